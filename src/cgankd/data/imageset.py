@@ -1,0 +1,87 @@
+"""ImageSet and Splits: images at rest, with their labels, before anything is computed from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cgankd.errors import UserError
+from cgankd.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSet:
+    """Images with one label each.
+
+    images: uint8 [N, C, H, W], C 1 or 3, H and W at least 16. labels: int64 [N] (classes) or float32 [N] (in the
+    user's own unit). columns: further tensors whose first dimension is N, by name (group, teacher output, ratio).
+    """
+
+    images: Tensor
+    labels: Tensor
+    columns: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.images.shape)
+        if self.images.dtype != torch.uint8 or len(shape) != 4 or shape[1] not in (1, 3):
+            raise UserError(
+                f"images are {self.images.dtype} {list(shape)}; allowed: uint8 [N, C, H, W] with 1 or 3 channels"
+            )
+        if min(shape[2:]) < 16:
+            raise UserError(f"images are {shape[2]}x{shape[3]} pixels; allowed: 16 or more on each side")
+        if self.labels.shape != shape[:1] or self.labels.dtype not in (torch.int64, torch.float32):
+            raise UserError(
+                f"labels are {self.labels.dtype} {list(self.labels.shape)}; "
+                f"allowed: int64 or float32 [{shape[0]}], one per image"
+            )
+        for name, column in self.columns.items():
+            if column.shape[:1] != shape[:1]:
+                raise UserError(f"column {name!r} has {len(column)} rows; the images are {shape[0]}")
+
+    def __len__(self) -> int:
+        return int(self.images.shape[0])
+
+    @property
+    def channels(self) -> int:
+        return int(self.images.shape[1])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return int(self.images.shape[2]), int(self.images.shape[3])
+
+    def take(self, rows: Tensor) -> ImageSet:
+        """The images at ``rows`` (int64 [M]), in that order."""
+        return ImageSet(
+            self.images[rows], self.labels[rows], {name: column[rows] for name, column in self.columns.items()}
+        )
+
+    def key(self) -> str:
+        """A hash of the content: images, labels and columns."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, tensor in [("images", self.images), ("labels", self.labels), *sorted(self.columns.items())]:
+            digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)};".encode())
+            digest.update(np.ascontiguousarray(tensor.numpy()))
+        return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """One data set, split.
+
+    train: the labelled images of the student's owner. pool: all training images that validation leaves (train is
+    among them); what a strong teacher may have seen. val: for every choice that is made. test: for the table only.
+    """
+
+    name: str
+    task: Task
+    train: ImageSet
+    pool: ImageSet
+    val: ImageSet
+    test: ImageSet
+    notes: tuple[str, ...] = ()  # what was done to the images on import, for the reader

@@ -1,0 +1,1 @@
+"""Networks: the zoo of small-image families, and named features of any network."""

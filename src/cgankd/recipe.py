@@ -1,0 +1,328 @@
+"""Every setting of a run as one typed tree: defaults here, differences in YAML, overrides as key=value.
+
+Unknown keys are refused. A recipe may extend another (``extends: fashion``) and then holds only what differs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from cgankd.errors import UserError
+
+
+class Settings(BaseModel):
+    """Base of all settings: typed, frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DataSettings(Settings):
+    """Which images, which of them are labelled, and how they are brought to one shape."""
+
+    source: str = Field("digits", description="a built-in name (cgankd data lists them), a folder, .npz or .h5")
+    task: Literal["auto", "classification", "regression"] = Field(
+        "auto", description="auto: words and whole numbers are classes, decimals are scalars"
+    )
+    size: int | None = Field(None, ge=16, description="side in pixels; none: as the images are")
+    shape: Literal["crop", "pad"] = Field(
+        "crop", description="not square: crop (short side to size, centre crop) or pad (long side, black border)"
+    )
+    channels: Literal[1, 3] | None = Field(None, description="1 grey, 3 colour; none: as the images are")
+    label_column: str | None = Field(None, description="metadata.csv: none means the column 'label'")
+    group_column: str | None = Field(
+        None, description="column or array whose equal values never straddle two splits (drive, object, person)"
+    )
+    label_range: tuple[float, float] | None = Field(
+        None, description="regression: allowed labels; none: the range of the training split"
+    )
+    unit: str = Field("", description="regression: the label's unit, for tables")
+    train_size: int | None = Field(None, ge=2, description="labelled images of the student's owner; none: all")
+    train_per_class: int | None = Field(
+        None, ge=1, description="the same, per class or per distinct label (excludes train_size)"
+    )
+    val_size: int | None = Field(
+        None, ge=1, description="validation images, out of the training split; none: a tenth of the owner's"
+    )
+    test_fraction: float = Field(0.2, gt=0, lt=1, description="test share where the source has no test split")
+    seed: int = Field(0, description="of the split, the choice of labelled images and the turns")
+    turns: int = Field(4, ge=1, description="rotated-fashion: how many angles each training image is turned by")
+
+
+class AugmentSettings(Settings):
+    """Random views of a training image."""
+
+    shift: int = Field(2, ge=0, description="pixels, up to, in each direction; black comes in")
+    flip: bool | None = Field(None, description="mirror half the views; none: where the task allows it")
+    views: int = Field(
+        16, ge=0, description="views of an image that recur, so that teacher outputs can be cached; 0: never"
+    )
+
+
+class FitSettings(Settings):
+    """Supervised training of one network."""
+
+    steps: int = Field(2000, ge=1, description="optimiser steps")
+    batch_size: int = Field(128, ge=2)
+    learning_rate: float = Field(0.05, gt=0, description="SGD with Nesterov momentum: the peak")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    schedule: Literal["onecycle", "cosine", "step", "constant"] = "onecycle"
+    milestones: tuple[float, ...] = Field((0.625, 0.75, 0.875), description="step: where it is divided by 10")
+    warmup: float = Field(0.2, ge=0, lt=1, description="onecycle: share of the steps before the peak")
+    clip_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    augment: AugmentSettings = AugmentSettings()
+
+
+class TeacherSettings(Settings):
+    """The strong network: trained here, or loaded."""
+
+    network: str = "resnet8x4"
+    weights: str | None = Field(None, description="a .safetensors file; then nothing is trained")
+    trained_on: Literal["train", "pool"] = Field(
+        "train", description="train: the owner's labelled images; pool: all of the training split"
+    )
+    fit: FitSettings = FitSettings()
+
+
+class StudentSettings(Settings):
+    """The small network; ``fit`` trains NOKD, ``transfer_steps`` every row that is compared."""
+
+    network: str = "resnet8"
+    fit: FitSettings = FitSettings()
+    transfer_steps: int = Field(4000, ge=1, description="optimiser steps of the control and of every distilled row")
+    start: Literal["scratch", "nokd"] = Field(
+        "scratch", description="distilled rows start from new weights (v1) or from the NOKD student (final paper)"
+    )
+    finetune_learning_rate: float = Field(0.01, gt=0, description="peak rate where start is nokd")
+    real_share: float | None = Field(
+        None, gt=0, lt=1, description="share of real images in a batch; none: as many as their share of the images"
+    )
+    temperature: float = Field(4.0, gt=0, description="KD, classification")
+    label_weight: float | None = Field(None, ge=0, description="KD: r; none: .1 classes, .5 scalar")
+    teacher_weight: float | None = Field(None, ge=0, description="KD: a; none: .9 classes, .5 scalar")
+
+
+class VicinitySettings(Settings):
+    """Which real images count as being at a label (CcGAN; scalar labels only)."""
+
+    kind: Literal["hard", "soft"] = "hard"
+    rule: Literal["robust", "paper"] = Field(
+        "robust", description="robust: half-width that holds the nearest images; paper: multiple of the widest gap"
+    )
+    neighbours: int = Field(30, ge=1, description="robust: images inside the window")
+    widest: float = Field(0.1, gt=0, description="robust: half-width at most, as a share of the label range")
+    gaps: float = Field(5.0, gt=0, description="paper: k, half-width in widest gaps between distinct labels")
+    noise: float | None = Field(
+        None, ge=0, description="sigma added to target labels, in [0,1] labels; none: 1.06 std N^-1/5"
+    )
+
+
+class GeneratorSettings(Settings):
+    """The conditional GAN."""
+
+    channels: int = Field(32, ge=4, description="base channels")
+    latent: int = Field(128, ge=2, description="length of z")
+    label_dim: int = Field(128, ge=2, description="length of the label embedding")
+    steps: int = Field(3000, ge=1, description="generator steps")
+    discriminator_steps: int = Field(1, ge=1, description="per generator step")
+    batch_size: int = Field(64, ge=2)
+    generator_rate: float = Field(2e-4, gt=0)
+    discriminator_rate: float = Field(4e-4, gt=0)
+    betas: tuple[float, float] = (0.0, 0.9)
+    ema: float = Field(0.995, ge=0, lt=1, description="decay of the generator's moving average")
+    ema_start: int = Field(200, ge=0, description="steps before the average starts")
+    diffaugment: tuple[Literal["color", "translation", "cutout"], ...] = ("translation",)
+    pooling: Literal["auto", "sum", "flatten"] = Field(
+        "auto", description="of the discriminator's last map; auto: sum for classes, flatten for scalars"
+    )
+    vicinity: VicinitySettings = VicinitySettings()
+    embedding_steps: int = Field(600, ge=1, description="scalar labels: steps of each of the two ILI networks")
+
+
+class RatioSettings(Settings):
+    """The conditional density ratio h(x, y)."""
+
+    features: Literal["teacher", "nokd"] = Field("teacher", description="whose penultimate layer; computed once")
+    hidden: tuple[int, ...] = Field((512, 256, 128), description="each a multiple of 8 (group normalisation)")
+    dropout: float = Field(0.5, ge=0, lt=1)
+    penalty: float = Field(1e-2, ge=0, description="lambda: holds the fakes' mean ratio at 1")
+    steps: int = Field(2000, ge=1)
+    batch_size: int = Field(256, ge=2)
+    learning_rate: float = Field(1e-4, gt=0)
+    milestones: tuple[float, ...] = (0.4, 0.75)
+    betas: tuple[float, float] = (0.5, 0.999)
+    weight_decay: float = Field(1e-4, ge=0)
+    fakes_per_image: int = Field(10, ge=1, description="fakes drawn at each real image's label")
+
+
+class SynthesisSettings(Settings):
+    """Which generated images the student sees."""
+
+    images: int = Field(10_000, ge=1, description="M: images kept")
+    subsample: bool = Field(True, description="M1: rejection by the density ratio")
+    filter_quantile: float | None = Field(None, gt=0, le=1, description="M2: rho; none: .9 classes, .7 scalar")
+    filter: bool = Field(True, description="M2: drop what the teacher disagrees with most")
+    replace: bool | None = Field(
+        None, description="M2: the label becomes the teacher's prediction; none: scalars only (final paper)"
+    )
+    labels: Literal["even", "distinct", "empirical"] = Field(
+        "even", description="scalar: evenly spaced, or each distinct training label, or as frequent as in training"
+    )
+    even_labels: int = Field(500, ge=2, description="scalar: how many evenly spaced labels")
+    calibration: int = Field(1000, ge=10, description="fakes that the filter's quantile is taken over, per class")
+    burn_in: int = Field(500, ge=1, description="fakes that the first maximum ratio is taken over, per class")
+    cap_quantile: float = Field(1.0, gt=0, le=1, description="1: the rising maximum (paper); below: that quantile")
+    max_draws: int = Field(50, ge=1, description="generated per image kept, at most")
+    batch_size: int = Field(500, ge=1)
+
+
+class CompareSettings(Settings):
+    """The rows of the table."""
+
+    methods: tuple[Literal["nokd", "nokd_longer", "kd", "cgan", "cgan_kd"], ...] = (
+        "nokd", "nokd_longer", "kd", "cgan", "cgan_kd",
+    )  # fmt: skip
+    ablation: bool = Field(False, description="also raw fakes, + subsampling, + filter, + replacement")
+
+
+class RuntimeSettings(Settings):
+    """Where and how it is computed; part of every result's key, for results differ in the last bits."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it")
+    threads: int | None = Field(None, ge=1, description="CPU threads; none: all cores")
+
+
+class Recipe(Settings):
+    """One run."""
+
+    name: str = "custom"
+    description: str = ""
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    vary: Literal["student", "everything"] = Field(
+        "student", description="what a seed changes: the student only, or teacher and generator too"
+    )
+    data: DataSettings = DataSettings()
+    teacher: TeacherSettings = TeacherSettings()
+    student: StudentSettings = StudentSettings()
+    generator: GeneratorSettings = GeneratorSettings()
+    ratio: RatioSettings = RatioSettings()
+    synthesis: SynthesisSettings = SynthesisSettings()
+    compare: CompareSettings = CompareSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("the same seed stands twice; allowed: distinct whole numbers")
+        return seeds
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as YAML; reading it back gives an equal recipe."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def ready() -> dict[str, Path]:
+    """Name -> file of every recipe that comes with the package."""
+    folder = Path(str(resources.files("cgankd"))) / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
+    """A ready recipe by name, or a YAML file, with ``key=value`` overrides applied.
+
+    Raises UserError with one sentence for a missing file, bad YAML, an unknown key or a value that is not allowed.
+    """
+    tree = _read(name_or_path, seen=())
+    for override in overrides:
+        _assign(tree, override)
+    return _validate(tree, where=name_or_path)
+
+
+def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    if name_or_path in seen:
+        raise UserError(f"recipe {name_or_path!r} extends itself by way of {' -> '.join(seen)}")
+    path = ready().get(name_or_path)
+    if path is None:
+        path = Path(name_or_path)
+        if path.suffix not in {".yaml", ".yml"} or not path.is_file():
+            raise UserError(
+                f"recipe {name_or_path!r} is neither a ready recipe nor a YAML file; "
+                f"ready recipes: {', '.join(ready())}"
+            )
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: holds a {type(tree).__name__}, where a mapping of settings is needed")
+    base = tree.pop("extends", None)
+    if base is None:
+        tree.setdefault("name", path.stem)
+        return tree
+    merged = _read(str(base), (*seen, name_or_path))
+    _merge(merged, {"name": path.stem, **tree})
+    return merged
+
+
+def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _assign(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"override {override!r} is not of the form key=value, as in student.fit.steps=500")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"override {override!r}: {text!r} is not readable as a YAML value") from None
+    *parents, leaf = key.split(".")
+    node = tree
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise UserError(f"override {override!r}: {parent!r} is a single value and has no keys below it")
+        node = child
+    node[leaf] = value
+
+
+def _validate(tree: dict[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"]]
+        key = ".".join(path)
+        if first["type"] == "extra_forbidden":
+            allowed = list(_settings_at(path[:-1]).model_fields)
+            near = difflib.get_close_matches(path[-1], allowed, n=1)
+            hint = f", did you mean {near[0]!r}" if near else ""
+            raise UserError(
+                f"{where}: key {key!r} is not known{hint}; allowed here: {', '.join(allowed)}"
+            ) from None
+        reason = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{where}: {key} = {first['input']!r} is not allowed: {reason}") from None
+
+
+def _settings_at(path: list[str]) -> type[BaseModel]:
+    model: type[BaseModel] = Recipe
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+        model = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
+    return model

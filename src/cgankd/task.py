@@ -1,0 +1,244 @@
+"""Where classification and regression differ: targets, losses, errors, predictions, metrics.
+
+Labels are in the user's own unit (class index, degrees, years); targets are what networks are trained on
+(class index, or the label mapped to [0, 1] by the task's range). Everything past this file asks the task.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cgankd.errors import UserError
+
+
+class Task(ABC):
+    """What is predicted, and how a prediction is scored."""
+
+    name: ClassVar[str]
+    metric: ClassVar[str]  # the name of the score in results.json
+    higher_is_better: ClassVar[bool]
+    mirror_safe: ClassVar[bool]  # may an image be mirrored without its label changing?
+    continuous: ClassVar[bool]
+    filter_quantile: ClassVar[float]  # rho of the final paper
+    replace_labels: ClassVar[bool]  # whether the final paper replaces labels by predictions
+    label_weight: ClassVar[float]  # r of plain KD: the weight of the label's own loss
+    teacher_weight: ClassVar[float]  # a of plain KD: the weight of the teacher's
+
+    @property
+    @abstractmethod
+    def num_outputs(self) -> int:
+        """The width of a network's output."""
+
+    @property
+    @abstractmethod
+    def metric_unit(self) -> str:
+        """The unit of the metric, for tables ("%" or the label's unit)."""
+
+    @abstractmethod
+    def to_target(self, labels: Tensor) -> Tensor:
+        """Labels [N] -> what networks are trained on, [N]."""
+
+    @abstractmethod
+    def from_target(self, targets: Tensor) -> Tensor:
+        """The inverse of :meth:`to_target`."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The supervised loss, a mean over the batch. outputs [B, num_outputs], targets [B]."""
+
+    @abstractmethod
+    def imitation_loss(self, outputs: Tensor, teacher_outputs: Tensor, temperature: float) -> Tensor:
+        """Plain KD's teacher term, a mean over the batch; both [B, num_outputs]."""
+
+    @abstractmethod
+    def error(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The per-image disagreement with a target that the filter sorts by (paper, section 3.3), [B]."""
+
+    @abstractmethod
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Network outputs [B, num_outputs] -> labels in the user's unit, [B]."""
+
+    @abstractmethod
+    def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Per-image score, float64 [N], whose mean is the metric."""
+
+    @abstractmethod
+    def bins(self, labels: Tensor) -> tuple[list[str], Tensor]:
+        """Names of the groups that errors are reported for, and each label's group, int64 [N]."""
+
+    @abstractmethod
+    def check_labels(self, labels: Tensor, where: str) -> None:
+        """Raise UserError where a label is not one of this task's."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """What :func:`from_json` reads back."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification(Task):
+    """One class index per image, int64 in [0, number of classes)."""
+
+    class_names: tuple[str, ...]
+
+    name = "classification"
+    metric = "accuracy"
+    higher_is_better = True
+    mirror_safe = True
+    continuous = False
+    filter_quantile = 0.9
+    replace_labels = False
+    label_weight = 0.1
+    teacher_weight = 0.9
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) < 2:
+            raise UserError(f"found {len(self.class_names)} distinct label(s); at least two are needed")
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def metric_unit(self) -> str:
+        return "%"
+
+    def to_target(self, labels: Tensor) -> Tensor:
+        return labels.to(torch.int64)
+
+    def from_target(self, targets: Tensor) -> Tensor:
+        return targets.to(torch.int64)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets)
+
+    def imitation_loss(self, outputs: Tensor, teacher_outputs: Tensor, temperature: float) -> Tensor:
+        """T^2 KL(p_teacher || p_student) at temperature T (Hinton et al., arXiv 1503.02531)."""
+        student = F.log_softmax(outputs / temperature, dim=1)
+        teacher = F.log_softmax(teacher_outputs / temperature, dim=1)
+        return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+    def error(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets, reduction="none")
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        return outputs.argmax(dim=1)
+
+    def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return (self.predict(outputs) == labels).to(torch.float64) * 100.0
+
+    def bins(self, labels: Tensor) -> tuple[list[str], Tensor]:
+        return list(self.class_names), labels.to(torch.int64)
+
+    def check_labels(self, labels: Tensor, where: str) -> None:
+        bad = (labels < 0) | (labels >= self.num_outputs)
+        if bad.any():
+            row = int(bad.nonzero()[0])
+            raise UserError(
+                f"{where}: label {labels[row].item()} at row {row} is not a class; "
+                f"allowed: 0 to {self.num_outputs - 1}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": self.name, "class_names": list(self.class_names)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Regression(Task):
+    """One real number per image, float32, of any range and sign.
+
+    ``low`` and ``high`` are the range, in the label's ``unit``, that is mapped to [0, 1].
+    """
+
+    low: float
+    high: float
+    unit: str = ""
+
+    name = "regression"
+    metric = "mae"
+    higher_is_better = False
+    mirror_safe = False
+    continuous = True
+    filter_quantile = 0.7
+    replace_labels = True
+    label_weight = 0.5
+    teacher_weight = 0.5
+
+    REPORT_BINS: ClassVar[int] = 10
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise UserError(
+                f"the label range is {self.low:g} to {self.high:g}; the low end must be below the high end "
+                "(one single distinct label can't be learnt)"
+            )
+
+    @property
+    def num_outputs(self) -> int:
+        return 1
+
+    @property
+    def metric_unit(self) -> str:
+        return self.unit
+
+    @property
+    def span(self) -> float:
+        """The width of the range in the label's unit."""
+        return self.high - self.low
+
+    def to_target(self, labels: Tensor) -> Tensor:
+        return ((labels.to(torch.float64) - self.low) / self.span).to(torch.float32)
+
+    def from_target(self, targets: Tensor) -> Tensor:
+        return (targets.to(torch.float64) * self.span + self.low).to(torch.float32)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.mse_loss(outputs.squeeze(1), targets)
+
+    def imitation_loss(self, outputs: Tensor, teacher_outputs: Tensor, temperature: float) -> Tensor:
+        """Mean squared distance to the teacher's output; a scalar has no temperature."""
+        return F.mse_loss(outputs, teacher_outputs)
+
+    def error(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs.squeeze(1).clamp(0.0, 1.0) - targets).abs()
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        return self.from_target(outputs.squeeze(1).clamp(0.0, 1.0))
+
+    def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return (self.predict(outputs).to(torch.float64) - labels.to(torch.float64)).abs()
+
+    def bins(self, labels: Tensor) -> tuple[list[str], Tensor]:
+        edges = [self.low + self.span * k / self.REPORT_BINS for k in range(self.REPORT_BINS + 1)]
+        names = [f"{a:g} to {b:g}" for a, b in itertools.pairwise(edges)]
+        place = (self.to_target(labels) * self.REPORT_BINS).to(torch.int64)
+        return names, place.clamp(0, self.REPORT_BINS - 1)
+
+    def check_labels(self, labels: Tensor, where: str) -> None:
+        bad = ~torch.isfinite(labels) | (labels < self.low) | (labels > self.high)
+        if bad.any():
+            row = int(bad.nonzero()[0])
+            raise UserError(
+                f"{where}: label {labels[row].item():g} at row {row} is outside the allowed range "
+                f"{self.low:g} to {self.high:g}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": self.name, "low": self.low, "high": self.high, "unit": self.unit}
+
+
+def from_json(value: dict[str, Any]) -> Task:
+    """The task that :meth:`Task.to_json` wrote."""
+    fields = {name: item for name, item in value.items() if name != "type"}
+    if value.get("type") == Classification.name:
+        return Classification(class_names=tuple(fields["class_names"]))
+    if value.get("type") == Regression.name:
+        return Regression(**fields)
+    raise UserError(f"task type {value.get('type')!r} is not known; allowed: classification, regression")
