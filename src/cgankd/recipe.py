@@ -207,6 +207,7 @@ class Recipe(Settings):
 
     name: str = "custom"
     description: str = ""
+    demonstration: bool = Field(False, description="too short to prove anything; the table and the report say so")
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
     vary: Literal["student", "everything"] = Field(
         "student", description="what a seed changes: the student only, or teacher and generator too"
@@ -226,6 +227,14 @@ class Recipe(Settings):
         if len(set(seeds)) != len(seeds):
             raise ValueError("the same seed stands twice; allowed: distinct whole numbers")
         return seeds
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows of the table, in order."""
+        ablation = ("cgan_raw", "cgan_subsample", "cgan_filter", "cgan_replace") if self.compare.ablation else ()
+        methods = self.compare.methods
+        at = methods.index("cgan") if "cgan" in methods else len(methods)
+        return (*methods[:at], *ablation, *methods[at:])
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML; reading it back gives an equal recipe."""

@@ -66,7 +66,7 @@ class ImageSet:
         digest = hashlib.blake2b(digest_size=16)
         for name, tensor in [("images", self.images), ("labels", self.labels), *sorted(self.columns.items())]:
             digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)};".encode())
-            digest.update(np.ascontiguousarray(tensor.numpy()))
+            digest.update(np.ascontiguousarray(tensor.numpy()).data)
         return digest.hexdigest()
 
 

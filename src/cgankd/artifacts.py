@@ -1,0 +1,157 @@
+"""A run's folder: what is done, what is stale, and how a killed run goes on.
+
+Every stage's result is a folder ``artifacts/STAGE-KEY``. The key is a hash of the stage's settings, its inputs'
+keys, its code version and the environment, so a changed setting makes exactly what depends on it anew. A stage
+works in ``work/STAGE-KEY`` (a killed one finds its checkpoint there) and is renamed into place when it is whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cgankd import __version__
+from cgankd.errors import UserError
+from cgankd.files import load_tensors, read_json, sync, write_json
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def content_key(*parts: Any) -> str:
+    """A hash of JSON-able ``parts``; equal parts, equal key, in every process."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def file_key(path: Path) -> str:
+    """A hash of a file's content."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """A stage's finished result: a folder with artifact.json and the tensors it names."""
+
+    folder: Path
+    key: str
+    seconds: float
+    summary: dict[str, Any]
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors of ``name``.safetensors."""
+        return load_tensors(self.folder / f"{name}.safetensors")[0]
+
+
+class RunFolder:
+    """The folder of one run; one process at a time may hold it."""
+
+    def __init__(self, path: Path, environment: Mapping[str, Any]) -> None:
+        self.path = path
+        self.environment = {"cgankd": __version__, **environment}
+        self.used: list[Artifact] = []
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(f"--out {path} is a file; a folder is needed") from None
+        except PermissionError:
+            raise UserError(f"--out {path} can't be made: no permission to write there") from None
+        if not os.access(path, os.W_OK):
+            raise UserError(f"--out {path}: no permission to write there")
+        self._lock = _lock(path / ".lock")
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def stage(
+        self,
+        stage: str,
+        settings: Any,
+        inputs: Mapping[str, str],
+        build: Callable[[Path], dict[str, Any]],
+        version: int = 1,
+    ) -> Artifact:
+        """The stage's artifact, built by ``build(folder) -> summary`` unless it is there already.
+
+        ``settings`` is JSON-able; ``inputs`` names the keys of what goes in; ``version`` counts code changes.
+        """
+        description = {"stage": stage, "version": version, "settings": settings, "inputs": dict(inputs)}
+        key = content_key(description, self.environment)
+        done = self.path / "artifacts" / f"{stage}-{key}"
+        artifact = _open(done, key)
+        if artifact is None:
+            artifact = self._build(done, key, description, build)
+        self.used.append(artifact)
+        return artifact
+
+    def _build(
+        self, done: Path, key: str, description: dict[str, Any], build: Callable[[Path], dict[str, Any]]
+    ) -> Artifact:
+        work = self.path / "work" / done.name
+        work.mkdir(parents=True, exist_ok=True)
+        clock = work / "seconds.json"  # time spent before a kill counts too
+        before = float(read_json(clock)) if clock.is_file() else 0.0
+        started = time.monotonic()
+        try:
+            summary = build(work)
+        finally:
+            write_json(clock, before + time.monotonic() - started)
+        seconds = before + time.monotonic() - started
+        clock.unlink()
+        (work / CHECKPOINT).unlink(missing_ok=True)
+        sizes = {file.name: file.stat().st_size for file in sorted(work.iterdir())}
+        environment = self.environment
+        write_json(
+            work / "artifact.json",
+            {**description, "key": key, "environment": environment, "files": sizes, "seconds": seconds,
+             "summary": summary},
+        )  # fmt: skip
+        shutil.rmtree(done, ignore_errors=True)
+        done.parent.mkdir(exist_ok=True)
+        work.replace(done)
+        sync(done.parent)
+        return Artifact(done, key, seconds, summary)
+
+
+def _open(folder: Path, key: str) -> Artifact | None:
+    """The finished artifact at ``folder``; None where there is none or a file of it is missing or cut."""
+    description = folder / "artifact.json"
+    if not description.is_file():
+        return None
+    try:
+        found = read_json(description)
+        whole = all((folder / name).stat().st_size == size for name, size in found["files"].items())
+    except (UserError, KeyError, TypeError, FileNotFoundError):
+        return None
+    return Artifact(folder, key, found["seconds"], found["summary"]) if whole and found["key"] == key else None
+
+
+def _lock(path: Path) -> int | None:
+    try:
+        import fcntl
+    except ImportError:  # Windows has no flock; two runs in one folder are then the user's to avoid
+        return None
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UserError(
+            f"--out {path.parent} is in use by another run; wait for it or choose another folder"
+        ) from None
+    return descriptor

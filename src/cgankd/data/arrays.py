@@ -1,0 +1,172 @@
+"""Arrays in one file, .npz or HDF5: x_train, y_train, x_test, y_test, or images_..., labels_..., or images, labels.
+
+Also read: x_val and y_val, class_names, and the group's array. Nothing that could be a pickle is opened.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from cgankd.data.importing import ArrayPictures
+from cgankd.data.listing import TEST, TRAIN, VAL, Listing
+from cgankd.errors import UserError
+from cgankd.recipe import DataSettings
+
+PAIRS = (("x", "y"), ("images", "labels"))
+PARTS = ((TRAIN, "_train"), (VAL, "_val"), (TEST, "_test"))
+LAYOUTS = "x_train and y_train (x_test, y_test), images_train and labels_train (...), or images and labels"
+
+
+def npz_listing(path: Path, settings: DataSettings) -> Listing:
+    """The arrays of a NumPy .npz file. Raises UserError for one that is broken or holds other arrays."""
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        archive = None
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise UserError(f"{path}: not readable as .npz; allowed: what numpy.savez writes, without pickled objects")
+
+    def read(name: str) -> npt.NDArray[Any]:
+        try:
+            return np.asarray(archive[name])
+        except ValueError:
+            raise UserError(f"{path}: array {name!r} holds Python objects; allowed: numbers or text") from None
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{path}: array {name!r} is broken ({error})") from None
+        except MemoryError:
+            raise UserError(f"{path}: array {name!r} doesn't fit into memory; .h5 is read piecemeal") from None
+
+    with archive:
+        return _listing(path, archive.files, read, read, settings)
+
+
+def h5_listing(path: Path, settings: DataSettings) -> Listing:
+    """The data sets of an HDF5 file; images stay in the file until they are needed."""
+    try:
+        file = h5py.File(path, "r")
+    except OSError:
+        raise UserError(f"{path}: not readable as HDF5") from None
+
+    def lazily(name: str) -> Any:
+        return file[name]
+
+    def read(name: str) -> npt.NDArray[Any]:
+        data = file[name]
+        try:
+            return np.asarray(data.asstr()[()] if h5py.check_string_dtype(data.dtype) else data[()])
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{path}: array {name!r} is broken ({error})") from None
+
+    names = [name for name in file if isinstance(file.get(name), h5py.Dataset)]
+    return _listing(path, names, lazily, read, settings)
+
+
+def _listing(
+    path: Path,
+    names: Sequence[str],
+    images_of: Callable[[str], Any],
+    read: Callable[[str], npt.NDArray[Any]],
+    settings: DataSettings,
+) -> Listing:
+    if settings.label_column is not None:
+        raise UserError(f"data.label_column={settings.label_column!r} is for metadata.csv, not for {path}")
+    found = _find(path, names)
+    images = [images_of(x) for _, x, _, _ in found]
+    pictures = ArrayPictures(images, [f"{path}: array {x!r}" for _, x, _, _ in found])
+    used = {"class_names"}
+    labels = []
+    for (_, x, y, _), part in zip(found, images, strict=True):
+        labels.append(_column(path, y, read(y), len(part)))
+        used |= {x, y}
+    lengths = [len(part) for part in labels]
+    starts = np.cumsum([0, *lengths])
+
+    def place(row: int) -> str:
+        part = int(np.searchsorted(starts, row, side="right")) - 1
+        return f"{path}: array {found[part][2]!r}, row {row - starts[part]}"
+
+    groups = None
+    if settings.group_column is not None:
+        group_names = [settings.group_column + suffix for _, _, _, suffix in found]
+        for name in group_names:
+            if name not in names:
+                raise UserError(
+                    f"{path}: data.group_column={settings.group_column!r} needs an array {name!r}; "
+                    f"found: {', '.join(names)}"
+                )
+        used |= set(group_names)
+        columns = [_column(path, name, read(name), size) for name, size in zip(group_names, lengths, strict=True)]
+        groups = np.unique(_joined(path, columns), return_inverse=True)[1].astype(np.int64)
+    joined = _joined(path, labels)
+    unused = [name for name in names if name not in used]
+    return Listing(
+        where=str(path),
+        pictures=pictures,
+        labels=joined.tolist() if joined.dtype.kind == "U" else joined,
+        splits=np.repeat(np.asarray([split for split, *_ in found], dtype=np.int64), lengths),
+        place=place,
+        groups=groups,
+        class_names=_class_names(path, read("class_names")) if "class_names" in names else None,
+        notes=(f"arrays that were not used: {', '.join(unused)}",) * bool(unused),
+    )
+
+
+def _find(path: Path, names: Sequence[str]) -> list[tuple[int, str, str, str]]:
+    """(split, image array, label array, suffix) of each part that the file holds."""
+    for x, y in PAIRS:
+        parts = [(split, x + end, y + end, end) for split, end in PARTS if x + end in names]
+        if x in names:
+            parts = [(TRAIN, x, y, "")]
+        if not parts:
+            continue
+        if parts[0][0] != TRAIN:
+            raise UserError(f"{path}: has {parts[0][1]!r} but no {x + '_train'!r}; needed: {LAYOUTS}")
+        for _, images, labels, _ in parts:
+            if labels not in names:
+                raise UserError(f"{path}: has {images!r} but no {labels!r}; found: {', '.join(names)}")
+        return parts
+    raise UserError(f"{path}: found arrays {', '.join(names) or '(none)'}; needed: {LAYOUTS}")
+
+
+def _column(path: Path, name: str, values: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
+    """One value per image, [N], as text, int64-able or float; refuses anything else."""
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        raise UserError(f"{path}: array {name!r} has shape {list(values.shape)}; allowed: [N], one value per image")
+    if len(values) != length:
+        raise UserError(f"{path}: array {name!r} has {len(values):,} rows; the images are {length:,}")
+    if values.dtype.kind == "S":
+        try:
+            values = np.char.decode(values, "utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: array {name!r} holds text that is not UTF-8") from None
+    if values.dtype.kind == "O":
+        values = values.astype(str)  # HDF5's strings of varying length; .npz has let no objects through
+    if values.dtype.kind not in "biufU":
+        raise UserError(f"{path}: array {name!r} holds {values.dtype}; allowed: whole numbers, decimals or text")
+    return values
+
+
+def _joined(path: Path, columns: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    if len({column.dtype.kind == "U" for column in columns}) > 1:
+        raise UserError(
+            f"{path}: labels or groups are text in one split and numbers in another; allowed: one of them"
+        )
+    return np.concatenate(columns)
+
+
+def _class_names(path: Path, values: npt.NDArray[Any]) -> tuple[str, ...]:
+    values = _column(path, "class_names", values, len(values) if values.ndim else 0)
+    names = tuple(str(value) for value in values)
+    if len(set(names)) != len(names):
+        raise UserError(f"{path}: 'class_names' holds a name twice; allowed: distinct names")
+    return names

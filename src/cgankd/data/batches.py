@@ -1,0 +1,134 @@
+"""Training batches: images that lie on the device, views that are pure functions of (seed, image, view number).
+
+All images are stored once, padded, as uint8 [N, H + 2p, W + 2p, C] on the device. A batch is one gather: the
+shift and the mirror are where the gather starts and in which direction it reads. Which images stand in batch
+``step`` depends on the seed and the step alone, so a resumed loop sees the same batches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cgankd import counter
+from cgankd.data.imageset import ImageSet
+from cgankd.recipe import AugmentSettings
+from cgankd.task import Task
+
+
+class Views:
+    """Augmented views of stored images.
+
+    images: uint8 [N, C, H, W]. A view is mirrored with probability 1/2 where ``flip`` is true, then shifted by up
+    to ``settings.shift`` pixels in each direction; black comes in.
+    """
+
+    def __init__(
+        self, images: Tensor, settings: AugmentSettings, flip: bool, seed: int, device: torch.device
+    ) -> None:
+        self.shift, self.flip, self.seed = settings.shift, flip, seed
+        self.channels, self.height, self.width = images.shape[1:]
+        padded = F.pad(images, [self.shift] * 4)
+        self.pixels = padded.permute(0, 2, 3, 1).contiguous().to(device).flatten(0, 2)  # [N * Hp * Wp, C]
+        self._rows = torch.arange(self.height, device=device)
+        self._columns = torch.arange(self.width, device=device)
+
+    def draw(self, index: Tensor, view: Tensor) -> Tensor:
+        """View ``view`` of image ``index``, both int64 [B]: float32 [B, C, H, W] in [0, 1], channels last."""
+        reach = 2 * self.shift + 1
+        down = counter.integers(reach, self.seed, "view/down", index, view)
+        right = counter.integers(reach, self.seed, "view/right", index, view)
+        columns = self._columns.expand(len(index), -1)
+        if self.flip:
+            mirrored = counter.integers(2, self.seed, "view/flip", index, view)[:, None] == 1
+            columns = torch.where(mirrored, self.width - 1 - columns, columns)
+        return self._gather(index, down, columns + right[:, None])
+
+    def clean(self, index: Tensor) -> Tensor:
+        """Image ``index`` (int64 [B]) as it is: float32 [B, C, H, W] in [0, 1]."""
+        down = torch.full_like(index, self.shift)
+        return self._gather(index, down, self._columns.expand(len(index), -1) + self.shift)
+
+    def _gather(self, index: Tensor, down: Tensor, columns: Tensor) -> Tensor:
+        height, width = self.height + 2 * self.shift, self.width + 2 * self.shift
+        rows = (index * height + down)[:, None] + self._rows  # [B, H]
+        where = (rows * width)[:, :, None] + columns[:, None, :]  # [B, H, W]
+        pixels = self.pixels.index_select(0, where.flatten()).view(*where.shape, self.channels)
+        return pixels.permute(0, 3, 1, 2).float().div_(255.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """One training batch. index: which stored image; view: which of its views; both int64 [B] on the CPU."""
+
+    images: Tensor  # float32 [B, C, H, W] in [0, 1]
+    targets: Tensor  # [B], as the task's loss takes them
+    index: Tensor
+    view: Tensor
+    fake: Tensor  # bool [B]
+
+
+class Batches:
+    """Batches drawn from real images and, where given, fake ones; batch ``step`` is a pure function of the seed.
+
+    share: the share of real images in a batch; None shuffles real and fake together, so each image is seen equally
+    often. Every image of a stream is seen once before any is seen twice.
+    """
+
+    def __init__(
+        self,
+        real: ImageSet,
+        fake: ImageSet | None,
+        task: Task,
+        batch_size: int,
+        augment: AugmentSettings,
+        seed: int,
+        device: torch.device,
+        share: float | None = None,
+    ) -> None:
+        sets: Sequence[ImageSet] = [real] if fake is None else [real, fake]
+        flip = task.mirror_safe if augment.flip is None else augment.flip
+        self.views = Views(torch.cat([s.images for s in sets]), augment, flip, seed, device)
+        self.targets = torch.cat([task.to_target(s.labels) for s in sets]).to(device)
+        self.recurring = augment.views  # 0: a view never comes back
+        self.count = sum(map(len, sets))
+        self.real_count = len(real)
+        self.seed, self.device = seed, device
+        self._orders: dict[tuple[int, int], Tensor] = {}
+        # first image, number of images, images in a batch
+        if fake is None or share is None:
+            self.streams = [(0, self.count, batch_size)]
+        else:
+            part = min(max(round(batch_size * share), 1), batch_size - 1)
+            self.streams = [(0, len(real), part), (len(real), len(fake), batch_size - part)]
+
+    def at(self, step: int) -> Batch:
+        """Batch number ``step``, from 0."""
+        index, epoch = (torch.cat(part) for part in zip(*self._positions(step), strict=True))
+        view = epoch % self.recurring if self.recurring else epoch
+        on_device = index.to(self.device)
+        images = self.views.draw(on_device, view.to(self.device))
+        return Batch(images, self.targets[on_device], index, view, (index >= self.real_count).to(self.device))
+
+    def _positions(self, step: int) -> list[tuple[Tensor, Tensor]]:
+        parts = []
+        for number, (first, count, size) in enumerate(self.streams):
+            place, end = step * size, (step + 1) * size
+            while place < end:  # a batch may reach over the end of an epoch, or hold several short ones
+                epoch, start = divmod(place, count)
+                stop = min(count, start + end - place)
+                order = self._order(number, epoch, count)[start:stop]
+                parts.append((order + first, torch.full_like(order, epoch)))
+                place += stop - start
+        return parts
+
+    def _order(self, stream: int, epoch: int, count: int) -> Tensor:
+        if (stream, epoch) not in self._orders:
+            self._orders = {at: order for at, order in self._orders.items() if at[0] != stream}
+            rng = counter.generator("cpu", self.seed, "order", stream, epoch)
+            self._orders[stream, epoch] = torch.randperm(count, generator=rng)
+        return self._orders[stream, epoch]

@@ -1,0 +1,42 @@
+"""Built-in ``digits``: 1,797 handwritten digits that come with scikit-learn; small enough for a first try.
+
+The 8x8 images (values 0 to 16) are enlarged to 16x16 by Pillow's bilinear; a quarter, by class, is the test split.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from cgankd.data.importing import ArrayPictures
+from cgankd.data.listing import TEST, TRAIN, Listing
+from cgankd.data.split import hold_out
+from cgankd.recipe import DataSettings
+from cgankd.task import Classification
+
+DESCRIPTION = "1,797 handwritten digits, 10 classes, 16x16 grey (scikit-learn)"
+TEST_SHARE = 0.25
+SIDE = 16
+
+
+def listing(settings: DataSettings) -> Listing:
+    """All digits; the test split depends on ``settings.seed``."""
+    bunch = load_digits()
+    small = np.rint(np.asarray(bunch.images) * (255 / 16)).astype(np.uint8)  # [1797, 8, 8]
+    images = np.stack(
+        [np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for image in small]
+    )
+    labels = np.asarray(bunch.target, dtype=np.int64)
+    rows = np.arange(len(labels))
+    splits = np.full(len(labels), TRAIN)
+    splits[hold_out(rows, labels, None, round(TEST_SHARE * len(labels)), settings.seed, "digits/test")] = TEST
+    return Listing(
+        where="digits",
+        pictures=ArrayPictures([images], ["digits"]),
+        labels=labels,
+        splits=splits,
+        place=lambda row: f"digits, row {row}",
+        task=Classification(tuple(str(digit) for digit in range(10))),
+        notes=(f"images were enlarged from 8x8 to {SIDE}x{SIDE} pixels (bilinear)",),
+    )

@@ -1,0 +1,214 @@
+"""The one import policy: how an image of any size, shape and mode becomes uint8 [C, H, W].
+
+In this order: EXIF orientation is applied; 16 bits become 8; transparency is put on black; grey or colour; then the
+size: ``crop`` brings the short side to the size and cuts the middle out, ``pad`` brings the long side to the size
+and centres the image on black. Resampling is Pillow's bilinear, which averages over all pixels (antialias) when it
+reduces. Of moving images the first frame counts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cgankd.data.listing import Ints, Kind, Plan
+from cgankd.errors import UserError
+from cgankd.recipe import DataSettings
+
+Pixels = npt.NDArray[np.uint8]
+T = TypeVar("T")
+SMALLEST = 16
+BLOCK = 64  # images per unit of parallel work
+GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
+DEEP_MODES = {"I", "I;16", "I;16B", "I;16L", "I;16N"}
+
+
+def plan(kinds: Counter[Kind], settings: DataSettings, where: str) -> tuple[Plan, tuple[str, ...]]:
+    """The shape that images of these kinds are brought to, and one sentence for each thing that is done to them.
+
+    Raises UserError where images differ in size and no size is set, or are too small.
+    """
+    total = sum(kinds.values())
+    shapes = Counter[tuple[int, int]]()
+    for kind, count in kinds.items():
+        shapes[kind.height, kind.width] += count
+    if settings.size is not None:
+        height = width = settings.size
+    elif len(shapes) == 1:
+        height, width = next(iter(shapes))
+    else:
+        (high, wide), common = shapes.most_common(1)[0]
+        raise UserError(
+            f"{where}: images come in {len(shapes)} sizes (most often {wide}x{high}, {common} of {total}); "
+            "set data.size, to which all are then brought, or give images of one size"
+        )
+    if min(height, width) < SMALLEST:
+        raise UserError(
+            f"{where}: images are {width}x{height} pixels; allowed: {SMALLEST} or more on each side, "
+            f"and data.size={SMALLEST} or more enlarges them"
+        )
+    colour = sum(count for kind, count in kinds.items() if kind.mode not in GREY_MODES)
+    channels = settings.channels or (3 if colour else 1)
+
+    notes = []
+
+    def note(count: int, text: str) -> None:
+        if count:
+            notes.append(f"{count:,} of {total:,} images {text}")
+
+    note(sum(n for kind, n in kinds.items() if kind.turned), "were turned upright as their EXIF orientation says")
+    note(sum(n for kind, n in kinds.items() if kind.frames), "have several frames, of which the first was taken")
+    note(sum(n for kind, n in kinds.items() if kind.mode in DEEP_MODES), "were brought from 16 bits to 8")
+    note(sum(n for kind, n in kinds.items() if kind.alpha), "are transparent and were put on black")
+    note(sum(n for kind, n in kinds.items() if kind.mode == "CMYK"), "were brought from CMYK to RGB")
+    if channels == 3:
+        note(total - colour, "are grey and were given three equal channels")
+    else:
+        note(colour, "were brought from colour to grey (ITU-R 601 luma)")
+    how = {
+        "crop": "short side to the size, the middle cut out",
+        "pad": "long side to the size, centred on black",
+    }[settings.shape]
+    note(
+        total - shapes[height, width],
+        f"were brought to {width}x{height} pixels (bilinear with antialias; {how})",
+    )
+    return Plan(height, width, channels, settings.shape), tuple(notes)
+
+
+def bring(image: Image.Image, plan: Plan) -> Pixels:
+    """A decoded upright image -> uint8 [C, H, W] as the plan says."""
+    if image.mode in DEEP_MODES:
+        deep = np.asarray(image).astype(np.int64)
+        image = Image.fromarray(((deep + 128) // 257).astype(np.uint8))  # 65,535 = 255 x 257
+    elif has_alpha(image):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    if image.mode == "CMYK" or plan.channels == 3:
+        image = image.convert("RGB")
+    if plan.channels == 1:
+        image = image.convert("L")
+    image = _resize(image, plan)
+    pixels = np.asarray(image)
+    return pixels[None] if plan.channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def has_alpha(image: Image.Image) -> bool:
+    """Whether a part of the image may be transparent."""
+    return image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info
+
+
+def _resize(image: Image.Image, plan: Plan) -> Image.Image:
+    width, height = image.size
+    if (width, height) == (plan.width, plan.height):
+        return image
+    size = plan.width  # only reached with a size, so the target is square
+    if plan.shape == "crop":
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    scale = size / max(width, height)
+    inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+    canvas = Image.new(image.mode, (size, size))
+    canvas.paste(image.resize(inner, Image.Resampling.BILINEAR), ((size - inner[0]) // 2, (size - inner[1]) // 2))
+    return canvas
+
+
+@contextmanager
+def in_parallel(function: Callable[[Sequence[int]], T], count: int) -> Iterator[Iterator[tuple[Sequence[int], T]]]:
+    """Within the block: (range, function(range)) for ranges that cover 0..count, in order, computed by threads.
+
+    The first error, in order, is raised; what has not begun by then is dropped.
+    """
+    blocks = [range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
+    executor = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
+    try:
+        yield zip(blocks, executor.map(function, blocks), strict=True)
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+class ArrayPictures:
+    """Images in arrays (NumPy or HDF5), one after the other: each uint8 NCHW, NHWC or NHW."""
+
+    def __init__(self, arrays: Sequence[Any], names: Sequence[str]) -> None:
+        self._arrays, self._names = list(arrays), list(names)
+        self._orders = [_layout(array, name) for array, name in zip(arrays, names, strict=True)]
+
+    def kinds(self) -> Counter[Kind]:
+        kinds = Counter[Kind]()
+        for array, order in zip(self._arrays, self._orders, strict=True):
+            height, width = array.shape[order.index("H")], array.shape[order.index("W")]
+            channels = array.shape[order.index("C")] if "C" in order else 1
+            kinds[Kind(width, height, {1: "L", 3: "RGB", 4: "RGBA"}[channels], alpha=channels == 4)] += len(array)
+        return kinds
+
+    def read(self, rows: Ints, plan: Plan, done: Callable[[int], None]) -> Tensor:
+        out = np.empty((len(rows), plan.channels, plan.height, plan.width), np.uint8)
+        start = 0
+        for array, order, name in zip(self._arrays, self._orders, self._names, strict=True):
+            target = np.full(len(array), -1)  # where each of this array's images goes
+            mine = np.flatnonzero((rows >= start) & (rows < start + len(array)))
+            target[rows[mine] - start] = mine
+            for first in range(0, len(array), 1024):  # so an HDF5 file is read once, a little at a time
+                goes = target[first : first + 1024]
+                if (goes >= 0).any():
+                    try:
+                        block = _nchw(np.asarray(array[first : first + 1024])[goes >= 0], order)
+                    except OSError as error:
+                        raise UserError(f"{name} can't be read from row {first} on ({error})") from None
+                    out[goes[goes >= 0]] = _bring_all(block, plan)
+                    done(len(block))
+            start += len(array)
+        return torch.from_numpy(out)
+
+
+def _layout(array: Any, name: str) -> str:
+    shape = tuple(array.shape)
+    if array.dtype != np.uint8:
+        hint = "; decimals must be brought to 0..255 first" if np.issubdtype(array.dtype, np.floating) else ""
+        raise UserError(f"{name} holds {array.dtype}; allowed: images as uint8{hint}")
+    if len(shape) == 3:
+        return "NHW"
+    if len(shape) == 4 and shape[1] in (1, 3, 4):
+        return "NCHW"
+    if len(shape) == 4 and shape[3] in (1, 3, 4):
+        return "NHWC"
+    raise UserError(
+        f"{name} has shape {list(shape)}; allowed: [N, C, H, W], [N, H, W, C] or [N, H, W], C 1, 3 or 4"
+    )
+
+
+def _nchw(block: Pixels, order: str) -> Pixels:
+    if order == "NHW":
+        return block[:, None]
+    return block if order == "NCHW" else block.transpose(0, 3, 1, 2)
+
+
+def _bring_all(block: Pixels, plan: Plan) -> Pixels:
+    """uint8 [B, C, H, W] -> uint8 [B, plan's C, H, W]."""
+    if block.shape[1:] == (plan.channels, plan.height, plan.width):
+        return block
+    if block.shape[1:] == (1, plan.height, plan.width):
+        return np.broadcast_to(block, (len(block), plan.channels, plan.height, plan.width))
+    out = np.empty((len(block), plan.channels, plan.height, plan.width), np.uint8)
+
+    def work(places: Sequence[int]) -> None:
+        for place in places:
+            pixels = np.ascontiguousarray(block[place].transpose(1, 2, 0))
+            out[place] = bring(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), plan)
+
+    with in_parallel(work, len(block)) as results:
+        for _ in results:
+            pass
+    return out

@@ -1,0 +1,40 @@
+"""What a person wants to see of a data set first: counts, the label histogram, a few images of each label."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cgankd.data.imageset import ImageSet, Splits
+from cgankd.task import Task
+
+PER_BIN = 8
+
+
+def describe(splits: Splits) -> dict[str, Any]:
+    """Counts and label histograms of every split, as JSON."""
+    parts = {name: getattr(splits, name) for name in ("train", "pool", "val", "test")}
+    names = splits.task.bins(splits.train.labels)[0]
+    histogram = {
+        name: torch.bincount(splits.task.bins(part.labels)[1], minlength=len(names)).tolist()
+        for name, part in parts.items()
+    }
+    return {
+        "name": splits.name,
+        "counts": {name: len(part) for name, part in parts.items()},
+        "channels": splits.train.channels,
+        "size": list(splits.train.size),
+        "notes": list(splits.notes),
+        "bins": names,
+        "histogram": histogram,
+    }
+
+
+def examples(images: ImageSet, task: Task, per_bin: int = PER_BIN) -> dict[str, Tensor]:
+    """The first ``per_bin`` images of each class or label bin: images, labels and bin, ordered by bin."""
+    names, place = task.bins(images.labels)
+    rows = torch.cat([(place == number).nonzero().squeeze(1)[:per_bin] for number in range(len(names))])
+    chosen = images.take(rows)
+    return {"images": chosen.images, "labels": chosen.labels, "bin": place[rows]}

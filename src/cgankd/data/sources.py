@@ -1,0 +1,131 @@
+"""``load``: from ``data.source`` (a built-in name, a folder, .npz or .h5) to train, pool, val and test.
+
+The road of every source is the same: list it, read its labels, divide its rows, decode its images once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cgankd.data import arrays, class_folders, digits, fashion, metadata_csv
+from cgankd.data.imageset import ImageSet, Splits
+from cgankd.data.importing import plan
+from cgankd.data.labelling import make_task, read_labels
+from cgankd.data.listing import TRAIN, Ints, Listing
+from cgankd.data.split import divide
+from cgankd.errors import UserError
+from cgankd.recipe import DataSettings
+
+Progress = Callable[[int, int], None]
+
+_BUILTIN: Mapping[str, tuple[Callable[[DataSettings], Listing], str]] = {
+    "digits": (digits.listing, digits.DESCRIPTION),
+    "fashion": (fashion.listing, fashion.DESCRIPTION),
+    "rotated-fashion": (fashion.rotated_listing, fashion.ROTATED_DESCRIPTION),
+}
+
+
+def builtin_names() -> dict[str, str]:
+    """Name -> one-line description of every data set that comes with the package.
+
+    >>> sorted(builtin_names())
+    ['digits', 'fashion', 'rotated-fashion']
+    """
+    return {name: description for name, (_, description) in _BUILTIN.items()}
+
+
+def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
+    """The data set that ``settings`` describe, split; images uint8 [N, C, H, W], the same shape in every split.
+
+    The images of ``train`` are the first of ``pool`` (both are views of one memory). ``progress(done, total)``
+    counts decoded images. Raises UserError, one sentence naming file, row or key, for anything that can't be used.
+
+    >>> splits = load(DataSettings(source="digits", train_size=100))
+    >>> list(splits.train.images.shape), len(splits.pool), len(splits.val), len(splits.test)
+    ([100, 1, 16, 16], 1338, 10, 449)
+    """
+    listing = _list(settings)
+    labels, names, label_notes = read_labels(listing, settings)
+    division = divide(listing, labels, settings)
+    training = np.concatenate([division.train, division.rest, division.val])
+    given = training[listing.splits[training] == TRAIN]  # what the source itself calls training
+    task, task_notes = make_task(names, labels, given, listing, settings)
+    shape, shape_notes = plan(listing.pictures.kinds(), settings, listing.where)
+
+    total, done = len(labels), 0
+
+    def count(images: int) -> None:
+        nonlocal done
+        done += images
+        if progress is not None:
+            progress(done, total)
+
+    images = listing.pictures.read(training, shape, count)
+    owned, pooled = len(division.train), len(division.train) + len(division.rest)
+    columns = {} if listing.groups is None else {"group": listing.groups}
+
+    def part(pixels: torch.Tensor, rows: Ints) -> ImageSet:
+        return ImageSet(pixels, _tensor(labels, rows), {name: _tensor(col, rows) for name, col in columns.items()})
+
+    train = part(images[:owned], training[:owned])
+    pool = train if pooled == owned else part(images[:pooled], training[:pooled])
+    val = part(images[pooled:], training[pooled:])
+    test = part(listing.pictures.read(division.test, shape, count), division.test)
+    twins = _twins(pool, val, test)
+    return Splits(
+        name=settings.source if settings.source in _BUILTIN else Path(settings.source).resolve().stem,
+        task=task,
+        train=train,
+        pool=pool,
+        val=val,
+        test=test,
+        notes=(*listing.notes, *label_notes, *task_notes, *shape_notes, *division.notes, *twins),
+    )
+
+
+def _twins(pool: ImageSet, val: ImageSet, test: ImageSet) -> list[str]:
+    """A note for each split that repeats training images, pixel for pixel."""
+    known = _hashes(pool)
+    notes = []
+    for name, part in (("validation", val), ("test", test)):
+        repeated = sum(content in known for content in _hashes(part))
+        if repeated:
+            notes.append(f"{repeated:,} different {name} images occur in the training split too, pixel for pixel")
+    return notes
+
+
+def _hashes(images: ImageSet) -> set[bytes]:
+    return {hashlib.blake2b(image.data, digest_size=16).digest() for image in images.images.numpy()}
+
+
+def _tensor(values: npt.NDArray[Any], rows: Ints) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values[rows]))
+
+
+def _list(settings: DataSettings) -> Listing:
+    builtin = _BUILTIN.get(settings.source)
+    if builtin is not None:
+        return builtin[0](settings)
+    path = Path(settings.source).expanduser()
+    if path.is_dir():
+        if (path / metadata_csv.NAME).is_file():
+            return metadata_csv.listing(path, settings)
+        return class_folders.listing(path, settings)
+    if path.suffix.lower() == ".npz" and path.is_file():
+        return arrays.npz_listing(path, settings)
+    if path.suffix.lower() in {".h5", ".hdf5"} and path.is_file():
+        return arrays.h5_listing(path, settings)
+    near = difflib.get_close_matches(settings.source, _BUILTIN, n=1)
+    raise UserError(
+        f"data.source {settings.source!r} is {'a file of another kind' if path.is_file() else 'not there'}"
+        f"{f' (did you mean {near[0]!r}?)' if near else ''}; allowed: a folder, an .npz or .h5 file, "
+        f"or one of {', '.join(_BUILTIN)}"
+    )

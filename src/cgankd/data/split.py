@@ -1,0 +1,248 @@
+"""Which rows are the owner's, which a teacher may have seen besides, which validate and which test.
+
+The source's own splits are honoured. Otherwise rows are drawn by class (or by tenth of the scalar labels), whole
+groups at a time, in an order that depends on (seed, row) alone. Test comes first, then validation out of training,
+then the owner's labelled images out of what validation leaves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cgankd import counter
+from cgankd.data.listing import TEST, TRAIN, VAL, Ints, Listing
+from cgankd.errors import UserError
+from cgankd.recipe import DataSettings
+
+QUANTILES = 10  # scalar labels are drawn evenly from this many equally filled ranges
+FEWEST = 10  # training images, with those that validation takes
+
+
+@dataclasses.dataclass(frozen=True)
+class Division:
+    """Disjoint rows, each sorted. rest: training rows that are neither the owner's nor validation."""
+
+    train: Ints
+    rest: Ints
+    val: Ints
+    test: Ints
+    notes: tuple[str, ...]
+
+
+def divide(listing: Listing, labels: npt.NDArray[np.generic], settings: DataSettings) -> Division:
+    """Rows of each split. labels: int64 [N] classes or float32 [N] scalars.
+
+    Raises UserError where there are fewer images, classes or groups than the settings ask for.
+    """
+    where, seed, groups = listing.where, settings.seed, listing.groups
+    if settings.train_size is not None and settings.train_per_class is not None:
+        raise UserError("data.train_size and data.train_per_class are both set; allowed: one of them")
+    notes: list[str] = []
+    test, val = np.flatnonzero(listing.splits == TEST), np.flatnonzero(listing.splits == VAL)
+    training = np.flatnonzero(listing.splits == TRAIN)
+    if len(training) < FEWEST:
+        raise UserError(f"{where}: has {len(training)} training images; at least {FEWEST} are needed")
+    if not len(test):
+        wanted = round(settings.test_fraction * len(training))
+        test = _part(training, labels, groups, wanted, seed, "test", where)
+        training = np.setdiff1d(training, test)
+        notes.append(f"the source has no test split, so {len(test):,} images were drawn for it")
+    if not len(val):
+        wanted = settings.val_size or _usual_val_size(labels[training], settings)
+        val = _part(training, labels, groups, wanted, seed, "validation", where)
+        training = np.setdiff1d(training, val)
+        if len(val) != wanted:
+            why = "no class gives its last image" if groups is None else "groups stay whole"
+            notes.append(f"validation has {len(val):,} images ({wanted:,} were wanted), for {why}")
+    elif settings.val_size is not None:
+        raise UserError(
+            f"data.val_size={settings.val_size}, but {where} brings its own validation split of {len(val):,} "
+            "images; leave val_size out, or take that split away"
+        )
+    train = _owners(training, labels, listing, settings)
+    if groups is not None:
+        notes.extend(_straddling(groups, {"train": training, "val": val, "test": test}))
+    return Division(train, np.setdiff1d(training, train), val, test, tuple(notes))
+
+
+def _usual_val_size(labels: npt.NDArray[np.generic], settings: DataSettings) -> int:
+    """A tenth of the owner's images, at least 10 and one per class, at most a quarter of the training split."""
+    owners, classes = len(labels), 0
+    if settings.train_size is not None:
+        owners = min(owners, settings.train_size)
+    elif settings.train_per_class is not None:
+        owners = min(owners, settings.train_per_class * len(np.unique(labels)))
+    if np.issubdtype(labels.dtype, np.integer):
+        classes = len(np.unique(labels))
+    return max(1, min(max(round(owners / 10), FEWEST, classes), len(labels) // 4))
+
+
+def _part(
+    rows: Ints, labels: npt.NDArray[np.generic], groups: Ints | None, wanted: int, seed: int, name: str, where: str
+) -> Ints:
+    units = len(rows) if groups is None else len(np.unique(groups[rows]))
+    if units < 2:
+        raise UserError(
+            f"{where}: all training images are of one group, so the {name} split can't be drawn without dividing "
+            "it; at least two groups are needed"
+        )
+    if wanted > len(rows) - 2:
+        raise UserError(
+            f"{where}: {wanted:,} images are wanted for the {name} split, out of {len(rows):,}; "
+            f"allowed: at most {len(rows) - 2:,}"
+        )
+    return hold_out(rows, labels, groups, max(1, wanted), seed, f"split/{name}")
+
+
+def hold_out(
+    rows: Ints, labels: npt.NDArray[np.generic], groups: Ints | None, count: int, seed: int, stream: str
+) -> Ints:
+    """About ``count`` of ``rows`` (exactly, without groups), sorted, each class or tenth of labels by its share.
+
+    No class loses its last row (with groups: its last group).
+    """
+    order = _shuffled(rows, seed, stream)
+    strata = _strata(labels[order])
+    if groups is None:
+        quotas = _shares(np.bincount(strata), count)
+        return np.sort(order[_rank_within(strata) < quotas[strata]])
+    return np.sort(order[_whole_groups(groups[order], strata, count)])
+
+
+def _whole_groups(groups: Ints, strata: Ints, count: int) -> npt.NDArray[np.bool_]:
+    """Groups in the given order, taken so that the counts per stratum come near to their shares."""
+    _, first, members = np.unique(groups, return_index=True, return_inverse=True)
+    tables = np.zeros((len(first), int(strata.max()) + 2))  # [groups, strata and, last, their sum]
+    np.add.at(tables, (members, strata), 1.0)
+    tables[:, -1] = tables.sum(axis=1)
+    left = tables.sum(axis=0)
+    share = left * (count / len(groups))
+    have = np.zeros_like(share)
+    taken = np.zeros(len(first), dtype=bool)
+
+    def distance(group: int) -> float:
+        return float(np.square(have + tables[group] - share).sum())
+
+    def exceeds_none(group: int) -> bool:
+        return bool((have + tables[group] <= share + 1e-9).all())
+
+    def spares(group: int) -> bool:  # whether every stratum keeps a row
+        return bool(((left - tables[group] > 0) | (tables[group] == 0)).all())
+
+    in_order = np.argsort(first)
+    for may_exceed in (False, True):  # what fits without exceeding any share first, then what brings nearer
+        for group in in_order[~taken[in_order]]:
+            fits = distance(group) < np.square(have - share).sum() if may_exceed else exceeds_none(group)
+            if fits and spares(group):
+                taken[group], have, left = True, have + tables[group], left - tables[group]
+    if not taken.any():  # every group is more than twice too large: the nearest one then
+        candidates = [group for group in in_order if spares(group)] or list(in_order)
+        taken[min(candidates, key=distance)] = True
+    return np.asarray(taken[members])
+
+
+def _owners(rows: Ints, labels: npt.NDArray[np.generic], listing: Listing, settings: DataSettings) -> Ints:
+    if settings.train_per_class is not None:
+        return _per_label(rows, labels, listing, settings, settings.train_per_class)
+    if settings.train_size is None or settings.train_size == len(rows):
+        return rows
+    count = settings.train_size
+    if count > len(rows):
+        raise UserError(
+            f"data.train_size={count}, but the training split of {listing.where} has {len(rows):,} images "
+            "when validation has taken its own"
+        )
+    classes = len(np.unique(labels[rows])) if np.issubdtype(labels.dtype, np.integer) else 0
+    if count < classes:
+        raise UserError(f"data.train_size={count}, but there are {classes} classes; at least one image of each")
+    order = _shuffled(rows, settings.seed, "split/owner")
+    turn = np.zeros(len(order), np.int64) if listing.turn is None else listing.turn[order]
+    chosen: list[Ints] = []
+    for level in np.unique(turn):  # all first views before any second one
+        here = order[turn == level]
+        strata = _strata(labels[here])
+        quotas = _even(np.bincount(strata), min(count, len(here)))
+        chosen.append(here[_rank_within(strata) < quotas[strata]])
+        count -= len(chosen[-1])
+    return np.sort(np.concatenate(chosen))
+
+
+def _per_label(
+    rows: Ints, labels: npt.NDArray[np.generic], listing: Listing, settings: DataSettings, count: int
+) -> Ints:
+    order = _shuffled(rows, settings.seed, "split/owner")
+    if listing.turn is not None:
+        order = order[np.argsort(listing.turn[order], kind="stable")]
+    values, strata = np.unique(labels[order], return_inverse=True)
+    sizes = np.bincount(strata)
+    if sizes.min() < count:
+        rarest = values[sizes.argmin()]
+        name = listing.class_names[int(rarest)] if listing.class_names else str(rarest)
+        raise UserError(
+            f"data.train_per_class={count}, but label {name} of {listing.where} has {sizes.min()} training "
+            "images when validation has taken its own"
+        )
+    return np.sort(order[_rank_within(strata) < count])
+
+
+def _shuffled(rows: Ints, seed: int, stream: str) -> Ints:
+    """Rows in an order that depends on (seed, stream, row) alone."""
+    bits = counter.bits(seed, stream, torch.from_numpy(rows.astype(np.int64))).numpy()
+    return np.asarray(rows[np.argsort(bits, kind="stable")])
+
+
+def _strata(labels: npt.NDArray[np.generic]) -> Ints:
+    """The class, counted from 0, or the tenth of the labels, of each row."""
+    if np.issubdtype(labels.dtype, np.integer):
+        return np.asarray(np.unique(labels, return_inverse=True)[1], dtype=np.int64)
+    ranks = np.empty(len(labels), np.int64)
+    ranks[np.argsort(labels, kind="stable")] = np.arange(len(labels))
+    return np.asarray(ranks * QUANTILES // max(1, len(labels)))
+
+
+def _rank_within(strata: Ints) -> Ints:
+    """How many earlier rows have the same stratum."""
+    order = np.argsort(strata, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(strata))[:-1]])
+    ranks = np.empty(len(strata), np.int64)
+    ranks[order] = np.arange(len(strata)) - starts[strata[order]]
+    return ranks
+
+
+def _shares(sizes: Ints, count: int) -> Ints:
+    """``count`` in proportion to the sizes, one at least where there are enough, never all of one."""
+    room = np.maximum(sizes - 1, 0)
+    exact = sizes * (count / max(1, sizes.sum()))
+    quotas = np.minimum(exact.astype(np.int64), room)
+    if count >= (room > 0).sum():
+        quotas = np.maximum(quotas, np.minimum(room, 1))
+    while quotas.sum() > count:
+        quotas[np.argmax(np.where(quotas > 1, quotas - exact, -np.inf))] -= 1
+    while quotas.sum() < min(count, room.sum()):
+        quotas[np.argmax(np.where(quotas < room, exact - quotas, -np.inf))] += 1
+    return np.asarray(quotas)
+
+
+def _even(sizes: Ints, count: int) -> Ints:
+    """``count`` as evenly as the sizes allow; what is left over goes to the first ones."""
+    quotas = np.zeros_like(sizes)
+    while (left := count - int(quotas.sum())) > 0:
+        open_ = np.flatnonzero(quotas < sizes)
+        quotas[open_] += np.minimum(sizes[open_] - quotas[open_], left // len(open_))
+        if left < len(open_):
+            quotas[open_[:left]] += 1
+    return quotas
+
+
+def _straddling(groups: Ints, splits: dict[str, Ints]) -> list[str]:
+    notes, names = [], list(splits)
+    for place, one in enumerate(names):
+        for other in names[place + 1 :]:
+            both = np.intersect1d(groups[splits[one]], groups[splits[other]])
+            if len(both):
+                notes.append(f"{len(both):,} groups occur in both {one} and {other}, as the source splits them")
+    return notes

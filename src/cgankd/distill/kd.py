@@ -1,0 +1,36 @@
+"""Plain knowledge distillation (BLKD): the student imitates the teacher's outputs."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cgankd.distill.method import DistillBatch, Method, register
+from cgankd.recipe import StudentSettings
+from cgankd.task import Task
+
+
+@register
+class KD(Method):
+    """L = r loss(f_s, y) + a imitation(f_s, f_t).
+
+    Classes: imitation is T^2 KL(softmax(f_t/T) || softmax(f_s/T)), r = .1, a = .9, T = 4 (Hinton, Vinyals and Dean,
+    arXiv 1503.02531). A scalar: (1 - a) MSE to the label + a MSE to the teacher, a = .5.
+    """
+
+    name = "kd"
+    tasks = ("classification", "regression")
+    matches = "output"
+    paper = "arXiv 1503.02531"
+
+    def __init__(self, task: Task, settings: StudentSettings) -> None:
+        super().__init__(task, settings)
+        self.temperature = settings.temperature
+        self.r = task.label_weight if settings.label_weight is None else settings.label_weight
+        self.a = task.teacher_weight if settings.teacher_weight is None else settings.teacher_weight
+
+    def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
+        assert batch.teacher_outputs is not None
+        return {
+            "label": self.r * self.task.loss(batch.outputs, batch.targets),
+            "kd": self.a * self.task.imitation_loss(batch.outputs, batch.teacher_outputs, self.temperature),
+        }

@@ -1,0 +1,1 @@
+"""The conditional generator: networks, losses, augmentation, and how it is trained."""

@@ -1,0 +1,194 @@
+"""Training a conditional GAN: one loop for classes and scalars, for the label space draws the batches."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from cgankd import counter, evaluate
+from cgankd.checkpoint import Checkpoint
+from cgankd.data.imageset import ImageSet
+from cgankd.errors import TrainingError
+from cgankd.gan.diffaugment import diffaugment
+from cgankd.gan.generator import GanSampler, from_uint8, new_networks
+from cgankd.gan.losses import discriminator_hinge, generator_hinge
+from cgankd.labels import LabelSpace
+from cgankd.progress import SILENT, Progress
+from cgankd.recipe import GeneratorSettings
+from cgankd.task import Task
+
+LOG_POINTS = 50
+STATISTICS_BATCHES = 20  # generator batches that its final batch-norm statistics are taken over
+
+
+def train_gan(
+    train: ImageSet,
+    task: Task,
+    space: LabelSpace,
+    settings: GeneratorSettings,
+    fabric: Fabric,
+    *,
+    seed: int,
+    checkpoint: Checkpoint | None = None,
+    progress: Progress = SILENT,
+) -> tuple[GanSampler, list[dict[str, Any]]]:
+    """Train on ``train`` and return the moving average of the generator, with the history of losses and logits.
+
+    Raises TrainingError where a loss is not finite or all generated images are alike.
+    """
+    checkpoint = checkpoint or Checkpoint(None)
+    devices = [fabric.device] if fabric.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(counter.key(seed, "gan/weights"))
+        embedding = space.new_embedding(settings.label_dim)
+        if checkpoint.path is None or not checkpoint.path.is_file():
+            space.train_embedding(embedding, train, task, settings, fabric, seed, progress)
+        generator, discriminator = new_networks(settings, space, embedding.cpu(), train.channels, train.size)
+    evaluate.place(generator, fabric)
+    evaluate.place(discriminator, fabric)
+    average = copy.deepcopy(generator).requires_grad_(False)
+    gan = _Gan(generator, discriminator, average, train, space, settings, fabric, seed)
+    modules = {"generator": generator, "discriminator": discriminator, "average": average}
+    optimizers = {"generator": gan.generator_optimizer, "discriminator": gan.discriminator_optimizer}
+    start, history = checkpoint.load(modules, optimizers)
+    log_every = max(1, settings.steps // LOG_POINTS)
+    with progress.bar("generator", settings.steps) as bar:
+        for step in range(start, settings.steps):
+            seen = gan.step(step)
+            done = step + 1
+            if done % log_every == 0 or done == settings.steps:
+                entry = {"step": done, **{name: float(value) for name, value in seen.items()}}
+                _check(entry)
+                history.append(entry)
+                bar.to(done, f"D {entry['discriminator_loss']:.2f}  G {entry['generator_loss']:.2f}")
+            if checkpoint.due() and done < settings.steps:
+                checkpoint.save(done, modules, optimizers, history)
+    _settle_statistics(average, space, settings, fabric, seed)
+    return GanSampler(average, settings.latent, fabric), history
+
+
+class _Gan:
+    """The two networks, their optimisers, and one step of both."""
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        average: nn.Module,
+        train: ImageSet,
+        space: LabelSpace,
+        settings: GeneratorSettings,
+        fabric: Fabric,
+        seed: int,
+    ) -> None:
+        self.generator, self.discriminator, self.average = generator, discriminator, average
+        self.space, self.settings, self.fabric, self.seed = space, settings, fabric, seed
+        self.images = train.images.to(fabric.device).to(memory_format=torch.channels_last)
+        self.generator_weights = [p for p in generator.parameters() if p.requires_grad]
+        self.discriminator_weights = [p for p in discriminator.parameters() if p.requires_grad]
+        fused = fabric.device.type in {"cpu", "cuda"}
+        self.generator_optimizer = torch.optim.Adam(
+            self.generator_weights, settings.generator_rate, settings.betas, fused=fused
+        )
+        self.discriminator_optimizer = torch.optim.Adam(
+            self.discriminator_weights, settings.discriminator_rate, settings.betas, fused=fused
+        )
+        self.update_average = get_ema_multi_avg_fn(settings.ema)
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        """``discriminator_steps`` of D and one of G; what was seen, as tensors (nothing waits for the device)."""
+        settings, size = self.settings, self.settings.batch_size
+        host = counter.generator("cpu", self.seed, "gan/draw", step)
+        rng = counter.generator(self.fabric.device, self.seed, "gan/noise", step)
+        for _ in range(settings.discriminator_steps):
+            seen = self._discriminator_step(size, host, rng)
+
+        targets = self.space.generator_draw(size, host).to(self.fabric.device)
+        self.discriminator.requires_grad_(False)  # its weights' gradients are not needed here
+        with self.fabric.autocast():
+            fake = self.generator(self._latents(size, rng), targets)
+            logits = self.discriminator(diffaugment(fake, settings.diffaugment, rng), targets).float()
+        loss = generator_hinge(logits)
+        self.generator_optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.generator_optimizer.step()
+        for weight in self.discriminator_weights:
+            weight.requires_grad_(True)
+        self._average(step)
+        spread = fake.detach().float().std(dim=0).mean()
+        return {**seen, "generator_loss": loss.detach(), "spread": spread}
+
+    def _discriminator_step(self, size: int, host: torch.Generator, rng: torch.Generator) -> dict[str, Tensor]:
+        device = self.fabric.device
+        draw = self.space.discriminator_draw(size, host)
+        condition = draw.condition.to(device)
+        with self.fabric.autocast():
+            with torch.no_grad():
+                fake = self.generator(self._latents(size, rng), draw.fake_targets.to(device))
+            real = from_uint8(self.images[draw.real.to(device)])
+            # One pass over both: spectral norm's power iteration must not run twice before one backward.
+            both = diffaugment(torch.cat([real, fake]), self.settings.diffaugment, rng)
+            logits = self.discriminator(both, torch.cat([condition, condition])).float()
+        real_logits, fake_logits = logits.chunk(2)
+        weights = [w if w is None else w.to(device) for w in (draw.real_weight, draw.fake_weight)]
+        loss = discriminator_hinge(real_logits, fake_logits, *weights)
+        self.discriminator_optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.discriminator_optimizer.step()
+        return {
+            "discriminator_loss": loss.detach(),
+            "real_logit": real_logits.detach().mean(),
+            "fake_logit": fake_logits.detach().mean(),
+        }
+
+    def _latents(self, size: int, rng: torch.Generator) -> Tensor:
+        return torch.randn(size, self.settings.latent, generator=rng, device=self.fabric.device)
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        pairs = zip(self.average.parameters(), self.generator.parameters(), strict=True)
+        averaged: list[Tensor] = [mean for mean, weight in pairs if weight.requires_grad]
+        if step >= self.settings.ema_start:
+            self.update_average(averaged, list(self.generator_weights), step)
+            return
+        for mean, weight in zip(averaged, self.generator_weights, strict=True):
+            mean.copy_(weight)
+
+
+def _check(entry: dict[str, float]) -> None:
+    for name, value in entry.items():
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"generator: {name} is {value} at step {entry['step']}; lower generator.generator_rate and "
+                "generator.discriminator_rate, or set runtime.precision=fp32"
+            )
+    if entry["spread"] < 1e-3:
+        raise TrainingError(
+            f"generator: all images are alike at step {entry['step']} (their standard deviation per pixel is "
+            f"{entry['spread']:.1e}); lower generator.discriminator_rate or raise generator.batch_size"
+        )
+
+
+@torch.no_grad()
+def _settle_statistics(
+    average: nn.Module, space: LabelSpace, settings: GeneratorSettings, fabric: Fabric, seed: int
+) -> None:
+    """Batch-norm statistics of the averaged weights themselves, over STATISTICS_BATCHES batches."""
+    norms = [module for module in average.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+    average.train()
+    for number in range(STATISTICS_BATCHES):
+        host = counter.generator("cpu", seed, "gan/statistics", number)
+        rng = counter.generator(fabric.device, seed, "gan/statistics", number)
+        z = torch.randn(settings.batch_size, settings.latent, generator=rng, device=fabric.device)
+        with fabric.autocast():
+            average(z, space.generator_draw(settings.batch_size, host).to(fabric.device))
+    average.eval()

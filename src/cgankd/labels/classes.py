@@ -1,0 +1,54 @@
+"""Class labels: a learnt vector per class; every image of a class is at its label."""
+
+from __future__ import annotations
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from cgankd.data.imageset import ImageSet
+from cgankd.labels.space import DiscriminatorDraw, LabelPlan, LabelSpace, spread
+from cgankd.progress import Progress
+from cgankd.recipe import GeneratorSettings, SynthesisSettings
+from cgankd.task import Task
+
+
+class ClassLabels(LabelSpace):
+    """Fakes are drawn at the classes of random training images, so with the frequencies of the training split."""
+
+    pooling = "sum"
+
+    def __init__(self, num_classes: int, targets: Tensor) -> None:
+        self.num_classes = num_classes
+        self.targets = targets
+
+    def new_embedding(self, dim: int) -> nn.Module:
+        return nn.Embedding(self.num_classes, dim)
+
+    def train_embedding(
+        self,
+        embedding: nn.Module,
+        train: ImageSet,
+        task: Task,
+        settings: GeneratorSettings,
+        fabric: Fabric,
+        seed: int,
+        progress: Progress,
+    ) -> None:
+        return  # learnt inside the GAN
+
+    def ratio_embedding(self, dim: int) -> nn.Module:
+        return nn.Embedding(self.num_classes, dim)
+
+    def discriminator_draw(self, size: int, rng: torch.Generator) -> DiscriminatorDraw:
+        real = torch.randint(len(self.targets), (size,), generator=rng)
+        targets = self.targets[real]
+        return DiscriminatorDraw(real, targets, targets, None, None)
+
+    def generator_draw(self, size: int, rng: torch.Generator) -> Tensor:
+        return self.targets[torch.randint(len(self.targets), (size,), generator=rng)]
+
+    def plan(self, settings: SynthesisSettings) -> LabelPlan:
+        """Every class, equally often (Algorithm 1 works class by class)."""
+        classes = torch.arange(self.num_classes)
+        return LabelPlan(classes, spread(settings.images, self.num_classes), pool=classes, group=classes)

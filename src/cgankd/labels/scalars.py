@@ -1,0 +1,165 @@
+"""Scalar labels: a fixed or pre-trained embedding of a number in [0, 1], and CcGAN's vicinity."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from cgankd import counter, evaluate
+from cgankd.data.batches import Batches
+from cgankd.data.imageset import ImageSet
+from cgankd.labels.space import DiscriminatorDraw, LabelPlan, LabelSpace, spread
+from cgankd.labels.vicinity import Vicinity
+from cgankd.nets import zoo
+from cgankd.progress import Progress
+from cgankd.recipe import AugmentSettings, GeneratorSettings, SynthesisSettings, VicinitySettings
+from cgankd.task import Task
+
+POOLS = 20  # neighbouring labels that share a burn-in: one in each twentieth of the range
+
+
+class ScalarLabels(LabelSpace):
+    """targets: float32 [N] in [0, 1], the training split's."""
+
+    pooling = "flatten"
+
+    def __init__(self, targets: Tensor, vicinity: VicinitySettings) -> None:
+        self.targets = targets
+        self.vicinity = Vicinity(targets, vicinity)
+
+    def new_embedding(self, dim: int) -> nn.Module:
+        return ILIEmbedding(dim)
+
+    def train_embedding(
+        self,
+        embedding: nn.Module,
+        train: ImageSet,
+        task: Task,
+        settings: GeneratorSettings,
+        fabric: Fabric,
+        seed: int,
+        progress: Progress,
+    ) -> None:
+        assert isinstance(embedding, ILIEmbedding)
+        embedding.train_on(train, task, settings.embedding_steps, fabric, seed, progress)
+
+    def ratio_embedding(self, dim: int) -> nn.Module:
+        return FourierEmbedding(dim)
+
+    def discriminator_draw(self, size: int, rng: torch.Generator) -> DiscriminatorDraw:
+        draw = self.vicinity.draw(size, rng)
+        return DiscriminatorDraw(draw.real, draw.fake, draw.target, draw.real_weight, draw.fake_weight)
+
+    def generator_draw(self, size: int, rng: torch.Generator) -> Tensor:
+        return self.vicinity.noisy(size, rng)
+
+    def plan(self, settings: SynthesisSettings) -> LabelPlan:
+        """Labels by ``settings.labels``; one filter threshold over all (Algorithm 2)."""
+        if settings.labels == "even":
+            targets = torch.linspace(0.0, 1.0, min(settings.even_labels, settings.images))
+            quota = spread(settings.images, len(targets))
+        else:
+            targets, counts = self.targets.unique(return_counts=True)
+            if settings.labels == "distinct":
+                quota = spread(settings.images, len(targets))
+            else:
+                quota = (counts.cumsum(0) * settings.images / len(self.targets)).round().long()
+                quota = quota.diff(prepend=torch.zeros(1, dtype=torch.int64))
+        pool = (targets * POOLS).long().clamp(0, POOLS - 1)
+        return LabelPlan(targets, quota, pool.unique(return_inverse=True)[1], torch.zeros_like(pool))
+
+
+class FourierEmbedding(nn.Module):
+    """[ours] Sines and cosines of the label, no training: pi y k for k = 1 .. dim / 2, damped as 1 / sqrt(k)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.waves = torch.arange(1, dim // 2 + 1, dtype=torch.float32)
+
+    def forward(self, targets: Tensor) -> Tensor:
+        """[B] -> [B, dim]."""
+        waves = self.waves.to(targets.device)
+        angle = math.pi * targets.float()[:, None] * waves
+        return torch.cat([angle.sin(), angle.cos()], dim=1) / waves.sqrt().repeat(2)
+
+
+class ILIEmbedding(nn.Module):
+    """Improved label input (CcGAN): the label as the features that a regressor would have seen, [B] -> [B, dim].
+
+    Two networks. T1 = image -> h -> y learns to predict the label. T2 = y -> h learns that T1's head reads the
+    noisy, clipped label from it: head(T2(y + e)) = clip(y + e, 0, 1), e ~ N(0, 0.2^2). G and D are conditioned on
+    T2(y), which is fixed from then on and brought to zero mean and unit variance over the label range [ours].
+    """
+
+    NOISE = 0.2
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Linear(1, dim), nn.GroupNorm(_groups(dim), dim), nn.ReLU()]
+        for _ in range(3):
+            layers += [nn.Linear(dim, dim), nn.GroupNorm(_groups(dim), dim), nn.ReLU()]
+        self.label_to_h = nn.Sequential(*layers, nn.Linear(dim, dim), nn.ReLU())
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(dim))
+        self.requires_grad_(False)
+
+    mean: Tensor
+    scale: Tensor
+
+    def forward(self, targets: Tensor) -> Tensor:
+        h = self.label_to_h(targets.float()[:, None])
+        return (h - self.mean) / self.scale
+
+    def train_on(
+        self, train: ImageSet, task: Task, steps: int, fabric: Fabric, seed: int, progress: Progress
+    ) -> None:
+        """Train T1 on the images, then T2 against T1's head; both for ``steps`` steps. Resumed from the start."""
+        dim = len(self.mean)
+        devices = [fabric.device] if fabric.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(counter.key(seed, "ili"))
+            body = nn.Sequential(zoo.create("cnn16_grid", train.channels, dim, train.size), nn.ReLU())
+            head = nn.Linear(dim, 1)
+        evaluate.place(body, fabric)
+        evaluate.place(head, fabric)
+        batches = Batches(train, None, task, 128, AugmentSettings(views=0), seed, fabric.device)
+        with progress.bar("label embedding (ILI)", 2 * steps) as bar:
+            weights = [*body.parameters(), *head.parameters()]
+            optimizer = torch.optim.Adam(weights, lr=1e-3)
+            for step in range(steps):
+                batch = batches.at(step)
+                with fabric.autocast():
+                    output = head(body(batch.images)).float()
+                _descend(F.mse_loss(output.squeeze(1), batch.targets), optimizer, fabric)
+                bar.to(step + 1)
+            self.requires_grad_(True)
+            self.to(fabric.device)
+            head.requires_grad_(False)
+            optimizer = torch.optim.Adam(self.parameters(), lr=1e-3)
+            labels = task.to_target(train.labels)
+            for step in range(steps):
+                rng = counter.generator("cpu", seed, "ili/noise", step)
+                y = labels[torch.randint(len(labels), (256,), generator=rng)]
+                y = (y + self.NOISE * torch.randn(256, generator=rng)).to(fabric.device)
+                output = head(self.label_to_h(y[:, None]))
+                _descend(F.mse_loss(output.squeeze(1), y.clamp(0, 1)), optimizer, fabric)
+                bar.to(steps + step + 1)
+        self.requires_grad_(False)
+        with torch.no_grad():
+            h = self.label_to_h(torch.linspace(0, 1, 1001, device=fabric.device)[:, None])
+            self.mean.copy_(h.mean(dim=0))
+            self.scale.copy_(h.std(dim=0).clamp(min=1e-2))
+
+
+def _descend(loss: Tensor, optimizer: torch.optim.Optimizer, fabric: Fabric) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    fabric.backward(loss)
+    optimizer.step()
+
+
+def _groups(dim: int) -> int:
+    return 8 if dim % 8 == 0 else 1

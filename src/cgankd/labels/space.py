@@ -1,0 +1,97 @@
+"""The contract of a label space: what the GAN, the density ratio and the synthesis ask about labels.
+
+Everything here is in targets (class index, or the scalar mapped to [0, 1]), never in the user's unit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from cgankd.data.imageset import ImageSet
+from cgankd.progress import Progress
+from cgankd.recipe import GeneratorSettings, SynthesisSettings
+from cgankd.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscriminatorDraw:
+    """One discriminator batch: B real images, B labels to make fakes at, and the label D sees with both."""
+
+    real: Tensor  # int64 [B], rows of the training split
+    fake_targets: Tensor  # [B]
+    condition: Tensor  # [B]
+    real_weight: Tensor | None  # float32 [B]; None: all 1
+    fake_weight: Tensor | None
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelPlan:
+    """Which labels are synthesised and how many images of each. L labels.
+
+    pool: labels that share a burn-in for the maximum ratio. group: labels that share a filter threshold.
+    """
+
+    targets: Tensor  # [L]
+    quota: Tensor  # int64 [L]
+    pool: Tensor  # int64 [L]
+    group: Tensor  # int64 [L]
+
+    def with_total_per(self, part: Tensor, count: int) -> LabelPlan:
+        """The same labels with about ``count`` images in each part (``pool`` or ``group``), evenly shared."""
+        labels_in_part = torch.bincount(part)[part]
+        return dataclasses.replace(self, quota=(count + labels_in_part - 1) // labels_in_part)
+
+
+class LabelSpace(ABC):
+    """Class labels or scalar labels, as the generator's side sees them."""
+
+    pooling: ClassVar[str]  # what the discriminator does with its last map when settings say auto
+
+    @abstractmethod
+    def new_embedding(self, dim: int) -> nn.Module:
+        """An embedding of the right shape, targets [B] -> [B, dim], not yet trained."""
+
+    @abstractmethod
+    def train_embedding(
+        self,
+        embedding: nn.Module,
+        train: ImageSet,
+        task: Task,
+        settings: GeneratorSettings,
+        fabric: Fabric,
+        seed: int,
+        progress: Progress,
+    ) -> None:
+        """Train an embedding in place, where that happens before the GAN."""
+
+    @abstractmethod
+    def ratio_embedding(self, dim: int) -> nn.Module:
+        """The label input of the density ratio: targets [B] -> [B, dim]; learnt with it, or fixed."""
+
+    @abstractmethod
+    def discriminator_draw(self, size: int, rng: torch.Generator) -> DiscriminatorDraw:
+        """Real images, fake labels and the labels they are judged at, for one discriminator batch."""
+
+    @abstractmethod
+    def generator_draw(self, size: int, rng: torch.Generator) -> Tensor:
+        """Labels [B] for one generator batch."""
+
+    @abstractmethod
+    def plan(self, settings: SynthesisSettings) -> LabelPlan:
+        """Which labels to synthesise, ``settings.images`` in all."""
+
+
+def spread(total: int, labels: int) -> Tensor:
+    """``total`` images over ``labels`` labels as evenly as whole numbers allow, int64 [labels].
+
+    >>> spread(7, 3).tolist()
+    [2, 3, 2]
+    """
+    edges = (torch.arange(labels + 1) * total + labels // 2) // labels
+    return edges.diff()

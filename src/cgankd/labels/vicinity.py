@@ -1,0 +1,122 @@
+"""Which real images count as being at a scalar label: CcGAN's hard and soft vicinity, drawn without a loop.
+
+Ding et al., "CcGAN: Continuous Conditional Generative Adversarial Networks for Image Generation" (ICLR 2021), and
+METHOD of the paper (arXiv 2104.03164, section 3.1). Labels are targets in [0, 1].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from cgankd.recipe import VicinitySettings
+
+# Beyond this many half-widths the soft weight exp(-d^2 / kappa^2) is under 1e-3 and is ignored: sqrt(ln 1000).
+SOFT_REACH = 2.6283
+
+
+@dataclasses.dataclass(frozen=True)
+class VicinityDraw:
+    """For each of B target labels: a real image near it, a fake label near it, and their weights."""
+
+    target: Tensor  # float32 [B], the label the discriminator sees
+    real: Tensor  # int64 [B], rows of the training split
+    fake: Tensor  # float32 [B]
+    real_weight: Tensor | None  # float32 [B], soft vicinity only
+    fake_weight: Tensor | None
+
+
+class Vicinity:
+    """Windows over sorted training labels.
+
+    labels: float32 [N] in [0, 1]. The paper's rule gives every target one half-width, a multiple of the widest gap
+    between neighbouring distinct labels. The robust rule [ours, default] gives each target its own: the distance
+    that holds its nearest ``neighbours`` images, at least the spacing of distinct labels there, at most ``widest``;
+    one outlying label or a heap at one value can't widen it.
+    """
+
+    REDRAWS = 20  # of a target's noise, where no image is in its window
+
+    def __init__(self, labels: Tensor, settings: VicinitySettings) -> None:
+        if len(labels) < 2:
+            raise ValueError("at least two labels are needed")
+        self.settings = settings
+        self.sorted, self.order = labels.to(torch.float32).sort()
+        self.distinct = self.sorted.unique()
+        spread = float(labels.double().std())
+        rule_of_thumb = 1.06 * spread * len(labels) ** -0.2
+        self.noise = rule_of_thumb if settings.noise is None else settings.noise
+        gaps = self.distinct.diff()
+        self.widest_gap = float(gaps.max()) if len(gaps) else 1.0
+
+    def half_width(self, target: Tensor) -> Tensor:
+        """kappa of each target, float32 [B]; the soft weight is exp(-d^2 / kappa^2)."""
+        if self.settings.rule == "paper":
+            return torch.full_like(target, self.settings.gaps * self.widest_gap)
+        count = min(self.settings.neighbours, len(self.sorted))
+        place = torch.searchsorted(self.sorted, target)
+        # The nearest `count` sorted labels are contiguous: the best of the windows that can hold them.
+        first = (place[:, None] - count + torch.arange(count + 1)).clamp(0, len(self.sorted) - count)
+        low, high = self.sorted[first], self.sorted[first + count - 1]
+        nearest = torch.maximum((target[:, None] - low).abs(), (high - target[:, None]).abs()).amin(dim=1)
+        return torch.maximum(nearest, self._spacing(target)).clamp(max=self.settings.widest)
+
+    def _spacing(self, target: Tensor) -> Tensor:
+        """Distance to the farther of the two distinct labels on either side, float32 [B]."""
+        above = torch.searchsorted(self.distinct, target, right=True).clamp(1, max(len(self.distinct) - 1, 1))
+        low, high = self.distinct[above - 1], self.distinct[above.clamp(max=len(self.distinct) - 1)]
+        return torch.minimum(torch.maximum((target - low).abs(), (high - target).abs()), high - low)
+
+    def reach(self, half_width: Tensor) -> Tensor:
+        """How far from its target an image may be, float32 [B]."""
+        return half_width * SOFT_REACH if self.settings.kind == "soft" else half_width
+
+    def noisy(self, size: int, rng: torch.Generator) -> Tensor:
+        """Distinct training labels plus noise, float32 [B]."""
+        base = self.distinct[torch.randint(len(self.distinct), (size,), generator=rng)]
+        return base + self.noise * torch.randn(size, generator=rng)
+
+    def draw(self, size: int, rng: torch.Generator) -> VicinityDraw:
+        """One discriminator batch.
+
+        A target is a distinct label plus noise; where its window holds no image, its noise (and nothing else) is
+        drawn again. The real image is uniform over the window, the fake label uniform over the window clipped to
+        [0, 1]. Soft: both are weighted by exp(-d^2 / kappa^2).
+        """
+        base = self.distinct[torch.randint(len(self.distinct), (size,), generator=rng)]
+        target = base + self.noise * torch.randn(size, generator=rng)
+        low, high, half_width = self._window(target)
+        for _ in range(self.REDRAWS):
+            empty = low >= high
+            if not empty.any():
+                break
+            again = base + self.noise * torch.randn(size, generator=rng)
+            target = torch.where(empty, again, target)
+            low, high, half_width = self._window(target)
+        else:  # the distinct label itself is never without an image
+            target = torch.where(low >= high, base, target)
+            low, high, half_width = self._window(target)
+        place = low + (torch.rand(size, generator=rng, dtype=torch.float64) * (high - low)).long()
+        real = self.order[place]
+        reach = self.reach(half_width)
+        left, right = (target - reach).clamp(0.0, 1.0), (target + reach).clamp(0.0, 1.0)
+        fake = left + torch.rand(size, generator=rng) * (right - left)
+        if self.settings.kind == "hard":
+            return VicinityDraw(target, real, fake, None, None)
+        return VicinityDraw(
+            target,
+            real,
+            fake,
+            real_weight=torch.exp(-(((self.sorted[place] - target) / half_width) ** 2)),
+            fake_weight=torch.exp(-(((fake - target) / half_width) ** 2)),
+        )
+
+    def _window(self, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """First and one past the last sorted label inside each target's window, and kappa."""
+        half_width = self.half_width(target)
+        reach = self.reach(half_width)
+        low = torch.searchsorted(self.sorted, target - reach)
+        high = torch.searchsorted(self.sorted, target + reach, right=True)
+        return low, high, half_width

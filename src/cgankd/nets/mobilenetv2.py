@@ -1,0 +1,75 @@
+"""``mobilenetv2``: half-width MobileNetV2 with expansion 6, as distillation papers use it on small images.
+
+Sandler et al., MobileNetV2 (arXiv 1801.04381), with a stride of 1 instead of 2 in the second stage and plain ReLUs
+(Tian et al., arXiv 1910.10699).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from cgankd.nets.layers import Normalise, conv_bn_relu, initialise
+from cgankd.nets.registry import register
+
+STAGES = (  # expansion, channels at full width, blocks, stride of the first block
+    (1, 16, 1, 1),
+    (6, 24, 2, 1),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
+class InvertedResidual(nn.Module):
+    """Expand 1x1, depthwise 3x3, project 1x1 without activation; plus the input where the shape stays.
+
+    [B, in, H, W] to [B, out, H/stride, W/stride].
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = in_channels * expansion
+        self.residual = stride == 1 and in_channels == out_channels
+        self.conv = nn.Sequential(
+            *conv_bn_relu(in_channels, hidden, kernel=1),
+            *conv_bn_relu(hidden, hidden, stride=stride, groups=hidden),
+            nn.Conv2d(hidden, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x)
+        return x + out if self.residual else out
+
+
+@register("mobilenetv2", width=0.5)
+class MobileNetV2(nn.Module):
+    """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs]; the last map has 1/16 of the image's side.
+
+    ``width`` scales the channels of all layers but the last convolution, which has 1280.
+    """
+
+    def __init__(self, in_channels: int, num_outputs: int, image_size: tuple[int, int], width: float) -> None:
+        super().__init__()
+        channels = int(32 * width)
+        self.normalise = Normalise(in_channels)
+        self.conv1 = nn.Sequential(*conv_bn_relu(in_channels, channels, stride=2))
+        stages = []
+        for expansion, full_width, blocks, stride in STAGES:
+            stage = []
+            for block in range(blocks):
+                out_channels = int(full_width * width)
+                stage.append(InvertedResidual(channels, out_channels, stride if block == 0 else 1, expansion))
+                channels = out_channels
+            stages.append(nn.Sequential(*stage))
+        self.blocks = nn.Sequential(*stages)
+        self.conv2 = nn.Sequential(*conv_bn_relu(channels, 1280, kernel=1))
+        self.classifier = nn.Linear(1280, num_outputs)
+        initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.conv2(self.blocks(self.conv1(self.normalise(images))))
+        outputs: Tensor = self.classifier(x.mean((2, 3)))
+        return outputs

@@ -1,0 +1,80 @@
+"""The residual networks of the small-image distillation literature, ``resnet8`` to ``resnet110`` and the x4 ones.
+
+He et al., Deep Residual Learning (arXiv 1512.03385, section 4.2), with the projection shortcut and the widths that
+distillation papers compare on (Tian et al., arXiv 1910.10699). Tensor names are those of published checkpoints.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cgankd.nets.layers import Normalise, conv3x3, initialise
+from cgankd.nets.registry import register
+
+
+class BasicBlock(nn.Module):
+    """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)): [B, in, H, W] to [B, out, H/stride, W/stride]."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(in_channels, out_channels, stride)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = conv3x3(out_channels, out_channels)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(residual + self.downsample(x))
+
+
+@register("resnet8", depth=8)
+@register("resnet14", depth=14)
+@register("resnet20", depth=20)
+@register("resnet32", depth=32)
+@register("resnet44", depth=44)
+@register("resnet56", depth=56)
+@register("resnet110", depth=110)
+@register("resnet8x4", depth=8, widths=(32, 64, 128, 256))
+@register("resnet32x4", depth=32, widths=(32, 64, 128, 256))
+class CifarResNet(nn.Module):
+    """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs]; ``depth`` is 6n + 2.
+
+    ``widths``: channels of the stem and of the three stages ``layer1`` to ``layer3``, whose maps have 1, 1/2 and
+    1/4 of the image's side.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_outputs: int,
+        image_size: tuple[int, int],
+        depth: int,
+        widths: tuple[int, int, int, int] = (16, 16, 32, 64),
+    ) -> None:
+        super().__init__()
+        blocks = (depth - 2) // 6
+        self.normalise = Normalise(in_channels)
+        self.conv1 = conv3x3(in_channels, widths[0])
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.layer1 = _stage(blocks, widths[0], widths[1], stride=1)
+        self.layer2 = _stage(blocks, widths[1], widths[2], stride=2)
+        self.layer3 = _stage(blocks, widths[2], widths[3], stride=2)
+        self.fc = nn.Linear(widths[3], num_outputs)
+        initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(self.normalise(images))))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        outputs: Tensor = self.fc(x.mean((2, 3)))
+        return outputs
+
+
+def _stage(blocks: int, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    first = BasicBlock(in_channels, out_channels, stride)
+    return nn.Sequential(first, *(BasicBlock(out_channels, out_channels, 1) for _ in range(blocks - 1)))

@@ -1,0 +1,231 @@
+"""Named features of any network, the user's own too: what feature-based distillation and the density ratio read."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import math
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from cgankd.errors import UserError
+
+PENULTIMATE = "penultimate"  # the input of the last nn.Linear that a forward pass executes
+
+# what torch.compile, Fabric and DistributedDataParallel put before the names of the layers they wrap
+_WRAPPERS = ("_forward_module.", "_original_module.", "_orig_mod.", "module.")
+
+
+class Taps:
+    """Calls a network and hands back chosen features beside its outputs.
+
+    ``names``: layers as in ``network.named_modules()``, whose output is taken (of a layer that runs twice, the
+    last), and :data:`PENULTIMATE`, which stands for the input of the last nn.Linear that is executed, whatever it
+    is called. Which one that is, is found out by one pass in eval mode at the first call. Features are as the
+    network made them: on its autograd graph, maps 4-D, in autocast's dtype.
+
+    The hooks stay on the network until :meth:`close` or the end of the ``with`` block; outside a call of the taps
+    they do nothing. Raises UserError for a layer that isn't there, isn't executed, returns something else than a
+    tensor or is overwritten in place by a later one, and for PENULTIMATE of a network without nn.Linear.
+
+    >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    >>> with Taps(network, ["0", PENULTIMATE]) as taps:
+    ...     outputs, features = taps(torch.rand(2, 3, 16, 16))
+    >>> outputs.shape, features["0"].shape, features["penultimate"].shape
+    (torch.Size([2, 10]), torch.Size([2, 4, 14, 14]), torch.Size([2, 4]))
+    """
+
+    def __init__(self, network: nn.Module, names: Iterable[str]) -> None:
+        self.network = network
+        self.names = tuple(names)
+        self._handles: list[RemovableHandle] = []
+        self._features: dict[str, Tensor] | None = None  # a dict only while a call is under way
+        self._versions: dict[str, int] = {}
+        self._closed = False
+        self._penultimate_pending = PENULTIMATE in self.names
+        if self._penultimate_pending:
+            _linear_layers(network)  # the complaint should come before training, not at its first step
+        layers = {name: _layer(network, name) for name in self.names if name != PENULTIMATE}
+        for name, layer in layers.items():
+            self._handles.append(layer.register_forward_hook(self._output_hook(name)))
+
+    def __call__(self, images: Tensor) -> tuple[Any, dict[str, Tensor]]:
+        """Images [B, C, H, W] -> (the network's outputs, features by name in the order asked for)."""
+        if self._closed:
+            raise RuntimeError("these taps are closed; make new ones")
+        if self._penultimate_pending:
+            last = _last_linear(self.network, images[:2])
+            hook = self._input_hook(PENULTIMATE)
+            self._handles.append(last.register_forward_pre_hook(hook, with_kwargs=True))
+            self._penultimate_pending = False
+        features = self._features = {}
+        try:
+            outputs = self.network(images)
+            self._check(features)
+        finally:
+            self._features = None
+            self._versions.clear()
+        return outputs, {name: features[name] for name in self.names}
+
+    def close(self) -> None:
+        """Take the hooks off the network."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._closed = True
+
+    def __enter__(self) -> Taps:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Hooks are plain functions, not bound methods: copy.deepcopy of a tapped network (for an average of its
+    # weights) then copies neither the taps nor, through them, the network once more.
+    def _output_hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(layer: nn.Module, args: Any, output: Any) -> None:
+            self._record(name, output)
+
+        return hook
+
+    def _input_hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._record(name, args[0] if args else kwargs["input"])
+
+        return hook
+
+    def _record(self, name: str, value: Any) -> None:
+        if self._features is None:
+            return
+        if not isinstance(value, Tensor):
+            raise UserError(
+                f"layer {name!r} of {_called(self.network)} returns {type(value).__name__}; "
+                "allowed: a layer that returns one tensor"
+            )
+        self._features[name] = value
+        if not value.is_inference():  # those have no version counter
+            self._versions[name] = value._version
+
+    def _check(self, features: dict[str, Tensor]) -> None:
+        for name in self.names:
+            if name not in features:
+                raise UserError(
+                    f"layer {name!r} of {_called(self.network)} is not executed in its forward pass; "
+                    "allowed: a layer that is"
+                )
+            if name in self._versions and features[name]._version != self._versions[name]:
+                raise UserError(
+                    f"the output of layer {name!r} of {_called(self.network)} is overwritten in place by a later "
+                    "layer (such as nn.ReLU(inplace=True)); allowed: that later layer's name"
+                )
+
+
+def feature_shapes(
+    network: nn.Module, names: Iterable[str], channels: int, size: tuple[int, int]
+) -> dict[str, tuple[int, ...]]:
+    """Shape of each feature without its batch dimension, for images of ``channels`` and ``size`` (height, width).
+
+    Found by one pass that leaves no trace. Raises UserError as :class:`Taps` does.
+    """
+    with undisturbed(network), Taps(network, names) as taps:
+        _, features = taps(example_images(network, channels, size))
+    return {name: tuple(feature.shape[1:]) for name, feature in features.items()}
+
+
+def penultimate_width(network: nn.Module, channels: int, size: tuple[int, int]) -> int:
+    """How many numbers the :data:`PENULTIMATE` feature of one image has, for images of ``channels`` and ``size``.
+
+    Raises UserError where the network has no nn.Linear.
+    """
+    return math.prod(feature_shapes(network, [PENULTIMATE], channels, size)[PENULTIMATE])
+
+
+def example_images(network: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:
+    """Two grey images [2, channels, *size] on the device, and of the dtype, of the network's parameters."""
+    weight = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
+    return torch.full((2, channels, *size), 0.5, device=weight.device, dtype=weight.dtype)
+
+
+@contextlib.contextmanager
+def undisturbed(network: nn.Module) -> Iterator[None]:
+    """Inside: eval mode, no gradients. After: every layer's mode and torch's random state are as they were.
+
+    In eval mode no running statistic of a batch normalisation moves.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    devices = {p.device for p in network.parameters() if p.device.type == "cuda"}
+    try:
+        for module, _ in modes:
+            module.training = False  # not .eval(): a network may have more than one thing happen there
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _layer(network: nn.Module, name: str) -> nn.Module:
+    layers: dict[str, nn.Module] = {}
+    for full_name, module in network.named_modules(remove_duplicate=False):
+        layers.setdefault(_unwrapped(full_name), module)
+        layers.setdefault(full_name, module)
+    layers.pop("")
+    if name in layers:
+        return layers[name]
+    near = difflib.get_close_matches(name, layers, n=3, cutoff=0.5)
+    if near:
+        hint = f"close: {', '.join(near)}"
+    else:
+        hint = f"allowed: {', '.join(child for child in layers if '.' not in child)}, and layers inside these"
+    raise UserError(f"{_called(network)} has no layer {name!r}; {hint}, or {PENULTIMATE!r}")
+
+
+def _unwrapped(name: str) -> str:
+    while True:
+        wrapper = next((prefix for prefix in _WRAPPERS if name.startswith(prefix)), None)
+        if wrapper is None:
+            return name
+        name = name.removeprefix(wrapper)
+
+
+def _linear_layers(network: nn.Module) -> list[nn.Linear]:
+    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        raise UserError(
+            f"{_called(network)} has no nn.Linear, so it has no {PENULTIMATE!r} feature; "
+            "a layer name must be given instead"
+        )
+    return layers
+
+
+def _last_linear(network: nn.Module, images: Tensor) -> nn.Linear:
+    executed: list[nn.Linear] = []
+
+    def note(layer: nn.Module, args: Any) -> None:
+        assert isinstance(layer, nn.Linear)
+        executed.append(layer)
+
+    handles = [layer.register_forward_pre_hook(note) for layer in _linear_layers(network)]
+    try:
+        with undisturbed(network):
+            network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not executed:
+        raise UserError(
+            f"{_called(network)} executes no nn.Linear, so it has no {PENULTIMATE!r} feature; "
+            "a layer name must be given instead"
+        )
+    return executed[-1]
+
+
+def _called(network: nn.Module) -> str:
+    return f"network {type(network).__name__}"

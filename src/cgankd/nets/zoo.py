@@ -1,0 +1,107 @@
+"""The networks by name: where a recipe's ``network: resnet8`` becomes a network.
+
+Every network eats float images in [0, 1] (uint8 / 255), [B, C, H, W], normalises them in its own first layer, and
+returns [B, num_outputs]: logits, or one scalar. A name of the form ``module:function`` is the user's own network.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+
+from torch import Tensor, nn
+
+from cgankd.errors import UserError
+from cgankd.nets import convnet, mobilenetv2, resnet_cifar, vgg, wide_resnet  # noqa: F401  (they register)
+from cgankd.nets.layers import Normalise, fix_normalisation
+from cgankd.nets.registry import BUILDERS, register
+from cgankd.nets.taps import example_images, undisturbed
+
+__all__ = ["Normalise", "create", "fix_normalisation", "names", "register"]
+
+SMALLEST = 16  # pixels: below, the deeper networks have no map left to pool
+
+
+def names() -> list[str]:
+    """The names of all registered networks, numbers in them in order of size.
+
+    >>> names()[:3]
+    ['cnn8', 'cnn16', 'cnn16_grid']
+    """
+    return sorted(BUILDERS, key=lambda name: re.sub(r"\d+", lambda number: number[0].zfill(6), name))
+
+
+def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int, int]) -> nn.Module:
+    """A new network with random weights from torch's global generator.
+
+    in_channels: 1 or 3. num_outputs: classes, or 1 for a scalar. image_size: height and width in pixels, 16 or
+    more. ``name`` is one of :func:`names`, or ``module:function``: that function is then called with the keyword
+    arguments in_channels, num_outputs and image_size, and the network it returns is tried on two grey images.
+
+    Raises UserError for an unknown name, too small an image, or a user's function that fails or returns something
+    else than a network with outputs [B, num_outputs].
+
+    >>> import torch
+    >>> network = create("resnet8", in_channels=3, num_outputs=10, image_size=(32, 32))
+    >>> network(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
+    if min(image_size) < SMALLEST:
+        raise UserError(
+            f"images are {image_size[0]}x{image_size[1]} pixels; allowed: {SMALLEST} or more on each side"
+        )
+    if ":" in name:
+        return _create_users(name, in_channels, num_outputs, image_size)
+    if name not in BUILDERS:
+        near = difflib.get_close_matches(name, BUILDERS, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        raise UserError(
+            f"network {name!r} is not known{hint}; allowed: {', '.join(names())}, or your own as module:function"
+        )
+    return BUILDERS[name](in_channels=in_channels, num_outputs=num_outputs, image_size=image_size)
+
+
+def _create_users(name: str, in_channels: int, num_outputs: int, image_size: tuple[int, int]) -> nn.Module:
+    module_name, _, function_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever a user's module raises while it is imported
+        raise UserError(
+            f"network {name!r}: module {module_name!r} can't be imported ({_said(error)}); "
+            "it must be installed or its folder be on PYTHONPATH"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise UserError(f"network {name!r}: module {module_name!r} has no function {function_name!r}")
+    try:
+        network = function(in_channels=in_channels, num_outputs=num_outputs, image_size=image_size)
+    except Exception as error:
+        raise UserError(
+            f"network {name!r}: calling it with in_channels={in_channels}, num_outputs={num_outputs}, "
+            f"image_size={image_size} failed ({_said(error)})"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise UserError(
+            f"network {name!r}: it returned {type(network).__name__}, where a torch.nn.Module is needed"
+        )
+    _check_outputs(name, network, example_images(network, in_channels, image_size), num_outputs)
+    return network
+
+
+def _check_outputs(name: str, network: nn.Module, images: Tensor, num_outputs: int) -> None:
+    try:
+        with undisturbed(network):
+            outputs = network(images)
+    except Exception as error:
+        raise UserError(f"network {name!r}: it fails on images {list(images.shape)} ({_said(error)})") from error
+    found = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    if found != [len(images), num_outputs]:
+        raise UserError(
+            f"network {name!r}: for images {list(images.shape)} it gives {found}; "
+            f"allowed: a tensor {[len(images), num_outputs]}"
+        )
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,0 +1,461 @@
+"""The road: data -> teacher, NOKD student -> generator -> density ratio -> synthesis -> students -> results.
+
+The file to read first. Each method of :class:`Road` is a station: it names its settings and its inputs, so that the
+run's folder can tell whether the result is there already, and otherwise calls the function that does the work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from cgankd import __version__, counter, distill, evaluate, results
+from cgankd.artifacts import CHECKPOINT, Artifact, RunFolder, content_key, file_key
+from cgankd.checkpoint import Checkpoint
+from cgankd.data import preview, sources
+from cgankd.data.imageset import ImageSet, Splits
+from cgankd.errors import UserError
+from cgankd.features import Observer
+from cgankd.files import save_tensors, write_json, write_text
+from cgankd.fit import fit
+from cgankd.gan.generator import GanSampler, load_sampler
+from cgankd.gan.train import train_gan
+from cgankd.labels import label_space
+from cgankd.nets import weights, zoo
+from cgankd.progress import SILENT, Progress
+from cgankd.recipe import FitSettings, Recipe
+from cgankd.runtime import environment, make_fabric
+from cgankd.synthesis import adjust
+from cgankd.synthesis.density_ratio import RatioNetwork, fakes_at_labels, train_ratio
+from cgankd.synthesis.store import open_images
+from cgankd.synthesis.synthesize import synthesize
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of the table: what the student minimises, what it sees, and for how long."""
+
+    method: str = "supervised"
+    fakes: bool = False
+    changes: dict[str, bool] = dataclasses.field(default_factory=dict)  # to the synthesis settings
+    longer: bool = True  # transfer_steps, as the control; else the NOKD student's own steps
+
+
+ROWS = {
+    "nokd": Row(longer=False),
+    "nokd_longer": Row(),
+    "kd": Row(method="kd"),
+    "cgan_raw": Row(fakes=True, changes={"subsample": False, "filter": False, "replace": False}),
+    "cgan_subsample": Row(fakes=True, changes={"subsample": True, "filter": False, "replace": False}),
+    "cgan_filter": Row(fakes=True, changes={"subsample": True, "filter": True, "replace": False}),
+    "cgan_replace": Row(fakes=True, changes={"subsample": True, "filter": True, "replace": True}),
+    "cgan": Row(fakes=True),
+    "cgan_kd": Row(method="kd", fakes=True),
+}
+
+
+def run(recipe: Recipe, out: Path, progress: Progress = SILENT) -> dict[str, Any]:
+    """Go the whole road for every seed of the recipe and write recipe.yaml and results.json to ``out``.
+
+    What is finished there already is used again. Raises UserError for what the user can mend.
+    """
+    fabric = make_fabric(recipe.runtime)
+    started = time.monotonic()
+    with progress.bar("import", 1) as bar:
+        splits = sources.load(recipe.data, lambda done, total: bar.to(done / total))
+    import_seconds = time.monotonic() - started
+    folder = RunFolder(out, environment(fabric))
+    try:
+        write_text(out / "recipe.yaml", recipe.to_yaml())
+        found = Road(recipe, splits, folder, fabric, progress).results()
+        found["seconds"] = {"import": import_seconds}
+        for artifact in {artifact.key: artifact for artifact in folder.used}.values():
+            stage = artifact.folder.name.rsplit("-", 1)[0]
+            found["seconds"][stage] = found["seconds"].get(stage, 0.0) + artifact.seconds
+        write_json(out / "results.json", found)
+    finally:
+        folder.close()
+    return found
+
+
+class Road:
+    """One run's stations. ``seed`` is always the seed of the station's own random numbers."""
+
+    def __init__(
+        self, recipe: Recipe, splits: Splits, folder: RunFolder, fabric: Fabric, progress: Progress
+    ) -> None:
+        self.recipe, self.splits, self.folder = recipe, splits, folder
+        self.fabric, self.progress = fabric, progress
+        self.task = splits.task
+        self.keys = {name: getattr(splits, name).key() for name in ("train", "pool", "val", "test")}
+        self.base = {"task": self.task.to_json()}
+        targets = self.task.to_target(splits.train.labels)
+        self.space = label_space(self.task, targets, recipe.generator)
+
+    # --- stations ---------------------------------------------------------------------------------------------
+
+    def data(self) -> Artifact:
+        """Counts, label histograms and a few images, for the report."""
+
+        def build(work: Path) -> dict[str, Any]:
+            save_tensors(work / "preview.safetensors", preview.examples(self.splits.train, self.task))
+            return preview.describe(self.splits)
+
+        return self.folder.stage("data", {**self.base, "name": self.splits.name}, self.keys, build)
+
+    def teacher(self, seed: int) -> Artifact:
+        """The strong network: trained here on the owner's images or on the pool, or loaded from a file."""
+        settings = self.recipe.teacher
+        if settings.weights is not None:
+            return self._loaded_teacher(settings.network, Path(settings.weights))
+        return self._fit("teacher", settings.network, "supervised", seed, settings.fit, real=settings.trained_on)
+
+    def generator(self, seed: int) -> Artifact:
+        """The conditional GAN, trained on the owner's images."""
+        settings = self.recipe.generator
+
+        def build(work: Path) -> dict[str, Any]:
+            sampler, history = train_gan(
+                self.splits.train,
+                self.task,
+                self.space,
+                settings,
+                self.fabric,
+                seed=seed,
+                checkpoint=Checkpoint(work / CHECKPOINT),
+                progress=self.progress,
+            )
+            sampler.save(work / "weights.safetensors")
+            labels = preview.examples(self.splits.train, self.task)["labels"]
+            images = sampler.sample(self.task.to_target(labels), torch.arange(len(labels)), seed)
+            shown = {"images": images, "labels": labels, "bin": self.task.bins(labels)[1]}
+            save_tensors(work / "preview.safetensors", shown)
+            return {"parameters": evaluate.parameters(sampler.network), "history": history}
+
+        described = {**self.base, "generator": settings.model_dump(mode="json"), "seed": seed}
+        return self.folder.stage("generator", described, {"train": self.keys["train"]}, build)
+
+    def ratio(self, seed: int) -> Artifact:
+        """The conditional density ratio, on features that are computed once."""
+        settings = self.recipe.ratio
+        generator = self.generator(seed)
+
+        def build(work: Path) -> dict[str, Any]:
+            observer, train = self._observer(seed), self.splits.train
+            targets = self.task.to_target(train.labels)
+            real = observer.all(train.images)[1].cpu()
+            fake = fakes_at_labels(
+                self._sampler(generator), observer, targets, settings.fakes_per_image, seed, self.progress
+            )
+            observer.close()
+            embedding = self.space.ratio_embedding(RatioNetwork.LABEL_DIM)
+            network, history = train_ratio(
+                real, targets, fake, embedding, settings, self.fabric, seed=seed, progress=self.progress
+            )
+            save_tensors(work / "weights.safetensors", network.state_dict())
+            return {"history": history, **network.means(real, targets, fake)}
+
+        described = {**self.base, "ratio": settings.model_dump(mode="json"), "seed": seed}
+        inputs = {"train": self.keys["train"], "generator": generator.key, "features": self._observed(seed)}
+        return self.folder.stage("ratio", described, inputs, build)
+
+    def synthesis(self, seed: int, changes: dict[str, bool]) -> Artifact:
+        """Generated images that passed what the settings ask for, with the teacher's predictions beside them."""
+        settings = self.recipe.synthesis.model_copy(update={**changes, "replace": None})  # labels: at the student
+        generator = self.generator(seed)
+        ratio = self.ratio(seed) if settings.subsample else None
+
+        def build(work: Path) -> dict[str, Any]:
+            observer = self._observer(seed)
+            made = synthesize(
+                self._sampler(generator),
+                observer,
+                None if ratio is None else self._ratio_network(ratio),
+                self.space.plan(settings),
+                self.task,
+                settings,
+                seed=seed,
+                folder=work,
+                progress=self.progress,
+                title="synthesis" if settings.filter else "synthesis (ablation)",
+            )
+            observer.close()
+            save_tensors(work / "columns.safetensors", {"labels": made.fakes.labels, **made.fakes.columns})
+            save_tensors(work / "samples.safetensors", made.samples)
+            return made.summary
+
+        described = {**self.base, "synthesis": settings.model_dump(mode="json"), "seed": seed}
+        inputs = {
+            "train": self.keys["train"],
+            "generator": generator.key,
+            "teacher": self.teacher(seed).key,
+            "features": self._observed(seed),
+            "ratio": "" if ratio is None else ratio.key,
+        }
+        return self.folder.stage("synthesis", described, inputs, build)
+
+    def student(self, name: str, seed: int) -> Artifact:
+        """The student of row ``name``."""
+        row, settings, upstream = ROWS[name], self.recipe.student, self.upstream(seed)
+        fit_settings, start = settings.fit, None
+        if row.longer:
+            fit_settings = fit_settings.model_copy(update={"steps": settings.transfer_steps})
+            if settings.start == "nokd":
+                start = self.student("nokd", seed)
+                rate = {"learning_rate": settings.finetune_learning_rate}
+                fit_settings = fit_settings.model_copy(update=rate)
+        fakes = self.synthesis(upstream, row.changes) if row.fakes else None
+        return self._fit(
+            name,
+            settings.network,
+            row.method,
+            seed,
+            fit_settings,
+            fakes=fakes,
+            replace=row.changes.get("replace", self._replace),
+            teacher=self.teacher(upstream) if row.method != "supervised" else None,
+            start=start,
+        )
+
+    # --- what the stations share ------------------------------------------------------------------------------
+
+    def upstream(self, seed: int) -> int:
+        """The seed of teacher and generator for a student's seed."""
+        return seed if self.recipe.vary == "everything" else self.recipe.seeds[0]
+
+    @property
+    def _replace(self) -> bool:
+        replace = self.recipe.synthesis.replace
+        return self.task.replace_labels if replace is None else replace
+
+    def _fit(
+        self,
+        title: str,
+        network_name: str,
+        method_name: str,
+        seed: int,
+        settings: FitSettings,
+        *,
+        real: str = "train",
+        fakes: Artifact | None = None,
+        replace: bool = False,
+        teacher: Artifact | None = None,
+        start: Artifact | None = None,
+    ) -> Artifact:
+        """Train one network and score it on the test split."""
+        student = self.recipe.student
+        described: dict[str, Any] = {
+            **self.base,
+            "network": network_name,
+            "method": method_name,
+            "fit": settings.model_dump(mode="json"),
+            "seed": seed,
+        }
+        inputs = {"real": self.keys[real], "val": self.keys["val"], "test": self.keys["test"]}
+        if ":" in network_name:
+            inputs["network"] = _users_code(network_name)
+        if fakes is not None:
+            described |= {"replace": replace, "real_share": student.real_share}
+            inputs["fakes"] = fakes.key
+        if teacher is not None:
+            described["method_settings"] = student.model_dump(
+                mode="json", include={"temperature", "label_weight", "teacher_weight"}
+            )
+            inputs["teacher"] = teacher.key
+        if start is not None:
+            inputs["start"] = start.key
+
+        def build(work: Path) -> dict[str, Any]:
+            train: ImageSet = getattr(self.splits, real)
+            network = self._new_network(network_name, seed)
+            if start is not None:
+                weights.load_weights(network, start.folder / "weights.safetensors")
+            history = fit(
+                network,
+                distill.create(method_name, self.task, student),
+                self.task,
+                train,
+                settings,
+                self.fabric,
+                seed=seed,
+                fake=self._fakes(fakes, replace),
+                real_share=student.real_share,
+                teacher=None if teacher is None else self._network(teacher),
+                validation=self.splits.val,
+                checkpoint=Checkpoint(work / CHECKPOINT),
+                progress=self.progress,
+                title=f"{title} (seed {seed})",
+            )
+            save_tensors(work / "weights.safetensors", network.state_dict())
+            return {**self._scored(network, network_name), "history": history, "images": len(train)}
+
+        return self.folder.stage("teacher" if title == "teacher" else "student", described, inputs, build)
+
+    def _loaded_teacher(self, name: str, path: Path) -> Artifact:
+        def build(work: Path) -> dict[str, Any]:
+            network = self._new_network(name, 0)
+            weights.load_weights(network, path)
+            save_tensors(work / "weights.safetensors", network.state_dict())
+            return {**self._scored(network, name), "history": [], "images": None}
+
+        described = {**self.base, "network": name}
+        if not path.is_file():
+            raise UserError(f"teacher.weights = {path} does not exist; a .safetensors file is needed")
+        inputs = {"weights": file_key(path), "val": self.keys["val"], "test": self.keys["test"]}
+        return self.folder.stage("teacher", described, inputs, build)
+
+    def _scored(self, network: nn.Module, name: str) -> dict[str, Any]:
+        test, per_bin = evaluate.metric(network, self.splits.test, self.task, self.fabric)
+        shape = (self.splits.test.channels, *self.splits.test.size)
+        return {
+            "network": name,
+            "parameters": evaluate.parameters(network),
+            "val": evaluate.metric(network, self.splits.val, self.task, self.fabric)[0],
+            "test": test,
+            "test_per_bin": per_bin,
+            "latency_ms": evaluate.latency_ms(network, shape),
+        }
+
+    def _new_network(self, name: str, seed: int) -> nn.Module:
+        """Random weights that are the same for every row of a seed; normalisation fixed from the real images."""
+        train = self.splits.train
+        with torch.random.fork_rng([]):
+            torch.manual_seed(counter.key(seed, "weights"))
+            network = zoo.create(name, train.channels, self.task.num_outputs, train.size)
+        pixels = train.images.float().div(255.0)
+        zoo.fix_normalisation(network, pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3)))
+        return network
+
+    def _network(self, artifact: Artifact) -> nn.Module:
+        network = self._new_network(artifact.summary["network"], 0)
+        weights.load_weights(network, artifact.folder / "weights.safetensors")
+        return evaluate.place(network, self.fabric).eval()
+
+    def _observer(self, seed: int) -> Observer:
+        teacher = self._network(self.teacher(seed))
+        if self.recipe.ratio.features == "teacher":
+            return Observer(teacher, self.fabric)
+        return Observer(teacher, self.fabric, features_of=self._network(self.student("nokd", seed)))
+
+    def _observed(self, seed: int) -> str:
+        features = self.recipe.ratio.features
+        return (self.teacher(seed) if features == "teacher" else self.student("nokd", seed)).key
+
+    def _sampler(self, generator: Artifact) -> GanSampler:
+        train = self.splits.train
+        path = generator.folder / "weights.safetensors"
+        return load_sampler(path, self.recipe.generator, self.space, train.channels, train.size, self.fabric)
+
+    def _ratio_network(self, artifact: Artifact) -> RatioNetwork:
+        tensors = artifact.tensors("weights")
+        settings = self.recipe.ratio
+        embedding = self.space.ratio_embedding(RatioNetwork.LABEL_DIM)
+        network = RatioNetwork(len(tensors["mean"]), embedding, settings.hidden, settings.dropout)
+        network.load_state_dict(tensors)
+        return network.to(self.fabric.device).eval()
+
+    def _fakes(self, artifact: Artifact | None, replace: bool) -> ImageSet | None:
+        if artifact is None:
+            return None
+        columns = artifact.tensors("columns")
+        train = self.splits.train
+        images = open_images(artifact.folder / "images.u8", (train.channels, *train.size))
+        fakes = ImageSet(images, columns.pop("labels"), columns)
+        return adjust.replaced(fakes) if replace else fakes
+
+    # --- the end of the road ----------------------------------------------------------------------------------
+
+    def results(self) -> dict[str, Any]:
+        """Everything of results.json but the seconds."""
+        recipe, task, names = self.recipe, self.task, self.recipe.rows
+        data = self.data()
+        upstream = list(dict.fromkeys(self.upstream(seed) for seed in recipe.seeds))
+        teachers = [self.teacher(seed) for seed in upstream]
+        students = {name: [] for name in names}  # type: dict[str, list[Artifact]]
+        for seed in recipe.seeds:
+            for name in names:
+                students[name].append(self.student(name, seed))
+        rows = [results.row(n, [s.summary for s in students[n]], self._details(n)) for n in names]
+        results.compare(rows)
+        folders = {"data": data, "teacher": teachers[0]}
+        found: dict[str, Any] = {
+            "cgankd": __version__,
+            "recipe": recipe.name,
+            "description": recipe.description,
+            "demonstration": recipe.demonstration,
+            "task": task.name,
+            "task_settings": task.to_json(),
+            "metric": task.metric,
+            "unit": task.metric_unit,
+            "higher_is_better": task.higher_is_better,
+            "dataset": self.splits.name,
+            "seeds": list(recipe.seeds),
+            "vary": recipe.vary,
+            "control": results.CONTROL,
+            "bins": data.summary["bins"],
+            "rows": rows,
+            "teacher": {
+                **{
+                    k: v
+                    for k, v in teachers[0].summary.items()
+                    if k not in {"history", "test_per_bin", "latency_ms"}
+                },
+                "trained_on": recipe.teacher.trained_on if recipe.teacher.weights is None else "elsewhere",
+                "per_bin": teachers[0].summary["test_per_bin"],
+                "values": [teacher.summary["test"] for teacher in teachers],
+            },
+            "notes": list(self.splits.notes),
+            "warnings": [],
+        }
+        latency = {a.summary["network"]: a.summary["latency_ms"] for n in names for a in students[n]}
+        found["latency_ms"] = {teachers[0].summary["network"]: teachers[0].summary["latency_ms"], **latency}
+        paths: dict[str, Any] = {}
+        fake_rows = [name for name in names if ROWS[name].fakes]
+        if fake_rows:
+            main = self.synthesis(upstream[0], {})
+            folders |= {"generator": self.generator(upstream[0])}
+            found["generator"] = {"parameters": folders["generator"].summary["parameters"],
+                                  "teacher_metric_on_fakes": self._raw_metric(upstream[0], fake_rows)}  # fmt: skip
+            if self.recipe.synthesis.subsample:
+                folders |= {"ratio": self.ratio(upstream[0])}
+                found["ratio"] = {k: v for k, v in folders["ratio"].summary.items() if k != "history"}
+            found["synthesis"] = main.summary
+            paths["synthesis"] = {n: self._path(self.synthesis(upstream[0], ROWS[n].changes)) for n in fake_rows}
+        found["artifacts"] = {
+            **{name: self._path(artifact) for name, artifact in folders.items()},
+            **paths,
+            "students": {name: [self._path(a) for a in students[name]] for name in names},
+        }
+        found["warnings"] = results.warnings(found)
+        return found
+
+    def _details(self, name: str) -> dict[str, Any]:
+        row, student = ROWS[name], self.recipe.student
+        fakes = self.synthesis(self.upstream(self.recipe.seeds[0]), row.changes) if row.fakes else None
+        return {
+            "steps": student.transfer_steps if row.longer else student.fit.steps,
+            "real_images": len(self.splits.train),
+            "fake_images": fakes.summary["kept"] if fakes else 0,
+        }
+
+    def _raw_metric(self, seed: int, fake_rows: list[str]) -> float:
+        """The teacher's metric on everything that was generated, before any subsampling or filter."""
+        raw = "cgan_raw" if "cgan_raw" in fake_rows else fake_rows[0]
+        return float(self.synthesis(seed, ROWS[raw].changes).summary["teacher_metric"]["generated"])
+
+    def _path(self, artifact: Artifact) -> str:
+        return str(artifact.folder.relative_to(self.folder.path))
+
+
+def _users_code(name: str) -> str:
+    """The key of the file that a network ``module:function`` comes from: an edited file makes a new network."""
+    spec = importlib.util.find_spec(name.partition(":")[0])
+    path = Path(spec.origin) if spec and spec.origin else None
+    return file_key(path) if path and path.is_file() else content_key(name)

@@ -1,0 +1,72 @@
+"""What a person sees while something long runs: one bar per stage with the time left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+
+class Bar:
+    """A bar that goes nowhere; the silent default."""
+
+    def to(self, done: float, note: str = "") -> None:
+        """``done`` of the total are done; ``note`` stands behind the bar."""
+
+
+class Progress:
+    """Silent progress: what library calls use unless they are given another."""
+
+    @contextmanager
+    def bar(self, title: str, total: float) -> Iterator[Bar]:
+        """A bar for one piece of work; it ends with the block."""
+        yield Bar()
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+
+
+class _ConsoleBar(Bar):
+    def __init__(self, bars: RichProgress, row: TaskID) -> None:
+        self.bars, self.row = bars, row
+
+    def to(self, done: float, note: str = "") -> None:
+        self.bars.update(self.row, completed=done, note=note)
+
+
+class ConsoleProgress(Progress):
+    """Bars on a terminal; where output is not a terminal, one line when a piece of work ends."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    @contextmanager
+    def bar(self, title: str, total: float) -> Iterator[Bar]:
+        bars = RichProgress(
+            TextColumn("{task.description:<34}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+        )
+        with bars:
+            yield _ConsoleBar(bars, bars.add_task(title, total=total, note=""))
+
+    def say(self, text: str) -> None:
+        self.console.print(text)
+
+
+SILENT = Progress()

@@ -1,0 +1,255 @@
+"""The figures' canvas and colours, and the figures that compare the rows of a run.
+
+A figure is drawn once, in the colours of the light page; :func:`svg` replaces each colour by a CSS variable, so the
+same drawing follows the page into the dark. Text stays text: sharp, searchable, in the page's own font.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from cgankd.report import table
+
+# Okabe and Ito's colours, which the common kinds of colour blindness keep apart; the dark page has lighter ones.
+LIGHT = {
+    "ink": "#1b1f24", "muted": "#5f6b76", "grid": "#dfe3e8", "paper": "#fefefe",
+    "blue": "#0072b2", "orange": "#d98a00", "green": "#009e73", "red": "#d55e00",
+    "purple": "#b8608f", "sky": "#56b4e9", "brown": "#8a6a3a",
+}  # fmt: skip
+DARK = {
+    "ink": "#e6e9ec", "muted": "#9aa5b0", "grid": "#333a42", "paper": "#16191d",
+    "blue": "#4da6e0", "orange": "#f0b340", "green": "#2cc79a", "red": "#f08040",
+    "purple": "#dd90ba", "sky": "#9ad4f5", "brown": "#c2a070",
+}  # fmt: skip
+
+STYLE: Mapping[str, tuple[str, str]] = {  # method -> colour, marker: told apart without colour as well
+    "nokd": ("muted", "o"),
+    "nokd_longer": ("ink", "s"),
+    "kd": ("orange", "^"),
+    "cgan": ("blue", "D"),
+    "cgan_kd": ("green", "v"),
+    "cgan_raw": ("red", "X"),
+    "cgan_subsample": ("purple", "P"),
+    "cgan_filter": ("sky", "p"),
+    "cgan_replace": ("brown", "h"),
+    "teacher": ("red", "*"),
+}
+WIDTH = 5.0  # inches; 360 units of the drawing, about a phone's width, so that text is never shrunk
+TEXT = 9.0
+MOST_BINS = 24
+
+
+def style(method: str) -> tuple[str, str]:
+    """A method's colour, as the hex of the light page, and its marker."""
+    colour, marker = STYLE.get(method, ("purple", "d"))
+    return LIGHT[colour], marker
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib shall not read as mathematics."""
+    return text.replace("$", r"\$")
+
+
+def canvas(height: float, x: str = "", y: str = "", grid: str = "both") -> tuple[Figure, Axes]:
+    """One dressed pair of axes; ``height`` in inches, ``grid`` is the axis whose lines help reading."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(LIGHT["muted"])
+    axes.tick_params(colors=LIGHT["muted"], labelcolor=LIGHT["ink"], labelsize=TEXT, length=3)
+    axes.grid(True, axis=grid, color=LIGHT["grid"], linewidth=0.8)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+    axes.set_xlabel(plain(x), fontsize=TEXT)
+    axes.set_ylabel(plain(y), fontsize=TEXT)
+    return figure, axes
+
+
+def legend(axes: Axes, columns: int = 2) -> None:
+    """A legend above the axes, where it can hide nothing."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, frameon=False, fontsize=TEXT,
+            borderpad=0.2, handletextpad=0.5, columnspacing=1.2,
+        )  # fmt: skip
+
+
+def log_axis(axes: Axes, which: str) -> None:
+    """A logarithmic axis labelled in plain numbers."""
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    narrow = high / max(low, 1e-300) < 300
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=9))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def short(value: float) -> str:
+    """A number as a tick has room for.
+
+    >>> short(0.05), short(2000), short(50_000), short(2e6)
+    ('0.05', '2000', '50k', '2M')
+    """
+    if value >= 1e6:
+        return f"{value / 1e6:g}M"
+    return f"{value / 1e3:g}k" if value >= 1e4 else f"{value:g}"
+
+
+def svg(figure: Figure, name: str, description: str) -> Markup:
+    """The figure as inline SVG; ``name`` keeps its ids apart from other figures'."""
+    file = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.S)
+    text = re.sub(r' id="[a-zA-Z_]+_\d+"', "", text)  # names of groups, the same in every figure
+    text = re.sub(r'(<svg)[^>]*?( viewBox="[^"]*")[^>]*>', r"\1\2>", text, count=1)
+    for variable, colour in LIGHT.items():
+        text = text.replace(colour, f"var(--{variable})")
+    label = Markup.escape(description)
+    return Markup(re.sub(r"\n\s*", "\n", text).replace("<svg", f'<svg role="img" aria-label="{label}"', 1))
+
+
+def dots(results: Mapping[str, Any]) -> Figure:
+    """One line per row: a dot per seed, the mean, and the control's mean as a line through all."""
+    rows = results["rows"]
+    figure, axes = canvas(0.62 + 0.46 * len(rows), x=table.metric_name(results), grid="x")
+    for place, row in enumerate(rows):
+        colour, marker = style(row["method"])
+        if row.get("std"):
+            ends = [row["mean"] - row["std"], row["mean"] + row["std"]]
+            axes.plot(ends, [-place, -place], color=colour, linewidth=2.2, alpha=0.55, solid_capstyle="round")
+        axes.plot(row["values"], [-place] * len(row["values"]), "o", color=colour, markersize=4, alpha=0.6)
+        axes.plot(
+            [row["mean"]],
+            [-place],
+            marker,
+            color=colour,
+            markersize=7.5,
+            markeredgecolor=LIGHT["paper"],
+            markeredgewidth=0.5,
+        )
+        name = f"{table.words(row['method'])}: {table.score(results, row['mean'], row.get('std'))}"
+        axes.text(
+            0.0, -place + 0.3, plain(name), transform=axes.get_yaxis_transform(), fontsize=TEXT, va="center",
+            bbox={"facecolor": LIGHT["paper"], "edgecolor": "none", "pad": 0.8},
+        )  # fmt: skip
+        if row["method"] == results.get("control"):
+            axes.axvline(row["mean"], color=LIGHT["ink"], linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    axes.set_ylim(-len(rows) + 0.55, 0.6)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.06)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    return figure
+
+
+def bins(results: Mapping[str, Any]) -> tuple[Figure, bool] | None:
+    """Score per class or label bin, one line per bin and one mark per main method.
+
+    Of many bins those are shown where cGAN-KD and the control differ most; the second value says so.
+    """
+    names: Sequence[str] = results.get("bins") or []
+    methods = [
+        row
+        for row in results["rows"]
+        if row["method"] != "nokd"
+        and not table.is_ablation(row["method"])
+        and len(row.get("per_bin") or []) == len(names)
+    ] or [row for row in results["rows"] if len(row.get("per_bin") or []) == len(names)][:4]
+    if not names or not methods:
+        return None
+    scores = np.array([[np.nan if v is None else float(v) for v in row["per_bin"]] for row in methods])
+    shown = list(range(len(names)))
+    if cut := len(names) > MOST_BINS:
+        spread = np.nan_to_num(
+            np.nanmax(scores, axis=0, initial=-np.inf) - np.nanmin(scores, axis=0, initial=np.inf)
+        )
+        shown = sorted(np.argsort(-spread, kind="stable")[:MOST_BINS].tolist())
+    figure, axes = canvas(0.9 + 0.25 * len(shown), x=table.metric_name(results), grid="both")
+    for row, values in zip(methods, scores, strict=True):
+        colour, marker = style(row["method"])
+        axes.plot(
+            values[shown], -np.arange(len(shown)), marker, color=colour, markersize=6.5, alpha=0.9,
+            markeredgecolor=LIGHT["paper"], markeredgewidth=0.6, label=plain(table.words(row["method"])),
+        )  # fmt: skip
+    name_bins(axes, [str(names[place]) for place in shown])
+    legend(axes)
+    return figure, cut
+
+
+def name_bins(axes: Axes, names: Sequence[str]) -> None:
+    """Bin names down the y axis, the first on top, long ones cut."""
+    short = [name if len(name) <= 18 else f"{name[:17]}…" for name in names]
+    axes.set_yticks(-np.arange(len(names)), [plain(name) for name in short])
+    axes.set_ylim(-len(names) + 0.4, 0.6)
+
+
+def cost(results: Mapping[str, Any], by: str) -> Figure | None:
+    """Score against ``by``: "parameters", or "latency" in ms per image; None where it was not measured."""
+    latency = results.get("latency_ms") or {}
+    points: list[tuple[str, float, float]] = []
+    teacher = results.get("teacher") or {}
+    named = [("teacher", teacher, teacher.get("test"))] if teacher else []
+    named += [(row["method"], row, row["mean"]) for row in results["rows"] if not table.is_ablation(row["method"])]
+    for method, source, value in named:
+        place = source.get("parameters") if by == "parameters" else latency.get(source.get("network"))
+        if place and value is not None:
+            points.append((method, float(place), float(value)))
+    if not points:
+        return None
+    label = "parameters" if by == "parameters" else "time for one image, ms (batch of 1)"
+    figure, axes = canvas(3.0, x=label, y=table.metric_name(results))
+    for method, place, value in points:
+        colour, marker = style(method)
+        name = "the teacher" if method == "teacher" else table.words(method).replace(" (control)", "")
+        axes.plot(
+            [place], [value], marker, color=colour, markersize=11 if marker == "*" else 7, alpha=0.9,
+            markeredgecolor=LIGHT["paper"], label=plain(name),
+        )  # fmt: skip
+    places = [place for _, place, _ in points]
+    axes.set_xlim(min(places) / 2, max(places) * 2)
+    log_axis(axes, "x")
+    axes.margins(y=0.12)
+    legend(axes)
+    return figure
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration as a person says it.
+
+    >>> seconds_text(3.21), seconds_text(250), seconds_text(5400)
+    ('3.2 s', '4.2 min', '1.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def beside(axes: Axes, x: float, y: float, text: str) -> None:
+    """A bar's own number, right of its end."""
+    axes.annotate(text, (x, y), (3, 0), textcoords="offset points", va="center", fontsize=TEXT)
+
+
+def times(seconds: Mapping[str, float]) -> Figure:
+    """Time per stage, as bars that carry their own number."""
+    figure, axes = canvas(0.6 + 0.27 * len(seconds), x="time, s", grid="x")
+    places = -np.arange(len(seconds))
+    values = list(seconds.values())
+    axes.barh(places, values, height=0.6, color=LIGHT["blue"])
+    for place, value in enumerate(values):
+        beside(axes, value, -place, seconds_text(value))
+    axes.set_xlim(0, max([*values, 1e-9]) * 1.2)
+    name_bins(axes, list(seconds))
+    return figure

@@ -1,0 +1,85 @@
+"""Images for the page: strips and tiles as base64 PNG, to be enlarged by the browser without smoothing."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+
+import numpy as np
+from PIL import Image
+
+from cgankd.report.run import Array
+
+LARGEST = 64  # pixels: larger images are shown reduced, or a page of photographs would weigh tens of megabytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Strip:
+    """Images side by side; ``share`` is the part of a full strip's width that they take."""
+
+    source: str
+    share: float
+
+
+@dataclasses.dataclass(frozen=True)
+class StripRow:
+    """One label's strips, one for each column of the grid; None where there is no image."""
+
+    label: str
+    strips: tuple[Strip | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """One image with a line of text under it."""
+
+    source: str
+    text: str
+
+
+def picture(images: Array) -> str:
+    """uint8 images [n, C, H, W] side by side as one data URI, a one-pixel gap between them."""
+    height, width = images.shape[2:]
+    if max(height, width) > LARGEST:
+        images = np.stack([_reduced(image) for image in images])
+        height, width = images.shape[2:]
+    channels = 3 if images.shape[1] == 3 else 1
+    gap = np.zeros((height, 1, 4), dtype=np.uint8)  # transparent: the page's own colour shows
+    parts: list[Array] = []
+    for image in images[:, :channels]:
+        colour = np.broadcast_to(image.transpose(1, 2, 0), (height, width, 3))
+        opaque = np.full((height, width, 1), 255, dtype=np.uint8)
+        parts += [gap, np.concatenate([colour, opaque], axis=2)]
+    whole = np.concatenate(parts[1:], axis=1)
+    drawn = Image.fromarray(whole, "RGBA") if len(images) > 1 else Image.fromarray(whole[..., :3], "RGB")
+    if channels == 1:
+        drawn = drawn.convert("LA" if len(images) > 1 else "L")
+    file = io.BytesIO()
+    drawn.save(file, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _reduced(image: Array) -> Array:
+    channels, height, width = image.shape
+    scale = LARGEST / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    planes = [np.asarray(Image.fromarray(image[c]).resize(size, Image.Resampling.BOX)) for c in range(channels)]
+    return np.stack(planes)
+
+
+def strip(images: Array, columns: int) -> Strip | None:
+    """At most ``columns`` of the images, evenly picked; None where there is none."""
+    if len(images) == 0:
+        return None
+    chosen = images[evenly(len(images), columns)]
+    return Strip(picture(chosen), len(chosen) / columns)
+
+
+def evenly(total: int, wanted: int) -> list[int]:
+    """At most ``wanted`` places out of ``total``, evenly spread: a choice that nobody made by looking.
+
+    >>> evenly(10, 4), evenly(2, 4), evenly(0, 4)
+    ([0, 3, 6, 9], [0, 1], [])
+    """
+    return sorted({int(place) for place in np.linspace(0, total - 1, min(total, wanted)).round()}) if total else []

@@ -1,0 +1,68 @@
+"""The sentence a reader remembers, made from the numbers: a gain only where the interval excludes zero."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from cgankd.report import table
+
+DEMONSTRATION = "This recipe is a demonstration: short enough to try, too short to be evidence."
+
+
+@dataclasses.dataclass(frozen=True)
+class Headline:
+    """``finding`` is what the sentence says in one word, for the page's colour and for tests."""
+
+    finding: Literal["gain", "no gain", "open"]
+    sentence: str
+
+
+def headline(results: Mapping[str, Any]) -> Headline:
+    """Compare cGAN-KD (or the nearest row to it) with the control.
+
+    The row is chosen by name, never by its score, so the sentence can't pick the luckiest row.
+    """
+    by_method = {row["method"]: row for row in results["rows"]}
+    row = _subject(results, by_method)
+    if row is None:
+        return Headline(
+            "open", "This run has no row that learnt from generated images, so there is nothing to compare."
+        )
+    name = table.words(row["method"])
+    scored = f"{name} {table.score(results, row['mean'], row.get('std'))}"
+    control = by_method.get(str(results.get("control")))
+    difference = row.get("difference")
+    if control is None or not difference:
+        return Headline(
+            "open",
+            f"{scored}. The run has no control trained for as many steps without transfer, "
+            "so whether this is a gain can't be told.",
+        )
+    against = table.score(results, control["mean"], control.get("std"))
+    unit = table.difference_unit(results)
+    change = table.number(difference["mean"], table.decimals(results), signed=True) + (f" {unit}" if unit else "")
+    better = "" if results["higher_is_better"] else " (lower is better)"
+    facts = f"{scored} against {against} for the student trained as many steps without transfer{better}: {change}"
+    interval = table.interval(results, difference)
+    verdict = table.verdict(results, row)
+    if interval is None:
+        return Headline("open", f"{facts}. One seed: no interval; a demonstration, not evidence.")
+    if verdict == "better":
+        made = Headline("gain", f"{facts}, 95% interval {interval}.")
+    elif verdict == "worse":
+        made = Headline("no gain", f"No gain but a loss: {facts}, 95% interval {interval}.")
+    else:
+        made = Headline("no gain", f"No gain shown: {facts}; the 95% interval {interval} includes zero.")
+    if results.get("demonstration"):
+        made = dataclasses.replace(made, sentence=f"{made.sentence} {DEMONSTRATION}")
+    return made
+
+
+def _subject(results: Mapping[str, Any], by_method: Mapping[str, Any]) -> Any:
+    for method in ("cgan", "cgan_kd"):
+        if method in by_method:
+            return by_method[method]
+    with_fakes = [row for row in results["rows"] if row.get("fake_images")]
+    return with_fakes[-1] if with_fakes else None

@@ -1,0 +1,152 @@
+"""The last station: a run's folder becomes report.html, one file that needs no network and no script."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from cgankd.report import figures, sections, table
+from cgankd.report.blocks import Block, Grid, Note, Section, drawn
+from cgankd.report.headline import headline
+from cgankd.report.run import Run, read
+
+NAME = "report.html"
+
+
+def render(folder: Path) -> Path:
+    """Write ``report.html`` into a run's folder and return its path.
+
+    The page is written whole or not at all. Raises UserError where the folder is missing or not a run's.
+    """
+    run = read(Path(folder))
+    page = _page(run)
+    target = run.folder / NAME
+    handle, temporary = tempfile.mkstemp(prefix=f".{NAME}.", dir=run.folder)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)  # mkstemp's own mode would keep the page from other readers
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return target
+
+
+def _page(run: Run) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cgankd.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    results = run.results
+    return environment.get_template("page.html.jinja").render(
+        name=results.get("recipe", "run"),
+        description=results.get("description") or "",
+        facts=_facts(run),
+        headline=headline(results),
+        warnings=[str(warning) for warning in results.get("warnings") or []],
+        header=table.header(results),
+        rows=[(table.cells(row), row.verdict) for row in table.rows(results)],
+        footnotes=table.footnotes(results),
+        sections=[
+            _comparison(run),
+            sections.data(run),
+            sections.generator(run),
+            sections.subsampling(run),
+            sections.filtering(run),
+            sections.learning(run),
+            _cost(run),
+        ],
+        recipe=run.recipe,
+        version=results.get("cgankd", "unknown"),
+        light=figures.LIGHT,
+        dark=figures.DARK,
+    )
+
+
+def _facts(run: Run) -> list[str]:
+    results = run.results
+    seeds = results.get("seeds") or []
+    said = ", ".join(str(seed) for seed in seeds)
+    facts = [f"data {results['dataset']}" if results.get("dataset") else "", run.task.name]
+    facts.append(f"{'seed' if len(seeds) == 1 else 'seeds'} {said}" if seeds else "")
+    return [fact for fact in (*facts, "demonstration" if results.get("demonstration") else "") if fact]
+
+
+def _comparison(run: Run) -> Section:
+    results = run.results
+    better = "right" if results["higher_is_better"] else "left"
+    teacher = (results.get("teacher") or {}).get("test")
+    said = "" if teacher is None else f" The teacher scores {table.score(results, teacher, None)}."
+    blocks: list[Block] = drawn(
+        figures.dots(results),
+        "dots",
+        f"Further {better} is better. Small dots are seeds, the bar one standard deviation each way, the dashed "
+        f"line the control: a gain shows as all dots {better} of it.{said}",
+    )
+    shown = figures.bins(results)
+    if shown is None:
+        blocks.append(Note("The results hold no score per class or label range."))
+    else:
+        kind = "label range" if run.task.continuous else "class"
+        some = f" Of {len(results['bins'])}, those where the methods differ most are shown." if shown[1] else ""
+        blocks += drawn(shown[0], "bins", f"Score per {kind}, mean over seeds: which of them gain or lose.{some}")
+        blocks.append(_bin_table(results, kind))
+    if not any(table.is_ablation(row["method"]) for row in results["rows"]):
+        blocks.append(
+            Note("This run has no ablation; compare.ablation=true adds raw fakes and each processing step as rows.")
+        )
+    return Section("Comparison", "comparison", blocks)
+
+
+def _bin_table(results: Mapping[str, Any], kind: str) -> Grid:
+    names = [str(name) for name in results["bins"]]
+    places = table.decimals(results)
+    sources = [row for row in results["rows"] if len(row.get("per_bin") or []) == len(names)]
+    teacher = results.get("teacher") or {}
+    if len(teacher.get("per_bin") or []) == len(names):
+        sources.append({"method": "teacher", "per_bin": teacher["per_bin"]})
+    columns = [[table.number(value, places) for value in row["per_bin"]] for row in sources]
+    rows = [[name, *(column[place] for column in columns)] for place, name in enumerate(names)]
+    header = [kind, *(str(row["method"]) for row in sources)]
+    return Grid(header, rows, f"All scores per {kind}, {table.metric_name(results)}", folded=True)
+
+
+def _cost(run: Run) -> Section:
+    results = run.results
+    blocks: list[Block] = []
+    best = "upper" if results["higher_is_better"] else "lower"
+    for by, what in (("parameters", "parameters"), ("latency", "milliseconds")):
+        caption = f"The {best} left corner is best: a good score with few {what}."
+        blocks += drawn(figures.cost(results, by), by, caption)
+    if not results.get("latency_ms"):
+        blocks.append(Note("This run measured no latency."))
+    blocks.append(_networks(results))
+    seconds = {
+        str(stage): float(took) for stage, took in (results.get("seconds") or {}).items() if took is not None
+    }
+    if seconds:
+        total = figures.seconds_text(sum(seconds.values()))
+        caption = f"Where the time went, {total} in all; stages that were already done count as they took then."
+        blocks += drawn(figures.times(seconds), "times", caption)
+    return Section("Size, speed and time", "cost", blocks)
+
+
+def _networks(results: Mapping[str, Any]) -> Grid:
+    latency = results.get("latency_ms") or {}
+    sizes = {str(row["network"]): row.get("parameters") for row in results["rows"] if row.get("network")}
+    teacher = results.get("teacher") or {}
+    if teacher.get("network"):
+        sizes.setdefault(str(teacher["network"]), teacher.get("parameters"))
+    rows = [[name, table.count(size), table.number(latency.get(name), 2)] for name, size in sizes.items()]
+    return Grid(["network", "parameters", "ms per image"], rows, "The networks", wide=False)

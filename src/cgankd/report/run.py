@@ -1,0 +1,128 @@
+"""A run's folder as the report sees it: results.json, recipe.yaml and the artifacts that happen to be there.
+
+Only results.json must be there. An artifact that is missing or damaged reads as absent, so that half a run still
+has a page.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+
+from cgankd import task as tasks
+from cgankd.errors import UserError
+
+NEEDED = ("metric", "higher_is_better", "task_settings", "rows")
+NEEDED_IN_ROWS = ("method", "mean", "values")
+Array = npt.NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """One stage's folder."""
+
+    folder: Path
+    summary: dict[str, Any]
+
+    def length(self, file: str, name: str) -> int:
+        """How many rows a tensor has; 0 where it is absent."""
+        found = self._slice(file, name)
+        return 0 if found is None else int(found.get_shape()[0])
+
+    def tensor(self, file: str, name: str, at: Sequence[int] | None = None) -> Array | None:
+        """A tensor, or only its rows ``at``, so that a store of many images is never read whole; None if absent."""
+        found = self._slice(file, name)
+        if found is None:
+            return None
+        shape = found.get_shape()
+        if shape[0] == 0 or (at is not None and not at):
+            return np.empty((0, *shape[1:]))  # safetensors refuses an empty slice
+        if at is None:
+            return np.asarray(found[:])
+        return np.concatenate([np.asarray(found[index : index + 1]) for index in at])
+
+    def _slice(self, file: str, name: str) -> Any:
+        try:
+            with safe_open(self.folder / file, framework="np") as store:
+                return store.get_slice(name) if name in store.keys() else None  # noqa: SIM118
+        except (OSError, SafetensorError):
+            return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What there is to report."""
+
+    folder: Path
+    results: dict[str, Any]
+    recipe: str
+    task: tasks.Task
+
+    def artifact(self, *keys: str) -> Artifact | None:
+        """The (first) artifact under results["artifacts"][keys...]; None where there is none."""
+        found = self.artifacts(*keys)
+        return found[0] if found else None
+
+    def artifacts(self, *keys: str) -> list[Artifact]:
+        """All artifacts under the keys, one per seed where they are lists."""
+        node: Any = self.results.get("artifacts")
+        for key in keys:
+            node = node.get(key) if isinstance(node, dict) else None
+        paths = node if isinstance(node, list) else [node]
+        made = [self._open(path) for path in paths if isinstance(path, str)]
+        return [artifact for artifact in made if artifact is not None]
+
+    def _open(self, path: str) -> Artifact | None:
+        folder = self.folder / path
+        try:
+            content = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        summary = content.get("summary") if isinstance(content, dict) else None
+        return Artifact(folder, summary if isinstance(summary, dict) else {})
+
+
+def read(folder: Path) -> Run:
+    """Read a run's folder. Raises UserError where it is not one."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; a report is made from the folder of a run")
+    path = folder / "results.json"
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder}: holds no results.json; allowed: the folder of a run that has reached its end"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON: {' '.join(str(error).split())}") from None
+    _check(path, results)
+    try:
+        recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        recipe = ""
+    try:
+        task = tasks.from_json(results["task_settings"])
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: 'task_settings' does not describe a task") from None
+    return Run(folder, results, recipe, task)
+
+
+def _check(path: Path, results: Any) -> None:
+    if not isinstance(results, dict):
+        raise UserError(f"{path}: holds a {type(results).__name__}, where the results of a run are needed")
+    missing = [key for key in NEEDED if key not in results]
+    if missing:
+        raise UserError(f"{path}: not the results of a run: it lacks {', '.join(missing)}")
+    if not isinstance(results["rows"], list) or not results["rows"]:
+        raise UserError(f"{path}: 'rows' must be a list of at least one row")
+    for place, row in enumerate(results["rows"]):
+        absent = [key for key in NEEDED_IN_ROWS if not isinstance(row, dict) or key not in row]
+        if absent:
+            raise UserError(f"{path}: row {place} lacks {', '.join(absent)}")

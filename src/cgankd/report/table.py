@@ -1,0 +1,258 @@
+"""The table of a run, formatted once and written three ways: terminal, markdown, page.
+
+Every number a reader sees as ``mean ± spread`` or as a difference with its interval is made here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+Verdict = Literal["control", "better", "worse", "undecided", "one seed", "none"]
+
+WORDS: Mapping[str, str] = {
+    "nokd": "student alone",
+    "nokd_longer": "student alone, as many steps (control)",
+    "kd": "plain KD",
+    "cgan": "cGAN-KD",
+    "cgan_kd": "cGAN-KD + KD",
+    "cgan_raw": "raw fakes",
+    "cgan_subsample": "+ subsampling",
+    "cgan_filter": "+ filter",
+    "cgan_replace": "+ replaced labels",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of the table as text; ``verdict`` says where its interval lies relative to the control."""
+
+    method: str
+    words: str
+    network: str
+    steps: str
+    images: str
+    score: str
+    difference: str
+    verdict: Verdict
+
+
+def words(method: str) -> str:
+    """What a method is called in a sentence.
+
+    >>> words("cgan"), words("dkd")
+    ('cGAN-KD', 'dkd')
+    """
+    return WORDS.get(method, method)
+
+
+def is_ablation(method: str) -> bool:
+    """Whether a row takes cGAN-KD apart, rather than being a method of its own."""
+    return method in {"cgan_raw", "cgan_subsample", "cgan_filter", "cgan_replace"}
+
+
+def unit_of(results: Mapping[str, Any]) -> str:
+    """The metric's unit as it stands after a number: "%", "degrees", or nothing."""
+    return str(results.get("unit") or "")
+
+
+def difference_unit(results: Mapping[str, Any]) -> str:
+    """A difference of percentages is in points."""
+    unit = unit_of(results)
+    return "points" if unit == "%" else unit
+
+
+def metric_name(results: Mapping[str, Any]) -> str:
+    """The metric as an axis or a column calls it, with its unit."""
+    name = {"mae": "MAE"}.get(str(results["metric"]), str(results["metric"]))
+    unit = unit_of(results)
+    return f"{name}, {unit}" if unit else name
+
+
+def number(value: float | None, decimals: int, signed: bool = False) -> str:
+    """A number with a real minus sign, a dash where there is none; never a negative zero.
+
+    >>> number(0.84, 1, signed=True), number(-0.04, 1), number(None, 1)
+    ('+0.8', '0.0', '–')
+    """
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return "not finite"
+    rounded = round(value, decimals) + 0.0
+    text = f"{rounded:+.{decimals}f}" if signed and rounded else f"{rounded:.{decimals}f}"
+    return text.replace("-", "−")
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands separated, a dash where there is none."""
+    return "–" if value is None else f"{int(value):,}"
+
+
+def decimals(results: Mapping[str, Any]) -> int:
+    """How many decimals the whole table has: by the size of the scores, one more where a spread would read as 0."""
+    rows = results["rows"]
+    sizes = [abs(row["mean"]) for row in rows if row.get("mean")]
+    smallest = min(sizes, default=1.0)
+    base = 1 if unit_of(results) == "%" or smallest >= 10 else 2 if smallest >= 1 else 3
+    small: list[float] = [row["std"] for row in rows if row.get("std")]
+    for row in rows:
+        found = row.get("difference") or {}
+        small += [abs(found[name]) for name in ("mean", "low", "high") if found.get(name)]
+    vanishes = any(round(value, base) == 0 for value in small)
+    return base + 1 if vanishes else base
+
+
+def score(results: Mapping[str, Any], mean: float | None, std: float | None) -> str:
+    """``85.7 ± 0.2 %``; without the spread where there is none."""
+    places = decimals(results)
+    spread = "" if std is None else f" ± {number(std, places)}"
+    unit = unit_of(results) if mean is not None else ""
+    return f"{number(mean, places)}{spread}{' ' if unit else ''}{unit}"
+
+
+def interval(results: Mapping[str, Any], difference: Mapping[str, Any]) -> str | None:
+    """``[+0.3, +1.3]``, or None where there is no interval."""
+    low, high = difference.get("low"), difference.get("high")
+    if low is None or high is None:
+        return None
+    places = decimals(results)
+    return f"[{number(low, places, signed=True)}, {number(high, places, signed=True)}]"
+
+
+def verdict(results: Mapping[str, Any], row: Mapping[str, Any]) -> Verdict:
+    """Where a row's 95% interval lies: better or worse than the control only where it excludes zero."""
+    if row["method"] == results.get("control"):
+        return "control"
+    difference = row.get("difference")
+    if not difference:
+        return "none"
+    low, high = difference.get("low"), difference.get("high")
+    if low is None or high is None:
+        return "one seed"
+    if low <= 0 <= high:
+        return "undecided"
+    return "better" if (low > 0) == bool(results["higher_is_better"]) else "worse"
+
+
+def rows(results: Mapping[str, Any]) -> list[Row]:
+    """The table's rows as text, the teacher last."""
+    made = [_row(results, row) for row in results["rows"]]
+    teacher = results.get("teacher")
+    return [*made, _teacher_row(results, teacher)] if teacher else made
+
+
+def _row(results: Mapping[str, Any], row: Mapping[str, Any]) -> Row:
+    difference = row.get("difference")
+    if row["method"] == results.get("control"):
+        shown = "control"
+    elif not difference:
+        shown = "–"
+    else:
+        mean = number(difference["mean"], decimals(results), signed=True)
+        shown = f"{mean} {interval(results, difference) or '(no interval)'}"
+    return Row(
+        method=str(row["method"]),
+        words=words(str(row["method"])),
+        network=str(row.get("network", "–")),
+        steps=count(row.get("steps")),
+        images=f"{count(row.get('real_images'))} + {count(row.get('fake_images') or 0)}",
+        score=score(results, row["mean"], row.get("std")),
+        difference=shown,
+        verdict=verdict(results, row),
+    )
+
+
+def _teacher_row(results: Mapping[str, Any], teacher: Mapping[str, Any]) -> Row:
+    values = teacher.get("values") or []
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return Row(
+        method="teacher",
+        words="the teacher" + (", trained on the whole pool" if teacher.get("trained_on") == "pool" else ""),
+        network=str(teacher.get("network", "–")),
+        steps="–",
+        images=count(teacher.get("images")),
+        score=score(results, teacher.get("test"), std),
+        difference="–",
+        verdict="none",
+    )
+
+
+def header(results: Mapping[str, Any]) -> list[str]:
+    """The columns' names, in the order of :class:`Row`'s fields."""
+    unit = difference_unit(results)
+    difference = f"difference to the control{', ' if unit else ''}{unit} [95% interval]"
+    return ["method", "in words", "network", "steps", "images, real + fake", metric_name(results), difference]
+
+
+def cells(row: Row) -> list[str]:
+    """A row's texts in the order of :func:`header`."""
+    return [row.method, row.words, row.network, row.steps, row.images, row.score, row.difference]
+
+
+def footnotes(results: Mapping[str, Any]) -> list[str]:
+    """What the table's numbers mean and what they do not cover, one sentence each."""
+    seeds = results.get("seeds") or []
+    better = "higher" if results["higher_is_better"] else "lower"
+    notes = [f"Measured on the test split; {better} is better."]
+    if len(seeds) < 2:
+        notes.append("One seed: no spread and no interval.")
+        return notes
+    covers = (
+        "the student alone, so neither the spread nor the interval covers another teacher or generator"
+        if results.get("vary", "student") == "student"
+        else "teacher, generator and student"
+    )
+    notes.append(f"Mean ± standard deviation over {len(seeds)} seeds; a seed changes {covers}.")
+    if results.get("control"):
+        unit = f", in {difference_unit(results)}" if difference_unit(results) else ""
+        notes.append(
+            f"Difference{unit}: the row's score minus that of {results['control']} (the control), paired by seed; "
+            "95% t interval, not corrected for the number of rows."
+        )
+    return notes
+
+
+def table(results: Mapping[str, Any]) -> Table:
+    """The table for the terminal."""
+    made = Table(
+        title=Text(f"{results.get('recipe', 'run')}: {results.get('dataset', '')}".rstrip(": ")),
+        caption=Text("\n".join(footnotes(results))),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    _, _, network, steps, images, metric, _ = header(results)
+    # So narrow that 80 characters suffice: method and words share a column, and a difference is never broken.
+    made.add_column("method, in words", overflow="fold")
+    made.add_column(network, no_wrap=True, overflow="fold")
+    made.add_column(steps, justify="right", no_wrap=True)
+    made.add_column(images, justify="right")
+    made.add_column(Text(metric), justify="right", no_wrap=unit_of(results) == "%")
+    made.add_column(Text("difference\n[95% interval]"), justify="right", no_wrap=True)
+    colours: dict[Verdict, str] = {"better": "bold green", "worse": "bold red"}
+    for row in rows(results):
+        method, said, *rest = (Text(cell) for cell in cells(row))
+        rest[-1].stylize(colours.get(row.verdict, ""))
+        made.add_row(Text(": ").join([method, said]), *rest)
+    return made
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The same table as GitHub markdown, with its footnotes; ends with a newline."""
+    lines = [_line(header(results)), "| --- | --- | --- | ---: | ---: | ---: | ---: |"]
+    lines += [_line(cells(row)) for row in rows(results)]
+    return "\n".join([*lines, "", *(f"- {note}" for note in footnotes(results)), ""])
+
+
+def _line(texts: Iterable[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in texts) + " |"

@@ -1,0 +1,1 @@
+"""From a generator to the images a student sees: density ratio, subsampling, filter, replacement, store."""

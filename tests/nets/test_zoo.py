@@ -1,0 +1,311 @@
+"""The zoo: published sizes, shapes, the normalising first layer, a user's own network, and what is refused."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from cgankd.errors import UserError
+from cgankd.nets import registry, zoo
+
+torch.set_num_threads(1)
+
+# With 3x32x32 images and 100 classes, as the distillation literature counts them (Tian et al., arXiv 1910.10699,
+# and its code). The formulas further down derive the residual ones once more, from depth and width alone.
+PUBLISHED = {
+    "resnet20": 278_324, "resnet56": 861_620, "resnet8x4": 1_233_540, "resnet32x4": 7_433_860,
+    "wrn_16_2": 703_284, "wrn_40_1": 569_780, "wrn_40_2": 2_255_156, "vgg8": 3_965_028, "vgg13": 9_462_180,
+    "mobilenetv2": 812_836,
+}  # fmt: skip
+
+
+def count(network):
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def new(name, channels=3, outputs=10, size=(16, 16)):
+    torch.manual_seed(0)
+    return zoo.create(name, channels, outputs, size)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_parameter_counts(name):
+    assert count(new(name, 3, 100, (32, 32))) == PUBLISHED[name]
+
+
+def conv(inputs, outputs, kernel=3):
+    return kernel**2 * inputs * outputs
+
+
+def bn(channels):
+    return 2 * channels
+
+
+@pytest.mark.parametrize("depth", [8, 14, 20, 32, 44, 56, 110])
+def test_resnet_counts_follow_from_the_depth(depth):
+    total = conv(3, 16) + bn(16) + 64 * 100 + 100
+    for inputs, outputs in [(16, 16), (16, 32), (32, 64)]:
+        total += conv(inputs, outputs) + bn(outputs)
+        total += (conv(inputs, outputs, 1) + bn(outputs)) * (inputs != outputs)
+        total += (2 * (depth - 2) // 6 - 1) * (conv(outputs, outputs) + bn(outputs))
+    assert count(new(f"resnet{depth}", 3, 100)) == total
+
+
+@pytest.mark.parametrize(("depth", "k"), [(16, 1), (16, 2), (40, 1), (40, 2)])
+def test_wide_resnet_counts_follow_from_depth_and_width(depth, k):
+    total = conv(3, 16) + bn(64 * k) + 64 * k * 100 + 100
+    for inputs, outputs in [(16, 16 * k), (16 * k, 32 * k), (32 * k, 64 * k)]:
+        blocks = (depth - 4) // 6
+        total += bn(inputs) + bn(outputs) + conv(inputs, outputs) + conv(outputs, outputs)
+        total += conv(inputs, outputs, 1) * (inputs != outputs)
+        total += (blocks - 1) * 2 * (bn(outputs) + conv(outputs, outputs))
+    assert count(new(f"wrn_{depth}_{k}", 3, 100)) == total
+
+
+@pytest.mark.parametrize(("name", "w", "cells"), [("cnn8", 8, 1), ("cnn24", 24, 1), ("cnn40_grid", 40, 4)])
+def test_cnn_counts_follow_from_the_width(name, w, cells):
+    widths = [3, w, w, 2 * w, 2 * w, 4 * w, 4 * w]
+    body = sum(conv(widths[k], widths[k + 1]) + bn(widths[k + 1]) for k in range(6))
+    assert count(new(name, 3, 100)) == body + 4 * w * cells * 100 + 100
+
+
+def test_vgg11_has_the_convolutions_of_configuration_a():
+    widths = [3, 64, 128, 256, 256, 512, 512, 512, 512]
+    body = sum(conv(widths[k], widths[k + 1]) + 3 * widths[k + 1] for k in range(8))
+    assert count(new("vgg11", 3, 100)) == body + 512 * 100 + 100
+
+
+def test_resnet_tensor_names_are_those_of_published_checkpoints():
+    names = set(new("resnet14").state_dict())
+    assert {"conv1.weight", "bn1.running_var", "layer1.1.conv2.weight", "layer2.0.downsample.0.weight",
+            "layer2.0.downsample.1.bias", "layer3.1.bn2.weight", "fc.bias"} <= names  # fmt: skip
+    assert not any(name.startswith("layer1.0.downsample") for name in names)
+
+
+SMALL_OF_EACH_FAMILY = ["resnet8", "resnet8x4", "wrn_16_1", "vgg8", "mobilenetv2", "cnn8", "cnn16_grid"]
+
+
+@pytest.mark.parametrize("size", [(16, 16), (32, 32), (49, 33), (16, 40), (64, 64)])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", SMALL_OF_EACH_FAMILY)
+def test_outputs_for_every_size_and_number_of_channels(name, channels, size):
+    network = new(name, channels, 7, size)
+    images = torch.rand(2, channels, *size)
+    with torch.no_grad():
+        for training in (True, False):
+            outputs = network.train(training)(images)
+            assert outputs.shape == (2, 7)
+            assert outputs.isfinite().all()
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_network_runs_at_the_smallest_size_with_a_scalar_output(name):
+    with torch.no_grad():
+        assert new(name, 1, 1).eval()(torch.rand(2, 1, 16, 16)).shape == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "shape"),
+    [
+        ("resnet8", "layer3", (64, 8, 8)), ("wrn_16_1", "block3", (64, 8, 8)), ("vgg8", "block4", (512, 4, 4)),
+        ("mobilenetv2", "blocks", (160, 2, 2)), ("cnn8", "layer3", (32, 4, 4)),
+    ],
+)  # fmt: skip
+def test_the_last_map_at_32_pixels(name, layer, shape):
+    network = new(name, size=(32, 32)).eval()
+    seen = []
+    network.get_submodule(layer).register_forward_hook(lambda module, args, output: seen.append(output.shape))
+    with torch.no_grad():
+        network(torch.rand(2, 3, 32, 32))
+    assert seen == [(2, *shape)]
+
+
+def test_vgg_pools_once_more_from_64_pixels_on():
+    narrow, wide = new("vgg8", size=(63, 90)), new("vgg8", size=(64, 64))
+    assert isinstance(narrow.pool3, nn.Identity)
+    assert isinstance(wide.pool3, nn.MaxPool2d)
+    assert narrow.state_dict().keys() == wide.state_dict().keys()
+
+
+def test_a_grid_knows_where_and_a_global_mean_does_not():
+    images = torch.zeros(2, 1, 144, 144)
+    images[0, :, 48, 48] = 1.0  # what sees a dot, 21 pixels around it, sees no border, another 21 away
+    images[1, :, 96, 96] = 1.0
+    with torch.no_grad():
+        blind = new("cnn16", 1).eval()(images)
+        seeing = new("cnn16_grid", 1).eval()(images)
+    assert torch.allclose(blind[0], blind[1], atol=1e-5)
+    assert (seeing[0] - seeing[1]).abs().max() > 100 * (blind[0] - blind[1]).abs().max()
+
+
+@pytest.mark.parametrize("name", SMALL_OF_EACH_FAMILY)
+def test_the_gradient_reaches_every_parameter(name):
+    network = new(name, 3, 5, (32, 32))
+    weights = torch.randn(4, 5)  # a plain sum would cancel where outputs are normalised
+    (network(torch.rand(4, 3, 32, 32)) * weights).sum().backward()
+    without = [key for key, value in network.named_parameters() if value.grad is None or not value.grad.any()]
+    if (
+        name == "vgg8"
+    ):  # batch normalisation takes a constant out again, so these biases have rounding error at most
+        without = [key for key in without if not (key.startswith("block") and key.endswith(".0.bias"))]
+    assert without == []
+
+
+@pytest.mark.parametrize("name", SMALL_OF_EACH_FAMILY)
+def test_first_weights_follow_the_seed_and_the_kaiming_rule(name):
+    network = new(name, 3, 10, (32, 32))
+    again = new(name, 3, 10, (32, 32)).state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in network.state_dict().items())
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert (module.weight == 1).all()
+            assert (module.bias == 0).all()
+        if isinstance(module, nn.Conv2d) and module.weight.numel() > 2000:
+            fan_out = module.out_channels * module.kernel_size[0] ** 2
+            assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.1)
+            assert module.bias is None or not module.bias.any()
+
+
+def test_the_default_normalisation_is_half_and_a_quarter():
+    layer = zoo.Normalise(3)
+    assert torch.equal(layer(torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1)).flatten(), torch.tensor([-2.0, 0, 2]))
+
+
+@pytest.mark.parametrize("name", SMALL_OF_EACH_FAMILY)
+def test_each_network_normalises_first(name):
+    images = torch.rand(4, 3, 32, 32)
+    mean, std = torch.tensor([0.1, 0.4, 0.7]), torch.tensor([0.2, 0.3, 0.5])
+    network = new(name)  # in training mode: with untrained statistics a deep network's outputs hardly move
+    assert zoo.fix_normalisation(network, mean, std)
+    plain = copy.deepcopy(network)
+    plain.normalise = nn.Identity()
+    with torch.no_grad():
+        by_hand = plain((images - mean[:, None, None]) / std[:, None, None])
+        assert torch.allclose(network(images), by_hand, atol=1e-5)
+        assert not torch.allclose(network(images), plain(images), atol=1e-3)
+
+
+def test_normalisation_travels_with_the_weights_and_has_a_floor():
+    network = new("cnn8", 1)
+    zoo.fix_normalisation(network, torch.tensor([0.25]), torch.tensor([0.0]))
+    other = new("cnn8", 1)
+    other.load_state_dict(network.state_dict())
+    assert other.normalise.mean.item() == 0.25
+    assert other.normalise.std.item() == pytest.approx(1e-3)
+    assert not any(name.startswith("normalise") for name, _ in network.named_parameters())
+
+
+def test_normalisation_of_a_network_from_elsewhere_and_of_wrong_channels():
+    assert not zoo.fix_normalisation(nn.Linear(2, 2), torch.zeros(3), torch.ones(3))
+    network = new("cnn8", 3)
+    with pytest.raises(UserError, match=r"normalises 3 channel\(s\), where mean is \[1\].*allowed: \[3\] for both"):
+        zoo.fix_normalisation(network, torch.zeros(1), torch.ones(1))
+    assert (network.normalise.mean == 0.5).all()
+
+
+def test_unknown_names_are_answered_with_a_near_one_and_all_allowed():
+    message = r"^network 'resnt8' is not known, did you mean 'resnet8'\?; allowed: cnn8, cnn16, .*wrn_40_2"
+    with pytest.raises(UserError, match=message):
+        zoo.create("resnt8", 3, 10, (32, 32))
+    with pytest.raises(UserError, match=r"^network 'zzz' is not known; allowed: cnn8"):
+        zoo.create("zzz", 3, 10, (32, 32))
+
+
+def test_images_below_16_pixels_are_refused():
+    with pytest.raises(UserError, match="images are 32x15 pixels; allowed: 16 or more on each side"):
+        zoo.create("resnet8", 3, 10, (32, 15))
+
+
+def test_a_registered_name_is_built_with_its_fixed_arguments_and_cannot_be_taken_twice(monkeypatch):
+    monkeypatch.setattr(registry, "BUILDERS", dict(registry.BUILDERS))
+    monkeypatch.setattr(zoo, "BUILDERS", registry.BUILDERS)
+
+    @zoo.register("flat", extra=2)
+    def flat(in_channels, num_outputs, image_size, extra):
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(in_channels * image_size[0] * image_size[1], num_outputs * extra)
+        )
+
+    assert "flat" in zoo.names()
+    assert zoo.create("flat", 1, 3, (16, 20))(torch.rand(2, 1, 16, 20)).shape == (2, 6)
+    with pytest.raises(ValueError, match="'flat' is registered already"):
+        zoo.register("flat")
+
+
+USERS_MODULE = """
+import torch
+from torch import nn
+
+not_a_function = 3
+
+def good(in_channels, num_outputs, image_size):
+    width = in_channels * image_size[0] * image_size[1]
+    return nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(width, num_outputs))
+
+def lazy(in_channels, num_outputs, image_size):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_outputs))
+
+def wrong_arguments(channels):
+    return None
+
+def wrong_return(in_channels, num_outputs, image_size):
+    return "network"
+
+def wrong_outputs(in_channels, num_outputs, image_size):
+    return nn.Flatten()
+
+def two_outputs(in_channels, num_outputs, image_size):
+    class Two(nn.Module):
+        def forward(self, images):
+            return images, images
+    return Two()
+
+def fails_to_run(in_channels, num_outputs, image_size):
+    return nn.Linear(5, num_outputs)
+"""
+
+
+@pytest.fixture
+def users_module(tmp_path, monkeypatch):
+    (tmp_path / "users_nets_of_this_test.py").write_text(USERS_MODULE)
+    (tmp_path / "users_broken_module.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    return "users_nets_of_this_test"
+
+
+@pytest.mark.parametrize("function", ["good", "lazy"])
+def test_a_users_network_is_built_by_its_function(users_module, function):
+    network = zoo.create(f"{users_module}:{function}", 3, 4, (16, 20))
+    assert network.training
+    assert network(torch.rand(2, 3, 16, 20)).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("absent", r"has no function 'absent'$"),
+        ("not_a_function", r"has no function 'not_a_function'$"),
+        ("wrong_arguments", r"calling it with in_channels=3, .* failed \(TypeError: .*unexpected keyword"),
+        ("wrong_return", r"it returned str, where a torch.nn.Module is needed$"),
+        ("wrong_outputs", r"images \[2, 3, 16, 16\] it gives \[2, 768\]; allowed: a tensor \[2, 4\]$"),
+        ("two_outputs", r"it gives tuple; allowed: a tensor \[2, 4\]$"),
+        ("fails_to_run", r"it fails on images \[2, 3, 16, 16\] \(RuntimeError: "),
+    ],
+)
+def test_a_users_function_that_is_no_good_gives_a_sentence(users_module, function, message):
+    with pytest.raises(UserError, match=f"^network '{users_module}:{function}': .*{message}"):
+        zoo.create(f"{users_module}:{function}", 3, 4, (16, 16))
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        ("no_such_module_anywhere", "ModuleNotFoundError"),
+        ("users_broken_module", "ZeroDivisionError"),
+        ("", "Value"),
+    ],
+)
+def test_a_users_module_that_cannot_be_imported_gives_a_sentence(users_module, module, reason):
+    with pytest.raises(UserError, match=rf"module '{module}' can't be imported \({reason}.*PYTHONPATH"):
+        zoo.create(f"{module}:make", 3, 4, (16, 16))

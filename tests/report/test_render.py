@@ -1,0 +1,179 @@
+"""The page of a run: whole, self-contained, escaped, and there even where parts of the run are missing."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cgankd.errors import UserError
+from cgankd.report import table
+from cgankd.report.render import render
+
+Results = Callable[..., dict[str, Any]]
+Write = Callable[..., Path]
+SECTIONS = ("comparison", "data", "generator", "subsampling", "filter", "curves", "cost", "recipe")
+
+
+def text_of(page: Path) -> str:
+    """The page as read: entities resolved, tags gone."""
+    return html.unescape(re.sub(r"<[^>]+>", " ", page.read_text(encoding="utf-8")))
+
+
+class Balanced(HTMLParser):
+    """Raises where tags do not close in order."""
+
+    VOID = frozenset({"meta", "img", "br", "path", "use", "rect", "!doctype"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory, make_results: Results, write_run: Write) -> Path:
+    """A whole run of classification, with an ablation and a warning."""
+    warnings = ["class <b>3</b> & others are rare"]
+    found = make_results("classification", ablation=True, warnings=warnings)
+    return render(write_run(tmp_path_factory.mktemp("run") / "classes", found))
+
+
+@pytest.fixture(scope="module")
+def scalars(tmp_path_factory: pytest.TempPathFactory, make_results: Results, write_run: Write) -> Path:
+    """A whole run of regression."""
+    return render(write_run(tmp_path_factory.mktemp("run") / "scalars", make_results("regression")))
+
+
+@pytest.mark.parametrize("page", ["classes", "scalars"])
+def test_the_page_holds_every_figure_of_the_table(page: str, request: pytest.FixtureRequest) -> None:
+    path: Path = request.getfixturevalue(page)
+    results = json.loads((path.parent / "results.json").read_text())
+    shown = text_of(path)
+    for row in table.rows(results):
+        for cell in table.cells(row):
+            assert cell in shown, cell
+
+
+@pytest.mark.parametrize("page", ["classes", "scalars"])
+def test_the_page_loads_nothing_and_is_well_formed(page: str, request: pytest.FixtureRequest) -> None:
+    source = request.getfixturevalue(page).read_text(encoding="utf-8")
+    assert not re.search(r"https?://|//cdn|<script|<link|@import", source)
+    assert all(found.startswith(("data:", "#")) for found in re.findall(r'(?:src|href)="([^"]*)"', source))
+    assert all(found.startswith("#") for found in re.findall(r"url\(([^)]*)\)", source))
+    assert len(source) < 3_000_000
+    parser = Balanced()
+    parser.feed(source)
+    assert parser.open == []
+    for anchor in SECTIONS:
+        assert source.count(f'id="{anchor}"') == 1
+    ids = re.findall(r' id="([^"]*)"', source)
+    assert len(ids) == len(set(ids))
+
+
+def test_figures_follow_the_colour_scheme(classes: Path) -> None:
+    drawings = re.findall(r"<svg.*?</svg>", classes.read_text(encoding="utf-8"), flags=re.S)
+    assert len(drawings) >= 12
+    for drawing in drawings:
+        assert "var(--" in drawing
+        assert re.match(r'<svg role="img" aria-label="[^"]+" viewBox="0 0 360 ', drawing)
+        assert not {"#000000", "#ffffff"} & set(re.findall(r"#[0-9a-f]{6}\b", drawing))
+
+
+def test_warnings_stand_before_the_headline_and_are_escaped(classes: Path) -> None:
+    source = classes.read_text(encoding="utf-8")
+    assert source.index("class &lt;b&gt;3&lt;/b&gt; &amp; others") < source.index('class="headline')
+
+
+def test_regression_shows_the_filter_in_the_labels_unit(scalars: Path) -> None:
+    shown = text_of(scalars)
+    assert "cut-off: 5.58" in shown  # 0.031 of a range of 180 degrees
+    assert "|prediction − label|, degrees" in shown
+    assert "0.7-quantile, taken over all labels" in shown
+
+
+def test_the_same_run_gives_the_same_bytes(classes: Path) -> None:
+    before = classes.read_bytes()
+    assert render(classes.parent).read_bytes() == before
+    assert not [path for path in classes.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_names_are_escaped_everywhere(tmp_path: Path, make_results: Results, write_run: Write) -> None:
+    bad = '<img src=x onerror="1">$x_$'
+    found = make_results("classification", recipe=bad, dataset=bad, description=bad, notes=[bad])
+    found["task_settings"]["class_names"][0] = found["bins"][0] = bad
+    found["rows"][2]["method"] = found["rows"][2]["network"] = bad
+    source = render(write_run(tmp_path / "run", found)).read_text(encoding="utf-8")
+    assert "<img src=x" not in source
+    assert "&lt;img src=x" in source
+
+
+def test_a_run_of_results_alone_says_what_is_missing(
+    tmp_path: Path, make_results: Results, write_run: Write
+) -> None:
+    found = make_results("regression", seeds=1)
+    for key in ("teacher", "generator", "ratio", "latency_ms", "seconds", "artifacts", "bins", "warnings"):
+        del found[key]
+    shown = text_of(render(write_run(tmp_path / "run", found, stages=False)))
+    for said in (
+        "no interval", "trained no generator", "did not subsample", "no filter can be shown", "no data artifact",
+        "no training histories", "measured no latency", "no ablation", "holds no recipe.yaml",
+    ):  # fmt: skip
+        assert said in shown, said
+
+
+def test_damaged_artifacts_read_as_absent(tmp_path: Path, make_results: Results, write_run: Write) -> None:
+    run = write_run(tmp_path / "run", make_results("classification"))
+    (run / "artifacts/generator-0/artifact.json").write_text("{")
+    (run / "artifacts/synthesis-0/samples.safetensors").write_bytes(b"cut off")
+    (run / "artifacts/data-0/preview.safetensors").unlink()
+    shown = text_of(render(run))
+    assert "trained no generator" in shown
+    assert "No kept images are stored." in shown
+
+
+def test_many_classes_and_large_images_stay_small(tmp_path: Path, make_results: Results, write_run: Write) -> None:
+    found = make_results("classification", seeds=2)
+    names = [f"class number {place}" for place in range(40)]
+    found["task_settings"]["class_names"] = found["bins"] = names
+    for row in [*found["rows"], found["teacher"]]:
+        row["per_bin"] = [None, *(80.0 + place % 7 for place in range(39))]
+    page = render(write_run(tmp_path / "run", found, side=96))
+    shown = text_of(page)
+    assert page.stat().st_size < 3_000_000
+    assert "Of 40, those where the methods differ most are shown." in shown
+    assert "Only the 24 lowest are shown." in shown
+
+
+def test_what_is_no_run_is_refused_in_one_sentence(tmp_path: Path, make_results: Results) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        render(tmp_path / "absent")
+    with pytest.raises(UserError, match=r"holds no results\.json"):
+        render(tmp_path)
+    target = tmp_path / "results.json"
+    for content, said in (
+        ("{", "not readable as JSON"),
+        ("[]", "holds a list"),
+        ('{"rows": []}', "it lacks metric"),
+        (json.dumps(make_results("regression") | {"rows": []}), "at least one row"),
+        (json.dumps(make_results("regression") | {"rows": [{"method": "kd"}]}), "row 0 lacks mean, values"),
+        (json.dumps(make_results("regression") | {"task_settings": 3}), "does not describe a task"),
+    ):
+        target.write_text(content)
+        with pytest.raises(UserError, match=said) as caught:
+            render(tmp_path)
+        assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]

@@ -1,0 +1,113 @@
+"""The table's numbers as text: signs, units, spread, intervals; the same in all its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cgankd.report import table
+
+Results = Callable[..., dict[str, Any]]
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    """Two rows whose every figure is known."""
+    control = {"method": "nokd_longer", "network": "resnet8", "steps": 4000, "real_images": 7000, "fake_images": 0,
+               "values": [84.8, 84.9, 85.0], "mean": 84.9, "std": 0.1, "difference": None}  # fmt: skip
+    cgan = {**control, "method": "cgan", "fake_images": 50000, "values": [85.5, 85.7, 85.9], "mean": 85.7, "std": 0.2,
+            "difference": {"to": "nokd_longer", "values": [0.7, 0.8, 0.9], "mean": 0.8, "low": 0.3, "high": 1.3}}  # fmt: skip
+    return {"metric": "accuracy", "unit": "%", "higher_is_better": True, "seeds": [0, 1, 2], "vary": "student",
+            "control": "nokd_longer", "rows": [control, cgan], "recipe": "r", "dataset": "d", **changes}  # fmt: skip
+
+
+def test_a_row_reads_as_a_person_would_write_it() -> None:
+    control, cgan = table.rows(small())
+    assert table.cells(cgan) == [
+        "cgan", "cGAN-KD", "resnet8", "4,000", "7,000 + 50,000", "85.7 ± 0.2 %", "+0.8 [+0.3, +1.3]",
+    ]  # fmt: skip
+    assert (cgan.verdict, control.verdict, control.difference) == ("better", "control", "control")
+
+
+def test_all_outputs_hold_the_same_figures() -> None:
+    console = Console(width=140)
+    with console.capture() as shown:
+        console.print(table.table(small()))
+    for text in ("85.7 ± 0.2 %", "84.9 ± 0.1 %", "+0.8 [+0.3, +1.3]", "7,000 + 50,000"):
+        assert text in shown.get()
+        assert text in table.markdown(small())
+
+
+def test_eighty_characters_cut_no_number(make_results: Results) -> None:
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(table.table(make_results("classification", ablation=True)))
+    assert "…" not in shown.get()
+    for row in table.rows(make_results("classification", ablation=True)):
+        assert row.difference in shown.get()
+        assert row.score in shown.get()
+
+
+def test_markup_in_names_is_text() -> None:
+    found = small(recipe="[red]r[/red]")
+    found["rows"][0]["network"] = "a|[bold]b"
+    console = Console(width=140)
+    with console.capture() as shown:
+        console.print(table.table(found))
+    assert "[red]r[/red]" in shown.get()
+    assert "a|[bold]b" in shown.get()
+    assert "a\\|[bold]b" in table.markdown(found)
+
+
+def test_lower_is_better_turns_the_verdict_not_the_sign() -> None:
+    found = small(metric="mae", unit="degrees", higher_is_better=False)
+    found["rows"][1]["difference"] |= {"mean": -0.8, "low": -1.3, "high": -0.3}
+    row = table.rows(found)[1]
+    assert row.difference == "−0.8 [−1.3, −0.3]"
+    assert row.score == "85.7 ± 0.2 degrees"
+    assert row.verdict == "better"
+    found["rows"][1]["difference"] |= {"mean": 0.8, "low": 0.3, "high": 1.3}
+    assert table.rows(found)[1].verdict == "worse"
+    assert "degrees" in table.header(found)[-1]
+
+
+@pytest.mark.parametrize(("low", "high", "verdict"), [(-0.2, 0.6, "undecided"), (0.0, 0.6, "undecided")])
+def test_an_interval_that_holds_zero_decides_nothing(low: float, high: float, verdict: str) -> None:
+    found = small()
+    found["rows"][1]["difference"] |= {"low": low, "high": high}
+    assert table.rows(found)[1].verdict == verdict
+
+
+def test_one_seed_has_neither_spread_nor_interval() -> None:
+    found = small(seeds=[0])
+    for row in found["rows"]:
+        row["std"] = None
+    found["rows"][1]["difference"] |= {"low": None, "high": None}
+    row = table.rows(found)[1]
+    assert (row.score, row.difference, row.verdict) == ("85.7 %", "+0.8 (no interval)", "one seed")
+    assert "One seed: no spread and no interval." in table.footnotes(found)
+
+
+def test_decimals_follow_size_and_spread() -> None:
+    assert table.decimals(small()) == 1
+    found = small()
+    found["rows"][0]["std"] = 0.04
+    assert table.decimals(found) == 2
+    found = small(unit="years")
+    for row, mean in zip(found["rows"], (5.2, 0.031), strict=True):
+        row["mean"] = mean
+    assert table.decimals(found) == 3
+
+
+def test_the_teacher_is_the_last_row() -> None:
+    teacher = {"network": "resnet8x4", "trained_on": "pool", "images": 54000, "test": 90.0, "values": [89.0, 91.0]}
+    row = table.rows(small(teacher=teacher))[-1]
+    assert row.score == "90.0 ± 1.4 %"
+    assert "whole pool" in row.words
+
+
+def test_footnotes_say_what_a_seed_changes() -> None:
+    assert "neither the spread nor the interval covers another teacher" in " ".join(table.footnotes(small()))
+    assert "teacher, generator and student" in " ".join(table.footnotes(small(vary="everything")))
