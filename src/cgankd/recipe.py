@@ -252,10 +252,14 @@ def load(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
 
     Raises UserError with one sentence for a missing file, bad YAML, an unknown key or a value that is not allowed.
     """
-    tree = _read(name_or_path, seen=())
+    return from_tree(_read(name_or_path, seen=()), overrides, where=name_or_path)
+
+
+def from_tree(tree: dict[str, Any], overrides: Iterable[str] = (), *, where: str = "recipe") -> Recipe:
+    """A recipe from a nested mapping with ``key=value`` overrides; errors name ``where``."""
     for override in overrides:
         _assign(tree, override)
-    return _validate(tree, where=name_or_path)
+    return _validate(tree, where)
 
 
 def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:

@@ -159,6 +159,8 @@ def test_rotated_fashion_ranges_groups_and_turns() -> None:
 def test_the_owners_images_come_from_distinct_garments_while_there_are_any() -> None:
     splits = load(DataSettings(source="rotated-fashion", turns=4, train_size=1500))
     assert len(splits.train.columns["group"].unique()) == 1500
+    first_views = load(DataSettings(source="rotated-fashion", turns=1))
+    assert contents(splits.train) <= contents(first_views.pool) | contents(first_views.val)
     everyone = load(DataSettings(source="rotated-fashion", turns=2, train_size=2500))
     assert len(everyone.train) == 2500
     assert len(everyone.train.columns["group"].unique()) == len(everyone.pool.columns["group"].unique())

@@ -113,7 +113,7 @@ def _stages(run: Path, results: dict[str, Any], side: int) -> None:
         return blobs(unit, rng, side, channels, noise), labels, place.astype(np.int64)
 
     def preview(noise: float) -> dict[str, np.ndarray]:
-        return dict(zip(("images", "labels", "bin"), drawn(12 * bins, noise), strict=True))
+        return dict(zip(("images", "labels", "bin"), drawn(8 * bins, noise), strict=True))
 
     def fitted(final: float) -> dict[str, Any]:
         def val(step: int) -> float | None:
@@ -147,7 +147,7 @@ def _stages(run: Path, results: dict[str, Any], side: int) -> None:
     paths["ratio"] = artifact(run, "ratio-0", {"history": ratio, **results["ratio"]})
     results["synthesis"] = {
         "requested": 50000, "generated": 140000, "kept": 50000, "acceptance": 0.41,
-        "filter_quantile": 0.7 if scalar else 0.9,
+        "replace": scalar, "filter_quantile": 0.7 if scalar else 0.9,
         "thresholds": [0.031] if scalar else rng.uniform(0.2, 2.0, bins).tolist(),
         "per_label": [{"label": n, "requested": 5000, "generated": 14000, "accepted": 4000 + 500 * k, "kept": 5000}
                       for k, n in enumerate(names)],

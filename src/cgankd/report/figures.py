@@ -66,7 +66,7 @@ def canvas(height: float, x: str = "", y: str = "", grid: str = "both") -> tuple
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(LIGHT["muted"])
-    axes.tick_params(colors=LIGHT["muted"], labelcolor=LIGHT["ink"], labelsize=TEXT, length=3)
+    axes.tick_params(which="both", colors=LIGHT["muted"], labelcolor=LIGHT["ink"], labelsize=TEXT, length=3)
     axes.grid(True, axis=grid, color=LIGHT["grid"], linewidth=0.8)  # type: ignore[arg-type]
     axes.set_axisbelow(True)
     axes.set_xlabel(plain(x), fontsize=TEXT)
@@ -113,7 +113,7 @@ def svg(figure: Figure, name: str, description: str) -> Markup:
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.S)
-    text = re.sub(r' id="[a-zA-Z_]+_\d+"', "", text)  # names of groups, the same in every figure
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # names of groups, the same in every figure
     text = re.sub(r'(<svg)[^>]*?( viewBox="[^"]*")[^>]*>', r"\1\2>", text, count=1)
     for variable, colour in LIGHT.items():
         text = text.replace(colour, f"var(--{variable})")

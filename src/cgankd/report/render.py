@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from cgankd.errors import UserError
 from cgankd.report import figures, sections, table
 from cgankd.report.blocks import Block, Grid, Note, Section, drawn
 from cgankd.report.headline import headline
@@ -21,22 +21,23 @@ NAME = "report.html"
 def render(folder: Path) -> Path:
     """Write ``report.html`` into a run's folder and return its path.
 
-    The page is written whole or not at all. Raises UserError where the folder is missing or not a run's.
+    The page is written whole or not at all. Raises UserError where the folder is missing, not a run's,
+    or can't be written to.
     """
     run = read(Path(folder))
     page = _page(run)
     target = run.folder / NAME
-    handle, temporary = tempfile.mkstemp(prefix=f".{NAME}.", dir=run.folder)
+    temporary = run.folder / f".{NAME}.{os.getpid()}"
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8") as file:
             file.write(page)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp's own mode would keep the page from other readers
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        temporary.replace(target)
+    except OSError as error:
+        raise UserError(f"{target}: can't be written: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
     return target
 
 

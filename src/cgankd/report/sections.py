@@ -33,15 +33,18 @@ def data(run: Run) -> Section:
     size = "×".join(str(side) for side in summary.get("size") or [])
     colour = {1: "grey", 3: "colour"}.get(summary.get("channels", 0), "")
     said = ", ".join(f"{split} {table.count(total)}" for split, total in counts.items())
-    blocks: list[Block] = [Note(f"{summary.get('name', 'Data')}: {size} pixels, {colour}. Images: {said}.")]
-    blocks += [Note(str(note)) for note in (summary.get("notes") or [])]
+    shape = ", ".join(part for part in (f"{size} pixels" if size else "", colour) if part)
+    blocks: list[Block] = [Note(f"{summary.get('name', 'Data')}: {shape}. Images: {said}.")]
+    notes = [*(summary.get("notes") or []), *(run.results.get("notes") or [])]
+    blocks += [Note(note) for note in dict.fromkeys(str(note) for note in notes)]
     blocks += drawn(
         curves.histogram(names, summary.get("histogram") or {}),
         "labels",
         "How the labels of each split are spread; marks far apart on one line mean that the splits differ.",
     )
     groups = _by_bin(artifact, names)
-    rows = [StripRow(name, (strip(images, 2 * STRIP),)) for name, images in groups]
+    few = [groups[place] for place in evenly(len(groups), MOST_STRIPS)]
+    rows = [StripRow(name, (strip(images, 2 * STRIP),)) for name, images in few]
     if rows and run.artifact("generator") is None:
         blocks.append(Strips(("real",), rows, "Real training images, a few of each label."))
     elif rows:
@@ -58,14 +61,14 @@ def generator(run: Run) -> Section:
     if artifact is None:
         return Section("Generator", "generator", [Note("This run trained no generator.")])
     blocks: list[Block] = []
-    found = run.results.get("generator") or {}
-    if found.get("teacher_metric_on_fakes") is not None:
-        value = table.score(run.results, found["teacher_metric_on_fakes"], None)
-        real = table.score(run.results, (run.results.get("teacher") or {}).get("test"), None)
+    on_fakes = (run.results.get("generator") or {}).get("teacher_metric_on_fakes")
+    on_real = (run.results.get("teacher") or {}).get("test")
+    if on_fakes is not None and on_real is not None:
+        said = [table.score(run.results, value, None) for value in (on_fakes, on_real)]
         blocks.append(
             Note(
                 f"On raw generated images the teacher's {run.results['metric'].replace('mae', 'MAE')} against the "
-                f"label that was asked for is {value}; on real test images it is {real}. "
+                f"label that was asked for is {said[0]}; on real test images it is {said[1]}. "
                 "The nearer the two, the better the generator obeys its label."
             )
         )
@@ -136,7 +139,9 @@ def subsampling(run: Run) -> Section:
         values = artifact.tensor(SAMPLES, "rejected_ratios", at)
         labels = _labels(run, artifact, "rejected_labels", at)
         texts = [f"{name}" + ("" if values is None else f" · {values[i]:.2f}") for i, name in enumerate(labels)]
-        caption = "Label asked for and density ratio: these should look less real than the images kept below."
+        caption = (
+            "Label asked for and density ratio: on the whole these should look less real than those kept below."
+        )
         blocks.append(Tiles("Rejected", _tiles(artifact, "rejected_images", at, texts), caption, wide=True))
     blocks += _other_syntheses(run)
     if not blocks:
@@ -161,9 +166,11 @@ def filtering(run: Run) -> Section:
         blocks.append(
             Note(
                 f"Kept: images whose error lies below the {summary['filter_quantile']:g}-quantile, taken {each}. "
-                + ("Their label then becomes the teacher's prediction. " if _replaces(run) else "")
+                + ("Their label then becomes the teacher's prediction. " if summary.get("replace") else "")
             )
         )
+    if not cuts:
+        blocks.append(Note("No cut-off is recorded: this run did not filter its images."))
     measured = artifact.tensor(SAMPLES, "calibration_errors")
     if measured is None or not measured.size:
         parts = [artifact.tensor(SAMPLES, name) for name in ("kept_errors", "dropped_errors")]
@@ -247,10 +254,6 @@ def _synthesis(run: Run) -> tuple[Mapping[str, Any], Artifact | None]:
         if artifact := run.artifact("synthesis", method):
             return artifact.summary or run.results.get("synthesis") or {}, artifact
     return run.results.get("synthesis") or {}, run.artifact("synthesis")
-
-
-def _replaces(run: Run) -> bool:
-    return bool((run.results.get("synthesis") or {}).get("replace", run.task.replace_labels))
 
 
 def _by_bin(artifact: Artifact, names: Sequence[str]) -> list[tuple[str, Array]]:

@@ -1,0 +1,42 @@
+# Everything sets itself up: a fresh clone needs Python >= 3.10, make and the package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow lint bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    both tasks on real images in ten minutes; prints two tables, writes two reports"
+	@echo "make test    lint, types, tests (under 8 minutes on two cores)"
+	@echo "make bench   speed against its floor, as ratios"
+	@echo "make results the recipes behind docs/results.md (hours on two cores)"
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/cgankd run fashion-demo --out runs/fashion-demo
+	$(BIN)/cgankd run rotated-fashion-demo --out runs/rotated-fashion-demo
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest -n 2 --dist loadgroup tests src
+
+bench: $(READY)
+	$(BIN)/python benchmarks/speed.py
+
+results: $(READY)
+	$(BIN)/cgankd run fashion --out runs/fashion
+	$(BIN)/cgankd run rotated-fashion --out runs/rotated-fashion
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

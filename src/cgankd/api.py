@@ -1,0 +1,174 @@
+"""The road for people with their own arrays and modules: the stages as functions, each with sensible settings.
+
+A module, teacher or student, takes float images [B, C, H, W] in [0, 1] and gives logits [B, classes], or [B, 1]:
+the label mapped to [0, 1] by the task's range (``LabelUnit`` wraps a module that predicts in the label's own unit).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from cgankd import distill as methods
+from cgankd import evaluate as evaluation
+from cgankd.data.imageset import ImageSet
+from cgankd.errors import UserError
+from cgankd.features import Observer
+from cgankd.fit import fit
+from cgankd.gan.generator import CallableSampler, Sampler
+from cgankd.gan.train import train_gan
+from cgankd.labels import LabelSpace, label_space
+from cgankd.progress import SILENT, Progress
+from cgankd.recipe import FitSettings, GeneratorSettings, RatioSettings, StudentSettings, SynthesisSettings
+from cgankd.runtime import make_fabric
+from cgankd.synthesis import adjust
+from cgankd.synthesis.density_ratio import RatioNetwork, fakes_at_labels, train_ratio
+from cgankd.synthesis.synthesize import Synthesis, synthesize
+from cgankd.task import Classification, Regression, Task
+
+
+class LabelUnit(nn.Module):
+    """A regressor in the label's own unit, made to speak the task's: [B, 1] or [B] -> [B, 1] in [0, 1]."""
+
+    def __init__(self, network: nn.Module, task: Regression) -> None:
+        super().__init__()
+        self.network, self.low, self.span = network, task.low, task.span
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (self.network(images).reshape(-1, 1) - self.low) / self.span
+
+
+@dataclasses.dataclass
+class Distiller:
+    """Labelled images, a teacher, and the road between them.
+
+    images: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W]. labels: whole numbers [N] (classes) or decimals [N] (a
+    scalar of any range and sign). teacher: a module, or any callable on float images in [0, 1]; a callable shows no
+    features, so ``features_of`` must then be a module that was trained on the images.
+
+    Stages run when they are first needed, or when called by name to give them settings.
+    """
+
+    images: npt.ArrayLike | Tensor
+    labels: npt.ArrayLike | Tensor
+    teacher: evaluation.Predictor
+    task: Task | None = None
+    features_of: nn.Module | None = None
+    seed: int = 0
+    fabric: Fabric | None = None
+    progress: Progress = SILENT
+
+    def __post_init__(self) -> None:
+        self.data, found = image_set(self.images, self.labels)
+        self.task = self.task or found
+        self.task.check_labels(self.data.labels, "labels")
+        self.device: Fabric = self.fabric or make_fabric()
+        self.targets = self.task.to_target(self.data.labels)
+        self._space: LabelSpace | None = None
+        self._generator: Sampler | None = None
+        self._ratio: RatioNetwork | None = None
+        self.synthesis: Synthesis | None = None
+
+    @property
+    def _task(self) -> Task:
+        assert self.task is not None
+        return self.task
+
+    @property
+    def space(self) -> LabelSpace:
+        """How labels are embedded and which images are near one."""
+        return self._space or label_space(self._task, self.targets, GeneratorSettings())
+
+    def train_generator(self, **settings: Any) -> Sampler:
+        """Train the conditional GAN; keywords are those of GeneratorSettings."""
+        chosen = GeneratorSettings(**settings)
+        self._space = label_space(self._task, self.targets, chosen)
+        self._generator, self.history = train_gan(
+            self.data, self._task, self._space, chosen, self.device, seed=self.seed, progress=self.progress
+        )
+        return self._generator
+
+    def use_generator(self, function: Callable[[Tensor, Tensor, int], Tensor]) -> None:
+        """Put any generator in the GAN's place: ``function(targets, indices, seed) -> uint8 [B, C, H, W]``."""
+        self._generator = CallableSampler(function)
+
+    def train_density_ratio(self, **settings: Any) -> RatioNetwork:
+        """Train h(x, y) on real images and fakes at their labels; keywords are those of RatioSettings."""
+        chosen = RatioSettings(**settings)
+        generator, observer = self._generator or self.train_generator(), self._observer()
+        real = observer.all(self.data.images)[1].cpu()
+        fake = fakes_at_labels(generator, observer, self.targets, chosen.fakes_per_image, self.seed, self.progress)
+        observer.close()
+        embedding = self.space.ratio_embedding(RatioNetwork.LABEL_DIM)
+        self._ratio, _ = train_ratio(
+            real, self.targets, fake, embedding, chosen, self.device, seed=self.seed, progress=self.progress
+        )
+        return self._ratio
+
+    def synthesize(self, images: int = 10_000, **settings: Any) -> ImageSet:
+        """Subsample, filter and relabel; keywords are those of SynthesisSettings. What happened: ``synthesis``."""
+        chosen = SynthesisSettings(images=images, **settings)
+        generator = self._generator or self.train_generator()
+        ratio = (self._ratio or self.train_density_ratio()) if chosen.subsample else None
+        observer = self._observer()
+        self.synthesis = synthesize(
+            generator, observer, ratio, self.space.plan(chosen), self._task, chosen, seed=self.seed,
+            progress=self.progress,
+        )  # fmt: skip
+        observer.close()
+        replace = self._task.replace_labels if chosen.replace is None else chosen.replace
+        self.fakes = adjust.replaced(self.synthesis.fakes) if replace else self.synthesis.fakes
+        return self.fakes
+
+    def distill(
+        self, student: nn.Module, method: str = "supervised", real_share: float | None = None, **settings: Any
+    ) -> nn.Module:
+        """Train the student on real images and processed fakes; keywords are those of FitSettings.
+
+        method: "supervised" (cGAN-KD: the knowledge is in the images) or "kd" (and the teacher's outputs besides).
+        """
+        fakes = self.fakes if self.synthesis is not None else self.synthesize()
+        fit(
+            student,
+            methods.create(method, self._task, StudentSettings()),
+            self._task,
+            self.data,
+            FitSettings(**settings),
+            self.device,
+            seed=self.seed,
+            fake=fakes,
+            real_share=real_share,
+            teacher=self.teacher,
+            progress=self.progress,
+        )
+        return student
+
+    def score(self, network: nn.Module, images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> float:
+        """Accuracy in %, or the mean absolute error in the label's unit, on images the network has not seen."""
+        return evaluation.metric(network, image_set(images, labels)[0], self._task, self.device)[0]
+
+    def _observer(self) -> Observer:
+        return Observer(self.teacher, self.device, self.features_of)
+
+
+def image_set(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> tuple[ImageSet, Task]:
+    """Arrays as an ImageSet, and the task their labels suggest: whole numbers are classes, decimals a scalar."""
+    pixels, values = torch.as_tensor(images), torch.as_tensor(labels).flatten()
+    if pixels.ndim == 3:
+        pixels = pixels.unsqueeze(1)
+    elif pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
+        pixels = pixels.permute(0, 3, 1, 2)
+    if values.is_floating_point():
+        if not torch.isfinite(values).all():
+            row = int((~torch.isfinite(values)).nonzero()[0])
+            raise UserError(f"labels: found {values[row].item()} at row {row}; finite numbers are needed")
+        found = ImageSet(pixels.contiguous(), values.float())
+        return found, Regression(float(values.min()), float(values.max()))
+    found = ImageSet(pixels.contiguous(), values.long())
+    return found, Classification(tuple(str(number) for number in range(int(values.max()) + 1)))
