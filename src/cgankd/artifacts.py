@@ -114,6 +114,8 @@ class RunFolder:
         seconds = before + time.monotonic() - started
         clock.unlink()
         (work / CHECKPOINT).unlink(missing_ok=True)
+        for left in [*work.glob(".*.tmp"), *work.glob("*.compact")]:  # of a process that was killed while it wrote
+            left.unlink()
         sizes = {file.name: file.stat().st_size for file in sorted(work.iterdir())}
         environment = self.environment
         write_json(
@@ -125,7 +127,9 @@ class RunFolder:
         done.parent.mkdir(exist_ok=True)
         work.replace(done)
         sync(done.parent)
-        return Artifact(done, key, seconds, summary)
+        artifact = _open(done, key)  # as every later run will read it
+        assert artifact is not None
+        return artifact
 
 
 def _open(folder: Path, key: str) -> Artifact | None:

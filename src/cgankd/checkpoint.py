@@ -66,5 +66,10 @@ class Checkpoint:
                 kind, owner, *rest = key.split("/")
                 if kind == "optimizer" and owner == name:
                     state.setdefault(int(rest[0]), {})[rest[1]] = value
-            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
+            for weight, entries in optimizer.state.items():
+                for key, value in entries.items():
+                    if value.shape == weight.shape:  # fused kernels walk memory: state must lie as its weight does
+                        entries[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
         return int(metadata["step"]), json.loads(metadata["history"])

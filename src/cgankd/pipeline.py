@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
-from cgankd import __version__, counter, distill, evaluate, results
+from cgankd import counter, distill, evaluate, results
 from cgankd.artifacts import CHECKPOINT, Artifact, RunFolder, content_key, file_key
 from cgankd.checkpoint import Checkpoint
 from cgankd.data import preview, sources
@@ -74,7 +74,7 @@ def run(recipe: Recipe, out: Path, progress: Progress = SILENT) -> dict[str, Any
     folder = RunFolder(out, environment(fabric))
     try:
         write_text(out / "recipe.yaml", recipe.to_yaml())
-        found = Road(recipe, splits, folder, fabric, progress).results()
+        found = results.collect(Road(recipe, splits, folder, fabric, progress), ROWS)
         found["seconds"] = {"import": import_seconds}
         for artifact in {artifact.key: artifact for artifact in folder.used}.values():
             stage = artifact.folder.name.rsplit("-", 1)[0]
@@ -129,7 +129,7 @@ class Road:
                 settings,
                 self.fabric,
                 seed=seed,
-                checkpoint=Checkpoint(work / CHECKPOINT),
+                checkpoint=self._checkpoint(work),
                 progress=self.progress,
             )
             sampler.save(work / "weights.safetensors")
@@ -148,22 +148,35 @@ class Road:
         generator = self.generator(seed)
 
         def build(work: Path) -> dict[str, Any]:
-            observer, train = self._observer(seed), self.splits.train
-            targets = self.task.to_target(train.labels)
-            real = observer.all(train.images)[1].cpu()
-            fake = fakes_at_labels(
-                self._sampler(generator), observer, targets, settings.fakes_per_image, seed, self.progress
-            )
+            observer, sampler = self._observer(seed), self._sampler(generator)
+
+            def look(images: ImageSet, stream: str) -> tuple[Tensor, Tensor, Tensor]:
+                targets = self.task.to_target(images.labels)
+                count, numbers = settings.fakes_per_image, counter.key(seed, stream)
+                fake = fakes_at_labels(sampler, observer, targets, count, numbers, self.progress)
+                return observer.all(images.images)[1].cpu(), targets, fake
+
+            train, held_out = look(self.splits.train, "train"), look(self.splits.val, "held out")
             observer.close()
             embedding = self.space.ratio_embedding(RatioNetwork.LABEL_DIM)
             network, history = train_ratio(
-                real, targets, fake, embedding, settings, self.fabric, seed=seed, progress=self.progress
+                *train, embedding, settings, self.fabric, seed=seed, held_out=held_out, progress=self.progress
             )
             save_tensors(work / "weights.safetensors", network.state_dict())
-            return {"history": history, **network.means(real, targets, fake)}
+            on_real, on_fakes = network.values(*held_out)
+            return {
+                "history": history,
+                "mean_on_real": float(on_real.mean()),
+                "mean_on_fakes": float(on_fakes.mean()),
+            }
 
         described = {**self.base, "ratio": settings.model_dump(mode="json"), "seed": seed}
-        inputs = {"train": self.keys["train"], "generator": generator.key, "features": self._observed(seed)}
+        inputs = {
+            "train": self.keys["train"],
+            "val": self.keys["val"],
+            "generator": generator.key,
+            "features": self._observed(seed),
+        }
         return self.folder.stage("ratio", described, inputs, build)
 
     def synthesis(self, seed: int, changes: dict[str, bool]) -> Artifact:
@@ -219,7 +232,7 @@ class Road:
             seed,
             fit_settings,
             fakes=fakes,
-            replace=row.changes.get("replace", self._replace),
+            replace=row.changes.get("replace", self.replace),
             teacher=self.teacher(upstream) if row.method != "supervised" else None,
             start=start,
         )
@@ -230,8 +243,12 @@ class Road:
         """The seed of teacher and generator for a student's seed."""
         return seed if self.recipe.vary == "everything" else self.recipe.seeds[0]
 
+    def _checkpoint(self, work: Path) -> Checkpoint:
+        return Checkpoint(work / CHECKPOINT, self.recipe.runtime.checkpoint_seconds)
+
     @property
-    def _replace(self) -> bool:
+    def replace(self) -> bool:
+        """Whether the processed fakes take the teacher's predictions as labels."""
         replace = self.recipe.synthesis.replace
         return self.task.replace_labels if replace is None else replace
 
@@ -289,7 +306,7 @@ class Road:
                 real_share=student.real_share,
                 teacher=None if teacher is None else self._network(teacher),
                 validation=self.splits.val,
-                checkpoint=Checkpoint(work / CHECKPOINT),
+                checkpoint=self._checkpoint(work),
                 progress=self.progress,
                 title=f"{title} (seed {seed})",
             )
@@ -369,89 +386,6 @@ class Road:
         images = open_images(artifact.folder / "images.u8", (train.channels, *train.size))
         fakes = ImageSet(images, columns.pop("labels"), columns)
         return adjust.replaced(fakes) if replace else fakes
-
-    # --- the end of the road ----------------------------------------------------------------------------------
-
-    def results(self) -> dict[str, Any]:
-        """Everything of results.json but the seconds."""
-        recipe, task, names = self.recipe, self.task, self.recipe.rows
-        data = self.data()
-        upstream = list(dict.fromkeys(self.upstream(seed) for seed in recipe.seeds))
-        teachers = [self.teacher(seed) for seed in upstream]
-        students = {name: [] for name in names}  # type: dict[str, list[Artifact]]
-        for seed in recipe.seeds:
-            for name in names:
-                students[name].append(self.student(name, seed))
-        rows = [results.row(n, [s.summary for s in students[n]], self._details(n)) for n in names]
-        results.compare(rows)
-        folders = {"data": data, "teacher": teachers[0]}
-        found: dict[str, Any] = {
-            "cgankd": __version__,
-            "recipe": recipe.name,
-            "description": recipe.description,
-            "demonstration": recipe.demonstration,
-            "task": task.name,
-            "task_settings": task.to_json(),
-            "metric": task.metric,
-            "unit": task.metric_unit,
-            "higher_is_better": task.higher_is_better,
-            "dataset": self.splits.name,
-            "seeds": list(recipe.seeds),
-            "vary": recipe.vary,
-            "control": results.CONTROL,
-            "bins": data.summary["bins"],
-            "rows": rows,
-            "teacher": {
-                **{
-                    k: v
-                    for k, v in teachers[0].summary.items()
-                    if k not in {"history", "test_per_bin", "latency_ms"}
-                },
-                "trained_on": recipe.teacher.trained_on if recipe.teacher.weights is None else "elsewhere",
-                "per_bin": teachers[0].summary["test_per_bin"],
-                "values": [teacher.summary["test"] for teacher in teachers],
-            },
-            "notes": list(self.splits.notes),
-            "warnings": [],
-        }
-        latency = {a.summary["network"]: a.summary["latency_ms"] for n in names for a in students[n]}
-        found["latency_ms"] = {teachers[0].summary["network"]: teachers[0].summary["latency_ms"], **latency}
-        paths: dict[str, Any] = {}
-        fake_rows = [name for name in names if ROWS[name].fakes]
-        if fake_rows:
-            main = self.synthesis(upstream[0], {})
-            folders |= {"generator": self.generator(upstream[0])}
-            found["generator"] = {"parameters": folders["generator"].summary["parameters"],
-                                  "teacher_metric_on_fakes": self._raw_metric(upstream[0], fake_rows)}  # fmt: skip
-            if self.recipe.synthesis.subsample:
-                folders |= {"ratio": self.ratio(upstream[0])}
-                found["ratio"] = {k: v for k, v in folders["ratio"].summary.items() if k != "history"}
-            found["synthesis"] = main.summary
-            paths["synthesis"] = {n: self._path(self.synthesis(upstream[0], ROWS[n].changes)) for n in fake_rows}
-        found["artifacts"] = {
-            **{name: self._path(artifact) for name, artifact in folders.items()},
-            **paths,
-            "students": {name: [self._path(a) for a in students[name]] for name in names},
-        }
-        found["warnings"] = results.warnings(found)
-        return found
-
-    def _details(self, name: str) -> dict[str, Any]:
-        row, student = ROWS[name], self.recipe.student
-        fakes = self.synthesis(self.upstream(self.recipe.seeds[0]), row.changes) if row.fakes else None
-        return {
-            "steps": student.transfer_steps if row.longer else student.fit.steps,
-            "real_images": len(self.splits.train),
-            "fake_images": fakes.summary["kept"] if fakes else 0,
-        }
-
-    def _raw_metric(self, seed: int, fake_rows: list[str]) -> float:
-        """The teacher's metric on everything that was generated, before any subsampling or filter."""
-        raw = "cgan_raw" if "cgan_raw" in fake_rows else fake_rows[0]
-        return float(self.synthesis(seed, ROWS[raw].changes).summary["teacher_metric"]["generated"])
-
-    def _path(self, artifact: Artifact) -> str:
-        return str(artifact.folder.relative_to(self.folder.path))
 
 
 def _users_code(name: str) -> str:

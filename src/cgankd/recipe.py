@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -63,7 +63,7 @@ class AugmentSettings(Settings):
     shift: int = Field(2, ge=0, description="pixels, up to, in each direction; black comes in")
     flip: bool | None = Field(None, description="mirror half the views; none: where the task allows it")
     views: int = Field(
-        16, ge=0, description="views of an image that recur, so that teacher outputs can be cached; 0: never"
+        64, ge=0, description="views of an image that recur, so that teacher outputs can be cached; 0: never"
     )
 
 
@@ -131,7 +131,7 @@ class GeneratorSettings(Settings):
 
     channels: int = Field(32, ge=4, description="base channels")
     latent: int = Field(128, ge=2, description="length of z")
-    label_dim: int = Field(128, ge=2, description="length of the label embedding")
+    label_dim: int = Field(128, ge=4, description="length of the label embedding")
     steps: int = Field(3000, ge=1, description="generator steps")
     discriminator_steps: int = Field(1, ge=1, description="per generator step")
     batch_size: int = Field(64, ge=2)
@@ -152,7 +152,9 @@ class RatioSettings(Settings):
     """The conditional density ratio h(x, y)."""
 
     features: Literal["teacher", "nokd"] = Field("teacher", description="whose penultimate layer; computed once")
-    hidden: tuple[int, ...] = Field((512, 256, 128), description="each a multiple of 8 (group normalisation)")
+    hidden: tuple[Annotated[int, Field(ge=32, multiple_of=8)], ...] = Field(
+        (512, 256, 128), min_length=1, description="widths; normalised in eight groups"
+    )
     dropout: float = Field(0.5, ge=0, lt=1)
     penalty: float = Field(1e-2, ge=0, description="lambda: holds the fakes' mean ratio at 1")
     steps: int = Field(2000, ge=1)
@@ -195,11 +197,12 @@ class CompareSettings(Settings):
 
 
 class RuntimeSettings(Settings):
-    """Where and how it is computed; part of every result's key, for results differ in the last bits."""
+    """Where and how it is computed; device, precision and threads are part of every result's key."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it")
     threads: int | None = Field(None, ge=1, description="CPU threads; none: all cores")
+    checkpoint_seconds: float = Field(60.0, ge=0, description="a training loop saves where it stands this often")
 
 
 class Recipe(Settings):

@@ -4,12 +4,96 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from scipy import stats
 
+from cgankd import __version__
+from cgankd.artifacts import Artifact
+
+if TYPE_CHECKING:
+    from cgankd.pipeline import Road, Row
+
 CONTROL = "nokd_longer"  # NOKD trained for as many steps: what a gain is measured against
+
+
+def collect(road: Road, rows: Mapping[str, Row]) -> dict[str, Any]:
+    """Go the road for every seed and row of its recipe; everything of results.json but the seconds."""
+    recipe, task, names = road.recipe, road.task, road.recipe.rows
+    data = road.data()
+    upstream = list(dict.fromkeys(road.upstream(seed) for seed in recipe.seeds))
+    first = upstream[0]
+    teachers = [road.teacher(seed) for seed in upstream]
+    students: dict[str, list[Artifact]] = {name: [] for name in names}
+    for seed in recipe.seeds:
+        for name in names:
+            students[name].append(road.student(name, seed))
+    made = {name: road.synthesis(first, rows[name].changes) for name in names if rows[name].fakes}
+    table = []
+    for name in names:
+        details = {
+            "steps": recipe.student.transfer_steps if rows[name].longer else recipe.student.fit.steps,
+            "real_images": len(road.splits.train),
+            "fake_images": made[name].summary["kept"] if name in made else 0,
+        }
+        table.append(row(name, [artifact.summary for artifact in students[name]], details))
+    compare(table)
+
+    def path(artifact: Artifact) -> str:
+        return Path(artifact.folder).relative_to(road.folder.path).as_posix()
+
+    teacher = teachers[0].summary
+    networks = [teachers[0], *(artifacts[0] for artifacts in students.values())]
+    found: dict[str, Any] = {
+        "cgankd": __version__,
+        "recipe": recipe.name,
+        "description": recipe.description,
+        "demonstration": recipe.demonstration,
+        "task": task.name,
+        "task_settings": task.to_json(),
+        "metric": task.metric,
+        "unit": task.metric_unit,
+        "higher_is_better": task.higher_is_better,
+        "dataset": road.splits.name,
+        "seeds": list(recipe.seeds),
+        "vary": recipe.vary,
+        "control": CONTROL,
+        "bins": data.summary["bins"],
+        "rows": table,
+        "teacher": {
+            **{name: teacher[name] for name in ("network", "parameters", "images", "val", "test")},
+            "trained_on": recipe.teacher.trained_on if recipe.teacher.weights is None else "elsewhere",
+            "per_bin": teacher["test_per_bin"],
+            "values": [artifact.summary["test"] for artifact in teachers],
+        },
+        "latency_ms": {artifact.summary["network"]: artifact.summary["latency_ms"] for artifact in networks},
+        "notes": list(road.splits.notes),
+        "artifacts": {
+            "data": path(data),
+            "teacher": path(teachers[0]),
+            "students": {name: [path(artifact) for artifact in students[name]] for name in names},
+        },
+    }
+    if made:
+        generator = road.generator(first)
+        # The teacher's metric on what came out of the generator, before anything was rejected or dropped.
+        untouched = made.get("cgan_raw") or next(iter(made.values()))
+        on_fakes = untouched.summary["teacher_metric"]["generated"]
+        found["generator"] = {"parameters": generator.summary["parameters"], "teacher_metric_on_fakes": on_fakes}
+        found["artifacts"] |= {
+            "generator": path(generator),
+            "synthesis": {name: path(artifact) for name, artifact in made.items()},
+        }
+        if recipe.synthesis.subsample:
+            ratio = road.ratio(first)
+            found["ratio"] = {name: value for name, value in ratio.summary.items() if name != "history"}
+            found["artifacts"]["ratio"] = path(ratio)
+        processed = made.get("cgan") or road.synthesis(first, {})
+        found["synthesis"] = {**processed.summary, "replace": road.replace}
+    found["warnings"] = warnings(found)
+    return found
 
 
 def row(method: str, per_seed: Sequence[dict[str, Any]], details: dict[str, Any]) -> dict[str, Any]:

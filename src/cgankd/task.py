@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -174,9 +175,9 @@ class Regression(Task):
     REPORT_BINS: ClassVar[int] = 10
 
     def __post_init__(self) -> None:
-        if not self.low < self.high:
+        if not -math.inf < self.low < self.high < math.inf:
             raise UserError(
-                f"the label range is {self.low:g} to {self.high:g}; the low end must be below the high end "
+                f"the label range is {self.low:g} to {self.high:g}; both ends must be finite, the low below the high "
                 "(one single distinct label can't be learnt)"
             )
 

@@ -90,7 +90,7 @@ class Batches:
         device: torch.device,
         share: float | None = None,
     ) -> None:
-        sets: Sequence[ImageSet] = [real] if fake is None else [real, fake]
+        sets: Sequence[ImageSet] = [real] if fake is None or not len(fake) else [real, fake]
         flip = task.mirror_safe if augment.flip is None else augment.flip
         self.views = Views(torch.cat([s.images for s in sets]), augment, flip, seed, device)
         self.targets = torch.cat([task.to_target(s.labels) for s in sets]).to(device)
@@ -100,11 +100,11 @@ class Batches:
         self.seed, self.device = seed, device
         self._orders: dict[tuple[int, int], Tensor] = {}
         # first image, number of images, images in a batch
-        if fake is None or share is None:
+        if len(sets) == 1 or share is None:
             self.streams = [(0, self.count, batch_size)]
         else:
             part = min(max(round(batch_size * share), 1), batch_size - 1)
-            self.streams = [(0, len(real), part), (len(real), len(fake), batch_size - part)]
+            self.streams = [(0, len(real), part), (len(real), self.count - len(real), batch_size - part)]
 
     def at(self, step: int) -> Batch:
         """Batch number ``step``, from 0."""

@@ -16,38 +16,43 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 
 class ConditionalNorm(nn.Module):
-    """Batch norm whose scale and shift are linear in the label embedding."""
+    """Batch norm whose scale and shift are linear in a condition vector."""
 
-    def __init__(self, width: int, label_dim: int) -> None:
+    def __init__(self, width: int, condition_dim: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(width, affine=False)
-        self.scale_shift = nn.Linear(label_dim, 2 * width)
+        self.scale_shift = nn.Linear(condition_dim, 2 * width)
         nn.init.normal_(self.scale_shift.weight, std=0.02)
         nn.init.zeros_(self.scale_shift.bias)
 
-    def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        scale, shift = self.scale_shift(label)[:, :, None, None].chunk(2, dim=1)
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        scale, shift = self.scale_shift(condition)[:, :, None, None].chunk(2, dim=1)
         return torch.addcmul(shift, self.norm(x), 1.0 + scale)
 
 
 class UpBlock(nn.Module):
     """Twice the side: norm, ReLU, up, conv, norm, ReLU, conv, plus an upsampled 1x1 shortcut."""
 
-    def __init__(self, width_in: int, width_out: int, label_dim: int) -> None:
+    def __init__(self, width_in: int, width_out: int, condition_dim: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = ConditionalNorm(width_in, label_dim), ConditionalNorm(width_out, label_dim)
+        self.norm1 = ConditionalNorm(width_in, condition_dim)
+        self.norm2 = ConditionalNorm(width_out, condition_dim)
         self.conv1 = nn.Conv2d(width_in, width_out, 3, padding=1)
         self.conv2 = nn.Conv2d(width_out, width_out, 3, padding=1)
         self.shortcut = nn.Conv2d(width_in, width_out, 1)
 
-    def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        h = F.interpolate(F.relu(self.norm1(x, label)), scale_factor=2.0, mode="nearest")
-        h = self.conv2(F.relu(self.norm2(self.conv1(h), label)))
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        h = F.interpolate(F.relu(self.norm1(x, condition)), scale_factor=2.0, mode="nearest")
+        h = self.conv2(F.relu(self.norm2(self.conv1(h), condition)))
         return h + F.interpolate(self.shortcut(x), scale_factor=2.0, mode="nearest")
 
 
 class Generator(nn.Module):
-    """z [B, latent] and targets [B] -> images [B, C, H, W] in [-1, 1]."""
+    """z [B, latent] and targets [B] -> images [B, C, H, W] in [-1, 1].
+
+    z and the label embedding reach the first map and every norm (as in BigGAN, arXiv 1809.11096): with z at the
+    first map alone, a generator short of data gave one image per class.
+    """
 
     def __init__(
         self,
@@ -67,7 +72,7 @@ class Generator(nn.Module):
         widths[0] = widths[1]  # as many channels at the smallest side as after the first block
         self.first = nn.Linear(latent + label_dim, widths[0] * self.start[0] * self.start[1])
         self.blocks = nn.ModuleList(
-            UpBlock(width_in, width_out, label_dim) for width_in, width_out in itertools.pairwise(widths)
+            UpBlock(width_in, width_out, latent + label_dim) for width_in, width_out in itertools.pairwise(widths)
         )
         self.norm = nn.BatchNorm2d(widths[-1])
         self.last = nn.Conv2d(widths[-1], image_channels, 3, padding=1)
@@ -77,11 +82,11 @@ class Generator(nn.Module):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, z: Tensor, targets: Tensor) -> Tensor:
-        label = self.embedding(targets)
-        x = self.first(torch.cat([z, label], dim=1)).unflatten(1, (-1, *self.start))
+        condition = torch.cat([z, self.embedding(targets)], dim=1)
+        x = self.first(condition).unflatten(1, (-1, *self.start))
         x = x.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
-            x = block(x, label)
+            x = block(x, condition)
         x = torch.tanh(self.last(F.relu(self.norm(x))))
         top, left = (x.shape[2] - self.size[0]) // 2, (x.shape[3] - self.size[1]) // 2
         return x[:, :, top : top + self.size[0], left : left + self.size[1]]
@@ -107,7 +112,8 @@ class DownBlock(nn.Module):
 class Discriminator(nn.Module):
     """Images [B, C, H, W] in [-1, 1] and targets [B] -> logits [B].
 
-    pooling: "sum" adds up the last map (projection discriminator), "flatten" keeps positions (CcGAN).
+    pooling: "sum" adds up the last map (projection discriminator), "flatten" keeps positions (CcGAN). The embedding
+    is divided by sqrt(E), so that the label's term and the label-free term are of one size.
     """
 
     def __init__(
@@ -122,6 +128,7 @@ class Discriminator(nn.Module):
         super().__init__()
         self.embedding = embedding
         self.pooling = pooling
+        self.label_scale = label_dim**-0.5
         self.stem = spectral_norm(nn.Conv2d(image_channels, channels, 4, stride=2, padding=1))
         widths = [channels * min(2**power, 4) for power in range(up_blocks(size))]
         self.blocks = nn.Sequential(
@@ -138,7 +145,8 @@ class Discriminator(nn.Module):
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
         h = F.relu(self.blocks(self.stem(images.contiguous(memory_format=torch.channels_last))))
         h = h.flatten(1) if self.pooling == "flatten" else h.sum(dim=(2, 3))
-        return self.linear(h).squeeze(1) + (self.projection(self.embedding(targets)) * h).sum(dim=1)
+        label = self.projection(self.embedding(targets)) * self.label_scale
+        return self.linear(h).squeeze(1) + (label * h).sum(dim=1)
 
 
 def up_blocks(size: tuple[int, int]) -> int:

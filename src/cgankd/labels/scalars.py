@@ -67,14 +67,18 @@ class ScalarLabels(LabelSpace):
             if settings.labels == "distinct":
                 quota = spread(settings.images, len(targets))
             else:
-                quota = (counts.cumsum(0) * settings.images / len(self.targets)).round().long()
+                quota = (counts.cumsum(0).double() * settings.images / len(self.targets)).round().long()
                 quota = quota.diff(prepend=torch.zeros(1, dtype=torch.int64))
         pool = (targets * POOLS).long().clamp(0, POOLS - 1)
         return LabelPlan(targets, quota, pool.unique(return_inverse=True)[1], torch.zeros_like(pool))
 
 
 class FourierEmbedding(nn.Module):
-    """[ours] Sines and cosines of the label, no training: pi y k for k = 1 .. dim / 2, damped as 1 / sqrt(k)."""
+    """[ours] Sines and cosines of the label, no training: pi y k for k = 1 .. dim / 2, damped as 1 / k^2.
+
+    The damping keeps what is conditioned on it smooth in the label: with few images, the faster waves would let a
+    network learn single labels by heart.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -84,7 +88,7 @@ class FourierEmbedding(nn.Module):
         """[B] -> [B, dim]."""
         waves = self.waves.to(targets.device)
         angle = math.pi * targets.float()[:, None] * waves
-        return torch.cat([angle.sin(), angle.cos()], dim=1) / waves.sqrt().repeat(2)
+        return torch.cat([angle.sin(), angle.cos()], dim=1) / waves.repeat(2) ** 2
 
 
 class ILIEmbedding(nn.Module):
@@ -162,4 +166,4 @@ def _descend(loss: Tensor, optimizer: torch.optim.Optimizer, fabric: Fabric) -> 
 
 
 def _groups(dim: int) -> int:
-    return 8 if dim % 8 == 0 else 1
+    return 8 if dim % 8 == 0 and dim >= 32 else 1  # a group of one or two has nothing left to say

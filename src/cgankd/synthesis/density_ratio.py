@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from typing import Any
@@ -35,7 +36,7 @@ class RatioNetwork(nn.Module):
         for width_in, width_out in itertools.pairwise([feature_dim + self.LABEL_DIM, *hidden]):
             layers += [nn.Linear(width_in, width_out), nn.GroupNorm(8, width_out), nn.ReLU(), nn.Dropout(dropout)]
         last = nn.Linear(hidden[-1], 1)
-        nn.init.ones_(last.bias)  # starts at h about 1, where the ReLU is alive
+        nn.init.ones_(last.bias)  # starts around h = 1, where most of the ReLU is alive
         self.layers = nn.Sequential(*layers, last, nn.ReLU())
 
     mean: Tensor
@@ -48,12 +49,17 @@ class RatioNetwork(nn.Module):
         return h
 
     @torch.no_grad()
-    def means(self, real: Tensor, targets: Tensor, fake: Tensor) -> dict[str, float]:
-        """E[h] over real images (float32 [N, F]) and over fakes at their labels (float32 [N, K, F])."""
+    def values(self, real: Tensor, targets: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """h on real images (float32 [N, F]) and on fakes at their labels (float32 [N, K, F]): [N] and [N, K]."""
         device = self.mean.device
-        on_real = self(real.to(device), targets.to(device))
-        on_fake = torch.stack([self(fake[:, k].to(device), targets.to(device)) for k in range(fake.shape[1])])
-        return {"mean_on_real": float(on_real.mean()), "mean_on_fakes": float(on_fake.mean())}
+        real, targets, fake = real.to(device), targets.to(device), fake.to(device)
+        on_fake = [self(fake[:, number], targets) for number in range(fake.shape[1])]
+        return self(real, targets), torch.stack(on_fake, dim=1)
+
+    def loss(self, real: Tensor, targets: Tensor, fake: Tensor, penalty: float) -> float:
+        """The loss on images given as in :meth:`values`."""
+        h_real, h_fake = self.values(real, targets, fake)
+        return float(ratio_loss(h_real, h_fake.flatten(), penalty))
 
 
 def ratio_loss(h_real: Tensor, h_fake: Tensor, penalty: float) -> Tensor:
@@ -92,10 +98,13 @@ def train_ratio(
     fabric: Fabric,
     *,
     seed: int,
+    held_out: tuple[Tensor, Tensor, Tensor] | None = None,
     progress: Progress = SILENT,
 ) -> tuple[RatioNetwork, list[dict[str, Any]]]:
     """Train h on features that were computed once.
 
+    held_out: the same three for images that neither generator nor h was trained on. The weights of lowest loss
+    there are kept [ours]: with few real images h soon tells them from fakes by heart, and would accept nothing new.
     real: float32 [N, F]. targets: [N], the real labels. fake: float32 [N, K, F], K fakes at each real label.
     embedding: targets [B] -> [B, 128]. Returns the network in eval mode and the history.
     """
@@ -111,6 +120,7 @@ def train_ratio(
             network.parameters(), settings.learning_rate, settings.betas, weight_decay=settings.weight_decay
         )
         history: list[dict[str, Any]] = []
+        best: tuple[float, dict[str, Tensor]] | None = None
         log_every = max(1, settings.steps // LOG_POINTS)
         for step in range(settings.steps):
             torch.manual_seed(counter.key(seed, "ratio/step", step))  # dropout
@@ -131,5 +141,12 @@ def train_ratio(
                 history.append({"step": step + 1, "loss": float(loss.detach())})
                 if not math.isfinite(history[-1]["loss"]):
                     raise TrainingError(f"density ratio: the loss is {history[-1]['loss']} at step {step + 1}")
+                if held_out is not None:
+                    history[-1]["held_out"] = network.eval().loss(*held_out, penalty=settings.penalty)
+                    network.train()
+                    if best is None or history[-1]["held_out"] < best[0]:
+                        best = history[-1]["held_out"], copy.deepcopy(network.state_dict())
                 bar.to(step + 1, f"loss {history[-1]['loss']:.3f}")
+    if best is not None:
+        network.load_state_dict(best[1])
     return network.eval(), history

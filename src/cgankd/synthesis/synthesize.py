@@ -238,7 +238,7 @@ class _Tally:
             **total,
             "acceptance": total["accepted"] / max(total["generated"], 1),
             "filter_quantile": rho,
-            "thresholds": None if alpha is None else [float(a) for a in alpha],
+            "thresholds": None if alpha is None else [float(a) if a < torch.inf else None for a in alpha],
             "effective_sample_share": effective_share,
             "teacher_metric": {name: s / max(total[name], 1) for name, s in self.score.items()},
             "per_label": [

@@ -1,0 +1,197 @@
+"""What the speed claims rest on: each line is measured against its floor in the same run, in alternating pairs.
+
+Prints ``NAME ratio=R goal=G``; R is the median over the pairs, and is met where R >= G. Nothing is asserted: a
+busy machine changes times, less so ratios.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+
+from cgankd import distill, evaluate
+from cgankd.data import sources
+from cgankd.features import Observer
+from cgankd.fit import fit
+from cgankd.gan.generator import GanSampler, new_networks
+from cgankd.gan.losses import discriminator_hinge, generator_hinge
+from cgankd.gan.train import _Gan
+from cgankd.labels import label_space
+from cgankd.labels.vicinity import Vicinity
+from cgankd.nets import zoo
+from cgankd.recipe import DataSettings, FitSettings, GeneratorSettings, SynthesisSettings, VicinitySettings
+from cgankd.runtime import has_bf16, make_fabric
+from cgankd.synthesis.density_ratio import RatioNetwork
+from cgankd.synthesis.synthesize import synthesize
+
+PAIRS = 5
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall-clock seconds of one call."""
+    start = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def line(name: str, goal: float, fast: Callable[[], object], slow: Callable[[], object], note: str = "") -> None:
+    """How many times faster ``fast`` is than ``slow``: a floor against us, or us against the usual way."""
+    for work in (fast, slow):
+        work()  # warm up: thread pools, kernels, caches
+    pairs = [(seconds(fast), seconds(slow)) for _ in range(PAIRS)]
+    ratio = statistics.median(b / a for a, b in pairs)
+    if goal < 1.0:  # a floor: we are the slow side, and say what share of its speed is reached
+        ratio = 1.0 / ratio
+    print(f"{name} ratio={ratio:.2f} goal={goal:g}{note}", flush=True)
+
+
+def student_loop(fabric: Fabric) -> None:
+    """The training loop against forward + backward + step on a batch that already lies there."""
+    steps, splits = 60, sources.load(DataSettings(source="fashion", train_size=1000))
+    settings = FitSettings(steps=steps)
+    network = evaluate.place(zoo.create("resnet8", 1, 10, (32, 32)), fabric).train()
+    twin = copy.deepcopy(network)
+    images = torch.rand(settings.batch_size, 1, 32, 32, device=fabric.device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    targets = torch.randint(10, (settings.batch_size,), device=fabric.device)
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.05, momentum=0.9, nesterov=True, fused=True)
+
+    def floor() -> None:
+        for _ in range(steps):
+            with fabric.autocast():
+                output = twin(images)
+            optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(output.float(), targets).backward()
+            optimizer.step()
+
+    method = distill.create("supervised", splits.task)
+    loop = lambda: fit(network, method, splits.task, splits.train, settings, fabric, seed=0)  # noqa: E731
+    line("student_loop", 0.90, floor, loop)
+
+
+def gan_step(fabric: Fabric) -> None:
+    """One generator and one discriminator step against the same networks on tensors that already lie there."""
+    splits = sources.load(DataSettings(source="fashion", train_size=1000))
+    settings = GeneratorSettings(channels=24)
+    space = label_space(splits.task, splits.train.labels, settings)
+    networks = new_networks(settings, space, space.new_embedding(settings.label_dim), 1, (32, 32))
+    generator, discriminator = (evaluate.place(network, fabric) for network in networks)
+    average = copy.deepcopy(generator).requires_grad_(False)
+    gan = _Gan(generator, discriminator, average, splits.train, space, settings, fabric, seed=0)
+    bare = _Gan(*map(copy.deepcopy, (generator, discriminator, average)), splits.train, space, settings, fabric, 0)
+    size, device = settings.batch_size, fabric.device
+    both = torch.rand(2 * size, 1, 32, 32, device=device)
+    targets = torch.randint(10, (size,), device=device)
+    z = torch.randn(size, settings.latent, device=device)
+
+    def floor() -> None:
+        for _ in range(5):
+            with fabric.autocast():
+                with torch.no_grad():
+                    bare.generator(z, targets)
+                logits = bare.discriminator(both, targets.repeat(2)).float()
+            bare.discriminator_optimizer.zero_grad(set_to_none=True)
+            discriminator_hinge(*logits.chunk(2)).backward()
+            bare.discriminator_optimizer.step()
+            bare.discriminator.requires_grad_(False)
+            with fabric.autocast():
+                logits = bare.discriminator(bare.generator(z, targets), targets).float()
+            bare.generator_optimizer.zero_grad(set_to_none=True)
+            generator_hinge(logits).backward()
+            bare.generator_optimizer.step()
+            for weight in bare.discriminator_weights:
+                weight.requires_grad_(True)
+
+    step = lambda: [gan.step(settings.ema_start + number) for number in range(5)]  # noqa: E731
+    line("gan_step", 0.90, floor, step)
+
+
+def vicinity_draw() -> None:
+    """One discriminator draw against the usual loop over samples; 14,760 labels, batch 512."""
+    labels = (torch.rand(14_760) * 2000).round() / 2000
+    vicinity = Vicinity(labels, VicinitySettings(rule="paper"))
+    half = float(vicinity.half_width(labels[:1]))
+
+    def loop() -> None:
+        for target in vicinity.noisy(512, torch.Generator().manual_seed(0)):
+            inside = ((labels - target).abs() <= half).nonzero()
+            if len(inside):
+                inside[torch.randint(len(inside), (1,))]
+            low, high = max(float(target) - half, 0.0), min(float(target) + half, 1.0)
+            low + torch.rand(1) * (high - low)
+
+    line("vicinity_draw", 30, lambda: vicinity.draw(512, torch.Generator().manual_seed(0)), loop)
+
+
+def synthesis(fabric: Fabric) -> None:
+    """The streaming loop against the forward passes of generator, teacher and ratio network that it must do."""
+    splits = sources.load(DataSettings(source="fashion", train_size=1000))
+    gan_settings = GeneratorSettings(channels=24)
+    space = label_space(splits.task, splits.train.labels, gan_settings)
+    network, _ = new_networks(gan_settings, space, space.new_embedding(gan_settings.label_dim), 1, (32, 32))
+    sampler = GanSampler(network, gan_settings.latent, fabric)
+    teacher = evaluate.place(zoo.create("cnn48_grid", 1, 10, (32, 32)), fabric).eval()
+    observer = Observer(teacher, fabric)
+    width = observer(splits.train.images[:2])[1].shape[1]
+    ratio = RatioNetwork(width, space.ratio_embedding(RatioNetwork.LABEL_DIM), (512, 256, 128), 0.5)
+    ratio = ratio.to(fabric.device).eval()
+    settings = SynthesisSettings(images=2000, filter=False, burn_in=100)
+    plan = space.plan(settings)
+    made = synthesize(sampler, observer, ratio, plan, splits.task, settings, seed=0)
+    generated = made.summary["generated"] + 10 * settings.burn_in
+    z = torch.randn(500, gan_settings.latent, device=fabric.device)
+    targets = torch.randint(10, (500,), device=fabric.device)
+
+    @torch.no_grad()
+    def floor() -> None:
+        for _ in range(generated // 500):
+            with fabric.autocast():
+                images = sampler.network(z, targets).float()
+                teacher(images)
+            ratio(torch.zeros(500, width, device=fabric.device), targets)
+
+    loop = lambda: synthesize(sampler, observer, ratio, plan, splits.task, settings, seed=0)  # noqa: E731
+    line("synthesis", 0.80, floor, loop, note=f" ({generated} images)")
+
+
+def precision(fabric: Fabric) -> None:
+    """A training step in bf16 and channels last against float32 and contiguous."""
+    if not has_bf16(fabric.device.type):
+        print("bf16_channels_last: the processor has no bf16; not measured")
+        return
+    images, targets = (
+        torch.rand(128, 3, 32, 32, device=fabric.device),
+        torch.randint(10, (128,), device=fabric.device),
+    )
+    network = zoo.create("resnet20", 3, 10, (32, 32)).to(fabric.device)
+    fast_network = evaluate.place(copy.deepcopy(network), fabric)
+    fast_images = images.contiguous(memory_format=torch.channels_last)
+
+    def fast() -> None:
+        for _ in range(4):
+            with fabric.autocast():
+                output = fast_network(fast_images)
+            F.cross_entropy(output.float(), targets).backward()
+
+    def slow() -> None:
+        for _ in range(4):
+            F.cross_entropy(network(images), targets).backward()
+
+    line("bf16_channels_last", 1.5, fast, slow)
+
+
+if __name__ == "__main__":
+    shared = make_fabric()
+    student_loop(shared)
+    gan_step(shared)
+    vicinity_draw()
+    synthesis(shared)
+    precision(shared)

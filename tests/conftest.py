@@ -1,0 +1,41 @@
+"""What tests of more than one folder share: one CPU device at full precision, and images of random pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from cgankd.data.imageset import ImageSet
+
+torch.set_num_threads(1)
+
+Noise = Callable[..., ImageSet]
+
+
+@pytest.fixture(scope="session")
+def fabric() -> Fabric:
+    return Fabric(accelerator="cpu", devices=1, precision="32-true")
+
+
+@pytest.fixture(scope="session")
+def noise() -> Noise:
+    """noise(count, classes=.., or scalar=True, channels=.., size=.., seed=..) -> images of random pixels."""
+
+    def make(
+        count: int,
+        *,
+        classes: int = 3,
+        scalar: bool = False,
+        channels: int = 1,
+        size: tuple[int, int] = (16, 16),
+        seed: int = 0,
+    ) -> ImageSet:
+        rng = torch.Generator().manual_seed(seed)
+        images = torch.randint(0, 256, (count, channels, *size), generator=rng, dtype=torch.uint8)
+        labels = torch.rand(count, generator=rng) if scalar else torch.arange(count) % classes
+        return ImageSet(images, labels)
+
+    return make

@@ -1,0 +1,173 @@
+"""Batches and views: against a plain numpy pad, crop and mirror of every image, and plain counting."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from cgankd import counter
+from cgankd.data.batches import Batch, Batches, Views
+from cgankd.data.imageset import ImageSet
+from cgankd.recipe import AugmentSettings
+from cgankd.task import Classification, Regression, Task
+
+CPU = torch.device("cpu")
+CLASSES = Classification(("a", "b", "c"))
+Noise = Callable[..., ImageSet]
+
+
+def batches(
+    real: ImageSet, fake: ImageSet | None = None, task: Task = CLASSES, size: int = 8, **settings
+) -> Batches:
+    share = settings.pop("share", None)
+    seed = settings.pop("seed", 0)
+    return Batches(real, fake, task, size, AugmentSettings(**settings), seed, CPU, share=share)
+
+
+def same(a: Batch, b: Batch) -> bool:
+    names = ("images", "targets", "index", "view", "fake")
+    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in names)
+
+
+def brute_force(image: np.ndarray, shift: int, down: int, right: int, mirrored: bool) -> np.ndarray:
+    """uint8 [C, H, W]: black border, crop, mirror."""
+    height, width = image.shape[1:]
+    padded = np.pad(image, [(0, 0), (shift, shift), (shift, shift)])
+    view = padded[:, down : down + height, right : right + width]
+    return view[:, :, ::-1] if mirrored else view
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, (16, 16)), (3, (17, 23))])
+@pytest.mark.parametrize("shift", [0, 1, 3])
+@pytest.mark.parametrize("flip", [True, False])
+def test_a_view_is_pad_crop_and_mirror(
+    noise: Noise, channels: int, size: tuple[int, int], shift: int, flip: bool
+) -> None:
+    images = noise(12, channels=channels, size=size).images
+    views = Views(images, AugmentSettings(shift=shift), flip, 5, CPU)
+    index, view = torch.arange(12).repeat(6), torch.arange(6).repeat_interleave(12)
+    found = views.draw(index, view).numpy()
+    downs, rights, mirrors = set(), set(), set()
+    for row in range(72):
+        where = torch.tensor(int(index[row])), torch.tensor(int(view[row]))
+        down = int(counter.integers(2 * shift + 1, 5, "view/down", *where))
+        right = int(counter.integers(2 * shift + 1, 5, "view/right", *where))
+        mirrored = flip and int(counter.integers(2, 5, "view/flip", *where)) == 1
+        expected = brute_force(images[index[row]].numpy(), shift, down, right, mirrored)
+        assert np.array_equal(found[row], expected.astype(np.float32) / 255)
+        downs.add(down), rights.add(right), mirrors.add(mirrored)
+    assert downs == rights == set(range(2 * shift + 1))  # every shift comes up
+    assert mirrors == ({True, False} if flip else {False})
+    assert np.array_equal(views.clean(torch.arange(12)).numpy(), images.numpy().astype(np.float32) / 255)
+
+
+def test_views_are_channels_last_float32(noise: Noise) -> None:
+    found = batches(noise(12, channels=3)).at(0).images
+    assert found.dtype == torch.float32
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("count", "size"), [(20, 4), (20, 8), (7, 3), (5, 8), (3, 10), (9, 9)])
+def test_every_image_once_per_epoch(noise: Noise, count: int, size: int) -> None:
+    made = batches(noise(count), size=size, views=0)
+    epochs = 6
+    index, epoch = [], []
+    for step in range(math.ceil(epochs * count / size)):
+        batch = made.at(step)
+        assert len(batch.index) == size
+        index.append(batch.index)
+        epoch.append(batch.view)  # without recurring views, the view is the epoch
+    flat = torch.cat(index)[: epochs * count].view(epochs, count)
+    assert torch.equal(flat.sort(dim=1).values, torch.arange(count).expand(epochs, -1))
+    expected = torch.arange(epochs).repeat_interleave(count)
+    assert torch.equal(torch.cat(epoch)[: epochs * count], expected)
+    assert len({tuple(row.tolist()) for row in flat}) > 1  # another order every epoch
+
+
+def test_views_recur_after_v_epochs(noise: Noise) -> None:
+    views, count, size = 3, 8, 5
+    made = batches(noise(count), size=size, views=views)
+    seen: dict[tuple[int, int], torch.Tensor] = {}
+    for step in range(45):  # 225 images: 28 epochs and one image
+        batch = made.at(step)
+        assert batch.view.tolist() == [place // count % views for place in range(step * size, (step + 1) * size)]
+        for image, index, view in zip(batch.images, batch.index.tolist(), batch.view.tolist(), strict=True):
+            assert torch.equal(image, seen.setdefault((index, view), image))
+    assert len(seen) == views * count
+    pixels = torch.stack(list(seen.values())).flatten(1)
+    assert len(pixels.unique(dim=0)) > 2 * count  # and the views of an image differ
+
+
+def test_a_batch_does_not_depend_on_what_was_asked_before(noise: Noise) -> None:
+    real, fake = noise(10), noise(7, seed=1)
+    for share in (None, 0.5):
+        steps = [0, 1, 2, 5, 9, 30]
+        alone = {step: batches(real, fake, share=share, size=6).at(step) for step in steps}
+        made = batches(real, fake, share=share, size=6)
+        for step in [*steps, *reversed(steps), 5, 5, 0]:
+            assert same(made.at(step), alone[step])
+
+
+def test_another_seed_is_another_order_and_other_views(noise: Noise) -> None:
+    one, two = (batches(noise(64), size=64, seed=seed).at(0) for seed in (0, 1))
+    assert not torch.equal(one.index, two.index)
+    a, b = one.images[one.index.argsort()], two.images[two.index.argsort()]
+    assert not torch.equal(a, b)
+
+
+@pytest.mark.parametrize(("share", "real_part"), [(0.5, 5), (0.25, 2), (0.01, 1), (0.99, 9), (0.3, 3)])
+def test_real_share_counts(noise: Noise, share: float, real_part: int) -> None:
+    made = batches(noise(12), noise(20, seed=1), share=share, size=10)
+    reals: Counter[int] = Counter()
+    fakes: Counter[int] = Counter()
+    for step in range(12):
+        batch = made.at(step)
+        assert int((~batch.fake).sum()) == real_part
+        assert torch.equal(batch.fake, batch.index >= 12)
+        reals.update(batch.index[~batch.fake].tolist())
+        fakes.update(batch.index[batch.fake].tolist())
+    for seen, count, drawn in [(reals, 12, 12 * real_part), (fakes, 20, 12 * (10 - real_part))]:
+        assert sum(seen.values()) == drawn
+        assert max(seen.values()) == math.ceil(drawn / count)  # none a second time before all were seen once
+        assert min(seen[number] for number in range(*((0, 12) if count == 12 else (12, 32)))) == drawn // count
+
+
+def test_without_a_share_real_and_fake_are_seen_equally_often(noise: Noise) -> None:
+    made = batches(noise(6), noise(18, seed=1), size=8)
+    index = torch.cat([made.at(step).index for step in range(9)])  # three epochs of 24
+    assert torch.bincount(index).tolist() == [3] * 24
+    mixed = [int(made.at(step).fake.sum()) for step in range(9)]
+    assert len(set(mixed)) > 1  # shuffled together, so the share varies
+
+
+def test_images_and_targets_belong_together(noise: Noise) -> None:
+    # The grey level is the image's number, and so is the label, real and fake alike.
+    def plain(numbers: range) -> ImageSet:
+        grey = torch.tensor(list(numbers), dtype=torch.uint8)
+        return ImageSet(grey[:, None, None, None].expand(-1, 1, 16, 16).contiguous(), grey.float())
+
+    task = Regression(low=0.0, high=200.0)
+    made = batches(plain(range(0, 50)), plain(range(50, 120)), task=task, size=32, shift=0)
+    for step in range(8):
+        batch = made.at(step)
+        assert torch.allclose(batch.images[:, 0, 3, 3] * 255, batch.index.float())
+        assert torch.allclose(batch.targets * 200, batch.index.float(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("task", "flip", "mirrors"),
+    [(CLASSES, None, True), (CLASSES, False, False), (Regression(0.0, 1.0), None, False),
+     (Regression(0.0, 1.0), True, True)],
+)  # fmt: skip
+def test_mirrors_only_where_the_label_allows_it(task: Task, flip: bool | None, mirrors: bool) -> None:
+    images = torch.zeros(40, 1, 16, 16, dtype=torch.uint8)
+    images[..., :8] = 255  # the left half is white
+    labels = torch.zeros(40) if task.continuous else torch.zeros(40, dtype=torch.int64)
+    found = batches(ImageSet(images, labels), task=task, size=40, flip=flip, shift=0).at(0).images
+    left = found[:, 0, 0, 0]
+    assert set(left.tolist()) == ({0.0, 1.0} if mirrors else {1.0})

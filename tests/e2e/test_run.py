@@ -1,0 +1,228 @@
+"""A whole run: what it writes, that it can be had again, and what a changed setting makes anew."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import TINY, Said, artifacts, environment, files, process, script, without_clocks
+from safetensors.torch import save_file
+from torch import nn
+
+pytestmark = pytest.mark.xdist_group("finished run")
+
+METHODS = ["nokd", "nokd_longer", "kd", "cgan_raw", "cgan_subsample", "cgan_filter", "cgan_replace", "cgan",
+           "cgan_kd"]  # fmt: skip
+DOCUMENTED = {"task", "metric", "higher_is_better", "dataset", "seeds", "rows", "teacher", "synthesis", "seconds"}
+ROW = {"method", "network", "parameters", "values", "mean", "std"}
+SYNTHESIS = {"requested", "generated", "kept", "acceptance", "filter_quantile", "per_label"}
+
+
+@pytest.fixture
+def found(finished: tuple[Path, Said]) -> dict[str, Any]:
+    return json.loads((finished[0] / "results.json").read_text())
+
+
+def test_results_have_the_documented_fields(found: dict[str, Any]) -> None:
+    assert set(found) >= DOCUMENTED
+    assert found["task"] == "classification"
+    assert found["metric"] == "accuracy"
+    assert found["higher_is_better"] is True
+    assert found["dataset"] == "digits"
+    assert found["seeds"] == [0]
+    assert [row["method"] for row in found["rows"]] == METHODS
+    for row in found["rows"]:
+        assert set(row) >= ROW
+        assert row["network"] == "cnn8"
+        assert len(row["values"]) == 1
+        assert row["mean"] == row["values"][0]
+        assert row["std"] is None
+        assert 0 <= row["mean"] <= 100
+    assert found["teacher"]["network"] == "cnn8"
+    assert all(seconds >= 0 for seconds in found["seconds"].values())
+    assert set(found["seconds"]) == {"import", "data", "teacher", "generator", "ratio", "synthesis", "student"}
+
+
+def test_the_counts_of_the_synthesis_add_up(found: dict[str, Any]) -> None:
+    made = found["synthesis"]
+    assert set(made) >= SYNTHESIS
+    assert made["requested"] == 200
+    assert made["kept"] <= made["accepted"] <= made["generated"]
+    assert made["acceptance"] == made["accepted"] / made["generated"]
+    assert made["filter_quantile"] == 0.9
+    assert [entry["label"] for entry in made["per_label"]] == [str(digit) for digit in range(10)]
+    for name in ("requested", "generated", "accepted", "kept"):
+        assert sum(entry[name] for entry in made["per_label"]) == made[name]
+
+
+def test_what_the_run_said_and_wrote(finished: tuple[Path, Said], found: dict[str, Any]) -> None:
+    out, said = finished
+    for row in found["rows"]:
+        assert f"{row['method']}:" in said.out
+        assert f"{row['mean']:.1f} %" in said.out
+    assert "report.html" in said.out
+    assert "This is a demonstration" in said.out
+    assert said.err == ""
+    page = (out / "report.html").read_text()
+    assert page.startswith("<!")
+    assert 'src="http' not in page
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".lock", "artifacts", "recipe.yaml", "report.html", "results.json", "work",
+    ]  # fmt: skip
+    assert not list((out / "work").iterdir())
+    assert not list(out.rglob("*.tmp"))
+
+
+def test_every_compared_row_is_trained_for_as_many_steps(
+    finished: tuple[Path, Said], found: dict[str, Any]
+) -> None:
+    for row in found["rows"]:
+        steps = 20 if row["method"] == "nokd" else 25
+        assert row["steps"] == steps
+        for folder in found["artifacts"]["students"][row["method"]]:
+            fitted = json.loads((finished[0] / folder / "artifact.json").read_text())
+            assert fitted["settings"]["fit"]["steps"] == steps
+            assert fitted["settings"]["fit"]["batch_size"] == 64
+            assert fitted["summary"]["history"][-1]["step"] == steps
+
+
+def test_the_written_recipe_makes_the_same_numbers_elsewhere(
+    finished: tuple[Path, Said], found: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.copy(finished[0] / "recipe.yaml", tmp_path / "copy.yaml")
+    said = process("run", "copy.yaml", "--out", "anew", "--quiet", cwd=tmp_path)
+    assert said.code == 0, said.err
+    anew = json.loads((tmp_path / "anew" / "results.json").read_text())
+    assert without_clocks(anew) == without_clocks(found)
+    assert (tmp_path / "anew" / "recipe.yaml").read_text() == (finished[0] / "recipe.yaml").read_text()
+
+
+def test_run_again_makes_nothing_and_says_the_same(
+    finished: tuple[Path, Said], again: Callable[..., Path], found: dict[str, Any]
+) -> None:
+    out = again()
+    assert artifacts(out) == artifacts(finished[0])
+    assert without_clocks(json.loads((out / "results.json").read_text())) == without_clocks(found)
+
+
+def test_report_prints_the_table_and_writes_the_page_again(
+    finished: tuple[Path, Said], typed: Callable[..., Said], tmp_path: Path
+) -> None:
+    out = tmp_path / "moved"
+    shutil.copytree(finished[0], out)
+    (out / "report.html").unlink()
+    said = typed("report", out)
+    assert said.code == 0, said.err
+    assert (out / "report.html").read_text() == (finished[0] / "report.html").read_text()
+    table = finished[1].out[finished[1].out.index("method, in") :].splitlines()
+    assert [line.strip() for line in said.out.splitlines() if "cGAN-KD" in line] == [
+        line.strip() for line in table if "cGAN-KD" in line
+    ]
+
+
+# --- what a changed setting makes anew ----------------------------------------------------------------------------
+
+
+def made(before: dict[str, Any], after: dict[str, Any]) -> Counter[str]:
+    """How many artifacts of each stage are new. None that was there may have changed."""
+    assert before.items() <= after.items()
+    return Counter(name.rsplit("-", 1)[0] for name in after if name not in before)
+
+
+# Of eight students (cgan and cgan_filter are one: classes keep their labels) and three syntheses (raw, subsampled,
+# subsampled and filtered).
+@pytest.mark.parametrize(
+    ("change", "new"),
+    [
+        ("student.transfer_steps=26", {"student": 7}),
+        ("student.temperature=2.0", {"student": 2}),  # kd and cgan_kd: nobody else has a temperature
+        ("synthesis.images=150", {"synthesis": 3, "student": 5}),
+        ("ratio.steps=31", {"ratio": 1, "synthesis": 2, "student": 4}),
+        ("generator.steps=31", {"generator": 1, "ratio": 1, "synthesis": 3, "student": 5}),
+        ("data.seed=1", {"data": 1, "teacher": 1, "generator": 1, "ratio": 1, "synthesis": 3, "student": 8}),
+        ("seeds=[0,1]", {"student": 8}),
+    ],
+)
+def test_a_change_makes_anew_what_depends_on_it_and_nothing_else(
+    finished: tuple[Path, Said], again: Callable[..., Path], change: str, new: dict[str, int]
+) -> None:
+    assert made(artifacts(finished[0]), artifacts(again(change))) == new
+
+
+def test_a_second_seed_stands_beside_the_first(found: dict[str, Any], again: Callable[..., Path]) -> None:
+    rows = json.loads((again("seeds=[0,1]") / "results.json").read_text())["rows"]
+    for row, alone in zip(rows, found["rows"], strict=True):
+        first, second = row["values"]
+        assert first == alone["values"][0]
+        assert row["mean"] == pytest.approx((first + second) / 2)
+        assert row["std"] == pytest.approx(abs(first - second) / 2**0.5)
+    assert any(row["values"][0] != row["values"][1] for row in rows)
+
+
+# --- one folder, one process --------------------------------------------------------------------------------------
+
+
+def test_a_second_process_in_the_same_folder_is_refused(tmp_path: Path, typed: Callable[..., Said]) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    words = [script(), "run", "tiny.yaml", "teacher.fit.steps=100000", "--quiet", "--out", "out"]
+    with subprocess.Popen(words, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE) as first:
+        try:
+            while not list(tmp_path.glob("out/work/teacher-*")):
+                assert first.poll() is None, first.stderr.read()  # type: ignore[union-attr]
+                time.sleep(0.01)
+            before = files(tmp_path / "out")
+            sentence = typed("run", "tiny.yaml", "--out", "out").sentence()
+            assert files(tmp_path / "out") == before
+        finally:
+            first.kill()
+    assert "out is in use by another run" in sentence
+
+
+# --- a network and weights of the user's own ----------------------------------------------------------------------
+
+OWN = """
+from torch import nn
+
+def make(in_channels, num_outputs, image_size):
+    return nn.Sequential(nn.Conv2d(in_channels, 6, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 49, num_outputs))
+"""
+
+def test_a_network_in_the_current_folder_is_the_student_and_its_code_part_of_the_key(
+    tmp_path: Path, typed: Callable[..., Said]
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "own_student.py").write_text(OWN)
+    words = ["run", "tiny.yaml", "student.network=own_student:make", "compare.methods=[nokd,kd]", "--out", "out",
+             "--quiet"]  # fmt: skip
+    said = process(*words, cwd=tmp_path)
+    assert said.code == 0, said.err
+    row = json.loads((tmp_path / "out" / "results.json").read_text())["rows"][0]
+    assert row["network"] == "own_student:make"
+    assert row["parameters"] == (9 * 6 + 6) + (6 * 49 * 10 + 10)
+
+    before = artifacts(tmp_path / "out")
+    (tmp_path / "own_student.py").write_text(OWN.replace("nn.ReLU()", "nn.Tanh()"))
+    assert typed(*words).code == 0
+    assert made(before, artifacts(tmp_path / "out")) == {"student": 2}
+
+
+def test_an_edited_network_is_a_new_teacher_even_where_its_weights_are_loaded(
+    tmp_path: Path, typed: Callable[..., Said]
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "own_teacher.py").write_text(OWN)
+    network = nn.Sequential(nn.Conv2d(1, 6, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 49, 10))
+    save_file(network.state_dict(), tmp_path / "own.safetensors")
+    words = ["run", "tiny.yaml", "teacher.network=own_teacher:make", "teacher.weights=own.safetensors",
+             "compare.methods=[nokd]", "--out", "out", "--quiet"]  # fmt: skip
+    assert typed(*words).code == 0
+    (tmp_path / "own_teacher.py").write_text(OWN.replace("nn.ReLU()", "nn.Tanh()"))
+    assert typed(*words).code == 0
+    assert len(artifacts(tmp_path / "out", "teacher")) == 2

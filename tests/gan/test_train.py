@@ -1,0 +1,199 @@
+"""Training a GAN: it learns a label, goes on exactly after a kill, averages as written, and says when it fails."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from cgankd.checkpoint import Checkpoint
+from cgankd.data.imageset import ImageSet
+from cgankd.errors import TrainingError
+from cgankd.gan.generator import GanSampler, from_uint8, load_sampler, to_uint8
+from cgankd.gan.train import _check, train_gan
+from cgankd.labels import label_space
+from cgankd.recipe import GeneratorSettings, VicinitySettings
+from cgankd.task import Classification, Regression, Task
+
+CLASSES = Classification(("dark", "bright"))
+SCALAR = Regression(0.0, 1.0)
+SMALL = {"channels": 4, "latent": 5, "label_dim": 32, "batch_size": 8, "ema_start": 2, "embedding_steps": 3}
+
+
+def grey(task: Task, count: int = 64) -> ImageSet:
+    """Images whose brightness is their label."""
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.rand(count, generator=rng) if task.continuous else torch.arange(count) % 2
+    level = 30 + 190 * labels.float()[:, None, None, None]
+    images = level + 20 * torch.rand(count, 1, 16, 16, generator=rng)
+    return ImageSet(images.to(torch.uint8), labels)
+
+
+def train(
+    task: Task, fabric: Fabric, checkpoint: Checkpoint | None = None, seed: int = 0, **changes: Any
+) -> tuple[GanSampler, list[dict[str, Any]]]:
+    settings = GeneratorSettings(**{**SMALL, "steps": 6, **changes})
+    data = grey(task)
+    space = label_space(task, task.to_target(data.labels), settings)
+    return train_gan(data, task, space, settings, fabric, seed=seed, checkpoint=checkpoint)
+
+
+class Recorder(Checkpoint):
+    """Keeps every state it is asked to save, and raises after ``stop`` steps."""
+
+    def __init__(self, path: Path, stop: int | None = None) -> None:
+        super().__init__(path, every_seconds=0.0)
+        self.stop = stop
+        self.states: list[dict[str, dict[str, Tensor]]] = []
+
+    def save(self, step: int, modules: Mapping[str, nn.Module], *rest: Any) -> None:
+        self.states.append(
+            {name: {k: v.clone() for k, v in module.state_dict().items()} for name, module in modules.items()}
+        )
+        super().save(step, modules, *rest)
+        if step == self.stop:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("task", [CLASSES, SCALAR])
+@pytest.mark.parametrize("stop", [1, 4])
+def test_a_killed_training_goes_on_bit_for_bit(task: Task, stop: int, fabric: Fabric, tmp_path: Path) -> None:
+    changes = {"discriminator_steps": 2, "diffaugment": ("color", "translation", "cutout")}
+    if task.continuous:
+        changes["vicinity"] = VicinitySettings(kind="soft")
+    whole, history = train(task, fabric, **changes)
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train(task, fabric, Recorder(path, stop), **changes)
+    torch.manual_seed(99)  # whatever the new process does before
+    again, resumed = train(task, fabric, Checkpoint(path, 1e9), **changes)
+    assert resumed == history
+    assert len(history) == 6
+    for key, value in whole.network.state_dict().items():
+        assert torch.equal(again.network.state_dict()[key], value), key
+
+
+def test_the_same_seed_gives_the_same_generator_and_another_does_not(fabric: Fabric) -> None:
+    weights = [
+        train(CLASSES, fabric, seed=seed, steps=2)[0].network.state_dict()["first.weight"] for seed in (0, 0, 1)
+    ]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_the_average_is_an_exponential_mean_from_its_start_on(fabric: Fabric, tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "c")
+    train(CLASSES, fabric, recorder, ema=0.75, ema_start=2, generator_rate=1e-2)
+    names = [name for name, _ in train(CLASSES, fabric, steps=1)[0].network.named_parameters()]
+    expected: dict[str, Tensor] = {}
+    for step, state in enumerate(recorder.states):
+        for name in names:
+            weight = state["generator"][name].double()
+            expected[name] = weight if step < 2 else 0.75 * expected[name] + 0.25 * weight
+            assert torch.allclose(state["average"][name].double(), expected[name], atol=1e-6), (step, name)
+    assert len(recorder.states) == 5
+    last = recorder.states[-1]
+    assert not torch.allclose(last["average"]["first.weight"], last["generator"]["first.weight"], atol=1e-4)
+
+
+def test_final_statistics_are_the_averaged_networks_own(fabric: Fabric) -> None:
+    sampler, _ = train(CLASSES, fabric, steps=30, generator_rate=2e-3)
+    network = sampler.network
+    assert not network.training
+    seen: list[Tensor] = []
+    network.norm.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    sampler.sample(torch.arange(2).repeat(2000), torch.arange(4000), 5)
+    inputs = seen[0].double()
+    assert torch.allclose(network.norm.running_mean.double(), inputs.mean(dim=(0, 2, 3)), atol=0.1)
+    assert torch.allclose(network.norm.running_var.double(), inputs.var(dim=(0, 2, 3)), rtol=0.3)
+
+
+@pytest.mark.parametrize("task", [CLASSES, SCALAR])
+def test_images_learn_their_label(task: Task, fabric: Fabric) -> None:
+    sampler, history = train(
+        task, fabric, steps=150, batch_size=16, generator_rate=2e-3, discriminator_rate=4e-3, ema=0.9,
+        embedding_steps=60, ema_start=20,
+    )  # fmt: skip
+    assert all(math.isfinite(value) for entry in history for value in entry.values())
+    low, high = (torch.full((50,), value) for value in ((0.1, 0.9) if task.continuous else (0, 1)))
+    dark, bright = (sampler.sample(targets, torch.arange(50), 1).float().mean() for targets in (low, high))
+    assert bright - dark > 60  # of 152 or 190 grey levels; without the label it would be about 0
+
+
+def test_rates_that_explode_are_an_error(fabric: Fabric) -> None:
+    with pytest.raises(TrainingError, match=r"generator: \w+ is (nan|inf|-inf) at step"):
+        train(CLASSES, fabric, generator_rate=1e30, discriminator_rate=1e30)
+
+
+def test_a_collapsed_generator_is_an_error() -> None:
+    _check({"step": 1, "generator_loss": 0.0, "spread": 2e-3})
+    with pytest.raises(TrainingError, match="all images are alike at step 7"):
+        _check({"step": 7, "generator_loss": 0.0, "spread": 5e-4})
+
+
+# --- the sampler --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=[CLASSES, SCALAR], ids=["classes", "scalar"])
+def sampler(request: pytest.FixtureRequest, fabric: Fabric) -> GanSampler:
+    return train(request.param, fabric, steps=3)[0]
+
+
+def labels(sampler: GanSampler, count: int) -> Tensor:
+    embedding = sampler.network.embedding
+    return torch.arange(count) % 2 if isinstance(embedding, nn.Embedding) else torch.linspace(0, 1, count)
+
+
+def test_an_image_is_the_same_alone_and_in_a_batch(sampler: GanSampler) -> None:
+    targets, indices = labels(sampler, 12), torch.arange(12) + 3
+    together = sampler.sample(targets, indices, 4)
+    alone = torch.cat([sampler.sample(t[None], j[None], 4) for t, j in zip(targets, indices, strict=True)])
+    assert together.dtype == torch.uint8
+    assert (together.int() - alone.int()).abs().max() <= 1
+    order = torch.tensor([7, 2, 11])
+    assert (sampler.sample(targets[order], indices[order], 4).int() - together[order].int()).abs().max() <= 1
+
+
+def latents(sampler: GanSampler, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
+    seen: list[Tensor] = []
+    handle = sampler.network.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    sampler.sample(targets, indices, seed)
+    handle.remove()
+    return seen[0]
+
+
+def test_latents_differ_over_labels_indices_and_seeds(sampler: GanSampler) -> None:
+    targets = labels(sampler, 12)[:2].repeat_interleave(100)
+    indices = torch.arange(100).repeat(2)
+    z = torch.cat([latents(sampler, targets, indices, seed) for seed in (0, 1)])
+    assert z.shape == (400, 5)
+    assert len(z.unique(dim=0)) == 400
+    assert (torch.corrcoef(z.view(4, -1)) - torch.eye(4)).abs().max() < 4 / math.sqrt(500)
+    assert float(z.mean()) == pytest.approx(0, abs=4 / math.sqrt(2000))
+    assert float(z.std()) == pytest.approx(1, abs=0.08)
+
+
+def test_a_saved_sampler_draws_the_same(fabric: Fabric, tmp_path: Path) -> None:
+    for task in (CLASSES, SCALAR):
+        made, _ = train(task, fabric, steps=2)
+        path = tmp_path / f"{task.name}.safetensors"
+        made.save(path)
+        settings = GeneratorSettings(**SMALL)
+        data = grey(task)
+        space = label_space(task, task.to_target(data.labels), settings)
+        again = load_sampler(path, settings, space, 1, (16, 16), fabric)
+        targets, indices = labels(made, 8), torch.arange(8)
+        assert torch.equal(made.sample(targets, indices, 0), again.sample(targets, indices, 0))
+
+
+def test_grey_levels_survive_the_way_to_the_generators_range_and_back() -> None:
+    levels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_uint8(from_uint8(levels)), levels)
+    assert from_uint8(levels[[0, 255]]).tolist() == [-1.0, 1.0]
+    assert to_uint8(torch.tensor([-1.5, 0.0, 1.5])).tolist() == [0, 128, 255]

@@ -1,0 +1,194 @@
+"""The density ratio: its loss by hand, and two pairs of normal distributions whose ratio is known.
+
+The loss's gradient fades for ratios above 4, so the true ratio stays below (it is at most 1.594).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from scipy import stats
+from scipy.special import expit
+from torch import Tensor, nn
+
+from cgankd.gan.generator import CallableSampler
+from cgankd.labels.scalars import FourierEmbedding
+from cgankd.recipe import RatioSettings
+from cgankd.synthesis.density_ratio import RatioNetwork, fakes_at_labels, ratio_loss, train_ratio
+
+QUICK = RatioSettings(hidden=(64, 64), dropout=0.0, steps=900, batch_size=512, learning_rate=3e-3, weight_decay=0.0)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.01, 1.0])
+def test_loss_against_numpy(penalty: float) -> None:
+    rng = np.random.default_rng(0)
+    real, fake = rng.gamma(2, 1, 50), rng.gamma(1, 1, 60)
+    divergence = (expit(fake) * fake - np.logaddexp(0, fake)).mean() - expit(real).mean()
+    expected = divergence + penalty * (fake.mean() - 1) ** 2
+    assert float(ratio_loss(torch.tensor(real), torch.tensor(fake), penalty)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_loss_by_hand() -> None:
+    # h = 0 on both: s = 1/2, softplus = ln 2, so L = -ln 2 - 1/2 + lambda
+    zero = torch.zeros(4, dtype=torch.float64)
+    assert float(ratio_loss(zero, zero, 0.25)) == pytest.approx(-np.log(2) - 0.5 + 0.25)
+
+
+def test_the_loss_is_least_at_the_true_ratio() -> None:
+    # Two cells with p_real = (3/4, 1/4) and p_fake = (1/4, 3/4): the ratio is (3, 1/3), its fake mean is 1.
+    def loss(h: tuple[float, float]) -> float:
+        a, b = h
+        return float(ratio_loss(torch.tensor([a, a, a, b]), torch.tensor([a, b, b, b]), 0.01))
+
+    best = loss((3.0, 1 / 3))
+    for other in [(2.5, 1 / 3), (3.5, 1 / 3), (3.0, 0.2), (3.0, 0.5), (1.0, 1.0), (1 / 3, 3.0)]:
+        assert loss(other) > best
+
+
+def mean_of_fake(targets: Tensor) -> Tensor:
+    """From 0.5 at target 0 to -0.5 at target 1."""
+    return 0.5 - targets.float()
+
+
+@pytest.fixture(scope="module", params=["classes", "scalar"])
+def learnt(request: pytest.FixtureRequest, fabric: Fabric) -> tuple[RatioNetwork, dict[str, float], bool]:
+    """h for real N(0, 1), fake N(0.5 - y, 1.2^2); features are 3 + 2 x, so that standardising matters."""
+    scalar = request.param == "scalar"
+    rng = torch.Generator().manual_seed(0)
+    targets = torch.arange(6000) % 5 / 4 if scalar else torch.arange(6000) % 2
+    real = torch.randn(6000, 1, generator=rng)
+    fake = mean_of_fake(targets)[:, None, None] + 1.2 * torch.randn(6000, 4, 1, generator=rng)
+    torch.manual_seed(0)
+    embedding = FourierEmbedding(128) if scalar else nn.Embedding(2, 128)
+    network, history = train_ratio(3 + 2 * real, targets, 3 + 2 * fake, embedding, QUICK, fabric, seed=0)
+    assert history[-1]["step"] == QUICK.steps
+    on_real, on_fakes = network.values(3 + 2 * real, targets, 3 + 2 * fake)
+    assert on_real.shape == (6000,)
+    assert on_fakes.shape == (6000, 4)
+    return network, {"mean_on_real": float(on_real.mean()), "mean_on_fakes": float(on_fakes.mean())}, scalar
+
+
+def test_learnt_ratio_is_the_true_one(learnt: tuple[RatioNetwork, dict[str, float], bool]) -> None:
+    network, _, scalar = learnt
+    x = torch.linspace(-2, 2, 81)
+    found, true = [], []
+    for target in (0.0, 0.5, 1.0) if scalar else (0, 1):
+        targets = torch.full((81,), target)
+        with torch.no_grad():
+            found.append(network(3 + 2 * x[:, None], targets).numpy())
+        mean = float(mean_of_fake(targets)[0])
+        true.append(stats.norm.pdf(x.numpy()) / stats.norm.pdf(x.numpy(), mean, 1.2))
+    found, true = np.stack(found), np.stack(true)
+    assert true.max() < 4
+    assert np.abs(found - true).mean() < 0.1
+    assert np.corrcoef(found.ravel(), true.ravel())[0, 1] > 0.98
+    swapped = np.abs(found - true[::-1]).mean()
+    assert swapped > 0.2  # the label counts
+
+
+def test_mean_ratio_is_one_on_fakes_and_larger_on_real(
+    learnt: tuple[RatioNetwork, dict[str, float], bool],
+) -> None:
+    network, means, scalar = learnt
+    assert not network.training
+    assert means["mean_on_fakes"] == pytest.approx(1.0, abs=0.08)
+    # E_real[h] = E_fake[h^2], by quadrature
+    x = np.linspace(-9, 9, 4001)
+    expected = []
+    for target in np.linspace(0, 1, 5) if scalar else (0, 1):
+        ratio = stats.norm.pdf(x) / stats.norm.pdf(x, 0.5 - target, 1.2)
+        expected.append(np.trapezoid(ratio * stats.norm.pdf(x), x))
+    assert means["mean_on_real"] == pytest.approx(np.mean(expected), abs=0.08)
+
+
+def test_weights_are_the_same_for_the_same_seed(fabric: Fabric) -> None:
+    real, targets = torch.randn(40, 3), torch.arange(40) % 2
+    fake = torch.randn(40, 2, 3)
+    settings = RatioSettings(hidden=(16,), steps=5, batch_size=8)
+
+    def weights(seed: int) -> Tensor:
+        torch.manual_seed(7)
+        embedding = nn.Embedding(2, 128)
+        network, _ = train_ratio(real, targets, fake, embedding, settings, fabric, seed=seed)
+        return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+    assert torch.equal(weights(0), weights(0))
+    assert not torch.equal(weights(0), weights(1))
+
+
+def normals(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Real N(0, 1), labels that are seen once each, and four fakes N(0.5 - y, 1.2^2) at each."""
+    rng = torch.Generator().manual_seed(seed)
+    targets, real = torch.rand(count, generator=rng), torch.randn(count, 1, generator=rng)
+    return real, targets, mean_of_fake(targets)[:, None, None] + 1.2 * torch.randn(count, 4, 1, generator=rng)
+
+
+@pytest.fixture(scope="module")
+def short_of_data(fabric: Fabric) -> tuple[RatioNetwork, list[dict[str, float]]]:
+    settings = RatioSettings(hidden=(128, 64), steps=500, learning_rate=1e-3)
+    held_out = normals(200, 1)
+    return train_ratio(*normals(500, 0), FourierEmbedding(128), settings, fabric, seed=0, held_out=held_out)
+
+
+def test_labels_seen_once_are_not_learnt_by_heart(
+    short_of_data: tuple[RatioNetwork, list[dict[str, float]]],
+) -> None:
+    network, _ = short_of_data
+    x = np.linspace(-2, 2, 41)
+    errors = []
+    for target in (0.1, 0.3, 0.5, 0.7, 0.9):
+        with torch.no_grad():
+            found = network(torch.from_numpy(x).float()[:, None], torch.full((41,), target)).numpy()
+        errors.append(np.abs(found - stats.norm.pdf(x) / stats.norm.pdf(x, 0.5 - target, 1.2)).mean())
+    assert np.mean(errors) < 0.25
+
+
+def test_the_weights_of_lowest_held_out_loss_are_kept(
+    short_of_data: tuple[RatioNetwork, list[dict[str, float]]],
+) -> None:
+    network, history = short_of_data
+    real, targets, fake = normals(200, 1)
+    with torch.no_grad():
+        h_real = network(real, targets).double().numpy()
+        h_fake = network(fake.flatten(0, 1), targets.repeat_interleave(4)).double().numpy()
+    loss = (expit(h_fake) * h_fake - np.logaddexp(0, h_fake)).mean() - expit(h_real).mean()
+    loss += 0.01 * (h_fake.mean() - 1) ** 2
+    losses = [entry["held_out"] for entry in history]
+    assert loss == pytest.approx(min(losses), abs=1e-6)
+    assert losses[-1] > min(losses)  # here the last weights were not the best
+
+
+def test_h_is_never_negative_and_starts_near_one() -> None:
+    means = []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        network = RatioNetwork(5, nn.Embedding(2, 128), (64, 64), 0.5).eval()
+        with torch.no_grad():
+            h = network(torch.randn(200, 5), torch.arange(200) % 2)
+        assert h.shape == (200,)
+        assert h.min() >= 0
+        assert (h > 0).any()
+        means.append(float(h.mean()))
+    assert np.mean(means) == pytest.approx(1.0, abs=4 * 0.41 / np.sqrt(20))
+
+
+def test_fakes_at_labels_are_where_they_belong() -> None:
+    # The image tells its label and index; two images that share a label must get different fakes.
+    asked: list[tuple[int, int]] = []
+
+    def sample(targets: Tensor, indices: Tensor, seed: int) -> Tensor:
+        asked.extend(zip(targets.tolist(), indices.tolist(), strict=True))
+        images = torch.zeros(len(targets), 1, 16, 16, dtype=torch.uint8)
+        images[:, 0, 0, 0] = targets.to(torch.uint8)
+        return images
+
+    def observer(images: Tensor) -> tuple[Tensor, Tensor]:
+        return images[:, 0, 0, :1].float(), images[:, 0, 0, :2].float()
+
+    targets = torch.tensor([4, 9, 4, 1]).repeat(200)
+    found = fakes_at_labels(CallableSampler(sample), observer, targets, 3, seed=0)
+    assert found.shape == (800, 3, 2)
+    assert torch.equal(found[:, :, 0], targets[:, None].expand(-1, 3).float())
+    assert len(set(asked)) == len(asked) == 2400

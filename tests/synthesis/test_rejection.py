@@ -1,0 +1,99 @@
+"""Rejection sampling: the distribution that is left, prefix maxima, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from cgankd.errors import TrainingError
+from cgankd.synthesis.rejection import accept, effective_sample_share, first_maxima
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("rising", [True, False])
+def test_accepted_samples_follow_the_target(rising: bool) -> None:
+    # fakes N(0.5, 1.2^2), wanted N(0, 1): the ratio is known and at most 1.594, at x = -1.136
+    x = 0.5 + 1.2 * torch.randn(3, 8000, generator=rng(), dtype=torch.float64)
+    ratio = torch.from_numpy(stats.norm.pdf(x.numpy()) / stats.norm.pdf(x.numpy(), 0.5, 1.2)).float()
+    bound = 1.2 * np.exp(-(1.1364**2) / 2 + 1.6364**2 / 2.88)
+    assert 0.999 * bound < float(ratio.max()) <= bound * (1 + 1e-6)
+    kept, _ = accept(ratio, torch.full((3,), bound), torch.rand(3, 8000, generator=rng(1)), rising)
+    assert stats.kstest(x[kept].numpy(), "norm").pvalue > 1e-3
+    assert stats.kstest(x.flatten().numpy(), "norm").pvalue < 1e-6  # which the fakes did not
+    assert float(kept.float().mean()) == pytest.approx(1 / bound, abs=4 * 0.5 / np.sqrt(24_000))
+
+
+def test_the_scale_of_the_ratio_does_not_matter() -> None:
+    ratio, draws = torch.rand(2, 500, generator=rng()), torch.rand(2, 500, generator=rng(1))
+    one, _ = accept(ratio, ratio.amax(dim=1), draws, True)
+    two, _ = accept(4 * ratio, 4 * ratio.amax(dim=1), draws, True)
+    assert torch.equal(one, two)
+
+
+def test_prefix_maximum_by_brute_force_and_in_any_blocks() -> None:
+    ratio = 3 * torch.rand(4, 101, generator=rng()) ** 3
+    draws = torch.rand(4, 101, generator=rng(1), dtype=torch.float64)
+    first = torch.tensor([0.1, 1.0, 2.5, 10.0])
+    expected, after = torch.zeros(4, 101, dtype=torch.bool), []
+    for label in range(4):
+        largest = float(first[label])
+        for number in range(101):
+            largest = max(largest, float(ratio[label, number]))
+            expected[label, number] = float(draws[label, number]) < float(ratio[label, number]) / largest
+        after.append(largest)
+    whole, maxima = accept(ratio, first, draws, rising=True)
+    assert torch.equal(whole, expected)
+    assert maxima.tolist() == after
+    for cuts in ([50, 51], [1, 7, 93], [1] * 101):
+        parts, bound = [], first
+        for part, uniform in zip(ratio.split(cuts, dim=1), draws.split(cuts, dim=1), strict=True):
+            kept, bound = accept(part, bound, uniform, rising=True)
+            parts.append(kept)
+        assert torch.equal(torch.cat(parts, dim=1), expected)
+        assert bound.tolist() == after
+
+
+def test_a_cap_stays_and_ratios_above_it_are_always_kept() -> None:
+    ratio = torch.tensor([[0.5, 1.0, 2.0, 100.0, 0.5]])
+    draws = torch.tensor([[0.49, 0.99, 0.999, 0.999, 0.51]])
+    kept, maxima = accept(ratio, torch.ones(1), draws, rising=False)
+    assert kept.tolist() == [[True, True, True, True, False]]
+    assert maxima.tolist() == [1.0]
+    rising, maxima = accept(ratio, torch.ones(1), draws, rising=True)
+    assert rising.tolist() == [[True, True, True, True, False]]
+    assert maxima.tolist() == [100.0]
+    kept, _ = accept(ratio, maxima, draws, rising=True)  # one outlier makes acceptance collapse
+    assert kept.tolist() == [[False, False, False, True, False]]
+
+
+def test_a_ratio_of_nought_is_never_kept() -> None:
+    kept, _ = accept(torch.zeros(1, 3), torch.ones(1), torch.zeros(1, 3), rising=True)
+    assert not kept.any()
+
+
+@pytest.mark.parametrize("quantile", [1.0, 0.95, 0.5])
+def test_first_maxima_are_quantiles_of_each_pool(quantile: float) -> None:
+    ratio, pool = torch.rand(300, generator=rng()), torch.arange(300) % 3
+    ratio = ratio * (pool + 1)
+    found = first_maxima(ratio, pool, 3, quantile)
+    expected = [np.quantile(ratio[pool == number].double().numpy(), quantile) for number in range(3)]
+    assert found.tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_dead_ratios_are_an_error() -> None:
+    pool = torch.tensor([0, 0, 1, 1])
+    with pytest.raises(TrainingError, match="label pool 1 has ratio 0"):
+        first_maxima(torch.tensor([0.0, 0.5, 0.0, 0.0]), pool, 2, 1.0)
+    assert first_maxima(torch.tensor([0.0, 0.5, 0.0, 1e-9]), pool, 2, 1.0).tolist() == pytest.approx([0.5, 1e-9])
+
+
+def test_effective_sample_share_by_hand() -> None:
+    assert effective_sample_share(torch.full((7,), 0.3)) == pytest.approx(1.0)
+    assert effective_sample_share(torch.tensor([0.0, 0.0, 5.0, 0.0])) == pytest.approx(1 / 4)
+    assert effective_sample_share(torch.tensor([1.0, 2.0, 3.0])) == pytest.approx(36 / (3 * 14))
+    assert effective_sample_share(torch.zeros(3)) == 0.0

@@ -1,0 +1,379 @@
+"""The streaming loop against a plain loop over proposals, one at a time.
+
+The generator writes everything that is decided about a proposal into its pixels, so that the loop below can read
+it from there: its identity, what the teacher will say, its ratio. The teacher's sums have one term that is not 0,
+so that equal means equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from cgankd import counter
+from cgankd.errors import TrainingError
+from cgankd.features import Observer
+from cgankd.gan.generator import CallableSampler
+from cgankd.labels import ClassLabels, LabelPlan, ScalarLabels
+from cgankd.recipe import SynthesisSettings, VicinitySettings
+from cgankd.synthesis.synthesize import Synthesis, synthesize
+from cgankd.task import Classification, Regression, Task
+
+CLASSES = Classification(("a", "b", "c"))
+DEGREES = Regression(low=0.0, high=90.0, unit="degrees")
+RATIO, FIRST_OUTPUT, INDEX = 10, 20, 30  # where in an image a number stands
+PLAIN = {"burn_in": 15, "calibration": 40, "max_draws": 50}
+
+
+def pixels(targets: Tensor, indices: Tensor, seed: int) -> Tensor:
+    """uint8 [B, 1, 16, 16]: proposal ``index`` of ``target``."""
+    label = targets if not targets.is_floating_point() else targets.float().view(torch.int32)
+    values = torch.zeros(len(targets), 256)
+
+    def draw(name: str) -> Tensor:
+        return counter.uniform(seed, name, label, indices).float()
+
+    values[:, RATIO] = (256 * draw("ratio") ** 2).floor()
+    if targets.is_floating_point():
+        values[:, FIRST_OUTPUT] = (255 * targets + 120 * (draw("teacher") - 0.5)).round().clamp(0, 255)
+    else:
+        for number in range(3):
+            values[:, FIRST_OUTPUT + number] = (128 * draw(f"teacher{number}")).floor() + 60 * (targets == number)
+    values[:, INDEX], values[:, INDEX + 1] = indices // 256, indices % 256
+    return values.to(torch.uint8).view(-1, 1, 16, 16)
+
+
+class Teacher(nn.Module):
+    """Reads its outputs from the pixels; the penultimate layer is the image itself."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(256, outputs, bias=False)
+        with torch.no_grad():
+            self.fc.weight.zero_()
+            for number in range(outputs):
+                self.fc.weight[number, FIRST_OUTPUT + number] = 1.0 if outputs == 1 else 8.0
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(images.flatten(1))
+
+
+class Ratio(nn.Module):
+    def forward(self, features: Tensor, targets: Tensor) -> Tensor:
+        return 2.0 * features[:, RATIO]
+
+
+def plan_of(task: Task, images: int) -> LabelPlan:
+    settings = SynthesisSettings(images=images, even_labels=6)
+    if task.continuous:
+        return ScalarLabels(torch.rand(50), VicinitySettings()).plan(settings)
+    return ClassLabels(3, torch.arange(3)).plan(settings)
+
+
+def run(
+    task: Task,
+    fabric: Fabric,
+    plan: LabelPlan,
+    *,
+    ratio: bool = True,
+    folder: Path | None = None,
+    seed: int = 3,
+    **settings: Any,
+) -> Synthesis:
+    observer = Observer(Teacher(task.num_outputs), fabric)
+    chosen = SynthesisSettings(images=int(plan.quota.sum()), **{**PLAIN, **settings})
+    made = synthesize(
+        CallableSampler(pixels), observer, Ratio() if ratio else None, plan, task, chosen, seed=seed, folder=folder
+    )
+    observer.close()
+    return made
+
+
+# --- the plain loop -----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Proposal:
+    image: Tensor
+    prediction: float
+    error: float
+    ratio: float
+
+
+def propose(task: Task, target: Tensor, index: int, stream: str, seed: int) -> Proposal:
+    image = pixels(target[None], torch.tensor([index]), counter.key(seed, stream))
+    value = image.flatten().float() / 255
+    if task.continuous:
+        outputs = value[FIRST_OUTPUT : FIRST_OUTPUT + 1][None]
+    else:
+        outputs = 8 * value[FIRST_OUTPUT : FIRST_OUTPUT + 3][None]
+    return Proposal(
+        image[0], float(task.predict(outputs)), float(task.error(outputs, target[None])), float(2 * value[RATIO])
+    )
+
+
+def walk(
+    task: Task, target: Tensor, quota: int, bound: int, largest: float | None, stream: str, seed: int,
+    alpha: float | None, rising: bool = True,
+) -> tuple[list[Proposal], dict[str, int]]:  # fmt: skip
+    """One label's proposals, one after the other: what is kept, and the counts."""
+    kept: list[Proposal] = []
+    counts = {"generated": 0, "accepted": 0}
+    label = target if not target.is_floating_point() else target.float().view(1).view(torch.int32)[0]
+    while len(kept) < quota and counts["generated"] < bound:
+        index = counts["generated"]
+        proposal = propose(task, target, index, stream, seed)
+        counts["generated"] += 1
+        if largest is None:
+            proposal.ratio = 1.0
+        else:
+            if rising:
+                largest = max(largest, proposal.ratio)
+            uniform = float(counter.uniform(seed, stream + "/accept", label, torch.tensor(index)))
+            if not uniform < proposal.ratio / largest:
+                continue
+        counts["accepted"] += 1
+        if alpha is None or proposal.error < alpha:
+            kept.append(proposal)
+    return kept, counts
+
+
+def plain_loop(
+    task: Task, plan: LabelPlan, seed: int = 3, ratio: bool = True, filtered: bool = True, **settings: Any
+):
+    """(kept proposals per label, counts per label, errors of the calibration fakes per group)."""
+    chosen = SynthesisSettings(images=1, **{**PLAIN, **settings})
+    largest: list[float | None] = [None] * len(plan.targets)
+    if ratio:
+        pools: dict[int, list[float]] = {}
+        size = torch.bincount(plan.pool).tolist()
+        for target, pool in zip(plan.targets, plan.pool.tolist(), strict=True):
+            share = -(-chosen.burn_in // size[pool])
+            found = [propose(task, target, j, "burn-in", seed).ratio for j in range(share)]
+            pools.setdefault(pool, []).extend(found)
+        largest = [float(np.quantile(pools[pool], chosen.cap_quantile)) for pool in plan.pool.tolist()]
+    rising = chosen.cap_quantile == 1.0
+    errors: dict[int, list[float]] = {}
+    alpha: list[float | None] = [None] * len(plan.targets)
+    if filtered:
+        size = torch.bincount(plan.group).tolist()
+        for target, group, bound in zip(plan.targets, plan.group.tolist(), largest, strict=True):
+            share = -(-chosen.calibration // size[group])
+            found, _ = walk(task, target, share, share * chosen.max_draws, bound, "calibration", seed, None, rising)
+            errors.setdefault(group, []).extend(proposal.error for proposal in found)
+        rho = task.filter_quantile if chosen.filter_quantile is None else chosen.filter_quantile
+        alpha = [float(np.quantile(errors[group], rho)) for group in plan.group.tolist()]
+    walks = [
+        walk(task, target, quota, quota * chosen.max_draws, bound, "proposal", seed, limit, rising)
+        for target, quota, bound, limit in zip(plan.targets, plan.quota.tolist(), largest, alpha, strict=True)
+    ]
+    return [kept for kept, _ in walks], [counts for _, counts in walks], errors
+
+
+def check(made: Synthesis, task: Task, plan: LabelPlan, kept: list[list[Proposal]], counts: list[dict]) -> None:
+    flat = [proposal for proposals in kept for proposal in proposals]
+    assert len(made.fakes) == len(flat)
+    assert torch.equal(made.fakes.images, torch.stack([proposal.image for proposal in flat]))
+    labels = task.from_target(plan.targets).repeat_interleave(torch.tensor([len(p) for p in kept]))
+    assert torch.equal(made.fakes.labels, labels)
+    for name in ("prediction", "error", "ratio"):
+        column = [getattr(proposal, name) for proposal in flat]
+        assert made.fakes.columns[name].tolist() == pytest.approx(column, rel=1e-6, abs=1e-6)
+    summary = made.summary
+    assert summary["requested"] == int(plan.quota.sum())
+    assert summary["kept"] == len(flat)
+    for name in ("generated", "accepted"):
+        assert summary[name] == sum(count[name] for count in counts)
+    assert summary["acceptance"] == pytest.approx(summary["accepted"] / summary["generated"])
+    names, place = task.bins(task.from_target(plan.targets))
+    assert [entry["label"] for entry in summary["per_label"]] == names
+    for number, entry in enumerate(summary["per_label"]):
+        inside = [row for row, bin_ in enumerate(place.tolist()) if bin_ == number]
+        assert entry["requested"] == int(plan.quota[inside].sum())
+        assert entry["kept"] == sum(len(kept[row]) for row in inside)
+        for name in ("generated", "accepted"):
+            assert entry[name] == sum(counts[row][name] for row in inside)
+    for name in ("requested", "generated", "accepted", "kept"):
+        assert sum(entry[name] for entry in summary["per_label"]) == summary[name]
+
+
+# --- tests --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", [CLASSES, DEGREES])
+@pytest.mark.parametrize("cap", [1.0, 0.8])
+def test_kept_are_the_first_that_pass_whatever_the_batch_size(task: Task, cap: float, fabric: Fabric) -> None:
+    plan = plan_of(task, 31)
+    kept, counts, errors = plain_loop(task, plan, cap_quantile=cap)
+    assert sum(count["accepted"] for count in counts) < 0.7 * sum(count["generated"] for count in counts)
+    assert len([p for label in kept for p in label]) < sum(count["accepted"] for count in counts)
+    for batch_size in (1, 7, 500):
+        made = run(task, fabric, plan, cap_quantile=cap, batch_size=batch_size)
+        check(made, task, plan, kept, counts)
+        rho = task.filter_quantile
+        expected = [np.quantile(errors[group], rho) for group in sorted(errors)]
+        assert made.summary["thresholds"] == pytest.approx(expected, rel=1e-5)
+        assert made.summary["filter_quantile"] == rho
+        found = made.samples["calibration_errors"]
+        for group, values in errors.items():
+            assert sorted(found[made.samples["calibration_group"] == group].tolist()) == pytest.approx(
+                sorted(values)
+            )
+
+
+@pytest.mark.parametrize("task", [CLASSES, DEGREES])
+@pytest.mark.parametrize(("ratio", "filtered"), [(False, False), (True, False), (False, True)])
+def test_each_part_alone(task: Task, ratio: bool, filtered: bool, fabric: Fabric) -> None:
+    plan = plan_of(task, 20)
+    kept, counts, _ = plain_loop(task, plan, ratio=ratio, filtered=filtered)
+    made = run(task, fabric, plan, ratio=ratio, filter=filtered, batch_size=13)
+    check(made, task, plan, kept, counts)
+    assert made.summary["kept"] == 20
+    if not ratio:
+        assert made.summary["acceptance"] == 1.0
+        assert made.summary["effective_sample_share"] is None
+    if not filtered:
+        assert made.summary["thresholds"] is None
+        assert made.summary["filter_quantile"] is None
+    if not ratio and not filtered:
+        assert made.summary["generated"] == 20
+
+
+def test_labels_without_a_quota_get_no_image(fabric: Fabric) -> None:
+    plan = plan_of(CLASSES, 3)
+    plan = dataclasses.replace(plan, quota=torch.tensor([5, 0, 2]))
+    kept, counts, _ = plain_loop(CLASSES, plan)
+    made = run(CLASSES, fabric, plan)
+    check(made, CLASSES, plan, kept, counts)
+    assert torch.bincount(made.fakes.labels, minlength=3).tolist() == [5, 0, 2]
+
+
+@pytest.mark.parametrize("task", [CLASSES, DEGREES])
+@pytest.mark.parametrize("draws", [1, 2])
+def test_a_shortfall_is_reported_and_the_store_compacted(
+    task: Task, draws: int, fabric: Fabric, tmp_path: Path
+) -> None:
+    plan = plan_of(task, 33)
+    kept, counts, _ = plain_loop(task, plan, max_draws=draws)
+    short = sum(map(len, kept))
+    assert 0 < short < 33
+    for batch_size in (5, 500):
+        made = run(task, fabric, plan, max_draws=draws, folder=tmp_path, batch_size=batch_size)
+        check(made, task, plan, kept, counts)
+        assert (tmp_path / "images.u8").stat().st_size == short * 256
+    assert made.summary["kept"] == short
+    assert made.summary["requested"] == 33
+    for entry in made.summary["per_label"]:
+        assert entry["generated"] <= draws * entry["requested"]
+
+
+def test_on_disk_is_as_in_memory(fabric: Fabric, tmp_path: Path) -> None:
+    plan = plan_of(DEGREES, 40)
+    memory, disk = run(DEGREES, fabric, plan), run(DEGREES, fabric, plan, folder=tmp_path)
+    assert torch.equal(memory.fakes.images, disk.fakes.images)
+    assert torch.equal(memory.fakes.labels, disk.fakes.labels)
+    assert memory.summary == disk.summary
+    for name, column in memory.fakes.columns.items():
+        assert torch.equal(column, disk.fakes.columns[name])
+
+
+def test_another_seed_gives_other_images(fabric: Fabric) -> None:
+    plan = plan_of(CLASSES, 12)
+    one, two = (run(CLASSES, fabric, plan, seed=seed).fakes.images for seed in (0, 1))
+    assert not torch.equal(one, two)
+
+
+def test_the_teachers_metric_on_generated_accepted_and_kept(fabric: Fabric) -> None:
+    plan = plan_of(CLASSES, 30)
+    made = run(CLASSES, fabric, plan, batch_size=9)
+    kept, counts, _ = plain_loop(CLASSES, plan)
+    right = [p.prediction == label for label, proposals in enumerate(kept) for p in proposals]
+    assert made.summary["teacher_metric"]["kept"] == pytest.approx(100 * np.mean(right))
+    generated = [
+        propose(CLASSES, torch.tensor(label), j, "proposal", 3).prediction == label
+        for label in range(3)
+        for j in range(counts[label]["generated"])
+    ]
+    assert made.summary["teacher_metric"]["generated"] == pytest.approx(100 * np.mean(generated))
+
+
+def test_the_effective_share_divides_by_the_pools_own_scale(fabric: Fabric) -> None:
+    class Scaled(nn.Module):
+        """The same ratio everywhere, but a hundred times larger for class 2."""
+
+        def forward(self, features: Tensor, targets: Tensor) -> Tensor:
+            return torch.where(targets == 2, 100.0, 1.0)
+
+    observer = Observer(Teacher(3), fabric)
+    settings = SynthesisSettings(images=6, **PLAIN)
+    made = synthesize(CallableSampler(pixels), observer, Scaled(), plan_of(CLASSES, 6), CLASSES, settings, seed=0)
+    assert made.summary["effective_sample_share"] == pytest.approx(1.0)
+    assert made.summary["acceptance"] == 1.0
+
+
+def test_a_dead_ratio_is_an_error(fabric: Fabric) -> None:
+    class Dead(nn.Module):
+        def forward(self, features: Tensor, targets: Tensor) -> Tensor:
+            return 0.0 * features[:, 0]
+
+    observer = Observer(Teacher(3), fabric)
+    settings = SynthesisSettings(images=6, **PLAIN)
+    with pytest.raises(TrainingError, match="ratio 0"):
+        synthesize(CallableSampler(pixels), observer, Dead(), plan_of(CLASSES, 6), CLASSES, settings, seed=0)
+
+
+def test_a_label_that_gets_no_calibration_fake_still_gives_a_summary_that_json_holds(fabric: Fabric) -> None:
+    def sample(targets: Tensor, indices: Tensor, seed: int) -> Tensor:
+        images = pixels(targets, indices, seed)
+        if seed != counter.key(3, "burn-in"):
+            images.view(-1, 256)[targets == 2, RATIO] = 0  # after the burn-in, class 2 is never accepted again
+        return images
+
+    observer = Observer(Teacher(3), fabric)
+    settings = SynthesisSettings(images=6, **{**PLAIN, "max_draws": 2})
+    made = synthesize(CallableSampler(sample), observer, Ratio(), plan_of(CLASSES, 6), CLASSES, settings, seed=3)
+    assert not (made.fakes.labels == 2).any()
+    assert made.summary["per_label"][2]["kept"] == 0
+    json.dumps(made.summary, allow_nan=False)  # as artifact.json is written
+
+
+def test_a_teacher_that_is_always_sure_keeps_everything(fabric: Fabric) -> None:
+    # all errors are equal, so that strictly below the quantile there is nothing
+    def sample(targets: Tensor, indices: Tensor, seed: int) -> Tensor:
+        images = torch.zeros(len(targets), 1, 16, 16, dtype=torch.uint8)
+        images.view(-1, 256)[:, FIRST_OUTPUT] = 255
+        return images
+
+    observer = Observer(Teacher(1), fabric)
+    plan = dataclasses.replace(
+        plan_of(DEGREES, 8),
+        targets=torch.ones(2),
+        quota=torch.tensor([4, 4]),
+        pool=torch.zeros(2, dtype=torch.int64),
+        group=torch.zeros(2, dtype=torch.int64),
+    )
+    settings = SynthesisSettings(images=8, **PLAIN)
+    made = synthesize(CallableSampler(sample), observer, None, plan, DEGREES, settings, seed=0)
+    assert made.summary["kept"] == made.summary["generated"] == 8
+    assert made.summary["teacher_metric"]["kept"] == 0.0
+
+
+def test_examples_show_what_became_of_the_proposals(fabric: Fabric) -> None:
+    plan = plan_of(CLASSES, 30)
+    made = run(CLASSES, fabric, plan)
+    kept = {image.numpy().tobytes() for image in made.fakes.images}
+    for fate in ("kept", "dropped", "rejected"):
+        images = made.samples[f"{fate}_images"]
+        assert 0 < len(images) <= 60
+        assert all((image.numpy().tobytes() in kept) == (fate == "kept") for image in images)
+        for column in ("labels", "predictions", "errors", "ratios"):
+            assert len(made.samples[f"{fate}_{column}"]) == len(images)
+        assert torch.equal(made.samples[f"{fate}_ratios"], images.view(-1, 256)[:, RATIO].float() / 255 * 2)

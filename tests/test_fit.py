@@ -1,0 +1,306 @@
+"""The training loop: teacher outputs belong to their views, a killed loop goes on exactly, rates by hand."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from cgankd import distill
+from cgankd.checkpoint import Checkpoint
+from cgankd.data.batches import Batches
+from cgankd.data.imageset import ImageSet
+from cgankd.errors import TrainingError
+from cgankd.fit import TeacherOutputs, fit, learning_rate
+from cgankd.nets import zoo
+from cgankd.progress import Bar, Progress
+from cgankd.recipe import AugmentSettings, FitSettings
+from cgankd.task import Classification, Regression, Task
+
+CLASSES = Classification(("a", "b", "c"))
+SCALAR = Regression(0.0, 1.0)
+Noise = Callable[..., ImageSet]
+
+
+def network(task: Task, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return zoo.create("cnn8", 1, task.num_outputs, (16, 16))
+
+
+def settings(steps: int = 8, views: int = 2, **more: Any) -> FitSettings:
+    return FitSettings(steps=steps, batch_size=8, augment=AugmentSettings(views=views), **more)
+
+
+class Killed(BaseException):
+    pass
+
+
+class KillAt(Progress):
+    """Progress whose bar raises when the loop reports ``step``."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    @contextmanager
+    def bar(self, title: str, total: float) -> Iterator[Bar]:
+        killer, bar = self, Bar()
+
+        def to(done: float, note: str = "") -> None:
+            if done == killer.step:
+                raise Killed
+
+        bar.to = to  # type: ignore[method-assign]
+        yield bar
+
+
+# --- what the teacher is asked ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [None, 0.5])
+@pytest.mark.parametrize("views", [0, 1, 3])
+def test_teacher_outputs_are_those_of_the_views_in_the_batch(
+    noise: Noise, fabric: Fabric, share: float | None, views: int
+) -> None:
+    real, fake = noise(10), noise(15, seed=1)
+    augment = AugmentSettings(views=views)
+    batches = Batches(real, fake, CLASSES, 8, augment, 0, fabric.device, share=share)
+    teacher = network(CLASSES).eval()
+    memory = TeacherOutputs(teacher, batches, 3, fabric)
+    far = 0.0
+    for step in range(30):  # several epochs of both
+        batch = batches.at(step)
+        with torch.no_grad():
+            asked = teacher(batch.images)
+            clean = teacher(batches.views.clean(batch.index))
+        served = memory.of(batch)
+        assert torch.allclose(served, asked, atol=1e-5)
+        far = max(far, float((asked - clean).abs().max()))
+    assert far > 0.05  # another view would have been seen
+
+
+class Counting:
+    """A teacher that is a plain callable, and counts the images it is shown."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[bytes] = Counter()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.asked.update(image.numpy().tobytes() for image in images)
+        return images.flatten(1)[:, :3]
+
+
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_teacher_is_asked_once_per_view_and_image(noise: Noise, fabric: Fabric, share: float | None) -> None:
+    real, fake, views = noise(10), noise(15, seed=1), 2
+    batches = Batches(real, fake, CLASSES, 8, AugmentSettings(views=views), 0, fabric.device, share=share)
+    every = Counter(
+        batches.views.draw(torch.tensor([index]), torch.tensor([view]))[0].numpy().tobytes()
+        for index in range(25)
+        for view in range(views)
+    )
+    teacher = Counting()
+    memory = TeacherOutputs(teacher, batches, 3, fabric)
+    for step in range(60):
+        memory.of(batches.at(step))
+    assert teacher.asked == every
+
+
+def test_teacher_is_asked_for_nothing_the_loop_does_not_reach(noise: Noise, fabric: Fabric) -> None:
+    batches = Batches(noise(8), None, CLASSES, 8, AugmentSettings(views=16), 0, fabric.device)
+    teacher = Counting()
+    memory = TeacherOutputs(teacher, batches, 3, fabric)
+    for step in range(3):
+        memory.of(batches.at(step))
+    assert teacher.asked.total() == 3 * 8
+
+
+def test_supervised_training_asks_no_teacher(noise: Noise, fabric: Fabric) -> None:
+    teacher = Counting()
+    method = distill.create("supervised", CLASSES)
+    fit(network(CLASSES), method, CLASSES, noise(16), settings(2), fabric, seed=0, teacher=teacher)
+    assert not teacher.asked
+
+
+# --- the loop -----------------------------------------------------------------------------------------------------
+
+
+def trained(
+    noise: Noise, fabric: Fabric, method: str, task: Task, teacher: nn.Module | None, **more: Any
+) -> tuple[nn.Module, list[dict[str, Any]]]:
+    student = network(task)
+    real = noise(20, scalar=task.continuous)
+    fake = noise(12, scalar=task.continuous, seed=1)
+    history = fit(
+        student,
+        distill.create(method, task),
+        task,
+        real,
+        settings(),
+        fabric,
+        seed=3,
+        fake=fake,
+        teacher=teacher,
+        validation=noise(9, scalar=task.continuous, seed=2),
+        **more,
+    )
+    return student, history
+
+
+@pytest.mark.parametrize("method", ["supervised", "kd"])
+@pytest.mark.parametrize("task", [CLASSES, SCALAR])
+@pytest.mark.parametrize("stop", [1, 5])
+def test_a_killed_loop_goes_on_bit_for_bit(
+    noise: Noise, fabric: Fabric, tmp_path: Path, method: str, task: Task, stop: int
+) -> None:
+    teacher = network(task, seed=9) if method == "kd" else None
+    whole, history = trained(noise, fabric, method, task, teacher)
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Killed):
+        # a checkpoint after every step; the bar moves before the step's own checkpoint is written
+        trained(noise, fabric, method, task, teacher, checkpoint=Checkpoint(path, 0.0), progress=KillAt(stop + 1))
+    assert Checkpoint(path).load({}, {})[0] == stop
+    torch.manual_seed(123)  # whatever the new process does before
+    again, resumed = trained(noise, fabric, method, task, teacher, checkpoint=Checkpoint(path, 1e9))
+    assert resumed == history
+    for key, value in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
+
+
+def test_a_student_with_dropout_goes_on_bit_for_bit(noise: Noise, fabric: Fabric, tmp_path: Path) -> None:
+    def run(**more: Any) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        layers = [nn.Flatten(), nn.Linear(256, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 3)]
+        student = nn.Sequential(*layers)
+        torch.manual_seed(int(torch.seed()))  # another state of the global generator in every run
+        method = distill.create("supervised", CLASSES)
+        fit(student, method, CLASSES, noise(20), settings(), fabric, seed=3, **more)
+        return student.state_dict()
+
+    whole = run()
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Killed):
+        run(checkpoint=Checkpoint(path, 0.0), progress=KillAt(4))
+    again = run(checkpoint=Checkpoint(path, 1e9))
+    for key, value in whole.items():
+        assert torch.equal(again[key], value), key
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(noise: Noise, fabric: Fabric) -> None:
+    students = [network(CLASSES) for _ in range(3)]
+    for student, seed in zip(students, (0, 0, 1), strict=True):
+        fit(student, distill.create("supervised", CLASSES), CLASSES, noise(16), settings(), fabric, seed=seed)
+    a, b, c = (student.state_dict()["fc.weight"] for student in students)
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_the_loop_leaves_the_global_random_state_alone(noise: Noise, fabric: Fabric) -> None:
+    student, method = network(CLASSES), distill.create("supervised", CLASSES)
+    before = torch.random.get_rng_state()
+    fit(student, method, CLASSES, noise(16), settings(2), fabric, seed=0)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_teacher_stays_as_it_is(noise: Noise, fabric: Fabric) -> None:
+    teacher = network(CLASSES, seed=9).train()
+    before = {key: value.clone() for key, value in teacher.state_dict().items()}
+    trained(noise, fabric, "kd", CLASSES, teacher)
+    for key, value in teacher.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_one_step_is_nesterov_sgd_on_the_batch(noise: Noise, fabric: Fabric) -> None:
+    real, lr, decay = noise(8), 0.02, 0.1
+    chosen = settings(1, schedule="constant", learning_rate=lr, weight_decay=decay, clip_norm=0.5)
+    student, copy = network(CLASSES), network(CLASSES)
+    history = fit(student, distill.create("supervised", CLASSES), CLASSES, real, chosen, fabric, seed=4)
+    batch = Batches(real, None, CLASSES, 8, chosen.augment, 4, fabric.device).at(0)
+    loss = nn.functional.cross_entropy(copy.train()(batch.images), batch.targets)
+    loss.backward()
+    assert history[0]["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+    norm = math.sqrt(sum(float(p.grad.double().square().sum()) for p in copy.parameters()))
+    assert norm > 0.5  # so that clipping matters
+    for after, before in zip(student.parameters(), copy.parameters(), strict=True):
+        gradient = before.grad * 0.5 / norm + decay * before
+        expected = before - lr * (1 + 0.9) * gradient  # the first Nesterov step: gradient + momentum * buffer
+        assert torch.allclose(after, expected, atol=1e-6)
+
+
+def test_history_has_the_last_step_and_the_rates(noise: Noise, fabric: Fabric) -> None:
+    chosen = FitSettings(steps=60, batch_size=4, schedule="cosine")
+    student = network(CLASSES)
+    history = fit(student, distill.create("supervised", CLASSES), CLASSES, noise(16), chosen, fabric, seed=0)
+    assert [entry["step"] for entry in history] == list(range(2, 61, 2))
+    assert [entry["learning_rate"] for entry in history] == [
+        pytest.approx(0.025 * (1 + math.cos(math.pi * step / 60))) for step in range(1, 60, 2)
+    ]
+    assert not student.training
+
+
+def test_training_learns(noise: Noise, fabric: Fabric) -> None:
+    # Brightness is the class: three grey levels with noise. 40 steps must leave chance (33%) far behind.
+    base = noise(120)
+    images = (base.images // 8 + (base.labels * 90).to(torch.uint8)[:, None, None, None]).to(torch.uint8)
+    real = ImageSet(images, base.labels)
+    student = network(CLASSES)
+    chosen = settings(40, learning_rate=0.05)
+    history = fit(
+        student, distill.create("supervised", CLASSES), CLASSES, real, chosen, fabric, seed=0, validation=real
+    )
+    assert history[-1]["val"] > 90
+
+
+def test_a_loss_that_is_not_finite_is_an_error(noise: Noise, fabric: Fabric) -> None:
+    def teacher(images: Tensor) -> Tensor:
+        return torch.full((len(images), 3), math.nan)
+
+    with pytest.raises(TrainingError, match="loss is nan at step 1"):
+        fit(
+            network(CLASSES), distill.create("kd", CLASSES), CLASSES, noise(16), settings(2), fabric, seed=0,
+            teacher=teacher,
+        )  # fmt: skip
+
+
+# --- learning rates -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "expected"),
+    [
+        ("constant", 0, 1.0), ("constant", 99, 1.0),
+        # divided by 10 at 62.5%, 75% and 87.5% of 80 steps (150, 180, 210 of 240 epochs)
+        ("step", 0, 1.0), ("step", 49, 1.0), ("step", 50, 0.1), ("step", 59, 0.1), ("step", 60, 0.01),
+        ("step", 69, 0.01), ("step", 70, 0.001), ("step", 79, 0.001),
+        ("cosine", 0, 1.0), ("cosine", 40, 0.5), ("cosine", 20, 0.5 + math.sqrt(0.125)),
+        ("cosine", 79, 0.5 * (1 + math.cos(math.pi * 79 / 80))),
+        # onecycle: from 4% to the peak in 16 of 80 steps, then half a cosine over the other 64
+        ("onecycle", 0, 0.04), ("onecycle", 8, 0.52), ("onecycle", 16, 1.0), ("onecycle", 48, 0.5),
+        ("onecycle", 79, 0.5 * (1 + math.cos(math.pi * 63 / 64))),
+    ],
+)  # fmt: skip
+def test_learning_rate_by_hand(schedule: str, step: int, expected: float) -> None:
+    chosen = FitSettings(steps=80, learning_rate=1.0, schedule=schedule)
+    assert learning_rate(chosen, step) == pytest.approx(expected, rel=1e-9)
+    halved = FitSettings(steps=80, learning_rate=0.5, schedule=schedule)
+    assert learning_rate(halved, step) == pytest.approx(expected / 2, rel=1e-9)
+
+
+def test_onecycle_without_warmup_starts_at_the_peak() -> None:
+    chosen = FitSettings(steps=10, learning_rate=1.0, warmup=0.0)
+    assert learning_rate(chosen, 0) == 1.0
+
+
+def test_the_papers_regression_schedule() -> None:
+    # METHOD, section 5: divided by 10 at 43% and 71% of 350 epochs, that is at 150.5 and 248.5
+    chosen = FitSettings(steps=350, learning_rate=0.01, schedule="step", milestones=(0.43, 0.71))
+    rates = [learning_rate(chosen, epoch) for epoch in (150, 151, 248, 249, 349)]
+    assert rates == pytest.approx([0.01, 0.001, 0.001, 0.0001, 0.0001])

@@ -1,0 +1,91 @@
+"""Rows, paired differences and what is said about them: against scipy and numpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cgankd import results
+
+
+def summary(test: float, bins: list[float | None]) -> dict[str, Any]:
+    return {"network": "cnn8", "parameters": 7, "test": test, "test_per_bin": bins}
+
+
+def made(method: str, values: list[float], steps: int = 10) -> dict[str, Any]:
+    return results.row(method, [summary(v, [v, None]) for v in values], {"steps": steps})
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_interval_equals_scipys_paired_t_test(count: int) -> None:
+    rng = np.random.default_rng(count)
+    values, control = rng.normal(90, 2, count), rng.normal(88, 2, count)
+    found = results.paired_difference(values.tolist(), control.tolist())
+    interval = stats.ttest_rel(values, control).confidence_interval(0.95)
+    assert found["mean"] == pytest.approx((values - control).mean())
+    assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high))
+    assert found["values"] == pytest.approx(values - control)
+
+
+def test_one_seed_has_no_interval() -> None:
+    assert results.paired_difference([3.0], [1.0]) == {"values": [2.0], "mean": 2.0, "low": None, "high": None}
+
+
+def test_seeds_that_do_not_pair_are_refused() -> None:
+    with pytest.raises(ValueError):
+        results.paired_difference([1.0, 2.0], [1.0])
+
+
+def test_row_means_and_spread() -> None:
+    row = results.row("kd", [summary(1.0, [1.0, 5.0]), summary(4.0, [3.0, None])], {"steps": 5})
+    assert (row["mean"], row["std"]) == (2.5, pytest.approx(np.std([1.0, 4.0], ddof=1)))
+    assert row["per_bin"] == [2.0, None]
+    assert (row["method"], row["network"], row["parameters"], row["steps"]) == ("kd", "cnn8", 7, 5)
+    assert made("kd", [1.0])["std"] is None
+
+
+def test_only_rows_of_the_controls_length_are_compared() -> None:
+    rows = [made("nokd", [1.0], 5), made(results.CONTROL, [2.0]), made("kd", [5.0])]
+    results.compare(rows)
+    assert [row["difference"] and row["difference"]["mean"] for row in rows] == [None, None, 3.0]
+    assert rows[2]["difference"]["to"] == results.CONTROL
+
+
+def test_without_a_control_nothing_is_compared() -> None:
+    rows = [made("nokd", [1.0]), made("kd", [5.0])]
+    results.compare(rows)
+    assert [row["difference"] for row in rows] == [None, None]
+
+
+def found(teacher: float, control: float, higher: bool, **changes: Any) -> dict[str, Any]:
+    return {
+        "higher_is_better": higher,
+        "demonstration": False,
+        "seeds": [0, 1, 2],
+        "rows": [made(results.CONTROL, [control] * 3)],
+        "teacher": {"values": [teacher]},
+        "unit": "%",
+    } | changes
+
+
+@pytest.mark.parametrize(
+    ("teacher", "control", "higher", "warned"),
+    [(90.0, 80.0, True, False), (80.0, 80.0, True, True), (70.0, 80.0, True, True),
+     (2.0, 3.0, False, False), (3.0, 2.0, False, True)],
+)  # fmt: skip
+def test_a_teacher_no_better_than_the_control_is_said(
+    teacher: float, control: float, higher: bool, warned: bool
+) -> None:
+    said = results.warnings(found(teacher, control, higher))
+    assert any("nothing to transfer" in sentence for sentence in said) == warned
+    assert len(said) == warned
+
+
+def test_few_seeds_demonstrations_and_missing_images_are_said() -> None:
+    assert "2 seed(s)" in results.warnings(found(9.0, 8.0, True, seeds=[0, 1]))[0]
+    assert "demonstration" in results.warnings(found(9.0, 8.0, True, seeds=[0], demonstration=True))[0]
+    short = {"kept": 70, "requested": 100}
+    assert results.warnings(found(9.0, 8.0, True, synthesis=short))[0].startswith("30 of 100 images are missing")
