@@ -130,19 +130,21 @@ class GeneratorSettings(Settings):
     """The conditional GAN."""
 
     channels: int = Field(32, ge=4, description="base channels")
-    latent: int = Field(128, ge=2, description="length of z")
+    latent: int = Field(
+        32, ge=2, description="length of z; short ones are learnt sooner, and give varied images sooner"
+    )
     label_dim: int = Field(128, ge=4, description="length of the label embedding")
     steps: int = Field(3000, ge=1, description="generator steps")
     discriminator_steps: int = Field(1, ge=1, description="per generator step")
     batch_size: int = Field(64, ge=2)
-    generator_rate: float = Field(2e-4, gt=0)
+    generator_rate: float = Field(3e-4, gt=0)
     discriminator_rate: float = Field(4e-4, gt=0)
-    betas: tuple[float, float] = (0.0, 0.9)
+    betas: tuple[float, float] = (0.0, 0.99)
     ema: float = Field(0.995, ge=0, lt=1, description="decay of the generator's moving average")
     ema_start: int = Field(200, ge=0, description="steps before the average starts")
     diffaugment: tuple[Literal["color", "translation", "cutout"], ...] = ("translation",)
-    pooling: Literal["auto", "sum", "flatten"] = Field(
-        "auto", description="of the discriminator's last map; auto: sum for classes, flatten for scalars"
+    pooling: Literal["sum", "flatten"] = Field(
+        "flatten", description="of the discriminator's last map: keep positions, or add them up (SNGAN's)"
     )
     vicinity: VicinitySettings = VicinitySettings()
     embedding_steps: int = Field(600, ge=1, description="scalar labels: steps of each of the two ILI networks")
@@ -156,10 +158,12 @@ class RatioSettings(Settings):
         (512, 256, 128), min_length=1, description="widths; normalised in eight groups"
     )
     dropout: float = Field(0.5, ge=0, lt=1)
-    penalty: float = Field(1e-2, ge=0, description="lambda: holds the fakes' mean ratio at 1")
-    steps: int = Field(2000, ge=1)
+    penalty: float = Field(
+        1.0, ge=0, description="lambda: holds the fakes' mean ratio at 1; the paper's .01 leaves few to accept"
+    )
+    steps: int = Field(1000, ge=1)
     batch_size: int = Field(256, ge=2)
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(5e-4, gt=0)
     milestones: tuple[float, ...] = (0.4, 0.75)
     betas: tuple[float, float] = (0.5, 0.999)
     weight_decay: float = Field(1e-4, ge=0)

@@ -177,7 +177,7 @@ class Regression(Task):
     def __post_init__(self) -> None:
         if not -math.inf < self.low < self.high < math.inf:
             raise UserError(
-                f"the label range is {self.low:g} to {self.high:g}; both ends must be finite, the low below the high "
+                f"the label range is {self.low:g} to {self.high:g}; the low end must be finite and below the high "
                 "(one single distinct label can't be learnt)"
             )
 

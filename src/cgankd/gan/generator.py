@@ -52,13 +52,12 @@ def new_networks(
     settings: GeneratorSettings, space: LabelSpace, embedding: nn.Module, channels: int, size: tuple[int, int]
 ) -> tuple[nn.Module, nn.Module]:
     """An untrained generator and discriminator, each with its own copy of the label embedding."""
-    pooling = space.pooling if settings.pooling == "auto" else settings.pooling
     label_dim = settings.label_dim
     generator = sngan.Generator(
         copy.deepcopy(embedding), settings.channels, settings.latent, label_dim, channels, size
     )
     discriminator = sngan.Discriminator(
-        copy.deepcopy(embedding), settings.channels, label_dim, channels, size, pooling
+        copy.deepcopy(embedding), settings.channels, label_dim, channels, size, settings.pooling
     )
     return generator, discriminator
 

@@ -51,7 +51,7 @@ class Generator(nn.Module):
     """z [B, latent] and targets [B] -> images [B, C, H, W] in [-1, 1].
 
     z and the label embedding reach the first map and every norm (as in BigGAN, arXiv 1809.11096): with z at the
-    first map alone, a generator short of data gave one image per class.
+    first map alone, a generator short of data gave one image per class. The embedding is scaled to the size of z.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = embedding
+        self.label_scale = (latent / label_dim) ** 0.5
         self.size = size
         ups = up_blocks(size)
         self.start = (-(-size[0] // 2**ups), -(-size[1] // 2**ups))
@@ -82,7 +83,7 @@ class Generator(nn.Module):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, z: Tensor, targets: Tensor) -> Tensor:
-        condition = torch.cat([z, self.embedding(targets)], dim=1)
+        condition = torch.cat([z, self.embedding(targets) * self.label_scale], dim=1)
         x = self.first(condition).unflatten(1, (-1, *self.start))
         x = x.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:

@@ -16,8 +16,6 @@ from cgankd.task import Task
 class ClassLabels(LabelSpace):
     """Fakes are drawn at the classes of random training images, so with the frequencies of the training split."""
 
-    pooling = "sum"
-
     def __init__(self, num_classes: int, targets: Tensor) -> None:
         self.num_classes = num_classes
         self.targets = targets

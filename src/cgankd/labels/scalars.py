@@ -25,8 +25,6 @@ POOLS = 20  # neighbouring labels that share a burn-in: one in each twentieth of
 class ScalarLabels(LabelSpace):
     """targets: float32 [N] in [0, 1], the training split's."""
 
-    pooling = "flatten"
-
     def __init__(self, targets: Tensor, vicinity: VicinitySettings) -> None:
         self.targets = targets
         self.vicinity = Vicinity(targets, vicinity)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import torch
 from lightning_fabric import Fabric
@@ -50,8 +49,6 @@ class LabelPlan:
 
 class LabelSpace(ABC):
     """Class labels or scalar labels, as the generator's side sees them."""
-
-    pooling: ClassVar[str]  # what the discriminator does with its last map when settings say auto
 
     @abstractmethod
     def new_embedding(self, dim: int) -> nn.Module:
