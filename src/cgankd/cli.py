@@ -79,13 +79,22 @@ def run(
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="the folder of a finished run")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(help="the folder of a finished run")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="print the table as Markdown, nothing else")] = False,
+) -> None:
     """Print a run's table again and write its report.html anew."""
     from cgankd.files import read_json
 
     if not (folder / "results.json").is_file():
         raise UserError(f"{folder} holds no results.json; give the --out folder of a run that has finished")
-    _show(folder, read_json(folder / "results.json"))
+    found = read_json(folder / "results.json")
+    if markdown:
+        from cgankd.report.table import markdown as as_markdown
+
+        typer.echo(as_markdown(found), nl=False)
+        return
+    _show(folder, found)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ def make_fabric(settings: RuntimeSettings | None = None) -> Fabric:
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if has_bf16(device) else "fp32"
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells of its precision at every start
     return Fabric(accelerator=device, devices=1, precision="bf16-mixed" if precision == "bf16" else "32-true")
 
 

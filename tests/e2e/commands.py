@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from safetensors import safe_open
+
+from cgankd.artifacts import CHECKPOINT
 
 # fp32: what is tested is the road, not the processor
 TINY = """
@@ -21,7 +26,7 @@ data: {train_size: 100}
 teacher: {network: cnn8, fit: {steps: 40}}
 student: {fit: {steps: 20}, transfer_steps: 25}
 generator: {channels: 8, latent: 16, label_dim: 16, steps: 30, batch_size: 16, ema_start: 5}
-ratio: {hidden: [32, 16], steps: 30, batch_size: 64, fakes_per_image: 2}
+ratio: {hidden: [32, 32], steps: 30, batch_size: 64, fakes_per_image: 2}
 synthesis: {images: 200, calibration: 20, burn_in: 20}
 runtime: {threads: 1, precision: fp32}
 """
@@ -32,7 +37,7 @@ data: {source: bars, unit: degrees, train_size: 80}
 teacher: {network: cnn8, trained_on: pool, fit: {steps: 30, batch_size: 32}}
 student: {network: cnn8, fit: {steps: 15, batch_size: 32}, transfer_steps: 20, real_share: 0.4}
 generator: {channels: 8, latent: 16, label_dim: 16, steps: 20, batch_size: 16, ema_start: 5, embedding_steps: 15}
-ratio: {hidden: [32, 16], steps: 20, batch_size: 64, fakes_per_image: 2}
+ratio: {hidden: [32, 32], steps: 20, batch_size: 64, fakes_per_image: 2}
 synthesis: {images: 120, even_labels: 30, calibration: 60, burn_in: 20}
 runtime: {threads: 1, precision: fp32}
 """
@@ -117,3 +122,55 @@ def artifacts(folder: Path, *stages: str) -> dict[str, tuple[int, ...]]:
 def without_clocks(found: dict[str, Any]) -> dict[str, Any]:
     """results.json but for what a clock said."""
     return {name: value for name, value in found.items() if name not in {"seconds", "latency_ms"}}
+
+
+# --- killing a run ------------------------------------------------------------------------------------------------
+
+# Long enough for a kill to land inside, and a checkpoint after nearly every step.
+SLOWER = [
+    "teacher.fit.steps=60", "student.transfer_steps=60", "generator.steps=60", "ratio.steps=60",
+    "synthesis.images=600", "synthesis.batch_size=20", "runtime.checkpoint_seconds=0.02",
+]  # fmt: skip
+
+
+def kill_in(stage: str, file: str, artifacts: int, words: list[str], cwd: Path, step: int = 0) -> None:
+    """Start the command and SIGKILL it in the stage that follows the first ``artifacts``, once its file is there.
+
+    Where the file is a checkpoint: once it holds more than ``step`` steps.
+    """
+    out = cwd / "out"
+
+    def reached() -> Path | None:
+        if len(list(out.glob("artifacts/*/artifact.json"))) < artifacts:
+            return None
+        found = next(iter(out.glob(f"work/{stage}-*/{file}")), None)
+        return None if found is not None and file == CHECKPOINT and steps_done(found) <= step else found
+
+    command = [script(), *words, "--out", "out", "--quiet"]
+    with subprocess.Popen(command, cwd=cwd, env=environment(), stderr=subprocess.PIPE, text=True) as run:
+        while (found := reached()) is None:
+            assert run.poll() is None, f"ended before {stage}/{file} was there: {run.stderr.read()}"  # type: ignore
+            time.sleep(0.002)
+        run.kill()
+    assert run.returncode == -9
+    assert found.exists(), f"the kill came after {stage} was done"
+
+
+def steps_done(checkpoint: Path) -> int:
+    with safe_open(checkpoint, framework="pt") as file:
+        return int(file.metadata()["step"])
+
+
+def same(killed: Path, whole: Path) -> None:
+    """Every number of the results, and every byte of what was trained and generated."""
+    a, b = (json.loads((out / "results.json").read_text()) for out in (killed, whole))
+    assert without_clocks(a) == without_clocks(b)
+    names = sorted(path.name for path in (whole / "artifacts").iterdir())
+    assert sorted(path.name for path in (killed / "artifacts").iterdir()) == names
+    for name in names:
+        made = {path.name: path for path in (whole / "artifacts" / name).iterdir()}
+        again = {path.name: path for path in (killed / "artifacts" / name).iterdir()}
+        assert set(again) == set(made), name  # nothing half-written was handed on
+        for file in set(made) - {"artifact.json"}:
+            assert again[file].read_bytes() == made[file].read_bytes(), f"{name}/{file}"
+    assert not list((killed / "work").iterdir())

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from commands import TINY, Said, process
+from rich.console import Console
 
 from cgankd import cli
 
@@ -21,7 +22,7 @@ def typed(
 ) -> Callable[..., Said]:
     """typed("run", "tiny.yaml", ..) -> the same inside this process, in ``tmp_path``: no seconds for torch."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(cli, "console", Console(width=200))
 
     def run(*words: Any) -> Said:
         monkeypatch.setattr(sys, "argv", ["cgankd", *map(str, words)])

@@ -1,0 +1,55 @@
+"""The whole road on a folder of pictures with decimals: a bar and the angle it is turned by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import BARS, Said, kill_in, process, same, write_bars
+
+from cgankd.artifacts import CHECKPOINT
+
+pytestmark = pytest.mark.xdist_group("regression")
+
+
+def test_a_regression_from_a_csv_folder(tmp_path: Path) -> None:
+    write_bars(tmp_path / "bars")
+    (tmp_path / "mine.yaml").write_text(BARS)
+    said = process("run", "mine.yaml", cwd=tmp_path)
+    assert said.code == 0, said.err
+    assert said.err == ""
+    out = tmp_path / "runs" / "mine"
+    found = json.loads((out / "results.json").read_text())
+    assert (out / "report.html").is_file()
+    assert (found["task"], found["metric"], found["higher_is_better"]) == ("regression", "mae", False)
+    assert (found["dataset"], found["unit"], found["recipe"]) == ("bars", "degrees", "mine")
+    assert [row["method"] for row in found["rows"]] == ["nokd", "nokd_longer", "kd", "cgan", "cgan_kd"]
+    low, high = found["task_settings"]["low"], found["task_settings"]["high"]
+    assert 0 <= low < 20
+    assert 160 < high <= 180  # of the training split
+    for row in found["rows"]:
+        assert 0 < row["mean"] < high - low  # degrees: an error in [0, 1] labels would be far below 1
+        assert row["mean"] > 1
+        assert row["steps"] == (15 if row["method"] == "nokd" else 20)
+        assert len(row["per_bin"]) == 10
+    made = found["synthesis"]
+    assert made["requested"] == 120
+    assert made["filter_quantile"] == 0.7
+    assert len(made["thresholds"]) == 1  # one over all labels (Algorithm 2)
+    assert sum(entry["kept"] for entry in made["per_label"]) == made["kept"]
+    assert any("scalars (decimals)" in note for note in found["notes"])
+    for row in found["rows"]:
+        assert f"{row['method']}:" in said.out
+    assert "MAE, degrees" in said.out
+
+
+def test_a_regression_killed_in_its_generator(tmp_path: Path, typed: Callable[..., Said]) -> None:
+    write_bars(tmp_path / "bars")
+    (tmp_path / "bars.yaml").write_text(BARS)
+    words = ["run", "bars.yaml", "generator.steps=60", "runtime.checkpoint_seconds=0.02", "compare.methods=[cgan]"]
+    kill_in("generator", CHECKPOINT, 2, words, tmp_path, step=5)  # its label embedding is not trained again
+    assert typed(*words, "--out", "out", "--quiet").code == 0
+    assert typed(*words, "--out", "whole", "--quiet").code == 0
+    same(tmp_path / "out", tmp_path / "whole")

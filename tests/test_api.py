@@ -1,0 +1,339 @@
+"""The road for one's own arrays and modules: classes and scalars, a black box, any generator."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from cgankd import Distiller, LabelUnit, Regression, UserError
+from cgankd.api import image_set
+from cgankd.task import Classification
+
+LEVELS = torch.tensor([40, 120, 200])
+GAN = {
+    "channels": 8,
+    "latent": 8,
+    "label_dim": 8,
+    "steps": 8,
+    "batch_size": 8,
+    "ema_start": 2,
+    "embedding_steps": 4,
+}
+RATIO = {"hidden": (32,), "steps": 20, "batch_size": 32, "fakes_per_image": 2}
+SYNTHESIS = {"calibration": 30, "burn_in": 20, "batch_size": 50}
+
+
+def grey(values: Tensor, seed: int) -> Tensor:
+    """uint8 [N, 1, 16, 16]: each image of one grey value, with noise."""
+    rng = torch.Generator().manual_seed(seed)
+    noise = torch.randn(len(values), 1, 16, 16, generator=rng) * 6
+    return (values[:, None, None, None].float() + noise).clamp(0, 255).to(torch.uint8)
+
+
+class Brightness(nn.Module):
+    """Knows by construction: the class of the nearest grey level, or the grey value itself (``scale`` times it)."""
+
+    def __init__(self, classes: bool, scale: float = 1.0) -> None:
+        super().__init__()
+        self.classes, self.scale = classes, scale
+        self.last = nn.Linear(1, 3 if classes else 1)
+        with torch.no_grad():
+            if classes:  # -(x - m)^2 = 2 m x - m^2 + const, sharpened
+                m = LEVELS / 255
+                self.last.weight.copy_(2 * m[:, None] * 100)
+                self.last.bias.copy_(-(m**2) * 100)
+            else:
+                self.last.weight.fill_(scale)
+                self.last.bias.zero_()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(images.mean(dim=(1, 2, 3))[:, None])
+
+
+def student(outputs: int) -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(8, outputs))  # fmt: skip
+
+
+def classes(count: int = 60, seed: int = 0) -> tuple[Tensor, Tensor]:
+    labels = torch.arange(count) % 3
+    return grey(LEVELS[labels], seed), labels
+
+
+def scalars(count: int = 60, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Grey from 40 to 200; the label is the grey value in hundreds below zero: -0.4 to -2."""
+    values = torch.linspace(40, 200, count)
+    return grey(values, seed), -values / 100
+
+
+def real_generator(targets: Tensor, indices: Tensor, seed: int) -> Tensor:
+    """As good as real: an image at the label, a pure function of label and index."""
+    value = LEVELS[targets] if not targets.is_floating_point() else 200 - 160 * targets
+    texture = ((torch.arange(256).view(1, 16, 16) * (indices.view(-1, 1, 1) + 3 + seed % 7)) % 13) - 6
+    return (value.view(-1, 1, 1, 1) + texture[:, None]).clamp(0, 255).to(torch.uint8)
+
+
+# --- the whole road -----------------------------------------------------------------------------------------------
+
+
+def test_classes_with_a_plain_teacher_and_student(fabric: Fabric) -> None:
+    images, labels = classes()
+    road = Distiller(images.numpy(), labels.numpy(), Brightness(classes=True), fabric=fabric)
+    assert road.task == Classification(("0", "1", "2"))
+    assert road.score(road.teacher, *classes(30, seed=5)) == 100.0
+    road.train_generator(**GAN)
+    road.train_density_ratio(**RATIO)
+    fakes = road.synthesize(images=45, **SYNTHESIS)
+    assert fakes.images.dtype == torch.uint8
+    assert fakes.images.shape == (road.synthesis.summary["kept"], 1, 16, 16)
+    assert Counter(fakes.labels.tolist()).keys() <= {0, 1, 2}
+    assert road.synthesis.summary["requested"] == 45
+    made = road.distill(student(3), steps=60, batch_size=32, real_share=0.5, learning_rate=0.2)
+    assert road.score(made, *classes(30, seed=5)) > 60  # 33 is chance
+
+
+def test_a_scalar_of_any_range_and_sign(fabric: Fabric) -> None:
+    images, labels = scalars()
+    task = Regression(-2.0, -0.4, "hundreds")
+    # In [0, 1] by the task's range: grey 200 is label -2 is target 0.
+    teacher = LabelUnit(Brightness(classes=False, scale=-2.55), task)
+    road = Distiller(images, labels, teacher, task, fabric=fabric)
+    assert road.score(teacher, *scalars(40, seed=5)) < 0.01
+    road.train_generator(**GAN)
+    road.train_density_ratio(**RATIO)
+    fakes = road.synthesize(images=40, even_labels=10, **SYNTHESIS)
+    assert fakes.labels.dtype == torch.float32
+    assert torch.equal(fakes.labels, fakes.columns["prediction"])  # scalars are replaced by the teacher's word
+    assert float(fakes.labels.min()) >= -2
+    assert float(fakes.labels.max()) <= -0.4 + 1e-6
+    made = road.distill(student(1), method="kd", steps=80, batch_size=32, real_share=0.5)
+    score = road.score(made, *scalars(40, seed=5))
+    assert score < 0.3  # the middle of the range is wrong by 0.4 on average
+
+
+def test_stages_run_when_they_are_needed(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = classes()
+    road = Distiller(images, labels, Brightness(classes=True), fabric=fabric)
+    ran = []
+    for name, small in {"train_generator": GAN, "train_density_ratio": RATIO, "synthesize": SYNTHESIS}.items():
+        original = getattr(road, name)
+
+        def step(*words: Any, _name: str = name, _run: Any = original, _small: Any = small, **more: Any) -> Any:
+            ran.append(_name)
+            return _run(*words, **(_small | ({"images": 12} if _name == "synthesize" else {})), **more)
+
+        monkeypatch.setattr(road, name, step)
+    road.distill(student(3), steps=2, batch_size=8)
+    assert sorted(ran) == ["synthesize", "train_density_ratio", "train_generator"]
+    ran.clear()
+    road.distill(student(3), steps=2, batch_size=8)
+    assert ran == []
+
+
+def test_the_same_seed_makes_the_same_images(fabric: Fabric) -> None:
+    images, labels = classes()
+
+    def fakes(seed: int) -> Tensor:
+        torch.manual_seed(seed + int(torch.randint(1000, (1,))))  # whatever the user's program did before
+        road = Distiller(images, labels, Brightness(classes=True), seed=seed, fabric=fabric)
+        road.use_generator(real_generator)
+        road.train_density_ratio(**RATIO)
+        return road.synthesize(images=30, **SYNTHESIS).columns["ratio"]
+
+    torch.manual_seed(1)
+    first = fakes(0)
+    torch.manual_seed(2)
+    assert torch.equal(fakes(0), first)
+    assert not torch.equal(fakes(1), first)
+
+
+# --- a teacher that is a black box --------------------------------------------------------------------------------
+
+
+def test_a_black_box_with_somebody_elses_features(fabric: Fabric) -> None:
+    images, labels = classes()
+    inner, seen = Brightness(classes=True), Counter()
+
+    def service(batch: Tensor) -> Tensor:
+        seen["images"] += len(batch)
+        assert float(batch.min()) >= 0
+        assert float(batch.max()) <= 1
+        with torch.no_grad():
+            return inner(batch)
+
+    road = Distiller(images, labels, service, features_of=student(3), fabric=fabric)
+    road.use_generator(real_generator)
+    road.train_density_ratio(**RATIO)
+    fakes = road.synthesize(images=30, replace=True, **SYNTHESIS)
+    assert seen["images"] >= 30
+    assert torch.equal(fakes.labels, inner(fakes.images.float() / 255).argmax(dim=1))
+    before = seen["images"]
+    made = road.distill(student(3), method="kd", steps=4, batch_size=16)
+    assert seen["images"] > before
+    assert not made.training
+
+
+def test_a_black_box_without_features_is_refused_before_anything_is_trained(fabric: Fabric) -> None:
+    images, labels = classes()
+    with pytest.raises(UserError, match="features_of"):
+        Distiller(images, labels, lambda batch: batch.flatten(1)[:, :3], fabric=fabric)
+
+
+class Unhashable(dict):  # a callable with __eq__ and without __hash__, as many a client object is
+    def __call__(self, batch: Tensor) -> Tensor:
+        return Brightness(classes=True)(batch).detach()
+
+
+def test_a_black_box_may_be_any_callable(fabric: Fabric) -> None:
+    images, labels = classes()
+    road = Distiller(images, labels, Unhashable(), features_of=student(3), fabric=fabric)
+    road.use_generator(real_generator)
+    road.train_density_ratio(**RATIO)
+    assert len(road.synthesize(images=12, **SYNTHESIS)) == 12
+
+
+# --- any generator ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [classes, scalars])
+def test_any_function_is_a_generator(fabric: Fabric, data: Callable[..., tuple[Tensor, Tensor]]) -> None:
+    images, labels = data()
+    teacher = Brightness(classes=data is classes)
+    asked = []
+
+    def generator(targets: Tensor, indices: Tensor, seed: int) -> Tensor:
+        asked.append(len(targets))
+        assert targets.shape == indices.shape
+        return real_generator(targets, indices, seed)
+
+    road = Distiller(images, labels, teacher, fabric=fabric)
+    road.use_generator(generator)
+    fakes = road.synthesize(images=30, subsample=False, filter=False, replace=False, even_labels=10, batch_size=20)
+    assert len(fakes) == 30
+    assert sum(asked) >= 30
+    assert max(asked) <= 20
+    # its images are stored as they came, under the label they were asked at
+    means = fakes.images.float().mean(dim=(1, 2, 3))
+    expected = LEVELS[fakes.labels].float() if data is classes else -100 * fakes.labels
+    assert torch.allclose(means, expected, atol=7.0)
+
+
+def test_another_generator_needs_another_density_ratio(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = classes()
+    road = Distiller(images, labels, Brightness(classes=True), fabric=fabric)
+    road.use_generator(real_generator)
+    road.train_density_ratio(**RATIO)
+    trained = []
+
+    def again(**_: Any) -> Any:
+        trained.append(1)
+        return Distiller.train_density_ratio(road, **RATIO)
+
+    monkeypatch.setattr(road, "train_density_ratio", again)
+    road.synthesize(images=12, **SYNTHESIS)
+    assert not trained
+    road.use_generator(lambda targets, indices, seed: real_generator(targets, indices + 1, seed))
+    road.synthesize(images=12, **SYNTHESIS)
+    assert trained  # the old one weighs another generator's images
+
+
+# --- labels and arrays --------------------------------------------------------------------------------------------
+
+
+class Constant(nn.Module):
+    def __init__(self, *values: float, flat: bool = False) -> None:
+        super().__init__()
+        self.values, self.flat = torch.tensor(values), flat
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.values if self.flat else self.values[:, None]
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_label_in_its_own_unit_becomes_the_tasks(flat: bool) -> None:
+    unit = LabelUnit(Constant(-90.0, 0.0, 45.0, 180.0, flat=flat), Regression(-90.0, 90.0))
+    found = unit(torch.zeros(4, 1, 16, 16))
+    assert found.shape == (4, 1)
+    assert found.flatten().tolist() == pytest.approx([0.0, 0.5, 0.75, 1.5])
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "size"),
+    [((5, 16, 18), 1, (16, 18)), ((5, 16, 18, 3), 3, (16, 18)), ((5, 16, 18, 1), 1, (16, 18)),
+     ((5, 3, 16, 18), 3, (16, 18)), ((5, 1, 16, 18), 1, (16, 18))],
+)  # fmt: skip
+def test_arrays_of_any_order(shape: tuple[int, ...], channels: int, size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    found, task = image_set(pixels, np.arange(5) % 2)
+    assert (len(found), found.channels, found.size) == (5, channels, size)
+    assert task == Classification(("0", "1"))
+    where = (2, 3, 7, 0) if shape[-1] in (1, 3) else (2, 0, 3, 7) if len(shape) == 4 else (2, 3, 7)
+    assert found.images[2, 0, 3, 7] == pixels[where]
+
+
+def test_decimals_are_a_scalar_and_whole_numbers_are_classes() -> None:
+    pixels = torch.zeros(3, 16, 16, dtype=torch.uint8)
+    assert image_set(pixels, [0.0, -2.5, 3.0])[1] == Regression(-2.5, 3.0)
+    assert image_set(pixels, [0, 2, 1])[1] == Classification(("0", "1", "2"))
+    assert image_set(pixels, np.array([0, 2, 1], dtype=np.uint8))[0].labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "said"),
+    [
+        (torch.zeros(3, 16, 16), [0, 1, 0], "uint8"),
+        (torch.zeros(3, 8, 8, dtype=torch.uint8), [0, 1, 0], "16 or more"),
+        (torch.zeros(3, 16, 16, dtype=torch.uint8), [0, 1], "one per image"),
+        (torch.zeros(3, 16, 16, dtype=torch.uint8), [0.0, float("nan"), 1.0], "row 1"),
+        (torch.zeros(3, 16, 16, dtype=torch.uint8), [0, -1, 1], "label -1 at row 1"),
+        (torch.zeros(3, 16, 16, dtype=torch.uint8), [0, 0, 0], "at least two"),
+        (torch.zeros(3, 16, 16, dtype=torch.uint8), [1.5, 1.5, 1.5], "one single distinct label"),
+    ],
+)
+def test_arrays_that_cannot_be_used(fabric: Fabric, images: Tensor, labels: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Distiller(images, labels, Brightness(classes=True), fabric=fabric)
+
+
+def test_labels_outside_the_given_task_are_named(fabric: Fabric) -> None:
+    images, labels = scalars()
+    with pytest.raises(UserError, match="outside the allowed range -1 to 0"):
+        Distiller(images, labels, Brightness(classes=False), Regression(-1.0, 0.0), fabric=fabric)
+
+
+def test_scores_on_images_of_one_label(fabric: Fabric) -> None:
+    images, labels = classes()
+    road = Distiller(images, labels, Brightness(classes=True), fabric=fabric)
+    only = labels == 0
+    assert road.score(road.teacher, images[only], labels[only]) == 100.0
+    images, labels = scalars()
+    task = Regression(-2.0, -0.4)
+    road = Distiller(images, labels, LabelUnit(Brightness(classes=False, scale=-2.55), task), task, fabric=fabric)
+    assert road.score(road.teacher, images[:1], labels[:1]) < 0.05
+
+
+def test_a_score_needs_labels_of_the_task(fabric: Fabric) -> None:
+    images, labels = classes()
+    road = Distiller(images, labels, Brightness(classes=True), fabric=fabric)
+    with pytest.raises(UserError, match="label 3 at row 2"):
+        road.score(road.teacher, images[:3], [0, 1, 3])
+
+
+def test_a_setting_that_is_not_known_is_named(fabric: Fabric) -> None:
+    images, labels = classes()
+    road = Distiller(images, labels, Brightness(classes=True), fabric=fabric)
+    road.use_generator(real_generator)
+    for call in (road.train_generator, road.train_density_ratio, road.synthesize):
+        with pytest.raises((UserError, ValueError), match="stepz"):
+            call(stepz=3)  # type: ignore[operator]
+    road.synthesize(images=12, subsample=False, filter=False)
+    with pytest.raises((UserError, ValueError), match="methodd"):
+        road.distill(student(3), method="methodd", steps=1)

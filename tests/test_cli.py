@@ -1,0 +1,149 @@
+"""The small commands, and how every failure ends in one sentence and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from cgankd import __version__, cli, recipe
+from cgankd.errors import TrainingError, UserError
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """run("show", "digits") -> exit code, stdout, stderr; in ``tmp_path``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "console", Console(width=200))
+
+    def typed(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cgankd", *words])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        found = capsys.readouterr()
+        return int(stop.value.code or 0), found.out, found.err
+
+    return typed
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, f"{__version__}\n", "")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["convert-weights", "--help"]])
+def test_help_names_what_can_be_given(run: Run, words: list[str]) -> None:
+    code, out, err = run(*words)
+    assert (code, err) == (0, "")
+    assert "Usage" in out or "usage" in out
+    wanted = {"--help": "convert-weights", "run": "--out", "convert-weights": "--mean"}[words[0]]
+    assert wanted in out
+
+
+def test_recipes_are_listed_with_their_descriptions(run: Run) -> None:
+    code, out, _ = run("recipes")
+    assert code == 0
+    for name in recipe.ready():
+        assert name in out
+        assert recipe.load(name).description.split(";")[0][:30] in out
+
+
+@pytest.mark.parametrize("name", sorted(recipe.ready()))
+def test_what_show_prints_reads_back_equal(run: Run, tmp_path: Path, name: str) -> None:
+    code, out, err = run("show", name, "student.fit.steps=77", "seeds=[3,4]")
+    assert (code, err) == (0, "")
+    (tmp_path / "shown.yaml").write_text(out)
+    expected = recipe.load(name, ["student.fit.steps=77", "seeds=[3,4]"])
+    assert recipe.load("shown.yaml") == expected
+    assert expected.student.fit.steps == 77
+
+
+def test_data_lists_the_builtin_sets(run: Run) -> None:
+    code, out, _ = run("data")
+    assert code == 0
+    for name in ("digits", "fashion", "rotated-fashion"):
+        assert name in out
+
+
+def test_data_counts_and_draws_samples(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("data", "digits", "train_size=100", "data.val_size=50")
+    assert (code, err) == (0, "")
+    assert "classification, 16x16 pixels, 1 channel(s)" in out
+    # 1,797 digits: 449 test, 50 validation, 100 labelled out of a pool of 1,298
+    last = next(line.split() for line in out.splitlines() if line.startswith("all"))
+    assert last == ["all", "100", "1298", "50", "449"]
+    with Image.open(tmp_path / "digits.png") as sheet:
+        assert sheet.width > 16 * 10
+    assert run("data", "digits", "--out", "grid.png")[0] == 0
+    assert (tmp_path / "grid.png").is_file()
+
+
+def test_commands_that_train_nothing_do_not_wait_for_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from cgankd import cli\n"
+        "sys.argv = ['cgankd', *sys.argv[1:]]\n"
+        "try: cli.main()\n"
+        "except SystemExit: print('torch' in sys.modules, file=sys.stderr)"
+    )
+    for words in (["--help"], ["recipes"], ["show", "digits"], ["run", "nope"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path, check=True
+        )
+        assert done.stderr.splitlines()[-1] == "False", words
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UserError("data.source is 3; allowed: a folder"), 2, "data.source is 3; allowed: a folder"),
+        (UserError("a [bold]name[/bold] as it is"), 2, "a [bold]name[/bold] as it is"),
+        (UserError("x" * 500), 2, "x" * 500),
+        (TrainingError("the loss is nan"), 1, "the loss is nan"),
+        (KeyboardInterrupt(), 130, "stopped; the same command goes on from here"),
+        (OSError(errno.ENOSPC, "", "weights"), 2, "No space left on device while writing weights; make room"),
+        (OSError(errno.ENOSPC, ""), 2, "No space left on device; make room"),
+        (OSError(errno.EDQUOT, ""), 2, "the same command goes on"),
+        (OSError(errno.EFBIG, ""), 2, "File too large; make room"),
+        (PermissionError(errno.EACCES, "", "out"), 2, "Permission denied while writing out"),
+    ],
+)
+def test_every_failure_is_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, said: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(recipe, "load", fail)
+    found, out, err = run("show", "digits")
+    assert (found, out) == (code, "")
+    assert err.startswith("cgankd: ")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+@pytest.mark.parametrize("error", [RuntimeError("ours"), OSError(errno.EIO, "broken"), ZeroDivisionError()])
+def test_our_own_mistakes_are_not_hidden(run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(recipe, "load", fail)
+    monkeypatch.setattr(sys, "argv", ["cgankd", "show", "digits"])
+    with pytest.raises(type(error)):
+        cli.main()
+
+
+def test_report_needs_results(run: Run, tmp_path: Path) -> None:
+    assert run("report", str(tmp_path))[0] == 2
+    (tmp_path / "results.json").write_text(json.dumps({"half": 1}))
+    code, _, err = run("report", str(tmp_path))
+    assert code == 2
+    assert "results.json" in err

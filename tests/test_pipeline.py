@@ -1,0 +1,171 @@
+"""The road: which rows there are, which artifacts a seed changes, and what a reader is warned of."""
+
+from __future__ import annotations
+
+import json
+import typing
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cgankd import pipeline, recipe, results
+from cgankd.pipeline import ROWS
+from cgankd.recipe import CompareSettings, Recipe, SynthesisSettings
+
+TINY = {
+    "demonstration": True,
+    "seeds": [0, 1],
+    "data": {"source": "digits", "train_size": 60},
+    "teacher": {"network": "cnn8", "fit": {"steps": 6, "batch_size": 16}},
+    "student": {"network": "cnn8", "fit": {"steps": 4, "batch_size": 16}, "transfer_steps": 5, "real_share": 0.5},
+    "generator": {"channels": 8, "latent": 8, "label_dim": 8, "steps": 6, "batch_size": 16, "ema_start": 2},
+    "ratio": {"hidden": [32], "steps": 6, "batch_size": 32, "fakes_per_image": 1},
+    "synthesis": {"images": 40, "calibration": 20, "burn_in": 20},
+    "compare": {"methods": ["nokd", "cgan_kd"]},
+    "runtime": {"threads": 1, "precision": "fp32"},
+}  # fmt: skip
+
+
+def tiny(*overrides: str) -> Recipe:
+    return recipe.from_tree(json.loads(json.dumps(TINY)), overrides)
+
+
+def stages(out: Path) -> Counter[str]:
+    return Counter(path.name.rsplit("-", 1)[0] for path in (out / "artifacts").iterdir())
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_row_that_a_recipe_can_name_is_on_the_road() -> None:
+    (method,) = {
+        arg for arg in typing.get_args(CompareSettings.model_fields["methods"].annotation) if arg is not ...
+    }
+    whole = Recipe(compare=CompareSettings(ablation=True)).rows
+    assert set(typing.get_args(method)) <= set(ROWS)
+    assert set(whole) == set(ROWS)
+    assert tuple(ROWS) == whole  # in the order of the table
+
+
+def test_rows_are_what_they_are_called() -> None:
+    assert [name for name, row in ROWS.items() if not row.longer] == ["nokd"]
+    assert results.CONTROL in ROWS
+    assert ROWS[results.CONTROL] == pipeline.Row()  # the control: supervised, real images, as many steps
+    assert {name for name, row in ROWS.items() if row.method == "kd"} == {"kd", "cgan_kd"}
+    assert {name for name, row in ROWS.items() if row.fakes} == {name for name in ROWS if name.startswith("cgan")}
+    for row in ROWS.values():
+        assert set(row.changes) <= set(SynthesisSettings.model_fields)
+
+
+def test_the_ablation_adds_one_thing_at_a_time() -> None:
+    steps = [ROWS[name].changes for name in ("cgan_raw", "cgan_subsample", "cgan_filter", "cgan_replace")]
+    added = [tuple(change[key] for key in ("subsample", "filter", "replace")) for change in steps]
+    assert added == [(False, False, False), (True, False, False), (True, True, False), (True, True, True)]
+    assert not ROWS["cgan"].changes  # as the recipe says
+    assert not ROWS["cgan_kd"].changes
+
+
+# --- what a seed changes ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def student_varies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("student varies")
+    return out, pipeline.run(tiny(), out)
+
+
+@pytest.mark.xdist_group("pipeline")
+def test_a_seed_changes_the_student_only(student_varies: tuple[Path, dict[str, Any]]) -> None:
+    out, found = student_varies
+    assert stages(out) == {"data": 1, "teacher": 1, "generator": 1, "ratio": 1, "synthesis": 1, "student": 4}
+    assert found["vary"] == "student"
+    assert len(found["teacher"]["values"]) == 1
+    for row in found["rows"]:
+        assert len(row["values"]) == 2
+
+
+@pytest.mark.xdist_group("pipeline")
+def test_or_everything(student_varies: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    found = pipeline.run(tiny("vary=everything"), tmp_path)
+    assert stages(tmp_path) == {
+        "data": 1, "teacher": 2, "generator": 2, "ratio": 2, "synthesis": 2, "student": 4,
+    }  # fmt: skip
+    assert len(found["teacher"]["values"]) == 2
+    # The first seed's teacher is the same one; the second seed's cGAN-KD student comes from another.
+    whole, other = student_varies[1], found
+    assert other["teacher"]["values"][0] == whole["teacher"]["values"][0]
+    assert other["artifacts"]["students"]["nokd"] == whole["artifacts"]["students"]["nokd"]
+    assert other["artifacts"]["students"]["cgan_kd"][0] == whole["artifacts"]["students"]["cgan_kd"][0]
+    assert other["artifacts"]["students"]["cgan_kd"][1] != whole["artifacts"]["students"]["cgan_kd"][1]
+
+
+def test_without_fakes_there_is_no_generator(tmp_path: Path) -> None:
+    found = pipeline.run(tiny("compare.methods=[nokd,kd]", "seeds=[0]"), tmp_path)
+    assert stages(tmp_path) == {"data": 1, "teacher": 1, "student": 2}
+    assert "synthesis" not in found
+    assert "generator" not in found
+
+
+def test_without_subsampling_there_is_no_density_ratio(tmp_path: Path) -> None:
+    found = pipeline.run(tiny("compare.methods=[cgan]", "synthesis.subsample=false", "seeds=[0]"), tmp_path)
+    assert stages(tmp_path) == {"data": 1, "teacher": 1, "generator": 1, "synthesis": 1, "student": 1}
+    assert "ratio" not in found
+    assert found["synthesis"]["acceptance"] == 1.0
+
+
+def test_features_may_be_the_students(tmp_path: Path) -> None:
+    words = ["compare.methods=[cgan]", "ratio.features=nokd", "student.start=nokd", "seeds=[0]"]
+    found = pipeline.run(tiny(*words), tmp_path)
+    assert stages(tmp_path) == {
+        "data": 1, "teacher": 1, "generator": 1, "ratio": 1, "synthesis": 1, "student": 2,  # with NOKD
+    }  # fmt: skip
+    assert [row["method"] for row in found["rows"]] == ["cgan"]
+
+
+# --- warnings -----------------------------------------------------------------------------------------------------
+
+
+def said(**changes: Any) -> str:
+    found = {
+        "higher_is_better": True, "demonstration": False, "seeds": [0, 1, 2], "unit": "%",
+        "teacher": {"values": [90.0, 92.0]},
+        "rows": [{"method": "nokd", "mean": 99.0}, {"method": "nokd_longer", "mean": 80.0}],
+        "synthesis": {"kept": 100, "requested": 100}, **changes,
+    }  # fmt: skip
+    return " ".join(results.warnings(found))
+
+
+def test_nothing_is_said_where_nothing_is_amiss() -> None:
+    assert said() == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"demonstration": True}, ["demonstration", "proves nothing"]),
+        ({"seeds": [0, 1]}, ["2 seed(s)"]),
+        ({"teacher": {"values": [79.0, 81.0]}}, ["teacher (80 %)", "nothing to transfer"]),
+        ({"higher_is_better": False, "unit": "degrees"}, ["teacher (91 degrees)", "(80 degrees)"]),
+        ({"synthesis": {"kept": 90, "requested": 100}}, ["10 of 100 images are missing", "synthesis.max_draws"]),
+    ],
+)
+def test_what_a_reader_is_warned_of(changes: dict[str, Any], words: list[str]) -> None:
+    for word in words:
+        assert word in said(**changes)
+
+
+def test_a_better_teacher_of_an_error_is_a_lower_one() -> None:
+    assert said(higher_is_better=False, teacher={"values": [70.0]}) == ""
+
+
+def test_no_control_no_word_on_the_teacher() -> None:
+    assert said(rows=[], teacher={"values": [1.0]}) == ""
+
+
+@pytest.mark.xdist_group("pipeline")
+def test_a_runs_warnings_are_in_its_results(student_varies: tuple[Path, dict[str, Any]]) -> None:
+    out, found = student_varies
+    assert "demonstration" in found["warnings"][0]
+    assert json.loads((out / "results.json").read_text()) == found
