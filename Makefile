@@ -29,7 +29,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup tests src  # one thread a worker: two would fight
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests src  # one thread a worker: two would fight
 
 bench: $(READY)
 	$(BIN)/python benchmarks/speed.py

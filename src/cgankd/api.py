@@ -69,6 +69,7 @@ class Distiller:
         self.task = self.task or found
         self.task.check_labels(self.data.labels, "labels")
         self.device: Fabric = self.fabric or make_fabric()
+        self._observer().close()  # a callable teacher without features_of must not show after the GAN is trained
         self.targets = self.task.to_target(self.data.labels)
         self._space: LabelSpace | None = None
         self._generator: Sampler | None = None
@@ -88,6 +89,7 @@ class Distiller:
     def train_generator(self, **settings: Any) -> Sampler:
         """Train the conditional GAN; keywords are those of GeneratorSettings."""
         chosen = GeneratorSettings(**settings)
+        self._ratio = None  # it weighs another generator's images
         self._space = label_space(self._task, self.targets, chosen)
         self._generator, self.history = train_gan(
             self.data, self._task, self._space, chosen, self.device, seed=self.seed, progress=self.progress
@@ -96,7 +98,7 @@ class Distiller:
 
     def use_generator(self, function: Callable[[Tensor, Tensor, int], Tensor]) -> None:
         """Put any generator in the GAN's place: ``function(targets, indices, seed) -> uint8 [B, C, H, W]``."""
-        self._generator = CallableSampler(function)
+        self._generator, self._ratio = CallableSampler(function), None
 
     def train_density_ratio(self, **settings: Any) -> RatioNetwork:
         """Train h(x, y) on real images and fakes at their labels; keywords are those of RatioSettings."""
@@ -151,7 +153,10 @@ class Distiller:
 
     def score(self, network: nn.Module, images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> float:
         """Accuracy in %, or the mean absolute error in the label's unit, on images the network has not seen."""
-        return evaluation.metric(network, image_set(images, labels)[0], self._task, self.device)[0]
+        seen = _arrays(images, labels)
+        if isinstance(self._task, Classification):
+            self._task.check_labels(seen.labels, "labels")
+        return evaluation.metric(network, seen, self._task, self.device)[0]
 
     def _observer(self) -> Observer:
         return Observer(self.teacher, self.device, self.features_of)
@@ -159,16 +164,19 @@ class Distiller:
 
 def image_set(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> tuple[ImageSet, Task]:
     """Arrays as an ImageSet, and the task their labels suggest: whole numbers are classes, decimals a scalar."""
+    found = _arrays(images, labels)
+    if found.labels.is_floating_point():
+        return found, Regression(float(found.labels.min()), float(found.labels.max()))
+    return found, Classification(tuple(str(number) for number in range(int(found.labels.max()) + 1)))
+
+
+def _arrays(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> ImageSet:
     pixels, values = torch.as_tensor(images), torch.as_tensor(labels).flatten()
     if pixels.ndim == 3:
         pixels = pixels.unsqueeze(1)
     elif pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
         pixels = pixels.permute(0, 3, 1, 2)
-    if values.is_floating_point():
-        if not torch.isfinite(values).all():
-            row = int((~torch.isfinite(values)).nonzero()[0])
-            raise UserError(f"labels: found {values[row].item()} at row {row}; finite numbers are needed")
-        found = ImageSet(pixels.contiguous(), values.float())
-        return found, Regression(float(values.min()), float(values.max()))
-    found = ImageSet(pixels.contiguous(), values.long())
-    return found, Classification(tuple(str(number) for number in range(int(values.max()) + 1)))
+    if values.is_floating_point() and not torch.isfinite(values).all():
+        row = int((~torch.isfinite(values)).nonzero()[0])
+        raise UserError(f"labels: found {values[row].item()} at row {row}; finite numbers are needed")
+    return ImageSet(pixels.contiguous(), values.float() if values.is_floating_point() else values.long())

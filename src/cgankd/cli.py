@@ -34,6 +34,8 @@ def main() -> None:
     sys.path.insert(0, "")  # networks given as module:function may lie in the current folder
     try:
         code = app(standalone_mode=False)
+        if code == 130:  # typer turns Ctrl-C into this
+            raise KeyboardInterrupt
     except UserError as error:
         _fail(str(error), 2)
     except TrainingError as error:
@@ -43,7 +45,7 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         _fail("stopped; the same command goes on from here", 130)
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS}:
             raise
         where = f" while writing {error.filename}" if error.filename else ""
         _fail(f"{os.strerror(error.errno)}{where}; make room or rights there, and the same command goes on", 2)
@@ -89,6 +91,8 @@ def report(
     if not (folder / "results.json").is_file():
         raise UserError(f"{folder} holds no results.json; give the --out folder of a run that has finished")
     found = read_json(folder / "results.json")
+    if not isinstance(found, dict) or not {"rows", "warnings", "teacher"} <= set(found):
+        raise UserError(f"{folder / 'results.json'} is not the results of a run")
     if markdown:
         from cgankd.report.table import markdown as as_markdown
 

@@ -7,6 +7,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd import evaluate
+from cgankd.errors import UserError
 from cgankd.nets.taps import PENULTIMATE, Taps
 
 
@@ -20,8 +21,10 @@ class Observer:
     def __init__(self, teacher: evaluate.Predictor, fabric: Fabric, features_of: nn.Module | None = None) -> None:
         source = features_of if features_of is not None else teacher
         if not isinstance(source, nn.Module):
-            raise TypeError("features_of must be a module where the teacher is a plain callable")
-        for network in {teacher, source}:
+            raise UserError(
+                "the teacher is a plain callable, which shows no features; features_of must be a module"
+            )
+        for network in (teacher, source):
             if isinstance(network, nn.Module):
                 evaluate.place(network, fabric).eval()
         self.teacher, self.fabric = teacher, fabric

@@ -69,7 +69,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     """Replace ``path`` by a safetensors file; tensors are copied to the CPU and made contiguous."""
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        safetensors.torch.save_file(plain, temporary, metadata=dict(metadata or {}))
+        # not save_file: where the disk is full it raises an error of its own kind, without an errno
+        temporary.write_bytes(safetensors.torch.save(plain, dict(metadata or {})))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

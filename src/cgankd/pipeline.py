@@ -71,6 +71,7 @@ def run(recipe: Recipe, out: Path, progress: Progress = SILENT) -> dict[str, Any
     with progress.bar("import", 1) as bar:
         splits = sources.load(recipe.data, lambda done, total: bar.to(done / total))
     import_seconds = time.monotonic() - started
+    _check_networks(recipe, splits)
     folder = RunFolder(out, environment(fabric))
     try:
         write_text(out / "recipe.yaml", recipe.to_yaml())
@@ -323,9 +324,10 @@ class Road:
             return {**self._scored(network, name), "history": [], "images": None}
 
         described = {**self.base, "network": name}
+        code = {"network": _users_code(name)} if ":" in name else {}
         if not path.is_file():
             raise UserError(f"teacher.weights = {path} does not exist; a .safetensors file is needed")
-        inputs = {"weights": file_key(path), "val": self.keys["val"], "test": self.keys["test"]}
+        inputs = {**code, "weights": file_key(path), "val": self.keys["val"], "test": self.keys["test"]}
         return self.folder.stage("teacher", described, inputs, build)
 
     def _scored(self, network: nn.Module, name: str) -> dict[str, Any]:
@@ -388,8 +390,21 @@ class Road:
         return adjust.replaced(fakes) if replace else fakes
 
 
+def _check_networks(recipe: Recipe, splits: Splits) -> None:
+    """Make each network once, and fill the teacher: what can't be made must not show after hours of training."""
+    with torch.random.fork_rng([]):
+        for key, name in (("teacher", recipe.teacher.network), ("student", recipe.student.network)):
+            train = splits.train
+            network = zoo.create(name, train.channels, splits.task.num_outputs, train.size)
+            if key == "teacher" and recipe.teacher.weights is not None:
+                weights.load_weights(network, recipe.teacher.weights)
+
+
 def _users_code(name: str) -> str:
     """The key of the file that a network ``module:function`` comes from: an edited file makes a new network."""
-    spec = importlib.util.find_spec(name.partition(":")[0])
+    try:
+        spec = importlib.util.find_spec(name.partition(":")[0])
+    except (ImportError, ValueError):
+        spec = None
     path = Path(spec.origin) if spec and spec.origin else None
     return file_key(path) if path and path.is_file() else content_key(name)

@@ -14,15 +14,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from cgankd.errors import UserError
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Settings(BaseModel):
     """Base of all settings: typed, frozen, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_yes_as_one(cls, value: Any, info: ValidationInfo) -> Any:
+        kinds = typing.get_args(annotation := cls.model_fields[info.field_name or ""].annotation) or (annotation,)
+        if isinstance(value, bool) and bool not in kinds and {int, float} & set(kinds):
+            raise ValueError("a number is needed")
+        return value
 
 
 class DataSettings(Settings):
@@ -139,7 +149,7 @@ class GeneratorSettings(Settings):
     batch_size: int = Field(64, ge=2)
     generator_rate: float = Field(3e-4, gt=0)
     discriminator_rate: float = Field(4e-4, gt=0)
-    betas: tuple[float, float] = (0.0, 0.99)
+    betas: tuple[Decay, Decay] = (0.0, 0.99)
     ema: float = Field(0.995, ge=0, lt=1, description="decay of the generator's moving average")
     ema_start: int = Field(200, ge=0, description="steps before the average starts")
     diffaugment: tuple[Literal["color", "translation", "cutout"], ...] = ("translation",)
@@ -165,7 +175,7 @@ class RatioSettings(Settings):
     batch_size: int = Field(256, ge=2)
     learning_rate: float = Field(5e-4, gt=0)
     milestones: tuple[float, ...] = (0.4, 0.75)
-    betas: tuple[float, float] = (0.5, 0.999)
+    betas: tuple[Decay, Decay] = (0.5, 0.999)
     weight_decay: float = Field(1e-4, ge=0)
     fakes_per_image: int = Field(10, ge=1, description="fakes drawn at each real image's label")
 
@@ -197,7 +207,15 @@ class CompareSettings(Settings):
     methods: tuple[Literal["nokd", "nokd_longer", "kd", "cgan", "cgan_kd"], ...] = (
         "nokd", "nokd_longer", "kd", "cgan", "cgan_kd",
     )  # fmt: skip
+
     ablation: bool = Field(False, description="also raw fakes, + subsampling, + filter, + replacement")
+
+    @field_validator("methods")
+    @classmethod
+    def _methods_differ(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        if not methods or len(set(methods)) != len(methods):
+            raise ValueError("one method stands twice, or there is none; allowed: distinct methods, at least one")
+        return methods
 
 
 class RuntimeSettings(Settings):
@@ -290,7 +308,8 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if base is None:
         tree.setdefault("name", path.stem)
         return tree
-    merged = _read(str(base), (*seen, name_or_path))
+    beside = path.parent / str(base)  # a file it extends is looked for beside it
+    merged = _read(str(beside) if beside.is_file() else str(base), (*seen, name_or_path))
     _merge(merged, {"name": path.stem, **tree})
     return merged
 

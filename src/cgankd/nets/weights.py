@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,9 @@ def convert_pth(src: str | Path, dst: str | Path, *, mean: Tensor | None = None,
     if not src.is_file():
         raise UserError(f"{src}: no such file")
     try:
-        content = torch.load(src, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle that torch.save did not write; it is refused below
+            content = torch.load(src, map_location="cpu", weights_only=True)
     except Exception:  # torch names no common class for what a damaged or hostile file makes it raise
         raise UserError(
             f"{src}: can't be read as tensors alone (code, other objects, or a damaged file); "

@@ -111,6 +111,9 @@ def train_ratio(
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices), progress.bar("density ratio", settings.steps) as bar:
         torch.manual_seed(counter.key(seed, "ratio/weights"))
+        for layer in embedding.modules():
+            if isinstance(layer, nn.Embedding):
+                layer.reset_parameters()  # drawn by the caller from torch's global generator, which nobody seeds
         network = RatioNetwork(real.shape[1], embedding, settings.hidden, settings.dropout)
         network.mean.copy_(real.mean(dim=0))
         network.scale.copy_(real.std(dim=0).clamp(min=1e-3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,12 @@ class ImageStore:
         if path is None:
             self._array: np.ndarray = np.zeros((slots, *shape), dtype=np.uint8)
         else:
-            self._array = np.memmap(path, dtype=np.uint8, mode="w+", shape=(slots, *shape))
+            with path.open("wb") as file:
+                if hasattr(os, "posix_fallocate"):  # a full disk must be an error here, not a bus error at a write
+                    os.posix_fallocate(file.fileno(), 0, slots * int(np.prod(shape)))
+                else:
+                    file.truncate(slots * int(np.prod(shape)))
+            self._array = np.memmap(path, dtype=np.uint8, mode="r+", shape=(slots, *shape))
 
     def put(self, slots: Tensor, images: Tensor) -> None:
         """Write images [B, C, H, W] to ``slots`` int64 [B]."""
@@ -34,7 +40,7 @@ class ImageStore:
             compact = self.path.with_suffix(".compact")
             with compact.open("wb") as file:
                 for rows in filled.nonzero().squeeze(1).split(10_000):
-                    self._array[rows.numpy()].tofile(file)
+                    file.write(self._array[rows.numpy()].data)
             compact.replace(self.path)
         sync(self.path)
         return open_images(self.path, self.shape)
