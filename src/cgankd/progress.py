@@ -53,8 +53,8 @@ class ConsoleProgress(Progress):
     @contextmanager
     def bar(self, title: str, total: float) -> Iterator[Bar]:
         bars = RichProgress(
-            TextColumn("{task.description:<34}"),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description:<24}"),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
