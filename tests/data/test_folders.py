@@ -12,7 +12,7 @@ from pictures import class_folders, metadata, noise, write_png
 from cgankd.data.imageset import Splits
 from cgankd.data.sources import load
 from cgankd.errors import UserError
-from cgankd.recipe import DataSettings
+from cgankd.recipe import DataSettings, from_tree
 from cgankd.task import Classification, Regression
 
 
@@ -225,7 +225,8 @@ def test_further_refusals_of_a_table(tmp_path: Path) -> None:
     folder = metadata(tmp_path / "a", ROWS)
     refuses("has no column 'drive' .data.group_column names another", folder, group_column="drive")
     refuses("label_range is 5 to 5; allowed: two finite numbers", folder, label_range=(5, 5))
-    refuses("label_range is 0 to inf; allowed: two finite numbers", folder, label_range=(0, float("inf")))
+    with pytest.raises(UserError, match=r"data\.label_range\.1 = inf is not allowed"):
+        from_tree({"data": {"source": str(folder), "label_range": [0, float("inf")]}})
     refuses("line 2: label 0 is outside data.label_range, 1 to 20", folder, label_range=(1, 20))
     same = metadata(tmp_path / "b", [(f"{n}.png", 0.5) for n in range(20)])
     refuses("every training label is 0.5; at least two distinct", same)
