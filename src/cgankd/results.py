@@ -145,13 +145,13 @@ def warnings(found: dict[str, Any]) -> list[str]:
     if found["demonstration"]:
         said.append("This is a demonstration: training was cut short to show the road, and proves nothing.")
     elif len(found["seeds"]) < 3:
-        said.append(f"{len(found['seeds'])} seed(s): a spread or an interval over so few says little.")
+        said.append("Fewer than three seeds: a spread or an interval over so few says little.")
     control = next((r for r in found["rows"] if r["method"] == CONTROL), None)
     teacher = statistics.fmean(found["teacher"]["values"])
     if control and better * (teacher - control["mean"]) <= 0:
         said.append(
-            f"The teacher ({teacher:.4g} {found['unit']}) is no better than the student trained alone for as many "
-            f"steps ({control['mean']:.4g} {found['unit']}): it has nothing to transfer."
+            f"The teacher ({teacher:.4g}) is no better than the student trained alone for as many steps "
+            f"({control['mean']:.4g}): it has nothing to transfer."
         )
     made = found.get("synthesis")
     if made and made["kept"] < made["requested"]:
