@@ -142,6 +142,10 @@ def warnings(found: dict[str, Any]) -> list[str]:
     """Sentences about what a reader should know before believing the table."""
     said = []
     better = 1.0 if found["higher_is_better"] else -1.0
+
+    def scored(value: float) -> str:
+        return f"{value:.4g} {found['unit']}".rstrip()
+
     if found["demonstration"]:
         said.append("This is a demonstration: training was cut short to show the road, and proves nothing.")
     elif len(found["seeds"]) < 3:
@@ -150,8 +154,8 @@ def warnings(found: dict[str, Any]) -> list[str]:
     teacher = statistics.fmean(found["teacher"]["values"])
     if control and better * (teacher - control["mean"]) <= 0:
         said.append(
-            f"The teacher ({teacher:.4g}) is no better than the student trained alone for as many steps "
-            f"({control['mean']:.4g}): it has nothing to transfer."
+            f"The teacher ({scored(teacher)}) is no better than the student trained alone for as many steps "
+            f"({scored(control['mean'])}): it has nothing to transfer."
         )
     made = found.get("synthesis")
     if made and made["kept"] < made["requested"]:
