@@ -15,6 +15,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from cgankd import counter
 from cgankd import distill as methods
 from cgankd import evaluate as evaluation
 from cgankd.data.imageset import ImageSet
@@ -28,7 +29,7 @@ from cgankd.progress import SILENT, Progress
 from cgankd.recipe import FitSettings, GeneratorSettings, RatioSettings, StudentSettings, SynthesisSettings
 from cgankd.runtime import make_fabric
 from cgankd.synthesis import adjust
-from cgankd.synthesis.density_ratio import RatioNetwork, fakes_at_labels, train_ratio
+from cgankd.synthesis.density_ratio import RatioNetwork, real_and_fakes, train_ratio
 from cgankd.synthesis.synthesize import Synthesis, synthesize
 from cgankd.task import Classification, Regression, Task
 
@@ -51,6 +52,8 @@ class Distiller:
     images: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W]. labels: whole numbers [N] (classes) or decimals [N] (a
     scalar of any range and sign). teacher: a module, or any callable on float images in [0, 1]; a callable shows no
     features, so ``features_of`` must then be a module that was trained on the images.
+    held_out: a few more images and labels, by which the density ratio's weights are chosen; without them it may
+    learn its images by heart.
 
     Stages run when they are first needed, or when called by name to give them settings.
     """
@@ -60,6 +63,7 @@ class Distiller:
     teacher: evaluation.Predictor
     task: Task | None = None
     features_of: nn.Module | None = None
+    held_out: tuple[npt.ArrayLike | Tensor, npt.ArrayLike | Tensor] | None = None
     seed: int = 0
     fabric: Fabric | None = None
     progress: Progress = SILENT
@@ -104,12 +108,17 @@ class Distiller:
         """Train h(x, y) on real images and fakes at their labels; keywords are those of RatioSettings."""
         chosen = RatioSettings(**settings)
         generator, observer = self._generator or self.train_generator(), self._observer()
-        real = observer.all(self.data.images)[1].cpu()
-        fake = fakes_at_labels(generator, observer, self.targets, chosen.fakes_per_image, self.seed, self.progress)
+
+        def look(images: ImageSet, stream: str) -> tuple[Tensor, Tensor, Tensor]:
+            count, numbers = chosen.fakes_per_image, counter.key(self.seed, stream)
+            return real_and_fakes(images, self._task, generator, observer, count, numbers, self.progress)
+
+        train = look(self.data, "train")
+        held_out = None if self.held_out is None else look(_arrays(*self.held_out), "held out")
         observer.close()
         embedding = self.space.ratio_embedding(RatioNetwork.LABEL_DIM)
         self._ratio, _ = train_ratio(
-            real, self.targets, fake, embedding, chosen, self.device, seed=self.seed, progress=self.progress
+            *train, embedding, chosen, self.device, seed=self.seed, held_out=held_out, progress=self.progress
         )
         return self._ratio
 

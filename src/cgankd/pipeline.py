@@ -33,7 +33,7 @@ from cgankd.progress import SILENT, Progress
 from cgankd.recipe import FitSettings, Recipe
 from cgankd.runtime import environment, make_fabric
 from cgankd.synthesis import adjust
-from cgankd.synthesis.density_ratio import RatioNetwork, fakes_at_labels, train_ratio
+from cgankd.synthesis.density_ratio import RatioNetwork, real_and_fakes, train_ratio
 from cgankd.synthesis.store import open_images
 from cgankd.synthesis.synthesize import synthesize
 
@@ -152,10 +152,8 @@ class Road:
             observer, sampler = self._observer(seed), self._sampler(generator)
 
             def look(images: ImageSet, stream: str) -> tuple[Tensor, Tensor, Tensor]:
-                targets = self.task.to_target(images.labels)
                 count, numbers = settings.fakes_per_image, counter.key(seed, stream)
-                fake = fakes_at_labels(sampler, observer, targets, count, numbers, self.progress)
-                return observer.all(images.images)[1].cpu(), targets, fake
+                return real_and_fakes(images, self.task, sampler, observer, count, numbers, self.progress)
 
             train, held_out = look(self.splits.train, "train"), look(self.splits.val, "held out")
             observer.close()

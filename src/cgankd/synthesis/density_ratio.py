@@ -13,11 +13,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd import counter
+from cgankd.data.imageset import ImageSet
 from cgankd.errors import TrainingError
 from cgankd.features import Observer
 from cgankd.gan.generator import Sampler
 from cgankd.progress import SILENT, Progress
 from cgankd.recipe import RatioSettings
+from cgankd.task import Task
 
 LOG_POINTS = 25
 
@@ -87,6 +89,21 @@ def fakes_at_labels(
                 features.append(observer(images)[1].cpu())
             bar.to((number + 1) * len(targets))
     return torch.cat(features).view(count, len(targets), -1).transpose(0, 1).contiguous()
+
+
+def real_and_fakes(
+    images: ImageSet,
+    task: Task,
+    generator: Sampler,
+    observer: Observer,
+    count: int,
+    seed: int,
+    progress: Progress = SILENT,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What :func:`train_ratio` takes: features of real images, targets, features of ``count`` fakes at each."""
+    targets = task.to_target(images.labels)
+    fake = fakes_at_labels(generator, observer, targets, count, seed, progress)
+    return observer.all(images.images)[1].cpu(), targets, fake
 
 
 def train_ratio(
