@@ -172,7 +172,7 @@ def test_a_black_box_with_somebody_elses_features(fabric: Fabric) -> None:
     road = Distiller(images, labels, service, features_of=student(3), fabric=fabric)
     road.use_generator(real_generator)
     road.train_density_ratio(**RATIO)
-    fakes = road.synthesize(images=30, replace=True, **SYNTHESIS)
+    fakes = road.synthesize(images=30, replace="hard", **SYNTHESIS)
     assert seen["images"] >= 30
     assert torch.equal(fakes.labels, inner(fakes.images.float() / 255).argmax(dim=1))
     before = seen["images"]
@@ -216,7 +216,9 @@ def test_any_function_is_a_generator(fabric: Fabric, data: Callable[..., tuple[T
 
     road = Distiller(images, labels, teacher, fabric=fabric)
     road.use_generator(generator)
-    fakes = road.synthesize(images=30, subsample=False, filter=False, replace=False, even_labels=10, batch_size=20)
+    fakes = road.synthesize(
+        images=30, subsampling="none", filter=False, replace="none", even_labels=10, batch_size=20
+    )
     assert len(fakes) == 30
     assert sum(asked) >= 30
     assert max(asked) <= 20
@@ -334,6 +336,6 @@ def test_a_setting_that_is_not_known_is_named(fabric: Fabric) -> None:
     for call in (road.train_generator, road.train_density_ratio, road.synthesize):
         with pytest.raises((UserError, ValueError), match="stepz"):
             call(stepz=3)  # type: ignore[operator]
-    road.synthesize(images=12, subsample=False, filter=False)
+    road.synthesize(images=12, subsampling="none", filter=False)
     with pytest.raises((UserError, ValueError), match="methodd"):
         road.distill(student(3), method="methodd", steps=1)

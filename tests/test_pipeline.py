@@ -61,8 +61,9 @@ def test_rows_are_what_they_are_called() -> None:
 
 def test_the_ablation_adds_one_thing_at_a_time() -> None:
     steps = [ROWS[name].changes for name in ("cgan_raw", "cgan_subsample", "cgan_filter", "cgan_replace")]
-    added = [tuple(change[key] for key in ("subsample", "filter", "replace")) for change in steps]
-    assert added == [(False, False, False), (True, False, False), (True, True, False), (True, True, True)]
+    added = [tuple(change.get(key) for key in ("subsampling", "filter", "replace")) for change in steps]
+    own = None  # as the recipe says
+    assert added == [("none", False, "none"), (own, False, "none"), (own, True, "none"), (own, True, "hard")]
     assert not ROWS["cgan"].changes  # as the recipe says
     assert not ROWS["cgan_kd"].changes
 
@@ -109,7 +110,7 @@ def test_without_fakes_there_is_no_generator(tmp_path: Path) -> None:
 
 
 def test_without_subsampling_there_is_no_density_ratio(tmp_path: Path) -> None:
-    found = pipeline.run(tiny("compare.methods=[cgan]", "synthesis.subsample=false", "seeds=[0]"), tmp_path)
+    found = pipeline.run(tiny("compare.methods=[cgan]", "synthesis.subsampling=none", "seeds=[0]"), tmp_path)
     assert stages(tmp_path) == {"data": 1, "teacher": 1, "generator": 1, "synthesis": 1, "student": 1}
     assert "ratio" not in found
     assert found["synthesis"]["acceptance"] == 1.0

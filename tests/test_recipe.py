@@ -118,7 +118,7 @@ def test_yaml_that_would_run_code_is_refused(tmp_path: Path) -> None:
         ("data.label_range=null", None),
         ("compare.ablation=true", True),
         ("compare.ablation=no", False),
-        ("synthesis.replace=false", False),
+        ("synthesis.replace=none", "none"),
         ("data.source=a=b", "a=b"),
         ("description=a: b", None),
         ("description='a: b'", "a: b"),
@@ -175,8 +175,8 @@ def test_what_an_override_may_not_be(override: str, said: str) -> None:
         ("techer", "teacher", "name, description"),
         ("student.fit.step", "steps", "steps, batch_size"),
         ("student.fit.augment.shifts", "shift", "shift, flip, views"),
-        ("generator.vicinity.neighbors", "neighbours", "kind, rule, neighbours"),
-        ("synthesis.subsampling", "subsample", "images, subsample"),
+        ("generator.vicinity.neighbors", "neighbours", "kind, draw, rule"),
+        ("synthesis.subsample", "subsampling", "images, subsampling"),
     ],
 )
 def test_an_unknown_key_is_named_with_what_is_near(key: str, near: str, allowed: str) -> None:

@@ -126,15 +126,15 @@ class Distiller:
         """Subsample, filter and relabel; keywords are those of SynthesisSettings. What happened: ``synthesis``."""
         chosen = SynthesisSettings(images=images, **settings)
         generator = self._generator or self.train_generator()
-        ratio = (self._ratio or self.train_density_ratio()) if chosen.subsample else None
+        ratio = (self._ratio or self.train_density_ratio()) if chosen.subsampling != "none" else None
         observer = self._observer()
         self.synthesis = synthesize(
             generator, observer, ratio, self.space.plan(chosen), self._task, chosen, seed=self.seed,
             progress=self.progress,
         )  # fmt: skip
         observer.close()
-        replace = self._task.replace_labels if chosen.replace is None else chosen.replace
-        self.fakes = adjust.replaced(self.synthesis.fakes) if replace else self.synthesis.fakes
+        replace = self._task.replace_labels if chosen.replace == "auto" else chosen.replace
+        self.fakes = self.synthesis.fakes if replace == "none" else adjust.replaced(self.synthesis.fakes)
         return self.fakes
 
     def distill(

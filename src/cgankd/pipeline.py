@@ -44,7 +44,7 @@ class Row:
 
     method: str = "supervised"
     fakes: bool = False
-    changes: dict[str, bool] = dataclasses.field(default_factory=dict)  # to the synthesis settings
+    changes: dict[str, Any] = dataclasses.field(default_factory=dict)  # to the synthesis settings
     longer: bool = True  # transfer_steps, as the control; else the NOKD student's own steps
 
 
@@ -52,10 +52,10 @@ ROWS = {
     "nokd": Row(longer=False),
     "nokd_longer": Row(),
     "kd": Row(method="kd"),
-    "cgan_raw": Row(fakes=True, changes={"subsample": False, "filter": False, "replace": False}),
-    "cgan_subsample": Row(fakes=True, changes={"subsample": True, "filter": False, "replace": False}),
-    "cgan_filter": Row(fakes=True, changes={"subsample": True, "filter": True, "replace": False}),
-    "cgan_replace": Row(fakes=True, changes={"subsample": True, "filter": True, "replace": True}),
+    "cgan_raw": Row(fakes=True, changes={"subsampling": "none", "filter": False, "replace": "none"}),
+    "cgan_subsample": Row(fakes=True, changes={"filter": False, "replace": "none"}),
+    "cgan_filter": Row(fakes=True, changes={"filter": True, "replace": "none"}),
+    "cgan_replace": Row(fakes=True, changes={"filter": True, "replace": "hard"}),
     "cgan": Row(fakes=True),
     "cgan_kd": Row(method="kd", fakes=True),
 }
@@ -178,11 +178,11 @@ class Road:
         }
         return self.folder.stage("ratio", described, inputs, build)
 
-    def synthesis(self, seed: int, changes: dict[str, bool]) -> Artifact:
+    def synthesis(self, seed: int, changes: dict[str, Any]) -> Artifact:
         """Generated images that passed what the settings ask for, with the teacher's predictions beside them."""
-        settings = self.recipe.synthesis.model_copy(update={**changes, "replace": None})  # labels: at the student
+        settings = self.recipe.synthesis.model_copy(update={**changes, "replace": "auto"})  # labels: at the student
         generator = self.generator(seed)
-        ratio = self.ratio(seed) if settings.subsample else None
+        ratio = self.ratio(seed) if settings.subsampling != "none" else None
 
         def build(work: Path) -> dict[str, Any]:
             observer = self._observer(seed)
@@ -246,10 +246,10 @@ class Road:
         return Checkpoint(work / CHECKPOINT, self.recipe.runtime.checkpoint_seconds)
 
     @property
-    def replace(self) -> bool:
-        """Whether the processed fakes take the teacher's predictions as labels."""
+    def replace(self) -> str:
+        """What becomes of the processed fakes' labels: none, hard or soft."""
         replace = self.recipe.synthesis.replace
-        return self.task.replace_labels if replace is None else replace
+        return self.task.replace_labels if replace == "auto" else replace
 
     def _fit(
         self,
@@ -261,7 +261,7 @@ class Road:
         *,
         real: str = "train",
         fakes: Artifact | None = None,
-        replace: bool = False,
+        replace: str = "none",
         teacher: Artifact | None = None,
         start: Artifact | None = None,
     ) -> Artifact:
@@ -374,18 +374,18 @@ class Road:
         tensors = artifact.tensors("weights")
         settings = self.recipe.ratio
         embedding = self.space.ratio_embedding(RatioNetwork.LABEL_DIM)
-        network = RatioNetwork(len(tensors["mean"]), embedding, settings.hidden, settings.dropout)
+        network = RatioNetwork(len(tensors["mean"]), embedding, settings.widths, settings.dropout)
         network.load_state_dict(tensors)
         return network.to(self.fabric.device).eval()
 
-    def _fakes(self, artifact: Artifact | None, replace: bool) -> ImageSet | None:
+    def _fakes(self, artifact: Artifact | None, replace: str) -> ImageSet | None:
         if artifact is None:
             return None
         columns = artifact.tensors("columns")
         train = self.splits.train
         images = open_images(artifact.folder / "images.u8", (train.channels, *train.size))
         fakes = ImageSet(images, columns.pop("labels"), columns)
-        return adjust.replaced(fakes) if replace else fakes
+        return fakes if replace == "none" else adjust.replaced(fakes)
 
 
 def _check_networks(recipe: Recipe, splits: Splits) -> None:

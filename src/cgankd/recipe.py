@@ -19,6 +19,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from cgankd.errors import UserError
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
+RatioWidths = Annotated[tuple[Annotated[int, Field(ge=32, multiple_of=8)], ...], Field(min_length=1)]
+
+
+RATIO_NETWORKS = {  # the paper's; MLP5 is wider for classes than for a scalar
+    "mlp3": (512, 256, 128),
+    "mlp5": (2048, 1024, 512, 256, 128),
+    "mlp5_scalar": (1024, 512, 256, 128, 64),
+}
 
 
 class Settings(BaseModel):
@@ -75,6 +83,9 @@ class AugmentSettings(Settings):
     views: int = Field(
         64, ge=0, description="views of an image that recur, so that teacher outputs can be cached; 0: never"
     )
+    randaugment: int = Field(0, ge=0, description="RandAugment: operations on each view; those that keep the label")
+    magnitude: float = Field(0.5, gt=0, le=1, description="RandAugment: strength of the operations")
+    cutmix: float = Field(0.0, ge=0, description="CutMix: a of Beta(a, a); classes only; 0: none")
 
 
 class FitSettings(Settings):
@@ -92,6 +103,15 @@ class FitSettings(Settings):
     augment: AugmentSettings = AugmentSettings()
 
 
+class JurorSettings(Settings):
+    """One more teacher that votes in the filter and in replaced labels."""
+
+    network: str = "resnet8x4"
+    weights: str | None = Field(
+        None, description="a .safetensors file; none: trained as the teacher is, by its own seed"
+    )
+
+
 class TeacherSettings(Settings):
     """The strong network: trained here, or loaded."""
 
@@ -101,6 +121,9 @@ class TeacherSettings(Settings):
         "train", description="train: the owner's labelled images; pool: all of the training split"
     )
     fit: FitSettings = FitSettings()
+    jury: tuple[JurorSettings, ...] = Field(
+        (), description="more teachers; the filter takes the mean of all errors"
+    )
 
 
 class StudentSettings(Settings):
@@ -116,6 +139,9 @@ class StudentSettings(Settings):
     real_share: float | None = Field(
         None, gt=0, lt=1, description="share of real images in a batch; none: as many as their share of the images"
     )
+    strong_augment: AugmentSettings = Field(
+        AugmentSettings(randaugment=2, cutmix=1.0), description="the views of row augment"
+    )
     temperature: float = Field(4.0, gt=0, description="KD, classification")
     label_weight: float | None = Field(None, ge=0, description="KD: r; none: .1 classes, .5 scalar")
     teacher_weight: float | None = Field(None, ge=0, description="KD: a; none: .9 classes, .5 scalar")
@@ -125,6 +151,10 @@ class VicinitySettings(Settings):
     """Which real images count as being at a label (CcGAN; scalar labels only)."""
 
     kind: Literal["hard", "soft"] = "hard"
+    draw: Literal["uniform", "weighted"] = Field(
+        "uniform",
+        description="soft: uniform draws and weighted losses (paper), or draws by weight and plain losses",
+    )
     rule: Literal["robust", "paper"] = Field(
         "robust", description="robust: half-width that holds the nearest images; paper: multiple of the widest gap"
     )
@@ -137,9 +167,25 @@ class VicinitySettings(Settings):
 
 
 class GeneratorSettings(Settings):
-    """The conditional GAN."""
+    """The conditional GAN, or what stands in its place."""
 
+    source: str | None = Field(
+        None,
+        description="in the GAN's place: module:function, an .onnx file, or ready images with labels "
+        "(a folder, .npz, .h5); none: a GAN is trained here",
+    )
+    network: Literal["sngan", "sagan", "biggan"] = "sngan"
     channels: int = Field(32, ge=4, description="base channels")
+    discriminator_channels: int | None = Field(None, ge=4, description="none: as channels")
+    multipliers: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, description="base channels times these, from the largest map to the smallest; none: 1, 2, 4, 4 ..."
+    )
+    attention: int | None = Field(
+        None, ge=4, description="sagan, biggan: side of the maps with self-attention; none: half the image's"
+    )
+    shared_embedding: bool = Field(
+        True, description="one label embedding for all norms of the generator; false: each norm learns its own"
+    )
     latent: int = Field(
         32, ge=2, description="length of z; short ones are learnt sooner, and give varied images sooner"
     )
@@ -150,11 +196,20 @@ class GeneratorSettings(Settings):
     generator_rate: float = Field(3e-4, gt=0)
     discriminator_rate: float = Field(4e-4, gt=0)
     betas: tuple[Decay, Decay] = (0.0, 0.99)
+    loss: Literal["hinge", "vanilla"] = "hinge"
+    r1: float = Field(0.0, ge=0, description="gamma of R1: half of it times D's squared gradient at real images")
+    r1_every: int = Field(
+        16, ge=1, description="discriminator steps between two R1 penalties (then as much larger)"
+    )
+    lecam: float = Field(0.0, ge=0, description="weight of the LeCam regulariser")
     ema: float = Field(0.995, ge=0, lt=1, description="decay of the generator's moving average")
     ema_start: int = Field(200, ge=0, description="steps before the average starts")
     diffaugment: tuple[Literal["color", "translation", "cutout"], ...] = ("translation",)
     pooling: Literal["sum", "flatten"] = Field(
         "flatten", description="of the discriminator's last map: keep positions, or add them up (SNGAN's)"
+    )
+    label_input: Literal["ili", "nli"] = Field(
+        "ili", description="scalar labels: a pre-trained embedding (ILI), or the number itself (NLI)"
     )
     vicinity: VicinitySettings = VicinitySettings()
     embedding_steps: int = Field(600, ge=1, description="scalar labels: steps of each of the two ILI networks")
@@ -163,9 +218,21 @@ class GeneratorSettings(Settings):
 class RatioSettings(Settings):
     """The conditional density ratio h(x, y)."""
 
-    features: Literal["teacher", "nokd"] = Field("teacher", description="whose penultimate layer; computed once")
-    hidden: tuple[Annotated[int, Field(ge=32, multiple_of=8)], ...] = Field(
-        (512, 256, 128), min_length=1, description="widths; normalised in eight groups"
+    features: Literal["teacher", "nokd", "classifier", "autoencoder"] = Field(
+        "teacher",
+        description="of images, computed once: the penultimate layer of teacher, NOKD student or a classifier of "
+        "its own, or the code of a sparse auto-encoder with a regression branch (paper, scalar labels)",
+    )
+    feature_network: str = Field("cnn24", description="classifier, autoencoder: the network that is trained for it")
+    feature_steps: int = Field(2000, ge=1, description="classifier, autoencoder: training steps")
+    hidden: Literal["mlp3", "mlp5", "mlp5_scalar"] | RatioWidths = Field(
+        (512, 256, 128), description="widths, normalised in eight groups, or the paper's networks by name"
+    )
+    vicinity_gaps: float | None = Field(
+        None,
+        gt=0,
+        description="scalar labels: fakes whose predicted label is more widest gaps than this from the real label "
+        "are left out of h's training (paper: 6); none: all are in",
     )
     dropout: float = Field(0.5, ge=0, lt=1)
     penalty: float = Field(
@@ -179,16 +246,39 @@ class RatioSettings(Settings):
     weight_decay: float = Field(1e-4, ge=0)
     fakes_per_image: int = Field(10, ge=1, description="fakes drawn at each real image's label")
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """``hidden`` as numbers."""
+        return self.hidden if isinstance(self.hidden, tuple) else RATIO_NETWORKS[self.hidden]
+
 
 class SynthesisSettings(Settings):
     """Which generated images the student sees."""
 
     images: int = Field(10_000, ge=1, description="M: images kept")
-    subsample: bool = Field(True, description="M1: rejection by the density ratio")
+    subsampling: Literal["maximum", "quantile", "budget", "none"] = Field(
+        "maximum",
+        description="M1: accept with h / M; M the rising maximum (paper), or a quantile of h, or h scaled to a "
+        "budget of draws; or keep all",
+    )
+    cap_quantile: float = Field(0.99, gt=0, lt=1, description="quantile: which quantile of the burn-in's h is M")
+    draw_budget: float = Field(4.0, ge=1, description="budget: draws per accepted image, in expectation")
+    fall_back: bool = Field(
+        True,
+        description="keep all where h fails its held-out checks, rather than spoil the images; the run says so",
+    )
     filter_quantile: float | None = Field(None, gt=0, le=1, description="M2: rho; none: .9 classes, .7 scalar")
     filter: bool = Field(True, description="M2: drop what the teacher disagrees with most")
-    replace: bool | None = Field(
-        None, description="M2: the label becomes the teacher's prediction; none: scalars only (final paper)"
+    filter_by: Literal["auto", "label", "all", "bin"] = Field(
+        "auto",
+        description="thresholds per class (Algorithm 1), one over all (Algorithm 2), or per label bin, which keeps "
+        "the labels' frequencies; auto: label for classes, all for scalars",
+    )
+    filter_bins: int = Field(20, ge=2, description="bin: how many, evenly over the label range")
+    replace: Literal["auto", "none", "hard", "soft"] = Field(
+        "auto",
+        description="M2: the label becomes the teacher's prediction (hard), or its probabilities (soft, classes); "
+        "auto: none for classes, hard for scalars (final paper)",
     )
     labels: Literal["even", "distinct", "empirical"] = Field(
         "even", description="scalar: evenly spaced, or each distinct training label, or as frequent as in training"
@@ -196,15 +286,41 @@ class SynthesisSettings(Settings):
     even_labels: int = Field(500, ge=2, description="scalar: how many evenly spaced labels")
     calibration: int = Field(1000, ge=10, description="fakes that the filter's quantile is taken over, per class")
     burn_in: int = Field(500, ge=1, description="fakes that the first maximum ratio is taken over, per class")
-    cap_quantile: float = Field(1.0, gt=0, le=1, description="1: the rising maximum (paper); below: that quantile")
     max_draws: int = Field(50, ge=1, description="generated per image kept, at most")
     batch_size: int = Field(500, ge=1)
+
+
+class SearchSettings(Settings):
+    """rho, M and the label law, chosen on the validation split (the grid of the paper's v1)."""
+
+    enabled: bool = Field(False, description="otherwise the synthesis settings are used as they stand")
+    quantiles: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    images: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="values of M; none: synthesis.images alone"
+    )
+    labels: tuple[Literal["even", "distinct", "empirical"], ...] = Field(
+        (), description="scalar labels: label laws; none: synthesis.labels alone"
+    )
+    steps: int | None = Field(None, ge=1, description="of each trial student; none: student.transfer_steps")
+    patience: int = Field(2, ge=1, description="values in a row that don't improve before a setting's search stops")
+
+
+class MetricsSettings(Settings):
+    """How the generator is judged: FID and its kin, and whether it repeats its training images."""
+
+    enabled: bool = True
+    images: int = Field(2000, ge=50, description="fakes that are compared")
+    features: tuple[Literal["teacher", "nokd"], ...] = Field(
+        ("teacher", "nokd"), description="penultimate layers that the distances are taken in; a score names its own"
+    )
+    window: float = Field(0.05, gt=0, le=0.5, description="SFID: half-width of a label window, share of the range")
+    windows: int = Field(20, ge=2, description="SFID: windows, evenly over the label range")
 
 
 class CompareSettings(Settings):
     """The rows of the table."""
 
-    methods: tuple[Literal["nokd", "nokd_longer", "kd", "cgan", "cgan_kd"], ...] = (
+    methods: tuple[Literal["nokd", "nokd_longer", "augment", "pseudo", "kd", "cgan", "cgan_kd"], ...] = (
         "nokd", "nokd_longer", "kd", "cgan", "cgan_kd",
     )  # fmt: skip
 
@@ -243,6 +359,8 @@ class Recipe(Settings):
     generator: GeneratorSettings = GeneratorSettings()
     ratio: RatioSettings = RatioSettings()
     synthesis: SynthesisSettings = SynthesisSettings()
+    search: SearchSettings = SearchSettings()
+    metrics: MetricsSettings = MetricsSettings()
     compare: CompareSettings = CompareSettings()
     runtime: RuntimeSettings = RuntimeSettings()
 

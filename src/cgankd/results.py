@@ -86,7 +86,7 @@ def collect(road: Road, rows: Mapping[str, Row]) -> dict[str, Any]:
             "generator": path(generator),
             "synthesis": {name: path(artifact) for name, artifact in made.items()},
         }
-        if recipe.synthesis.subsample:
+        if recipe.synthesis.subsampling != "none":
             ratio = road.ratio(first)
             found["ratio"] = {name: value for name, value in ratio.summary.items() if name != "history"}
             found["artifacts"]["ratio"] = path(ratio)

@@ -28,7 +28,7 @@ class Task(ABC):
     mirror_safe: ClassVar[bool]  # may an image be mirrored without its label changing?
     continuous: ClassVar[bool]
     filter_quantile: ClassVar[float]  # rho of the final paper
-    replace_labels: ClassVar[bool]  # whether the final paper replaces labels by predictions
+    replace_labels: ClassVar[str]  # what the final paper does to labels: none, or hard (the prediction)
     label_weight: ClassVar[float]  # r of plain KD: the weight of the label's own loss
     teacher_weight: ClassVar[float]  # a of plain KD: the weight of the teacher's
 
@@ -95,7 +95,7 @@ class Classification(Task):
     mirror_safe = True
     continuous = False
     filter_quantile = 0.9
-    replace_labels = False
+    replace_labels = "none"
     label_weight = 0.1
     teacher_weight = 0.9
 
@@ -168,7 +168,7 @@ class Regression(Task):
     mirror_safe = False
     continuous = True
     filter_quantile = 0.7
-    replace_labels = True
+    replace_labels = "hard"
     label_weight = 0.5
     teacher_weight = 0.5
 

@@ -147,7 +147,7 @@ def _stages(run: Path, results: dict[str, Any], side: int) -> None:
     paths["ratio"] = artifact(run, "ratio-0", {"history": ratio, **results["ratio"]})
     results["synthesis"] = {
         "requested": 50000, "generated": 140000, "kept": 50000, "acceptance": 0.41,
-        "replace": scalar, "filter_quantile": 0.7 if scalar else 0.9,
+        "replace": "hard" if scalar else "none", "filter_quantile": 0.7 if scalar else 0.9,
         "thresholds": [0.031] if scalar else rng.uniform(0.2, 2.0, bins).tolist(),
         "per_label": [{"label": n, "requested": 5000, "generated": 14000, "accepted": 4000 + 500 * k, "kept": 5000}
                       for k, n in enumerate(names)],

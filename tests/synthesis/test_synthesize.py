@@ -159,8 +159,11 @@ def plain_loop(
             share = -(-chosen.burn_in // size[pool])
             found = [propose(task, target, j, "burn-in", seed).ratio for j in range(share)]
             pools.setdefault(pool, []).extend(found)
-        largest = [float(np.quantile(pools[pool], chosen.cap_quantile)) for pool in plan.pool.tolist()]
-    rising = chosen.cap_quantile == 1.0
+        largest = [
+            float(np.quantile(pools[pool], (chosen.cap_quantile if chosen.subsampling == "quantile" else 1.0)))
+            for pool in plan.pool.tolist()
+        ]
+    rising = chosen.subsampling == "maximum"
     errors: dict[int, list[float]] = {}
     alpha: list[float | None] = [None] * len(plan.targets)
     if filtered:
@@ -209,14 +212,15 @@ def check(made: Synthesis, task: Task, plan: LabelPlan, kept: list[list[Proposal
 
 
 @pytest.mark.parametrize("task", [CLASSES, DEGREES])
-@pytest.mark.parametrize("cap", [1.0, 0.8])
-def test_kept_are_the_first_that_pass_whatever_the_batch_size(task: Task, cap: float, fabric: Fabric) -> None:
+@pytest.mark.parametrize("policy", ["maximum", "quantile"])
+def test_kept_are_the_first_that_pass_whatever_the_batch_size(task: Task, policy: str, fabric: Fabric) -> None:
     plan = plan_of(task, 31)
-    kept, counts, errors = plain_loop(task, plan, cap_quantile=cap)
+    chosen = {"subsampling": policy, "cap_quantile": 0.8}
+    kept, counts, errors = plain_loop(task, plan, **chosen)
     assert sum(count["accepted"] for count in counts) < 0.7 * sum(count["generated"] for count in counts)
     assert len([p for label in kept for p in label]) < sum(count["accepted"] for count in counts)
     for batch_size in (1, 7, 500):
-        made = run(task, fabric, plan, cap_quantile=cap, batch_size=batch_size)
+        made = run(task, fabric, plan, **chosen, batch_size=batch_size)
         check(made, task, plan, kept, counts)
         rho = task.filter_quantile
         expected = [np.quantile(errors[group], rho) for group in sorted(errors)]

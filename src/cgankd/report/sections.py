@@ -166,7 +166,11 @@ def filtering(run: Run) -> Section:
         blocks.append(
             Note(
                 f"Kept: images whose error lies below the {summary['filter_quantile']:g}-quantile, taken {each}. "
-                + ("Their label then becomes the teacher's prediction. " if summary.get("replace") else "")
+                + (
+                    "Their label then becomes the teacher's prediction. "
+                    if summary.get("replace") not in {None, "none"}
+                    else ""
+                )
             )
         )
     if not cuts:

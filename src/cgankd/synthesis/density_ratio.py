@@ -131,7 +131,7 @@ def train_ratio(
         for layer in embedding.modules():
             if isinstance(layer, nn.Embedding):
                 layer.reset_parameters()  # drawn by the caller from torch's global generator, which nobody seeds
-        network = RatioNetwork(real.shape[1], embedding, settings.hidden, settings.dropout)
+        network = RatioNetwork(real.shape[1], embedding, settings.widths, settings.dropout)
         network.mean.copy_(real.mean(dim=0))
         network.scale.copy_(real.std(dim=0).clamp(min=1e-3))
         network.to(fabric.device).train()

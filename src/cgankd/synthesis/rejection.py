@@ -18,7 +18,7 @@ def first_maxima(ratios: Tensor, pool: Tensor, pools: int, quantile: float) -> T
         dead = int((maxima <= 0).nonzero()[0])
         raise TrainingError(
             f"density ratio: every burn-in fake of label pool {dead} has ratio 0, so nothing can be accepted; "
-            "raise ratio.steps, or set synthesis.subsample=false"
+            "raise ratio.steps, or set synthesis.subsampling=none"
         )
     return maxima
 

@@ -100,7 +100,7 @@ class _Proposals:
                 draws = counter.uniform(
                     self.seed, stream + "/accept", _counters(plan.targets[label])[:, None], block.index
                 )
-                rising = self.settings.cap_quantile == 1.0
+                rising = self.settings.subsampling == "maximum"
                 block.accepted, maxima[label] = rejection.accept(block.ratio, maxima[label], draws, rising)
             passed = block.accepted
             if alpha is not None:
@@ -183,7 +183,8 @@ def _burn_in(proposals: _Proposals, plan: LabelPlan, progress: Progress) -> tupl
             pools.append(plan.pool[block.label][:, None].expand_as(block.kept)[block.kept])
             bar.to(sum(map(len, ratios)))
     ratio, pool = torch.cat(ratios), torch.cat(pools)
-    maxima = rejection.first_maxima(ratio, pool, int(plan.pool.max()) + 1, settings.cap_quantile)
+    quantile = settings.cap_quantile if settings.subsampling == "quantile" else 1.0
+    maxima = rejection.first_maxima(ratio, pool, int(plan.pool.max()) + 1, quantile)
     # The rule h / M does not see a label's own scale of h; neither must the effective share.
     mean = torch.zeros(len(maxima)).index_add_(0, pool, ratio) / torch.bincount(pool)
     return maxima[plan.pool], rejection.effective_sample_share(ratio / mean[pool])
