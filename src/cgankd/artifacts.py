@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -20,7 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from cgankd import __version__
-from cgankd.errors import UserError
+from cgankd.errors import OutOfTime, UserError
 from cgankd.files import load_tensors, read_json, sync, write_json
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -56,10 +57,13 @@ class Artifact:
 
 
 class RunFolder:
-    """The folder of one run; one process at a time may hold it."""
+    """The folder of one run; one process at a time may hold it.
 
-    def __init__(self, path: Path, environment: Mapping[str, Any]) -> None:
-        self.path = path
+    No stage begins after ``deadline`` (in time.monotonic's seconds): OutOfTime is raised instead.
+    """
+
+    def __init__(self, path: Path, environment: Mapping[str, Any], deadline: float = math.inf) -> None:
+        self.path, self.deadline = path, deadline
         self.environment = {"cgankd": __version__, **environment}
         self.used: list[Artifact] = []
         try:
@@ -95,6 +99,8 @@ class RunFolder:
         done = self.path / "artifacts" / f"{stage}-{key}"
         artifact = _open(done, key)
         if artifact is None:
+            if time.monotonic() >= self.deadline:
+                raise OutOfTime
             artifact = self._build(done, key, description, build)
         self.used.append(artifact)
         return artifact

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,23 +12,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cgankd.errors import OutOfTime
 from cgankd.files import load_tensors, save_tensors
 
 
 class Checkpoint:
     """Saves and restores modules, optimisers and a history.
 
-    Random numbers need no saving: loops reseed from (seed, stage, step). ``path`` None saves nothing.
+    Random numbers need no saving: loops reseed from (seed, stage, step). ``path`` None saves nothing. Once
+    ``deadline`` (in time.monotonic's seconds) has passed, :meth:`save` raises OutOfTime when it has saved.
     """
 
-    def __init__(self, path: Path | None, every_seconds: float = 60.0) -> None:
+    def __init__(self, path: Path | None, every_seconds: float = 60.0, deadline: float = math.inf) -> None:
         self.path = path
         self.every_seconds = every_seconds
+        self.deadline = deadline
         self._saved_at = time.monotonic()
 
     def due(self) -> bool:
         """Whether it is time to save again."""
-        return self.path is not None and time.monotonic() - self._saved_at >= self.every_seconds
+        now = time.monotonic()
+        return self.path is not None and (now - self._saved_at >= self.every_seconds or now >= self.deadline)
 
     def save(
         self,
@@ -49,6 +54,8 @@ class Checkpoint:
                         tensors[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value)
         save_tensors(self.path, tensors, {"step": str(step), "history": json.dumps(history)})
         self._saved_at = time.monotonic()
+        if self._saved_at >= self.deadline:
+            raise OutOfTime
 
     def load(
         self, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]

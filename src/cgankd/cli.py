@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cgankd import __version__, recipe
-from cgankd.errors import TrainingError, UserError
+from cgankd.errors import OutOfTime, TrainingError, UserError
 
 # Nothing that imports torch stands up here: `cgankd --help` must not take seconds.
 
@@ -26,6 +26,10 @@ app = typer.Typer(
 )
 console = Console()
 
+MaxMinutes = Annotated[
+    float | None,
+    typer.Option("--max-minutes", min=0, help="stop at a checkpoint after so long, with exit code 75; then go on"),
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, such as student.fit.steps=500")]
 
 
@@ -40,6 +44,8 @@ def main() -> None:
         _fail(str(error), 2)
     except TrainingError as error:
         _fail(str(error), 1)
+    except OutOfTime:
+        _fail("stopped: the time it was given is over; the same command goes on from here", 75)  # EX_TEMPFAIL
     except typer.Exit as stop:
         code = stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
@@ -69,6 +75,7 @@ def run(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/RECIPE")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
+    max_minutes: MaxMinutes = None,
 ) -> None:
     """Go the whole road and print the table; started again, it goes on where it was."""
     settings = recipe.load(name, overrides or [])
@@ -76,7 +83,7 @@ def run(
     from cgankd.progress import SILENT, ConsoleProgress
 
     folder = out or Path("runs") / settings.name
-    found = pipeline.run(settings, folder, SILENT if quiet else ConsoleProgress(console))
+    found = pipeline.run(settings, folder, SILENT if quiet else ConsoleProgress(console), max_minutes)
     _show(folder, found)
 
 

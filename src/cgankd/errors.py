@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend; the command line turns it into a sentence and exit code 2."""
+"""What a run may end with: the user's to mend (exit code 2), failed training (1), or time that is over (75)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ class UserError(Exception):
 
     The message is one sentence: what was found, where (file, row or key), and what is allowed.
     """
+
+
+class OutOfTime(Exception):
+    """The time that a run was given is over; what is done is saved, and the same command goes on from there."""
 
 
 class TrainingError(Exception):

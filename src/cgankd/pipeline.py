@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,9 @@ from cgankd.gan.train import train_gan
 from cgankd.labels import label_space
 from cgankd.nets import weights, zoo
 from cgankd.progress import SILENT, Progress
-from cgankd.recipe import FitSettings, Recipe
+from cgankd.recipe import FitSettings, Recipe, SynthesisSettings
 from cgankd.runtime import environment, make_fabric
+from cgankd.search import Choice, search
 from cgankd.synthesis import adjust
 from cgankd.synthesis.density_ratio import RatioNetwork, real_and_fakes, train_ratio
 from cgankd.synthesis.store import open_images
@@ -61,18 +63,20 @@ ROWS = {
 }
 
 
-def run(recipe: Recipe, out: Path, progress: Progress = SILENT) -> dict[str, Any]:
+def run(recipe: Recipe, out: Path, progress: Progress = SILENT, max_minutes: float | None = None) -> dict[str, Any]:
     """Go the whole road for every seed of the recipe and write recipe.yaml and results.json to ``out``.
 
-    What is finished there already is used again. Raises UserError for what the user can mend.
+    What is finished there already is used again. Raises UserError for what the user can mend, and OutOfTime where
+    ``max_minutes`` are over: at the next checkpoint of a loop, or before the next stage.
     """
-    fabric = make_fabric(recipe.runtime)
     started = time.monotonic()
+    deadline = math.inf if max_minutes is None else started + 60.0 * max_minutes
+    fabric = make_fabric(recipe.runtime)
     with progress.bar("import", 1) as bar:
         splits = sources.load(recipe.data, lambda done, total: bar.to(done / total))
     import_seconds = time.monotonic() - started
     _check_networks(recipe, splits)
-    folder = RunFolder(out, environment(fabric))
+    folder = RunFolder(out, environment(fabric), deadline)
     try:
         write_text(out / "recipe.yaml", recipe.to_yaml())
         found = results.collect(Road(recipe, splits, folder, fabric, progress), ROWS)
@@ -99,6 +103,7 @@ class Road:
         self.base = {"task": self.task.to_json()}
         targets = self.task.to_target(splits.train.labels)
         self.space = label_space(self.task, targets, recipe.generator)
+        self._choices: dict[int, Choice] = {}
 
     # --- stations ---------------------------------------------------------------------------------------------
 
@@ -180,7 +185,10 @@ class Road:
 
     def synthesis(self, seed: int, changes: dict[str, Any]) -> Artifact:
         """Generated images that passed what the settings ask for, with the teacher's predictions beside them."""
-        settings = self.recipe.synthesis.model_copy(update={**changes, "replace": "auto"})  # labels: at the student
+        return self._synthesis(seed, self.processing(seed).model_copy(update=changes))
+
+    def _synthesis(self, seed: int, settings: SynthesisSettings) -> Artifact:
+        settings = settings.model_copy(update={"replace": "auto"})  # labels: at the student
         generator = self.generator(seed)
         ratio = self.ratio(seed) if settings.subsampling != "none" else None
 
@@ -213,16 +221,38 @@ class Road:
         }
         return self.folder.stage("synthesis", described, inputs, build)
 
+    def processing(self, seed: int) -> SynthesisSettings:
+        """The synthesis settings of the recipe, or what the search on the validation split made of them."""
+        choice = self.search(seed)
+        return self.recipe.synthesis if choice is None else choice.settings
+
+    def search(self, seed: int) -> Choice | None:
+        """rho, label law and M by the validation split; None where the recipe doesn't ask for it."""
+        settings = self.recipe.search
+        if not settings.enabled:
+            return None
+        if seed not in self._choices:
+            student = self.recipe.student
+            steps = {"steps": settings.steps or student.transfer_steps}
+
+            def trial(synthesis: SynthesisSettings | None) -> float:
+                fakes = None if synthesis is None else self._synthesis(seed, synthesis)
+                fit_settings, start = self._transfer(seed, steps)
+                tried = self._fit(
+                    "search", student.network, "supervised", seed, fit_settings, fakes=fakes, replace=self.replace,
+                    start=start,
+                )  # fmt: skip
+                return float(tried.summary["val"])
+
+            self._choices[seed] = search(settings, self.recipe.synthesis, self.task, trial)
+        return self._choices[seed]
+
     def student(self, name: str, seed: int) -> Artifact:
         """The student of row ``name``."""
         row, settings, upstream = ROWS[name], self.recipe.student, self.upstream(seed)
         fit_settings, start = settings.fit, None
         if row.longer:
-            fit_settings = fit_settings.model_copy(update={"steps": settings.transfer_steps})
-            if settings.start == "nokd":
-                start = self.student("nokd", seed)
-                rate = {"learning_rate": settings.finetune_learning_rate}
-                fit_settings = fit_settings.model_copy(update=rate)
+            fit_settings, start = self._transfer(seed, {"steps": settings.transfer_steps})
         fakes = self.synthesis(upstream, row.changes) if row.fakes else None
         return self._fit(
             name,
@@ -238,12 +268,20 @@ class Road:
 
     # --- what the stations share ------------------------------------------------------------------------------
 
+    def _transfer(self, seed: int, changes: dict[str, Any]) -> tuple[FitSettings, Artifact | None]:
+        """How a row that is compared is trained, and what it starts from."""
+        settings, start = self.recipe.student, None
+        if settings.start == "nokd":
+            start = self.student("nokd", seed)
+            changes = {**changes, "learning_rate": settings.finetune_learning_rate}
+        return settings.fit.model_copy(update=changes), start
+
     def upstream(self, seed: int) -> int:
         """The seed of teacher and generator for a student's seed."""
         return seed if self.recipe.vary == "everything" else self.recipe.seeds[0]
 
     def _checkpoint(self, work: Path) -> Checkpoint:
-        return Checkpoint(work / CHECKPOINT, self.recipe.runtime.checkpoint_seconds)
+        return Checkpoint(work / CHECKPOINT, self.recipe.runtime.checkpoint_seconds, self.folder.deadline)
 
     @property
     def replace(self) -> str:

@@ -92,6 +92,9 @@ def collect(road: Road, rows: Mapping[str, Row]) -> dict[str, Any]:
             found["artifacts"]["ratio"] = path(ratio)
         processed = made.get("cgan") or road.synthesis(first, {})
         found["synthesis"] = {**processed.summary, "replace": road.replace}
+        choice = road.search(first)
+        if choice is not None:
+            found["search"] = choice.to_json()
     found["warnings"] = warnings(found)
     return found
 
@@ -156,6 +159,12 @@ def warnings(found: dict[str, Any]) -> list[str]:
         said.append(
             f"The teacher ({scored(teacher)}) is no better than the student trained alone for as many steps "
             f"({scored(control['mean'])}): it has nothing to transfer."
+        )
+    chosen = found.get("search")
+    if chosen and not chosen["helps"]:
+        said.append(
+            f"On the validation split nothing in the search ({scored(chosen['score'])} at best) beats the student "
+            f"without generated images ({scored(chosen['control'])}): they would hurt here."
         )
     made = found.get("synthesis")
     if made and made["kept"] < made["requested"]:
