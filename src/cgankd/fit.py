@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,8 +16,10 @@ from cgankd import counter, evaluate
 from cgankd.checkpoint import Checkpoint
 from cgankd.data.batches import Batch, Batches
 from cgankd.data.imageset import ImageSet
-from cgankd.distill.method import DistillBatch, Method
-from cgankd.errors import TrainingError
+from cgankd.distill import DistillBatch, Objective, Preparation, create
+from cgankd.errors import TrainingError, UserError
+from cgankd.nets.stages import stages
+from cgankd.nets.taps import PENULTIMATE, Taps, feature_shapes
 from cgankd.progress import SILENT, Progress
 from cgankd.recipe import FitSettings
 from cgankd.task import Task
@@ -24,7 +29,7 @@ LOG_POINTS = 25  # entries of a history, evenly spaced over the steps
 
 def fit(
     student: nn.Module,
-    method: Method,
+    objective: Objective,
     task: Task,
     real: ImageSet,
     settings: FitSettings,
@@ -41,16 +46,31 @@ def fit(
 ) -> list[dict[str, Any]]:
     """Train ``student`` in place for ``settings.steps`` steps; the last weights stay (nothing is picked).
 
+    objective: the label's loss and the terms of the methods stacked on it (:func:`cgankd.distill.create`).
     real, fake: what it is trained on; ``real_share`` of each batch is real, or, where it is None, all images are
     shuffled together.
     teacher: maps float images [B, C, H, W] in [0, 1] to outputs; asked once per view of an image where views recur.
     Returns the history: step, loss, learning rate and, where ``validation`` is given, the metric on it.
-    Raises TrainingError where the loss is not finite.
+    Raises TrainingError where the loss is not finite, UserError where a method looks inside a plain callable.
     """
     evaluate.place(student, fabric).train()
-    method.to(fabric.device)
-    trained = nn.ModuleDict({"student": student, "method": method})
-    weights = list(trained.parameters())
+    batches = Batches(
+        real, fake, task, settings.batch_size, settings.augment, seed, fabric.device, share=real_share
+    )
+    checkpoint = checkpoint or Checkpoint(None)
+    sight = Sight(student, teacher, objective, batches, task, fabric, seed)
+    if checkpoint.path is None or not checkpoint.path.is_file():
+
+        def train(network: nn.Module, method: str, steps: int) -> None:
+            shorter = settings.model_copy(update={"steps": steps})
+            fit(
+                network, create(method, task), task, real, shorter, fabric, seed=seed, fake=fake,
+                real_share=real_share, teacher=teacher, progress=progress, title=f"{title}: {method}",
+            )  # fmt: skip
+
+        objective.prepare(sight.preparation(settings.steps, seed, progress, train))
+    trained = nn.ModuleDict({"student": student, "method": objective})
+    weights = [weight for weight in trained.parameters() if weight.requires_grad]
     optimizer = torch.optim.SGD(
         weights,
         lr=settings.learning_rate,
@@ -59,15 +79,7 @@ def fit(
         weight_decay=settings.weight_decay,
         fused=fabric.device.type in {"cpu", "cuda"},
     )
-    batches = Batches(
-        real, fake, task, settings.batch_size, settings.augment, seed, fabric.device, share=real_share
-    )
-    checkpoint = checkpoint or Checkpoint(None)
     start, history = checkpoint.load({"trained": trained}, {"sgd": optimizer})
-    memory = None
-    if method.needs_teacher:
-        assert teacher is not None
-        memory = TeacherOutputs(teacher, batches, task.num_outputs, fabric)
     log_every = max(1, settings.steps // LOG_POINTS)
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices), progress.bar(title, settings.steps) as bar:
@@ -75,19 +87,7 @@ def fit(
             torch.manual_seed(counter.key(seed, "fit", step))  # dropout
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
-            batch = batches.at(step)
-            with fabric.autocast():
-                outputs = student(batch.images).float()
-            terms = method.loss(
-                DistillBatch(
-                    outputs=outputs,
-                    targets=batch.targets,
-                    teacher_outputs=memory.of(batch) if memory else None,
-                    student_features={},
-                    teacher_features={},
-                    fake=batch.fake,
-                )
-            )
+            terms = objective.loss(sight(batches.at(step), step / settings.steps))
             loss = torch.stack(list(terms.values())).sum()
             optimizer.zero_grad(set_to_none=True)
             fabric.backward(loss)
@@ -108,6 +108,7 @@ def fit(
                 bar.to(done, f"loss {entry['loss']:.3g}")
             if checkpoint.due() and done < settings.steps:
                 checkpoint.save(done, {"trained": trained}, {"sgd": optimizer}, history)
+    sight.close()
     student.eval()
     return history
 
@@ -123,6 +124,108 @@ def learning_rate(settings: FitSettings, step: int) -> float:
     if done < warmup:
         return peak * (0.04 + 0.96 * done / warmup)
     return peak * 0.5 * (1.0 + math.cos(math.pi * (done - warmup) / (1.0 - warmup)))
+
+
+class Sight:
+    """Student and teacher on a batch: their outputs, and the features that an objective looks at.
+
+    Where outputs are all that is looked at, each view of an image is shown to the teacher once; features are too
+    large to keep, so a method that looks inside the teacher has it run beside the student.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: evaluate.Predictor | None,
+        objective: Objective,
+        batches: Batches,
+        task: Task,
+        fabric: Fabric,
+        seed: int,
+    ) -> None:
+        self.student, self.teacher, self.objective = student, teacher, objective
+        self.batches, self.fabric = batches, fabric
+        self.memory: TeacherOutputs | None = None
+        self._taps: dict[str, Taps] = {}
+        if objective.needs_teacher:
+            assert teacher is not None
+            if isinstance(teacher, nn.Module):
+                evaluate.place(teacher, fabric).eval()
+            self.memory = TeacherOutputs(teacher, batches, task.num_outputs, fabric)
+        if objective.needs_inside:
+            if not isinstance(teacher, nn.Module):
+                raise UserError(
+                    f"method {objective.name!r} looks inside the teacher, but this one is a plain callable; "
+                    "allowed: a teacher that is a module, or a method that matches outputs"
+                )
+            self._look_inside(student, teacher, seed)
+        objective.to(fabric.device)
+
+    def _look_inside(self, student: nn.Module, teacher: nn.Module, seed: int) -> None:
+        channels, size = self.batches.views.channels, (self.batches.views.height, self.batches.views.width)
+        layers = [[*stages(network, channels, size), PENULTIMATE] for network in (student, teacher)]
+        names = self.objective.taps(*layers)
+        shapes = [
+            feature_shapes(network, wanted, channels, size)
+            for network, wanted in zip((student, teacher), names, strict=True)
+        ]
+        devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(counter.key(seed, "method/weights"))
+            self.objective.build(*shapes)
+        self._taps = {"student": Taps(student, names[0]), "teacher": Taps(teacher, names[1])}
+
+    def __call__(self, batch: Batch, done: float) -> DistillBatch:
+        """What the objective's loss takes; ``done`` of the training lies behind."""
+        images = batch.images.requires_grad_() if self.objective.input_gradients else batch.images
+        further = self.objective.views(images)
+        both = images if further is None else torch.cat([images, further])
+        outputs, features = self.look_student(both)
+        seen: tuple[Tensor | None, Mapping[str, Tensor]] = (None, {})
+        if self.memory is not None:
+            online = self.objective.needs_inside or self.objective.input_gradients or further is not None
+            seen = self.look_teacher(both) if online else (self.memory.of(batch), {})
+        whole = DistillBatch(outputs, batch.targets, seen[0], features, seen[1], batch.fake, images, done)
+        if further is None:
+            return whole
+        count, copies = len(images), len(further) // len(images)
+        part = torch.arange(len(both), device=images.device) < count
+        doubled = dataclasses.replace(
+            whole, targets=batch.targets.repeat(copies + 1), fake=batch.fake.repeat(copies + 1), images=both
+        )
+        return dataclasses.replace(doubled.rows(part), extra=doubled.rows(~part))
+
+    def look_student(self, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Outputs and features, both float32."""
+        return self._look("student", self.student, images)
+
+    def look_teacher(self, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The same of the teacher; without a gradient, but where the objective asks for the images'."""
+        assert self.teacher is not None
+        with torch.set_grad_enabled(self.objective.input_gradients):
+            return self._look("teacher", self.teacher, images)
+
+    def _look(self, who: str, network: evaluate.Predictor, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        # gradients of gradients are taken at full precision
+        with contextlib.nullcontext() if self.objective.input_gradients else self.fabric.autocast():
+            if who in self._taps:
+                outputs, features = self._taps[who](images)
+                return outputs.float(), {name: feature.float() for name, feature in features.items()}
+            return network(images).float(), {}
+
+    def preparation(
+        self, steps: int, seed: int, progress: Progress, train: Callable[[nn.Module, str, int], None]
+    ) -> Preparation:
+        """What methods that train something first are given."""
+        return Preparation(
+            self.batches, self.look_student, self.look_teacher, self.student, steps, self.fabric, seed, progress,
+            train,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Take the hooks off both networks."""
+        for taps in self._taps.values():
+            taps.close()
 
 
 class TeacherOutputs:

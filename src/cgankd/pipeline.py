@@ -322,6 +322,8 @@ class Road:
             described["method_settings"] = student.model_dump(
                 mode="json", include={"temperature", "label_weight", "teacher_weight"}
             )
+            if student.method_settings:
+                described["method_settings"]["own"] = student.method_settings
             inputs["teacher"] = teacher.key
         if start is not None:
             inputs["start"] = start.key

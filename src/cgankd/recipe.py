@@ -145,6 +145,9 @@ class StudentSettings(Settings):
     temperature: float = Field(4.0, gt=0, description="KD, classification")
     label_weight: float | None = Field(None, ge=0, description="KD: r; none: .1 classes, .5 scalar")
     teacher_weight: float | None = Field(None, ge=0, description="KD: a; none: .9 classes, .5 scalar")
+    method_settings: dict[str, dict[str, float]] = Field(
+        {}, description="numbers of other methods by name, as in crd: {weight: 0.8} (cgankd methods lists them)"
+    )
 
 
 class VicinitySettings(Settings):

@@ -1,6 +1,15 @@
 """Distillation methods: one file each, behind the contract in method.py."""
 
-from cgankd.distill import kd, supervised  # noqa: F401  (importing a method's file registers it)
-from cgankd.distill.method import DistillBatch, Method, create, names
+import importlib
+import pkgutil
 
-__all__ = ["DistillBatch", "Method", "create", "names"]
+from cgankd.distill.method import METHODS, DistillBatch, Method, Preparation, register, serving
+from cgankd.distill.objective import SUPERVISED, Objective, create, names
+
+__all__ = [
+    "METHODS", "SUPERVISED", "DistillBatch", "Method", "Objective", "Preparation", "create", "names", "register",
+    "serving",
+]  # fmt: skip
+
+for _file in pkgutil.iter_modules(__path__):  # importing a method's file registers it
+    importlib.import_module(f"{__name__}.{_file.name}")

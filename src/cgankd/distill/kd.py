@@ -11,7 +11,7 @@ from cgankd.task import Task
 
 @register
 class KD(Method):
-    """L = r loss(f_s, y) + a imitation(f_s, f_t).
+    """a imitation(f_s, f_t), beside r loss(f_s, y).
 
     Classes: imitation is T^2 KL(softmax(f_t/T) || softmax(f_s/T)), r = .1, a = .9, T = 4 (Hinton, Vinyals and Dean,
     arXiv 1503.02531). A scalar: (1 - a) MSE to the label + a MSE to the teacher, a = .5.
@@ -25,12 +25,10 @@ class KD(Method):
     def __init__(self, task: Task, settings: StudentSettings) -> None:
         super().__init__(task, settings)
         self.temperature = settings.temperature
-        self.r = task.label_weight if settings.label_weight is None else settings.label_weight
+        self.label_weight = task.label_weight if settings.label_weight is None else settings.label_weight
         self.a = task.teacher_weight if settings.teacher_weight is None else settings.teacher_weight
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         assert batch.teacher_outputs is not None
-        return {
-            "label": self.r * self.task.loss(batch.outputs, batch.targets),
-            "kd": self.a * self.task.imitation_loss(batch.outputs, batch.teacher_outputs, self.temperature),
-        }
+        imitation = self.task.imitation_loss(batch.outputs, batch.teacher_outputs, self.temperature)
+        return {"kd": self.a * imitation}

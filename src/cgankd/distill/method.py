@@ -3,73 +3,144 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd.errors import UserError
+from cgankd.progress import Progress
 from cgankd.recipe import StudentSettings
 from cgankd.task import Task
+
+if TYPE_CHECKING:
+    from cgankd.data.batches import Batches
+
+Shape = tuple[int, ...]  # of a feature, without its batch dimension
+Looker = Callable[[Tensor], tuple[Tensor, Mapping[str, Tensor]]]  # images [B, C, H, W] -> outputs, features
 
 
 @dataclasses.dataclass(frozen=True)
 class DistillBatch:
-    """What a method's loss may look at. B images, real and fake together."""
+    """What a method's loss may look at. B images, real and fake together; features float32, by their layers' names.
+
+    extra: the same for the further images that :meth:`Method.views` made of these, where it made any.
+    """
 
     outputs: Tensor  # the student's, [B, number of outputs]
-    targets: Tensor  # [B]
+    targets: Tensor  # [B], or [B, classes] where targets are probabilities
     teacher_outputs: Tensor | None  # [B, number of outputs]; there if the method needs the teacher
     student_features: Mapping[str, Tensor]
     teacher_features: Mapping[str, Tensor]
     fake: Tensor  # bool [B]
+    images: Tensor | None = None  # [B, C, H, W]; require a gradient where the method says input_gradients
+    done: float = 0.0  # share of the training that lies behind
+    extra: DistillBatch | None = None
+
+    def rows(self, mask: Tensor) -> DistillBatch:
+        """The part of the batch where ``mask`` (bool [B]) is true; extra images stay with theirs."""
+
+        def chosen(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value[mask]
+
+        copies = 0 if self.extra is None else len(self.extra.fake) // len(mask)
+        return dataclasses.replace(
+            self,
+            outputs=self.outputs[mask],
+            targets=self.targets[mask],
+            teacher_outputs=chosen(self.teacher_outputs),
+            student_features={name: value[mask] for name, value in self.student_features.items()},
+            teacher_features={name: value[mask] for name, value in self.teacher_features.items()},
+            fake=self.fake[mask],
+            images=chosen(self.images),
+            extra=None if self.extra is None else self.extra.rows(mask.repeat(copies)),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """What a method that has something to train first may use; see :meth:`Method.prepare`."""
+
+    batches: Batches
+    student: Looker
+    teacher: Looker  # its outputs and features carry no gradient
+    student_network: nn.Module
+    steps: int  # of the training that follows
+    fabric: Fabric
+    seed: int
+    progress: Progress
+    train: Callable[
+        [nn.Module, str, int], None
+    ]  # (network, method, steps): as the student is, from the same teacher
 
 
 class Method(nn.Module):
     """A distillation method; its adapter layers are its own parameters, trained beside the student's.
 
-    Subclasses say what they are (``tasks``, ``matches``, ``paper``), what they look at (``taps``) and what they
-    minimise (``loss``).
+    Subclasses say what they are (``tasks``, ``matches``, ``paper``), what they look at (``taps``), what layers they
+    need for it (``build``) and what they minimise (``loss``). ``defaults`` are their own numbers, which the setting
+    ``student.method_settings`` may change; the chosen ones are in ``self.values``.
     """
 
     name: ClassVar[str]
     tasks: ClassVar[tuple[str, ...]]
-    matches: ClassVar[str]  # output, feature, relation, gradient, or label
+    matches: ClassVar[str]  # output, feature, relation or gradient
     paper: ClassVar[str]
-    needs_teacher: ClassVar[bool] = True
+    defaults: ClassVar[Mapping[str, float]] = {}
+    needs_inside: ClassVar[bool] = False  # looks at the teacher's features, which a plain callable does not show
+    input_gradients: ClassVar[bool] = False  # differentiates outputs by the images
+    label_weight: float = 1.0  # r: what the label's own loss counts beside this method's terms
 
     def __init__(self, task: Task, settings: StudentSettings) -> None:
         super().__init__()
         if task.name not in self.tasks:
-            raise UserError(f"method {self.name!r} does not serve {task.name}; it serves {', '.join(self.tasks)}")
+            raise UserError(
+                f"method {self.name!r} does not serve {task.name}, it serves {' and '.join(self.tasks)}; "
+                f"methods for {task.name}: {', '.join(serving(task))}"
+            )
+        chosen = settings.method_settings.get(self.name, {})
+        if unknown := set(chosen) - set(self.defaults):
+            raise UserError(
+                f"student.method_settings.{self.name}: {sorted(unknown)[0]!r} is not known; allowed: "
+                f"{', '.join(self.defaults) or 'nothing, it has no settings'}"
+            )
         self.task = task
+        self.values: dict[str, float] = {**self.defaults, **chosen}
 
-    def taps(self) -> tuple[list[str], list[str]]:
-        """Names of the student's and of the teacher's features that ``loss`` looks at."""
+    def taps(self, student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Names of the student's and of the teacher's layers whose features ``loss`` looks at.
+
+        student, teacher: the layers at whose end the maps get smaller, from the image on, and last the penultimate.
+        """
         return [], []
 
+    def build(self, student: Mapping[str, Shape], teacher: Mapping[str, Shape]) -> None:
+        """Make the adapter layers, from the shapes of the features that :meth:`taps` named."""
+
+    def prepare(self, preparation: Preparation) -> None:
+        """Train what must be trained before the student is; random numbers come from its seed alone."""
+
+    def views(self, images: Tensor) -> Tensor | None:
+        """k further images for each of B, [k B, C, H, W], the first of every image first; None: no more."""
+        return None
+
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
-        """Named loss terms, each a scalar with its weight in it; their sum is minimised."""
+        """Named terms, each a scalar with its weight in it; their sum and the label's loss are minimised."""
         raise NotImplementedError
 
 
-_METHODS: dict[str, type[Method]] = {}
+METHODS: dict[str, type[Method]] = {}
 
 
 def register(method: type[Method]) -> type[Method]:
     """Class decorator: makes a method known by its ``name``."""
-    _METHODS[method.name] = method
+    if method.name in METHODS:
+        raise ValueError(f"a method named {method.name!r} is registered already")
+    METHODS[method.name] = method
     return method
 
 
-def create(name: str, task: Task, settings: StudentSettings | None = None) -> Method:
-    """The method called ``name`` for a task; UserError where it is not known or does not serve the task."""
-    if name not in _METHODS:
-        raise UserError(f"distillation method {name!r} is not known; allowed: {', '.join(names())}")
-    factory: Callable[[Task, StudentSettings], Method] = _METHODS[name]
-    return factory(task, settings or StudentSettings())
-
-
-def names() -> list[str]:
-    """The registered methods."""
-    return sorted(_METHODS)
+def serving(task: Task) -> list[str]:
+    """The names of the methods that serve a task."""
+    return sorted(name for name, method in METHODS.items() if task.name in method.tasks)

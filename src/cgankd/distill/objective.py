@@ -1,0 +1,98 @@
+"""What a student minimises: the label's loss and the terms of any number of methods, each on real or fake images.
+
+``kd``, ``kd+crd`` (both), ``kd+crd@fake`` (crd on generated images only), ``supervised`` (the labels alone:
+teacher, NOKD, its control, and cGAN-KD, whose knowledge is in the images).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from cgankd.distill.method import METHODS, DistillBatch, Method, Preparation, Shape
+from cgankd.errors import UserError
+from cgankd.recipe import StudentSettings
+from cgankd.task import Task
+
+SUPERVISED = "supervised"
+PARTS = ("real", "fake")
+
+
+class Objective(nn.Module):
+    """loss = r label + the methods' terms; r is the smallest that any of them asks for (plain KD: .1)."""
+
+    def __init__(self, name: str, task: Task, methods: Sequence[tuple[Method, str | None]]) -> None:
+        super().__init__()
+        self.name, self.task = name, task
+        self.layers = nn.ModuleList(method for method, _ in methods)  # so that their parameters are found
+        self.stacked = list(methods)
+        self.label_weight = min((method.label_weight for method, _ in methods), default=1.0)
+        self.needs_teacher = bool(methods)
+        self.needs_inside = any(method.needs_inside for method, _ in methods)
+        self.input_gradients = any(method.input_gradients for method, _ in methods)
+
+    def taps(self, student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:
+        """What any of the methods looks at, each layer once."""
+        wanted = [method.taps(student, teacher) for method, _ in self.stacked]
+        of_student, of_teacher = ([name for names in side for name in names] for side in zip(*wanted, strict=True))
+        return list(dict.fromkeys(of_student)), list(dict.fromkeys(of_teacher))
+
+    def build(self, student: Mapping[str, Shape], teacher: Mapping[str, Shape]) -> None:
+        """Make all methods' adapter layers."""
+        for method, _ in self.stacked:
+            method.build(student, teacher)
+
+    def prepare(self, preparation: Preparation) -> None:
+        """Let each method train what it must."""
+        for method, _ in self.stacked:
+            method.prepare(preparation)
+
+    def views(self, images: Tensor) -> Tensor | None:
+        """The further images that one of the methods wants; two that want some can't be stacked."""
+        made = [more for method, _ in self.stacked if (more := method.views(images)) is not None]
+        if len(made) > 1:
+            raise UserError(f"method {self.name!r} stacks two that need images of their own; allowed: one of them")
+        return made[0] if made else None
+
+    def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
+        """All terms by name."""
+        terms = {"label": self.label_weight * self.task.loss(batch.outputs, batch.targets)}
+        for method, part in self.stacked:
+            seen = batch
+            if part is not None:
+                seen = batch.rows(batch.fake if part == "fake" else ~batch.fake)
+                if not len(seen.fake):
+                    continue  # none of that kind in this batch
+            terms |= method.loss(seen)
+        return terms
+
+
+def create(name: str, task: Task, settings: StudentSettings | None = None) -> Objective:
+    """The objective called ``name``; UserError for a method that is not known or does not serve the task."""
+    settings = settings or StudentSettings()
+    if name == SUPERVISED:
+        return Objective(name, task, [])
+    found: list[tuple[Method, str | None]] = []
+    for word in name.split("+"):
+        method, at, part = word.partition("@")
+        if method not in METHODS:
+            near = difflib.get_close_matches(method, METHODS, n=1)
+            hint = f", did you mean {near[0]!r}?" if near else ""
+            raise UserError(
+                f"distillation method {method!r} is not known{hint}; allowed: {', '.join(names())}, "
+                "several joined by +, each with @real or @fake behind it"
+            )
+        if at and part not in PARTS:
+            raise UserError(f"method {word!r}: {part!r} is no part of a batch; allowed: @real, @fake, or neither")
+        found.append((METHODS[method](task, settings), part if at else None))
+    chosen = [method.name for method, _ in found]
+    if len(set(chosen)) < len(chosen):
+        raise UserError(f"method {name!r} names one method twice; allowed: each once")
+    return Objective(name, task, found)
+
+
+def names() -> list[str]:
+    """The registered methods."""
+    return sorted(METHODS)
