@@ -21,7 +21,7 @@ from cgankd.errors import UserError
 from cgankd.recipe import DataSettings
 
 PAIRS = (("x", "y"), ("images", "labels"))
-PARTS = ((TRAIN, "_train"), (VAL, "_val"), (TEST, "_test"))
+PARTS = ((TRAIN, "_train"), (VAL, "_val"), (VAL, "_valid"), (TEST, "_test"))
 LAYOUTS = "x_train and y_train (x_test, y_test), images_train and labels_train (...), or images and labels"
 
 

@@ -66,6 +66,9 @@ class FilePictures:
                 done(len(places))
         return torch.from_numpy(out)
 
+    def keep(self, rows: Ints) -> FilePictures:
+        return FilePictures([self._paths[row] for row in rows])
+
 
 def _kind(path: Path) -> Kind:
     with _opened(path) as image:

@@ -139,24 +139,32 @@ def in_parallel(function: Callable[[Sequence[int]], T], count: int) -> Iterator[
 
 
 class ArrayPictures:
-    """Images in arrays (NumPy or HDF5), one after the other: each uint8 NCHW, NHWC or NHW."""
+    """Images in arrays (NumPy or HDF5), one after the other: each uint8 NCHW, NHWC or NHW. kept: None means all."""
 
-    def __init__(self, arrays: Sequence[Any], names: Sequence[str]) -> None:
-        self._arrays, self._names = list(arrays), list(names)
+    def __init__(self, arrays: Sequence[Any], names: Sequence[str], kept: Ints | None = None) -> None:
+        self._arrays, self._names, self._kept = list(arrays), list(names), kept
         self._orders = [_layout(array, name) for array, name in zip(arrays, names, strict=True)]
+        self._starts = np.cumsum([0, *(len(array) for array in arrays)])
+
+    def keep(self, rows: Ints) -> ArrayPictures:
+        return ArrayPictures(self._arrays, self._names, rows if self._kept is None else self._kept[rows])
 
     def kinds(self) -> Counter[Kind]:
         kinds = Counter[Kind]()
-        for array, order in zip(self._arrays, self._orders, strict=True):
+        kept = np.arange(self._starts[-1]) if self._kept is None else self._kept
+        counts = np.histogram(kept, self._starts)[0].tolist()
+        for array, order, count in zip(self._arrays, self._orders, counts, strict=True):
             height, width = array.shape[order.index("H")], array.shape[order.index("W")]
             channels = array.shape[order.index("C")] if "C" in order else 1
-            kinds[Kind(width, height, {1: "L", 3: "RGB", 4: "RGBA"}[channels], alpha=channels == 4)] += len(array)
+            if count:
+                kinds[Kind(width, height, {1: "L", 3: "RGB", 4: "RGBA"}[channels], alpha=channels == 4)] += count
         return kinds
 
     def read(self, rows: Ints, plan: Plan, done: Callable[[int], None]) -> Tensor:
         out = np.empty((len(rows), plan.channels, plan.height, plan.width), np.uint8)
-        start = 0
-        for array, order, name in zip(self._arrays, self._orders, self._names, strict=True):
+        if self._kept is not None:
+            rows = self._kept[rows]
+        for start, array, order, name in zip(self._starts, self._arrays, self._orders, self._names, strict=False):
             target = np.full(len(array), -1)  # where each of this array's images goes
             mine = np.flatnonzero((rows >= start) & (rows < start + len(array)))
             target[rows[mine] - start] = mine
@@ -169,7 +177,6 @@ class ArrayPictures:
                         raise UserError(f"{name} can't be read from row {first} on ({error})") from None
                     out[goes[goes >= 0]] = _bring_all(block, plan)
                     done(len(block))
-            start += len(array)
         return torch.from_numpy(out)
 
 

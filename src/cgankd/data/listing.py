@@ -50,6 +50,9 @@ class Pictures(Protocol):
     def read(self, rows: Ints, plan: Plan, done: Callable[[int], None]) -> Tensor:
         """The images at ``rows`` as uint8 [len(rows), C, H, W] in that order; ``done(n)`` after each n images."""
 
+    def keep(self, rows: Ints) -> Pictures:
+        """Only the images at ``rows`` (sorted), which are counted from 0 from then on."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
@@ -71,3 +74,20 @@ class Listing:
     folders: bool = False  # labels are names of folders: classes, whatever they look like
     task: Task | None = None  # a built-in's own; None: read off the labels
     notes: tuple[str, ...] = ()
+
+    def keep(self, rows: Ints) -> Listing:
+        """The same source with only these rows (sorted)."""
+
+        def part(values: Ints | None) -> Ints | None:
+            return None if values is None else values[rows]
+
+        labels = self.labels
+        return dataclasses.replace(
+            self,
+            pictures=self.pictures.keep(rows),
+            labels=labels[rows] if isinstance(labels, np.ndarray) else [labels[row] for row in rows],
+            splits=self.splits[rows],
+            groups=part(self.groups),
+            turn=part(self.turn),
+            place=lambda row: self.place(int(rows[row])),
+        )

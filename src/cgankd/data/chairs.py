@@ -1,0 +1,100 @@
+"""``chairs``: a data set like RC-49 that is rendered here, from any folder of meshes.
+
+N angles, 90 / N degrees apart, of every mesh; every second angle tests, so test angles are never trained on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cgankd.data import arrays, public, render
+from cgankd.data.listing import Listing
+from cgankd.errors import UserError
+from cgankd.files import replacing
+from cgankd.recipe import DataSettings
+from cgankd.task import Regression
+
+DESCRIPTION = "meshes turned by 0 to 90 degrees, 64x64 colour (cgankd data render FOLDER)"
+RANGE = 90.0  # degrees
+
+
+def default_path() -> Path:
+    """Where ``data.source=chairs`` looks."""
+    return public.home() / "chairs" / "chairs.npz"
+
+
+def listing(settings: DataSettings) -> Listing:
+    """What :func:`render_folder` wrote; ``data.group_column=object``: no mesh is in train and validation both."""
+    public.check_columns("chairs", settings, "object")
+    path = default_path()
+    if not path.is_file():
+        raise UserError(
+            f"data.source 'chairs' is not in {path}; cgankd data render FOLDER makes it of .obj or .glb files"
+        )
+    found = public.scalar(arrays.npz_listing(path, settings), Regression(0.0, RANGE, "degrees"))
+    return dataclasses.replace(found, notes=())  # the arrays that are not read there are for people
+
+
+def meshes(folder: Path, match: str) -> list[Path]:
+    """The .obj and .glb files below ``folder`` whose name, without suffix, matches the pattern, sorted."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; a folder with .obj or .glb files is needed")
+    everything = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in render.SUFFIXES]
+    found = [path for path in everything if fnmatch.fnmatch(path.stem.lower(), match.lower())]
+    if not found:
+        raise UserError(f"{folder}: none of its {len(everything):,} .obj and .glb files matches {match!r}")
+    return found
+
+
+def render_folder(
+    folder: Path,
+    out: Path,
+    angles: int,
+    size: int,
+    match: str = "*",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[int, tuple[str, ...]]:
+    """Write ``out`` (.npz): x_, y_ (degrees) and object_train and _test, and object_names.
+
+    Returns the number of images, and a sentence for each file that holds no readable mesh. Raises UserError where
+    fewer than 2 meshes or 20 angles are there.
+    """
+    if out.suffix != ".npz":
+        raise UserError(f"{out}: allowed is a name that ends in .npz")
+    if angles < 20 or size < 16:
+        raise UserError(f"{angles} angles of {size} pixels; allowed: 20 angles or more, 16 pixels or more")
+    paths = meshes(folder, match)
+    degrees = (np.arange(angles) + 0.5) * (RANGE / angles)
+    pictures, names, passed_over = [], [], []
+    for number, path in enumerate(paths):
+        try:
+            mesh = render.load_mesh(path).framed()
+        except UserError as error:
+            if "pip install" in str(error):
+                raise
+            passed_over.append(str(error))
+            continue
+        views = []
+        for place, angle in enumerate(degrees):
+            views.append(render.render(mesh, float(angle), size))
+            progress(number * angles + place + 1, len(paths) * angles)
+        pictures.append(np.stack(views))
+        names.append(str(path.relative_to(folder)))
+    if len(pictures) < 2:
+        raise UserError(f"{folder}: {len(pictures)} readable meshes; at least two are needed")
+    stack = np.stack(pictures)  # [objects, angles, size, size, 3]
+    columns: dict[str, Any] = {"object_names": np.asarray(names)}
+    for split, chosen in (("train", slice(0, None, 2)), ("test", slice(1, None, 2))):
+        part = degrees[chosen].astype(np.float32)
+        columns[f"x_{split}"] = stack[:, chosen].reshape(-1, size, size, 3)
+        columns[f"y_{split}"] = np.tile(part, len(stack))
+        columns[f"object_{split}"] = np.repeat(np.arange(len(stack)), len(part))
+    with replacing(out) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **columns)
+    return stack.shape[0] * stack.shape[1], tuple(passed_over)

@@ -1,0 +1,153 @@
+"""Public data sets that are not ours to ship: where each lies on this machine, and what to fetch where it doesn't.
+
+A set lies in ``$CGANKD_DATA``/NAME (default ``~/.cache/cgankd/data``/NAME), in the layout its authors publish.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+
+from cgankd.data.listing import Listing
+from cgankd.errors import UserError
+from cgankd.recipe import DataSettings
+from cgankd.task import Regression
+
+VARIABLE = "CGANKD_DATA"
+ROUNDING = 1e-3  # labels are kept as float32 or decimals; one this far beyond the range is still in it
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """A file with a public address. Digests are hexadecimal; size is in bytes."""
+
+    address: str
+    size: int
+    md5: str  # as the data set's page states it
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        return self.address.rsplit("/", 1)[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Public:
+    """What a user has to fetch: "fetch WHAT from PAGE". archive: None where only a person can fetch it."""
+
+    what: str
+    page: str
+    archive: Archive | None = None
+
+
+CCGAN = "the links of https://github.com/UBCDingXin/improved_CcGAN"
+CGAN_KD = "the links of https://github.com/UBCDingXin/cGAN-KD"
+PUBLIC = {
+    # The SHA-256 are those that TensorFlow Datasets and Julia's MLDatasets record for the same files.
+    "cifar10": Public(
+        "cifar-10-binary.tar.gz",
+        "https://www.cs.toronto.edu/~kriz/cifar.html",
+        Archive(
+            "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+            170_052_171,
+            "c32a1d4ab5d03f1284b67883e8d87530",
+            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        ),
+    ),
+    "cifar100": Public(
+        "cifar-100-binary.tar.gz",
+        "https://www.cs.toronto.edu/~kriz/cifar.html",
+        Archive(
+            "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+            168_513_733,
+            "03b5dce01913d631647c71ecec9e9cb8",
+            "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+        ),
+    ),
+    "tiny-imagenet": Public(
+        "tiny-imagenet-200.zip (and unpack it)", "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+    ),
+    "imagenet-100": Public(
+        "ImageNet_128x128_100Class.h5 (or train/ and val/ with a folder for each of 100 ImageNet classes)", CGAN_KD
+    ),
+    "rc49": Public("RC-49_64x64.h5", CCGAN),
+    "utkface": Public(
+        "UTKFace_64x64_prop_0.8.h5 (or the aligned and cropped folder of https://susanqq.github.io/UTKFace)",
+        CGAN_KD,
+    ),
+    "steering-angle": Public(
+        "SteeringAngle_64x64_prop_0.8.h5 (or a folder with data.txt of "
+        "https://github.com/SullyChen/driving-datasets)",
+        CGAN_KD,
+    ),
+}
+
+
+def home() -> Path:
+    """The folder that all public data sets lie in."""
+    return Path(os.environ.get(VARIABLE) or "~/.cache/cgankd/data").expanduser()
+
+
+def find(name: str, *patterns: str) -> Path:
+    """The first path in the set's folder that matches a pattern, in the patterns' order.
+
+    Raises UserError saying what to fetch, from where, and where to put it.
+    """
+    for pattern in patterns:
+        for path in sorted((home() / name).glob(pattern)):
+            return path
+    raise UserError(f"data.source {name!r} is not in {home() / name}; {how_to_get(name, home())}")
+
+
+def how_to_get(name: str, home: Path) -> str:
+    """Half a sentence: what to fetch, from where, and where to put it."""
+    wanted = PUBLIC[name]
+    if wanted.archive is not None:
+        return f"cgankd data get {name} fetches it, or put {wanted.what} of {wanted.page} there"
+    return (
+        f"fetch {wanted.what} from {wanted.page} and put it into {home / name} "
+        f"({VARIABLE} in the environment names another place than {home})"
+    )
+
+
+def check_columns(name: str, settings: DataSettings, *groups: str) -> None:
+    """Refuse columns that the set doesn't have. groups: allowed values of ``data.group_column``."""
+    if settings.label_column is not None:
+        raise UserError(
+            f"data.label_column={settings.label_column!r} is for metadata.csv; {name} has its own labels"
+        )
+    if settings.group_column is not None and settings.group_column not in groups:
+        allowed = f"allowed: {', '.join(groups)}" if groups else "it has none"
+        raise UserError(f"data.group_column={settings.group_column!r} is no column of {name}; {allowed}")
+
+
+def count_note(found: int, published: int, what: str) -> tuple[str, ...]:
+    """A note where a part is not of the published size: a subset is allowed, but never silent."""
+    return () if found == published else (f"{found:,} {what}; the published set has {published:,}",)
+
+
+def scalar(listing: Listing, task: Regression) -> Listing:
+    """The rows whose label lies in the task's range, as float32; a note says how many were left out.
+
+    Raises UserError for labels that are not finite numbers, or where no row is left.
+    """
+    raw = np.asarray(listing.labels)
+    if raw.dtype.kind not in "biuf":
+        raise UserError(f"{listing.where}: labels are {raw.dtype}; allowed: numbers ({task.unit})")
+    values = raw.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise UserError(f"{listing.place(int(bad[0]))}: label {values[bad[0]]} is not allowed; finite numbers are")
+    inside = np.flatnonzero((values >= task.low - ROUNDING) & (values <= task.high + ROUNDING))
+    told = f"{task.low:g} to {task.high:g} {task.unit}"
+    if not len(inside):
+        raise UserError(f"{listing.where}: no label lies in {told}")
+    left = len(values) - len(inside)
+    labels = values[inside].clip(task.low, task.high).astype(np.float32)
+    note = f"{left:,} of {len(values):,} images lie outside {told} and were left out"
+    return dataclasses.replace(
+        listing.keep(inside), labels=labels, task=task, notes=(*listing.notes, *(note,) * (left > 0))
+    )
