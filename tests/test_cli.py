@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from cgankd import __version__, cli, recipe
+from cgankd.data import public
 from cgankd.errors import TrainingError, UserError
 
 Run = Callable[..., tuple[int, str, str]]
@@ -85,6 +87,68 @@ def test_data_counts_and_draws_samples(run: Run, tmp_path: Path) -> None:
         assert sheet.width > 16 * 10
     assert run("data", "digits", "--out", "grid.png")[0] == 0
     assert (tmp_path / "grid.png").is_file()
+
+
+def test_a_word_that_is_no_data_command_is_a_source(run: Run, tmp_path: Path) -> None:
+    assert run("data", "--out", "first.png", "digits", "val_size=50")[0] == 0
+    assert (tmp_path / "first.png").is_file()
+
+
+def test_data_help_names_its_commands(run: Run) -> None:
+    code, out, _ = run("data", "--help")
+    assert code == 0
+    for word in ("SOURCE", "get", "render"):
+        assert word in out
+
+
+def test_data_get_fetches_what_has_an_address(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = bytes(1000)
+    (tmp_path / "from" / "set.tar.gz").parent.mkdir()
+    (tmp_path / "from" / "set.tar.gz").write_bytes(content)
+    made = public.Archive(
+        (tmp_path / "from" / "set.tar.gz").as_uri(),
+        len(content),
+        hashlib.md5(content).hexdigest(),
+        hashlib.sha256(content).hexdigest(),
+    )
+    monkeypatch.setitem(public.PUBLIC, "cifar10", public.Public("set.tar.gz", "a page", made))
+    monkeypatch.setenv(public.VARIABLE, str(tmp_path / "home"))
+    code, out, err = run("data", "get", "cifar10")
+    assert (code, err) == (0, "")
+    assert (tmp_path / "home" / "cifar10" / "set.tar.gz").read_bytes() == content
+    code, out, _ = run("data", "get", "cifar10", "--to", "other")
+    assert code == 0
+    assert (tmp_path / "other" / "cifar10" / "set.tar.gz").is_file()
+    assert f"set {public.VARIABLE}=other" in out
+
+
+def test_data_get_says_where_the_others_are_to_be_had(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(public.VARIABLE, str(tmp_path))
+    code, _, err = run("data", "get", "rc49")
+    assert code == 2
+    assert "fetch RC-49_64x64.h5 from the links of https://github.com/UBCDingXin/improved_CcGAN" in err
+    (tmp_path / "rc49").mkdir()
+    (tmp_path / "rc49" / "RC-49_64x64.h5").touch()
+    assert run("data", "get", "rc49")[0] == 0
+    code, _, err = run("data", "get", "digits")
+    assert code == 2
+    assert "allowed: cifar10, cifar100" in err
+
+
+def test_data_render_writes_where_chairs_are_looked_for(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(public.VARIABLE, str(tmp_path / "home"))
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    code, out, err = run("data", "render", ".", "--angles", "20", "--size", "16")
+    assert (code, err) == (0, "")
+    assert "40 images" in out
+    code, out, _ = run("data", "chairs", "val_size=4")
+    assert code == 0
+    assert "regression, 16x16 pixels, 3 channel(s)" in out
 
 
 def test_commands_that_train_nothing_do_not_wait_for_torch(tmp_path: Path) -> None:
