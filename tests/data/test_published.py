@@ -200,12 +200,14 @@ def test_utkface_files_named_by_age(home: Path) -> None:
     ages = [*range(1, 61), 0, 61, 116]
     for number, age in enumerate(ages):
         name = f"{age}_{number % 2}_{number % 5}_20170116174525{number:03}.jpg.chip.jpg"
-        Image.fromarray(noise(number, 20, 20)).save(folder / name, "JPEG")
+        Image.fromarray(noise(number, 20, 20)).save(folder / name, "PNG")  # so that pixels can be compared
     Image.fromarray(noise(0)).save(folder / "61_1_20170109142408075.jpg.chip.jpg", "JPEG")  # as one is published
-    splits = by_recipe("utkface", "data.size=16", "data.val_size=10")
+    splits = by_recipe("utkface", "data.size=20", "data.val_size=10")
     assert splits.task == Regression(1.0, 60.0, "years")
     labels = torch.cat([splits.pool.labels, splits.val.labels, splits.test.labels])
     assert sorted(labels.tolist()) == list(range(1, 61))
+    for image, age in zip(splits.test.images, splits.test.labels.tolist(), strict=True):
+        np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), noise(int(age) - 1, 20, 20))
     assert any("1 files whose names lack age" in note for note in splits.notes)
     assert "3 of 63 images lie outside 1 to 60 years and were left out" in splits.notes
 

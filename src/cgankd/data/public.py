@@ -107,10 +107,7 @@ def how_to_get(name: str, home: Path) -> str:
     wanted = PUBLIC[name]
     if wanted.archive is not None:
         return f"cgankd data get {name} fetches it, or put {wanted.what} of {wanted.page} there"
-    return (
-        f"fetch {wanted.what} from {wanted.page} and put it into {home / name} "
-        f"({VARIABLE} in the environment names another place than {home})"
-    )
+    return f"fetch {wanted.what} from {wanted.page} and put it into {home / name} ({VARIABLE} names another place)"
 
 
 def check_columns(name: str, settings: DataSettings, *groups: str) -> None:
