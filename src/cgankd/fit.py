@@ -21,7 +21,7 @@ from cgankd.errors import TrainingError, UserError
 from cgankd.nets.stages import stages
 from cgankd.nets.taps import PENULTIMATE, Taps, feature_shapes
 from cgankd.progress import SILENT, Progress
-from cgankd.recipe import FitSettings
+from cgankd.recipe import AugmentSettings, FitSettings
 from cgankd.task import Task
 
 LOG_POINTS = 25  # entries of a history, evenly spaced over the steps
@@ -51,8 +51,10 @@ def fit(
     shuffled together.
     teacher: maps float images [B, C, H, W] in [0, 1] to outputs; asked once per view of an image where views recur.
     Returns the history: step, loss, learning rate and, where ``validation`` is given, the metric on it.
-    Raises TrainingError where the loss is not finite, UserError where a method looks inside a plain callable.
+    Raises TrainingError where the loss is not finite, UserError where a method looks inside a plain callable or
+    would show the teacher mixed images.
     """
+    check_views(objective, task, settings.augment)
     evaluate.place(student, fabric).train()
     batches = Batches(
         real, fake, task, settings.batch_size, settings.augment, seed, fabric.device, share=real_share
@@ -111,6 +113,15 @@ def fit(
     sight.close()
     student.eval()
     return history
+
+
+def check_views(objective: Objective, task: Task, augment: AugmentSettings) -> None:
+    """UserError where images are mixed but the teacher is needed, whose outputs belong to whole images."""
+    if objective.needs_teacher and task.mixable and augment.cutmix:
+        raise UserError(
+            f"augment.cutmix={augment.cutmix:g}, but method {objective.name!r} asks the teacher about each image by "
+            "itself; allowed: 0 with a method that needs the teacher"
+        )
 
 
 def learning_rate(settings: FitSettings, step: int) -> float:
@@ -257,9 +268,9 @@ class TeacherOutputs:
         return self.table[batch.view.to(self.table.device), batch.index.to(self.table.device)]
 
     def _learn(self, first: int, count: int, view: int) -> None:
-        every = torch.arange(first, first + count, device=self.table.device)
-        for index in every.split(self.BLOCK):
-            self.table[view, index] = self._ask(self.batches.views.draw(index, torch.full_like(index, view)))
+        for index in torch.arange(first, first + count).split(self.BLOCK):
+            asked = self._ask(self.batches.views.draw(index, torch.full_like(index, view)))
+            self.table[view, index.to(self.table.device)] = asked
 
     @torch.no_grad()
     def _ask(self, images: Tensor) -> Tensor:

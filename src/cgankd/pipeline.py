@@ -25,13 +25,13 @@ from cgankd.data.imageset import ImageSet, Splits
 from cgankd.errors import UserError
 from cgankd.features import Observer
 from cgankd.files import save_tensors, write_json, write_text
-from cgankd.fit import fit
+from cgankd.fit import check_views, fit
 from cgankd.gan.generator import GanSampler, load_sampler
 from cgankd.gan.train import train_gan
 from cgankd.labels import label_space
 from cgankd.nets import weights, zoo
 from cgankd.progress import SILENT, Progress
-from cgankd.recipe import FitSettings, Recipe, SynthesisSettings
+from cgankd.recipe import AugmentSettings, FitSettings, Recipe, StudentSettings, SynthesisSettings
 from cgankd.runtime import environment, make_fabric
 from cgankd.search import Choice, search
 from cgankd.synthesis import adjust
@@ -47,12 +47,16 @@ class Row:
     method: str = "supervised"
     fakes: bool = False
     changes: dict[str, Any] = dataclasses.field(default_factory=dict)  # to the synthesis settings
+    pseudo: bool = False  # in the fakes' place: the real images nobody labelled, with the teacher's labels
+    strong: bool = False  # views by student.strong_augment
     longer: bool = True  # transfer_steps, as the control; else the NOKD student's own steps
 
 
 ROWS = {
     "nokd": Row(longer=False),
     "nokd_longer": Row(),
+    "augment": Row(strong=True),
+    "pseudo": Row(pseudo=True),
     "kd": Row(method="kd"),
     "cgan_raw": Row(fakes=True, changes={"subsampling": "none", "filter": False, "replace": "none"}),
     "cgan_subsample": Row(fakes=True, changes={"filter": False, "replace": "none"}),
@@ -76,6 +80,7 @@ def run(recipe: Recipe, out: Path, progress: Progress = SILENT, max_minutes: flo
         splits = sources.load(recipe.data, lambda done, total: bar.to(done / total))
     import_seconds = time.monotonic() - started
     _check_networks(recipe, splits)
+    _check_rows(recipe, splits)
     folder = RunFolder(out, environment(fabric), deadline)
     try:
         write_text(out / "recipe.yaml", recipe.to_yaml())
@@ -221,6 +226,18 @@ class Road:
         }
         return self.folder.stage("synthesis", described, inputs, build)
 
+    def pseudo(self, seed: int) -> Artifact:
+        """The teacher's labels for the real images that nobody labelled for the owner; no true label is read."""
+        teacher = self.teacher(seed)
+
+        def build(work: Path) -> dict[str, Any]:
+            outputs = evaluate.outputs(self._network(teacher), self.splits.unlabelled, self.fabric)
+            save_tensors(work / "columns.safetensors", {"labels": self.task.predict(outputs)})
+            return {"images": len(outputs)}
+
+        inputs = {"train": self.keys["train"], "pool": self.keys["pool"], "teacher": teacher.key}
+        return self.folder.stage("pseudo", self.base, inputs, build)
+
     def processing(self, seed: int) -> SynthesisSettings:
         """The synthesis settings of the recipe, or what the search on the validation split made of them."""
         choice = self.search(seed)
@@ -252,7 +269,8 @@ class Road:
         row, settings, upstream = ROWS[name], self.recipe.student, self.upstream(seed)
         fit_settings, start = settings.fit, None
         if row.longer:
-            fit_settings, start = self._transfer(seed, {"steps": settings.transfer_steps})
+            views = {"augment": strong_views(settings)} if row.strong else {}
+            fit_settings, start = self._transfer(seed, {"steps": settings.transfer_steps, **views})
         fakes = self.synthesis(upstream, row.changes) if row.fakes else None
         return self._fit(
             name,
@@ -262,6 +280,7 @@ class Road:
             fit_settings,
             fakes=fakes,
             replace=row.changes.get("replace", self.replace),
+            pseudo=self.pseudo(upstream) if row.pseudo else None,
             teacher=self.teacher(upstream) if row.method != "supervised" else None,
             start=start,
         )
@@ -300,6 +319,7 @@ class Road:
         real: str = "train",
         fakes: Artifact | None = None,
         replace: str = "none",
+        pseudo: Artifact | None = None,
         teacher: Artifact | None = None,
         start: Artifact | None = None,
     ) -> Artifact:
@@ -318,6 +338,9 @@ class Road:
         if fakes is not None:
             described |= {"replace": replace, "real_share": student.real_share}
             inputs["fakes"] = fakes.key
+        if pseudo is not None:
+            described["real_share"] = student.real_share
+            inputs["pseudo"] = pseudo.key
         if teacher is not None:
             described["method_settings"] = student.model_dump(
                 mode="json", include={"temperature", "label_weight", "teacher_weight"}
@@ -341,7 +364,7 @@ class Road:
                 settings,
                 self.fabric,
                 seed=seed,
-                fake=self._fakes(fakes, replace),
+                fake=self._fakes(fakes, replace) if pseudo is None else self._pseudo_labelled(pseudo),
                 real_share=student.real_share,
                 teacher=None if teacher is None else self._network(teacher),
                 validation=self.splits.val,
@@ -427,6 +450,15 @@ class Road:
         fakes = ImageSet(images, columns.pop("labels"), columns)
         return fakes if replace == "none" else adjust.replaced(fakes)
 
+    def _pseudo_labelled(self, artifact: Artifact) -> ImageSet:
+        return ImageSet(self.splits.unlabelled, artifact.tensors("columns")["labels"])
+
+
+def strong_views(student: StudentSettings) -> AugmentSettings:
+    """The views of row ``augment``; what the recipe says of mirrors for the other rows holds here too."""
+    strong = student.strong_augment
+    return strong.model_copy(update={"flip": student.fit.augment.flip}) if strong.flip is None else strong
+
 
 def _check_networks(recipe: Recipe, splits: Splits) -> None:
     """Make each network once, and fill the teacher: what can't be made must not show after hours of training."""
@@ -436,6 +468,21 @@ def _check_networks(recipe: Recipe, splits: Splits) -> None:
             network = zoo.create(name, train.channels, splits.task.num_outputs, train.size)
             if key == "teacher" and recipe.teacher.weights is not None:
                 weights.load_weights(network, recipe.teacher.weights)
+
+
+def _check_rows(recipe: Recipe, splits: Splits) -> None:
+    """Refuse what a row can't do with these images and settings, before anything is trained."""
+    student = recipe.student
+    for name in recipe.rows:
+        row = ROWS[name]
+        augment = strong_views(student) if row.strong else student.fit.augment
+        check_views(distill.create(row.method, splits.task, student), splits.task, augment)
+        if row.pseudo and not len(splits.unlabelled):
+            raise UserError(
+                f"compare.methods holds {name}, but {splits.name} has no unlabelled images, as all "
+                f"{len(splits.pool):,} are the owner's; allowed: data.train_size under {len(splits.pool)}, or the "
+                "other methods"
+            )
 
 
 def _users_code(name: str) -> str:

@@ -31,11 +31,14 @@ def collect(road: Road, rows: Mapping[str, Row]) -> dict[str, Any]:
         for name in names:
             students[name].append(road.student(name, seed))
     made = {name: road.synthesis(first, rows[name].changes) for name in names if rows[name].fakes}
+    pseudo = {name: road.pseudo(first) for name in names if rows[name].pseudo}
     table = []
     for name in names:
+        unlabelled = pseudo[name].summary["images"] if name in pseudo else 0
         details = {
             "steps": recipe.student.transfer_steps if rows[name].longer else recipe.student.fit.steps,
-            "real_images": len(road.splits.train),
+            "real_images": len(road.splits.train) + unlabelled,
+            "pseudo_labelled": unlabelled,  # of the real ones
             "fake_images": made[name].summary["kept"] if name in made else 0,
         }
         table.append(row(name, [artifact.summary for artifact in students[name]], details))
@@ -69,13 +72,14 @@ def collect(road: Road, rows: Mapping[str, Row]) -> dict[str, Any]:
             "values": [artifact.summary["test"] for artifact in teachers],
         },
         "latency_ms": {artifact.summary["network"]: artifact.summary["latency_ms"] for artifact in networks},
-        "notes": list(road.splits.notes),
+        "notes": [*road.splits.notes, *row_notes(road, rows)],
         "artifacts": {
             "data": path(data),
             "teacher": path(teachers[0]),
             "students": {name: [path(artifact) for artifact in students[name]] for name in names},
         },
     }
+    found["artifacts"] |= {name: path(artifact) for name, artifact in pseudo.items()}
     if made:
         generator = road.generator(first)
         # The teacher's metric on what came out of the generator, before anything was rejected or dropped.
@@ -97,6 +101,18 @@ def collect(road: Road, rows: Mapping[str, Row]) -> dict[str, Any]:
             found["search"] = choice.to_json()
     found["warnings"] = warnings(found)
     return found
+
+
+def row_notes(road: Road, rows: Mapping[str, Row]) -> list[str]:
+    """What the task leaves out of a row's settings."""
+    strong, task = road.recipe.student.strong_augment, road.task
+    said = []
+    for name in (name for name in road.recipe.rows if rows[name].strong):
+        if strong.cutmix and not task.mixable:
+            said.append(f"row {name} has no CutMix: a picture cut out of two images has no label in {task.name}")
+        if strong.randaugment and not task.geometry_safe:
+            said.append(f"row {name} changes pixel values only: turning or shearing an image may change its label")
+    return said
 
 
 def row(method: str, per_seed: Sequence[dict[str, Any]], details: dict[str, Any]) -> dict[str, Any]:
@@ -159,6 +175,11 @@ def warnings(found: dict[str, Any]) -> list[str]:
         said.append(
             f"The teacher ({scored(teacher)}) is no better than the student trained alone for as many steps "
             f"({scored(control['mean'])}): it has nothing to transfer."
+        )
+    if found["teacher"].get("trained_on") == "pool" and any(r.get("pseudo_labelled") for r in found["rows"]):
+        said.append(
+            "The teacher was trained on the images that row pseudo takes its labels for, with their true labels: "
+            "the row is an upper reference that nearly has the truth."
         )
     chosen = found.get("search")
     if chosen and not chosen["helps"]:

@@ -26,6 +26,8 @@ class Task(ABC):
     metric: ClassVar[str]  # the name of the score in results.json
     higher_is_better: ClassVar[bool]
     mirror_safe: ClassVar[bool]  # may an image be mirrored without its label changing?
+    geometry_safe: ClassVar[bool]  # may it be turned, sheared, or moved far?
+    mixable: ClassVar[bool]  # has a picture cut out of two images a label?
     continuous: ClassVar[bool]
     filter_quantile: ClassVar[float]  # rho of the final paper
     replace_labels: ClassVar[str]  # what the final paper does to labels: none, or hard (the prediction)
@@ -52,7 +54,10 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The supervised loss, a mean over the batch. outputs [B, num_outputs], targets [B]."""
+        """The supervised loss, a mean over the batch. outputs [B, num_outputs], targets [B].
+
+        Classes: or [B, num_outputs], probabilities.
+        """
 
     @abstractmethod
     def imitation_loss(self, outputs: Tensor, teacher_outputs: Tensor, temperature: float) -> Tensor:
@@ -93,6 +98,8 @@ class Classification(Task):
     metric = "accuracy"
     higher_is_better = True
     mirror_safe = True
+    geometry_safe = True
+    mixable = True
     continuous = False
     filter_quantile = 0.9
     replace_labels = "none"
@@ -166,6 +173,8 @@ class Regression(Task):
     metric = "mae"
     higher_is_better = False
     mirror_safe = False
+    geometry_safe = False  # the scalar may be an angle, a count or a position
+    mixable = False  # a picture of two angles has no angle
     continuous = True
     filter_quantile = 0.7
     replace_labels = "hard"

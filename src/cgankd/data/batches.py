@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cgankd import counter
+from cgankd.data.augment import RandAugment, cutmix
 from cgankd.data.imageset import ImageSet
 from cgankd.recipe import AugmentSettings
 from cgankd.task import Task
@@ -24,21 +25,32 @@ class Views:
     """Augmented views of stored images.
 
     images: uint8 [N, C, H, W]. A view is mirrored with probability 1/2 where ``flip`` is true, then shifted by up
-    to ``settings.shift`` pixels in each direction; black comes in.
+    to ``settings.shift`` pixels in each direction; black comes in. Then RandAugment, where the settings ask for it;
+    ``geometric``: with operations that move pixels.
     """
 
     def __init__(
-        self, images: Tensor, settings: AugmentSettings, flip: bool, seed: int, device: torch.device
+        self,
+        images: Tensor,
+        settings: AugmentSettings,
+        flip: bool,
+        seed: int,
+        device: torch.device,
+        geometric: bool = False,
     ) -> None:
         self.shift, self.flip, self.seed = settings.shift, flip, seed
+        self.randaugment = RandAugment(settings.randaugment, settings.magnitude, geometric, seed)
         self.channels, self.height, self.width = images.shape[1:]
         padded = F.pad(images, [self.shift] * 4)
         self.pixels = padded.permute(0, 2, 3, 1).contiguous().to(device).flatten(0, 2)  # [N * Hp * Wp, C]
         self._rows = torch.arange(self.height, device=device)
-        self._columns = torch.arange(self.width, device=device)
+        self._columns = torch.arange(self.width)
 
     def draw(self, index: Tensor, view: Tensor) -> Tensor:
-        """View ``view`` of image ``index``, both int64 [B]: float32 [B, C, H, W] in [0, 1], channels last."""
+        """View ``view`` of image ``index``: float32 [B, C, H, W] in [0, 1], channels last, on the device.
+
+        index, view: int64 [B] on the CPU, where all that is random is drawn: a few numbers for each image.
+        """
         reach = 2 * self.shift + 1
         down = counter.integers(reach, self.seed, "view/down", index, view)
         right = counter.integers(reach, self.seed, "view/right", index, view)
@@ -46,17 +58,19 @@ class Views:
         if self.flip:
             mirrored = counter.integers(2, self.seed, "view/flip", index, view)[:, None] == 1
             columns = torch.where(mirrored, self.width - 1 - columns, columns)
-        return self._gather(index, down, columns + right[:, None])
+        images = self._gather(index, down, columns + right[:, None])
+        return self.randaugment(images, index, view) if self.randaugment.count else images
 
     def clean(self, index: Tensor) -> Tensor:
-        """Image ``index`` (int64 [B]) as it is: float32 [B, C, H, W] in [0, 1]."""
+        """Image ``index`` (int64 [B], CPU) as it is: float32 [B, C, H, W] in [0, 1]."""
         down = torch.full_like(index, self.shift)
         return self._gather(index, down, self._columns.expand(len(index), -1) + self.shift)
 
     def _gather(self, index: Tensor, down: Tensor, columns: Tensor) -> Tensor:
         height, width = self.height + 2 * self.shift, self.width + 2 * self.shift
-        rows = (index * height + down)[:, None] + self._rows  # [B, H]
-        where = (rows * width)[:, :, None] + columns[:, None, :]  # [B, H, W]
+        first = (index * height + down).to(self.pixels.device)
+        rows = first[:, None] + self._rows  # [B, H]
+        where = (rows * width)[:, :, None] + columns.to(self.pixels.device)[:, None, :]  # [B, H, W]
         pixels = self.pixels.index_select(0, where.flatten()).view(*where.shape, self.channels)
         return pixels.permute(0, 3, 1, 2).float().div_(255.0)
 
@@ -66,7 +80,7 @@ class Batch:
     """One training batch. index: which stored image; view: which of its views; both int64 [B] on the CPU."""
 
     images: Tensor  # float32 [B, C, H, W] in [0, 1]
-    targets: Tensor  # [B], as the task's loss takes them
+    targets: Tensor  # [B], as the task's loss takes them; [B, C] where labels are mixed
     index: Tensor
     view: Tensor
     fake: Tensor  # bool [B]
@@ -92,8 +106,10 @@ class Batches:
     ) -> None:
         sets: Sequence[ImageSet] = [real] if fake is None or not len(fake) else [real, fake]
         flip = task.mirror_safe if augment.flip is None else augment.flip
-        self.views = Views(torch.cat([s.images for s in sets]), augment, flip, seed, device)
+        pixels = torch.cat([s.images for s in sets])
+        self.views = Views(pixels, augment, flip, seed, device, geometric=task.geometry_safe)
         self.targets = torch.cat([task.to_target(s.labels) for s in sets]).to(device)
+        self.classes, self.cutmix = task.num_outputs, augment.cutmix if task.mixable else 0.0
         self.recurring = augment.views  # 0: a view never comes back
         self.count = sum(map(len, sets))
         self.real_count = len(real)
@@ -110,9 +126,10 @@ class Batches:
         """Batch number ``step``, from 0."""
         index, epoch = (torch.cat(part) for part in zip(*self._positions(step), strict=True))
         view = epoch % self.recurring if self.recurring else epoch
-        on_device = index.to(self.device)
-        images = self.views.draw(on_device, view.to(self.device))
-        return Batch(images, self.targets[on_device], index, view, (index >= self.real_count).to(self.device))
+        images, targets = self.views.draw(index, view), self.targets[index.to(self.device)]
+        if self.cutmix:
+            images, targets = cutmix(images, targets, self.classes, a=self.cutmix, seed=self.seed, step=step)
+        return Batch(images, targets, index, view, (index >= self.real_count).to(self.device))
 
     def _positions(self, step: int) -> list[tuple[Tensor, Tensor]]:
         parts = []

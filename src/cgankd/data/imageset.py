@@ -74,8 +74,8 @@ class ImageSet:
 class Splits:
     """One data set, split.
 
-    train: the labelled images of the student's owner. pool: all training images that validation leaves (train is
-    among them); what a strong teacher may have seen. val: for every choice that is made. test: for the table only.
+    train: the labelled images of the student's owner. pool: all training images that validation leaves, train's
+    first; what a strong teacher may have seen. val: for every choice that is made. test: for the table only.
     """
 
     name: str
@@ -85,3 +85,8 @@ class Splits:
     val: ImageSet
     test: ImageSet
     notes: tuple[str, ...] = ()  # what was done to the images on import, for the reader
+
+    @property
+    def unlabelled(self) -> Tensor:
+        """The pool without the owner's images, uint8 [N, C, H, W]: images that nobody labelled for the owner."""
+        return self.pool.images[len(self.train) :]

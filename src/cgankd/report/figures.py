@@ -35,6 +35,8 @@ DARK = {
 STYLE: Mapping[str, tuple[str, str]] = {  # method -> colour, marker: told apart without colour as well
     "nokd": ("muted", "o"),
     "nokd_longer": ("ink", "s"),
+    "augment": ("brown", "<"),
+    "pseudo": ("purple", ">"),
     "kd": ("orange", "^"),
     "cgan": ("blue", "D"),
     "cgan_kd": ("green", "v"),

@@ -1,0 +1,222 @@
+"""Stronger views of training images: RandAugment for each view, CutMix over a batch.
+
+Images are float32 [B, C, H, W] in [0, 1]. What happens to an image is drawn on the CPU, a few numbers per image, so
+that picking the images of an operation never waits for the device. Operations are elementwise but for extremes and
+whole-level means, so a view has the same bits in whatever batch it is made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from scipy import special
+from torch import Tensor
+
+from cgankd import counter
+
+LEVELS = 255.0  # images are uint8 at rest
+TURN = math.radians(30.0)  # AutoAugment's ranges (Cubuk et al., arXiv 1805.09501), at strength 1
+SHEAR = 0.3  # pixels per pixel
+SHIFT = 150.0 / 331.0  # of the side
+ENHANCE = 0.9  # brightness, contrast, saturation and sharpness by factors in [0.1, 1.9]
+POSTERIZE = 4.0  # bits lost, of 8
+
+
+@dataclasses.dataclass(frozen=True)
+class RandAugment:
+    """RandAugment (Cubuk et al., arXiv 1909.13719) as a pure function of (seed, image, view).
+
+    Each of ``count`` rounds draws one operation per view, evenly, and its strength evenly from
+    [-magnitude, magnitude]; operations without a direction take its size. A view's geometric operations are
+    composed and sampled once, before the others, so pixels are interpolated once at most.
+    geometric: draw operations that move pixels too; otherwise only those that change their values.
+    """
+
+    count: int
+    magnitude: float
+    geometric: bool
+    seed: int
+
+    def names(self, channels: int) -> list[str]:
+        """What is drawn from; a grey image has no saturation."""
+        values = [name for name in VALUES if channels > 1 or name != "saturation"]
+        return ["identity", *values, *(GEOMETRY if self.geometric else ())]
+
+    def draw(self, names: list[str], index: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
+        """Places in ``names`` and signed strengths, [B, count], for views of images, both int64 [B]."""
+        counters = index[:, None], view[:, None], torch.arange(self.count)
+        operation = counter.integers(len(names), self.seed, "randaugment/operation", *counters)
+        strength = 2.0 * counter.uniform(self.seed, "randaugment/strength", *counters) - 1.0
+        return operation, self.magnitude * strength
+
+    def __call__(self, images: Tensor, index: Tensor, view: Tensor) -> Tensor:
+        """The images changed, channels last. index, view: int64 [B] on the CPU."""
+        names = self.names(images.shape[1])
+        operation, strength = self.draw(names, index, view)
+        images = images.clone(memory_format=torch.contiguous_format)  # reductions over a channel are faster so
+        if self.geometric:
+            source = inverse_map(names, operation, strength, images.shape[2], images.shape[3])
+            moved = operation >= names.index("rotate")
+            _change(images, moved.any(dim=1), warp, source)
+        for chosen, amount in zip(operation.unbind(1), strength.unbind(1), strict=True):
+            for name, function in VALUES.items():
+                if name in names:
+                    _change(images, chosen == names.index(name), function, amount[:, None, None, None])
+        return images.contiguous(memory_format=torch.channels_last)
+
+
+def _change(images: Tensor, chosen: Tensor, function: Callable[[Tensor, Tensor], Tensor], amount: Tensor) -> None:
+    """In place: the ``chosen`` images (bool [B], CPU) become function(images, amount)."""
+    rows = chosen.nonzero().squeeze(1)
+    if len(rows):
+        here = rows.to(images.device)
+        images[here] = function(images[here], amount[rows].to(images.device, torch.float32)).clamp_(0.0, 1.0)
+
+
+# --- operations on values: images [B, C, H, W], strength [B, 1, 1, 1] in [-1, 1], 0 for no change ----------------
+
+
+def grey(images: Tensor) -> Tensor:
+    """Luma (ITU-R 601), [B, 1, H, W]; a grey image's own."""
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = images.split(1, dim=1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def brightness(images: Tensor, strength: Tensor) -> Tensor:
+    """Away from black, or towards it."""
+    return images * (1.0 + ENHANCE * strength)
+
+
+def contrast(images: Tensor, strength: Tensor) -> Tensor:
+    """Away from the image's mean grey, or towards it."""
+    mean = grey(images).mean(dim=(2, 3), keepdim=True)
+    whole = (mean * LEVELS).round() / LEVELS  # as Pillow does; and no order of summation shows in it
+    return images + ENHANCE * strength * (images - whole)
+
+
+def saturation(images: Tensor, strength: Tensor) -> Tensor:
+    """Away from each pixel's grey, or towards it."""
+    return images + ENHANCE * strength * (images - grey(images))
+
+
+def sharpness(images: Tensor, strength: Tensor) -> Tensor:
+    """Away from the smoothed image ((3x3 box + 4 centre) / 13), or towards it; border pixels stay."""
+    columns = images[:, :, :-2] + images[:, :, 1:-1] + images[:, :, 2:]
+    box = columns[..., :-2] + columns[..., 1:-1] + columns[..., 2:]
+    inner = images[:, :, 1:-1, 1:-1]
+    changed = images.clone()
+    changed[:, :, 1:-1, 1:-1] += ENHANCE * strength * (inner - (box + 4.0 * inner) / 13.0)
+    return changed
+
+
+def posterize(images: Tensor, strength: Tensor) -> Tensor:
+    """Fewer bits per value."""
+    step = torch.exp2((POSTERIZE * strength.abs()).round())
+    return ((images * LEVELS).round() / step).floor() * step / LEVELS
+
+
+def solarize(images: Tensor, strength: Tensor) -> Tensor:
+    """What is brighter than 1 - strength is inverted."""
+    return torch.where(images > 1.0 - strength.abs(), 1.0 - images, images)
+
+
+def autocontrast(images: Tensor, strength: Tensor) -> Tensor:
+    """Each channel stretched to the whole range, whatever the strength."""
+    low, high = images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True)
+    return torch.where(high > low, (images - low) / (high - low).clamp(min=1e-6), images)
+
+
+def equalize(images: Tensor, strength: Tensor) -> Tensor:
+    """Each channel's histogram made even, by Pillow's integer rule, whatever the strength."""
+    level = (images * LEVELS).round().to(torch.int64).flatten(2)  # [B, C, H W]
+    histogram = level.new_zeros(*level.shape[:2], 256).scatter_add_(2, level, torch.ones_like(level))
+    brightest = histogram.gather(2, level.amax(dim=2, keepdim=True))
+    step = (level.shape[2] - brightest) // 255  # [B, C, 1]; 0 where nearly all is of one level: left alone
+    darker = histogram.cumsum(2) - histogram
+    table = ((darker + step // 2) // step.clamp(min=1)).clamp(max=255)
+    evened = (table.gather(2, level) / LEVELS).view_as(images)
+    return torch.where(step[..., None] > 0, evened, images)
+
+
+VALUES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    function.__name__: function
+    for function in (
+        brightness, contrast, saturation, sharpness, posterize, solarize, autocontrast, equalize,
+    )
+}  # fmt: skip
+
+
+# --- operations on places -----------------------------------------------------------------------------------------
+
+GEOMETRY = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+
+
+def inverse_map(names: list[str], operation: Tensor, strength: Tensor, height: int, width: int) -> Tensor:
+    """Where a pixel of the view comes from, all rounds composed: float64 [B, 3, 3], pixels about the centre.
+
+    operation, strength: [B, rounds], as :meth:`RandAugment.draw` gives them; the last round's operation is the last
+    to be made, so the first whose map is undone.
+    """
+
+    def amount(name: str, most: float) -> Tensor:
+        return most * strength * (operation == names.index(name))
+
+    angle = amount("rotate", TURN)
+    cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+    entries = [
+        cos, amount("shear_x", SHEAR) - sin, amount("translate_x", SHIFT * width),
+        amount("shear_y", SHEAR) + sin, cos, amount("translate_y", SHIFT * height),
+        zero, zero, one,
+    ]  # fmt: skip
+    maps = torch.stack(entries, dim=-1).unflatten(-1, (3, 3))  # [B, rounds, 3, 3]
+    return functools.reduce(torch.matmul, maps.unbind(1))
+
+
+def warp(images: Tensor, source: Tensor) -> Tensor:
+    """Each pixel taken from where ``source`` [B, 3, 3] says, bilinear; black comes in."""
+    height, width = images.shape[2:]
+    y = torch.arange(height, device=images.device)[:, None] - (height - 1) / 2
+    x = torch.arange(width, device=images.device) - (width - 1) / 2
+    across, down, _ = source[..., None, None].unbind(1)  # [B, 3, 1, 1]
+    places = [line[:, 0] * x + line[:, 1] * y + line[:, 2] for line in (across, down)]  # [B, H, W]
+    grid = torch.stack([places[0] * (2.0 / width), places[1] * (2.0 / height)], dim=-1)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+# --- CutMix -------------------------------------------------------------------------------------------------------
+
+
+def cutmix(
+    images: Tensor, targets: Tensor, classes: int, *, a: float, seed: int, step: int
+) -> tuple[Tensor, Tensor]:
+    """CutMix (Yun et al., arXiv 1905.04899): in each image a box of another one, and labels mixed by their pixels.
+
+    targets: int64 [B], or probabilities [B, classes]. Returns images [B, C, H, W] and probabilities [B, classes].
+    A box has 1 - lambda of the area, lambda ~ Beta(a, a) for each image, and its centre anywhere; what of it lies
+    outside is cut off, and the label's share is that of the pixels which are left.
+    """
+    count, _, height, width = images.shape
+    counters = torch.tensor(step), torch.arange(count)
+    partner = counter.bits(seed, "cutmix/partner", *counters).argsort().to(images.device)
+    share = special.betaincinv(a, a, counter.uniform(seed, "cutmix/share", *counters).numpy())
+    side = torch.from_numpy(1.0 - share).sqrt()  # of the box, of the image's
+
+    def inside(stream: str, length: int) -> Tensor:
+        """Which rows (or columns) the box covers, bool [B, length]."""
+        box = (side * length).to(torch.int64)
+        first = counter.integers(length, seed, stream, *counters) - box // 2
+        place = torch.arange(length) - first[:, None]
+        return (place >= 0) & (place < box[:, None])
+
+    rows, columns = inside("cutmix/down", height), inside("cutmix/right", width)
+    other = (rows.sum(1) * columns.sum(1) / (height * width))[:, None].to(images.device)
+    box = (rows[:, None, :, None] & columns[:, None, None, :]).to(images.device)
+    labels = targets if targets.is_floating_point() else F.one_hot(targets, classes).to(torch.float32)
+    return torch.where(box, images[partner], images), labels.lerp(labels[partner], other)
