@@ -18,7 +18,7 @@ from cgankd import distill
 from cgankd.checkpoint import Checkpoint
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet
-from cgankd.errors import TrainingError
+from cgankd.errors import TrainingError, UserError
 from cgankd.fit import TeacherOutputs, fit, learning_rate
 from cgankd.nets import zoo
 from cgankd.progress import Bar, Progress
@@ -65,12 +65,12 @@ class KillAt(Progress):
 
 
 @pytest.mark.parametrize("share", [None, 0.5])
-@pytest.mark.parametrize("views", [0, 1, 3])
+@pytest.mark.parametrize(("views", "randaugment"), [(0, 0), (1, 0), (3, 0), (3, 2)])
 def test_teacher_outputs_are_those_of_the_views_in_the_batch(
-    noise: Noise, fabric: Fabric, share: float | None, views: int
+    noise: Noise, fabric: Fabric, share: float | None, views: int, randaugment: int
 ) -> None:
     real, fake = noise(10), noise(15, seed=1)
-    augment = AugmentSettings(views=views)
+    augment = AugmentSettings(views=views, randaugment=randaugment)
     batches = Batches(real, fake, CLASSES, 8, augment, 0, fabric.device, share=share)
     teacher = network(CLASSES).eval()
     memory = TeacherOutputs(teacher, batches, 3, fabric)
@@ -127,6 +127,22 @@ def test_supervised_training_asks_no_teacher(noise: Noise, fabric: Fabric) -> No
     method = distill.create("supervised", CLASSES)
     fit(network(CLASSES), method, CLASSES, noise(16), settings(2), fabric, seed=0, teacher=teacher)
     assert not teacher.asked
+
+
+def with_cutmix(noise: Noise, fabric: Fabric, method: str, task: Task, teacher: nn.Module | None) -> float:
+    chosen = FitSettings(steps=2, batch_size=8, augment=AugmentSettings(randaugment=1, cutmix=1.0))
+    made = distill.create(method, task)
+    real = noise(16, scalar=task.continuous)
+    return fit(network(task), made, task, real, chosen, fabric, seed=0, teacher=teacher)[-1]["loss"]
+
+
+def test_a_teacher_is_not_asked_about_mixed_images(noise: Noise, fabric: Fabric) -> None:
+    teacher = Counting()
+    with pytest.raises(UserError, match=r"augment\.cutmix=1, but method 'kd'.*allowed: 0"):
+        with_cutmix(noise, fabric, "kd", CLASSES, teacher)
+    assert not teacher.asked
+    assert math.isfinite(with_cutmix(noise, fabric, "kd", SCALAR, network(SCALAR)))  # there images stay whole
+    assert math.isfinite(with_cutmix(noise, fabric, "supervised", CLASSES, None))
 
 
 # --- the loop -----------------------------------------------------------------------------------------------------

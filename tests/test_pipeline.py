@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import typing
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
 
 from cgankd import pipeline, recipe, results
-from cgankd.pipeline import ROWS
+from cgankd.artifacts import RunFolder
+from cgankd.data import sources
+from cgankd.data.imageset import ImageSet, Splits
+from cgankd.errors import UserError
+from cgankd.files import load_tensors
+from cgankd.pipeline import ROWS, Road
+from cgankd.progress import SILENT
 from cgankd.recipe import CompareSettings, Recipe, SynthesisSettings
+from cgankd.task import Classification, Regression
 
 TINY = {
     "demonstration": True,
@@ -43,7 +55,7 @@ def test_every_row_that_a_recipe_can_name_is_on_the_road() -> None:
     (method,) = {
         arg for arg in typing.get_args(CompareSettings.model_fields["methods"].annotation) if arg is not ...
     }
-    whole = Recipe(compare=CompareSettings(ablation=True)).rows
+    whole = Recipe(compare=CompareSettings(methods=typing.get_args(method), ablation=True)).rows
     assert set(typing.get_args(method)) <= set(ROWS)
     assert set(whole) == set(ROWS)
     assert tuple(ROWS) == whole  # in the order of the table
@@ -54,6 +66,8 @@ def test_rows_are_what_they_are_called() -> None:
     assert results.CONTROL in ROWS
     assert ROWS[results.CONTROL] == pipeline.Row()  # the control: supervised, real images, as many steps
     assert {name for name, row in ROWS.items() if row.method == "kd"} == {"kd", "cgan_kd"}
+    assert [name for name, row in ROWS.items() if row.strong] == ["augment"]
+    assert [name for name, row in ROWS.items() if row.pseudo] == ["pseudo"]
     assert {name for name, row in ROWS.items() if row.fakes} == {name for name in ROWS if name.startswith("cgan")}
     for row in ROWS.values():
         assert set(row.changes) <= set(SynthesisSettings.model_fields)
@@ -123,6 +137,121 @@ def test_features_may_be_the_students(tmp_path: Path) -> None:
         "data": 1, "teacher": 1, "generator": 1, "ratio": 1, "synthesis": 1, "student": 2,  # with NOKD
     }  # fmt: skip
     assert [row["method"] for row in found["rows"]] == ["cgan"]
+
+
+# --- the sceptic's rows -------------------------------------------------------------------------------------------
+
+SCEPTIC = ("compare.methods=[nokd_longer,augment,pseudo]", "seeds=[0]")
+
+
+def row_of(found: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(row for row in found["rows"] if row["method"] == name)
+
+
+def student_weights(out: Path, found: dict[str, Any], name: str) -> dict[str, Tensor]:
+    return load_tensors(out / found["artifacts"]["students"][name][0] / "weights.safetensors")[0]
+
+
+@pytest.fixture(scope="module")
+def sceptic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("sceptic")
+    return out, pipeline.run(tiny(*SCEPTIC), out)
+
+
+@pytest.mark.xdist_group("sceptic")
+def test_the_sceptics_rows_need_no_generator(sceptic: tuple[Path, dict[str, Any]]) -> None:
+    out, found = sceptic
+    assert stages(out) == {"data": 1, "teacher": 1, "pseudo": 1, "student": 3}
+    pool = sources.load(tiny().data).pool
+    images = {
+        row["method"]: (row["real_images"], row["pseudo_labelled"], row["fake_images"]) for row in found["rows"]
+    }
+    assert images == {
+        "nokd_longer": (60, 0, 0), "augment": (60, 0, 0), "pseudo": (len(pool), len(pool) - 60, 0),
+    }  # fmt: skip
+    assert {row["steps"] for row in found["rows"]} == {5}
+    assert all(row["difference"] for row in found["rows"] if row["method"] != results.CONTROL)
+    learnt = [student_weights(out, found, row["method"])["fc.weight"] for row in found["rows"]]
+    assert len(torch.stack(learnt).unique(dim=0)) == 3
+
+
+@pytest.mark.xdist_group("sceptic")
+def test_true_labels_of_the_pool_change_nothing(
+    sceptic: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = sources.load(tiny().data)
+    owned = len(splits.train)
+    labels = splits.pool.labels.clone()
+    labels[owned:] = labels[owned:].flip(0)
+    assert float((labels != splits.pool.labels).float().mean()) > 0.5
+    permuted = dataclasses.replace(splits, pool=dataclasses.replace(splits.pool, labels=labels))
+    monkeypatch.setattr(sources, "load", lambda *_: permuted)
+    found = pipeline.run(tiny(*SCEPTIC), tmp_path)
+    assert found["artifacts"]["pseudo"] != sceptic[1]["artifacts"]["pseudo"]  # made anew
+    assert row_of(found, "pseudo")["values"] == row_of(sceptic[1], "pseudo")["values"]
+    before, after = (student_weights(*run, "pseudo") for run in (sceptic, (tmp_path, found)))
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+@pytest.mark.parametrize("scalar", [False, True])
+def test_pseudo_labels_are_the_teachers_predictions(
+    noise: Callable[..., ImageSet], fabric: Fabric, tmp_path: Path, scalar: bool
+) -> None:
+    made = road(noise, fabric, tmp_path, scalar)
+    artifact = made.pseudo(0)
+    images = made.splits.pool.images[12:]
+    with torch.no_grad():
+        outputs = made._network(made.teacher(0))(images / 255.0)
+    found = artifact.tensors("columns")["labels"]
+    if scalar:  # in the label's own unit, clipped to its range
+        assert torch.allclose(found, 40.0 * outputs[:, 0].clamp(0, 1) - 10.0, atol=1e-3)
+    else:
+        assert torch.equal(found, outputs.argmax(dim=1))
+    fakes = made._pseudo_labelled(artifact)
+    assert torch.equal(fakes.images, images)
+    assert torch.equal(fakes.labels, found)
+
+
+def road(noise: Callable[..., ImageSet], fabric: Fabric, out: Path, scalar: bool) -> Road:
+    def images(count: int, seed: int) -> ImageSet:
+        made = noise(count, scalar=scalar, seed=seed)
+        return dataclasses.replace(made, labels=40 * made.labels - 10) if scalar else made
+
+    pool = images(30, 0)
+    task = Regression(-10.0, 30.0, "degrees") if scalar else Classification(("a", "b", "c"))
+    splits = Splits("noise", task, pool.take(torch.arange(12)), pool, images(10, 1), images(10, 2))
+    chosen = tiny("compare.methods=[augment,pseudo]")
+    return Road(chosen, splits, RunFolder(out, {}), fabric, SILENT)
+
+
+def test_notes_say_what_a_scalar_row_leaves_out(
+    noise: Callable[..., ImageSet], fabric: Fabric, tmp_path: Path
+) -> None:
+    assert results.row_notes(road(noise, fabric, tmp_path / "classes", False), ROWS) == []
+    notes = results.row_notes(road(noise, fabric, tmp_path / "scalar", True), ROWS)
+    assert "no CutMix" in notes[0]
+    assert "pixel values only" in notes[1]
+
+
+def test_without_unlabelled_images_row_pseudo_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"holds pseudo, but digits has no unlabelled images.*data\.train_size under"
+    ):
+        pipeline.run(tiny(*SCEPTIC, "data.train_size=null"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_mixed_images_for_a_teacher_are_refused_before_training(tmp_path: Path) -> None:
+    words = ["compare.methods=[nokd,kd]", "student.fit.augment.cutmix=0.5"]
+    with pytest.raises(UserError, match=r"augment\.cutmix=0\.5, but method 'kd'"):
+        pipeline.run(tiny(*words), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_said_of_mirrors_holds_for_stronger_views() -> None:
+    for said, strong, expected in [("null", "null", None), ("false", "null", False), ("false", "true", True)]:
+        chosen = tiny(f"student.fit.augment.flip={said}", f"student.strong_augment.flip={strong}").student
+        assert pipeline.strong_views(chosen) == chosen.strong_augment.model_copy(update={"flip": expected})
 
 
 # --- warnings -----------------------------------------------------------------------------------------------------

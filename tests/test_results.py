@@ -84,6 +84,16 @@ def test_a_teacher_no_better_than_the_control_is_said(
     assert len(said) == warned
 
 
+@pytest.mark.parametrize(
+    ("trained_on", "labelled", "warned"), [("pool", 40, True), ("train", 40, False), ("pool", 0, False)]
+)
+def test_a_teacher_that_has_seen_the_truth_is_said(trained_on: str, labelled: int, warned: bool) -> None:
+    rows = [made(results.CONTROL, [8.0]), made("pseudo", [9.0]) | {"pseudo_labelled": labelled}]
+    teacher = {"values": [9.5], "trained_on": trained_on}
+    said = results.warnings(found(9.5, 8.0, True, rows=rows) | {"teacher": teacher})
+    assert [("row pseudo" in sentence) for sentence in said] == [True] * warned
+
+
 def test_few_seeds_demonstrations_and_missing_images_are_said() -> None:
     assert "Fewer than three seeds" in results.warnings(found(9.0, 8.0, True, seeds=[0, 1]))[0]
     assert "demonstration" in results.warnings(found(9.0, 8.0, True, seeds=[0], demonstration=True))[0]

@@ -74,6 +74,12 @@ def test_scalar_imitation_is_the_mean_squared_distance() -> None:
     assert float(YEARS.imitation_loss(student, teacher, 4.0)) == pytest.approx(expected, rel=1e-6)
 
 
+def test_class_loss_takes_probabilities_too() -> None:
+    outputs, wanted = logits(7, 5, 0), torch.softmax(logits(7, 5, 1), dim=1)
+    right = -(wanted.double().numpy() * log_softmax(outputs.double().numpy(), axis=1)).sum(axis=1).mean()
+    assert float(CLASSES.loss(outputs, wanted)) == pytest.approx(right, rel=1e-5)
+
+
 def test_class_loss_and_error_are_cross_entropy() -> None:
     outputs, targets = logits(7, 5, 0), torch.tensor([0, 1, 2, 3, 4, 0, 1])
     rows = -log_softmax(outputs.double().numpy(), axis=1)[np.arange(7), targets.numpy()]

@@ -103,14 +103,34 @@ def test_views_recur_after_v_epochs(noise: Noise) -> None:
     assert len(pixels.unique(dim=0)) > 2 * count  # and the views of an image differ
 
 
-def test_a_batch_does_not_depend_on_what_was_asked_before(noise: Noise) -> None:
+@pytest.mark.parametrize("stronger", [{}, {"randaugment": 2, "cutmix": 1.0}])
+def test_a_batch_does_not_depend_on_what_was_asked_before(noise: Noise, stronger: dict) -> None:
     real, fake = noise(10), noise(7, seed=1)
     for share in (None, 0.5):
         steps = [0, 1, 2, 5, 9, 30]
-        alone = {step: batches(real, fake, share=share, size=6).at(step) for step in steps}
-        made = batches(real, fake, share=share, size=6)
+        alone = {step: batches(real, fake, share=share, size=6, **stronger).at(step) for step in steps}
+        made = batches(real, fake, share=share, size=6, **stronger)
         for step in [*steps, *reversed(steps), 5, 5, 0]:
             assert same(made.at(step), alone[step])
+
+
+def test_stronger_views_are_the_plain_ones_changed(noise: Noise) -> None:
+    plain, stronger = batches(noise(30), size=30), batches(noise(30), size=30, randaugment=1, magnitude=1.0)
+    before, after = plain.at(3), stronger.at(3)
+    assert torch.equal(before.index, after.index)
+    changed = stronger.views.randaugment(before.images, before.index, before.view)
+    assert torch.equal(after.images, changed)
+    assert ((changed - before.images).abs().amax(dim=(1, 2, 3)) > 0.01).float().mean() > 0.5
+    assert torch.equal(after.targets, before.targets)
+
+
+def test_cutmix_is_for_classes_only(noise: Noise) -> None:
+    mixed = batches(noise(12), size=12, cutmix=1.0).at(0)
+    assert mixed.targets.shape == (12, 3)
+    assert torch.allclose(mixed.targets.sum(dim=1), torch.ones(12))
+    assert mixed.images.is_contiguous(memory_format=torch.channels_last)
+    scalars, task = noise(12, scalar=True), Regression(0.0, 1.0)
+    assert same(batches(scalars, task=task, cutmix=1.0).at(0), batches(scalars, task=task).at(0))
 
 
 def test_another_seed_is_another_order_and_other_views(noise: Noise) -> None:
