@@ -119,8 +119,8 @@ def check_views(objective: Objective, task: Task, augment: AugmentSettings) -> N
     """UserError where images are mixed but the teacher is needed, whose outputs belong to whole images."""
     if objective.needs_teacher and task.mixable and augment.cutmix:
         raise UserError(
-            f"augment.cutmix={augment.cutmix:g}, but method {objective.name!r} asks the teacher about each image by "
-            "itself; allowed: 0 with a method that needs the teacher"
+            f"augment.cutmix={augment.cutmix:g}, but method {objective.name!r} asks the teacher about each image "
+            "by itself; allowed: 0 with a method that needs the teacher"
         )
 
 
