@@ -57,24 +57,25 @@ class Artifact:
 
 
 class RunFolder:
-    """The folder of one run; one process at a time may hold it.
+    """The folder of one run; one process at a time may hold its artifacts.
 
-    No stage begins after ``deadline`` (in time.monotonic's seconds): OutOfTime is raised instead.
+    No stage begins after ``deadline`` (in time.monotonic's seconds): OutOfTime is raised instead. ``store`` is the
+    folder that holds the artifacts, where several runs share them; none: ``path`` itself.
     """
 
-    def __init__(self, path: Path, environment: Mapping[str, Any], deadline: float = math.inf) -> None:
-        self.path, self.deadline = path, deadline
+    def __init__(
+        self,
+        path: Path,
+        environment: Mapping[str, Any],
+        deadline: float = math.inf,
+        store: Path | None = None,
+    ) -> None:
+        self.path, self.store, self.deadline = path, store or path, deadline
         self.environment = {"cgankd": __version__, **environment}
         self.used: list[Artifact] = []
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise UserError(f"--out {path} is a file; a folder is needed") from None
-        except PermissionError:
-            raise UserError(f"--out {path} can't be made: no permission to write there") from None
-        if not os.access(path, os.W_OK):
-            raise UserError(f"--out {path}: no permission to write there")
-        self._lock = _lock(path / ".lock")
+        make_folder(path)
+        make_folder(self.store)
+        self._lock = lock(self.store / ".lock")
 
     def close(self) -> None:
         """Let another process have the folder."""
@@ -96,7 +97,7 @@ class RunFolder:
         """
         description = {"stage": stage, "version": version, "settings": settings, "inputs": dict(inputs)}
         key = content_key(description, self.environment)
-        done = self.path / "artifacts" / f"{stage}-{key}"
+        done = self.store / "artifacts" / f"{stage}-{key}"
         artifact = _open(done, key)
         if artifact is None:
             if time.monotonic() >= self.deadline:
@@ -108,7 +109,7 @@ class RunFolder:
     def _build(
         self, done: Path, key: str, description: dict[str, Any], build: Callable[[Path], dict[str, Any]]
     ) -> Artifact:
-        work = self.path / "work" / done.name
+        work = self.store / "work" / done.name
         work.mkdir(parents=True, exist_ok=True)
         clock = work / "seconds.json"  # time spent before a kill counts too
         before = float(read_json(clock)) if clock.is_file() else 0.0
@@ -151,7 +152,20 @@ def _open(folder: Path, key: str) -> Artifact | None:
     return Artifact(folder, key, found["seconds"], found["summary"]) if whole and found["key"] == key else None
 
 
-def _lock(path: Path) -> int | None:
+def make_folder(path: Path) -> None:
+    """Make the folder that a user named as --out; UserError where it can't be one, or can't be written to."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"--out {path} is a file; a folder is needed") from None
+    except PermissionError:
+        raise UserError(f"--out {path} can't be made: no permission to write there") from None
+    if not os.access(path, os.W_OK):
+        raise UserError(f"--out {path}: no permission to write there")
+
+
+def lock(path: Path) -> int | None:
+    """Hold the file until its descriptor is closed; UserError where another process holds it."""
     try:
         import fcntl
     except ImportError:  # Windows has no flock; two runs in one folder are then the user's to avoid

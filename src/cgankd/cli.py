@@ -109,6 +109,66 @@ def report(
     _show(folder, found)
 
 
+@app.command(name="table")
+def table_(
+    words: Annotated[
+        list[str], typer.Argument(metavar="RECIPE... [KEY=VALUE...]", help="recipes, one table each, and overrides")
+    ],
+    students: Annotated[
+        str, typer.Option("--students", help="networks, as cnn16,resnet8; default the recipe's")
+    ] = "",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--settings", help="a column block: its overrides, as 'data.train_size=400 seeds=[0,1]'; repeat"
+        ),
+    ] = None,
+    seeds: Annotated[str, typer.Option("--seeds", help="as 0,1,2; default the recipe's")] = "",
+    out: Annotated[Path | None, typer.Option("--out", help="folder; default runs/table-RECIPE")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
+) -> None:
+    """Run recipes x settings x students, sharing what they can, and print the paper's kind of table."""
+    names, overrides = _told_apart(words, seeds)
+    folder = out or Path("runs") / "table-{}".format("-".join(Path(name).stem for name in names))
+    for name in names:
+        recipe.load(name, overrides)  # refused before torch is there
+    from cgankd.progress import SILENT, ConsoleProgress
+    from cgankd.tables import text
+    from cgankd.tables.table import make_table
+
+    found = make_table(
+        names,
+        overrides,
+        students=[name.strip() for name in students.split(",") if name.strip()],
+        settings=settings or [],
+        out=folder,
+        progress=SILENT if quiet else ConsoleProgress(console),
+    )
+    typer.echo(text.markdown(found), nl=False)
+    console.print(f"\n{folder}: table.md, table.csv, table.json", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def ablate(
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="a ready recipe (cgankd recipes) or a YAML file")],
+    overrides: Overrides = None,
+    images: Annotated[
+        str,
+        typer.Option("--images", help="values of M, as 1000,3000,10000; 0 and the recipe's own are drawn anyway"),
+    ] = "",
+    out: Annotated[Path | None, typer.Option("--out", help="folder; default runs/ablate-RECIPE")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
+) -> None:
+    """Draw what each step of cGAN-KD adds, and the error against the number of generated images."""
+    folder = out or Path("runs") / f"ablate-{recipe.load(name, overrides or []).name}"
+    from cgankd.progress import SILENT, ConsoleProgress
+    from cgankd.tables.ablation import ablate as draw
+
+    wanted = [number for number in images.split(",") if number.strip()]
+    draw(name, overrides or [], images=wanted, out=folder, progress=SILENT if quiet else ConsoleProgress(console))
+    console.print(f"{folder / 'ablation.html'}  (open it in a browser)", highlight=False, soft_wrap=True)
+
+
 @app.command()
 def recipes() -> None:
     """List the ready recipes."""
@@ -241,6 +301,14 @@ def convert_weights(
 
     convert_pth(source, destination, mean=numbers(mean, "--mean"), std=numbers(std, "--std"))
     console.print(f"wrote {destination}")
+
+
+def _told_apart(words: list[str], seeds: str) -> tuple[list[str], list[str]]:
+    """Recipes, and overrides: the words with an equals sign."""
+    names = [word for word in words if "=" not in word]
+    if not names:
+        raise UserError(f"no recipe among {' '.join(words)!r}; ready recipes: {', '.join(recipe.ready())}")
+    return names, [word for word in words if "=" in word] + ([f"seeds=[{seeds}]"] if seeds else [])
 
 
 def _show(folder: Path, found: dict[str, Any]) -> None:

@@ -67,10 +67,18 @@ ROWS = {
 }
 
 
-def run(recipe: Recipe, out: Path, progress: Progress = SILENT, max_minutes: float | None = None) -> dict[str, Any]:
+def run(
+    recipe: Recipe,
+    out: Path,
+    progress: Progress = SILENT,
+    max_minutes: float | None = None,
+    *,
+    artifacts: Path | None = None,
+) -> dict[str, Any]:
     """Go the whole road for every seed of the recipe and write recipe.yaml and results.json to ``out``.
 
-    What is finished there already is used again. Raises UserError for what the user can mend, and OutOfTime where
+    What is finished there already is used again. ``artifacts`` is a folder that several runs share, so that what one
+    has trained the others need not; none: ``out``. Raises UserError for what the user can mend, and OutOfTime where
     ``max_minutes`` are over: at the next checkpoint of a loop, or before the next stage.
     """
     started = time.monotonic()
@@ -79,9 +87,8 @@ def run(recipe: Recipe, out: Path, progress: Progress = SILENT, max_minutes: flo
     with progress.bar("import", 1) as bar:
         splits = sources.load(recipe.data, lambda done, total: bar.to(done / total))
     import_seconds = time.monotonic() - started
-    _check_networks(recipe, splits)
-    _check_rows(recipe, splits)
-    folder = RunFolder(out, environment(fabric), deadline)
+    check(recipe, splits)
+    folder = RunFolder(out, environment(fabric), deadline, artifacts)
     try:
         write_text(out / "recipe.yaml", recipe.to_yaml())
         found = results.collect(Road(recipe, splits, folder, fabric, progress), ROWS)
@@ -458,6 +465,12 @@ def strong_views(student: StudentSettings) -> AugmentSettings:
     """The views of row ``augment``; what the recipe says of mirrors for the other rows holds here too."""
     strong = student.strong_augment
     return strong.model_copy(update={"flip": student.fit.augment.flip}) if strong.flip is None else strong
+
+
+def check(recipe: Recipe, splits: Splits) -> None:
+    """Raise UserError for what can't be run on these images: it must not show after hours of training."""
+    _check_networks(recipe, splits)
+    _check_rows(recipe, splits)
 
 
 def _check_networks(recipe: Recipe, splits: Splits) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def collect(road: Road, rows: Mapping[str, Row]) -> dict[str, Any]:
     compare(table)
 
     def path(artifact: Artifact) -> str:
-        return Path(artifact.folder).relative_to(road.folder.path).as_posix()
+        return Path(os.path.relpath(artifact.folder, road.folder.path)).as_posix()  # may lie beside: shared
 
     teacher = teachers[0].summary
     networks = [teachers[0], *(artifacts[0] for artifacts in students.values())]

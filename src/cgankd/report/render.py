@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,25 @@ def render(folder: Path) -> Path:
     or can't be written to.
     """
     run = read(Path(folder))
-    page = _page(run)
-    target = run.folder / NAME
-    temporary = run.folder / f".{NAME}.{os.getpid()}"
+    shown = [
+        _comparison(run),
+        sections.data(run),
+        sections.generator(run),
+        sections.subsampling(run),
+        sections.filtering(run),
+        sections.learning(run),
+        _cost(run),
+    ]
+    return write_page(run.folder / NAME, run, shown)
+
+
+def write_page(target: Path, run: Run, shown: Sequence[Section], command: str = "cgankd run recipe.yaml") -> Path:
+    """Write a page of the run's headline, its table and these sections; ``command`` is what makes it again.
+
+    Written whole or not at all; UserError where ``target`` can't be written. Returns ``target``.
+    """
+    page = _page(run, shown, command)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:
             file.write(page)
@@ -41,7 +57,7 @@ def render(folder: Path) -> Path:
     return target
 
 
-def _page(run: Run) -> str:
+def _page(run: Run, shown: Sequence[Section], command: str) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cgankd.report", "."),
         autoescape=True,
@@ -59,16 +75,9 @@ def _page(run: Run) -> str:
         header=table.header(results),
         rows=[(table.cells(row), row.verdict) for row in table.rows(results)],
         footnotes=table.footnotes(results),
-        sections=[
-            _comparison(run),
-            sections.data(run),
-            sections.generator(run),
-            sections.subsampling(run),
-            sections.filtering(run),
-            sections.learning(run),
-            _cost(run),
-        ],
+        sections=shown,
         recipe=run.recipe,
+        command=command,
         version=results.get("cgankd", "unknown"),
         light=figures.LIGHT,
         dark=figures.DARK,

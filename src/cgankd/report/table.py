@@ -251,10 +251,11 @@ def table(results: Mapping[str, Any]) -> Table:
 
 def markdown(results: Mapping[str, Any]) -> str:
     """The same table as GitHub markdown, with its footnotes; ends with a newline."""
-    lines = [_line(header(results)), "| --- | --- | --- | ---: | ---: | ---: | ---: |"]
-    lines += [_line(cells(row)) for row in rows(results)]
+    lines = [markdown_line(header(results)), "| --- | --- | --- | ---: | ---: | ---: | ---: |"]
+    lines += [markdown_line(cells(row)) for row in rows(results)]
     return "\n".join([*lines, "", *(f"- {note}" for note in footnotes(results)), ""])
 
 
-def _line(texts: Iterable[str]) -> str:
+def markdown_line(texts: Iterable[str]) -> str:
+    """One line of a GitHub markdown table."""
     return "| " + " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in texts) + " |"

@@ -1,0 +1,130 @@
+"""The paper's tables: students x settings, every row of the comparison in each, and a sign test over all cells."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from cgankd import __version__
+from cgankd.files import write_json, write_text
+from cgankd.progress import SILENT, Progress
+from cgankd.results import CONTROL, paired_difference
+from cgankd.tables import text
+from cgankd.tables.cells import Cell, Results, grid, results_of
+
+NAME = "table.json"
+GAINS = (("cgan", CONTROL), ("cgan_kd", "kd"))  # what the generated images add: to the labels, and to KD
+
+
+def make_table(
+    recipes: Sequence[str],
+    overrides: Sequence[str] = (),
+    *,
+    students: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    out: Path,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Run every recipe x setting x student and write table.json, table.md and table.csv to ``out``.
+
+    students: networks by name. settings: groups of overrides, one column block each. The three files are written
+    anew after every cell, and name the cells that are missing; the same call goes on where it was. Returns what
+    table.json holds. Raises UserError for what the user can mend, before anything is trained.
+    """
+    cells = grid(recipes, overrides, students, settings)
+    made: dict[str, Any] = {}
+    for found in results_of(cells, out, NAME, progress):
+        made = summary(cells, found)
+        write_json(out / NAME, made)
+        write_text(out / "table.md", text.markdown(made))
+        write_text(out / "table.csv", text.comma_separated(made))
+    return made
+
+
+def summary(cells: Sequence[Cell], found: Sequence[Results | None]) -> dict[str, Any]:
+    """What table.json holds, of the cells that are finished; nothing in it depends on a clock."""
+    tables = []
+    recipes = list(dict.fromkeys(cell.recipe.name for cell in cells))
+    for name in recipes:
+        own = [(cell, results) for cell, results in zip(cells, found, strict=True) if cell.recipe.name == name]
+        finished = [(cell, results) for cell, results in own if results is not None]
+        if not finished:
+            continue
+        head = finished[0][1]
+        tables.append(
+            {
+                **{key: head[key] for key in ("recipe", "description", "dataset", "task", "metric", "unit")},
+                "higher_is_better": head["higher_is_better"],
+                "control": CONTROL,
+                "students": list(dict.fromkeys(cell.student for cell, _ in own)),
+                "settings": list(dict.fromkeys(cell.setting for cell, _ in own)),
+                "methods": list(dict.fromkeys(row["method"] for _, r in finished for row in r["rows"])),
+                "cells": [_cell(cell, results) for cell, results in finished],
+            }
+        )
+    missing = [cell for cell, results in zip(cells, found, strict=True) if results is None]
+    return {
+        "cgankd": __version__,
+        "recipes": recipes,
+        "tables": tables,
+        "sign_tests": [_sign_test_of(tables, *pair) for pair in GAINS],
+        "missing": [cell.name for cell in missing],
+    }
+
+
+def _cell(cell: Cell, found: Results) -> dict[str, Any]:
+    rows = {row["method"]: row for row in found["rows"]}
+    shown = ("method", "parameters", "steps", "real_images", "fake_images", "values", "mean", "std")
+    return {
+        "student": cell.student,
+        "setting": cell.setting,
+        "folder": cell.folder,
+        "seeds": found["seeds"],
+        "vary": found["vary"],
+        "rows": [{key: row[key] for key in shown} for row in found["rows"]],
+        "gains": [
+            {"of": of, "to": to, **paired_difference(rows[of]["values"], rows[to]["values"])}
+            for of, to in GAINS
+            if of in rows and to in rows
+        ],
+        "teacher": _teacher(found["teacher"]),
+        "warnings": found["warnings"],
+    }
+
+
+def _teacher(found: dict[str, Any]) -> dict[str, Any]:
+    values = found["values"]
+    return {
+        **{key: found[key] for key in ("network", "parameters", "trained_on", "values")},
+        "mean": statistics.fmean(values),
+        "std": statistics.stdev(values) if len(values) > 1 else None,
+    }
+
+
+def _sign_test_of(tables: Sequence[dict[str, Any]], of: str, to: str) -> dict[str, Any]:
+    """Over all tables: which of the two rows is better has no unit."""
+    differences = [
+        gain["mean"] if made["higher_is_better"] else -gain["mean"]
+        for made in tables
+        for cell in made["cells"]
+        for gain in cell["gains"]
+        if (gain["of"], gain["to"]) == (of, to)
+    ]
+    return {"of": of, "to": to, **sign_test(differences)}
+
+
+def sign_test(differences: Sequence[float]) -> dict[str, Any]:
+    """Are positive and negative differences equally likely? Two-sided exact test; zeros are left out.
+
+    >>> sign_test([0.3, 0.1, 2.0, -0.2])["p"]
+    0.625
+    """
+    better = sum(difference > 0 for difference in differences)
+    worse = sum(difference < 0 for difference in differences)
+    counted = better + worse
+    p = float(stats.binomtest(better, counted, 0.5).pvalue) if counted else None
+    return {"pairs": len(differences), "better": better, "worse": worse, "p": p}
