@@ -127,7 +127,7 @@ def _refuse_anothers(cells: Sequence[Cell], out: Path, file: str) -> None:
             continue
         found = read_json(path)
         there = found.get(key) if isinstance(found, dict) else None
-        if there is None:
+        if not isinstance(there, (str, list)):
             raise UserError(f"{path} is not a file of cgankd; choose another --out")
         others = {there} - names if isinstance(there, str) else set(there) - names
         if others:

@@ -1,0 +1,113 @@
+"""The commands table and ablate: they share artifacts, go on after a kill, and refuse in one sentence."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import Said, kill_in
+
+STUDENTS = ["compare.methods=[nokd_longer,cgan]", "student.transfer_steps=60", "runtime.checkpoint_seconds=0.02"]
+FILES = ("table.json", "table.md", "table.csv")
+
+
+def stages(out: Path) -> Counter[str]:
+    return Counter(path.name.rsplit("-", 1)[0] for path in (out / "artifacts").iterdir())
+
+
+@pytest.mark.xdist_group("table")
+def test_a_table_killed_in_its_second_cell_ends_as_one_that_nobody_killed(
+    tmp_path: Path, tiny: Path, typed: Callable[..., Said]
+) -> None:
+    words = ["table", tiny.name, *STUDENTS, "--students", "cnn8,cnn16"]
+    kill_in("student", "checkpoint.safetensors", 7, words, tmp_path, step=10)  # the second cell's cgan
+    killed = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert killed["missing"] == ["tiny, cnn16"]
+    said = typed(*words, "--out", "out", "--quiet")
+    assert said.code == 0, said.err
+    assert said.out.startswith((tmp_path / "out" / "table.md").read_text())
+    assert typed(*words, "--out", "whole", "--quiet").code == 0
+    for name in FILES:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+    # Two students of one setting: everything but the students is made once.
+    assert stages(tmp_path / "out") == {
+        "data": 1,
+        "teacher": 1,
+        "generator": 1,
+        "ratio": 1,
+        "synthesis": 1,
+        "student": 4,
+    }
+    found = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert found["missing"] == []
+    for cell in found["tables"][0]["cells"]:
+        own = json.loads((tmp_path / "out" / cell["folder"] / "results.json").read_text())
+        assert [row["values"] for row in cell["rows"]] == [row["values"] for row in own["rows"]]
+    folder = tmp_path / "out" / cell["folder"]
+    assert typed("report", folder).code == 0  # a cell is a run like any other, its artifacts beside it
+    assert "holds no data artifact" not in (folder / "report.html").read_text()
+
+    # Other column blocks in the same folder: only the new seed's students are trained.
+    words[-1] = "cnn8"
+    said = typed(*words, "--settings", "seeds=[0]", "--settings", "seeds=[0, 1]", "--out", "out", "--quiet")
+    assert said.code == 0, said.err
+    assert stages(tmp_path / "out")["student"] == 6
+    assert stages(tmp_path / "out")["generator"] == 1
+    with (tmp_path / "out" / "table.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert Counter(line["setting"] for line in lines) == {"seeds=[0]": 3, "seeds=[0, 1]": 3}
+
+
+@pytest.mark.xdist_group("table")
+def test_an_ablation_shares_all_but_synthesis_and_students(
+    tmp_path: Path, tiny: Path, typed: Callable[..., Said]
+) -> None:
+    said = typed("ablate", tiny, "--images", "50,200", "student.transfer_steps=6", "--out", "out", "--quiet")
+    assert said.code == 0, said.err
+    out = tmp_path / "out"
+    # nokd, control, raw, subsampled, filtered (which is cgan: classes keep their labels), replaced, + KD; M = 50
+    assert stages(out) == {"data": 1, "teacher": 1, "generator": 1, "ratio": 1, "synthesis": 4, "student": 8}
+    found = json.loads((out / "ablation.json").read_text())
+    bars = {bar["method"]: bar["values"] for bar in found["bars"]}
+    assert [point["images"] for point in found["curve"]] == [0, 50, 200]
+    assert found["curve"][0]["values"] == bars["nokd_longer"]
+    assert found["curve"][2]["values"] == bars["cgan"]
+    for name in ("bars.png", "bars.svg", "images.png", "images.svg"):
+        assert (out / f"ablation-{name}").stat().st_size > 1000
+    page = (out / "ablation.html").read_text()
+    assert page.count("<svg") == 2
+    assert "This recipe&#39;s cGAN-KD is the bar “+ filter”." in page
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["table", "tiny.yaml", "--students", "cnn8,resnett8"], "network 'resnett8' is not known"),
+        (["table", "tiny.yaml", "--settings", "data.train_sizes=3"], "'data.train_sizes' is not known"),
+        (["table", "tiny.yaml", "--seeds", "0,x"], "is not allowed"),
+        (["table", "seeds=[0]"], "no recipe among"),
+        (["table", "nothing"], "'nothing' is neither a ready recipe nor a YAML file"),
+        (["ablate", "tiny.yaml", "--images", "100,many"], "synthesis.images = 'many' is not allowed"),
+        (["ablate", "tiny.yaml", "student.network=resnett8"], "network 'resnett8' is not known"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_and_writes_nothing(
+    tiny: Path, typed: Callable[..., Said], words: list[str], said: str
+) -> None:
+    assert said in typed(*words, "--out", "out", "--quiet").sentence()
+    assert sorted(path.name for path in tiny.parent.iterdir()) == ["tiny.yaml"]
+
+
+@pytest.mark.parametrize(("command", "file"), [("table", "table.json"), ("ablate", "ablation.json")])
+def test_the_folder_of_another_recipe_is_refused(
+    tmp_path: Path, typed: Callable[..., Said], command: str, file: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / file).write_text(json.dumps({"recipes": ["fashion"]}))
+    assert "holds fashion, not digits alone" in typed(command, "digits", "--out", "out").sentence()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [file]
