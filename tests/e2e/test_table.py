@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from commands import Said, kill_in
 
-STUDENTS = ["compare.methods=[nokd_longer,cgan]", "student.transfer_steps=60", "runtime.checkpoint_seconds=0.02"]
+from cgankd.artifacts import CHECKPOINT
+
+STUDENTS = ["compare.methods=[nokd_longer,cgan]", "student.transfer_steps=60"]
 FILES = ("table.json", "table.md", "table.csv")
 
 
@@ -24,10 +26,11 @@ def test_a_table_killed_in_its_second_cell_ends_as_one_that_nobody_killed(
     tmp_path: Path, tiny: Path, typed: Callable[..., Said]
 ) -> None:
     words = ["table", tiny.name, *STUDENTS, "--students", "cnn8,cnn16"]
-    kill_in("student", "checkpoint.safetensors", 7, words, tmp_path, step=10)  # the second cell's cgan
+    often = [*words, "runtime.checkpoint_seconds=0.05"]
+    kill_in("student", CHECKPOINT, 7, often, tmp_path, step=10)  # in the second cell
     killed = json.loads((tmp_path / "out" / "table.json").read_text())
     assert killed["missing"] == ["tiny, cnn16"]
-    said = typed(*words, "--out", "out", "--quiet")
+    said = typed(*often, "--out", "out", "--quiet")
     assert said.code == 0, said.err
     assert said.out.startswith((tmp_path / "out" / "table.md").read_text())
     assert typed(*words, "--out", "whole", "--quiet").code == 0
