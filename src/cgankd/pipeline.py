@@ -77,8 +77,8 @@ def run(
 ) -> dict[str, Any]:
     """Go the whole road for every seed of the recipe and write recipe.yaml and results.json to ``out``.
 
-    What is finished there already is used again. ``artifacts`` is a folder that several runs share, so that what one
-    has trained the others need not; none: ``out``. Raises UserError for what the user can mend, and OutOfTime where
+    What is finished there already is used again. ``artifacts`` is a folder that several runs share, so that what
+    one has trained the others need not; none: ``out``. Raises UserError for what the user can mend, and OutOfTime where
     ``max_minutes`` are over: at the next checkpoint of a loop, or before the next stage.
     """
     started = time.monotonic()
