@@ -78,8 +78,8 @@ def run(
     """Go the whole road for every seed of the recipe and write recipe.yaml and results.json to ``out``.
 
     What is finished there already is used again. ``artifacts`` is a folder that several runs share, so that what
-    one has trained the others need not; none: ``out``. Raises UserError for what the user can mend, and OutOfTime where
-    ``max_minutes`` are over: at the next checkpoint of a loop, or before the next stage.
+    one has trained the others need not; none: ``out``. Raises UserError for what the user can mend, and OutOfTime
+    where ``max_minutes`` are over: at the next checkpoint of a loop, or before the next stage.
     """
     started = time.monotonic()
     deadline = math.inf if max_minutes is None else started + 60.0 * max_minutes
