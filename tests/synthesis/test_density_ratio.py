@@ -13,7 +13,7 @@ from scipy import stats
 from scipy.special import expit
 from torch import Tensor, nn
 
-from cgankd.gan.generator import CallableSampler
+from cgankd.gan.adapters import CallableSampler
 from cgankd.labels.scalars import FourierEmbedding
 from cgankd.recipe import RatioSettings
 from cgankd.synthesis.density_ratio import RatioNetwork, fakes_at_labels, ratio_loss, train_ratio
