@@ -45,8 +45,8 @@ class Generator(ResidualGenerator):
             )
         parts = [latent // count + (number < latent % count) for number in range(count)]
         super().__init__(
-            embedding, widths, parts[0], [part + label_dim for part in parts[1:]], image_channels, size,
-            wrap=spectral_norm, wrap_norm=spectral_norm, attention=attention, shared=shared,
+            embedding, widths, parts[0], [part + label_dim for part in parts[1:]], 2 * len(widths), image_channels,
+            size, wrap=spectral_norm, wrap_norm=spectral_norm, attention=attention, shared=shared,
         )  # fmt: skip
         self.parts = parts
         self.label_scales = [(part / label_dim) ** 0.5 for part in parts[1:] for _ in range(2)]  # two norms a block
@@ -54,11 +54,12 @@ class Generator(ResidualGenerator):
         for part in (self.first, self.blocks):  # not the embedding's layers: they may be trained
             initialise(part, nn.init.orthogonal_, nn.Linear)
 
-    def conditions(self, z: Tensor, label: Tensor, own: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def conditions(self, z: Tensor, labels: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         first, *others = z.split(self.parts, dim=1)
-        labels = own or [label] * (2 * len(others))
-        pairs = zip([part for part in others for _ in range(2)], labels, self.label_scales, strict=True)
-        return first, [torch.cat([part, its_label * scale], dim=1) for part, its_label, scale in pairs]
+        labels = labels if len(labels) > 1 else labels * self.places
+        beside = [part for part in others for _ in range(2)]
+        scaled = [label * scale for label, scale in zip(labels, self.label_scales, strict=True)]
+        return first, [torch.cat(pair, dim=1) for pair in zip(beside, scaled, strict=True)]
 
 
 class Discriminator(ProjectionDiscriminator):

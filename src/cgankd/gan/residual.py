@@ -24,8 +24,8 @@ class ResidualGenerator(nn.Module, ABC):
     widths: of the maps from the largest to the smallest (``blocks.map_widths``). first_dim: length of what the
     first map is linear in. condition_dims: length of the condition of each block. attention: level that has it.
 
-    shared False gives each norm its own copy of the label embedding, to be learnt by itself. An embedding that does
-    not learn (ILI) stays one: each norm has its own linear layer on it in any case.
+    places: where the label enters. shared False gives each place its own copy of the label embedding, to be learnt
+    by itself. An embedding that does not learn (ILI) stays one: each norm has its own linear layer on it anyway.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class ResidualGenerator(nn.Module, ABC):
         widths: Sequence[int],
         first_dim: int,
         condition_dims: Sequence[int],
+        places: int,
         image_channels: int,
         size: tuple[int, int],
         *,
@@ -45,8 +46,9 @@ class ResidualGenerator(nn.Module, ABC):
         super().__init__()
         self.embedding = embedding
         learns = any(parameter.requires_grad for parameter in embedding.parameters())
-        apart = 0 if shared or not learns else 2 * len(widths)
-        self.own_embeddings = nn.ModuleList(copy.deepcopy(embedding) for _ in range(apart))
+        self.places = places
+        others = 0 if shared or not learns else places - 1
+        self.other_embeddings = nn.ModuleList(copy.deepcopy(embedding) for _ in range(others))
         self.size, self.start = size, start_size(size)
         widths = [widths[-1], *reversed(widths)]  # as many channels at the smallest side as after the first block
         self.first = wrap(nn.Linear(first_dim, widths[0] * self.start[0] * self.start[1]))
@@ -60,16 +62,15 @@ class ResidualGenerator(nn.Module, ABC):
         self.attention = None if self.attention_after is None else SelfAttention(widths[self.attention_after])
 
     @abstractmethod
-    def conditions(self, z: Tensor, label: Tensor, own: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def conditions(self, z: Tensor, labels: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """What the first map is made of [B, first_dim], and the condition of each norm, two per block.
 
-        label: the embedding [B, E]. own: that of each norm; empty where all share ``label``.
+        labels: embeddings [B, E], one for each place, or a single one that all share.
         """
 
     def forward(self, z: Tensor, targets: Tensor) -> Tensor:
-        label = self.embedding(targets)
-        own = [embedding(targets) for embedding in self.own_embeddings]
-        first, conditions = self.conditions(z, label, own)
+        labels = [embedding(targets) for embedding in (self.embedding, *self.other_embeddings)]
+        first, conditions = self.conditions(z, labels)
         x = self.first(first).unflatten(1, (-1, *self.start))
         x = x.contiguous(memory_format=torch.channels_last)
         for number, block in enumerate(self.blocks):

@@ -39,16 +39,16 @@ class Generator(ResidualGenerator):
     ) -> None:
         dim = latent + label_dim
         super().__init__(
-            embedding, widths, dim, [dim] * len(widths), image_channels, size,
+            embedding, widths, dim, [dim] * len(widths), 1 + 2 * len(widths), image_channels, size,
             wrap=wrap, attention=attention, shared=shared,
         )  # fmt: skip
         self.label_scale = (latent / label_dim) ** 0.5
         initialise(self, nn.init.xavier_uniform_, nn.Conv2d)
 
-    def conditions(self, z: Tensor, label: Tensor, own: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        condition = torch.cat([z, label * self.label_scale], dim=1)
-        separate = [torch.cat([z, its_label * self.label_scale], dim=1) for its_label in own]
-        return condition, separate or [condition] * (2 * len(self.blocks))
+    def conditions(self, z: Tensor, labels: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        made = [torch.cat([z, label * self.label_scale], dim=1) for label in labels]
+        first, *others = made if len(made) > 1 else made * self.places
+        return first, others
 
 
 class Discriminator(ProjectionDiscriminator):
