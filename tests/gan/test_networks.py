@@ -235,9 +235,7 @@ def test_biggan_gives_each_block_its_own_part_of_z() -> None:
     for number in (0, 1):
         for which in ("norm1", "norm2"):
             norm = getattr(generator.blocks[number], which)
-            norm.register_forward_pre_hook(
-                lambda module, args, number=number: seen[number + 1].append(args[1])
-            )
+            norm.register_forward_pre_hook(lambda module, args, number=number: seen[number + 1].append(args[1]))
     z, targets = torch.randn(2, 9), torch.tensor([0, 3])
     with torch.no_grad():
         generator(z, targets)

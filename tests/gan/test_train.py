@@ -143,9 +143,7 @@ def test_loss_and_lecam_reach_the_networks(changes: dict[str, Any], fabric: Fabr
 
 @pytest.mark.parametrize("network", ["sagan", "biggan"])
 @pytest.mark.parametrize("task", [CLASSES, SCALAR])
-def test_a_short_training_of_every_network_stays_finite(
-    network: str, task: Task, fabric: Fabric
-) -> None:
+def test_a_short_training_of_every_network_stays_finite(network: str, task: Task, fabric: Fabric) -> None:
     nli = {"label_input": "nli"} if network == "sagan" else {}
     sampler, history = train(
         task, fabric, network=network, steps=60, batch_size=16, latent=9, generator_rate=2e-3,
