@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from cgankd.data.imageset import ImageSet
 from cgankd.errors import TrainingError
 from cgankd.gan.generator import UNBOUNDED, GanSampler, from_uint8, load_sampler, new_networks, to_uint8
 from cgankd.gan.losses import squared_gradient
-from cgankd.gan.train import _check, train_gan
+from cgankd.gan.train import _check, _settle_statistics, train_gan
 from cgankd.labels import label_space
 from cgankd.recipe import GeneratorSettings, VicinitySettings
 from cgankd.task import Classification, Regression, Task
@@ -157,6 +158,22 @@ def test_a_short_training_of_every_network_stays_finite(network: str, task: Task
         if isinstance(module, nn.Conv2d) and "attention" not in name:
             norm = float(torch.linalg.matrix_norm(module.weight.detach().flatten(1), ord=2))
             assert norm == pytest.approx(1.0, abs=0.03), name
+
+
+def test_statistics_settle_from_the_trained_networks_spectral_norms_on(fabric: Fabric) -> None:
+    settings = GeneratorSettings(**SMALL, network="sagan")
+    space = label_space(CLASSES, grey(CLASSES).labels, settings)
+    generator, _ = new_networks(settings, space, space.new_embedding(32), 1, (16, 16))
+    for _ in range(30):
+        generator(torch.randn(4, 5), torch.tensor([0, 1, 0, 1]))
+    right, stale = copy.deepcopy(generator), copy.deepcopy(generator)
+    for name, vector in stale.named_buffers():
+        if name.endswith(("_u", "_v")):
+            vector.copy_(nn.functional.normalize(torch.randn_like(vector), dim=0))
+    for average in (right, stale):
+        _settle_statistics(average, generator, space, settings, fabric, 0)
+    for key, value in right.state_dict().items():
+        assert torch.equal(stale.state_dict()[key], value), key
 
 
 def test_the_same_seed_gives_the_same_generator_and_another_does_not(fabric: Fabric) -> None:

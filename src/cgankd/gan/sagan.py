@@ -1,7 +1,7 @@
 """SAGAN: SNGAN with self-attention in both networks and spectral norm in the generator too.
 
-Zhang et al., "Self-Attention Generative Adversarial Networks" (arXiv 1805.08318). A map far from a place can then
-have a say there: what the paper's CcGANs for steering angles and ages are.
+Zhang et al., "Self-Attention Generative Adversarial Networks" (arXiv 1805.08318): every place of an image can see
+every other. The paper's generators for steering angles and ages are of this kind.
 """
 
 from __future__ import annotations
