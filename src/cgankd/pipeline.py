@@ -71,18 +71,17 @@ def run(
     recipe: Recipe,
     out: Path,
     progress: Progress = SILENT,
-    max_minutes: float | None = None,
     *,
+    deadline: float = math.inf,
     artifacts: Path | None = None,
 ) -> dict[str, Any]:
     """Go the whole road for every seed of the recipe and write recipe.yaml and results.json to ``out``.
 
     What is finished there already is used again. ``artifacts`` is a folder that several runs share, so that what
     one has trained the others need not; none: ``out``. Raises UserError for what the user can mend, and OutOfTime
-    where ``max_minutes`` are over: at the next checkpoint of a loop, or before the next stage.
+    where time.monotonic has passed ``deadline``: at the next checkpoint of a loop, or before the next stage.
     """
     started = time.monotonic()
-    deadline = math.inf if max_minutes is None else started + 60.0 * max_minutes
     fabric = make_fabric(recipe.runtime)
     with progress.bar("import", 1) as bar:
         splits = sources.load(recipe.data, lambda done, total: bar.to(done / total))
