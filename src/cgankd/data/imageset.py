@@ -14,6 +14,9 @@ from cgankd.errors import UserError
 from cgankd.task import Task
 
 
+TARGET = "target"  # the column that networks are trained on in the labels' place: probabilities float32 [N, C]
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
     """Images with one label each.

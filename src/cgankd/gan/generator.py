@@ -28,6 +28,12 @@ class Sampler(Protocol):
         """targets [B] (class index, or scalar in [0, 1]), indices int64 [B] -> uint8 images [B, C, H, W]."""
 
 
+def available(generator: Sampler, targets: Tensor) -> Tensor | None:
+    """How many images a generator holds at each target, int64 [B]; None where it makes any number of them."""
+    held = getattr(generator, "available", None)
+    return None if held is None else held(targets)
+
+
 class GanSampler:
     """A trained conditional generator. Latents are a pure function of (seed, label, index)."""
 
