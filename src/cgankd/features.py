@@ -55,7 +55,7 @@ class Observer:
 
     @torch.no_grad()
     def votes(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 [B, C, H, W] -> outputs of teacher and jurors float32 [T, B, number of outputs], features [B, F]."""
+        """uint8 [B, C, H, W] -> outputs of teacher and jurors float32 [T, B, number of outputs], features."""
         outputs, features = self(images)
         votes = [outputs]
         with self.fabric.autocast():
@@ -77,7 +77,7 @@ class Observer:
 def _checked(outputs: Tensor, images: int, who: str) -> Tensor:
     if outputs.ndim != 2 or len(outputs) != images:
         raise UserError(
-            f"{who} gives outputs {list(outputs.shape)} for {images} images; allowed: [{images}, number of outputs], "
-            f"so [{images}, 1] for a scalar"
+            f"{who} gives outputs {list(outputs.shape)} for {images} images; "
+            f"allowed: [{images}, number of outputs], so [{images}, 1] for a scalar"
         )
     return outputs.float()

@@ -73,7 +73,7 @@ class Task(ABC):
 
     @abstractmethod
     def consensus(self, votes: Tensor) -> Tensor:
-        """Outputs of T networks [T, B, num_outputs] -> outputs whose prediction is their mean vote, [B, num_outputs]."""
+        """Outputs of T networks [T, B, num_outputs] -> outputs [B, num_outputs] that say their mean vote."""
 
     @abstractmethod
     def score(self, outputs: Tensor, labels: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def test_replaced_labels_are_the_predictions(dtype: torch.dtype) -> None:
     images = torch.randint(0, 256, (3, 1, 16, 16), dtype=torch.uint8)
     columns = {"prediction": torch.tensor([2.0, 0.0, 5.0]), "error": errors(3)}
     fakes = ImageSet(images, torch.zeros(3, dtype=dtype), columns)
-    found = adjust.replaced(fakes)
+    found = adjust.relabelled(fakes, "hard")
     assert found.labels.tolist() == [2, 0, 5]
     assert found.labels.dtype == dtype
     assert torch.equal(found.images, images)

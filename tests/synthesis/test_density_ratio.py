@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cgankd.gan.generator import CallableSampler
 from cgankd.labels.scalars import FourierEmbedding
 from cgankd.recipe import RatioSettings
-from cgankd.synthesis.density_ratio import RatioNetwork, fakes_at_labels, ratio_loss, train_ratio
+from cgankd.synthesis.density_ratio import Pairs, RatioNetwork, fakes_at_labels, ratio_loss, train_ratio
 
 QUICK = RatioSettings(hidden=(64, 64), dropout=0.0, steps=900, batch_size=512, learning_rate=3e-3, weight_decay=0.0)
 
@@ -62,9 +62,10 @@ def learnt(request: pytest.FixtureRequest, fabric: Fabric) -> tuple[RatioNetwork
     fake = mean_of_fake(targets)[:, None, None] + 1.2 * torch.randn(6000, 4, 1, generator=rng)
     torch.manual_seed(0)
     embedding = FourierEmbedding(128) if scalar else nn.Embedding(2, 128)
-    network, history = train_ratio(3 + 2 * real, targets, 3 + 2 * fake, embedding, QUICK, fabric, seed=0)
+    pairs = Pairs(3 + 2 * real, targets, 3 + 2 * fake, torch.ones(6000, 4, dtype=torch.bool))
+    network, history = train_ratio(pairs, embedding, QUICK, fabric, seed=0)
     assert history[-1]["step"] == QUICK.steps
-    on_real, on_fakes = network.values(3 + 2 * real, targets, 3 + 2 * fake)
+    on_real, on_fakes = network.values(pairs)
     assert on_real.shape == (6000,)
     assert on_fakes.shape == (6000, 4)
     return network, {"mean_on_real": float(on_real.mean()), "mean_on_fakes": float(on_fakes.mean())}, scalar
@@ -111,25 +112,27 @@ def test_weights_are_the_same_for_the_same_seed(fabric: Fabric) -> None:
     def weights(seed: int) -> Tensor:
         torch.manual_seed(7)
         embedding = nn.Embedding(2, 128)
-        network, _ = train_ratio(real, targets, fake, embedding, settings, fabric, seed=seed)
+        pairs = Pairs(real, targets, fake, torch.ones(40, 2, dtype=torch.bool))
+        network, _ = train_ratio(pairs, embedding, settings, fabric, seed=seed)
         return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
     assert torch.equal(weights(0), weights(0))
     assert not torch.equal(weights(0), weights(1))
 
 
-def normals(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def normals(count: int, seed: int) -> Pairs:
     """Real N(0, 1), labels that are seen once each, and four fakes N(0.5 - y, 1.2^2) at each."""
     rng = torch.Generator().manual_seed(seed)
     targets, real = torch.rand(count, generator=rng), torch.randn(count, 1, generator=rng)
-    return real, targets, mean_of_fake(targets)[:, None, None] + 1.2 * torch.randn(count, 4, 1, generator=rng)
+    fake = mean_of_fake(targets)[:, None, None] + 1.2 * torch.randn(count, 4, 1, generator=rng)
+    return Pairs(real, targets, fake, torch.ones(count, 4, dtype=torch.bool))
 
 
 @pytest.fixture(scope="module")
 def short_of_data(fabric: Fabric) -> tuple[RatioNetwork, list[dict[str, float]]]:
     settings = RatioSettings(hidden=(128, 64), steps=500, learning_rate=1e-3, penalty=0.01)
     held_out = normals(200, 1)
-    return train_ratio(*normals(500, 0), FourierEmbedding(128), settings, fabric, seed=0, held_out=held_out)
+    return train_ratio(normals(500, 0), FourierEmbedding(128), settings, fabric, seed=0, held_out=held_out)
 
 
 def test_labels_seen_once_are_not_learnt_by_heart(
@@ -149,10 +152,10 @@ def test_the_weights_of_lowest_held_out_loss_are_kept(
     short_of_data: tuple[RatioNetwork, list[dict[str, float]]],
 ) -> None:
     network, history = short_of_data
-    real, targets, fake = normals(200, 1)
+    pairs = normals(200, 1)
     with torch.no_grad():
-        h_real = network(real, targets).double().numpy()
-        h_fake = network(fake.flatten(0, 1), targets.repeat_interleave(4)).double().numpy()
+        h_real = network(pairs.real, pairs.targets).double().numpy()
+        h_fake = network(pairs.fake.flatten(0, 1), pairs.targets.repeat_interleave(4)).double().numpy()
     loss = (expit(h_fake) * h_fake - np.logaddexp(0, h_fake)).mean() - expit(h_real).mean()
     loss += 0.01 * (h_fake.mean() - 1) ** 2
     losses = [entry["held_out"] for entry in history]
@@ -188,7 +191,9 @@ def test_fakes_at_labels_are_where_they_belong() -> None:
         return images[:, 0, 0, :1].float(), images[:, 0, 0, :2].float()
 
     targets = torch.tensor([4, 9, 4, 1]).repeat(200)
-    found = fakes_at_labels(CallableSampler(sample), observer, targets, 3, seed=0)
+    found, outputs, there = fakes_at_labels(CallableSampler(sample), observer, targets, 3, seed=0)
+    assert there.all()
+    assert torch.equal(outputs[..., 0], found[..., 0])
     assert found.shape == (800, 3, 2)
     assert torch.equal(found[:, :, 0], targets[:, None].expand(-1, 3).float())
     assert len(set(asked)) == len(asked) == 2400

@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 
 from cgankd.errors import TrainingError
+from cgankd.recipe import SynthesisSettings
 from cgankd.synthesis.rejection import accept, effective_sample_share, first_maxima
 
 
@@ -80,7 +81,8 @@ def test_a_ratio_of_nought_is_never_kept() -> None:
 def test_first_maxima_are_quantiles_of_each_pool(quantile: float) -> None:
     ratio, pool = torch.rand(300, generator=rng()), torch.arange(300) % 3
     ratio = ratio * (pool + 1)
-    found = first_maxima(ratio, pool, 3, quantile)
+    policy = {"subsampling": "quantile", "cap_quantile": quantile} if quantile < 1 else {"subsampling": "maximum"}
+    found = first_maxima(ratio, pool, 3, SynthesisSettings(**policy))
     expected = [np.quantile(ratio[pool == number].double().numpy(), quantile) for number in range(3)]
     assert found.tolist() == pytest.approx(expected, rel=1e-6)
 
@@ -88,8 +90,9 @@ def test_first_maxima_are_quantiles_of_each_pool(quantile: float) -> None:
 def test_dead_ratios_are_an_error() -> None:
     pool = torch.tensor([0, 0, 1, 1])
     with pytest.raises(TrainingError, match="label pool 1 has ratio 0"):
-        first_maxima(torch.tensor([0.0, 0.5, 0.0, 0.0]), pool, 2, 1.0)
-    assert first_maxima(torch.tensor([0.0, 0.5, 0.0, 1e-9]), pool, 2, 1.0).tolist() == pytest.approx([0.5, 1e-9])
+        first_maxima(torch.tensor([0.0, 0.5, 0.0, 0.0]), pool, 2, SynthesisSettings())
+    found = first_maxima(torch.tensor([0.0, 0.5, 0.0, 1e-9]), pool, 2, SynthesisSettings())
+    assert found.tolist() == pytest.approx([0.5, 1e-9])
 
 
 def test_effective_sample_share_by_hand() -> None:

@@ -152,7 +152,7 @@ class Batches:
 
 
 def _targets(sets: Sequence[ImageSet], task: Task) -> Tensor:
-    """The targets of all images, [N]; where a set has probabilities for targets, the others' are one-hot, [N, C]."""
+    """All images' targets, [N]; where a set has probabilities for targets, the others' are one-hot, [N, C]."""
     soft = any(TARGET in s.columns for s in sets)
     hard = [task.to_target(s.labels) for s in sets]
     if not soft:

@@ -56,7 +56,7 @@ class ScalarLabels(LabelSpace):
         return self.vicinity.noisy(size, rng)
 
     def plan(self, settings: SynthesisSettings) -> LabelPlan:
-        """Labels by ``settings.labels``; thresholds by ``settings.filter_by``: one over all (Algorithm 2), or per bin."""
+        """Labels by ``settings.labels``; thresholds by ``filter_by``: over all (Algorithm 2), or per bin."""
         if settings.labels == "even":
             targets = torch.linspace(0.0, 1.0, min(settings.even_labels, settings.images))
             quota = spread(settings.images, len(targets))

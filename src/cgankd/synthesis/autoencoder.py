@@ -70,8 +70,10 @@ class SparseAutoencoder(nn.Module):
         return outputs
 
 
-def autoencoder_loss(task: Task, images: Tensor, decoded: Tensor, code: Tensor, outputs: Tensor, y: Tensor) -> Tensor:
-    """mean (x - x')^2 + SPARSITY mean(code) + LABEL_WEIGHT loss(outputs, y); the code is >= 0, so that is its L1."""
+def autoencoder_loss(
+    task: Task, images: Tensor, decoded: Tensor, code: Tensor, outputs: Tensor, y: Tensor
+) -> Tensor:
+    """mean (x - x')^2 + SPARSITY mean |code| + LABEL_WEIGHT loss(outputs, y); the code is never below 0."""
     return F.mse_loss(decoded, images) + SPARSITY * code.mean() + LABEL_WEIGHT * task.loss(outputs, y)
 
 

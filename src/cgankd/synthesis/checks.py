@@ -1,7 +1,7 @@
 """Held-out checks of the density ratio, and what is done where it fails them.
 
-On images and fakes that neither generator nor h was trained on: is h a ratio at all (its mean over fakes is 1), is it
-the right one (calibration), and is it one that rejection can use (separability, effective share)?
+On images that neither generator nor h was trained on: is h a ratio at all (its mean over fakes is 1), is it the
+right one (calibration), and is it one that rejection can use (separability, effective share)?
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ SHARE = 0.05
 CALIBRATION = math.log(2.0)
 
 BINS = 10  # of the calibration at most, and
-REALS_PER_BIN = 10  # this many reals in a bin at least, or a count's own noise (1 / sqrt(10)) comes near the limit
+REALS_PER_BIN = 10  # and so many reals in each: with fewer, the count's own noise comes near the limit
+FAKES_PER_POOL = 20  # a pool with fewer has no mean of its own to speak of, and takes that of all
 PRIOR = 1.0  # images added to a bin's observed and expected count, so that an empty bin is no infinity
 
 
@@ -39,18 +40,22 @@ def check(h_real: Tensor, h_fake: Tensor, valid: Tensor, pool: Tensor) -> dict[s
 
     h_real: float32 [N]. h_fake: float32 [N, K], fakes at the same labels; valid: bool [N, K], which of them count.
     pool: int64 [N], labels that share a scale of h. Returns ``mean_on_fakes``, ``mean_on_real``, ``auc``,
-    ``effective_sample_share``, ``calibration_error``, ``passed`` and ``reasons``: a sentence for each check that
-    fails. All but the first are taken after h was divided by its pool's mean over fakes, as the rule h / M does.
+    ``effective_sample_share``, ``calibration_error`` (None: too few images), ``passed`` and ``reasons``: a sentence
+    for each check that fails. All but the first are taken after h was divided by its pool's mean over fakes, for
+    the rule h / M does not see a pool's scale.
     """
-    h_real, h_fake, valid = h_real.double().cpu(), h_fake.double().cpu(), valid.cpu()
+    h_real, h_fake, valid = h_real.cpu().double(), h_fake.cpu().double(), valid.cpu()
     pool = pool.cpu().unique(return_inverse=True)[1]
     pool_of_fake = pool[:, None].expand_as(valid)[valid]
     fake = h_fake[valid]
     count = torch.bincount(pool_of_fake, minlength=int(pool.max()) + 1)
     mean = torch.zeros(len(count), dtype=torch.float64).index_add_(0, pool_of_fake, fake) / count
-    known = mean[pool] > 0  # a pool whose fakes all weigh nothing, or that has none, has no scale
+    mean = torch.where(count < FAKES_PER_POOL, fake.mean(), mean)
+    known = mean[pool] > 0  # a pool whose fakes all weigh nothing has no scale
+    if not bool(known.any()):
+        return {"passed": False, "reasons": ["The ratio of every held-out fake is 0; allowed: more for some."]}
     real_weight, fake_weight = h_real[known] / mean[pool][known], (fake / mean[pool_of_fake])[known[pool_of_fake]]
-    found = {
+    found: dict[str, Any] = {
         "mean_on_fakes": float(fake.mean()),
         "mean_on_real": float(real_weight.mean()),
         "auc": separability(real_weight, fake_weight),
@@ -75,32 +80,35 @@ def check(h_real: Tensor, h_fake: Tensor, valid: Tensor, pool: Tensor) -> dict[s
         )
     if found["effective_sample_share"] < SHARE:
         reasons.append(
-            f"The weights of held-out fakes are worth {found['effective_sample_share']:.1%} of their number; allowed: "
-            f"{SHARE:.0%} at least."
+            f"The weights of held-out fakes are worth {found['effective_sample_share']:.1%} of their number; "
+            f"allowed: {SHARE:.0%} at least."
         )
-    if found["calibration_error"] > CALIBRATION:
+    if found["calibration_error"] is not None and found["calibration_error"] > CALIBRATION:
         reasons.append(
-            f"The ratio is off by a factor of {math.exp(found['calibration_error']):.1f} on held-out images; allowed: "
-            f"{math.exp(CALIBRATION):g} at most."
+            f"The ratio is off by a factor of {math.exp(found['calibration_error']):.1f} on held-out images; "
+            f"allowed: {math.exp(CALIBRATION):g} at most."
         )
     return {**found, "passed": not reasons, "reasons": reasons}
 
 
 def separability(real: Tensor, fake: Tensor) -> float:
-    """AUC: the share of pairs in which the real image has the larger ratio, ties counting half; float64 [N], [M]."""
+    """AUC: the share of pairs in which the real image has the larger ratio, ties counting half; [N], [M]."""
     order = fake.sort().values
     below = torch.searchsorted(order, real) + torch.searchsorted(order, real, right=True)
     return float(below.double().mean()) / (2 * len(fake))
 
 
-def calibration_error(real: Tensor, fake: Tensor) -> float:
+def calibration_error(real: Tensor, fake: Tensor) -> float | None:
     """Mean of |log(observed / expected)| over quantile bins of h, weighted by the real images in them.
 
     Where h is the ratio, a bin's share of the reals is its share of the fakes times their mean h. Observed is the
     bin's number of reals, expected what follows from its fakes, both plus ``PRIOR``. The bins hold equal shares of
-    real and fake images taken together, both kinds weighing alike. real: float64 [N], fake: float64 [M].
+    real and fake images taken together, both kinds weighing alike. real: float64 [N], fake: float64 [M]. None where
+    there are too few reals for two bins.
     """
-    bins = max(2, min(BINS, len(real) // REALS_PER_BIN))
+    bins = min(BINS, len(real) // REALS_PER_BIN)
+    if bins < 2:
+        return None
     both, order = torch.cat([real, fake]).sort(stable=True)
     share = torch.cat([torch.full_like(real, 0.5 / len(real)), torch.full_like(fake, 0.5 / len(fake))])[order]
     inner = torch.arange(1, bins, dtype=torch.float64) / bins

@@ -38,7 +38,11 @@ class Pairs:
     def with_fakes(self) -> Pairs:
         """Only the real images that have a fake which counts."""
         rows = self.valid.any(dim=1)
-        return self if bool(rows.all()) else Pairs(self.real[rows], self.targets[rows], self.fake[rows], self.valid[rows])
+        return (
+            self
+            if bool(rows.all())
+            else Pairs(self.real[rows], self.targets[rows], self.fake[rows], self.valid[rows])
+        )
 
     @property
     def left_out(self) -> float:
@@ -46,12 +50,14 @@ class Pairs:
         return 1.0 - float(self.valid.float().mean())
 
     def draw(self, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Rows of real images, and for each the number of a fake among those of its row that count; int64 [size]."""
+        """Rows of real images, and for each the number of a fake that counts in its row; int64 [size]."""
         row = torch.randint(len(self.real), (size,), generator=rng)
         if bool(self.valid.all()):
             return row, torch.randint(self.valid.shape[1], (size,), generator=rng)
         inside = self.valid[row]
-        place = (torch.rand(size, generator=rng, dtype=torch.float64) * inside.sum(dim=1)).long()  # the place-th of those that count
+        place = (
+            torch.rand(size, generator=rng, dtype=torch.float64) * inside.sum(dim=1)
+        ).long()  # the place-th of those that count
         return row, (inside.cumsum(dim=1) > place[:, None]).float().argmax(dim=1)
 
 
@@ -163,8 +169,8 @@ def real_and_fakes(
 ) -> Pairs:
     """Real images, and ``settings.fakes_per_image`` fakes at the label of each.
 
-    With ``settings.vicinity_gaps`` (paper: zeta), a fake counts only if the label that the teacher sees in it is that
-    near to the label that was asked for.
+    With ``settings.vicinity_gaps`` (paper: zeta), a fake counts only if the label that the teacher sees in it is
+    that near to the label that was asked for.
     """
     targets = task.to_target(images.labels)
     features, outputs, valid = fakes_at_labels(
@@ -175,8 +181,8 @@ def real_and_fakes(
         valid = valid & space.near(predicted, targets[:, None].expand(valid.shape), settings.vicinity_gaps)
         if not valid.any():
             raise UserError(
-                f"ratio.vicinity_gaps = {settings.vicinity_gaps:g} leaves no fake at any real label; a larger number "
-                "is needed, or none"
+                f"ratio.vicinity_gaps = {settings.vicinity_gaps:g} leaves no fake at any real label; "
+                "a larger number is needed, or none"
             )
     return Pairs(observer.all(images.images)[1].cpu(), targets, features, valid)
 

@@ -12,9 +12,9 @@ from cgankd.recipe import SynthesisSettings
 def first_maxima(ratios: Tensor, pool: Tensor, pools: int, settings: SynthesisSettings) -> Tensor:
     """M of each label pool, float32 [pools]; a fake is then accepted with probability min(1, h / M).
 
-    ratios: float32 [B] of burn-in fakes; pool: int64 [B]. By ``settings.subsampling``, M is the largest ratio of the
-    pool, or its quantile, or what :func:`budget_cap` gives. A pool without a fake, for which the generator holds no
-    image, gets 1. Raises TrainingError where a pool's ratios are all 0.
+    ratios: float32 [B] of burn-in fakes; pool: int64 [B]. By ``settings.subsampling``, M is the largest ratio of
+    the pool, or its quantile, or what :func:`budget_cap` gives. A pool without a fake (the generator holds no image
+    for it) gets 1. Raises TrainingError where a pool's ratios are all 0.
     """
     maxima = torch.ones(pools)
     quantile = settings.cap_quantile if settings.subsampling == "quantile" else 1.0
@@ -23,8 +23,8 @@ def first_maxima(ratios: Tensor, pool: Tensor, pools: int, settings: SynthesisSe
         maxima[number] = torch.quantile(inside, quantile)
         if not maxima[number] > 0:
             raise TrainingError(
-                f"density ratio: every burn-in fake of label pool {number} has ratio 0, so nothing can be accepted; "
-                "raise ratio.steps, or set synthesis.subsampling=none"
+                f"density ratio: every burn-in fake of label pool {number} has ratio 0, so nothing can be "
+                "accepted; raise ratio.steps, or set synthesis.subsampling=none"
             )
         if settings.subsampling == "budget":
             maxima[number] = budget_cap(inside, settings.draw_budget)

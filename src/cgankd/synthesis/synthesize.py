@@ -149,7 +149,9 @@ def _shape(generator: Sampler, plan: LabelPlan, seed: int) -> tuple[int, int, in
     held = available(generator, plan.targets)
     first = 0 if held is None else int((held > 0).long().argmax())
     if held is not None and not int(held[first]):
-        raise UserError("the generator holds no image at any of the labels that are asked for; allowed: at least one")
+        raise UserError(
+            "the generator holds no image at any of the labels that are asked for; allowed: at least one"
+        )
     image = generator.sample(plan.targets[first : first + 1], torch.zeros(1, dtype=torch.int64), seed)
     channels, height, width = image.shape[1:]
     return channels, height, width
