@@ -120,8 +120,8 @@ def subsampling(run: Run) -> Section:
         calibrated = "" if error is None else f"It is off by a factor of {np.exp(error):.2f} in a typical bin. "
         blocks.append(
             Note(
-                f"On held-out images it tells real from generated in {100 * ratio['auc']:.0f} % of pairs (50: not at "
-                f"all). {calibrated}Weighted by it, generated images are worth "
+                f"On held-out images it tells real from generated in {100 * ratio['auc']:.0f} % of pairs "
+                f"(50: not at all). {calibrated}Weighted by it, generated images are worth "
                 f"{100 * ratio['effective_sample_share']:.0f} % of their number."
             )
         )
