@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
+from torch import nn
 
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet
-from cgankd.distill import DistillBatch, create
+from cgankd.distill import DistillBatch, Method, Objective, create
 from cgankd.errors import UserError
-from cgankd.recipe import AugmentSettings, StudentSettings, SynthesisSettings
+from cgankd.fit import fit
+from cgankd.recipe import AugmentSettings, FitSettings, StudentSettings, SynthesisSettings
 from cgankd.synthesis import adjust
 from cgankd.task import Classification, Regression
 
@@ -176,3 +181,31 @@ def test_soft_targets_in_batches_and_their_loss_by_hand() -> None:
     t, s = softmax(teacher / 2), softmax(outputs / 2)
     kl = (t * np.log(t / s)).sum(axis=1).mean()
     assert float(terms["kd"]) == pytest.approx(0.9 * 4 * kl, rel=1e-4)
+
+
+def test_soft_targets_go_with_the_copies_of_a_view(fabric: Fabric) -> None:
+    # a method that adds views of each image: their targets are the image's own, row by row
+    class Doubling(Method):
+        name, tasks, matches, paper = "doubling", ("classification",), "output", "-"
+        seen: ClassVar[list[torch.Tensor]] = []
+
+        def views(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.cat([images, images])
+
+        def loss(self, batch: DistillBatch) -> dict[str, torch.Tensor]:
+            assert batch.extra is not None
+            self.seen.append(torch.cat([batch.targets, batch.extra.targets]))
+            return {}
+
+    pixels = torch.randint(0, 256, (8, 1, 16, 16), dtype=torch.uint8)
+    p = torch.rand(4, 3)
+    real = ImageSet(pixels[:4], torch.tensor([0, 1, 2, 0]))
+    fakes = adjust.relabelled(ImageSet(pixels[4:], torch.tensor([2, 2, 0, 1]), {"probabilities": p}), "soft")
+    student, teacher = (nn.Sequential(nn.Flatten(), nn.Linear(256, 3)) for _ in range(2))
+    objective = Objective("doubling", CLASSES, [(Doubling(CLASSES, StudentSettings()), None)])
+    settings = FitSettings(steps=1, batch_size=8)
+    fit(student, objective, CLASSES, real, settings, fabric, seed=0, fake=fakes, teacher=teacher)
+    (targets,) = Doubling.seen
+    assert targets.shape == (24, 3)
+    assert torch.equal(targets[:8], targets[8:16])
+    assert torch.equal(targets[:8], targets[16:])

@@ -17,6 +17,8 @@ from cgankd.gan import sngan
 from cgankd.labels import LabelSpace
 from cgankd.recipe import GeneratorSettings
 
+UNBOUNDED = torch.iinfo(torch.int64).max
+
 
 class Sampler(Protocol):
     """What synthesis needs of a generator: a trained GAN, a callable, a folder of images made elsewhere.
@@ -28,10 +30,10 @@ class Sampler(Protocol):
         """targets [B] (class index, or scalar in [0, 1]), indices int64 [B] -> uint8 images [B, C, H, W]."""
 
 
-def available(generator: Sampler, targets: Tensor) -> Tensor | None:
-    """How many images a generator holds at each target, int64 [B]; None where it makes any number of them."""
+def available(generator: Sampler, targets: Tensor) -> Tensor:
+    """How many distinct images each label has, int64 [B]; UNBOUNDED where there is always another."""
     held = getattr(generator, "available", None)
-    return None if held is None else held(targets)
+    return torch.full(targets.shape, UNBOUNDED) if held is None else held(targets)
 
 
 class GanSampler:

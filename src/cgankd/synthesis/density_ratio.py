@@ -117,16 +117,13 @@ def fakes_at_labels(
     """``count`` fakes at each of N labels, as the teacher sees them; the images are not kept.
 
     Returns features float32 [N, count, F], the teacher's outputs [N, count, O], and bool [N, count]: which of them
-    there are, for a generator may be a shelf of ready images. What isn't there is 0.
+    there are, for a generator may be a shelf of ready images with none at a label. What isn't there is 0.
     """
     stream = counter.key(seed, "ratio/fakes")
-    # The index counts over all rows: two images that share a label get different fakes.
-    index = torch.arange(len(targets))[:, None] * count + torch.arange(count)
-    there = torch.ones_like(index, dtype=torch.bool)
-    held = available(generator, targets)
-    if held is not None:  # a shelf of images: the index counts over the rows of one label, from its first image
-        index = _rank(targets)[:, None] * count + torch.arange(count)
-        there = index < held[:, None]
+    held = available(generator, targets)[:, None]
+    # The index counts over all rows: two images that share a label get different fakes, while there are any.
+    index = (torch.arange(len(targets))[:, None] * count + torch.arange(count)) % held.clamp(min=1)
+    there = (held > 0).expand_as(index)
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
     with progress.bar("fakes for the ratio", count * len(targets)) as bar:
         for number in range(count):
@@ -142,19 +139,6 @@ def fakes_at_labels(
     for table, part in zip(tables, (features, outputs), strict=True):
         table[place] = part
     return tables[0].view(*there.shape, -1), tables[1].view(*there.shape, -1), there
-
-
-def _rank(targets: Tensor) -> Tensor:
-    """How many rows before each have its target, int64 [N].
-
-    >>> _rank(torch.tensor([7, 5, 7, 7])).tolist()
-    [0, 0, 1, 2]
-    """
-    order = targets.argsort(stable=True)
-    counts = targets.unique(return_counts=True)[1]
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(targets)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    return rank
 
 
 def real_and_fakes(

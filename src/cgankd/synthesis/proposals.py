@@ -73,10 +73,7 @@ class Proposals:
         """
         kept = torch.zeros_like(plan.quota)
         drawn = torch.zeros_like(plan.quota)
-        bound = plan.quota * self.settings.max_draws
-        held = available(self.generator, plan.targets)
-        if held is not None:
-            bound = torch.minimum(bound, held)
+        bound = torch.minimum(plan.quota * self.settings.max_draws, available(self.generator, plan.targets))
         maxima = None if maxima is None else maxima.clone()
         while bool((open_ := (kept < plan.quota) & (drawn < bound)).any()):
             label = open_.nonzero().squeeze(1)[: self.settings.batch_size]

@@ -147,8 +147,8 @@ def _calibrate(
 def _shape(generator: Sampler, plan: LabelPlan, seed: int) -> tuple[int, int, int]:
     """C, H, W of the generator's images, from one of them."""
     held = available(generator, plan.targets)
-    first = 0 if held is None else int((held > 0).long().argmax())
-    if held is not None and not int(held[first]):
+    first = int((held > 0).long().argmax())
+    if not int(held[first]):
         raise UserError(
             "the generator holds no image at any of the labels that are asked for; allowed: at least one"
         )
