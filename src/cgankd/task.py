@@ -27,7 +27,7 @@ class Task(ABC):
     higher_is_better: ClassVar[bool]
     mirror_safe: ClassVar[bool]  # may an image be mirrored without its label changing?
     geometry_safe: ClassVar[bool]  # may it be turned, sheared, or moved far?
-    mixable: ClassVar[bool]  # has a picture cut out of two images a label?
+    mixable: ClassVar[bool]  # has a picture cut out of two images a label, one in probabilities?
     continuous: ClassVar[bool]
     filter_quantile: ClassVar[float]  # rho of the final paper
     replace_labels: ClassVar[str]  # what the final paper does to labels: none, or hard (the prediction)

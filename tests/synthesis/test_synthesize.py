@@ -433,7 +433,7 @@ def test_the_jurys_mean_error_and_vote(task: Task, fabric: Fabric) -> None:
     plan = plan_of(task, 40)
     teachers = [Teacher(task.num_outputs), Other(task.num_outputs)]
     observer = Observer(teachers[0], fabric, others=teachers[1:])
-    soft = {"replace": "soft"} if task.soft_labels else {}
+    soft = {"replace": "soft"} if task.mixable else {}
     settings = SynthesisSettings(images=40, filter_by="all", **PLAIN, **soft)
     plan = dataclasses.replace(plan, group=torch.zeros_like(plan.group))
     made = synthesize(CallableSampler(pixels), observer, Ratio(), plan, task, settings, seed=3)

@@ -40,7 +40,7 @@ def keep(errors: Tensor, alpha: Tensor) -> Tensor:
 
 def replacement(settings: SynthesisSettings, task: Task) -> str:
     """What becomes of the fakes' labels: none, hard or soft; UserError where the task can't have that."""
-    if settings.replace == "soft" and not task.soft_labels:
+    if settings.replace == "soft" and not task.mixable:
         raise UserError("synthesis.replace = soft needs classes; allowed for a scalar: auto, none, hard")
     return task.replace_labels if settings.replace == "auto" else settings.replace
 
