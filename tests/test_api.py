@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cgankd import Distiller, LabelUnit, Regression, UserError
 from cgankd.api import image_set
+from cgankd.synthesis import checks
 from cgankd.task import Classification
 
 LEVELS = torch.tensor([40, 120, 200])
@@ -339,3 +340,40 @@ def test_a_setting_that_is_not_known_is_named(fabric: Fabric) -> None:
     road.synthesize(images=12, subsampling="none", filter=False)
     with pytest.raises((UserError, ValueError), match="methodd"):
         road.distill(student(3), method="methodd", steps=1)
+
+
+def test_a_ratio_that_fails_its_checks_is_not_used(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "AUC", -1.0)
+    images, labels = classes()
+    for held_out in (None, classes(30, seed=7)):
+        road = Distiller(images, labels, Brightness(classes=True), held_out=held_out, fabric=fabric)
+        road.use_generator(real_generator)
+        road.train_density_ratio(**RATIO)
+        road.synthesize(images=12, **SYNTHESIS)
+        assert (road.ratio_check is None) == (held_out is None)
+        assert road.synthesis.summary["subsampling"] == ("maximum" if held_out is None else "none")
+        assert len(road.synthesis.summary["fell_back"]) == (0 if held_out is None else 1)
+
+
+def test_the_jury_votes(fabric: Fabric) -> None:
+    images, labels = classes()
+    teacher = Brightness(classes=True)
+    road = Distiller(images, labels, teacher, jury=[teacher, teacher], fabric=fabric)
+    road.use_generator(real_generator)
+    fakes = road.synthesize(images=12, **SYNTHESIS, subsampling="none", replace="soft")
+    assert road.synthesis.summary["teachers"] == 3
+    assert torch.equal(fakes.columns["target"], fakes.columns["probabilities"])
+    made = road.distill(student(3), steps=4, batch_size=16)
+    assert isinstance(made, nn.Module)
+
+
+def test_what_the_teachers_cannot_give_shows_at_once(fabric: Fabric) -> None:
+    images, labels = scalars()
+    with pytest.raises(UserError, match=r"the teacher gives outputs \[2\] for 2 images"):
+        Distiller(images, labels, lambda x: x.mean(dim=(1, 2, 3)), features_of=student(1), fabric=fabric)
+    road = Distiller(images, labels, Brightness(classes=False), fabric=fabric)
+    with pytest.raises(UserError, match="features = autoencoder is a recipe's"):
+        road.train_density_ratio(features="autoencoder")
+    with pytest.raises(UserError, match="soft needs classes"):
+        road.synthesize(images=4, replace="soft")
+    assert road._generator is None  # nothing was trained for it

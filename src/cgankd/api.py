@@ -7,7 +7,7 @@ the label mapped to [0, 1] by the task's range (``LabelUnit`` wraps a module tha
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -29,8 +29,8 @@ from cgankd.labels import LabelSpace, label_space
 from cgankd.progress import SILENT, Progress
 from cgankd.recipe import FitSettings, GeneratorSettings, RatioSettings, StudentSettings, SynthesisSettings
 from cgankd.runtime import make_fabric
-from cgankd.synthesis import adjust
-from cgankd.synthesis.density_ratio import RatioNetwork, real_and_fakes, train_ratio
+from cgankd.synthesis import adjust, checks
+from cgankd.synthesis.density_ratio import Pairs, RatioNetwork, real_and_fakes, train_ratio
 from cgankd.synthesis.synthesize import Synthesis, synthesize
 from cgankd.task import Classification, Regression, Task
 
@@ -52,9 +52,10 @@ class Distiller:
 
     images: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W]. labels: whole numbers [N] (classes) or decimals [N] (a
     scalar of any range and sign). teacher: a module, or any callable on float images in [0, 1]; a callable shows no
-    features, so ``features_of`` must then be a module that was trained on the images.
-    held_out: a few more images and labels, by which the density ratio's weights are chosen; without them it may
-    learn its images by heart.
+    features, so ``features_of`` must then be a module that was trained on the images. jury: more teachers, whose
+    votes count in the filter and in replaced labels.
+    held_out: a few more images and labels, by which the density ratio's weights are chosen and checked
+    (``ratio_check``); without them it may learn its images by heart, and nobody would see.
 
     Stages run when they are first needed, or when called by name to give them settings.
     """
@@ -64,6 +65,7 @@ class Distiller:
     teacher: evaluation.Predictor
     task: Task | None = None
     features_of: nn.Module | None = None
+    jury: Sequence[evaluation.Predictor] = ()
     held_out: tuple[npt.ArrayLike | Tensor, npt.ArrayLike | Tensor] | None = None
     seed: int = 0
     fabric: Fabric | None = None
@@ -74,11 +76,14 @@ class Distiller:
         self.task = self.task or found
         self.task.check_labels(self.data.labels, "labels")
         self.device: Fabric = self.fabric or make_fabric()
-        self._observer().close()  # a callable teacher without features_of must not show after the GAN is trained
+        observer = self._observer()  # what teachers can't give must not show after the GAN is trained
+        observer.votes(self.data.images[:2])
+        observer.close()
         self.targets = self.task.to_target(self.data.labels)
         self._space: LabelSpace | None = None
         self._generator: Sampler | None = None
         self._ratio: RatioNetwork | None = None
+        self.ratio_check: dict[str, Any] | None = None
         self.synthesis: Synthesis | None = None
 
     @property
@@ -94,7 +99,7 @@ class Distiller:
     def train_generator(self, **settings: Any) -> Sampler:
         """Train the conditional GAN; keywords are those of GeneratorSettings."""
         chosen = GeneratorSettings(**settings)
-        self._ratio = None  # it weighs another generator's images
+        self._ratio = self.ratio_check = None  # it weighs another generator's images
         self._space = label_space(self._task, self.targets, chosen)
         self._generator, self.history = train_gan(
             self.data, self._task, self._space, chosen, self.device, seed=self.seed, progress=self.progress
@@ -112,39 +117,52 @@ class Distiller:
             generator = open_source(generator, self._task, channels, size)
         elif not isinstance(generator, Sampler):
             generator = CallableSampler(generator, (channels, *size))
-        self._generator, self._ratio = generator, None
+        self._generator = generator
+        self._ratio = self.ratio_check = None
 
     def train_density_ratio(self, **settings: Any) -> RatioNetwork:
         """Train h(x, y) on real images and fakes at their labels; keywords are those of RatioSettings."""
         chosen = RatioSettings(**settings)
+        if chosen.features != "teacher":
+            raise UserError(
+                f"features = {chosen.features} is a recipe's; here the features are the teacher's or those of "
+                "Distiller(features_of=a module)"
+            )
         generator, observer = self._generator or self.train_generator(), self._observer()
 
-        def look(images: ImageSet, stream: str) -> tuple[Tensor, Tensor, Tensor]:
-            count, numbers = chosen.fakes_per_image, counter.key(self.seed, stream)
-            return real_and_fakes(images, self._task, generator, observer, count, numbers, self.progress)
+        def look(images: ImageSet, stream: str) -> Pairs:
+            numbers = counter.key(self.seed, stream)
+            return real_and_fakes(
+                images, self._task, self.space, generator, observer, chosen, numbers, self.progress
+            )
 
         train = look(self.data, "train")
-        held_out = None if self.held_out is None else look(_arrays(*self.held_out), "held out")
+        held_out = None if self.held_out is None else look(_arrays(*self.held_out), "held out").with_fakes()
         observer.close()
         embedding = self.space.ratio_embedding(RatioNetwork.LABEL_DIM)
         self._ratio, _ = train_ratio(
-            *train, embedding, chosen, self.device, seed=self.seed, held_out=held_out, progress=self.progress
+            train, embedding, chosen, self.device, seed=self.seed, held_out=held_out, progress=self.progress
         )
+        if held_out is not None:
+            values = self._ratio.values(held_out)
+            self.ratio_check = checks.check(*values, held_out.valid, self.space.pools(held_out.targets))
         return self._ratio
 
     def synthesize(self, images: int = 10_000, **settings: Any) -> ImageSet:
         """Subsample, filter and relabel; keywords are those of SynthesisSettings. What happened: ``synthesis``."""
         chosen = SynthesisSettings(images=images, **settings)
+        replace = adjust.replacement(chosen, self._task)
         generator = self._generator or self.train_generator()
         ratio = (self._ratio or self.train_density_ratio()) if chosen.subsampling != "none" else None
+        chosen, fell_back = checks.settled(chosen, self.ratio_check)
         observer = self._observer()
         self.synthesis = synthesize(
-            generator, observer, ratio, self.space.plan(chosen), self._task, chosen, seed=self.seed,
-            progress=self.progress,
+            generator, observer, None if fell_back else ratio, self.space.plan(chosen), self._task, chosen,
+            seed=self.seed, progress=self.progress,
         )  # fmt: skip
+        self.synthesis.summary["fell_back"] = fell_back
         observer.close()
-        replace = self._task.replace_labels if chosen.replace == "auto" else chosen.replace
-        self.fakes = self.synthesis.fakes if replace == "none" else adjust.replaced(self.synthesis.fakes)
+        self.fakes = adjust.relabelled(self.synthesis.fakes, replace)
         return self.fakes
 
     def distill(
@@ -178,7 +196,7 @@ class Distiller:
         return evaluation.metric(network, seen, self._task, self.device)[0]
 
     def _observer(self) -> Observer:
-        return Observer(self.teacher, self.device, self.features_of)
+        return Observer(self.teacher, self.device, self.features_of, self.jury)
 
 
 def image_set(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> tuple[ImageSet, Task]:

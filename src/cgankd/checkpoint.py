@@ -16,6 +16,11 @@ from cgankd.errors import OutOfTime
 from cgankd.files import load_tensors, save_tensors
 
 
+def deadline_in(minutes: float | None) -> float:
+    """The time.monotonic that is ``minutes`` away; None: never."""
+    return math.inf if minutes is None else time.monotonic() + 60.0 * minutes
+
+
 class Checkpoint:
     """Saves and restores modules, optimisers and a history.
 

@@ -81,10 +81,13 @@ def run(
     """Go the whole road and print the table; started again, it goes on where it was."""
     settings = recipe.load(name, overrides or [])
     from cgankd import pipeline
+    from cgankd.checkpoint import deadline_in
     from cgankd.progress import SILENT, ConsoleProgress
 
     folder = out or Path("runs") / settings.name
-    found = pipeline.run(settings, folder, SILENT if quiet else ConsoleProgress(console), max_minutes)
+    found = pipeline.run(
+        settings, folder, SILENT if quiet else ConsoleProgress(console), deadline=deadline_in(max_minutes)
+    )
     _show(folder, found)
 
 
@@ -126,12 +129,14 @@ def table_(
     seeds: Annotated[str, typer.Option("--seeds", help="as 0,1,2; default the recipe's")] = "",
     out: Annotated[Path | None, typer.Option("--out", help="folder; default runs/table-RECIPE")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
+    max_minutes: MaxMinutes = None,
 ) -> None:
     """Run recipes x settings x students, sharing what they can, and print the paper's kind of table."""
     names, overrides = _told_apart(words, seeds)
     folder = out or Path("runs") / "table-{}".format("-".join(Path(name).stem for name in names))
     for name in names:
         recipe.load(name, overrides)  # refused before torch is there
+    from cgankd.checkpoint import deadline_in
     from cgankd.progress import SILENT, ConsoleProgress
     from cgankd.tables import text
     from cgankd.tables.table import make_table
@@ -143,6 +148,7 @@ def table_(
         settings=settings or [],
         out=folder,
         progress=SILENT if quiet else ConsoleProgress(console),
+        deadline=deadline_in(max_minutes),
     )
     typer.echo(text.markdown(found), nl=False)
     console.print(f"\n{folder}: table.md, table.csv, table.json", highlight=False, soft_wrap=True)
@@ -158,14 +164,17 @@ def ablate(
     ] = "",
     out: Annotated[Path | None, typer.Option("--out", help="folder; default runs/ablate-RECIPE")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
+    max_minutes: MaxMinutes = None,
 ) -> None:
     """Draw what each step of cGAN-KD adds, and the error against the number of generated images."""
     folder = out or Path("runs") / f"ablate-{recipe.load(name, overrides or []).name}"
+    from cgankd.checkpoint import deadline_in
     from cgankd.progress import SILENT, ConsoleProgress
     from cgankd.tables.ablation import ablate as draw
 
     wanted = [number for number in images.split(",") if number.strip()]
-    draw(name, overrides or [], images=wanted, out=folder, progress=SILENT if quiet else ConsoleProgress(console))
+    shown = SILENT if quiet else ConsoleProgress(console)
+    draw(name, overrides or [], images=wanted, out=folder, progress=shown, deadline=deadline_in(max_minutes))
     console.print(f"{folder / 'ablation.html'}  (open it in a browser)", highlight=False, soft_wrap=True)
 
 

@@ -202,7 +202,10 @@ class Sight:
         count, copies = len(images), len(further) // len(images)
         part = torch.arange(len(both), device=images.device) < count
         doubled = dataclasses.replace(
-            whole, targets=batch.targets.repeat(copies + 1), fake=batch.fake.repeat(copies + 1), images=both
+            whole,
+            targets=torch.cat([batch.targets] * (copies + 1)),
+            fake=batch.fake.repeat(copies + 1),
+            images=both,
         )
         return dataclasses.replace(doubled.rows(part), extra=doubled.rows(~part))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 
 from cgankd import counter, distill, evaluate, results
 from cgankd.artifacts import CHECKPOINT, Artifact, RunFolder, content_key, file_key
@@ -35,8 +35,9 @@ from cgankd.progress import SILENT, Progress
 from cgankd.recipe import AugmentSettings, FitSettings, Recipe, StudentSettings, SynthesisSettings
 from cgankd.runtime import environment, make_fabric
 from cgankd.search import Choice, search
-from cgankd.synthesis import adjust
-from cgankd.synthesis.density_ratio import RatioNetwork, real_and_fakes, train_ratio
+from cgankd.synthesis import adjust, checks
+from cgankd.synthesis.autoencoder import CODE, SparseAutoencoder, train_autoencoder
+from cgankd.synthesis.density_ratio import Pairs, RatioNetwork, real_and_fakes, train_ratio
 from cgankd.synthesis.store import open_images
 from cgankd.synthesis.synthesize import synthesize
 
@@ -72,18 +73,17 @@ def run(
     recipe: Recipe,
     out: Path,
     progress: Progress = SILENT,
-    max_minutes: float | None = None,
     *,
+    deadline: float = math.inf,
     artifacts: Path | None = None,
 ) -> dict[str, Any]:
     """Go the whole road for every seed of the recipe and write recipe.yaml and results.json to ``out``.
 
     What is finished there already is used again. ``artifacts`` is a folder that several runs share, so that what
     one has trained the others need not; none: ``out``. Raises UserError for what the user can mend, and OutOfTime
-    where ``max_minutes`` are over: at the next checkpoint of a loop, or before the next stage.
+    where time.monotonic has passed ``deadline``: at the next checkpoint of a loop, or before the next stage.
     """
     started = time.monotonic()
-    deadline = math.inf if max_minutes is None else started + 60.0 * max_minutes
     fabric = make_fabric(recipe.runtime)
     with progress.bar("import", 1) as bar:
         splits = sources.load(recipe.data, lambda done, total: bar.to(done / total))
@@ -118,6 +118,7 @@ class Road:
         self.space = label_space(self.task, targets, recipe.generator)
         source, train = recipe.generator.source, splits.train
         self.source = None if source is None else open_source(source, self.task, train.channels, train.size)
+        self.replace = adjust.replacement(recipe.synthesis, self.task)  # what cannot be is refused before training
         self._choices: dict[int, Choice] = {}
 
     # --- stations ---------------------------------------------------------------------------------------------
@@ -134,9 +135,14 @@ class Road:
     def teacher(self, seed: int) -> Artifact:
         """The strong network: trained here on the owner's images or on the pool, or loaded from a file."""
         settings = self.recipe.teacher
-        if settings.weights is not None:
-            return self._loaded_teacher(settings.network, Path(settings.weights))
-        return self._fit("teacher", settings.network, "supervised", seed, settings.fit, real=settings.trained_on)
+        return self._teacher(f"teacher (seed {seed})", settings.network, settings.weights, seed)
+
+    def jury(self, seed: int) -> list[Artifact]:
+        """The teachers that vote beside the first; each that is trained here has a seed of its own."""
+        return [
+            self._teacher(f"juror {number}", juror.network, juror.weights, counter.key(seed, "juror", number))
+            for number, juror in enumerate(self.recipe.teacher.jury, start=1)
+        ]
 
     def generator(self, seed: int) -> Artifact:
         """The conditional GAN, trained on the owner's images, or what the recipe puts in its place."""
@@ -178,44 +184,83 @@ class Road:
         def build(work: Path) -> dict[str, Any]:
             observer, sampler = self._observer(seed), self._sampler(generator)
 
-            def look(images: ImageSet, stream: str) -> tuple[Tensor, Tensor, Tensor]:
-                count, numbers = settings.fakes_per_image, counter.key(seed, stream)
-                return real_and_fakes(images, self.task, sampler, observer, count, numbers, self.progress)
+            def look(images: ImageSet, stream: str) -> Pairs:
+                numbers = counter.key(seed, stream)
+                return real_and_fakes(
+                    images, self.task, self.space, sampler, observer, settings, numbers, self.progress
+                )
 
-            train, held_out = look(self.splits.train, "train"), look(self.splits.val, "held out")
+            train, held_out = look(self.splits.train, "train"), look(self.splits.val, "held out").with_fakes()
             observer.close()
             embedding = self.space.ratio_embedding(RatioNetwork.LABEL_DIM)
             network, history = train_ratio(
-                *train, embedding, settings, self.fabric, seed=seed, held_out=held_out, progress=self.progress
+                train, embedding, settings, self.fabric, seed=seed, held_out=held_out, progress=self.progress
             )
             save_tensors(work / "weights.safetensors", network.state_dict())
-            on_real, on_fakes = network.values(*held_out)
-            return {
-                "history": history,
-                "mean_on_real": float(on_real.mean()),
-                "mean_on_fakes": float(on_fakes.mean()),
-            }
+            pools = self.space.pools(held_out.targets)
+            found = checks.check(*network.values(held_out), held_out.valid, pools)
+            return {"history": history, "left_out": train.left_out, **found}
 
         described = {**self.base, "ratio": settings.model_dump(mode="json"), "seed": seed}
         inputs = {
             "train": self.keys["train"],
             "val": self.keys["val"],
             "generator": generator.key,
-            "features": self._observed(seed),
+            "features": self._features(seed).key,
         }
-        return self.folder.stage("ratio", described, inputs, build)
+        if settings.vicinity_gaps is not None:
+            inputs["teacher"] = self.teacher(seed).key  # it reads the fakes' labels
+        return self.folder.stage("ratio", described, inputs, build, version=2)
+
+    def autoencoder(self, seed: int) -> Artifact:
+        """The sparse auto-encoder whose code the density ratio may see, trained on the owner's images."""
+        settings, fit_settings = self.recipe.ratio, self.recipe.student.fit
+
+        def build(work: Path) -> dict[str, Any]:
+            network = self._new_autoencoder(seed)
+            history = train_autoencoder(
+                network,
+                self.task,
+                self.splits.train,
+                settings.feature_steps,
+                fit_settings,
+                self.fabric,
+                seed=seed,
+                checkpoint=self._checkpoint(work),
+                progress=self.progress,
+            )
+            save_tensors(work / "weights.safetensors", network.state_dict())
+            return {"history": history, "parameters": evaluate.parameters(network)}
+
+        described = {
+            **self.base,
+            "network": settings.feature_network,
+            "steps": settings.feature_steps,
+            "fit": fit_settings.model_dump(mode="json", include={"batch_size", "augment"}),
+            "seed": seed,
+        }
+        inputs = {"train": self.keys["train"], **_code(settings.feature_network)}
+        return self.folder.stage("autoencoder", described, inputs, build)
+
+    def fell_back(self, seed: int) -> list[str]:
+        """Why images are not subsampled though the recipe says so: the checks that the density ratio fails."""
+        settings = self.recipe.synthesis
+        return [] if settings.subsampling == "none" else checks.settled(settings, self.ratio(seed).summary)[1]
 
     def synthesis(self, seed: int, changes: dict[str, Any]) -> Artifact:
         """Generated images that passed what the settings ask for, with the teacher's predictions beside them."""
         return self._synthesis(seed, self.processing(seed).model_copy(update=changes))
 
     def _synthesis(self, seed: int, settings: SynthesisSettings) -> Artifact:
-        settings = settings.model_copy(update={"replace": "auto"})  # labels: at the student
+        # Labels are replaced where the student sees them; here it matters only whether probabilities are kept.
+        settings = settings.model_copy(update={"replace": "soft" if self.replace == "soft" else "auto"})
         generator = self.generator(seed)
+        if settings.subsampling != "none":
+            settings, _ = checks.settled(settings, self.ratio(seed).summary)
         ratio = self.ratio(seed) if settings.subsampling != "none" else None
 
         def build(work: Path) -> dict[str, Any]:
-            observer = self._observer(seed)
+            observer = self._observer(seed, jury=True)
             made = synthesize(
                 self._sampler(generator),
                 observer,
@@ -238,8 +283,9 @@ class Road:
             "train": self.keys["train"],
             "generator": generator.key,
             "teacher": self.teacher(seed).key,
-            "features": self._observed(seed),
+            "features": self._features(seed).key,
             "ratio": "" if ratio is None else ratio.key,
+            **{f"juror {number}": juror.key for number, juror in enumerate(self.jury(seed), start=1)},
         }
         return self.folder.stage("synthesis", described, inputs, build)
 
@@ -273,8 +319,8 @@ class Road:
                 fakes = None if synthesis is None else self._synthesis(seed, synthesis)
                 fit_settings, start = self._transfer(seed, steps)
                 tried = self._fit(
-                    "search", student.network, "supervised", seed, fit_settings, fakes=fakes, replace=self.replace,
-                    start=start,
+                    f"search (seed {seed})", student.network, "supervised", seed, fit_settings, fakes=fakes,
+                    replace=self.replace, start=start,
                 )  # fmt: skip
                 return float(tried.summary["val"])
 
@@ -290,7 +336,7 @@ class Road:
             fit_settings, start = self._transfer(seed, {"steps": settings.transfer_steps, **views})
         fakes = self.synthesis(upstream, row.changes) if row.fakes else None
         return self._fit(
-            name,
+            f"{name} (seed {seed})",
             settings.network,
             row.method,
             seed,
@@ -319,12 +365,6 @@ class Road:
     def _checkpoint(self, work: Path) -> Checkpoint:
         return Checkpoint(work / CHECKPOINT, self.recipe.runtime.checkpoint_seconds, self.folder.deadline)
 
-    @property
-    def replace(self) -> str:
-        """What becomes of the processed fakes' labels: none, hard or soft."""
-        replace = self.recipe.synthesis.replace
-        return self.task.replace_labels if replace == "auto" else replace
-
     def _fit(
         self,
         title: str,
@@ -339,6 +379,7 @@ class Road:
         pseudo: Artifact | None = None,
         teacher: Artifact | None = None,
         start: Artifact | None = None,
+        stage: str = "student",
     ) -> Artifact:
         """Train one network and score it on the test split."""
         student = self.recipe.student
@@ -350,8 +391,7 @@ class Road:
             "seed": seed,
         }
         inputs = {"real": self.keys[real], "val": self.keys["val"], "test": self.keys["test"]}
-        if ":" in network_name:
-            inputs["network"] = _users_code(network_name)
+        inputs |= _code(network_name)
         if fakes is not None:
             described |= {"replace": replace, "real_share": student.real_share}
             inputs["fakes"] = fakes.key
@@ -387,12 +427,19 @@ class Road:
                 validation=self.splits.val,
                 checkpoint=self._checkpoint(work),
                 progress=self.progress,
-                title=f"{title} (seed {seed})",
+                title=title,
             )
             save_tensors(work / "weights.safetensors", network.state_dict())
             return {**self._scored(network, network_name), "history": history, "images": len(train)}
 
-        return self.folder.stage("teacher" if title == "teacher" else "student", described, inputs, build)
+        return self.folder.stage(stage, described, inputs, build)
+
+    def _teacher(self, title: str, network: str, path: str | None, seed: int) -> Artifact:
+        if path is not None:
+            return self._loaded_teacher(network, Path(path))
+        settings = self.recipe.teacher
+        real = settings.trained_on
+        return self._fit(title, network, "supervised", seed, settings.fit, real=real, stage="teacher")
 
     def _loaded_teacher(self, name: str, path: Path) -> Artifact:
         def build(work: Path) -> dict[str, Any]:
@@ -402,10 +449,9 @@ class Road:
             return {**self._scored(network, name), "history": [], "images": None}
 
         described = {**self.base, "network": name}
-        code = {"network": _users_code(name)} if ":" in name else {}
         if not path.is_file():
             raise UserError(f"teacher.weights = {path} does not exist; a .safetensors file is needed")
-        inputs = {**code, "weights": file_key(path), "val": self.keys["val"], "test": self.keys["test"]}
+        inputs = {**_code(name), "weights": file_key(path), "val": self.keys["val"], "test": self.keys["test"]}
         return self.folder.stage("teacher", described, inputs, build)
 
     def _scored(self, network: nn.Module, name: str) -> dict[str, Any]:
@@ -420,30 +466,57 @@ class Road:
             "latency_ms": evaluate.latency_ms(network, shape),
         }
 
-    def _new_network(self, name: str, seed: int) -> nn.Module:
-        """Random weights that are the same for every row of a seed; normalisation fixed from the real images."""
+    def _new_network(self, name: str, seed: int, outputs: int | None = None) -> nn.Module:
+        """Random weights that are the same for every row of a seed; normalisation fixed from the real images.
+
+        outputs: how many; None: as many as the task has.
+        """
         train = self.splits.train
         with torch.random.fork_rng([]):
             torch.manual_seed(counter.key(seed, "weights"))
-            network = zoo.create(name, train.channels, self.task.num_outputs, train.size)
+            network = zoo.create(name, train.channels, outputs or self.task.num_outputs, train.size)
         pixels = train.images.float().div(255.0)
         zoo.fix_normalisation(network, pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3)))
         return network
+
+    def _new_autoencoder(self, seed: int) -> SparseAutoencoder:
+        train = self.splits.train
+        encoder = self._new_network(self.recipe.ratio.feature_network, seed, CODE)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(counter.key(seed, "autoencoder/weights"))
+            return SparseAutoencoder(encoder, train.channels, train.size, self.task.num_outputs)
 
     def _network(self, artifact: Artifact) -> nn.Module:
         network = self._new_network(artifact.summary["network"], 0)
         weights.load_weights(network, artifact.folder / "weights.safetensors")
         return evaluate.place(network, self.fabric).eval()
 
-    def _observer(self, seed: int) -> Observer:
+    def _observer(self, seed: int, jury: bool = False) -> Observer:
         teacher = self._network(self.teacher(seed))
-        if self.recipe.ratio.features == "teacher":
-            return Observer(teacher, self.fabric)
-        return Observer(teacher, self.fabric, features_of=self._network(self.student("nokd", seed)))
+        others = [self._network(juror) for juror in self.jury(seed)] if jury else []
+        return Observer(teacher, self.fabric, self._shows_features(seed), others)
 
-    def _observed(self, seed: int) -> str:
-        features = self.recipe.ratio.features
-        return (self.teacher(seed) if features == "teacher" else self.student("nokd", seed)).key
+    def _features(self, seed: int) -> Artifact:
+        """The network whose penultimate layer the density ratio sees."""
+        settings = self.recipe.ratio
+        if settings.features == "classifier":
+            fit_settings = self.recipe.student.fit.model_copy(update={"steps": settings.feature_steps})
+            name = settings.feature_network
+            return self._fit("ratio's features", name, "supervised", seed, fit_settings, stage="features")
+        if settings.features == "autoencoder":
+            return self.autoencoder(seed)
+        return self.teacher(seed) if settings.features == "teacher" else self.student("nokd", seed)
+
+    def _shows_features(self, seed: int) -> nn.Module | None:
+        """That network; None where it is the teacher itself."""
+        if self.recipe.ratio.features == "teacher":
+            return None
+        artifact = self._features(seed)
+        if self.recipe.ratio.features != "autoencoder":
+            return self._network(artifact)
+        network = self._new_autoencoder(seed)
+        network.load_state_dict(artifact.tensors("weights"))
+        return network
 
     def _sampler(self, generator: Artifact) -> Sampler:
         if self.source is not None:
@@ -466,8 +539,7 @@ class Road:
         columns = artifact.tensors("columns")
         train = self.splits.train
         images = open_images(artifact.folder / "images.u8", (train.channels, *train.size))
-        fakes = ImageSet(images, columns.pop("labels"), columns)
-        return fakes if replace == "none" else adjust.replaced(fakes)
+        return adjust.relabelled(ImageSet(images, columns.pop("labels"), columns), replace)
 
     def _pseudo_labelled(self, artifact: Artifact) -> ImageSet:
         return ImageSet(self.splits.unlabelled, artifact.tensors("columns")["labels"])
@@ -486,17 +558,27 @@ def check(recipe: Recipe, splits: Splits) -> None:
 
 
 def _check_networks(recipe: Recipe, splits: Splits) -> None:
-    """Make each network once, and fill the teacher: what can't be made must not show after hours of training."""
+    """Make each network once, and fill the teachers: what can't be made must not show after hours of training."""
+    teacher, ratio = recipe.teacher, recipe.ratio
+    named = [(teacher.network, teacher.weights), (recipe.student.network, None)]
+    named += [(juror.network, juror.weights) for juror in teacher.jury]
+    if ratio.features in {"classifier", "autoencoder"}:
+        named.append((ratio.feature_network, None))
+    train = splits.train
     with torch.random.fork_rng([]):
-        for key, name in (("teacher", recipe.teacher.network), ("student", recipe.student.network)):
-            train = splits.train
+        for name, path in named:
             network = zoo.create(name, train.channels, splits.task.num_outputs, train.size)
-            if key == "teacher" and recipe.teacher.weights is not None:
-                weights.load_weights(network, recipe.teacher.weights)
+            if path is not None:
+                weights.load_weights(network, path)
         if recipe.generator.source is None:
             space = label_space(splits.task, splits.task.to_target(train.labels), recipe.generator)
             embedding = space.new_embedding(recipe.generator.label_dim)
             new_networks(recipe.generator, space, embedding, train.channels, train.size)
+
+
+def _code(name: str) -> dict[str, str]:
+    """What a network's key holds besides its name; of a user's own network, its code."""
+    return {"network": _users_code(name)} if ":" in name else {}
 
 
 def _check_rows(recipe: Recipe, splits: Splits) -> None:

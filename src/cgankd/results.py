@@ -96,7 +96,16 @@ def collect(road: Road, rows: Mapping[str, Row]) -> dict[str, Any]:
             found["ratio"] = {name: value for name, value in ratio.summary.items() if name != "history"}
             found["artifacts"]["ratio"] = path(ratio)
         processed = made.get("cgan") or road.synthesis(first, {})
-        found["synthesis"] = {**processed.summary, "replace": road.replace}
+        reasons = {seed: road.fell_back(seed) for seed in upstream}
+        found["synthesis"] = {
+            **processed.summary,
+            "replace": road.replace,
+            "fell_back": [
+                reason if len(upstream) == 1 else f"Seed {seed}: {reason}"
+                for seed in upstream
+                for reason in reasons[seed]
+            ],
+        }
         choice = road.search(first)
         if choice is not None:
             found["search"] = choice.to_json()
@@ -189,6 +198,16 @@ def warnings(found: dict[str, Any]) -> list[str]:
             f"without generated images ({scored(chosen['control'])}): they would hurt here."
         )
     made = found.get("synthesis")
+    if made and made.get("fell_back"):
+        said.append(
+            "Images were not subsampled, for the density ratio fails its held-out checks: "
+            + " ".join(made["fell_back"])
+        )
+    elif (ratio := found.get("ratio")) and ratio.get("reasons"):
+        said.append(
+            "The density ratio fails its held-out checks, and images were subsampled by it all the same: "
+            + " ".join(ratio["reasons"])
+        )
     if made and made["kept"] < made["requested"]:
         said.append(
             f"{made['requested'] - made['kept']} of {made['requested']} images are missing: their labels reached "

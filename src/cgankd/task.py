@@ -27,7 +27,7 @@ class Task(ABC):
     higher_is_better: ClassVar[bool]
     mirror_safe: ClassVar[bool]  # may an image be mirrored without its label changing?
     geometry_safe: ClassVar[bool]  # may it be turned, sheared, or moved far?
-    mixable: ClassVar[bool]  # has a picture cut out of two images a label?
+    mixable: ClassVar[bool]  # has a picture cut out of two images a label, one in probabilities?
     continuous: ClassVar[bool]
     filter_quantile: ClassVar[float]  # rho of the final paper
     replace_labels: ClassVar[str]  # what the final paper does to labels: none, or hard (the prediction)
@@ -56,7 +56,7 @@ class Task(ABC):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The supervised loss, a mean over the batch. outputs [B, num_outputs], targets [B].
 
-        Classes: or [B, num_outputs], probabilities.
+        Where labels are ``mixable``: or [B, num_outputs], probabilities.
         """
 
     @abstractmethod
@@ -70,6 +70,10 @@ class Task(ABC):
     @abstractmethod
     def predict(self, outputs: Tensor) -> Tensor:
         """Network outputs [B, num_outputs] -> labels in the user's unit, [B]."""
+
+    @abstractmethod
+    def consensus(self, votes: Tensor) -> Tensor:
+        """Outputs of T networks [T, B, num_outputs] -> outputs [B, num_outputs] that say their mean vote."""
 
     @abstractmethod
     def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -138,6 +142,12 @@ class Classification(Task):
 
     def predict(self, outputs: Tensor) -> Tensor:
         return outputs.argmax(dim=1)
+
+    def consensus(self, votes: Tensor) -> Tensor:
+        """Logits of the mean probabilities; one network's own logits as they are."""
+        if len(votes) == 1:
+            return votes[0]
+        return torch.logsumexp(F.log_softmax(votes, dim=2), dim=0) - math.log(len(votes))
 
     def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return (self.predict(outputs) == labels).to(torch.float64) * 100.0
@@ -221,6 +231,9 @@ class Regression(Task):
 
     def predict(self, outputs: Tensor) -> Tensor:
         return self.from_target(outputs.squeeze(1).clamp(0.0, 1.0))
+
+    def consensus(self, votes: Tensor) -> Tensor:
+        return votes.mean(dim=0)
 
     def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return (self.predict(outputs).to(torch.float64) - labels.to(torch.float64)).abs()

@@ -13,10 +13,21 @@ from scipy import stats
 from scipy.special import expit
 from torch import Tensor, nn
 
+from cgankd.data.imageset import ImageSet
+from cgankd.errors import UserError
 from cgankd.gan.adapters import CallableSampler
+from cgankd.labels import ScalarLabels
 from cgankd.labels.scalars import FourierEmbedding
-from cgankd.recipe import RatioSettings
-from cgankd.synthesis.density_ratio import RatioNetwork, fakes_at_labels, ratio_loss, train_ratio
+from cgankd.recipe import RatioSettings, VicinitySettings
+from cgankd.synthesis.density_ratio import (
+    Pairs,
+    RatioNetwork,
+    fakes_at_labels,
+    ratio_loss,
+    real_and_fakes,
+    train_ratio,
+)
+from cgankd.task import Regression
 
 QUICK = RatioSettings(hidden=(64, 64), dropout=0.0, steps=900, batch_size=512, learning_rate=3e-3, weight_decay=0.0)
 
@@ -62,9 +73,10 @@ def learnt(request: pytest.FixtureRequest, fabric: Fabric) -> tuple[RatioNetwork
     fake = mean_of_fake(targets)[:, None, None] + 1.2 * torch.randn(6000, 4, 1, generator=rng)
     torch.manual_seed(0)
     embedding = FourierEmbedding(128) if scalar else nn.Embedding(2, 128)
-    network, history = train_ratio(3 + 2 * real, targets, 3 + 2 * fake, embedding, QUICK, fabric, seed=0)
+    pairs = Pairs(3 + 2 * real, targets, 3 + 2 * fake, torch.ones(6000, 4, dtype=torch.bool))
+    network, history = train_ratio(pairs, embedding, QUICK, fabric, seed=0)
     assert history[-1]["step"] == QUICK.steps
-    on_real, on_fakes = network.values(3 + 2 * real, targets, 3 + 2 * fake)
+    on_real, on_fakes = network.values(pairs)
     assert on_real.shape == (6000,)
     assert on_fakes.shape == (6000, 4)
     return network, {"mean_on_real": float(on_real.mean()), "mean_on_fakes": float(on_fakes.mean())}, scalar
@@ -111,25 +123,27 @@ def test_weights_are_the_same_for_the_same_seed(fabric: Fabric) -> None:
     def weights(seed: int) -> Tensor:
         torch.manual_seed(7)
         embedding = nn.Embedding(2, 128)
-        network, _ = train_ratio(real, targets, fake, embedding, settings, fabric, seed=seed)
+        pairs = Pairs(real, targets, fake, torch.ones(40, 2, dtype=torch.bool))
+        network, _ = train_ratio(pairs, embedding, settings, fabric, seed=seed)
         return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
     assert torch.equal(weights(0), weights(0))
     assert not torch.equal(weights(0), weights(1))
 
 
-def normals(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def normals(count: int, seed: int) -> Pairs:
     """Real N(0, 1), labels that are seen once each, and four fakes N(0.5 - y, 1.2^2) at each."""
     rng = torch.Generator().manual_seed(seed)
     targets, real = torch.rand(count, generator=rng), torch.randn(count, 1, generator=rng)
-    return real, targets, mean_of_fake(targets)[:, None, None] + 1.2 * torch.randn(count, 4, 1, generator=rng)
+    fake = mean_of_fake(targets)[:, None, None] + 1.2 * torch.randn(count, 4, 1, generator=rng)
+    return Pairs(real, targets, fake, torch.ones(count, 4, dtype=torch.bool))
 
 
 @pytest.fixture(scope="module")
 def short_of_data(fabric: Fabric) -> tuple[RatioNetwork, list[dict[str, float]]]:
     settings = RatioSettings(hidden=(128, 64), steps=500, learning_rate=1e-3, penalty=0.01)
     held_out = normals(200, 1)
-    return train_ratio(*normals(500, 0), FourierEmbedding(128), settings, fabric, seed=0, held_out=held_out)
+    return train_ratio(normals(500, 0), FourierEmbedding(128), settings, fabric, seed=0, held_out=held_out)
 
 
 def test_labels_seen_once_are_not_learnt_by_heart(
@@ -149,10 +163,10 @@ def test_the_weights_of_lowest_held_out_loss_are_kept(
     short_of_data: tuple[RatioNetwork, list[dict[str, float]]],
 ) -> None:
     network, history = short_of_data
-    real, targets, fake = normals(200, 1)
+    pairs = normals(200, 1)
     with torch.no_grad():
-        h_real = network(real, targets).double().numpy()
-        h_fake = network(fake.flatten(0, 1), targets.repeat_interleave(4)).double().numpy()
+        h_real = network(pairs.real, pairs.targets).double().numpy()
+        h_fake = network(pairs.fake.flatten(0, 1), pairs.targets.repeat_interleave(4)).double().numpy()
     loss = (expit(h_fake) * h_fake - np.logaddexp(0, h_fake)).mean() - expit(h_real).mean()
     loss += 0.01 * (h_fake.mean() - 1) ** 2
     losses = [entry["held_out"] for entry in history]
@@ -188,7 +202,111 @@ def test_fakes_at_labels_are_where_they_belong() -> None:
         return images[:, 0, 0, :1].float(), images[:, 0, 0, :2].float()
 
     targets = torch.tensor([4, 9, 4, 1]).repeat(200)
-    found = fakes_at_labels(CallableSampler(sample), observer, targets, 3, seed=0)
+    found, outputs, there = fakes_at_labels(CallableSampler(sample), observer, targets, 3, seed=0)
+    assert there.all()
+    assert torch.equal(outputs[..., 0], found[..., 0])
     assert found.shape == (800, 3, 2)
     assert torch.equal(found[:, :, 0], targets[:, None].expand(-1, 3).float())
     assert len(set(asked)) == len(asked) == 2400
+
+
+# --- fakes that are left out --------------------------------------------------------------------------------------
+
+
+def pairs_of(valid: list[list[int]]) -> Pairs:
+    mask = torch.tensor(valid).bool()
+    fake = torch.arange(mask.numel(), dtype=torch.float32).view(*mask.shape, 1)
+    return Pairs(torch.arange(len(mask))[:, None].float(), torch.arange(len(mask)), fake, mask)
+
+
+def test_fakes_are_drawn_evenly_among_those_that_count() -> None:
+    pairs = pairs_of([[1, 0, 1, 1], [0, 0, 0, 1], [1, 1, 1, 1]])
+    assert pairs.left_out == pytest.approx(4 / 12)
+    row, which = pairs.draw(24_000, torch.Generator().manual_seed(0))
+    counts = torch.zeros(3, 4).index_put_((row, which), torch.ones(24_000), accumulate=True)
+    expected = 8000 * pairs.valid / pairs.valid.sum(dim=1, keepdim=True)
+    assert (counts[~pairs.valid] == 0).all()
+    assert (counts - expected).abs().max() < 5 * 8000**0.5
+
+
+def test_rows_without_a_fake_are_left_out() -> None:
+    found = pairs_of([[1, 0], [0, 0], [1, 1]]).with_fakes()
+    assert found.targets.tolist() == [0, 2]
+    assert found.real.flatten().tolist() == [0, 2]
+    assert found.fake.flatten().tolist() == [0, 1, 4, 5]
+    assert found.valid.tolist() == [[True, False], [True, True]]
+
+
+def test_the_held_out_loss_is_of_the_fakes_that_count(fabric: Fabric) -> None:
+    pairs = normals(30, 0)
+    network = RatioNetwork(1, FourierEmbedding(128), (32,), 0.0).eval()
+    valid = torch.arange(4).expand(30, 4) != 2
+    less = Pairs(pairs.real, pairs.targets, pairs.fake[:, [0, 1, 3]], torch.ones(30, 3, dtype=torch.bool))
+    expected = network.loss(less, 1.0)
+    spoilt = pairs.fake.masked_fill(~valid[..., None], 99.0)
+    assert network.loss(Pairs(pairs.real, pairs.targets, spoilt, valid), 1.0) == pytest.approx(expected, rel=1e-6)
+
+
+def grey_world(labels: list[float], gaps: float | None) -> tuple[Pairs, list[float]]:
+    """A generator that misses the label by +-0.3, or not, and a teacher that reads it from the grey."""
+    task, y = Regression(0.0, 10.0), torch.tensor(labels)
+    space = ScalarLabels(task.to_target(y), VicinitySettings())
+
+    def sample(targets: Tensor, indices: Tensor, seed: int) -> Tensor:
+        miss = torch.tensor([0.0, 0.3, -0.3])[indices % 3]
+        grey = (255 * (targets + miss)).round().clamp(0, 255).to(torch.uint8)
+        return grey[:, None, None, None].expand(-1, 1, 16, 16)
+
+    class Seeing:
+        def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            grey = images.float()[:, 0, 0, :1] / 255
+            return grey, torch.cat([grey, 1 - grey], dim=1)
+
+        def all(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            return self(images)
+
+    images = ImageSet(torch.zeros(len(y), 1, 16, 16, dtype=torch.uint8), y)
+    settings = RatioSettings(fakes_per_image=3, vicinity_gaps=gaps)
+    pairs = real_and_fakes(images, task, space, CallableSampler(sample), Seeing(), settings, 0)
+    return pairs, (y / 10).tolist()
+
+
+@pytest.mark.parametrize("gaps", [None, 0.5, 2.0])
+def test_fakes_far_from_the_label_by_a_plain_loop(gaps: float | None) -> None:
+    # The widest gap is 0.2. At the ends of the range, the teacher's word is clipped to it.
+    labels = [0.0, 2.0, 4.0, 5.0, 6.0, 7.0, 9.0, 10.0]
+    pairs, y = grey_world(labels, gaps)
+    for row, target in enumerate(y):
+        for number, miss in enumerate((0.0, 0.3, -0.3)):
+            grey = min(max(round(255 * (target + miss)), 0), 255) / 255
+            assert float(pairs.fake[row, number, 0]) == pytest.approx(grey, abs=2 / 255)
+            near = gaps is None or abs(grey - target) <= gaps * 0.2
+            assert bool(pairs.valid[row, number]) == near, (target, miss)
+    assert pairs.left_out == pytest.approx({None: 0.0, 0.5: 14 / 24, 2.0: 0.0}[gaps], abs=1e-6)
+
+
+def test_no_fake_near_any_label_is_the_users_to_mend() -> None:
+    with pytest.raises(UserError, match=r"ratio.vicinity_gaps = 0.0001 leaves no fake"):
+        grey_world([1.01, 2.03, 5.1], 1e-4)
+
+
+def test_a_shelf_is_asked_for_what_it_holds() -> None:
+    held, asked = {4: 5, 9: 100, 1: 0}, set()
+
+    class Shelf:
+        def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
+            asked.update(zip(targets.tolist(), indices.tolist(), strict=True))
+            return targets.to(torch.uint8)[:, None, None, None].expand(-1, 1, 16, 16)
+
+        def available(self, targets: Tensor) -> Tensor:
+            return torch.tensor([held[int(target)] for target in targets])
+
+    def observer(images: Tensor) -> tuple[Tensor, Tensor]:
+        return images[:, 0, 0, :1].float(), images[:, 0, 0, :2].float()
+
+    targets = torch.tensor([4, 9, 4, 1, 4, 9])
+    features, _, there = fakes_at_labels(Shelf(), observer, targets, 3, seed=0)
+    nine = [(9, index) for index in (3, 4, 5, 15, 16, 17)]  # as if there were no end of them
+    assert asked == {*((4, index) for index in range(5)), *nine}  # every image before any comes again
+    assert there.tolist() == [[target != 1] * 3 for target in targets.tolist()]
+    assert torch.equal(features[..., 0], torch.where(there, targets[:, None], 0).float())

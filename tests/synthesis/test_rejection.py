@@ -8,7 +8,8 @@ import torch
 from scipy import stats
 
 from cgankd.errors import TrainingError
-from cgankd.synthesis.rejection import accept, effective_sample_share, first_maxima
+from cgankd.recipe import SynthesisSettings
+from cgankd.synthesis.rejection import accept, budget_cap, effective_sample_share, first_maxima
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -80,7 +81,8 @@ def test_a_ratio_of_nought_is_never_kept() -> None:
 def test_first_maxima_are_quantiles_of_each_pool(quantile: float) -> None:
     ratio, pool = torch.rand(300, generator=rng()), torch.arange(300) % 3
     ratio = ratio * (pool + 1)
-    found = first_maxima(ratio, pool, 3, quantile)
+    policy = {"subsampling": "quantile", "cap_quantile": quantile} if quantile < 1 else {"subsampling": "maximum"}
+    found = first_maxima(ratio, pool, 3, SynthesisSettings(**policy))
     expected = [np.quantile(ratio[pool == number].double().numpy(), quantile) for number in range(3)]
     assert found.tolist() == pytest.approx(expected, rel=1e-6)
 
@@ -88,8 +90,9 @@ def test_first_maxima_are_quantiles_of_each_pool(quantile: float) -> None:
 def test_dead_ratios_are_an_error() -> None:
     pool = torch.tensor([0, 0, 1, 1])
     with pytest.raises(TrainingError, match="label pool 1 has ratio 0"):
-        first_maxima(torch.tensor([0.0, 0.5, 0.0, 0.0]), pool, 2, 1.0)
-    assert first_maxima(torch.tensor([0.0, 0.5, 0.0, 1e-9]), pool, 2, 1.0).tolist() == pytest.approx([0.5, 1e-9])
+        first_maxima(torch.tensor([0.0, 0.5, 0.0, 0.0]), pool, 2, SynthesisSettings())
+    found = first_maxima(torch.tensor([0.0, 0.5, 0.0, 1e-9]), pool, 2, SynthesisSettings())
+    assert found.tolist() == pytest.approx([0.5, 1e-9])
 
 
 def test_effective_sample_share_by_hand() -> None:
@@ -97,3 +100,67 @@ def test_effective_sample_share_by_hand() -> None:
     assert effective_sample_share(torch.tensor([0.0, 0.0, 5.0, 0.0])) == pytest.approx(1 / 4)
     assert effective_sample_share(torch.tensor([1.0, 2.0, 3.0])) == pytest.approx(36 / (3 * 14))
     assert effective_sample_share(torch.zeros(3)) == 0.0
+
+
+# --- a budget of draws --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budget", [1.0, 1.3, 2.0, 4.0, 25.0])
+@pytest.mark.parametrize("shape", ["smooth", "heavy", "ties", "many zeros"])
+def test_the_cap_of_a_budget_against_bisection(budget: float, shape: str) -> None:
+    draws = np.random.default_rng(3)
+    h = {
+        "smooth": draws.gamma(2, 1, 301),
+        "heavy": draws.pareto(1.1, 301) + 1e-3,
+        "ties": draws.integers(1, 4, 301) + 0.0,
+        "many zeros": np.where(draws.random(301) < 0.9, 0.0, draws.gamma(2, 1, 301)),
+    }[shape]
+    found = float(budget_cap(torch.from_numpy(h).float(), budget))
+    h = h.astype(np.float32).astype(np.float64)
+
+    def mean(cap: float) -> float:
+        return np.minimum(1.0, h / cap).mean()
+
+    low, high = 1e-12, h.max() * budget * 400
+    for _ in range(200):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if mean(middle) > 1 / budget else (low, middle)
+    if (h > 0).mean() > 1 / budget:
+        assert found == pytest.approx(low, rel=1e-5)
+        assert mean(found) == pytest.approx(1 / budget, rel=1e-5)
+    else:  # not so many ratios are above 0: all that are pass
+        assert found == pytest.approx(h[h > 0].min(), rel=1e-6)
+        assert mean(found) == pytest.approx((h > 0).mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"subsampling": "budget", "draw_budget": 1.4},
+        {"subsampling": "budget", "draw_budget": 3.0},
+        {"subsampling": "quantile", "cap_quantile": 0.7},
+    ],
+)
+def test_accepted_samples_follow_the_capped_ratio(policy: dict) -> None:
+    # fakes N(0.5, 1.2^2), wanted N(0, 1): what is left has the density p_fake min(1, h / M) / acceptance
+    x = 0.5 + 1.2 * torch.randn(2, 12_000, generator=rng(), dtype=torch.float64)
+    ratio = torch.from_numpy(stats.norm.pdf(x.numpy()) / stats.norm.pdf(x.numpy(), 0.5, 1.2)).float()
+    pool = torch.arange(2).repeat_interleave(12_000)
+    maxima = first_maxima(ratio.flatten(), pool, 2, SynthesisSettings(**policy))
+    kept, _ = accept(ratio, maxima, torch.rand(2, 12_000, generator=rng(1)), rising=False)
+    if "draw_budget" in policy:
+        assert float(kept.float().mean()) == pytest.approx(1 / policy["draw_budget"], abs=0.02)
+    grid = np.linspace(-7, 8, 30_001)
+    fake = stats.norm.pdf(grid, 0.5, 1.2)
+    for row in range(2):
+        density = fake * np.minimum(1.0, stats.norm.pdf(grid) / fake / float(maxima[row]))
+        cumulative = np.cumsum(density) / density.sum()
+        values = x[row][kept[row]].numpy()
+        assert stats.kstest(values, lambda v, c=cumulative: np.interp(v, grid, c)).pvalue > 1e-3
+    raw = x[0][:4000].numpy()
+    assert stats.kstest(raw, lambda v: np.interp(v, grid, cumulative)).pvalue < 1e-3
+
+
+def test_a_pool_for_which_there_is_no_fake_gets_one() -> None:
+    found = first_maxima(torch.tensor([0.5, 2.0]), torch.tensor([0, 2]), 3, SynthesisSettings())
+    assert found.tolist() == [0.5, 1.0, 2.0]

@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd import counter
-from cgankd.errors import TrainingError
+from cgankd.errors import TrainingError, UserError
 from cgankd.features import Observer
 from cgankd.gan.adapters import CallableSampler
 from cgankd.labels import ClassLabels, LabelPlan, ScalarLabels
@@ -146,6 +146,17 @@ def walk(
     return kept, counts
 
 
+def budget_by_bisection(ratios: list[float], budget: float) -> float:
+    """M at which the mean of min(1, h / M) is 1 / budget."""
+    low, high = 1e-9, 1e9
+    for _ in range(200):
+        middle = (low * high) ** 0.5
+        low, high = (
+            (middle, high) if np.minimum(1.0, np.array(ratios) / middle).mean() > 1 / budget else (low, middle)
+        )
+    return low
+
+
 def plain_loop(
     task: Task, plan: LabelPlan, seed: int = 3, ratio: bool = True, filtered: bool = True, **settings: Any
 ):
@@ -159,8 +170,11 @@ def plain_loop(
             share = -(-chosen.burn_in // size[pool])
             found = [propose(task, target, j, "burn-in", seed).ratio for j in range(share)]
             pools.setdefault(pool, []).extend(found)
+        quantile = chosen.cap_quantile if chosen.subsampling == "quantile" else 1.0
         largest = [
-            float(np.quantile(pools[pool], (chosen.cap_quantile if chosen.subsampling == "quantile" else 1.0)))
+            budget_by_bisection(pools[pool], chosen.draw_budget)
+            if chosen.subsampling == "budget"
+            else float(np.quantile(pools[pool], quantile))
             for pool in plan.pool.tolist()
         ]
     rising = chosen.subsampling == "maximum"
@@ -204,6 +218,8 @@ def check(made: Synthesis, task: Task, plan: LabelPlan, kept: list[list[Proposal
         assert entry["kept"] == sum(len(kept[row]) for row in inside)
         for name in ("generated", "accepted"):
             assert entry[name] == sum(counts[row][name] for row in inside)
+        draws = entry["generated"] / entry["kept"] if entry["kept"] else None
+        assert entry["draws_per_image"] == (None if draws is None else pytest.approx(draws))
     for name in ("requested", "generated", "accepted", "kept"):
         assert sum(entry[name] for entry in summary["per_label"]) == summary[name]
 
@@ -212,10 +228,10 @@ def check(made: Synthesis, task: Task, plan: LabelPlan, kept: list[list[Proposal
 
 
 @pytest.mark.parametrize("task", [CLASSES, DEGREES])
-@pytest.mark.parametrize("policy", ["maximum", "quantile"])
+@pytest.mark.parametrize("policy", ["maximum", "quantile", "budget"])
 def test_kept_are_the_first_that_pass_whatever_the_batch_size(task: Task, policy: str, fabric: Fabric) -> None:
     plan = plan_of(task, 31)
-    chosen = {"subsampling": policy, "cap_quantile": 0.8}
+    chosen = {"subsampling": policy, "cap_quantile": 0.8, "draw_budget": 2.5}
     kept, counts, errors = plain_loop(task, plan, **chosen)
     assert sum(count["accepted"] for count in counts) < 0.7 * sum(count["generated"] for count in counts)
     assert len([p for label in kept for p in label]) < sum(count["accepted"] for count in counts)
@@ -381,3 +397,98 @@ def test_examples_show_what_became_of_the_proposals(fabric: Fabric) -> None:
         for column in ("labels", "predictions", "errors", "ratios"):
             assert len(made.samples[f"{fate}_{column}"]) == len(images)
         assert torch.equal(made.samples[f"{fate}_ratios"], images.view(-1, 256)[:, RATIO].float() / 255 * 2)
+
+
+def test_the_effective_share_of_each_label(fabric: Fabric) -> None:
+    plan = plan_of(CLASSES, 12)
+    made = run(CLASSES, fabric, plan)
+    for label, entry in enumerate(made.summary["per_label"]):
+        found = np.array([propose(CLASSES, torch.tensor(label), j, "burn-in", 3).ratio for j in range(15)])
+        assert entry["effective_sample_share"] == pytest.approx(
+            found.sum() ** 2 / (15 * (found**2).sum()), rel=1e-5
+        )
+
+
+def test_a_budget_is_kept(fabric: Fabric) -> None:
+    plan = plan_of(CLASSES, 900)
+    made = run(CLASSES, fabric, plan, subsampling="budget", draw_budget=3.0, burn_in=1500, filter=False)
+    assert made.summary["draws_per_image"] == pytest.approx(3.0, rel=0.12)  # 900 geometric draws: 2.7 % each way
+    assert made.summary["subsampling"] == "budget"
+
+
+# --- several teachers, soft labels --------------------------------------------------------------------------------
+
+
+class Other(Teacher):
+    """Reads the same pixels, but takes each class for the next and is less sure."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__(outputs)
+        with torch.no_grad():
+            self.fc.weight.copy_(0.5 * self.fc.weight.roll(1, dims=0))
+
+
+@pytest.mark.parametrize("task", [CLASSES, DEGREES])
+def test_the_jurys_mean_error_and_vote(task: Task, fabric: Fabric) -> None:
+    plan = plan_of(task, 40)
+    teachers = [Teacher(task.num_outputs), Other(task.num_outputs)]
+    observer = Observer(teachers[0], fabric, others=teachers[1:])
+    soft = {"replace": "soft"} if task.mixable else {}
+    settings = SynthesisSettings(images=40, filter_by="all", **PLAIN, **soft)
+    plan = dataclasses.replace(plan, group=torch.zeros_like(plan.group))
+    made = synthesize(CallableSampler(pixels), observer, Ratio(), plan, task, settings, seed=3)
+    assert made.summary["teachers"] == 2
+    pixel = made.fakes.images.flatten(1).double().numpy() / 255
+    y = task.to_target(made.fakes.labels).numpy()
+    columns = {name: column.numpy() for name, column in made.fakes.columns.items()}
+    if task is CLASSES:
+        first = 8 * pixel[:, FIRST_OUTPUT : FIRST_OUTPUT + 3]
+        votes = [
+            np.exp(logits) / np.exp(logits).sum(1, keepdims=True) for logits in (first, np.roll(first, 1, 1) / 2)
+        ]
+        errors = [-np.log(p[np.arange(len(y)), y]) for p in votes]
+        assert np.allclose(columns["probabilities"], np.mean(votes, axis=0), atol=1e-5)
+        assert columns["prediction"].tolist() == np.mean(votes, axis=0).argmax(1).tolist()
+    else:
+        votes = [pixel[:, FIRST_OUTPUT], pixel[:, FIRST_OUTPUT] / 2]
+        errors = [np.abs(vote - y) for vote in votes]
+        assert np.allclose(columns["prediction"], 90 * np.mean(votes, axis=0), atol=1e-3)
+        assert "probabilities" not in columns
+    assert np.allclose(columns["error"], np.mean(errors, axis=0), atol=1e-5)
+    (alpha,) = made.summary["thresholds"]
+    assert alpha == pytest.approx(float(made.samples["calibration_errors"].quantile(task.filter_quantile)))
+    assert columns["error"].max() < alpha
+
+
+def test_probabilities_are_kept_only_where_they_are_wanted(fabric: Fabric) -> None:
+    plan = plan_of(CLASSES, 6)
+    assert "probabilities" not in run(CLASSES, fabric, plan).fakes.columns
+    found = run(CLASSES, fabric, plan, replace="soft").fakes.columns["probabilities"]
+    assert found.shape == (6, 3)
+    assert torch.allclose(found.sum(dim=1), torch.ones(6))
+
+
+# --- a shelf of images --------------------------------------------------------------------------------------------
+
+
+def test_draws_end_where_the_shelf_does(fabric: Fabric) -> None:
+    held = torch.tensor([7, 0, 40])
+
+    class Shelf:
+        def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
+            assert (indices < held[targets]).all()
+            return pixels(targets, indices, seed)
+
+        def available(self, targets: Tensor) -> Tensor:
+            return held[targets]
+
+    observer = Observer(Teacher(3), fabric)
+    settings = SynthesisSettings(images=30, filter=False, **PLAIN)
+    made = synthesize(Shelf(), observer, Ratio(), plan_of(CLASSES, 30), CLASSES, settings, seed=3)
+    counts = [entry["generated"] for entry in made.summary["per_label"]]
+    assert counts[:2] == [7, 0]
+    assert 10 < counts[2] <= 40
+    json.dumps(made.summary, allow_nan=False)
+    held.zero_()
+    with pytest.raises(UserError, match="holds no image at any of the labels"):
+        synthesize(Shelf(), observer, Ratio(), plan_of(CLASSES, 30), CLASSES, settings, seed=3)

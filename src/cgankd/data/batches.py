@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cgankd import counter
 from cgankd.data.augment import RandAugment, cutmix
-from cgankd.data.imageset import ImageSet
+from cgankd.data.imageset import TARGET, ImageSet
 from cgankd.recipe import AugmentSettings
 from cgankd.task import Task
 
@@ -80,7 +80,7 @@ class Batch:
     """One training batch. index: which stored image; view: which of its views; both int64 [B] on the CPU."""
 
     images: Tensor  # float32 [B, C, H, W] in [0, 1]
-    targets: Tensor  # [B], as the task's loss takes them; [B, C] where labels are mixed
+    targets: Tensor  # [B], as the task's loss takes them; [B, C] where labels are mixed or probabilities
     index: Tensor
     view: Tensor
     fake: Tensor  # bool [B]
@@ -108,7 +108,7 @@ class Batches:
         flip = task.mirror_safe if augment.flip is None else augment.flip
         pixels = torch.cat([s.images for s in sets])
         self.views = Views(pixels, augment, flip, seed, device, geometric=task.geometry_safe)
-        self.targets = torch.cat([task.to_target(s.labels) for s in sets]).to(device)
+        self.targets = _targets(sets, task).to(device)
         self.classes, self.cutmix = task.num_outputs, augment.cutmix if task.mixable else 0.0
         self.recurring = augment.views  # 0: a view never comes back
         self.count = sum(map(len, sets))
@@ -149,3 +149,17 @@ class Batches:
             rng = counter.generator("cpu", self.seed, "order", stream, epoch)
             self._orders[stream, epoch] = torch.randperm(count, generator=rng)
         return self._orders[stream, epoch]
+
+
+def _targets(sets: Sequence[ImageSet], task: Task) -> Tensor:
+    """All images' targets, [N]; where a set has probabilities for targets, the others' are one-hot, [N, C]."""
+    soft = any(TARGET in s.columns for s in sets)
+    hard = [task.to_target(s.labels) for s in sets]
+    if not soft:
+        return torch.cat(hard)
+    return torch.cat(
+        [
+            s.columns[TARGET] if TARGET in s.columns else F.one_hot(targets, task.num_outputs).float()
+            for s, targets in zip(sets, hard, strict=True)
+        ]
+    )

@@ -13,6 +13,8 @@ from torch import Tensor
 from cgankd.errors import UserError
 from cgankd.task import Task
 
+TARGET = "target"  # the column that networks are trained on in the labels' place: probabilities float32 [N, C]
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:

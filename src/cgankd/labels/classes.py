@@ -47,6 +47,14 @@ class ClassLabels(LabelSpace):
         return self.targets[torch.randint(len(self.targets), (size,), generator=rng)]
 
     def plan(self, settings: SynthesisSettings) -> LabelPlan:
-        """Every class, equally often (Algorithm 1 works class by class)."""
+        """Every class, equally often; thresholds class by class (Algorithm 1), but where ``filter_by`` is all."""
         classes = torch.arange(self.num_classes)
-        return LabelPlan(classes, spread(settings.images, self.num_classes), pool=classes, group=classes)
+        group = torch.zeros_like(classes) if settings.filter_by == "all" else classes
+        return LabelPlan(classes, spread(settings.images, self.num_classes), pool=classes, group=group)
+
+    def pools(self, targets: Tensor) -> Tensor:
+        return targets
+
+    def near(self, predicted: Tensor, targets: Tensor, gaps: float) -> Tensor:
+        """All of them: classes lie in no order, so there is no gap between two."""
+        return torch.ones_like(targets, dtype=torch.bool)

@@ -57,7 +57,7 @@ class ScalarLabels(LabelSpace):
         return self.vicinity.noisy(size, rng)
 
     def plan(self, settings: SynthesisSettings) -> LabelPlan:
-        """Labels by ``settings.labels``; one filter threshold over all (Algorithm 2)."""
+        """Labels by ``settings.labels``; thresholds by ``filter_by``: over all (Algorithm 2), or per bin."""
         if settings.labels == "even":
             targets = torch.linspace(0.0, 1.0, min(settings.even_labels, settings.images))
             quota = spread(settings.images, len(targets))
@@ -68,8 +68,19 @@ class ScalarLabels(LabelSpace):
             else:
                 quota = (counts.cumsum(0).double() * settings.images / len(self.targets)).round().long()
                 quota = quota.diff(prepend=torch.zeros(1, dtype=torch.int64))
-        pool = (targets * POOLS).long().clamp(0, POOLS - 1)
-        return LabelPlan(targets, quota, pool.unique(return_inverse=True)[1], torch.zeros_like(pool))
+        group = {
+            "auto": torch.zeros_like(quota),
+            "all": torch.zeros_like(quota),
+            "label": torch.arange(len(targets)),
+            "bin": _parts(targets, settings.filter_bins).unique(return_inverse=True)[1],
+        }[settings.filter_by]
+        return LabelPlan(targets, quota, self.pools(targets).unique(return_inverse=True)[1], group)
+
+    def pools(self, targets: Tensor) -> Tensor:
+        return _parts(targets, POOLS)
+
+    def near(self, predicted: Tensor, targets: Tensor, gaps: float) -> Tensor:
+        return (predicted - targets).abs() <= gaps * self.vicinity.widest_gap
 
 
 class FourierEmbedding(nn.Module):
@@ -179,6 +190,11 @@ class NLIEmbedding(nn.Module):
 
 
 _EMBEDDINGS: dict[str, type[nn.Module]] = {"ili": ILIEmbedding, "nli": NLIEmbedding}
+
+
+def _parts(targets: Tensor, parts: int) -> Tensor:
+    """In which of ``parts`` equal parts of [0, 1] each target lies, int64 [N]."""
+    return (targets * parts).long().clamp(0, parts - 1)
 
 
 def _descend(loss: Tensor, optimizer: torch.optim.Optimizer, fabric: Fabric) -> None:

@@ -83,6 +83,17 @@ class LabelSpace(ABC):
     def plan(self, settings: SynthesisSettings) -> LabelPlan:
         """Which labels to synthesise, ``settings.images`` in all."""
 
+    @abstractmethod
+    def pools(self, targets: Tensor) -> Tensor:
+        """Which labels [N] are near enough to share a scale of the density ratio, int64 [N], the same number."""
+
+    @abstractmethod
+    def near(self, predicted: Tensor, targets: Tensor, gaps: float) -> Tensor:
+        """Which fakes' predicted labels lie within ``gaps`` widest gaps of their targets; all [N], bool [N].
+
+        A widest gap is the largest distance between neighbouring distinct training labels.
+        """
+
 
 def spread(total: int, labels: int) -> Tensor:
     """``total`` images over ``labels`` labels as evenly as whole numbers allow, int64 [labels].

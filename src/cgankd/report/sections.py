@@ -115,9 +115,22 @@ def subsampling(run: Run) -> Section:
                 f"near 1) and {ratio['mean_on_real']:.2f} over real ones (it should be higher)."
             )
         )
+    if ratio.get("auc") is not None:
+        error = ratio.get("calibration_error")
+        calibrated = "" if error is None else f"It is off by a factor of {np.exp(error):.2f} in a typical bin. "
+        blocks.append(
+            Note(
+                f"On held-out images it tells real from generated in {100 * ratio['auc']:.0f} % of pairs "
+                f"(50: not at all). {calibrated}Weighted by it, generated images are worth "
+                f"{100 * ratio['effective_sample_share']:.0f} % of their number."
+            )
+        )
+    if fell_back := (run.results.get("synthesis") or {}).get("fell_back"):
+        blocks.append(Note("So images were not subsampled: " + " ".join(fell_back)))
     if summary.get("kept") is not None:
-        share = summary.get("acceptance")
+        share, draws = summary.get("acceptance"), summary.get("draws_per_image")
         said = "" if share is None else f", acceptance {100 * share:.0f} %"
+        said += "" if draws is None else f", {draws:.1f} draws per image kept"
         blocks.append(
             Note(
                 f"{table.count(summary.get('generated'))} images were generated to keep "
@@ -162,15 +175,18 @@ def filtering(run: Run) -> Section:
     cuts = [scale * cut for cut in summary.get("thresholds") or [] if cut is not None]
     blocks: list[Block] = []
     if summary.get("filter_quantile") is not None and cuts:
-        each = "over all labels" if len(cuts) == 1 else "for each class apart"
+        part = ("label bin" if summary.get("filter_by") == "bin" else "label") if scalar else "class"
+        each = "over all labels" if len(cuts) == 1 else f"for each {part} apart"
+        teachers = summary.get("teachers", 1)
+        error = "error" if teachers == 1 else f"error, the mean of {teachers} teachers',"
+        becomes = {
+            "hard": " Their label then becomes the teacher's prediction.",
+            "soft": " The student learns the teacher's probabilities in their label's place.",
+        }.get(str((run.results.get("synthesis") or {}).get("replace")), "")
         blocks.append(
             Note(
-                f"Kept: images whose error lies below the {summary['filter_quantile']:g}-quantile, taken {each}. "
-                + (
-                    "Their label then becomes the teacher's prediction. "
-                    if summary.get("replace") not in {None, "none"}
-                    else ""
-                )
+                f"Kept: images whose {error} lies below the {summary['filter_quantile']:g}-quantile, taken {each}."
+                + becomes
             )
         )
     if not cuts:
@@ -180,7 +196,9 @@ def filtering(run: Run) -> Section:
         parts = [artifact.tensor(SAMPLES, name) for name in ("kept_errors", "dropped_errors")]
         measured = np.concatenate([part for part in parts if part is not None] or [np.empty(0)])
     line = (
-        "the red line was dropped" if len(cuts) < 2 else "its class's cut-off was dropped (band: all, line: median)"
+        "the red line was dropped"
+        if len(cuts) < 2
+        else f"the cut-off of its {'label' if scalar else 'class'} was dropped (band: all, line: median)"
     )
     caption = f"How much the teacher disagrees with the label asked for; what lies right of {line}."
     histogram = curves.errors(measured.astype(float) * scale, cuts, x, log=scalar is None)

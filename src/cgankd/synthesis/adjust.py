@@ -1,18 +1,27 @@
-"""M2: the filter drops the fakes the teacher disagrees with most, and their labels may become its predictions."""
+"""M2: the filter drops the fakes the teachers disagree with most, and their labels may become what these say."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from cgankd.data.imageset import ImageSet
+from cgankd.data.imageset import TARGET, ImageSet
+from cgankd.errors import UserError
+from cgankd.recipe import SynthesisSettings
+from cgankd.task import Task
+
+
+def disagreement(task: Task, votes: Tensor, targets: Tensor) -> Tensor:
+    """The mean of the teachers' errors, [B]. votes: outputs of T teachers [T, B, num_outputs]; targets [B]."""
+    return torch.stack([task.error(outputs, targets) for outputs in votes]).mean(dim=0)
 
 
 def thresholds(errors: Tensor, group: Tensor, groups: int, rho: float) -> Tensor:
     """alpha: the rho-quantile of the errors in each group; float32 [groups].
 
-    errors: float32 [N], the task's error of subsampled fakes. group: int64 [N]: the class (Algorithm 1), or all 0
-    (Algorithm 2). A group without a fake gets infinity: it keeps what comes.
+    errors: float32 [N], of subsampled fakes. group: int64 [N]: the class (Algorithm 1), all 0 (Algorithm 2), or the
+    label's bin [ours]: as large a share of every bin is then kept. A group without a fake gets infinity: it keeps
+    what comes.
     """
     alpha = torch.full((groups,), torch.inf)
     for number in range(groups):
@@ -29,6 +38,21 @@ def keep(errors: Tensor, alpha: Tensor) -> Tensor:
     return errors < alpha
 
 
-def replaced(fakes: ImageSet) -> ImageSet:
-    """The same images, labelled by the teacher's prediction on the clean image (column ``prediction``)."""
-    return ImageSet(fakes.images, fakes.columns["prediction"].to(fakes.labels.dtype), fakes.columns)
+def replacement(settings: SynthesisSettings, task: Task) -> str:
+    """What becomes of the fakes' labels: none, hard or soft; UserError where the task can't have that."""
+    if settings.replace == "soft" and not task.mixable:
+        raise UserError("synthesis.replace = soft needs classes; allowed for a scalar: auto, none, hard")
+    return task.replace_labels if settings.replace == "auto" else settings.replace
+
+
+def relabelled(fakes: ImageSet, replace: str) -> ImageSet:
+    """The same images with other labels, by what the teachers said of the clean images.
+
+    none: as they are. hard: the prediction (column ``prediction``). soft: the label stays, and the probabilities
+    (column ``probabilities``) become what networks are trained on.
+    """
+    if replace == "hard":
+        return ImageSet(fakes.images, fakes.columns["prediction"].to(fakes.labels.dtype), fakes.columns)
+    if replace == "soft":
+        return ImageSet(fakes.images, fakes.labels, {**fakes.columns, TARGET: fakes.columns["probabilities"]})
+    return fakes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import math
 from typing import Any
@@ -14,14 +15,50 @@ from torch import Tensor, nn
 
 from cgankd import counter
 from cgankd.data.imageset import ImageSet
-from cgankd.errors import TrainingError
+from cgankd.errors import TrainingError, UserError
 from cgankd.features import Observer
 from cgankd.gan.generator import Sampler
+from cgankd.labels import LabelSpace
 from cgankd.progress import SILENT, Progress
 from cgankd.recipe import RatioSettings
 from cgankd.task import Task
 
 LOG_POINTS = 25
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Features of N real images and of K fakes at the label of each, computed once."""
+
+    real: Tensor  # float32 [N, F]
+    targets: Tensor  # [N], the real labels
+    fake: Tensor  # float32 [N, K, F]
+    valid: Tensor  # bool [N, K]: which fakes count
+
+    def with_fakes(self) -> Pairs:
+        """Only the real images that have a fake which counts."""
+        rows = self.valid.any(dim=1)
+        return (
+            self
+            if bool(rows.all())
+            else Pairs(self.real[rows], self.targets[rows], self.fake[rows], self.valid[rows])
+        )
+
+    @property
+    def left_out(self) -> float:
+        """The share of the fakes that does not count."""
+        return 1.0 - float(self.valid.float().mean())
+
+    def draw(self, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Rows of real images, and for each the number of a fake that counts in its row; int64 [size]."""
+        row = torch.randint(len(self.real), (size,), generator=rng)
+        if bool(self.valid.all()):
+            return row, torch.randint(self.valid.shape[1], (size,), generator=rng)
+        inside = self.valid[row]
+        place = (
+            torch.rand(size, generator=rng, dtype=torch.float64) * inside.sum(dim=1)
+        ).long()  # the place-th of those that count
+        return row, (inside.cumsum(dim=1) > place[:, None]).float().argmax(dim=1)
 
 
 class RatioNetwork(nn.Module):
@@ -51,17 +88,17 @@ class RatioNetwork(nn.Module):
         return h
 
     @torch.no_grad()
-    def values(self, real: Tensor, targets: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """h on real images (float32 [N, F]) and on fakes at their labels (float32 [N, K, F]): [N] and [N, K]."""
+    def values(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """h on the real images [N] and on the fakes at their labels [N, K]."""
         device = self.mean.device
-        real, targets, fake = real.to(device), targets.to(device), fake.to(device)
+        real, targets, fake = pairs.real.to(device), pairs.targets.to(device), pairs.fake.to(device)
         on_fake = [self(fake[:, number], targets) for number in range(fake.shape[1])]
         return self(real, targets), torch.stack(on_fake, dim=1)
 
-    def loss(self, real: Tensor, targets: Tensor, fake: Tensor, penalty: float) -> float:
+    def loss(self, pairs: Pairs, penalty: float) -> float:
         """The loss on images given as in :meth:`values`."""
-        h_real, h_fake = self.values(real, targets, fake)
-        return float(ratio_loss(h_real, h_fake.flatten(), penalty))
+        h_real, h_fake = self.values(pairs)
+        return float(ratio_loss(h_real, h_fake[pairs.valid.to(h_fake.device)], penalty))
 
 
 def ratio_loss(h_real: Tensor, h_fake: Tensor, penalty: float) -> Tensor:
@@ -76,66 +113,92 @@ def ratio_loss(h_real: Tensor, h_fake: Tensor, penalty: float) -> Tensor:
 
 def fakes_at_labels(
     generator: Sampler, observer: Observer, targets: Tensor, count: int, seed: int, progress: Progress = SILENT
-) -> Tensor:
-    """Features of ``count`` fakes at each of N labels, float32 [N, count, F]; the images are not kept."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``count`` fakes at each of N labels, as the teacher sees them; the images are not kept.
+
+    Returns features float32 [N, count, F], the teacher's outputs [N, count, O], and bool [N, count]: which of them
+    there are, for a generator may be a shelf of ready images with none at a label. What isn't there is 0.
+    """
     stream = counter.key(seed, "ratio/fakes")
-    row = torch.arange(len(targets))
-    features = []
+    held = generator.available(targets)[:, None]
+    # The index counts over all rows: two images that share a label get different fakes, while there are any.
+    index = (torch.arange(len(targets))[:, None] * count + torch.arange(count)) % held.clamp(min=1)
+    there = (held > 0).expand_as(index)
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
     with progress.bar("fakes for the ratio", count * len(targets)) as bar:
         for number in range(count):
-            for rows in row.split(500):
-                # The index counts over all rows: two images that share a label get different fakes.
-                images = generator.sample(targets[rows], rows * count + number, stream)
-                features.append(observer(images)[1].cpu())
+            for rows in there[:, number].nonzero().squeeze(1).split(500):
+                images = generator.sample(targets[rows], index[rows, number], stream)
+                outputs, features = observer(images)
+                seen.append((rows * count + number, outputs.cpu(), features.cpu()))
             bar.to((number + 1) * len(targets))
-    return torch.cat(features).view(count, len(targets), -1).transpose(0, 1).contiguous()
+    if not seen:
+        raise UserError("the generator holds no image at any label of the real images; at some there must be one")
+    place, outputs, features = (torch.cat(part) for part in zip(*seen, strict=True))
+    tables = [torch.zeros(there.numel(), part.shape[1]) for part in (features, outputs)]
+    for table, part in zip(tables, (features, outputs), strict=True):
+        table[place] = part
+    return tables[0].view(*there.shape, -1), tables[1].view(*there.shape, -1), there
 
 
 def real_and_fakes(
     images: ImageSet,
     task: Task,
+    space: LabelSpace,
     generator: Sampler,
     observer: Observer,
-    count: int,
+    settings: RatioSettings,
     seed: int,
     progress: Progress = SILENT,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What :func:`train_ratio` takes: features of real images, targets, features of ``count`` fakes at each."""
+) -> Pairs:
+    """Real images, and ``settings.fakes_per_image`` fakes at the label of each.
+
+    With ``settings.vicinity_gaps`` (paper: zeta), a fake counts only if the label that the teacher sees in it is
+    that near to the label that was asked for.
+    """
     targets = task.to_target(images.labels)
-    fake = fakes_at_labels(generator, observer, targets, count, seed, progress)
-    return observer.all(images.images)[1].cpu(), targets, fake
+    features, outputs, valid = fakes_at_labels(
+        generator, observer, targets, settings.fakes_per_image, seed, progress
+    )
+    if settings.vicinity_gaps is not None:
+        predicted = task.to_target(task.predict(outputs.flatten(0, 1))).view(valid.shape)
+        valid = valid & space.near(predicted, targets[:, None].expand(valid.shape), settings.vicinity_gaps)
+        if not valid.any():
+            raise UserError(
+                f"ratio.vicinity_gaps = {settings.vicinity_gaps:g} leaves no fake at any real label; "
+                "a larger number is needed, or none"
+            )
+    return Pairs(observer.all(images.images)[1].cpu(), targets, features, valid)
 
 
 def train_ratio(
-    real: Tensor,
-    targets: Tensor,
-    fake: Tensor,
+    pairs: Pairs,
     embedding: nn.Module,
     settings: RatioSettings,
     fabric: Fabric,
     *,
     seed: int,
-    held_out: tuple[Tensor, Tensor, Tensor] | None = None,
+    held_out: Pairs | None = None,
     progress: Progress = SILENT,
 ) -> tuple[RatioNetwork, list[dict[str, Any]]]:
     """Train h on features that were computed once.
 
-    held_out: the same three for images that neither generator nor h was trained on. The weights of lowest loss
-    there are kept [ours]: with few real images h soon tells them from fakes by heart, and would accept nothing new.
-    real: float32 [N, F]. targets: [N], the real labels. fake: float32 [N, K, F], K fakes at each real label.
+    held_out: images that neither generator nor h was trained on. The weights of lowest loss there are kept [ours]:
+    with few real images h soon tells them from fakes by heart, and would accept nothing new.
     embedding: targets [B] -> [B, 128]. Returns the network in eval mode and the history.
     """
+    pairs = pairs.with_fakes()
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices), progress.bar("density ratio", settings.steps) as bar:
         torch.manual_seed(counter.key(seed, "ratio/weights"))
         for layer in embedding.modules():
             if isinstance(layer, nn.Embedding):
                 layer.reset_parameters()  # drawn by the caller from torch's global generator, which nobody seeds
-        network = RatioNetwork(real.shape[1], embedding, settings.widths, settings.dropout)
-        network.mean.copy_(real.mean(dim=0))
-        network.scale.copy_(real.std(dim=0).clamp(min=1e-3))
+        network = RatioNetwork(pairs.real.shape[1], embedding, settings.widths, settings.dropout)
+        network.mean.copy_(pairs.real.mean(dim=0))
+        network.scale.copy_(pairs.real.std(dim=0).clamp(min=1e-3))
         network.to(fabric.device).train()
-        real, targets, fake = (t.to(fabric.device) for t in (real, targets, fake))
+        real, targets, fake = (t.to(fabric.device) for t in (pairs.real, pairs.targets, pairs.fake))
         optimizer = torch.optim.Adam(
             network.parameters(), settings.learning_rate, settings.betas, weight_decay=settings.weight_decay
         )
@@ -148,8 +211,7 @@ def train_ratio(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             rng = counter.generator("cpu", seed, "ratio/draw", step)
-            row = torch.randint(len(real), (settings.batch_size,), generator=rng)
-            which = torch.randint(fake.shape[1], (settings.batch_size,), generator=rng)
+            row, which = pairs.draw(settings.batch_size, rng)
             features = torch.cat([real[row], fake[row, which]])
             h = network(features, targets[row].repeat(2))
             h_real, h_fake = h.chunk(2)
@@ -162,7 +224,7 @@ def train_ratio(
                 if not math.isfinite(history[-1]["loss"]):
                     raise TrainingError(f"density ratio: the loss is {history[-1]['loss']} at step {step + 1}")
                 if held_out is not None:
-                    history[-1]["held_out"] = network.eval().loss(*held_out, penalty=settings.penalty)
+                    history[-1]["held_out"] = network.eval().loss(held_out, settings.penalty)
                     network.train()
                     if best is None or history[-1]["held_out"] < best[0]:
                         best = history[-1]["held_out"], copy.deepcopy(network.state_dict())

@@ -6,21 +6,43 @@ import torch
 from torch import Tensor
 
 from cgankd.errors import TrainingError
+from cgankd.recipe import SynthesisSettings
 
 
-def first_maxima(ratios: Tensor, pool: Tensor, pools: int, quantile: float) -> Tensor:
-    """The largest ratio of each pool's burn-in, or its ``quantile``; float32 [pools].
+def first_maxima(ratios: Tensor, pool: Tensor, pools: int, settings: SynthesisSettings) -> Tensor:
+    """M of each label pool, float32 [pools]; a fake is then accepted with probability min(1, h / M).
 
-    ratios: float32 [B] of burn-in fakes; pool: int64 [B]. Raises TrainingError where a pool's ratios are all 0.
+    ratios: float32 [B] of burn-in fakes; pool: int64 [B]. By ``settings.subsampling``, M is the largest ratio of
+    the pool, or its quantile, or what :func:`budget_cap` gives. A pool without a fake (the generator holds no image
+    for it) gets 1. Raises TrainingError where a pool's ratios are all 0.
     """
-    maxima = torch.stack([torch.quantile(ratios[pool == number], quantile) for number in range(pools)])
-    if (maxima <= 0).any():
-        dead = int((maxima <= 0).nonzero()[0])
-        raise TrainingError(
-            f"density ratio: every burn-in fake of label pool {dead} has ratio 0, so nothing can be accepted; "
-            "raise ratio.steps, or set synthesis.subsampling=none"
-        )
+    maxima = torch.ones(pools)
+    quantile = settings.cap_quantile if settings.subsampling == "quantile" else 1.0
+    for number in pool.unique().tolist():
+        inside = ratios[pool == number]
+        maxima[number] = torch.quantile(inside, quantile)
+        if not maxima[number] > 0:
+            raise TrainingError(
+                f"density ratio: every burn-in fake of label pool {number} has ratio 0, so nothing can be "
+                "accepted; raise ratio.steps, or set synthesis.subsampling=none"
+            )
+        if settings.subsampling == "budget":
+            maxima[number] = budget_cap(inside, settings.draw_budget)
     return maxima
+
+
+def budget_cap(ratios: Tensor, budget: float) -> Tensor:
+    """M at which the mean of min(1, h / M) is 1 / ``budget``, float32, for ratios [n] that are not all 0.
+
+    The mean grows as M falls, linearly in 1 / M between the ratios: with the k largest at 1 it is
+    (k + (the others' sum) / M) / n, so M is exact. Where fewer ratios than wanted are above 0, all of those pass.
+    """
+    h = ratios.double().cpu().sort(descending=True).values
+    left = len(h) / budget - torch.arange(len(h), dtype=torch.float64)  # what the others must add up to, over M
+    others = h.flip(0).cumsum(0).flip(0)
+    caps = others[left > 0] / left[left > 0]
+    first = int((caps >= h[left > 0] * (1 - 1e-12)).float().argmax())  # the first k whose next one is not above M
+    return torch.maximum(caps[first], h[h > 0].min()).float()
 
 
 def accept(ratios: Tensor, maxima: Tensor, draws: Tensor, rising: bool) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,14 @@ def ablate(
     images: Sequence[str] = (),
     out: Path,
     progress: Progress = SILENT,
+    deadline: float = math.inf,
 ) -> dict[str, Any]:
     """Run a recipe (a name or a YAML file) with its ablation rows, and its row cgan for every M of ``images``.
 
     Teacher, generator and density ratio are shared. ``out`` gets ablation.html, the figures as PNG and SVG, their
     numbers as CSV and JSON, all written anew after every run. M = 0 is the control; the recipe's own M is a point
-    too. Returns what ablation.json holds. Raises UserError for what the user can mend, before anything is trained.
+    too. Returns what ablation.json holds. Raises UserError for what the user can mend, before anything is trained,
+    and OutOfTime after ``deadline`` as :func:`cgankd.pipeline.run` does.
     """
     bars = Cell(recipe.load(name, [*overrides, ROWS, "compare.ablation=true"]), "ablation")
     if bars.recipe.search.enabled:
@@ -47,7 +50,7 @@ def ablate(
             curve.append(cell)
     cells = [bars, *sorted(curve, key=lambda cell: cell.recipe.synthesis.images)]
     made: dict[str, Any] = {}
-    for found in results_of(cells, out, NAME, progress):
+    for found in results_of(cells, out, NAME, progress, deadline):
         made = summary(cells, found)
         write_json(out / NAME, made)
         write_text(out / "ablation.csv", comma_separated(made))

@@ -7,6 +7,7 @@ the table's, where the next cell finds them.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -81,7 +82,9 @@ def grid(
     return cells
 
 
-def results_of(cells: Sequence[Cell], out: Path, file: str, progress: Progress) -> Iterator[list[Results | None]]:
+def results_of(
+    cells: Sequence[Cell], out: Path, file: str, progress: Progress, deadline: float = math.inf
+) -> Iterator[list[Results | None]]:
     """Go through the cells; after each one, the results of all (None: not there yet), in the cells' order.
 
     What ``out`` holds already is gone through as well, which takes no training, but stands in the first list.
@@ -100,7 +103,7 @@ def results_of(cells: Sequence[Cell], out: Path, file: str, progress: Progress) 
             if found[place] is None:  # of other settings: must not pass for these if this run is killed
                 (folder / "results.json").unlink(missing_ok=True)
             try:
-                found[place] = pipeline.run(cell.recipe, folder, progress, artifacts=out)
+                found[place] = pipeline.run(cell.recipe, folder, progress, deadline=deadline, artifacts=out)
             except (UserError, TrainingError) as error:
                 raise type(error)(f"{cell.name}: {error}") from error
             yield list(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,16 +29,18 @@ def make_table(
     settings: Sequence[str] = (),
     out: Path,
     progress: Progress = SILENT,
+    deadline: float = math.inf,
 ) -> dict[str, Any]:
     """Run every recipe x setting x student and write table.json, table.md and table.csv to ``out``.
 
     students: networks by name. settings: groups of overrides, one column block each. The three files are written
     anew after every cell, and name the cells that are missing; the same call goes on where it was. Returns what
-    table.json holds. Raises UserError for what the user can mend, before anything is trained.
+    table.json holds. Raises UserError for what the user can mend, before anything is trained,
+    and OutOfTime after ``deadline`` as :func:`cgankd.pipeline.run` does.
     """
     cells = grid(recipes, overrides, students, settings)
     made: dict[str, Any] = {}
-    for found in results_of(cells, out, NAME, progress):
+    for found in results_of(cells, out, NAME, progress, deadline):
         made = summary(cells, found)
         write_json(out / NAME, made)
         write_text(out / "table.md", text.markdown(made))

@@ -1,0 +1,132 @@
+"""Features for the density ratio: the code of a sparse auto-encoder that must also predict the label.
+
+Paper, section 3.2 (its features for regression): L = reconstruction MSE + 1e-3 mean(code) + the label's own loss.
+The label's branch is the task's, so classes have one too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from cgankd import counter, evaluate
+from cgankd.checkpoint import Checkpoint
+from cgankd.data.batches import Batches
+from cgankd.data.imageset import ImageSet
+from cgankd.errors import TrainingError
+from cgankd.nets.layers import conv_bn_relu, initialise
+from cgankd.progress import SILENT, Progress
+from cgankd.recipe import FitSettings
+from cgankd.task import Task
+
+CODE = 256  # numbers in the code: what a zoo network that ends in so many outputs says of an image
+SPARSITY = 1e-3  # paper
+LABEL_WEIGHT = 1.0  # paper
+LEARNING_RATE = 1e-3  # Adam, falling to 0 along a cosine
+LOG_POINTS = 25
+
+
+class SparseAutoencoder(nn.Module):
+    """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs]; the penultimate layer is the code.
+
+    encoder: any network with outputs [B, CODE]; ReLU makes them the code. The decoder mirrors a convolutional
+    encoder of three halvings: an eighth of the size, doubled three times, ``width`` channels on the largest map.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, channels: int, size: tuple[int, int], num_outputs: int, width: int = 16
+    ) -> None:
+        super().__init__()
+        self.encoder, self.size = encoder, size
+        small = [math.ceil(side / 8) for side in size]
+        self.branch = nn.Linear(CODE, num_outputs)
+        self.decoder = nn.Sequential(
+            nn.Linear(CODE, 4 * width * small[0] * small[1]),
+            nn.Unflatten(1, (4 * width, *small)),
+            *_doubled(4 * width, 4 * width),
+            *_doubled(4 * width, 2 * width),
+            *_doubled(2 * width, width),
+            nn.Conv2d(width, channels, 3, padding=1),
+            nn.Sigmoid(),
+        )
+        initialise(self.decoder)
+
+    def code(self, images: Tensor) -> Tensor:
+        """[B, CODE], none below 0."""
+        return F.relu(self.encoder(images))
+
+    def decode(self, code: Tensor) -> Tensor:
+        """[B, CODE] -> images in [0, 1], [B, C, H, W]."""
+        images: Tensor = self.decoder(code)
+        return images[..., : self.size[0], : self.size[1]]  # sides that 8 doesn't divide were rounded up
+
+    def forward(self, images: Tensor) -> Tensor:
+        outputs: Tensor = self.branch(self.code(images))
+        return outputs
+
+
+def autoencoder_loss(
+    task: Task, images: Tensor, decoded: Tensor, code: Tensor, outputs: Tensor, y: Tensor
+) -> Tensor:
+    """mean (x - x')^2 + SPARSITY mean |code| + LABEL_WEIGHT loss(outputs, y); the code is never below 0."""
+    return F.mse_loss(decoded, images) + SPARSITY * code.mean() + LABEL_WEIGHT * task.loss(outputs, y)
+
+
+def train_autoencoder(
+    network: SparseAutoencoder,
+    task: Task,
+    train: ImageSet,
+    steps: int,
+    settings: FitSettings,
+    fabric: Fabric,
+    *,
+    seed: int,
+    checkpoint: Checkpoint | None = None,
+    progress: Progress = SILENT,
+) -> list[dict[str, Any]]:
+    """Train in place on ``train``; batch size and views are those of ``settings``. Returns the history.
+
+    Raises TrainingError where the loss is not finite.
+    """
+    evaluate.place(network, fabric).train()
+    fused = fabric.device.type in {"cpu", "cuda"}
+    optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE, fused=fused)
+    batches = Batches(train, None, task, settings.batch_size, settings.augment, seed, fabric.device)
+    checkpoint = checkpoint or Checkpoint(None)
+    start, history = checkpoint.load({"network": network}, {"adam": optimizer})
+    log_every = max(1, steps // LOG_POINTS)
+    devices = [fabric.device] if fabric.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), progress.bar("auto-encoder", steps) as bar:
+        for step in range(start, steps):
+            torch.manual_seed(counter.key(seed, "autoencoder", step))  # dropout, where the encoder has any
+            for group in optimizer.param_groups:
+                group["lr"] = LEARNING_RATE * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+            batch = batches.at(step)
+            with fabric.autocast():
+                code = network.code(batch.images)
+                decoded, outputs = network.decode(code), network.branch(code)
+            loss = autoencoder_loss(
+                task, batch.images, decoded.float(), code.float(), outputs.float(), batch.targets
+            )
+            optimizer.zero_grad(set_to_none=True)
+            fabric.backward(loss)
+            optimizer.step()
+            done = step + 1
+            if done % log_every == 0 or done == steps:
+                history.append({"step": done, "loss": float(loss.detach())})
+                if not math.isfinite(history[-1]["loss"]):
+                    raise TrainingError(f"auto-encoder: the loss is {history[-1]['loss']} at step {done}")
+                bar.to(done, f"loss {history[-1]['loss']:.3g}")
+            if checkpoint.due() and done < steps:
+                checkpoint.save(done, {"network": network}, {"adam": optimizer}, history)
+    network.eval()
+    return history
+
+
+def _doubled(in_channels: int, out_channels: int) -> list[nn.Module]:
+    return [nn.Upsample(scale_factor=2.0), *conv_bn_relu(in_channels, out_channels)]

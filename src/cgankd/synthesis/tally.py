@@ -1,0 +1,110 @@
+"""What the synthesis says about itself: counts per label and a few images of each fate, for table and report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cgankd.labels import LabelPlan
+from cgankd.synthesis.proposals import Block
+from cgankd.synthesis.rejection import effective_sample_share
+from cgankd.task import Task
+
+EXAMPLES = 60  # kept, dropped and rejected images that are put aside for the report, each
+
+
+class Tally:
+    """Counts per label while images stream by."""
+
+    def __init__(self, plan: LabelPlan, task: Task) -> None:
+        self.plan, self.task = plan, task
+        self.generated, self.accepted, self.kept = (torch.zeros_like(plan.quota) for _ in range(3))
+        self.score = dict.fromkeys(("generated", "accepted", "kept"), 0.0)
+
+    def add(self, block: Block) -> None:
+        """Count a block of proposals."""
+        masks = {"generated": block.considered, "accepted": block.accepted, "kept": block.kept}
+        self.generated[block.label] += block.considered.sum(dim=1)
+        self.accepted[block.label] += block.accepted.sum(dim=1)
+        self.kept[block.label] += block.kept.sum(dim=1)
+        labels = self.task.from_target(self.plan.targets[block.label]).repeat_interleave(block.index.shape[1])
+        score = self.task.score(block.outputs, labels)
+        for name, mask in masks.items():
+            self.score[name] += float(score[mask.flatten()].sum())
+
+    def summary(self, weights: Tensor | None, at: Tensor | None) -> dict[str, Any]:
+        """Totals and counts per label bin.
+
+        weights: float32 [B], the burn-in's ratios over their pool's mean, at labels ``at`` int64 [B] of the plan;
+        both None without subsampling.
+        """
+        names, place = self.task.bins(self.task.from_target(self.plan.targets))
+        counts = {"requested": self.plan.quota, "generated": self.generated, "accepted": self.accepted,
+                  "kept": self.kept}  # fmt: skip
+        per_bin = {
+            name: torch.zeros(len(names), dtype=torch.int64).index_add_(0, place, count).tolist()
+            for name, count in counts.items()
+        }
+        total = {name: int(count.sum()) for name, count in counts.items()}
+
+        def entry(count: dict[str, int], inside: Tensor | None) -> dict[str, Any]:
+            share = None if inside is None or not len(inside) else effective_sample_share(inside)
+            draws = count["generated"] / count["kept"] if count["kept"] else None
+            return {**count, "effective_sample_share": share, "draws_per_image": draws}
+
+        per_label = []
+        for number, label in enumerate(names):
+            inside = None if weights is None or at is None else weights[place[at] == number]
+            per_label.append({"label": label, **entry({n: count[number] for n, count in per_bin.items()}, inside)})
+        return {
+            **entry(total, weights),
+            "acceptance": total["accepted"] / max(total["generated"], 1),
+            "teacher_metric": {name: s / max(total[name], 1) for name, s in self.score.items()},
+            "per_label": per_label,
+        }
+
+
+class Examples:
+    """A few images of each fate, the first of each label that come by."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.rows: dict[str, list[tuple[Tensor, ...]]] = {"kept": [], "dropped": [], "rejected": []}
+        self.taken: dict[str, int] = dict.fromkeys(self.rows, 0)
+
+    def add(self, block: Block, plan: LabelPlan) -> None:
+        """Put some of a block's proposals aside."""
+        fates = {
+            "kept": block.kept,
+            "dropped": block.accepted & ~block.kept,
+            "rejected": block.considered & ~block.accepted,
+        }
+        per_label = max(1, EXAMPLES // len(plan.targets))
+        for name, mask in fates.items():
+            room = EXAMPLES - self.taken[name]
+            chosen = (mask & (mask.cumsum(dim=1) <= per_label)).flatten().nonzero().squeeze(1)
+            chosen = chosen[:: max(1, len(chosen) // max(room, 1))][:room]
+            if len(chosen):
+                labels = self.task.from_target(plan.targets[block.label]).repeat_interleave(mask.shape[1])
+                self.rows[name].append(
+                    (
+                        block.images[chosen],
+                        labels[chosen],
+                        self.task.predict(block.outputs[chosen]),
+                        block.error.flatten()[chosen],
+                        block.ratio.flatten()[chosen],
+                    )
+                )
+                self.taken[name] += len(chosen)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """``FATE_COLUMN`` -> one row per example."""
+        columns = ("images", "labels", "predictions", "errors", "ratios")
+        return {
+            f"{fate}_{column}": torch.cat([row[number] for row in rows])
+            for fate, rows in self.rows.items()
+            if rows
+            for number, column in enumerate(columns)
+        }
