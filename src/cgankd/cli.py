@@ -291,6 +291,19 @@ def render(
 
 
 @app.command()
+def networks() -> None:
+    """List the networks of the zoo, by name and size."""
+    from cgankd.nets import zoo
+
+    table = Table("network", "parameters at 3x32x32, 10 classes", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    for name, count in zoo.parameter_counts(in_channels=3, num_outputs=10, image_size=(32, 32)).items():
+        table.add_row(name, f"{count:,}")
+    console.print(table)
+    console.print("also: timm/NAME (pip install 'cgankd[timm]'), and your own as module:function", highlight=False)
+
+
+@app.command()
 def convert_weights(
     source: Annotated[Path, typer.Argument(help="a .pth or .pt file with a state dict")],
     destination: Annotated[Path, typer.Argument(help="the .safetensors file to write")],

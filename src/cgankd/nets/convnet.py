@@ -23,6 +23,8 @@ class ConvNet(nn.Module):
     other scalar labels need.
     """
 
+    stage_names = ("layer1", "layer2", "layer3")
+
     def __init__(
         self, in_channels: int, num_outputs: int, image_size: tuple[int, int], width: int, grid: int = 1
     ) -> None:

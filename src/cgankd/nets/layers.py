@@ -1,8 +1,11 @@
-"""What every family of networks is built from: the normalising first layer, convolutions, first weights."""
+"""What families of networks are built from: the normalising first layer, convolutions, blocks, first weights."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgankd.errors import UserError
@@ -14,16 +17,19 @@ class Normalise(nn.Module):
     """(x - mean) / std per channel: float images in [0, 1], [B, C, H, W], to the same shape.
 
     mean and std are buffers [1, C, 1, 1], so they travel with the weights and nobody can forget them; they are 0.5
-    and 0.25 until :func:`fix_normalisation` sets them.
+    and 0.25 until :func:`fix_normalisation` sets them. Where ``constants``, mean [C] and std [C], are given, they
+    belong to the network's name instead: nothing sets them and no file of weights holds them.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, constants: tuple[Tensor, Tensor] | None = None) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.full((1, channels, 1, 1), 0.5))
-        self.register_buffer("std", torch.full((1, channels, 1, 1), 0.25))
+        self.constant = constants is not None
+        mean, std = constants or (torch.full((channels,), 0.5), torch.full((channels,), 0.25))
+        self.register_buffer("mean", mean.view(1, channels, 1, 1), persistent=not self.constant)
+        self.register_buffer("std", std.view(1, channels, 1, 1), persistent=not self.constant)
 
     def forward(self, images: Tensor) -> Tensor:
         return (images - self.mean) / self.std
@@ -33,9 +39,9 @@ def fix_normalisation(network: nn.Module, mean: Tensor, std: Tensor) -> bool:
     """Set every :class:`Normalise` layer of ``network`` to ``mean`` [C] and ``std`` [C], both of images in [0, 1].
 
     A std below 0.001 counts as 0.001. Returns whether there was a layer to set: a network from elsewhere may have
-    none and is then left as it is. Raises UserError where the channels differ.
+    none, or one with constants, and is then left as it is. Raises UserError where the channels differ.
     """
-    layers = [module for module in network.modules() if isinstance(module, Normalise)]
+    layers = [module for module in network.modules() if isinstance(module, Normalise) and not module.constant]
     for layer in layers:
         channels = layer.mean.shape[1]
         if tuple(mean.shape) != (channels,) or tuple(std.shape) != (channels,):
@@ -54,20 +60,67 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
 
 
+def conv_bn(
+    in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1, bias: bool = False
+) -> list[nn.Module]:
+    """Convolution that keeps the size at stride 1, and batch normalisation, to be put into an nn.Sequential."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=bias)
+    return [conv, nn.BatchNorm2d(out_channels)]
+
+
 def conv_bn_relu(
     in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1, bias: bool = False
 ) -> list[nn.Module]:
-    """Convolution, batch normalisation, ReLU, to be put into an nn.Sequential.
+    """:func:`conv_bn` and ReLU; not in place, so that a tapped batch normalisation shows its own output."""
+    return [*conv_bn(in_channels, out_channels, kernel, stride, groups, bias), nn.ReLU()]
 
-    The ReLU isn't in place, so that a tapped batch normalisation shows its own output.
+
+def stage(
+    block: Callable[[int, int, int], nn.Module], blocks: int, in_channels: int, out_channels: int, stride: int
+) -> nn.Sequential:
+    """``blocks`` blocks in a row, each made by ``block(in_channels, out_channels, stride)``.
+
+    The first one has ``stride`` and takes ``in_channels``; the others keep the shape.
     """
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=bias)
-    return [conv, nn.BatchNorm2d(out_channels), nn.ReLU()]
+    first = block(in_channels, out_channels, stride)
+    return nn.Sequential(first, *(block(out_channels, out_channels, 1) for _ in range(blocks - 1)))
+
+
+class BasicBlock(nn.Module):
+    """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)): [B, in, H, W] to [B, out, H/stride, W/stride].
+
+    He et al. (arXiv 1512.03385), with a 1x1 convolution as shortcut where the shape changes.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(in_channels, out_channels, stride)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = conv3x3(out_channels, out_channels)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(*conv_bn(in_channels, out_channels, 1, stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(residual + self.downsample(x))
+
+
+def channel_shuffle(x: Tensor, groups: int) -> Tensor:
+    """[B, C, H, W] to the same shape: channel g * C/groups + k becomes channel k * groups + g.
+
+    Zhang et al., ShuffleNet (arXiv 1707.01083).
+    """
+    grouped = x.unflatten(1, (groups, -1))  # [B, groups, C/groups, H, W]
+    return grouped.transpose(1, 2).flatten(1, 2)
 
 
 def initialise(network: nn.Module) -> None:
     """First weights, from torch's global generator: convolutions Kaiming normal by fan-out (He et al.,
     arXiv 1502.01852) with zero bias, batch normalisation 1 and 0, linear layers as torch makes them."""
+    if any(parameter.is_meta for parameter in network.parameters()):
+        return  # there is nothing to fill, and to pretend it torch would load its compiler, for seconds
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

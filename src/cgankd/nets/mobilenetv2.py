@@ -1,14 +1,17 @@
-"""``mobilenetv2``: half-width MobileNetV2 with expansion 6, as distillation papers use it on small images.
+"""``mobilenetv2`` and ``mobilenetv2_full``: MobileNetV2 with expansion 6, as distillation papers use it.
 
-Sandler et al., MobileNetV2 (arXiv 1801.04381), with a stride of 1 instead of 2 in the second stage and plain ReLUs
-(Tian et al., arXiv 1910.10699).
+Sandler et al., MobileNetV2 (arXiv 1801.04381), with a stride of 1 instead of 2 in the second stage, plain ReLUs and
+a 1x1 convolution in the first block, too (Tian et al., arXiv 1910.10699). The distillation literature's MobileNetV2
+is the half-width one, so that it has the plain name; ``mobilenetv2_full`` has width 1.
 """
 
 from __future__ import annotations
 
+import functools
+
 from torch import Tensor, nn
 
-from cgankd.nets.layers import Normalise, conv_bn_relu, initialise
+from cgankd.nets.layers import Normalise, conv_bn, conv_bn_relu, initialise, stage
 from cgankd.nets.registry import register
 
 STAGES = (  # expansion, channels at full width, blocks, stride of the first block
@@ -35,8 +38,7 @@ class InvertedResidual(nn.Module):
         self.conv = nn.Sequential(
             *conv_bn_relu(in_channels, hidden, kernel=1),
             *conv_bn_relu(hidden, hidden, stride=stride, groups=hidden),
-            nn.Conv2d(hidden, out_channels, 1, bias=False),
-            nn.BatchNorm2d(out_channels),
+            *conv_bn(hidden, out_channels, kernel=1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,11 +47,15 @@ class InvertedResidual(nn.Module):
 
 
 @register("mobilenetv2", width=0.5)
+@register("mobilenetv2_full", width=1.0)
 class MobileNetV2(nn.Module):
     """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs]; the last map has 1/16 of the image's side.
 
-    ``width`` scales the channels of all layers but the last convolution, which has 1280.
+    ``width`` scales the channels of all layers but the last convolution, which has 1280. The stages' maps are
+    those of the linear 1x1 convolutions, without activation.
     """
+
+    stage_names = ("blocks.1", "blocks.2", "blocks.4", "blocks.6")
 
     def __init__(self, in_channels: int, num_outputs: int, image_size: tuple[int, int], width: float) -> None:
         super().__init__()
@@ -58,12 +64,10 @@ class MobileNetV2(nn.Module):
         self.conv1 = nn.Sequential(*conv_bn_relu(in_channels, channels, stride=2))
         stages = []
         for expansion, full_width, blocks, stride in STAGES:
-            stage = []
-            for block in range(blocks):
-                out_channels = int(full_width * width)
-                stage.append(InvertedResidual(channels, out_channels, stride if block == 0 else 1, expansion))
-                channels = out_channels
-            stages.append(nn.Sequential(*stage))
+            out_channels = int(full_width * width)
+            block = functools.partial(InvertedResidual, expansion=expansion)
+            stages.append(stage(block, blocks, channels, out_channels, stride))
+            channels = out_channels
         self.blocks = nn.Sequential(*stages)
         self.conv2 = nn.Sequential(*conv_bn_relu(channels, 1280, kernel=1))
         self.classifier = nn.Linear(1280, num_outputs)

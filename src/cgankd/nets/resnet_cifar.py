@@ -9,28 +9,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgankd.nets.layers import Normalise, conv3x3, initialise
+from cgankd.nets.layers import BasicBlock, Normalise, conv3x3, initialise, stage
 from cgankd.nets.registry import register
-
-
-class BasicBlock(nn.Module):
-    """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)): [B, in, H, W] to [B, out, H/stride, W/stride]."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = conv3x3(in_channels, out_channels, stride)
-        self.bn1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = conv3x3(out_channels, out_channels)
-        self.bn2 = nn.BatchNorm2d(out_channels)
-        self.downsample: nn.Module = nn.Identity()
-        if stride != 1 or in_channels != out_channels:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(residual + self.downsample(x))
 
 
 @register("resnet8", depth=8)
@@ -46,8 +26,10 @@ class CifarResNet(nn.Module):
     """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs]; ``depth`` is 6n + 2.
 
     ``widths``: channels of the stem and of the three stages ``layer1`` to ``layer3``, whose maps have 1, 1/2 and
-    1/4 of the image's side.
+    1/4 of the image's side; they are taken after activation.
     """
+
+    stage_names = ("layer1", "layer2", "layer3")
 
     def __init__(
         self,
@@ -62,9 +44,9 @@ class CifarResNet(nn.Module):
         self.normalise = Normalise(in_channels)
         self.conv1 = conv3x3(in_channels, widths[0])
         self.bn1 = nn.BatchNorm2d(widths[0])
-        self.layer1 = _stage(blocks, widths[0], widths[1], stride=1)
-        self.layer2 = _stage(blocks, widths[1], widths[2], stride=2)
-        self.layer3 = _stage(blocks, widths[2], widths[3], stride=2)
+        self.layer1 = stage(BasicBlock, blocks, widths[0], widths[1], stride=1)
+        self.layer2 = stage(BasicBlock, blocks, widths[1], widths[2], stride=2)
+        self.layer3 = stage(BasicBlock, blocks, widths[2], widths[3], stride=2)
         self.fc = nn.Linear(widths[3], num_outputs)
         initialise(self)
 
@@ -73,8 +55,3 @@ class CifarResNet(nn.Module):
         x = self.layer3(self.layer2(self.layer1(x)))
         outputs: Tensor = self.fc(x.mean((2, 3)))
         return outputs
-
-
-def _stage(blocks: int, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(in_channels, out_channels, stride)
-    return nn.Sequential(first, *(BasicBlock(out_channels, out_channels, 1) for _ in range(blocks - 1)))

@@ -1,39 +1,114 @@
-"""Where a network's maps get smaller: the layers that feature distillation pairs between student and teacher."""
+"""Which layers of a network are its stages: what methods that compare maps pair between student and teacher."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from cgankd.nets.taps import example_images, undisturbed
+from cgankd.errors import UserError
+from cgankd.nets.taps import example_images, feature_shapes, undisturbed
+
+
+class _Call(NamedTuple):
+    """What a hook saw: pixels of the map that went in, the map that came out, how often it was written by then."""
+
+    area: int
+    output: Tensor
+    version: int
 
 
 def stages(network: nn.Module, channels: int, size: tuple[int, int]) -> list[str]:
-    """The last layer to finish at each resolution of the maps, from the largest map to the smallest.
+    """Names of the layers whose outputs are the network's maps [B, C, H, W], from the largest map to the smallest.
 
-    Found by one pass over images of ``channels`` and ``size`` (height, width), so that it holds for any network: of
-    nested layers that end with the same map it is the outermost (a ResNet's ``layer1``, not its last ReLU). Maps of
-    a single pixel are no stage, nor are resolutions larger than one that came before (a decoder's).
+    One name per resolution, as :class:`cgankd.nets.taps.Taps` takes them, for images of ``channels`` and ``size``
+    (height, width). The zoo's networks declare theirs as ``stage_names``, and a network of your own may:
 
-    >>> network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 1))
-    >>> stages(network, 3, (16, 16))
-    ['1', '3']
+    - after activation: cnn*, resnet*, vgg* (before the pool), shufflenetv1, shufflenetv2;
+    - before activation: wrn_* (sums), densenet* (joined channels), mobilenetv2* and efficientnet_b0 (whose blocks
+      end without one).
+
+    A network of timm's declares its own in ``feature_info``. For any other network they are found by one pass in
+    eval mode, which leaves no trace: of each resolution the layer that ends last, counting from the first layer
+    with weights. A layer inside a block that goes on to halve the map is taken only where there is no other. Not
+    counted are maps that are larger than an earlier one (side branches, decoders), have one pixel only, or are
+    overwritten in place.
+
+    Raises UserError where there is no map at all, or a declared layer can't be tapped.
+
+    >>> from cgankd.nets import zoo
+    >>> stages(zoo.create("resnet8", 3, 10, (32, 32)), 3, (32, 32))
+    ['layer1', 'layer2', 'layer3']
     """
-    last: dict[int, str] = {}  # number of pixels -> name
-    names = {module: name for name, module in reversed(list(network.named_modules())) if name}
+    declared = _declared(network)
+    if declared is None:
+        found = _traced(network, channels, size)
+    else:
+        shapes = feature_shapes(network, declared, channels, size)
+        found = [name for name in declared if len(shapes[name]) == 3]
+    # swin transformers and the like have their channels last, where every method would take them for a width
+    if not found or str(getattr(network, "output_fmt", "NCHW")) not in {"NCHW", "Format.NCHW"}:
+        raise UserError(
+            f"network {type(network).__name__} makes no maps [B, C, H, W], so it has no stages; "
+            "allowed: a method that needs none"
+        )
+    return found
 
-    def note(module: nn.Module, args: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-            pixels = output.shape[2] * output.shape[3]
-            if pixels in last or all(pixels < seen for seen in last):
-                last[pixels] = names[module]
 
-    handles = [module.register_forward_hook(note) for module in names]
+def _declared(network: nn.Module) -> list[str] | None:
+    names: Any = getattr(network, "stage_names", None)
+    if names is not None:
+        return list(names)
+    described: Any = getattr(network, "feature_info", None)
+    if isinstance(described, list) and all(isinstance(entry, dict) and "module" in entry for entry in described):
+        return [entry["module"] for entry in described] or None
+    return None
+
+
+def _traced(network: nn.Module, channels: int, size: tuple[int, int]) -> list[str]:
+    calls: dict[str, _Call] = {}  # the last of each layer, in the order in which they end
+
+    def watch(name: str, layer: nn.Module) -> RemovableHandle:
+        weighted = next(layer.parameters(), None) is not None
+
+        def note(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            calls.pop(name, None)
+            if isinstance(output, Tensor) and output.dim() == 4 and (calls or weighted):
+                calls[name] = _Call(_area(args[0]) if args else 0, output, output._version)
+
+        return layer.register_forward_hook(note)
+
+    handles = [watch(name, layer) for name, layer in network.named_modules() if name]
     try:
         with undisturbed(network):
             network(example_images(network, channels, size))
     finally:
         for handle in handles:
             handle.remove()
-    return list(last.values())
+
+    found: dict[int, str] = {}  # by area, which falls
+    inner = set(calls) - _outside_halving_blocks(calls)
+    for name, call in calls.items():
+        area = _area(call.output)
+        if call.output._version != call.version or not 1 < area <= min(found, default=area):
+            continue
+        if name not in inner or found.get(area, name) in inner:
+            found[area] = name
+    return list(found.values())
+
+
+def _outside_halving_blocks(calls: dict[str, _Call]) -> set[str]:
+    """The layers that don't lie, with a map of the old size, in a layer that makes the map smaller in one step."""
+    outside = set(calls)
+    for block, call in calls.items():
+        inside = {name: _area(calls[name].output) for name in calls if name.startswith(f"{block}.")}
+        after = _area(call.output)
+        if after < call.area and not any(after < area < call.area for area in inside.values()):
+            outside -= {name for name, area in inside.items() if area > after}
+    return outside
+
+
+def _area(value: Any) -> int:
+    """Pixels of a map [B, C, H, W]; 0 for anything else."""
+    return value.shape[2] * value.shape[3] if isinstance(value, Tensor) and value.dim() == 4 else 0

@@ -1,7 +1,7 @@
-"""VGG networks for small images, ``vgg8``, ``vgg11`` and ``vgg13``, with batch normalisation and one linear layer.
+"""VGG networks for small images, ``vgg8`` to ``vgg19``, with batch normalisation and one linear layer.
 
-Simonyan and Zisserman (arXiv 1409.1556, configurations A and B), cut down as distillation papers do (Tian et al.,
-arXiv 1910.10699). Tensor names are those of published checkpoints.
+Simonyan and Zisserman (arXiv 1409.1556, configurations A, B, D and E), cut down as distillation papers do (Tian et
+al., arXiv 1910.10699). Tensor names are those of published checkpoints.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ WIDTHS = (64, 128, 256, 512, 512)
 @register("vgg8", convs=(1, 1, 1, 1, 1))
 @register("vgg11", convs=(1, 1, 2, 2, 2))
 @register("vgg13", convs=(2, 2, 2, 2, 2))
+@register("vgg16", convs=(2, 2, 3, 3, 3))
+@register("vgg19", convs=(2, 2, 4, 4, 4))
 class VGG(nn.Module):
     """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs]; ``convs``: convolutions per block.
 
@@ -37,7 +39,10 @@ class VGG(nn.Module):
         self.block3 = _block(convs[3], inputs[3], inputs[4])
         self.block4 = _block(convs[4], inputs[4], inputs[5])
         self.pool = nn.MaxPool2d(2)
-        self.pool3 = nn.MaxPool2d(2) if min(image_size) >= 64 else nn.Identity()
+        large = min(image_size) >= 64
+        self.pool3 = nn.MaxPool2d(2) if large else nn.Identity()
+        # a stage's map is its last block's after activation, before the pool
+        self.stage_names = ("block0", "block1", "block2", *(("block3",) if large else ()), "block4")
         self.classifier = nn.Linear(WIDTHS[-1], num_outputs)
         initialise(self)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgankd.nets.layers import Normalise, conv3x3, initialise
+from cgankd.nets.layers import Normalise, conv3x3, initialise, stage
 from cgankd.nets.registry import register
 
 
@@ -44,6 +44,8 @@ class WideResNet(nn.Module):
     The maps of ``block1`` to ``block3`` have 1, 1/2 and 1/4 of the image's side; they are taken before activation.
     """
 
+    stage_names = ("block1", "block2", "block3")
+
     def __init__(
         self, in_channels: int, num_outputs: int, image_size: tuple[int, int], depth: int, widening: int
     ) -> None:
@@ -52,9 +54,9 @@ class WideResNet(nn.Module):
         widths = (16 * widening, 32 * widening, 64 * widening)
         self.normalise = Normalise(in_channels)
         self.conv1 = conv3x3(in_channels, 16)
-        self.block1 = _stage(blocks, 16, widths[0], stride=1)
-        self.block2 = _stage(blocks, widths[0], widths[1], stride=2)
-        self.block3 = _stage(blocks, widths[1], widths[2], stride=2)
+        self.block1 = stage(PreActBlock, blocks, 16, widths[0], stride=1)
+        self.block2 = stage(PreActBlock, blocks, widths[0], widths[1], stride=2)
+        self.block3 = stage(PreActBlock, blocks, widths[1], widths[2], stride=2)
         self.bn1 = nn.BatchNorm2d(widths[2])
         self.fc = nn.Linear(widths[2], num_outputs)
         initialise(self)
@@ -64,8 +66,3 @@ class WideResNet(nn.Module):
         x = self.block3(self.block2(self.block1(x)))
         outputs: Tensor = self.fc(F.relu(self.bn1(x)).mean((2, 3)))
         return outputs
-
-
-def _stage(blocks: int, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    first = PreActBlock(in_channels, out_channels, stride)
-    return nn.Sequential(first, *(PreActBlock(out_channels, out_channels, 1) for _ in range(blocks - 1)))

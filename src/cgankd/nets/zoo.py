@@ -1,7 +1,8 @@
 """The networks by name: where a recipe's ``network: resnet8`` becomes a network.
 
 Every network eats float images in [0, 1] (uint8 / 255), [B, C, H, W], normalises them in its own first layer, and
-returns [B, num_outputs]: logits, or one scalar. A name of the form ``module:function`` is the user's own network.
+returns [B, num_outputs]: logits, or one scalar. ``timm/NAME`` is a network of the timm library, and a name of the
+form ``module:function`` the user's own.
 """
 
 from __future__ import annotations
@@ -9,22 +10,36 @@ from __future__ import annotations
 import difflib
 import re
 
+import torch
 from torch import Tensor, nn
 
 from cgankd.errors import UserError
-from cgankd.nets import convnet, mobilenetv2, resnet_cifar, vgg, wide_resnet  # noqa: F401  (they register)
+from cgankd.nets import (  # noqa: F401  (the families register themselves)
+    convnet,
+    densenet,
+    efficientnet,
+    mobilenetv2,
+    resnet,
+    resnet_cifar,
+    shufflenetv1,
+    shufflenetv2,
+    timm_bridge,
+    vgg,
+    wide_resnet,
+)
 from cgankd.nets.layers import Normalise, fix_normalisation
 from cgankd.nets.registry import BUILDERS, register
+from cgankd.nets.stages import stages
 from cgankd.nets.taps import example_images, undisturbed
 from cgankd.users_code import load_function, said
 
-__all__ = ["Normalise", "create", "fix_normalisation", "names", "register"]
+__all__ = ["Normalise", "create", "fix_normalisation", "names", "parameter_counts", "register", "stages"]
 
 SMALLEST = 16  # pixels: below, the deeper networks have no map left to pool
 
 
 def names() -> list[str]:
-    """The names of all registered networks, numbers in them in order of size.
+    """The names of all registered networks, numbers in them in order of size; timm's are not among them.
 
     >>> names()[:3]
     ['cnn8', 'cnn16', 'cnn16_grid']
@@ -32,15 +47,23 @@ def names() -> list[str]:
     return sorted(BUILDERS, key=lambda name: re.sub(r"\d+", lambda number: number[0].zfill(6), name))
 
 
+def parameter_counts(in_channels: int, num_outputs: int, image_size: tuple[int, int]) -> dict[str, int]:
+    """Name -> trainable numbers of every registered network, made without memory for its weights."""
+    with torch.device("meta"):
+        networks = {name: create(name, in_channels, num_outputs, image_size) for name in names()}
+    return {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+
+
 def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int, int]) -> nn.Module:
     """A new network with random weights from torch's global generator.
 
     in_channels: 1 or 3. num_outputs: classes, or 1 for a scalar. image_size: height and width in pixels, 16 or
-    more. ``name`` is one of :func:`names`, or ``module:function``: that function is then called with the keyword
-    arguments in_channels, num_outputs and image_size, and the network it returns is tried on two grey images.
+    more. ``name`` is one of :func:`names`, ``timm/NAME``, or ``module:function``: that function is then called with
+    the keyword arguments in_channels, num_outputs and image_size. A network from elsewhere is tried on two grey
+    images.
 
-    Raises UserError for an unknown name, too small an image, or a user's function that fails or returns something
-    else than a network with outputs [B, num_outputs].
+    Raises UserError for an unknown name, too small an image, a timm that isn't installed, or a user's function that
+    fails or returns something else than a network with outputs [B, num_outputs].
 
     >>> import torch
     >>> network = create("resnet8", in_channels=3, num_outputs=10, image_size=(32, 32))
@@ -51,13 +74,18 @@ def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int,
         raise UserError(
             f"images are {image_size[0]}x{image_size[1]} pixels; allowed: {SMALLEST} or more on each side"
         )
+    if name.startswith(timm_bridge.PREFIX):
+        network = timm_bridge.create(name, in_channels, num_outputs, image_size)
+        _check_outputs(name, network, example_images(network, in_channels, image_size), num_outputs)
+        return network
     if ":" in name:
         return _create_users(name, in_channels, num_outputs, image_size)
     if name not in BUILDERS:
         near = difflib.get_close_matches(name, BUILDERS, n=1)
         hint = f", did you mean {near[0]!r}?" if near else ""
         raise UserError(
-            f"network {name!r} is not known{hint}; allowed: {', '.join(names())}, or your own as module:function"
+            f"network {name!r} is not known{hint}; allowed: {', '.join(names())}, timm/NAME, or your own as "
+            "module:function"
         )
     return BUILDERS[name](in_channels=in_channels, num_outputs=num_outputs, image_size=image_size)
 
