@@ -69,6 +69,14 @@ def test_what_show_prints_reads_back_equal(run: Run, tmp_path: Path, name: str) 
     assert expected.student.fit.steps == 77
 
 
+def test_networks_are_listed_with_their_sizes(run: Run) -> None:
+    code, out, _ = run("networks")
+    assert code == 0
+    # resnet20's published 278,324 with 10 classes in place of 100: 90 * (64 weights + 1 bias) less
+    assert ["resnet20", f"{278_324 - 90 * 65:,}"] in [line.split() for line in out.splitlines()]
+    assert "cgankd[timm]" in out
+
+
 def test_data_lists_the_builtin_sets(run: Run) -> None:
     code, out, _ = run("data")
     assert code == 0

@@ -300,7 +300,11 @@ def networks() -> None:
     for name, count in zoo.parameter_counts(in_channels=3, num_outputs=10, image_size=(32, 32)).items():
         table.add_row(name, f"{count:,}")
     console.print(table)
-    console.print("also: timm/NAME (pip install 'cgankd[timm]'), and your own as module:function", highlight=False)
+    console.print(
+        "also: timm/NAME (pip install 'cgankd[timm]'), and your own as module:function",
+        markup=False,
+        highlight=False,
+    )
 
 
 @app.command()

@@ -48,13 +48,28 @@ class TwoHeads(nn.Module):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("name", ["resnet8", "wrn_16_1", "vgg8", "mobilenetv2", "cnn8", "cnn16_grid"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet8",
+        "wrn_16_1",
+        "vgg8",
+        "mobilenetv2",
+        "cnn8",
+        "cnn16_grid",
+        "shufflenetv1",
+        "shufflenetv2",
+        "efficientnet_b0",
+        "resnet18",
+        "densenet121",
+    ],
+)
 def test_the_last_layer_of_the_penultimate_feature_gives_the_outputs(name, training, images):
     torch.manual_seed(0)
     network = zoo.create(name, 3, 10, (16, 16)).train(training)
     with Taps(network, [PENULTIMATE]) as taps, torch.no_grad():
         outputs, features = taps(images)
-    last = network.fc if hasattr(network, "fc") else network.classifier
+    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
     assert list(features) == [PENULTIMATE]
     assert torch.equal(last(features[PENULTIMATE]), outputs)
     assert penultimate_width(network, 3, (16, 16)) == last.in_features

@@ -34,12 +34,12 @@ class DenseLayer(nn.Module):
 class DenseNet(nn.Module):
     """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs].
 
-    ``layers``: dense layers in each of the blocks ``dense.0`` to ``dense.3``, whose maps have 1, 1/2, 1/4 and 1/8
-    of the image's side, rounded down; they are the joined channels, not normalised and without activation. Between
-    two blocks a transition halves channels and side.
+    ``layers``: dense layers in each of the blocks ``blocks.0``, ``.2``, ``.4`` and ``.6``, whose maps have 1, 1/2,
+    1/4 and 1/8 of the image's side, rounded down; they are the joined channels, not normalised and without
+    activation. Between two of them stands a transition, which halves channels and side.
     """
 
-    stage_names = ("dense.0", "dense.1", "dense.2", "dense.3")
+    stage_names = ("blocks.0", "blocks.2", "blocks.4", "blocks.6")
 
     def __init__(
         self,
@@ -53,21 +53,19 @@ class DenseNet(nn.Module):
         channels = 2 * growth
         self.normalise = Normalise(in_channels)
         self.conv1 = conv3x3(in_channels, channels)
-        self.dense, self.transitions = nn.ModuleList(), nn.ModuleList()
+        self.blocks = nn.Sequential()
         for count in layers:
-            if self.dense:
-                self.transitions.append(_transition(channels))
+            if self.blocks:
+                self.blocks.append(_transition(channels))
                 channels //= 2
-            self.dense.append(nn.Sequential(*(DenseLayer(channels + k * growth, growth) for k in range(count))))
+            self.blocks.append(nn.Sequential(*(DenseLayer(channels + k * growth, growth) for k in range(count))))
             channels += count * growth
         self.bn = nn.BatchNorm2d(channels)
         self.linear = nn.Linear(channels, num_outputs)
         initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.dense[0](self.conv1(self.normalise(images)))
-        for transition, dense in zip(self.transitions, self.dense[1:], strict=True):
-            x = dense(transition(x))
+        x = self.blocks(self.conv1(self.normalise(images)))
         outputs: Tensor = self.linear(F.relu(self.bn(x)).mean((2, 3)))
         return outputs
 

@@ -110,10 +110,11 @@ class BasicBlock(nn.Module):
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     """[B, C, H, W] to the same shape: channel g * C/groups + k becomes channel k * groups + g.
 
-    Zhang et al., ShuffleNet (arXiv 1707.01083).
+    Zhang et al., ShuffleNet (arXiv 1707.01083). The channels are shuffled where they lie last in memory, as they do
+    in training: the next convolution then finds the layout it wants.
     """
-    grouped = x.unflatten(1, (groups, -1))  # [B, groups, C/groups, H, W]
-    return grouped.transpose(1, 2).flatten(1, 2)
+    grouped = x.permute(0, 2, 3, 1).unflatten(-1, (groups, -1))  # [B, H, W, groups, C/groups]
+    return grouped.transpose(-1, -2).flatten(-2).permute(0, 3, 1, 2)
 
 
 def initialise(network: nn.Module) -> None:
