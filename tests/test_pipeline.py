@@ -299,3 +299,12 @@ def test_a_runs_warnings_are_in_its_results(student_varies: tuple[Path, dict[str
     out, found = student_varies
     assert "demonstration" in found["warnings"][0]
     assert json.loads((out / "results.json").read_text()) == found
+
+
+def test_another_timm_makes_another_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for version in ("1.0.30", "1.0.31"):
+        monkeypatch.setattr(pipeline.importlib.metadata, "version", {"timm": version}.__getitem__)
+        found.append(pipeline._code("timm/resnet18"))
+    assert found[0] != found[1]
+    assert pipeline._code("resnet18") == {}

@@ -7,6 +7,7 @@ run's folder can tell whether the result is there already, and otherwise calls t
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import importlib.util
 import math
 import time
@@ -30,7 +31,7 @@ from cgankd.gan.adapters import StoredImages, open_source
 from cgankd.gan.generator import Sampler, load_sampler, new_networks
 from cgankd.gan.train import train_gan
 from cgankd.labels import label_space
-from cgankd.nets import weights, zoo
+from cgankd.nets import timm_bridge, weights, zoo
 from cgankd.progress import SILENT, Progress
 from cgankd.recipe import AugmentSettings, FitSettings, Recipe, StudentSettings, SynthesisSettings
 from cgankd.runtime import environment, make_fabric
@@ -578,6 +579,8 @@ def _check_networks(recipe: Recipe, splits: Splits) -> None:
 
 def _code(name: str) -> dict[str, str]:
     """What a network's key holds besides its name; of a user's own network, its code."""
+    if name.startswith(timm_bridge.PREFIX):
+        return {"network": f"timm {importlib.metadata.version('timm')}"}
     return {"network": _users_code(name)} if ":" in name else {}
 
 

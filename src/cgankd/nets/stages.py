@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from cgankd.errors import UserError
 from cgankd.nets.taps import example_images, feature_shapes, undisturbed
 
 
@@ -35,25 +34,20 @@ def stages(network: nn.Module, channels: int, size: tuple[int, int]) -> list[str
     counted are maps that are larger than an earlier one (side branches, decoders), have one pixel only, or are
     overwritten in place.
 
-    Raises UserError where there is no map at all, or a declared layer can't be tapped.
+    A network without such maps, as most transformers are, has none: []. Raises UserError where a declared layer
+    can't be tapped.
 
     >>> from cgankd.nets import zoo
     >>> stages(zoo.create("resnet8", 3, 10, (32, 32)), 3, (32, 32))
     ['layer1', 'layer2', 'layer3']
     """
+    if "NCHW" not in str(getattr(network, "output_fmt", "NCHW")):
+        return []  # timm's word for channels that come last, where every method would take them for a width
     declared = _declared(network)
     if declared is None:
-        found = _traced(network, channels, size)
-    else:
-        shapes = feature_shapes(network, declared, channels, size)
-        found = [name for name in declared if len(shapes[name]) == 3]
-    # swin transformers and the like have their channels last, where every method would take them for a width
-    if not found or str(getattr(network, "output_fmt", "NCHW")) not in {"NCHW", "Format.NCHW"}:
-        raise UserError(
-            f"network {type(network).__name__} makes no maps [B, C, H, W], so it has no stages; "
-            "allowed: a method that needs none"
-        )
-    return found
+        return _traced(network, channels, size)
+    shapes = feature_shapes(network, declared, channels, size)
+    return [name for name in declared if len(shapes[name]) == 3]
 
 
 def _declared(network: nn.Module) -> list[str] | None:
