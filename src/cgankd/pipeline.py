@@ -578,7 +578,7 @@ def _check_networks(recipe: Recipe, splits: Splits) -> None:
 
 
 def _code(name: str) -> dict[str, str]:
-    """What a network's key holds besides its name; of a user's own network, its code."""
+    """What a network's key holds besides its name: a user's own code, or the version of timm."""
     if name.startswith(timm_bridge.PREFIX):
         return {"network": f"timm {importlib.metadata.version('timm')}"}
     return {"network": _users_code(name)} if ":" in name else {}
