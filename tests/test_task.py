@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 
 from cgankd.errors import UserError
@@ -190,3 +190,42 @@ def test_paper_defaults() -> None:
     found = [(t.filter_quantile, t.replace_labels, t.label_weight, t.teacher_weight) for t in (CLASSES, YEARS)]
     assert found == [(0.9, "none", 0.1, 0.9), (0.7, "hard", 0.5, 0.5)]
     assert (CLASSES.mirror_safe, YEARS.mirror_safe) == (True, False)
+
+
+def test_answers_are_in_the_targets_terms() -> None:
+    outputs, targets = logits(7, 5, 0), torch.tensor([0, 1, 2, 3, 4, 0, 1])
+    assert CLASSES.answer(outputs).numpy() == pytest.approx(softmax(outputs.double().numpy(), axis=1), rel=1e-5)
+    assert CLASSES.right_answer(targets).tolist() == np.eye(5)[targets.numpy()].tolist()
+    soft = torch.full((7, 5), 0.2)
+    assert CLASSES.right_answer(soft) is soft
+    numbers, labels = logits(4, 1, 0), torch.rand(4, generator=torch.Generator().manual_seed(1))
+    assert YEARS.answer(numbers).tolist() == numbers.tolist()
+    assert YEARS.right_answer(labels).tolist() == [[label] for label in labels.tolist()]
+
+
+def test_agreement_margin_and_uncertainty() -> None:
+    outputs = torch.log(torch.tensor([[0.5, 0.3, 0.1, 0.06, 0.04], [0.2, 0.2, 0.2, 0.2, 0.2]]))
+    targets = torch.tensor([1, 4])
+    assert CLASSES.agreement(outputs, targets, 9.0).tolist() == pytest.approx([0.3, 0.2])
+    soft = torch.tensor([[0.5, 0.5, 0, 0, 0], [0, 0, 0, 0, 1.0]])
+    assert CLASSES.agreement(outputs, soft, 9.0).tolist() == pytest.approx([0.4, 0.2])
+    assert CLASSES.margin(outputs, targets).tolist() == pytest.approx([-0.2, 0.0], abs=1e-6)
+    assert CLASSES.margin(outputs, torch.tensor([0, 0])).tolist() == pytest.approx([0.2, 0.0], abs=1e-6)
+    expected = entropy([0.5, 0.3, 0.1, 0.06, 0.04]) / math.log(5)
+    assert CLASSES.uncertainty(outputs).tolist() == pytest.approx([expected, 1.0])
+    assert CLASSES.uncertainty(torch.tensor([[999.0, 0, 0, 0, 0]])).tolist() == [0.0]
+    numbers, labels = torch.tensor([[0.5], [1.2]]), torch.tensor([0.3, 0.9])
+    assert YEARS.agreement(numbers, labels, 0.1).tolist() == pytest.approx([math.exp(-2), math.exp(-1)])
+    assert YEARS.margin(numbers, labels).tolist() == [-1.0, -1.0]
+    assert YEARS.uncertainty(numbers).tolist() == [0.5, 0.5]
+
+
+def test_losses_of_each_image_have_the_loss_as_mean() -> None:
+    for task, targets in ((CLASSES, torch.arange(5)), (YEARS, torch.linspace(0, 1, 5))):
+        outputs, teacher = (logits(5, task.num_outputs, seed) for seed in (0, 1))
+        own, imitation = task.loss(outputs, targets, "none"), task.imitation_loss(outputs, teacher, 4.0, "none")
+        assert own.shape == imitation.shape == (5,)
+        assert float(own.mean()) == pytest.approx(float(task.loss(outputs, targets)), rel=1e-6)
+        assert float(imitation.mean()) == pytest.approx(float(task.imitation_loss(outputs, teacher, 4.0)), rel=1e-6)
+        alone = [float(task.imitation_loss(outputs[i, None], teacher[i, None], 4.0)) for i in range(5)]
+        assert imitation.tolist() == pytest.approx(alone, rel=1e-5)
