@@ -49,7 +49,7 @@ def test_decoupled_parts_make_up_plain_kd() -> None:
     target, others = decoupled(batch.outputs, batch.teacher_outputs, batch.targets, 2.0)
     p_y = torch.softmax(batch.teacher_outputs / 2.0, dim=1).gather(1, batch.targets[:, None])[:, 0]
     whole = task.imitation_loss(batch.outputs, batch.teacher_outputs, 2.0) / 4.0
-    assert float((target + (1 - p_y) * others).mean().detach()) == pytest.approx(float(whole), rel=1e-5)
+    assert float((target + (1 - p_y) * others).mean().detach()) == pytest.approx(float(whole.detach()), rel=1e-5)
 
 
 def test_dkd_warms_up() -> None:
@@ -162,7 +162,7 @@ def test_mlkd_against_loops(count: int) -> None:
             for d in range(count):
                 gap = p[:, c] @ p[:, d] - q[:, c] @ q[:, d]
                 right["mlkd_class"] += 9 * gap**2 / count * (64 / rows) ** 2
-    terms = {name: float(term) for name, term in method("mlkd", classes(count)).loss(batch).items()}
+    terms = numbers(method("mlkd", classes(count)).loss(batch))
     assert terms == pytest.approx(right, rel=1e-4)
 
 
@@ -198,6 +198,6 @@ def test_medians_of_real_and_fake_are_apart() -> None:
     order = [(batch.fake == kind).nonzero()[:, 0] for kind in (False, True)]
     for rows in order:  # within each kind doubt falls with the row: the later half is easy
         easy[rows] = torch.arange(len(rows)) >= (len(rows) + 1) // 2
-    assert apart["atkd_easy"] == pytest.approx(float(16 * 0.2 * rest[easy].mean()), rel=1e-4)
-    assert apart["atkd_hard"] == pytest.approx(float(16 * 0.8 * (target + rest)[~easy].mean()), rel=1e-4)
+    assert apart["atkd_easy"] == pytest.approx(float(16 * 0.2 * rest[easy].mean().detach()), rel=1e-4)
+    assert apart["atkd_hard"] == pytest.approx(float(16 * 0.8 * (target + rest)[~easy].mean().detach()), rel=1e-4)
     assert not math.isclose(apart["atkd_hard"], together["atkd_hard"], rel_tol=1e-3)
