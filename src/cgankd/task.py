@@ -270,7 +270,8 @@ class Regression(Task):
     def windows(self, labels: Tensor, count: int, half_width: float) -> tuple[list[str], Tensor]:
         centres = torch.linspace(half_width, 1.0 - half_width, count, dtype=torch.float64)
         targets = (labels.to(torch.float64) - self.low) / self.span
-        names = [f"{self.low + self.span * float(centre):.4g}" for centre in centres]
+        places = max(0, 1 - math.floor(math.log10(self.span / count)))  # so many that no two names are alike
+        names = [f"{self.low + self.span * float(centre):.{places}f}" for centre in centres]
         return names, (
             targets - centres[:, None]
         ).abs() <= half_width + 1e-6  # a float32 label at the edge is inside

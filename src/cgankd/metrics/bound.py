@@ -134,8 +134,8 @@ def terms(
         term(
             "the teacher's own error", "E|f_t(x) − y|", float(teacher_loss.mean()), n,
             error=float(teacher_loss.double().std()) / math.sqrt(n) if n > 1 else None,
-            says=f"{task.bounded_loss_name} on validation images, at most {_upper(teacher_loss):.2g} with confidence "
-            f"{1 - DELTA:.0%}; "
+            says=f"{task.bounded_loss_name} on validation images, at most {_upper(teacher_loss):.2g} with "
+            f"confidence {1 - DELTA:.0%}; "
             + (
                 f"labels were replaced, so the bound pays 2(1 − θ) times it (Lip = {LIPSCHITZ:g}): "
                 f"about {2.0 * rest * LIPSCHITZ * float(teacher_loss.mean()):.3g}"
@@ -149,7 +149,7 @@ def terms(
 
 
 def _upper(losses: Tensor) -> float:
-    """The upper 95 % limit of the mean of losses in [0, 1] by Hoeffding's inequality; holds where all are 0, too."""
+    """The upper 95 % limit of the mean of losses in [0, 1] (Hoeffding); holds where all are 0, too."""
     return min(1.0, float(losses.mean()) + math.sqrt(math.log(1.0 / DELTA) / (2.0 * len(losses))))
 
 
@@ -157,8 +157,8 @@ def _mismatch(found: TwoSample | None, replaced: bool) -> str:
     if found is None:
         return f"nothing: fewer than {FEWEST} validation or processed images"
     seen = (
-        f"of {2 * found.images} images it had not been trained on, half of them real, a classifier on the teacher's "
-        f"features told {found.accuracy:.0%} rightly as real or processed: "
+        f"of {2 * found.images} images it had not been trained on, half of them real, a classifier on the "
+        f"teacher's features told {found.accuracy:.0%} rightly as real or processed: "
     )
     if found.lower_bound == 0.0:
         return seen + "no difference is shown"

@@ -15,7 +15,9 @@ from cgankd.task import Task
 
 FEWEST = 10  # images on either side of a score
 
-Measured = dict[str, Any]  # value and spread (None where there is none), images, why (there is no value)
+# value and spread (None where there is none), images, why there is no value; of a mean over label windows also
+# windows: how many have a value, of how many
+Measured = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,16 +81,14 @@ def score(
             for name, images in candidates.items()
         }
         window_score = f"{task.window_score}[{space}]"
-        add(task.window_score, "lower", {n: _mean(d, len(candidates[n])) for n, d in distances.items()})
+        variety = {
+            name: _variety(real, real_windows, images.features[space], inside[name])
+            for name, images in candidates.items()
+        }
+        counts = {name: len(images) for name, images in candidates.items()}
+        add(task.window_score, "lower", _means(distances, counts))
+        add("diversity", "higher", _means(variety, counts))
         windows.append({"name": window_score, "windows": names, "of": distances})
-        add(
-            "diversity",
-            "higher",
-            {
-                name: _mean(_variety(real, real_windows, images.features[space], inside[name]), len(images))
-                for name, images in candidates.items()
-            },
-        )
     judged = {**candidates, "real": held_out}
     scores.append({
         "name": f"label score[teacher], {task.metric_unit}".rstrip(", "),
@@ -140,13 +140,25 @@ def _variety(real: Tensor, real_inside: Tensor, fake: Tensor, inside: Tensor) ->
     return found
 
 
-def _mean(values: list[float | None], images: int) -> Measured:
-    """Mean and standard deviation over the windows that have a value."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return _measured(None, images, why=f"no label window holds {FEWEST} images of either kind")
-    spread = statistics.stdev(known) if len(known) > 1 else None
-    return _measured(statistics.fmean(known), images, spread)
+def _means(values: Mapping[str, list[float | None]], images: Mapping[str, int]) -> dict[str, Measured]:
+    """Mean and standard deviation over label windows, of each candidate.
+
+    Only windows where all candidates have a value count (those apart that have none at all): a set that lacks the
+    difficult labels must not look better for it.
+    """
+    present = [found for found in values.values() if any(value is not None for value in found)]
+    common = [place for place, row in enumerate(zip(*present, strict=True)) if None not in row]
+    means: dict[str, Measured] = {}
+    for name, found in values.items():
+        known = [value for place in common if (value := found[place]) is not None]
+        if known:
+            spread = statistics.stdev(known) if len(known) > 1 else None
+            means[name] = _measured(statistics.fmean(known), images[name], spread)
+            means[name]["windows"] = [len(known), len(found)]
+        else:
+            why = f"no label window has {FEWEST} images of every kind"
+            means[name] = _measured(None, images[name], why=why)
+    return means
 
 
 def _label_score(images: Observed, task: Task) -> Measured:

@@ -45,7 +45,7 @@ class Tiles:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """A small table; ``folded`` hides it behind its caption until asked for, ``prose`` is for cells of sentences."""
+    """A small table; ``folded`` hides it behind its caption until asked for, ``prose``: its cells are sentences."""
 
     kind: ClassVar[str] = "grid"
     header: Sequence[str]

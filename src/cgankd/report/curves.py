@@ -101,7 +101,7 @@ def windows(names: Sequence[str], sets: Mapping[str, Sequence[float | None]], x:
 
     The second value says whether some were left out.
     """
-    marks = {"raw": ("red", "X"), "processed": ("blue", "D"), "real": ("ink", "o")}
+    marks = {"raw": ("red", "X"), "processed": ("blue", "D"), "real images": ("ink", "o")}
     values = {
         name: np.array([np.nan if v is None else float(v) for v in found])
         for name, found in sets.items()

@@ -1,4 +1,4 @@
-"""The page's sections about the generated images as such: how good, whether copies, what the theory says of them."""
+"""The page's sections about the generated images as such: how good, whether copies, what theory says of them."""
 
 from __future__ import annotations
 
@@ -41,15 +41,19 @@ def quality(run: Run) -> Section:
         Note(
             f"Compared with {found.get('reference', 'real images')}. Raw: as the generator made them; processed: "
             "after subsampling and filter, with the student's labels; real images: other real ones in their place, "
-            "the best that can be reached. Scores with other features, or on other numbers of images, are not "
-            "comparable, least of all with the FID of papers (Inception features, 50,000 images)."
+            "which no generator can be expected to beat. In brackets, how many there are. Scores with other "
+            "features, or on other numbers of images, are not comparable, least of all with the FID of papers "
+            "(Inception features, 50,000 images)."
         )
     ]
+    usual = {name: scores[0]["of"].get(name, {}).get("images") for name in SETS}
     rows = [
-        [score["name"], *(_value(score["of"].get(name)) for name in SETS), score["better"], _counts(score)]
+        [_named(score), *(_value(score, name, usual[name]) for name in SETS), score["better"],
+         table.count(score["dimension"])]
         for score in scores
-    ]
-    header = ["score[features]", *SETS.values(), "better is", "images"]
+    ]  # fmt: skip
+    header = ["score[features]", *(f"{words} ({table.count(usual[name])})" for name, words in SETS.items()),
+              "better is", "features"]  # fmt: skip
     blocks.append(Grid(header, rows, "Scores"))
     kinds = dict.fromkeys(score["name"].split("[")[0] for score in scores)
     explained = [[kind, SAYS[kind]] for kind in kinds if kind in SAYS]
@@ -63,7 +67,8 @@ def quality(run: Run) -> Section:
     blocks += [Note(said) for said in missing]
     kind = "label window" if run.task.continuous else "class"
     for place, windows in enumerate(found.get("windows") or []):
-        shown = curves.windows(windows["windows"], windows["of"], f"FID within a {kind}, {windows['name']}")
+        of = {SETS.get(name, name): values for name, values in windows["of"].items()}
+        shown = curves.windows(windows["windows"], of, f"FID within a {kind}, {windows['name']}")
         if shown:
             some = f" Only the {figures.MOST_BINS} highest are shown." if shown[1] else ""
             caption = (
@@ -94,11 +99,11 @@ def copies(run: Run) -> Section:
     entry = found[0]
     blocks.append(
         Note(
-            f"Very near: nearer to one of the {table.count(entry['train'])} training images than the nearest 1 % (or "
-            f"the nearest one) of {table.count(entry['held_out'])} validation images, which the generator never saw. "
-            "Expected: the share if the images were as new as those, with the chance of at least as many as were "
-            "found. Median distance: as a share of the validation images'. Blurred and typical images lie near "
-            "others without being copies, so look at the pairs."
+            f"Very near: nearer to one of the {table.count(entry['train'])} training images than the nearest 1 % "
+            f"(or the nearest one) of {table.count(entry['held_out'])} validation images, new to the generator. "
+            "Expected: the share if the images were as new as those, with the chance of at least as many as "
+            "were found. Median distance: as a share of the validation images'. Blurred and typical images lie "
+            "near others without being copies, so look at the pairs."
         )
     )
     blocks += [
@@ -108,14 +113,16 @@ def copies(run: Run) -> Section:
     ]
     artifact = run.artifact("metrics")
     for space, name in SPACES.items():
-        pair = (
-            None if artifact is None else [artifact.tensor(PAIRS, f"{space}_{kind}") for kind in ("fakes", "train")]
-        )
-        ratios = None if artifact is None else artifact.tensor(PAIRS, f"{space}_distances")
-        if pair is None or pair[0] is None or pair[1] is None or ratios is None or not len(ratios):
+        if artifact is None:
+            break
+        parts = [artifact.tensor(PAIRS, f"{space}_{kind}") for kind in ("fakes", "train", "distances")]
+        known = [part for part in parts if part is not None and len(part)]
+        if len(known) < len(parts):
             continue
-        sides = zip(*pair, ratios, strict=True)
-        tiles = [Tile(picture(np.stack([fake, real])), f"{ratio:.2f}") for fake, real, ratio in sides]
+        tiles = [
+            Tile(picture(np.stack([fake, nearest])), f"{ratio:.2f}")
+            for fake, nearest, ratio in zip(*known, strict=True)
+        ]
         caption = (
             "The processed images nearest to a training image: generated left, training image right, and their "
             "distance (1: as far as a validation image typically is). The same picture twice would be a copy."
@@ -132,50 +139,47 @@ def theory(run: Run) -> Section:
     if not terms:
         return Section(title, anchor, [Note(NONE)])
     least = float(found.get("at_least") or 0.0)
+    nothing = ", so here it says nothing of the student" if least >= 1.0 else ""
     blocks: list[Block] = [
         Note(
             "How much worse than the best possible student this one may be is bounded by a sum of terms (docs, "
-            f"method). The loss is {found.get('loss', 'in [0, 1]')}, so a bound of 1 or more says nothing. The terms "
-            f"that can be estimated add up to {least:.2f}; the bound is that or more, and the student may be far "
-            "better than it. It shows which part to work on, not how good the student is."
+            f"method). The loss is {found.get('loss', 'in [0, 1]')}, at most 1. The terms that can be estimated "
+            f"add up to {least:.2f}; the bound is that or more{nothing}. The student may be far better than its "
+            "bound, which shows what to work on, not how good it is."
         )
     ]
     rows = [
-        [str(term["term"]), str(term["symbol"]), _with_error(term), table.count(term["n"]),
+        [f"{term['term']}, {term['symbol']}", _with_error(term), table.count(term["n"]),
          table.number(term["adds"], 3), str(term["says"]), str(term["cannot_say"])]
         for term in terms
     ]  # fmt: skip
-    header = ["term", "symbol", "value", "images", "adds", "says", "can't say"]
+    header = ["term", "value", "images", "adds", "says", "can't say"]
     blocks.append(Grid(header, rows, "Terms of the bound", prose=True))
     return Section(title, anchor, blocks)
 
 
-def _value(measured: Mapping[str, Any] | None) -> str:
-    if not measured or measured.get("value") is None:
+def _named(score: Mapping[str, Any]) -> str:
+    """KID is small, and usually given times 1,000."""
+    return f"{score['name']} × 1,000" if score["name"].startswith("KID") else str(score["name"])
+
+
+def _value(score: Mapping[str, Any], name: str, usual: int | None) -> str:
+    """A set's value with its spread; the number of images where it is not the ``usual`` one, and of windows."""
+    measured = score["of"].get(name) or {}
+    if measured.get("value") is None:
         return "–"
-    spread = measured.get("spread")
-    return _three_digits(measured["value"]) + ("" if spread is None else f" ± {_three_digits(spread)}")
-
-
-def _three_digits(value: float) -> str:
-    """A number to three digits, never in powers of ten.
-
-    >>> _three_digits(0.012345), _three_digits(1234.5), _three_digits(-0.000012)
-    ('0.0123', '1,234', '0.0000')
-    """
-    if abs(value) >= 100:
-        return f"{value:,.0f}".replace("-", "−")
-    return table.number(value, 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3 if abs(value) >= 0.1 else 4)
-
-
-def _counts(score: Mapping[str, Any]) -> str:
-    """How many real and compared images a score rests on, and how wide its features are."""
-    compared = [measured.get("images") for measured in score["of"].values()]
-    same = list(dict.fromkeys(compared))
-    said = table.count(same[0]) if len(same) == 1 else ", ".join(table.count(number) for number in compared)
-    if score.get("reference") is None:
-        return said
-    return f"{said} against {table.count(score['reference'])}, {table.count(score['dimension'])} features"
+    scale = 1000.0 if score["name"].startswith("KID") else 1.0
+    size = abs(measured["value"]) * scale
+    places = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
+    said = table.number(scale * measured["value"], places)
+    if measured.get("spread") is not None:
+        said += f" ± {table.number(scale * measured['spread'], places)}"
+    filled, windows = measured.get("windows") or (0, 0)
+    if filled < windows:
+        said += f" ({filled} of {windows} windows)"
+    if measured["images"] != usual:
+        said += f" ({table.count(measured['images'])})"
+    return said.replace(" ", "\u00a0")
 
 
 def _verdict(found: list[Mapping[str, Any]]) -> str:
@@ -207,4 +211,5 @@ def _p_value(value: float | None) -> str:
 
 def _with_error(term: Mapping[str, Any]) -> str:
     error = term.get("error")
-    return table.number(term["value"], 3) + ("" if error is None else f" ± {table.number(error, 3)}")
+    spread = "" if error is None else f"\u00a0±\u00a0{table.number(error, 3)}"  # never broken
+    return table.number(term["value"], 3) + spread
