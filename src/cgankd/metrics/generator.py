@@ -14,6 +14,7 @@ from cgankd.recipe import MetricsSettings
 from cgankd.task import Task
 
 FEWEST = 10  # images on either side of a score
+WHOLE = (("FID", "lower"), ("KID", "lower"), ("precision", "higher"), ("recall", "higher"))
 
 # value and spread (None where there is none), images, why there is no value; of a mean over label windows also
 # windows: how many have a value, of how many
@@ -64,31 +65,24 @@ def score(
     }
     for space in settings.features:
         real = reference.features[space]
-
-        def add(
-            name: str, better: str, measured: dict[str, Measured], space: str = space, real: Tensor = real
-        ) -> None:
-            scores.append(
-                {"name": f"{name}[{space}]", "better": better, "dimension": real.shape[1], "reference": len(real),
-                 "of": measured}
-            )  # fmt: skip
-
         found = {name: _whole(real, images.features[space], seed) for name, images in candidates.items()}
-        for name, better in (("FID", "lower"), ("KID", "lower"), ("precision", "higher"), ("recall", "higher")):
-            add(name, better, {candidate: values[name] for candidate, values in found.items()})
         distances = {
             name: _per_window(real, real_windows, images.features[space], inside[name])
             for name, images in candidates.items()
         }
-        window_score = f"{task.window_score}[{space}]"
         variety = {
             name: _variety(real, real_windows, images.features[space], inside[name])
             for name, images in candidates.items()
         }
         counts = {name: len(images) for name, images in candidates.items()}
-        add(task.window_score, "lower", _means(distances, counts))
-        add("diversity", "higher", _means(variety, counts))
-        windows.append({"name": window_score, "windows": names, "of": distances})
+        rows = [
+            *((name, better, {which: values[name] for which, values in found.items()}) for name, better in WHOLE),
+            (task.window_score, "lower", _means(distances, counts)),
+            ("diversity", "higher", _means(variety, counts)),
+        ]
+        basis = {"dimension": real.shape[1], "reference": len(real)}
+        scores += [{"name": f"{name}[{space}]", "better": better, **basis, "of": of} for name, better, of in rows]
+        windows.append({"name": f"{task.window_score}[{space}]", "windows": names, "of": distances})
     judged = {**candidates, "real": held_out}
     scores.append({
         "name": f"label score[teacher], {task.metric_unit}".rstrip(", "),
@@ -110,7 +104,7 @@ def _whole(real: Tensor, fake: Tensor, seed: int) -> dict[str, Measured]:
     """The scores of all images at once, whatever their labels."""
     count = len(fake)
     if min(len(real), count) < FEWEST:
-        return dict.fromkeys(("FID", "KID", "precision", "recall"), _too_few(min(len(real), count)))
+        return {name: _too_few(min(len(real), count)) for name, _ in WHOLE}
     mean, spread = kernel_distance(real, fake, seed)
     precision, recall = precision_recall(real, fake)
     return {
