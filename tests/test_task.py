@@ -229,3 +229,31 @@ def test_losses_of_each_image_have_the_loss_as_mean() -> None:
         assert float(imitation.mean()) == pytest.approx(float(task.imitation_loss(outputs, teacher, 4.0)), rel=1e-6)
         alone = [float(task.imitation_loss(outputs[i, None], teacher[i, None], 4.0)) for i in range(5)]
         assert imitation.tolist() == pytest.approx(alone, rel=1e-5)
+
+
+# --- what the generator and the error bound are judged by ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 90.0), (-3.0, 7.0), (1e6, 1e6 + 4)])
+def test_windows_hold_what_lies_within_their_half_width(low: float, high: float) -> None:
+    task = Regression(low=low, high=high)
+    labels = torch.linspace(low, high, 41)  # every fortieth of the range; windows end on some of them
+    names, inside = task.windows(labels, count=4, half_width=0.125)
+    for number, centre in enumerate((0.125, 0.375, 0.625, 0.875)):
+        expected = [abs(k / 40 - centre) <= 0.125 for k in range(41)]
+        assert inside[number].tolist() == expected
+        assert float(names[number]) == pytest.approx(low + centre * (high - low), abs=(high - low) / 40)
+    assert len(set(names)) == 4
+
+
+def test_windows_of_classes_are_the_classes() -> None:
+    names, inside = CLASSES.windows(torch.tensor([4, 0, 4]), count=20, half_width=0.05)
+    assert names == ["a", "b", "c", "d", "e"]
+    assert inside.long().tolist() == [[0, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0], [1, 0, 1]]
+
+
+def test_bounded_losses_lie_in_0_1() -> None:
+    outputs = torch.tensor([[0.0, 2.0, 1.0, 0.0, 0.0], [3.0, 2.0, 1.0, 0.0, 0.0]])
+    assert CLASSES.bounded_loss(outputs, torch.tensor([1, 4])).tolist() == [0.0, 1.0]
+    scalars = torch.tensor([[-9.0], [0.25], [9.0]])
+    assert YEARS.bounded_loss(scalars, torch.tensor([1.0, 0.5, 0.0])).tolist() == [1.0, 0.25, 1.0]

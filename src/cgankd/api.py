@@ -22,7 +22,8 @@ from cgankd.data.imageset import ImageSet
 from cgankd.errors import UserError
 from cgankd.features import Observer
 from cgankd.fit import fit
-from cgankd.gan.generator import CallableSampler, Sampler
+from cgankd.gan.adapters import CallableSampler, open_source
+from cgankd.gan.generator import Sampler
 from cgankd.gan.train import train_gan
 from cgankd.labels import LabelSpace, label_space
 from cgankd.progress import SILENT, Progress
@@ -105,9 +106,18 @@ class Distiller:
         )
         return self._generator
 
-    def use_generator(self, function: Callable[[Tensor, Tensor, int], Tensor]) -> None:
-        """Put any generator in the GAN's place: ``function(targets, indices, seed) -> uint8 [B, C, H, W]``."""
-        self._generator = CallableSampler(function)
+    def use_generator(self, generator: Callable[[Tensor, Tensor, int], Tensor] | Sampler | str) -> None:
+        """Put any generator in the GAN's place.
+
+        generator: a function ``(targets, indices, seed) -> uint8 [B, C, H, W]``, a Sampler, or a source as the
+        recipe's ``generator.source`` names it: "module:function", an .onnx file, or ready images with labels.
+        """
+        channels, size = self.data.channels, self.data.size
+        if isinstance(generator, str):
+            generator = open_source(generator, self._task, channels, size)
+        elif not isinstance(generator, Sampler):
+            generator = CallableSampler(generator, (channels, *size))
+        self._generator = generator
         self._ratio = self.ratio_check = None
 
     def train_density_ratio(self, **settings: Any) -> RatioNetwork:

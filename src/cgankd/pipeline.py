@@ -26,9 +26,11 @@ from cgankd.errors import UserError
 from cgankd.features import Observer
 from cgankd.files import save_tensors, write_json, write_text
 from cgankd.fit import check_views, fit
-from cgankd.gan.generator import GanSampler, load_sampler
+from cgankd.gan.adapters import StoredImages, open_source
+from cgankd.gan.generator import Sampler, load_sampler, new_networks
 from cgankd.gan.train import train_gan
 from cgankd.labels import label_space
+from cgankd.metrics.judge import Processed, judge
 from cgankd.nets import weights, zoo
 from cgankd.progress import SILENT, Progress
 from cgankd.recipe import AugmentSettings, FitSettings, Recipe, StudentSettings, SynthesisSettings
@@ -115,6 +117,8 @@ class Road:
         self.base = {"task": self.task.to_json()}
         targets = self.task.to_target(splits.train.labels)
         self.space = label_space(self.task, targets, recipe.generator)
+        source, train = recipe.generator.source, splits.train
+        self.source = None if source is None else open_source(source, self.task, train.channels, train.size)
         self.replace = adjust.replacement(recipe.synthesis, self.task)  # what cannot be is refused before training
         self._choices: dict[int, Choice] = {}
 
@@ -142,29 +146,36 @@ class Road:
         ]
 
     def generator(self, seed: int) -> Artifact:
-        """The conditional GAN, trained on the owner's images."""
+        """The conditional GAN, trained on the owner's images, or what the recipe puts in its place."""
         settings = self.recipe.generator
+        inputs = {"train": self.keys["train"]}
+        if self.source is not None:
+            inputs["source"] = _source_key(settings.source or "", self.source)
 
         def build(work: Path) -> dict[str, Any]:
-            sampler, history = train_gan(
-                self.splits.train,
-                self.task,
-                self.space,
-                settings,
-                self.fabric,
-                seed=seed,
-                checkpoint=self._checkpoint(work),
-                progress=self.progress,
-            )
-            sampler.save(work / "weights.safetensors")
+            sampler, parameters = self.source, None
+            history: list[dict[str, Any]] = []
+            if sampler is None:
+                sampler, history = train_gan(
+                    self.splits.train,
+                    self.task,
+                    self.space,
+                    settings,
+                    self.fabric,
+                    seed=seed,
+                    checkpoint=self._checkpoint(work),
+                    progress=self.progress,
+                )
+                sampler.save(work / "weights.safetensors")
+                parameters = evaluate.parameters(sampler.network)
             labels = preview.examples(self.splits.train, self.task)["labels"]
             images = sampler.sample(self.task.to_target(labels), torch.arange(len(labels)), seed)
             shown = {"images": images, "labels": labels, "bin": self.task.bins(labels)[1]}
             save_tensors(work / "preview.safetensors", shown)
-            return {"parameters": evaluate.parameters(sampler.network), "history": history}
+            return {"parameters": parameters, "history": history}
 
         described = {**self.base, "generator": settings.model_dump(mode="json"), "seed": seed}
-        return self.folder.stage("generator", described, {"train": self.keys["train"]}, build)
+        return self.folder.stage("generator", described, inputs, build)
 
     def ratio(self, seed: int) -> Artifact:
         """The conditional density ratio, on features that are computed once."""
@@ -338,6 +349,43 @@ class Road:
             start=start,
         )
 
+    def metrics(self, seed: int) -> Artifact:
+        """How good the generated images are, whether they are copies, and the error bound's terms."""
+        settings, real_share = self.recipe.metrics, self.recipe.student.real_share
+        made, generator = self.synthesis(seed, ROWS["cgan"].changes), self.generator(seed)
+        seen_by = {"teacher": self.teacher(seed)}
+        if "nokd" in settings.features:
+            seen_by["nokd"] = self.student("nokd", seed)
+
+        def build(work: Path) -> dict[str, Any]:
+            asked, taught = self._fakes(made, "none"), self._fakes(made, self.replace)
+            assert asked is not None
+            assert taught is not None
+            found, pairs = judge(
+                self.splits,
+                self._sampler(generator),
+                Processed(asked, taught.labels, self.replace != "none", real_share),
+                {name: self._network(artifact) for name, artifact in seen_by.items()},
+                settings,
+                self.fabric,
+                seed=seed,
+                progress=self.progress,
+            )
+            save_tensors(work / "pairs.safetensors", pairs)
+            return found
+
+        described = {
+            **self.base,
+            "metrics": settings.model_dump(mode="json"),
+            "replace": self.replace,
+            "real_share": real_share,
+            "seed": seed,
+        }
+        inputs = {name: self.keys[name] for name in ("train", "pool", "val")}
+        inputs |= {name: artifact.key for name, artifact in seen_by.items()}
+        inputs |= {"generator": generator.key, "synthesis": made.key}
+        return self.folder.stage("metrics", described, inputs, build)
+
     # --- what the stations share ------------------------------------------------------------------------------
 
     def _transfer(self, seed: int, changes: dict[str, Any]) -> tuple[FitSettings, Artifact | None]:
@@ -508,7 +556,9 @@ class Road:
         network.load_state_dict(artifact.tensors("weights"))
         return network
 
-    def _sampler(self, generator: Artifact) -> GanSampler:
+    def _sampler(self, generator: Artifact) -> Sampler:
+        if self.source is not None:
+            return self.source
         train = self.splits.train
         path = generator.folder / "weights.safetensors"
         return load_sampler(path, self.recipe.generator, self.space, train.channels, train.size, self.fabric)
@@ -558,6 +608,10 @@ def _check_networks(recipe: Recipe, splits: Splits) -> None:
             network = zoo.create(name, train.channels, splits.task.num_outputs, train.size)
             if path is not None:
                 weights.load_weights(network, path)
+        if recipe.generator.source is None:
+            space = label_space(splits.task, splits.task.to_target(train.labels), recipe.generator)
+            embedding = space.new_embedding(recipe.generator.label_dim)
+            new_networks(recipe.generator, space, embedding, train.channels, train.size)
 
 
 def _code(name: str) -> dict[str, str]:
@@ -588,3 +642,11 @@ def _users_code(name: str) -> str:
         spec = None
     path = Path(spec.origin) if spec and spec.origin else None
     return file_key(path) if path and path.is_file() else content_key(name)
+
+
+def _source_key(source: str, sampler: Sampler) -> str:
+    """The key of what ``generator.source`` holds: images with labels, an ONNX file, or the user's code."""
+    if isinstance(sampler, StoredImages):
+        return sampler.key
+    path = Path(source).expanduser()
+    return file_key(path) if path.is_file() else _users_code(source)

@@ -33,6 +33,8 @@ class Task(ABC):
     replace_labels: ClassVar[str]  # what the final paper does to labels: none, or hard (the prediction)
     label_weight: ClassVar[float]  # r of plain KD: the weight of the label's own loss
     teacher_weight: ClassVar[float]  # a of plain KD: the weight of the teacher's
+    window_score: ClassVar[str]  # what the mean Fréchet distance over label windows is called
+    bounded_loss_name: ClassVar[str]
 
     @property
     @abstractmethod
@@ -106,6 +108,17 @@ class Task(ABC):
         """Names of the groups that errors are reported for, and each label's group, int64 [N]."""
 
     @abstractmethod
+    def windows(self, labels: Tensor, count: int, half_width: float) -> tuple[list[str], Tensor]:
+        """Names of the groups that a generator is judged in, and who is in each, bool [groups, N].
+
+        Each class; or ``count`` windows of a scalar's range, ``half_width`` a share of it, which may overlap.
+        """
+
+    @abstractmethod
+    def bounded_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Per-image loss in [0, 1] that the error bound is about, float32 [N]."""
+
+    @abstractmethod
     def check_labels(self, labels: Tensor, where: str) -> None:
         """Raise UserError where a label is not one of this task's."""
 
@@ -131,6 +144,8 @@ class Classification(Task):
     replace_labels = "none"
     label_weight = 0.1
     teacher_weight = 0.9
+    window_score = "Intra-FID"
+    bounded_loss_name = "the share of wrong predictions"
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
@@ -201,6 +216,12 @@ class Classification(Task):
     def bins(self, labels: Tensor) -> tuple[list[str], Tensor]:
         return list(self.class_names), labels.to(torch.int64)
 
+    def windows(self, labels: Tensor, count: int, half_width: float) -> tuple[list[str], Tensor]:
+        return list(self.class_names), labels == torch.arange(self.num_outputs)[:, None]
+
+    def bounded_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (self.predict(outputs) != targets).float()
+
     def check_labels(self, labels: Tensor, where: str) -> None:
         bad = (labels < 0) | (labels >= self.num_outputs)
         if bad.any():
@@ -236,6 +257,8 @@ class Regression(Task):
     replace_labels = "hard"
     label_weight = 0.5
     teacher_weight = 0.5
+    window_score = "SFID"
+    bounded_loss_name = "the absolute error as a share of the label range"
 
     REPORT_BINS: ClassVar[int] = 10
 
@@ -309,6 +332,18 @@ class Regression(Task):
         names = [f"{a:g} to {b:g}" for a, b in itertools.pairwise(edges)]
         place = (self.to_target(labels) * self.REPORT_BINS).to(torch.int64)
         return names, place.clamp(0, self.REPORT_BINS - 1)
+
+    def windows(self, labels: Tensor, count: int, half_width: float) -> tuple[list[str], Tensor]:
+        centres = torch.linspace(half_width, 1.0 - half_width, count, dtype=torch.float64)
+        targets = (labels.to(torch.float64) - self.low) / self.span
+        places = max(0, 1 - math.floor(math.log10(self.span / count)))  # so many that no two names are alike
+        names = [f"{self.low + self.span * float(centre):.{places}f}" for centre in centres]
+        return names, (
+            targets - centres[:, None]
+        ).abs() <= half_width + 1e-6  # a float32 label at the edge is inside
+
+    def bounded_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self.error(outputs, targets)
 
     def check_labels(self, labels: Tensor, where: str) -> None:
         bad = ~torch.isfinite(labels) | (labels < self.low) | (labels > self.high)

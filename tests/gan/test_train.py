@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from cgankd.checkpoint import Checkpoint
 from cgankd.data.imageset import ImageSet
 from cgankd.errors import TrainingError
-from cgankd.gan.generator import GanSampler, from_uint8, load_sampler, to_uint8
-from cgankd.gan.train import _check, train_gan
+from cgankd.gan.generator import UNBOUNDED, GanSampler, from_uint8, load_sampler, new_networks, to_uint8
+from cgankd.gan.losses import squared_gradient
+from cgankd.gan.train import _check, _settle_statistics, train_gan
 from cgankd.labels import label_space
 from cgankd.recipe import GeneratorSettings, VicinitySettings
 from cgankd.task import Classification, Regression, Task
@@ -77,6 +79,101 @@ def test_a_killed_training_goes_on_bit_for_bit(task: Task, stop: int, fabric: Fa
     assert len(history) == 6
     for key, value in whole.network.state_dict().items():
         assert torch.equal(again.network.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"network": "sagan", "loss": "vanilla", "lecam": 0.3, "r1": 1.0, "r1_every": 3, "discriminator_steps": 2},
+        {"network": "biggan", "lecam": 0.3, "shared_embedding": False, "latent": 7},
+    ],
+    ids=["sagan", "biggan"],
+)
+def test_every_networks_training_goes_on_bit_for_bit(
+    changes: dict[str, Any], fabric: Fabric, tmp_path: Path
+) -> None:
+    whole, history = train(CLASSES, fabric, **changes)
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train(CLASSES, fabric, Recorder(path, 4), **changes)
+    again, resumed = train(CLASSES, fabric, Checkpoint(path, 1e9), **changes)
+    assert resumed == history
+    for key, value in whole.network.state_dict().items():
+        assert torch.equal(again.network.state_dict()[key], value), key
+
+
+def states(fabric: Fabric, path: Path, **changes: Any) -> list[dict[str, Tensor]]:
+    """The discriminator after each step but the last."""
+    recorder = Recorder(path)
+    train(CLASSES, fabric, recorder, **changes)
+    return [state["discriminator"] for state in recorder.states]
+
+
+def differs(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return any(not torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_r1_comes_every_so_many_discriminator_steps(fabric: Fabric, tmp_path: Path) -> None:
+    plain = states(fabric, tmp_path / "a")
+    rare = states(fabric, tmp_path / "b", r1=5.0, r1_every=4)
+    often = states(fabric, tmp_path / "c", r1=5.0, r1_every=2)
+    assert differs(plain[0], rare[0])  # the first step has it
+    assert differs(rare[0], often[0])  # twice as large, where it comes half as often
+    assert differs(often[1], rare[1])
+
+
+def test_r1_holds_the_discriminators_gradient_down(fabric: Fabric, tmp_path: Path) -> None:
+    data = grey(CLASSES)
+    norms = []
+    for r1 in (0.0, 10.0):
+        settings = GeneratorSettings(**SMALL, steps=40, r1=r1, r1_every=2, discriminator_rate=4e-3)
+        space = label_space(CLASSES, data.labels, settings)
+        recorder = Recorder(tmp_path / str(r1))
+        train_gan(data, CLASSES, space, settings, fabric, seed=0, checkpoint=recorder)
+        _, discriminator = new_networks(settings, space, space.new_embedding(32), 1, (16, 16))
+        discriminator.load_state_dict(recorder.states[-1]["discriminator"])
+        norms.append(float(squared_gradient(discriminator.eval(), from_uint8(data.images), data.labels).detach()))
+    assert norms[1] < 0.3 * norms[0]
+
+
+@pytest.mark.parametrize("changes", [{"loss": "vanilla"}, {"lecam": 1.0}])
+def test_loss_and_lecam_reach_the_networks(changes: dict[str, Any], fabric: Fabric, tmp_path: Path) -> None:
+    plain, changed = states(fabric, tmp_path / "a")[-1], states(fabric, tmp_path / "b", **changes)[-1]
+    assert differs(plain, changed)
+
+
+@pytest.mark.parametrize("network", ["sagan", "biggan"])
+@pytest.mark.parametrize("task", [CLASSES, SCALAR])
+def test_a_short_training_of_every_network_stays_finite(network: str, task: Task, fabric: Fabric) -> None:
+    nli = {"label_input": "nli"} if network == "sagan" else {}
+    sampler, history = train(
+        task, fabric, network=network, steps=60, batch_size=16, latent=9, generator_rate=2e-3,
+        discriminator_rate=4e-3, ema=0.8, **nli,
+    )  # fmt: skip
+    assert all(math.isfinite(value) for entry in history for value in entry.values())
+    images = sampler.sample(labels(sampler, 20), torch.arange(20), 1)
+    assert images.float().std() > 1
+    # the averaged weights' spectral norms are their own: power iteration has nothing left to add
+    for name, module in sampler.network.named_modules():
+        if isinstance(module, nn.Conv2d) and "attention" not in name:
+            norm = float(torch.linalg.matrix_norm(module.weight.detach().flatten(1), ord=2))
+            assert norm == pytest.approx(1.0, abs=0.03), name
+
+
+def test_statistics_settle_from_the_trained_networks_spectral_norms_on(fabric: Fabric) -> None:
+    settings = GeneratorSettings(**SMALL, network="sagan")
+    space = label_space(CLASSES, grey(CLASSES).labels, settings)
+    generator, _ = new_networks(settings, space, space.new_embedding(32), 1, (16, 16))
+    for _ in range(30):
+        generator(torch.randn(4, 5), torch.tensor([0, 1, 0, 1]))
+    right, stale = copy.deepcopy(generator), copy.deepcopy(generator)
+    for name, vector in stale.named_buffers():
+        if name.endswith(("_u", "_v")):
+            vector.copy_(nn.functional.normalize(torch.randn_like(vector), dim=0))
+    for average in (right, stale):
+        _settle_statistics(average, generator, space, settings, fabric, 0)
+    for key, value in right.state_dict().items():
+        assert torch.equal(stale.state_dict()[key], value), key
 
 
 def test_the_same_seed_gives_the_same_generator_and_another_does_not(fabric: Fabric) -> None:
@@ -179,12 +276,16 @@ def test_latents_differ_over_labels_indices_and_seeds(sampler: GanSampler) -> No
     assert float(z.std()) == pytest.approx(1, abs=0.08)
 
 
+def test_there_is_always_another_image(sampler: GanSampler) -> None:
+    assert sampler.available(labels(sampler, 3)).tolist() == [UNBOUNDED] * 3
+
+
 def test_a_saved_sampler_draws_the_same(fabric: Fabric, tmp_path: Path) -> None:
-    for task in (CLASSES, SCALAR):
-        made, _ = train(task, fabric, steps=2)
-        path = tmp_path / f"{task.name}.safetensors"
+    for task, network in ((CLASSES, "sngan"), (SCALAR, "sagan"), (CLASSES, "biggan")):
+        made, _ = train(task, fabric, steps=2, network=network)
+        path = tmp_path / f"{network}.safetensors"
         made.save(path)
-        settings = GeneratorSettings(**SMALL)
+        settings = GeneratorSettings(**SMALL, network=network)
         data = grey(task)
         space = label_space(task, task.to_target(data.labels), settings)
         again = load_sampler(path, settings, space, 1, (16, 16), fabric)

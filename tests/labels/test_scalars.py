@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from cgankd import evaluate
 from cgankd.data.imageset import ImageSet
-from cgankd.labels import ScalarLabels
-from cgankd.labels.scalars import FourierEmbedding, ILIEmbedding
+from cgankd.labels import ScalarLabels, label_space
+from cgankd.labels.scalars import FourierEmbedding, ILIEmbedding, NLIEmbedding
 from cgankd.progress import SILENT
-from cgankd.recipe import SynthesisSettings, VicinitySettings
+from cgankd.recipe import GeneratorSettings, SynthesisSettings, VicinitySettings
 from cgankd.task import Regression
 
 UNEVEN = torch.cat([torch.zeros(700), torch.linspace(0, 1, 41), torch.full((259,), 0.3)])
@@ -164,3 +164,37 @@ def test_the_embedding_survives_its_state_dict(trained: tuple[ILIEmbedding, list
     assert not torch.equal(again(y), embedding(y))
     again.load_state_dict(copy.deepcopy(embedding.state_dict()))
     assert torch.equal(again(y), embedding(y))
+
+
+# --- naive label input --------------------------------------------------------------------------------------------
+
+
+def test_nli_is_linear_in_the_scalar_and_learnt() -> None:
+    torch.manual_seed(0)
+    embedding = NLIEmbedding(6)
+    ends = embedding(torch.tensor([0.0, 1.0]))
+    between = torch.rand(20)
+    expected = ends[0] + between[:, None] * (ends[1] - ends[0])
+    assert torch.allclose(embedding(between), expected, atol=1e-5)
+    grid = embedding(torch.linspace(0, 1, 10_001)).detach()
+    weight = embedding.linear.weight.detach().squeeze(1)
+    assert grid.mean(dim=0).abs().max() < 1e-4
+    assert torch.allclose(grid.std(dim=0), weight.abs(), rtol=1e-3)  # the scalar itself has unit variance
+    assert all(parameter.requires_grad for parameter in embedding.parameters())
+
+
+@pytest.mark.parametrize(("label_input", "kind"), [("ili", ILIEmbedding), ("nli", NLIEmbedding)])
+def test_label_input_chooses_the_embedding_and_only_ili_is_trained_before(
+    label_input: str, kind: type[nn.Module], fabric: Fabric
+) -> None:
+    settings = GeneratorSettings(label_input=label_input, embedding_steps=2)
+    task = Regression(0.0, 1.0)
+    labels = torch.rand(20)
+    chosen = label_space(task, labels, settings)
+    embedding = chosen.new_embedding(8)
+    assert type(embedding) is kind
+    before = copy.deepcopy(embedding.state_dict())
+    train = ImageSet(torch.zeros(20, 1, 16, 16, dtype=torch.uint8), labels)
+    chosen.train_embedding(embedding, train, task, settings, fabric, 0, SILENT)
+    changed = any(not torch.equal(value, before[key]) for key, value in embedding.state_dict().items())
+    assert changed == (label_input == "ili")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy import stats
 
-from cgankd.labels.vicinity import Vicinity, VicinityDraw
+from cgankd.labels.vicinity import SOFT_REACH, Vicinity, VicinityDraw
 from cgankd.recipe import VicinitySettings
 
 
@@ -210,3 +210,89 @@ def test_windows_at_the_borders_are_clipped(kind: str) -> None:
 def test_two_labels_are_the_fewest() -> None:
     with pytest.raises(ValueError, match="at least two"):
         Vicinity(torch.zeros(1), VicinitySettings())
+
+
+# --- soft windows drawn by weight ---------------------------------------------------------------------------------
+
+SOFT_RULES = [
+    {"rule": "robust", "neighbours": 10},
+    {"rule": "robust", "neighbours": 1},
+    {"rule": "paper", "gaps": 2.0},
+]
+
+
+@pytest.mark.parametrize("rule", SOFT_RULES)
+def test_weighted_real_images_come_as_often_as_their_weight(rule: dict) -> None:
+    labels = dyadic(60, distinct=40)  # with ties
+    vicinity, found = draw(labels, 40_000, kind="soft", draw="weighted", noise=0.0, **rule)
+    assert found.real_weight is None
+    assert found.fake_weight is None
+    statistic, freedom = 0.0, 0
+    for target in vicinity.distinct.tolist():
+        kappa = float(vicinity.half_width(torch.tensor([target])))
+        weights = np.array([np.exp(-(((label - target) / kappa) ** 2)) for label in labels.tolist()])
+        weights[weights < 1e-3] = 0.0  # ignored
+        counts = torch.bincount(found.real[found.target == target], minlength=len(labels)).numpy()
+        assert counts[weights == 0].sum() == 0
+        expected = counts.sum() * weights / weights.sum()
+        enough = expected > 5
+        assert enough.any()
+        statistic += ((counts[enough] - expected[enough]) ** 2 / expected[enough]).sum()
+        freedom += enough.sum() - 1
+    assert freedom > 10
+    assert stats.chi2.sf(statistic, freedom) > 1e-3
+
+
+def test_weighted_images_under_noise_against_a_plain_loop_over_targets() -> None:
+    # Every target has its own window; the chance of the drawn image or one with a smaller label is uniform.
+    labels = torch.rand(80, generator=rng(3)) ** 2
+    vicinity, found = draw(labels, 2000, kind="soft", draw="weighted", noise=0.05, neighbours=8)
+    kappa = vicinity.half_width(found.target).double().numpy()
+    array, shares = labels.double().numpy(), []
+    for target, width, row in zip(found.target.double().numpy(), kappa, found.real.tolist(), strict=True):
+        weights = np.where(abs(array - target) <= width * SOFT_REACH, np.exp(-(((array - target) / width) ** 2)), 0)
+        weights /= weights.sum()
+        assert weights[row] > 0
+        below = weights[array < array[row]].sum()
+        shares.append(below + np.random.default_rng(row).random() * weights[row])
+    assert stats.kstest(shares, "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("rule", SOFT_RULES)
+def test_weighted_fake_labels_are_from_the_truncated_normal(rule: dict) -> None:
+    labels = torch.rand(200, generator=rng(3)) ** 2
+    vicinity, found = draw(labels, 3000, kind="soft", draw="weighted", noise=0.05, **rule)
+    target, kappa = found.target.double().numpy(), vicinity.half_width(found.target).double().numpy()
+    scale = kappa / np.sqrt(2)  # exp(-d^2 / kappa^2) is the normal density of that standard deviation
+    low, high = np.clip(target - kappa * SOFT_REACH, 0, 1), np.clip(target + kappa * SOFT_REACH, 0, 1)
+    assert (low == 0).any()  # cut at the border of the label range too
+    fake = found.fake.double().numpy()
+    assert (fake >= low - 1e-6).all()
+    assert (fake <= high + 1e-6).all()
+    below = stats.truncnorm.cdf(fake, (low - target) / scale, (high - target) / scale, loc=target, scale=scale)
+    assert stats.kstest(below, "uniform").pvalue > 1e-3
+
+
+def test_a_weighted_draw_is_the_weighted_loss_in_expectation() -> None:
+    # One target: the mean of f over weighted draws is the weighted mean of f over uniform draws.
+    labels = dyadic(300)
+    uniform = Vicinity(labels, VicinitySettings(kind="soft", noise=0.0, rule="paper", gaps=8.0))
+    weighted = Vicinity(labels, VicinitySettings(kind="soft", noise=0.0, rule="paper", gaps=8.0, draw="weighted"))
+    one, other = uniform.draw(20_000, rng(1)), weighted.draw(20_000, rng(2))
+    target = float(uniform.distinct[40])
+    here, there = one.target == target, other.target == target
+    for values, weights, drawn in [
+        (labels[one.real], one.real_weight, labels[other.real]),
+        (one.fake, one.fake_weight, other.fake),
+    ]:
+        expected = (values[here] * weights[here]).sum() / weights[here].sum()
+        spread = float(drawn[there].std()) / np.sqrt(int(there.sum()))
+        assert float(drawn[there].mean()) == pytest.approx(float(expected), abs=6 * spread)
+        assert float(drawn[there].std()) < 0.7 * float(values[here].std())  # without the weights it is wider
+
+
+def test_hard_windows_have_no_weights_to_draw_by() -> None:
+    labels = dyadic(100)
+    one, other = (draw(labels, 500, kind="hard", draw=how)[1] for how in ("uniform", "weighted"))
+    assert torch.equal(one.real, other.real)
+    assert torch.equal(one.fake, other.fake)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cgankd.data.imageset import ImageSet
 from cgankd.errors import UserError
-from cgankd.gan.generator import CallableSampler
+from cgankd.gan.adapters import CallableSampler
 from cgankd.labels import ScalarLabels
 from cgankd.labels.scalars import FourierEmbedding
 from cgankd.recipe import RatioSettings, VicinitySettings

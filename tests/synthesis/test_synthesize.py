@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from cgankd import counter
 from cgankd.errors import TrainingError, UserError
 from cgankd.features import Observer
-from cgankd.gan.generator import CallableSampler
+from cgankd.gan.adapters import CallableSampler
 from cgankd.labels import ClassLabels, LabelPlan, ScalarLabels
 from cgankd.recipe import SynthesisSettings, VicinitySettings
 from cgankd.synthesis.synthesize import Synthesis, synthesize

@@ -5,6 +5,7 @@ The road of every source is the same: list it, read its labels, divide its rows,
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 from collections.abc import Callable, Mapping
@@ -35,6 +36,7 @@ from cgankd.data.listing import TRAIN, Ints, Listing
 from cgankd.data.split import divide
 from cgankd.errors import UserError
 from cgankd.recipe import DataSettings
+from cgankd.task import Classification, Task
 
 Progress = Callable[[int, int], None]
 
@@ -109,6 +111,42 @@ def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
         test=test,
         notes=(*listing.notes, *label_notes, *task_notes, *shape_notes, *division.notes, *twins),
     )
+
+
+def load_whole(source: str, task: Task, channels: int, size: tuple[int, int], where: str) -> ImageSet:
+    """All images of a folder, .npz or .h5, whatever splits it has, with labels of a task that is there already.
+
+    Classes are matched by name; whole numbers that are no names are class indices. ``where`` names the setting for
+    messages. Raises UserError for images of another size or number of channels, and for labels the task has not.
+    """
+    settings = DataSettings(source=source, task=task.name)
+    listing = _list(settings)
+    listing = dataclasses.replace(listing, splits=np.full_like(listing.splits, TRAIN))
+    values, names, _ = read_labels(listing, settings)
+    found, _ = plan(listing.pictures.kinds(), settings, listing.where)
+    if (found.height, found.width, found.channels) != (*size, channels):
+        raise UserError(
+            f"{where} {source}: images are {found.width}x{found.height} pixels with {found.channels} channels; "
+            f"the run's are {size[1]}x{size[0]} with {channels}"
+        )
+    rows = np.arange(len(values))
+    labels = _tensor(values, rows)
+    if names is not None and isinstance(task, Classification):
+        labels = _class_numbers(names, task, f"{where} {source}")[labels]
+    task.check_labels(labels, f"{where} {source}")
+    return ImageSet(listing.pictures.read(rows, found, lambda images: None), labels)
+
+
+def _class_numbers(names: tuple[str, ...], task: Classification, where: str) -> torch.Tensor:
+    """The task's number of each of the source's classes, int64 [number of names]."""
+    known = task.class_names
+    if not set(names) <= set(known) and all(name.isdecimal() and int(name) < len(known) for name in names):
+        names = tuple(known[int(name)] for name in names)
+    for stray in (name for name in names if name not in known):
+        raise UserError(f"{where}: class {stray!r} is not one of the run's: {', '.join(known)}")
+    for missing in (name for name in known if name not in names):
+        raise UserError(f"{where}: has no image of class {missing!r}; every class of the run needs some")
+    return torch.tensor([known.index(name) for name in names])
 
 
 def _twins(pool: ImageSet, val: ImageSet, test: ImageSet) -> list[str]:

@@ -3,41 +3,42 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd import counter, evaluate
+from cgankd.errors import UserError
 from cgankd.files import load_tensors, save_tensors
-from cgankd.gan import sngan
+from cgankd.gan import biggan, sagan, sngan
+from cgankd.gan.blocks import attention_level, map_widths
 from cgankd.labels import LabelSpace
 from cgankd.recipe import GeneratorSettings
 
 UNBOUNDED = torch.iinfo(torch.int64).max
 
 
-class Sampler(Protocol):
+class Sampler(ABC):
     """What synthesis needs of a generator: a trained GAN, a callable, a folder of images made elsewhere.
 
     Image ``indices[j]`` of label ``targets[j]`` is the same whoever draws it, in whatever batch.
     """
 
+    @abstractmethod
     def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
         """targets [B] (class index, or scalar in [0, 1]), indices int64 [B] -> uint8 images [B, C, H, W]."""
 
-
-def available(generator: Sampler, targets: Tensor) -> Tensor:
-    """How many distinct images each label has, int64 [B]; UNBOUNDED where there is always another."""
-    held = getattr(generator, "available", None)
-    return torch.full(targets.shape, UNBOUNDED) if held is None else held(targets)
+    def available(self, targets: Tensor) -> Tensor:
+        """How many distinct images each label has, int64 [B]; UNBOUNDED where there is always another."""
+        return torch.full(targets.shape, UNBOUNDED)
 
 
-class GanSampler:
-    """A trained conditional generator. Latents are a pure function of (seed, label, index)."""
+class GanSampler(Sampler):
+    """A trained conditional generator."""
 
     def __init__(self, network: nn.Module, latent: int, fabric: Fabric) -> None:
         self.network = evaluate.place(network, fabric).eval()
@@ -45,8 +46,7 @@ class GanSampler:
 
     @torch.no_grad()
     def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
-        label = targets if not targets.is_floating_point() else targets.float().view(torch.int32)
-        z = counter.normal(seed, "latent", label, indices, width=self.latent).to(self.fabric.device)
+        z = latents(targets, indices, seed, self.latent).to(self.fabric.device)
         with self.fabric.autocast():
             images = self.network(z, targets.to(self.fabric.device))
         return to_uint8(images.float()).cpu()
@@ -56,18 +56,44 @@ class GanSampler:
         save_tensors(path, self.network.state_dict())
 
 
+def latents(targets: Tensor, indices: Tensor, seed: int, width: int) -> Tensor:
+    """Standard normal z, float32 [B, width]: a pure function of (seed, label, index)."""
+    label = targets if not targets.is_floating_point() else targets.float().view(torch.int32)
+    return counter.normal(seed, "latent", label, indices, width=width)
+
+
+_NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
+    "sngan": (sngan.Generator, sngan.Discriminator),
+    "sagan": (sagan.Generator, sagan.Discriminator),
+    "biggan": (biggan.Generator, biggan.Discriminator),
+}
+
+
 def new_networks(
     settings: GeneratorSettings, space: LabelSpace, embedding: nn.Module, channels: int, size: tuple[int, int]
 ) -> tuple[nn.Module, nn.Module]:
-    """An untrained generator and discriminator, each with its own copy of the label embedding."""
-    label_dim = settings.label_dim
-    generator = sngan.Generator(
-        copy.deepcopy(embedding), settings.channels, settings.latent, label_dim, channels, size
-    )
-    discriminator = sngan.Discriminator(
-        copy.deepcopy(embedding), settings.channels, label_dim, channels, size, settings.pooling
-    )
-    return generator, discriminator
+    """An untrained generator and discriminator, each with its own copy of the label embedding.
+
+    Raises UserError where the settings don't fit images of this size.
+    """
+    generator, discriminator = _NETWORKS[settings.network]
+    attention = {}
+    if settings.network != "sngan":
+        attention["attention"] = attention_level(size, settings.attention)
+    elif settings.attention is not None:
+        raise UserError("generator.attention is set, but sngan has none; allowed with network sagan or biggan")
+    base, label_dim = settings.channels, settings.label_dim
+    widths = map_widths(size, base, settings.multipliers)
+    others = map_widths(size, settings.discriminator_channels or base, settings.multipliers)
+    return (
+        generator(
+            copy.deepcopy(embedding), widths, settings.latent, label_dim, channels, size,
+            shared=settings.shared_embedding, **attention,
+        ),
+        discriminator(
+            copy.deepcopy(embedding), others, label_dim, channels, size, settings.pooling, **attention
+        ),
+    )  # fmt: skip
 
 
 def load_sampler(
@@ -82,16 +108,6 @@ def load_sampler(
     network, _ = new_networks(settings, space, space.new_embedding(settings.label_dim), channels, size)
     network.load_state_dict(load_tensors(path)[0])
     return GanSampler(network, settings.latent, fabric)
-
-
-class CallableSampler:
-    """Any function ``(targets, indices, seed) -> uint8 images`` in a trained GAN's place."""
-
-    def __init__(self, function: Callable[[Tensor, Tensor, int], Tensor]) -> None:
-        self.function = function
-
-    def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
-        return self.function(targets, indices, seed)
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -1,27 +1,88 @@
-"""GAN losses, with a weight per image where the vicinity is soft."""
+"""GAN losses, with a weight per image where the vicinity is soft, and two regularisers of the discriminator.
+
+A weighted loss is a mean over the batch, not over the weights' sum (METHOD of CcGAN's soft vicinity). D(x_r) and
+D(x_f) are logits [B] of real and fake images, weights [B] or all 1.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def discriminator_hinge(
     real: Tensor, fake: Tensor, real_weight: Tensor | None = None, fake_weight: Tensor | None = None
 ) -> Tensor:
-    """mean(w_r max(0, 1 - D(x_r))) + mean(w_f max(0, 1 + D(x_f))); logits [B], weights [B] or all 1.
-
-    The mean is over the batch, not over the weights' sum (METHOD of CcGAN's soft vicinity).
-    """
-    real_loss, fake_loss = F.relu(1.0 - real), F.relu(1.0 + fake)
-    if real_weight is not None:
-        real_loss = real_loss * real_weight
-    if fake_weight is not None:
-        fake_loss = fake_loss * fake_weight
-    return real_loss.mean() + fake_loss.mean()
+    """mean(w_r max(0, 1 - D(x_r))) + mean(w_f max(0, 1 + D(x_f)))."""
+    return _mean(F.relu(1.0 - real), real_weight) + _mean(F.relu(1.0 + fake), fake_weight)
 
 
 def generator_hinge(fake: Tensor) -> Tensor:
-    """-mean(D(x_f)), logits [B]."""
+    """-mean(D(x_f))."""
     return -torch.mean(fake)
+
+
+def discriminator_vanilla(
+    real: Tensor, fake: Tensor, real_weight: Tensor | None = None, fake_weight: Tensor | None = None
+) -> Tensor:
+    """-mean(w_r log s(D(x_r))) - mean(w_f log(1 - s(D(x_f)))), s = sigmoid (Goodfellow et al., arXiv 1406.2661)."""
+    return _mean(F.softplus(-real), real_weight) + _mean(F.softplus(fake), fake_weight)
+
+
+def generator_vanilla(fake: Tensor) -> Tensor:
+    """-mean(log s(D(x_f))), the form that does not saturate."""
+    return F.softplus(-fake).mean()
+
+
+# name -> (discriminator's, generator's)
+LOSSES: dict[str, tuple[Callable[..., Tensor], Callable[[Tensor], Tensor]]] = {
+    "hinge": (discriminator_hinge, generator_hinge),
+    "vanilla": (discriminator_vanilla, generator_vanilla),
+}
+
+
+def squared_gradient(discriminator: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    """mean over the batch of ||grad_x D(x, y)||^2, which can be differentiated once more.
+
+    R1 is gamma / 2 times this at real images (Mescheder, Geiger and Nowozin, arXiv 1801.04406).
+    """
+    images = images.detach().requires_grad_()
+    logits = discriminator(images, targets)
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)  # D sees each image by itself
+    return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+class LeCam(nn.Module):
+    """mean((D(x_r) - a_f)^2) + mean((D(x_f) - a_r)^2), a_r and a_f moving averages of D on real and fake images.
+
+    Tseng et al., "Regularizing Generative Adversarial Networks under Limited Data" (arXiv 2104.03310); decay .99 as
+    theirs. The first batch sets the averages. They are buffers, so that a checkpoint has them.
+    """
+
+    DECAY = 0.99
+
+    real: Tensor
+    fake: Tensor
+    begun: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("real", torch.zeros(()))
+        self.register_buffer("fake", torch.zeros(()))
+        self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
+
+    def forward(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Logits [B] of real and fake images; the averages take them in first."""
+        with torch.no_grad():
+            for average, logits in ((self.real, real), (self.fake, fake)):
+                mean = logits.mean()
+                average.copy_(torch.where(self.begun, torch.lerp(mean, average, self.DECAY), mean))
+            self.begun.fill_(True)
+        return (real - self.fake).square().mean() + (fake - self.real).square().mean()
+
+
+def _mean(loss: Tensor, weight: Tensor | None) -> Tensor:
+    return (loss if weight is None else loss * weight).mean()

@@ -17,7 +17,7 @@ from cgankd.data.imageset import ImageSet
 from cgankd.errors import TrainingError
 from cgankd.gan.diffaugment import diffaugment
 from cgankd.gan.generator import GanSampler, from_uint8, new_networks
-from cgankd.gan.losses import discriminator_hinge, generator_hinge
+from cgankd.gan.losses import LOSSES, LeCam, squared_gradient
 from cgankd.labels import LabelSpace
 from cgankd.progress import SILENT, Progress
 from cgankd.recipe import GeneratorSettings
@@ -55,6 +55,8 @@ def train_gan(
     average = copy.deepcopy(generator).requires_grad_(False)
     gan = _Gan(generator, discriminator, average, train, space, settings, fabric, seed)
     modules = {"generator": generator, "discriminator": discriminator, "average": average}
+    if settings.lecam:
+        modules["lecam"] = gan.lecam
     optimizers = {"generator": gan.generator_optimizer, "discriminator": gan.discriminator_optimizer}
     start, history = checkpoint.load(modules, optimizers)
     log_every = max(1, settings.steps // LOG_POINTS)
@@ -69,7 +71,7 @@ def train_gan(
                 bar.to(done, f"D {entry['discriminator_loss']:.2f}  G {entry['generator_loss']:.2f}")
             if checkpoint.due() and done < settings.steps:
                 checkpoint.save(done, modules, optimizers, history)
-    _settle_statistics(average, space, settings, fabric, seed)
+    _settle_statistics(average, generator, space, settings, fabric, seed)
     return GanSampler(average, settings.latent, fabric), history
 
 
@@ -99,6 +101,8 @@ class _Gan:
         self.discriminator_optimizer = torch.optim.Adam(
             self.discriminator_weights, settings.discriminator_rate, settings.betas, fused=fused
         )
+        self.discriminator_loss, self.generator_loss = LOSSES[settings.loss]
+        self.lecam = LeCam().to(fabric.device)
         self.update_average = get_ema_multi_avg_fn(settings.ema)
 
     def step(self, step: int) -> dict[str, Tensor]:
@@ -106,15 +110,15 @@ class _Gan:
         settings, size = self.settings, self.settings.batch_size
         host = counter.generator("cpu", self.seed, "gan/draw", step)
         rng = counter.generator(self.fabric.device, self.seed, "gan/noise", step)
-        for _ in range(settings.discriminator_steps):
-            seen = self._discriminator_step(size, host, rng)
+        for number in range(step * settings.discriminator_steps, (step + 1) * settings.discriminator_steps):
+            seen = self._discriminator_step(number, size, host, rng)
 
         targets = self.space.generator_draw(size, host).to(self.fabric.device)
         self.discriminator.requires_grad_(False)  # its weights' gradients are not needed here
         with self.fabric.autocast():
             fake = self.generator(self._latents(size, rng), targets)
             logits = self.discriminator(diffaugment(fake, settings.diffaugment, rng), targets).float()
-        loss = generator_hinge(logits)
+        loss = self.generator_loss(logits)
         self.generator_optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.generator_optimizer.step()
@@ -124,7 +128,10 @@ class _Gan:
         spread = fake.detach().float().std(dim=0).mean()
         return {**seen, "generator_loss": loss.detach(), "spread": spread}
 
-    def _discriminator_step(self, size: int, host: torch.Generator, rng: torch.Generator) -> dict[str, Tensor]:
+    def _discriminator_step(
+        self, number: int, size: int, host: torch.Generator, rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        settings = self.settings
         device = self.fabric.device
         draw = self.space.discriminator_draw(size, host)
         condition = draw.condition.to(device)
@@ -133,13 +140,20 @@ class _Gan:
                 fake = self.generator(self._latents(size, rng), draw.fake_targets.to(device))
             real = from_uint8(self.images[draw.real.to(device)])
             # One pass over both: spectral norm's power iteration must not run twice before one backward.
-            both = diffaugment(torch.cat([real, fake]), self.settings.diffaugment, rng)
+            both = diffaugment(torch.cat([real, fake]), settings.diffaugment, rng)
             logits = self.discriminator(both, torch.cat([condition, condition])).float()
         real_logits, fake_logits = logits.chunk(2)
         weights = [w if w is None else w.to(device) for w in (draw.real_weight, draw.fake_weight)]
-        loss = discriminator_hinge(real_logits, fake_logits, *weights)
+        loss = self.discriminator_loss(real_logits, fake_logits, *weights)
+        if settings.lecam:
+            loss = loss + settings.lecam * self.lecam(real_logits, fake_logits)
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
+        if settings.r1 and number % settings.r1_every == 0:
+            # Its own pass, after the first one's backward. At full precision, for squares of small gradients are
+            # smaller still; at the augmented images, for those are what D is asked about.
+            penalty = settings.r1 / 2 * squared_gradient(self.discriminator, both[:size].float(), condition)
+            self.fabric.backward(penalty * settings.r1_every)
         self.discriminator_optimizer.step()
         return {
             "discriminator_loss": loss.detach(),
@@ -177,9 +191,19 @@ def _check(entry: dict[str, float]) -> None:
 
 @torch.no_grad()
 def _settle_statistics(
-    average: nn.Module, space: LabelSpace, settings: GeneratorSettings, fabric: Fabric, seed: int
+    average: nn.Module,
+    generator: nn.Module,
+    space: LabelSpace,
+    settings: GeneratorSettings,
+    fabric: Fabric,
+    seed: int,
 ) -> None:
-    """Batch-norm statistics of the averaged weights themselves, over STATISTICS_BATCHES batches."""
+    """Batch-norm statistics of the averaged weights themselves, over STATISTICS_BATCHES batches.
+
+    Each batch is also one power iteration of the averaged weights' spectral norms, from the trained ones on.
+    """
+    for mine, trained in zip(average.buffers(), generator.buffers(), strict=True):
+        mine.copy_(trained)
     norms = [module for module in average.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()

@@ -17,5 +17,5 @@ __all__ = ["ClassLabels", "DiscriminatorDraw", "LabelPlan", "LabelSpace", "Scala
 def label_space(task: Task, targets: Tensor, settings: GeneratorSettings) -> LabelSpace:
     """The label space of a task; ``targets`` [N] are the training split's."""
     if task.continuous:
-        return ScalarLabels(targets, settings.vicinity)
+        return ScalarLabels(targets, settings.vicinity, settings.label_input)
     return ClassLabels(task.num_outputs, targets)

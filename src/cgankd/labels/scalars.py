@@ -23,14 +23,15 @@ POOLS = 20  # neighbouring labels that share a burn-in: one in each twentieth of
 
 
 class ScalarLabels(LabelSpace):
-    """targets: float32 [N] in [0, 1], the training split's."""
+    """targets: float32 [N] in [0, 1], the training split's. label_input: "ili" or "nli"."""
 
-    def __init__(self, targets: Tensor, vicinity: VicinitySettings) -> None:
+    def __init__(self, targets: Tensor, vicinity: VicinitySettings, label_input: str = "ili") -> None:
         self.targets = targets
+        self.label_input = label_input
         self.vicinity = Vicinity(targets, vicinity)
 
     def new_embedding(self, dim: int) -> nn.Module:
-        return ILIEmbedding(dim)
+        return _EMBEDDINGS[self.label_input](dim)
 
     def train_embedding(
         self,
@@ -42,8 +43,8 @@ class ScalarLabels(LabelSpace):
         seed: int,
         progress: Progress,
     ) -> None:
-        assert isinstance(embedding, ILIEmbedding)
-        embedding.train_on(train, task, settings.embedding_steps, fabric, seed, progress)
+        if isinstance(embedding, ILIEmbedding):  # NLI is learnt inside the GAN
+            embedding.train_on(train, task, settings.embedding_steps, fabric, seed, progress)
 
     def ratio_embedding(self, dim: int) -> nn.Module:
         return FourierEmbedding(dim)
@@ -166,6 +167,29 @@ class ILIEmbedding(nn.Module):
             h = self.label_to_h(torch.linspace(0, 1, 1001, device=fabric.device)[:, None])
             self.mean.copy_(h.mean(dim=0))
             self.scale.copy_(h.std(dim=0).clamp(min=1e-2))
+
+
+class NLIEmbedding(nn.Module):
+    """Naive label input (CcGAN): the scalar itself, [B] -> [B, dim], by one linear layer that the GAN learns.
+
+    CcGAN adds the scalar to the latent's first feature map in G, and has a linear layer in D whose output is the
+    label of the projection. Both are linear in the scalar, and so is all that G and D, each with its own copy of
+    this layer, make of it here: G's first layer is linear in [z, embedding], so a multiple of the scalar is added
+    to each element of the first map; D's projection is linear in the embedding. As in ILI the scalar is brought to
+    zero mean and unit variance over the label range [ours].
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(1, dim)
+        nn.init.normal_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, targets: Tensor) -> Tensor:
+        return self.linear((targets.float()[:, None] - 0.5) * math.sqrt(12.0))  # type: ignore[no-any-return]
+
+
+_EMBEDDINGS: dict[str, type[nn.Module]] = {"ili": ILIEmbedding, "nli": NLIEmbedding}
 
 
 def _parts(targets: Tensor, parts: int) -> Tensor:

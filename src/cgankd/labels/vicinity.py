@@ -24,7 +24,7 @@ class VicinityDraw:
     target: Tensor  # float32 [B], the label the discriminator sees
     real: Tensor  # int64 [B], rows of the training split
     fake: Tensor  # float32 [B]
-    real_weight: Tensor | None  # float32 [B], soft vicinity only
+    real_weight: Tensor | None  # float32 [B], soft vicinity drawn uniformly only
     fake_weight: Tensor | None
 
 
@@ -44,7 +44,7 @@ class Vicinity:
             raise ValueError("at least two labels are needed")
         self.settings = settings
         self.sorted, self.order = labels.to(torch.float32).sort()
-        self.distinct = self.sorted.unique()
+        self.distinct, self.counts = self.sorted.unique(return_counts=True)
         spread = float(labels.double().std())
         rule_of_thumb = 1.06 * spread * len(labels) ** -0.2
         self.noise = rule_of_thumb if settings.noise is None else settings.noise
@@ -83,7 +83,8 @@ class Vicinity:
 
         A target is a distinct label plus noise; where its window holds no image, its noise (and nothing else) is
         drawn again. The real image is uniform over the window, the fake label uniform over the window clipped to
-        [0, 1]. Soft: both are weighted by exp(-d^2 / kappa^2).
+        [0, 1]. Soft: both are weighted by exp(-d^2 / kappa^2); or, where ``draw`` is weighted, they are drawn with
+        probabilities in proportion to that and have no weights.
         """
         base = self.distinct[torch.randint(len(self.distinct), (size,), generator=rng)]
         target = base + self.noise * torch.randn(size, generator=rng)
@@ -98,6 +99,9 @@ class Vicinity:
         else:  # the distinct label itself is never without an image
             target = torch.where(low >= high, base, target)
             low, high, half_width = self._window(target)
+        if self.settings.kind == "soft" and self.settings.draw == "weighted":
+            real = self._weighted_real(target, half_width, rng)
+            return VicinityDraw(target, real, self._weighted_fake(target, half_width, rng), None, None)
         place = low + (torch.rand(size, generator=rng, dtype=torch.float64) * (high - low)).long()
         real = self.order[place]
         reach = self.reach(half_width)
@@ -112,6 +116,35 @@ class Vicinity:
             real_weight=torch.exp(-(((self.sorted[place] - target) / half_width) ** 2)),
             fake_weight=torch.exp(-(((fake - target) / half_width) ** 2)),
         )
+
+    def _weighted_real(self, target: Tensor, half_width: Tensor, rng: torch.Generator) -> Tensor:
+        """Rows [B], drawn from each window in proportion to exp(-d^2 / kappa^2).
+
+        A distinct label first, by inverting the cumulative sum of the weights of all that are in the window (side
+        by side in a row as long as the fullest window), then any image that has it.
+        """
+        reach = self.reach(half_width)
+        low = torch.searchsorted(self.distinct, target - reach)
+        high = torch.searchsorted(self.distinct, target + reach, right=True)
+        place = low[:, None] + torch.arange(int((high - low).max()))  # [B, W]
+        inside = place < high[:, None]
+        place = place.clamp(max=len(self.distinct) - 1)
+        away = (self.distinct[place].double() - target[:, None]) / half_width[:, None]
+        cumulative = (torch.exp(-away.square()) * self.counts[place] * inside).cumsum(dim=1)
+        draw = torch.rand(len(target), 1, generator=rng, dtype=torch.float64) * cumulative[:, -1:]
+        chosen = low + torch.searchsorted(cumulative, draw, right=True).squeeze(1).clamp(max=place.shape[1] - 1)
+        chosen = torch.minimum(chosen, high - 1)
+        first = self.counts.cumsum(0) - self.counts
+        among = torch.rand(len(target), generator=rng, dtype=torch.float64) * self.counts[chosen]
+        return self.order[first[chosen] + among.long()]
+
+    def _weighted_fake(self, target: Tensor, half_width: Tensor, rng: torch.Generator) -> Tensor:
+        """Labels [B] from the normal density exp(-d^2 / kappa^2), cut at the window and at [0, 1], by inversion."""
+        centre, kappa, reach = (value.double() for value in (target, half_width, self.reach(half_width)))
+        left, right = (centre - reach).clamp(0.0, 1.0), (centre + reach).clamp(0.0, 1.0)
+        below, above = (torch.erf((edge - centre) / kappa) for edge in (left, right))
+        draw = below + torch.rand(len(target), generator=rng, dtype=torch.float64) * (above - below)
+        return torch.clamp(centre + kappa * torch.erfinv(draw), left, right).float()
 
     def _window(self, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """First and one past the last sorted label inside each target's window, and kappa."""

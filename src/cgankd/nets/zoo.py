@@ -7,7 +7,6 @@ returns [B, num_outputs]: logits, or one scalar. A name of the form ``module:fun
 from __future__ import annotations
 
 import difflib
-import importlib
 import re
 
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from cgankd.nets import convnet, mobilenetv2, resnet_cifar, vgg, wide_resnet  # 
 from cgankd.nets.layers import Normalise, fix_normalisation
 from cgankd.nets.registry import BUILDERS, register
 from cgankd.nets.taps import example_images, undisturbed
+from cgankd.users_code import load_function, said
 
 __all__ = ["Normalise", "create", "fix_normalisation", "names", "register"]
 
@@ -63,23 +63,13 @@ def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int,
 
 
 def _create_users(name: str, in_channels: int, num_outputs: int, image_size: tuple[int, int]) -> nn.Module:
-    module_name, _, function_name = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a user's module raises while it is imported
-        raise UserError(
-            f"network {name!r}: module {module_name!r} can't be imported ({_said(error)}); "
-            "it must be installed or its folder be on PYTHONPATH"
-        ) from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise UserError(f"network {name!r}: module {module_name!r} has no function {function_name!r}")
+    function = load_function(name, "network")
     try:
         network = function(in_channels=in_channels, num_outputs=num_outputs, image_size=image_size)
     except Exception as error:
         raise UserError(
             f"network {name!r}: calling it with in_channels={in_channels}, num_outputs={num_outputs}, "
-            f"image_size={image_size} failed ({_said(error)})"
+            f"image_size={image_size} failed ({said(error)})"
         ) from error
     if not isinstance(network, nn.Module):
         raise UserError(
@@ -94,14 +84,10 @@ def _check_outputs(name: str, network: nn.Module, images: Tensor, num_outputs: i
         with undisturbed(network):
             outputs = network(images)
     except Exception as error:
-        raise UserError(f"network {name!r}: it fails on images {list(images.shape)} ({_said(error)})") from error
+        raise UserError(f"network {name!r}: it fails on images {list(images.shape)} ({said(error)})") from error
     found = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     if found != [len(images), num_outputs]:
         raise UserError(
             f"network {name!r}: for images {list(images.shape)} it gives {found}; "
             f"allowed: a tensor {[len(images), num_outputs]}"
         )
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

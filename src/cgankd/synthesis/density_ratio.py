@@ -17,7 +17,7 @@ from cgankd import counter
 from cgankd.data.imageset import ImageSet
 from cgankd.errors import TrainingError, UserError
 from cgankd.features import Observer
-from cgankd.gan.generator import Sampler, available
+from cgankd.gan.generator import Sampler
 from cgankd.labels import LabelSpace
 from cgankd.progress import SILENT, Progress
 from cgankd.recipe import RatioSettings
@@ -120,7 +120,7 @@ def fakes_at_labels(
     there are, for a generator may be a shelf of ready images with none at a label. What isn't there is 0.
     """
     stream = counter.key(seed, "ratio/fakes")
-    held = available(generator, targets)[:, None]
+    held = generator.available(targets)[:, None]
     # The index counts over all rows: two images that share a label get different fakes, while there are any.
     index = (torch.arange(len(targets))[:, None] * count + torch.arange(count)) % held.clamp(min=1)
     there = (held > 0).expand_as(index)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cgankd import counter
 from cgankd.features import Observer
-from cgankd.gan.generator import Sampler, available
+from cgankd.gan.generator import Sampler
 from cgankd.labels import LabelPlan
 from cgankd.recipe import SynthesisSettings
 from cgankd.synthesis import adjust, rejection
@@ -73,7 +73,7 @@ class Proposals:
         """
         kept = torch.zeros_like(plan.quota)
         drawn = torch.zeros_like(plan.quota)
-        bound = torch.minimum(plan.quota * self.settings.max_draws, available(self.generator, plan.targets))
+        bound = torch.minimum(plan.quota * self.settings.max_draws, self.generator.available(plan.targets))
         maxima = None if maxima is None else maxima.clone()
         while bool((open_ := (kept < plan.quota) & (drawn < bound)).any()):
             label = open_.nonzero().squeeze(1)[: self.settings.batch_size]

@@ -16,7 +16,7 @@ from torch import Tensor
 from cgankd.data.imageset import ImageSet
 from cgankd.errors import UserError
 from cgankd.features import Observer
-from cgankd.gan.generator import Sampler, available
+from cgankd.gan.generator import Sampler
 from cgankd.labels import LabelPlan
 from cgankd.progress import SILENT, Progress
 from cgankd.recipe import SynthesisSettings
@@ -146,7 +146,7 @@ def _calibrate(
 
 def _shape(generator: Sampler, plan: LabelPlan, seed: int) -> tuple[int, int, int]:
     """C, H, W of the generator's images, from one of them."""
-    held = available(generator, plan.targets)
+    held = generator.available(plan.targets)
     first = int((held > 0).long().argmax())
     if not int(held[first]):
         raise UserError(

@@ -1,0 +1,194 @@
+"""What may stand in the trained GAN's place: a function, an ONNX file, or images that someone made before."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cgankd import counter
+from cgankd.data import sources
+from cgankd.data.imageset import ImageSet
+from cgankd.errors import UserError
+from cgankd.gan.generator import Sampler, latents, to_uint8
+from cgankd.task import Task
+from cgankd.users_code import is_function_name, load_function, said
+
+Function = Callable[[Tensor, Tensor, int], Tensor]
+
+
+def open_source(source: str, task: Task, channels: int, size: tuple[int, int]) -> Sampler:
+    """The generator that ``generator.source`` names: module:function, an .onnx file, or ready images with labels.
+
+    A function and an ONNX file are tried on two labels. Raises UserError where the source is not there, can't be
+    opened, or gives other images than uint8 [B, channels, height, width].
+    """
+    path = Path(source).expanduser()
+    shape = (channels, *size)
+    if is_function_name(source) and not path.exists():
+        sampler: Sampler = CallableSampler(load_function(source, "generator.source"), shape, source)
+    elif path.suffix.lower() == ".onnx" and path.is_file():
+        sampler = OnnxSampler(path, shape)
+    elif path.is_dir() or path.suffix.lower() in {".npz", ".h5", ".hdf5"}:
+        return StoredImages(sources.load_whole(str(path), task, channels, size, "generator.source"), task)
+    else:
+        raise UserError(
+            f"generator.source {source!r} is {'a file of another kind' if path.is_file() else 'not there'}; "
+            "allowed: module:function, an .onnx file, a folder, an .npz or an .h5 file"
+        )
+    targets = task.to_target(task.from_target(torch.tensor([0.0, 1.0])))
+    try:
+        sampler.sample(targets, torch.arange(2), 0)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's function or network raises
+        raise UserError(f"generator.source {source!r}: drawing two images failed ({said(error)})") from error
+    return sampler
+
+
+class CallableSampler(Sampler):
+    """Any function ``(targets, indices, seed) -> uint8 images`` in a trained GAN's place.
+
+    shape: (C, H, W) of the images that are needed; None: whatever comes. Raises UserError for images of another.
+    """
+
+    def __init__(
+        self, function: Function, shape: tuple[int, int, int] | None = None, name: str = "the function"
+    ) -> None:
+        self.function, self.shape, self.name = function, shape, name
+
+    def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
+        images = self.function(targets, indices, seed)
+        if self.shape is not None:
+            _check(images, (len(targets), *self.shape), f"generator {self.name}")
+        return images.cpu()
+
+
+class OnnxSampler(Sampler):
+    """A generator in an ONNX file, run by onnxruntime on the processor.
+
+    Inputs, told apart by their shapes: the latent, float32 [B, Z], and the label, [B]: int64 (class index) or
+    float32 (class index, or the scalar mapped to [0, 1] by the label range). Output, the first one: images
+    [B, C, H, W], uint8, or floats in [-1, 1]. B must be free, Z given. z is standard normal, the same for (seed,
+    label, index) as a trained GAN's. Raises UserError for any other file.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise UserError(
+                f"generator.source {path} needs onnxruntime, which pip install 'cgankd[export]' brings"
+            ) from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # errors come as exceptions
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has a class for each way a file can be wrong
+            raise UserError(f"generator.source {path}: not readable as ONNX ({said(error)})") from None
+        self.path, self.shape = path, shape
+        match sorted(self.session.get_inputs(), key=lambda node: len(node.shape)):
+            case [label, latent] if _fits(label, latent):
+                self.latent, self.latent_name = latent.shape[1], latent.name
+                self.label_name, self.label_dtype = label.name, _LABEL_TYPES[label.type]
+            case nodes:
+                found = ", ".join(f"{node.name} {node.type} {node.shape}" for node in nodes)
+                raise UserError(
+                    f"generator.source {path}: has inputs {found}; needed: a latent tensor(float) ['B', Z] and a "
+                    "label tensor(int64) or tensor(float) ['B'], B free and Z a number"
+                )
+
+    def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
+        if targets.is_floating_point() and not self.label_dtype.is_floating_point:
+            raise UserError(
+                f"generator.source {self.path}: its label input is int64, for classes; scalar labels need float32"
+            )
+        feed = {
+            self.latent_name: latents(targets, indices, seed, self.latent).numpy(),
+            self.label_name: targets.to(self.label_dtype).numpy(),
+        }
+        images = torch.from_numpy(self.session.run(None, feed)[0])
+        if images.is_floating_point():
+            images = to_uint8(images.float())
+        _check(images, (len(targets), *self.shape), f"generator.source {self.path}")
+        return images
+
+
+_LABEL_TYPES = {"tensor(int64)": torch.int64, "tensor(float)": torch.float32}
+
+
+def _fits(label: Any, latent: Any) -> bool:
+    shaped = len(label.shape) == 1 and len(latent.shape) == 2 and isinstance(latent.shape[1], int)
+    free = shaped and not isinstance(label.shape[0], int) and not isinstance(latent.shape[0], int)
+    return free and latent.type == "tensor(float)" and label.type in _LABEL_TYPES
+
+
+class StoredImages(Sampler):
+    """Ready images with labels; image j of a label is one of them, in an order that the seed decides.
+
+    Of a class: image j of the class, all of them before any comes again. Of a scalar: the j-th nearest image by
+    its own label, those at equal labels in the seed's order.
+
+    targets: the distinct labels, [L], sorted, as targets. counts: how many images each has, int64 [L]. A plan that
+    asks for these labels and no more images than these gets every image once.
+    """
+
+    def __init__(self, images: ImageSet, task: Task) -> None:
+        self.images = images.images
+        self.key = images.key()
+        self._labels = task.to_target(images.labels)
+        self._sorted = self._labels.sort().values
+        self.targets, self.counts = self._labels.unique(return_counts=True)
+        self._order = functools.lru_cache(maxsize=8)(self._new_order)
+
+    def available(self, targets: Tensor) -> Tensor:
+        """Images at the label, or at the nearest label that has any."""
+        above = torch.searchsorted(self.targets, targets).clamp(max=len(self.targets) - 1)
+        below = (above - 1).clamp(min=0)
+        nearer = (targets - self.targets[below]).abs() < (self.targets[above] - targets).abs()
+        return self.counts[torch.where(nearer, below, above)]
+
+    def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
+        if targets.is_floating_point():
+            place = _nearest(self._sorted, targets, indices % len(self._sorted))
+        else:
+            place = torch.searchsorted(self._sorted, targets) + indices % self.available(targets)
+        return self.images[self._order(seed)[place]]
+
+    def _new_order(self, seed: int) -> Tensor:
+        """Rows sorted by label, those of one label shuffled, int64 [N]."""
+        shuffled = counter.bits(seed, "stored images", torch.arange(len(self._labels))).argsort()
+        return shuffled[self._labels[shuffled].argsort(stable=True)]
+
+
+def _nearest(labels: Tensor, target: Tensor, rank: Tensor) -> Tensor:
+    """The place in sorted ``labels`` [N] of the one with ``rank`` others nearer to the target; int64 [B].
+
+    The n nearest are neighbours, and those n with one more: what one more adds is the one wanted. Of two that are
+    equally near the smaller counts as nearer.
+    """
+    first, before = _window(labels, target, rank + 1), _window(labels, target, rank)
+    return torch.where(first < before, first, first + rank)
+
+
+def _window(labels: Tensor, target: Tensor, count: Tensor) -> Tensor:
+    """Where the ``count`` sorted labels nearest to the target begin, by bisection; int64 [B]."""
+    low, high = torch.zeros_like(count), len(labels) - count
+    while bool((low < high).any()):
+        middle = (low + high) // 2
+        outside = labels[(middle + count).clamp(max=len(labels) - 1)]
+        right = (target - labels[middle.clamp(max=len(labels) - 1)] > outside - target) & (low < high)
+        low, high = torch.where(right, middle + 1, low), torch.where(right, high, torch.minimum(middle, high))
+    return low
+
+
+def _check(images: Any, needed: tuple[int, ...], where: str) -> None:
+    if not isinstance(images, Tensor):
+        raise UserError(f"{where}: gives {type(images).__name__}; needed: a tensor uint8 {list(needed)}")
+    if images.dtype != torch.uint8 or tuple(images.shape) != needed:
+        raise UserError(f"{where}: gives {images.dtype} {list(images.shape)}; needed: uint8 {list(needed)}")
