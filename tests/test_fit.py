@@ -251,6 +251,21 @@ def test_one_step_is_nesterov_sgd_on_the_batch(noise: Noise, fabric: Fabric) -> 
         assert torch.allclose(after, expected, atol=1e-6)
 
 
+def test_the_last_weights_stay_whatever_validation_says(noise: Noise, fabric: Fabric) -> None:
+    students, chosen = [network(CLASSES) for _ in range(2)], settings(30)
+    histories = [
+        fit(
+            student, distill.create("supervised", CLASSES), CLASSES, noise(16), chosen, fabric, seed=0,
+            validation=validation,
+        )
+        for student, validation in zip(students, (None, noise(30, seed=7)), strict=True)
+    ]  # fmt: skip
+    scores = [entry["val"] for entry in histories[1]]
+    assert max(scores) > scores[-1]  # an earlier step would have been picked
+    alone, watched = (student.state_dict() for student in students)
+    assert all(torch.equal(alone[key], watched[key]) for key in alone)
+
+
 def test_history_has_the_last_step_and_the_rates(noise: Noise, fabric: Fabric) -> None:
     chosen = FitSettings(steps=60, batch_size=4, schedule="cosine")
     student = network(CLASSES)

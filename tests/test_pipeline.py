@@ -35,6 +35,7 @@ TINY = {
     "generator": {"channels": 8, "latent": 8, "label_dim": 8, "steps": 6, "batch_size": 16, "ema_start": 2},
     "ratio": {"hidden": [32], "steps": 6, "batch_size": 32, "fakes_per_image": 1},
     "synthesis": {"images": 40, "calibration": 20, "burn_in": 20},
+    "metrics": {"images": 50},
     "compare": {"methods": ["nokd", "cgan_kd"]},
     "runtime": {"threads": 1, "precision": "fp32"},
 }  # fmt: skip
@@ -94,7 +95,9 @@ def student_varies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict
 @pytest.mark.xdist_group("pipeline")
 def test_a_seed_changes_the_student_only(student_varies: tuple[Path, dict[str, Any]]) -> None:
     out, found = student_varies
-    assert stages(out) == {"data": 1, "teacher": 1, "generator": 1, "ratio": 1, "synthesis": 1, "student": 4}
+    assert stages(out) == {
+        "data": 1, "teacher": 1, "generator": 1, "ratio": 1, "synthesis": 1, "student": 4, "metrics": 1,
+    }  # fmt: skip
     assert found["vary"] == "student"
     assert len(found["teacher"]["values"]) == 1
     for row in found["rows"]:
@@ -106,6 +109,7 @@ def test_or_everything(student_varies: tuple[Path, dict[str, Any]], tmp_path: Pa
     found = pipeline.run(tiny("vary=everything"), tmp_path)
     assert stages(tmp_path) == {
         "data": 1, "teacher": 2, "generator": 2, "ratio": 2, "synthesis": 2, "student": 4,
+        "metrics": 1,  # of the first seed's generator
     }  # fmt: skip
     assert len(found["teacher"]["values"]) == 2
     # The first seed's teacher is the same one; the second seed's cGAN-KD student comes from another.
@@ -124,10 +128,22 @@ def test_without_fakes_there_is_no_generator(tmp_path: Path) -> None:
 
 
 def test_without_subsampling_there_is_no_density_ratio(tmp_path: Path) -> None:
-    found = pipeline.run(tiny("compare.methods=[cgan]", "synthesis.subsampling=none", "seeds=[0]"), tmp_path)
+    words = ["compare.methods=[cgan]", "synthesis.subsampling=none", "seeds=[0]", "metrics.enabled=false"]
+    found = pipeline.run(tiny(*words), tmp_path)
     assert stages(tmp_path) == {"data": 1, "teacher": 1, "generator": 1, "synthesis": 1, "student": 1}
+    assert "metrics" not in found
     assert "ratio" not in found
     assert found["synthesis"]["acceptance"] == 1.0
+
+
+def test_metrics_ask_for_the_networks_that_they_name(tmp_path: Path) -> None:
+    words = ["compare.methods=[cgan]", "synthesis.subsampling=none", "seeds=[0]"]
+    found = pipeline.run(tiny(*words, "metrics.features=[teacher]"), tmp_path)
+    assert stages(tmp_path)["student"] == 1
+    assert not any("nokd" in score["name"] for score in found["metrics"]["scores"])
+    found = pipeline.run(tiny(*words), tmp_path)
+    assert stages(tmp_path)["student"] == 2
+    assert any("nokd" in score["name"] for score in found["metrics"]["scores"])
 
 
 def test_features_may_be_the_students(tmp_path: Path) -> None:
@@ -135,6 +151,7 @@ def test_features_may_be_the_students(tmp_path: Path) -> None:
     found = pipeline.run(tiny(*words), tmp_path)
     assert stages(tmp_path) == {
         "data": 1, "teacher": 1, "generator": 1, "ratio": 1, "synthesis": 1, "student": 2,  # with NOKD
+        "metrics": 1,
     }  # fmt: skip
     assert [row["method"] for row in found["rows"]] == ["cgan"]
 

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 
 from cgankd.errors import UserError
@@ -190,3 +190,70 @@ def test_paper_defaults() -> None:
     found = [(t.filter_quantile, t.replace_labels, t.label_weight, t.teacher_weight) for t in (CLASSES, YEARS)]
     assert found == [(0.9, "none", 0.1, 0.9), (0.7, "hard", 0.5, 0.5)]
     assert (CLASSES.mirror_safe, YEARS.mirror_safe) == (True, False)
+
+
+def test_answers_are_in_the_targets_terms() -> None:
+    outputs, targets = logits(7, 5, 0), torch.tensor([0, 1, 2, 3, 4, 0, 1])
+    assert CLASSES.answer(outputs).numpy() == pytest.approx(softmax(outputs.double().numpy(), axis=1), rel=1e-5)
+    assert CLASSES.right_answer(targets).tolist() == np.eye(5)[targets.numpy()].tolist()
+    soft = torch.full((7, 5), 0.2)
+    assert CLASSES.right_answer(soft) is soft
+    numbers, labels = logits(4, 1, 0), torch.rand(4, generator=torch.Generator().manual_seed(1))
+    assert YEARS.answer(numbers).tolist() == numbers.tolist()
+    assert YEARS.right_answer(labels).tolist() == [[label] for label in labels.tolist()]
+
+
+def test_agreement_margin_and_uncertainty() -> None:
+    outputs = torch.log(torch.tensor([[0.5, 0.3, 0.1, 0.06, 0.04], [0.2, 0.2, 0.2, 0.2, 0.2]]))
+    targets = torch.tensor([1, 4])
+    assert CLASSES.agreement(outputs, targets, 9.0).tolist() == pytest.approx([0.3, 0.2])
+    soft = torch.tensor([[0.5, 0.5, 0, 0, 0], [0, 0, 0, 0, 1.0]])
+    assert CLASSES.agreement(outputs, soft, 9.0).tolist() == pytest.approx([0.4, 0.2])
+    assert CLASSES.margin(outputs, targets).tolist() == pytest.approx([-0.2, 0.0], abs=1e-6)
+    assert CLASSES.margin(outputs, torch.tensor([0, 0])).tolist() == pytest.approx([0.2, 0.0], abs=1e-6)
+    expected = entropy([0.5, 0.3, 0.1, 0.06, 0.04]) / math.log(5)
+    assert CLASSES.uncertainty(outputs).tolist() == pytest.approx([expected, 1.0])
+    assert CLASSES.uncertainty(torch.tensor([[999.0, 0, 0, 0, 0]])).tolist() == [0.0]
+    numbers, labels = torch.tensor([[0.5], [1.2]]), torch.tensor([0.3, 0.9])
+    assert YEARS.agreement(numbers, labels, 0.1).tolist() == pytest.approx([math.exp(-2), math.exp(-1)])
+    assert YEARS.margin(numbers, labels).tolist() == [-1.0, -1.0]
+    assert YEARS.uncertainty(numbers).tolist() == [0.5, 0.5]
+
+
+def test_losses_of_each_image_have_the_loss_as_mean() -> None:
+    for task, targets in ((CLASSES, torch.arange(5)), (YEARS, torch.linspace(0, 1, 5))):
+        outputs, teacher = (logits(5, task.num_outputs, seed) for seed in (0, 1))
+        own, imitation = task.loss(outputs, targets, "none"), task.imitation_loss(outputs, teacher, 4.0, "none")
+        assert own.shape == imitation.shape == (5,)
+        assert float(own.mean()) == pytest.approx(float(task.loss(outputs, targets)), rel=1e-6)
+        assert float(imitation.mean()) == pytest.approx(float(task.imitation_loss(outputs, teacher, 4.0)), rel=1e-6)
+        alone = [float(task.imitation_loss(outputs[i, None], teacher[i, None], 4.0)) for i in range(5)]
+        assert imitation.tolist() == pytest.approx(alone, rel=1e-5)
+
+
+# --- what the generator and the error bound are judged by ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 90.0), (-3.0, 7.0), (1e6, 1e6 + 4)])
+def test_windows_hold_what_lies_within_their_half_width(low: float, high: float) -> None:
+    task = Regression(low=low, high=high)
+    labels = torch.linspace(low, high, 41)  # every fortieth of the range; windows end on some of them
+    names, inside = task.windows(labels, count=4, half_width=0.125)
+    for number, centre in enumerate((0.125, 0.375, 0.625, 0.875)):
+        expected = [abs(k / 40 - centre) <= 0.125 for k in range(41)]
+        assert inside[number].tolist() == expected
+        assert float(names[number]) == pytest.approx(low + centre * (high - low), abs=(high - low) / 40)
+    assert len(set(names)) == 4
+
+
+def test_windows_of_classes_are_the_classes() -> None:
+    names, inside = CLASSES.windows(torch.tensor([4, 0, 4]), count=20, half_width=0.05)
+    assert names == ["a", "b", "c", "d", "e"]
+    assert inside.long().tolist() == [[0, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0], [1, 0, 1]]
+
+
+def test_bounded_losses_lie_in_0_1() -> None:
+    outputs = torch.tensor([[0.0, 2.0, 1.0, 0.0, 0.0], [3.0, 2.0, 1.0, 0.0, 0.0]])
+    assert CLASSES.bounded_loss(outputs, torch.tensor([1, 4])).tolist() == [0.0, 1.0]
+    scalars = torch.tensor([[-9.0], [0.25], [9.0]])
+    assert YEARS.bounded_loss(scalars, torch.tensor([1.0, 0.5, 0.0])).tolist() == [1.0, 0.25, 1.0]

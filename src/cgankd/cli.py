@@ -188,6 +188,18 @@ def recipes() -> None:
 
 
 @app.command()
+def methods() -> None:
+    """List the distillation methods: what they match, serve, need of the teacher, and their own settings."""
+    from cgankd.distill import METHODS
+
+    table = Table("method", "matches", "tasks", "needs", "settings", "paper", box=None, pad_edge=False)
+    for name, method in sorted(METHODS.items()):
+        numbers = ", ".join(f"{key} {number:g}" for key, number in method.defaults.items())
+        table.add_row(name, method.matches, ", ".join(method.tasks), method.needs(), numbers, method.paper)
+    console.print(table, highlight=False)
+
+
+@app.command()
 def show(
     name: Annotated[str, typer.Argument(metavar="RECIPE", help="a ready recipe or a YAML file")],
     overrides: Overrides = None,

@@ -31,6 +31,7 @@ from cgankd.gan.adapters import StoredImages, open_source
 from cgankd.gan.generator import Sampler, load_sampler, new_networks
 from cgankd.gan.train import train_gan
 from cgankd.labels import label_space
+from cgankd.metrics.judge import Processed, judge
 from cgankd.nets import timm_bridge, weights, zoo
 from cgankd.progress import SILENT, Progress
 from cgankd.recipe import AugmentSettings, FitSettings, Recipe, StudentSettings, SynthesisSettings
@@ -348,6 +349,43 @@ class Road:
             teacher=self.teacher(upstream) if row.method != "supervised" else None,
             start=start,
         )
+
+    def metrics(self, seed: int) -> Artifact:
+        """How good the generated images are, whether they are copies, and the error bound's terms."""
+        settings, real_share = self.recipe.metrics, self.recipe.student.real_share
+        made, generator = self.synthesis(seed, ROWS["cgan"].changes), self.generator(seed)
+        seen_by = {"teacher": self.teacher(seed)}
+        if "nokd" in settings.features:
+            seen_by["nokd"] = self.student("nokd", seed)
+
+        def build(work: Path) -> dict[str, Any]:
+            asked, taught = self._fakes(made, "none"), self._fakes(made, self.replace)
+            assert asked is not None
+            assert taught is not None
+            found, pairs = judge(
+                self.splits,
+                self._sampler(generator),
+                Processed(asked, taught.labels, self.replace != "none", real_share),
+                {name: self._network(artifact) for name, artifact in seen_by.items()},
+                settings,
+                self.fabric,
+                seed=seed,
+                progress=self.progress,
+            )
+            save_tensors(work / "pairs.safetensors", pairs)
+            return found
+
+        described = {
+            **self.base,
+            "metrics": settings.model_dump(mode="json"),
+            "replace": self.replace,
+            "real_share": real_share,
+            "seed": seed,
+        }
+        inputs = {name: self.keys[name] for name in ("train", "pool", "val")}
+        inputs |= {name: artifact.key for name, artifact in seen_by.items()}
+        inputs |= {"generator": generator.key, "synthesis": made.key}
+        return self.folder.stage("metrics", described, inputs, build)
 
     # --- what the stations share ------------------------------------------------------------------------------
 

@@ -109,6 +109,10 @@ def collect(road: Road, rows: Mapping[str, Row]) -> dict[str, Any]:
         choice = road.search(first)
         if choice is not None:
             found["search"] = choice.to_json()
+        if recipe.metrics.enabled:
+            judged = road.metrics(first)
+            found["metrics"] = judged.summary
+            found["artifacts"]["metrics"] = path(judged)
     found["warnings"] = warnings(found)
     return found
 

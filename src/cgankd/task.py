@@ -33,6 +33,8 @@ class Task(ABC):
     replace_labels: ClassVar[str]  # what the final paper does to labels: none, or hard (the prediction)
     label_weight: ClassVar[float]  # r of plain KD: the weight of the label's own loss
     teacher_weight: ClassVar[float]  # a of plain KD: the weight of the teacher's
+    window_score: ClassVar[str]  # what the mean Fréchet distance over label windows is called
+    bounded_loss_name: ClassVar[str]
 
     @property
     @abstractmethod
@@ -53,15 +55,37 @@ class Task(ABC):
         """The inverse of :meth:`to_target`."""
 
     @abstractmethod
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The supervised loss, a mean over the batch. outputs [B, num_outputs], targets [B].
+    def loss(self, outputs: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+        """The supervised loss: a mean over the batch, or each image's [B] where reduction is "none".
 
-        Where labels are ``mixable``: or [B, num_outputs], probabilities.
+        outputs [B, num_outputs], targets [B]; where labels are ``mixable``, or [B, num_outputs], probabilities.
         """
 
     @abstractmethod
-    def imitation_loss(self, outputs: Tensor, teacher_outputs: Tensor, temperature: float) -> Tensor:
-        """Plain KD's teacher term, a mean over the batch; both [B, num_outputs]."""
+    def imitation_loss(
+        self, outputs: Tensor, teacher_outputs: Tensor, temperature: float, reduction: str = "mean"
+    ) -> Tensor:
+        """Plain KD's teacher term, reduced as :meth:`loss`; both [B, num_outputs]."""
+
+    @abstractmethod
+    def answer(self, outputs: Tensor) -> Tensor:
+        """What outputs say, in the targets' own terms: class probabilities, or the number, [B, num_outputs]."""
+
+    @abstractmethod
+    def right_answer(self, targets: Tensor) -> Tensor:
+        """Targets in the form of :meth:`answer`, [B, num_outputs]."""
+
+    @abstractmethod
+    def agreement(self, outputs: Tensor, targets: Tensor, scale: float) -> Tensor:
+        """How far outputs bear a target out, in [0, 1], [B]; at a number's error of ``scale`` it is 1/e."""
+
+    @abstractmethod
+    def margin(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """By how much the target's probability exceeds that of every other answer, in [-1, 1], [B]."""
+
+    @abstractmethod
+    def uncertainty(self, outputs: Tensor) -> Tensor:
+        """How undecided outputs are, from 0 to 1, [B]."""
 
     @abstractmethod
     def error(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -82,6 +106,17 @@ class Task(ABC):
     @abstractmethod
     def bins(self, labels: Tensor) -> tuple[list[str], Tensor]:
         """Names of the groups that errors are reported for, and each label's group, int64 [N]."""
+
+    @abstractmethod
+    def windows(self, labels: Tensor, count: int, half_width: float) -> tuple[list[str], Tensor]:
+        """Names of the groups that a generator is judged in, and who is in each, bool [groups, N].
+
+        Each class; or ``count`` windows of a scalar's range, ``half_width`` a share of it, which may overlap.
+        """
+
+    @abstractmethod
+    def bounded_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Per-image loss in [0, 1] that the error bound is about, float32 [N]."""
 
     @abstractmethod
     def check_labels(self, labels: Tensor, where: str) -> None:
@@ -109,6 +144,8 @@ class Classification(Task):
     replace_labels = "none"
     label_weight = 0.1
     teacher_weight = 0.9
+    window_score = "Intra-FID"
+    bounded_loss_name = "the share of wrong predictions"
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
@@ -128,17 +165,41 @@ class Classification(Task):
     def from_target(self, targets: Tensor) -> Tensor:
         return targets.to(torch.int64)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, targets)
+    def loss(self, outputs: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+        return F.cross_entropy(outputs, targets, reduction=reduction)
 
-    def imitation_loss(self, outputs: Tensor, teacher_outputs: Tensor, temperature: float) -> Tensor:
+    def imitation_loss(
+        self, outputs: Tensor, teacher_outputs: Tensor, temperature: float, reduction: str = "mean"
+    ) -> Tensor:
         """T^2 KL(p_teacher || p_student) at temperature T (Hinton et al., arXiv 1503.02531)."""
         student = F.log_softmax(outputs / temperature, dim=1)
         teacher = F.log_softmax(teacher_outputs / temperature, dim=1)
-        return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+        divergence = F.kl_div(student, teacher, reduction="none", log_target=True)
+        each = reduction == "none"
+        return (divergence.sum(dim=1) if each else divergence.sum() / len(outputs)) * temperature**2
+
+    def answer(self, outputs: Tensor) -> Tensor:
+        return torch.softmax(outputs, dim=1)
+
+    def right_answer(self, targets: Tensor) -> Tensor:
+        """One-hot; targets that are probabilities [B, classes] already stay."""
+        return targets if targets.ndim == 2 else F.one_hot(targets, self.num_outputs).float()
+
+    def agreement(self, outputs: Tensor, targets: Tensor, scale: float) -> Tensor:
+        """The target's probability; it needs no scale."""
+        return (self.answer(outputs) * self.right_answer(targets)).sum(dim=1)
+
+    def margin(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        answer, right = self.answer(outputs), self.right_answer(targets).argmax(dim=1, keepdim=True)
+        others = answer.scatter(1, right, -1.0).amax(dim=1)
+        return answer.gather(1, right).squeeze(1) - others
+
+    def uncertainty(self, outputs: Tensor) -> Tensor:
+        """The entropy as a share of its largest value, log(classes)."""
+        return torch.special.entr(self.answer(outputs)).sum(dim=1) / math.log(self.num_outputs)
 
     def error(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, targets, reduction="none")
+        return self.loss(outputs, targets, reduction="none")
 
     def predict(self, outputs: Tensor) -> Tensor:
         return outputs.argmax(dim=1)
@@ -154,6 +215,12 @@ class Classification(Task):
 
     def bins(self, labels: Tensor) -> tuple[list[str], Tensor]:
         return list(self.class_names), labels.to(torch.int64)
+
+    def windows(self, labels: Tensor, count: int, half_width: float) -> tuple[list[str], Tensor]:
+        return list(self.class_names), labels == torch.arange(self.num_outputs)[:, None]
+
+    def bounded_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (self.predict(outputs) != targets).float()
 
     def check_labels(self, labels: Tensor, where: str) -> None:
         bad = (labels < 0) | (labels >= self.num_outputs)
@@ -190,6 +257,8 @@ class Regression(Task):
     replace_labels = "hard"
     label_weight = 0.5
     teacher_weight = 0.5
+    window_score = "SFID"
+    bounded_loss_name = "the absolute error as a share of the label range"
 
     REPORT_BINS: ClassVar[int] = 10
 
@@ -219,12 +288,32 @@ class Regression(Task):
     def from_target(self, targets: Tensor) -> Tensor:
         return (targets.to(torch.float64) * self.span + self.low).to(torch.float32)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.mse_loss(outputs.squeeze(1), targets)
+    def loss(self, outputs: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+        return F.mse_loss(outputs.squeeze(1), targets, reduction=reduction)
 
-    def imitation_loss(self, outputs: Tensor, teacher_outputs: Tensor, temperature: float) -> Tensor:
-        """Mean squared distance to the teacher's output; a scalar has no temperature."""
-        return F.mse_loss(outputs, teacher_outputs)
+    def imitation_loss(
+        self, outputs: Tensor, teacher_outputs: Tensor, temperature: float, reduction: str = "mean"
+    ) -> Tensor:
+        """Squared distance to the teacher's output; a scalar has no temperature."""
+        return F.mse_loss(outputs.squeeze(1), teacher_outputs.squeeze(1), reduction=reduction)
+
+    def answer(self, outputs: Tensor) -> Tensor:
+        return outputs
+
+    def right_answer(self, targets: Tensor) -> Tensor:
+        return targets.unsqueeze(1)
+
+    def agreement(self, outputs: Tensor, targets: Tensor, scale: float) -> Tensor:
+        """exp(-error / scale)."""
+        return torch.exp(-self.error(outputs, targets) / scale)
+
+    def margin(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """-1: a number leaves no other answer behind, it is never out of danger."""
+        return torch.full_like(targets, -1.0)
+
+    def uncertainty(self, outputs: Tensor) -> Tensor:
+        """1/2: a number does not tell how sure it is."""
+        return torch.full_like(outputs[:, 0], 0.5)
 
     def error(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs.squeeze(1).clamp(0.0, 1.0) - targets).abs()
@@ -243,6 +332,18 @@ class Regression(Task):
         names = [f"{a:g} to {b:g}" for a, b in itertools.pairwise(edges)]
         place = (self.to_target(labels) * self.REPORT_BINS).to(torch.int64)
         return names, place.clamp(0, self.REPORT_BINS - 1)
+
+    def windows(self, labels: Tensor, count: int, half_width: float) -> tuple[list[str], Tensor]:
+        centres = torch.linspace(half_width, 1.0 - half_width, count, dtype=torch.float64)
+        targets = (labels.to(torch.float64) - self.low) / self.span
+        places = max(0, 1 - math.floor(math.log10(self.span / count)))  # so many that no two names are alike
+        names = [f"{self.low + self.span * float(centre):.{places}f}" for centre in centres]
+        return names, (
+            targets - centres[:, None]
+        ).abs() <= half_width + 1e-6  # a float32 label at the edge is inside
+
+    def bounded_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self.error(outputs, targets)
 
     def check_labels(self, labels: Tensor, where: str) -> None:
         bad = ~torch.isfinite(labels) | (labels < self.low) | (labels > self.high)

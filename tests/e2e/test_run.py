@@ -47,7 +47,9 @@ def test_results_have_the_documented_fields(found: dict[str, Any]) -> None:
         assert 0 <= row["mean"] <= 100
     assert found["teacher"]["network"] == "cnn8"
     assert all(seconds >= 0 for seconds in found["seconds"].values())
-    assert set(found["seconds"]) == {"import", "data", "teacher", "generator", "ratio", "synthesis", "student"}
+    assert set(found["seconds"]) == {
+        "import", "data", "teacher", "generator", "ratio", "synthesis", "student", "metrics",
+    }  # fmt: skip
 
 
 def test_the_counts_of_the_synthesis_add_up(found: dict[str, Any]) -> None:
@@ -143,13 +145,15 @@ def made(before: dict[str, Any], after: dict[str, Any]) -> Counter[str]:
     [
         ("student.transfer_steps=26", {"student": 7}),
         ("student.temperature=2.0", {"student": 2}),  # kd and cgan_kd: nobody else has a temperature
-        ("synthesis.images=150", {"synthesis": 3, "student": 5}),
-        ("ratio.steps=31", {"ratio": 1, "synthesis": 2, "student": 4}),
-        ("generator.steps=31", {"generator": 1, "ratio": 1, "synthesis": 3, "student": 5}),
-        ("data.seed=1", {"data": 1, "teacher": 1, "generator": 1, "ratio": 1, "synthesis": 3, "student": 8}),
+        ("synthesis.images=150", {"synthesis": 3, "student": 5, "metrics": 1}),
+        ("ratio.steps=31", {"ratio": 1, "synthesis": 2, "student": 4, "metrics": 1}),
+        ("generator.steps=31", {"generator": 1, "ratio": 1, "synthesis": 3, "student": 5, "metrics": 1}),
+        ("data.seed=1", {"data": 1, "teacher": 1, "generator": 1, "ratio": 1, "synthesis": 3, "student": 8,
+                         "metrics": 1}),
         ("seeds=[0,1]", {"student": 8}),
+        ("metrics.images=60", {"metrics": 1}),
     ],
-)
+)  # fmt: skip
 def test_a_change_makes_anew_what_depends_on_it_and_nothing_else(
     finished: tuple[Path, Said], again: Callable[..., Path], change: str, new: dict[str, int]
 ) -> None:

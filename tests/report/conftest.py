@@ -187,3 +187,9 @@ def make_results() -> Callable[..., dict[str, Any]]:
 def write_run() -> Callable[..., Path]:
     """:func:`write`, for tests."""
     return write
+
+
+@pytest.fixture(scope="session")
+def write_artifact() -> Callable[..., str]:
+    """:func:`artifact`, for tests."""
+    return artifact

@@ -18,7 +18,10 @@ from cgankd.report.render import render
 
 Results = Callable[..., dict[str, Any]]
 Write = Callable[..., Path]
-SECTIONS = ("comparison", "data", "generator", "subsampling", "filter", "curves", "cost", "recipe")
+SECTIONS = (
+    "comparison", "data", "generator", "subsampling", "filter", "quality", "copies", "curves", "cost", "theory",
+    "recipe",
+)  # fmt: skip
 
 
 def text_of(page: Path) -> str:
@@ -143,6 +146,7 @@ def test_a_run_of_results_alone_says_what_is_missing(
     for said in (
         "no interval", "trained no generator", "did not subsample", "no filter can be shown", "no data artifact",
         "no training histories", "measured no latency", "no ablation", "holds no recipe.yaml",
+        "did not judge its generated images",
     ):  # fmt: skip
         assert said in shown, said
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from cgankd.distill.method import DistillBatch, Method, register
@@ -18,7 +20,7 @@ class KD(Method):
     """
 
     name = "kd"
-    tasks = ("classification", "regression")
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "regression")
     matches = "output"
     paper = "arXiv 1503.02531"
 

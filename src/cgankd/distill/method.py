@@ -108,6 +108,13 @@ class Method(nn.Module):
         self.task = task
         self.values: dict[str, float] = {**self.defaults, **chosen}
 
+    @classmethod
+    def needs(cls) -> str:
+        """What it asks of the teacher: outputs (any callable), inside (a module), or its gradient."""
+        if cls.input_gradients:
+            return "gradient"
+        return "inside" if cls.needs_inside else "outputs"
+
     def taps(self, student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:
         """Names of the student's and of the teacher's layers whose features ``loss`` looks at.
 

@@ -21,14 +21,16 @@ PARTS = ("real", "fake")
 
 
 class Objective(nn.Module):
-    """loss = r label + the methods' terms; r is the smallest that any of them asks for (plain KD: .1)."""
+    """loss = r label + the methods' terms.
+
+    r is an image's own: the smallest that any of the methods that see it asks for (plain KD: .1), else 1.
+    """
 
     def __init__(self, name: str, task: Task, methods: Sequence[tuple[Method, str | None]]) -> None:
         super().__init__()
         self.name, self.task = name, task
         self.layers = nn.ModuleList(method for method, _ in methods)  # so that their parameters are found
         self.stacked = list(methods)
-        self.label_weight = min((method.label_weight for method, _ in methods), default=1.0)
         self.needs_teacher = bool(methods)
         self.needs_inside = any(method.needs_inside for method, _ in methods)
         self.input_gradients = any(method.input_gradients for method, _ in methods)
@@ -58,15 +60,31 @@ class Objective(nn.Module):
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         """All terms by name."""
-        terms = {"label": self.label_weight * self.task.loss(batch.outputs, batch.targets)}
+        terms = {"label": self._label(batch)}
         for method, part in self.stacked:
-            seen = batch
-            if part is not None:
-                seen = batch.rows(batch.fake if part == "fake" else ~batch.fake)
-                if not len(seen.fake):
-                    continue  # none of that kind in this batch
-            terms |= method.loss(seen)
+            seen = batch if part is None else batch.rows(_kind(batch, part))
+            if len(seen.fake):  # else there are none of that kind in this batch
+                terms |= method.loss(seen)
         return terms
+
+    def _label(self, batch: DistillBatch) -> Tensor:
+        weights = {
+            kind: min((method.label_weight for method, part in self.stacked if part in (None, kind)), default=1.0)
+            for kind in PARTS
+        }
+        if len(set(weights.values())) == 1:
+            return weights["real"] * self.task.loss(batch.outputs, batch.targets)
+        total = batch.outputs.new_zeros(())
+        for kind, weight in weights.items():
+            rows = _kind(batch, kind)
+            if rows.any():
+                loss = self.task.loss(batch.outputs[rows], batch.targets[rows])
+                total = total + weight * rows.float().mean() * loss
+        return total
+
+
+def _kind(batch: DistillBatch, part: str) -> Tensor:
+    return batch.fake if part == "fake" else ~batch.fake
 
 
 def create(name: str, task: Task, settings: StudentSettings | None = None) -> Objective:

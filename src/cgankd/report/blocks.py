@@ -45,7 +45,7 @@ class Tiles:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """A small table; ``folded`` hides it behind its caption until asked for."""
+    """A small table; ``folded`` hides it behind its caption until asked for, ``prose``: its cells are sentences."""
 
     kind: ClassVar[str] = "grid"
     header: Sequence[str]
@@ -53,6 +53,7 @@ class Grid:
     caption: str
     folded: bool = False
     wide: bool = True
+    prose: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

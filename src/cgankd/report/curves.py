@@ -1,4 +1,4 @@
-"""The figures that look inside the stages: label histograms, training curves, acceptance, the filter's cut-off."""
+"""The figures that look inside the stages: label histograms, curves, acceptance, the filter's cut-off, windows."""
 
 from __future__ import annotations
 
@@ -93,6 +93,36 @@ def acceptance(per_label: Sequence[Mapping[str, Any]]) -> tuple[Figure, bool] | 
         beside(axes, share, -place, f"{share:.0f}" if share >= 1 else f"{share:.1g}")
     axes.set_xlim(0, max(share for _, share in known) * 1.12 + 1e-9)
     name_bins(axes, [name for name, _ in known])
+    return figure, cut
+
+
+def windows(names: Sequence[str], sets: Mapping[str, Sequence[float | None]], x: str) -> tuple[Figure, bool] | None:
+    """A score per class or label window, one mark per set of images; of many the highest.
+
+    The second value says whether some were left out.
+    """
+    marks = {"raw": ("red", "X"), "processed": ("blue", "D"), "real images": ("ink", "o")}
+    values = {
+        name: np.array([np.nan if v is None else float(v) for v in found])
+        for name, found in sets.items()
+        if len(found) == len(names)
+    }
+    known = [place for place in range(len(names)) if any(np.isfinite(found[place]) for found in values.values())]
+    if not known:
+        return None
+    if cut := len(known) > MOST_BINS:
+        highest = np.nan_to_num(np.nanmax(np.stack(list(values.values()))[:, known], axis=0))
+        known = sorted(np.asarray(known)[np.argsort(-highest, kind="stable")[:MOST_BINS]].tolist())
+    figure, axes = canvas(0.9 + 0.25 * len(known), x=x)
+    for name, found in values.items():
+        colour, marker = marks.get(name, ("purple", "d"))
+        axes.plot(
+            found[known], -np.arange(len(known)), marker, color=LIGHT[colour], markersize=6, alpha=0.85,
+            markeredgecolor=LIGHT["paper"], markeredgewidth=0.6, label=plain(name),
+        )  # fmt: skip
+    axes.set_xlim(left=0)
+    name_bins(axes, [names[place] for place in known])
+    legend(axes, columns=3)
     return figure, cut
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from cgankd.errors import UserError
-from cgankd.report import figures, sections, table
+from cgankd.report import figures, sections, sections_metrics, table
 from cgankd.report.blocks import Block, Grid, Note, Section, drawn
 from cgankd.report.headline import headline
 from cgankd.report.run import Run, read
@@ -31,8 +31,11 @@ def render(folder: Path) -> Path:
         sections.generator(run),
         sections.subsampling(run),
         sections.filtering(run),
+        sections_metrics.quality(run),
+        sections_metrics.copies(run),
         sections.learning(run),
         _cost(run),
+        sections_metrics.theory(run),
     ]
     return write_page(run.folder / NAME, run, shown)
 

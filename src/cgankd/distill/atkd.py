@@ -1,0 +1,57 @@
+"""Adaptive teaching (ATKD): images that are easy for the teacher teach the other classes only."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from cgankd.distill import classes
+from cgankd.distill.dkd import decoupled
+from cgankd.distill.method import DistillBatch, Method, register
+from cgankd.recipe import StudentSettings
+from cgankd.task import Task
+
+
+@register
+class ATKD(Method):
+    """weight T^2 (easy mean_easy KL(q) + (1 - easy) mean_hard (KL(b) + KL(q))), b and q as in DKD.
+
+    An image is easy where 1 - p_t(label) is below its median in the batch, real and generated images apart.
+    Outputs [B, C], C > 2: with two classes q is 1. Ported from language models, whose tokens are images here.
+    Defaults: weight 1, easy .2, r 1 (arXiv 2402.11890).
+    """
+
+    name = "atkd"
+    tasks = ("classification",)
+    matches = "output"
+    paper = "arXiv 2402.11890"
+    defaults: ClassVar[dict[str, float]] = {"weight": 1.0, "easy": 0.2}
+
+    def __init__(self, task: Task, settings: StudentSettings) -> None:
+        super().__init__(task, settings)
+        classes.refuse_two(self.name, task, "one class beside the target has nothing to tell")
+        self.temperature = settings.temperature
+
+    def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
+        teacher = batch.teacher_outputs
+        assert teacher is not None
+        label = classes.index(batch.targets)
+        target, others = decoupled(batch.outputs, teacher, label, self.temperature)
+        doubt = 1.0 - torch.softmax(teacher, dim=1).gather(1, label.unsqueeze(1)).squeeze(1)
+        easy = torch.zeros_like(batch.fake)
+        for kind in (batch.fake, ~batch.fake):
+            median = torch.nanquantile(doubt.masked_fill(~kind, math.nan), 0.5)
+            easy |= kind & (doubt < median)
+        weight = self.values["weight"] * self.temperature**2
+        return {
+            "atkd_easy": weight * self.values["easy"] * _mean(others, easy),
+            "atkd_hard": weight * (1.0 - self.values["easy"]) * _mean(target + others, ~easy),
+        }
+
+
+def _mean(values: Tensor, rows: Tensor) -> Tensor:
+    """Of those rows; 0 where there are none."""
+    return (values * rows).sum() / rows.sum().clamp_min(1)

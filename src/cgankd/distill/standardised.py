@@ -1,0 +1,71 @@
+"""Logit standardisation: any method on logits, with each image's logits brought to mean 0 and deviation 1."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from cgankd.distill import classes
+from cgankd.distill.dkd import DKD
+from cgankd.distill.kd import KD
+from cgankd.distill.method import DistillBatch, Method, register
+from cgankd.distill.mlkd import MLKD
+from cgankd.recipe import StudentSettings
+from cgankd.task import Task
+
+
+class Standardised(Method):
+    """weight L(z(f_s), z(f_t)), z(x) = (x - mean(x)) / std(x) over an image's classes, for the method L beside it.
+
+    ``class LSKD(Standardised, KD)`` is KD so. The student need not match the teacher's range of logits. The
+    temperature is the method's own setting, not ``student.temperature``. Outputs [B, C], C > 2: two standardised
+    logits are always 1 and -1. Defaults: temperature 2 and the published weights of the loss (arXiv 2403.01427).
+    """
+
+    def __init__(self, task: Task, settings: StudentSettings) -> None:
+        chosen = {**self.defaults, **settings.method_settings.get(self.name, {})}
+        super().__init__(task, settings.model_copy(update={"temperature": chosen["temperature"]}))
+        classes.refuse_two(self.name, task, "two standardised logits are always 1 and -1")
+
+    def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
+        assert batch.teacher_outputs is not None
+        outputs, teacher = standardise(batch.outputs), standardise(batch.teacher_outputs)
+        terms = super().loss(dataclasses.replace(batch, outputs=outputs, teacher_outputs=teacher))
+        return {f"ls-{name}": self.values["weight"] * term for name, term in terms.items()}
+
+
+def standardise(logits: Tensor) -> Tensor:
+    """Each row of [B, C] with mean 0 and deviation 1; equal logits become 0."""
+    centred = logits - logits.mean(dim=1, keepdim=True)
+    return centred * torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + 1e-7)
+
+
+@register
+class LSKD(Standardised, KD):
+    """:class:`Standardised` KD, r .1; a = .9 times weight 10."""
+
+    name = "ls-kd"
+    tasks = ("classification",)
+    paper = "arXiv 2403.01427"
+    defaults: ClassVar[dict[str, float]] = {"temperature": 2.0, "weight": 10.0}
+
+
+@register
+class LSDKD(Standardised, DKD):
+    """:class:`Standardised` DKD."""
+
+    name = "ls-dkd"
+    paper = "arXiv 2403.01427, 2203.08679"
+    defaults: ClassVar[dict[str, float]] = {**DKD.defaults, "temperature": 2.0, "weight": 9.0}
+
+
+@register
+class LSMLKD(Standardised, MLKD):
+    """:class:`Standardised` MLKD, in all three terms; the temperature is the first of its five."""
+
+    name = "ls-mlkd"
+    paper = "arXiv 2403.01427; CVPR 2023, Jin et al."
+    defaults: ClassVar[dict[str, float]] = {**MLKD.defaults, "temperature": 2.0, "weight": 1.0}

@@ -1,0 +1,202 @@
+"""The metrics station: which images are compared, seen once by each network, then every score of them.
+
+Nothing here touches the test split. The real images that fakes are compared with are one random half of the pool
+(all training images, the owner's among them); the other half plays the fakes' part for the floor. Raw fakes are
+made at the labels of that other half and processed ones drawn to its label frequencies, so that how often a label
+occurs counts for nothing, and all sets are of nearly one size, on which the Fréchet distance depends.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from cgankd import counter
+from cgankd.data.imageset import ImageSet, Splits
+from cgankd.features import Observer
+from cgankd.gan.generator import Sampler
+from cgankd.metrics import bound, generator, memorisation
+from cgankd.metrics.generator import Observed
+from cgankd.progress import SILENT, Progress
+from cgankd.recipe import MetricsSettings
+from cgankd.task import Task
+
+TEACHER = "teacher"
+PAIRS = 12  # of a fake and its nearest training image, for the report
+BATCH = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Processed:
+    """What M1 and M2 left, as the student sees it.
+
+    images.labels: the label asked for. labels: the student's, the teacher's prediction where labels were replaced.
+    real_share: of a training batch, None where every image counts alike.
+    """
+
+    images: ImageSet
+    labels: Tensor
+    replaced: bool
+    real_share: float | None
+
+
+def judge(
+    splits: Splits,
+    sampler: Sampler,
+    processed: Processed,
+    networks: Mapping[str, nn.Module],
+    settings: MetricsSettings,
+    fabric: Fabric,
+    *,
+    seed: int,
+    progress: Progress = SILENT,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """All numbers as JSON, and the pairs of images for the report.
+
+    networks: by name, ``teacher`` among them: those whose penultimate layers the distances are taken in.
+    """
+    task = splits.task
+    eyes = _Eyes(networks, fabric)
+    half = min(settings.images, len(splits.pool) // 2)
+    order = _order(len(splits.pool), seed, "reference")
+    reference, stand_in = splits.pool.take(order[:half]), splits.pool.take(order[half : 2 * half])
+    held_out = splits.val.take(_order(len(splits.val), seed, "held out")[: settings.images])
+    with progress.bar("metrics", 4) as bar:
+        raw = _generate(sampler, stand_in.labels, task, counter.key(seed, "metrics/raw"))
+        rows = _matching(processed.labels, stand_in.labels, task, seed)
+        made = processed.images.take(rows)
+        observed = {
+            "raw": eyes.see(raw),
+            "processed": eyes.see(made, processed.labels[rows]),
+            "real": eyes.see(stand_in),
+        }
+        unseen = eyes.see(held_out)
+        bar.to(1, "distances between sets")
+        found = generator.score(eyes.see(reference), observed, unseen, task, settings, seed)
+        bar.to(2, "nearest training images")
+        features = {name: seen.features[TEACHER] for name, seen in observed.items()}
+        known = eyes.teachers(splits.train.images)
+        copies, pairs = _copies({"raw": raw, "processed": made}, splits.train, {
+            "pixels": ({"raw": raw.images, "processed": made.images}, splits.train.images, held_out.images),
+            TEACHER: (features, known, unseen.features[TEACHER]),
+        })  # fmt: skip
+        bar.to(3, "error bound")
+        terms = _bound(processed, unseen, eyes, task, len(splits.train), seed)
+    eyes.close()
+    summary = {
+        **found,
+        "reference": f"{half:,} random images of the pool (all training images); none of the test split",
+        "memorisation": copies,
+        "bound": {"terms": terms, "at_least": bound.at_least(terms), "confidence": 1.0 - bound.DELTA,
+                  "loss": task.bounded_loss_name},
+    }  # fmt: skip
+    return summary, pairs
+
+
+class _Eyes:
+    """The networks that look at images; the teacher's outputs come with its features, from one pass."""
+
+    def __init__(self, networks: Mapping[str, nn.Module], fabric: Fabric) -> None:
+        self._observers = {name: Observer(network, fabric) for name, network in networks.items()}
+
+    def see(self, images: ImageSet, labels: Tensor | None = None) -> Observed:
+        """labels: those to sort the images by, where they are not their own."""
+        seen = {name: self._look(observer, images.images) for name, observer in self._observers.items()}
+        features = {name: found[1] for name, found in seen.items()}
+        return Observed(images.labels if labels is None else labels, images.labels, seen[TEACHER][0], features)
+
+    def teachers(self, images: Tensor) -> Tensor:
+        """The teacher's features alone, float32 [N, F]."""
+        return self._look(self._observers[TEACHER], images)[1]
+
+    @staticmethod
+    def _look(observer: Observer, images: Tensor) -> tuple[Tensor, Tensor]:
+        if len(images):
+            outputs, features = observer.all(images)
+            return outputs.cpu(), features.cpu()
+        outputs, features = observer(images.new_zeros((1, *images.shape[1:])))  # not every network takes no image
+        return outputs[:0].cpu(), features[:0].cpu()
+
+    def close(self) -> None:
+        for observer in self._observers.values():
+            observer.close()
+
+
+def _order(total: int, seed: int, stream: str) -> Tensor:
+    """A random order of ``total`` rows, int64."""
+    return counter.bits(seed, f"metrics/{stream}", torch.arange(total)).argsort()
+
+
+def _generate(sampler: Sampler, labels: Tensor, task: Task, seed: int) -> ImageSet:
+    """One untouched fake at each label."""
+    targets, index = task.to_target(labels), torch.arange(len(labels))
+    parts = [sampler.sample(t, i, seed) for t, i in zip(targets.split(BATCH), index.split(BATCH), strict=True)]
+    return ImageSet(torch.cat(parts).cpu(), labels)
+
+
+def _matching(labels: Tensor, wanted: Tensor, task: Task, seed: int) -> Tensor:
+    """Random rows whose labels fall into the task's bins as often as ``wanted``'s, as far as there are enough."""
+    order = _order(len(labels), seed, "processed")
+    names, place = task.bins(labels[order])
+    quota = torch.bincount(task.bins(wanted)[1], minlength=len(names))
+    chosen = [order[place == number][: int(quota[number])] for number in range(len(names))]
+    return torch.cat(chosen)
+
+
+def _copies(
+    fakes: Mapping[str, ImageSet],
+    train: ImageSet,
+    spaces: Mapping[str, tuple[Mapping[str, Tensor], Tensor, Tensor]],
+) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """Nearness to training images and the closest processed pairs, in each space.
+
+    spaces: by name, the fakes by set, the training images and the held-out real images as they are there.
+    """
+    found: list[dict[str, Any]] = []
+    pairs: dict[str, Tensor] = {}
+    for space, (vectors, known, new) in spaces.items():
+        for name, images in fakes.items():
+            entry: dict[str, Any] = {
+                "space": space, "set": name, "images": len(images), "train": len(known), "held_out": len(new),
+                "share": None, "expected": None, "p_value": None, "median_ratio": None, "why": None,
+            }  # fmt: skip
+            found.append(entry)
+            if min(len(new), len(images)) < memorisation.FEWEST:
+                few = "validation" if len(new) < memorisation.FEWEST else name
+                entry["why"] = f"there are fewer than {memorisation.FEWEST} {few} images"
+                continue
+            near = memorisation.nearness(vectors[name], known, new)
+            entry["median_ratio"] = near.median_ratio
+            if near.cutoff > 0:
+                entry |= {"share": near.share, "expected": near.expected, "p_value": near.p_value}
+            else:
+                entry["why"] = "validation images themselves repeat training images"
+            if name == "processed":
+                rows = memorisation.closest(near, PAIRS)
+                pairs[f"{space}_fakes"], pairs[f"{space}_train"] = images.images[rows], train.images[near.row[rows]]
+                pairs[f"{space}_distances"] = near.distance[rows] / max(near.typical, 1e-12)
+    return found, pairs
+
+
+def _bound(
+    processed: Processed, held_out: Observed, eyes: _Eyes, task: Task, real_images: int, seed: int
+) -> list[dict[str, Any]]:
+    """The bound's terms; the fakes here are as the student sees them, labels as frequent as they are there."""
+    count = min(len(held_out), bound.MOST)
+    some = processed.images.take(_order(len(processed.images), seed, "two-sample")[:count])
+    fake = eyes.teachers(some.images)
+    enough = min(count, len(some)) >= bound.FEWEST
+    return bound.terms(
+        task,
+        real_images=real_images,
+        processed_images=max(1, len(processed.images)),
+        real_share=processed.real_share,
+        replaced=processed.replaced,
+        discrepancy=bound.two_sample(held_out.features[TEACHER], fake, seed) if enough else None,
+        teacher_loss=task.bounded_loss(held_out.outputs, task.to_target(held_out.labels)),
+    )

@@ -1,0 +1,144 @@
+"""What every registered method must hold to: metadata, tasks, few fakes in a batch, three steps of training."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from sights import SCALAR, classes, numbers
+
+from cgankd import distill
+from cgankd.data.batches import Batches
+from cgankd.distill import METHODS, DistillBatch, Objective
+from cgankd.errors import UserError
+from cgankd.fit import Sight, fit
+from cgankd.nets import zoo
+from cgankd.progress import SILENT
+from cgankd.recipe import AugmentSettings, FitSettings
+from cgankd.task import Task
+
+CLASSES = classes(3)
+TASKS = {task.name: task for task in (CLASSES, SCALAR)}
+SERVED = [(name, task) for name in sorted(METHODS) for task in METHODS[name].tasks]
+SETTINGS = FitSettings(steps=3, batch_size=8, augment=AugmentSettings(views=2))
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_metadata(name: str) -> None:
+    made = METHODS[name]
+    assert made.name == name
+    assert not set(name) & set("+@ ")  # they join methods in a recipe
+    assert made.tasks
+    assert set(made.tasks) <= set(TASKS)
+    assert made.matches in {"output", "feature", "relation", "gradient"}
+    assert made.paper
+    assert made.__doc__
+    assert all(isinstance(number, float | int) for number in made.defaults.values())
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_a_task_that_is_not_served_is_refused_with_what_serves_it(name: str) -> None:
+    for task in set(TASKS) - set(METHODS[name].tasks):
+        with pytest.raises(UserError, match=rf"'{name}' does not serve {task}, .*methods for {task}: .*\bkd\b"):
+            distill.create(name, TASKS[task])
+
+
+def test_every_method_has_its_line_in_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert sorted(name.strip(" `") for cell in cells for name in cell.split(",")) == sorted(METHODS)
+
+
+def networks(task: Task) -> tuple[torch.nn.Module, torch.nn.Module]:
+    torch.manual_seed(0)
+    return zoo.create("cnn8", 1, task.num_outputs, (16, 16)), zoo.create("cnn16", 1, task.num_outputs, (16, 16))
+
+
+def seen(name: str, task: Task, fakes: int, noise, fabric: Fabric) -> tuple[Objective, DistillBatch]:
+    """The objective after its preparation, and a batch of 8 images with so many fake, half-way through."""
+    student, teacher = networks(task)
+    real, fake = (noise(20, scalar=task.continuous, seed=seed) for seed in (1, 2))
+    augment = AugmentSettings(views=2)
+    batches = Batches(real, fake, task, 8, augment, 0, torch.device("cpu"), share=1 - fakes / 8)
+    objective = distill.create(name, task)
+    sight = Sight(student, teacher, objective, batches, task, fabric, 0)
+    objective.prepare(sight.preparation(2, 0, SILENT, lambda *_: None))
+    batch = sight(batches.at(0), 0.5)
+    sight.close()
+    assert int(batch.fake.sum()) == fakes
+    return objective, batch
+
+
+@pytest.mark.parametrize(("name", "task"), SERVED)
+@pytest.mark.parametrize("fakes", [1, 2, 4])
+def test_few_fakes_in_a_batch(name: str, task: str, fakes: int, noise, fabric: Fabric) -> None:
+    objective, batch = seen(f"{name}@fake", TASKS[task], fakes, noise, fabric)
+    terms = objective.loss(batch)
+    assert len(terms) > 1
+    for term, loss in terms.items():
+        assert loss.shape == ()
+        assert term == "label" or term.startswith(name)  # so that the terms of stacked methods don't collide
+        assert math.isfinite(float(loss.detach())), term
+    torch.stack(list(terms.values())).sum().backward()
+
+
+@pytest.mark.parametrize("name", [name for name, task in SERVED if task == "classification"])
+def test_one_hot_targets_are_labels(name: str, noise, fabric: Fabric) -> None:
+    objective, batch = seen(name, CLASSES, 3, noise, fabric)
+    soft = dataclasses.replace(batch, targets=torch.eye(3)[batch.targets])
+    if batch.extra is not None:
+        soft = dataclasses.replace(
+            soft, extra=dataclasses.replace(batch.extra, targets=torch.eye(3)[batch.extra.targets])
+        )
+    assert numbers(objective.loss(soft)) == pytest.approx(numbers(objective.loss(batch)), rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(("name", "task"), SERVED)
+def test_three_steps_beside_kd(name: str, task: str, precision, noise) -> None:
+    fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
+    student, teacher = networks(TASKS[task])
+    before, known = ({k: v.clone() for k, v in network.state_dict().items()} for network in (student, teacher))
+    real, fake = (noise(20, scalar=TASKS[task].continuous, seed=seed) for seed in (1, 2))
+    objective = distill.create(name if name == "kd" else f"kd+{name}", TASKS[task])
+    history = fit(student, objective, TASKS[task], real, SETTINGS, fabric, seed=3, fake=fake, teacher=teacher)
+    assert all(math.isfinite(entry["loss"]) for entry in history)
+    after = student.state_dict()
+    assert all(torch.isfinite(value).all() for value in after.values())
+    assert not all(torch.equal(after[key], before[key]) for key in before)
+    assert all(torch.equal(value, known[key]) for key, value in teacher.state_dict().items())
+    assert all(weight.grad is None for weight in teacher.parameters())
+
+
+def test_the_teacher_sees_images_as_it_was_trained_to(noise, fabric: Fabric) -> None:
+    # whatever is in a batch, real or fake, the teacher's own normalisation and statistics are used
+    _, batch = seen("kd", CLASSES, 4, noise, fabric)
+    _, teacher = networks(CLASSES)
+    assert batch.images is not None
+    alone = torch.cat([teacher.eval()(image[None]) for image in batch.images])
+    assert batch.teacher_outputs is not None
+    assert torch.allclose(batch.teacher_outputs, alone, atol=1e-5)
+
+
+def test_the_label_counts_for_each_image_what_its_methods_ask_for(noise, fabric: Fabric) -> None:
+    _, batch = seen("kd", CLASSES, 2, noise, fabric)
+    real, fake = (
+        float(CLASSES.loss(batch.outputs.detach()[rows], batch.targets[rows])) for rows in (~batch.fake, batch.fake)
+    )
+    found = {
+        name: numbers(distill.create(name, CLASSES).loss(batch))["label"]
+        for name in ("kd", "kd@fake", "cckd@fake", "kd@real+cckd@fake")
+    }
+    assert found == pytest.approx(
+        {
+            "kd": (6 * 0.1 * real + 2 * 0.1 * fake) / 8,
+            "kd@fake": (6 * real + 2 * 0.1 * fake) / 8,
+            "cckd@fake": 6 * real / 8,  # its own terms hold the fakes' labels
+            "kd@real+cckd@fake": 6 * 0.1 * real / 8,
+        },
+        rel=1e-5,
+    )

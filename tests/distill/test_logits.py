@@ -1,0 +1,203 @@
+"""Methods on class logits (dkd, dist, ls-*, mlkd, atkd): against numpy in float64; what two classes do to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from scipy.stats import entropy, pearsonr
+from sights import classes, example, method, numbers, value
+
+from cgankd.distill import DistillBatch
+from cgankd.distill.dkd import decoupled
+from cgankd.errors import UserError
+
+
+def logits(batch: DistillBatch) -> tuple[np.ndarray, np.ndarray]:
+    assert batch.teacher_outputs is not None
+    return batch.outputs.detach().double().numpy(), batch.teacher_outputs.double().numpy()
+
+
+def parts(s: np.ndarray, t: np.ndarray, y: int, temperature: float) -> tuple[float, float]:
+    """KL(teacher || student) of one image: of (target, rest), and among the rest."""
+    p_s, p_t = softmax(s / temperature), softmax(t / temperature)
+    rest_s, rest_t = np.delete(p_s, y), np.delete(p_t, y)
+    target = entropy([p_t[y], rest_t.sum()], [p_s[y], rest_s.sum()])
+    return target, entropy(rest_t / rest_t.sum(), rest_s / rest_s.sum())
+
+
+@pytest.mark.parametrize("count", [3, 10, 1000])
+def test_dkd_against_numpy(count: int) -> None:
+    batch, temperature = example(classes(count)), 3.0
+    s, t = logits(batch)
+    found = value(method("dkd", classes(count), temperature, alpha=0.7, beta=5.0), batch)
+    rows = [parts(s[i], t[i], int(batch.targets[i]), temperature) for i in range(len(s))]
+    right = temperature**2 * np.mean([0.7 * target + 5.0 * rest for target, rest in rows])
+    assert found == pytest.approx(right, rel=1e-4)
+    swapped = [parts(t[i], s[i], int(batch.targets[i]), temperature) for i in range(len(s))]
+    assert abs(found - temperature**2 * np.mean([0.7 * a + 5.0 * b for a, b in swapped])) > 1e-3 * found
+
+
+def test_decoupled_parts_make_up_plain_kd() -> None:
+    # the paper's equation (7): KL = KL(b) + (1 - p_t,y) KL(q)
+    task, batch = classes(6), example(classes(6))
+    assert batch.teacher_outputs is not None
+    target, others = decoupled(batch.outputs, batch.teacher_outputs, batch.targets, 2.0)
+    p_y = torch.softmax(batch.teacher_outputs / 2.0, dim=1).gather(1, batch.targets[:, None])[:, 0]
+    whole = task.imitation_loss(batch.outputs, batch.teacher_outputs, 2.0) / 4.0
+    assert float((target + (1 - p_y) * others).mean().detach()) == pytest.approx(float(whole.detach()), rel=1e-5)
+
+
+def test_dkd_warms_up() -> None:
+    task = classes(5)
+    batch, full = example(task), method("dkd", task, warmup=0.0)
+    for done, share in ((0.0, 0.0), (0.1, 0.5), (0.2, 1.0), (0.9, 1.0)):
+        now = dataclasses.replace(batch, done=done)
+        assert value(method("dkd", task, warmup=0.2), now) == pytest.approx(share * value(full, now))
+
+
+def test_dkd_stays_finite_for_a_teacher_without_doubt() -> None:
+    task, batch = classes(5), example(classes(5))
+    sure = dataclasses.replace(batch, teacher_outputs=1000.0 * torch.eye(5)[batch.targets])
+    loss = sum(method("dkd", task).loss(sure).values())
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(batch.outputs.grad).all()
+
+
+@pytest.mark.parametrize("name", ["dkd", "atkd", "ls-kd", "ls-dkd", "ls-mlkd"])
+def test_two_classes_are_refused_with_the_reason(name: str) -> None:
+    with pytest.raises(UserError, match=rf"'{name}' is of no use with two classes, .*; allowed: three classes"):
+        method(name, classes(2))
+
+
+def test_why_two_classes_are_refused() -> None:
+    batch = example(classes(2))
+    assert batch.teacher_outputs is not None
+    _, others = decoupled(batch.outputs, batch.teacher_outputs, batch.targets, 4.0)
+    assert others.tolist() == [0.0] * 7  # the part that DKD gives eight times the weight
+
+
+@pytest.mark.parametrize("count", [2, 4, 1000])
+def test_dist_against_scipy(count: int) -> None:
+    batch = example(classes(count))
+    s, t = (softmax(x / 4.0, axis=1) for x in logits(batch))
+    terms = numbers(method("dist", classes(count), beta=1.5, gamma=0.5).loss(batch))
+    inter = np.mean([1 - pearsonr(s[i], t[i])[0] for i in range(len(s))])
+    intra = np.mean([1 - pearsonr(s[:, c], t[:, c])[0] for c in range(count)])
+    assert terms["dist_inter"] == pytest.approx(16 * 1.5 * inter, rel=1e-4)
+    assert terms["dist_intra"] == pytest.approx(16 * 0.5 * intra, rel=1e-4)
+
+
+def test_dist_is_nothing_where_probabilities_are_proportional() -> None:
+    # Pearson's correlation is blind to a + b x over a row: mixed with the uniform distribution, p still correlates
+    task = classes(6)
+    batch = example(task)
+    p = torch.softmax(batch.outputs.detach() / 4.0, dim=1)
+    mixed = 4.0 * torch.log(0.3 * p + 0.7 / 6)
+    terms = numbers(method("dist", task).loss(dataclasses.replace(batch, teacher_outputs=mixed)))
+    assert {name: float(term) for name, term in terms.items()} == pytest.approx(
+        {"dist_inter": 0.0, "dist_intra": 0.0}, abs=1e-4
+    )
+
+
+def standard(x: np.ndarray) -> np.ndarray:
+    return (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
+
+
+def test_ls_kd_against_numpy() -> None:
+    batch = example(classes(8))
+    s, t = (softmax(standard(x) / 2.0, axis=1) for x in logits(batch))
+    made = method("ls-kd", classes(8), student_temperature=50.0)  # student.temperature is not its own
+    found = value(made, batch)
+    assert found == pytest.approx(9 * 4 * entropy(t, s, axis=1).mean(), rel=1e-4)
+    swapped = 9 * 4 * entropy(s, t, axis=1).mean()
+    assert abs(found - swapped) > 1e-3 * swapped
+
+
+def test_ls_dkd_is_dkd_on_standardised_logits() -> None:
+    batch = example(classes(8))
+    s, t = (standard(x) for x in logits(batch))
+    rows = [parts(s[i], t[i], int(batch.targets[i]), 3.0) for i in range(len(s))]
+    right = 9 * 9 * np.mean([target + 8 * rest for target, rest in rows])
+    assert value(method("ls-dkd", classes(8), temperature=3.0), batch) == pytest.approx(right, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["ls-kd", "ls-dkd", "ls-mlkd"])
+def test_standardised_losses_see_no_range_of_logits(name: str) -> None:
+    batch = example(classes(8))
+    assert batch.teacher_outputs is not None
+    other = dataclasses.replace(
+        batch, outputs=3.0 * batch.outputs.detach() + 5.0, teacher_outputs=0.5 * batch.teacher_outputs - 1.0
+    )
+    made = method(name, classes(8))
+    assert value(made, other) == pytest.approx(value(made, batch), rel=1e-3)
+
+
+def test_equal_logits_have_a_finite_gradient() -> None:
+    batch = example(classes(8))
+    flat = torch.zeros_like(batch.outputs, requires_grad=True)
+    sum(method("ls-kd", classes(8)).loss(dataclasses.replace(batch, outputs=flat)).values()).backward()
+    assert torch.isfinite(flat.grad).all()
+
+
+@pytest.mark.parametrize("count", [2, 10])
+def test_mlkd_against_loops(count: int) -> None:
+    batch = example(classes(count))
+    s, t = logits(batch)
+    rows = len(s)
+    right = {"mlkd_instance": 0.0, "mlkd_batch": 0.0, "mlkd_class": 0.0}
+    for temperature in (4.0, 2.0, 3.0, 5.0, 6.0):
+        p, q = softmax(s / temperature, axis=1), softmax(t / temperature, axis=1)
+        right["mlkd_instance"] += 9 * temperature**2 * entropy(q, p, axis=1).mean()
+        for i in range(rows):
+            for j in range(rows):
+                gap = p[i] @ p[j] - q[i] @ q[j]
+                right["mlkd_batch"] += 9 * gap**2 / rows * (64 / rows)
+        for c in range(count):
+            for d in range(count):
+                gap = p[:, c] @ p[:, d] - q[:, c] @ q[:, d]
+                right["mlkd_class"] += 9 * gap**2 / count * (64 / rows) ** 2
+    terms = numbers(method("mlkd", classes(count)).loss(batch))
+    assert terms == pytest.approx(right, rel=1e-4)
+
+
+@pytest.mark.parametrize("rows", [6, 7])
+def test_atkd_against_loops(rows: int) -> None:
+    batch = example(classes(5), rows)
+    s, t = logits(batch)
+    y, fake = batch.targets.numpy(), batch.fake.numpy()
+    doubt = np.array([1 - softmax(t[i])[y[i]] for i in range(rows)])
+    easy, hard = [], []
+    for i in range(rows):
+        target, rest = parts(s[i], t[i], y[i], 4.0)
+        if doubt[i] < np.median(doubt[fake == fake[i]]):
+            easy.append(rest)
+        else:
+            hard.append(target + rest)
+    assert easy
+    terms = numbers(method("atkd", classes(5)).loss(batch))
+    assert terms["atkd_easy"] == pytest.approx(16 * 0.2 * np.mean(easy), rel=1e-4)
+    assert terms["atkd_hard"] == pytest.approx(16 * 0.8 * np.mean(hard), rel=1e-4)
+
+
+def test_medians_of_real_and_fake_are_apart() -> None:
+    # the teacher is sure of all real images and doubts all fakes: one median for all would call every real one easy
+    task, batch = classes(5), example(classes(5), 8)
+    sure = torch.where(batch.fake[:, None], 1.0, 6.0) * torch.eye(5)[batch.targets]
+    sure = sure + torch.linspace(0, 0.5, 8)[:, None] * torch.eye(5)[batch.targets]
+    seen = dataclasses.replace(batch, teacher_outputs=sure)
+    apart = numbers(method("atkd", task).loss(seen))
+    together = numbers(method("atkd", task).loss(dataclasses.replace(seen, fake=torch.zeros(8, dtype=torch.bool))))
+    target, rest = decoupled(seen.outputs, sure, seen.targets, 4.0)
+    easy = torch.zeros(8, dtype=torch.bool)
+    order = [(batch.fake == kind).nonzero()[:, 0] for kind in (False, True)]
+    for rows in order:  # within each kind doubt falls with the row: the later half is easy
+        easy[rows] = torch.arange(len(rows)) >= (len(rows) + 1) // 2
+    assert apart["atkd_easy"] == pytest.approx(float(16 * 0.2 * rest[easy].mean().detach()), rel=1e-4)
+    assert apart["atkd_hard"] == pytest.approx(float(16 * 0.8 * (target + rest)[~easy].mean().detach()), rel=1e-4)
+    assert not math.isclose(apart["atkd_hard"], together["atkd_hard"], rel_tol=1e-3)
