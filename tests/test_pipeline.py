@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
-import typing
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,16 +16,18 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from cgankd import pipeline, recipe, results
+from cgankd import pipeline, recipe, results, rows
 from cgankd.artifacts import RunFolder
 from cgankd.data import sources
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.errors import UserError
 from cgankd.files import load_tensors
-from cgankd.pipeline import ROWS, Road
 from cgankd.progress import SILENT
 from cgankd.recipe import CompareSettings, Recipe, SynthesisSettings
+from cgankd.road import Road
+from cgankd.rows import ROWS, Row
 from cgankd.task import Classification, Regression
+from cgankd.workshop import network_code
 
 TINY = {
     "demonstration": True,
@@ -52,20 +55,34 @@ def stages(out: Path) -> Counter[str]:
 # --- rows ---------------------------------------------------------------------------------------------------------
 
 
-def test_every_row_that_a_recipe_can_name_is_on_the_road() -> None:
-    (method,) = {
-        arg for arg in typing.get_args(CompareSettings.model_fields["methods"].annotation) if arg is not ...
-    }
-    whole = Recipe(compare=CompareSettings(methods=typing.get_args(method), ablation=True)).rows
-    assert set(typing.get_args(method)) <= set(ROWS)
-    assert set(whole) == set(ROWS)
-    assert tuple(ROWS) == whole  # in the order of the table
+def test_the_table_s_own_rows_stand_in_its_order() -> None:
+    compared = [name for name in ROWS if not ROWS[name].changes]
+    assert Recipe(compare=CompareSettings(methods=tuple(compared), ablation=True)).rows == tuple(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("pkt", Row(method="pkt")), ("cgan+kd", ROWS["cgan_kd"]), ("cgan+kd+sp@real", Row("kd+sp@real", fakes=True))],
+)
+def test_any_method_is_a_row_with_and_without_fakes(name: str, expected: Row) -> None:
+    assert rows.row(name) == expected
+
+
+def test_methods_are_trained_as_rows_and_unknown_ones_refused(tmp_path: Path) -> None:
+    extra = ("compare.methods=[nokd_longer, pkt, cgan+kd+sp@fake]", "seeds=[0]", "metrics.enabled=false")
+    found = pipeline.run(tiny(*extra), tmp_path / "run")
+    assert [made["method"] for made in found["rows"]] == ["nokd_longer", "pkt", "cgan+kd+sp@fake"]
+    assert all(made["difference"] for made in found["rows"][1:])
+    for name in ("cgan+", "cgan_pkt", "pkt+no", "best"):
+        with pytest.raises(UserError, match=f"compare.methods holds '{re.escape(name)}', which is not known"):
+            pipeline.run(tiny(f"compare.methods=[nokd, {name}]"), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_rows_are_what_they_are_called() -> None:
     assert [name for name, row in ROWS.items() if not row.longer] == ["nokd"]
     assert results.CONTROL in ROWS
-    assert ROWS[results.CONTROL] == pipeline.Row()  # the control: supervised, real images, as many steps
+    assert ROWS[results.CONTROL] == Row()  # the control: supervised, real images, as many steps
     assert {name for name, row in ROWS.items() if row.method == "kd"} == {"kd", "cgan_kd"}
     assert [name for name, row in ROWS.items() if row.strong] == ["augment"]
     assert [name for name, row in ROWS.items() if row.pseudo] == ["pseudo"]
@@ -218,13 +235,13 @@ def test_pseudo_labels_are_the_teachers_predictions(
     artifact = made.pseudo(0)
     images = made.splits.pool.images[12:]
     with torch.no_grad():
-        outputs = made._network(made.teacher(0))(images / 255.0)
+        outputs = made.network(made.teacher(0))(images / 255.0)
     found = artifact.tensors("columns")["labels"]
     if scalar:  # in the label's own unit, clipped to its range
         assert torch.allclose(found, 40.0 * outputs[:, 0].clamp(0, 1) - 10.0, atol=1e-3)
     else:
         assert torch.equal(found, outputs.argmax(dim=1))
-    fakes = made._pseudo_labelled(artifact)
+    fakes = made.pseudo_labelled(artifact)
     assert torch.equal(fakes.images, images)
     assert torch.equal(fakes.labels, found)
 
@@ -244,8 +261,8 @@ def road(noise: Callable[..., ImageSet], fabric: Fabric, out: Path, scalar: bool
 def test_notes_say_what_a_scalar_row_leaves_out(
     noise: Callable[..., ImageSet], fabric: Fabric, tmp_path: Path
 ) -> None:
-    assert results.row_notes(road(noise, fabric, tmp_path / "classes", False), ROWS) == []
-    notes = results.row_notes(road(noise, fabric, tmp_path / "scalar", True), ROWS)
+    assert results.row_notes(road(noise, fabric, tmp_path / "classes", False)) == []
+    notes = results.row_notes(road(noise, fabric, tmp_path / "scalar", True))
     assert "no CutMix" in notes[0]
     assert "pixel values only" in notes[1]
 
@@ -321,7 +338,7 @@ def test_a_runs_warnings_are_in_its_results(student_varies: tuple[Path, dict[str
 def test_another_timm_makes_another_network(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for version in ("1.0.30", "1.0.31"):
-        monkeypatch.setattr(pipeline.importlib.metadata, "version", {"timm": version}.__getitem__)
-        found.append(pipeline._code("timm/resnet18"))
+        monkeypatch.setattr(importlib.metadata, "version", {"timm": version}.__getitem__)
+        found.append(network_code("timm/resnet18"))
     assert found[0] != found[1]
-    assert pipeline._code("resnet18") == {}
+    assert network_code("resnet18") == {}

@@ -16,7 +16,7 @@ def summary(test: float, bins: list[float | None]) -> dict[str, Any]:
 
 
 def made(method: str, values: list[float], steps: int = 10) -> dict[str, Any]:
-    return results.row(method, [summary(v, [v, None]) for v in values], {"steps": steps})
+    return results.table_row(method, [summary(v, [v, None]) for v in values], {"steps": steps})
 
 
 @pytest.mark.parametrize("count", [2, 3, 10])
@@ -40,7 +40,7 @@ def test_seeds_that_do_not_pair_are_refused() -> None:
 
 
 def test_row_means_and_spread() -> None:
-    row = results.row("kd", [summary(1.0, [1.0, 5.0]), summary(4.0, [3.0, None])], {"steps": 5})
+    row = results.table_row("kd", [summary(1.0, [1.0, 5.0]), summary(4.0, [3.0, None])], {"steps": 5})
     assert (row["mean"], row["std"]) == (2.5, pytest.approx(np.std([1.0, 4.0], ddof=1)))
     assert row["per_bin"] == [2.0, None]
     assert (row["method"], row["network"], row["parameters"], row["steps"]) == ("kd", "cnn8", 7, 5)

@@ -323,10 +323,11 @@ class MetricsSettings(Settings):
 class CompareSettings(Settings):
     """The rows of the table."""
 
-    methods: tuple[Literal["nokd", "nokd_longer", "augment", "pseudo", "kd", "cgan", "cgan_kd"], ...] = (
-        "nokd", "nokd_longer", "kd", "cgan", "cgan_kd",
-    )  # fmt: skip
-
+    methods: tuple[str, ...] = Field(
+        ("nokd", "nokd_longer", "kd", "cgan", "cgan_kd"),
+        description="nokd, nokd_longer (the control), augment, pseudo, any distillation method as kd or kd+pkt "
+        "(cgankd methods lists them), cgan, and cgan+ before a method (cgan_kd is cgan+kd)",
+    )
     ablation: bool = Field(False, description="also raw fakes, + subsampling, + filter, + replacement")
 
     @field_validator("methods")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,15 @@ from scipy import stats
 
 from cgankd import __version__
 from cgankd.artifacts import Artifact
+from cgankd.rows import row
 
 if TYPE_CHECKING:
-    from cgankd.pipeline import Road, Row
+    from cgankd.road import Road
 
 CONTROL = "nokd_longer"  # NOKD trained for as many steps: what a gain is measured against
 
 
-def collect(road: Road, rows: Mapping[str, Row]) -> dict[str, Any]:
+def collect(road: Road) -> dict[str, Any]:
     """Go the road for every seed and row of its recipe; everything of results.json but the seconds."""
     recipe, task, names = road.recipe, road.task, road.recipe.rows
     data = road.data()
@@ -31,18 +32,18 @@ def collect(road: Road, rows: Mapping[str, Row]) -> dict[str, Any]:
     for seed in recipe.seeds:
         for name in names:
             students[name].append(road.student(name, seed))
-    made = {name: road.synthesis(first, rows[name].changes) for name in names if rows[name].fakes}
-    pseudo = {name: road.pseudo(first) for name in names if rows[name].pseudo}
+    made = {name: road.synthesis(first, row(name).changes) for name in names if row(name).fakes}
+    pseudo = {name: road.pseudo(first) for name in names if row(name).pseudo}
     table = []
     for name in names:
         unlabelled = pseudo[name].summary["images"] if name in pseudo else 0
         details = {
-            "steps": recipe.student.transfer_steps if rows[name].longer else recipe.student.fit.steps,
+            "steps": recipe.student.transfer_steps if row(name).longer else recipe.student.fit.steps,
             "real_images": len(road.splits.train) + unlabelled,
             "pseudo_labelled": unlabelled,  # of the real ones
             "fake_images": made[name].summary["kept"] if name in made else 0,
         }
-        table.append(row(name, [artifact.summary for artifact in students[name]], details))
+        table.append(table_row(name, [artifact.summary for artifact in students[name]], details))
     compare(table)
 
     def path(artifact: Artifact) -> str:
@@ -73,7 +74,7 @@ def collect(road: Road, rows: Mapping[str, Row]) -> dict[str, Any]:
             "values": [artifact.summary["test"] for artifact in teachers],
         },
         "latency_ms": {artifact.summary["network"]: artifact.summary["latency_ms"] for artifact in networks},
-        "notes": [*road.splits.notes, *row_notes(road, rows)],
+        "notes": [*road.splits.notes, *row_notes(road)],
         "artifacts": {
             "data": path(data),
             "teacher": path(teachers[0]),
@@ -117,11 +118,11 @@ def collect(road: Road, rows: Mapping[str, Row]) -> dict[str, Any]:
     return found
 
 
-def row_notes(road: Road, rows: Mapping[str, Row]) -> list[str]:
+def row_notes(road: Road) -> list[str]:
     """What the task leaves out of a row's settings."""
     strong, task = road.recipe.student.strong_augment, road.task
     said = []
-    for name in (name for name in road.recipe.rows if rows[name].strong):
+    for name in (name for name in road.recipe.rows if row(name).strong):
         if strong.cutmix and not task.mixable:
             said.append(f"row {name} has no CutMix: a picture cut out of two images has no label in {task.name}")
         if strong.randaugment and not task.geometry_safe:
@@ -129,7 +130,7 @@ def row_notes(road: Road, rows: Mapping[str, Row]) -> list[str]:
     return said
 
 
-def row(method: str, per_seed: Sequence[dict[str, Any]], details: dict[str, Any]) -> dict[str, Any]:
+def table_row(method: str, per_seed: Sequence[dict[str, Any]], details: dict[str, Any]) -> dict[str, Any]:
     """One row of the table. per_seed: the summaries of the fitted students, one per seed."""
     values = [summary["test"] for summary in per_seed]
     bins = zip(*(summary["test_per_bin"] for summary in per_seed), strict=True)

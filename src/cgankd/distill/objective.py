@@ -111,6 +111,15 @@ def create(name: str, task: Task, settings: StudentSettings | None = None) -> Ob
     return Objective(name, task, found)
 
 
+def parts(name: str) -> list[str]:
+    """The methods that an objective's name stacks.
+
+    >>> parts("kd+crd@fake"), parts("supervised")
+    (['kd', 'crd'], [])
+    """
+    return [] if name == SUPERVISED else [word.partition("@")[0] for word in name.split("+")]
+
+
 def names() -> list[str]:
     """The registered methods."""
     return sorted(METHODS)

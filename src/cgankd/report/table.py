@@ -49,9 +49,11 @@ class Row:
 def words(method: str) -> str:
     """What a method is called in a sentence.
 
-    >>> words("cgan"), words("dkd")
-    ('cGAN-KD', 'dkd')
+    >>> words("cgan"), words("dkd"), words("cgan+dkd")
+    ('cGAN-KD', 'dkd', 'cGAN-KD + dkd')
     """
+    if method.startswith("cgan+"):
+        return f"{WORDS['cgan']} + {method.removeprefix('cgan+')}"
     return WORDS.get(method, method)
 
 

@@ -1,0 +1,442 @@
+"""The stations of the road, one method each: settings and inputs in, an artifact of the run's folder out.
+
+A station names its settings and its inputs, so that the folder can tell whether the result is there already, and
+otherwise calls the function that does the work.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from cgankd import counter, distill, evaluate
+from cgankd.artifacts import Artifact, RunFolder, file_key
+from cgankd.data import preview
+from cgankd.data.imageset import ImageSet, Splits
+from cgankd.errors import UserError
+from cgankd.features import Observer
+from cgankd.files import save_tensors
+from cgankd.fit import fit
+from cgankd.gan.train import train_gan
+from cgankd.metrics.judge import Processed, judge
+from cgankd.nets import weights
+from cgankd.progress import Progress
+from cgankd.recipe import FitSettings, Recipe, SynthesisSettings
+from cgankd.rows import row, strong_views
+from cgankd.search import Choice, search
+from cgankd.synthesis import checks
+from cgankd.synthesis.autoencoder import train_autoencoder
+from cgankd.synthesis.density_ratio import Pairs, RatioNetwork, real_and_fakes, train_ratio
+from cgankd.synthesis.synthesize import synthesize
+from cgankd.workshop import Workshop, network_code, source_key
+
+
+class Road(Workshop):
+    """One run's stations. ``seed`` is always the seed of the station's own random numbers."""
+
+    def __init__(
+        self, recipe: Recipe, splits: Splits, folder: RunFolder, fabric: Fabric, progress: Progress
+    ) -> None:
+        super().__init__(recipe, splits, folder, fabric, progress)
+        self._choices: dict[int, Choice] = {}
+
+    def data(self) -> Artifact:
+        """Counts, label histograms and a few images, for the report."""
+
+        def build(work: Path) -> dict[str, Any]:
+            save_tensors(work / "preview.safetensors", preview.examples(self.splits.train, self.task))
+            return preview.describe(self.splits)
+
+        return self.folder.stage("data", {**self.base, "name": self.splits.name}, self.keys, build)
+
+    def teacher(self, seed: int) -> Artifact:
+        """The strong network: trained here on the owner's images or on the pool, or loaded from a file."""
+        settings = self.recipe.teacher
+        return self._teacher(f"teacher (seed {seed})", settings.network, settings.weights, seed)
+
+    def jury(self, seed: int) -> list[Artifact]:
+        """The teachers that vote beside the first; each that is trained here has a seed of its own."""
+        return [
+            self._teacher(f"juror {number}", juror.network, juror.weights, counter.key(seed, "juror", number))
+            for number, juror in enumerate(self.recipe.teacher.jury, start=1)
+        ]
+
+    def generator(self, seed: int) -> Artifact:
+        """The conditional GAN, trained on the owner's images, or what the recipe puts in its place."""
+        settings = self.recipe.generator
+        inputs = {"train": self.keys["train"]}
+        if self.source is not None:
+            inputs["source"] = source_key(settings.source or "", self.source)
+
+        def build(work: Path) -> dict[str, Any]:
+            sampler, parameters = self.source, None
+            history: list[dict[str, Any]] = []
+            if sampler is None:
+                sampler, history = train_gan(
+                    self.splits.train,
+                    self.task,
+                    self.space,
+                    settings,
+                    self.fabric,
+                    seed=seed,
+                    checkpoint=self.checkpoint(work),
+                    progress=self.progress,
+                )
+                sampler.save(work / "weights.safetensors")
+                parameters = evaluate.parameters(sampler.network)
+            labels = preview.examples(self.splits.train, self.task)["labels"]
+            images = sampler.sample(self.task.to_target(labels), torch.arange(len(labels)), seed)
+            shown = {"images": images, "labels": labels, "bin": self.task.bins(labels)[1]}
+            save_tensors(work / "preview.safetensors", shown)
+            return {"parameters": parameters, "history": history}
+
+        described = {**self.base, "generator": settings.model_dump(mode="json"), "seed": seed}
+        return self.folder.stage("generator", described, inputs, build)
+
+    def ratio(self, seed: int) -> Artifact:
+        """The conditional density ratio, on features that are computed once."""
+        settings = self.recipe.ratio
+        generator = self.generator(seed)
+
+        def build(work: Path) -> dict[str, Any]:
+            observer, sampler = self._observer(seed), self.sampler(generator)
+
+            def look(images: ImageSet, stream: str) -> Pairs:
+                numbers = counter.key(seed, stream)
+                return real_and_fakes(
+                    images, self.task, self.space, sampler, observer, settings, numbers, self.progress
+                )
+
+            train, held_out = look(self.splits.train, "train"), look(self.splits.val, "held out").with_fakes()
+            observer.close()
+            embedding = self.space.ratio_embedding(RatioNetwork.LABEL_DIM)
+            network, history = train_ratio(
+                train, embedding, settings, self.fabric, seed=seed, held_out=held_out, progress=self.progress
+            )
+            save_tensors(work / "weights.safetensors", network.state_dict())
+            pools = self.space.pools(held_out.targets)
+            found = checks.check(*network.values(held_out), held_out.valid, pools)
+            return {"history": history, "left_out": train.left_out, **found}
+
+        described = {**self.base, "ratio": settings.model_dump(mode="json"), "seed": seed}
+        inputs = {
+            "train": self.keys["train"],
+            "val": self.keys["val"],
+            "generator": generator.key,
+            "features": self._features(seed).key,
+        }
+        if settings.vicinity_gaps is not None:
+            inputs["teacher"] = self.teacher(seed).key  # it reads the fakes' labels
+        return self.folder.stage("ratio", described, inputs, build, version=2)
+
+    def autoencoder(self, seed: int) -> Artifact:
+        """The sparse auto-encoder whose code the density ratio may see, trained on the owner's images."""
+        settings, fit_settings = self.recipe.ratio, self.recipe.student.fit
+
+        def build(work: Path) -> dict[str, Any]:
+            network = self.new_autoencoder(seed)
+            history = train_autoencoder(
+                network,
+                self.task,
+                self.splits.train,
+                settings.feature_steps,
+                fit_settings,
+                self.fabric,
+                seed=seed,
+                checkpoint=self.checkpoint(work),
+                progress=self.progress,
+            )
+            save_tensors(work / "weights.safetensors", network.state_dict())
+            return {"history": history, "parameters": evaluate.parameters(network)}
+
+        described = {
+            **self.base,
+            "network": settings.feature_network,
+            "steps": settings.feature_steps,
+            "fit": fit_settings.model_dump(mode="json", include={"batch_size", "augment"}),
+            "seed": seed,
+        }
+        inputs = {"train": self.keys["train"], **network_code(settings.feature_network)}
+        return self.folder.stage("autoencoder", described, inputs, build)
+
+    def fell_back(self, seed: int) -> list[str]:
+        """Why images are not subsampled though the recipe says so: the checks that the density ratio fails."""
+        settings = self.recipe.synthesis
+        return [] if settings.subsampling == "none" else checks.settled(settings, self.ratio(seed).summary)[1]
+
+    def synthesis(self, seed: int, changes: dict[str, Any]) -> Artifact:
+        """Generated images that passed what the settings ask for, with the teacher's predictions beside them."""
+        return self._synthesis(seed, self.processing(seed).model_copy(update=changes))
+
+    def _synthesis(self, seed: int, settings: SynthesisSettings) -> Artifact:
+        # Labels are replaced where the student sees them; here it matters only whether probabilities are kept.
+        settings = settings.model_copy(update={"replace": "soft" if self.replace == "soft" else "auto"})
+        generator = self.generator(seed)
+        if settings.subsampling != "none":
+            settings, _ = checks.settled(settings, self.ratio(seed).summary)
+        ratio = self.ratio(seed) if settings.subsampling != "none" else None
+
+        def build(work: Path) -> dict[str, Any]:
+            observer = self._observer(seed, jury=True)
+            made = synthesize(
+                self.sampler(generator),
+                observer,
+                None if ratio is None else self.ratio_network(ratio),
+                self.space.plan(settings),
+                self.task,
+                settings,
+                seed=seed,
+                folder=work,
+                progress=self.progress,
+                title="synthesis" if settings.filter else "synthesis (ablation)",
+            )
+            observer.close()
+            save_tensors(work / "columns.safetensors", {"labels": made.fakes.labels, **made.fakes.columns})
+            save_tensors(work / "samples.safetensors", made.samples)
+            return made.summary
+
+        described = {**self.base, "synthesis": settings.model_dump(mode="json"), "seed": seed}
+        inputs = {
+            "train": self.keys["train"],
+            "generator": generator.key,
+            "teacher": self.teacher(seed).key,
+            "features": self._features(seed).key,
+            "ratio": "" if ratio is None else ratio.key,
+            **{f"juror {number}": juror.key for number, juror in enumerate(self.jury(seed), start=1)},
+        }
+        return self.folder.stage("synthesis", described, inputs, build)
+
+    def pseudo(self, seed: int) -> Artifact:
+        """The teacher's labels for the real images that nobody labelled for the owner; no true label is read."""
+        teacher = self.teacher(seed)
+
+        def build(work: Path) -> dict[str, Any]:
+            outputs = evaluate.outputs(self.network(teacher), self.splits.unlabelled, self.fabric)
+            save_tensors(work / "columns.safetensors", {"labels": self.task.predict(outputs)})
+            return {"images": len(outputs)}
+
+        inputs = {"train": self.keys["train"], "pool": self.keys["pool"], "teacher": teacher.key}
+        return self.folder.stage("pseudo", self.base, inputs, build)
+
+    def processing(self, seed: int) -> SynthesisSettings:
+        """The synthesis settings of the recipe, or what the search on the validation split made of them."""
+        choice = self.search(seed)
+        return self.recipe.synthesis if choice is None else choice.settings
+
+    def search(self, seed: int) -> Choice | None:
+        """rho, label law and M by the validation split; None where the recipe doesn't ask for it."""
+        settings = self.recipe.search
+        if not settings.enabled:
+            return None
+        if seed not in self._choices:
+            student = self.recipe.student
+            steps = {"steps": settings.steps or student.transfer_steps}
+
+            def trial(synthesis: SynthesisSettings | None) -> float:
+                fakes = None if synthesis is None else self._synthesis(seed, synthesis)
+                fit_settings, start = self._transfer(seed, steps)
+                tried = self._fit(
+                    f"search (seed {seed})", student.network, distill.SUPERVISED, seed, fit_settings, fakes=fakes,
+                    replace=self.replace, start=start,
+                )  # fmt: skip
+                return float(tried.summary["val"])
+
+            self._choices[seed] = search(settings, self.recipe.synthesis, self.task, trial)
+        return self._choices[seed]
+
+    def student(self, name: str, seed: int) -> Artifact:
+        """The student of row ``name``."""
+        wanted, settings, upstream = row(name), self.recipe.student, self.upstream(seed)
+        fit_settings, start = settings.fit, None
+        if wanted.longer:
+            views = {"augment": strong_views(settings)} if wanted.strong else {}
+            fit_settings, start = self._transfer(seed, {"steps": settings.transfer_steps, **views})
+        fakes = self.synthesis(upstream, wanted.changes) if wanted.fakes else None
+        return self._fit(
+            f"{name} (seed {seed})",
+            settings.network,
+            wanted.method,
+            seed,
+            fit_settings,
+            fakes=fakes,
+            replace=wanted.changes.get("replace", self.replace),
+            pseudo=self.pseudo(upstream) if wanted.pseudo else None,
+            teacher=self.teacher(upstream) if wanted.method != distill.SUPERVISED else None,
+            start=start,
+        )
+
+    def metrics(self, seed: int) -> Artifact:
+        """How good the generated images are, whether they are copies, and the error bound's terms."""
+        settings, real_share = self.recipe.metrics, self.recipe.student.real_share
+        made, generator = self.synthesis(seed, row("cgan").changes), self.generator(seed)
+        seen_by = {"teacher": self.teacher(seed)}
+        if "nokd" in settings.features:
+            seen_by["nokd"] = self.student("nokd", seed)
+
+        def build(work: Path) -> dict[str, Any]:
+            asked, taught = self.fakes(made, "none"), self.fakes(made, self.replace)
+            assert asked is not None
+            assert taught is not None
+            found, pairs = judge(
+                self.splits,
+                self.sampler(generator),
+                Processed(asked, taught.labels, self.replace != "none", real_share),
+                {name: self.network(artifact) for name, artifact in seen_by.items()},
+                settings,
+                self.fabric,
+                seed=seed,
+                progress=self.progress,
+            )
+            save_tensors(work / "pairs.safetensors", pairs)
+            return found
+
+        described = {
+            **self.base,
+            "metrics": settings.model_dump(mode="json"),
+            "replace": self.replace,
+            "real_share": real_share,
+            "seed": seed,
+        }
+        inputs = {name: self.keys[name] for name in ("train", "pool", "val")}
+        inputs |= {name: artifact.key for name, artifact in seen_by.items()}
+        inputs |= {"generator": generator.key, "synthesis": made.key}
+        return self.folder.stage("metrics", described, inputs, build)
+
+    # --- what the stations share ------------------------------------------------------------------------------
+
+    def _transfer(self, seed: int, changes: dict[str, Any]) -> tuple[FitSettings, Artifact | None]:
+        """How a row that is compared is trained, and what it starts from."""
+        settings, start = self.recipe.student, None
+        if settings.start == "nokd":
+            start = self.student("nokd", seed)
+            changes = {**changes, "learning_rate": settings.finetune_learning_rate}
+        return settings.fit.model_copy(update=changes), start
+
+    def upstream(self, seed: int) -> int:
+        """The seed of teacher and generator for a student's seed."""
+        return seed if self.recipe.vary == "everything" else self.recipe.seeds[0]
+
+    def _fit(
+        self,
+        title: str,
+        network_name: str,
+        method_name: str,
+        seed: int,
+        settings: FitSettings,
+        *,
+        real: str = "train",
+        fakes: Artifact | None = None,
+        replace: str = "none",
+        pseudo: Artifact | None = None,
+        teacher: Artifact | None = None,
+        start: Artifact | None = None,
+        stage: str = "student",
+    ) -> Artifact:
+        """Train one network and score it on the test split."""
+        student = self.recipe.student
+        described: dict[str, Any] = {
+            **self.base,
+            "network": network_name,
+            "method": method_name,
+            "fit": settings.model_dump(mode="json"),
+            "seed": seed,
+        }
+        inputs = {"real": self.keys[real], "val": self.keys["val"], "test": self.keys["test"]}
+        inputs |= network_code(network_name)
+        if fakes is not None:
+            described |= {"replace": replace, "real_share": student.real_share}
+            inputs["fakes"] = fakes.key
+        if pseudo is not None:
+            described["real_share"] = student.real_share
+            inputs["pseudo"] = pseudo.key
+        if teacher is not None:
+            described["method_settings"] = student.model_dump(
+                mode="json", include={"temperature", "label_weight", "teacher_weight"}
+            )
+            if student.method_settings:
+                described["method_settings"]["own"] = student.method_settings
+            inputs["teacher"] = teacher.key
+        if start is not None:
+            inputs["start"] = start.key
+
+        def build(work: Path) -> dict[str, Any]:
+            train: ImageSet = getattr(self.splits, real)
+            network = self.new_network(network_name, seed)
+            if start is not None:
+                weights.load_weights(network, start.folder / "weights.safetensors")
+            history = fit(
+                network,
+                distill.create(method_name, self.task, student),
+                self.task,
+                train,
+                settings,
+                self.fabric,
+                seed=seed,
+                fake=self.fakes(fakes, replace) if pseudo is None else self.pseudo_labelled(pseudo),
+                real_share=student.real_share,
+                teacher=None if teacher is None else self.network(teacher),
+                validation=self.splits.val,
+                checkpoint=self.checkpoint(work),
+                progress=self.progress,
+                title=title,
+            )
+            save_tensors(work / "weights.safetensors", network.state_dict())
+            return {**self.scored(network, network_name), "history": history, "images": len(train)}
+
+        return self.folder.stage(stage, described, inputs, build)
+
+    def _teacher(self, title: str, network: str, path: str | None, seed: int) -> Artifact:
+        if path is not None:
+            return self._loaded_teacher(network, Path(path))
+        settings = self.recipe.teacher
+        real = settings.trained_on
+        return self._fit(title, network, distill.SUPERVISED, seed, settings.fit, real=real, stage="teacher")
+
+    def _loaded_teacher(self, name: str, path: Path) -> Artifact:
+        def build(work: Path) -> dict[str, Any]:
+            network = self.new_network(name, 0)
+            weights.load_weights(network, path)
+            save_tensors(work / "weights.safetensors", network.state_dict())
+            return {**self.scored(network, name), "history": [], "images": None}
+
+        described = {**self.base, "network": name}
+        if not path.is_file():
+            raise UserError(f"teacher.weights = {path} does not exist; a .safetensors file is needed")
+        inputs = {
+            **network_code(name),
+            "weights": file_key(path),
+            "val": self.keys["val"],
+            "test": self.keys["test"],
+        }
+        return self.folder.stage("teacher", described, inputs, build)
+
+    def _observer(self, seed: int, jury: bool = False) -> Observer:
+        teacher = self.network(self.teacher(seed))
+        others = [self.network(juror) for juror in self.jury(seed)] if jury else []
+        return Observer(teacher, self.fabric, self._shows_features(seed), others)
+
+    def _features(self, seed: int) -> Artifact:
+        """The network whose penultimate layer the density ratio sees."""
+        settings = self.recipe.ratio
+        if settings.features == "classifier":
+            fit_settings = self.recipe.student.fit.model_copy(update={"steps": settings.feature_steps})
+            name = settings.feature_network
+            return self._fit("ratio's features", name, distill.SUPERVISED, seed, fit_settings, stage="features")
+        if settings.features == "autoencoder":
+            return self.autoencoder(seed)
+        return self.teacher(seed) if settings.features == "teacher" else self.student("nokd", seed)
+
+    def _shows_features(self, seed: int) -> nn.Module | None:
+        """That network; None where it is the teacher itself."""
+        if self.recipe.ratio.features == "teacher":
+            return None
+        artifact = self._features(seed)
+        if self.recipe.ratio.features != "autoencoder":
+            return self.network(artifact)
+        network = self.new_autoencoder(seed)
+        network.load_state_dict(artifact.tensors("weights"))
+        return network

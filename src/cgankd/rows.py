@@ -1,0 +1,83 @@
+"""The rows of the table: what the student of each minimises, what it sees, and for how long."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from cgankd import distill
+from cgankd.data.imageset import Splits
+from cgankd.errors import UserError
+from cgankd.fit import check_views
+from cgankd.recipe import AugmentSettings, Recipe, StudentSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of the table."""
+
+    method: str = distill.SUPERVISED
+    fakes: bool = False
+    changes: dict[str, Any] = dataclasses.field(default_factory=dict)  # to the synthesis settings
+    pseudo: bool = False  # in the fakes' place: the real images nobody labelled, with the teacher's labels
+    strong: bool = False  # views by student.strong_augment
+    longer: bool = True  # transfer_steps, as the control; else the NOKD student's own steps
+
+
+ROWS = {
+    "nokd": Row(longer=False),
+    "nokd_longer": Row(),
+    "augment": Row(strong=True),
+    "pseudo": Row(pseudo=True),
+    "kd": Row(method="kd"),
+    "cgan_raw": Row(fakes=True, changes={"subsampling": "none", "filter": False, "replace": "none"}),
+    "cgan_subsample": Row(fakes=True, changes={"filter": False, "replace": "none"}),
+    "cgan_filter": Row(fakes=True, changes={"filter": True, "replace": "none"}),
+    "cgan_replace": Row(fakes=True, changes={"filter": True, "replace": "hard"}),
+    "cgan": Row(fakes=True),
+    "cgan_kd": Row(method="kd", fakes=True),
+}
+FAKES = "cgan+"
+
+
+def row(name: str) -> Row:
+    """The row called ``name``: one of ROWS, any distillation method, or cgan+ and a method.
+
+    >>> row("cgan+pkt@fake") == Row(method="pkt@fake", fakes=True)
+    True
+    """
+    if name in ROWS:
+        return ROWS[name]
+    return Row(method=name.removeprefix(FAKES), fakes=name.startswith(FAKES))
+
+
+def check_names(recipe: Recipe) -> None:
+    """UserError for a row that nothing is known of."""
+    for name in recipe.rows:
+        for method in distill.parts(row(name).method):
+            if method not in distill.METHODS:
+                raise UserError(
+                    f"compare.methods holds {name!r}, which is not known; allowed: {', '.join(ROWS)}, a method of "
+                    "`cgankd methods`, and cgan+ before one"
+                )
+
+
+def check(recipe: Recipe, splits: Splits) -> None:
+    """UserError for what a row can't do with these images and settings, before anything is trained."""
+    student = recipe.student
+    for name in recipe.rows:
+        wanted = row(name)
+        augment = strong_views(student) if wanted.strong else student.fit.augment
+        check_views(distill.create(wanted.method, splits.task, student), splits.task, augment)
+        if wanted.pseudo and not len(splits.unlabelled):
+            raise UserError(
+                f"compare.methods holds {name}, but {splits.name} has no unlabelled images, as all "
+                f"{len(splits.pool):,} are the owner's; allowed: data.train_size under {len(splits.pool)}, or the "
+                "other methods"
+            )
+
+
+def strong_views(student: StudentSettings) -> AugmentSettings:
+    """The views of row ``augment``; what the recipe says of mirrors for the other rows holds here too."""
+    strong = student.strong_augment
+    return strong.model_copy(update={"flip": student.fit.augment.flip}) if strong.flip is None else strong

@@ -1,0 +1,136 @@
+"""What the stations of the road share: the run's data and settings, its networks made and read back, its keys."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from cgankd import counter, evaluate
+from cgankd.artifacts import CHECKPOINT, Artifact, RunFolder, content_key, file_key
+from cgankd.checkpoint import Checkpoint
+from cgankd.data.imageset import ImageSet, Splits
+from cgankd.gan.adapters import StoredImages, open_source
+from cgankd.gan.generator import Sampler, load_sampler
+from cgankd.labels import label_space
+from cgankd.nets import timm_bridge, weights, zoo
+from cgankd.progress import Progress
+from cgankd.recipe import Recipe
+from cgankd.synthesis import adjust
+from cgankd.synthesis.autoencoder import CODE, SparseAutoencoder
+from cgankd.synthesis.density_ratio import RatioNetwork
+from cgankd.synthesis.store import open_images
+
+
+class Workshop:
+    """One run's data, settings and folder, and how its networks and images are made and read back."""
+
+    def __init__(
+        self, recipe: Recipe, splits: Splits, folder: RunFolder, fabric: Fabric, progress: Progress
+    ) -> None:
+        self.recipe, self.splits, self.folder = recipe, splits, folder
+        self.fabric, self.progress = fabric, progress
+        self.task = splits.task
+        self.keys = {name: getattr(splits, name).key() for name in ("train", "pool", "val", "test")}
+        self.base = {"task": self.task.to_json()}
+        targets = self.task.to_target(splits.train.labels)
+        self.space = label_space(self.task, targets, recipe.generator)
+        source, train = recipe.generator.source, splits.train
+        self.source = None if source is None else open_source(source, self.task, train.channels, train.size)
+        self.replace = adjust.replacement(recipe.synthesis, self.task)  # what cannot be is refused before training
+
+    def checkpoint(self, work: Path) -> Checkpoint:
+        return Checkpoint(work / CHECKPOINT, self.recipe.runtime.checkpoint_seconds, self.folder.deadline)
+
+    def scored(self, network: nn.Module, name: str) -> dict[str, Any]:
+        test, per_bin = evaluate.metric(network, self.splits.test, self.task, self.fabric)
+        shape = (self.splits.test.channels, *self.splits.test.size)
+        return {
+            "network": name,
+            "parameters": evaluate.parameters(network),
+            "val": evaluate.metric(network, self.splits.val, self.task, self.fabric)[0],
+            "test": test,
+            "test_per_bin": per_bin,
+            "latency_ms": evaluate.latency_ms(network, shape),
+        }
+
+    def new_network(self, name: str, seed: int, outputs: int | None = None) -> nn.Module:
+        """Random weights that are the same for every row of a seed; normalisation fixed from the real images.
+
+        outputs: how many; None: as many as the task has.
+        """
+        train = self.splits.train
+        with torch.random.fork_rng([]):
+            torch.manual_seed(counter.key(seed, "weights"))
+            network = zoo.create(name, train.channels, outputs or self.task.num_outputs, train.size)
+        pixels = train.images.float().div(255.0)
+        zoo.fix_normalisation(network, pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3)))
+        return network
+
+    def new_autoencoder(self, seed: int) -> SparseAutoencoder:
+        train = self.splits.train
+        encoder = self.new_network(self.recipe.ratio.feature_network, seed, CODE)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(counter.key(seed, "autoencoder/weights"))
+            return SparseAutoencoder(encoder, train.channels, train.size, self.task.num_outputs)
+
+    def network(self, artifact: Artifact) -> nn.Module:
+        network = self.new_network(artifact.summary["network"], 0)
+        weights.load_weights(network, artifact.folder / "weights.safetensors")
+        return evaluate.place(network, self.fabric).eval()
+
+    def sampler(self, generator: Artifact) -> Sampler:
+        if self.source is not None:
+            return self.source
+        train = self.splits.train
+        path = generator.folder / "weights.safetensors"
+        return load_sampler(path, self.recipe.generator, self.space, train.channels, train.size, self.fabric)
+
+    def ratio_network(self, artifact: Artifact) -> RatioNetwork:
+        tensors = artifact.tensors("weights")
+        settings = self.recipe.ratio
+        embedding = self.space.ratio_embedding(RatioNetwork.LABEL_DIM)
+        network = RatioNetwork(len(tensors["mean"]), embedding, settings.widths, settings.dropout)
+        network.load_state_dict(tensors)
+        return network.to(self.fabric.device).eval()
+
+    def fakes(self, artifact: Artifact | None, replace: str) -> ImageSet | None:
+        if artifact is None:
+            return None
+        columns = artifact.tensors("columns")
+        train = self.splits.train
+        images = open_images(artifact.folder / "images.u8", (train.channels, *train.size))
+        return adjust.relabelled(ImageSet(images, columns.pop("labels"), columns), replace)
+
+    def pseudo_labelled(self, artifact: Artifact) -> ImageSet:
+        return ImageSet(self.splits.unlabelled, artifact.tensors("columns")["labels"])
+
+
+def network_code(name: str) -> dict[str, str]:
+    """What a network's key holds besides its name: a user's own code, or the version of timm."""
+    if name.startswith(timm_bridge.PREFIX):
+        return {"network": f"timm {importlib.metadata.version('timm')}"}
+    return {"network": _users_code(name)} if ":" in name else {}
+
+
+def _users_code(name: str) -> str:
+    """The key of the file that a network ``module:function`` comes from: an edited file makes a new network."""
+    try:
+        spec = importlib.util.find_spec(name.partition(":")[0])
+    except (ImportError, ValueError):
+        spec = None
+    path = Path(spec.origin) if spec and spec.origin else None
+    return file_key(path) if path and path.is_file() else content_key(name)
+
+
+def source_key(source: str, sampler: Sampler) -> str:
+    """The key of what ``generator.source`` holds: images with labels, an ONNX file, or the user's code."""
+    if isinstance(sampler, StoredImages):
+        return sampler.key
+    path = Path(source).expanduser()
+    return file_key(path) if path.is_file() else _users_code(source)
