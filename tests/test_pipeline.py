@@ -285,7 +285,7 @@ def test_mixed_images_for_a_teacher_are_refused_before_training(tmp_path: Path) 
 def test_what_is_said_of_mirrors_holds_for_stronger_views() -> None:
     for said, strong, expected in [("null", "null", None), ("false", "null", False), ("false", "true", True)]:
         chosen = tiny(f"student.fit.augment.flip={said}", f"student.strong_augment.flip={strong}").student
-        assert pipeline.strong_views(chosen) == chosen.strong_augment.model_copy(update={"flip": expected})
+        assert rows.strong_views(chosen) == chosen.strong_augment.model_copy(update={"flip": expected})
 
 
 # --- warnings -----------------------------------------------------------------------------------------------------
