@@ -157,8 +157,8 @@ class Distiller:
         chosen, fell_back = checks.settled(chosen, self.ratio_check)
         observer = self._observer()
         self.synthesis = synthesize(
-            generator, observer, None if fell_back else ratio, self.space.plan(chosen), self._task, chosen,
-            seed=self.seed, progress=self.progress,
+            generator, observer, None if fell_back else ratio, self.space.plan(chosen, generator.held), self._task,
+            chosen, seed=self.seed, progress=self.progress,
         )  # fmt: skip
         self.synthesis.summary["fell_back"] = fell_back
         observer.close()

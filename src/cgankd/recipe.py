@@ -184,7 +184,9 @@ class GeneratorSettings(Settings):
         None, description="base channels times these, from the largest map to the smallest; none: 1, 2, 4, 4 ..."
     )
     attention: int | None = Field(
-        None, ge=4, description="sagan, biggan: side of the maps with self-attention; none: half the image's"
+        None,
+        ge=0,
+        description="sagan, biggan: side of the maps with self-attention; none: half the image's; 0: off",
     )
     shared_embedding: bool = Field(
         True, description="one label embedding for all norms of the generator; false: each norm learns its own"

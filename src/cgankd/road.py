@@ -186,7 +186,7 @@ class Road(Workshop):
                 self.sampler(generator),
                 observer,
                 None if ratio is None else self.ratio_network(ratio),
-                self.space.plan(settings),
+                self.space.plan(settings, self.held),
                 self.task,
                 settings,
                 seed=seed,

@@ -42,6 +42,7 @@ class Workshop:
         self.space = label_space(self.task, targets, recipe.generator)
         source, train = recipe.generator.source, splits.train
         self.source = None if source is None else open_source(source, self.task, train.channels, train.size)
+        self.held = None if self.source is None else self.source.held
         self.replace = adjust.replacement(recipe.synthesis, self.task)  # what cannot be is refused before training
 
     def checkpoint(self, work: Path) -> Checkpoint:

@@ -160,6 +160,12 @@ def test_attention_is_at_the_asked_side_of_both_networks(name: str, size: int, s
     assert sides == [side or size // 2] * 2
 
 
+@pytest.mark.parametrize("name", ["sagan", "biggan"])
+def test_attention_may_be_off(name: str) -> None:
+    for network in networks(name, 32, attention=0):
+        assert not any(isinstance(module, SelfAttention) for module in network.modules())
+
+
 def test_sngan_refuses_attention() -> None:
     with pytest.raises(UserError, match=r"generator.attention is set, but sngan has none"):
         networks("sngan", attention=8)

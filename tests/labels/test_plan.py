@@ -52,3 +52,11 @@ def test_near_is_counted_in_widest_gaps() -> None:
     assert space.near(torch.tensor([0.2, 0.49, 0.51, -0.05]), at, 0.5).tolist() == [True, True, False, True]
     classes = ClassLabels(3, torch.arange(3))
     assert classes.near(torch.tensor([0, 1]), torch.tensor([0, 2]), 0.1).all()
+
+
+def test_ready_images_are_asked_for_at_their_own_labels_as_often_as_they_occur() -> None:
+    held = torch.tensor([0.2, 0.3, 0.9]), torch.tensor([1, 2, 5])
+    for law in ("even", "distinct", "empirical"):
+        plan = ScalarLabels(TARGETS, VicinitySettings()).plan(SynthesisSettings(images=16, labels=law), held)
+        assert plan.targets.tolist() == held[0].tolist()
+        assert plan.quota.tolist() == [2, 4, 10]

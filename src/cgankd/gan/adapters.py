@@ -143,7 +143,7 @@ class StoredImages(Sampler):
         self.key = images.key()
         self._labels = task.to_target(images.labels)
         self._sorted = self._labels.sort().values
-        self.targets, self.counts = self._labels.unique(return_counts=True)
+        self.held = self.targets, self.counts = self._labels.unique(return_counts=True)
         self._order = functools.lru_cache(maxsize=8)(self._new_order)
 
     def available(self, targets: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ class Generator(ResidualGenerator):
         image_channels: int,
         size: tuple[int, int],
         *,
-        attention: int,
+        attention: int | None,
         shared: bool = True,
     ) -> None:
         count = 1 + len(widths)
@@ -74,7 +74,7 @@ class Discriminator(ProjectionDiscriminator):
         size: tuple[int, int],
         pooling: str,
         *,
-        attention: int,
+        attention: int | None,
     ) -> None:
         blocks = [
             DownBlock(image_channels, widths[0], down=True, on_image=True),

@@ -32,6 +32,8 @@ class Sampler(ABC):
     def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
         """targets [B] (class index, or scalar in [0, 1]), indices int64 [B] -> uint8 images [B, C, H, W]."""
 
+    held: tuple[Tensor, Tensor] | None = None  # ready images: their distinct labels, and how many each has
+
     def available(self, targets: Tensor) -> Tensor:
         """How many distinct images each label has, int64 [B]; UNBOUNDED where there is always another."""
         return torch.full(targets.shape, UNBOUNDED)
@@ -79,7 +81,7 @@ def new_networks(
     generator, discriminator = _NETWORKS[settings.network]
     attention = {}
     if settings.network != "sngan":
-        attention["attention"] = attention_level(size, settings.attention)
+        attention["attention"] = None if settings.attention == 0 else attention_level(size, settings.attention)
     elif settings.attention is not None:
         raise UserError("generator.attention is set, but sngan has none; allowed with network sagan or biggan")
     base, label_dim = settings.channels, settings.label_dim

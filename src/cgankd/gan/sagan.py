@@ -26,7 +26,7 @@ class Generator(sngan.Generator):
         image_channels: int,
         size: tuple[int, int],
         *,
-        attention: int,
+        attention: int | None,
         shared: bool = True,
     ) -> None:
         super().__init__(

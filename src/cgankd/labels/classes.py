@@ -46,7 +46,7 @@ class ClassLabels(LabelSpace):
     def generator_draw(self, size: int, rng: torch.Generator) -> Tensor:
         return self.targets[torch.randint(len(self.targets), (size,), generator=rng)]
 
-    def plan(self, settings: SynthesisSettings) -> LabelPlan:
+    def plan(self, settings: SynthesisSettings, held: tuple[Tensor, Tensor] | None = None) -> LabelPlan:
         """Every class, equally often; thresholds class by class (Algorithm 1), but where ``filter_by`` is all."""
         classes = torch.arange(self.num_classes)
         group = torch.zeros_like(classes) if settings.filter_by == "all" else classes

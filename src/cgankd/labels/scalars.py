@@ -56,18 +56,18 @@ class ScalarLabels(LabelSpace):
     def generator_draw(self, size: int, rng: torch.Generator) -> Tensor:
         return self.vicinity.noisy(size, rng)
 
-    def plan(self, settings: SynthesisSettings) -> LabelPlan:
+    def plan(self, settings: SynthesisSettings, held: tuple[Tensor, Tensor] | None = None) -> LabelPlan:
         """Labels by ``settings.labels``; thresholds by ``filter_by``: over all (Algorithm 2), or per bin."""
-        if settings.labels == "even":
+        if held is not None:  # ready images are taken at their own labels, as often as they occur
+            targets, counts = held
+            quota = _shares(counts, settings.images)
+        elif settings.labels == "even":
             targets = torch.linspace(0.0, 1.0, min(settings.even_labels, settings.images))
             quota = spread(settings.images, len(targets))
         else:
             targets, counts = self.targets.unique(return_counts=True)
-            if settings.labels == "distinct":
-                quota = spread(settings.images, len(targets))
-            else:
-                quota = (counts.cumsum(0).double() * settings.images / len(self.targets)).round().long()
-                quota = quota.diff(prepend=torch.zeros(1, dtype=torch.int64))
+            even = settings.labels == "distinct"
+            quota = spread(settings.images, len(targets)) if even else _shares(counts, settings.images)
         group = {
             "auto": torch.zeros_like(quota),
             "all": torch.zeros_like(quota),
@@ -190,6 +190,12 @@ class NLIEmbedding(nn.Module):
 
 
 _EMBEDDINGS: dict[str, type[nn.Module]] = {"ili": ILIEmbedding, "nli": NLIEmbedding}
+
+
+def _shares(counts: Tensor, total: int) -> Tensor:
+    """``total`` divided in proportion to ``counts``, as whole numbers, int64 [L]."""
+    upto = (counts.cumsum(0).double() * total / int(counts.sum())).round().long()
+    return upto.diff(prepend=torch.zeros(1, dtype=torch.int64))
 
 
 def _parts(targets: Tensor, parts: int) -> Tensor:

@@ -80,8 +80,11 @@ class LabelSpace(ABC):
         """Labels [B] for one generator batch."""
 
     @abstractmethod
-    def plan(self, settings: SynthesisSettings) -> LabelPlan:
-        """Which labels to synthesise, ``settings.images`` in all."""
+    def plan(self, settings: SynthesisSettings, held: tuple[Tensor, Tensor] | None = None) -> LabelPlan:
+        """Which labels to synthesise, ``settings.images`` in all.
+
+        held: the distinct labels of ready images and how many each has, where such are used.
+        """
 
     @abstractmethod
     def pools(self, targets: Tensor) -> Tensor:
