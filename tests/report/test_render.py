@@ -193,3 +193,21 @@ def test_what_is_no_run_is_refused_in_one_sentence(tmp_path: Path, make_results:
             render(tmp_path)
         assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_what_a_search_tried_is_a_section(make_results: Results, write_run: Write, tmp_path: Path) -> None:
+    trials = [
+        {"setting": "start", "value": None, "score": 5.25},
+        {"setting": "filter_quantile", "value": 0.5, "score": 4.75},
+        {"setting": "labels", "value": "distinct", "score": 6.5},
+    ]
+    chosen = {"filter_quantile": 0.5, "labels": "even", "images": 800}
+    found = make_results("regression") | {
+        "search": {"chosen": chosen, "control": 5.5, "score": 4.75, "helps": True, "trials": trials}
+    }
+    text = text_of(render(write_run(tmp_path / "run", found)))
+    for said in ("4.75", "6.5", "best", "the control", "filter's quantile 0.5", "Better than no generated images"):
+        assert said in text
+    assert text.count("best") >= 1
+    found["search"]["helps"] = False
+    assert "Not better than no generated images" in text_of(render(write_run(tmp_path / "again", found)))

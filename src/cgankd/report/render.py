@@ -31,6 +31,7 @@ def render(folder: Path) -> Path:
         sections.generator(run),
         sections.subsampling(run),
         sections.filtering(run),
+        *([sections.searched(run)] if run.results.get("search") else []),
         sections_metrics.quality(run),
         sections_metrics.copies(run),
         sections.learning(run),

@@ -162,6 +162,36 @@ def subsampling(run: Run) -> Section:
     return Section(title, anchor, blocks)
 
 
+def searched(run: Run) -> Section:
+    """What the search on the validation split tried, and what it chose."""
+    found, results = run.results["search"], run.results
+    names = {
+        "start": "start",
+        "filter_quantile": "filter's quantile",
+        "labels": "label law",
+        "images": "images kept",
+    }
+    chosen = found["chosen"]
+    rows = [
+        [
+            names.get(trial["setting"], trial["setting"]),
+            "the recipe's" if trial["value"] is None else f"{trial['value']}",
+            table.score(results, trial["score"], None),
+            "best" if trial["score"] == found["score"] else "",
+        ]
+        for trial in found["trials"]
+    ]
+    rows.append(["no generated images", "", table.score(results, found["control"], None), "the control"])
+    said = ", ".join(f"{names[name]} {value}" for name, value in chosen.items())
+    caption = (
+        f"Score on the validation split of a student trained with each value, one seed. Chosen: {said}. "
+        + ("Better" if found["helps"] else "Not better")
+        + " than no generated images at all there."
+    )
+    header = ["setting", "value", f"validation {table.metric_name(results)}", ""]
+    return Section("Search", "search", [Grid(header, rows, caption)])
+
+
 def filtering(run: Run) -> Section:
     """What the teacher's error threw out, and where the line lay."""
     summary, artifact = _synthesis(run)
