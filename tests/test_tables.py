@@ -139,7 +139,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """In the road's place: results whose gain is the number of runs so far. The names of the folders gone to."""
     gone: list[str] = []
 
-    def run(settings: recipe.Recipe, out: Path, progress: object, *, artifacts: Path) -> dict[str, Any]:
+    def run(
+        settings: recipe.Recipe, out: Path, progress: object, *, deadline: float, artifacts: Path
+    ) -> dict[str, Any]:
         assert out.parent == artifacts / "cells"
         assert not (out / "results.json").exists() or (out / "recipe.yaml").read_text() == settings.to_yaml()
         gone.append(out.name)

@@ -468,8 +468,10 @@ def _validate(tree: dict[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        path = [str(part) for part in first["loc"]]
+        found = error.errors()
+        # Of a setting that may be one of several kinds, what is said of the kind that came furthest.
+        first = max((e for e in found if e["loc"][:2] == found[0]["loc"][:2]), key=lambda e: len(e["loc"]))
+        path = [str(part) for part in first["loc"] if not isinstance(part, str) or part.isidentifier()]
         key = ".".join(path)
         if first["type"] == "extra_forbidden":
             allowed = list(_settings_at(path[:-1]).model_fields)
