@@ -49,6 +49,7 @@ STYLE: Mapping[str, tuple[str, str]] = {  # method -> colour, marker: told apart
 WIDTH = 5.0  # inches; 360 units of the drawing, about a phone's width, so that text is never shrunk
 TEXT = 9.0
 MOST_BINS = 24
+LEGEND_LETTERS = 66  # in a line of a legend
 
 
 def style(method: str) -> tuple[str, str]:
@@ -77,8 +78,11 @@ def canvas(height: float, x: str = "", y: str = "", grid: str = "both") -> tuple
 
 
 def legend(axes: Axes, columns: int = 2) -> None:
-    """A legend above the axes, where it can hide nothing."""
-    if axes.get_legend_handles_labels()[0]:
+    """A legend above the axes, where it can hide nothing; in one column where its texts are long."""
+    labels = axes.get_legend_handles_labels()[1]
+    if labels:
+        longest = max(len(str(label)) for label in labels)
+        columns = min(columns, max(1, LEGEND_LETTERS // (longest + 4)))
         axes.legend(
             loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, frameon=False, fontsize=TEXT,
             borderpad=0.2, handletextpad=0.5, columnspacing=1.2,

@@ -20,8 +20,8 @@ Verdict = Literal["control", "better", "worse", "undecided", "one seed", "none"]
 WORDS: Mapping[str, str] = {
     "nokd": "student alone",
     "nokd_longer": "student alone, as many steps (control)",
-    "augment": "student alone, stronger augmentation",
-    "pseudo": "more real images, labelled by the teacher",
+    "augment": "stronger augmentation",
+    "pseudo": "teacher-labelled real images",
     "kd": "plain KD",
     "cgan": "cGAN-KD",
     "cgan_kd": "cGAN-KD + KD",
