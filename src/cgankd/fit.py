@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from cgankd import counter, evaluate
 from cgankd.checkpoint import Checkpoint
 from cgankd.data.batches import Batch, Batches
 from cgankd.data.imageset import ImageSet
-from cgankd.distill import DistillBatch, Objective, Preparation, create
+from cgankd.distill import DistillBatch, Maker, Objective, Preparation, create
 from cgankd.errors import TrainingError, UserError
 from cgankd.nets.stages import stages
 from cgankd.nets.taps import PENULTIMATE, Taps, feature_shapes
@@ -66,8 +66,8 @@ def fit(
         def train(network: nn.Module, method: str, steps: int) -> None:
             shorter = settings.model_copy(update={"steps": steps})
             fit(
-                network, create(method, task), task, real, shorter, fabric, seed=seed, fake=fake,
-                real_share=real_share, teacher=teacher, progress=progress, title=f"{title}: {method}",
+                network, create(method, task, objective.settings), task, real, shorter, fabric, seed=seed,
+                fake=fake, real_share=real_share, teacher=teacher, progress=progress, title=f"{title}: {method}",
             )  # fmt: skip
 
         objective.prepare(sight.preparation(settings.steps, seed, progress, train))
@@ -163,26 +163,38 @@ class Sight:
             if isinstance(teacher, nn.Module):
                 evaluate.place(teacher, fabric).eval()
             self.memory = TeacherOutputs(teacher, batches, task.num_outputs, fabric)
+        channels, size = batches.views.channels, (batches.views.height, batches.views.width)
+        whole = teacher if isinstance(teacher, nn.Module) else None
+        if whole is None and (objective.needs_inside or objective.input_gradients):
+            does = "looks inside" if objective.needs_inside else "differentiates"
+            raise UserError(
+                f"method {objective.name!r} {does} the teacher, but this one is a plain callable; "
+                "allowed: a teacher that is a module, or a method that matches outputs"
+            )
+        with self._seeded(seed, "method/networks"):
+            objective.networks(Maker(student, whole, channels, task.num_outputs, size))
         if objective.needs_inside:
-            if not isinstance(teacher, nn.Module):
-                raise UserError(
-                    f"method {objective.name!r} looks inside the teacher, but this one is a plain callable; "
-                    "allowed: a teacher that is a module, or a method that matches outputs"
-                )
-            self._look_inside(student, teacher, seed)
-        objective.to(fabric.device)
+            assert whole is not None
+            self._look_inside(student, whole, channels, size, seed)
+        evaluate.place(objective, fabric)
 
-    def _look_inside(self, student: nn.Module, teacher: nn.Module, seed: int) -> None:
-        channels, size = self.batches.views.channels, (self.batches.views.height, self.batches.views.width)
+    @contextlib.contextmanager
+    def _seeded(self, seed: int, stream: str) -> Iterator[None]:
+        devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(counter.key(seed, stream))
+            yield
+
+    def _look_inside(
+        self, student: nn.Module, teacher: nn.Module, channels: int, size: tuple[int, int], seed: int
+    ) -> None:
         layers = [[*stages(network, channels, size), PENULTIMATE] for network in (student, teacher)]
         names = self.objective.taps(*layers)
         shapes = [
             feature_shapes(network, wanted, channels, size)
             for network, wanted in zip((student, teacher), names, strict=True)
         ]
-        devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(counter.key(seed, "method/weights"))
+        with self._seeded(seed, "method/weights"):
             self.objective.build(*shapes)
         self._taps = {"student": Taps(student, names[0]), "teacher": Taps(teacher, names[1])}
 

@@ -88,6 +88,10 @@ class Task(ABC):
         """How undecided outputs are, from 0 to 1, [B]."""
 
     @abstractmethod
+    def explained(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """What an image is asked to explain, [B]: its gradient by the image is a map of the pixels that matter."""
+
+    @abstractmethod
     def error(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The per-image disagreement with a target that the filter sorts by (paper, section 3.3), [B]."""
 
@@ -197,6 +201,10 @@ class Classification(Task):
     def uncertainty(self, outputs: Tensor) -> Tensor:
         """The entropy as a share of its largest value, log(classes)."""
         return torch.special.entr(self.answer(outputs)).sum(dim=1) / math.log(self.num_outputs)
+
+    def explained(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The cross-entropy."""
+        return self.loss(outputs, targets, reduction="none")
 
     def error(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return self.loss(outputs, targets, reduction="none")
@@ -314,6 +322,10 @@ class Regression(Task):
     def uncertainty(self, outputs: Tensor) -> Tensor:
         """1/2: a number does not tell how sure it is."""
         return torch.full_like(outputs[:, 0], 0.5)
+
+    def explained(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The number itself: the gradient of a squared error would be nil wherever the number is right."""
+        return outputs.squeeze(1)
 
     def error(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs.squeeze(1).clamp(0.0, 1.0) - targets).abs()

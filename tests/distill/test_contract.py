@@ -55,7 +55,7 @@ def test_every_method_has_its_line_in_the_documentation() -> None:
 
 def networks(task: Task) -> tuple[torch.nn.Module, torch.nn.Module]:
     torch.manual_seed(0)
-    return zoo.create("cnn8", 1, task.num_outputs, (16, 16)), zoo.create("cnn16", 1, task.num_outputs, (16, 16))
+    return zoo.create("cnn8", 1, task.num_outputs, (16, 16)), zoo.create("cnn24", 1, task.num_outputs, (16, 16))
 
 
 def seen(name: str, task: Task, fakes: int, noise, fabric: Fabric) -> tuple[Objective, DistillBatch]:

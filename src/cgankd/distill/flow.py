@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cgankd.distill.method import DistillBatch, Method, Shape, register
+from cgankd.distill.method import DistillBatch, Method, Shape, pairs, register
 from cgankd.distill.pkt import cosine_kernel, log_conditional
 
 
@@ -32,8 +32,7 @@ class Flow(Method):
     needs_inside = True
 
     def taps(self, student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:
-        count = min(len(student), len(teacher))
-        return list(student[-count:]), list(teacher[-count:])
+        return pairs(student, teacher)
 
     def build(self, student: Mapping[str, Shape], teacher: Mapping[str, Shape]) -> None:
         self.pairs = list(zip(student, teacher, strict=True))

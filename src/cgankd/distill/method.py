@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd.errors import UserError
+from cgankd.distill.maker import Maker
+from cgankd.errors import TrainingError, UserError
 from cgankd.progress import Progress
 from cgankd.recipe import StudentSettings
 from cgankd.task import Task
@@ -37,6 +40,8 @@ class DistillBatch:
     images: Tensor | None = None  # [B, C, H, W]; require a gradient where the method says input_gradients
     done: float = 0.0  # share of the training that lies behind
     extra: DistillBatch | None = None
+    source: Tensor | None = None  # of a part: the images that the networks were shown, which ``images`` is cut from
+    places: Tensor | None = None  # int64 [B]: which of them
 
     def rows(self, mask: Tensor) -> DistillBatch:
         """The part of the batch where ``mask`` (bool [B]) is true; extra images stay with theirs."""
@@ -55,7 +60,29 @@ class DistillBatch:
             fake=self.fake[mask],
             images=chosen(self.images),
             extra=None if self.extra is None else self.extra.rows(mask.repeat(copies)),
+            source=self.images if self.source is None else self.source,
+            places=mask.nonzero().squeeze(1) if self.places is None else self.places[mask],
         )
+
+    def without_teacher_gradient(self) -> DistillBatch:
+        """The same for a method that differentiates nothing of the teacher's."""
+        asked, extra = self.teacher_outputs, self.extra
+        return dataclasses.replace(
+            self,
+            teacher_outputs=None if asked is None else asked.detach(),
+            teacher_features={name: value.detach() for name, value in self.teacher_features.items()},
+            extra=None if extra is None else extra.without_teacher_gradient(),
+        )
+
+    def image_gradient(self, values: Tensor, differentiable: bool = False) -> Tensor:
+        """The gradient of the sum of ``values``, made of outputs or features, by each image: [B, C, H, W].
+
+        differentiable: whether a loss made of it is to reach the weights.
+        """
+        shown = self.images if self.source is None else self.source
+        assert shown is not None
+        (slope,) = torch.autograd.grad(values.sum(), shown, create_graph=differentiable, retain_graph=True)
+        return slope if self.places is None else slope[self.places]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +100,32 @@ class Preparation:
     train: Callable[
         [nn.Module, str, int], None
     ]  # (network, method, steps): as the student is, from the same teacher
+
+    def share(self, first: float) -> int:
+        """How many steps are ``first`` times those that follow; at least one."""
+        return max(1, round(first * self.steps))
+
+    def minimise(self, layers: nn.Module, loss: Callable[[Tensor], Tensor], first: float, title: str) -> None:
+        """Train ``layers`` alone, with Adam at 0.001, for :meth:`share` of ``first`` steps, and freeze them.
+
+        loss: images [B, C, H, W] -> a scalar. Raises TrainingError where its last value is not finite.
+        """
+        steps = self.share(first)
+        layers.requires_grad_(True)
+        optimizer, last = torch.optim.Adam(layers.parameters(), lr=1e-3), torch.zeros(())
+        with self.progress.bar(title, steps) as bar:
+            for step in range(steps):
+                last = loss(self.batches.at(step).images)
+                optimizer.zero_grad(set_to_none=True)
+                self.fabric.backward(last)
+                optimizer.step()
+                bar.to(step + 1)
+        if not math.isfinite(value := float(last.detach())):
+            raise TrainingError(
+                f"{title}: the loss is {value} after {steps} steps; are the teacher's numbers finite?"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        layers.requires_grad_(False)
 
 
 class Method(nn.Module):
@@ -122,11 +175,18 @@ class Method(nn.Module):
         """
         return [], []
 
+    def networks(self, make: Maker) -> None:
+        """Make whole networks of its own, by ``make(name)``; other than ``prepare``, in a resumed run too."""
+
     def build(self, student: Mapping[str, Shape], teacher: Mapping[str, Shape]) -> None:
         """Make the adapter layers, from the shapes of the features that :meth:`taps` named."""
 
     def prepare(self, preparation: Preparation) -> None:
-        """Train what must be trained before the student is; random numbers come from its seed alone."""
+        """Train what must be trained before the student is; random numbers come from its seed alone.
+
+        What it trains is a module or a buffer of the method's, and stands in the checkpoint: a killed run goes on
+        without it.
+        """
 
     def views(self, images: Tensor) -> Tensor | None:
         """k further images for each of B, [k B, C, H, W], the first of every image first; None: no more."""
@@ -135,6 +195,16 @@ class Method(nn.Module):
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         """Named terms, each a scalar with its weight in it; their sum and the label's loss are minimised."""
         raise NotImplementedError
+
+
+def pairs(student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The layers that belong together: from the deepest upwards, as many as both networks have.
+
+    >>> pairs(["a", "b", "end"], ["x", "end"])
+    (['b', 'end'], ['x', 'end'])
+    """
+    count = min(len(student), len(teacher))
+    return list(student[len(student) - count :]), list(teacher[len(teacher) - count :])
 
 
 METHODS: dict[str, type[Method]] = {}

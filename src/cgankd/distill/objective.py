@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from cgankd.distill.maker import Maker
 from cgankd.distill.method import METHODS, DistillBatch, Method, Preparation, Shape
 from cgankd.errors import UserError
 from cgankd.recipe import StudentSettings
@@ -26,25 +27,34 @@ class Objective(nn.Module):
     r is an image's own: the smallest that any of the methods that see it asks for (plain KD: .1), else 1.
     """
 
-    def __init__(self, name: str, task: Task, methods: Sequence[tuple[Method, str | None]]) -> None:
+    def __init__(
+        self, name: str, task: Task, methods: Sequence[tuple[Method, str | None]], settings: StudentSettings
+    ) -> None:
         super().__init__()
-        self.name, self.task = name, task
+        self.name, self.task, self.settings = name, task, settings
         self.layers = nn.ModuleList(method for method, _ in methods)  # so that their parameters are found
         self.stacked = list(methods)
         self.needs_teacher = bool(methods)
         self.needs_inside = any(method.needs_inside for method, _ in methods)
         self.input_gradients = any(method.input_gradients for method, _ in methods)
+        self._looks_at: list[tuple[list[str], list[str]]] = []  # each method's own layers
 
     def taps(self, student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:
         """What any of the methods looks at, each layer once."""
-        wanted = [method.taps(student, teacher) for method, _ in self.stacked]
-        of_student, of_teacher = ([name for names in side for name in names] for side in zip(*wanted, strict=True))
+        self._looks_at = [method.taps(student, teacher) for method, _ in self.stacked]
+        sides = zip(*self._looks_at, strict=True)
+        of_student, of_teacher = ([name for names in side for name in names] for side in sides)
         return list(dict.fromkeys(of_student)), list(dict.fromkeys(of_teacher))
 
-    def build(self, student: Mapping[str, Shape], teacher: Mapping[str, Shape]) -> None:
-        """Make all methods' adapter layers."""
+    def networks(self, make: Maker) -> None:
+        """Let each method make its own networks."""
         for method, _ in self.stacked:
-            method.build(student, teacher)
+            method.networks(make)
+
+    def build(self, student: Mapping[str, Shape], teacher: Mapping[str, Shape]) -> None:
+        """Make all methods' adapter layers, each method's from the layers that it named."""
+        for (method, _), (mine, theirs) in zip(self.stacked, self._looks_at, strict=True):
+            method.build({name: student[name] for name in mine}, {name: teacher[name] for name in theirs})
 
     def prepare(self, preparation: Preparation) -> None:
         """Let each method train what it must."""
@@ -63,6 +73,8 @@ class Objective(nn.Module):
         terms = {"label": self._label(batch)}
         for method, part in self.stacked:
             seen = batch if part is None else batch.rows(_kind(batch, part))
+            if not method.input_gradients:
+                seen = seen.without_teacher_gradient()
             if len(seen.fake):  # else there are none of that kind in this batch
                 terms |= method.loss(seen)
         return terms
@@ -91,7 +103,7 @@ def create(name: str, task: Task, settings: StudentSettings | None = None) -> Ob
     """The objective called ``name``; UserError for a method that is not known or does not serve the task."""
     settings = settings or StudentSettings()
     if name == SUPERVISED:
-        return Objective(name, task, [])
+        return Objective(name, task, [], settings)
     found: list[tuple[Method, str | None]] = []
     for word in name.split("+"):
         method, at, part = word.partition("@")
@@ -108,7 +120,7 @@ def create(name: str, task: Task, settings: StudentSettings | None = None) -> Ob
     chosen = [method.name for method, _ in found]
     if len(set(chosen)) < len(chosen):
         raise UserError(f"method {name!r} names one method twice; allowed: each once")
-    return Objective(name, task, found)
+    return Objective(name, task, found, settings)
 
 
 def parts(name: str) -> list[str]:

@@ -11,7 +11,7 @@ from torch import nn
 Builder = Callable[..., nn.Module]  # called with in_channels=, num_outputs=, image_size=
 AnyBuilder = TypeVar("AnyBuilder", bound=Builder)
 
-BUILDERS: dict[str, Builder] = {}
+BUILDERS: dict[str, functools.partial[nn.Module]] = {}
 
 
 def register(name: str, **fixed: Any) -> Callable[[AnyBuilder], AnyBuilder]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,9 @@ from cgankd.nets.stages import stages
 from cgankd.nets.taps import example_images, undisturbed
 from cgankd.users_code import load_function, said
 
-__all__ = ["Normalise", "create", "fix_normalisation", "names", "parameter_counts", "register", "stages"]
+__all__ = [
+    "Normalise", "create", "family", "fix_normalisation", "names", "parameter_counts", "register", "stages",
+]  # fmt: skip
 
 SMALLEST = 16  # pixels: below, the deeper networks have no map left to pool
 
@@ -47,10 +50,23 @@ def names() -> list[str]:
     return sorted(BUILDERS, key=lambda name: re.sub(r"\d+", lambda number: number[0].zfill(6), name))
 
 
-def parameter_counts(in_channels: int, num_outputs: int, image_size: tuple[int, int]) -> dict[str, int]:
-    """Name -> trainable numbers of every registered network, made without memory for its weights."""
+def family(network: nn.Module) -> list[str]:
+    """The registered names that stand for networks of the same class as ``network``; none for one from elsewhere.
+
+    >>> family(create("wrn_16_1", 3, 10, (32, 32)))
+    ['wrn_16_1', 'wrn_16_2', 'wrn_40_1', 'wrn_40_2']
+    """
+    return [name for name in names() if BUILDERS[name].func is type(network)]
+
+
+def parameter_counts(
+    in_channels: int, num_outputs: int, image_size: tuple[int, int], of: Iterable[str] | None = None
+) -> dict[str, int]:
+    """Name -> trainable numbers of the networks ``of`` (none: all), made without memory for their weights."""
     with torch.device("meta"):
-        networks = {name: create(name, in_channels, num_outputs, image_size) for name in names()}
+        networks = {
+            name: create(name, in_channels, num_outputs, image_size) for name in (names() if of is None else of)
+        }
     return {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
 
 

@@ -1,0 +1,40 @@
+"""Activation boundaries (AB): the student's neurons fire where the teacher's do, by a margin."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cgankd.distill.maps import MapMethod, connector
+from cgankd.distill.method import DistillBatch, register
+
+
+@register
+class AB(MapMethod):
+    """weight sum_l 2^(l - L) mean_i sum of relu(margin - s)^2 where t > 0, and of relu(margin + s)^2 elsewhere.
+
+    l: pairs of stages, L the deepest; the sum is over the map's channels and pixels; s: the student's map behind a
+    1x1 convolution and batch normalisation, so before activation; t: the teacher's, whose ReLU does not move the
+    boundary at 0. The joint form: beside the label's loss for the whole training [ours], where the paper trains by
+    it alone at first and then not at all; so all methods have the same number of steps. Defaults: weight .003,
+    margin 1, r 1 (arXiv 1811.03233, scale as in arXiv 1910.10699).
+    """
+
+    name = "ab"
+    tasks = ("classification", "regression")
+    paper = "arXiv 1811.03233"
+    defaults: ClassVar[dict[str, float]] = {"weight": 0.003, "margin": 1.0}
+
+    def adapter(self, student: int, teacher: int) -> nn.Module:
+        return connector(student, teacher)
+
+    def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
+        terms = []
+        for above, (s, t) in enumerate(reversed(self.maps(batch))):
+            side = torch.where(t > 0, 1.0, -1.0)
+            missed = F.relu(self.values["margin"] - side * s).square()
+            terms.append(0.5**above * missed.sum() / len(s))
+        return {"ab": self.values["weight"] * torch.stack(terms).sum()}

@@ -1,0 +1,59 @@
+"""What makes the whole networks that a method wants beside student and teacher, such as TAKD's assistant."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from torch import nn
+
+from cgankd.errors import UserError
+from cgankd.nets import zoo
+
+
+@dataclasses.dataclass(frozen=True)
+class Maker:
+    """``make(name)``: a new network for the run's images and task; see :meth:`Method.networks`."""
+
+    student: nn.Module
+    teacher: nn.Module | None  # None: a plain callable
+    channels: int
+    outputs: int
+    size: tuple[int, int]  # height, width
+
+    def __call__(self, name: str) -> nn.Module:
+        """Random weights from torch's global generator; it normalises images as the student does.
+
+        Raises UserError as :func:`cgankd.nets.zoo.create`.
+        """
+        network = zoo.create(name, self.channels, self.outputs, self.size)
+        for layer in self.student.modules():
+            if isinstance(layer, zoo.Normalise):
+                zoo.fix_normalisation(network, layer.mean.flatten().cpu(), layer.std.flatten().cpu())
+                break
+        return network
+
+    def between(self) -> str:
+        """The name of a network between student and teacher: nearest to the geometric mean of their sizes.
+
+        Size is counted in parameters. Networks of the student's or the teacher's family come first, then any of the
+        zoo's. Raises UserError where none lies between, or the teacher shows no size.
+        """
+        if self.teacher is None:
+            raise UserError(
+                "a network between student and teacher is wanted, but the teacher is a plain callable, whose size "
+                "is not known; allowed: a teacher that is a module"
+            )
+        small, large = (
+            sum(weight.numel() for weight in network.parameters()) for network in (self.student, self.teacher)
+        )
+        kin = sorted({*zoo.family(self.student), *zoo.family(self.teacher)})
+        for names in (kin, zoo.names()):
+            counts = zoo.parameter_counts(self.channels, self.outputs, self.size, names)
+            inside = [name for name, count in counts.items() if small < count < large]
+            if inside:
+                return min(inside, key=lambda name: abs(math.log(counts[name] ** 2 / small / large)))
+        raise UserError(
+            f"a network between student and teacher is wanted, but none has between {small:,} and {large:,} "
+            "parameters; allowed: a larger teacher or a smaller student"
+        )

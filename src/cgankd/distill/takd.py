@@ -1,0 +1,50 @@
+"""Teacher assistant (TAKD): a network of a size in between learns from the teacher, the student from it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from cgankd.distill.kd import KD
+from cgankd.distill.maker import Maker
+from cgankd.distill.method import DistillBatch, Preparation, register
+
+
+@register
+class TAKD(KD):
+    """a imitation(f_s, f_a), beside r loss(f_s, y): plain KD from the assistant f_a, which learnt by it from f_t.
+
+    Imitation, a, r and T are those of plain KD, for both lessons; the assistant is taught on ``first`` times as
+    many steps as follow, on the same images. It is the network whose number of parameters is nearest to the
+    geometric mean of the student's and the teacher's, of those between, in their families first [ours]; the
+    paper's are chosen by hand. Default: first 1 (arXiv 1902.03393).
+    """
+
+    name = "takd"
+    tasks = ("classification", "regression")
+    matches = "output"
+    paper = "arXiv 1902.03393"
+    defaults: ClassVar[dict[str, float]] = {"first": 1.0}
+
+    @classmethod
+    def needs(cls) -> str:
+        return "inside"  # not its features, but how large it is
+
+    def networks(self, make: Maker) -> None:
+        self.assistant = make(make.between()).eval().requires_grad_(False)
+
+    def prepare(self, preparation: Preparation) -> None:
+        self.assistant.requires_grad_(True)
+        preparation.train(self.assistant, "kd", preparation.share(self.values["first"]))
+        for weight in self.assistant.parameters():
+            weight.grad = None
+        self.assistant.eval().requires_grad_(False)
+
+    def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
+        assert batch.images is not None
+        with torch.no_grad():
+            outputs = self.assistant(batch.images)
+        return {"takd": super().loss(dataclasses.replace(batch, teacher_outputs=outputs))["kd"]}
