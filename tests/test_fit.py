@@ -44,7 +44,7 @@ class Killed(BaseException):
 
 
 class KillAt(Progress):
-    """Progress whose bar raises when the loop reports ``step``."""
+    """Progress whose bar raises when the student's loop, not one that prepares it, reports ``step``."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -54,7 +54,7 @@ class KillAt(Progress):
         killer, bar = self, Bar()
 
         def to(done: float, note: str = "") -> None:
-            if done == killer.step:
+            if title == "train" and done == killer.step:
                 raise Killed
 
         bar.to = to  # type: ignore[method-assign]
@@ -185,6 +185,44 @@ def test_a_killed_loop_goes_on_bit_for_bit(
     assert Checkpoint(path).load({}, {})[0] == stop
     torch.manual_seed(123)  # whatever the new process does before
     again, resumed = trained(noise, fabric, method, task, teacher, checkpoint=Checkpoint(path, 1e9))
+    assert resumed == history
+    for key, value in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
+
+
+class Counted(Progress):
+    """Progress that notes the titles of its bars."""
+
+    def __init__(self) -> None:
+        self.titles: list[str] = []
+
+    @contextmanager
+    def bar(self, title: str, total: float) -> Iterator[Bar]:
+        self.titles.append(title)
+        yield Bar()
+
+
+@pytest.mark.parametrize(
+    ("method", "first"),
+    [("takd", ["train: kd"]), ("ft", ["ft: paraphraser"]), ("sskd", ["sskd: teacher's head"]), ("ofd", [])],
+)
+def test_what_was_trained_first_is_not_trained_again(
+    noise: Noise, fabric: Fabric, tmp_path: Path, method: str, first: list[str]
+) -> None:
+    torch.manual_seed(9)
+    teacher = zoo.create("cnn24", 1, 3, (16, 16))
+    seen = Counted(), Counted()
+    whole, history = trained(noise, fabric, f"kd+{method}", CLASSES, teacher, progress=seen[0])
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Killed):
+        trained(
+            noise, fabric, f"kd+{method}", CLASSES, teacher, checkpoint=Checkpoint(path, 0.0), progress=KillAt(4)
+        )
+    torch.manual_seed(123)
+    again, resumed = trained(
+        noise, fabric, f"kd+{method}", CLASSES, teacher, checkpoint=Checkpoint(path, 1e9), progress=seen[1]
+    )
+    assert [progress.titles for progress in seen] == [[*first, "train"], ["train"]]
     assert resumed == history
     for key, value in whole.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key

@@ -228,7 +228,7 @@ class Sight:
     def look_teacher(self, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The same of the teacher; without a gradient, but where the objective asks for the images'."""
         assert self.teacher is not None
-        with torch.set_grad_enabled(self.objective.input_gradients):
+        with torch.set_grad_enabled(self.objective.input_gradients and torch.is_grad_enabled()):
             return self._look("teacher", self.teacher, images)
 
     def _look(self, who: str, network: evaluate.Predictor, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -244,8 +244,8 @@ class Sight:
     ) -> Preparation:
         """What methods that train something first are given."""
         return Preparation(
-            self.batches, self.look_student, self.look_teacher, self.student, steps, self.fabric, seed, progress,
-            train,
+            self.batches, self.look_student, torch.no_grad()(self.look_teacher), self.student, steps, self.fabric,
+            seed, progress, train,
         )  # fmt: skip
 
     def close(self) -> None:

@@ -122,6 +122,16 @@ def test_adapter_layers_are_trained_and_the_teacher_is_not(fabric: Fabric) -> No
 SHAPE = (64, 2, 2)  # cnn16's last map for a 16x16 image
 
 
+def test_each_of_several_methods_is_built_for_the_layers_it_named(fabric: Fabric) -> None:
+    torch.manual_seed(0)
+    student, teacher = (zoo.create(name, 1, 3, (16, 16)) for name in ("cnn8", "cnn16"))
+    objective = distill.create("inside+sp+crd+at", TASK)
+    fit(student, objective, TASK, images(20), settings(1), fabric, seed=3, teacher=teacher)
+    shapes = {name: tuple(weight.shape) for name, weight in objective.named_parameters()}
+    assert shapes["layers.0.adapt.weight"] == (64, 32, 1, 1)  # the last maps
+    assert shapes["layers.2.embed_student.weight"] == (128, 32)  # the penultimate
+
+
 def test_adapters_start_from_the_seed_whatever_was_drawn_before(fabric: Fabric) -> None:
     torch.manual_seed(0)
     teacher = zoo.create("cnn16", 1, 3, (16, 16))

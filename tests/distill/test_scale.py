@@ -12,10 +12,12 @@ from sights import SCALAR, changed, classes, example, method, twice, value
 from cgankd.distill import METHODS
 from cgankd.task import Task
 
-SCALARS = ["tbr", "ckd", "cmkd", "cckd", "cckd-target", "rkd", "pkt", "sp", "crd", "flow"]
+MAPS = ["ab", "at", "fitnet", "ft", "nst", "ofd", "reviewkd", "vid"]
+SCALARS = ["tbr", "ckd", "cmkd", "cckd", "cckd-target", "rkd", "pkt", "sp", "crd", "flow", *MAPS]
 CLASSES = ["dkd", "dist", "mlkd", "ls-kd", "ls-dkd", "ls-mlkd", "atkd", *SCALARS[1:]]
 NOT_FOR_TWO = {"dkd", "atkd", "ls-kd", "ls-dkd", "ls-mlkd"}
-OTHER_ZERO = {"crd", "tbr", "ckd", "cckd", "cckd-target"}  # have the label, or the other images, in their terms
+HAVE_LAYERS = {"crd", "ab", "fitnet", "ft", "ofd", "reviewkd", "vid"}  # which must learn what the same map is
+OTHER_ZERO = {"tbr", "ckd", "cckd", "cckd-target", *HAVE_LAYERS}  # these have the label in their terms
 BOTH = [(name, classes(5)) for name in CLASSES] + [(name, SCALAR) for name in SCALARS]
 MEANS = {
     "dkd",
@@ -31,6 +33,7 @@ MEANS = {
     "cckd-target",
     "pkt",
     "flow",
+    *MAPS,
 }
 
 
@@ -109,7 +112,7 @@ def test_half_precision_is_near(name: str, task: Task) -> None:
     assert value(made, rounded) == pytest.approx(value(made, batch), rel=0.03)
 
 
-def test_every_method_of_outputs_and_relations_is_here() -> None:
-    assert {name for name, made in METHODS.items() if made.matches in {"output", "relation"}} >= set(
+def test_every_name_here_is_a_method_of_outputs_relations_or_features() -> None:
+    assert {name for name, made in METHODS.items() if made.matches in {"output", "relation", "feature"}} >= set(
         CLASSES + SCALARS
     )

@@ -34,7 +34,7 @@ class MapMethod(Method):
     def build(self, student: Mapping[str, Shape], teacher: Mapping[str, Shape]) -> None:
         self.pairs = list(zip(student, teacher, strict=True))
         shapes = [(student[mine], teacher[theirs]) for mine, theirs in self.pairs]
-        self.sizes: list[Shape] = [(min(s[1], t[1]), min(s[2], t[2])) for s, t in shapes]
+        self.sizes = [(min(s[1], t[1]), min(s[2], t[2])) for s, t in shapes]
         self.adapters = nn.ModuleList(self.adapter(s[0], t[0]) for s, t in shapes)
 
     def adapter(self, student: int, teacher: int) -> nn.Module:

@@ -41,7 +41,7 @@ class ReviewKD(MapMethod):
         self.pairs = list(zip(student, teacher, strict=True))
         mine, theirs = ([_as_map(shape) for shape in side.values()] for side in (student, teacher))
         middle = min(WIDEST, mine[-1][0])
-        self.sizes = [shape[1:] for shape in theirs]
+        self.guessed = [shape[1:] for shape in theirs]  # the teacher's sizes
         self.fusions = nn.ModuleList(
             Fusion(s[0], middle, t[0], place < len(mine) - 1)
             for place, (s, t) in enumerate(zip(mine, theirs, strict=True))
@@ -53,7 +53,7 @@ class ReviewKD(MapMethod):
             mine, theirs = self.pairs[place]
             s, t = batch.student_features[mine], batch.teacher_features[theirs]
             s, t = (x.reshape(len(x), *_as_map(x.shape[1:])) for x in (s, t))
-            guess, deeper = self.fusions[place](s, deeper, self.sizes[place])
+            guess, deeper = self.fusions[place](s, deeper, self.guessed[place])
             terms.append(hierarchical(guess, t))
         share = min(1.0, batch.done / self.values["warmup"]) if self.values["warmup"] > 0 else 1.0
         return {"reviewkd": self.values["weight"] * share * torch.stack(terms).sum()}

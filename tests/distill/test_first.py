@@ -1,0 +1,191 @@
+"""What is trained or measured before the student is: ft's paraphraser, ofd's margins, takd's assistant."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from scipy.stats import norm
+from sights import SCALAR, classes, example, method, value
+from torch import Tensor, nn
+
+from cgankd.data.batches import Batches
+from cgankd.data.imageset import ImageSet
+from cgankd.distill import METHODS, Maker, Preparation, create
+from cgankd.errors import TrainingError, UserError
+from cgankd.fit import Sight, fit
+from cgankd.nets import zoo
+from cgankd.progress import SILENT
+from cgankd.recipe import AugmentSettings, FitSettings, StudentSettings
+
+TASK = classes(3)
+
+
+def preparation(real: ImageSet, fabric: Fabric, features: Any, steps: int = 8, **more: Any) -> Preparation:
+    """With a teacher whose features are those that ``features`` makes of images."""
+    batches = Batches(real, None, TASK, 8, AugmentSettings(views=2), 0, fabric.device)
+
+    def look(images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        return torch.zeros(len(images), 3), features(images)
+
+    chosen = {"train": lambda *_: None, **more}
+    return Preparation(batches, look, look, nn.Identity(), steps, fabric, 0, SILENT, **chosen)
+
+
+def test_ofds_margin_is_the_mean_of_the_negatives(noise, fabric: Fabric) -> None:
+    rng, seen = torch.Generator().manual_seed(0), []
+    mean, deviation = torch.linspace(-1, 2, 5)[:, None, None], torch.linspace(0.5, 1.5, 5)[:, None, None]
+
+    def features(images: Tensor) -> dict[str, Tensor]:
+        seen.append(mean + deviation * torch.randn(len(images), 5, 4, 4, generator=rng))
+        return {"early": seen[-1], "late": torch.rand(len(images), 6, 3, 3, generator=rng)}
+
+    made = method("ofd", TASK, batches=40)
+    made.prepare(preparation(noise(16), fabric, features))
+    assert len(seen) == 40
+    found, whole = made.get_buffer("margin0").flatten(), torch.cat(seen)
+    for channel in range(5):
+        m, s = float(mean[channel]), float(deviation[channel])
+        values = whole[:, channel].flatten().tolist()
+        below = [value for value in values if value < 0]
+        assert float(found[channel]) == pytest.approx(sum(below) / len(below), rel=1e-4)
+        paper = m - s * norm.pdf(m / s) / norm.cdf(-m / s)  # of a normal channel, as batch normalisation has it
+        assert float(found[channel]) == pytest.approx(paper, rel=0.05)
+    assert not made.get_buffer("margin1").any()  # a stage after activation
+
+
+def test_fts_paraphraser_learns_to_reconstruct_and_is_frozen(noise, fabric: Fabric) -> None:
+    filters = torch.randn(6, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+
+    def features(images: Tensor) -> dict[str, Tensor]:
+        return {"late": torch.conv2d(images, filters, stride=5)}
+
+    real, made = noise(16), method("ft", TASK, first=20.0)
+    ready = preparation(real, fabric, features)
+    (whole,) = made.teacher_maps(features(ready.batches.at(0).images))
+
+    def error() -> float:
+        with torch.no_grad():
+            return float((made.decoder(made.encoder(whole)) - whole).square().mean())
+
+    before, translator = error(), [weight.clone() for weight in made.adapters.parameters()]
+    made.prepare(ready)
+    assert error() < 0.8 * before
+    assert all(map(torch.equal, translator, made.adapters.parameters()))
+    for half in (made.encoder, made.decoder):
+        assert not any(weight.requires_grad or weight.grad is not None for weight in half.parameters())
+
+
+def test_what_does_not_learn_first_says_so(noise, fabric: Fabric) -> None:
+    ready = preparation(noise(16), fabric, lambda images: {"late": torch.full((len(images), 6, 3, 3), math.nan)})
+    with pytest.raises(TrainingError, match="ft: paraphraser: the loss is nan after 1 steps"):
+        method("ft", TASK).prepare(ready)
+
+
+def test_the_share_of_the_steps_is_one_at_least(noise, fabric: Fabric) -> None:
+    ready = preparation(noise(16), fabric, dict, steps=100)
+    assert [ready.share(first) for first in (0.0, 0.001, 0.125, 1.0, 2.5)] == [1, 1, 12, 100, 250]
+
+
+@pytest.mark.parametrize("name", ["ft", "sskd"])
+def test_the_teacher_learns_nothing_where_gradients_go_through_it(name: str, noise, fabric: Fabric) -> None:
+    torch.manual_seed(0)
+    student, teacher = (zoo.create(size, 1, 3, (16, 16)) for size in ("cnn8", "cnn24"))
+    objective = create(f"kdiga+{name}", TASK)
+    batches = Batches(noise(16), None, TASK, 8, AugmentSettings(views=2), 0, fabric.device)
+    sight = Sight(student, teacher, objective, batches, TASK, fabric, 0)
+    objective.prepare(sight.preparation(8, 0, SILENT, lambda *_: None))
+    torch.stack(list(objective.loss(sight(batches.at(0), 0.5)).values())).sum().backward()
+    sight.close()
+    assert all(weight.grad is None for weight in teacher.parameters())
+    assert all(weight.grad is not None for weight in student.parameters())
+
+
+# --- takd ---------------------------------------------------------------------------------------------------------
+
+
+def maker(student: str, teacher: str | None, outputs: int = 3) -> Maker:
+    made = [None if name is None else zoo.create(name, 1, outputs, (16, 16)) for name in (student, teacher)]
+    assert made[0] is not None
+    return Maker(made[0], made[1], 1, outputs, (16, 16))
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "family"),
+    [("resnet8", "resnet56", "resnet"), ("cnn8", "cnn24", "cnn"), ("wrn_16_1", "wrn_40_2", "wrn")],
+)
+def test_the_assistant_is_in_the_middle_of_the_family(student: str, teacher: str, family: str) -> None:
+    found = maker(student, teacher).between()
+    sizes = {}
+    for name in zoo.names():
+        if name.startswith(family) and name not in {"resnet18", "resnet34", "resnet50"}:  # another family
+            with torch.device("meta"):
+                sizes[name] = sum(p.numel() for p in zoo.create(name, 1, 3, (16, 16)).parameters())
+    middle = math.sqrt(sizes[student] * sizes[teacher])
+    ratios = {
+        name: max(size / middle, middle / size)
+        for name, size in sizes.items()
+        if sizes[student] < size < sizes[teacher]
+    }
+    assert found == min(ratios, key=ratios.__getitem__)
+
+
+def test_where_no_kin_is_between_another_is_the_assistant() -> None:
+    counts = zoo.parameter_counts(1, 3, (16, 16))
+    found = maker("shufflenetv1", "shufflenetv2").between()  # each the only one of its family
+    assert counts["shufflenetv1"] < counts[found] < counts["shufflenetv2"]
+
+
+def test_no_network_between_is_refused() -> None:
+    with pytest.raises(UserError, match="none has between 18,251 and 72,211 parameters; allowed: a larger teacher"):
+        maker("cnn8", "cnn16").between()
+    with pytest.raises(UserError, match="teacher is a plain callable, whose size is not known; allowed"):
+        maker("cnn8", None).between()
+
+
+def test_the_assistant_normalises_as_the_student_does() -> None:
+    make = maker("cnn8", "cnn24")
+    zoo.fix_normalisation(make.student, torch.tensor([0.3]), torch.tensor([0.1]))
+    (layer,) = [layer for layer in make("cnn16").modules() if isinstance(layer, zoo.Normalise)]
+    assert (float(layer.mean), float(layer.std)) == pytest.approx((0.3, 0.1))
+
+
+@pytest.mark.parametrize("task", [classes(4), SCALAR])
+def test_takd_is_kd_from_the_assistant(task) -> None:
+    settings = StudentSettings(temperature=3.0)
+    made, kd = METHODS["takd"](task, settings), METHODS["kd"](task, settings)
+    made.networks(maker("cnn8", "cnn24", task.num_outputs))
+    batch = dataclasses.replace(example(task), images=torch.rand(7, 1, 16, 16))
+    assert made.label_weight == kd.label_weight
+    with torch.no_grad():
+        taught = dataclasses.replace(batch, teacher_outputs=made.assistant(batch.images))
+    assert value(made, batch) == pytest.approx(value(kd, taught), rel=1e-6)
+    assert value(made, batch) != pytest.approx(value(kd, batch), rel=1e-2)
+
+
+def test_the_assistant_is_taught_by_kd_and_then_stays(noise, fabric: Fabric) -> None:
+    torch.manual_seed(0)
+    student, teacher = (zoo.create(name, 1, 3, (16, 16)) for name in ("cnn8", "cnn24"))
+    settings = FitSettings(steps=4, batch_size=8, augment=AugmentSettings(views=2))
+    objective = create("takd", TASK, StudentSettings(temperature=2.0, method_settings={"takd": {"first": 1.5}}))
+    fit(student, objective, TASK, noise(16), settings, fabric, seed=3, teacher=teacher)
+    assistant = objective.stacked[0][0].assistant
+
+    # the same by hand: new weights from the same stream, six steps of plain KD at the same temperature
+    alone, real = create("takd", TASK), noise(16)
+    batches = Batches(real, None, TASK, 8, settings.augment, 3, fabric.device)
+    Sight(student, teacher, alone, batches, TASK, fabric, 3).close()
+    right = alone.stacked[0][0].assistant
+    assert not any(weight.requires_grad for weight in right.parameters())
+    right.requires_grad_(True)
+    kd, longer = create("kd", TASK, StudentSettings(temperature=2.0)), settings.model_copy(update={"steps": 6})
+    fit(right, kd, TASK, real, longer, fabric, seed=3, teacher=teacher)
+    for (name, found), expected in zip(assistant.state_dict().items(), right.state_dict().values(), strict=True):
+        assert torch.equal(found, expected), name
+    assert not assistant.training
+    assert not any(weight.requires_grad for weight in assistant.parameters())
