@@ -15,8 +15,8 @@ from cgankd.errors import UserError
 class MapMethod(Method):
     """A method on pairs of maps [B, C_s, H, W] and [B, C_t, H, W], the deepest with the deepest and so on upwards.
 
-    Where a pair's sizes differ, the larger map is averaged down to the smaller. A network without maps, as most
-    transformers are, is refused.
+    Where a pair's sizes differ, the larger map is averaged down to the smaller; on each axis for itself. A network
+    without maps, as most transformers are, is refused.
     """
 
     matches = "feature"
