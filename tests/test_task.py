@@ -49,6 +49,14 @@ def test_imitation_takes_logits_not_probabilities() -> None:
     assert float(CLASSES.imitation_loss(teacher, teacher, 4.0)) == pytest.approx(0.0, abs=1e-6)
 
 
+def test_what_an_image_explains_is_its_loss_or_its_number() -> None:
+    outputs, targets = logits(7, 5, 0), torch.arange(7) % 5
+    right = -log_softmax(outputs.double().numpy(), axis=1)[np.arange(7), targets.numpy()]
+    assert CLASSES.explained(outputs, targets).tolist() == pytest.approx(right.tolist(), rel=1e-5)
+    numbers = logits(7, 1, 0)
+    assert torch.equal(YEARS.explained(numbers, numbers[:, 0]), numbers[:, 0])
+
+
 def test_imitation_by_hand() -> None:
     # p = (3/4, 1/4), q = (1/2, 1/2): KL(p || q) = 3/4 ln(3/2) + 1/4 ln(1/2); the other way round it is
     # 1/2 ln(2/3) + 1/2 ln 2.

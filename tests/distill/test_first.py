@@ -120,7 +120,7 @@ def maker(student: str, teacher: str | None, outputs: int = 3) -> Maker:
     [("resnet8", "resnet56", "resnet"), ("cnn8", "cnn24", "cnn"), ("wrn_16_1", "wrn_40_2", "wrn")],
 )
 def test_the_assistant_is_in_the_middle_of_the_family(student: str, teacher: str, family: str) -> None:
-    found = maker(student, teacher).between()
+    found = maker(student, teacher).between("takd")
     sizes = {}
     for name in zoo.names():
         if name.startswith(family) and name not in {"resnet18", "resnet34", "resnet50"}:  # another family
@@ -137,15 +137,17 @@ def test_the_assistant_is_in_the_middle_of_the_family(student: str, teacher: str
 
 def test_where_no_kin_is_between_another_is_the_assistant() -> None:
     counts = zoo.parameter_counts(1, 3, (16, 16))
-    found = maker("shufflenetv1", "shufflenetv2").between()  # each the only one of its family
+    found = maker("shufflenetv1", "shufflenetv2").between("takd")  # each the only one of its family
     assert counts["shufflenetv1"] < counts[found] < counts["shufflenetv2"]
 
 
 def test_no_network_between_is_refused() -> None:
-    with pytest.raises(UserError, match="none has between 18,251 and 72,211 parameters; allowed: a larger teacher"):
-        maker("cnn8", "cnn16").between()
+    with pytest.raises(
+        UserError, match="'takd' needs .* none has between 18,251 and 72,211 parameters; allowed: a larger teacher"
+    ):
+        maker("cnn8", "cnn16").between("takd")
     with pytest.raises(UserError, match="teacher is a plain callable, whose size is not known; allowed"):
-        maker("cnn8", None).between()
+        maker("cnn8", None).between("takd")
 
 
 def test_the_assistant_normalises_as_the_student_does() -> None:

@@ -33,16 +33,16 @@ class Maker:
                 break
         return network
 
-    def between(self) -> str:
+    def between(self, method: str) -> str:
         """The name of a network between student and teacher: nearest to the geometric mean of their sizes.
 
         Size is counted in parameters. Networks of the student's or the teacher's family come first, then any of the
-        zoo's. Raises UserError where none lies between, or the teacher shows no size.
+        zoo's. ``method`` is who asks. Raises UserError where none lies between, or the teacher shows no size.
         """
         if self.teacher is None:
             raise UserError(
-                "a network between student and teacher is wanted, but the teacher is a plain callable, whose size "
-                "is not known; allowed: a teacher that is a module"
+                f"method {method!r} needs a network between student and teacher, but the teacher is a plain "
+                "callable, whose size is not known; allowed: a teacher that is a module"
             )
         small, large = (
             sum(weight.numel() for weight in network.parameters()) for network in (self.student, self.teacher)
@@ -54,6 +54,6 @@ class Maker:
             if inside:
                 return min(inside, key=lambda name: abs(math.log(counts[name] ** 2 / small / large)))
         raise UserError(
-            f"a network between student and teacher is wanted, but none has between {small:,} and {large:,} "
-            "parameters; allowed: a larger teacher or a smaller student"
+            f"method {method!r} needs a network between student and teacher, but none has between {small:,} and "
+            f"{large:,} parameters; allowed: a larger teacher or a smaller student"
         )

@@ -34,7 +34,7 @@ class TAKD(KD):
         return "inside"  # not its features, but how large it is
 
     def networks(self, make: Maker) -> None:
-        self.assistant = make(make.between()).eval().requires_grad_(False)
+        self.assistant = make(make.between(self.name)).eval().requires_grad_(False)
 
     def prepare(self, preparation: Preparation) -> None:
         self.assistant.requires_grad_(True)
