@@ -143,7 +143,7 @@ def test_where_no_kin_is_between_another_is_the_assistant() -> None:
 
 def test_no_network_between_is_refused() -> None:
     with pytest.raises(
-        UserError, match="'takd' needs .* none has between 18,251 and 72,211 parameters; allowed: a larger teacher"
+        UserError, match=r"'takd' needs .* none has between 18,251 and 72,211 parameters; allowed: a larger teacher"
     ):
         maker("cnn8", "cnn16").between("takd")
     with pytest.raises(UserError, match="teacher is a plain callable, whose size is not known; allowed"):
