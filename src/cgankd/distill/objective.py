@@ -28,10 +28,15 @@ class Objective(nn.Module):
     """
 
     def __init__(
-        self, name: str, task: Task, methods: Sequence[tuple[Method, str | None]], settings: StudentSettings
+        self,
+        name: str,
+        task: Task,
+        methods: Sequence[tuple[Method, str | None]],
+        settings: StudentSettings | None = None,
     ) -> None:
         super().__init__()
-        self.name, self.task, self.settings = name, task, settings
+        self.name, self.task = name, task
+        self.settings = settings or StudentSettings()  # that the methods were made with
         self.layers = nn.ModuleList(method for method, _ in methods)  # so that their parameters are found
         self.stacked = list(methods)
         self.needs_teacher = bool(methods)
