@@ -377,3 +377,9 @@ def test_what_the_teachers_cannot_give_shows_at_once(fabric: Fabric) -> None:
     with pytest.raises(UserError, match="soft needs classes"):
         road.synthesize(images=4, replace="soft")
     assert road._generator is None  # nothing was trained for it
+
+
+def test_a_teacher_of_another_width_is_refused_at_once() -> None:
+    images, labels = np.zeros((8, 16, 16), dtype=np.uint8), np.arange(8) % 4
+    with pytest.raises(UserError, match=r"the teacher gives 3 output\(s\) an image; 4 are needed"):
+        Distiller(images, labels, nn.Sequential(nn.Flatten(), nn.Linear(256, 3)))

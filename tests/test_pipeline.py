@@ -342,3 +342,8 @@ def test_another_timm_makes_another_network(monkeypatch: pytest.MonkeyPatch) -> 
         found.append(network_code("timm/resnet18"))
     assert found[0] != found[1]
     assert network_code("resnet18") == {}
+
+
+def test_a_row_that_is_nearly_one_says_which() -> None:
+    with pytest.raises(UserError, match=r"'kd\+pkd', which is not known \(did you mean '(pkt|kd)'\?\)"):
+        rows.check_names(tiny("compare.methods=[kd+pkd]"))

@@ -245,3 +245,10 @@ def test_rows_stand_in_order_with_the_ablation_before_cgan(
 ) -> None:
     found = recipe.from_tree({}, [f"compare.methods={methods}", f"compare.ablation={str(ablation).lower()}"])
     assert found.rows == rows
+
+
+def test_a_key_inside_a_list_of_settings_is_named_too() -> None:
+    with pytest.raises(UserError, match=r"'teacher\.jury\.0\.netwrok' is not known, did you mean 'network'"):
+        recipe.from_tree({}, ["teacher.jury=[{netwrok: cnn8}]"])
+    with pytest.raises(UserError, match=r"teacher\.jury\.1\.weights = 3"):
+        recipe.from_tree({}, ["teacher.jury=[{network: cnn8}, {weights: 3}]"])

@@ -77,8 +77,10 @@ class Distiller:
         self.task.check_labels(self.data.labels, "labels")
         self.device: Fabric = self.fabric or make_fabric()
         observer = self._observer()  # what teachers can't give must not show after the GAN is trained
-        observer.votes(self.data.images[:2])
+        width = observer.votes(self.data.images[:2])[0].shape[2]
         observer.close()
+        if width != self.task.num_outputs:
+            raise UserError(f"the teacher gives {width} output(s) an image; {self.task.num_outputs} are needed")
         self.targets = self.task.to_target(self.data.labels)
         self._space: LabelSpace | None = None
         self._generator: Sampler | None = None

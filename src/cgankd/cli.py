@@ -263,7 +263,10 @@ def get(
 
     wanted = public.PUBLIC.get(name)
     if wanted is None:
-        raise UserError(f"data set {name!r} is not one to be fetched; allowed: {', '.join(public.PUBLIC)}")
+        from cgankd.data.sources import builtin_names
+
+        why = "comes with the package" if name in builtin_names() else "is not known"
+        raise UserError(f"data set {name!r} {why}; to be fetched are: {', '.join(public.PUBLIC)}")
     home = public.home() if to is None else to
     if wanted.archive is None:
         folder = home / name

@@ -6,7 +6,6 @@ Unknown keys are refused. A recipe may extend another (``extends: fashion``) and
 from __future__ import annotations
 
 import difflib
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -419,7 +418,7 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
         path = Path(name_or_path)
         if path.suffix not in {".yaml", ".yml"} or not path.is_file():
             raise UserError(
-                f"recipe {name_or_path!r} is neither a ready recipe nor a YAML file; "
+                f"recipe {name_or_path!r} is neither a ready recipe nor a YAML file that is there; "
                 f"ready recipes: {', '.join(ready())}"
             )
     try:
@@ -487,7 +486,13 @@ def _validate(tree: dict[str, Any], where: str) -> Recipe:
 def _settings_at(path: list[str]) -> type[BaseModel]:
     model: type[BaseModel] = Recipe
     for part in path:
-        annotation = model.model_fields[part].annotation
-        options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-        model = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
+        if not part.isdigit():  # a number is a place in a list of settings
+            model = _settings_in(model.model_fields[part].annotation)
     return model
+
+
+def _settings_in(annotation: Any) -> type[BaseModel]:
+    """The settings that a field holds, by itself or in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(found for inner in typing.get_args(annotation) for found in [_settings_in(inner)])

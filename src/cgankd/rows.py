@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from typing import Any
 
 from cgankd import distill
@@ -56,9 +57,12 @@ def check_names(recipe: Recipe) -> None:
     for name in recipe.rows:
         for method in distill.parts(row(name).method):
             if method not in distill.METHODS:
+                known = [*ROWS, *distill.METHODS]
+                near = difflib.get_close_matches(method, known, n=1)
+                hint = f" (did you mean {near[0]!r}?)" if near else ""
                 raise UserError(
-                    f"compare.methods holds {name!r}, which is not known; allowed: {', '.join(ROWS)}, a method of "
-                    "`cgankd methods`, and cgan+ before one"
+                    f"compare.methods holds {name!r}, which is not known{hint}; allowed: {', '.join(ROWS)}, a "
+                    "method of `cgankd methods`, and cgan+ before one"
                 )
 
 

@@ -241,3 +241,7 @@ def test_a_table_from_a_spreadsheet_is_read(tmp_path: Path) -> None:
     text = (folder / "metadata.csv").read_text()
     (folder / "metadata.csv").write_bytes(("\ufeff" + text.replace("\n", "\r\n") + "\r\n").encode())
     assert len(all_labels(read(folder))) == 20
+
+
+def test_classes_of_one_image_each_leave_none_to_validate_on(tmp_path: Path) -> None:
+    refuses("no image is left for (validation|test)", class_folders(tmp_path, {f"c{n}": 1 for n in range(12)}))

@@ -77,6 +77,12 @@ def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
     listing = _list(settings)
     labels, names, label_notes = read_labels(listing, settings)
     division = divide(listing, labels, settings)
+    for name, rows in (("validation", division.val), ("test", division.test)):
+        if not len(rows):
+            raise UserError(
+                f"{listing.where}: no image is left for {name}; allowed: labels that several images share "
+                "(data.task=regression where they are numbers), or splits that hold images"
+            )
     training = np.concatenate([division.train, division.rest, division.val])
     given = training[listing.splits[training] == TRAIN]  # what the source itself calls training
     task, task_notes = make_task(names, labels, given, listing, settings)

@@ -46,7 +46,10 @@ def open_source(source: str, task: Task, channels: int, size: tuple[int, int]) -
     except UserError:
         raise
     except Exception as error:  # whatever a user's function or network raises
-        raise UserError(f"generator.source {source!r}: drawing two images failed ({said(error)})") from error
+        raise UserError(
+            f"generator.source {source!r}: drawing two images failed ({said(error)}); a function "
+            f"takes (targets, indices, seed) and gives uint8 images [B, {channels}, {size[0]}, {size[1]}]"
+        ) from error
     return sampler
 
 

@@ -87,6 +87,7 @@ def judge(
         })  # fmt: skip
         bar.to(3, "error bound")
         terms = _bound(processed, unseen, eyes, task, len(splits.train), seed)
+        bar.to(4)
     eyes.close()
     summary = {
         **found,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,6 +47,7 @@ STYLE: Mapping[str, tuple[str, str]] = {  # method -> colour, marker: told apart
     "cgan_replace": ("brown", "h"),
     "teacher": ("red", "*"),
 }
+OTHER_COLOURS, OTHER_MARKERS = ("purple", "brown", "sky", "orange", "green", "blue", "red"), "d*8H<>1234+x"
 WIDTH = 5.0  # inches; 360 units of the drawing, about a phone's width, so that text is never shrunk
 TEXT = 9.0
 MOST_BINS = 24
@@ -54,7 +56,9 @@ LEGEND_LETTERS = 66  # in a line of a legend
 
 def style(method: str) -> tuple[str, str]:
     """A method's colour, as the hex of the light page, and its marker."""
-    colour, marker = STYLE.get(method, ("purple", "d"))
+    number = zlib.crc32(method.encode())  # of a method that has no style of its own: always the same
+    others = OTHER_COLOURS[number % len(OTHER_COLOURS)], OTHER_MARKERS[number // 7 % len(OTHER_MARKERS)]
+    colour, marker = STYLE.get(method, others)
     return LIGHT[colour], marker
 
 

@@ -172,12 +172,13 @@ def searched(run: Run) -> Section:
         "images": "images kept",
     }
     chosen = found["chosen"]
+    alone = [trial["score"] for trial in found["trials"]].count(found["score"]) == 1
     rows = [
         [
             names.get(trial["setting"], trial["setting"]),
             "the recipe's" if trial["value"] is None else f"{trial['value']}",
             table.score(results, trial["score"], None),
-            "best" if trial["score"] == found["score"] else "",
+            "best" if trial["score"] == found["score"] and (trial["setting"] != "start" or alone) else "",
         ]
         for trial in found["trials"]
     ]
@@ -226,7 +227,7 @@ def filtering(run: Run) -> Section:
         parts = [artifact.tensor(SAMPLES, name) for name in ("kept_errors", "dropped_errors")]
         measured = np.concatenate([part for part in parts if part is not None] or [np.empty(0)])
     line = (
-        "the red line was dropped"
+        "the line was dropped"
         if len(cuts) < 2
         else f"the cut-off of its {'label' if scalar else 'class'} was dropped (band: all, line: median)"
     )
