@@ -190,7 +190,7 @@ def searched(run: Run) -> Section:
         + " than no generated images at all there."
     )
     header = ["setting", "value", f"validation {table.metric_name(results)}", ""]
-    return Section("Search", "search", [Grid(header, rows, caption)])
+    return Section("Search", "search", [Note(caption), Grid(header, rows, "What was tried", wide=False)])
 
 
 def filtering(run: Run) -> Section:
