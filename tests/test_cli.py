@@ -142,7 +142,10 @@ def test_data_get_says_where_the_others_are_to_be_had(
     assert run("data", "get", "rc49")[0] == 0
     code, _, err = run("data", "get", "digits")
     assert code == 2
-    assert "allowed: cifar10, cifar100" in err
+    assert "'digits' is not fetched (it comes with the package" in err
+    code, _, err = run("data", "get", "imagenette")
+    assert code == 2
+    assert "'imagenette' is not known; to be fetched are: cifar10" in err
 
 
 def test_data_render_writes_where_chairs_are_looked_for(

@@ -265,7 +265,8 @@ def get(
     if wanted is None:
         from cgankd.data.sources import builtin_names
 
-        why = "comes with the package" if name in builtin_names() else "is not known"
+        own = "is not fetched (it comes with the package, or `cgankd data render` makes it)"
+        why = own if name in builtin_names() else "is not known"
         raise UserError(f"data set {name!r} {why}; to be fetched are: {', '.join(public.PUBLIC)}")
     home = public.home() if to is None else to
     if wanted.archive is None:
