@@ -25,8 +25,8 @@ from cgankd.gan.train import _Gan
 from cgankd.labels import label_space
 from cgankd.labels.vicinity import Vicinity
 from cgankd.nets import zoo
-from cgankd.recipe import DataSettings, FitSettings, GeneratorSettings, SynthesisSettings, VicinitySettings
 from cgankd.runtime import has_bf16, make_fabric
+from cgankd.settings import DataSettings, FitSettings, GeneratorSettings, SynthesisSettings, VicinitySettings
 from cgankd.synthesis.density_ratio import RatioNetwork
 from cgankd.synthesis.synthesize import synthesize
 

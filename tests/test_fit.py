@@ -22,7 +22,7 @@ from cgankd.errors import TrainingError, UserError
 from cgankd.fit import TeacherOutputs, fit, learning_rate
 from cgankd.nets import zoo
 from cgankd.progress import Bar, Progress
-from cgankd.recipe import AugmentSettings, FitSettings
+from cgankd.settings import AugmentSettings, FitSettings
 from cgankd.task import Classification, Regression, Task
 
 CLASSES = Classification(("a", "b", "c"))

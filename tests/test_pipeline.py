@@ -23,9 +23,10 @@ from cgankd.data.imageset import ImageSet, Splits
 from cgankd.errors import UserError
 from cgankd.files import load_tensors
 from cgankd.progress import SILENT
-from cgankd.recipe import CompareSettings, Recipe, SynthesisSettings
+from cgankd.recipe import Recipe
 from cgankd.road import Road
 from cgankd.rows import ROWS, Row
+from cgankd.settings import CompareSettings, SynthesisSettings
 from cgankd.task import Classification, Regression
 from cgankd.workshop import network_code
 

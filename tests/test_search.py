@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cgankd import pipeline
-from cgankd.recipe import SearchSettings, SynthesisSettings
 from cgankd.search import search
+from cgankd.settings import SearchSettings, SynthesisSettings
 from cgankd.task import Classification, Regression, Task
 from test_pipeline import stages, tiny
 

@@ -27,8 +27,8 @@ from cgankd.gan.generator import Sampler
 from cgankd.gan.train import train_gan
 from cgankd.labels import LabelSpace, label_space
 from cgankd.progress import SILENT, Progress
-from cgankd.recipe import FitSettings, GeneratorSettings, RatioSettings, StudentSettings, SynthesisSettings
 from cgankd.runtime import make_fabric
+from cgankd.settings import FitSettings, GeneratorSettings, RatioSettings, StudentSettings, SynthesisSettings
 from cgankd.synthesis import adjust, checks
 from cgankd.synthesis.density_ratio import Pairs, RatioNetwork, real_and_fakes, train_ratio
 from cgankd.synthesis.synthesize import Synthesis, synthesize

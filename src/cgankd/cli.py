@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from cgankd import __version__, recipe
 from cgankd.errors import OutOfTime, TrainingError, UserError
+from cgankd.settings import DataSettings
 
 # Nothing that imports torch stands up here: `cgankd --help` must not take seconds.
 
@@ -364,7 +365,7 @@ def _show(folder: Path, found: dict[str, Any]) -> None:
     console.print(f"{page}  (open it in a browser)", highlight=False, soft_wrap=True)
 
 
-def _show_data(settings: recipe.DataSettings, out: Path | None) -> None:
+def _show_data(settings: DataSettings, out: Path | None) -> None:
     from cgankd.data import preview, sources
     from cgankd.progress import ConsoleProgress
     from cgankd.report.sheet import sheet

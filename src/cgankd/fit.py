@@ -21,7 +21,7 @@ from cgankd.errors import TrainingError, UserError
 from cgankd.nets.stages import stages
 from cgankd.nets.taps import PENULTIMATE, Taps, feature_shapes
 from cgankd.progress import SILENT, Progress
-from cgankd.recipe import AugmentSettings, FitSettings
+from cgankd.settings import AugmentSettings, FitSettings
 from cgankd.task import Task
 
 LOG_POINTS = 25  # entries of a history, evenly spaced over the steps

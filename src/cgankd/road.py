@@ -25,9 +25,10 @@ from cgankd.gan.train import train_gan
 from cgankd.metrics.judge import Processed, judge
 from cgankd.nets import weights
 from cgankd.progress import Progress
-from cgankd.recipe import FitSettings, Recipe, SynthesisSettings
+from cgankd.recipe import Recipe
 from cgankd.rows import row, strong_views
 from cgankd.search import Choice, search
+from cgankd.settings import FitSettings, SynthesisSettings
 from cgankd.synthesis import checks
 from cgankd.synthesis.autoencoder import train_autoencoder
 from cgankd.synthesis.density_ratio import Pairs, RatioNetwork, real_and_fakes, train_ratio

@@ -10,7 +10,8 @@ from cgankd import distill
 from cgankd.data.imageset import Splits
 from cgankd.errors import UserError
 from cgankd.fit import check_views
-from cgankd.recipe import AugmentSettings, Recipe, StudentSettings
+from cgankd.recipe import Recipe
+from cgankd.settings import AugmentSettings, StudentSettings
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 
 from cgankd.errors import UserError
-from cgankd.recipe import RuntimeSettings
+from cgankd.settings import RuntimeSettings
 
 
 def make_fabric(settings: RuntimeSettings | None = None) -> Fabric:

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cgankd.recipe import SearchSettings, SynthesisSettings
+from cgankd.settings import SearchSettings, SynthesisSettings
 from cgankd.task import Task
 
 Trial = Callable[[SynthesisSettings | None], float]  # None: the control, without generated images

@@ -13,7 +13,7 @@ import torch
 from cgankd.data.imageset import Splits
 from cgankd.data.sources import load
 from cgankd.errors import UserError
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 from cgankd.task import Classification, Regression
 
 

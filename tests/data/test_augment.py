@@ -16,7 +16,7 @@ from torch import Tensor
 from cgankd import counter
 from cgankd.data.augment import GEOMETRY, VALUES, RandAugment, cutmix, inverse_map, warp
 from cgankd.data.batches import Batches
-from cgankd.recipe import AugmentSettings
+from cgankd.settings import AugmentSettings
 from cgankd.task import Classification, Regression, Task
 
 STRENGTHS = (-1.0, -0.62, -0.25, 0.1, 0.45, 0.81, 1.0)

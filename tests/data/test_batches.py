@@ -13,7 +13,7 @@ import torch
 from cgankd import counter
 from cgankd.data.batches import Batch, Batches, Views
 from cgankd.data.imageset import ImageSet
-from cgankd.recipe import AugmentSettings
+from cgankd.settings import AugmentSettings
 from cgankd.task import Classification, Regression, Task
 
 CPU = torch.device("cpu")

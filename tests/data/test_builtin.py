@@ -14,7 +14,7 @@ from cgankd.data.imageset import ImageSet, Splits
 from cgankd.data.public import PUBLIC
 from cgankd.data.sources import builtin_names, load
 from cgankd.errors import UserError
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 from cgankd.task import Classification, Regression
 
 

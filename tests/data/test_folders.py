@@ -12,7 +12,8 @@ from pictures import class_folders, metadata, noise, write_png
 from cgankd.data.imageset import Splits
 from cgankd.data.sources import load
 from cgankd.errors import UserError
-from cgankd.recipe import DataSettings, from_tree
+from cgankd.recipe import from_tree
+from cgankd.settings import DataSettings
 from cgankd.task import Classification, Regression
 
 

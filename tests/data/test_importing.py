@@ -17,7 +17,7 @@ from cgankd.data.image_files import MOST_PIXELS, FilePictures
 from cgankd.data.importing import plan
 from cgankd.data.sources import load
 from cgankd.errors import UserError
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 
 
 def import_files(paths: list[Path], **settings: object) -> tuple[np.ndarray, tuple[str, ...]]:

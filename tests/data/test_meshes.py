@@ -13,7 +13,7 @@ from scipy.spatial import ConvexHull, Delaunay
 from cgankd.data import chairs, public, render
 from cgankd.data.sources import load
 from cgankd.errors import UserError
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 from cgankd.task import Regression
 
 trimesh = pytest.importorskip("trimesh")

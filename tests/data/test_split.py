@@ -10,7 +10,7 @@ import pytest
 from cgankd.data.listing import TEST, TRAIN, VAL, Kind, Listing
 from cgankd.data.split import Division, divide, hold_out
 from cgankd.errors import UserError
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 
 
 class NoPictures:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cgankd.distill import METHODS, DistillBatch, Method
-from cgankd.recipe import StudentSettings
+from cgankd.settings import StudentSettings
 from cgankd.task import Classification, Regression, Task
 
 SCALAR = Regression(0.0, 1.0)

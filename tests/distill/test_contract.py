@@ -18,7 +18,7 @@ from cgankd.errors import UserError
 from cgankd.fit import Sight, fit
 from cgankd.nets import zoo
 from cgankd.progress import SILENT
-from cgankd.recipe import AugmentSettings, FitSettings
+from cgankd.settings import AugmentSettings, FitSettings
 from cgankd.task import Task
 
 CLASSES = classes(3)

@@ -21,7 +21,7 @@ from cgankd.errors import TrainingError, UserError
 from cgankd.fit import Sight, fit
 from cgankd.nets import zoo
 from cgankd.progress import SILENT
-from cgankd.recipe import AugmentSettings, FitSettings, StudentSettings
+from cgankd.settings import AugmentSettings, FitSettings, StudentSettings
 
 TASK = classes(3)
 

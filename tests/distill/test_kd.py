@@ -11,7 +11,7 @@ from torch import Tensor
 from cgankd import distill
 from cgankd.distill import DistillBatch
 from cgankd.errors import UserError
-from cgankd.recipe import StudentSettings
+from cgankd.settings import StudentSettings
 from cgankd.task import Classification, Regression, Task
 
 SCALAR = Regression(0.0, 1.0)

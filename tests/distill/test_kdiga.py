@@ -15,7 +15,7 @@ from cgankd.distill import METHODS, DistillBatch, create
 from cgankd.errors import UserError
 from cgankd.fit import Sight
 from cgankd.nets import zoo
-from cgankd.recipe import AugmentSettings, StudentSettings
+from cgankd.settings import AugmentSettings, StudentSettings
 from cgankd.task import Task
 
 STEP = 1e-5

@@ -17,7 +17,7 @@ from cgankd.distill import METHODS, DistillBatch, Method
 from cgankd.distill.maps import MapMethod, Norm
 from cgankd.distill.reviewkd import hierarchical
 from cgankd.errors import UserError
-from cgankd.recipe import StudentSettings
+from cgankd.settings import StudentSettings
 
 TASK = classes(3)
 MAPS = sorted(name for name, made in METHODS.items() if issubclass(made, MapMethod))

@@ -17,7 +17,7 @@ from cgankd.distill.method import Shape
 from cgankd.errors import UserError
 from cgankd.fit import fit
 from cgankd.nets import zoo
-from cgankd.recipe import AugmentSettings, FitSettings, StudentSettings
+from cgankd.settings import AugmentSettings, FitSettings, StudentSettings
 from cgankd.task import Classification
 
 TASK = Classification(("a", "b", "c"))

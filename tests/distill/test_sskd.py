@@ -21,7 +21,7 @@ from cgankd.errors import UserError
 from cgankd.fit import Sight
 from cgankd.nets import zoo
 from cgankd.progress import SILENT
-from cgankd.recipe import AugmentSettings, StudentSettings
+from cgankd.settings import AugmentSettings, StudentSettings
 
 
 def turned_example(count: int = 3, rows: int = 7, scale: float = 2.0) -> DistillBatch:

@@ -14,7 +14,7 @@ from cgankd.gan import biggan
 from cgankd.gan.blocks import SelfAttention, attention_level, map_widths
 from cgankd.gan.generator import new_networks
 from cgankd.labels import ClassLabels, LabelSpace, ScalarLabels
-from cgankd.recipe import GeneratorSettings, VicinitySettings
+from cgankd.settings import GeneratorSettings, VicinitySettings
 
 CLASSES = ClassLabels(4, torch.arange(40) % 4)
 SCALARS = ScalarLabels(torch.linspace(0, 1, 40), VicinitySettings())

@@ -20,7 +20,7 @@ from cgankd.gan.generator import UNBOUNDED, GanSampler, from_uint8, load_sampler
 from cgankd.gan.losses import squared_gradient
 from cgankd.gan.train import _check, _settle_statistics, train_gan
 from cgankd.labels import label_space
-from cgankd.recipe import GeneratorSettings, VicinitySettings
+from cgankd.settings import GeneratorSettings, VicinitySettings
 from cgankd.task import Classification, Regression, Task
 
 CLASSES = Classification(("dark", "bright"))

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from cgankd.labels import ClassLabels, ScalarLabels, label_space
-from cgankd.recipe import GeneratorSettings, SynthesisSettings
+from cgankd.settings import GeneratorSettings, SynthesisSettings
 from cgankd.task import Classification, Regression
 
 TARGETS = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)[

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cgankd.labels import ClassLabels, ScalarLabels
-from cgankd.recipe import SynthesisSettings, VicinitySettings
+from cgankd.settings import SynthesisSettings, VicinitySettings
 
 TARGETS = torch.tensor([0.0, 0.1, 0.1, 0.35, 0.4, 1.0])  # the widest gap is 0.6
 

@@ -16,7 +16,7 @@ from cgankd.data.imageset import ImageSet
 from cgankd.labels import ScalarLabels, label_space
 from cgankd.labels.scalars import FourierEmbedding, ILIEmbedding, NLIEmbedding
 from cgankd.progress import SILENT
-from cgankd.recipe import GeneratorSettings, SynthesisSettings, VicinitySettings
+from cgankd.settings import GeneratorSettings, SynthesisSettings, VicinitySettings
 from cgankd.task import Regression
 
 UNEVEN = torch.cat([torch.zeros(700), torch.linspace(0, 1, 41), torch.full((259,), 0.3)])

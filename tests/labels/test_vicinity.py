@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 
 from cgankd.labels.vicinity import SOFT_REACH, Vicinity, VicinityDraw
-from cgankd.recipe import VicinitySettings
+from cgankd.settings import VicinitySettings
 
 
 def rng(seed: int = 0) -> torch.Generator:

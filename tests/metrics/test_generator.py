@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cgankd.metrics.fidelity import frechet_distance, mean_pairwise_distance
 from cgankd.metrics.generator import Observed, score
-from cgankd.recipe import MetricsSettings
+from cgankd.settings import MetricsSettings
 from cgankd.task import Classification, Regression, Task
 
 SCALAR = Regression(-20.0, 60.0, "degrees")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.metrics.judge import Processed, judge
 from cgankd.nets import zoo
-from cgankd.recipe import MetricsSettings
+from cgankd.settings import MetricsSettings
 from cgankd.task import Classification, Regression
 
 Noise = Callable[..., ImageSet]

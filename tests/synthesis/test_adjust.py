@@ -15,7 +15,7 @@ from cgankd.data.imageset import ImageSet
 from cgankd.distill import DistillBatch, Method, Objective, create
 from cgankd.errors import UserError
 from cgankd.fit import fit
-from cgankd.recipe import AugmentSettings, FitSettings, StudentSettings, SynthesisSettings
+from cgankd.settings import AugmentSettings, FitSettings, StudentSettings, SynthesisSettings
 from cgankd.synthesis import adjust
 from cgankd.task import Classification, Regression
 

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from cgankd.checkpoint import Checkpoint
 from cgankd.features import Observer
 from cgankd.nets import zoo
-from cgankd.recipe import AugmentSettings, FitSettings
+from cgankd.settings import AugmentSettings, FitSettings
 from cgankd.synthesis.autoencoder import CODE, SparseAutoencoder, autoencoder_loss, train_autoencoder
 from cgankd.task import Classification, Regression
 

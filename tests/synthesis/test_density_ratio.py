@@ -18,7 +18,7 @@ from cgankd.errors import UserError
 from cgankd.gan.adapters import CallableSampler
 from cgankd.labels import ScalarLabels
 from cgankd.labels.scalars import FourierEmbedding
-from cgankd.recipe import RatioSettings, VicinitySettings
+from cgankd.settings import RatioSettings, VicinitySettings
 from cgankd.synthesis.density_ratio import (
     Pairs,
     RatioNetwork,

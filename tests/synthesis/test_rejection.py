@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from cgankd.errors import TrainingError
-from cgankd.recipe import SynthesisSettings
+from cgankd.settings import SynthesisSettings
 from cgankd.synthesis.rejection import accept, budget_cap, effective_sample_share, first_maxima
 
 

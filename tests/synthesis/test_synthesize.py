@@ -23,7 +23,7 @@ from cgankd.errors import TrainingError, UserError
 from cgankd.features import Observer
 from cgankd.gan.adapters import CallableSampler
 from cgankd.labels import ClassLabels, LabelPlan, ScalarLabels
-from cgankd.recipe import SynthesisSettings, VicinitySettings
+from cgankd.settings import SynthesisSettings, VicinitySettings
 from cgankd.synthesis.synthesize import Synthesis, synthesize
 from cgankd.task import Classification, Regression, Task
 

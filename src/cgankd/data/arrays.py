@@ -18,7 +18,7 @@ import numpy.typing as npt
 from cgankd.data.importing import ArrayPictures
 from cgankd.data.listing import TEST, TRAIN, VAL, Listing
 from cgankd.errors import UserError
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 
 PAIRS = (("x", "y"), ("images", "labels"))
 PARTS = ((TRAIN, "_train"), (VAL, "_val"), (VAL, "_valid"), (TEST, "_test"))

@@ -17,7 +17,7 @@ from torch import Tensor
 from cgankd import counter
 from cgankd.data.augment import RandAugment, cutmix
 from cgankd.data.imageset import TARGET, ImageSet
-from cgankd.recipe import AugmentSettings
+from cgankd.settings import AugmentSettings
 from cgankd.task import Task
 
 

@@ -17,7 +17,7 @@ from cgankd.data import arrays, public, render
 from cgankd.data.listing import Listing
 from cgankd.errors import UserError
 from cgankd.files import replacing
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 from cgankd.task import Regression
 
 DESCRIPTION = "meshes turned by 0 to 90 degrees, 64x64 colour (cgankd data render FOLDER)"

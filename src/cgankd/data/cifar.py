@@ -19,7 +19,7 @@ from cgankd.data import public
 from cgankd.data.importing import ArrayPictures
 from cgankd.data.listing import TEST, TRAIN, Ints, Listing
 from cgankd.errors import UserError
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 from cgankd.task import Classification
 
 DESCRIPTION_10 = "60,000 photographs, 10 classes, 32x32 colour (cgankd data get cifar10)"

@@ -10,7 +10,7 @@ import numpy as np
 from cgankd.data.image_files import SUFFIXES, FilePictures
 from cgankd.data.listing import SPLIT_WORDS, TRAIN, Listing
 from cgankd.errors import UserError
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 
 
 def listing(folder: Path, settings: DataSettings) -> Listing:

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from cgankd.data.importing import ArrayPictures
 from cgankd.data.listing import TEST, TRAIN, Listing
 from cgankd.data.split import hold_out
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 from cgankd.task import Classification
 
 DESCRIPTION = "1,797 handwritten digits, 10 classes, 16x16 grey (scikit-learn)"

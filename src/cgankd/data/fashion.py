@@ -17,7 +17,7 @@ from torch import Tensor
 from cgankd import counter
 from cgankd.data.importing import ArrayPictures
 from cgankd.data.listing import TEST, TRAIN, Ints, Listing
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 from cgankd.task import Classification, Regression
 
 DESCRIPTION = "4,000 + 2,000 garments of Fashion-MNIST, 10 classes, 32x32 grey"

@@ -14,7 +14,7 @@ from cgankd.data import arrays, class_folders, public
 from cgankd.data.image_files import SUFFIXES, FilePictures
 from cgankd.data.listing import TEST, TRAIN, VAL, Listing
 from cgankd.errors import UserError
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 
 TINY_DESCRIPTION = "100,000 + 10,000 photographs, 200 classes, 64x64 colour (to be fetched)"
 DESCRIPTION_100 = "photographs of 100 ImageNet classes, of any size: set data.size (to be fetched)"

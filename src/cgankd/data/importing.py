@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cgankd.data.listing import Ints, Kind, Plan
 from cgankd.errors import UserError
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 
 Pixels = npt.NDArray[np.uint8]
 T = TypeVar("T")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from cgankd.data.listing import TRAIN, Ints, Listing
 from cgankd.errors import UserError
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 from cgankd.task import Classification, Regression, Task
 
 WHOLE = re.compile(r"[+-]?\d+")

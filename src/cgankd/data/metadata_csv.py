@@ -10,7 +10,7 @@ import numpy as np
 from cgankd.data.image_files import FilePictures
 from cgankd.data.listing import SPLIT_WORDS, TRAIN, Listing
 from cgankd.errors import UserError
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 
 NAME = "metadata.csv"
 FILE, LABEL, SPLIT = "file_name", "label", "split"

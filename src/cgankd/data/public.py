@@ -13,7 +13,7 @@ import numpy as np
 
 from cgankd.data.listing import Listing
 from cgankd.errors import UserError
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 from cgankd.task import Regression
 
 VARIABLE = "CGANKD_DATA"

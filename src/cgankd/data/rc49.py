@@ -14,7 +14,7 @@ import numpy as np
 from cgankd.data import arrays, public
 from cgankd.data.listing import TEST, TRAIN, Ints, Listing
 from cgankd.errors import UserError
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 from cgankd.task import Regression
 
 DESCRIPTION = "49 chairs at 899 angles (degrees), 64x64 colour (to be fetched)"

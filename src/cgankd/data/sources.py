@@ -35,7 +35,7 @@ from cgankd.data.labelling import make_task, read_labels
 from cgankd.data.listing import TRAIN, Ints, Listing
 from cgankd.data.split import divide
 from cgankd.errors import UserError
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 from cgankd.task import Classification, Task
 
 Progress = Callable[[int, int], None]

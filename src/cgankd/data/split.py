@@ -16,7 +16,7 @@ import torch
 from cgankd import counter
 from cgankd.data.listing import TEST, TRAIN, VAL, Ints, Listing
 from cgankd.errors import UserError
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 
 QUANTILES = 10  # scalar labels are drawn evenly from this many equally filled ranges
 FEWEST = 10  # training images, with those that validation takes

@@ -13,7 +13,7 @@ from cgankd.data import arrays, public
 from cgankd.data.image_files import FilePictures
 from cgankd.data.listing import TRAIN, Listing
 from cgankd.errors import UserError
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 from cgankd.task import Regression
 
 DESCRIPTION = "road scenes with the steering wheel's angle (degrees), 64x64 colour (to be fetched)"

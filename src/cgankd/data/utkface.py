@@ -11,7 +11,7 @@ from cgankd.data import arrays, public
 from cgankd.data.image_files import FilePictures
 from cgankd.data.listing import TRAIN, Listing
 from cgankd.errors import UserError
-from cgankd.recipe import DataSettings
+from cgankd.settings import DataSettings
 from cgankd.task import Regression
 
 DESCRIPTION = "faces of ages 1 to 60 (years), 64x64 colour (to be fetched)"

@@ -11,7 +11,7 @@ from torch import Tensor
 from cgankd.distill import classes
 from cgankd.distill.dkd import decoupled
 from cgankd.distill.method import DistillBatch, Method, register
-from cgankd.recipe import StudentSettings
+from cgankd.settings import StudentSettings
 from cgankd.task import Task
 
 

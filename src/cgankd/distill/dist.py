@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cgankd.distill.method import DistillBatch, Method, register
-from cgankd.recipe import StudentSettings
+from cgankd.settings import StudentSettings
 from cgankd.task import Task
 
 

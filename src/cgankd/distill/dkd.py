@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cgankd.distill import classes
 from cgankd.distill.method import DistillBatch, Method, register
-from cgankd.recipe import StudentSettings
+from cgankd.settings import StudentSettings
 from cgankd.task import Task
 
 

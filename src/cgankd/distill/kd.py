@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from cgankd.distill.method import DistillBatch, Method, register
-from cgankd.recipe import StudentSettings
+from cgankd.settings import StudentSettings
 from cgankd.task import Task
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cgankd.distill.maker import Maker
 from cgankd.errors import TrainingError, UserError
 from cgankd.progress import Progress
-from cgankd.recipe import StudentSettings
+from cgankd.settings import StudentSettings
 from cgankd.task import Task
 
 if TYPE_CHECKING:

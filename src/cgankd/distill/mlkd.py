@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cgankd.distill.method import DistillBatch, Method, register
-from cgankd.recipe import StudentSettings
+from cgankd.settings import StudentSettings
 from cgankd.task import Task
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cgankd.distill.maker import Maker
 from cgankd.distill.method import METHODS, DistillBatch, Method, Preparation, Shape
 from cgankd.errors import UserError
-from cgankd.recipe import StudentSettings
+from cgankd.settings import StudentSettings
 from cgankd.task import Task
 
 SUPERVISED = "supervised"

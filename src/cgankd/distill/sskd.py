@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cgankd.distill.method import DistillBatch, Method, Preparation, Shape, register
 from cgankd.errors import UserError
-from cgankd.recipe import StudentSettings
+from cgankd.settings import StudentSettings
 from cgankd.task import Task
 
 TURNS = 3  # by 90, 180 and 270 degrees

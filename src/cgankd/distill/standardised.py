@@ -13,7 +13,7 @@ from cgankd.distill.dkd import DKD
 from cgankd.distill.kd import KD
 from cgankd.distill.method import DistillBatch, Method, register
 from cgankd.distill.mlkd import MLKD
-from cgankd.recipe import StudentSettings
+from cgankd.settings import StudentSettings
 from cgankd.task import Task
 
 

@@ -17,7 +17,7 @@ from cgankd.files import load_tensors, save_tensors
 from cgankd.gan import biggan, sagan, sngan
 from cgankd.gan.blocks import attention_level, map_widths
 from cgankd.labels import LabelSpace
-from cgankd.recipe import GeneratorSettings
+from cgankd.settings import GeneratorSettings
 
 UNBOUNDED = torch.iinfo(torch.int64).max
 

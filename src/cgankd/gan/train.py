@@ -20,7 +20,7 @@ from cgankd.gan.generator import GanSampler, from_uint8, new_networks
 from cgankd.gan.losses import LOSSES, LeCam, squared_gradient
 from cgankd.labels import LabelSpace
 from cgankd.progress import SILENT, Progress
-from cgankd.recipe import GeneratorSettings
+from cgankd.settings import GeneratorSettings
 from cgankd.task import Task
 
 LOG_POINTS = 50

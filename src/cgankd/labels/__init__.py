@@ -8,7 +8,7 @@ from torch import Tensor
 from cgankd.labels.classes import ClassLabels
 from cgankd.labels.scalars import ScalarLabels
 from cgankd.labels.space import DiscriminatorDraw, LabelPlan, LabelSpace
-from cgankd.recipe import GeneratorSettings
+from cgankd.settings import GeneratorSettings
 from cgankd.task import Task
 
 __all__ = ["ClassLabels", "DiscriminatorDraw", "LabelPlan", "LabelSpace", "ScalarLabels", "label_space"]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cgankd.data.imageset import ImageSet
 from cgankd.labels.space import DiscriminatorDraw, LabelPlan, LabelSpace, spread
 from cgankd.progress import Progress
-from cgankd.recipe import GeneratorSettings, SynthesisSettings
+from cgankd.settings import GeneratorSettings, SynthesisSettings
 from cgankd.task import Task
 
 

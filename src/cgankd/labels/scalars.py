@@ -16,7 +16,7 @@ from cgankd.labels.space import DiscriminatorDraw, LabelPlan, LabelSpace, spread
 from cgankd.labels.vicinity import Vicinity
 from cgankd.nets import zoo
 from cgankd.progress import Progress
-from cgankd.recipe import AugmentSettings, GeneratorSettings, SynthesisSettings, VicinitySettings
+from cgankd.settings import AugmentSettings, GeneratorSettings, SynthesisSettings, VicinitySettings
 from cgankd.task import Task
 
 POOLS = 20  # neighbouring labels that share a burn-in: one in each twentieth of the range

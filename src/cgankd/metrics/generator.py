@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from cgankd.metrics.fidelity import frechet_distance, kernel_distance, mean_pairwise_distance, precision_recall
-from cgankd.recipe import MetricsSettings
+from cgankd.settings import MetricsSettings
 from cgankd.task import Task
 
 FEWEST = 10  # images on either side of a score

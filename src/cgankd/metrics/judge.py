@@ -23,7 +23,7 @@ from cgankd.gan.generator import Sampler
 from cgankd.metrics import bound, generator, memorisation
 from cgankd.metrics.generator import Observed
 from cgankd.progress import SILENT, Progress
-from cgankd.recipe import MetricsSettings
+from cgankd.settings import MetricsSettings
 from cgankd.task import Task
 
 TEACHER = "teacher"

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cgankd.data.imageset import TARGET, ImageSet
 from cgankd.errors import UserError
-from cgankd.recipe import SynthesisSettings
+from cgankd.settings import SynthesisSettings
 from cgankd.task import Task
 
 

@@ -21,7 +21,7 @@ from cgankd.data.imageset import ImageSet
 from cgankd.errors import TrainingError
 from cgankd.nets.layers import conv_bn_relu, initialise
 from cgankd.progress import SILENT, Progress
-from cgankd.recipe import FitSettings
+from cgankd.settings import FitSettings
 from cgankd.task import Task
 
 CODE = 256  # numbers in the code: what a zoo network that ends in so many outputs says of an image

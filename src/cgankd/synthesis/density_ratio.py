@@ -20,7 +20,7 @@ from cgankd.features import Observer
 from cgankd.gan.generator import Sampler
 from cgankd.labels import LabelSpace
 from cgankd.progress import SILENT, Progress
-from cgankd.recipe import RatioSettings
+from cgankd.settings import RatioSettings
 from cgankd.task import Task
 
 LOG_POINTS = 25

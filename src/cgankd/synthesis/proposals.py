@@ -15,7 +15,7 @@ from cgankd import counter
 from cgankd.features import Observer
 from cgankd.gan.generator import Sampler
 from cgankd.labels import LabelPlan
-from cgankd.recipe import SynthesisSettings
+from cgankd.settings import SynthesisSettings
 from cgankd.synthesis import adjust, rejection
 from cgankd.synthesis.density_ratio import RatioNetwork
 from cgankd.task import Task

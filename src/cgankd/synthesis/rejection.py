@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cgankd.errors import TrainingError
-from cgankd.recipe import SynthesisSettings
+from cgankd.settings import SynthesisSettings
 
 
 def first_maxima(ratios: Tensor, pool: Tensor, pools: int, settings: SynthesisSettings) -> Tensor:

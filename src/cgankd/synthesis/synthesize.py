@@ -19,7 +19,7 @@ from cgankd.features import Observer
 from cgankd.gan.generator import Sampler
 from cgankd.labels import LabelPlan
 from cgankd.progress import SILENT, Progress
-from cgankd.recipe import SynthesisSettings
+from cgankd.settings import SynthesisSettings
 from cgankd.synthesis import adjust, rejection
 from cgankd.synthesis.density_ratio import RatioNetwork
 from cgankd.synthesis.proposals import Proposals
