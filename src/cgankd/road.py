@@ -1,7 +1,7 @@
 """The stations of the road, one method each: settings and inputs in, an artifact of the run's folder out.
 
 A station names its settings and its inputs, so that the folder can tell whether the result is there already, and
-otherwise calls the function that does the work.
+otherwise calls the function that does the work. Those of teachers and students are in training.py.
 """
 
 from __future__ import annotations
@@ -11,32 +11,27 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
 
 from cgankd import counter, distill, evaluate
-from cgankd.artifacts import Artifact, RunFolder, file_key
+from cgankd.artifacts import Artifact, RunFolder
 from cgankd.data import preview
 from cgankd.data.imageset import ImageSet, Splits
-from cgankd.errors import UserError
-from cgankd.features import Observer
 from cgankd.files import save_tensors
-from cgankd.fit import fit
 from cgankd.gan.train import train_gan
 from cgankd.metrics.judge import Processed, judge
-from cgankd.nets import weights
 from cgankd.progress import Progress
 from cgankd.recipe import Recipe
 from cgankd.rows import row, strong_views
 from cgankd.search import Choice, search
-from cgankd.settings import FitSettings, SynthesisSettings
+from cgankd.settings import SynthesisSettings
 from cgankd.synthesis import checks
-from cgankd.synthesis.autoencoder import train_autoencoder
 from cgankd.synthesis.density_ratio import Pairs, RatioNetwork, real_and_fakes, train_ratio
 from cgankd.synthesis.synthesize import synthesize
-from cgankd.workshop import Workshop, network_code, source_key
+from cgankd.training import Training
+from cgankd.workshop import source_key
 
 
-class Road(Workshop):
+class Road(Training):
     """One run's stations. ``seed`` is always the seed of the station's own random numbers."""
 
     def __init__(
@@ -53,18 +48,6 @@ class Road(Workshop):
             return preview.describe(self.splits)
 
         return self.folder.stage("data", {**self.base, "name": self.splits.name}, self.keys, build)
-
-    def teacher(self, seed: int) -> Artifact:
-        """The strong network: trained here on the owner's images or on the pool, or loaded from a file."""
-        settings = self.recipe.teacher
-        return self._teacher(f"teacher (seed {seed})", settings.network, settings.weights, seed)
-
-    def jury(self, seed: int) -> list[Artifact]:
-        """The teachers that vote beside the first; each that is trained here has a seed of its own."""
-        return [
-            self._teacher(f"juror {number}", juror.network, juror.weights, counter.key(seed, "juror", number))
-            for number, juror in enumerate(self.recipe.teacher.jury, start=1)
-        ]
 
     def generator(self, seed: int) -> Artifact:
         """The conditional GAN, trained on the owner's images, or what the recipe puts in its place."""
@@ -133,36 +116,6 @@ class Road(Workshop):
         if settings.vicinity_gaps is not None:
             inputs["teacher"] = self.teacher(seed).key  # it reads the fakes' labels
         return self.folder.stage("ratio", described, inputs, build, version=2)
-
-    def autoencoder(self, seed: int) -> Artifact:
-        """The sparse auto-encoder whose code the density ratio may see, trained on the owner's images."""
-        settings, fit_settings = self.recipe.ratio, self.recipe.student.fit
-
-        def build(work: Path) -> dict[str, Any]:
-            network = self.new_autoencoder(seed)
-            history = train_autoencoder(
-                network,
-                self.task,
-                self.splits.train,
-                settings.feature_steps,
-                fit_settings,
-                self.fabric,
-                seed=seed,
-                checkpoint=self.checkpoint(work),
-                progress=self.progress,
-            )
-            save_tensors(work / "weights.safetensors", network.state_dict())
-            return {"history": history, "parameters": evaluate.parameters(network)}
-
-        described = {
-            **self.base,
-            "network": settings.feature_network,
-            "steps": settings.feature_steps,
-            "fit": fit_settings.model_dump(mode="json", include={"batch_size", "augment"}),
-            "seed": seed,
-        }
-        inputs = {"train": self.keys["train"], **network_code(settings.feature_network)}
-        return self.folder.stage("autoencoder", described, inputs, build)
 
     def fell_back(self, seed: int) -> list[str]:
         """Why images are not subsampled though the recipe says so: the checks that the density ratio fails."""
@@ -252,10 +205,10 @@ class Road(Workshop):
     def student(self, name: str, seed: int) -> Artifact:
         """The student of row ``name``."""
         wanted, settings, upstream = row(name), self.recipe.student, self.upstream(seed)
-        fit_settings, start = settings.fit, None
-        if wanted.longer:
-            views = {"augment": strong_views(settings)} if wanted.strong else {}
-            fit_settings, start = self._transfer(seed, {"steps": settings.transfer_steps, **views})
+        if not wanted.longer:
+            return self.nokd(seed)
+        views = {"augment": strong_views(settings)} if wanted.strong else {}
+        fit_settings, start = self._transfer(seed, {"steps": settings.transfer_steps, **views})
         fakes = self.synthesis(upstream, wanted.changes) if wanted.fakes else None
         return self._fit(
             f"{name} (seed {seed})",
@@ -276,7 +229,7 @@ class Road(Workshop):
         made, generator = self.synthesis(seed, row("cgan").changes), self.generator(seed)
         seen_by = {"teacher": self.teacher(seed)}
         if "nokd" in settings.features:
-            seen_by["nokd"] = self.student("nokd", seed)
+            seen_by["nokd"] = self.nokd(seed)
 
         def build(work: Path) -> dict[str, Any]:
             asked, taught = self.fakes(made, "none"), self.fakes(made, self.replace)
@@ -306,138 +259,3 @@ class Road(Workshop):
         inputs |= {name: artifact.key for name, artifact in seen_by.items()}
         inputs |= {"generator": generator.key, "synthesis": made.key}
         return self.folder.stage("metrics", described, inputs, build)
-
-    # --- what the stations share ------------------------------------------------------------------------------
-
-    def _transfer(self, seed: int, changes: dict[str, Any]) -> tuple[FitSettings, Artifact | None]:
-        """How a row that is compared is trained, and what it starts from."""
-        settings, start = self.recipe.student, None
-        if settings.start == "nokd":
-            start = self.student("nokd", seed)
-            changes = {**changes, "learning_rate": settings.finetune_learning_rate}
-        return settings.fit.model_copy(update=changes), start
-
-    def upstream(self, seed: int) -> int:
-        """The seed of teacher and generator for a student's seed."""
-        return seed if self.recipe.vary == "everything" else self.recipe.seeds[0]
-
-    def _fit(
-        self,
-        title: str,
-        network_name: str,
-        method_name: str,
-        seed: int,
-        settings: FitSettings,
-        *,
-        real: str = "train",
-        fakes: Artifact | None = None,
-        replace: str = "none",
-        pseudo: Artifact | None = None,
-        teacher: Artifact | None = None,
-        start: Artifact | None = None,
-        stage: str = "student",
-    ) -> Artifact:
-        """Train one network and score it on the test split."""
-        student = self.recipe.student
-        described: dict[str, Any] = {
-            **self.base,
-            "network": network_name,
-            "method": method_name,
-            "fit": settings.model_dump(mode="json"),
-            "seed": seed,
-        }
-        inputs = {"real": self.keys[real], "val": self.keys["val"], "test": self.keys["test"]}
-        inputs |= network_code(network_name)
-        if fakes is not None:
-            described |= {"replace": replace, "real_share": student.real_share}
-            inputs["fakes"] = fakes.key
-        if pseudo is not None:
-            described["real_share"] = student.real_share
-            inputs["pseudo"] = pseudo.key
-        if teacher is not None:
-            described["method_settings"] = student.model_dump(
-                mode="json", include={"temperature", "label_weight", "teacher_weight"}
-            )
-            if student.method_settings:
-                described["method_settings"]["own"] = student.method_settings
-            inputs["teacher"] = teacher.key
-        if start is not None:
-            inputs["start"] = start.key
-
-        def build(work: Path) -> dict[str, Any]:
-            train: ImageSet = getattr(self.splits, real)
-            network = self.new_network(network_name, seed)
-            if start is not None:
-                weights.load_weights(network, start.folder / "weights.safetensors")
-            history = fit(
-                network,
-                distill.create(method_name, self.task, student),
-                self.task,
-                train,
-                settings,
-                self.fabric,
-                seed=seed,
-                fake=self.fakes(fakes, replace) if pseudo is None else self.pseudo_labelled(pseudo),
-                real_share=student.real_share,
-                teacher=None if teacher is None else self.network(teacher),
-                validation=self.splits.val,
-                checkpoint=self.checkpoint(work),
-                progress=self.progress,
-                title=title,
-            )
-            save_tensors(work / "weights.safetensors", network.state_dict())
-            return {**self.scored(network, network_name), "history": history, "images": len(train)}
-
-        return self.folder.stage(stage, described, inputs, build)
-
-    def _teacher(self, title: str, network: str, path: str | None, seed: int) -> Artifact:
-        if path is not None:
-            return self._loaded_teacher(network, Path(path))
-        settings = self.recipe.teacher
-        real = settings.trained_on
-        return self._fit(title, network, distill.SUPERVISED, seed, settings.fit, real=real, stage="teacher")
-
-    def _loaded_teacher(self, name: str, path: Path) -> Artifact:
-        def build(work: Path) -> dict[str, Any]:
-            network = self.new_network(name, 0)
-            weights.load_weights(network, path)
-            save_tensors(work / "weights.safetensors", network.state_dict())
-            return {**self.scored(network, name), "history": [], "images": None}
-
-        described = {**self.base, "network": name}
-        if not path.is_file():
-            raise UserError(f"teacher.weights = {path} does not exist; a .safetensors file is needed")
-        inputs = {
-            **network_code(name),
-            "weights": file_key(path),
-            "val": self.keys["val"],
-            "test": self.keys["test"],
-        }
-        return self.folder.stage("teacher", described, inputs, build)
-
-    def _observer(self, seed: int, jury: bool = False) -> Observer:
-        teacher = self.network(self.teacher(seed))
-        others = [self.network(juror) for juror in self.jury(seed)] if jury else []
-        return Observer(teacher, self.fabric, self._shows_features(seed), others)
-
-    def _features(self, seed: int) -> Artifact:
-        """The network whose penultimate layer the density ratio sees."""
-        settings = self.recipe.ratio
-        if settings.features == "classifier":
-            fit_settings = self.recipe.student.fit.model_copy(update={"steps": settings.feature_steps})
-            name = settings.feature_network
-            return self._fit("ratio's features", name, distill.SUPERVISED, seed, fit_settings, stage="features")
-        if settings.features == "autoencoder":
-            return self.autoencoder(seed)
-        return self.teacher(seed) if settings.features == "teacher" else self.student("nokd", seed)
-
-    def _shows_features(self, seed: int) -> nn.Module | None:
-        """That network; None where it is the teacher itself."""
-        if self.recipe.ratio.features == "teacher":
-            return None
-        artifact = self._features(seed)
-        if self.recipe.ratio.features != "autoencoder":
-            return self.network(artifact)
-        network = self.new_autoencoder(seed)
-        network.load_state_dict(artifact.tensors("weights"))
-        return network

@@ -1,0 +1,204 @@
+"""The stations that train or load a network which reads images: teacher, jury, students, the ratio's features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cgankd import counter, distill, evaluate
+from cgankd.artifacts import Artifact, file_key
+from cgankd.data.imageset import ImageSet
+from cgankd.errors import UserError
+from cgankd.features import Observer
+from cgankd.files import save_tensors
+from cgankd.fit import fit
+from cgankd.nets import weights
+from cgankd.settings import FitSettings
+from cgankd.synthesis.autoencoder import train_autoencoder
+from cgankd.workshop import Workshop, network_code
+
+
+class Training(Workshop):
+    """How a run's networks are trained or loaded, and scored; ``seed`` is that of their own random numbers."""
+
+    def teacher(self, seed: int) -> Artifact:
+        """The strong network: trained here on the owner's images or on the pool, or loaded from a file."""
+        settings = self.recipe.teacher
+        return self._teacher(f"teacher (seed {seed})", settings.network, settings.weights, seed)
+
+    def jury(self, seed: int) -> list[Artifact]:
+        """The teachers that vote beside the first; each that is trained here has a seed of its own."""
+        return [
+            self._teacher(f"juror {number}", juror.network, juror.weights, counter.key(seed, "juror", number))
+            for number, juror in enumerate(self.recipe.teacher.jury, start=1)
+        ]
+
+    def nokd(self, seed: int) -> Artifact:
+        """The student that nobody teaches: trained on the owner's images alone."""
+        settings = self.recipe.student
+        return self._fit(f"nokd (seed {seed})", settings.network, distill.SUPERVISED, seed, settings.fit)
+
+    def autoencoder(self, seed: int) -> Artifact:
+        """The sparse auto-encoder whose code the density ratio may see, trained on the owner's images."""
+        settings, fit_settings = self.recipe.ratio, self.recipe.student.fit
+
+        def build(work: Path) -> dict[str, Any]:
+            network = self.new_autoencoder(seed)
+            history = train_autoencoder(
+                network,
+                self.task,
+                self.splits.train,
+                settings.feature_steps,
+                fit_settings,
+                self.fabric,
+                seed=seed,
+                checkpoint=self.checkpoint(work),
+                progress=self.progress,
+            )
+            save_tensors(work / "weights.safetensors", network.state_dict())
+            return {"history": history, "parameters": evaluate.parameters(network)}
+
+        described = {
+            **self.base,
+            "network": settings.feature_network,
+            "steps": settings.feature_steps,
+            "fit": fit_settings.model_dump(mode="json", include={"batch_size", "augment"}),
+            "seed": seed,
+        }
+        inputs = {"train": self.keys["train"], **network_code(settings.feature_network)}
+        return self.folder.stage("autoencoder", described, inputs, build)
+
+    def upstream(self, seed: int) -> int:
+        """The seed of teacher and generator for a student's seed."""
+        return seed if self.recipe.vary == "everything" else self.recipe.seeds[0]
+
+    def _transfer(self, seed: int, changes: dict[str, Any]) -> tuple[FitSettings, Artifact | None]:
+        """How a row that is compared is trained, and what it starts from."""
+        settings, start = self.recipe.student, None
+        if settings.start == "nokd":
+            start = self.nokd(seed)
+            changes = {**changes, "learning_rate": settings.finetune_learning_rate}
+        return settings.fit.model_copy(update=changes), start
+
+    def _fit(
+        self,
+        title: str,
+        network_name: str,
+        method_name: str,
+        seed: int,
+        settings: FitSettings,
+        *,
+        real: str = "train",
+        fakes: Artifact | None = None,
+        replace: str = "none",
+        pseudo: Artifact | None = None,
+        teacher: Artifact | None = None,
+        start: Artifact | None = None,
+        stage: str = "student",
+    ) -> Artifact:
+        """Train one network and score it on the test split."""
+        student = self.recipe.student
+        described: dict[str, Any] = {
+            **self.base,
+            "network": network_name,
+            "method": method_name,
+            "fit": settings.model_dump(mode="json"),
+            "seed": seed,
+        }
+        inputs = {"real": self.keys[real], "val": self.keys["val"], "test": self.keys["test"]}
+        inputs |= network_code(network_name)
+        if fakes is not None:
+            described |= {"replace": replace, "real_share": student.real_share}
+            inputs["fakes"] = fakes.key
+        if pseudo is not None:
+            described["real_share"] = student.real_share
+            inputs["pseudo"] = pseudo.key
+        if teacher is not None:
+            described["method_settings"] = student.model_dump(
+                mode="json", include={"temperature", "label_weight", "teacher_weight"}
+            )
+            if student.method_settings:
+                described["method_settings"]["own"] = student.method_settings
+            inputs["teacher"] = teacher.key
+        if start is not None:
+            inputs["start"] = start.key
+
+        def build(work: Path) -> dict[str, Any]:
+            train: ImageSet = getattr(self.splits, real)
+            network = self.new_network(network_name, seed)
+            if start is not None:
+                weights.load_weights(network, start.folder / "weights.safetensors")
+            history = fit(
+                network,
+                distill.create(method_name, self.task, student),
+                self.task,
+                train,
+                settings,
+                self.fabric,
+                seed=seed,
+                fake=self.fakes(fakes, replace) if pseudo is None else self.pseudo_labelled(pseudo),
+                real_share=student.real_share,
+                teacher=None if teacher is None else self.network(teacher),
+                validation=self.splits.val,
+                checkpoint=self.checkpoint(work),
+                progress=self.progress,
+                title=title,
+            )
+            save_tensors(work / "weights.safetensors", network.state_dict())
+            return {**self.scored(network, network_name), "history": history, "images": len(train)}
+
+        return self.folder.stage(stage, described, inputs, build)
+
+    def _teacher(self, title: str, network: str, path: str | None, seed: int) -> Artifact:
+        if path is not None:
+            return self._loaded_teacher(network, Path(path))
+        settings = self.recipe.teacher
+        real = settings.trained_on
+        return self._fit(title, network, distill.SUPERVISED, seed, settings.fit, real=real, stage="teacher")
+
+    def _loaded_teacher(self, name: str, path: Path) -> Artifact:
+        def build(work: Path) -> dict[str, Any]:
+            network = self.new_network(name, 0)
+            weights.load_weights(network, path)
+            save_tensors(work / "weights.safetensors", network.state_dict())
+            return {**self.scored(network, name), "history": [], "images": None}
+
+        described = {**self.base, "network": name}
+        if not path.is_file():
+            raise UserError(f"teacher.weights = {path} does not exist; a .safetensors file is needed")
+        inputs = {
+            **network_code(name),
+            "weights": file_key(path),
+            "val": self.keys["val"],
+            "test": self.keys["test"],
+        }
+        return self.folder.stage("teacher", described, inputs, build)
+
+    def _observer(self, seed: int, jury: bool = False) -> Observer:
+        teacher = self.network(self.teacher(seed))
+        others = [self.network(juror) for juror in self.jury(seed)] if jury else []
+        return Observer(teacher, self.fabric, self._shows_features(seed), others)
+
+    def _features(self, seed: int) -> Artifact:
+        """The network whose penultimate layer the density ratio sees."""
+        settings = self.recipe.ratio
+        if settings.features == "classifier":
+            fit_settings = self.recipe.student.fit.model_copy(update={"steps": settings.feature_steps})
+            name = settings.feature_network
+            return self._fit("ratio's features", name, distill.SUPERVISED, seed, fit_settings, stage="features")
+        if settings.features == "autoencoder":
+            return self.autoencoder(seed)
+        return self.teacher(seed) if settings.features == "teacher" else self.nokd(seed)
+
+    def _shows_features(self, seed: int) -> nn.Module | None:
+        """That network; None where it is the teacher itself."""
+        if self.recipe.ratio.features == "teacher":
+            return None
+        artifact = self._features(seed)
+        if self.recipe.ratio.features != "autoencoder":
+            return self.network(artifact)
+        network = self.new_autoencoder(seed)
+        network.load_state_dict(artifact.tensors("weights"))
+        return network
