@@ -183,8 +183,25 @@ def test_an_unknown_key_is_named_with_what_is_near(key: str, near: str, allowed:
     with pytest.raises(UserError) as caught:
         recipe.from_tree({}, [f"{key}=1"], where="mine.yaml")
     said = str(caught.value)
-    assert said.startswith(f"mine.yaml: key {key!r} is not known, did you mean {near!r}; allowed here: ")
+    assert said.startswith(f"mine.yaml: key {key!r} is not known (did you mean {near!r}?); allowed here: ")
     assert allowed in said
+
+
+@pytest.mark.parametrize(
+    ("override", "near"),
+    [
+        ("generator.network=sngann", "sngan"),
+        ("generator.diffaugment=[colour]", "color"),
+        ("ratio.hidden=mlp55", "mlp5"),  # one of several kinds of value
+    ],
+)
+def test_a_word_that_is_not_allowed_is_met_with_what_is_near(override: str, near: str) -> None:
+    with pytest.raises(UserError, match=rf"is not allowed \(did you mean '{near}'\?\): Input should be .*'{near}'"):
+        recipe.from_tree({}, [override])
+    with pytest.raises(UserError, match="= 'xyzzy' is not allowed: Input should be"):
+        recipe.from_tree({}, ["generator.network=xyzzy"])
+    with pytest.raises(UserError, match=r"data\.channels = 2 is not allowed: Input should be 1 or 3"):
+        recipe.from_tree({}, ["data.channels=2"])
 
 
 def test_an_unknown_key_with_nothing_near() -> None:
@@ -248,7 +265,7 @@ def test_rows_stand_in_order_with_the_ablation_before_cgan(
 
 
 def test_a_key_inside_a_list_of_settings_is_named_too() -> None:
-    with pytest.raises(UserError, match=r"'teacher\.jury\.0\.netwrok' is not known, did you mean 'network'"):
+    with pytest.raises(UserError, match=r"'teacher\.jury\.0\.netwrok' is not known \(did you mean 'network'"):
         recipe.from_tree({}, ["teacher.jury=[{netwrok: cnn8}]"])
     with pytest.raises(UserError, match=r"teacher\.jury\.1\.weights = 3"):
         recipe.from_tree({}, ["teacher.jury=[{network: cnn8}, {weights: 3}]"])

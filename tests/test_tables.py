@@ -112,7 +112,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path: Path) -> Non
             table.make_table(names, out=out, **more)
 
     refused(
-        tmp_path / "new", "network 'resnett8' is not known, did you mean", "digits", students=["cnn8", "resnett8"]
+        tmp_path / "new", r"network 'resnett8' is not known \(did you mean", "digits", students=["cnn8", "resnett8"]
     )
     refused(
         tmp_path / "new",

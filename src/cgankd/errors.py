@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Something the user gave can't be used.
 
     The message is one sentence: what was found, where (file, row or key), and what is allowed.
     """
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """What a UserError adds behind a word that is not known: the nearest that is, or nothing where none is near.
+
+    >>> did_you_mean("resnt8", ["cnn8", "resnet8"]), did_you_mean("xyz", ["cnn8"])
+    (" (did you mean 'resnet8'?)", '')
+    """
+    near = difflib.get_close_matches(word, allowed, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 class OutOfTime(Exception):

@@ -5,7 +5,7 @@ Unknown keys are refused. A recipe may extend another (``extends: fashion``) and
 
 from __future__ import annotations
 
-import difflib
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from cgankd.errors import UserError
+from cgankd.errors import UserError, did_you_mean
 from cgankd.settings import (
     CompareSettings,
     DataSettings,
@@ -157,13 +157,14 @@ def _validate(tree: dict[str, Any], where: str) -> Recipe:
         key = ".".join(path)
         if first["type"] == "extra_forbidden":
             allowed = list(_settings_at(path[:-1]).model_fields)
-            near = difflib.get_close_matches(path[-1], allowed, n=1)
-            hint = f", did you mean {near[0]!r}" if near else ""
+            hint = did_you_mean(path[-1], allowed)
             raise UserError(
                 f"{where}: key {key!r} is not known{hint}; allowed here: {', '.join(allowed)}"
             ) from None
-        reason = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{where}: {key} = {first['input']!r} is not allowed: {reason}") from None
+        reason, value = first["msg"].removeprefix("Value error, "), first["input"]
+        words = re.findall("'([^']+)'", first["ctx"]["expected"]) if first["type"] == "literal_error" else []
+        hint = did_you_mean(value, words) if isinstance(value, str) else ""
+        raise UserError(f"{where}: {key} = {value!r} is not allowed{hint}: {reason}") from None
 
 
 def _settings_at(path: list[str]) -> type[BaseModel]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from typing import Any
 
 from cgankd import distill
 from cgankd.data.imageset import Splits
-from cgankd.errors import UserError
+from cgankd.errors import UserError, did_you_mean
 from cgankd.fit import check_views
 from cgankd.recipe import Recipe
 from cgankd.settings import AugmentSettings, StudentSettings
@@ -59,11 +58,9 @@ def check_names(recipe: Recipe) -> None:
         for method in distill.parts(row(name).method):
             if method not in distill.METHODS:
                 known = [*ROWS, *distill.METHODS]
-                near = difflib.get_close_matches(method, known, n=1)
-                hint = f" (did you mean {near[0]!r}?)" if near else ""
                 raise UserError(
-                    f"compare.methods holds {name!r}, which is not known{hint}; allowed: {', '.join(ROWS)}, a "
-                    "method of `cgankd methods`, and cgan+ before one"
+                    f"compare.methods holds {name!r}, which is not known{did_you_mean(method, known)}; allowed: "
+                    f"{', '.join(ROWS)}, a method of `cgankd methods`, and cgan+ before one"
                 )
 
 

@@ -40,8 +40,8 @@ class Workshop:
         self.base = {"task": self.task.to_json()}
         targets = self.task.to_target(splits.train.labels)
         self.space = label_space(self.task, targets, recipe.generator)
-        source, train = recipe.generator.source, splits.train
-        self.source = None if source is None else open_source(source, self.task, train.channels, train.size)
+        source, train, column = recipe.generator.source, splits.train, recipe.data.label_column
+        self.source = None if source is None else open_source(source, self.task, train.channels, train.size, column)
         self.held = None if self.source is None else self.source.held
         self.replace = adjust.replacement(recipe.synthesis, self.task)  # what cannot be is refused before training
 

@@ -110,5 +110,5 @@ def test_supervised_is_the_tasks_loss_alone() -> None:
 
 
 def test_an_unknown_method_is_named_with_what_is_allowed() -> None:
-    with pytest.raises(UserError, match=r"'krd' is not known, did you mean .*; allowed: .*kd"):
+    with pytest.raises(UserError, match=r"'krd' is not known \(did you mean .*\); allowed: .*kd"):
         distill.create("krd", SCALAR)

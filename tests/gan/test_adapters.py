@@ -301,6 +301,21 @@ def test_a_folder_of_classes_is_matched_by_name(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("column", ["angle", "label"])
+def test_a_folder_s_labels_are_in_the_run_s_column_or_in_its_own(tmp_path: Path, column: str) -> None:
+    lines = [f"file_name,other,{column}"]
+    for angle in (-80, 0, 80):
+        Image.fromarray(np.full((16, 16), angle + 80, np.uint8)).save(tmp_path / f"{angle}.png")
+        lines.append(f"{angle}.png,7,{angle}")
+    (tmp_path / "metadata.csv").write_text("\n".join(lines))
+    stored = open_source(str(tmp_path), DEGREES, 1, (16, 16), "angle")
+    found = stored.sample(torch.tensor([0.0, 0.5, 1.0]), torch.zeros(3, dtype=torch.int64), 0)
+    assert found[:, 0, 0, 0].tolist() == [0, 80, 160]
+    (tmp_path / "metadata.csv").write_text("\n".join(lines).replace(column, "turn"))
+    with pytest.raises(UserError, match=r"has no column 'label' \(data\.label_column names another\)"):
+        open_source(str(tmp_path), DEGREES, 1, (16, 16), "angle")
+
+
 @pytest.mark.parametrize("kind", ["npz", "h5"])
 def test_arrays_of_every_split_are_taken_and_numbers_are_class_indices(tmp_path: Path, kind: str) -> None:
     images = torch.arange(30, dtype=torch.uint8)[:, None, None].expand(-1, 16, 16).numpy()

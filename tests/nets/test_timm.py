@@ -104,7 +104,7 @@ def test_transformers_have_no_stages(name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnt18", r"^network 'timm/resnt18' is not known to timm .*, did you mean 'timm/resne?t18'\?"),
+        ("resnt18", r"^network 'timm/resnt18' is not known to timm .* \(did you mean 'timm/resne?t18'\?\)"),
         ("hf-hub:timm/resnet18.a1_in1k", r"is not known to timm"),
         ("inception_v3", r"^network 'timm/inception_v3': it fails on images \[2, 3, 16, 16\] \(RuntimeError"),
     ],

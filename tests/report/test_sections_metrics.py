@@ -98,7 +98,7 @@ def test_scores_with_spread_sizes_and_what_is_missing(opened: Callable[..., Run]
     assert sfid[1:4] == ["2.00 ± 0.50 (2 of 3 windows)", "1.00 (500)", "0.500 (40)"]
     assert [row[0] for row in explained.rows] == ["FID", "KID", "SFID"]
     said = " ".join(note.text for note in of_kind(section, Note))
-    assert "FID[teacher], processed: 4 images; a score needs 10 on either side." in said
+    assert "No value for FID[teacher] of processed: 4 images; a score needs 10 on either side." in said
     assert "500 random images" in said
     assert len(of_kind(section, Drawing)) == 1
 
@@ -114,6 +114,21 @@ def test_of_empty_windows_a_sentence(opened: Callable[..., Run]) -> None:
     section = sections_metrics.quality(opened(found))
     assert not of_kind(section, Drawing)
     assert "no label window holds enough images" in of_kind(section, Note)[-1].text
+
+
+def test_what_many_scores_lack_for_one_reason_is_one_sentence(opened: Callable[..., Run]) -> None:
+    found, why = metrics(), "no label window has 10 images of every kind"
+    for name in ("SFID[nokd]", "diversity[nokd]"):
+        of = {which: measured(None, why=why) for which in ("raw", "processed", "real")}
+        found["scores"].append({"name": name, "better": "lower", "dimension": 9, "reference": 500, "of": of})
+    empty = {"raw": [None] * 3, "real": [None] * 3}
+    found["windows"] = [
+        {**found["windows"][0], "name": f"SFID[{space}]", "of": empty} for space in ("teacher", "nokd")
+    ]
+    notes = [note.text for note in of_kind(sections_metrics.quality(opened(found)), Note)]
+    assert f"No value for SFID[nokd], diversity[nokd]: {why}." in notes
+    assert [note.startswith("SFID[teacher], SFID[nokd]: no ") for note in notes].count(True) == 1
+    assert len(notes) == 4  # what is compared, two reasons, the windows
 
 
 def test_copies_are_named_with_their_chance_and_shown(opened: Callable[..., Run]) -> None:

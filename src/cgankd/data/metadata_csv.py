@@ -66,6 +66,12 @@ def listing(folder: Path, settings: DataSettings) -> Listing:
     )
 
 
+def columns(folder: Path) -> list[str]:
+    """The names in the header of ``folder``/metadata.csv; none where there is no such file."""
+    table = folder / NAME
+    return _read(table)[0] if table.is_file() else []
+
+
 def _read(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The header, and each row with the line it ends on."""
     rows: list[tuple[int, list[str]]] = []

@@ -6,7 +6,6 @@ The road of every source is the same: list it, read its labels, divide its rows,
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,7 +33,7 @@ from cgankd.data.importing import plan
 from cgankd.data.labelling import make_task, read_labels
 from cgankd.data.listing import TRAIN, Ints, Listing
 from cgankd.data.split import divide
-from cgankd.errors import UserError
+from cgankd.errors import UserError, did_you_mean
 from cgankd.settings import DataSettings
 from cgankd.task import Classification, Task
 
@@ -119,13 +118,17 @@ def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
     )
 
 
-def load_whole(source: str, task: Task, channels: int, size: tuple[int, int], where: str) -> ImageSet:
+def load_whole(
+    source: str, task: Task, channels: int, size: tuple[int, int], where: str, label_column: str | None = None
+) -> ImageSet:
     """All images of a folder, .npz or .h5, whatever splits it has, with labels of a task that is there already.
 
     Classes are matched by name; whole numbers that are no names are class indices. ``where`` names the setting for
-    messages. Raises UserError for images of another size or number of channels, and for labels the task has not.
+    messages. label_column: of metadata.csv; where it has none of that name, its column ``label`` is read. Raises
+    UserError for images of another size or number of channels, and for labels the task has not.
     """
-    settings = DataSettings(source=source, task=task.name)
+    named = label_column in metadata_csv.columns(Path(source).expanduser())
+    settings = DataSettings(source=source, task=task.name, label_column=label_column if named else None)
     listing = _list(settings)
     listing = dataclasses.replace(listing, splits=np.full_like(listing.splits, TRAIN))
     values, names, _ = read_labels(listing, settings)
@@ -187,9 +190,8 @@ def _list(settings: DataSettings) -> Listing:
         return arrays.npz_listing(path, settings)
     if path.suffix.lower() in {".h5", ".hdf5"} and path.is_file():
         return arrays.h5_listing(path, settings)
-    near = difflib.get_close_matches(settings.source, _BUILTIN, n=1)
     raise UserError(
         f"data.source {settings.source!r} is {'a file of another kind' if path.is_file() else 'not there'}"
-        f"{f' (did you mean {near[0]!r}?)' if near else ''}; allowed: a folder, an .npz or .h5 file, "
+        f"{did_you_mean(settings.source, _BUILTIN)}; allowed: a folder, an .npz or .h5 file, "
         f"or one of {', '.join(_BUILTIN)}"
     )

@@ -6,14 +6,13 @@ teacher, NOKD, its control, and cGAN-KD, whose knowledge is in the images).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
 from cgankd.distill.maker import Maker
 from cgankd.distill.method import METHODS, DistillBatch, Method, Preparation, Shape
-from cgankd.errors import UserError
+from cgankd.errors import UserError, did_you_mean
 from cgankd.settings import StudentSettings
 from cgankd.task import Task
 
@@ -113,11 +112,9 @@ def create(name: str, task: Task, settings: StudentSettings | None = None) -> Ob
     for word in name.split("+"):
         method, at, part = word.partition("@")
         if method not in METHODS:
-            near = difflib.get_close_matches(method, METHODS, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
             raise UserError(
-                f"distillation method {method!r} is not known{hint}; allowed: {', '.join(names())}, "
-                "several joined by +, each with @real or @fake behind it"
+                f"distillation method {method!r} is not known{did_you_mean(method, METHODS)}; allowed: "
+                f"{', '.join(names())}, several joined by +, each with @real or @fake behind it"
             )
         if at and part not in PARTS:
             raise UserError(f"method {word!r}: {part!r} is no part of a batch; allowed: @real, @fake, or neither")

@@ -21,10 +21,13 @@ from cgankd.users_code import is_function_name, load_function, said
 Function = Callable[[Tensor, Tensor, int], Tensor]
 
 
-def open_source(source: str, task: Task, channels: int, size: tuple[int, int]) -> Sampler:
+def open_source(
+    source: str, task: Task, channels: int, size: tuple[int, int], label_column: str | None = None
+) -> Sampler:
     """The generator that ``generator.source`` names: module:function, an .onnx file, or ready images with labels.
 
-    A function and an ONNX file are tried on two labels. Raises UserError where the source is not there, can't be
+    label_column: where a folder's metadata.csv has the labels, if it has such a column; else in ``label``. A
+    function and an ONNX file are tried on two labels. Raises UserError where the source is not there, can't be
     opened, or gives other images than uint8 [B, channels, height, width].
     """
     path = Path(source).expanduser()
@@ -34,7 +37,8 @@ def open_source(source: str, task: Task, channels: int, size: tuple[int, int]) -
     elif path.suffix.lower() == ".onnx" and path.is_file():
         sampler = OnnxSampler(path, shape)
     elif path.is_dir() or path.suffix.lower() in {".npz", ".h5", ".hdf5"}:
-        return StoredImages(sources.load_whole(str(path), task, channels, size, "generator.source"), task)
+        images = sources.load_whole(str(path), task, channels, size, "generator.source", label_column)
+        return StoredImages(images, task)
     else:
         raise UserError(
             f"generator.source {source!r} is {'a file of another kind' if path.is_file() else 'not there'}; "

@@ -5,14 +5,13 @@ Pre-trained weights come from a .safetensors file that the user gives, never fro
 
 from __future__ import annotations
 
-import difflib
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cgankd.errors import UserError
+from cgankd.errors import UserError, did_you_mean
 from cgankd.nets.layers import Normalise
 
 PREFIX = "timm/"
@@ -30,8 +29,7 @@ def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int,
     timm = _timm(name)
     own_name = name.removeprefix(PREFIX)
     if not timm.is_model(own_name):  # which refuses hf-hub: and the like, too
-        near = difflib.get_close_matches(own_name, timm.list_models(), n=1)
-        hint = f", did you mean {PREFIX + near[0]!r}?" if near else ""
+        hint = did_you_mean(name, (PREFIX + known for known in timm.list_models()))
         raise UserError(
             f"network {name!r} is not known to timm {timm.__version__}{hint}; allowed: timm.list_models()"
         )

@@ -7,14 +7,13 @@ form ``module:function`` the user's own.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from cgankd.errors import UserError
+from cgankd.errors import UserError, did_you_mean
 from cgankd.nets import (  # noqa: F401  (the families register themselves)
     convnet,
     densenet,
@@ -97,11 +96,9 @@ def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int,
     if ":" in name:
         return _create_users(name, in_channels, num_outputs, image_size)
     if name not in BUILDERS:
-        near = difflib.get_close_matches(name, BUILDERS, n=1)
-        hint = f", did you mean {near[0]!r}?" if near else ""
         raise UserError(
-            f"network {name!r} is not known{hint}; allowed: {', '.join(names())}, timm/NAME, or your own as "
-            "module:function"
+            f"network {name!r} is not known{did_you_mean(name, BUILDERS)}; allowed: "
+            f"{', '.join(names())}, timm/NAME, or your own as module:function"
         )
     return BUILDERS[name](in_channels=in_channels, num_outputs=num_outputs, image_size=image_size)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,13 +58,8 @@ def quality(run: Run) -> Section:
     kinds = dict.fromkeys(score["name"].split("[")[0] for score in scores)
     explained = [[kind, SAYS[kind]] for kind in kinds if kind in SAYS]
     blocks.append(Grid(["score", "what it says"], explained, "What each score says", folded=True, prose=True))
-    missing = dict.fromkeys(
-        f"{score['name']}, {SETS.get(name, name)}: {measured['why']}."
-        for score in scores
-        for name, measured in score["of"].items()
-        if measured.get("why")
-    )
-    blocks += [Note(said) for said in missing]
+    blocks += _missing(scores)
+    empty: list[str] = []
     kind = "label window" if run.task.continuous else "class"
     for place, windows in enumerate(found.get("windows") or []):
         of = {SETS.get(name, name): values for name, values in windows["of"].items()}
@@ -77,7 +72,9 @@ def quality(run: Run) -> Section:
             )
             blocks += drawn(shown[0], f"windows-{place}", caption)
         else:
-            blocks.append(Note(f"{windows['name']}: no {kind} holds enough images for a score of its own."))
+            empty.append(windows["name"])
+    if empty:
+        blocks.append(Note(f"{', '.join(empty)}: no {kind} holds enough images for a score of its own."))
     return Section(title, anchor, blocks)
 
 
@@ -156,6 +153,20 @@ def theory(run: Run) -> Section:
     header = ["term", "value", "images", "adds", "says", "can't say"]
     blocks.append(Grid(header, rows, "Terms of the bound", prose=True))
     return Section(title, anchor, blocks)
+
+
+def _missing(scores: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """A sentence per reason why scores have no value, however many they are."""
+    named: dict[str, list[str]] = {}
+    for score in scores:
+        reasons: dict[str, list[str]] = {}
+        for name, measured in score["of"].items():
+            if measured.get("why"):
+                reasons.setdefault(measured["why"], []).append(SETS.get(name, name))
+        for why, sets in reasons.items():
+            of = "" if len(sets) == len(score["of"]) else f" of {' and '.join(sets)}"
+            named.setdefault(why, []).append(score["name"] + of)
+    return [Note(f"No value for {', '.join(which)}: {why}.") for why, which in named.items()]
 
 
 def _named(score: Mapping[str, Any]) -> str:
