@@ -82,8 +82,8 @@ def test_methods_are_trained_as_rows_and_unknown_ones_refused(tmp_path: Path) ->
 
 def test_rows_are_what_they_are_called() -> None:
     assert [name for name, row in ROWS.items() if not row.longer] == ["nokd"]
-    assert results.CONTROL in ROWS
-    assert ROWS[results.CONTROL] == Row()  # the control: supervised, real images, as many steps
+    assert rows.CONTROL in ROWS
+    assert ROWS[rows.CONTROL] == Row()  # the control: supervised, real images, as many steps
     assert {name for name, row in ROWS.items() if row.method == "kd"} == {"kd", "cgan_kd"}
     assert [name for name, row in ROWS.items() if row.strong] == ["augment"]
     assert [name for name, row in ROWS.items() if row.pseudo] == ["pseudo"]
@@ -205,7 +205,7 @@ def test_the_sceptics_rows_need_no_generator(sceptic: tuple[Path, dict[str, Any]
         "nokd_longer": (60, 0, 0), "augment": (60, 0, 0), "pseudo": (len(pool), len(pool) - 60, 0),
     }  # fmt: skip
     assert {row["steps"] for row in found["rows"]} == {5}
-    assert all(row["difference"] for row in found["rows"] if row["method"] != results.CONTROL)
+    assert all(row["difference"] for row in found["rows"] if row["method"] != rows.CONTROL)
     learnt = [student_weights(out, found, row["method"])["fc.weight"] for row in found["rows"]]
     assert len(torch.stack(learnt).unique(dim=0)) == 3
 

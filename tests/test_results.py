@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from cgankd import results
+from cgankd.rows import CONTROL
 
 
 def summary(test: float, bins: list[float | None]) -> dict[str, Any]:
@@ -48,10 +49,10 @@ def test_row_means_and_spread() -> None:
 
 
 def test_only_rows_of_the_controls_length_are_compared() -> None:
-    rows = [made("nokd", [1.0], 5), made(results.CONTROL, [2.0]), made("kd", [5.0])]
+    rows = [made("nokd", [1.0], 5), made(CONTROL, [2.0]), made("kd", [5.0])]
     results.compare(rows)
     assert [row["difference"] and row["difference"]["mean"] for row in rows] == [None, None, 3.0]
-    assert rows[2]["difference"]["to"] == results.CONTROL
+    assert rows[2]["difference"]["to"] == CONTROL
 
 
 def test_without_a_control_nothing_is_compared() -> None:
@@ -65,7 +66,7 @@ def found(teacher: float, control: float, higher: bool, **changes: Any) -> dict[
         "higher_is_better": higher,
         "demonstration": False,
         "seeds": [0, 1, 2],
-        "rows": [made(results.CONTROL, [control] * 3)],
+        "rows": [made(CONTROL, [control] * 3)],
         "teacher": {"values": [teacher]},
         "unit": "%",
     } | changes
@@ -88,7 +89,7 @@ def test_a_teacher_no_better_than_the_control_is_said(
     ("trained_on", "labelled", "warned"), [("pool", 40, True), ("train", 40, False), ("pool", 0, False)]
 )
 def test_a_teacher_that_has_seen_the_truth_is_said(trained_on: str, labelled: int, warned: bool) -> None:
-    rows = [made(results.CONTROL, [8.0]), made("pseudo", [9.0]) | {"pseudo_labelled": labelled}]
+    rows = [made(CONTROL, [8.0]), made("pseudo", [9.0]) | {"pseudo_labelled": labelled}]
     teacher = {"values": [9.5], "trained_on": trained_on}
     said = results.warnings(found(9.5, 8.0, True, rows=rows) | {"teacher": teacher})
     assert [("row pseudo" in sentence) for sentence in said] == [True] * warned

@@ -16,10 +16,10 @@ import pytest
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from cgankd import recipe
+from cgankd import distill, recipe, rows
 from cgankd.errors import TrainingError, UserError
 from cgankd.report import ablation as figures
-from cgankd.tables import ablation, cells, table, text
+from cgankd.tables import ablation, cells, gains, gains_text, table, text
 from cgankd.tables.cells import Cell, grid
 
 BLOCKS = ["data.train_size=60", "data.train_size=90"]
@@ -106,6 +106,28 @@ def test_a_cell_that_stands_twice_or_a_group_that_is_none_is_refused(
         grid(["digits"], [], students, settings)
 
 
+def test_methods_are_compared_both_ways_in_place_of_the_recipe_s_rows() -> None:
+    (cell,) = grid(["digits"], [], [], [], ["dkd", "kd+crd"])
+    assert cell.recipe.rows == ("nokd_longer", "cgan", "dkd", "cgan+dkd", "kd+crd", "cgan+kd+crd")
+    assert cell.folder == grid(["digits"], [], [], [])[0].folder  # a table that grows keeps its cells
+
+
+def test_all_methods_are_those_that_serve_the_task_as_they_are_published() -> None:
+    digits = ["data.train_size=60"]
+    of_classes, of_scalars = (
+        grid(["digits"], [*digits, *more], [], [], ["all", "kd+crd"])[0].recipe.rows
+        for more in ([], ["data.source=rotated-fashion"])
+    )
+    assert {"kd+sskd", "cgan+kd+sskd", "kd+kdiga", "dkd", "cgan+dkd", "kd+crd"} <= set(of_classes)
+    assert {"sskd", "kdiga", "tbr"} & set(of_classes) == set()
+    assert {"tbr", "cgan+tbr"} <= set(of_scalars)
+    assert {"dkd", "kd+sskd"} & set(of_scalars) == set()
+    methods = [name for name in of_classes[2:] if not name.startswith("cgan+")]
+    served = {name for name, method in distill.METHODS.items() if "classification" in method.tasks}
+    assert {distill.parts(name)[-1] for name in methods} == served
+    assert rows.pairs(of_classes) == [("cgan", "nokd_longer"), *((f"cgan+{name}", name) for name in methods)]
+
+
 def test_what_is_wrong_is_said_before_anything_is_written(tmp_path: Path) -> None:
     def refused(out: Path, said: str, *names: str, **more: Any) -> None:
         with pytest.raises(UserError, match=said):
@@ -114,6 +136,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path: Path) -> Non
     refused(
         tmp_path / "new", r"network 'resnett8' is not known \(did you mean", "digits", students=["cnn8", "resnett8"]
     )
+    refused(tmp_path / "new", r"method 'krd' is not known \(did you mean", "digits", methods=["kd", "krd"])
     refused(
         tmp_path / "new",
         r"measured in mae.*accuracy %",
@@ -197,7 +220,7 @@ def test_one_table_in_a_folder_at_a_time(tmp_path: Path, runs: list[str]) -> Non
 
 @pytest.mark.parametrize(("better", "worse", "ties"), [(6, 0, 0), (5, 1, 2), (3, 3, 0), (1, 9, 1), (0, 1, 0)])
 def test_the_sign_test_against_binomial_coefficients(better: int, worse: int, ties: int) -> None:
-    found = table.sign_test([0.5] * better + [-2.0] * worse + [0.0] * ties)
+    found = gains.sign_test([0.5] * better + [-2.0] * worse + [0.0] * ties)
     n, most = better + worse, max(better, worse)
     tail = sum(math.comb(n, k) for k in range(most, n + 1)) / 2**n
     assert found["p"] == pytest.approx(min(1.0, 2 * tail))
@@ -205,8 +228,8 @@ def test_the_sign_test_against_binomial_coefficients(better: int, worse: int, ti
 
 
 def test_a_sign_test_of_nothing() -> None:
-    assert table.sign_test([]) == {"pairs": 0, "better": 0, "worse": 0, "p": None}
-    assert table.sign_test([0.0])["p"] is None
+    assert gains.sign_test([]) == {"pairs": 0, "better": 0, "worse": 0, "p": None}
+    assert gains.sign_test([0.0])["p"] is None
 
 
 @pytest.mark.parametrize(
@@ -222,21 +245,65 @@ def test_a_sign_test_of_nothing() -> None:
 )
 def test_a_sign_test_in_words(test: tuple[Any, ...], said: str) -> None:
     found = dict(zip(("pairs", "better", "worse", "p"), test, strict=True), of="a", to="b")
-    assert text.sign_test_sentence(found).endswith(said)
+    assert gains_text.sign_test_sentence(found).endswith(said)
 
 
 def test_better_is_lower_for_an_error() -> None:
     made = grid(["digits", "fashion"], [], ["cnn8", "cnn16"], [])
     found = [*[results("digits", gain=1.0)] * 2, *[results("fashion", gain=1.0, higher=False)] * 2]
-    for test in table.summary(made, found)["sign_tests"]:
+    tests = table.summary(made, found)["sign_tests"]
+    assert [(test["of"], test["to"]) for test in tests["methods"]] == [("cgan", "nokd_longer"), ("cgan_kd", "kd")]
+    for test in tests["methods"]:
         assert (test["pairs"], test["better"], test["worse"]) == (4, 4, 0)
+    (test,) = tests["tasks"]  # both are called classification here
+    assert (test["recipes"], test["pairs"], test["better"], test["worse"]) == (["digits", "fashion"], 8, 8, 0)
+    assert test["seeds"] == {"pairs": 16, "better": 8, "worse": 0}  # of two seeds one gains 2, the other nothing
+
+
+def test_every_method_is_paired_with_itself_and_each_task_has_its_own_votes() -> None:
+    """Counts by plain loops over numbers that are drawn at random."""
+    rng = np.random.default_rng(0)
+    made = grid(["digits", "rotated-fashion"], [], ["cnn8", "cnn16"], [])
+    names = rows.both_ways(["kd", "dkd", "kd+crd"])
+    found: list[dict[str, Any]] = []
+    votes: dict[str, list[float]] = {"classification": [], "regression": []}
+    seeds: dict[str, list[float]] = {"classification": [], "regression": []}
+    for task in ("classification", "classification", "regression", "regression"):
+        higher = task == "classification"
+        values = {name: rng.normal(80.0, 3.0, 3) for name in names}
+        result = results("digits", higher=higher, seeds=(0, 1, 2), task=task)
+        first = result["rows"][0]
+        result["rows"] = [
+            {**first, "method": name, "values": v.tolist(), "mean": v.mean(), "std": v.std(ddof=1)}
+            for name, v in values.items()
+        ]
+        found.append(result)
+        for to, of in [("nokd_longer", "cgan"), *((x, f"cgan+{x}") for x in ("kd", "dkd", "kd+crd"))]:
+            gained = (values[of] - values[to]) * (1 if higher else -1)
+            votes[task].append(gained.mean())
+            seeds[task].extend(gained)
+    whole = table.summary(made, found)
+    for test in whole["sign_tests"]["tasks"]:
+        own, single = votes[test["task"]], seeds[test["task"]]
+        assert (test["pairs"], test["better"]) == (8, sum(vote > 0 for vote in own))
+        assert test["seeds"] == {
+            "pairs": 24,
+            "better": sum(s > 0 for s in single),
+            "worse": sum(s < 0 for s in single),
+        }
+    assert [test["pairs"] for test in whole["sign_tests"]["methods"]] == [4] * 4
+    written = text.markdown(whole)
+    unhelped = written.partition("## No better with generated images")[2]
+    assert unhelped.count("\n- ") == sum(vote <= 0 for of_task in votes.values() for vote in of_task) > 0
+    assert "Fewer than 6 pairs of a method prove nothing; better in: cgan against nokd_longer " in written
+    assert "classification (digits), cGAN-KD + X against X: 8 pairs, " in written
 
 
 def test_gains_are_paired_by_seed() -> None:
     cell = table.summary(*four())["tables"][0]["cells"][0]
     half = 12.7062047 * (math.sqrt(2) / math.sqrt(2))  # t(.975, 1) * standard error of the differences 1 and 3
     for gain, (of, to) in zip(cell["gains"], [("cgan", "nokd_longer"), ("cgan_kd", "kd")], strict=True):
-        assert (gain["of"], gain["to"]) == (of, to)
+        assert (gain["of"], gain["to"], gain["better"], gain["worse"]) == (of, to, 2, 0)
         assert gain["values"] == [1.0, 3.0]
         assert [gain["mean"], gain["low"], gain["high"]] == pytest.approx([2.0, 2.0 - half, 2.0 + half])
 
@@ -249,41 +316,69 @@ def test_the_table_reads_like_the_papers() -> None:
     found[3] = None
     lines = text.markdown(table.summary(made, found)).splitlines()
     grids = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines if line.startswith("|")]
-    methods = ["nokd", "nokd_longer", "kd", "cgan", "cgan_kd"]
-    scores = ["70.0 ± 0.7", "80.0 ± 0.7", "84.0 ± 0.7", "82.0 ± 2.1", "86.0 ± 2.1"]
-    empty = [""] * 4
-    assert grids[0] == ["student", BLOCKS[0], *empty, BLOCKS[1], *empty]
-    assert grids[2:6] == [
-        ["", *methods, *methods],
-        ["cnn8", *scores, *scores],
-        ["cnn16", *scores, *["…"] * 5],
-        ["teacher big", "90.0", *empty, "90.0", *empty],
+    scores = {
+        "nokd": "70.0 ± 0.7", "nokd_longer": "80.0 ± 0.7", "kd": "84.0 ± 0.7", "cgan": "82.0 ± 2.1",
+        "cgan_kd": "86.0 ± 2.1", "teacher big": "90.0",
+    }  # fmt: skip
+    assert grids[0] == ["method", BLOCKS[0], "", BLOCKS[1], ""]
+    assert grids[2:9] == [
+        ["", "cnn8", "cnn16", "cnn8", "cnn16"],
+        *([name, score, score, score, "…"] for name, score in scores.items()),
     ]
-    gain = "+2.0 [−10.7, +14.7]"
-    assert grids[8:] == [
-        ["", *["cgan − nokd_longer", "cgan_kd − kd"] * 2],
-        ["cnn8", *[gain] * 4],
-        ["cnn16", gain, gain, "…", "…"],
+    gain, several = "+2.0 [−10.7, +14.7]", list(itertools.product(["cnn8", "cnn16"], BLOCKS))
+    assert grids[9] == [
+        "X", "student", "setting", "X alone", "cGAN-KD + X", "difference, points [95% interval]", "better in"
+    ]  # fmt: skip
+    assert [line[:3] for line in grids[11:]] == [
+        [x, student, block]
+        for x in ("labels alone", "kd")
+        for student, block in [
+            several[0],
+            several[2],
+            several[1],
+        ]
+    ]
+    assert [line[3:] for line in grids[11:]] == [
+        *[["80.0 ± 0.7", "82.0 ± 2.1", gain, "2 of 2 seeds"]] * 3,
+        *[["84.0 ± 0.7", "86.0 ± 2.1", gain, "2 of 2 seeds"]] * 3,
     ]
     assert len({len(line) for line in lines if line.startswith("|")}) == 2  # two tables, each aligned
     assert lines[-1] == "- digits, cnn16, data.train_size=90"
-    for said in ("accuracy, % on the test split", "Gain, points", "- All is short.", "over 2 seeds", "3 pairs",
-                 "- The teacher was trained on the whole pool."):  # fmt: skip
+    for said in ("accuracy, % on the test split", "- All is short.", "over 2 seeds", "6 pairs, 6 better, 0 worse",
+                 "- The teacher was trained on the whole pool.", "By seed: 12 of 12 better, 0 worse."):  # fmt: skip
         assert said in "\n".join(lines), said
+    assert "No better with" not in "\n".join(lines)
 
 
 def test_one_seed_one_setting_and_rows_that_a_recipe_leaves_out() -> None:
     made = grid(["digits"], [], ["cnn8", "cnn16"], [])
-    found: list[dict[str, Any]] = [results(seeds=(0,)), results(seeds=(0,), warnings=["Alone."])]
+    found: list[dict[str, Any]] = [results(seeds=(0,)), results(seeds=(0,), warnings=["Alone."], gain=-3.0)]
     found[1]["rows"] = found[1]["rows"][:-1]
     written = text.markdown(table.summary(made, found))
     grids = [[cell.strip() for cell in line[1:-1].split("|")] for line in written.splitlines() if line[:1] == "|"]
-    assert grids[0] == ["student", "nokd", "nokd_longer", "kd", "cgan", "cgan_kd"]  # no line of settings
-    assert grids[3] == ["cnn16", "69.5", "79.5", "83.5", "80.5", "–"]
-    assert grids[-1] == ["cnn16", "+1.0 (no interval)", "–"]
+    assert grids[0] == ["method", "cnn8", "cnn16"]  # no line of settings
+    assert grids[5:7] == [["cgan", "80.5", "75.5"], ["cgan_kd", "84.5", "–"]]
+    assert grids[-2:] == [
+        ["labels alone", "cnn16", "79.5", "75.5", "−4.0 (no interval)", "0 of 1 seed"],
+        ["kd", "cnn8", "83.5", "84.5", "+1.0 (no interval)", "1 of 1 seed"],
+    ]
+    assert written.endswith(
+        "## No better with generated images\n\n"
+        "- digits, cnn16: labels alone, −4.0 (no interval) points, better in 0 of 1 seed\n"
+    )
     assert "- cnn16: Alone." in written
     assert "- cnn8: All is short." in written
     assert "missing" not in written
+
+
+def test_a_table_that_pairs_nothing_says_so() -> None:
+    made, found = four()
+    for result in found:
+        assert result is not None
+        result["rows"] = result["rows"][:2]
+    written = text.markdown(table.summary(made, found))
+    assert "No method was compared alone and with generated images." in written
+    assert "What generated images add" not in written
 
 
 def test_csv_reads_back_as_the_results() -> None:
@@ -305,7 +400,7 @@ def test_csv_reads_back_as_the_results() -> None:
             )
             assert int(line["fake_images"]) == row["fake_images"]
         gain = by_place[cell.student, cell.setting, "cgan"]
-        assert gain["gain_over"] == "nokd_longer"
+        assert (gain["gain_over"], gain["gain_seeds_better"]) == ("nokd_longer", "1")
         assert float(gain["gain"]) == pytest.approx(1 / 3)
         assert by_place[cell.student, cell.setting, "kd"]["gain_over"] == ""
         teacher = by_place[cell.student, cell.setting, "teacher"]

@@ -127,6 +127,10 @@ def table_(
             "--settings", help="a column block: its overrides, as 'data.train_size=400 seeds=[0,1]'; repeat"
         ),
     ] = None,
+    methods: Annotated[
+        str,
+        typer.Option("--methods", help="as dkd,kd+crd, or all: each alone and with cGAN-KD; default the recipe's"),
+    ] = "",
     seeds: Annotated[str, typer.Option("--seeds", help="as 0,1,2; default the recipe's")] = "",
     out: Annotated[Path | None, typer.Option("--out", help="folder; default runs/table-RECIPE")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
@@ -145,14 +149,15 @@ def table_(
     found = make_table(
         names,
         overrides,
-        students=[name.strip() for name in students.split(",") if name.strip()],
+        students=_words(students),
         settings=settings or [],
+        methods=_words(methods),
         out=folder,
         progress=SILENT if quiet else ConsoleProgress(console),
         deadline=deadline_in(max_minutes),
     )
     typer.echo(text.markdown(found), nl=False)
-    console.print(f"\n{folder}: table.md, table.csv, table.json", highlight=False, soft_wrap=True)
+    console.print(f"\n{folder}: table.md, table.csv, table.json, pictures", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -173,9 +178,10 @@ def ablate(
     from cgankd.progress import SILENT, ConsoleProgress
     from cgankd.tables.ablation import ablate as draw
 
-    wanted = [number for number in images.split(",") if number.strip()]
     shown = SILENT if quiet else ConsoleProgress(console)
-    draw(name, overrides or [], images=wanted, out=folder, progress=shown, deadline=deadline_in(max_minutes))
+    draw(
+        name, overrides or [], images=_words(images), out=folder, progress=shown, deadline=deadline_in(max_minutes)
+    )
     console.print(f"{folder / 'ablation.html'}  (open it in a browser)", highlight=False, soft_wrap=True)
 
 
@@ -344,6 +350,11 @@ def convert_weights(
 
     convert_pth(source, destination, mean=numbers(mean, "--mean"), std=numbers(std, "--std"))
     console.print(f"wrote {destination}")
+
+
+def _words(text: str) -> list[str]:
+    """The parts of a list with commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _told_apart(words: list[str], seeds: str) -> tuple[list[str], list[str]]:

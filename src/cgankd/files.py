@@ -1,9 +1,10 @@
-"""Writing files so that a killed process leaves the old file or the new one, never half of one."""
+"""Files: their names, and writing them so that a killed process leaves the old one or the new, never half a one."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,15 @@ import safetensors.torch
 from torch import Tensor
 
 from cgankd.errors import UserError
+
+
+def file_name(text: str) -> str:
+    """Text as a file's name may have it: letters, digits, dots, equals signs, and dashes for all others.
+
+    >>> file_name("fashion, cnn16: a/b=[1]")
+    'fashion-cnn16-a-b=-1'
+    """
+    return re.sub(r"[^\w.=]+", "-", text).strip("-")
 
 
 @contextmanager

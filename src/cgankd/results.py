@@ -13,12 +13,10 @@ from scipy import stats
 
 from cgankd import __version__
 from cgankd.artifacts import Artifact
-from cgankd.rows import row
+from cgankd.rows import CONTROL, row
 
 if TYPE_CHECKING:
     from cgankd.road import Road
-
-CONTROL = "nokd_longer"  # NOKD trained for as many steps: what a gain is measured against
 
 
 def collect(road: Road) -> dict[str, Any]:

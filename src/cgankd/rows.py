@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from cgankd import distill
@@ -39,6 +40,7 @@ ROWS = {
     "cgan_kd": Row(method="kd", fakes=True),
 }
 FAKES = "cgan+"
+CONTROL = "nokd_longer"  # NOKD trained for as many steps: what a gain is measured against
 
 
 def row(name: str) -> Row:
@@ -50,6 +52,41 @@ def row(name: str) -> Row:
     if name in ROWS:
         return ROWS[name]
     return Row(method=name.removeprefix(FAKES), fakes=name.startswith(FAKES))
+
+
+def partner(name: str) -> str | None:
+    """The row that is row ``name`` without generated images; None where it has none, or an ablation's.
+
+    >>> partner("cgan+dkd"), partner("cgan_kd"), partner("cgan"), partner("dkd"), partner("cgan_raw")
+    ('dkd', 'kd', 'nokd_longer', None, None)
+    """
+    wanted = row(name)
+    if not wanted.fakes or wanted.changes:
+        return None
+    return CONTROL if wanted.method == distill.SUPERVISED else wanted.method
+
+
+def pairs(names: Collection[str]) -> list[tuple[str, str]]:
+    """(with generated images, without) for each row that is there both ways, in the order of ``names``.
+
+    >>> pairs(["nokd_longer", "cgan", "kd", "cgan_kd", "cgan+kd", "dkd"])
+    [('cgan', 'nokd_longer'), ('cgan_kd', 'kd')]
+    """
+    found: dict[str, str] = {}  # a row that stands there by two names has one partner
+    for name in names:
+        without = partner(name)
+        if without is not None and without in names:
+            found.setdefault(without, name)
+    return [(of, to) for to, of in found.items()]
+
+
+def both_ways(methods: Iterable[str]) -> list[str]:
+    """The rows that compare each method alone and with generated images; first, no method at all.
+
+    >>> both_ways(["dkd", "kd+crd"])
+    ['nokd_longer', 'cgan', 'dkd', 'cgan+dkd', 'kd+crd', 'cgan+kd+crd']
+    """
+    return [CONTROL, "cgan", *(name for method in methods for name in (method, FAKES + method))]
 
 
 def check_names(recipe: Recipe) -> None:

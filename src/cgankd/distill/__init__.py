@@ -4,12 +4,12 @@ import importlib
 import pkgutil
 
 from cgankd.distill.maker import Maker
-from cgankd.distill.method import METHODS, DistillBatch, Method, Preparation, register, serving
+from cgankd.distill.method import METHODS, DistillBatch, Method, Preparation, as_published, register, serving
 from cgankd.distill.objective import SUPERVISED, Objective, create, names, parts
 
 __all__ = [
-    "METHODS", "SUPERVISED", "DistillBatch", "Maker", "Method", "Objective", "Preparation", "create", "names",
-    "parts", "register", "serving",
+    "METHODS", "SUPERVISED", "DistillBatch", "Maker", "Method", "Objective", "Preparation", "as_published",
+    "create", "names", "parts", "register", "serving",
 ]  # fmt: skip
 
 for _file in pkgutil.iter_modules(__path__):  # importing a method's file registers it

@@ -26,6 +26,7 @@ class KDIGA(Method):
     paper = "arXiv 2110.12072"
     defaults: ClassVar[dict[str, float]] = {"weight": 1.0}
     input_gradients = True
+    beside = "kd"
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         assert batch.teacher_outputs is not None

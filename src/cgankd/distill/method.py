@@ -143,6 +143,7 @@ class Method(nn.Module):
     defaults: ClassVar[Mapping[str, float]] = {}
     needs_inside: ClassVar[bool] = False  # looks at the teacher's features, which a plain callable does not show
     input_gradients: ClassVar[bool] = False  # differentiates outputs by the images
+    beside: ClassVar[str] = ""  # the method that it is published as an addition to
     label_weight: float = 1.0  # r: what the label's own loss counts beside this method's terms
 
     def __init__(self, task: Task, settings: StudentSettings) -> None:
@@ -216,6 +217,16 @@ def register(method: type[Method]) -> type[Method]:
         raise ValueError(f"a method named {method.name!r} is registered already")
     METHODS[method.name] = method
     return method
+
+
+def as_published(name: str) -> str:
+    """The stack that method ``name`` is published as.
+
+    >>> as_published("crd"), as_published("sskd")
+    ('crd', 'kd+sskd')
+    """
+    beside = METHODS[name].beside
+    return f"{beside}+{name}" if beside else name
 
 
 def serving(task: Task) -> list[str]:

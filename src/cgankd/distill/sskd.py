@@ -40,6 +40,7 @@ class SSKD(Method):
         "first": 0.25,
     }  # fmt: skip
     needs_inside = True
+    beside = "kd"
 
     def __init__(self, task: Task, settings: StudentSettings) -> None:
         super().__init__(task, settings)

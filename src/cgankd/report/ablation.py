@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from cgankd.files import read_json, replacing
+from cgankd.files import read_json
 from cgankd.report import table
 from cgankd.report.blocks import Grid, Note, Section, drawn
-from cgankd.report.figures import LIGHT, beside, canvas, legend, name_bins, plain, short, style
+from cgankd.report.figures import LIGHT, beside, canvas, legend, name_bins, plain, save, short, style
 from cgankd.report.render import write_page
 from cgankd.report.run import read
 
@@ -55,7 +54,11 @@ def render(out: Path) -> Path:
     places = _decimals(made)
     header = ["M", error_name(made), *(f"seed {seed}" for seed in made["seeds"])]
     lines = [
-        [table.count(point["images"]), _score(point, places), *(table.number(v, places) for v in point["values"])]
+        [
+            table.count(point["images"]),
+            table.mean_and_spread(point, places),
+            *(table.number(v, places) for v in point["values"]),
+        ]
         for point in made["curve"]
     ]
     notes = [*(f"Not finished, the same command goes on: {name}." for name in made["missing"]), *made["warnings"]]
@@ -83,7 +86,7 @@ def bars(made: Made) -> Figure:
                 row["values"], [-place] * len(row["values"]), "o", color=LIGHT["paper"], markersize=4,
                 markeredgecolor=LIGHT["ink"], markeredgewidth=0.9,
             )  # fmt: skip
-        beside(axes, end + 0.012 * longest, -place, _score(row, places))  # clear of the dots
+        beside(axes, end + 0.012 * longest, -place, table.mean_and_spread(row, places))  # clear of the dots
     _teacher_line(made, axes.axvline)
     axes.set_xlim(0, longest * 1.36)
     name_bins(axes, ["control" if row["method"] == made["control"] else table.words(row["method"]) for row in rows])
@@ -117,15 +120,6 @@ def curve(made: Made) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write ``path``.png and ``path``.svg, each whole or not at all, on the light page's colour."""
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name}):
-        for kind in ("png", "svg"):
-            with replacing(path.with_name(f"{path.name}.{kind}")) as temporary:
-                metadata = {"Date": None} if kind == "svg" else None  # the same numbers, the same bytes
-                figure.savefig(temporary, format=kind, dpi=200, facecolor=LIGHT["paper"], metadata=metadata)
-
-
 def error_name(made: Made) -> str:
     """What the axis says: the metric itself, or that it is turned into an error."""
     if not made["higher_is_better"]:
@@ -148,8 +142,3 @@ def _same(made: Made) -> str:
 
 def _decimals(made: Made) -> int:
     return table.decimals({**made, "rows": [*made["bars"], *made["curve"]]})
-
-
-def _score(point: Made, places: int) -> str:
-    spread = "" if point["std"] is None else f" ± {table.number(point['std'], places)}"
-    return table.number(point["mean"], places) + spread

@@ -10,6 +10,7 @@ import io
 import re
 import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -19,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from cgankd.files import replacing
 from cgankd.report import table
 
 # Okabe and Ito's colours, which the common kinds of colour blindness keep apart; the dark page has lighter ones.
@@ -69,8 +71,19 @@ def plain(text: str) -> str:
 
 def canvas(height: float, x: str = "", y: str = "", grid: str = "both") -> tuple[Figure, Axes]:
     """One dressed pair of axes; ``height`` in inches, ``grid`` is the axis whose lines help reading."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.add_subplot()
+    figure, (axes,) = new_figure(height)
+    dress(axes, x, y, grid)
+    return figure, axes
+
+
+def new_figure(height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """Bare axes side by side that share what stands on the left; ``height`` in inches."""
+    figure = Figure(figsize=(WIDTH * (1 + 0.7 * (columns - 1)), height), layout="constrained")
+    return figure, list(figure.subplots(1, columns, squeeze=False, sharey=True)[0])
+
+
+def dress(axes: Axes, x: str = "", y: str = "", grid: str = "both") -> None:
+    """Give axes the page's lines, colours and letters."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(LIGHT["muted"])
     axes.tick_params(which="both", colors=LIGHT["muted"], labelcolor=LIGHT["ink"], labelsize=TEXT, length=3)
@@ -78,7 +91,6 @@ def canvas(height: float, x: str = "", y: str = "", grid: str = "both") -> tuple
     axes.set_axisbelow(True)
     axes.set_xlabel(plain(x), fontsize=TEXT)
     axes.set_ylabel(plain(y), fontsize=TEXT)
-    return figure, axes
 
 
 def legend(axes: Axes, columns: int = 2) -> None:
@@ -129,6 +141,15 @@ def svg(figure: Figure, name: str, description: str) -> Markup:
         text = text.replace(colour, f"var(--{variable})")
     label = Markup.escape(description)
     return Markup(re.sub(r"\n\s*", "\n", text).replace("<svg", f'<svg role="img" aria-label="{label}"', 1))
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write ``path``.png and ``path``.svg, each whole or not at all, on the light page's colour."""
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name}):
+        for kind in ("png", "svg"):
+            with replacing(path.with_name(f"{path.name}.{kind}")) as temporary:
+                metadata = {"Date": None} if kind == "svg" else None  # the same numbers, the same bytes
+                figure.savefig(temporary, format=kind, dpi=200, facecolor=LIGHT["paper"], metadata=metadata)
 
 
 def dots(results: Mapping[str, Any]) -> Figure:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from rich import box
@@ -80,6 +80,15 @@ def metric_name(results: Mapping[str, Any]) -> str:
     return f"{name}, {unit}" if unit else name
 
 
+def improvement(results: Mapping[str, Any], difference: float) -> float:
+    """A difference of scores, positive where it is for the better.
+
+    >>> improvement({"higher_is_better": False}, -0.5)
+    0.5
+    """
+    return difference if results["higher_is_better"] else -difference
+
+
 def number(value: float | None, decimals: int, signed: bool = False) -> str:
     """A number with a real minus sign, a dash where there is none; never a negative zero.
 
@@ -116,10 +125,18 @@ def decimals(results: Mapping[str, Any]) -> int:
 
 def score(results: Mapping[str, Any], mean: float | None, std: float | None) -> str:
     """``85.7 ± 0.2 %``; without the spread where there is none."""
-    places = decimals(results)
-    spread = "" if std is None else f" ± {number(std, places)}"
     unit = unit_of(results) if mean is not None else ""
-    return f"{number(mean, places)}{spread}{' ' if unit else ''}{unit}"
+    return f"{mean_and_spread({'mean': mean, 'std': std}, decimals(results))}{' ' if unit else ''}{unit}"
+
+
+def mean_and_spread(scored: Mapping[str, Any], places: int) -> str:
+    """``85.7 ± 0.2`` of ``mean`` and ``std``, the latter if there is one.
+
+    >>> mean_and_spread({"mean": 85.71, "std": None}, 1)
+    '85.7'
+    """
+    spread = "" if scored["std"] is None else f" ± {number(scored['std'], places)}"
+    return number(scored["mean"], places) + spread
 
 
 def interval(results: Mapping[str, Any], difference: Mapping[str, Any]) -> str | None:
@@ -261,3 +278,22 @@ def markdown(results: Mapping[str, Any]) -> str:
 def markdown_line(texts: Iterable[str]) -> str:
     """One line of a GitHub markdown table."""
     return "| " + " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in texts) + " |"
+
+
+def markdown_grid(lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns stand below each other in a terminal too; the first line is the header."""
+    widths = [max(3, *(len(line[place]) for line in lines)) for place in range(len(lines[0]))]
+    first, *others = widths
+    rule = ["-" * first, *("-" * (width - 1) + ":" for width in others)]
+
+    def padded(line: Sequence[str]) -> list[str]:
+        numbers = zip(line[1:], others, strict=True)
+        return [line[0].ljust(first), *(cell.rjust(width) for cell, width in numbers)]
+
+    header, *body = (padded(line) for line in lines)
+    return "\n".join(markdown_line(line) for line in [header, rule, *body])
+
+
+def markdown_list(sentences: Iterable[str]) -> str:
+    """A GitHub markdown list."""
+    return "\n".join(f"- {sentence}" for sentence in sentences)

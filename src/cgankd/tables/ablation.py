@@ -14,7 +14,7 @@ from cgankd.errors import UserError
 from cgankd.files import write_json, write_text
 from cgankd.progress import SILENT, Progress
 from cgankd.report.ablation import NAME, as_errors, render
-from cgankd.results import CONTROL
+from cgankd.rows import CONTROL
 from cgankd.tables.cells import Cell, Results, results_of
 
 ROWS = f"compare.methods=[nokd,{CONTROL},cgan,cgan_kd]"

@@ -14,15 +14,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cgankd import pipeline, recipe
+from cgankd import distill, pipeline, recipe, rows
 from cgankd.artifacts import content_key, lock, make_folder
 from cgankd.data import sources
 from cgankd.errors import TrainingError, UserError
-from cgankd.files import read_json
+from cgankd.files import file_name, read_json
 from cgankd.progress import Progress
 from cgankd.recipe import Recipe
+from cgankd.settings import StudentSettings
+from cgankd.task import Task
 
 Results = dict[str, Any]
+ALL = "all"  # in place of methods' names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +48,7 @@ class Cell:
     @property
     def folder(self) -> str:
         """Where its results lie, below the table's folder, whichever cells stand beside it."""
-        readable = re.sub(r"[^\w.=]+", "-", self.name).strip("-")[:60]
-        return f"cells/{readable}-{content_key(self.recipe.name, self.student, self.setting)[:6]}"
+        return f"cells/{file_name(self.name)[:60]}-{content_key(self.recipe.name, self.student, self.setting)[:6]}"
 
 
 def split_overrides(group: str) -> list[str]:
@@ -61,18 +63,24 @@ def split_overrides(group: str) -> list[str]:
 
 
 def grid(
-    recipes: Sequence[str], overrides: Sequence[str], students: Sequence[str], settings: Sequence[str]
+    recipes: Sequence[str],
+    overrides: Sequence[str],
+    students: Sequence[str],
+    settings: Sequence[str],
+    methods: Sequence[str] = (),
 ) -> list[Cell]:
     """Every recipe (a name or a YAML file) x setting x student; no student or setting means the recipe's own.
 
-    Ablation rows are left out unless an override asks for them. Raises UserError for a cell that stands twice.
+    methods: compared alone and with generated images, in place of the recipes' rows; none: these. Ablation rows are
+    left out unless an override asks for them. Raises UserError for a cell that stands twice.
     """
     cells = []
     for name in recipes:
+        compared = [f"compare.methods=[{', '.join(_rows(name, overrides, methods))}]"] if methods else []
         for setting in settings or [""]:
             for student in students or [""]:
                 network = [f"student.network={student}"] if student else []
-                words = ["compare.ablation=false", *overrides, *network, *split_overrides(setting)]
+                words = ["compare.ablation=false", *overrides, *compared, *network, *split_overrides(setting)]
                 cells.append(Cell(recipe.load(name, words), " ".join(split_overrides(setting))))
     for place, cell in enumerate(cells):
         if cell.folder in {other.folder for other in cells[:place]}:
@@ -80,6 +88,26 @@ def grid(
                 f"the cell ({cell.name}) stands twice; allowed: recipes, students and settings that differ"
             )
     return cells
+
+
+def _rows(name: str, overrides: Sequence[str], methods: Sequence[str]) -> list[str]:
+    """The rows for ``methods``; the word ``all`` among them stands for those that serve the recipe's images."""
+    every: list[str] = []
+    if ALL in methods:
+        chosen = recipe.load(name, overrides)
+        task = sources.load(chosen.data).task
+        stacks = [distill.as_published(method) for method in distill.serving(task)]
+        every = [stack for stack in stacks if _serves(stack, task, chosen.student)]
+    wanted = [method for word in methods for method in (every if word == ALL else [word])]
+    return rows.both_ways(dict.fromkeys(wanted))
+
+
+def _serves(method: str, task: Task, student: StudentSettings) -> bool:
+    try:
+        distill.create(method, task, student)
+    except UserError:  # some need three classes
+        return False
+    return True
 
 
 def results_of(

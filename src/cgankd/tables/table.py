@@ -1,4 +1,4 @@
-"""The paper's tables: students x settings, every row of the comparison in each, and a sign test over all cells."""
+"""The paper's tables: students x settings, every row of the comparison in each, and what generated images add."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 from cgankd import __version__
 from cgankd.files import write_json, write_text
 from cgankd.progress import SILENT, Progress
-from cgankd.results import CONTROL, paired_difference
-from cgankd.tables import text
+from cgankd.report import dumbbells
+from cgankd.rows import CONTROL
+from cgankd.tables import gains, text
 from cgankd.tables.cells import Cell, Results, grid, results_of
 
 NAME = "table.json"
-GAINS = (("cgan", CONTROL), ("cgan_kd", "kd"))  # what the generated images add: to the labels, and to KD
 
 
 def make_table(
@@ -27,24 +25,27 @@ def make_table(
     *,
     students: Sequence[str] = (),
     settings: Sequence[str] = (),
+    methods: Sequence[str] = (),
     out: Path,
     progress: Progress = SILENT,
     deadline: float = math.inf,
 ) -> dict[str, Any]:
-    """Run every recipe x setting x student and write table.json, table.md and table.csv to ``out``.
+    """Run every recipe x setting x student; write table.json, table.md, table.csv and pictures to ``out``.
 
-    students: networks by name. settings: groups of overrides, one column block each. The three files are written
-    anew after every cell, and name the cells that are missing; the same call goes on where it was. Returns what
-    table.json holds. Raises UserError for what the user can mend, before anything is trained,
+    students: networks by name. settings: groups of overrides, one column block each. methods: to be compared alone
+    and with generated images, in place of the recipes' rows; ``all``: every one that serves the task. The files are
+    written anew after every cell, and name the cells that are missing; the same call goes on where it was. Returns
+    what table.json holds. Raises UserError for what the user can mend, before anything is trained,
     and OutOfTime after ``deadline`` as :func:`cgankd.pipeline.run` does.
     """
-    cells = grid(recipes, overrides, students, settings)
+    cells = grid(recipes, overrides, students, settings, methods)
     made: dict[str, Any] = {}
     for found in results_of(cells, out, NAME, progress, deadline):
         made = summary(cells, found)
         write_json(out / NAME, made)
         write_text(out / "table.md", text.markdown(made))
         write_text(out / "table.csv", text.comma_separated(made))
+        dumbbells.draw(made, out)
     return made
 
 
@@ -74,13 +75,12 @@ def summary(cells: Sequence[Cell], found: Sequence[Results | None]) -> dict[str,
         "cgankd": __version__,
         "recipes": recipes,
         "tables": tables,
-        "sign_tests": [_sign_test_of(tables, *pair) for pair in GAINS],
+        "sign_tests": {"tasks": gains.by_task(tables), "methods": gains.by_method(tables)},
         "missing": [cell.name for cell in missing],
     }
 
 
 def _cell(cell: Cell, found: Results) -> dict[str, Any]:
-    rows = {row["method"]: row for row in found["rows"]}
     shown = ("method", "parameters", "steps", "real_images", "fake_images", "values", "mean", "std")
     return {
         "student": cell.student,
@@ -89,11 +89,7 @@ def _cell(cell: Cell, found: Results) -> dict[str, Any]:
         "seeds": found["seeds"],
         "vary": found["vary"],
         "rows": [{key: row[key] for key in shown} for row in found["rows"]],
-        "gains": [
-            {"of": of, "to": to, **paired_difference(rows[of]["values"], rows[to]["values"])}
-            for of, to in GAINS
-            if of in rows and to in rows
-        ],
+        "gains": gains.gains(found),
         "teacher": _teacher(found["teacher"]),
         "warnings": found["warnings"],
     }
@@ -106,28 +102,3 @@ def _teacher(found: dict[str, Any]) -> dict[str, Any]:
         "mean": statistics.fmean(values),
         "std": statistics.stdev(values) if len(values) > 1 else None,
     }
-
-
-def _sign_test_of(tables: Sequence[dict[str, Any]], of: str, to: str) -> dict[str, Any]:
-    """Over all tables: which of the two rows is better has no unit."""
-    differences = [
-        gain["mean"] if made["higher_is_better"] else -gain["mean"]
-        for made in tables
-        for cell in made["cells"]
-        for gain in cell["gains"]
-        if (gain["of"], gain["to"]) == (of, to)
-    ]
-    return {"of": of, "to": to, **sign_test(differences)}
-
-
-def sign_test(differences: Sequence[float]) -> dict[str, Any]:
-    """Are positive and negative differences equally likely? Two-sided exact test; zeros are left out.
-
-    >>> sign_test([0.3, 0.1, 2.0, -0.2])["p"]
-    0.625
-    """
-    better = sum(difference > 0 for difference in differences)
-    worse = sum(difference < 0 for difference in differences)
-    counted = better + worse
-    p = float(stats.binomtest(better, counted, 0.5).pvalue) if counted else None
-    return {"pairs": len(differences), "better": better, "worse": worse, "p": p}
