@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from PIL import Image
 
 from cgankd import distill, recipe, rows
 from cgankd.errors import TrainingError, UserError
 from cgankd.report import ablation as figures
+from cgankd.report import dumbbells
+from cgankd.report.figures import LIGHT
 from cgankd.tables import ablation, cells, gains, gains_text, table, text
 from cgankd.tables.cells import Cell, grid
 
@@ -295,7 +298,7 @@ def test_every_method_is_paired_with_itself_and_each_task_has_its_own_votes() ->
     written = text.markdown(whole)
     unhelped = written.partition("## No better with generated images")[2]
     assert unhelped.count("\n- ") == sum(vote <= 0 for of_task in votes.values() for vote in of_task) > 0
-    assert "Fewer than 6 pairs of a method prove nothing; better in: cgan against nokd_longer " in written
+    assert "Fewer than 6 pairs of a method prove nothing; better in: cgan " in written
     assert "classification (digits), cGAN-KD + X against X: 8 pairs, " in written
 
 
@@ -364,7 +367,7 @@ def test_one_seed_one_setting_and_rows_that_a_recipe_leaves_out() -> None:
     ]
     assert written.endswith(
         "## No better with generated images\n\n"
-        "- digits, cnn16: labels alone, −4.0 (no interval) points, better in 0 of 1 seed\n"
+        "- digits, cnn16: labels alone, −4.0 points (no interval), better in 0 of 1 seed\n"
     )
     assert "- cnn16: Alone." in written
     assert "- cnn8: All is short." in written
@@ -415,6 +418,46 @@ def test_names_with_bars_and_commas_break_no_table() -> None:
     whole = table.summary(made, found)
     assert r"teacher a\|b" in text.markdown(whole)
     assert {line["network"] for line in csv.DictReader(io.StringIO(text.comma_separated(whole)))} >= {'a|b,"c"'}
+
+
+# --- pictures -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_a_picture_has_a_line_per_method_from_the_one_mean_to_the_other(higher: bool) -> None:
+    made = grid(["digits"], [], ["cnn8", "cnn16"], [])
+    found = [results(higher=higher), results(higher=higher)]
+    for result, gain in zip(found, (3.0, -9.0), strict=True):  # cgan_kd gains less than cgan does, and loses in one
+        result["rows"][4]["mean"] = 84.0 + (gain - 1.0 if higher else 1.0 - gain)
+        result["rows"][4]["values"] = [result["rows"][4]["mean"]] * 2
+    figure = dumbbells.dumbbells(table.summary(made, found)["tables"][0])
+    assert figure is not None
+    first, second = figure.axes
+    assert [label.get_text() for label in first.get_yticklabels()] == ["labels alone", "kd"]
+    assert [axes.get_title(loc="right") for axes in figure.axes] == ["cnn8", "cnn16"]
+
+    def drawn(axes: Axes, colour: str) -> list[tuple[list[float], list[float]]]:
+        lines = [line for line in axes.lines if line.get_color() == LIGHT[colour] and line.get_linestyle() == "-"]
+        found = [tuple(np.asarray(data, dtype=float).tolist() for data in line.get_data()) for line in lines]
+        return [(x, y) for x, y in found if x]  # without the legend's
+
+    sign = 1.0 if higher else -1.0
+    control = ([80.0, 80.0 + 2.0 * sign], [0.0, 0.0])
+    assert drawn(first, "blue") == [control, ([84.0, 84.0 + 2.0 * sign], [-1.0, -1.0])]
+    assert drawn(first, "red") == []
+    assert drawn(second, "blue") == [control]
+    assert drawn(second, "red") == [([84.0, 84.0 - 10.0 * sign], [-1.0, -1.0])]
+
+
+def test_pictures_lie_beside_the_table_where_something_is_compared(tmp_path: Path) -> None:
+    made, found = four()
+    dumbbells.draw(table.summary(made, found), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"table-digits.png", "table-digits.svg"}
+    for result in found:
+        assert result is not None
+        result["rows"] = result["rows"][:2]
+    dumbbells.draw(table.summary(made, found), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 # --- ablation -----------------------------------------------------------------------------------------------------

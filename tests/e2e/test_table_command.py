@@ -22,7 +22,7 @@ SHORT = [
     "metrics.enabled=false",
 ]
 STUDENTS = ["compare.methods=[nokd_longer,cgan]", "student.transfer_steps=40"]
-FILES = ("table.json", "table.md", "table.csv")
+FILES = ("table.json", "table.md", "table.csv", "table-tiny.svg")
 
 
 def stages(out: Path) -> Counter[str]:

@@ -17,7 +17,8 @@ from cgankd.report.figures import LIGHT, TEXT, dress, legend, name_bins, new_fig
 
 Made = Mapping[str, Any]
 
-LINE = 0.23  # inches per method
+LINE = 0.24  # inches per method
+SEEDS = 0.3  # of that, how far from the means, to either side
 
 
 def draw(found: Made, out: Path) -> None:
@@ -29,7 +30,7 @@ def draw(found: Made, out: Path) -> None:
 
 
 def dumbbells(made: Made) -> Figure | None:
-    """One panel per cell, one line per method: both means, both rows' seeds, and a line from one to the other."""
+    """One panel per cell, one line per method: both means and a line between them, and the seeds of both."""
     cells = [cell for cell in made["cells"] if cell["gains"]]
     if not cells:
         return None
@@ -38,41 +39,36 @@ def dumbbells(made: Made) -> Figure | None:
         for gain in cell["gains"]:
             gained.setdefault(gain["to"], []).append(table.improvement(made, gain["mean"]))
     order = sorted(gained, key=lambda to: -statistics.fmean(gained[to]))
-    figure, panels = new_figure(0.9 + LINE * len(order), columns=len(cells))
+    figure, panels = new_figure(1.0 + LINE * len(order), columns=len(cells))
     for cell, axes in zip(cells, panels, strict=True):
-        dress(axes, x=table.metric_name(made), grid="x")
+        dress(axes, x=table.metric_name(made))
         _panel(axes, made, cell, order)
     name_bins(panels[0], ["labels alone" if to == made["control"] else to for to in order])
-    legend(panels[0])
+    legend(panels[0], columns=4)
     return figure
 
 
 def _panel(axes: Axes, made: Made, cell: Made, order: list[str]) -> None:
     rows = {row["method"]: row for row in cell["rows"]}
-    for gain in cell["gains"]:
-        place = -order.index(gain["to"])
-        ends = [rows[gain["to"]]["mean"], rows[gain["of"]]["mean"]]
-        axes.plot(
-            ends,
-            [place, place],
-            color=LIGHT["blue" if table.improvement(made, gain["mean"]) > 0 else "red"],
-            linewidth=2.2,
-            alpha=0.5,
-        )
+    drawn = [(gain, -order.index(gain["to"])) for gain in cell["gains"]]
+    for words, colour, better in (("better", "blue", True), ("worse", "red", False)):
+        for gain, place in drawn:
+            if (table.improvement(made, gain["mean"]) > 0) == better:
+                ends = [rows[gain["to"]]["mean"], rows[gain["of"]]["mean"]]
+                axes.plot(ends, [place, place], color=LIGHT[colour], linewidth=2.2, alpha=0.5)
+        axes.plot([], [], color=LIGHT[colour], linewidth=2.2, alpha=0.5, label=words)
     for which, words, method, shift in (
-        ("to", "alone", made["control"], 0.24),
-        ("of", "with cGAN-KD", "cgan", -0.24),
+        ("to", "alone", made["control"], SEEDS),
+        ("of", "with cGAN-KD", "cgan", -SEEDS),
     ):
         colour, marker = style(method)
-        places = [-order.index(gain["to"]) for gain in cell["gains"]]
-        found = [rows[gain[which]] for gain in cell["gains"]]
-        for row, place in zip(found, places, strict=True):
+        found = [(rows[gain[which]], place) for gain, place in drawn]
+        for row, place in found:
             if len(row["values"]) > 1:
-                axes.plot(
-                    row["values"], [place + shift] * len(row["values"]), ".", color=colour, markersize=3, alpha=0.7
-                )
+                seeds = row["values"]
+                axes.plot(seeds, [place + shift] * len(seeds), ".", color=colour, markersize=3, alpha=0.7)
         axes.plot(
-            [row["mean"] for row in found], places, marker, color=colour, markersize=6, linestyle="none",
+            [row["mean"] for row, _ in found], [place for _, place in found], marker, color=colour, markersize=5,
             markeredgecolor=LIGHT["paper"], markeredgewidth=0.6, label=words,
         )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))

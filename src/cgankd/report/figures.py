@@ -77,9 +77,9 @@ def canvas(height: float, x: str = "", y: str = "", grid: str = "both") -> tuple
 
 
 def new_figure(height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """Bare axes side by side that share what stands on the left; ``height`` in inches."""
+    """Bare axes side by side with the same scales; ``height`` in inches."""
     figure = Figure(figsize=(WIDTH * (1 + 0.7 * (columns - 1)), height), layout="constrained")
-    return figure, list(figure.subplots(1, columns, squeeze=False, sharey=True)[0])
+    return figure, list(figure.subplots(1, columns, squeeze=False, sharex=True, sharey=True)[0])
 
 
 def dress(axes: Axes, x: str = "", y: str = "", grid: str = "both") -> None:

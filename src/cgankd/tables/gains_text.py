@@ -47,9 +47,9 @@ def method_name(made: Made, to: str) -> str:
     return "labels alone" if to == made["control"] else to
 
 
-def difference(gain: Made, places: int) -> str:
-    """``+2.0 [+1.0, +3.0]``."""
-    mean = style.number(gain["mean"], places, signed=True)
+def difference(gain: Made, places: int, unit: str = "") -> str:
+    """``+2.0 [+1.0, +3.0]``, a unit behind the first number."""
+    mean = style.number(gain["mean"], places, signed=True) + (f" {unit}" if unit else "")
     if gain["low"] is None:
         return f"{mean} (no interval)"
     low, high = (style.number(gain[end], places, signed=True) for end in ("low", "high"))
@@ -61,11 +61,10 @@ def tests(found: Made) -> list[str]:
     said = [_of_task(test) for test in found["tasks"] if test["pairs"]]
     if not said:
         return ["No method was compared alone and with generated images."]
-    own = [test for test in found["methods"] if test["pairs"] >= FEWEST_PAIRS]
-    few = [test for test in found["methods"] if test["pairs"] < FEWEST_PAIRS]
-    said += [sign_test_sentence(test) for test in own]
+    said += [sign_test_sentence(test) for test in found["methods"] if test["pairs"] >= FEWEST_PAIRS]
+    few = [test for test in found["methods"] if 1 < test["pairs"] < FEWEST_PAIRS]  # a single pair is a line above
     if few:
-        counts = [f"{test['of']} against {test['to']} {test['better']} of {test['pairs']}" for test in few]
+        counts = [f"{test['of']} {test['better']} of {test['pairs']}" for test in few]
         said.append(f"Fewer than {FEWEST_PAIRS} pairs of a method prove nothing; better in: {', '.join(counts)}.")
     return [*said, DEPENDENT]
 
@@ -85,9 +84,8 @@ def unhelped(tables: Sequence[Made], places: Sequence[int]) -> list[str]:
         for place in sorted((at for at, value in enumerate(gained) if value <= 0), key=gained.__getitem__):
             gain, cell = pairs[place]
             where = ", ".join(part for part in (made["recipe"], cell["student"], cell["setting"]) if part)
-            shown = f"{difference(gain, decimals)}{' ' if unit else ''}{unit}"
             better = f"better in {gain['better']} of {_seeds(len(gain['values']))}"
-            said.append(f"{where}: {method_name(made, gain['to'])}, {shown}, {better}")
+            said.append(f"{where}: {method_name(made, gain['to'])}, {difference(gain, decimals, unit)}, {better}")
     return said
 
 

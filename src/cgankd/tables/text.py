@@ -112,10 +112,10 @@ def _teacher(cell: Made) -> Made:
 
 
 def _decimals(made: Made) -> int:
-    """How many decimals a table has, its gains too."""
-    rows = [row for cell in made["cells"] for row in [*cell["rows"], cell["teacher"]]]
-    gains = [{"mean": None, "difference": gain} for cell in made["cells"] for gain in cell["gains"]]
-    return style.decimals({**made, "rows": [*rows, *gains]})
+    """How many decimals a table has, by its scores: of many gains some are next to nothing."""
+    return style.decimals(
+        {**made, "rows": [row for cell in made["cells"] for row in [*cell["rows"], cell["teacher"]]]}
+    )
 
 
 def _notes(made: Made) -> list[str]:
