@@ -324,7 +324,8 @@ def networks() -> None:
         table.add_row(name, f"{count:,}")
     console.print(table)
     console.print(
-        "also: timm/NAME (pip install 'cgankd[timm]'), and your own as module:function",
+        "also: timm/NAME (pip install 'cgankd[timm]'), and your own as module:function; +vam behind a name adds "
+        "attention over blocks of its filters",
         markup=False,
         highlight=False,
     )

@@ -173,8 +173,7 @@ class Sight:
             )
         with self._seeded(seed, "method/networks"):
             objective.networks(Maker(student, whole, channels, task.num_outputs, size))
-        if objective.needs_inside:
-            assert whole is not None
+        if objective.looks_inside:
             self._look_inside(student, whole, channels, size, seed)
         evaluate.place(objective, fabric)
 
@@ -186,17 +185,24 @@ class Sight:
             yield
 
     def _look_inside(
-        self, student: nn.Module, teacher: nn.Module, channels: int, size: tuple[int, int], seed: int
+        self, student: nn.Module, teacher: nn.Module | None, channels: int, size: tuple[int, int], seed: int
     ) -> None:
-        layers = [[*stages(network, channels, size), PENULTIMATE] for network in (student, teacher)]
+        networks = (student, teacher)
+        layers = [
+            [] if network is None else [*stages(network, channels, size), PENULTIMATE] for network in networks
+        ]
         names = self.objective.taps(*layers)
         shapes = [
-            feature_shapes(network, wanted, channels, size)
-            for network, wanted in zip((student, teacher), names, strict=True)
+            {} if network is None else feature_shapes(network, wanted, channels, size)
+            for network, wanted in zip(networks, names, strict=True)
         ]
         with self._seeded(seed, "method/weights"):
             self.objective.build(*shapes)
-        self._taps = {"student": Taps(student, names[0]), "teacher": Taps(teacher, names[1])}
+        self._taps = {
+            who: Taps(network, wanted)
+            for who, network, wanted in zip(("student", "teacher"), networks, names, strict=True)
+            if network is not None
+        }
 
     def __call__(self, batch: Batch, done: float) -> DistillBatch:
         """What the objective's loss takes; ``done`` of the training lies behind."""

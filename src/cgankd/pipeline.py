@@ -71,7 +71,8 @@ def check(recipe: Recipe, splits: Splits) -> None:
 def _check_networks(recipe: Recipe, splits: Splits) -> None:
     """Make each network once, and fill the teachers: what can't be made must not show after hours of training."""
     teacher, ratio = recipe.teacher, recipe.ratio
-    named = [(teacher.network, teacher.weights), (recipe.student.network, None)]
+    students = [recipe.student.network, *(rows.student_network(name, recipe.student) for name in recipe.rows)]
+    named = [(teacher.network, teacher.weights), *((name, None) for name in dict.fromkeys(students))]
     named += [(juror.network, juror.weights) for juror in teacher.jury]
     if ratio.features in {"classifier", "autoencoder"}:
         named.append((ratio.feature_network, None))

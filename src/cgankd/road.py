@@ -21,7 +21,7 @@ from cgankd.gan.train import train_gan
 from cgankd.metrics.judge import Processed, judge
 from cgankd.progress import Progress
 from cgankd.recipe import Recipe
-from cgankd.rows import row, strong_views
+from cgankd.rows import row, strong_views, student_network
 from cgankd.search import Choice, search
 from cgankd.settings import SynthesisSettings
 from cgankd.synthesis import checks
@@ -212,7 +212,7 @@ class Road(Training):
         fakes = self.synthesis(upstream, wanted.changes) if wanted.fakes else None
         return self._fit(
             f"{name} (seed {seed})",
-            settings.network,
+            student_network(name, settings),
             wanted.method,
             seed,
             fit_settings,

@@ -54,6 +54,11 @@ def row(name: str) -> Row:
     return Row(method=name.removeprefix(FAKES), fakes=name.startswith(FAKES))
 
 
+def student_network(name: str, student: StudentSettings) -> str:
+    """The network of row ``name``'s student: the recipe's, with what the row's methods add to it."""
+    return distill.student_network(row(name).method, student.network)
+
+
 def partner(name: str) -> str | None:
     """The row that is row ``name`` without generated images; None where it has none, or an ablation's.
 

@@ -14,7 +14,7 @@ from cgankd.errors import UserError
 from cgankd.features import Observer
 from cgankd.files import save_tensors
 from cgankd.fit import fit
-from cgankd.nets import weights
+from cgankd.nets import attention, weights
 from cgankd.settings import FitSettings
 from cgankd.synthesis.autoencoder import train_autoencoder
 from cgankd.workshop import Workshop, network_code
@@ -129,7 +129,7 @@ class Training(Workshop):
             train: ImageSet = getattr(self.splits, real)
             network = self.new_network(network_name, seed)
             if start is not None:
-                weights.load_weights(network, start.folder / "weights.safetensors")
+                weights.load_weights(network, start.folder / "weights.safetensors", may_lack=f"{attention.HOME}.")
             history = fit(
                 network,
                 distill.create(method_name, self.task, student),
@@ -147,7 +147,12 @@ class Training(Workshop):
                 title=title,
             )
             save_tensors(work / "weights.safetensors", network.state_dict())
-            return {**self.scored(network, network_name), "history": history, "images": len(train)}
+            found = {**self.scored(network, network_name), "history": history, "images": len(train)}
+            if gates := attention.gates(network):
+                seen = evaluate.attention_per_bin(network, self.splits.val, self.task, self.fabric)
+                save_tensors(work / "attention.safetensors", seen)
+                found["attention"] = {"stages": [gate.stage for gate in gates.values()]}
+            return found
 
         return self.folder.stage(stage, described, inputs, build)
 

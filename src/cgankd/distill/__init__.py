@@ -5,11 +5,11 @@ import pkgutil
 
 from cgankd.distill.maker import Maker
 from cgankd.distill.method import METHODS, DistillBatch, Method, Preparation, as_published, register, serving
-from cgankd.distill.objective import SUPERVISED, Objective, create, names, parts
+from cgankd.distill.objective import SUPERVISED, Objective, create, names, parts, student_network
 
 __all__ = [
     "METHODS", "SUPERVISED", "DistillBatch", "Maker", "Method", "Objective", "Preparation", "as_published",
-    "create", "names", "parts", "register", "serving",
+    "create", "names", "parts", "register", "serving", "student_network",
 ]  # fmt: skip
 
 for _file in pkgutil.iter_modules(__path__):  # importing a method's file registers it

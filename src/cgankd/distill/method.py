@@ -138,10 +138,12 @@ class Method(nn.Module):
 
     name: ClassVar[str]
     tasks: ClassVar[tuple[str, ...]]
-    matches: ClassVar[str]  # output, feature, relation or gradient
+    matches: ClassVar[str]  # output, feature, relation or gradient; nothing: of the teacher's, as vam
     paper: ClassVar[str]
     defaults: ClassVar[Mapping[str, float]] = {}
     needs_inside: ClassVar[bool] = False  # looks at the teacher's features, which a plain callable does not show
+    looks_at_student: ClassVar[bool] = False  # looks at the student's features, and at none of the teacher's
+    student_suffix: ClassVar[str] = ""  # put behind the name of the student's network, as +vam
     input_gradients: ClassVar[bool] = False  # differentiates outputs by the images
     beside: ClassVar[str] = ""  # the method that it is published as an addition to
     label_weight: float = 1.0  # r: what the label's own loss counts beside this method's terms
@@ -172,12 +174,16 @@ class Method(nn.Module):
     def taps(self, student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:
         """Names of the student's and of the teacher's layers whose features ``loss`` looks at.
 
-        student, teacher: the layers at whose end the maps get smaller, from the image on, and last the penultimate.
+        student, teacher: the layers at whose end the maps get smaller, from the image on, and last the penultimate;
+        of a teacher that is a plain callable none.
         """
         return [], []
 
     def networks(self, make: Maker) -> None:
-        """Make whole networks of its own, by ``make(name)``; other than ``prepare``, in a resumed run too."""
+        """Make whole networks of its own, by ``make(name)``, or see what the student is made of.
+
+        Other than :meth:`prepare`, in a resumed run too.
+        """
 
     def build(self, student: Mapping[str, Shape], teacher: Mapping[str, Shape]) -> None:
         """Make the adapter layers, from the shapes of the features that :meth:`taps` named."""

@@ -40,6 +40,7 @@ class Objective(nn.Module):
         self.stacked = list(methods)
         self.needs_teacher = bool(methods)
         self.needs_inside = any(method.needs_inside for method, _ in methods)
+        self.looks_inside = self.needs_inside or any(method.looks_at_student for method, _ in methods)
         self.input_gradients = any(method.input_gradients for method, _ in methods)
         self._looks_at: list[tuple[list[str], list[str]]] = []  # each method's own layers
 
@@ -132,6 +133,18 @@ def parts(name: str) -> list[str]:
     (['kd', 'crd'], [])
     """
     return [] if name == SUPERVISED else [word.partition("@")[0] for word in name.split("+")]
+
+
+def student_network(name: str, network: str) -> str:
+    """The name of the student's network: ``network``, and what an objective's methods put behind it.
+
+    >>> student_network("kd+vam", "cnn16"), student_network("kd+vam", "cnn16+vam"), student_network("kd", "cnn16")
+    ('cnn16+vam', 'cnn16+vam', 'cnn16')
+    """
+    for method in parts(name):
+        suffix = METHODS[method].student_suffix
+        network = network if network.endswith(suffix) else network + suffix
+    return network
 
 
 def names() -> list[str]:

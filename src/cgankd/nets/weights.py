@@ -35,8 +35,10 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
     save_tensors(path, state, FORMAT)
 
 
-def load_weights(network: nn.Module, path: str | Path) -> None:
+def load_weights(network: nn.Module, path: str | Path, may_lack: str | None = None) -> None:
     """Fill ``network`` with the tensors of a .safetensors file; nothing is changed where the two don't match.
+
+    may_lack: what the names of those tensors begin with that stay as they are where the file has none of them.
 
     Raises UserError for a file that is missing, of another kind or damaged, and names the first key that is
     missing, not expected, or of another shape.
@@ -45,6 +47,8 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     _check_suffix(path)
     found, _ = load_tensors(path)
     needed: dict[str, Tensor] = network.state_dict()
+    if may_lack is not None and not any(name.startswith(may_lack) for name in found):
+        found |= {name: tensor for name, tensor in needed.items() if name.startswith(may_lack)}
     kind = type(network).__name__
     for name, tensor in needed.items():
         if name not in found:

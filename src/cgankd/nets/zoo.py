@@ -2,7 +2,7 @@
 
 Every network eats float images in [0, 1] (uint8 / 255), [B, C, H, W], normalises them in its own first layer, and
 returns [B, num_outputs]: logits, or one scalar. ``timm/NAME`` is a network of the timm library, and a name of the
-form ``module:function`` the user's own.
+form ``module:function`` the user's own; ``+vam`` behind any of them adds attention over blocks of its filters.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cgankd.errors import UserError, did_you_mean
 from cgankd.nets import (  # noqa: F401  (the families register themselves)
+    attention,
     convnet,
     densenet,
     efficientnet,
@@ -75,10 +76,10 @@ def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int,
     in_channels: 1 or 3. num_outputs: classes, or 1 for a scalar. image_size: height and width in pixels, 16 or
     more. ``name`` is one of :func:`names`, ``timm/NAME``, or ``module:function``: that function is then called with
     the keyword arguments in_channels, num_outputs and image_size. A network from elsewhere is tried on two grey
-    images.
+    images. ``NAME+vam`` is the network NAME behind :func:`cgankd.nets.attention.add_attention`.
 
-    Raises UserError for an unknown name, too small an image, a timm that isn't installed, or a user's function that
-    fails or returns something else than a network with outputs [B, num_outputs].
+    Raises UserError for an unknown name, too small an image, a timm that isn't installed, a user's function that
+    fails or returns something else than a network with outputs [B, num_outputs], or attention without maps.
 
     >>> import torch
     >>> network = create("resnet8", in_channels=3, num_outputs=10, image_size=(32, 32))
@@ -89,6 +90,12 @@ def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int,
         raise UserError(
             f"images are {image_size[0]}x{image_size[1]} pixels; allowed: {SMALLEST} or more on each side"
         )
+    plain, plus, added = name.partition("+")
+    if plus:
+        if plus + added != attention.SUFFIX:
+            raise UserError(f"network {name!r}: nothing is known as +{added}; allowed: {plain}{attention.SUFFIX}")
+        bare = create(plain, in_channels, num_outputs, image_size)
+        return attention.add_attention(bare, in_channels, image_size, plain)
     if name.startswith(timm_bridge.PREFIX):
         network = timm_bridge.create(name, in_channels, num_outputs, image_size)
         _check_outputs(name, network, example_images(network, in_channels, image_size), num_outputs)
