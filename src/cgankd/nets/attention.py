@@ -2,8 +2,8 @@
 
 After KDExplainer (Xue et al., arXiv 2105.04181): filters are grouped into virtual blocks, a softmax over the blocks
 weighs them. How many blocks, at which layers, and what computes their scores are ours: four blocks, at the last two
-stages, by one linear layer on the map's mean that starts at zero. So a new network says what it says without the
-module, and may be filled with the weights of one without it.
+stages, by one linear layer that starts at zero, on the channels' means, normalised. So a new network says what it
+says without the module, and may be filled with the weights of one without it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -34,7 +35,9 @@ class Gate(nn.Module):
     """x K a: a map x [B, C, H, W] to the same shape; of each image, each of K blocks of channels times its weight.
 
     Blocks are neighbouring channels, as even as C allows; a [B, K] is :func:`attention` of ``score``, a linear
-    layer on the means of x over its pixels. K keeps the scale: where all blocks count alike, x stays as it is.
+    layer on the means of x over its pixels, which are brought to mean 0 and deviation 1 over an image's channels: as
+    they are they grow with training, and the attention soon settles on one block for all images. K keeps the scale:
+    where all blocks count alike, x stays as it is.
     """
 
     block: Tensor  # int64 [C]: which block a channel is in
@@ -49,7 +52,8 @@ class Gate(nn.Module):
         self.register_buffer("block", torch.arange(channels) * BLOCKS // channels, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = BLOCKS * attention(self.score(x.mean((2, 3), keepdim=True)))
+        means = F.group_norm(x.mean((2, 3), keepdim=True), 1)  # [B, C, 1, 1]
+        weights = BLOCKS * attention(self.score(means))
         return x * weights[:, self.block, None, None].to(x.dtype)
 
     def after(self, layer: nn.Module, args: Any, output: Tensor) -> Tensor:

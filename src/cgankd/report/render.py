@@ -11,6 +11,7 @@ import jinja2
 
 from cgankd.errors import UserError
 from cgankd.report import figures, sections, sections_metrics, table
+from cgankd.report.attention import attention
 from cgankd.report.blocks import Block, Grid, Note, Section, drawn
 from cgankd.report.headline import headline
 from cgankd.report.run import Run, read
@@ -25,6 +26,7 @@ def render(folder: Path) -> Path:
     or can't be written to.
     """
     run = read(Path(folder))
+    explained = attention(run)
     shown = [
         _comparison(run),
         sections.data(run),
@@ -35,6 +37,7 @@ def render(folder: Path) -> Path:
         sections_metrics.quality(run),
         sections_metrics.copies(run),
         sections.learning(run),
+        *([explained] if explained else []),
         _cost(run),
         sections_metrics.theory(run),
     ]

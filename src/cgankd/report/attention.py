@@ -1,0 +1,96 @@
+"""The page's section about students with attention (VAM): which blocks of filters count for which label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from cgankd.report import table
+from cgankd.report.blocks import Block, Note, Section, drawn
+from cgankd.report.figures import LIGHT, MOST_BINS, TEXT, canvas, name_bins, plain
+from cgankd.report.run import Array, Run
+
+FILE = "attention.safetensors"
+DARKEST = 0.6  # of a cell with all the attention: its number stays readable on light and dark pages
+GAP = 0.5  # between two layers, in cells
+
+
+def attention(run: Run) -> Section | None:
+    """A heat map for each row whose student has attention; None where no row's has."""
+    blocks: list[Block] = []
+    names = [str(name) for name in run.results.get("bins") or []]
+    for row in run.results["rows"]:
+        method = str(row["method"])
+        artifact = run.artifact("students", method)
+        stages = (artifact.summary.get("attention") or {}).get("stages") if artifact else None
+        if artifact is None or not stages:
+            continue
+        mean, images, decided = (artifact.tensor(FILE, name) for name in ("mean", "images", "decided"))
+        if mean is None or images is None or decided is None or len(mean) != len(names):
+            continue
+        said = ", ".join(f"{100 * share:.0f} % at {stage}" for stage, share in zip(stages, decided, strict=True))
+        shown, cut = _most_different(mean, images)
+        kind = "label range" if run.task.continuous else "class"
+        some = f" Of {len(names)}, the {MOST_BINS} that differ most from the average are shown." if cut else ""
+        caption = (
+            f"{table.words(method)}, first seed: the share of its attention, in %, that each block of a layer's "
+            f"filters gets, mean over the {int(images.sum()):,} validation images, by {kind}.{some}"
+        )
+        blocks += drawn(heat_map([names[at] for at in shown], mean[shown], stages), f"attention-{method}", caption)
+        blocks.append(
+            Note(f"How decided it is on a single image (0: all blocks alike, 100 %: one block alone): {said}.")
+        )
+    if not blocks:
+        return None
+    reading = Note(
+        "Rows that look alike share their filters, rows that differ have filters of their own; a layer with one dark "
+        "column in every row uses one block for everything. It shows which filters count for which label, not what "
+        "they look for in the image, nor that the answer would change without them. Blocks are numbered as the "
+        "filters happen to lie: number 1 of one student has nothing to do with number 1 of another."
+    )
+    return Section("What the student attends to", "attention", [reading, *blocks])
+
+
+def heat_map(names: Sequence[str], mean: Array, stages: Sequence[str]) -> Figure:
+    """Rows are labels, columns the blocks of each layer; mean [labels, layers, K]: shares, in the cells in %."""
+    blocks = mean.shape[2]
+    starts = [layer * (blocks + GAP) for layer in range(len(stages))]
+    figure, axes = canvas(0.9 + 0.25 * len(names), grid="x")
+    axes.grid(False)
+    for line, row in enumerate(mean):
+        for start, shares in zip(starts, row, strict=True):
+            for place, share in enumerate(shares):
+                corner = (start + place - 0.47, -line - 0.46)
+                axes.add_patch(
+                    Rectangle(
+                        corner, 0.94, 0.92, facecolor=LIGHT["blue"], alpha=DARKEST * float(share), linewidth=0
+                    )
+                )
+                axes.text(start + place, -line, f"{100 * share:.0f}", ha="center", va="center", fontsize=TEXT)
+    axes.set_xlim(-0.6, starts[-1] + blocks - 0.4)
+    name_bins(axes, names)
+    axes.set_xticks(
+        [s + b for s in starts for b in range(blocks)], [f"{b + 1}" for _ in stages for b in range(blocks)]
+    )
+    axes.set_xlabel("block of filters", fontsize=TEXT)
+    for start, stage in zip(starts, stages, strict=True):
+        axes.text(
+            start + (blocks - 1) / 2, 1.01, plain(stage), transform=axes.get_xaxis_transform(), ha="center",
+            va="bottom", fontsize=TEXT,
+        )  # fmt: skip
+    axes.tick_params(length=0)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    return figure
+
+
+def _most_different(mean: Array, images: Array) -> tuple[list[int], bool]:
+    """The labels to show, in their order: those that have images, or of many those furthest from the average."""
+    there = np.flatnonzero(images)
+    if len(there) <= MOST_BINS:
+        return there.tolist(), False
+    average = np.average(mean[there], axis=0, weights=images[there])
+    far = np.abs(mean[there] - average).sum((1, 2))
+    return sorted(there[np.argsort(-far, kind="stable")[:MOST_BINS]].tolist()), True
