@@ -30,9 +30,9 @@ SCALAR = Regression(0.0, 1.0)
 Noise = Callable[..., ImageSet]
 
 
-def network(task: Task, seed: int = 0) -> nn.Module:
+def network(task: Task, seed: int = 0, method: str = "supervised") -> nn.Module:
     torch.manual_seed(seed)
-    return zoo.create("cnn8", 1, task.num_outputs, (16, 16))
+    return zoo.create(distill.student_network(method, "cnn8"), 1, task.num_outputs, (16, 16))
 
 
 def settings(steps: int = 8, views: int = 2, **more: Any) -> FitSettings:
@@ -151,7 +151,7 @@ def test_a_teacher_is_not_asked_about_mixed_images(noise: Noise, fabric: Fabric)
 def trained(
     noise: Noise, fabric: Fabric, method: str, task: Task, teacher: nn.Module | None, **more: Any
 ) -> tuple[nn.Module, list[dict[str, Any]]]:
-    student = network(task)
+    student = network(task, method=method)
     real = noise(20, scalar=task.continuous)
     fake = noise(12, scalar=task.continuous, seed=1)
     history = fit(
@@ -170,13 +170,13 @@ def trained(
     return student, history
 
 
-@pytest.mark.parametrize("method", ["supervised", "kd"])
+@pytest.mark.parametrize("method", ["supervised", "kd", "kd+vam"])
 @pytest.mark.parametrize("task", [CLASSES, SCALAR])
 @pytest.mark.parametrize("stop", [1, 5])
 def test_a_killed_loop_goes_on_bit_for_bit(
     noise: Noise, fabric: Fabric, tmp_path: Path, method: str, task: Task, stop: int
 ) -> None:
-    teacher = network(task, seed=9) if method == "kd" else None
+    teacher = None if method == "supervised" else network(task, seed=9)
     whole, history = trained(noise, fabric, method, task, teacher)
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Killed):

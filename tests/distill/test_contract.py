@@ -34,7 +34,7 @@ def test_metadata(name: str) -> None:
     assert not set(name) & set("+@ ")  # they join methods in a recipe
     assert made.tasks
     assert set(made.tasks) <= set(TASKS)
-    assert made.matches in {"output", "feature", "relation", "gradient"}
+    assert made.matches in {"output", "feature", "relation", "gradient", "nothing"}
     assert made.paper
     assert made.__doc__
     assert all(isinstance(number, float | int) for number in made.defaults.values())
@@ -53,14 +53,17 @@ def test_every_method_has_its_line_in_the_documentation() -> None:
     assert sorted(name.strip(" `") for cell in cells for name in cell.split(",")) == sorted(METHODS)
 
 
-def networks(task: Task) -> tuple[torch.nn.Module, torch.nn.Module]:
+def networks(task: Task, name: str = "kd") -> tuple[torch.nn.Module, torch.nn.Module]:
+    """A student that the method ``name`` can teach, and a teacher."""
     torch.manual_seed(0)
-    return zoo.create("cnn8", 1, task.num_outputs, (16, 16)), zoo.create("cnn24", 1, task.num_outputs, (16, 16))
+    sizes = distill.student_network(name, "cnn8"), "cnn24"
+    student, teacher = (zoo.create(size, 1, task.num_outputs, (16, 16)) for size in sizes)
+    return student, teacher
 
 
 def seen(name: str, task: Task, fakes: int, noise, fabric: Fabric) -> tuple[Objective, DistillBatch]:
     """The objective after its preparation, and a batch of 8 images with so many fake, half-way through."""
-    student, teacher = networks(task)
+    student, teacher = networks(task, name)
     real, fake = (noise(20, scalar=task.continuous, seed=seed) for seed in (1, 2))
     augment = AugmentSettings(views=2)
     batches = Batches(real, fake, task, 8, augment, 0, torch.device("cpu"), share=1 - fakes / 8)
@@ -101,7 +104,7 @@ def test_one_hot_targets_are_labels(name: str, noise, fabric: Fabric) -> None:
 @pytest.mark.parametrize(("name", "task"), SERVED)
 def test_three_steps_beside_kd(name: str, task: str, precision, noise) -> None:
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
-    student, teacher = networks(TASKS[task])
+    student, teacher = networks(TASKS[task], name)
     before, known = ({k: v.clone() for k, v in network.state_dict().items()} for network in (student, teacher))
     real, fake = (noise(20, scalar=TASKS[task].continuous, seed=seed) for seed in (1, 2))
     objective = distill.create(name if name == "kd" else f"kd+{name}", TASKS[task])

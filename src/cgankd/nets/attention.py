@@ -35,9 +35,9 @@ class Gate(nn.Module):
     """x K a: a map x [B, C, H, W] to the same shape; of each image, each of K blocks of channels times its weight.
 
     Blocks are neighbouring channels, as even as C allows; a [B, K] is :func:`attention` of ``score``, a linear
-    layer on the means of x over its pixels, which are brought to mean 0 and deviation 1 over an image's channels: as
-    they are they grow with training, and the attention soon settles on one block for all images. K keeps the scale:
-    where all blocks count alike, x stays as it is.
+    layer on the means of x over its pixels. These are brought to mean 0 and deviation 1 over an image's channels:
+    as they come they grow with training, and the attention soon settles on one block for all images. K keeps the
+    scale: where all blocks count alike, x stays as it is.
     """
 
     block: Tensor  # int64 [C]: which block a channel is in
@@ -85,11 +85,11 @@ def add_attention(network: nn.Module, channels: int, size: tuple[int, int], call
             f"network {called!r} has no maps whose filters could be weighed, so {called}{SUFFIX} can't be made; "
             f"allowed: a network with maps of {BLOCKS} channels or more"
         )
-    made = Gates(Gate(shapes[name][0], name) for name in gated)
+    made = [Gate(shapes[name][0], name) for name in gated]
     for gate in made:
         network.get_submodule(gate.stage).register_forward_hook(gate.after)
     weight = next(network.parameters())
-    network.add_module(HOME, made.to(weight.device, weight.dtype))
+    network.add_module(HOME, Gates(made).to(weight.device, weight.dtype))
     return network
 
 

@@ -37,19 +37,17 @@ def attention(run: Run) -> Section | None:
         some = f" Of {len(names)}, the {MOST_BINS} that differ most from the average are shown." if cut else ""
         caption = (
             f"{table.words(method)}, first seed: the share of its attention, in %, that each block of a layer's "
-            f"filters gets, mean over the {int(images.sum()):,} validation images, by {kind}.{some}"
+            f"filters gets, mean over the {int(images.sum()):,} validation images, by {kind}.{some} How decided it is "
+            f"on a single image (0: all blocks alike, 100 %: one block alone): {said}."
         )
         blocks += drawn(heat_map([names[at] for at in shown], mean[shown], stages), f"attention-{method}", caption)
-        blocks.append(
-            Note(f"How decided it is on a single image (0: all blocks alike, 100 %: one block alone): {said}.")
-        )
     if not blocks:
         return None
     reading = Note(
-        "Rows that look alike share their filters, rows that differ have filters of their own; a layer with one dark "
-        "column in every row uses one block for everything. It shows which filters count for which label, not what "
-        "they look for in the image, nor that the answer would change without them. Blocks are numbered as the "
-        "filters happen to lie: number 1 of one student has nothing to do with number 1 of another."
+        "Rows that look alike share their filters, rows that differ have filters of their own; a layer with one "
+        "dark column in every row uses one block for everything. It shows which filters count for which label, not "
+        "what they look for in the image, nor that the answer would change without them. Blocks are numbered as "
+        "the filters happen to lie: number 1 of one student has nothing to do with number 1 of another."
     )
     return Section("What the student attends to", "attention", [reading, *blocks])
 
@@ -57,30 +55,28 @@ def attention(run: Run) -> Section | None:
 def heat_map(names: Sequence[str], mean: Array, stages: Sequence[str]) -> Figure:
     """Rows are labels, columns the blocks of each layer; mean [labels, layers, K]: shares, in the cells in %."""
     blocks = mean.shape[2]
-    starts = [layer * (blocks + GAP) for layer in range(len(stages))]
-    figure, axes = canvas(0.9 + 0.25 * len(names), grid="x")
+    figure, axes = canvas(0.9 + 0.25 * len(names))
     axes.grid(False)
-    for line, row in enumerate(mean):
-        for start, shares in zip(starts, row, strict=True):
-            for place, share in enumerate(shares):
-                corner = (start + place - 0.47, -line - 0.46)
-                axes.add_patch(
-                    Rectangle(
-                        corner, 0.94, 0.92, facecolor=LIGHT["blue"], alpha=DARKEST * float(share), linewidth=0
-                    )
+    ticks: list[float] = []
+    for layer, stage in enumerate(stages):
+        places = layer * (blocks + GAP) + np.arange(blocks)
+        ticks += places.tolist()
+        for line, shares in enumerate(mean[:, layer]):
+            for place, share in zip(places, shares, strict=True):
+                cell = Rectangle((place - 0.47, -line - 0.46), 0.94, 0.92, alpha=DARKEST * float(share))
+                cell.set(facecolor=LIGHT["blue"], linewidth=0)
+                axes.add_patch(cell)
+                axes.text(
+                    place, -line, f"{100 * share:.0f}", ha="center", va="center", fontsize=TEXT, color=LIGHT["ink"]
                 )
-                axes.text(start + place, -line, f"{100 * share:.0f}", ha="center", va="center", fontsize=TEXT)
-    axes.set_xlim(-0.6, starts[-1] + blocks - 0.4)
-    name_bins(axes, names)
-    axes.set_xticks(
-        [s + b for s in starts for b in range(blocks)], [f"{b + 1}" for _ in stages for b in range(blocks)]
-    )
-    axes.set_xlabel("block of filters", fontsize=TEXT)
-    for start, stage in zip(starts, stages, strict=True):
         axes.text(
-            start + (blocks - 1) / 2, 1.01, plain(stage), transform=axes.get_xaxis_transform(), ha="center",
-            va="bottom", fontsize=TEXT,
+            places.mean(), 1.01, plain(stage), transform=axes.get_xaxis_transform(), ha="center", va="bottom",
+            fontsize=TEXT, color=LIGHT["ink"],
         )  # fmt: skip
+    axes.set_xlim(-0.6, ticks[-1] + 0.6)
+    axes.set_xticks(ticks, [str(block + 1) for block in range(blocks)] * len(stages))
+    axes.set_xlabel("block of filters", fontsize=TEXT)
+    name_bins(axes, names)
     axes.tick_params(length=0)
     axes.spines[["left", "bottom"]].set_visible(False)
     return figure
