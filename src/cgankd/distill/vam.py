@@ -30,6 +30,7 @@ class VAM(Method):
     matches = "nothing"
     paper = "arXiv 2105.04181"
     defaults: ClassVar[dict[str, float]] = {"weight": 0.1}
+    beside = "kd"
     looks_at_student = True
     student_suffix = SUFFIX
 

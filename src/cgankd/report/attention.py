@@ -37,8 +37,8 @@ def attention(run: Run) -> Section | None:
         some = f" Of {len(names)}, the {MOST_BINS} that differ most from the average are shown." if cut else ""
         caption = (
             f"{table.words(method)}, first seed: the share of its attention, in %, that each block of a layer's "
-            f"filters gets, mean over the {int(images.sum()):,} validation images, by {kind}.{some} How decided it is "
-            f"on a single image (0: all blocks alike, 100 %: one block alone): {said}."
+            f"filters gets, mean over the {int(images.sum()):,} validation images, by {kind}.{some} How decided it "
+            f"is on a single image (0: all blocks alike, 100 %: one block alone): {said}."
         )
         blocks += drawn(heat_map([names[at] for at in shown], mean[shown], stages), f"attention-{method}", caption)
     if not blocks:
