@@ -367,6 +367,46 @@ def test_the_jury_votes(fabric: Fabric) -> None:
     assert isinstance(made, nn.Module)
 
 
+def test_a_student_learns_by_the_numbers_and_the_votes_it_is_given(fabric: Fabric) -> None:
+    images, labels = classes()
+    road = Distiller(images, labels, Brightness(classes=True), jury=[student(3)], fabric=fabric)
+    road.use_generator(real_generator)
+    road.synthesize(images=12, **SYNTHESIS, subsampling="none")
+
+    def weights(**settings: Any) -> Tensor:
+        torch.manual_seed(0)
+        made = road.distill(student(3), method="kd+dkd", steps=3, batch_size=16, **settings)
+        return torch.cat([weight.detach().flatten() for weight in made.parameters()])
+
+    usual = weights()
+    assert torch.equal(weights(temperature=4.0, method_settings={}, votes="first"), usual)
+    for other in (
+        {"temperature": 2.0}, {"label_weight": 0.5}, {"teacher_weight": 0.2}, {"votes": "mean"},
+        {"votes": "confidence"}, {"method_settings": {"dkd": {"beta": 0.5}}},
+    ):  # fmt: skip
+        assert not torch.allclose(weights(**other), usual), other
+    with pytest.raises(UserError, match=r"student.method_settings.dkd: 'gamma' is not known"):
+        weights(method_settings={"dkd": {"gamma": 1.0}})
+    with pytest.raises(UserError, match="votes = 'best' is not known; allowed: first, mean, confidence"):
+        weights(votes="best")
+
+
+def test_a_plain_callable_teaches_what_needs_outputs_alone(fabric: Fabric) -> None:
+    images, labels = classes()
+    teacher = Brightness(classes=True)
+    made = []
+    for asked in (teacher, lambda x: teacher(x)):
+        road = Distiller(images, labels, asked, features_of=student(3), fabric=fabric)
+        road.use_generator(real_generator)
+        road.synthesize(images=12, **SYNTHESIS, subsampling="none")
+        torch.manual_seed(0)
+        taught = road.distill(student(3), method="kd", steps=3, batch_size=16)
+        made.append(torch.cat([weight.detach().flatten() for weight in taught.parameters()]))
+    assert torch.equal(*made)
+    with pytest.raises(UserError, match="'fitnet' looks inside the teacher, but this one is a plain callable"):
+        road.distill(student(3), method="fitnet", steps=3, batch_size=16)
+
+
 def test_what_the_teachers_cannot_give_shows_at_once(fabric: Fabric) -> None:
     images, labels = scalars()
     with pytest.raises(UserError, match=r"the teacher gives outputs \[2\] for 2 images"):

@@ -100,3 +100,13 @@ def test_few_seeds_demonstrations_and_missing_images_are_said() -> None:
     assert "demonstration" in results.warnings(found(9.0, 8.0, True, seeds=[0], demonstration=True))[0]
     short = {"kept": 70, "requested": 100}
     assert results.warnings(found(9.0, 8.0, True, synthesis=short))[0].startswith("30 of 100 images are missing")
+
+
+def test_nothing_is_said_of_a_teacher_without_a_score() -> None:
+    found = {
+        "higher_is_better": True, "unit": "%", "demonstration": False, "seeds": [0, 1, 2],
+        "rows": [{"method": results.CONTROL, "mean": 50.0}], "teacher": {"values": []},
+    }  # fmt: skip
+    assert results.warnings(found) == []
+    found["teacher"] = {"values": [40.0, 44.0, 42.0]}
+    assert ["The teacher (42 %) is no better" in said for said in results.warnings(found)] == [True]

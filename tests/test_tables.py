@@ -555,3 +555,8 @@ def test_the_ablations_runs(tmp_path: Path, runs: list[str], monkeypatch: pytest
     ]  # fmt: skip
     assert drawn == {tmp_path: 3}
     assert [point["images"] for point in found["curve"]] == [0, 500, 2000, 3000]
+
+
+def test_a_teacher_without_a_score_stands_in_the_table_without_one() -> None:
+    teacher = {"network": "p.csv", "parameters": None, "trained_on": "elsewhere", "values": []}
+    assert (table._teacher(teacher)["mean"], table._teacher(teacher)["std"]) == (None, None)

@@ -13,7 +13,7 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 
 from cgankd.errors import UserError
-from cgankd.task import Classification, Regression, from_json
+from cgankd.task import Classification, Regression, Task, from_json
 
 CLASSES = Classification(("a", "b", "c", "d", "e"))
 YEARS = Regression(low=-20.0, high=60.0, unit="years")
@@ -265,3 +265,21 @@ def test_bounded_losses_lie_in_0_1() -> None:
     assert CLASSES.bounded_loss(outputs, torch.tensor([1, 4])).tolist() == [0.0, 1.0]
     scalars = torch.tensor([[-9.0], [0.25], [9.0]])
     assert YEARS.bounded_loss(scalars, torch.tensor([1.0, 0.5, 0.0])).tolist() == [1.0, 0.25, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"),
+    [
+        (Classification(("ant", "007", "3.5")), torch.tensor([0, 1, 2, 1])),
+        (Regression(-80.0, 80.0), torch.tensor([-80.0, 1.0 / 3.0, 1e-7, 79.99999])),
+    ],
+)
+def test_labels_are_read_as_they_were_written(task: Task, labels: torch.Tensor) -> None:
+    read = torch.tensor([task.read_label(task.label_text(label)) for label in labels.tolist()], dtype=torch.float64)
+    assert torch.equal(read.to(labels.dtype), labels)
+    outputs = task.from_answer(task.right_answer(task.to_target(read)))
+    torch.testing.assert_close(task.predict(outputs), labels)
+    torch.testing.assert_close(task.from_answer(task.answer(outputs)), outputs)
+    for text in ("wasp", "", "nan"):
+        with pytest.raises(ValueError, match="one of ant, 007, 3.5" if not task.continuous else "a finite number"):
+            task.read_label(text)

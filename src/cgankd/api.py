@@ -33,6 +33,9 @@ from cgankd.synthesis import adjust, checks
 from cgankd.synthesis.density_ratio import Pairs, RatioNetwork, real_and_fakes, train_ratio
 from cgankd.synthesis.synthesize import Synthesis, synthesize
 from cgankd.task import Classification, Regression, Task
+from cgankd.teachers.jury import as_one
+
+METHOD_NUMBERS = {"temperature", "label_weight", "teacher_weight", "method_settings"}  # of StudentSettings
 
 
 class LabelUnit(nn.Module):
@@ -168,16 +171,26 @@ class Distiller:
         return self.fakes
 
     def distill(
-        self, student: nn.Module, method: str = "supervised", real_share: float | None = None, **settings: Any
+        self,
+        student: nn.Module,
+        method: str = "supervised",
+        real_share: float | None = None,
+        *,
+        votes: str = "first",
+        **settings: Any,
     ) -> nn.Module:
-        """Train the student on real images and processed fakes; keywords are those of FitSettings.
+        """Train the student on real images and processed fakes; further keywords are those of FitSettings.
 
-        method: "supervised" (cGAN-KD: the knowledge is in the images) or "kd" (and the teacher's outputs besides).
+        method: "supervised" (cGAN-KD: the knowledge is in the images), "kd" (and the teacher's outputs besides), or
+        any other, stacked as in a recipe. votes: whose outputs it matches, where there is a jury: first, mean or
+        confidence. Among the keywords may be those of StudentSettings that are about methods: temperature,
+        label_weight, teacher_weight and method_settings, as in ``{"crd": {"weight": 0.8}}``.
         """
+        own = StudentSettings(**{name: settings.pop(name) for name in METHOD_NUMBERS & set(settings)})
         fakes = self.fakes if self.synthesis is not None else self.synthesize()
         fit(
             student,
-            methods.create(method, self._task, StudentSettings()),
+            methods.create(method, self._task, own),
             self._task,
             self.data,
             FitSettings(**settings),
@@ -185,7 +198,7 @@ class Distiller:
             seed=self.seed,
             fake=fakes,
             real_share=real_share,
-            teacher=self.teacher,
+            teacher=as_one([self.teacher, *self.jury], votes, self._task, self.device),
             progress=self.progress,
         )
         return student

@@ -152,16 +152,16 @@ def _open(folder: Path, key: str) -> Artifact | None:
     return Artifact(folder, key, found["seconds"], found["summary"]) if whole and found["key"] == key else None
 
 
-def make_folder(path: Path) -> None:
-    """Make the folder that a user named as --out; UserError where it can't be one, or can't be written to."""
+def make_folder(path: Path, option: str = "--out") -> None:
+    """Make the folder that a user named; UserError where it can't be one, or can't be written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise UserError(f"--out {path} is a file; a folder is needed") from None
+        raise UserError(f"{option} {path} is a file; a folder is needed") from None
     except PermissionError:
-        raise UserError(f"--out {path} can't be made: no permission to write there") from None
+        raise UserError(f"{option} {path} can't be made: no permission to write there") from None
     if not os.access(path, os.W_OK):
-        raise UserError(f"--out {path}: no permission to write there")
+        raise UserError(f"{option} {path}: no permission to write there")
 
 
 def lock(path: Path) -> int | None:

@@ -186,6 +186,40 @@ def ablate(
 
 
 @app.command()
+def synthesize(
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="a ready recipe (cgankd recipes) or a YAML file")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/RECIPE")] = None,
+    export: Annotated[
+        Path | None, typer.Option("--export", help="the folder to write images to that a teacher is to label")
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option("--candidates", min=1, help="generated images; default 1.25 M / rho")
+    ] = None,
+    answers: Annotated[
+        Path | None, typer.Option("--import", help="predictions.csv, put into that folder: the run goes on with it")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
+    max_minutes: MaxMinutes = None,
+) -> None:
+    """For a teacher that only answers files: write the images it is to label, or go on with its answers."""
+    settings = recipe.load(name, overrides or [])
+    if (export is None) == (answers is None):
+        raise UserError("synthesize writes images to be labelled or reads answers; needed: --export or --import")
+    from cgankd import pipeline, service
+    from cgankd.checkpoint import deadline_in
+    from cgankd.progress import SILENT, ConsoleProgress
+
+    folder = out or Path("runs") / settings.name
+    progress, deadline = SILENT if quiet else ConsoleProgress(console), deadline_in(max_minutes)
+    if export is not None:
+        told = service.export(settings, folder, export, candidates, progress, deadline=deadline)
+        console.print(told, highlight=False, soft_wrap=True)
+    elif answers is not None:
+        _show(folder, pipeline.run(service.answered(settings, answers), folder, progress, deadline=deadline))
+
+
+@app.command()
 def recipes() -> None:
     """List the ready recipes."""
     table = Table("recipe", "what it is", box=None, pad_edge=False)

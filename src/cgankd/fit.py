@@ -124,6 +124,17 @@ def check_views(objective: Objective, task: Task, augment: AugmentSettings) -> N
         )
 
 
+def check_answers_suffice(objective: Objective, but: str) -> None:
+    """UserError where a method needs more of the teacher than its outputs; ``but`` says why it has no more."""
+    for method, _ in objective.stacked:
+        if method.needs() != "outputs":
+            does = "looks inside" if method.needs() == "inside" else "differentiates"
+            raise UserError(
+                f"method {method.name!r} {does} the teacher, but {but}; "
+                "allowed: a teacher that is a module, or a method that matches outputs"
+            )
+
+
 def learning_rate(settings: FitSettings, step: int) -> float:
     """The rate at ``step`` (from 0): a pure function, so a resumed loop needs no scheduler's state."""
     peak, done = settings.learning_rate, step / settings.steps
@@ -165,12 +176,8 @@ class Sight:
             self.memory = TeacherOutputs(teacher, batches, task.num_outputs, fabric)
         channels, size = batches.views.channels, (batches.views.height, batches.views.width)
         whole = teacher if isinstance(teacher, nn.Module) else None
-        if whole is None and (objective.needs_inside or objective.input_gradients):
-            does = "looks inside" if objective.needs_inside else "differentiates"
-            raise UserError(
-                f"method {objective.name!r} {does} the teacher, but this one is a plain callable; "
-                "allowed: a teacher that is a module, or a method that matches outputs"
-            )
+        if whole is None:
+            check_answers_suffice(objective, "this one is a plain callable")
         with self._seeded(seed, "method/networks"):
             objective.networks(Maker(student, whole, channels, task.num_outputs, size))
         if objective.looks_inside:

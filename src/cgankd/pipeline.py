@@ -6,8 +6,10 @@ seed and row (rows.py) of a recipe; artifacts.py knows what is there already.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from cgankd.progress import SILENT, Progress
 from cgankd.recipe import Recipe
 from cgankd.road import Road
 from cgankd.runtime import environment, make_fabric
+from cgankd.teachers import refusals
 
 
 def run(
@@ -41,25 +44,40 @@ def run(
     one has trained the others need not; none: ``out``. Raises UserError for what the user can mend, and OutOfTime
     where time.monotonic has passed ``deadline``: at the next checkpoint of a loop, or before the next stage.
     """
-    rows.check_names(recipe)
     started = time.monotonic()
-    fabric = make_fabric(recipe.runtime)
-    with progress.bar("import", 1) as bar:
-        splits = sources.load(recipe.data, lambda done, total: bar.to(done / total))
-    import_seconds = time.monotonic() - started
-    check(recipe, splits)
-    folder = RunFolder(out, environment(fabric), deadline, artifacts)
-    try:
-        write_text(out / "recipe.yaml", recipe.to_yaml())
-        found = results.collect(Road(recipe, splits, folder, fabric, progress))
+    with opened(recipe, out, progress, deadline=deadline, artifacts=artifacts) as road:
+        import_seconds = time.monotonic() - started
+        write_text(out / "recipe.yaml", road.recipe.to_yaml())
+        found = results.collect(road)
         found["seconds"] = {"import": import_seconds}
-        for artifact in {artifact.key: artifact for artifact in folder.used}.values():
+        for artifact in {artifact.key: artifact for artifact in road.folder.used}.values():
             stage = artifact.folder.name.rsplit("-", 1)[0]
             found["seconds"][stage] = found["seconds"].get(stage, 0.0) + artifact.seconds
         write_json(out / "results.json", found)
+    return found
+
+
+@contextlib.contextmanager
+def opened(
+    recipe: Recipe,
+    out: Path,
+    progress: Progress = SILENT,
+    *,
+    deadline: float = math.inf,
+    artifacts: Path | None = None,
+) -> Iterator[Road]:
+    """The road of a recipe, its images read and its settings checked, while its folder is this process's alone."""
+    rows.check_names(recipe)
+    recipe = refusals.settled(recipe)
+    fabric = make_fabric(recipe.runtime)
+    with progress.bar("import", 1) as bar:
+        splits = sources.load(recipe.data, lambda done, total: bar.to(done / total))
+    check(recipe, splits)
+    folder = RunFolder(out, environment(fabric), deadline, artifacts)
+    try:
+        yield Road(recipe, splits, folder, fabric, progress)
     finally:
         folder.close()
-    return found
 
 
 def check(recipe: Recipe, splits: Splits) -> None:
@@ -72,7 +90,9 @@ def _check_networks(recipe: Recipe, splits: Splits) -> None:
     """Make each network once, and fill the teachers: what can't be made must not show after hours of training."""
     teacher, ratio = recipe.teacher, recipe.ratio
     students = [recipe.student.network, *(rows.student_network(name, recipe.student) for name in recipe.rows)]
-    named = [(teacher.network, teacher.weights), *((name, None) for name in dict.fromkeys(students))]
+    named: list[tuple[str, str | None]] = [(name, None) for name in dict.fromkeys(students)]
+    if teacher.source is None:
+        named.append((teacher.network, teacher.weights))
     named += [(juror.network, juror.weights) for juror in teacher.jury]
     if ratio.features in {"classifier", "autoencoder"}:
         named.append((ratio.feature_network, None))

@@ -67,12 +67,12 @@ def collect(road: Road) -> dict[str, Any]:
         "rows": table,
         "teacher": {
             **{name: teacher[name] for name in ("network", "parameters", "images", "val", "test")},
-            "trained_on": recipe.teacher.trained_on if recipe.teacher.weights is None else "elsewhere",
+            "trained_on": "elsewhere" if teacher["images"] is None else recipe.teacher.trained_on,
             "per_bin": teacher["test_per_bin"],
-            "values": [artifact.summary["test"] for artifact in teachers],
+            "values": [value for artifact in teachers if (value := artifact.summary["test"]) is not None],
         },
         "latency_ms": {artifact.summary["network"]: artifact.summary["latency_ms"] for artifact in networks},
-        "notes": [*road.splits.notes, *row_notes(road)],
+        "notes": [*road.splits.notes, *row_notes(road), *teacher_notes(road, teacher)],
         "artifacts": {
             "data": path(data),
             "teacher": path(teachers[0]),
@@ -125,6 +125,19 @@ def row_notes(road: Road) -> list[str]:
             said.append(f"row {name} has no CutMix: a picture cut out of two images has no label in {task.name}")
         if strong.randaugment and not task.geometry_safe:
             said.append(f"row {name} changes pixel values only: turning or shearing an image may change its label")
+    return said
+
+
+def teacher_notes(road: Road, teacher: dict[str, Any]) -> list[str]:
+    """What can't be known of a teacher that only answers, and what was done about it."""
+    if not teacher.get("only_answers"):
+        return []
+    said = [
+        "the teacher only answers, so its size and speed are not known, and features are those of others: "
+        f"ratio.features={road.recipe.ratio.features}, metrics.features=[{', '.join(road.recipe.metrics.features)}]"
+    ]
+    if teacher["test"] is None:
+        said.append("the teacher has not answered about all test images, so it has no score of its own")
     return said
 
 
@@ -183,7 +196,8 @@ def warnings(found: dict[str, Any]) -> list[str]:
     elif len(found["seeds"]) < 3:
         said.append("Fewer than three seeds: a spread or an interval over so few says little.")
     control = next((r for r in found["rows"] if r["method"] == CONTROL), None)
-    teacher = statistics.fmean(found["teacher"]["values"])
+    values = found["teacher"]["values"]  # none of one that has not answered about test images
+    teacher = statistics.fmean(values) if values else math.nan
     if control and better * (teacher - control["mean"]) <= 0:
         said.append(
             f"The teacher ({scored(teacher)}) is no better than the student trained alone for as many steps "

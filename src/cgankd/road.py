@@ -87,7 +87,8 @@ class Road(Training):
         generator = self.generator(seed)
 
         def build(work: Path) -> dict[str, Any]:
-            observer, sampler = self._observer(seed), self.sampler(generator)
+            observer = self._observer(seed, asks=settings.vicinity_gaps is not None)
+            sampler = self.sampler(generator)
 
             def look(images: ImageSet, stream: str) -> Pairs:
                 numbers = counter.key(seed, stream)
@@ -126,7 +127,12 @@ class Road(Training):
         """Generated images that passed what the settings ask for, with the teacher's predictions beside them."""
         return self._synthesis(seed, self.processing(seed).model_copy(update=changes))
 
-    def _synthesis(self, seed: int, settings: SynthesisSettings) -> Artifact:
+    def candidates(self, seed: int, count: int) -> Artifact:
+        """Generated images for a teacher that is yet to be asked: subsampled, not filtered."""
+        changes = {"images": count, "filter": False, "replace": "auto"}
+        return self._synthesis(seed, self.recipe.synthesis.model_copy(update=changes), asks=False)
+
+    def _synthesis(self, seed: int, settings: SynthesisSettings, asks: bool = True) -> Artifact:
         # Labels are replaced where the student sees them; here it matters only whether probabilities are kept.
         settings = settings.model_copy(update={"replace": "soft" if self.replace == "soft" else "auto"})
         generator = self.generator(seed)
@@ -135,7 +141,7 @@ class Road(Training):
         ratio = self.ratio(seed) if settings.subsampling != "none" else None
 
         def build(work: Path) -> dict[str, Any]:
-            observer = self._observer(seed, jury=True)
+            observer = self._observer(seed, asks=asks, jury=True)
             made = synthesize(
                 self.sampler(generator),
                 observer,
@@ -157,11 +163,11 @@ class Road(Training):
         inputs = {
             "train": self.keys["train"],
             "generator": generator.key,
-            "teacher": self.teacher(seed).key,
             "features": self._features(seed).key,
             "ratio": "" if ratio is None else ratio.key,
-            **{f"juror {number}": juror.key for number, juror in enumerate(self.jury(seed), start=1)},
         }
+        if asks:
+            inputs |= {"teacher": self.teacher(seed).key, **self._jurors(seed)}
         return self.folder.stage("synthesis", described, inputs, build)
 
     def pseudo(self, seed: int) -> Artifact:
@@ -169,7 +175,7 @@ class Road(Training):
         teacher = self.teacher(seed)
 
         def build(work: Path) -> dict[str, Any]:
-            outputs = evaluate.outputs(self.network(teacher), self.splits.unlabelled, self.fabric)
+            outputs = evaluate.outputs(self.predictor(teacher), self.splits.unlabelled, self.fabric)
             save_tensors(work / "columns.safetensors", {"labels": self.task.predict(outputs)})
             return {"images": len(outputs)}
 
@@ -219,7 +225,7 @@ class Road(Training):
             fakes=fakes,
             replace=wanted.changes.get("replace", self.replace),
             pseudo=self.pseudo(upstream) if wanted.pseudo else None,
-            teacher=self.teacher(upstream) if wanted.method != distill.SUPERVISED else None,
+            upstream=upstream if wanted.method != distill.SUPERVISED else None,
             start=start,
         )
 
@@ -227,7 +233,9 @@ class Road(Training):
         """How good the generated images are, whether they are copies, and the error bound's terms."""
         settings, real_share = self.recipe.metrics, self.recipe.student.real_share
         made, generator = self.synthesis(seed, row("cgan").changes), self.generator(seed)
-        seen_by = {"teacher": self.teacher(seed)}
+        teacher, seen_by = self.teacher(seed), {}
+        if self.black_box is None:
+            seen_by["teacher"] = teacher
         if "nokd" in settings.features:
             seen_by["nokd"] = self.nokd(seed)
 
@@ -243,6 +251,7 @@ class Road(Training):
                 settings,
                 self.fabric,
                 seed=seed,
+                teacher=self.black_box,
                 progress=self.progress,
             )
             save_tensors(work / "pairs.safetensors", pairs)
@@ -257,5 +266,5 @@ class Road(Training):
         }
         inputs = {name: self.keys[name] for name in ("train", "pool", "val")}
         inputs |= {name: artifact.key for name, artifact in seen_by.items()}
-        inputs |= {"generator": generator.key, "synthesis": made.key}
+        inputs |= {"teacher": teacher.key, "generator": generator.key, "synthesis": made.key}
         return self.folder.stage("metrics", described, inputs, build)

@@ -9,7 +9,7 @@ from typing import Any
 from cgankd import distill
 from cgankd.data.imageset import Splits
 from cgankd.errors import UserError, did_you_mean
-from cgankd.fit import check_views
+from cgankd.fit import check_answers_suffice, check_views
 from cgankd.recipe import Recipe
 from cgankd.settings import AugmentSettings, StudentSettings
 
@@ -112,7 +112,12 @@ def check(recipe: Recipe, splits: Splits) -> None:
     for name in recipe.rows:
         wanted = row(name)
         augment = strong_views(student) if wanted.strong else student.fit.augment
-        check_views(distill.create(wanted.method, splits.task, student), splits.task, augment)
+        objective = distill.create(wanted.method, splits.task, student)
+        check_views(objective, splits.task, augment)
+        if recipe.teacher.source is not None:
+            check_answers_suffice(objective, "teacher.source only answers")
+        elif recipe.teacher.votes != "first":
+            check_answers_suffice(objective, f"teacher.votes = {recipe.teacher.votes} makes one of several")
         if wanted.pseudo and not len(splits.unlabelled):
             raise UserError(
                 f"compare.methods holds {name}, but {splits.name} has no unlabelled images, as all "

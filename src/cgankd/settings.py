@@ -102,8 +102,13 @@ class JurorSettings(Settings):
 
 
 class TeacherSettings(Settings):
-    """The strong network: trained here, or loaded."""
+    """The strong network: trained here, or loaded; or what only answers in its place."""
 
+    source: str | None = Field(
+        None,
+        description="what stands in the trained teacher's place and only answers: module:function, an .onnx "
+        "file, or a .csv file of predictions; none: network",
+    )
     network: str = "resnet8x4"
     weights: str | None = Field(None, description="a .safetensors file; then nothing is trained")
     trained_on: Literal["train", "pool"] = Field(
@@ -112,6 +117,11 @@ class TeacherSettings(Settings):
     fit: FitSettings = FitSettings()
     jury: tuple[JurorSettings, ...] = Field(
         (), description="more teachers; the filter takes the mean of all errors"
+    )
+    votes: Literal["first", "mean", "confidence"] = Field(
+        "first",
+        description="several teachers (jury): whose outputs distillation matches; the mean of all, or one weighted "
+        "for each image by how sure each teacher is (confidence)",
     )
 
 

@@ -100,8 +100,41 @@ class Task(ABC):
         """Network outputs [B, num_outputs] -> labels in the user's unit, [B]."""
 
     @abstractmethod
-    def consensus(self, votes: Tensor) -> Tensor:
-        """Outputs of T networks [T, B, num_outputs] -> outputs [B, num_outputs] that say their mean vote."""
+    def consensus(self, votes: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Outputs of T networks [T, B, num_outputs] -> outputs [B, num_outputs] that say their mean vote.
+
+        weights: [T, B], of sum 1 over T; None: all alike.
+        """
+
+    @abstractmethod
+    def doubt(self, votes: Tensor) -> Tensor:
+        """How little each of T networks is to be believed about each image: [T, B, num_outputs] -> [T, B]."""
+
+    def confidence(self, votes: Tensor) -> Tensor:
+        """Weights of two or more networks, image by image: [T, B, num_outputs] -> [T, B], of sum 1 over T.
+
+        w_t = (1 - exp(d_t) / sum_s exp(d_s)) / (T - 1), d the :meth:`doubt`. The form is that of CA-MKD (Zhang,
+        Chen and Wang, arXiv 2201.00007), whose d is the cross-entropy with the true label; what d is here is
+        [ours], for nobody knows the true label of a generated image.
+        """
+        return (1.0 - torch.softmax(self.doubt(votes), dim=0)) / (len(votes) - 1)
+
+    @property
+    @abstractmethod
+    def answer_names(self) -> tuple[str, ...]:
+        """The names of an :meth:`answer`'s entries, where it has several: the classes."""
+
+    @abstractmethod
+    def from_answer(self, answers: Tensor) -> Tensor:
+        """The inverse of :meth:`answer`: outputs that say it, both [B, num_outputs]."""
+
+    @abstractmethod
+    def label_text(self, label: float) -> str:
+        """A label as a file holds it; :meth:`read_label` is the inverse."""
+
+    @abstractmethod
+    def read_label(self, text: str) -> float:
+        """The label that a text names. Raises ValueError, saying what is allowed, where it names none."""
 
     @abstractmethod
     def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -150,6 +183,8 @@ class Classification(Task):
     teacher_weight = 0.9
     window_score = "Intra-FID"
     bounded_loss_name = "the share of wrong predictions"
+
+    LEAST: ClassVar[float] = 1e-12  # the probability of a class that an answer excludes
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
@@ -212,11 +247,34 @@ class Classification(Task):
     def predict(self, outputs: Tensor) -> Tensor:
         return outputs.argmax(dim=1)
 
-    def consensus(self, votes: Tensor) -> Tensor:
+    def consensus(self, votes: Tensor, weights: Tensor | None = None) -> Tensor:
         """Logits of the mean probabilities; one network's own logits as they are."""
         if len(votes) == 1:
             return votes[0]
-        return torch.logsumexp(F.log_softmax(votes, dim=2), dim=0) - math.log(len(votes))
+        logits = F.log_softmax(votes, dim=2)
+        if weights is not None:
+            return torch.logsumexp(logits + weights.log()[:, :, None], dim=0)
+        return torch.logsumexp(logits, dim=0) - math.log(len(votes))
+
+    def doubt(self, votes: Tensor) -> Tensor:
+        """The entropy of its answer, in nats."""
+        return torch.special.entr(torch.softmax(votes, dim=2)).sum(dim=2)
+
+    @property
+    def answer_names(self) -> tuple[str, ...]:
+        return self.class_names
+
+    def from_answer(self, answers: Tensor) -> Tensor:
+        """Log-probabilities; one of 0 counts as ``LEAST``, so that every error is finite."""
+        return answers.clamp(min=self.LEAST).log()
+
+    def label_text(self, label: float) -> str:
+        return self.class_names[int(label)]
+
+    def read_label(self, text: str) -> float:
+        if text not in self.class_names:
+            raise ValueError(f"one of {', '.join(self.class_names)}")
+        return self.class_names.index(text)
 
     def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return (self.predict(outputs) == labels).to(torch.float64) * 100.0
@@ -333,8 +391,38 @@ class Regression(Task):
     def predict(self, outputs: Tensor) -> Tensor:
         return self.from_target(outputs.squeeze(1).clamp(0.0, 1.0))
 
-    def consensus(self, votes: Tensor) -> Tensor:
-        return votes.mean(dim=0)
+    def consensus(self, votes: Tensor, weights: Tensor | None = None) -> Tensor:
+        return votes.mean(dim=0) if weights is None else (votes * weights[:, :, None]).sum(dim=0)
+
+    def doubt(self, votes: Tensor) -> Tensor:
+        """How far its number lies from the median vote, in units of the mean of these distances.
+
+        A number does not tell how sure it is, but of several teachers the one that strays from all others is
+        suspect. Of two, both are believed alike; where all agree, too.
+        """
+        numbers = votes.squeeze(2)
+        distance = (numbers - torch.quantile(numbers, 0.5, dim=0)).abs()
+        mean = distance.mean(dim=0)
+        return torch.where(mean > 0, distance / mean.clamp(min=torch.finfo(mean.dtype).tiny), 0.0)
+
+    @property
+    def answer_names(self) -> tuple[str, ...]:
+        return ()
+
+    def from_answer(self, answers: Tensor) -> Tensor:
+        return answers
+
+    def label_text(self, label: float) -> str:
+        return f"{label:.9g}"  # as many digits as a float32 needs to be read back the same
+
+    def read_label(self, text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise ValueError("a finite number")
+        return number
 
     def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return (self.predict(outputs).to(torch.float64) - labels.to(torch.float64)).abs()

@@ -17,6 +17,8 @@ from cgankd.fit import fit
 from cgankd.nets import attention, weights
 from cgankd.settings import FitSettings
 from cgankd.synthesis.autoencoder import train_autoencoder
+from cgankd.teachers.black_box import BlackBox
+from cgankd.teachers.jury import as_one
 from cgankd.workshop import Workshop, network_code
 
 
@@ -24,8 +26,10 @@ class Training(Workshop):
     """How a run's networks are trained or loaded, and scored; ``seed`` is that of their own random numbers."""
 
     def teacher(self, seed: int) -> Artifact:
-        """The strong network: trained here on the owner's images or on the pool, or loaded from a file."""
+        """The strong network, trained on the owner's images or on the pool, or loaded; or what only answers."""
         settings = self.recipe.teacher
+        if self.black_box is not None:
+            return self._asked_teacher(self.black_box, settings.source or "")
         return self._teacher(f"teacher (seed {seed})", settings.network, settings.weights, seed)
 
     def jury(self, seed: int) -> list[Artifact]:
@@ -94,12 +98,12 @@ class Training(Workshop):
         fakes: Artifact | None = None,
         replace: str = "none",
         pseudo: Artifact | None = None,
-        teacher: Artifact | None = None,
+        upstream: int | None = None,
         start: Artifact | None = None,
         stage: str = "student",
     ) -> Artifact:
-        """Train one network and score it on the test split."""
-        student = self.recipe.student
+        """Train one network, from the teachers of seed ``upstream`` if from any, and score it on the test split."""
+        student, votes = self.recipe.student, self.recipe.teacher.votes
         described: dict[str, Any] = {
             **self.base,
             "network": network_name,
@@ -115,13 +119,19 @@ class Training(Workshop):
         if pseudo is not None:
             described["real_share"] = student.real_share
             inputs["pseudo"] = pseudo.key
-        if teacher is not None:
+        teachers: list[Artifact] = []
+        if upstream is not None:
+            teachers.append(self.teacher(upstream))
             described["method_settings"] = student.model_dump(
                 mode="json", include={"temperature", "label_weight", "teacher_weight"}
             )
             if student.method_settings:
                 described["method_settings"]["own"] = student.method_settings
-            inputs["teacher"] = teacher.key
+            inputs["teacher"] = teachers[0].key
+            if votes != "first":
+                described["votes"] = votes
+                inputs |= self._jurors(upstream)
+                teachers += self.jury(upstream)
         if start is not None:
             inputs["start"] = start.key
 
@@ -140,7 +150,7 @@ class Training(Workshop):
                 seed=seed,
                 fake=self.fakes(fakes, replace) if pseudo is None else self.pseudo_labelled(pseudo),
                 real_share=student.real_share,
-                teacher=None if teacher is None else self.network(teacher),
+                teacher=as_one([self.predictor(one) for one in teachers], votes, self.task, self.fabric),
                 validation=self.splits.val,
                 checkpoint=self.checkpoint(work),
                 progress=self.progress,
@@ -181,10 +191,24 @@ class Training(Workshop):
         }
         return self.folder.stage("teacher", described, inputs, build)
 
-    def _observer(self, seed: int, jury: bool = False) -> Observer:
-        teacher = self.network(self.teacher(seed))
+    def _asked_teacher(self, teacher: BlackBox, source: str) -> Artifact:
+        def build(work: Path) -> dict[str, Any]:
+            return {**self.scored(teacher, source), "only_answers": True, "history": [], "images": None}
+
+        inputs = {"source": teacher.key, "val": self.keys["val"], "test": self.keys["test"]}
+        return self.folder.stage("teacher", {**self.base, "source": source}, inputs, build)
+
+    def _jurors(self, seed: int) -> dict[str, str]:
+        """The jurors' keys, as inputs of a stage."""
+        return {f"juror {number}": juror.key for number, juror in enumerate(self.jury(seed), start=1)}
+
+    def _observer(self, seed: int, *, asks: bool = True, jury: bool = False) -> Observer:
+        """What looks at images; where outputs count for nothing, no teacher is asked, if another shows features."""
+        shown = self._shows_features(seed)
+        if shown is not None and not asks:
+            return Observer(shown, self.fabric)
         others = [self.network(juror) for juror in self.jury(seed)] if jury else []
-        return Observer(teacher, self.fabric, self._shows_features(seed), others)
+        return Observer(self.predictor(self.teacher(seed)), self.fabric, shown, others)
 
     def _features(self, seed: int) -> Artifact:
         """The network whose penultimate layer the density ratio sees."""

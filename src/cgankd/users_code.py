@@ -1,12 +1,20 @@
-"""A function of the user's own, named in a recipe as ``module:function``: a network, or a generator."""
+"""What a user brings and a recipe names: a function as ``module:function``, or an ONNX file.
+
+A network, a generator or a teacher.
+"""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from cgankd.artifacts import content_key, file_key
 from cgankd.errors import UserError
 
 
@@ -33,6 +41,31 @@ def load_function(name: str, what: str) -> Callable[..., Any]:
     if not callable(function):
         raise UserError(f"{what} {name!r}: module {module_name!r} has no function {function_name!r}")
     return function  # type: ignore[no-any-return]
+
+
+def code_key(name: str) -> str:
+    """The key of the file that ``module:function`` comes from: an edited file makes a new function."""
+    try:
+        spec = importlib.util.find_spec(name.partition(":")[0])
+    except (ImportError, ValueError):
+        spec = None
+    path = Path(spec.origin) if spec and spec.origin else None
+    return file_key(path) if path and path.is_file() else content_key(name)
+
+
+def open_onnx(path: Path, what: str) -> Any:
+    """An onnxruntime session on the processor, for setting ``what``; UserError where the file is no ONNX file."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError(f"{what} {path} needs onnxruntime, which pip install 'cgankd[export]' brings") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors come as exceptions
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a class for each way a file can be wrong
+        raise UserError(f"{what} {path}: not readable as ONNX ({said(error)})") from None
 
 
 def said(error: Exception) -> str:

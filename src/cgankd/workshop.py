@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from cgankd import counter, evaluate
-from cgankd.artifacts import CHECKPOINT, Artifact, RunFolder, content_key, file_key
+from cgankd.artifacts import CHECKPOINT, Artifact, RunFolder, file_key
 from cgankd.checkpoint import Checkpoint
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.gan.adapters import StoredImages, open_source
@@ -25,6 +24,10 @@ from cgankd.synthesis import adjust
 from cgankd.synthesis.autoencoder import CODE, SparseAutoencoder
 from cgankd.synthesis.density_ratio import RatioNetwork
 from cgankd.synthesis.store import open_images
+from cgankd.teachers.black_box import BlackBox
+from cgankd.teachers.opening import open_teacher
+from cgankd.teachers.refusals import check_answers
+from cgankd.users_code import code_key
 
 
 class Workshop:
@@ -42,23 +45,35 @@ class Workshop:
         self.space = label_space(self.task, targets, recipe.generator)
         source, train, column = recipe.generator.source, splits.train, recipe.data.label_column
         self.source = None if source is None else open_source(source, self.task, train.channels, train.size, column)
+        asked = recipe.teacher.source
+        self.black_box = None if asked is None else open_teacher(asked, self.task, train.channels, train.size)
+        check_answers(self.black_box, self.source)
         self.held = None if self.source is None else self.source.held
         self.replace = adjust.replacement(recipe.synthesis, self.task)  # what cannot be is refused before training
 
     def checkpoint(self, work: Path) -> Checkpoint:
         return Checkpoint(work / CHECKPOINT, self.recipe.runtime.checkpoint_seconds, self.folder.deadline)
 
-    def scored(self, network: nn.Module, name: str) -> dict[str, Any]:
-        test, per_bin = evaluate.metric(network, self.splits.test, self.task, self.fabric)
+    def scored(self, network: evaluate.Predictor, name: str) -> dict[str, Any]:
+        """Scores, size and time; None for what a teacher that only answers does not tell."""
         shape = (self.splits.test.channels, *self.splits.test.size)
+        whole = network if isinstance(network, nn.Module) else None
+        test, per_bin = self._score(network, self.splits.test)
         return {
             "network": name,
-            "parameters": evaluate.parameters(network),
-            "val": evaluate.metric(network, self.splits.val, self.task, self.fabric)[0],
+            "parameters": None if whole is None else evaluate.parameters(whole),
+            "val": self._score(network, self.splits.val)[0],
             "test": test,
             "test_per_bin": per_bin,
-            "latency_ms": evaluate.latency_ms(network, shape),
+            "latency_ms": None if whole is None else evaluate.latency_ms(whole, shape),
         }
+
+    def _score(
+        self, network: evaluate.Predictor, images: ImageSet
+    ) -> tuple[float, list[float | None]] | tuple[None, None]:
+        if isinstance(network, BlackBox) and not network.knows(images.images):
+            return None, None
+        return evaluate.metric(network, images, self.task, self.fabric)
 
     def new_network(self, name: str, seed: int, outputs: int | None = None) -> nn.Module:
         """Random weights that are the same for every row of a seed; normalisation fixed from the real images.
@@ -84,6 +99,12 @@ class Workshop:
         network = self.new_network(artifact.summary["network"], 0)
         weights.load_weights(network, artifact.folder / "weights.safetensors")
         return evaluate.place(network, self.fabric).eval()
+
+    def predictor(self, artifact: Artifact) -> evaluate.Predictor:
+        """A network, or what stands in the teacher's place and only answers."""
+        if self.black_box is not None and artifact.summary.get("only_answers"):
+            return self.black_box
+        return self.network(artifact)
 
     def sampler(self, generator: Artifact) -> Sampler:
         if self.source is not None:
@@ -116,17 +137,7 @@ def network_code(name: str) -> dict[str, str]:
     """What a network's key holds besides its name: a user's own code, or the version of timm."""
     if name.startswith(timm_bridge.PREFIX):
         return {"network": f"timm {importlib.metadata.version('timm')}"}
-    return {"network": _users_code(name)} if ":" in name else {}
-
-
-def _users_code(name: str) -> str:
-    """The key of the file that a network ``module:function`` comes from: an edited file makes a new network."""
-    try:
-        spec = importlib.util.find_spec(name.partition(":")[0])
-    except (ImportError, ValueError):
-        spec = None
-    path = Path(spec.origin) if spec and spec.origin else None
-    return file_key(path) if path and path.is_file() else content_key(name)
+    return {"network": code_key(name)} if ":" in name else {}
 
 
 def source_key(source: str, sampler: Sampler) -> str:
@@ -134,4 +145,4 @@ def source_key(source: str, sampler: Sampler) -> str:
     if isinstance(sampler, StoredImages):
         return sampler.key
     path = Path(source).expanduser()
-    return file_key(path) if path.is_file() else _users_code(source)
+    return file_key(path) if path.is_file() else code_key(source)

@@ -359,6 +359,21 @@ def test_stored_images_that_are_refused(tmp_path: Path, made: dict[str, Any], wo
         open_source(str(write_folder(tmp_path / "images", **made)), CLASSES, 1, (16, 16))
 
 
+def test_a_class_called_007_is_not_the_class_of_number_7(tmp_path: Path) -> None:
+    task = Classification(tuple(f"{number:03d}" for number in range(1, 4)))
+    lines = ["file_name,label"]
+    for name, grey in [("002", 20), ("003", 30), ("001", 10)]:
+        Image.fromarray(np.full((16, 16), grey, np.uint8)).save(tmp_path / f"{grey}.png")
+        lines.append(f"{grey}.png,{name}")
+    (tmp_path / "metadata.csv").write_text("\n".join(lines))
+    sampler = open_source(str(tmp_path), task, 1, (16, 16))
+    assert sampler.sample(torch.arange(3), torch.zeros(3, dtype=torch.int64), 0)[:, 0, 0, 0].tolist() == [
+        10,
+        20,
+        30,
+    ]
+
+
 # --- on the road --------------------------------------------------------------------------------------------------
 
 TINY = {

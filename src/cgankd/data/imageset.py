@@ -72,6 +72,11 @@ class ImageSet:
         return digest.hexdigest()
 
 
+def contents(images: Tensor) -> list[bytes]:
+    """A hash of each image's pixels; uint8 [N, C, H, W], on the CPU."""
+    return [hashlib.blake2b(image.data, digest_size=16).digest() for image in images.contiguous().numpy()]
+
+
 @dataclasses.dataclass(frozen=True)
 class Splits:
     """One data set, split.

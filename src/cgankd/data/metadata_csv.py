@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -22,30 +23,14 @@ def listing(folder: Path, settings: DataSettings) -> Listing:
     The label column is ``data.label_column`` ("label"), the group column ``data.group_column`` (none). Without a
     split column all rows are training. Raises UserError naming the line for anything that can't be used.
     """
-    table = folder / NAME
-    header, rows = _read(table)
+    table = read_table(folder / NAME)
     label_column = settings.label_column or LABEL
-    wanted = [FILE, label_column] + ([settings.group_column] if settings.group_column else [])
-    for name in wanted:
-        if name not in header:
-            setting = {label_column: "data.label_column", settings.group_column: "data.group_column"}.get(name)
-            hint = f" ({setting} names another)" if setting else ""
-            raise UserError(f"{table}: has no column {name!r}{hint}; columns found: {', '.join(header)}")
-    lines = [line for line, _ in rows]
-    columns = {name: [row[place].strip() for _, row in rows] for place, name in enumerate(header)}
-
-    def place(row: int) -> str:
-        return f"{table}, line {lines[row]}"
-
-    if not rows:
-        raise UserError(f"{table}: has no rows below its header; at least one per image is needed")
-    paths: dict[Path, int] = {}
-    for row, name in enumerate(columns[FILE]):
-        path = _inside(folder, name, place(row))
-        if path in paths:
-            raise UserError(f"{place(row)}: {name!r} stands on line {lines[paths[path]]} already; allowed: once")
-        paths[path] = row
-    splits = [TRAIN] * len(rows)
+    table.need(FILE)
+    table.need(label_column, "data.label_column")
+    if settings.group_column:
+        table.need(settings.group_column, "data.group_column")
+    columns, place, paths = table.columns, table.place, table.files()
+    splits = [TRAIN] * len(paths)
     for row, word in enumerate(columns.get(SPLIT, [])):
         if word.lower() not in SPLIT_WORDS:
             raise UserError(f"{place(row)}: split {word!r} is not known; allowed: {', '.join(SPLIT_WORDS)}")
@@ -57,8 +42,8 @@ def listing(folder: Path, settings: DataSettings) -> Listing:
             raise UserError(f"{place(values.index(''))}: {settings.group_column!r} is empty; every image needs one")
         groups = np.unique(values, return_inverse=True)[1].astype(np.int64)
     return Listing(
-        where=str(table),
-        pictures=FilePictures(list(paths)),
+        where=str(table.path),
+        pictures=FilePictures(paths),
         labels=columns[label_column],
         splits=np.asarray(splits, dtype=np.int64),
         place=place,
@@ -68,35 +53,71 @@ def listing(folder: Path, settings: DataSettings) -> Listing:
 
 def columns(folder: Path) -> list[str]:
     """The names in the header of ``folder``/metadata.csv; none where there is no such file."""
-    table = folder / NAME
-    return _read(table)[0] if table.is_file() else []
+    path = folder / NAME
+    return list(read_table(path).columns) if path.is_file() else []
 
 
-def _read(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header, and each row with the line it ends on."""
+def read_table(path: Path) -> Table:
+    """The CSV file at ``path``; UserError naming the line for what is not one, or has no row."""
     rows: list[tuple[int, list[str]]] = []
     try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, strict=True)
             rows = [(reader.line_num, row) for row in reader if row]
     except UnicodeDecodeError as error:
-        raise UserError(f"{table}: byte {error.start} is not UTF-8; allowed: UTF-8 text") from None
+        raise UserError(f"{path}: byte {error.start} is not UTF-8; allowed: UTF-8 text") from None
     except csv.Error as error:
-        raise UserError(f"{table}, line {reader.line_num}: not readable as CSV: {error}") from None
+        raise UserError(f"{path}, line {reader.line_num}: not readable as CSV: {error}") from None
     except OSError as error:
-        raise UserError(f"{table}: not readable: {error.strerror}") from None
+        raise UserError(f"{path}: not readable: {error.strerror}") from None
     if not rows:
-        raise UserError(f"{table}: is empty; the first line names the columns, {FILE!r} among them")
+        raise UserError(f"{path}: is empty; the first line names the columns, {FILE!r} among them")
     header = [name.strip() for name in rows[0][1]]
     for name in header:
         if header.count(name) > 1:
             raise UserError(
-                f"{table}: column {name!r} stands {header.count(name)} times in the header; allowed: once"
+                f"{path}: column {name!r} stands {header.count(name)} times in the header; allowed: once"
             )
     for line, row in rows[1:]:
         if len(row) != len(header):
-            raise UserError(f"{table}, line {line}: has {len(row)} fields; the header has {len(header)}")
-    return header, rows[1:]
+            raise UserError(f"{path}, line {line}: has {len(row)} fields; the header has {len(header)}")
+    columns = {name: [row[place].strip() for _, row in rows[1:]] for place, name in enumerate(header)}
+    return Table(path, columns, [line for line, _ in rows[1:]])
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A CSV file about images that lie beside it, or in folders below: its columns by name, row by row."""
+
+    path: Path
+    columns: dict[str, list[str]]
+    lines: list[int]  # that each row ends on
+
+    def place(self, row: int) -> str:
+        """Where a row stands, for messages."""
+        return f"{self.path}, line {self.lines[row]}"
+
+    def need(self, column: str, setting: str = "") -> None:
+        """UserError where the column is missing; ``setting`` names it."""
+        if column not in self.columns:
+            hint = f" ({setting} names another)" if setting else ""
+            raise UserError(
+                f"{self.path}: has no column {column!r}{hint}; columns found: {', '.join(self.columns)}"
+            )
+
+    def files(self) -> list[Path]:
+        """The files that column ``file_name`` names; UserError for one that is not there, or stands twice."""
+        if not self.lines:
+            raise UserError(f"{self.path}: has no rows below its header; at least one per image is needed")
+        paths: dict[Path, int] = {}
+        for row, name in enumerate(self.columns[FILE]):
+            path = _inside(self.path.parent, name, self.place(row))
+            if path in paths:
+                raise UserError(
+                    f"{self.place(row)}: {name!r} stands on line {self.lines[paths[path]]} already; allowed: once"
+                )
+            paths[path] = row
+        return list(paths)
 
 
 def _inside(folder: Path, name: str, where: str) -> Path:

@@ -6,7 +6,6 @@ The road of every source is the same: list it, read its labels, divide its rows,
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,10 @@ from cgankd.data import (
     steering,
     utkface,
 )
-from cgankd.data.imageset import ImageSet, Splits
+from cgankd.data.imageset import ImageSet, Splits, contents
 from cgankd.data.importing import plan
 from cgankd.data.labelling import make_task, read_labels
-from cgankd.data.listing import TRAIN, Ints, Listing
+from cgankd.data.listing import TRAIN, Ints, Listing, Pictures
 from cgankd.data.split import divide
 from cgankd.errors import UserError, did_you_mean
 from cgankd.settings import DataSettings
@@ -131,19 +130,29 @@ def load_whole(
     settings = DataSettings(source=source, task=task.name, label_column=label_column if named else None)
     listing = _list(settings)
     listing = dataclasses.replace(listing, splits=np.full_like(listing.splits, TRAIN))
+    if not isinstance(listing.labels, np.ndarray) and {text.strip() for text in listing.labels} <= set(
+        task.answer_names
+    ):
+        listing = dataclasses.replace(listing, folders=True)  # a class may be called 007: not the number 7
     values, names, _ = read_labels(listing, settings)
-    found, _ = plan(listing.pictures.kinds(), settings, listing.where)
-    if (found.height, found.width, found.channels) != (*size, channels):
-        raise UserError(
-            f"{where} {source}: images are {found.width}x{found.height} pixels with {found.channels} channels; "
-            f"the run's are {size[1]}x{size[0]} with {channels}"
-        )
-    rows = np.arange(len(values))
-    labels = _tensor(values, rows)
+    images = load_alike(listing.pictures, channels, size, f"{where} {source}")
+    labels = _tensor(values, np.arange(len(values)))
     if names is not None and isinstance(task, Classification):
         labels = _class_numbers(names, task, f"{where} {source}")[labels]
     task.check_labels(labels, f"{where} {source}")
-    return ImageSet(listing.pictures.read(rows, found, lambda images: None), labels)
+    return ImageSet(images, labels)
+
+
+def load_alike(pictures: Pictures, channels: int, size: tuple[int, int], where: str) -> torch.Tensor:
+    """All pictures, uint8 [N, C, H, W]; UserError, beginning with ``where``, where they are not as the run's."""
+    kinds = pictures.kinds()
+    found, _ = plan(kinds, DataSettings(), where)
+    if (found.height, found.width, found.channels) != (*size, channels):
+        raise UserError(
+            f"{where}: images are {found.width}x{found.height} pixels with {found.channels} channels; "
+            f"the run's are {size[1]}x{size[0]} with {channels}"
+        )
+    return pictures.read(np.arange(sum(kinds.values())), found, lambda images: None)
 
 
 def _class_numbers(names: tuple[str, ...], task: Classification, where: str) -> torch.Tensor:
@@ -160,17 +169,13 @@ def _class_numbers(names: tuple[str, ...], task: Classification, where: str) -> 
 
 def _twins(pool: ImageSet, val: ImageSet, test: ImageSet) -> list[str]:
     """A note for each split that repeats training images, pixel for pixel."""
-    known = _hashes(pool)
+    known = set(contents(pool.images))
     notes = []
     for name, part in (("validation", val), ("test", test)):
-        repeated = sum(content in known for content in _hashes(part))
+        repeated = sum(content in known for content in set(contents(part.images)))
         if repeated:
             notes.append(f"{repeated:,} different {name} images occur in the training split too, pixel for pixel")
     return notes
-
-
-def _hashes(images: ImageSet) -> set[bytes]:
-    return {hashlib.blake2b(image.data, digest_size=16).digest() for image in images.images.numpy()}
 
 
 def _tensor(values: npt.NDArray[Any], rows: Ints) -> torch.Tensor:

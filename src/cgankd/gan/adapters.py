@@ -16,7 +16,7 @@ from cgankd.data.imageset import ImageSet
 from cgankd.errors import UserError
 from cgankd.gan.generator import Sampler, latents, to_uint8
 from cgankd.task import Task
-from cgankd.users_code import is_function_name, load_function, said
+from cgankd.users_code import is_function_name, load_function, open_onnx, said
 
 Function = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -85,19 +85,7 @@ class OnnxSampler(Sampler):
     """
 
     def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
-        try:
-            import onnxruntime
-        except ImportError:
-            raise UserError(
-                f"generator.source {path} needs onnxruntime, which pip install 'cgankd[export]' brings"
-            ) from None
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3  # errors come as exceptions
-        try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has a class for each way a file can be wrong
-            raise UserError(f"generator.source {path}: not readable as ONNX ({said(error)})") from None
+        self.session = open_onnx(path, "generator.source")
         self.path, self.shape = path, shape
         match sorted(self.session.get_inputs(), key=lambda node: len(node.shape)):
             case [label, latent] if _fits(label, latent):

@@ -85,16 +85,17 @@ def terms(
     real_share: float | None,
     replaced: bool,
     discrepancy: TwoSample | None,
-    teacher_loss: Tensor,
+    teacher_loss: Tensor | None,
+    features: str = "the teacher's features",
 ) -> list[dict[str, Any]]:
     """One mapping per term: term, symbol, value, error (standard error), adds (to the bound), n, says, cannot_say.
 
     value and adds are None where nothing can be said. real_share: the recipe's share of real images in a batch.
-    discrepancy: None where there are too few images. teacher_loss: [n], the teacher's bounded loss on validation
-    images.
+    discrepancy: None where there are too few images; it was found in ``features``. teacher_loss: [n], the teacher's
+    bounded loss on validation images; None where it has not answered about them.
     """
     theta = real_share if real_share is not None else real_images / (real_images + processed_images)
-    rest, n = 1.0 - theta, len(teacher_loss)
+    rest = 1.0 - theta
     mismatch = discrepancy.lower_bound if discrepancy else None
 
     def term(name: str, symbol: str, value: float | None, n: int | None, **more: Any) -> dict[str, Any]:
@@ -127,25 +128,36 @@ def terms(
         term(
             "mismatch of real and processed", "TV ≥ 2a − 1", mismatch, discrepancy.images if discrepancy else None,
             adds=None if mismatch is None else 2.0 * rest * mismatch,
-            says=_mismatch(discrepancy, replaced),
+            says=_mismatch(discrepancy, replaced, features),
             cannot_say="how large the mismatch is: a better classifier, or more images, might tell them apart "
             "where this one can't, so it is a lower bound only",
         ),
         term(
-            "the teacher's own error", "E|f_t(x) − y|", float(teacher_loss.mean()), n,
-            error=float(teacher_loss.double().std()) / math.sqrt(n) if n > 1 else None,
-            says=f"{task.bounded_loss_name} on validation images, at most {_upper(teacher_loss):.2g} with "
-            f"confidence {1 - DELTA:.0%}; "
-            + (
-                f"labels were replaced, so the bound pays 2(1 − θ) times it (Lip = {LIPSCHITZ:g}): "
-                f"about {2.0 * rest * LIPSCHITZ * float(teacher_loss.mean()):.3g}"
-                if replaced
-                else "labels were not replaced, so it is no term of this bound"
-            ),
+            "the teacher's own error", "E|f_t(x) − y|", **_own_error(task, teacher_loss, replaced, rest),
             cannot_say="its error on generated images, whose true labels nobody knows",
         ),
     ]  # fmt: skip
     return found
+
+
+def _own_error(task: Task, losses: Tensor | None, replaced: bool, rest: float) -> dict[str, Any]:
+    """value, n, error and says of the teacher's own error; ``rest`` is the processed images' weight."""
+    if losses is None:
+        return {"value": None, "n": None, "says": "nothing: the teacher has not answered about validation images"}
+    mean, n = float(losses.mean()), len(losses)
+    pays = "labels were not replaced, so it is no term of this bound"
+    if replaced:
+        pays = (
+            f"labels were replaced, so the bound pays 2(1 − θ) times it (Lip = {LIPSCHITZ:g}): "
+            f"about {2.0 * rest * LIPSCHITZ * mean:.3g}"
+        )
+    return {
+        "value": mean,
+        "n": n,
+        "error": float(losses.double().std()) / math.sqrt(n) if n > 1 else None,
+        "says": f"{task.bounded_loss_name} on validation images, at most {_upper(losses):.2g} with "
+        f"confidence {1 - DELTA:.0%}; {pays}",
+    }
 
 
 def _upper(losses: Tensor) -> float:
@@ -153,12 +165,12 @@ def _upper(losses: Tensor) -> float:
     return min(1.0, float(losses.mean()) + math.sqrt(math.log(1.0 / DELTA) / (2.0 * len(losses))))
 
 
-def _mismatch(found: TwoSample | None, replaced: bool) -> str:
+def _mismatch(found: TwoSample | None, replaced: bool, features: str) -> str:
     if found is None:
         return f"nothing: fewer than {FEWEST} validation or processed images"
     seen = (
-        f"of {2 * found.images} images it had not been trained on, half of them real, a classifier on the "
-        f"teacher's features told {found.accuracy:.0%} rightly as real or processed: "
+        f"of {2 * found.images} images it had not been trained on, half of them real, a classifier on "
+        f"{features} told {found.accuracy:.0%} rightly as real or processed: "
     )
     if found.lower_bound == 0.0:
         return seen + "no difference is shown"

@@ -26,13 +26,13 @@ class Observed:
     """Images as the networks see them.
 
     labels: [N], by which they are put into label windows. asked: [N], the label that the generator was asked for
-    (a real image's own). outputs: the teacher's, [N, number of outputs]. features: float32 [N, F] by the name of
-    the network whose penultimate layer they are, ``teacher`` and nokd.
+    (a real image's own). outputs: the teacher's, [N, number of outputs], None where it has not answered.
+    features: float32 [N, F] by the name of the network whose penultimate layer they are, ``teacher`` and nokd.
     """
 
     labels: Tensor
     asked: Tensor
-    outputs: Tensor
+    outputs: Tensor | None
     features: Mapping[str, Tensor]
 
     def __len__(self) -> int:
@@ -159,4 +159,6 @@ def _label_score(images: Observed, task: Task) -> Measured:
     """How well the teacher finds the label that was asked for: the task's metric on generated images."""
     if len(images) < FEWEST:
         return _too_few(len(images))
+    if images.outputs is None:
+        return _measured(None, len(images), why="the teacher has not answered about them all")
     return _measured(float(task.score(images.outputs, images.asked).mean()), len(images))

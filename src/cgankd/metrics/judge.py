@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cgankd import counter
 from cgankd.data.imageset import ImageSet, Splits
+from cgankd.evaluate import Predictor, outputs
 from cgankd.features import Observer
 from cgankd.gan.generator import Sampler
 from cgankd.metrics import bound, generator, memorisation
@@ -25,8 +26,10 @@ from cgankd.metrics.generator import Observed
 from cgankd.progress import SILENT, Progress
 from cgankd.settings import MetricsSettings
 from cgankd.task import Task
+from cgankd.teachers.black_box import BlackBox
 
 TEACHER = "teacher"
+NAMES = {TEACHER: "the teacher's features", "nokd": "the NOKD student's features"}
 PAIRS = 12  # of a fake and its nearest training image, for the report
 BATCH = 500
 
@@ -54,14 +57,17 @@ def judge(
     fabric: Fabric,
     *,
     seed: int,
+    teacher: Predictor | None = None,
     progress: Progress = SILENT,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """All numbers as JSON, and the pairs of images for the report.
 
-    networks: by name, ``teacher`` among them: those whose penultimate layers the distances are taken in.
+    networks: by name, those whose penultimate layers the distances are taken in, ``teacher`` among them; copies are
+    looked for in its features. teacher: one that only answers, and is no network; then the first network's count.
     """
     task = splits.task
-    eyes = _Eyes(networks, fabric)
+    eyes = _Eyes(networks, teacher, fabric)
+    space = eyes.space
     half = min(settings.images, len(splits.pool) // 2)
     order = _order(len(splits.pool), seed, "reference")
     reference, stand_in = splits.pool.take(order[:half]), splits.pool.take(order[half : 2 * half])
@@ -79,11 +85,11 @@ def judge(
         bar.to(1, "distances between sets")
         found = generator.score(eyes.see(reference), observed, unseen, task, settings, seed)
         bar.to(2, "nearest training images")
-        features = {name: seen.features[TEACHER] for name, seen in observed.items()}
-        known = eyes.teachers(splits.train.images)
+        features = {name: seen.features[space] for name, seen in observed.items()}
+        known = eyes.features(splits.train.images)
         copies, pairs = _copies({"raw": raw, "processed": made}, splits.train, {
             "pixels": ({"raw": raw.images, "processed": made.images}, splits.train.images, held_out.images),
-            TEACHER: (features, known, unseen.features[TEACHER]),
+            space: (features, known, unseen.features[space]),
         })  # fmt: skip
         bar.to(3, "error bound")
         terms = _bound(processed, unseen, eyes, task, len(splits.train), seed)
@@ -100,20 +106,30 @@ def judge(
 
 
 class _Eyes:
-    """The networks that look at images; the teacher's outputs come with its features, from one pass."""
+    """The networks that look at images; the teacher's outputs come with its features, where it shows any."""
 
-    def __init__(self, networks: Mapping[str, nn.Module], fabric: Fabric) -> None:
+    def __init__(self, networks: Mapping[str, nn.Module], teacher: Predictor | None, fabric: Fabric) -> None:
         self._observers = {name: Observer(network, fabric) for name, network in networks.items()}
+        self._teacher, self._fabric = teacher, fabric
+        self.space = TEACHER if TEACHER in networks else next(iter(networks))
 
     def see(self, images: ImageSet, labels: Tensor | None = None) -> Observed:
         """labels: those to sort the images by, where they are not their own."""
         seen = {name: self._look(observer, images.images) for name, observer in self._observers.items()}
         features = {name: found[1] for name, found in seen.items()}
-        return Observed(images.labels if labels is None else labels, images.labels, seen[TEACHER][0], features)
+        outputs = seen[TEACHER][0] if TEACHER in seen else self._asked(images.images)
+        return Observed(images.labels if labels is None else labels, images.labels, outputs, features)
 
-    def teachers(self, images: Tensor) -> Tensor:
-        """The teacher's features alone, float32 [N, F]."""
-        return self._look(self._observers[TEACHER], images)[1]
+    def features(self, images: Tensor) -> Tensor:
+        """The features in ``space`` alone, float32 [N, F]."""
+        return self._look(self._observers[self.space], images)[1]
+
+    def _asked(self, images: Tensor) -> Tensor | None:
+        if self._teacher is None or not len(images):
+            return None
+        if isinstance(self._teacher, BlackBox) and not self._teacher.knows(images):
+            return None
+        return outputs(self._teacher, images, self._fabric)
 
     @staticmethod
     def _look(observer: Observer, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,7 +206,7 @@ def _bound(
     """The bound's terms; the fakes here are as the student sees them, labels as frequent as they are there."""
     count = min(len(held_out), bound.MOST)
     some = processed.images.take(_order(len(processed.images), seed, "two-sample")[:count])
-    fake = eyes.teachers(some.images)
+    fake = eyes.features(some.images)
     enough = min(count, len(some)) >= bound.FEWEST
     return bound.terms(
         task,
@@ -198,6 +214,9 @@ def _bound(
         processed_images=max(1, len(processed.images)),
         real_share=processed.real_share,
         replaced=processed.replaced,
-        discrepancy=bound.two_sample(held_out.features[TEACHER], fake, seed) if enough else None,
-        teacher_loss=task.bounded_loss(held_out.outputs, task.to_target(held_out.labels)),
+        discrepancy=bound.two_sample(held_out.features[eyes.space], fake, seed) if enough else None,
+        features=NAMES[eyes.space],
+        teacher_loss=None
+        if held_out.outputs is None
+        else task.bounded_loss(held_out.outputs, task.to_target(held_out.labels)),
     )

@@ -25,12 +25,14 @@ Made = Mapping[str, Any]
 def as_errors(results: Made, scored: Made) -> dict[str, Any]:
     """A row's or the teacher's scores as the paper draws them, lower being better: 100 - accuracy, or the MAE.
 
+    The mean is None of a teacher that has no score.
+
     >>> as_errors({"higher_is_better": True}, {"values": [90.0, 92.0]})
     {'values': [10.0, 8.0], 'mean': 9.0, 'std': 1.4142135623730951}
     """
     values = [100.0 - value if results["higher_is_better"] else value for value in scored["values"]]
     std = statistics.stdev(values) if len(values) > 1 else None
-    return {"values": values, "mean": statistics.fmean(values), "std": std}
+    return {"values": values, "mean": statistics.fmean(values) if values else None, "std": std}
 
 
 def render(out: Path) -> Path:
@@ -128,6 +130,8 @@ def error_name(made: Made) -> str:
 
 
 def _teacher_line(made: Made, draw: Any) -> None:
+    if made["teacher"] is None:
+        return
     name = f"the teacher: {table.number(made['teacher'], _decimals(made))}"
     draw(made["teacher"], color=style("teacher")[0], linewidth=1.2, linestyle=(0, (4, 3)), label=plain(name))
 

@@ -99,6 +99,6 @@ def _teacher(found: dict[str, Any]) -> dict[str, Any]:
     values = found["values"]
     return {
         **{key: found[key] for key in ("network", "parameters", "trained_on", "values")},
-        "mean": statistics.fmean(values),
+        "mean": statistics.fmean(values) if values else None,  # one that only answers may have no score
         "std": statistics.stdev(values) if len(values) > 1 else None,
     }

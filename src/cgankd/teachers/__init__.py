@@ -1,0 +1,1 @@
+"""Teachers that only answer, and several of them: what may stand in the trained teacher's place."""

@@ -1,0 +1,111 @@
+"""A teacher that was asked before: a file of predictions, found again by what is in the images."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cgankd.data.image_files import FilePictures
+from cgankd.data.imageset import contents
+from cgankd.data.metadata_csv import FILE, Table, read_table
+from cgankd.data.sources import load_alike
+from cgankd.errors import UserError
+from cgankd.task import Task
+from cgankd.teachers.black_box import SETTING, BlackBox
+
+PREDICTION = "prediction"
+ROUNDING = 0.01  # by which a row's probabilities may miss 1
+
+
+class StoredAnswers(BlackBox):
+    """Answers by an image's pixels; where one image was answered twice, the first answer counts.
+
+    images: uint8 [N, C, H, W]. outputs: float32 [N, number of outputs]. Asked about another image: UserError.
+    """
+
+    answers_anything = False
+
+    def __init__(self, images: Tensor, outputs: Tensor, name: str) -> None:
+        self.outputs, self.name = outputs, name
+        self._row: dict[bytes, int] = {}
+        for row, content in enumerate(contents(images)):
+            self._row.setdefault(content, row)
+        digest = hashlib.blake2b(outputs.numpy().tobytes(), digest_size=16)
+        digest.update(b"".join(contents(images)))
+        self.key = digest.hexdigest()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        asked = contents((images.float() * 255.0).round().to(torch.uint8).cpu())
+        if missing := sum(content not in self._row for content in asked):
+            raise UserError(
+                f"{SETTING} {self.name}: has no answer for {missing:,} of {len(asked):,} images that were asked "
+                "about; needed: one for each"
+            )
+        return self.outputs[[self._row[content] for content in asked]].to(images.device)
+
+    def unanswered(self, images: Tensor) -> int:
+        """How many of uint8 [N, C, H, W] have no answer."""
+        return sum(content not in self._row for content in contents(images))
+
+    def knows(self, images: Tensor) -> bool:
+        return not self.unanswered(images)
+
+
+def read_answers(path: Path, task: Task, channels: int, size: tuple[int, int]) -> StoredAnswers:
+    """A CSV file with column file_name, and the images that it names, beside it or in folders below.
+
+    Column ``prediction`` holds a class's name or a scalar in its own unit; or one column per class, by its name,
+    holds its probability. Raises UserError naming the line for what can't be used.
+    """
+    table = read_table(path)
+    table.need(FILE)
+    names = task.answer_names
+    if names and set(names) <= set(table.columns):
+        answers = _probabilities(table, names)
+    elif PREDICTION in table.columns:
+        answers = _predictions(table, task)
+    else:
+        classes = f", nor one for each class ({', '.join(names)})" if names else ""
+        raise UserError(f"{path}: has no column {PREDICTION!r}{classes}; columns found: {', '.join(table.columns)}")
+    images = load_alike(FilePictures(table.files()), channels, size, str(path))
+    return StoredAnswers(images, task.from_answer(answers), str(path))
+
+
+def _predictions(table: Table, task: Task) -> Tensor:
+    labels = []
+    for row, text in enumerate(table.columns[PREDICTION]):
+        try:
+            labels.append(task.read_label(text))
+        except ValueError as allowed:
+            raise UserError(
+                f"{table.place(row)}: {PREDICTION} {text!r} is not allowed; allowed: {allowed}"
+            ) from None
+    return task.right_answer(task.to_target(torch.tensor(labels, dtype=torch.float64)))
+
+
+def _probabilities(table: Table, names: Sequence[str]) -> Tensor:
+    rows = []
+    for row, texts in enumerate(zip(*(table.columns[name] for name in names), strict=True)):
+        values = [_number(text) for text in texts]
+        for text, value in zip(texts, values, strict=True):
+            if not 0.0 <= value <= 1.0:
+                raise UserError(f"{table.place(row)}: {text!r} is no probability; allowed: 0 to 1")
+        if abs(sum(values) - 1.0) > ROUNDING:
+            raise UserError(
+                f"{table.place(row)}: the probabilities add up to {sum(values):.3g}; allowed: 1, by {ROUNDING:g}"
+            )
+        rows.append(values)
+    answers = torch.tensor(rows, dtype=torch.float64)
+    return (answers / answers.sum(dim=1, keepdim=True)).float()
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -1,0 +1,85 @@
+"""A teacher that only answers: a function of the user's own, an ONNX file, or answers that were given before."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from cgankd.artifacts import file_key
+from cgankd.errors import UserError
+from cgankd.task import Task
+from cgankd.users_code import code_key, open_onnx
+
+SETTING = "teacher.source"
+
+
+class BlackBox(ABC):
+    """Float images [B, C, H, W] in [0, 1] -> outputs float32 [B, number of outputs], and nothing of its inside.
+
+    Outputs are logits, or a scalar mapped to [0, 1] by the task's label range. key: a hash of what it answers by.
+    """
+
+    answers_anything: ClassVar[bool] = True  # whether it may be asked about any image, as an augmented view
+    key: str
+
+    @abstractmethod
+    def __call__(self, images: Tensor) -> Tensor:
+        """The outputs, on the images' device. Raises UserError where they are of another shape."""
+
+    def knows(self, images: Tensor) -> bool:
+        """Whether all of uint8 [N, C, H, W] can be answered about."""
+        return True
+
+
+class FunctionTeacher(BlackBox):
+    """``function(images) -> outputs``, both tensors, as :class:`BlackBox` has them; no gradient is asked for."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], task: Task, name: str) -> None:
+        self.function, self.width, self.name = function, task.num_outputs, name
+        self.key = code_key(name)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        return _checked(self.function(images), len(images), self.width, self.name).to(images.device)
+
+
+class OnnxTeacher(BlackBox):
+    """An ONNX file with one input, float32 [B, C, H, W] in [0, 1], B free; its first output is the teacher's.
+
+    It runs on the processor. Raises UserError for any other file.
+    """
+
+    def __init__(self, path: Path, task: Task) -> None:
+        self.session = open_onnx(path, SETTING)
+        self.width, self.name, self.key = task.num_outputs, str(path), file_key(path)
+        inputs = self.session.get_inputs()
+        fits = len(inputs) == 1 and inputs[0].type == "tensor(float)" and len(inputs[0].shape) == 4
+        if not fits or isinstance(inputs[0].shape[0], int):
+            found = ", ".join(f"{node.name} {node.type} {node.shape}" for node in inputs)
+            raise UserError(
+                f"{SETTING} {path}: has inputs {found}; needed: images tensor(float) ['B', C, H, W], B free"
+            )
+        self.input = inputs[0].name
+
+    def __call__(self, images: Tensor) -> Tensor:
+        outputs = self.session.run(None, {self.input: images.detach().float().contiguous().cpu().numpy()})[0]
+        return _checked(torch.from_numpy(outputs), len(images), self.width, self.name).to(images.device)
+
+
+def _checked(outputs: Any, images: int, width: int, name: str) -> Tensor:
+    if not isinstance(outputs, Tensor):
+        raise UserError(f"{SETTING} {name}: gives {type(outputs).__name__}; needed: a tensor [{images}, {width}]")
+    if tuple(outputs.shape) != (images, width):
+        raise UserError(
+            f"{SETTING} {name}: gives outputs {list(outputs.shape)} for {images} images; "
+            f"needed: [{images}, {width}]"
+        )
+    outputs = outputs.float()
+    if not torch.isfinite(outputs).all():
+        raise UserError(f"{SETTING} {name}: gives outputs that are not finite; finite numbers are needed")
+    return outputs

@@ -1,0 +1,50 @@
+"""Several teachers as one: whose outputs distillation matches where ``teacher.votes`` says mean or confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from cgankd import evaluate
+from cgankd.errors import UserError
+from cgankd.task import Task
+
+VOTES = ("first", "mean", "confidence")
+
+
+class Jury:
+    """Float images [B, C, H, W] in [0, 1] -> the teachers' mean vote as outputs [B, number of outputs].
+
+    Classes: the log of the mean probability; scalars: the mean. by_confidence: a mean with a weight for each
+    teacher and image (:meth:`cgankd.task.Task.confidence`). It shows nothing of its inside.
+    """
+
+    def __init__(
+        self, members: Sequence[evaluate.Predictor], task: Task, fabric: Fabric, *, by_confidence: bool = False
+    ) -> None:
+        if len(members) < 2:
+            raise UserError("teacher.votes needs several teachers, but there is one; allowed: first, or a jury")
+        self.members, self.task, self.by_confidence = tuple(members), task, by_confidence
+        for member in members:
+            if isinstance(member, nn.Module):
+                evaluate.place(member, fabric).eval()
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        votes = torch.stack([member(images).float().to(images.device) for member in self.members])
+        weights = self.task.confidence(votes) if self.by_confidence else None
+        return self.task.consensus(votes, weights)
+
+
+def as_one(
+    teachers: Sequence[evaluate.Predictor], votes: str, task: Task, fabric: Fabric
+) -> evaluate.Predictor | None:
+    """The teacher that distillation asks: the first of these, or all by their ``votes``; None of none."""
+    if votes not in VOTES:
+        raise UserError(f"votes = {votes!r} is not known; allowed: {', '.join(VOTES)}")
+    if votes == "first" or not teachers:
+        return teachers[0] if teachers else None
+    return Jury(teachers, task, fabric, by_confidence=votes == "confidence")

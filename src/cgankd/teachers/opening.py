@@ -1,0 +1,53 @@
+"""What ``teacher.source`` names, opened and tried before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from cgankd.errors import UserError
+from cgankd.task import Task
+from cgankd.teachers.answers import read_answers
+from cgankd.teachers.black_box import SETTING, BlackBox, FunctionTeacher, OnnxTeacher
+from cgankd.users_code import is_function_name, load_function, said
+
+
+def open_teacher(source: str, task: Task, channels: int, size: tuple[int, int]) -> BlackBox:
+    """The teacher that ``teacher.source`` names: module:function, an .onnx file, or a .csv file of predictions.
+
+    A function and an ONNX file are tried on two images. Raises UserError where the source is not there, can't be
+    opened, or gives other outputs than [B, number of outputs].
+    """
+    path = Path(source).expanduser()
+    if is_function_name(source) and not path.exists():
+        teacher: BlackBox = FunctionTeacher(load_function(source, SETTING), task, source)
+    elif path.suffix.lower() == ".onnx" and path.is_file():
+        teacher = OnnxTeacher(path, task)
+    elif answers_files(source) and path.is_file():
+        return read_answers(path, task, channels, size)
+    else:
+        raise UserError(
+            f"{SETTING} {source!r} is {'a file of another kind' if path.is_file() else 'not there'}; "
+            "allowed: module:function, an .onnx file, or a .csv file"
+        )
+    grey = torch.linspace(0.0, 1.0, 2)[:, None, None, None].expand(-1, channels, *size).contiguous()
+    try:
+        teacher(grey)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's function or network raises
+        raise UserError(
+            f"{SETTING} {source!r}: asking about two images failed ({said(error)}); it is given float images "
+            f"[B, {channels}, {size[0]}, {size[1]}] in [0, 1] and gives [B, {task.num_outputs}]"
+        ) from error
+    return teacher
+
+
+def answers_files(source: str | None) -> bool:
+    """Whether ``teacher.source`` names answers that were given before, which no other image has.
+
+    >>> answers_files("labels/predictions.csv"), answers_files("my.service:ask"), answers_files(None)
+    (True, False, False)
+    """
+    return source is not None and Path(source).suffix.lower() == ".csv"

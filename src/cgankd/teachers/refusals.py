@@ -1,0 +1,79 @@
+"""What a teacher that only answers can't serve: refused before anything is trained, or done by another network."""
+
+from __future__ import annotations
+
+from cgankd import distill
+from cgankd.errors import UserError
+from cgankd.gan.adapters import StoredImages
+from cgankd.gan.generator import Sampler
+from cgankd.recipe import Recipe
+from cgankd.rows import row
+from cgankd.teachers.answers import StoredAnswers
+from cgankd.teachers.black_box import SETTING, BlackBox
+from cgankd.teachers.opening import answers_files
+
+
+def with_features(recipe: Recipe) -> Recipe:
+    """The recipe with the NOKD student's features wherever it asks for those of a teacher that shows none."""
+    ratio, metrics = recipe.ratio, recipe.metrics
+    if ratio.features == "teacher":
+        ratio = ratio.model_copy(update={"features": "nokd"})
+    if "teacher" in metrics.features:
+        metrics = metrics.model_copy(update={"features": ("nokd",)})
+    return recipe.model_copy(update={"ratio": ratio, "metrics": metrics})
+
+
+def settled(recipe: Recipe) -> Recipe:
+    """The recipe as its teacher can serve it; UserError where it can't."""
+    teacher = recipe.teacher
+    if teacher.votes != "first" and not teacher.jury:
+        raise UserError(f"teacher.votes = {teacher.votes} needs teacher.jury, which is empty; allowed: first")
+    if teacher.source is None:
+        return recipe
+    if teacher.weights is not None:
+        raise UserError(f"{SETTING} and teacher.weights are both set; allowed: one of them")
+    if answers_files(teacher.source):
+        _check_files(recipe)
+    return with_features(recipe)
+
+
+def _check_files(recipe: Recipe) -> None:
+    """UserError where more would be asked than what was answered: the images of the generator, as they are."""
+    source, generator = recipe.teacher.source, recipe.generator.source
+    if generator is None:
+        raise UserError(
+            f"{SETTING} {source} answers images that are there already, but the generator would make others; "
+            "needed: generator.source, the folder of those images (cgankd synthesize --export writes one)"
+        )
+    if recipe.synthesis.subsampling != "none":
+        raise UserError(
+            f"synthesis.subsampling = {recipe.synthesis.subsampling}, but {SETTING} {source} answers images that "
+            "cgankd synthesize --export has subsampled; allowed: none"
+        )
+    check_rows(recipe)
+
+
+def check_rows(recipe: Recipe) -> None:
+    """UserError for a row that asks the teacher about other images than those that somebody labelled in files."""
+    for name in recipe.rows:
+        if row(name).method != distill.SUPERVISED or row(name).pseudo:
+            raise UserError(
+                f"compare.methods holds {name!r}, which asks the teacher about further images, but one that "
+                "answers files knows the exported ones alone; allowed: nokd, nokd_longer, augment, cgan"
+            )
+
+
+def check_answers(teacher: BlackBox | None, generator: Sampler | None) -> None:
+    """UserError where images of the generator have no answer."""
+    if isinstance(teacher, StoredAnswers):
+        if not isinstance(generator, StoredImages):
+            raise UserError(
+                f"{SETTING} {teacher.name} answers images that are there already, but generator.source makes "
+                "others; allowed: ready images"
+            )
+        missing = teacher.unanswered(generator.images)
+        if missing:
+            raise UserError(
+                f"{SETTING} {teacher.name}: {missing:,} of generator.source's {len(generator.images):,} images "
+                "have no answer; needed: one for each"
+            )

@@ -1,0 +1,89 @@
+"""Functions and ONNX files that only answer: what they say, and what is refused before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from asked import onnx_file, weight
+
+from cgankd.errors import UserError
+from cgankd.task import Classification, Regression, Task
+from cgankd.teachers.opening import open_teacher
+
+CLASSES, DEGREES = Classification(("a", "b", "c")), Regression(-80.0, 80.0, "degrees")
+
+
+def pixels(count: int = 7) -> torch.Tensor:
+    return torch.rand(count, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("task", [CLASSES, DEGREES])
+def test_a_function_and_an_onnx_file_say_what_numpy_computes(
+    module: Callable[[int], str], tmp_path: Path, task: Task
+) -> None:
+    onnx_file(tmp_path / "t.onnx", task.num_outputs)
+    images = pixels()
+    expected = images.numpy().reshape(7, 256).astype(np.float64) @ weight(task.num_outputs) + 0.5
+    for source in (f"{module(task.num_outputs)}:linear", str(tmp_path / "t.onnx")):
+        teacher = open_teacher(source, task, 1, (16, 16))
+        for shown in (images, images.to(memory_format=torch.channels_last)):
+            np.testing.assert_allclose(teacher(shown).numpy(), expected, rtol=1e-4, atol=1e-4)
+        assert teacher.answers_anything
+        assert teacher.knows(torch.zeros(3, 1, 16, 16, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("array", r"gives ndarray; needed: a tensor \[2, 3\]"),
+        ("narrow", r"gives outputs \[2, 0\] for 2 images; needed: \[2, 3\]"),
+        ("flat", r"gives outputs \[2\] for 2 images; needed: \[2, 3\]"),
+        ("broken", r"asking about two images failed \(RuntimeError: out of ink\); it is given float images \[B, 1"),
+        ("endless", r"gives outputs that are not finite"),
+        ("missing", r"has no function 'missing'"),
+    ],
+)
+def test_functions_that_are_refused(module: Callable[[int], str], name: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        open_teacher(f"{module(3)}:{name}", CLASSES, 1, (16, 16))
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ({"outputs": 4}, r"gives outputs \[2, 4\] for 2 images; needed: \[2, 3\]"),
+        ({"outputs": 3, "batch": 2}, r"has inputs pixels tensor\(float\) \[2, 1, 16, 16\]; needed: images"),
+        ({"outputs": 3, "rank": 2}, r"has inputs pixels tensor\(float\) \['B', 256\]; needed: images"),
+    ],
+)
+def test_onnx_files_that_are_refused(tmp_path: Path, made: dict[str, Any], words: str) -> None:
+    onnx_file(tmp_path / "t.onnx", **made)
+    with pytest.raises(UserError, match=words):
+        open_teacher(str(tmp_path / "t.onnx"), CLASSES, 1, (16, 16))
+
+
+def test_sources_that_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no teacher")
+    (tmp_path / "broken.onnx").write_text("no network")
+    for source, words in [
+        ("no_such_module_at_all:f", "teacher.source .* can't be imported"),
+        (str(tmp_path / "none.onnx"), "is not there; allowed: module:function, an .onnx file, or a .csv file"),
+        (str(tmp_path / "none.csv"), "is not there; allowed"),
+        (str(tmp_path / "notes.txt"), "is a file of another kind; allowed"),
+        (str(tmp_path / "broken.onnx"), "teacher.source .* not readable as ONNX"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            open_teacher(source, CLASSES, 1, (16, 16))
+
+
+def test_an_edited_function_is_another_teacher(module: Callable[[int], str], tmp_path: Path) -> None:
+    name = module(3)
+    before = open_teacher(f"{name}:linear", CLASSES, 1, (16, 16)).key
+    assert open_teacher(f"{name}:linear", CLASSES, 1, (16, 16)).key == before
+    (tmp_path / f"{name}.py").write_text((tmp_path / f"{name}.py").read_text() + "# edited\n")
+    assert open_teacher(f"{name}:linear", CLASSES, 1, (16, 16)).key != before
