@@ -29,6 +29,7 @@ from cgankd.labels import LabelSpace, label_space
 from cgankd.progress import SILENT, Progress
 from cgankd.runtime import make_fabric
 from cgankd.settings import FitSettings, GeneratorSettings, RatioSettings, StudentSettings, SynthesisSettings
+from cgankd.sight import rehearse
 from cgankd.synthesis import adjust, checks
 from cgankd.synthesis.density_ratio import Pairs, RatioNetwork, real_and_fakes, train_ratio
 from cgankd.synthesis.synthesize import Synthesis, synthesize
@@ -182,23 +183,35 @@ class Distiller:
         """Train the student on real images and processed fakes; further keywords are those of FitSettings.
 
         method: "supervised" (cGAN-KD: the knowledge is in the images), "kd" (and the teacher's outputs besides), or
-        any other, stacked as in a recipe. votes: whose outputs it matches, where there is a jury: first, mean or
-        confidence. Among the keywords may be those of StudentSettings that are about methods: temperature,
-        label_weight, teacher_weight and method_settings, as in ``{"crd": {"weight": 0.8}}``.
+        any other, stacked as in a recipe; UserError where it can't serve these networks, before any training.
+        votes: whose outputs it matches, where there is a jury: first, mean or confidence. Among the keywords may be
+        those of StudentSettings that are about methods: temperature, label_weight, teacher_weight and
+        method_settings, as in ``{"crd": {"weight": 0.8}}``.
         """
         own = StudentSettings(**{name: settings.pop(name) for name in METHOD_NUMBERS & set(settings)})
+        chosen = FitSettings(**settings)
+        one = as_one([self.teacher, *self.jury], votes, self._task, self.device)
+        rehearse(
+            student,
+            one,
+            methods.create(method, self._task, own),
+            self._task,
+            self.data,
+            chosen.augment,
+            self.device,
+        )
         fakes = self.fakes if self.synthesis is not None else self.synthesize()
         fit(
             student,
             methods.create(method, self._task, own),
             self._task,
             self.data,
-            FitSettings(**settings),
+            chosen,
             self.device,
             seed=self.seed,
             fake=fakes,
             real_share=real_share,
-            teacher=as_one([self.teacher, *self.jury], votes, self._task, self.device),
+            teacher=one,
             progress=self.progress,
         )
         return student

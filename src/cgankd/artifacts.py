@@ -120,8 +120,9 @@ class RunFolder:
             write_json(clock, before + time.monotonic() - started)
         seconds = before + time.monotonic() - started
         clock.unlink()
-        (work / CHECKPOINT).unlink(missing_ok=True)
-        for left in [*work.glob(".*.tmp"), *work.glob("*.compact")]:  # of a process that was killed while it wrote
+        checkpoints = work.glob(f"{Path(CHECKPOINT).stem}*{Path(CHECKPOINT).suffix}")  # and of loops within a loop
+        # the others are of a process that was killed while it wrote
+        for left in [*checkpoints, *work.glob(".*.tmp"), *work.glob("*.compact")]:
             left.unlink()
         sizes = {file.name: file.stat().st_size for file in sorted(work.iterdir())}
         environment = self.environment

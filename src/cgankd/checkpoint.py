@@ -34,6 +34,11 @@ class Checkpoint:
         self.deadline = deadline
         self._saved_at = time.monotonic()
 
+    def beside(self, name: str) -> Checkpoint:
+        """For a loop within this one: checkpoint-NAME.safetensors beside checkpoint.safetensors."""
+        path = None if self.path is None else self.path.with_stem(f"{self.path.stem}-{name}")
+        return Checkpoint(path, self.every_seconds, self.deadline)
+
     def due(self) -> bool:
         """Whether it is time to save again."""
         now = time.monotonic()

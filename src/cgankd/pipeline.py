@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from cgankd import results, rows
 from cgankd.artifacts import RunFolder
@@ -82,12 +83,11 @@ def opened(
 
 def check(recipe: Recipe, splits: Splits) -> None:
     """Raise UserError for what can't be run on these images: it must not show after hours of training."""
-    _check_networks(recipe, splits)
-    rows.check(recipe, splits)
+    rows.check(recipe, splits, _check_networks(recipe, splits))
 
 
-def _check_networks(recipe: Recipe, splits: Splits) -> None:
-    """Make each network once, and fill the teachers: what can't be made must not show after hours of training."""
+def _check_networks(recipe: Recipe, splits: Splits) -> dict[str, nn.Module]:
+    """Each network, by name, made once, and the teachers filled: what can't be made must not show hours later."""
     teacher, ratio = recipe.teacher, recipe.ratio
     students = [recipe.student.network, *(rows.student_network(name, recipe.student) for name in recipe.rows)]
     named: list[tuple[str, str | None]] = [(name, None) for name in dict.fromkeys(students)]
@@ -96,13 +96,15 @@ def _check_networks(recipe: Recipe, splits: Splits) -> None:
     named += [(juror.network, juror.weights) for juror in teacher.jury]
     if ratio.features in {"classifier", "autoencoder"}:
         named.append((ratio.feature_network, None))
-    train = splits.train
+    train, made = splits.train, {}
     with torch.random.fork_rng([]):
         for name, path in named:
             network = zoo.create(name, train.channels, splits.task.num_outputs, train.size)
             if path is not None:
                 weights.load_weights(network, path)
+            made[name] = network
         if recipe.generator.source is None:
             space = label_space(splits.task, splits.task.to_target(train.labels), recipe.generator)
             embedding = space.new_embedding(recipe.generator.label_dim)
             new_networks(recipe.generator, space, embedding, train.channels, train.size)
+    return made

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
+
+from torch import nn
 
 from cgankd import distill
 from cgankd.data.imageset import Splits
 from cgankd.errors import UserError, did_you_mean
-from cgankd.fit import check_answers_suffice, check_views
 from cgankd.recipe import Recipe
-from cgankd.settings import AugmentSettings, StudentSettings
+from cgankd.runtime import make_fabric
+from cgankd.settings import AugmentSettings, RuntimeSettings, StudentSettings
+from cgankd.sight import check_answers_suffice, rehearse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,18 +109,24 @@ def check_names(recipe: Recipe) -> None:
                 )
 
 
-def check(recipe: Recipe, splits: Splits) -> None:
-    """UserError for what a row can't do with these images and settings, before anything is trained."""
-    student = recipe.student
+def check(recipe: Recipe, splits: Splits, networks: Mapping[str, nn.Module]) -> None:
+    """UserError for what a row can't do with these images, networks and settings, before anything is trained.
+
+    networks: the recipe's, by name.
+    """
+    settings, source, votes = recipe.student, recipe.teacher.source, recipe.teacher.votes
+    teacher = networks[recipe.teacher.network] if source is None and votes == "first" else None
+    fabric = make_fabric(RuntimeSettings(device="cpu", precision="fp32"))
     for name in recipe.rows:
         wanted = row(name)
-        augment = strong_views(student) if wanted.strong else student.fit.augment
-        objective = distill.create(wanted.method, splits.task, student)
-        check_views(objective, splits.task, augment)
-        if recipe.teacher.source is not None:
+        augment = strong_views(settings) if wanted.strong else settings.fit.augment
+        objective = distill.create(wanted.method, splits.task, settings)
+        if source is not None:
             check_answers_suffice(objective, "teacher.source only answers")
-        elif recipe.teacher.votes != "first":
-            check_answers_suffice(objective, f"teacher.votes = {recipe.teacher.votes} makes one of several")
+        elif votes != "first":
+            check_answers_suffice(objective, f"teacher.votes = {votes} makes one of several")
+        student = networks[student_network(name, settings)]
+        rehearse(student, teacher, objective, splits.task, splits.train, augment, fabric)
         if wanted.pseudo and not len(splits.unlabelled):
             raise UserError(
                 f"compare.methods holds {name}, but {splits.name} has no unlabelled images, as all "

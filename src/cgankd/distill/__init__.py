@@ -4,12 +4,12 @@ import importlib
 import pkgutil
 
 from cgankd.distill.maker import Maker
-from cgankd.distill.method import METHODS, DistillBatch, Method, Preparation, as_published, register, serving
-from cgankd.distill.objective import SUPERVISED, Objective, create, names, parts, student_network
+from cgankd.distill.method import METHODS, DistillBatch, Method, Preparation, as_published, find, register, serving
+from cgankd.distill.objective import SUPERVISED, Objective, create, names, parts, student_network, versions
 
 __all__ = [
     "METHODS", "SUPERVISED", "DistillBatch", "Maker", "Method", "Objective", "Preparation", "as_published",
-    "create", "names", "parts", "register", "serving", "student_network",
+    "create", "find", "names", "parts", "register", "serving", "student_network", "versions",
 ]  # fmt: skip
 
 for _file in pkgutil.iter_modules(__path__):  # importing a method's file registers it

@@ -25,6 +25,7 @@ class AB(MapMethod):
 
     name = "ab"
     tasks = ("classification", "regression")
+    distance = "squared hinge"
     paper = "arXiv 1811.03233"
     defaults: ClassVar[dict[str, float]] = {"weight": 0.003, "margin": 1.0}
 

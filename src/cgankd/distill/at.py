@@ -22,6 +22,7 @@ class AT(MapMethod):
 
     name = "at"
     tasks = ("classification", "regression")
+    distance = "squared"
     paper = "arXiv 1612.03928"
     defaults: ClassVar[dict[str, float]] = {"weight": 1000.0}
 

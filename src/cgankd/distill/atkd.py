@@ -27,6 +27,8 @@ class ATKD(Method):
     name = "atkd"
     tasks = ("classification",)
     matches = "output"
+    where = "outputs"
+    distance = "KL"
     paper = "arXiv 2402.11890"
     defaults: ClassVar[dict[str, float]] = {"weight": 1.0, "easy": 0.2}
 

@@ -24,6 +24,8 @@ class ConfidenceConditioned(Method):
 
     tasks = ("classification", "regression")
     matches = "output"
+    where = "outputs"
+    distance = "KL, squared"
     paper = "arXiv 2107.06993"
     defaults: ClassVar[dict[str, float]] = {"scale": 0.1, "alpha": 0.01, "epochs": 240.0}
     label_weight = 0.0

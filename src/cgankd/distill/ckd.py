@@ -22,6 +22,8 @@ class CKD(Method):
     name = "ckd"
     tasks = ("classification", "regression")
     matches = "relation"
+    where = "outputs"
+    distance = "squared"
     paper = "arXiv 2311.02253"
     defaults: ClassVar[dict[str, float]] = {"weight": 1.0, "anchor": 0.1}
 

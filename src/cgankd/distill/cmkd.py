@@ -27,6 +27,8 @@ class CMKD(Method):
     name = "cmkd"
     tasks = ("classification", "regression")
     matches = "relation"
+    where = "outputs"
+    distance = "Pearson, Spearman"
     paper = "arXiv 2410.06561"
     defaults: ClassVar[dict[str, float]] = {"weight": 2.0, "softness": 0.1, "top": 100}
 

@@ -27,6 +27,8 @@ class CRD(Method):
     name = "crd"
     tasks = ("classification", "regression")
     matches = "relation"
+    where = "penultimate"
+    distance = "cross-entropy"
     paper = "arXiv 1910.10699"
     defaults: ClassVar[dict[str, float]] = {"weight": 0.8, "temperature": 0.07, "width": 128}
     needs_inside = True

@@ -25,6 +25,8 @@ class DIST(Method):
     name = "dist"
     tasks = ("classification",)
     matches = "relation"
+    where = "outputs"
+    distance = "Pearson"
     paper = "arXiv 2205.10536"
     defaults: ClassVar[dict[str, float]] = {"beta": 2.0, "gamma": 2.0}
 

@@ -27,6 +27,8 @@ class DKD(Method):
     name = "dkd"
     tasks = ("classification",)
     matches = "output"
+    where = "outputs"
+    distance = "KL"
     paper = "arXiv 2203.08679"
     defaults: ClassVar[dict[str, float]] = {"alpha": 1.0, "beta": 8.0, "warmup": 1 / 12}
 

@@ -24,6 +24,8 @@ class FitNet(MapMethod):
 
     name = "fitnet"
     tasks = ("classification", "regression")
+    where = "middle map"
+    distance = "squared"
     paper = "arXiv 1412.6550"
     defaults: ClassVar[dict[str, float]] = {"weight": 100.0}
 

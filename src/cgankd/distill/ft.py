@@ -26,6 +26,8 @@ class FT(MapMethod):
 
     name = "ft"
     tasks = ("classification", "regression")
+    where = "last map"
+    distance = "absolute"
     paper = "arXiv 1802.04977"
     defaults: ClassVar[dict[str, float]] = {"weight": 500.0, "share": 0.5, "first": 0.125}
 

@@ -22,6 +22,8 @@ class KD(Method):
     name = "kd"
     tasks: ClassVar[tuple[str, ...]] = ("classification", "regression")
     matches = "output"
+    where = "outputs"
+    distance = "KL, squared"
     paper = "arXiv 1503.02531"
 
     def __init__(self, task: Task, settings: StudentSettings) -> None:

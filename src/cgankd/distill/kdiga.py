@@ -23,6 +23,8 @@ class KDIGA(Method):
     name = "kdiga"
     tasks = ("classification", "regression")
     matches = "gradient"
+    where = "images"
+    distance = "Euclidean"
     paper = "arXiv 2110.12072"
     defaults: ClassVar[dict[str, float]] = {"weight": 1.0}
     input_gradients = True

@@ -57,3 +57,29 @@ class Maker:
             f"method {method!r} needs a network between student and teacher, but none has between {small:,} and "
             f"{large:,} parameters; allowed: a larger teacher or a smaller student"
         )
+
+    def wider(self, method: str, instead: str) -> str:
+        """The name of a wider network of the student's family: its last layer is nearest to twice as wide.
+
+        Of several the smallest. ``method`` is who asks, ``instead`` what the user may do where none is wider: then
+        UserError is raised.
+        """
+        own = _last_width(self.student)
+        kin = zoo.sketches(self.channels, self.outputs, self.size, zoo.family(self.student))
+        wider = {name: width for name, network in kin.items() if (width := _last_width(network)) > own}
+        if not wider:
+            raise UserError(
+                f"method {method!r} needs a wider network of the student's family, but none of "
+                f"{type(self.student).__name__} has more than {own} numbers before its last layer; allowed: a "
+                f"narrower student, or {instead}"
+            )
+
+        def fit(name: str) -> tuple[float, int]:
+            return abs(math.log(wider[name] / (2 * own))), sum(p.numel() for p in kin[name].parameters())
+
+        return min(wider, key=fit)
+
+
+def _last_width(network: nn.Module) -> int:
+    """How many numbers the last linear layer reads; 0 where there is none."""
+    return ([layer.in_features for layer in network.modules() if isinstance(layer, nn.Linear)] or [0])[-1]

@@ -20,6 +20,7 @@ class MapMethod(Method):
     """
 
     matches = "feature"
+    where = "all maps"
     needs_inside: ClassVar[bool] = True
 
     def taps(self, student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:

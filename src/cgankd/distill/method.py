@@ -5,21 +5,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from cgankd.data.batches import Batch, Batches
 from cgankd.distill.maker import Maker
-from cgankd.errors import TrainingError, UserError
+from cgankd.errors import TrainingError, UserError, did_you_mean
 from cgankd.progress import Progress
 from cgankd.settings import StudentSettings
 from cgankd.task import Task
 
-if TYPE_CHECKING:
-    from cgankd.data.batches import Batches
-
+WHERE = ("images", "attention", "all maps", "middle map", "last map", "penultimate", "outputs")  # from the image on
 Shape = tuple[int, ...]  # of a feature, without its batch dimension
 Looker = Callable[[Tensor], tuple[Tensor, Mapping[str, Tensor]]]  # images [B, C, H, W] -> outputs, features
 
@@ -105,6 +104,14 @@ class Preparation:
         """How many steps are ``first`` times those that follow; at least one."""
         return max(1, round(first * self.steps))
 
+    def teach(self, network: nn.Module, method: str, first: float) -> None:
+        """Train a network of the method's own by another method, for :meth:`share` of ``first``, and freeze it."""
+        network.requires_grad_(True)
+        self.train(network, method, self.share(first))
+        for weight in network.parameters():
+            weight.grad = None
+        network.eval().requires_grad_(False)
+
     def minimise(self, layers: nn.Module, loss: Callable[[Tensor], Tensor], first: float, title: str) -> None:
         """Train ``layers`` alone, with Adam at 0.001, for :meth:`share` of ``first`` steps, and freeze them.
 
@@ -131,7 +138,8 @@ class Preparation:
 class Method(nn.Module):
     """A distillation method; its adapter layers are its own parameters, trained beside the student's.
 
-    Subclasses say what they are (``tasks``, ``matches``, ``paper``), what they look at (``taps``), what layers they
+    Subclasses say what they are (``tasks``, ``paper``, and in the terms of arXiv 1912.13179 ``matches``, ``where``
+    and ``distance``), what they look at (``taps``), what layers they
     need for it (``build``) and what they minimise (``loss``). ``defaults`` are their own numbers, which the setting
     ``student.method_settings`` may change; the chosen ones are in ``self.values``.
     """
@@ -139,13 +147,17 @@ class Method(nn.Module):
     name: ClassVar[str]
     tasks: ClassVar[tuple[str, ...]]
     matches: ClassVar[str]  # output, feature, relation or gradient; nothing: of the teacher's, as vam
+    where: ClassVar[str]  # in the networks: see WHERE
+    distance: ClassVar[str]  # how far apart the two are
     paper: ClassVar[str]
     defaults: ClassVar[Mapping[str, float]] = {}
+    version: ClassVar[int] = 1  # raised where the same settings give other numbers: older results are stale then
     needs_inside: ClassVar[bool] = False  # looks at the teacher's features, which a plain callable does not show
     looks_at_student: ClassVar[bool] = False  # looks at the student's features, and at none of the teacher's
     student_suffix: ClassVar[str] = ""  # put behind the name of the student's network, as +vam
     input_gradients: ClassVar[bool] = False  # differentiates outputs by the images
     beside: ClassVar[str] = ""  # the method that it is published as an addition to
+    asks_teacher: bool = True  # its loss looks at the teacher; False: only what is trained first does
     label_weight: float = 1.0  # r: what the label's own loss counts beside this method's terms
 
     def __init__(self, task: Task, settings: StudentSettings) -> None:
@@ -195,8 +207,11 @@ class Method(nn.Module):
         without it.
         """
 
-    def views(self, images: Tensor) -> Tensor | None:
-        """k further images for each of B, [k B, C, H, W], the first of every image first; None: no more."""
+    def views(self, batch: Batch, seed: int) -> Tensor | None:
+        """k further images for each of B, [k B, C, H, W], the first of every image first; None: no more.
+
+        What is random in them is a function of (seed, batch.index, batch.view), by cgankd.counter.
+        """
         return None
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
@@ -233,6 +248,16 @@ def as_published(name: str) -> str:
     """
     beside = METHODS[name].beside
     return f"{beside}+{name}" if beside else name
+
+
+def find(name: str) -> type[Method]:
+    """The method called ``name``; UserError where none is."""
+    if name not in METHODS:
+        raise UserError(
+            f"distillation method {name!r} is not known{did_you_mean(name, METHODS)}; allowed: "
+            f"{', '.join(sorted(METHODS))}"
+        )
+    return METHODS[name]
 
 
 def serving(task: Task) -> list[str]:

@@ -23,6 +23,7 @@ class NST(MapMethod):
 
     name = "nst"
     tasks = ("classification", "regression")
+    distance = "maximum mean discrepancy"
     paper = "arXiv 1707.01219"
     defaults: ClassVar[dict[str, float]] = {"weight": 50.0}
 

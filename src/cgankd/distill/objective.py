@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from cgankd.data.batches import Batch
 from cgankd.distill.maker import Maker
-from cgankd.distill.method import METHODS, DistillBatch, Method, Preparation, Shape
-from cgankd.errors import UserError, did_you_mean
+from cgankd.distill.method import METHODS, DistillBatch, Method, Preparation, Shape, find
+from cgankd.errors import UserError
 from cgankd.settings import StudentSettings
 from cgankd.task import Task
 
@@ -41,6 +42,7 @@ class Objective(nn.Module):
         self.needs_teacher = bool(methods)
         self.needs_inside = any(method.needs_inside for method, _ in methods)
         self.looks_inside = self.needs_inside or any(method.looks_at_student for method, _ in methods)
+        self.asks_teacher = any(method.asks_teacher for method, _ in methods)
         self.input_gradients = any(method.input_gradients for method, _ in methods)
         self._looks_at: list[tuple[list[str], list[str]]] = []  # each method's own layers
 
@@ -66,9 +68,9 @@ class Objective(nn.Module):
         for method, _ in self.stacked:
             method.prepare(preparation)
 
-    def views(self, images: Tensor) -> Tensor | None:
+    def views(self, batch: Batch, seed: int) -> Tensor | None:
         """The further images that one of the methods wants; two that want some can't be stacked."""
-        made = [more for method, _ in self.stacked if (more := method.views(images)) is not None]
+        made = [more for method, _ in self.stacked if (more := method.views(batch, seed)) is not None]
         if len(made) > 1:
             raise UserError(f"method {self.name!r} stacks two that need images of their own; allowed: one of them")
         return made[0] if made else None
@@ -112,14 +114,10 @@ def create(name: str, task: Task, settings: StudentSettings | None = None) -> Ob
     found: list[tuple[Method, str | None]] = []
     for word in name.split("+"):
         method, at, part = word.partition("@")
-        if method not in METHODS:
-            raise UserError(
-                f"distillation method {method!r} is not known{did_you_mean(method, METHODS)}; allowed: "
-                f"{', '.join(names())}, several joined by +, each with @real or @fake behind it"
-            )
+        made = find(method)
         if at and part not in PARTS:
             raise UserError(f"method {word!r}: {part!r} is no part of a batch; allowed: @real, @fake, or neither")
-        found.append((METHODS[method](task, settings), part if at else None))
+        found.append((made(task, settings), part if at else None))
     chosen = [method.name for method, _ in found]
     if len(set(chosen)) < len(chosen):
         raise UserError(f"method {name!r} names one method twice; allowed: each once")
@@ -145,6 +143,11 @@ def student_network(name: str, network: str) -> str:
         suffix = METHODS[method].student_suffix
         network = network if network.endswith(suffix) else network + suffix
     return network
+
+
+def versions(name: str) -> dict[str, int]:
+    """Of the methods that an objective's name stacks, those whose numbers have changed since their first."""
+    return {part: METHODS[part].version for part in parts(name) if METHODS[part].version > 1}
 
 
 def names() -> list[str]:

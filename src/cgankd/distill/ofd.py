@@ -25,6 +25,7 @@ class OFD(MapMethod):
 
     name = "ofd"
     tasks = ("classification", "regression")
+    distance = "squared, partial"
     paper = "arXiv 1904.01866"
     defaults: ClassVar[dict[str, float]] = {"weight": 0.001, "batches": 16.0}
 

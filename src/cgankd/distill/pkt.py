@@ -23,6 +23,8 @@ class PKT(Method):
     name = "pkt"
     tasks = ("classification", "regression")
     matches = "relation"
+    where = "penultimate"
+    distance = "KL"
     paper = "arXiv 1803.10837"
     defaults: ClassVar[dict[str, float]] = {"weight": 30_000 / 64}
     needs_inside = True

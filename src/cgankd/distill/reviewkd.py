@@ -30,6 +30,8 @@ class ReviewKD(MapMethod):
 
     name = "reviewkd"
     tasks = ("classification", "regression")
+    where = "all maps, penultimate"
+    distance = "squared, at several scales"
     paper = "arXiv 2104.09044"
     defaults: ClassVar[dict[str, float]] = {"weight": 5.0, "warmup": 20 / 240}
 

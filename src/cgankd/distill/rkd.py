@@ -24,6 +24,8 @@ class RKD(Method):
     name = "rkd"
     tasks = ("classification", "regression")
     matches = "relation"
+    where = "penultimate"
+    distance = "Huber"
     paper = "arXiv 1904.05068"
     defaults: ClassVar[dict[str, float]] = {"distance": 25.0, "angle": 50.0}
     needs_inside = True

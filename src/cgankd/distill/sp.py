@@ -22,6 +22,8 @@ class SP(Method):
     name = "sp"
     tasks = ("classification", "regression")
     matches = "relation"
+    where = "last map"
+    distance = "squared"
     paper = "arXiv 1907.09682"
     defaults: ClassVar[dict[str, float]] = {"weight": 3000.0}
     needs_inside = True

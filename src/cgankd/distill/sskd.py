@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cgankd.data.batches import Batch
 from cgankd.distill.method import DistillBatch, Method, Preparation, Shape, register
 from cgankd.errors import UserError
 from cgankd.settings import StudentSettings
@@ -34,6 +35,8 @@ class SSKD(Method):
     name = "sskd"
     tasks: ClassVar[tuple[str, ...]] = ("classification",)  # a turned image of a scalar may have another label
     matches = "relation"
+    where = "penultimate, outputs"
+    distance = "KL"
     paper = "arXiv 2006.07114"
     defaults: ClassVar[dict[str, float]] = {
         "turned": 2.7, "contrast": 10.0, "temperature": 0.5, "keep_turned": 1.0, "keep_contrast": 0.75,
@@ -53,17 +56,18 @@ class SSKD(Method):
         ((self.mine, s),), ((self.theirs, t),) = student.items(), teacher.items()
         self.student_head, self.teacher_head = _head(math.prod(s)), _head(math.prod(t)).requires_grad_(False)
 
-    def views(self, images: Tensor) -> Tensor:
-        if images.shape[2] != images.shape[3]:
+    def views(self, batch: Batch, seed: int) -> Tensor:
+        height, width = batch.images.shape[2:]
+        if height != width:
             raise UserError(
-                f"method 'sskd' turns images by 90 degrees, but these are {images.shape[2]}x{images.shape[3]} "
-                "pixels; allowed: square ones"
+                f"method 'sskd' turns images by 90 degrees, but these are {height}x{width} pixels; allowed: square "
+                "ones"
             )
-        return torch.cat([torch.rot90(images, turns, (2, 3)) for turns in range(1, TURNS + 1)])
+        return turned_copies(batch.images)
 
     def prepare(self, preparation: Preparation) -> None:
         def finding(images: Tensor) -> Tensor:
-            features = preparation.teacher(torch.cat([images, self.views(images)]))[1][self.theirs]
+            features = preparation.teacher(torch.cat([images, turned_copies(images)]))[1][self.theirs]
             whole, turned = features.tensor_split([len(images)])
             alike = cosines(self.teacher_head, turned, whole) / self.values["temperature"]
             return F.cross_entropy(alike, _own(len(images), images.device))
@@ -83,6 +87,11 @@ class SSKD(Method):
         )
         contrast = selected_divergence(s, t, own, values["keep_contrast"], values["temperature"])
         return {"sskd_turned": values["turned"] * turned, "sskd_contrast": values["contrast"] * contrast}
+
+
+def turned_copies(images: Tensor) -> Tensor:
+    """[B, C, H, W] -> [3 B, C, H, W]: all by 90 degrees, then by 180, then by 270."""
+    return torch.cat([torch.rot90(images, turns, (2, 3)) for turns in range(1, TURNS + 1)])
 
 
 def cosines(head: nn.Module, turned: Tensor, whole: Tensor) -> Tensor:

@@ -31,10 +31,18 @@ class Standardised(Method):
         classes.refuse_two(self.name, task, "two standardised logits are always 1 and -1")
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
-        assert batch.teacher_outputs is not None
-        outputs, teacher = standardise(batch.outputs), standardise(batch.teacher_outputs)
-        terms = super().loss(dataclasses.replace(batch, outputs=outputs, teacher_outputs=teacher))
+        terms = super().loss(_standardised(batch))
         return {f"ls-{name}": self.values["weight"] * term for name, term in terms.items()}
+
+
+def _standardised(batch: DistillBatch) -> DistillBatch:
+    assert batch.teacher_outputs is not None
+    return dataclasses.replace(
+        batch,
+        outputs=standardise(batch.outputs),
+        teacher_outputs=standardise(batch.teacher_outputs),
+        extra=None if batch.extra is None else _standardised(batch.extra),
+    )
 
 
 def standardise(logits: Tensor) -> Tensor:
@@ -64,8 +72,15 @@ class LSDKD(Standardised, DKD):
 
 @register
 class LSMLKD(Standardised, MLKD):
-    """:class:`Standardised` MLKD, in all three terms; the temperature is the first of its five."""
+    """:class:`Standardised` MLKD; the temperature is the first of its five. Labels are learnt from plain logits."""
 
     name = "ls-mlkd"
-    paper = "arXiv 2403.01427; CVPR 2023, Jin et al."
+    paper = "arXiv 2403.01427, CVPR 2023"
     defaults: ClassVar[dict[str, float]] = {**MLKD.defaults, "temperature": 2.0, "weight": 1.0}
+
+    def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
+        terms = super().loss(batch)
+        if self.values["strong"]:
+            assert batch.extra is not None
+            terms["ls-mlkd_strong_label"] = self.task.loss(batch.extra.outputs, batch.extra.targets)
+        return terms

@@ -24,10 +24,9 @@ class TAKD(KD):
     """
 
     name = "takd"
-    tasks = ("classification", "regression")
-    matches = "output"
     paper = "arXiv 1902.03393"
     defaults: ClassVar[dict[str, float]] = {"first": 1.0}
+    asks_teacher = False  # the assistant answers
 
     @classmethod
     def needs(cls) -> str:
@@ -37,11 +36,7 @@ class TAKD(KD):
         self.assistant = make(make.between(self.name)).eval().requires_grad_(False)
 
     def prepare(self, preparation: Preparation) -> None:
-        self.assistant.requires_grad_(True)
-        preparation.train(self.assistant, "kd", preparation.share(self.values["first"]))
-        for weight in self.assistant.parameters():
-            weight.grad = None
-        self.assistant.eval().requires_grad_(False)
+        preparation.teach(self.assistant, "kd", self.values["first"])
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         assert batch.images is not None

@@ -21,6 +21,8 @@ class TBR(Method):
     name = "tbr"
     tasks = ("regression",)
     matches = "output"
+    where = "outputs"
+    distance = "squared, bounded"
     paper = "NeurIPS 2017, Chen et al."
     defaults: ClassVar[dict[str, float]] = {"weight": 0.5, "margin": 0.0}
 

@@ -28,10 +28,13 @@ class VAM(Method):
     name = "vam"
     tasks = ("classification", "regression")
     matches = "nothing"
+    where = "attention"
+    distance = "entropy"
     paper = "arXiv 2105.04181"
     defaults: ClassVar[dict[str, float]] = {"weight": 0.1}
     beside = "kd"
     looks_at_student = True
+    asks_teacher = False
     student_suffix = SUFFIX
 
     def networks(self, make: Maker) -> None:

@@ -26,6 +26,7 @@ class VID(MapMethod):
 
     name = "vid"
     tasks = ("classification", "regression")
+    distance = "Gaussian likelihood"
     paper = "arXiv 1904.05835"
     defaults: ClassVar[dict[str, float]] = {"weight": 1.0}
 

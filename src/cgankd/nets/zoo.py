@@ -35,7 +35,8 @@ from cgankd.nets.taps import example_images, undisturbed
 from cgankd.users_code import load_function, said
 
 __all__ = [
-    "Normalise", "create", "family", "fix_normalisation", "names", "parameter_counts", "register", "stages",
+    "Normalise", "create", "family", "fix_normalisation", "names", "parameter_counts", "register", "sketches",
+    "stages",
 ]  # fmt: skip
 
 SMALLEST = 16  # pixels: below, the deeper networks have no map left to pool
@@ -63,11 +64,16 @@ def parameter_counts(
     in_channels: int, num_outputs: int, image_size: tuple[int, int], of: Iterable[str] | None = None
 ) -> dict[str, int]:
     """Name -> trainable numbers of the networks ``of`` (none: all), made without memory for their weights."""
-    with torch.device("meta"):
-        networks = {
-            name: create(name, in_channels, num_outputs, image_size) for name in (names() if of is None else of)
-        }
+    networks = sketches(in_channels, num_outputs, image_size, names() if of is None else of)
     return {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+
+
+def sketches(
+    in_channels: int, num_outputs: int, image_size: tuple[int, int], of: Iterable[str]
+) -> dict[str, nn.Module]:
+    """Name -> network on torch's meta device, which has shapes but no numbers: to look at before one is made."""
+    with torch.device("meta"):
+        return {name: create(name, in_channels, num_outputs, image_size) for name in of}
 
 
 def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int, int]) -> nn.Module:
