@@ -19,7 +19,8 @@ from cgankd.checkpoint import Checkpoint
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet
 from cgankd.errors import TrainingError, UserError
-from cgankd.fit import TeacherOutputs, fit, learning_rate
+from cgankd.fit import fit, learning_rate
+from cgankd.sight import TeacherOutputs
 from cgankd.nets import zoo
 from cgankd.progress import Bar, Progress
 from cgankd.settings import AugmentSettings, FitSettings

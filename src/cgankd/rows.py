@@ -98,7 +98,9 @@ def both_ways(methods: Iterable[str]) -> list[str]:
 
 
 def check_names(recipe: Recipe) -> None:
-    """UserError for a row that nothing is known of."""
+    """UserError for a row, or a method that has settings of its own, that nothing is known of."""
+    for name in recipe.student.method_settings:
+        distill.find(name)
     for name in recipe.rows:
         for method in distill.parts(row(name).method):
             if method not in distill.METHODS:

@@ -47,9 +47,13 @@ def example(task: Task, rows: int = 7, *, scale: float = 2.0, seed: int = 0, don
     )
 
 
+PLAIN = {"mlkd": {"strong": 0.0}, "ls-mlkd": {"strong": 0.0}, "flow": {"auxiliary": 0.0}}
+
+
 def method(name: str, task: Task, student_temperature: float = 4.0, **own: float) -> Method:
-    """Built for :func:`example`'s features, from a seed."""
-    settings = StudentSettings(temperature=student_temperature, method_settings={name: own})
+    """Built for :func:`example`'s features, from a seed; without the views and networks that an example lacks."""
+    chosen = {**PLAIN.get(name, {}), **own}
+    settings = StudentSettings(temperature=student_temperature, method_settings={name: chosen})
     made = METHODS[name](task, settings)
     mine, theirs = made.taps(LAYERS, LAYERS)
     torch.manual_seed(0)

@@ -15,7 +15,8 @@ from cgankd import distill
 from cgankd.data.batches import Batches
 from cgankd.distill import METHODS, DistillBatch, Objective
 from cgankd.errors import UserError
-from cgankd.fit import Sight, fit
+from cgankd.fit import fit
+from cgankd.sight import Sight
 from cgankd.nets import zoo
 from cgankd.progress import SILENT
 from cgankd.settings import AugmentSettings, FitSettings
@@ -69,7 +70,7 @@ def seen(name: str, task: Task, fakes: int, noise, fabric: Fabric) -> tuple[Obje
     batches = Batches(real, fake, task, 8, augment, 0, torch.device("cpu"), share=1 - fakes / 8)
     objective = distill.create(name, task)
     sight = Sight(student, teacher, objective, batches, task, fabric, 0)
-    objective.prepare(sight.preparation(2, 0, SILENT, lambda *_: None))
+    objective.prepare(sight.preparation(2, SILENT, lambda *_: None))
     batch = sight(batches.at(0), 0.5)
     sight.close()
     assert int(batch.fake.sum()) == fakes

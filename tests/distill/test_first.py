@@ -18,7 +18,8 @@ from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet
 from cgankd.distill import METHODS, Maker, Preparation, create
 from cgankd.errors import TrainingError, UserError
-from cgankd.fit import Sight, fit
+from cgankd.fit import fit
+from cgankd.sight import Sight
 from cgankd.nets import zoo
 from cgankd.progress import SILENT
 from cgankd.settings import AugmentSettings, FitSettings, StudentSettings
@@ -99,7 +100,7 @@ def test_the_teacher_learns_nothing_where_gradients_go_through_it(name: str, noi
     objective = create(f"kdiga+{name}", TASK)
     batches = Batches(noise(16), None, TASK, 8, AugmentSettings(views=2), 0, fabric.device)
     sight = Sight(student, teacher, objective, batches, TASK, fabric, 0)
-    objective.prepare(sight.preparation(8, 0, SILENT, lambda *_: None))
+    objective.prepare(sight.preparation(8, SILENT, lambda *_: None))
     torch.stack(list(objective.loss(sight(batches.at(0), 0.5)).values())).sum().backward()
     sight.close()
     assert all(weight.grad is None for weight in teacher.parameters())

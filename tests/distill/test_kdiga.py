@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cgankd.data.batches import Batches
 from cgankd.distill import METHODS, DistillBatch, create
 from cgankd.errors import UserError
-from cgankd.fit import Sight
+from cgankd.sight import Sight
 from cgankd.nets import zoo
 from cgankd.settings import AugmentSettings, StudentSettings
 from cgankd.task import Task

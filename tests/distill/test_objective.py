@@ -33,6 +33,8 @@ def one_more_method() -> Iterator[None]:
         name = "inside"
         tasks = ("classification",)
         matches = "feature"
+        where = "last map"
+        distance = "squared"
         paper = "none"
         defaults: ClassVar[dict[str, float]] = {"weight": 2.0}
         needs_inside = True

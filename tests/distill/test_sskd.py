@@ -14,11 +14,11 @@ from scipy.stats import entropy
 from sights import STUDENT, TEACHER, classes, example, method, numbers
 from torch import Tensor
 
-from cgankd.data.batches import Batches
+from cgankd.data.batches import Batch, Batches
 from cgankd.distill import METHODS, DistillBatch, Method, create
 from cgankd.distill.sskd import cosines, selected_divergence
 from cgankd.errors import UserError
-from cgankd.fit import Sight
+from cgankd.sight import Sight
 from cgankd.nets import zoo
 from cgankd.progress import SILENT
 from cgankd.settings import AugmentSettings, StudentSettings
@@ -31,14 +31,21 @@ def turned_example(count: int = 3, rows: int = 7, scale: float = 2.0) -> Distill
     return dataclasses.replace(batch, extra=dataclasses.replace(extra, **repeated))
 
 
+def drawn(images: Tensor) -> Batch:
+    rows = torch.arange(len(images))
+    return Batch(images, rows, rows, torch.zeros_like(rows), rows < 0)
+
+
 def test_the_further_images_are_turned_by_90_180_and_270_degrees() -> None:
     images = torch.arange(8.0).view(2, 1, 2, 2)  # 0 1 / 2 3 and 4 5 / 6 7
-    found = METHODS["sskd"](classes(3), StudentSettings()).views(images)
+    made = METHODS["sskd"](classes(3), StudentSettings())
+    found = made.views(drawn(images), 0)
+    assert found is not None
     assert found.flatten(1).tolist() == [
         [1, 3, 0, 2], [5, 7, 4, 6], [3, 2, 1, 0], [7, 6, 5, 4], [2, 0, 3, 1], [6, 4, 7, 5],
     ]  # fmt: skip
     with pytest.raises(UserError, match="turns images by 90 degrees, but these are 2x3 pixels; allowed: square"):
-        METHODS["sskd"](classes(3), StudentSettings()).views(torch.zeros(1, 1, 2, 3))
+        made.views(drawn(torch.zeros(1, 1, 2, 3)), 0)
 
 
 def kept(scores: np.ndarray, right: list[int], share: float) -> list[int]:
@@ -146,7 +153,7 @@ def test_the_teachers_head_learns_to_find_the_image(noise, fabric: Fabric) -> No
         return float(torch.nn.functional.cross_entropy(alike, torch.arange(8).repeat(3)))
 
     before = error()
-    objective.prepare(sight.preparation(100, 0, SILENT, lambda *_: None))
+    objective.prepare(sight.preparation(100, SILENT, lambda *_: None))
     assert error() < 0.9 * before
     sight.close()
 
