@@ -20,10 +20,10 @@ from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet
 from cgankd.errors import TrainingError, UserError
 from cgankd.fit import fit, learning_rate
-from cgankd.sight import TeacherOutputs
 from cgankd.nets import zoo
 from cgankd.progress import Bar, Progress
 from cgankd.settings import AugmentSettings, FitSettings
+from cgankd.sight import TeacherOutputs
 from cgankd.task import Classification, Regression, Task
 
 CLASSES = Classification(("a", "b", "c"))
@@ -45,17 +45,17 @@ class Killed(BaseException):
 
 
 class KillAt(Progress):
-    """Progress whose bar raises when the student's loop, not one that prepares it, reports ``step``."""
+    """Progress whose bar raises when the student's loop, or the one called ``title``, reports ``step``."""
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+    def __init__(self, step: int, title: str = "train") -> None:
+        self.step, self.title = step, title
 
     @contextmanager
     def bar(self, title: str, total: float) -> Iterator[Bar]:
         killer, bar = self, Bar()
 
         def to(done: float, note: str = "") -> None:
-            if title == "train" and done == killer.step:
+            if title == killer.title and done == killer.step:
                 raise Killed
 
         bar.to = to  # type: ignore[method-assign]
@@ -192,15 +192,18 @@ def test_a_killed_loop_goes_on_bit_for_bit(
 
 
 class Counted(Progress):
-    """Progress that notes the titles of its bars."""
+    """Progress that notes the titles of its bars, and how often each moved."""
 
     def __init__(self) -> None:
         self.titles: list[str] = []
+        self.moves: Counter[str] = Counter()
 
     @contextmanager
     def bar(self, title: str, total: float) -> Iterator[Bar]:
         self.titles.append(title)
-        yield Bar()
+        bar = Bar()
+        bar.to = lambda done, note="": self.moves.update([title])  # type: ignore[method-assign, misc]
+        yield bar
 
 
 @pytest.mark.parametrize(
@@ -227,6 +230,46 @@ def test_what_was_trained_first_is_not_trained_again(
     assert resumed == history
     for key, value in whole.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize(("method", "lesson"), [("takd", "train: kd"), ("flow", "train: pkt")])
+def test_a_lesson_that_comes_first_goes_on_bit_for_bit(
+    noise: Noise, fabric: Fabric, tmp_path: Path, method: str, lesson: str
+) -> None:
+    torch.manual_seed(9)
+    teacher = zoo.create("cnn24", 1, 3, (16, 16))
+    whole, history = trained(noise, fabric, method, CLASSES, teacher)
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Killed):
+        trained(
+            noise, fabric, method, CLASSES, teacher,
+            checkpoint=Checkpoint(path, 0.0), progress=KillAt(6, lesson),
+        )  # fmt: skip
+    assert not path.exists()
+    assert Checkpoint(path).beside("1").load({}, {})[0] == 5
+    torch.manual_seed(123)
+    seen = Counted()
+    again, resumed = trained(
+        noise, fabric, method, CLASSES, teacher, checkpoint=Checkpoint(path, 1e9), progress=seen
+    )
+    assert seen.moves == {lesson: 3, "train": 8}  # of eight steps each
+    assert resumed == history
+    for key, value in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
+
+
+def test_a_lesson_that_took_its_time_is_saved_before_the_first_step(
+    noise: Noise, fabric: Fabric, tmp_path: Path
+) -> None:
+    torch.manual_seed(9)
+    teacher = zoo.create("cnn24", 1, 3, (16, 16))
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Killed):
+        trained(noise, fabric, "takd", CLASSES, teacher, checkpoint=Checkpoint(path, 0.0), progress=KillAt(1))
+    assert Checkpoint(path).load({}, {})[0] == 0
+    seen = Counted()
+    trained(noise, fabric, "takd", CLASSES, teacher, checkpoint=Checkpoint(path, 1e9), progress=seen)
+    assert seen.titles == ["train"]
 
 
 def test_a_student_with_dropout_goes_on_bit_for_bit(noise: Noise, fabric: Fabric, tmp_path: Path) -> None:

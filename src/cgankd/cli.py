@@ -229,15 +229,26 @@ def recipes() -> None:
 
 
 @app.command()
-def methods() -> None:
-    """List the distillation methods: what they match, serve, need of the teacher, and their own settings."""
-    from cgankd.distill import METHODS
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[METHOD]", help="one of them, with all there is to it")
+    ] = None,
+) -> None:
+    """List the distillation methods, or tell of one what it minimises, needs and can be set."""
+    from cgankd.distill import catalogue
 
-    table = Table("method", "matches", "tasks", "needs", "settings", "paper", box=None, pad_edge=False)
-    for name, method in sorted(METHODS.items()):
-        numbers = ", ".join(f"{key} {number:g}" for key, number in method.defaults.items())
-        table.add_row(name, method.matches, ", ".join(method.tasks), method.needs(), numbers, method.paper)
-    console.print(table, highlight=False)
+    if name is None:
+        table = Table("method", "matches", "tasks", "needs", "paper", box=None, pad_edge=False)
+        for line in catalogue.lines():
+            table.add_row(*line)
+        console.print(table, highlight=False)
+        return
+    facts, text = catalogue.details(name)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for heading, fact in facts.items():
+        table.add_row(heading, fact)
+    console.print(table, highlight=False, markup=False)
+    console.print(f"\n{text}", highlight=False, markup=False)
 
 
 @app.command()

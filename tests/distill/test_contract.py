@@ -16,10 +16,10 @@ from cgankd.data.batches import Batches
 from cgankd.distill import METHODS, DistillBatch, Objective
 from cgankd.errors import UserError
 from cgankd.fit import fit
-from cgankd.sight import Sight
 from cgankd.nets import zoo
 from cgankd.progress import SILENT
 from cgankd.settings import AugmentSettings, FitSettings
+from cgankd.sight import Sight
 from cgankd.task import Task
 
 CLASSES = classes(3)

@@ -14,17 +14,20 @@ from scipy.stats import norm
 from sights import SCALAR, classes, example, method, value
 from torch import Tensor, nn
 
+from cgankd import counter
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet
 from cgankd.distill import METHODS, Maker, Preparation, create
 from cgankd.errors import TrainingError, UserError
 from cgankd.fit import fit
-from cgankd.sight import Sight
 from cgankd.nets import zoo
+from cgankd.nets.taps import PENULTIMATE, Taps
 from cgankd.progress import SILENT
 from cgankd.settings import AugmentSettings, FitSettings, StudentSettings
+from cgankd.sight import Sight
 
 TASK = classes(3)
+SETTINGS = FitSettings(steps=4, batch_size=8, augment=AugmentSettings(views=2))
 
 
 def preparation(real: ImageSet, fabric: Fabric, features: Any, steps: int = 8, **more: Any) -> Preparation:
@@ -107,6 +110,66 @@ def test_the_teacher_learns_nothing_where_gradients_go_through_it(name: str, noi
     assert all(weight.grad is not None for weight in student.parameters())
 
 
+# --- flow ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("student", "auxiliary"),
+    [("cnn8", "cnn16"), ("resnet8", "resnet8x4"), ("resnet20", "resnet8x4"), ("wrn_40_1", "wrn_16_2")],
+)
+def test_the_auxiliary_is_wider_and_of_the_students_family(student: str, auxiliary: str) -> None:
+    make = maker(student, "cnn24")
+    assert make.wider("flow", "none") == auxiliary
+    assert len(zoo.stages(make(auxiliary), 1, (16, 16))) == len(zoo.stages(make.student, 1, (16, 16)))
+
+
+def test_no_wider_network_is_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"'flow' needs a wider .* none of ShuffleNetV2 .*; allowed: .*, or another"
+    ):
+        maker("shufflenetv2", "cnn24").wider("flow", "another")
+
+
+@pytest.mark.parametrize("task", [classes(4), SCALAR])
+def test_flow_follows_the_auxiliary_as_it_would_a_teacher(task) -> None:
+    torch.manual_seed(1)
+    made = METHODS["flow"](task, StudentSettings())
+    make = maker("cnn8", "cnn24", task.num_outputs)
+    made.networks(make)
+    names = [*zoo.stages(make.student, 1, (16, 16)), PENULTIMATE]
+    assert made.taps(names, ["other", PENULTIMATE]) == (names, [])
+    rng = torch.Generator().manual_seed(0)
+    images = torch.rand(7, 1, 16, 16, generator=rng)
+    with torch.no_grad(), Taps(make.student, names) as student, Taps(made.auxiliary, names) as auxiliary:
+        mine, theirs = student(images)[1], auxiliary(images)[1]
+    batch = dataclasses.replace(example(task), images=images, student_features=mine, teacher_features={})
+    plain = METHODS["flow"](task, StudentSettings(method_settings={"flow": {"auxiliary": 0.0}}))
+    plain.taps(names, names)
+    right = value(plain, dataclasses.replace(batch, teacher_features=theirs))
+    assert right > 1e-3
+    assert value(made, batch) == pytest.approx(right, rel=1e-6)
+
+
+def test_the_auxiliary_is_taught_by_pkt_and_then_stays(noise, fabric: Fabric) -> None:
+    torch.manual_seed(0)
+    student, teacher = (zoo.create(name, 1, 3, (16, 16)) for name in ("cnn8", "cnn24"))
+    own = {"flow": {"auxiliary": 1.5}, "pkt": {"weight": 7.0}}
+    objective, real = create("flow", TASK, StudentSettings(method_settings=own)), noise(16)
+    fit(student, objective, TASK, real, SETTINGS, fabric, seed=3, teacher=teacher)
+    found = objective.stacked[0][0].auxiliary
+
+    # the same by hand: new weights from the same stream, six steps of pkt
+    torch.manual_seed(counter.key(3, "method/networks"))
+    right = zoo.create("cnn16", 1, 3, (16, 16))
+    longer = SETTINGS.model_copy(update={"steps": 6})
+    pkt = create("pkt", TASK, StudentSettings(method_settings=own))
+    fit(right, pkt, TASK, real, longer, fabric, seed=3, teacher=teacher)
+    for (name, weight), expected in zip(found.state_dict().items(), right.state_dict().values(), strict=True):
+        assert torch.equal(weight, expected), name
+    assert not found.training
+    assert not any(weight.requires_grad for weight in found.parameters())
+
+
 # --- takd ---------------------------------------------------------------------------------------------------------
 
 
@@ -171,10 +234,36 @@ def test_takd_is_kd_from_the_assistant(task) -> None:
     assert value(made, batch) != pytest.approx(value(kd, batch), rel=1e-2)
 
 
+class Counting(nn.Module):
+    """A teacher that counts the images it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, self.images = zoo.create("cnn24", 1, 3, (16, 16)), 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.images += len(images)
+        return self.network(images)
+
+
+@pytest.mark.parametrize("name", ["takd", "flow"])
+def test_the_teacher_is_asked_for_what_is_trained_first_only(name: str, noise, fabric: Fabric) -> None:
+    torch.manual_seed(0)
+    asked = []
+    for steps in (4, 40):  # and 4 of the first lesson, in both
+        student, teacher = zoo.create("cnn8", 1, 3, (16, 16)), Counting()
+        setting = "first" if name == "takd" else "auxiliary"
+        own = StudentSettings(method_settings={name: {setting: 4 / steps}})
+        chosen = SETTINGS.model_copy(update={"steps": steps})
+        fit(student, create(name, TASK, own), TASK, noise(16), chosen, fabric, seed=3, teacher=teacher)
+        asked.append(teacher.images)
+    assert asked[0] == asked[1] > 0
+
+
 def test_the_assistant_is_taught_by_kd_and_then_stays(noise, fabric: Fabric) -> None:
     torch.manual_seed(0)
     student, teacher = (zoo.create(name, 1, 3, (16, 16)) for name in ("cnn8", "cnn24"))
-    settings = FitSettings(steps=4, batch_size=8, augment=AugmentSettings(views=2))
+    settings = SETTINGS
     objective = create("takd", TASK, StudentSettings(temperature=2.0, method_settings={"takd": {"first": 1.5}}))
     fit(student, objective, TASK, noise(16), settings, fabric, seed=3, teacher=teacher)
     assistant = objective.stacked[0][0].assistant

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from cgankd.data.batches import Batches
 from cgankd.distill import METHODS, DistillBatch, create
 from cgankd.errors import UserError
-from cgankd.sight import Sight
 from cgankd.nets import zoo
 from cgankd.settings import AugmentSettings, StudentSettings
+from cgankd.sight import Sight
 from cgankd.task import Task
 
 STEP = 1e-5

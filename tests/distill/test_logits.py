@@ -12,6 +12,7 @@ from scipy.special import softmax
 from scipy.stats import entropy, pearsonr
 from sights import classes, example, method, numbers, value
 
+from cgankd.data.batches import Batch
 from cgankd.distill import DistillBatch
 from cgankd.distill.dkd import decoupled
 from cgankd.errors import UserError
@@ -145,13 +146,11 @@ def test_equal_logits_have_a_finite_gradient() -> None:
     assert torch.isfinite(flat.grad).all()
 
 
-@pytest.mark.parametrize("count", [2, 10])
-def test_mlkd_against_loops(count: int) -> None:
-    batch = example(classes(count))
-    s, t = logits(batch)
-    rows = len(s)
+def mlkd(s: np.ndarray, t: np.ndarray, first: float) -> dict[str, float]:
+    """The three terms at weight 9, by loops over images and classes."""
+    rows, count = s.shape
     right = {"mlkd_instance": 0.0, "mlkd_batch": 0.0, "mlkd_class": 0.0}
-    for temperature in (4.0, 2.0, 3.0, 5.0, 6.0):
+    for temperature in (first, 2.0, 3.0, 5.0, 6.0):
         p, q = softmax(s / temperature, axis=1), softmax(t / temperature, axis=1)
         right["mlkd_instance"] += 9 * temperature**2 * entropy(q, p, axis=1).mean()
         for i in range(rows):
@@ -162,8 +161,72 @@ def test_mlkd_against_loops(count: int) -> None:
             for d in range(count):
                 gap = p[:, c] @ p[:, d] - q[:, c] @ q[:, d]
                 right["mlkd_class"] += 9 * gap**2 / count * (64 / rows) ** 2
+    return right
+
+
+@pytest.mark.parametrize("count", [2, 10])
+def test_mlkd_against_loops(count: int) -> None:
+    batch = example(classes(count))
     terms = numbers(method("mlkd", classes(count)).loss(batch))
+    assert terms == pytest.approx(mlkd(*logits(batch), 4.0), rel=1e-4)
+
+
+def with_strong(count: int) -> tuple[DistillBatch, DistillBatch]:
+    """A batch with a strong view of each image; and those views."""
+    batch = example(classes(count))
+    strong = dataclasses.replace(example(classes(count), seed=1), targets=batch.targets)
+    return dataclasses.replace(batch, extra=strong), strong
+
+
+@pytest.mark.parametrize("count", [2, 10])
+def test_mlkds_strong_view_adds_the_first_term_and_the_label(count: int) -> None:
+    batch, strong = with_strong(count)
+    terms = numbers(method("mlkd", classes(count), strong=1.0).loss(batch))
+    right = mlkd(*logits(batch), 4.0)
+    right["mlkd_strong_instance"] = mlkd(*logits(strong), 4.0)["mlkd_instance"]
+    logs = np.log(softmax(logits(strong)[0], axis=1))
+    right["mlkd_strong_label"] = -logs[np.arange(7), batch.targets.numpy()].mean()
     assert terms == pytest.approx(right, rel=1e-4)
+
+
+@pytest.mark.parametrize("strong_view", [0.0, 1.0])
+def test_ls_mlkd_is_mlkd_on_standardised_logits_but_for_the_label(strong_view: float) -> None:
+    batch, strong = with_strong(8)
+    terms = numbers(method("ls-mlkd", classes(8), strong=strong_view, weight=0.5).loss(batch))
+    right = {f"ls-{name}": 0.5 * term for name, term in mlkd(*map(standard, logits(batch)), 2.0).items()}
+    if strong_view:
+        instance = mlkd(*map(standard, logits(strong)), 2.0)["mlkd_instance"]
+        logs = np.log(softmax(logits(strong)[0], axis=1))
+        right["ls-mlkd_strong_instance"] = 0.5 * instance
+        right["ls-mlkd_strong_label"] = -logs[np.arange(7), batch.targets.numpy()].mean()
+    assert terms == pytest.approx(right, rel=1e-4)
+
+
+def test_a_strong_view_belongs_to_its_image_and_view_whatever_the_batch() -> None:
+    images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    index, view = torch.tensor([4, 9, 9, 1, 0, 7]), torch.tensor([0, 0, 1, 2, 3, 0])
+    fake = torch.zeros(6, dtype=torch.bool)
+
+    def drawn(rows: list[int], seed: int = 3, **own: float) -> torch.Tensor | None:
+        shown = Batch(images[rows], index[rows], index[rows], view[rows], fake[rows])
+        return method("mlkd", classes(10), **{"strong": 1.0, **own}).views(shown, seed)
+
+    whole = drawn([0, 1, 2, 3, 4, 5])
+    assert whole is not None
+    assert whole.shape == images.shape
+    assert float((whole - images).abs().max()) > 0.2
+    part = drawn([2, 5])
+    assert part is not None
+    assert torch.equal(part, whole[[2, 5]])
+    other = drawn([0, 1, 2, 3, 4, 5], seed=4)
+    assert other is not None
+    assert not torch.equal(other, whole)
+    assert drawn([0], strong=0.0) is None
+
+
+def test_a_strong_view_has_a_strength_from_0_to_1() -> None:
+    with pytest.raises(UserError, match=r"mlkd\.strong = 1\.5; allowed: 0 \(no strong view\) to 1"):
+        method("mlkd", classes(3), strong=1.5)
 
 
 @pytest.mark.parametrize("rows", [6, 7])

@@ -1,8 +1,8 @@
 """Every registered method on real networks, both tasks: gradients, scale, few and many classes, half precision.
 
-That a method's terms are the right numbers is tested beside its kin: kd in test_kd, dkd, dist, ls-*, mlkd and atkd in
-test_logits, tbr, ckd, cmkd and cckd in test_answers, rkd, pkt, flow, sp and crd in test_relations, methods on maps in
-test_maps, sskd, kdiga and takd in test_sskd, test_kdiga and test_first.
+That a method's terms are the right numbers is tested beside its kin: kd in test_kd; dkd, dist, ls-*, mlkd and atkd
+in test_logits; tbr, ckd, cmkd and cckd in test_answers; rkd, pkt, flow, sp and crd in test_relations; methods on
+maps in test_maps; sskd, kdiga and takd in test_sskd, test_kdiga and test_first.
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ def test_images_that_are_shown_twice_cost_the_same(name: str, task: str, noise: 
         once = set_up.batches.at(0)
         fields = {field.name: getattr(once, field.name) for field in dataclasses.fields(once)}
         twice = Batch(**{key: torch.cat([value, value]).detach() for key, value in fields.items()})
-        costs = [{key: float(term.detach()) for key, term in set_up.see(shown)[1].items()} for shown in (once, twice)]
+        costs = [
+            {key: float(term.detach()) for key, term in set_up.see(shown)[1].items()} for shown in (once, twice)
+        ]
     assert any(costs[0].values())
     for key in set(costs[0]) - COUNT_IMAGES:
         assert costs[1][key] == pytest.approx(costs[0][key], rel=1e-3, abs=1e-6), key

@@ -18,10 +18,10 @@ from cgankd.data.batches import Batch, Batches
 from cgankd.distill import METHODS, DistillBatch, Method, create
 from cgankd.distill.sskd import cosines, selected_divergence
 from cgankd.errors import UserError
-from cgankd.sight import Sight
 from cgankd.nets import zoo
 from cgankd.progress import SILENT
 from cgankd.settings import AugmentSettings, StudentSettings
+from cgankd.sight import Sight
 
 
 def turned_example(count: int = 3, rows: int = 7, scale: float = 2.0) -> DistillBatch:

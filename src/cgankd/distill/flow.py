@@ -27,9 +27,9 @@ class Flow(Method):
 
     The auxiliary has the student's layers, but wider (in the paper twice; here what of the student's family is
     nearest to it [ours]), so that layers match one by one. It is taught first, by pkt at the teacher's penultimate
-    layer and by the labels, for ``share`` of as many steps as follow [ours]. With ``auxiliary`` 0 there is none:
-    the teacher stands in its place, its stages paired from the deepest upwards, as many as both networks have.
-    Defaults: first 100, decay .7, epochs 100, weight 1, auxiliary 1, share 1, r 1 (arXiv 2005.00727).
+    layer and by the labels, for ``auxiliary`` times as many steps as follow [ours]. At 0 there is none: the teacher
+    stands in its place, its stages paired from the deepest upwards, as many as both networks have. Defaults: first
+    100, decay .7, epochs 100, weight 1, auxiliary 1, r 1 (arXiv 2005.00727).
     """
 
     name = "flow"
@@ -39,7 +39,7 @@ class Flow(Method):
     distance = "Jeffreys"
     paper = "arXiv 2005.00727"
     defaults: ClassVar[dict[str, float]] = {
-        "weight": 1.0, "first": 100.0, "decay": 0.7, "epochs": 100.0, "auxiliary": 1.0, "share": 1.0,
+        "weight": 1.0, "first": 100.0, "decay": 0.7, "epochs": 100.0, "auxiliary": 1.0,
     }  # fmt: skip
     version = 2  # 1 had no auxiliary network
     needs_inside = True
@@ -62,7 +62,7 @@ class Flow(Method):
 
     def prepare(self, preparation: Preparation) -> None:
         if not self.asks_teacher:
-            preparation.teach(self.auxiliary, "pkt", self.values["share"])
+            preparation.teach(self.auxiliary, "pkt", self.values["auxiliary"])
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         values = self.values
