@@ -126,6 +126,7 @@ def test_a_damaged_artifact_is_built_again(tmp_path: Path, damage: str) -> None:
 def test_an_error_leaves_no_artifact_and_keeps_the_work(tmp_path: Path) -> None:
     def fail(work: Path) -> dict[str, Any]:
         (work / CHECKPOINT).write_bytes(b"half way")
+        (work / "checkpoint-1.safetensors").write_bytes(b"of a loop within")
         raise RuntimeError
 
     with pytest.raises(RuntimeError):

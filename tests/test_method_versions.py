@@ -1,0 +1,65 @@
+"""Which results are stale when a method's numbers change: its own, and no other method's."""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import pytest
+from lightning_fabric import Fabric
+
+from cgankd import distill, recipe
+from cgankd.data import sources
+from cgankd.data.imageset import Splits
+from cgankd.distill import METHODS
+from cgankd.progress import SILENT
+from cgankd.road import Road
+
+TREE = {"seeds": [0], "data": {"source": "digits", "train_size": 60}}
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    return sources.load(recipe.from_tree(TREE, []).data)
+
+
+def described(method: str, splits: Splits, fabric: Fabric) -> dict[str, Any]:
+    """The settings that the student's key is made of."""
+    seen: list[dict[str, Any]] = []
+
+    def stage(name: str, settings: dict[str, Any], inputs: dict[str, str], build: Any) -> Any:
+        seen.append(settings)
+        return types.SimpleNamespace(key="")
+
+    wanted = recipe.from_tree(TREE, [f"compare.methods=[{method}]"])
+    folder: Any = types.SimpleNamespace(stage=stage)
+    Road(wanted, splits, folder, fabric, SILENT).student(method, 0)
+    return seen[-1]
+
+
+def test_versions_count_from_two_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METHODS["rkd"], "version", 3)
+    monkeypatch.setattr(METHODS["pkt"], "version", 1)
+    assert distill.versions("kd+rkd@fake+pkt") == {"rkd": 3}
+    assert distill.versions("supervised") == {}
+
+
+def test_a_raised_version_is_in_the_key_of_what_stacks_the_method(
+    splits: Splits, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {name: described(name, splits, fabric) for name in ("kd", "kd+rkd")}
+    monkeypatch.setattr(METHODS["rkd"], "version", 2)
+    after = {name: described(name, splits, fabric) for name in ("kd", "kd+rkd")}
+    assert after["kd"] == before["kd"]
+    assert after["kd+rkd"] == {**before["kd+rkd"], "method_versions": {"rkd": 2}}
+
+
+def test_a_first_version_adds_nothing(splits: Splits, fabric: Fabric) -> None:
+    # results that were measured before there were versions keep their keys
+    found = described("pkt", splits, fabric)
+    assert set(found) == {"task", "network", "method", "fit", "seed", "method_settings"}
+    assert set(found["method_settings"]) == {"temperature", "label_weight", "teacher_weight"}
+
+
+def test_methods_whose_numbers_have_changed_say_so() -> None:
+    assert {name for name, made in METHODS.items() if made.version > 1} == {"mlkd", "ls-mlkd", "flow"}
