@@ -18,10 +18,11 @@ from cgankd.distill import METHODS, DistillBatch, Maker, Method
 from cgankd.distill.vam import entropy
 from cgankd.errors import UserError
 from cgankd.files import load_tensors
-from cgankd.fit import Sight, fit
+from cgankd.fit import fit
 from cgankd.nets import zoo
 from cgankd.nets.attention import attention, gates
 from cgankd.settings import AugmentSettings, FitSettings, StudentSettings
+from cgankd.sight import Sight
 from cgankd.task import Task
 
 SIZE = (16, 16)

@@ -46,4 +46,4 @@ def test_settings_that_a_method_lacks_are_not_made_up(typed: Typed) -> None:
 
 
 def test_a_method_that_is_not_known_is_named(typed: Typed) -> None:
-    assert "'rkdd' is not known, did you mean 'rkd'?; allowed: ab, at," in typed("methods", "rkdd").sentence()
+    assert "'rkdd' is not known (did you mean 'rkd'?); allowed: ab, at," in typed("methods", "rkdd").sentence()
