@@ -55,9 +55,9 @@ def scene(name: str, task: Task, noise: Noise, fabric: Fabric) -> Iterator[Scene
     torch.manual_seed(0)
     names = student_network(name, "cnn8"), "cnn24"
     student, teacher = (zoo.create(network, 1, task.num_outputs, (16, 16)) for network in names)
-    for layer in student.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.normal_(layer.bias, std=0.1)  # at 0 a channel's scale is lost where its norm is divided out
+    for weight in student.parameters():
+        if not weight.any():  # what starts at 0 hides slopes: a channel's scale where its norm is divided out
+            nn.init.normal_(weight, std=0.1)
     real = noise(32, classes=task.num_outputs, scalar=task.continuous)
     batches = Batches(real, None, task, 8, AugmentSettings(views=2), 0, fabric.device)
     objective = create(name, task)
