@@ -5,8 +5,16 @@ from __future__ import annotations
 import typing
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError("the same seed stands twice; allowed: distinct whole numbers")
+    return seeds
+
+
+Seeds = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_distinct)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 RatioWidths = Annotated[tuple[Annotated[int, Field(ge=32, multiple_of=8)], ...], Field(min_length=1)]
 

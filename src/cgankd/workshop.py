@@ -80,13 +80,7 @@ class Workshop:
 
         outputs: how many; None: as many as the task has.
         """
-        train = self.splits.train
-        with torch.random.fork_rng([]):
-            torch.manual_seed(counter.key(seed, "weights"))
-            network = zoo.create(name, train.channels, outputs or self.task.num_outputs, train.size)
-        pixels = train.images.float().div(255.0)
-        zoo.fix_normalisation(network, pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3)))
-        return network
+        return fresh_network(name, self.splits.train, outputs or self.task.num_outputs, seed)
 
     def new_autoencoder(self, seed: int) -> SparseAutoencoder:
         train = self.splits.train
@@ -131,6 +125,16 @@ class Workshop:
 
     def pseudo_labelled(self, artifact: Artifact) -> ImageSet:
         return ImageSet(self.splits.unlabelled, artifact.tensors("columns")["labels"])
+
+
+def fresh_network(name: str, images: ImageSet, outputs: int, seed: int) -> nn.Module:
+    """A network for such images with the seed's random weights, normalisation fixed from these images."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(counter.key(seed, "weights"))
+        network = zoo.create(name, images.channels, outputs, images.size)
+    pixels = images.images.float().div(255.0)
+    zoo.fix_normalisation(network, pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3)))
+    return network
 
 
 def network_code(name: str) -> dict[str, str]:
