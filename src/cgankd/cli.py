@@ -220,6 +220,36 @@ def synthesize(
 
 
 @app.command()
+def continual(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="a continual recipe or a YAML file; none: list them")
+    ] = None,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/RECIPE")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
+    max_minutes: MaxMinutes = None,
+) -> None:
+    """Learn classes task after task, distilling from the old model, and print what was kept and what forgotten."""
+    from cgankd.continual import settings as tree
+
+    if name is None:
+        table = Table("continual recipe", "what it is", box=None, pad_edge=False)
+        for known in tree.ready():
+            table.add_row(known, tree.load(known).description)
+        console.print(table)
+        return
+    settings = tree.load(name, overrides or [])
+    from cgankd.checkpoint import deadline_in
+    from cgankd.continual.run import run as learn
+    from cgankd.progress import SILENT, ConsoleProgress
+
+    folder = out or Path("runs") / settings.name
+    learn(settings, folder, SILENT if quiet else ConsoleProgress(console), deadline=deadline_in(max_minutes))
+    typer.echo((folder / "table.md").read_text(encoding="utf-8"), nl=False)
+    console.print(f"\n{folder}: table.md, accuracy.png, results.json", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def recipes() -> None:
     """List the ready recipes."""
     table = Table("recipe", "what it is", box=None, pad_edge=False)

@@ -1,0 +1,99 @@
+"""A continual run as a person reads it, from results.json: a table in Markdown, accuracy over tasks as a figure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cgankd.files import read_json, write_text
+from cgankd.report import table
+from cgankd.report.ablation import save
+from cgankd.report.figures import LIGHT, canvas, legend, plain
+from cgankd.tables.text import aligned
+
+STYLE = {
+    "finetune": ("muted", "o"),
+    "gkd": ("orange", "^"),
+    "gkd+ta": ("blue", "D"),
+    "tkd": ("brown", "<"),
+    "tkd+ta": ("green", "v"),
+    "joint": ("ink", "s"),
+}
+COLUMNS = {"final": "final accuracy", "incremental": "average incremental accuracy", "forgetting": "forgetting"}
+
+Made = Mapping[str, Any]
+
+
+def render(out: Path) -> None:
+    """Write ``out``/table.md, accuracy.png and accuracy.svg from ``out``/results.json."""
+    made: dict[str, Any] = read_json(out / "results.json")
+    write_text(out / "table.md", markdown(made))
+    save(curves(made), out / "accuracy")
+
+
+def markdown(made: Made) -> str:
+    """The table of methods, the paired differences of teacher adaptation, and what the numbers mean."""
+    rows, gains = made["rows"], made["gains"]
+    scores = [{**row[name], "difference": None} for row in rows for name in COLUMNS]
+    scores += [{"mean": None, "difference": gain[name]} for gain in gains for name in COLUMNS]
+    places = table.decimals({"unit": made["unit"], "rows": scores})
+
+    def score(found: Made) -> str:
+        spread = "" if found["std"] is None else f" ± {table.number(found['std'], places)}"
+        return table.number(found["mean"], places) + spread
+
+    def difference(found: Made) -> str:
+        ends = [found["low"], found["high"]]
+        between = ", ".join(table.number(end, places, signed=True) for end in ends)
+        mean = table.number(found["mean"], places, signed=True)
+        return f"{mean} (no interval)" if None in ends else f"{mean} [{between}]"
+
+    units = [f"{words}, {made['unit'] if name != 'forgetting' else 'points'}" for name, words in COLUMNS.items()]
+    lines = [["method", "learns a task from", *units]]
+    lines += [[row["method"], row["words"], *(score(row[name]) for name in COLUMNS)] for row in rows]
+    parts = [f"## {made['recipe']}: {made['dataset']}, {made['tasks']} tasks, {made['network']}", aligned(lines)]
+    if gains:
+        parts.append("What teacher adaptation adds, in points: difference paired by seed, with its 95% interval")
+        header = ["difference", *COLUMNS.values()]
+        lines = [[f"{gain['of']} − {gain['to']}", *(difference(gain[name]) for name in COLUMNS)] for gain in gains]
+        parts.append(aligned([header, *lines]))
+    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes(made))]) + "\n"
+
+
+def notes(made: Made) -> list[str]:
+    """What the table's numbers mean and do not cover, one sentence each."""
+    seeds, kept = len(made["seeds"]), made["exemplars"]
+    over = f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed: no spread and no interval"
+    return [
+        "Measured on the test split, among all classes so far, without being told the task.",
+        "Final: after the last task. Average incremental: the mean of the accuracies after each task. Forgetting "
+        "(lower is better): best earlier accuracy on a task minus the final one, over all tasks but the last.",
+        f"{over}; a seed changes the order of the classes, the first weights and the batches.",
+        f"{kept} images of each old class are kept."
+        if kept
+        else "No image of an old class is kept, save by joint.",
+        *(["Fewer than three seeds: a spread or an interval over so few says little."] if seeds < 3 else []),
+        *made["notes"],
+    ]
+
+
+def curves(made: Made) -> Figure:
+    """Accuracy on all classes so far, after each task; thin lines are seeds, thick ones their mean."""
+    figure, axes = canvas(3.0, x="tasks learnt", y=f"{made['metric']} on all classes so far, {made['unit']}")
+    tasks = range(1, made["tasks"] + 1)
+    for row in made["rows"]:
+        name, marker = STYLE[row["method"]]
+        if len(row["together"]) > 1:
+            for seed in row["together"]:
+                axes.plot(tasks, seed, color=LIGHT[name], linewidth=0.8, alpha=0.4)
+        mean = [statistics.fmean(values) for values in zip(*row["together"], strict=True)]
+        axes.plot(tasks, mean, marker=marker, color=LIGHT[name], linewidth=1.6, label=plain(row["method"]))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(0, 100)
+    legend(axes, columns=4)
+    return figure

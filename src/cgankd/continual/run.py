@@ -1,0 +1,154 @@
+"""``cgankd continual``: each method and seed of a recipe through its tasks, and the comparison that comes of it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cgankd import __version__, reading
+from cgankd.artifacts import Artifact, RunFolder
+from cgankd.continual import report
+from cgankd.continual.learner import WAYS, Learner
+from cgankd.continual.measures import average_incremental, forgetting
+from cgankd.continual.old_model import check_adaptable, grow
+from cgankd.continual.settings import Continual
+from cgankd.continual.stream import Stream
+from cgankd.data import sources
+from cgankd.data.imageset import Splits
+from cgankd.errors import UserError
+from cgankd.files import write_json, write_text
+from cgankd.progress import SILENT, Progress
+from cgankd.results import paired_difference
+from cgankd.runtime import environment, make_fabric
+from cgankd.workshop import fresh_network
+
+MEASURES = ("final", "incremental", "forgetting")
+
+
+def run(
+    settings: Continual, out: Path, progress: Progress = SILENT, *, deadline: float = math.inf
+) -> dict[str, Any]:
+    """Learn every task by every method and seed; ``out`` gets recipe.yaml, results.json, table.md and the curves.
+
+    What is finished there is used again: the same call goes on where it was and ends with the same numbers. Returns
+    what results.json holds. Raises UserError for what the user can mend, before anything is trained, and OutOfTime
+    where time.monotonic has passed ``deadline``, at the next checkpoint.
+    """
+    started = time.monotonic()
+    fabric = make_fabric(settings.runtime)
+    with progress.bar("import", 1) as bar:
+        splits = sources.load(settings.data, lambda done, total: bar.to(done / total))
+    import_seconds = time.monotonic() - started
+    check(settings, splits)
+    folder = RunFolder(out, environment(fabric), deadline)
+    try:
+        write_text(out / "recipe.yaml", reading.to_yaml(settings))
+        found = collect(Learner(settings, splits, folder, fabric, progress))
+        used = {artifact.key: artifact.seconds for artifact in folder.used}
+        found["seconds"] = {"import": import_seconds, "tasks": sum(used.values())}
+        write_json(out / "results.json", found)
+        report.render(out)
+    finally:
+        folder.close()
+    return found
+
+
+def check(settings: Continual, splits: Splits) -> None:
+    """Raise UserError for what can't be run on these images."""
+    task = splits.task
+    if task.continuous:
+        raise UserError(
+            f"data.source = {settings.data.source!r} has scalar labels ({task.name}); continual tasks are made of "
+            "classes, so allowed is a data set of classes"
+        )
+    stream = Stream.of(task.num_outputs, settings.tasks, settings.seeds[0])
+    names = task.bins(stream.order)[0]
+    for split in ("train", "val", "test"):
+        counts = torch.bincount(getattr(splits, split).labels, minlength=task.num_outputs)
+        if not counts.all():
+            missing = names[int((counts == 0).nonzero()[0])]
+            raise UserError(
+                f"{splits.name}: class {missing!r} has no {split} image; a continual run needs one or more of each"
+            )
+    small, large = (
+        fresh_network(settings.network, splits.train, tasks * stream.width, settings.seeds[0]) for tasks in (1, 2)
+    )
+    grow(large, small.state_dict())
+    if any(WAYS[method].adapts for method in settings.methods):
+        check_adaptable(small, settings.network)
+
+
+def collect(learner: Learner) -> dict[str, Any]:
+    """Go through all seeds, methods and tasks; everything of results.json but the seconds."""
+    settings, splits = learner.settings, learner.splits
+    chains: dict[str, list[list[Artifact]]] = {method: [] for method in settings.methods}
+    for seed in settings.seeds:
+        for method, of in chains.items():
+            of.append([learner.learn(method, seed, task) for task in range(settings.tasks)])
+    rows = [_row(method, of) for method, of in chains.items()]
+    last = next(iter(chains.values()))[0][-1]
+    return {
+        "cgankd": __version__,
+        "recipe": settings.name,
+        "description": settings.description,
+        "dataset": splits.name,
+        "metric": splits.task.metric,
+        "unit": splits.task.metric_unit,
+        "network": settings.network,
+        "parameters": last.summary["parameters"],
+        "seeds": list(settings.seeds),
+        "tasks": settings.tasks,
+        "exemplars": settings.exemplars,
+        "order": [learner.names(seed) for seed in settings.seeds],
+        "rows": rows,
+        "gains": _gains(rows),
+        "notes": list(splits.notes),
+    }
+
+
+def _row(method: str, chains: Sequence[Sequence[Artifact]]) -> dict[str, Any]:
+    """One method. chains: for each seed, the artifact of each task."""
+    together = [[artifact.summary["test"]["together"] for artifact in chain] for chain in chains]
+    per_task = [[artifact.summary["test"]["per_task"] for artifact in chain] for chain in chains]
+    values = {
+        "final": [curve[-1] for curve in together],
+        "incremental": [average_incremental(curve) for curve in together],
+        "forgetting": [forgetting(matrix) for matrix in per_task],
+    }
+    return {
+        "method": method,
+        "words": WAYS[method].words,
+        **{name: _over_seeds(values[name]) for name in MEASURES},
+        "val": _over_seeds([chain[-1].summary["val"]["together"] for chain in chains]),
+        "together": together,
+        "per_task": per_task,
+    }
+
+
+def _over_seeds(values: list[float]) -> dict[str, Any]:
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return {"values": values, "mean": statistics.fmean(values), "std": std}
+
+
+def _gains(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What teacher adaptation adds to each kind of distillation, paired by seed."""
+    by_name = {row["method"]: row for row in rows}
+    pairs = [(name, name.removesuffix("+ta")) for name in by_name if WAYS[name].adapts]
+    return [
+        {
+            "of": of,
+            "to": to,
+            **{
+                name: paired_difference(by_name[of][name]["values"], by_name[to][name]["values"])
+                for name in MEASURES
+            },
+        }
+        for of, to in pairs
+        if to in by_name
+    ]

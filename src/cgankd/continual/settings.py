@@ -1,0 +1,67 @@
+"""The settings of ``cgankd continual``, apart from the road's: one typed tree, with recipes of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from cgankd import reading
+from cgankd.settings import AugmentSettings, DataSettings, FitSettings, RuntimeSettings, Seeds, Settings
+
+Method = Literal["finetune", "gkd", "gkd+ta", "tkd", "tkd+ta", "joint"]
+
+
+class FreshViews(AugmentSettings):
+    """Random views that never recur: what an adapted teacher says of one depends on the batch around it."""
+
+    views: Literal[0] = Field(0, description="views never recur, so no teacher output is kept")
+    cutmix: float = Field(0.0, ge=0, le=0, description="must be 0: the teacher is asked about whole images")
+
+
+class TaskFit(FitSettings):
+    """Training on one task."""
+
+    steps: int = Field(300, ge=1, description="optimiser steps of each task")
+    augment: FreshViews = FreshViews()
+
+
+class Continual(Settings):
+    """One comparison of continual learners on one data set."""
+
+    name: str = "custom"
+    description: str = ""
+    seeds: Seeds = Field(
+        (0, 1, 2), description="a seed changes the order of the classes, the first weights and the batches"
+    )
+    data: DataSettings = DataSettings()
+    tasks: int = Field(5, ge=2, description="the classes are cut into so many tasks of equal size")
+    network: str = "resnet8"
+    fit: TaskFit = TaskFit()
+    methods: tuple[Method, ...] = Field(
+        ("finetune", "gkd", "gkd+ta", "joint"),
+        description="finetune (lower bound), gkd, tkd (the old model teaches), each also +ta, joint (upper bound)",
+    )
+    temperature: float = Field(2.0, gt=0, description="gkd, tkd: T of both models' outputs")
+    weight: float = Field(10.0, gt=0, description="gkd, tkd: lambda, what distillation counts beside the labels")
+    exemplars: int = Field(0, ge=0, description="images of each old class that are kept; 0: none (paper)")
+    runtime: RuntimeSettings = RuntimeSettings()
+
+    @field_validator("methods")
+    @classmethod
+    def _methods_differ(cls, methods: tuple[Method, ...]) -> tuple[Method, ...]:
+        if not methods or len(set(methods)) != len(methods):
+            raise ValueError("one method stands twice, or there is none; allowed: distinct methods, at least one")
+        return methods
+
+
+def ready() -> dict[str, Path]:
+    """Name -> file of every continual recipe that comes with the package."""
+    return reading.ready("cgankd.continual")
+
+
+def load(name_or_path: str, overrides: Iterable[str] = ()) -> Continual:
+    """A ready continual recipe by name, or a YAML file, with ``key=value`` overrides; UserError as recipe.load."""
+    return reading.load(Continual, ready(), name_or_path, overrides)
