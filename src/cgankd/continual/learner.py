@@ -64,7 +64,9 @@ class Learner:
 
     def names(self, seed: int) -> list[str]:
         """The classes' names, in the seed's order."""
-        return self.splits.task.bins(self.stream(seed).order)[0]
+        order = self.stream(seed).order
+        names, _ = self.splits.task.bins(order)
+        return [names[label] for label in order.tolist()]
 
     def learn(self, method: str, seed: int, task: int) -> Artifact:
         """The network after ``task`` (from 0): weights, and its accuracy on all classes so far.
