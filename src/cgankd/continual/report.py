@@ -12,9 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from cgankd.files import read_json, write_text
 from cgankd.report import table
-from cgankd.report.ablation import save
-from cgankd.report.figures import LIGHT, canvas, legend, plain
-from cgankd.tables.text import aligned
+from cgankd.report.figures import LIGHT, canvas, legend, plain, save
+from cgankd.tables.gains_text import difference
 
 STYLE = {
     "finetune": ("muted", "o"),
@@ -43,26 +42,25 @@ def markdown(made: Made) -> str:
     scores += [{"mean": None, "difference": gain[name]} for gain in gains for name in COLUMNS]
     places = table.decimals({"unit": made["unit"], "rows": scores})
 
-    def score(found: Made) -> str:
-        spread = "" if found["std"] is None else f" ± {table.number(found['std'], places)}"
-        return table.number(found["mean"], places) + spread
-
-    def difference(found: Made) -> str:
-        ends = [found["low"], found["high"]]
-        between = ", ".join(table.number(end, places, signed=True) for end in ends)
-        mean = table.number(found["mean"], places, signed=True)
-        return f"{mean} (no interval)" if None in ends else f"{mean} [{between}]"
-
     units = [f"{words}, {made['unit'] if name != 'forgetting' else 'points'}" for name, words in COLUMNS.items()]
-    lines = [["method", "learns a task from", *units]]
-    lines += [[row["method"], row["words"], *(score(row[name]) for name in COLUMNS)] for row in rows]
-    parts = [f"## {made['recipe']}: {made['dataset']}, {made['tasks']} tasks, {made['network']}", aligned(lines)]
+    lines = [["method", *units]]
+    lines += [
+        [f"{row['method']}: {row['words']}", *(table.mean_and_spread(row[name], places) for name in COLUMNS)]
+        for row in rows
+    ]
+    parts = [
+        f"## {made['recipe']}: {made['dataset']}, {made['tasks']} tasks, {made['network']}",
+        table.markdown_grid(lines),
+    ]
     if gains:
         parts.append("What teacher adaptation adds, in points: difference paired by seed, with its 95% interval")
         header = ["difference", *COLUMNS.values()]
-        lines = [[f"{gain['of']} − {gain['to']}", *(difference(gain[name]) for name in COLUMNS)] for gain in gains]
-        parts.append(aligned([header, *lines]))
-    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes(made))]) + "\n"
+        lines = [
+            [f"{gain['of']} − {gain['to']}", *(difference(gain[name], places) for name in COLUMNS)]
+            for gain in gains
+        ]
+        parts.append(table.markdown_grid([header, *lines]))
+    return "\n\n".join([*parts, table.markdown_list(notes(made))]) + "\n"
 
 
 def notes(made: Made) -> list[str]:
