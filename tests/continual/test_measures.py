@@ -35,6 +35,24 @@ def test_accuracy_counts_right_answers_together_and_per_task(fabric: Fabric) -> 
     assert len(found.per_task) == 3
 
 
+def test_told_the_task_an_answer_is_among_its_classes_alone(fabric: Fabric) -> None:
+    logits = torch.randn(30, 6, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(30) % 6
+    images = torch.arange(30, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 16, 16)
+
+    class Known(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return logits[(images[:, 0, 0, 0] * 255).round().long()]
+
+    found = accuracy(Known(), ImageSet(images, labels), Increment(tuple("abcdef"), 4), 2, fabric)
+    right = 0
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        other = label + 1 if label % 2 == 0 else label - 1
+        right += row[label] > row[other]
+    assert found.told == pytest.approx(100 * right / 30, rel=1e-5)
+    assert found.together < found.told < 100
+
+
 @pytest.mark.parametrize("tasks", [2, 3, 7])
 def test_forgetting_is_the_definition_on_the_whole_matrix(tasks: int) -> None:
     rng = random.Random(tasks)

@@ -1,6 +1,7 @@
 """How well a continual learner did: accuracy after each task, its mean, and what was forgotten.
 
-All of it task-agnostic: a prediction is one of all classes so far, and nobody says which task an image is of.
+Task-agnostic, but for what is called told: a prediction is one of all classes so far, and nobody says which task an
+image is of.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import dataclasses
 import statistics
 from collections.abc import Sequence
 
+import torch
 from lightning_fabric import Fabric
 from torch import nn
 
@@ -19,17 +21,27 @@ from cgankd.task import Task
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
-    """In percent, on the images of all tasks so far: of all of them together, and of each task's by itself."""
+    """In percent, on the images of all tasks so far.
+
+    told: where each image is answered among its own task's classes; it shows what a network still knows where
+    ``together`` also asks whether the outputs of different tasks can be compared.
+    """
 
     together: float
     per_task: list[float]
+    told: float
 
 
 def accuracy(network: nn.Module, images: ImageSet, task: Task, width: int, fabric: Fabric) -> Accuracy:
     """images: labelled by place; there are some of each of the tasks, which have ``width`` classes each."""
-    right = task.score(evaluate.outputs(network, images.images, fabric), images.labels)  # [N], 0 or 100
-    of = images.labels // width
-    return Accuracy(float(right.mean()), [float(right[of == t].mean()) for t in range(task.num_outputs // width)])
+    outputs, of = evaluate.outputs(network, images.images, fabric), images.labels // width
+    right = task.score(outputs, images.labels)  # [N], 0 or 100
+    own = outputs.unflatten(1, (-1, width))[torch.arange(len(of)), of]  # [N, width]
+    return Accuracy(
+        together=float(right.mean()),
+        per_task=[float(right[of == t].mean()) for t in range(task.num_outputs // width)],
+        told=float(task.score(own, images.labels % width).mean()),
+    )
 
 
 def average_incremental(together: Sequence[float]) -> float:

@@ -23,7 +23,12 @@ STYLE = {
     "tkd+ta": ("green", "v"),
     "joint": ("ink", "s"),
 }
-COLUMNS = {"final": "final accuracy", "incremental": "average incremental accuracy", "forgetting": "forgetting"}
+COLUMNS = {
+    "final": "final accuracy",
+    "incremental": "average incremental accuracy",
+    "forgetting": "forgetting",
+    "told": "final accuracy, told the task",
+}
 
 Made = Mapping[str, Any]
 
@@ -68,7 +73,7 @@ def notes(made: Made) -> list[str]:
     seeds, kept = len(made["seeds"]), made["exemplars"]
     over = f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed: no spread and no interval"
     return [
-        "Measured on the test split, among all classes so far, without being told the task.",
+        "Measured on the test split, among all classes so far; told the task: among that task's classes alone.",
         "Final: after the last task. Average incremental: the mean of the accuracies after each task. Forgetting "
         "(lower is better): best earlier accuracy on a task minus the final one, over all tasks but the last.",
         f"{over}; a seed changes the order of the classes, the first weights and the batches.",

@@ -28,7 +28,7 @@ from cgankd.results import paired_difference
 from cgankd.runtime import environment, make_fabric
 from cgankd.workshop import fresh_network
 
-MEASURES = ("final", "incremental", "forgetting")
+MEASURES = ("final", "incremental", "forgetting", "told")
 
 
 def run(
@@ -120,6 +120,7 @@ def _row(method: str, chains: Sequence[Sequence[Artifact]]) -> dict[str, Any]:
         "final": [curve[-1] for curve in together],
         "incremental": [average_incremental(curve) for curve in together],
         "forgetting": [forgetting(matrix) for matrix in per_task],
+        "told": [chain[-1].summary["test"]["told"] for chain in chains],
     }
     return {
         "method": method,
