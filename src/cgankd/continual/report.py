@@ -43,10 +43,7 @@ def render(out: Path) -> None:
 def markdown(made: Made) -> str:
     """The table of methods, the paired differences of teacher adaptation, and what the numbers mean."""
     rows, gains = made["rows"], made["gains"]
-    scores = [{**row[name], "difference": None} for row in rows for name in COLUMNS]
-    scores += [{"mean": None, "difference": gain[name]} for gain in gains for name in COLUMNS]
-    places = table.decimals({"unit": made["unit"], "rows": scores})
-
+    places = table.decimals({"unit": made["unit"], "rows": [row[name] for row in rows for name in COLUMNS]})
     units = [f"{words}, {made['unit'] if name != 'forgetting' else 'points'}" for name, words in COLUMNS.items()]
     lines = [["method", *units]]
     lines += [
