@@ -1,10 +1,13 @@
-"""``efficientnet_b0``: EfficientNet-B0 with a stem for small images.
+"""``efficientnet_b0``: EfficientNet-B0 with a stem for small images; and what its Lite form shares with it.
 
 Tan and Le, EfficientNet (arXiv 1905.11946, table 1), with a stride of 1 instead of 2 in the first convolution.
 Stochastic depth and dropout are the paper's, 0.2 each.
 """
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +26,16 @@ STAGES = (  # expansion, channels, blocks, kernel, stride of the first block
 )
 STEM, HEAD = 32, 1280  # channels
 DROP = 0.2  # probability: of an input of the last layer, and of the last block; earlier blocks less, linearly
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """What networks with the same stages may differ in."""
+
+    stem_stride: int = 1
+    activation: Callable[[], nn.Module] = nn.SiLU
+    squeeze: bool = True  # and excite, in every block
+    conv: Callable[..., list[nn.Module]] = conv_bn  # (in_channels, out_channels, kernel=, stride=, groups=)
 
 
 class SqueezeExcite(nn.Module):
@@ -47,18 +60,25 @@ class MBConv(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int, drop: float
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int,
+        expansion: int,
+        drop: float,
+        design: Design,
     ) -> None:
         super().__init__()
         hidden = in_channels * expansion
         self.residual, self.drop = stride == 1 and in_channels == out_channels, drop
-        expand = [*conv_bn(in_channels, hidden, kernel=1), nn.SiLU()] if expansion != 1 else []
+        expand = [*design.conv(in_channels, hidden, kernel=1), design.activation()] if expansion != 1 else []
         self.conv = nn.Sequential(
             *expand,
-            *conv_bn(hidden, hidden, kernel, stride, groups=hidden),
-            nn.SiLU(),
-            SqueezeExcite(hidden, in_channels // 4),
-            *conv_bn(hidden, out_channels, kernel=1),
+            *design.conv(hidden, hidden, kernel=kernel, stride=stride, groups=hidden),
+            design.activation(),
+            *([SqueezeExcite(hidden, in_channels // 4)] if design.squeeze else []),
+            *design.conv(hidden, out_channels, kernel=1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,20 +100,24 @@ class EfficientNet(nn.Module):
 
     stage_names = ("blocks.0", "blocks.1", "blocks.2", "blocks.4", "blocks.6")
 
-    def __init__(self, in_channels: int, num_outputs: int, image_size: tuple[int, int]) -> None:
+    def __init__(
+        self, in_channels: int, num_outputs: int, image_size: tuple[int, int], design: Design = Design()
+    ) -> None:
         super().__init__()
         self.normalise = Normalise(in_channels)
-        self.conv1 = nn.Sequential(*conv_bn(in_channels, STEM), nn.SiLU())
+        self.conv1 = nn.Sequential(
+            *design.conv(in_channels, STEM, kernel=3, stride=design.stem_stride), design.activation()
+        )
         self.blocks = nn.Sequential()
         channels, made, total = STEM, 0, sum(stage[2] for stage in STAGES)
         for expansion, out_channels, count, kernel, stride in STAGES:
             stage = nn.Sequential()
             for number in range(count):
                 first_stride, drop = stride if number == 0 else 1, DROP * made / total
-                stage.append(MBConv(channels, out_channels, kernel, first_stride, expansion, drop))
+                stage.append(MBConv(channels, out_channels, kernel, first_stride, expansion, drop, design))
                 channels, made = out_channels, made + 1
             self.blocks.append(stage)
-        self.conv2 = nn.Sequential(*conv_bn(channels, HEAD, kernel=1), nn.SiLU())
+        self.conv2 = nn.Sequential(*design.conv(channels, HEAD, kernel=1), design.activation())
         self.dropout = nn.Dropout(DROP)
         self.classifier = nn.Linear(HEAD, num_outputs)
         initialise(self)

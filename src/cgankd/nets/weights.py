@@ -43,24 +43,35 @@ def load_weights(network: nn.Module, path: str | Path, may_lack: str | None = No
     Raises UserError for a file that is missing, of another kind or damaged, and names the first key that is
     missing, not expected, or of another shape.
     """
-    path = Path(path)
-    _check_suffix(path)
-    found, _ = load_tensors(path)
-    needed: dict[str, Tensor] = network.state_dict()
+    found, needed = read_safetensors(path), network.state_dict()
     if may_lack is not None and not any(name.startswith(may_lack) for name in found):
         found |= {name: tensor for name, tensor in needed.items() if name.startswith(may_lack)}
-    kind = type(network).__name__
+    check_names(network, found, path)
     for name, tensor in needed.items():
-        if name not in found:
-            raise UserError(f"{path}: key {name!r} is missing; {kind} needs it")
         if found[name].shape != tensor.shape:
             raise UserError(
-                f"{path}: key {name!r} has shape {list(found[name].shape)}; {kind} needs {list(tensor.shape)}"
+                f"{path}: key {name!r} has shape {list(found[name].shape)}; {type(network).__name__} needs "
+                f"{list(tensor.shape)}"
             )
+    network.load_state_dict(found)
+
+
+def read_safetensors(path: str | Path) -> dict[str, Tensor]:
+    """All tensors of a .safetensors file; UserError for one that is missing, of another kind or damaged."""
+    path = Path(path)
+    _check_suffix(path)
+    return load_tensors(path)[0]
+
+
+def check_names(network: nn.Module, found: Mapping[str, Tensor], where: str | Path) -> None:
+    """UserError, naming the first key, where ``found`` has not exactly the names of ``network``'s tensors."""
+    needed, kind = network.state_dict(), type(network).__name__
+    for name in needed:
+        if name not in found:
+            raise UserError(f"{where}: key {name!r} is missing; {kind} needs it")
     for name in found:
         if name not in needed:
-            raise UserError(f"{path}: key {name!r} is not expected; {kind} has no such tensor")
-    network.load_state_dict(found)
+            raise UserError(f"{where}: key {name!r} is not expected; {kind} has no such tensor")
 
 
 def convert_pth(src: str | Path, dst: str | Path, *, mean: Tensor | None = None, std: Tensor | None = None) -> None:
@@ -76,6 +87,16 @@ def convert_pth(src: str | Path, dst: str | Path, *, mean: Tensor | None = None,
     _check_suffix(dst)
     if (mean is None) != (std is None):
         raise UserError("only one of mean and std is given; allowed: both or none")
+    state = read_pth(src)
+    if all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    if mean is not None and std is not None:
+        state = {**state, "normalise.mean": mean.view(1, -1, 1, 1), "normalise.std": std.view(1, -1, 1, 1)}
+    save_tensors(dst, state, FORMAT)
+
+
+def read_pth(src: Path) -> Mapping[str, Tensor]:
+    """The state dict in a .pth or .pt file, as :func:`convert_pth` describes it; nothing in the file is run."""
     if src.suffix not in {".pth", ".pt"}:
         raise UserError(f"{src}: the suffix is {src.suffix!r}; allowed: .pth, .pt")
     if not src.is_file():
@@ -89,12 +110,7 @@ def convert_pth(src: str | Path, dst: str | Path, *, mean: Tensor | None = None,
             f"{src}: can't be read as tensors alone (code, other objects, or a damaged file); "
             "allowed: a state dict saved by torch.save"
         ) from None
-    state = _state_dict(content, src)
-    if all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    if mean is not None and std is not None:
-        state = {**state, "normalise.mean": mean.view(1, -1, 1, 1), "normalise.std": std.view(1, -1, 1, 1)}
-    save_tensors(dst, state, FORMAT)
+    return _state_dict(content, src)
 
 
 def _state_dict(content: Any, src: Path) -> Mapping[str, Tensor]:

@@ -19,6 +19,7 @@ from cgankd.nets import (  # noqa: F401  (the families register themselves)
     convnet,
     densenet,
     efficientnet,
+    efficientnet_lite,
     mobilenetv2,
     resnet,
     resnet_cifar,
