@@ -23,7 +23,7 @@ from cgankd.data.imageset import Splits
 from cgankd.files import write_json, write_text
 from cgankd.gan.generator import new_networks
 from cgankd.labels import label_space
-from cgankd.nets import weights, zoo
+from cgankd.nets import pretrained, weights, zoo
 from cgankd.progress import SILENT, Progress
 from cgankd.recipe import Recipe
 from cgankd.road import Road
@@ -90,18 +90,20 @@ def _check_networks(recipe: Recipe, splits: Splits) -> dict[str, nn.Module]:
     """Each network, by name, made once, and the teachers filled: what can't be made must not show hours later."""
     teacher, ratio = recipe.teacher, recipe.ratio
     students = [recipe.student.network, *(rows.student_network(name, recipe.student) for name in recipe.rows)]
-    named: list[tuple[str, str | None]] = [(name, None) for name in dict.fromkeys(students)]
+    named: list[tuple[str, str | None, str | None]] = [(name, None, None) for name in dict.fromkeys(students)]
     if teacher.source is None:
-        named.append((teacher.network, teacher.weights))
-    named += [(juror.network, juror.weights) for juror in teacher.jury]
+        named.append((teacher.network, teacher.weights, teacher.start))
+    named += [(juror.network, juror.weights, None) for juror in teacher.jury]
     if ratio.features in {"classifier", "autoencoder"}:
-        named.append((ratio.feature_network, None))
+        named.append((ratio.feature_network, None, None))
     train, made = splits.train, {}
     with torch.random.fork_rng([]):
-        for name, path in named:
+        for name, path, start in named:
             network = zoo.create(name, train.channels, splits.task.num_outputs, train.size)
             if path is not None:
                 weights.load_weights(network, path)
+            if start is not None:
+                pretrained.start_from(network, start)
             made[name] = network
         if recipe.generator.source is None:
             space = label_space(splits.task, splits.task.to_target(train.labels), recipe.generator)

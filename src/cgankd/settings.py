@@ -119,6 +119,11 @@ class TeacherSettings(Settings):
     )
     network: str = "resnet8x4"
     weights: str | None = Field(None, description="a .safetensors file; then nothing is trained")
+    start: str | None = Field(
+        None,
+        description="weights that training starts from: a .safetensors file or package:NAME; layers whose shapes "
+        "differ, as the head's may, start anew; none: random",
+    )
     trained_on: Literal["train", "pool"] = Field(
         "train", description="train: the owner's labelled images; pool: all of the training split"
     )

@@ -14,7 +14,7 @@ from cgankd.errors import UserError
 from cgankd.features import Observer
 from cgankd.files import save_tensors
 from cgankd.fit import fit
-from cgankd.nets import attention, weights
+from cgankd.nets import attention, pretrained, weights
 from cgankd.settings import FitSettings
 from cgankd.synthesis.autoencoder import train_autoencoder
 from cgankd.teachers.black_box import BlackBox
@@ -30,7 +30,8 @@ class Training(Workshop):
         settings = self.recipe.teacher
         if self.black_box is not None:
             return self._asked_teacher(self.black_box, settings.source or "")
-        return self._teacher(f"teacher (seed {seed})", settings.network, settings.weights, seed)
+        title = f"teacher (seed {seed})"
+        return self._teacher(title, settings.network, settings.weights, seed, settings.start)
 
     def jury(self, seed: int) -> list[Artifact]:
         """The teachers that vote beside the first; each that is trained here has a seed of its own."""
@@ -99,10 +100,14 @@ class Training(Workshop):
         replace: str = "none",
         pseudo: Artifact | None = None,
         upstream: int | None = None,
-        start: Artifact | None = None,
+        start: Artifact | str | None = None,
         stage: str = "student",
     ) -> Artifact:
-        """Train one network, from the teachers of seed ``upstream`` if from any, and score it on the test split."""
+        """Train one network, from the teachers of seed ``upstream`` if from any, and score it on the test split.
+
+        start: a network of the same name that was trained here, or the weights that :mod:`cgankd.nets.pretrained`
+        finds; None: random weights.
+        """
         student, votes = self.recipe.student, self.recipe.teacher.votes
         described: dict[str, Any] = {
             **self.base,
@@ -135,13 +140,14 @@ class Training(Workshop):
                 inputs |= self._jurors(upstream)
                 teachers += self.jury(upstream)
         if start is not None:
-            inputs["start"] = start.key
+            inputs["start"] = start.key if isinstance(start, Artifact) else file_key(pretrained.find(start))
 
         def build(work: Path) -> dict[str, Any]:
             train: ImageSet = getattr(self.splits, real)
             network = self.new_network(network_name, seed)
-            if start is not None:
+            if isinstance(start, Artifact):
                 weights.load_weights(network, start.folder / "weights.safetensors", may_lack=f"{attention.HOME}.")
+            anew = {"started_anew": pretrained.start_from(network, start)} if isinstance(start, str) else {}
             history = fit(
                 network,
                 distill.create(method_name, self.task, student),
@@ -159,7 +165,7 @@ class Training(Workshop):
                 title=title,
             )
             save_tensors(work / "weights.safetensors", network.state_dict())
-            found = {**self.scored(network, network_name), "history": history, "images": len(train)}
+            found = {**self.scored(network, network_name), **anew, "history": history, "images": len(train)}
             if gates := attention.gates(network):
                 seen = evaluate.attention_per_bin(network, self.splits.val, self.task, self.fabric)
                 save_tensors(work / "attention.safetensors", seen)
@@ -168,12 +174,16 @@ class Training(Workshop):
 
         return self.folder.stage(stage, described, inputs, build)
 
-    def _teacher(self, title: str, network: str, path: str | None, seed: int) -> Artifact:
+    def _teacher(
+        self, title: str, network: str, path: str | None, seed: int, start: str | None = None
+    ) -> Artifact:
         if path is not None:
             return self._loaded_teacher(network, Path(path))
         settings = self.recipe.teacher
-        real = settings.trained_on
-        return self._fit(title, network, distill.SUPERVISED, seed, settings.fit, real=real, stage="teacher")
+        return self._fit(
+            title, network, distill.SUPERVISED, seed, settings.fit, real=settings.trained_on, start=start,
+            stage="teacher",
+        )  # fmt: skip
 
     def _loaded_teacher(self, name: str, path: Path) -> Artifact:
         def build(work: Path) -> dict[str, Any]:

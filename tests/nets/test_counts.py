@@ -203,3 +203,14 @@ def test_efficientnet_counts_follow_from_the_table():
             total += conv(hidden, width, 1) + bn(width)
             inputs, first = width, False
     assert count("efficientnet_b0", 100) == total
+
+
+def test_efficientnet_lite_has_the_published_count_whatever_the_images_channels():
+    assert count("efficientnet_lite0", 1000) == count("efficientnet_lite0", 1000, channels=1) == 4_652_008
+    squeezes = sum(
+        linear(hidden, squeezed) + linear(squeezed, hidden)
+        for inputs, hidden in [(32, 32), (16, 96), *[(w, 6 * w) for w in (24, 24, 40, 40, *[80] * 3, *[112] * 3)],
+                               *[(192, 1152)] * 4]
+        for squeezed in [inputs // 4]
+    )  # fmt: skip
+    assert count("efficientnet_lite0", 100) == count("efficientnet_b0", 100) - squeezes

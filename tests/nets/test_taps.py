@@ -60,6 +60,7 @@ class TwoHeads(nn.Module):
         "shufflenetv1",
         "shufflenetv2",
         "efficientnet_b0",
+        "efficientnet_lite0",
         "resnet18",
         "densenet121",
     ],

@@ -36,7 +36,7 @@ def test_resnet_tensor_names_are_those_of_published_checkpoints():
 
 SMALL_OF_EACH_FAMILY = [
     "resnet8", "resnet8x4", "wrn_16_1", "vgg8", "mobilenetv2", "cnn8", "cnn16_grid", "shufflenetv1",
-    "shufflenetv2", "efficientnet_b0", *TINY,
+    "shufflenetv2", "efficientnet_b0", "efficientnet_lite0", *TINY,
 ]  # fmt: skip
 
 
@@ -168,8 +168,8 @@ def test_the_default_normalisation_is_half_and_a_quarter():
     assert torch.equal(layer(torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1)).flatten(), torch.tensor([-2.0, 0, 2]))
 
 
-@pytest.mark.parametrize("name", SMALL_OF_EACH_FAMILY)
-def test_each_network_normalises_first(name):
+@pytest.mark.parametrize("name", [name for name in SMALL_OF_EACH_FAMILY if name != "efficientnet_lite0"])
+def test_each_network_normalises_first(name):  # but the one whose normalisation is its weights' own
     images = torch.rand(4, 3, 32, 32)
     mean, std = torch.tensor([0.1, 0.4, 0.7]), torch.tensor([0.2, 0.3, 0.5])
     network = new(name)  # in training mode: with untrained statistics a deep network's outputs hardly move

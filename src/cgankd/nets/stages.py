@@ -25,7 +25,7 @@ def stages(network: nn.Module, channels: int, size: tuple[int, int]) -> list[str
     (height, width). The zoo's networks declare theirs as ``stage_names``, and a network of your own may:
 
     - after activation: cnn*, resnet*, vgg* (before the pool), shufflenetv1, shufflenetv2;
-    - before activation: wrn_* (sums), densenet* (joined channels), mobilenetv2* and efficientnet_b0 (whose blocks
+    - before activation: wrn_* (sums), densenet* (joined channels), mobilenetv2* and efficientnet_* (whose blocks
       end without one).
 
     A network of timm's declares its own in ``feature_info``. For any other network they are found by one pass in

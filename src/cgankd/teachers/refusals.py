@@ -28,10 +28,11 @@ def settled(recipe: Recipe) -> Recipe:
     teacher = recipe.teacher
     if teacher.votes != "first" and not teacher.jury:
         raise UserError(f"teacher.votes = {teacher.votes} needs teacher.jury, which is empty; allowed: first")
+    ways = [name for name in ("source", "weights", "start") if getattr(teacher, name) is not None]
+    if len(ways) > 1:
+        raise UserError(f"teacher.{ways[0]} and teacher.{ways[1]} are both set; allowed: one of them")
     if teacher.source is None:
         return recipe
-    if teacher.weights is not None:
-        raise UserError(f"{SETTING} and teacher.weights are both set; allowed: one of them")
     if answers_files(teacher.source):
         _check_files(recipe)
     return with_features(recipe)

