@@ -174,9 +174,7 @@ class Training(Workshop):
 
         return self.folder.stage(stage, described, inputs, build)
 
-    def _teacher(
-        self, title: str, network: str, path: str | None, seed: int, start: str | None = None
-    ) -> Artifact:
+    def _teacher(self, title: str, network: str, path: str | None, seed: int, start: str | None = None) -> Artifact:
         if path is not None:
             return self._loaded_teacher(network, Path(path))
         settings = self.recipe.teacher

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import published_lite0
 import pytest
 import torch
 
-import published_lite0
 from cgankd.errors import UserError
 from cgankd.nets import zoo
 from cgankd.nets.pretrained import start_from
@@ -76,7 +76,11 @@ def test_a_packages_head_for_other_classes_starts_anew(package):
     [
         ("resnet8", "absent.safetensors", r"absent.safetensors does not exist; a .safetensors file, or package:"),
         ("resnet8", "package:torch", r"'package:torch' is not known; allowed: a .safetensors file, or package:eff"),
-        ("resnet8", LITE0, r"holds weights of efficientnet_lite0, and the network is a CifarResNet; allowed: teacher"),
+        (
+            "resnet8",
+            LITE0,
+            r"holds weights of efficientnet_lite0, and the network is a CifarResNet; allowed: teacher",
+        ),
         ("resnet14", "resnet8.safetensors", r"key 'layer1.1.conv1.weight' is missing; CifarResNet needs it"),
         ("cnn16", "cnn8.safetensors", r"13 of the 14 layers of ConvNet have other shapes there; allowed: half of"),
     ],

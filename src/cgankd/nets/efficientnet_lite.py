@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgankd.nets.efficientnet import Design, EfficientNet
+from cgankd.nets.efficientnet import Design, EfficientNet, MBConv
 from cgankd.nets.layers import Normalise, conv_bn
 from cgankd.nets.registry import register
 
@@ -65,15 +65,11 @@ def published_names(network: EfficientNetLite) -> dict[str, str]:
 
     There the blocks are numbered through, and a block without expansion has no first convolution.
     """
-    blocks = {
-        f"blocks.{stage}.{number}.conv": block.conv
-        for stage, row in enumerate(network.blocks)
-        for number, block in enumerate(row)
-    }
+    blocks = [(name, block) for name, block in network.named_modules() if isinstance(block, MBConv)]
     theirs = ["_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2"]
     names = _weighted("conv1", network.conv1, ["_conv_stem", "_bn0"])
-    for number, (name, layers) in enumerate(blocks.items()):
-        names |= _weighted(name, layers, [f"_blocks.{number}.{layer}" for layer in theirs])
+    for number, (name, block) in enumerate(blocks):
+        names |= _weighted(f"{name}.conv", block.conv, [f"_blocks.{number}.{layer}" for layer in theirs])
     return {**names, **_weighted("conv2", network.conv2, ["_conv_head", "_bn1"]), "classifier": "_fc"}
 
 

@@ -40,11 +40,13 @@ PACKAGES = {
 
 
 def find(start: str) -> Path:
-    """The file that ``start`` names; UserError where there is none, or the package is not known or not installed."""
+    """The file that ``start`` names; UserError where there is none, or the package isn't known or installed."""
     if not start.startswith(PREFIX):
         path = Path(start)
         if not path.is_file():
-            raise UserError(f"teacher.start = {path} does not exist; a .safetensors file, or {_packages()} is needed")
+            raise UserError(
+                f"teacher.start = {path} does not exist; a .safetensors file, or {_packages()} is needed"
+            )
         return path
     name = start.removeprefix(PREFIX)
     if name not in PACKAGES:
@@ -74,7 +76,9 @@ def start_from(network: nn.Module, start: str) -> list[str]:
             f"teacher.start = {start!r}: {len(anew)} of the {len(layers)} layers of {type(network).__name__} have "
             "other shapes there; allowed: half of them"
         )
-    network.load_state_dict({name: tensor if _layer(name) in anew else found[name] for name, tensor in state.items()})
+    network.load_state_dict(
+        {name: tensor if _layer(name) in anew else found[name] for name, tensor in state.items()}
+    )
     return [layer for layer in layers if layer in anew]
 
 
