@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cgankd.errors import UserError
+from cgankd.errors import UserError, did_you_mean
 from cgankd.nets import efficientnet_lite, weights
 
 PREFIX = "package:"
@@ -50,7 +50,10 @@ def find(start: str) -> Path:
         return path
     name = start.removeprefix(PREFIX)
     if name not in PACKAGES:
-        raise UserError(f"teacher.start = {start!r} is not known; allowed: a .safetensors file, or {_packages()}")
+        near = did_you_mean(name, PACKAGES)
+        raise UserError(
+            f"teacher.start = {start!r} is not known{near}; allowed: a .safetensors file, or {_packages()}"
+        )
     found = importlib.util.find_spec(name)  # of a package that is in no other, this runs nothing
     for folder in (found.submodule_search_locations or []) if found else []:
         if (path := Path(folder) / PACKAGES[name].file).is_file():
