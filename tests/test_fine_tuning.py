@@ -58,7 +58,7 @@ def test_training_starts_from_the_file_and_the_table_says_so(tmp_path: Path) -> 
     [
         (
             ["teacher.start=w.safetensors", "teacher.weights=w.safetensors"],
-            r"weights and teacher.start are both set",
+            r"and teacher.start are both set",
         ),
         (["teacher.start=absent.safetensors"], r"teacher.start = absent.safetensors does not exist"),
         (["teacher.start=w.safetensors", "teacher.network=resnet8"], r"is missing; CifarResNet needs it"),

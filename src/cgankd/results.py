@@ -129,7 +129,7 @@ def row_notes(road: Road) -> list[str]:
 
 
 def teacher_notes(road: Road, teacher: dict[str, Any]) -> list[str]:
-    """What a teacher knew before it was trained; what can't be known of one that only answers, and what was done."""
+    """What a teacher knew before it was trained, or what can't be known of one that only answers."""
     if "started_anew" in teacher:
         anew = ", ".join(teacher["started_anew"]) or "no layer"
         return [f"the teacher's training started from {road.recipe.teacher.start}; from random weights: {anew}"]
