@@ -41,6 +41,8 @@ class GlobalKD(Method):
     name = "gkd"
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
     matches = "output"
+    where = "outputs"
+    distance = "KL"
     paper = "arXiv 2308.09544"
 
     def __init__(self, task: Increment, width: int, temperature: float, weight: float) -> None:
@@ -50,9 +52,9 @@ class GlobalKD(Method):
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         assert batch.teacher_outputs is not None
         old = batch.teacher_outputs
-        return {self.name: self.weight * self.distance(batch.outputs[:, : old.shape[1]], old)}
+        return {self.name: self.weight * self.divergence(batch.outputs[:, : old.shape[1]], old)}
 
-    def distance(self, outputs: Tensor, old: Tensor) -> Tensor:
+    def divergence(self, outputs: Tensor, old: Tensor) -> Tensor:
         """A scalar; both [B, old outputs]."""
         return self.task.imitation_loss(outputs, old, self.temperature) / self.temperature**2
 
@@ -66,7 +68,7 @@ class TaskwiseKD(GlobalKD):
 
     name = "tkd"
 
-    def distance(self, outputs: Tensor, old: Tensor) -> Tensor:
+    def divergence(self, outputs: Tensor, old: Tensor) -> Tensor:
         heads = zip(outputs.split(self.width, dim=1), old.split(self.width, dim=1), strict=True)
         total = outputs.new_zeros(())
         for mine, theirs in heads:
