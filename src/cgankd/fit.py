@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from cgankd import counter, evaluate
+from cgankd.attack import attacked
 from cgankd.checkpoint import Checkpoint
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet
@@ -18,7 +19,7 @@ from cgankd.distill import Objective, create
 from cgankd.errors import TrainingError
 from cgankd.progress import SILENT, Progress
 from cgankd.settings import FitSettings
-from cgankd.sight import Sight, check_views
+from cgankd.sight import Sight, check_adversarial, check_views
 from cgankd.task import Task
 
 LOG_POINTS = 25  # entries of a history, evenly spaced over the steps
@@ -50,9 +51,10 @@ def fit(
     checkpoint: where it stands, and beside it where a network stands that a method trains first.
     Returns the history: step, loss, learning rate and, where ``validation`` is given, the metric on it.
     Raises TrainingError where the loss is not finite, UserError where a method looks inside a plain callable or
-    would show the teacher mixed images.
+    would show the teacher mixed or attacked images.
     """
     check_views(objective, task, settings.augment)
+    check_adversarial(objective, settings)
     evaluate.place(student, fabric).train()
     batches = Batches(
         real, fake, task, settings.batch_size, settings.augment, seed, fabric.device, share=real_share
@@ -92,7 +94,12 @@ def fit(
             torch.manual_seed(counter.key(seed, "fit", step))  # dropout
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
-            terms = objective.loss(sight(batches.at(step), step / settings.steps))
+            batch = batches.at(step)
+            if settings.adversarial is not None:
+                batch = attacked(
+                    student, batch, task, settings.adversarial, fabric, counter.key(seed, "attack", step)
+                )
+            terms = objective.loss(sight(batch, step / settings.steps))
             loss = torch.stack(list(terms.values())).sum()
             optimizer.zero_grad(set_to_none=True)
             fabric.backward(loss)

@@ -23,6 +23,7 @@ from cgankd.data.imageset import Splits
 from cgankd.files import write_json, write_text
 from cgankd.gan.generator import new_networks
 from cgankd.labels import label_space
+from cgankd.metrics import robustness
 from cgankd.nets import pretrained, weights, zoo
 from cgankd.progress import SILENT, Progress
 from cgankd.recipe import Recipe
@@ -84,6 +85,8 @@ def opened(
 def check(recipe: Recipe, splits: Splits) -> None:
     """Raise UserError for what can't be run on these images: it must not show after hours of training."""
     rows.check(recipe, splits, _check_networks(recipe, splits))
+    if recipe.metrics.robustness.enabled:
+        robustness.check(recipe.metrics.robustness, splits.task)
 
 
 def _check_networks(recipe: Recipe, splits: Splits) -> dict[str, nn.Module]:

@@ -43,6 +43,10 @@ def collect(road: Road) -> dict[str, Any]:
         }
         table.append(table_row(name, [artifact.summary for artifact in students[name]], details))
     compare(table)
+    measured = recipe.metrics.robustness
+    if measured.enabled:
+        for entry in table:
+            entry["robustness"] = robustness(road, students[entry["method"]])
 
     def path(artifact: Artifact) -> str:
         return Path(os.path.relpath(artifact.folder, road.folder.path)).as_posix()  # may lie beside: shared
@@ -80,6 +84,10 @@ def collect(road: Road) -> dict[str, Any]:
         },
     }
     found["artifacts"] |= {name: path(artifact) for name, artifact in pseudo.items()}
+    if measured.enabled:
+        found["teacher"]["robustness"] = robustness(road, teachers)
+        found["robustness"] = measured.model_dump(mode="json", exclude={"enabled"})
+        found["robustness"]["images"] = min(measured.images, len(road.splits.test))
     if made:
         generator = road.generator(first)
         # The teacher's metric on what came out of the generator, before anything was rejected or dropped.
@@ -153,12 +161,26 @@ def table_row(method: str, per_seed: Sequence[dict[str, Any]], details: dict[str
         "network": per_seed[0]["network"],
         "parameters": per_seed[0]["parameters"],
         **details,
-        "values": values,
-        "mean": statistics.fmean(values),
-        "std": statistics.stdev(values) if len(values) > 1 else None,
+        **spread(values),
         "per_bin": [None if None in scores else statistics.fmean(scores) for scores in bins],
         "difference": None,
     }
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Values over the seeds, their mean and standard deviation (None of one)."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"values": list(values), "mean": statistics.fmean(values), "std": deviation}
+
+
+def robustness(road: Road, networks: Sequence[Artifact]) -> dict[str, Any]:
+    """The scores of one row's networks on the attacked test images: as they are ("clean") and under each attack."""
+    found: dict[str, Any] = {}
+    for attack in road.recipe.metrics.robustness.attacks:
+        summaries = [road.robustness(network, attack).summary for network in networks]
+        found["clean"] = spread([summary["clean"] for summary in summaries])
+        found[attack] = spread([summary["attacked"] for summary in summaries])
+    return found
 
 
 def compare(rows: list[dict[str, Any]]) -> None:

@@ -18,6 +18,7 @@ from cgankd.data import preview
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.files import save_tensors
 from cgankd.gan.train import train_gan
+from cgankd.metrics import robustness
 from cgankd.metrics.judge import Processed, judge
 from cgankd.progress import Progress
 from cgankd.recipe import Recipe
@@ -259,7 +260,7 @@ class Road(Training):
 
         described = {
             **self.base,
-            "metrics": settings.model_dump(mode="json"),
+            "metrics": settings.model_dump(mode="json", exclude={"robustness"}),
             "replace": self.replace,
             "real_share": real_share,
             "seed": seed,
@@ -268,3 +269,30 @@ class Road(Training):
         inputs |= {name: artifact.key for name, artifact in seen_by.items()}
         inputs |= {"teacher": teacher.key, "generator": generator.key, "synthesis": made.key}
         return self.folder.stage("metrics", described, inputs, build)
+
+    def robustness(self, network: Artifact, attack: str) -> Artifact:
+        """What is left of a teacher's or student's score where test images are changed to mislead it."""
+        settings, seed = self.recipe.metrics.robustness, self.recipe.data.seed  # which chooses images there too
+
+        def build(work: Path) -> dict[str, Any]:
+            return robustness.measure(
+                self.network(network),
+                self.splits.test,
+                self.task,
+                settings,
+                attack,
+                self.fabric,
+                seed=seed,
+                progress=self.progress,
+                title=f"{attack} on {network.summary['network']}",
+            )
+
+        own = {"steps", "step_size"} if attack == "pgd" else set()
+        described = {
+            **self.base,
+            "attack": attack,
+            "settings": settings.model_dump(mode="json", include={"eps", "images", *own}),
+            "seed": seed,
+        }
+        inputs = {"network": network.key, "test": self.keys["test"]}
+        return self.folder.stage("robustness", described, inputs, build)

@@ -14,7 +14,7 @@ from cgankd.errors import UserError, did_you_mean
 from cgankd.recipe import Recipe
 from cgankd.runtime import make_fabric
 from cgankd.settings import AugmentSettings, RuntimeSettings, StudentSettings
-from cgankd.sight import check_answers_suffice, rehearse
+from cgankd.sight import check_adversarial, check_answers_suffice, rehearse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +123,7 @@ def check(recipe: Recipe, splits: Splits, networks: Mapping[str, nn.Module]) -> 
         wanted = row(name)
         augment = strong_views(settings) if wanted.strong else settings.fit.augment
         objective = distill.create(wanted.method, splits.task, settings)
+        check_adversarial(objective, settings.fit)
         if source is not None:
             check_answers_suffice(objective, "teacher.source only answers")
         elif votes != "first":

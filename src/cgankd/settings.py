@@ -5,7 +5,16 @@ from __future__ import annotations
 import typing
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 
 def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -85,6 +94,25 @@ class AugmentSettings(Settings):
     cutmix: float = Field(0.0, ge=0, description="CutMix: a of Beta(a, a); classes only; 0: none")
 
 
+class AttackSettings(Settings):
+    """How far an attack on a network moves an image's pixels, which lie in [0, 1]."""
+
+    eps: float = Field(8 / 255, gt=0, le=1, description="at most, in any pixel and channel (L-infinity)")
+    steps: int = Field(20, ge=1, description="PGD: steps along the sign of the gradient")
+    step_size: float | None = Field(None, gt=0, le=1, description="PGD: of one step; none: 2.5 eps / steps")
+
+    @property
+    def step(self) -> float:
+        """``step_size``, or what it is where there is none."""
+        return self.step_size or 2.5 * self.eps / self.steps
+
+
+class AdversarialSettings(AttackSettings):
+    """Adversarial training (arXiv 1706.06083): PGD against the network as it is at each step."""
+
+    steps: int = Field(5, ge=1, description="of PGD, each of which costs a forward and a backward pass")
+
+
 class FitSettings(Settings):
     """Supervised training of one network."""
 
@@ -98,6 +126,17 @@ class FitSettings(Settings):
     warmup: float = Field(0.2, ge=0, lt=1, description="onecycle: share of the steps before the peak")
     clip_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     augment: AugmentSettings = AugmentSettings()
+    adversarial: AdversarialSettings | None = Field(
+        None, description="images are attacked before the network learns from them, by labels alone; none: never"
+    )
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ``adversarial`` where it is none, so that keys of what was trained before there was one stay."""
+        dumped: dict[str, Any] = dump(self)
+        if self.adversarial is None:
+            dumped.pop("adversarial", None)
+        return dumped
 
 
 class JurorSettings(Settings):
@@ -322,8 +361,20 @@ class SearchSettings(Settings):
     patience: int = Field(2, ge=1, description="values in a row that don't improve before a setting's search stops")
 
 
+class RobustnessSettings(AttackSettings):
+    """What is left of each row's score, and of the teacher's, where test images are changed to mislead it."""
+
+    enabled: bool = False
+    attacks: tuple[Literal["pgd", "autoattack"], ...] = Field(
+        ("pgd",),
+        min_length=1,
+        description="pgd, both tasks; autoattack, four classes or more (pip install 'cgankd[robust]')",
+    )
+    images: int = Field(500, ge=1, description="test images that are attacked, the same for every network")
+
+
 class MetricsSettings(Settings):
-    """How the generator is judged: FID and its kin, and whether it repeats its training images."""
+    """How the generator is judged (FID and its kin, copies of training images), and how robust each row is."""
 
     enabled: bool = True
     images: int = Field(2000, ge=50, description="fakes that are compared")
@@ -332,6 +383,7 @@ class MetricsSettings(Settings):
     )
     window: float = Field(0.05, gt=0, le=0.5, description="SFID: half-width of a label window, share of the range")
     windows: int = Field(20, ge=2, description="SFID: windows, evenly over the label range")
+    robustness: RobustnessSettings = RobustnessSettings()
 
 
 class CompareSettings(Settings):

@@ -18,7 +18,7 @@ from cgankd.errors import UserError
 from cgankd.nets.stages import stages
 from cgankd.nets.taps import PENULTIMATE, Taps, feature_shapes
 from cgankd.progress import Progress
-from cgankd.settings import AugmentSettings
+from cgankd.settings import AugmentSettings, FitSettings
 from cgankd.task import Task
 
 
@@ -51,6 +51,15 @@ def check_views(objective: Objective, task: Task, augment: AugmentSettings) -> N
         raise UserError(
             f"augment.cutmix={augment.cutmix:g}, but method {objective.name!r} asks the teacher about each image "
             "by itself; allowed: 0 with a method that needs the teacher"
+        )
+
+
+def check_adversarial(objective: Objective, settings: FitSettings) -> None:
+    """UserError where images are attacked but the teacher is needed, whose outputs belong to images as they are."""
+    if objective.needs_teacher and settings.adversarial is not None:
+        raise UserError(
+            f"fit.adversarial is set, but method {objective.name!r} asks the teacher about images as they are; "
+            "allowed: adversarial training by labels alone (a teacher, nokd, nokd_longer, cgan)"
         )
 
 

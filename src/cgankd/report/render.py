@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from cgankd.errors import UserError
-from cgankd.report import figures, sections, sections_metrics, table
+from cgankd.report import figures, sections, sections_metrics, sections_robustness, table
 from cgankd.report.attention import attention
 from cgankd.report.blocks import Block, Grid, Note, Section, drawn
 from cgankd.report.headline import headline
@@ -29,6 +29,7 @@ def render(folder: Path) -> Path:
     explained = attention(run)
     shown = [
         _comparison(run),
+        *([sections_robustness.robustness(run)] if run.results.get("robustness") else []),
         sections.data(run),
         sections.generator(run),
         sections.subsampling(run),

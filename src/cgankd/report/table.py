@@ -30,11 +30,15 @@ WORDS: Mapping[str, str] = {
     "cgan_filter": "+ filter",
     "cgan_replace": "+ replaced labels",
 }
+ATTACKS: Mapping[str, str] = {"pgd": "PGD", "autoattack": "AutoAttack"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One row of the table as text; ``verdict`` says where its interval lies relative to the control."""
+    """One row of the table as text; ``verdict`` says where its interval lies relative to the control.
+
+    attacked: the score under each attack, where robustness was measured; the page has a section of its own for it.
+    """
 
     method: str
     words: str
@@ -44,6 +48,7 @@ class Row:
     score: str
     difference: str
     verdict: Verdict
+    attacked: tuple[str, ...] = ()
 
 
 def words(method: str) -> str:
@@ -188,6 +193,7 @@ def _row(results: Mapping[str, Any], row: Mapping[str, Any]) -> Row:
         score=score(results, row["mean"], row.get("std")),
         difference=shown,
         verdict=verdict(results, row),
+        attacked=_attacked(results, row),
     )
 
 
@@ -203,7 +209,23 @@ def _teacher_row(results: Mapping[str, Any], teacher: Mapping[str, Any]) -> Row:
         score=score(results, teacher.get("test"), std),
         difference="–",
         verdict="none",
+        attacked=_attacked(results, teacher),
     )
+
+
+def attacks(results: Mapping[str, Any]) -> list[str]:
+    """The attacks that robustness was measured by; none where it was not."""
+    return list((results.get("robustness") or {}).get("attacks") or [])
+
+
+def _attacked(results: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[str, ...]:
+    found = row.get("robustness") or {}
+    known = [found.get(attack) or {} for attack in attacks(results)]
+    return tuple(score(results, under.get("mean"), under.get("std")) for under in known)
+
+
+def _columns_under_attack(results: Mapping[str, Any]) -> list[str]:
+    return [f"under {ATTACKS.get(attack, attack)}" for attack in attacks(results)]
 
 
 def header(results: Mapping[str, Any]) -> list[str]:
@@ -223,6 +245,11 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
     seeds = results.get("seeds") or []
     better = "higher" if results["higher_is_better"] else "lower"
     notes = [f"Measured on the test split; {better} is better."]
+    if known := results.get("robustness"):
+        notes.append(
+            f"Under attack: {count(known['images'])} of its images, each pixel moved by up to {known['eps']:.3g} "
+            "(of 0 to 1) so as to mislead the network; of each image the worse score, moved or not."
+        )
     if len(seeds) < 2:
         notes.append("One seed: no spread and no interval.")
         return notes
@@ -260,18 +287,22 @@ def table(results: Mapping[str, Any]) -> Table:
     made.add_column(images, justify="right")
     made.add_column(Text(metric), justify="right", no_wrap=unit_of(results) == "%")
     made.add_column(Text("difference\n[95% interval]"), justify="right", no_wrap=True)
+    for name in _columns_under_attack(results):
+        made.add_column(Text(name), justify="right")
     colours: dict[Verdict, str] = {"better": "bold green", "worse": "bold red"}
     for row in rows(results):
         method, said, *rest = (Text(cell) for cell in cells(row))
         rest[-1].stylize(colours.get(row.verdict, ""))
-        made.add_row(Text(": ").join([method, said]), *rest)
+        made.add_row(Text(": ").join([method, said]), *rest, *map(Text, row.attacked))
     return made
 
 
 def markdown(results: Mapping[str, Any]) -> str:
     """The same table as GitHub markdown, with its footnotes; ends with a newline."""
-    lines = [markdown_line(header(results)), "| --- | --- | --- | ---: | ---: | ---: | ---: |"]
-    lines += [markdown_line(cells(row)) for row in rows(results)]
+    under = _columns_under_attack(results)
+    lines = [markdown_line([*header(results), *under])]
+    lines += ["| --- | --- | --- | ---: | ---: | ---: | ---: |" + " ---: |" * len(under)]
+    lines += [markdown_line([*cells(row), *row.attacked]) for row in rows(results)]
     return "\n".join([*lines, "", *(f"- {note}" for note in footnotes(results)), ""])
 
 

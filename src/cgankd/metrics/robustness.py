@@ -1,0 +1,103 @@
+"""The robustness station: what is left of a network's score where test images are changed to mislead it."""
+
+from __future__ import annotations
+
+import copy
+from types import ModuleType
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from cgankd import counter, evaluate
+from cgankd.attack import pgd
+from cgankd.data.imageset import ImageSet
+from cgankd.errors import UserError
+from cgankd.progress import SILENT, Progress
+from cgankd.settings import RobustnessSettings
+from cgankd.task import Task
+
+FEWEST_CLASSES = 4  # of which AutoAttack's targeted loss takes the third and fourth largest logits
+MOST_TARGETS = 9  # classes that AutoAttack's standard version aims at
+BATCH = 250
+
+
+def check(settings: RobustnessSettings, task: Task) -> None:
+    """UserError where an attack of the settings can't be made: it must not show after hours of training."""
+    if "autoattack" not in settings.attacks:
+        return
+    if task.num_outputs < FEWEST_CLASSES:
+        found = f"{task.num_outputs} classes" if task.num_outputs > 1 else f"one number ({task.name})"
+        raise UserError(
+            f"metrics.robustness.attacks holds autoattack, whose losses need {FEWEST_CLASSES} classes or more, but "
+            f"the network's output is {found}; allowed: pgd"
+        )
+    library()
+
+
+def library() -> ModuleType:
+    """AutoAttack by its authors (arXiv 2003.01690); UserError where it is not installed."""
+    try:
+        import pyautoattack
+    except ImportError as error:
+        raise UserError(
+            f"metrics.robustness.attacks holds autoattack, which needs pyautoattack ({error}); "
+            "pip install 'cgankd[robust]'"
+        ) from error
+    found: ModuleType = pyautoattack
+    return found
+
+
+def measure(
+    network: nn.Module,
+    test: ImageSet,
+    task: Task,
+    settings: RobustnessSettings,
+    attack: str,
+    fabric: Fabric,
+    *,
+    seed: int,
+    progress: Progress = SILENT,
+    title: str = "robustness",
+) -> dict[str, Any]:
+    """The task's metric on ``settings.images`` random images of ``test``, as they are and under one attack.
+
+    attack: one of ``settings.attacks``. Of an image the worse of both scores counts as its score under attack. All
+    at full precision, whatever the run's: a rounded gradient would make a network look hard to attack. Random
+    numbers, and which images, depend on ``seed`` alone, so that networks are compared on the same images.
+    """
+    frozen = evaluate.place(copy.deepcopy(network), fabric).eval().requires_grad_(False)
+    order = counter.bits(seed, "robustness/images", torch.arange(len(test))).argsort()
+    chosen = test.take(order[: settings.images])
+    worse = torch.minimum if task.higher_is_better else torch.maximum
+    clean: list[Tensor] = []
+    attacked: list[Tensor] = []
+    with progress.bar(title, len(chosen)) as bar:
+        for rows in torch.arange(len(chosen)).split(BATCH):
+            labels = chosen.labels[rows]
+            images = evaluate.to_input(chosen.images[rows], fabric.device).contiguous()  # AutoAttack flattens them
+            targets = task.to_target(labels).to(fabric.device)
+            if attack == "pgd":
+                moved = pgd(frozen, images, targets, task, settings, seed=seed, index=rows)
+            else:
+                moved = _autoattack(frozen, images, targets, task.num_outputs, settings.eps, seed)
+            with torch.no_grad():
+                scores = [task.score(frozen(shown).cpu(), labels) for shown in (images, moved)]
+            clean.append(scores[0])
+            attacked.append(worse(scores[0], scores[1]))
+            bar.to(int(rows[-1]) + 1)
+    return {
+        "images": len(chosen),
+        "clean": float(torch.cat(clean).mean()),
+        "attacked": float(torch.cat(attacked).mean()),
+    }
+
+
+def _autoattack(network: nn.Module, images: Tensor, targets: Tensor, classes: int, eps: float, seed: int) -> Tensor:
+    """The standard version: APGD on cross-entropy, targeted APGD and FAB, Square; each on what is left."""
+    with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
+        attack = library().AutoAttack(network, eps=eps, device=images.device, seed=seed)
+        attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(MOST_TARGETS, classes - 1)
+        moved: Tensor = attack.run_standard_evaluation(images, targets, batch_size=len(images))[0]
+    return moved
