@@ -22,7 +22,7 @@ from cgankd.errors import TrainingError, UserError
 from cgankd.fit import fit, learning_rate
 from cgankd.nets import zoo
 from cgankd.progress import Bar, Progress
-from cgankd.settings import AugmentSettings, FitSettings
+from cgankd.settings import AdversarialSettings, AugmentSettings, FitSettings
 from cgankd.sight import TeacherOutputs
 from cgankd.task import Classification, Regression, Task
 
@@ -273,13 +273,17 @@ def test_a_lesson_that_took_its_time_is_saved_before_the_first_step(
 
 
 def test_a_student_with_dropout_goes_on_bit_for_bit(noise: Noise, fabric: Fabric, tmp_path: Path) -> None:
+@pytest.mark.parametrize("adversarial", [None, AdversarialSettings(steps=2)])
+def test_a_student_with_dropout_goes_on_bit_for_bit(
+    noise: Noise, fabric: Fabric, tmp_path: Path, adversarial: AdversarialSettings | None
+) -> None:
     def run(**more: Any) -> dict[str, Tensor]:
         torch.manual_seed(0)
         layers = [nn.Flatten(), nn.Linear(256, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 3)]
         student = nn.Sequential(*layers)
         torch.manual_seed(int(torch.seed()))  # another state of the global generator in every run
         method = distill.create("supervised", CLASSES)
-        fit(student, method, CLASSES, noise(20), settings(), fabric, seed=3, **more)
+        fit(student, method, CLASSES, noise(20), settings(adversarial=adversarial), fabric, seed=3, **more)
         return student.state_dict()
 
     whole = run()

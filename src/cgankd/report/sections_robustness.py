@@ -31,14 +31,14 @@ def robustness(run: Run) -> Section:
     blocks: list[Block] = [
         Note(
             f"{table.count(settings['images'])} test images, the same for all, whose pixels (of 0 to 1) were each "
-            f"moved by up to {settings['eps']:.3g} so as to mislead the very network that is scored. {said} Of each "
-            "image the worse score counts, moved or not. Nothing was chosen by these numbers."
+            f"moved by up to {settings['eps']:.3g} so as to mislead the very network that is scored. {said} Of "
+            "each image the worse score counts, moved or not. Nothing was chosen by these numbers."
         )
     ]
     worse = "left" if results["higher_is_better"] else "right"
     caption = (
-        f"Attacks drive each score to the {worse}; the shorter the way from the circle, the more robust the network. "
-        "Small dots are seeds, bars one standard deviation each way."
+        f"Attacks drive each score to the {worse}; the nearer they stay to the circle, the more robust the "
+        "network. Small dots are seeds, bars one standard deviation each way."
     )
     blocks += drawn(_scores(results, rows, ["clean", *attacks]), "robustness", caption)
     lines = [[words, *(_score(results, found.get(name)) for name in ["clean", *attacks])] for words, found in rows]
