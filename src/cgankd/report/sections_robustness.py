@@ -81,7 +81,7 @@ def _scores(results: Mapping[str, Any], rows: Sequence[Row], names: Sequence[str
 
 
 def _score(results: Mapping[str, Any], found: Mapping[str, Any] | None) -> str:
-    return table.score(results, (found or {}).get("mean"), (found or {}).get("std"))
+    return table.score(results, (found or {}).get("mean"), (found or {}).get("std")).replace(" ", "\u00a0")
 
 
 def _name(attack: str) -> str:

@@ -224,8 +224,17 @@ def _attacked(results: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[str, 
     return tuple(score(results, under.get("mean"), under.get("std")) for under in known)
 
 
-def _columns_under_attack(results: Mapping[str, Any]) -> list[str]:
-    return [f"under {ATTACKS.get(attack, attack)}" for attack in attacks(results)]
+def _under_attack(results: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The columns that terminal and markdown have besides, and the footnote on them."""
+    columns = [f"under {ATTACKS.get(attack, attack)}" for attack in attacks(results)]
+    if not columns:
+        return [], []
+    known = results["robustness"]
+    note = (
+        f"Under attack: {count(known['images'])} test images, each pixel moved by up to {known['eps']:.3g} (of 0 to "
+        "1) so as to mislead the network; of each image the worse score, moved or not."
+    )
+    return columns, [note]
 
 
 def header(results: Mapping[str, Any]) -> list[str]:
@@ -245,11 +254,6 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
     seeds = results.get("seeds") or []
     better = "higher" if results["higher_is_better"] else "lower"
     notes = [f"Measured on the test split; {better} is better."]
-    if known := results.get("robustness"):
-        notes.append(
-            f"Under attack: {count(known['images'])} of its images, each pixel moved by up to {known['eps']:.3g} "
-            "(of 0 to 1) so as to mislead the network; of each image the worse score, moved or not."
-        )
     if len(seeds) < 2:
         notes.append("One seed: no spread and no interval.")
         return notes
@@ -270,9 +274,10 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
 
 def table(results: Mapping[str, Any]) -> Table:
     """The table for the terminal."""
+    under, note = _under_attack(results)
     made = Table(
         title=Text(f"{results.get('recipe', 'run')}: {results.get('dataset', '')}".rstrip(": ")),
-        caption=Text("\n".join(footnotes(results))),
+        caption=Text("\n".join([*footnotes(results), *note])),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -287,7 +292,7 @@ def table(results: Mapping[str, Any]) -> Table:
     made.add_column(images, justify="right")
     made.add_column(Text(metric), justify="right", no_wrap=unit_of(results) == "%")
     made.add_column(Text("difference\n[95% interval]"), justify="right", no_wrap=True)
-    for name in _columns_under_attack(results):
+    for name in under:
         made.add_column(Text(name), justify="right")
     colours: dict[Verdict, str] = {"better": "bold green", "worse": "bold red"}
     for row in rows(results):
@@ -299,11 +304,11 @@ def table(results: Mapping[str, Any]) -> Table:
 
 def markdown(results: Mapping[str, Any]) -> str:
     """The same table as GitHub markdown, with its footnotes; ends with a newline."""
-    under = _columns_under_attack(results)
+    under, note = _under_attack(results)
     lines = [markdown_line([*header(results), *under])]
     lines += ["| --- | --- | --- | ---: | ---: | ---: | ---: |" + " ---: |" * len(under)]
     lines += [markdown_line([*cells(row), *row.attacked]) for row in rows(results)]
-    return "\n".join([*lines, "", *(f"- {note}" for note in footnotes(results)), ""])
+    return "\n".join([*lines, "", *(f"- {said}" for said in [*footnotes(results), *note]), ""])
 
 
 def markdown_line(texts: Iterable[str]) -> str:
