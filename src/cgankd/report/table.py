@@ -231,8 +231,8 @@ def _under_attack(results: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         return [], []
     known = results["robustness"]
     note = (
-        f"Under attack: {count(known['images'])} test images, each pixel moved by up to {known['eps']:.3g} (of 0 to "
-        "1) so as to mislead the network; of each image the worse score, moved or not."
+        f"Under attack: {count(known['images'])} test images, each pixel moved by up to {known['eps']:.3g} "
+        "(of 0 to 1) so as to mislead the network; of each image the worse score, moved or not."
     )
     return columns, [note]
 
