@@ -287,12 +287,6 @@ class Road(Training):
                 title=f"{attack} on {network.summary['network']}",
             )
 
-        own = {"steps", "step_size"} if attack == "pgd" else set()
-        described = {
-            **self.base,
-            "attack": attack,
-            "settings": settings.model_dump(mode="json", include={"eps", "images", *own}),
-            "seed": seed,
-        }
+        described = {**self.base, **robustness.described(settings, attack), "seed": seed}
         inputs = {"network": network.key, "test": self.keys["test"]}
         return self.folder.stage("robustness", described, inputs, build)

@@ -132,6 +132,20 @@ def test_autoattack_is_refused_where_its_losses_have_no_meaning(task: Task, foun
     robustness.check(RobustnessSettings(attacks=("pgd",)), task)
 
 
+def test_a_score_depends_on_its_own_attack_s_settings_alone() -> None:
+    pytest.importorskip("pyautoattack")
+
+    def changed(attack: str, **more: float) -> bool:
+        before, after = RobustnessSettings(), RobustnessSettings(**more)
+        return robustness.described(before, attack) != robustness.described(after, attack)
+
+    for attack in ("pgd", "autoattack"):
+        assert changed(attack, eps=0.2)
+        assert changed(attack, images=7)
+        assert not changed(attack, enabled=True, attacks=("autoattack", "pgd"))
+        assert changed(attack, steps=7) is changed(attack, step_size=0.1) is (attack == "pgd")
+
+
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     with pytest.raises(UserError, match=r"needs pyautoattack.*pip install 'cgankd\[robust\]'"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.metadata
 from types import ModuleType
 from typing import Any
 
@@ -47,6 +48,18 @@ def library() -> ModuleType:
         ) from error
     found: ModuleType = pyautoattack
     return found
+
+
+def described(settings: RobustnessSettings, attack: str) -> dict[str, Any]:
+    """What a score under ``attack`` depends on besides network and images, as JSON: no other attack's settings."""
+    used = {"eps", "images"}
+    if attack == "pgd":
+        return {
+            "attack": attack,
+            "settings": settings.model_dump(mode="json", include={*used, "steps", "step_size"}),
+        }
+    version = importlib.metadata.version(library().__name__)
+    return {"attack": f"{attack} {version}", "settings": settings.model_dump(mode="json", include=used)}
 
 
 def measure(
