@@ -321,6 +321,14 @@ def test_what_a_reader_is_warned_of(changes: dict[str, Any], words: list[str]) -
         assert word in said(**changes)
 
 
+@pytest.mark.parametrize(("teachers", "words"), [(60.0, "nothing to transfer but how to stand attacks."),
+                                                  (40.0, "nothing to transfer.")])  # fmt: skip
+def test_a_worse_teacher_may_still_stand_attacks(teachers: float, words: str) -> None:
+    control = {"method": "nokd_longer", "mean": 80.0, "robustness": {"pgd": {"mean": 50.0}}}
+    teacher = {"values": [79.0], "robustness": {"pgd": {"mean": teachers}}}
+    assert words in said(rows=[control], teacher=teacher, robustness={"attacks": ["pgd"]})
+
+
 def test_a_better_teacher_of_an_error_is_a_lower_one() -> None:
     assert said(higher_is_better=False, teacher={"values": [70.0]}) == ""
 

@@ -224,9 +224,14 @@ def warnings(found: dict[str, Any]) -> list[str]:
     values = found["teacher"]["values"]  # none of one that has not answered about test images
     teacher = statistics.fmean(values) if values else math.nan
     if control and better * (teacher - control["mean"]) <= 0:
+        both = (found["teacher"].get("robustness", {}), control.get("robustness", {}))
+        under = [
+            [scores[name]["mean"] for scores in both] for name in found.get("robustness", {}).get("attacks", [])
+        ]
+        but = " but how to stand attacks" if any(better * (its - own) > 0 for its, own in under) else ""
         said.append(
             f"The teacher ({scored(teacher)}) is no better than the student trained alone for as many steps "
-            f"({scored(control['mean'])}): it has nothing to transfer."
+            f"({scored(control['mean'])}): it has nothing to transfer{but}."
         )
     if found["teacher"].get("trained_on") == "pool" and any(r.get("pseudo_labelled") for r in found["rows"]):
         said.append(
