@@ -85,7 +85,8 @@ def collect(road: Road) -> dict[str, Any]:
     }
     found["artifacts"] |= {name: path(artifact) for name, artifact in pseudo.items()}
     if measured.enabled:
-        found["teacher"]["robustness"] = robustness(road, teachers)
+        if not teacher.get("only_answers"):
+            found["teacher"]["robustness"] = robustness(road, teachers)
         found["robustness"] = measured.model_dump(mode="json", exclude={"enabled"})
         found["robustness"]["images"] = min(measured.images, len(road.splits.test))
     if made:
@@ -149,6 +150,8 @@ def teacher_notes(road: Road, teacher: dict[str, Any]) -> list[str]:
     ]
     if teacher["test"] is None:
         said.append("the teacher has not answered about all test images, so it has no score of its own")
+    if road.recipe.metrics.robustness.enabled:
+        said.append("the teacher was not attacked, as it shows no gradient to attack it by")
     return said
 
 
@@ -224,11 +227,10 @@ def warnings(found: dict[str, Any]) -> list[str]:
     values = found["teacher"]["values"]  # none of one that has not answered about test images
     teacher = statistics.fmean(values) if values else math.nan
     if control and better * (teacher - control["mean"]) <= 0:
-        both = (found["teacher"].get("robustness", {}), control.get("robustness", {}))
-        under = [
-            [scores[name]["mean"] for scores in both] for name in found.get("robustness", {}).get("attacks", [])
-        ]
-        but = " but how to stand attacks" if any(better * (its - own) > 0 for its, own in under) else ""
+        its, own = (row.get("robustness", {}) for row in (found["teacher"], control))
+        attacks = (its.keys() & own.keys()) - {"clean"}
+        sturdier = any(better * (its[name]["mean"] - own[name]["mean"]) > 0 for name in attacks)
+        but = " but how to stand attacks" if sturdier else ""
         said.append(
             f"The teacher ({scored(teacher)}) is no better than the student trained alone for as many steps "
             f"({scored(control['mean'])}): it has nothing to transfer{but}."

@@ -136,3 +136,12 @@ def test_votes_show_nothing_inside(tmp_path: Path) -> None:
     ):
         pipeline.run(tiny(*words), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_teacher_that_only_answers_is_not_attacked(module: Callable[[int], str], tmp_path: Path) -> None:
+    attack = ["metrics.robustness.enabled=true", "metrics.robustness.images=20", "metrics.robustness.steps=1"]
+    words = [f"teacher.source={module(10)}:linear", "compare.methods=[nokd_longer]", "seeds=[0]", *attack]
+    found = pipeline.run(tiny(*words), tmp_path)
+    assert "robustness" not in found["teacher"]
+    assert found["rows"][0]["robustness"]["pgd"]["mean"] <= found["rows"][0]["robustness"]["clean"]["mean"]
+    assert any("the teacher was not attacked" in note for note in found["notes"])
