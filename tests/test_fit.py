@@ -272,7 +272,6 @@ def test_a_lesson_that_took_its_time_is_saved_before_the_first_step(
     assert seen.titles == ["train"]
 
 
-def test_a_student_with_dropout_goes_on_bit_for_bit(noise: Noise, fabric: Fabric, tmp_path: Path) -> None:
 @pytest.mark.parametrize("adversarial", [None, AdversarialSettings(steps=2)])
 def test_a_student_with_dropout_goes_on_bit_for_bit(
     noise: Noise, fabric: Fabric, tmp_path: Path, adversarial: AdversarialSettings | None
