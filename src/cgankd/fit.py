@@ -132,7 +132,11 @@ def learning_rate(settings: FitSettings, step: int) -> float:
         return peak
     if settings.schedule == "step":
         return float(peak * 0.1 ** sum(done >= milestone for milestone in settings.milestones))
-    warmup = settings.warmup if settings.schedule == "onecycle" else 0.0
+    return one_cycle(peak, done, settings.warmup if settings.schedule == "onecycle" else 0.0)
+
+
+def one_cycle(peak: float, done: float, warmup: float) -> float:
+    """The rate when ``done`` of the steps lie behind: up in a line for ``warmup`` of them, then down a cosine."""
     if done < warmup:
         return peak * (0.04 + 0.96 * done / warmup)
     return peak * 0.5 * (1.0 + math.cos(math.pi * (done - warmup) / (1.0 - warmup)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -41,17 +42,28 @@ class ATKD(Method):
         teacher = batch.teacher_outputs
         assert teacher is not None
         label = classes.index(batch.targets)
-        target, others = decoupled(batch.outputs, teacher, label, self.temperature)
-        doubt = 1.0 - torch.softmax(teacher, dim=1).gather(1, label.unsqueeze(1)).squeeze(1)
-        easy = torch.zeros_like(batch.fake)
-        for kind in (batch.fake, ~batch.fake):
-            median = torch.nanquantile(doubt.masked_fill(~kind, math.nan), 0.5)
-            easy |= kind & (doubt < median)
+        easy, hard = easy_and_hard(batch.outputs, teacher, label, (batch.fake, ~batch.fake), self.temperature)
         weight = self.values["weight"] * self.temperature**2
         return {
-            "atkd_easy": weight * self.values["easy"] * _mean(others, easy),
-            "atkd_hard": weight * (1.0 - self.values["easy"]) * _mean(target + others, ~easy),
+            "atkd_easy": weight * self.values["easy"] * easy,
+            "atkd_hard": weight * (1.0 - self.values["easy"]) * hard,
         }
+
+
+def easy_and_hard(
+    outputs: Tensor, teacher: Tensor, label: Tensor, kinds: Sequence[Tensor], temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """mean_easy KL(q) and mean_hard (KL(b) + KL(q)), of images or of tokens; 0 where there are none.
+
+    outputs, teacher [B, C]; label int64 [B]; kinds: bool [B] each, whose medians of 1 - p_t(label) are apart.
+    """
+    target, others = decoupled(outputs, teacher, label, temperature)
+    doubt = 1.0 - torch.softmax(teacher, dim=1).gather(1, label.unsqueeze(1)).squeeze(1)
+    easy = torch.zeros_like(label, dtype=torch.bool)
+    for kind in kinds:
+        median = torch.nanquantile(doubt.masked_fill(~kind, math.nan), 0.5)
+        easy |= kind & (doubt < median)
+    return _mean(others, easy), _mean(target + others, ~easy)
 
 
 def _mean(values: Tensor, rows: Tensor) -> Tensor:
