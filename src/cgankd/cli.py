@@ -250,6 +250,20 @@ def continual(
 
 
 @app.command()
+def lm(
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="pydoc, or a YAML file (docs/language-models.md)")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/lm-RECIPE")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
+    max_minutes: MaxMinutes = None,
+) -> None:
+    """Distil a small language model (SKD, ATKD and baselines) and print the table; needs cgankd[lm]."""
+    from cgankd.lm import command
+
+    command.run(name, overrides or [], out, max_minutes, console, quiet)
+
+
+@app.command()
 def recipes() -> None:
     """List the ready recipes."""
     table = Table("recipe", "what it is", box=None, pad_edge=False)

@@ -1,0 +1,31 @@
+"""``cgankd lm``: reads what the user typed, goes the road of text, shows what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from cgankd.lm import settings
+
+
+def run(
+    name: str, overrides: list[str], out: Path | None, max_minutes: float | None, console: Console, quiet: bool
+) -> None:
+    """Run the recipe, print table and warnings, and write curves.png beside results.json."""
+    recipe = settings.load(name, overrides)
+    from cgankd.checkpoint import deadline_in
+    from cgankd.lm import run as road
+    from cgankd.lm import show
+    from cgankd.progress import SILENT, ConsoleProgress
+
+    folder = out or Path("runs") / f"lm-{recipe.name}"
+    found = road.run(
+        recipe, folder, SILENT if quiet else ConsoleProgress(console), deadline=deadline_in(max_minutes)
+    )
+    console.print(show.headline(found), highlight=False, soft_wrap=True)
+    console.print(show.table(found))
+    for warning in found["warnings"]:
+        console.print(f"! {warning}", highlight=False)
+    show.save_curves(found, folder / "curves.png")
+    console.print(f"{folder}: results.json, curves.png", highlight=False, soft_wrap=True)

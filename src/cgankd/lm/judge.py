@@ -1,0 +1,74 @@
+"""How good a language model is: bits per byte of unseen text, how near it is to its teacher on text of its own."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cgankd.lm.losses import divergence
+from cgankd.lm.models import next_logits
+from cgankd.lm.sampling import sample
+from cgankd.lm.settings import LanguageRecipe
+from cgankd.lm.text import Corpus
+
+BATCH = 32
+
+
+@torch.no_grad()
+def nats(model: nn.Module, tokens: Tensor, window: int) -> float:
+    """The sum of -log p of tokens [N] but the first, each once, in windows of ``window`` that share one token."""
+    model.eval()
+    device = next(model.parameters()).device
+    count = len(tokens) - 1
+    padded = F.pad(tokens, (0, -count % (window - 1)))
+    pieces = padded.unfold(0, window, window - 1)  # [windows, window]
+    real = torch.arange(pieces.numel() - len(pieces)).view(len(pieces), -1) < count
+    total = 0.0
+    for piece, mask in zip(pieces.split(BATCH), real.split(BATCH), strict=True):
+        logits = next_logits(model, piece.to(device))[mask.to(device)]
+        total += float(F.cross_entropy(logits, piece[:, 1:][mask].to(device), reduction="sum"))
+    return total
+
+
+def scores(model: nn.Module, corpus: Corpus, part: str, window: int) -> dict[str, float]:
+    """``perplexity`` per token, and ``bits_per_byte`` of the split's documents, the bits of end tokens included."""
+    total = nats(model, corpus.tokens[part], window)
+    return {
+        "bits_per_byte": total / math.log(2.0) / corpus.sizes[part],
+        "perplexity": math.exp(total / (len(corpus.tokens[part]) - 1)),
+    }
+
+
+@torch.no_grad()
+def against_teacher(
+    student: nn.Module, teacher: nn.Module, corpus: Corpus, recipe: LanguageRecipe
+) -> dict[str, float]:
+    """On what follows the test prompts, sampled with the same random numbers for every student:
+
+    kl: KL(t || s) per token of the student's own text, in nats; acceptance: the share of its proposals that the
+    teacher lets stay when the two interleave.
+    """
+    student.eval()
+    teacher.eval()
+    settings, device = recipe.sampling, next(student.parameters()).device
+    prompts = corpus.windows(0, 0, recipe.test_prompts, settings.prompt, "test").to(device)
+    ids = torch.arange(len(prompts), device=device)
+    sums = torch.zeros(4, dtype=torch.float64)  # of KL, of its tokens, of accepted, of proposed
+    for part, own in zip(prompts.split(BATCH), ids.split(BATCH), strict=True):
+        alone = sample(
+            student, part, settings.length, ids=own, seed=0, temperature=settings.temperature, end=corpus.end
+        )
+        text = torch.cat([part, alone.tokens], dim=1)
+        logits = [next_logits(model, text)[:, settings.prompt - 1 :] for model in (student, teacher)]
+        tokens = float(alone.mask.sum())
+        mixed = sample(
+            student, part, settings.length, ids=own, seed=0, teacher=teacher, top_k=settings.top_k,
+            gamma=settings.gamma, temperature=settings.temperature, end=corpus.end,
+        )  # fmt: skip
+        kl = float(divergence(logits[0], logits[1], alone.mask))
+        stayed = float((mixed.accepted & mixed.mask).sum())
+        sums += torch.tensor([kl * tokens, tokens, stayed, float(mixed.mask.sum())], dtype=torch.float64)
+    return {"kl": float(sums[0] / sums[1]), "acceptance": float(sums[2] / sums[3])}

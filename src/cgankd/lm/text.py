@@ -1,0 +1,128 @@
+"""Real text as tokens: documents, split whole into train, val and test, and a tokenizer made of the first.
+
+Before and behind every document stands the end token, so a split is one row of tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cgankd import counter
+from cgankd.errors import UserError
+from cgankd.lm.settings import TextSettings
+
+END = "<|end|>"
+TOKENIZER = "tokenizer.json"
+PIECE = 4000  # characters: a single file is cut into documents of about so many
+SPLITS = ("train", "val", "test")
+
+
+def documents(source: str) -> list[str]:
+    """The texts that ``text.source`` names; UserError where there are fewer than three.
+
+    pydoc: the topics of Python's own documentation. A folder: its .txt files, one document each. One .txt file: its
+    pieces of about 4,000 characters, cut between lines.
+    """
+    path = Path(source).expanduser()
+    if source == "pydoc":
+        from pydoc_data.topics import topics  # half a megabyte
+
+        found = [text for _, text in sorted(topics.items())]
+    elif path.is_dir():
+        found = [_read(file) for file in sorted(path.rglob("*.txt"))]
+    elif path.suffix == ".txt" and path.is_file():
+        found = _pieces(_read(path))
+    else:
+        raise UserError(
+            f"text.source = {source!r} is not there; allowed: pydoc, a folder of .txt files, one .txt file"
+        )
+    found = [text for text in found if text.strip()]
+    if len(found) < 3:
+        raise UserError(
+            f"text.source = {source!r} has {len(found)} documents; needed are three, one for each split"
+        )
+    return found
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: byte {error.start} can't be read") from None
+
+
+def _pieces(text: str) -> list[str]:
+    found, size = [""], 0
+    for line in text.splitlines(keepends=True):
+        if size >= PIECE:
+            found.append("")
+            size = 0
+        found[-1] += line
+        size += len(line)
+    return found
+
+
+def split(texts: list[str], settings: TextSettings) -> dict[str, list[str]]:
+    """Whole documents in an order drawn once for all: one for each split, then test, validation to their share."""
+    order = counter.uniform(0, "lm/split", torch.arange(len(texts))).argsort().tolist()
+    total = sum(map(len, texts))
+    wanted = {"test": settings.test_share * total, "val": settings.val_share * total}
+    parts = {name: [texts[index]] for name, index in zip(SPLITS, order, strict=False)}
+    for index in order[len(SPLITS) :]:
+        short = (name for name, share in wanted.items() if sum(map(len, parts[name])) < share)
+        parts[next(short, "train")].append(texts[index])
+    return parts
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """The splits as tokens, int64 [N] each."""
+
+    tokens: dict[str, Tensor]
+    vocabulary: int
+    end: int
+    sizes: dict[str, int]  # of each split's documents, in bytes of UTF-8
+
+    def windows(self, seed: int, step: int, batch: int, width: int, part: str = "train") -> Tensor:
+        """``batch`` pieces of ``width`` tokens, int64 [batch, width], from anywhere: a function of (seed, step)."""
+        tokens = self.tokens[part]
+        rows = step * batch + torch.arange(batch)
+        starts = counter.integers(len(tokens) - width + 1, seed, f"lm/windows/{part}", rows)
+        return tokens[starts[:, None] + torch.arange(width)]
+
+
+def make_tokenizer(texts: list[str], vocabulary: int) -> Any:
+    """A byte-level BPE tokenizer (of the library tokenizers) with at most ``vocabulary`` tokens, END among them."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a model's folder."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(folder / TOKENIZER))
+
+
+def encode(tokenizer: Any, texts: list[str], end: int) -> Tensor:
+    """end, document, end, document, .., end: int64 [N]."""
+    row = [end]
+    for text in texts:
+        row += [*tokenizer.encode(text, add_special_tokens=False).ids, end]
+    return torch.tensor(row)

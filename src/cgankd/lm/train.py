@@ -1,0 +1,75 @@
+"""The one training loop of language models: teacher, student before its distillation, distilled student."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from cgankd import counter
+from cgankd.checkpoint import Checkpoint
+from cgankd.errors import TrainingError
+from cgankd.fit import one_cycle
+from cgankd.lm.methods import Lesson
+from cgankd.lm.settings import TrainSettings
+from cgankd.progress import SILENT, Progress
+
+LOG_POINTS = 10  # entries of a history, evenly spaced over the steps
+
+
+def train(
+    model: nn.Module,
+    lesson: Lesson,
+    settings: TrainSettings,
+    fabric: Fabric,
+    *,
+    seed: int,
+    validate: Callable[[], float],
+    checkpoint: Checkpoint | None = None,
+    progress: Progress = SILENT,
+    title: str = "train",
+) -> list[dict[str, Any]]:
+    """Train ``model`` in place for ``settings.steps`` steps; the last weights stay (nothing is picked).
+
+    Returns the history: step, loss, what the lesson notes, and ``val``, what ``validate()`` says.
+    Raises TrainingError where the loss is not finite.
+    """
+    model.to(fabric.device)
+    checkpoint = checkpoint or Checkpoint(None)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=settings.weight_decay
+    )
+    start, history = checkpoint.load({"model": model}, {"adamw": optimizer})
+    log_every = max(1, settings.steps // LOG_POINTS)
+    devices = [fabric.device] if fabric.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), progress.bar(title, settings.steps) as bar:
+        for step in range(start, settings.steps):
+            torch.manual_seed(counter.key(seed, "lm/train", step))  # dropout
+            for group in optimizer.param_groups:
+                group["lr"] = one_cycle(settings.learning_rate, step / settings.steps, settings.warmup)
+            model.train()
+            with fabric.autocast():
+                loss, notes = lesson(step)
+            optimizer.zero_grad(set_to_none=True)
+            fabric.backward(loss)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+            optimizer.step()
+
+            done = step + 1
+            if done % log_every == 0 or done == settings.steps:
+                entry = {"step": done, "loss": float(loss.detach()), **notes}
+                if not math.isfinite(entry["loss"]):
+                    raise TrainingError(
+                        f"{title}: the loss is {entry['loss']} at step {done}; a lower learning_rate "
+                        f"than {settings.learning_rate:g} may help"
+                    )
+                history.append({**entry, "val": validate()})
+                bar.to(done, f"loss {entry['loss']:.3g}")
+            if checkpoint.due() and done < settings.steps:
+                checkpoint.save(done, {"model": model}, {"adamw": optimizer}, history)
+    model.eval()
+    return history
