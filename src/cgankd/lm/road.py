@@ -25,18 +25,27 @@ from cgankd.progress import Progress
 
 
 class LanguageRoad:
-    """One run's stations. What a seed changes is the student: its weights, its batches, its sampled text."""
+    """One run's stations. What a seed changes is the student: its weights, its batches, its sampled text.
 
-    def __init__(self, recipe: LanguageRecipe, folder: RunFolder, fabric: Fabric, progress: Progress) -> None:
+    parts: the documents of each split. tokenizer_folder: whose tokenizer is taken; None: one is made of the text.
+    """
+
+    def __init__(
+        self,
+        recipe: LanguageRecipe,
+        parts: dict[str, list[str]],
+        tokenizer_folder: Path | None,
+        folder: RunFolder,
+        fabric: Fabric,
+        progress: Progress,
+    ) -> None:
         self.recipe, self.folder, self.fabric, self.progress = recipe, folder, fabric, progress
-        self.tokenizer_folder = models.check(recipe)
-        self.text = self._text()
+        self.text = self._text(parts, tokenizer_folder)
         self.corpus = self._corpus()
 
-    def _text(self) -> Artifact:
+    def _text(self, parts: dict[str, list[str]], folder: Path | None) -> Artifact:
         """The splits as tokens, and the tokenizer."""
-        settings, folder = self.recipe.text, self.tokenizer_folder
-        parts = text.split(text.documents(settings.source), settings)
+        settings = self.recipe.text
 
         def build(work: Path) -> dict[str, Any]:
             if folder is None:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cgankd import __version__
+from cgankd import reading, __version__
 from cgankd.artifacts import Artifact, RunFolder
 from cgankd.files import write_json, write_text
-from cgankd.lm import models
+from cgankd.lm import models, text
 from cgankd.lm.methods import METHODS
 from cgankd.lm.road import LanguageRoad
 from cgankd.lm.settings import LanguageRecipe
@@ -34,13 +34,14 @@ def run(
     time.monotonic has passed ``deadline``: at the next checkpoint of a loop, or before the next station.
     """
     models.transformers()
-    models.check(recipe)
+    tokenizer_folder = models.check(recipe)
+    parts = text.split(text.documents(recipe.text.source), recipe.text)
     fabric = make_fabric(recipe.runtime)
     versions = {name: importlib.metadata.version(name) for name in ("transformers", "tokenizers")}
     folder = RunFolder(out, {**environment(fabric), **versions}, deadline)
     try:
-        write_text(out / "recipe.yaml", recipe.to_yaml())
-        found = collect(LanguageRoad(recipe, folder, fabric, progress))
+        write_text(out / "recipe.yaml", reading.to_yaml(recipe))
+        found = collect(LanguageRoad(recipe, parts, tokenizer_folder, folder, fabric, progress))
         write_json(out / "results.json", found)
     finally:
         folder.close()

@@ -1,0 +1,126 @@
+"""`cgankd lm`: the table, a run in pieces, a teacher from a folder, and what is said where something is missing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Said, artifacts, same
+
+from cgankd.checkpoint import Checkpoint
+from cgankd.errors import OutOfTime
+
+Typed = Callable[..., Said]
+
+TINY = """
+text: {source: texts, vocabulary: 280}
+teacher: {width: 16, layers: 1, heads: 2, fit: {steps: 4, batch_size: 2}}
+student: {width: 8, layers: 1, heads: 2, fit: {steps: 4, batch_size: 2}}
+sampling: {prompt: 3, length: 5, top_k: 20, gamma: 2}
+distil: {fit: {steps: 3, batch_size: 2}}
+seeds: [0, 1]
+test_prompts: 4
+runtime: {threads: 1, precision: fp32, checkpoint_seconds: 0.0}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A recipe of seconds, beside the texts that it reads."""
+    (tmp_path / "texts").mkdir()
+    for number in range(6):
+        words = " ".join(f"word{(number * k) % 11}" for k in range(60))
+        (tmp_path / "texts" / f"{number}.txt").write_text(words)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    return tmp_path / "tiny.yaml"
+
+
+def test_the_table_and_what_is_used_again(tiny: Path, typed: Typed) -> None:
+    said = typed("lm", tiny, "--out", "whole", "--quiet")
+    assert said.code == 0, said.err
+    found = json.loads((tiny.parent / "whole" / "results.json").read_text())
+    methods = ["sft", "kd", "atkd", "onpolicy", "skd"]
+    assert [row["method"] for row in found["rows"]] == methods
+    for row in found["rows"]:
+        assert f"{row['method']}: {row['words']}" in said.out
+        assert f"{row['bits_per_byte']['mean']:.3f} ±" in said.out
+        assert 0 <= row["acceptance"]["mean"] <= 1
+        if row["method"] == "sft":
+            assert row["kl"]["difference"] is None
+        else:
+            pairs = zip(row["kl"]["values"], found["rows"][0]["kl"]["values"], strict=True)
+            assert row["kl"]["difference"]["values"] == pytest.approx([a - b for a, b in pairs])
+    assert (tiny.parent / "whole" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "! Fewer than three seeds" in said.out
+
+    # a changed method makes only itself anew
+    before = artifacts(tiny.parent / "whole", "text", "teacher", "student")
+    words = ("lm", tiny, "--out", "whole", "--quiet", "distil.methods=[sft,skd]", "sampling.top_k=5")
+    assert typed(*words).code == 0
+    assert artifacts(tiny.parent / "whole", "text", "teacher", "student") == before
+    assert len(artifacts(tiny.parent / "whole", "distilled")) == 14
+
+    # a teacher from a folder is used as it is, tokens and all
+    folder = next((tiny.parent / "whole" / "artifacts").glob("teacher-*"))
+    words = ("lm", tiny, "--out", "lent", "--quiet", "distil.methods=[sft,kd]", f"teacher.folder={folder}")
+    assert typed(*words).code == 0
+    lent = json.loads((tiny.parent / "lent" / "results.json").read_text())
+    for name in ("text", "teacher", "student"):
+        assert lent[name] == found[name]
+    for mine, theirs in zip(lent["rows"], found["rows"][:2], strict=True):
+        assert {**mine, "artifacts": []} == {**theirs, "artifacts": []}
+
+
+def test_a_run_in_pieces_ends_with_the_numbers_of_one_in_one_piece(
+    tiny: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("lm", tiny, "--quiet", "seeds=[3]", "distil.methods=[sft,skd]", "student.dropout=0.5")
+    assert typed(*words, "--out", "whole").code == 0
+    save = Checkpoint.save
+
+    def save_and_stop(self: Checkpoint, *state: Any) -> None:
+        save(self, *state)
+        raise OutOfTime
+
+    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+    pieces = 0
+    while (said := typed(*words, "--out", "pieces")).code == 75:
+        assert "time it was given is over" in said.err
+        pieces += 1
+    assert said.code == 0, said.err
+    assert pieces == 3 + 3 + 2 + 2  # after every step of the four trainings but the last
+    same(tiny.parent / "pieces", tiny.parent / "whole")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["nothing"],
+            "recipe 'nothing' is neither a ready recipe nor a YAML file that is there; ready recipes: pydoc",
+        ),
+        (["pydoc", "sampling.gama=2"], "key 'sampling.gama' is not known, did you mean 'gamma'"),
+        (["pydoc", "student.heads=5"], "5 heads need a width that is a multiple of 10"),
+        (["pydoc", "distil.methods=[skd,skd]"], "one method stands twice"),
+        (["tiny.yaml", "sampling.length=5000"], "is 5003, but the"),
+        (["tiny.yaml", "text.source=nowhere"], "text.source = 'nowhere' is not there"),
+        (["tiny.yaml", "student.folder=nowhere"], "student.folder = 'nowhere' has no config.json"),
+    ],
+)
+def test_what_is_not_allowed_is_said(words: list[str], sentence: str, tiny: Path, typed: Typed) -> None:
+    assert sentence in typed("lm", *words, "--out", "out").sentence()
+    assert not (tiny.parent / "out" / "results.json").exists()
+
+
+def test_without_transformers_it_is_said_what_to_install(
+    tiny: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    said = typed("lm", tiny, "--out", "out").sentence()
+    assert "language models need transformers" in said
+    assert "pip install 'cgankd[lm]'" in said
+    assert not (tiny.parent / "out").exists()
