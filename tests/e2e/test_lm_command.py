@@ -103,7 +103,7 @@ def test_a_run_in_pieces_ends_with_the_numbers_of_one_in_one_piece(
             ["nothing"],
             "recipe 'nothing' is neither a ready recipe nor a YAML file that is there; ready recipes: pydoc",
         ),
-        (["pydoc", "sampling.gama=2"], "key 'sampling.gama' is not known, did you mean 'gamma'"),
+        (["pydoc", "sampling.gama=2"], "key 'sampling.gama' is not known (did you mean 'gamma'?)"),
         (["pydoc", "student.heads=5"], "5 heads need a width that is a multiple of 10"),
         (["pydoc", "distil.methods=[skd,skd]"], "one method stands twice"),
         (["tiny.yaml", "sampling.length=5000"], "is 5003, but the"),
