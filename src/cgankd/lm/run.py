@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cgankd import reading, __version__
+from cgankd import __version__, reading
 from cgankd.artifacts import Artifact, RunFolder
 from cgankd.files import write_json, write_text
 from cgankd.lm import models, text
