@@ -139,7 +139,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path: Path) -> Non
     refused(
         tmp_path / "new", r"network 'resnett8' is not known \(did you mean", "digits", students=["cnn8", "resnett8"]
     )
-    refused(tmp_path / "new", r"method 'krd' is not known \(did you mean", "digits", methods=["kd", "krd"])
+    refused(tmp_path / "new", r"holds 'krd', which is not known \(did you mean", "digits", methods=["kd", "krd"])
     refused(
         tmp_path / "new",
         r"measured in mae.*accuracy %",

@@ -69,8 +69,7 @@ def opened(
     artifacts: Path | None = None,
 ) -> Iterator[Road]:
     """The road of a recipe, its images read and its settings checked, while its folder is this process's alone."""
-    rows.check_names(recipe)
-    recipe = refusals.settled(recipe)
+    recipe = settled(recipe)
     fabric = make_fabric(recipe.runtime)
     with progress.bar("import", 1) as bar:
         splits = sources.load(recipe.data, lambda done, total: bar.to(done / total))
@@ -80,6 +79,12 @@ def opened(
         yield Road(recipe, splits, folder, fabric, progress)
     finally:
         folder.close()
+
+
+def settled(recipe: Recipe) -> Recipe:
+    """The recipe as its teacher can serve it; UserError for what is wrong whatever the images are."""
+    rows.check_names(recipe)
+    return refusals.settled(recipe)
 
 
 def check(recipe: Recipe, splits: Splits) -> None:

@@ -119,6 +119,7 @@ def results_of(
     ``file`` is what the caller writes to ``out``. Raises UserError before anything is trained or written where a
     cell can't be run, or ``out`` belongs to another recipe; errors while a cell is run name it.
     """
+    cells = [dataclasses.replace(cell, recipe=pipeline.settled(cell.recipe)) for cell in cells]
     _refuse_anothers(cells, out, file)
     _check(cells)
     make_folder(out)
