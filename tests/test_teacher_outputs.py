@@ -16,13 +16,13 @@ from cgankd.artifacts import RunFolder
 from cgankd.data import sources
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import TARGET, ImageSet
-from cgankd.fit import Sight, TeacherOutputs
 from cgankd.nets import zoo
 from cgankd.nets.weights import save_weights
 from cgankd.progress import SILENT
 from cgankd.recipe import from_tree
 from cgankd.road import Road
 from cgankd.settings import AugmentSettings
+from cgankd.sight import Sight, TeacherOutputs
 from cgankd.task import Classification
 
 CLASSES = Classification(("a", "b", "c"))
