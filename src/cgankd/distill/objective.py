@@ -140,7 +140,7 @@ def student_network(name: str, network: str) -> str:
     ('cnn16+vam', 'cnn16+vam', 'cnn16')
     """
     for method in parts(name):
-        suffix = METHODS[method].student_suffix
+        suffix = find(method).student_suffix
         network = network if network.endswith(suffix) else network + suffix
     return network
 
