@@ -216,6 +216,16 @@ def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> Non
     open_folder(tmp_path).close()
 
 
+def test_a_new_folder_in_which_nothing_was_made_is_taken_away(tmp_path: Path) -> None:
+    open_folder(tmp_path / "new").close()
+    assert not (tmp_path / "new").exists()
+    stage(tmp_path / "used", Builder())
+    assert (tmp_path / "used").is_dir()
+    (tmp_path / "mine").mkdir()
+    open_folder(tmp_path / "mine").close()
+    assert (tmp_path / "mine").is_dir()
+
+
 def test_closing_twice_is_harmless_and_opening_twice_is_refused(tmp_path: Path) -> None:
     folder = open_folder(tmp_path)
     with pytest.raises(UserError, match="in use"):

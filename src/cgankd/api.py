@@ -27,6 +27,7 @@ from cgankd.gan.generator import Sampler
 from cgankd.gan.train import train_gan
 from cgankd.labels import LabelSpace, label_space
 from cgankd.progress import SILENT, Progress
+from cgankd.reading import from_tree
 from cgankd.runtime import make_fabric
 from cgankd.settings import FitSettings, GeneratorSettings, RatioSettings, StudentSettings, SynthesisSettings
 from cgankd.sight import rehearse
@@ -104,7 +105,7 @@ class Distiller:
 
     def train_generator(self, **settings: Any) -> Sampler:
         """Train the conditional GAN; keywords are those of GeneratorSettings."""
-        chosen = GeneratorSettings(**settings)
+        chosen = from_tree(GeneratorSettings, settings, where="train_generator")
         self._ratio = self.ratio_check = None  # it weighs another generator's images
         self._space = label_space(self._task, self.targets, chosen)
         self._generator, self.history = train_gan(
@@ -128,7 +129,7 @@ class Distiller:
 
     def train_density_ratio(self, **settings: Any) -> RatioNetwork:
         """Train h(x, y) on real images and fakes at their labels; keywords are those of RatioSettings."""
-        chosen = RatioSettings(**settings)
+        chosen = from_tree(RatioSettings, settings, where="train_density_ratio")
         if chosen.features != "teacher":
             raise UserError(
                 f"features = {chosen.features} is a recipe's; here the features are the teacher's or those of "
@@ -156,7 +157,7 @@ class Distiller:
 
     def synthesize(self, images: int = 10_000, **settings: Any) -> ImageSet:
         """Subsample, filter and relabel; keywords are those of SynthesisSettings. What happened: ``synthesis``."""
-        chosen = SynthesisSettings(images=images, **settings)
+        chosen = from_tree(SynthesisSettings, {"images": images, **settings}, where="synthesize")
         replace = adjust.replacement(chosen, self._task)
         generator = self._generator or self.train_generator()
         ratio = (self._ratio or self.train_density_ratio()) if chosen.subsampling != "none" else None
@@ -188,8 +189,9 @@ class Distiller:
         those of StudentSettings that are about methods: temperature, label_weight, teacher_weight and
         method_settings, as in ``{"crd": {"weight": 0.8}}``.
         """
-        own = StudentSettings(**{name: settings.pop(name) for name in METHOD_NUMBERS & set(settings)})
-        chosen = FitSettings(**settings)
+        numbers = {name: settings.pop(name) for name in METHOD_NUMBERS & set(settings)}
+        own = from_tree(StudentSettings, numbers, where="distill")
+        chosen = from_tree(FitSettings, settings, where="distill")
         one = as_one([self.teacher, *self.jury], votes, self._task, self.device)
         rehearse(
             student,

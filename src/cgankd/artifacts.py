@@ -73,15 +73,19 @@ class RunFolder:
         self.path, self.store, self.deadline = path, store or path, deadline
         self.environment = {"cgankd": __version__, **environment}
         self.used: list[Artifact] = []
+        self._new = not path.exists()
         make_folder(path)
         make_folder(self.store)
         self._lock = lock(self.store / ".lock")
 
     def close(self) -> None:
-        """Let another process have the folder."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        """Let another process have the folder; a new one in which nothing was made is taken away."""
+        if self._lock is None:
+            return
+        if self._new and [file.name for file in self.path.iterdir()] == [".lock"]:
+            shutil.rmtree(self.path)
+        os.close(self._lock)
+        self._lock = None
 
     def stage(
         self,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from cgankd import __version__, cli_data, recipe
 from cgankd.errors import OutOfTime, TrainingError, UserError
@@ -204,10 +205,14 @@ def synthesize(
     settings = recipe.load(name, overrides or [])
     if (export is None) == (answers is None):
         raise UserError("synthesize writes images to be labelled or reads answers; needed: --export or --import")
-    from cgankd import pipeline, service
+    from cgankd import pipeline, rows, service
     from cgankd.checkpoint import deadline_in
     from cgankd.progress import SILENT, ConsoleProgress
 
+    rows.check_names(settings)
+    settings, left_out = service.served(settings)
+    if left_out:
+        console.print(f"left out, as they ask about further images: {', '.join(left_out)}", highlight=False)
     folder = out or Path("runs") / settings.name
     progress, deadline = SILENT if quiet else ConsoleProgress(console), deadline_in(max_minutes)
     if export is not None:
@@ -233,7 +238,7 @@ def continual(
     if name is None:
         table = Table("continual recipe", "what it is", box=None, pad_edge=False)
         for known in tree.ready():
-            table.add_row(known, tree.load(known).description)
+            table.add_row(known, Text(tree.load(known).description))
         console.print(table)
         return
     settings = tree.load(name, overrides or [])
@@ -266,7 +271,7 @@ def recipes() -> None:
     """List the ready recipes."""
     table = Table("recipe", "what it is", box=None, pad_edge=False)
     for name in recipe.ready():
-        table.add_row(name, recipe.load(name).description)
+        table.add_row(name, Text(recipe.load(name).description))
     console.print(table)
 
 

@@ -28,7 +28,7 @@ from cgankd.recipe import Recipe
 from cgankd.settings import TeacherSettings
 from cgankd.task import Task
 from cgankd.teachers.opening import answers_files
-from cgankd.teachers.refusals import check_rows, with_features
+from cgankd.teachers.refusals import asks_about_others, with_features
 
 CANDIDATES, VALIDATION, TEST = "candidates", "validation", "test"
 SPARE = 1.25  # candidates for each image wanted that passes the filter; labels don't pass it equally often
@@ -48,11 +48,10 @@ def export(
     ``folder``/metadata.csv lists all files with their labels: candidates/ (the label asked for), validation/ and
     test/ (the true ones); candidates/ has a metadata.csv of its own, as ready images have. candidates: how many;
     None: 1.25 M / rho. Generator and density ratio stay in ``out``; the seed is the recipe's first. Raises
-    UserError where the folder holds something, or where ratio or rows would ask the teacher about other images.
+    UserError where the folder holds something, or where the ratio would ask the teacher about other images.
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise UserError(f"--export {folder} is there already; a new or empty folder is needed")
-    check_rows(recipe)
     if recipe.ratio.vicinity_gaps is not None and recipe.synthesis.subsampling != "none":
         raise UserError("ratio.vicinity_gaps asks the teacher about images before they are exported; allowed: none")
     make_folder(folder.absolute().parent, "--export")
@@ -81,6 +80,19 @@ def export(
         f"wrote {folder}: {sizes} images; have those of {folder / NAME} labelled into "
         f"{folder / 'predictions.csv'} ({FILE},prediction{columns}), then --import it{as_made}"
     )
+
+
+def served(recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """The recipe without the rows that ask the teacher about other images than the exported ones; their names."""
+    methods = recipe.compare.methods
+    left = tuple(name for name in methods if not asks_about_others(name))
+    if not left:
+        raise UserError(
+            "compare.methods holds no row that a teacher who answers files can serve; allowed: nokd, nokd_longer, "
+            "augment, cgan"
+        )
+    compare = recipe.compare.model_copy(update={"methods": left})
+    return recipe.model_copy(update={"compare": compare}), [name for name in methods if name not in left]
 
 
 def answered(recipe: Recipe, answers: Path) -> Recipe:

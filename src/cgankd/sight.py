@@ -66,7 +66,7 @@ def check_adversarial(objective: Objective, settings: FitSettings) -> None:
 def check_answers_suffice(objective: Objective, but: str) -> None:
     """UserError where a method needs more of the teacher than its outputs; ``but`` says why it has no more."""
     for method, _ in objective.stacked:
-        if method.needs() != "outputs":
+        if method.needs() in ("inside", "gradient"):
             does = "looks inside" if method.needs() == "inside" else "differentiates"
             raise UserError(
                 f"method {method.name!r} {does} the teacher, but {but}; "

@@ -99,7 +99,7 @@ def test_an_ablation_shares_all_but_synthesis_and_students(
     ("words", "said"),
     [
         (["table", "tiny.yaml", "--students", "cnn8,resnett8"], "network 'resnett8' is not known"),
-        (["table", "tiny.yaml", "--methods", "kd,crrd"], "method 'crrd' is not known (did you mean 'crd'?)"),
+        (["table", "tiny.yaml", "--methods", "kd,crrd"], "holds 'crrd', which is not known (did you mean 'crd'?)"),
         (["table", "tiny.yaml", "--settings", "data.train_sizes=3"], "'data.train_sizes' is not known"),
         (["table", "tiny.yaml", "--seeds", "0,x"], "is not allowed"),
         (["table", "seeds=[0]"], "no recipe among"),

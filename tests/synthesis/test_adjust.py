@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from cgankd.data.batches import Batches
+from cgankd.data.batches import Batch, Batches
 from cgankd.data.imageset import ImageSet
 from cgankd.distill import DistillBatch, Method, Objective, create
 from cgankd.errors import UserError
@@ -189,8 +189,8 @@ def test_soft_targets_go_with_the_copies_of_a_view(fabric: Fabric) -> None:
         name, tasks, matches, paper = "doubling", ("classification",), "output", "-"
         seen: ClassVar[list[torch.Tensor]] = []
 
-        def views(self, images: torch.Tensor) -> torch.Tensor:
-            return torch.cat([images, images])
+        def views(self, batch: Batch, seed: int) -> torch.Tensor:
+            return torch.cat([batch.images, batch.images])
 
         def loss(self, batch: DistillBatch) -> dict[str, torch.Tensor]:
             assert batch.extra is not None

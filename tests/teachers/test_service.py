@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+import yaml
 from asked import TINY, stages, tiny, weight
 from PIL import Image
 from rich.console import Console
 
-from cgankd import cli, pipeline, recipe, service
+from cgankd import cli, pipeline, service
 from cgankd.errors import UserError
 from cgankd.files import load_tensors, read_json
 from cgankd.report.render import render
@@ -69,7 +70,7 @@ def columns(out: Path, found: dict[str, Any]) -> tuple[dict[str, torch.Tensor], 
 
 
 def test_classes_there_and_back(module: Callable[[int], str], command: Callable[..., str], tmp_path: Path) -> None:
-    (tmp_path / "r.yaml").write_text(recipe.yaml.safe_dump(TINY))
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(TINY))
     words, folder, out = [str(tmp_path / "r.yaml"), "--quiet", "--out"], tmp_path / "images", tmp_path / "run"
     said = command("synthesize", *words, str(out), "--export", str(folder), "--candidates", "80")
     assert "80 candidates, 10 validation, 449 test images" in said
@@ -153,19 +154,19 @@ def test_images_without_an_answer_are_counted(tmp_path: Path) -> None:
         service.answered(tiny(), stray)
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["compare.methods=[kd]"], "compare.methods holds 'kd', which asks the teacher about further images"),
-        (["ratio.vicinity_gaps=6"], "ratio.vicinity_gaps asks the teacher about images before they are exported"),
-    ],
-)
-def test_what_files_cannot_answer_is_refused_before_they_are_written(
-    tmp_path: Path, words: list[str], said: str
-) -> None:
-    with pytest.raises(UserError, match=said):
-        service.export(tiny(*words), tmp_path / "run", tmp_path / "images")
+def test_a_ratio_that_asks_the_teacher_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"ratio.vicinity_gaps asks the teacher about images before they are"):
+        service.export(tiny("ratio.vicinity_gaps=6"), tmp_path / "run", tmp_path / "images")
     assert not list(tmp_path.iterdir())
+
+
+def test_rows_that_ask_about_further_images_are_left_out_and_named() -> None:
+    kept, left_out = service.served(tiny("compare={methods: [nokd, kd, cgan, cgan+pkt, pseudo], ablation: true}"))
+    assert kept.compare.methods == ("nokd", "cgan")
+    assert kept.compare.ablation
+    assert left_out == ["kd", "cgan+pkt", "pseudo"]
+    with pytest.raises(UserError, match="holds no row that a teacher who answers files can serve"):
+        service.served(tiny("compare.methods=[kd]"))
 
 
 def test_one_of_both_options_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ import inspect
 import re
 
 from cgankd.distill.method import METHODS, Method, find
+from cgankd.distill.objective import parts
+from cgankd.errors import UserError
 
 SHORT = {"classification": "classes", "regression": "scalars"}
 
@@ -17,6 +19,8 @@ def lines() -> list[list[str]]:
 
 def details(name: str) -> tuple[dict[str, str], str]:
     """What is to be said of one method, by heading, and its docstring; UserError where none is called so."""
+    if "+" in name:
+        raise UserError(f"{name!r} stacks several methods; allowed: one at a time, of {', '.join(parts(name))}")
     made = find(name)
     module = inspect.getmodule(made)
     about = inspect.getdoc(module) or ""

@@ -178,10 +178,12 @@ class Method(nn.Module):
 
     @classmethod
     def needs(cls) -> str:
-        """What it asks of the teacher: outputs (any callable), inside (a module), or its gradient."""
+        """What it asks of the teacher: nothing, outputs (any callable), inside (a module), or its gradient."""
         if cls.input_gradients:
             return "gradient"
-        return "inside" if cls.needs_inside else "outputs"
+        if cls.needs_inside:
+            return "inside"
+        return "outputs" if cls.asks_teacher else "nothing"
 
     def taps(self, student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:
         """Names of the student's and of the teacher's layers whose features ``loss`` looks at.

@@ -41,7 +41,8 @@ def dumbbells(made: Made) -> Figure | None:
     order = sorted(gained, key=lambda to: -statistics.fmean(gained[to]))
     figure, panels = new_figure(1.0 + LINE * len(order), columns=len(cells))
     for cell, axes in zip(cells, panels, strict=True):
-        dress(axes, x=table.metric_name(made))
+        better = "higher" if made["higher_is_better"] else "lower"
+        dress(axes, x=f"{table.metric_name(made)} ({better} is better)")
         _panel(axes, made, cell, order)
     name_bins(panels[0], ["labels alone" if to == made["control"] else to for to in order])
     legend(panels[0], columns=4)

@@ -287,8 +287,9 @@ def table(results: Mapping[str, Any]) -> Table:
     _, _, network, steps, images, metric, _ = header(results)
     # So narrow that 80 characters suffice: method and words share a column, and a difference is never broken.
     made.add_column("method, in words", overflow="fold")
-    made.add_column(network, no_wrap=True, overflow="fold")
-    made.add_column(steps, justify="right", no_wrap=True)
+    if not under:  # columns of attacks need the room
+        made.add_column(network, no_wrap=True, overflow="fold")
+        made.add_column(steps, justify="right", no_wrap=True)
     made.add_column(images, justify="right")
     made.add_column(Text(metric), justify="right", no_wrap=unit_of(results) == "%")
     made.add_column(Text("difference\n[95% interval]"), justify="right", no_wrap=True)
@@ -298,7 +299,8 @@ def table(results: Mapping[str, Any]) -> Table:
     for row in rows(results):
         method, said, *rest = (Text(cell) for cell in cells(row))
         rest[-1].stylize(colours.get(row.verdict, ""))
-        made.add_row(Text(": ").join([method, said]), *rest, *map(Text, row.attacked))
+        shown = rest[2:] if under else rest
+        made.add_row(Text(": ").join([method, said]), *shown, *map(Text, row.attacked))
     return made
 
 
