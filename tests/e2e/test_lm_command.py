@@ -46,8 +46,10 @@ def test_the_table_and_what_is_used_again(tiny: Path, typed: Typed) -> None:
     methods = ["sft", "kd", "atkd", "onpolicy", "skd"]
     assert [row["method"] for row in found["rows"]] == methods
     for row in found["rows"]:
-        assert f"{row['method']}: {row['words']}" in said.out
-        assert f"{row['bits_per_byte']['mean']:.3f} ±" in said.out
+        bits = row["bits_per_byte"]
+        line = next(line for line in said.out.splitlines() if line.startswith(f"{row['method']} "))
+        assert f" {bits['mean']:.3f} ± {bits['std']:.3f} " in line
+        assert line.endswith(f" {100 * row['acceptance']['std']:.1f} %")
         assert 0 <= row["acceptance"]["mean"] <= 1
         if row["method"] == "sft":
             assert row["kl"]["difference"] is None

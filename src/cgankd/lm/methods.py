@@ -23,17 +23,16 @@ Lesson = Callable[[int], tuple[Tensor, dict[str, float]]]
 class How:
     """What makes a method."""
 
-    words: str
     text: Literal["real", "student", "interleaved"]
     loss: Literal["labels", "divergence", "atkd"]
 
 
 METHODS: Mapping[str, How] = {
-    "sft": How("fine-tuning on real text (control)", "real", "labels"),
-    "kd": How("supervised KD", "real", "divergence"),
-    "atkd": How("ATKD", "real", "atkd"),
-    "onpolicy": How("on-policy KD", "student", "divergence"),
-    "skd": How("SKD", "interleaved", "divergence"),
+    "sft": How("real", "labels"),
+    "kd": How("real", "divergence"),
+    "atkd": How("real", "atkd"),
+    "onpolicy": How("student", "divergence"),
+    "skd": How("interleaved", "divergence"),
 }
 
 

@@ -14,7 +14,6 @@ from cgankd import __version__, reading
 from cgankd.artifacts import Artifact, RunFolder
 from cgankd.files import write_json, write_text
 from cgankd.lm import models, text
-from cgankd.lm.methods import METHODS
 from cgankd.lm.road import LanguageRoad
 from cgankd.lm.settings import LanguageRecipe
 from cgankd.progress import SILENT, Progress
@@ -82,7 +81,6 @@ def collect(road: LanguageRoad) -> dict[str, Any]:
 def _row(method: str, artifacts: Sequence[Artifact]) -> dict[str, Any]:
     return {
         "method": method,
-        "words": METHODS[method].words,
         **{name: _spread([artifact.summary[name] for artifact in artifacts]) for name in SCORES},
         "histories": [artifact.summary["history"] for artifact in artifacts],
         "artifacts": [f"artifacts/{artifact.folder.name}" for artifact in artifacts],
