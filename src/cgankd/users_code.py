@@ -5,10 +5,11 @@ A network, a generator or a teacher.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,17 @@ def open_onnx(path: Path, what: str) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a class for each way a file can be wrong
         raise UserError(f"{what} {path}: not readable as ONNX ({said(error)})") from None
+
+
+@contextlib.contextmanager
+def tried(failed: str, needed: str) -> Iterator[None]:
+    """Try the user's code: what it raises becomes a UserError that says what failed, how, and what is needed."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{failed} ({said(error)}); {needed}") from error
 
 
 def said(error: Exception) -> str:

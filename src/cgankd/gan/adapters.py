@@ -16,7 +16,7 @@ from cgankd.data.imageset import ImageSet
 from cgankd.errors import UserError
 from cgankd.gan.generator import Sampler, latents, to_uint8
 from cgankd.task import Task
-from cgankd.users_code import is_function_name, load_function, open_onnx, said
+from cgankd.users_code import is_function_name, load_function, open_onnx, tried
 
 Function = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -45,15 +45,11 @@ def open_source(
             "allowed: module:function, an .onnx file, a folder, an .npz or an .h5 file"
         )
     targets = task.to_target(task.from_target(torch.tensor([0.0, 1.0])))
-    try:
+    with tried(
+        f"generator.source {source!r}: drawing two images failed",
+        f"a function takes (targets, indices, seed) and gives uint8 images [B, {channels}, {size[0]}, {size[1]}]",
+    ):
         sampler.sample(targets, torch.arange(2), 0)
-    except UserError:
-        raise
-    except Exception as error:  # whatever a user's function or network raises
-        raise UserError(
-            f"generator.source {source!r}: drawing two images failed ({said(error)}); a function "
-            f"takes (targets, indices, seed) and gives uint8 images [B, {channels}, {size[0]}, {size[1]}]"
-        ) from error
     return sampler
 
 

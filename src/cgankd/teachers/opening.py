@@ -10,7 +10,7 @@ from cgankd.errors import UserError
 from cgankd.task import Task
 from cgankd.teachers.answers import read_answers
 from cgankd.teachers.black_box import SETTING, BlackBox, FunctionTeacher, OnnxTeacher
-from cgankd.users_code import is_function_name, load_function, said
+from cgankd.users_code import is_function_name, load_function, tried
 
 
 def open_teacher(source: str, task: Task, channels: int, size: tuple[int, int]) -> BlackBox:
@@ -32,15 +32,12 @@ def open_teacher(source: str, task: Task, channels: int, size: tuple[int, int]) 
             "allowed: module:function, an .onnx file, or a .csv file"
         )
     grey = torch.linspace(0.0, 1.0, 2)[:, None, None, None].expand(-1, channels, *size).contiguous()
-    try:
+    given = f"float images [B, {channels}, {size[0]}, {size[1]}] in [0, 1]"
+    with tried(
+        f"{SETTING} {source!r}: asking about two images failed",
+        f"it is given {given} and gives [B, {task.num_outputs}]",
+    ):
         teacher(grey)
-    except UserError:
-        raise
-    except Exception as error:  # whatever a user's function or network raises
-        raise UserError(
-            f"{SETTING} {source!r}: asking about two images failed ({said(error)}); it is given float images "
-            f"[B, {channels}, {size[0]}, {size[1]}] in [0, 1] and gives [B, {task.num_outputs}]"
-        ) from error
     return teacher
 
 
