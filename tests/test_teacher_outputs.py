@@ -38,6 +38,10 @@ def batches(real: ImageSet, fake: ImageSet | None, fabric: Fabric, seed: int = 0
     return Batches(real, fake, CLASSES, 8, AugmentSettings(views=3), seed, fabric.device, share=0.5)
 
 
+def written(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.glob("answers-*/*")}
+
+
 def test_each_teacher_has_outputs_of_its_own(noise: Noise, fabric: Fabric) -> None:
     views = batches(noise(10), noise(15, seed=1), fabric)
     teachers = [network(1), network(2)]
@@ -60,6 +64,71 @@ def test_a_resumed_loop_is_served_the_same_bits(
         after = TeacherOutputs(network(1), batches(noise(10), noise(15, seed=1), fabric), 3, fabric)
         for step in range(start, 20):
             assert torch.equal(after.of(views.at(step)), served[step])
+
+
+class Counted:
+    """A teacher that only answers, and counts the images that it was asked about."""
+
+    def __init__(self, seed: int) -> None:
+        self.network, self.asked = network(seed), 0
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        self.asked += len(images)
+        with torch.no_grad():
+            return self.network(images)
+
+
+def test_another_fit_on_the_same_views_is_told_what_the_first_was(
+    noise: Noise, fabric: Fabric, tmp_path: Path
+) -> None:
+    real, fake = noise(10), noise(15, seed=1)
+    first, second = Counted(1), Counted(1)
+    views = batches(real, fake, fabric)
+    memories = [TeacherOutputs(teacher, views, 3, fabric, tmp_path) for teacher in (first, second)]
+    for step in range(20):
+        batch = views.at(step)
+        assert torch.equal(*(memory.of(batch) for memory in memories))
+    assert (first.asked, second.asked) == (3 * (10 + 15), 0)
+
+    alone = Batches(real, None, CLASSES, 8, AugmentSettings(views=3), 0, fabric.device)
+    TeacherOutputs(second, alone, 3, fabric, tmp_path).of(alone.at(0))
+    assert second.asked == 0  # without generated images the real ones' views are the same
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(lambda noise, fabric: batches(noise(10), noise(15, seed=1), fabric, seed=5), id="seed"),
+        pytest.param(lambda noise, fabric: batches(noise(10), noise(15, seed=2), fabric), id="images"),
+        pytest.param(
+            lambda noise, fabric: Batches(
+                noise(10), noise(15, seed=1), CLASSES, 8, AugmentSettings(views=3, shift=1), 0, fabric.device,
+                share=0.5,
+            ),
+            id="augmentation",
+        ),
+    ],
+)  # fmt: skip
+def test_other_views_are_asked_about_anew(
+    noise: Noise, fabric: Fabric, tmp_path: Path, other: Callable[[Noise, Fabric], Batches]
+) -> None:
+    views = batches(noise(10), noise(15, seed=1), fabric)
+    TeacherOutputs(network(1), views, 3, fabric, tmp_path).of(views.at(0))
+    teacher, changed = Counted(1), other(noise, fabric)
+    batch = changed.at(0)
+    told = TeacherOutputs(teacher, changed, 3, fabric, tmp_path).of(batch)
+    assert teacher.asked > 0
+    assert torch.allclose(told, teacher(batch.images), atol=1e-6)
+
+
+def test_a_spoilt_file_is_asked_for_again(noise: Noise, fabric: Fabric, tmp_path: Path) -> None:
+    views = batches(noise(10), noise(15, seed=1), fabric)
+    right = TeacherOutputs(network(1), views, 3, fabric, tmp_path).of(views.at(0))
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"cut")
+    teacher = Counted(1)
+    assert torch.equal(TeacherOutputs(teacher, views, 3, fabric, tmp_path).of(views.at(0)), right)
+    assert teacher.asked > 0
 
 
 def test_what_the_filter_was_told_of_clean_images_is_a_label_and_no_output(noise: Noise, fabric: Fabric) -> None:
@@ -99,5 +168,9 @@ def test_other_weights_of_the_teacher_make_another_distilled_student(tmp_path: P
         keys["teacher"].add(road.teacher(0).key)
         for row in ("kd", "nokd"):
             keys[row].add(road.student(row, 0).key)
+        before = written(tmp_path / "run" / "cache")
+        assert len({path.parent for path in before}) == seed + 1  # each teacher's answers by themselves
+        road.student("dkd", 0)
+        assert written(tmp_path / "run" / "cache") == before
         folder.close()
     assert {name: len(found) for name, found in keys.items()} == {"teacher": 2, "kd": 2, "nokd": 1}

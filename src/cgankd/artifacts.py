@@ -110,6 +110,10 @@ class RunFolder:
         self.used.append(artifact)
         return artifact
 
+    def cache(self, what: str, inputs: Mapping[str, str]) -> Path:
+        """A folder for what several stages compute from the same ``inputs``; files in it may be deleted."""
+        return self.store / "cache" / f"{what}-{content_key(dict(inputs), self.environment)}"
+
     def _build(
         self, done: Path, key: str, description: dict[str, Any], build: Callable[[Path], dict[str, Any]]
     ) -> Artifact:

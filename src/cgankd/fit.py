@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ def fit(
     real_share: float | None = None,
     teacher: evaluate.Predictor | None = None,
     validation: ImageSet | None = None,
+    answers: Path | None = None,
     checkpoint: Checkpoint | None = None,
     progress: Progress = SILENT,
     title: str = "train",
@@ -48,6 +50,7 @@ def fit(
     real, fake: what it is trained on; ``real_share`` of each batch is real, or, where it is None, all images are
     shuffled together.
     teacher: maps float images [B, C, H, W] in [0, 1] to outputs; asked once per view of an image where views recur.
+    answers: this teacher's folder, where what it says of views is kept for other fits (:class:`TeacherOutputs`).
     checkpoint: where it stands, and beside it where a network stands that a method trains first.
     Returns the history: step, loss, learning rate and, where ``validation`` is given, the metric on it.
     Raises TrainingError where the loss is not finite, UserError where a method looks inside a plain callable or
@@ -60,7 +63,7 @@ def fit(
         real, fake, task, settings.batch_size, settings.augment, seed, fabric.device, share=real_share
     )
     checkpoint = checkpoint or Checkpoint(None)
-    sight = Sight(student, teacher, objective, batches, task, fabric, seed)
+    sight = Sight(student, teacher, objective, batches, task, fabric, seed, answers)
     fresh = checkpoint.path is None or not checkpoint.path.is_file()
     if fresh:
         lesson = itertools.count(1)
@@ -69,8 +72,8 @@ def fit(
             shorter = settings.model_copy(update={"steps": steps})
             fit(
                 network, create(method, task, objective.settings), task, real, shorter, fabric, seed=seed,
-                fake=fake, real_share=real_share, teacher=teacher, checkpoint=checkpoint.beside(str(next(lesson))),
-                progress=progress, title=f"{title}: {method}",
+                fake=fake, real_share=real_share, teacher=teacher, answers=answers,
+                checkpoint=checkpoint.beside(str(next(lesson))), progress=progress, title=f"{title}: {method}",
             )  # fmt: skip
 
         objective.prepare(sight.preparation(settings.steps, progress, train))

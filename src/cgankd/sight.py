@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
@@ -15,6 +16,7 @@ from cgankd.data.batches import Batch, Batches
 from cgankd.data.imageset import ImageSet
 from cgankd.distill import DistillBatch, Maker, Objective, Preparation
 from cgankd.errors import UserError
+from cgankd.files import load_tensors, save_tensors
 from cgankd.nets.stages import stages
 from cgankd.nets.taps import PENULTIMATE, Taps, feature_shapes
 from cgankd.progress import Progress
@@ -91,9 +93,10 @@ class Sight:
         task: Task,
         fabric: Fabric,
         seed: int,
+        answers: Path | None = None,
     ) -> None:
         self.student, self.teacher, self.objective = student, teacher, objective
-        self.batches, self.fabric, self.seed = batches, fabric, seed
+        self.batches, self.fabric, self.seed, self.answers = batches, fabric, seed, answers
         self.width = task.num_outputs
         self.memory: TeacherOutputs | None = None
         self._taps: dict[str, Taps] = {}
@@ -165,7 +168,7 @@ class Sight:
             return self.look_teacher(images)
         if self.memory is None:
             assert self.teacher is not None
-            self.memory = TeacherOutputs(self.teacher, self.batches, self.width, self.fabric)
+            self.memory = TeacherOutputs(self.teacher, self.batches, self.width, self.fabric, self.answers)
         return self.memory.of(batch), {}
 
     def look_student(self, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -206,12 +209,20 @@ class TeacherOutputs:
 
     An output is only ever served for the view it was computed on. Views are computed whole, in blocks of a fixed
     make-up, so that the last bits don't depend on when they were asked for (before a kill or after).
+    folder: this teacher's; what it said is kept there for other runs on the same views, as the rows of a table are.
     """
 
     BLOCK = 500
 
-    def __init__(self, teacher: evaluate.Predictor, batches: Batches, width: int, fabric: Fabric) -> None:
-        self.teacher, self.batches, self.fabric = teacher, batches, fabric
+    def __init__(
+        self,
+        teacher: evaluate.Predictor,
+        batches: Batches,
+        width: int,
+        fabric: Fabric,
+        folder: Path | None = None,
+    ) -> None:
+        self.teacher, self.batches, self.fabric, self.folder = teacher, batches, fabric, folder
         if isinstance(teacher, nn.Module):
             evaluate.place(teacher, fabric).eval()
         self.table = torch.empty(batches.recurring, batches.count, width, device=fabric.device)
@@ -225,14 +236,26 @@ class TeacherOutputs:
             inside = (batch.index >= first) & (batch.index < first + count)
             for view in batch.view[inside].unique().tolist():
                 if (stream, view) not in self.known:
-                    self._learn(first, count, view)
+                    self.table[view, first : first + count] = self._whole(stream, view)
                     self.known.add((stream, view))
         return self.table[batch.view.to(self.table.device), batch.index.to(self.table.device)]
 
-    def _learn(self, first: int, count: int, view: int) -> None:
-        for index in torch.arange(first, first + count).split(self.BLOCK):
-            asked = self._ask(self.batches.views.draw(index, torch.full_like(index, view)))
-            self.table[view, index.to(self.table.device)] = asked
+    def _whole(self, stream: int, view: int) -> Tensor:
+        """Outputs on one view of each image of a stream: read where they are kept, or else asked for."""
+        first, count, _ = self.batches.streams[stream]
+        path = None
+        if self.folder is not None:
+            path = self.folder / f"{self.batches.key(stream)}-{self.BLOCK}-{view}.safetensors"
+            with contextlib.suppress(UserError):  # not there, or no such file
+                kept = load_tensors(path)[0].get("outputs")
+                if kept is not None and kept.shape == (count, self.table.shape[2]):
+                    return kept.to(self.table.device)
+        blocks = torch.arange(first, first + count).split(self.BLOCK)
+        asked = [self._ask(self.batches.views.draw(index, torch.full_like(index, view))) for index in blocks]
+        outputs = torch.cat(asked)
+        if path is not None:
+            save_tensors(path, {"outputs": outputs})
+        return outputs
 
     @torch.no_grad()
     def _ask(self, images: Tensor) -> Tensor:

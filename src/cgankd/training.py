@@ -139,6 +139,7 @@ class Training(Workshop):
                 described["votes"] = votes
                 inputs |= self._jurors(upstream)
                 teachers += self.jury(upstream)
+        asked = {"votes": votes, **{f"teacher {place}": one.key for place, one in enumerate(teachers)}}
         if start is not None:
             inputs["start"] = start.key if isinstance(start, Artifact) else file_key(pretrained.find(start))
 
@@ -160,6 +161,7 @@ class Training(Workshop):
                 real_share=student.real_share,
                 teacher=as_one([self.predictor(one) for one in teachers], votes, self.task, self.fabric),
                 validation=self.splits.val,
+                answers=self.folder.cache("answers", asked) if teachers else None,
                 checkpoint=self.checkpoint(work),
                 progress=self.progress,
                 title=title,

@@ -8,6 +8,7 @@ shift and the mirror are where the gather starts and in which direction it reads
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -60,6 +61,11 @@ class Views:
             columns = torch.where(mirrored, self.width - 1 - columns, columns)
         images = self._gather(index, down, columns + right[:, None])
         return self.randaugment(images, index, view) if self.randaugment.count else images
+
+    def described(self) -> str:
+        """How a view is drawn, in words: views of other words are other views."""
+        size = f"{self.channels}x{self.height}x{self.width}"
+        return f"{size} shift={self.shift} flip={self.flip} seed={self.seed} {self.randaugment}"
 
     def clean(self, index: Tensor) -> Tensor:
         """Image ``index`` (int64 [B], CPU) as it is: float32 [B, C, H, W] in [0, 1]."""
@@ -115,6 +121,7 @@ class Batches:
         self.real_count = len(real)
         self.seed, self.device = seed, device
         self._orders: dict[tuple[int, int], Tensor] = {}
+        self._keys: dict[int, str] = {}
         # first image, number of images, images in a batch
         if len(sets) == 1 or share is None:
             self.streams = [(0, self.count, batch_size)]
@@ -130,6 +137,16 @@ class Batches:
         if self.cutmix:
             images, targets = cutmix(images, targets, self.classes, a=self.cutmix, seed=self.seed, step=step)
         return Batch(images, targets, index, view, (index >= self.real_count).to(self.device))
+
+    def key(self, stream: int) -> str:
+        """A hash of all that a stream's views depend on: its images as they are stored, and how views are drawn."""
+        if stream not in self._keys:
+            first, count, _ = self.streams[stream]
+            each = len(self.views.pixels) // self.count
+            digest = hashlib.blake2b(f"{first} {self.views.described()} ".encode(), digest_size=16)
+            digest.update(self.views.pixels[first * each : (first + count) * each].cpu().numpy().data)
+            self._keys[stream] = digest.hexdigest()
+        return self._keys[stream]
 
     def _positions(self, step: int) -> list[tuple[Tensor, Tensor]]:
         parts = []

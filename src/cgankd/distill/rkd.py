@@ -26,6 +26,7 @@ class RKD(Method):
     matches = "relation"
     where = "penultimate"
     distance = "Huber"
+    version = 2
     paper = "arXiv 1904.05068"
     defaults: ClassVar[dict[str, float]] = {"distance": 25.0, "angle": 50.0}
     needs_inside = True
@@ -48,9 +49,20 @@ class RKD(Method):
 
 
 def _relations(features: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
-    """Distances [B, B] over their mean, and cosines [B, B, B] of angles at the first index; features [B, D]."""
-    difference = features.unsqueeze(0) - features.unsqueeze(1)  # [j, i, D]: from f_j to f_i
-    distance = torch.linalg.vector_norm(difference, dim=2)
-    direction = F.normalize(difference, dim=2)
+    """Distances [B, B] over their mean, and cosines [B, B, B] of angles at the first index; features [B, D].
+
+    From inner products of all pairs, so that no [B, B, D] is made: a teacher's penultimate layer may have thousands
+    of numbers. At double precision, as near features would cancel; the same features have distance and cosine 0.
+    """
+    x = features.double()
+    inner = x @ x.T
+    square = inner.diagonal()[:, None] + inner.diagonal() - 2.0 * inner
+    apart = square > 1e-12 * (inner.diagonal()[:, None] + inner.diagonal())
+    square = torch.where(apart, square, 1.0)  # a root's gradient at 0 is infinite, masked or not
+    inverse = torch.where(apart, square.rsqrt(), 0.0).to(features.dtype)
+    distance = torch.where(apart, square.sqrt(), 0.0).to(features.dtype)
+    # (f_i - f_j) . (f_k - f_j) = <i, k> - <i, j> - (<j, k> - <j, j>)
+    from_here = inner - inner.diagonal()[:, None]  # [j, k]
+    cosine = (inner - inner[:, :, None] - from_here[:, None, :]).to(features.dtype)
     mean = distance.sum() / pairs
-    return distance / mean.clamp_min(1e-12), direction @ direction.transpose(1, 2)
+    return distance / mean.clamp_min(1e-12), cosine * inverse[:, :, None] * inverse[:, None, :]
