@@ -268,10 +268,14 @@ def lm(
 
 @app.command()
 def recipes() -> None:
-    """List the ready recipes."""
-    table = Table("recipe", "what it is", box=None, pad_edge=False)
-    for name in recipe.ready():
-        table.add_row(name, Text(recipe.load(name).description))
+    """List the ready recipes, and the command that takes them."""
+    from cgankd.continual import settings as continual_settings
+    from cgankd.lm import settings as lm_settings
+
+    table = Table("recipe", "command", "what it is", box=None, pad_edge=False)
+    for command, home in (("run", recipe), ("continual", continual_settings), ("lm", lm_settings)):
+        for name in home.ready():
+            table.add_row(name, command, Text(home.load(name).description))
     console.print(table)
 
 
