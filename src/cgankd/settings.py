@@ -140,16 +140,7 @@ class FitSettings(Settings):
 
 
 class JurorSettings(Settings):
-    """One more teacher that votes in the filter and in replaced labels."""
-
-    network: str = "resnet8x4"
-    weights: str | None = Field(
-        None, description="a .safetensors file; none: trained as the teacher is, by its own seed"
-    )
-
-
-class TeacherSettings(Settings):
-    """The strong network: trained here, or loaded; or what only answers in its place."""
+    """One teacher, trained here or loaded, or what only answers in its place; one of a jury, by its own seed."""
 
     source: str | None = Field(
         None,
@@ -163,6 +154,11 @@ class TeacherSettings(Settings):
         description="weights that training starts from: a .safetensors file or package:NAME; layers whose shapes "
         "differ, as the head's may, start anew; none: random",
     )
+
+
+class TeacherSettings(JurorSettings):
+    """The strong network, and those that vote beside it in the filter and in replaced labels."""
+
     trained_on: Literal["train", "pool"] = Field(
         "train", description="train: the owner's labelled images; pool: all of the training split"
     )

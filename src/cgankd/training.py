@@ -15,9 +15,8 @@ from cgankd.features import Observer
 from cgankd.files import save_tensors
 from cgankd.fit import fit
 from cgankd.nets import attention, pretrained, weights
-from cgankd.settings import FitSettings
+from cgankd.settings import FitSettings, JurorSettings
 from cgankd.synthesis.autoencoder import train_autoencoder
-from cgankd.teachers.black_box import BlackBox
 from cgankd.teachers.jury import as_one
 from cgankd.workshop import Workshop, network_code
 
@@ -27,16 +26,12 @@ class Training(Workshop):
 
     def teacher(self, seed: int) -> Artifact:
         """The strong network, trained on the owner's images or on the pool, or loaded; or what only answers."""
-        settings = self.recipe.teacher
-        if self.black_box is not None:
-            return self._asked_teacher(self.black_box, settings.source or "")
-        title = f"teacher (seed {seed})"
-        return self._teacher(title, settings.network, settings.weights, seed, settings.start)
+        return self._teacher(f"teacher (seed {seed})", self.recipe.teacher, seed)
 
     def jury(self, seed: int) -> list[Artifact]:
         """The teachers that vote beside the first; each that is trained here has a seed of its own."""
         return [
-            self._teacher(f"juror {number}", juror.network, juror.weights, counter.key(seed, "juror", number))
+            self._teacher(f"juror {number}", juror, counter.key(seed, "juror", number))
             for number, juror in enumerate(self.recipe.teacher.jury, start=1)
         ]
 
@@ -176,12 +171,14 @@ class Training(Workshop):
 
         return self.folder.stage(stage, described, inputs, build)
 
-    def _teacher(self, title: str, network: str, path: str | None, seed: int, start: str | None = None) -> Artifact:
-        if path is not None:
-            return self._loaded_teacher(network, Path(path))
+    def _teacher(self, title: str, one: JurorSettings, seed: int) -> Artifact:
+        if one.source is not None:
+            return self._asked_teacher(one.source)
+        if one.weights is not None:
+            return self._loaded_teacher(one.network, Path(one.weights))
         settings = self.recipe.teacher
         return self._fit(
-            title, network, distill.SUPERVISED, seed, settings.fit, real=settings.trained_on, start=start,
+            title, one.network, distill.SUPERVISED, seed, settings.fit, real=settings.trained_on, start=one.start,
             stage="teacher",
         )  # fmt: skip
 
@@ -203,7 +200,9 @@ class Training(Workshop):
         }
         return self.folder.stage("teacher", described, inputs, build)
 
-    def _asked_teacher(self, teacher: BlackBox, source: str) -> Artifact:
+    def _asked_teacher(self, source: str) -> Artifact:
+        teacher = self.asked[source]
+
         def build(work: Path) -> dict[str, Any]:
             return {**self.scored(teacher, source), "only_answers": True, "history": [], "images": None}
 
@@ -219,7 +218,7 @@ class Training(Workshop):
         shown = self._shows_features(seed)
         if shown is not None and not asks:
             return Observer(shown, self.fabric)
-        others = [self.network(juror) for juror in self.jury(seed)] if jury else []
+        others = [self.predictor(juror) for juror in self.jury(seed)] if jury else []
         return Observer(self.predictor(self.teacher(seed)), self.fabric, shown, others)
 
     def _features(self, seed: int) -> Artifact:

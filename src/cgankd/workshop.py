@@ -45,8 +45,9 @@ class Workshop:
         self.space = label_space(self.task, targets, recipe.generator)
         source, train, column = recipe.generator.source, splits.train, recipe.data.label_column
         self.source = None if source is None else open_source(source, self.task, train.channels, train.size, column)
-        asked = recipe.teacher.source
-        self.black_box = None if asked is None else open_teacher(asked, self.task, train.channels, train.size)
+        asked = [one.source for one in (recipe.teacher, *recipe.teacher.jury) if one.source is not None]
+        self.asked = {one: open_teacher(one, self.task, train.channels, train.size) for one in dict.fromkeys(asked)}
+        self.black_box = self.asked.get(recipe.teacher.source or "")
         check_answers(self.black_box, self.source)
         self.held = None if self.source is None else self.source.held
         self.replace = adjust.replacement(recipe.synthesis, self.task)  # what cannot be is refused before training
@@ -96,8 +97,8 @@ class Workshop:
 
     def predictor(self, artifact: Artifact) -> evaluate.Predictor:
         """A network, or what stands in the teacher's place and only answers."""
-        if self.black_box is not None and artifact.summary.get("only_answers"):
-            return self.black_box
+        if artifact.summary.get("only_answers"):
+            return self.asked[artifact.summary["network"]]
         return self.network(artifact)
 
     def sampler(self, generator: Artifact) -> Sampler:

@@ -64,6 +64,14 @@ FILES = ["teacher.source=predictions.csv", "generator.source=images", "synthesis
             ["teacher.weights=t.safetensors"],
             "teacher.source and teacher.weights are both set; allowed: one of them",
         ),
+        (
+            ["teacher.jury=[{network: cnn8}, {source: a:b, start: t.safetensors}]"],
+            r"teacher\.jury\.1\.source and teacher\.jury\.1\.start are both set; allowed: one of them",
+        ),
+        (
+            ["teacher.jury=[{source: predictions.csv}]"],
+            r"teacher\.jury\.0\.source predictions\.csv answers files, which a juror can't",
+        ),
         (["teacher.votes=mean"], "teacher.votes = mean needs teacher.jury, which is empty; allowed: first"),
         (["teacher.source=predictions.csv"], "needed: generator.source, the folder of those images"),
         (
@@ -113,6 +121,21 @@ def test_a_jury_of_one_mind_teaches_what_its_first_would(tmp_path: Path) -> None
     for votes in ("mean", "confidence"):
         for name, value in students["first"].items():
             np.testing.assert_allclose(students[votes][name].numpy(), value.numpy(), atol=1e-5)
+
+
+def test_jurors_may_only_answer(module: Callable[[int], str], tmp_path: Path) -> None:
+    onnx_file(tmp_path / "same.onnx", 10)
+    source = f"{module(10)}:linear"
+    jury = json.dumps([{"source": str(tmp_path / "same.onnx")}, {"source": source}])
+    students = {}
+    for votes in ("first", "mean"):
+        words = [f"teacher.source={source}", f"teacher.jury={jury}", f"teacher.votes={votes}"]
+        found = pipeline.run(tiny(*words, "compare.methods=[kd,cgan]"), tmp_path / votes)
+        assert found["synthesis"]["teachers"] == 3
+        folder = tmp_path / votes / found["artifacts"]["students"]["kd"][0]
+        students[votes] = load_tensors(folder / "weights.safetensors")[0]
+    for name, value in students["first"].items():
+        np.testing.assert_allclose(students["mean"][name].numpy(), value.numpy(), atol=1e-4)
 
 
 def test_votes_that_differ_teach_something_else(tmp_path: Path) -> None:

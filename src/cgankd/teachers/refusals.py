@@ -28,9 +28,16 @@ def settled(recipe: Recipe) -> Recipe:
     teacher = recipe.teacher
     if teacher.votes != "first" and not teacher.jury:
         raise UserError(f"teacher.votes = {teacher.votes} needs teacher.jury, which is empty; allowed: first")
-    ways = [name for name in ("source", "weights", "start") if getattr(teacher, name) is not None]
-    if len(ways) > 1:
-        raise UserError(f"teacher.{ways[0]} and teacher.{ways[1]} are both set; allowed: one of them")
+    for place, one in enumerate((teacher, *teacher.jury)):
+        name = "teacher" if place == 0 else f"teacher.jury.{place - 1}"
+        ways = [way for way in ("source", "weights", "start") if getattr(one, way) is not None]
+        if len(ways) > 1:
+            raise UserError(f"{name}.{ways[0]} and {name}.{ways[1]} are both set; allowed: one of them")
+        if place and answers_files(one.source):
+            raise UserError(
+                f"{name}.source {one.source} answers files, which a juror can't; allowed: module:function or an "
+                ".onnx file"
+            )
     if teacher.source is None:
         return recipe
     if answers_files(teacher.source):
