@@ -40,8 +40,14 @@ def described(method: str, splits: Splits, fabric: Fabric) -> dict[str, Any]:
 def test_versions_count_from_two_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(METHODS["rkd"], "version", 3)
     monkeypatch.setattr(METHODS["pkt"], "version", 1)
-    assert distill.versions("kd+rkd@fake+pkt") == {"rkd": 3}
-    assert distill.versions("supervised") == {}
+    assert distill.versions("kd+rkd@fake+pkt", "classification") == {"rkd": 3}
+    assert distill.versions("supervised", "classification") == {}
+
+
+def test_a_tasks_own_numbers_are_in_the_key_of_that_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METHODS["sp"], "task_defaults", {"regression": {"weight": 5.0}})
+    assert distill.versions("kd+sp", "classification") == {}
+    assert distill.versions("kd+sp", "regression") == {"regression": {"sp": {"weight": 5.0}}}
 
 
 def test_a_raised_version_is_in_the_key_of_what_stacks_the_method(

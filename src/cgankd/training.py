@@ -125,7 +125,7 @@ class Training(Workshop):
             described["method_settings"] = student.model_dump(
                 mode="json", include={"temperature", "label_weight", "teacher_weight"}
             )
-            if changed := distill.versions(method_name):
+            if changed := distill.versions(method_name, self.task.name):
                 described["method_versions"] = changed
             if student.method_settings:
                 described["method_settings"]["own"] = student.method_settings

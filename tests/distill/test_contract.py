@@ -39,6 +39,10 @@ def test_metadata(name: str) -> None:
     assert made.paper
     assert made.__doc__
     assert all(isinstance(number, float | int) for number in made.defaults.values())
+    assert set(made.task_defaults) <= set(made.tasks)
+    for task, own in made.task_defaults.items():
+        assert set(own) <= set(made.defaults)
+        assert distill.create(name, TASKS[task]).stacked[0][0].values == {**made.defaults, **own}
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))

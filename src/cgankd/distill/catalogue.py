@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping
 
 from cgankd.distill.method import METHODS, Method, find
 from cgankd.distill.objective import parts
@@ -24,7 +25,8 @@ def details(name: str) -> tuple[dict[str, str], str]:
     made = find(name)
     module = inspect.getmodule(made)
     about = inspect.getdoc(module) or ""
-    settings = ", ".join(f"{key} {number:g}" for key, number in made.defaults.items())
+    settings = _numbers(made.defaults)
+    settings += "".join(f"; {SHORT[task]}: {_numbers(own)}" for task, own in made.task_defaults.items())
     facts = {
         "method": f"{name}: {about.splitlines()[0]}",
         "matches": f"{made.matches}, at {made.where}",
@@ -37,6 +39,10 @@ def details(name: str) -> tuple[dict[str, str], str]:
     paragraphs = (inspect.getdoc(made) or "").split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     return facts, re.sub(r":\w+:`([^`]*)`", r"\1", text)
+
+
+def _numbers(defaults: Mapping[str, float]) -> str:
+    return ", ".join(f"{key} {number:g}" for key, number in defaults.items())
 
 
 def _tasks(made: type[Method]) -> str:

@@ -141,7 +141,9 @@ class Method(nn.Module):
     Subclasses say what they are (``tasks``, ``paper``, and in the terms of arXiv 1912.13179 ``matches``, ``where``
     and ``distance``), what they look at (``taps``), what layers they
     need for it (``build``) and what they minimise (``loss``). ``defaults`` are their own numbers, which the setting
-    ``student.method_settings`` may change; the chosen ones are in ``self.values``.
+    ``student.method_settings`` may change; the chosen ones are in ``self.values``. Weights are published beside a
+    cross-entropy; a scalar's loss, a squared share of its range, is some hundred times as small, so that a method
+    may have ``task_defaults``.
     """
 
     name: ClassVar[str]
@@ -151,6 +153,7 @@ class Method(nn.Module):
     distance: ClassVar[str]  # how far apart the two are
     paper: ClassVar[str]
     defaults: ClassVar[Mapping[str, float]] = {}
+    task_defaults: ClassVar[Mapping[str, Mapping[str, float]]] = {}  # those of them that a task has others of
     version: ClassVar[int] = 1  # raised where the same settings give other numbers: older results are stale then
     needs_inside: ClassVar[bool] = False  # looks at the teacher's features, which a plain callable does not show
     looks_at_student: ClassVar[bool] = False  # looks at the student's features, and at none of the teacher's
@@ -174,7 +177,7 @@ class Method(nn.Module):
                 f"{', '.join(self.defaults) or 'nothing, it has no settings'}"
             )
         self.task = task
-        self.values: dict[str, float] = {**self.defaults, **chosen}
+        self.values: dict[str, float] = {**self.defaults, **self.task_defaults.get(task.name, {}), **chosen}
 
     @classmethod
     def needs(cls) -> str:

@@ -7,6 +7,7 @@ teacher, NOKD, its control, and cGAN-KD, whose knowledge is in the images).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -145,9 +146,12 @@ def student_network(name: str, network: str) -> str:
     return network
 
 
-def versions(name: str) -> dict[str, int]:
-    """Of the methods that an objective's name stacks, those whose numbers have changed since their first."""
-    return {part: METHODS[part].version for part in parts(name) if METHODS[part].version > 1}
+def versions(name: str, task: str) -> dict[str, Any]:
+    """What has changed of the methods that an objective stacks since their first: version, a task's own numbers."""
+    stacked = {part: METHODS[part] for part in parts(name)}
+    changed: dict[str, Any] = {part: made.version for part, made in stacked.items() if made.version > 1}
+    own = {part: dict(made.task_defaults[task]) for part, made in stacked.items() if task in made.task_defaults}
+    return changed | ({task: own} if own else {})
 
 
 def names() -> list[str]:
