@@ -19,8 +19,8 @@ class AB(MapMethod):
     l: pairs of stages, L the deepest; the sum is over the map's channels and pixels; s: the student's map behind a
     1x1 convolution and batch normalisation, so before activation; t: the teacher's, whose ReLU does not move the
     boundary at 0. The joint form: beside the label's loss for the whole training [ours], where the paper trains by
-    it alone at first and then not at all; so all methods have the same number of steps. Defaults: weight .003,
-    margin 1, r 1 (arXiv 1811.03233, scale as in arXiv 1910.10699).
+    it alone at first and then not at all; so all methods have the same number of steps. Defaults: weight .003
+    (scalars .0003 [ours]), margin 1, r 1 (arXiv 1811.03233, scale as in arXiv 1910.10699).
     """
 
     name = "ab"
@@ -28,6 +28,7 @@ class AB(MapMethod):
     distance = "squared hinge"
     paper = "arXiv 1811.03233"
     defaults: ClassVar[dict[str, float]] = {"weight": 0.003, "margin": 1.0}
+    task_defaults: ClassVar[dict[str, dict[str, float]]] = {"regression": {"weight": 0.0003}}
 
     def adapter(self, student: int, teacher: int) -> nn.Module:
         return connector(student, teacher)

@@ -16,8 +16,8 @@ from cgankd.distill.method import DistillBatch, register
 class AT(MapMethod):
     """weight sum_l mean (Q_s - Q_t)^2, the mean over images and pixels, at each pair l of stages.
 
-    Q [B, H W]: the mean over the channels of the map's squares, divided by its norm. Defaults: weight 1,000, r 1
-    (arXiv 1612.03928, with the scale of its code and of arXiv 1910.10699).
+    Q [B, H W]: the mean over the channels of the map's squares, divided by its norm. Defaults: weight 1,000
+    (scalars 100 [ours]), r 1 (arXiv 1612.03928, with the scale of its code and of arXiv 1910.10699).
     """
 
     name = "at"
@@ -25,6 +25,7 @@ class AT(MapMethod):
     distance = "squared"
     paper = "arXiv 1612.03928"
     defaults: ClassVar[dict[str, float]] = {"weight": 1000.0}
+    task_defaults: ClassVar[dict[str, dict[str, float]]] = {"regression": {"weight": 100.0}}
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         gaps = [F.mse_loss(attention(s), attention(t)) for s, t in self.maps(batch)]

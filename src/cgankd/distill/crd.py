@@ -19,9 +19,9 @@ class CRD(Method):
 
     g: a linear layer to ``width`` numbers and division by the norm, one for each network, trained beside the
     student. Features: penultimate, [B, D]. The negatives are the other images of the batch [ours]: the published
-    16,384 from a memory bank of all features need memory that grows with the training set, and a probability
-    model of it. Only the index counts, so labels of any kind will do. Defaults: weight .8, temperature .07,
-    width 128, r 1 (arXiv 1910.10699).
+    16,384 from a memory bank of all features need memory that grows with the training set, and a probability model
+    of it. Only the index counts, so labels of any kind will do. Defaults: weight .8 (scalars .08 [ours]),
+    temperature .07, width 128, r 1 (arXiv 1910.10699).
     """
 
     name = "crd"
@@ -31,6 +31,7 @@ class CRD(Method):
     distance = "cross-entropy"
     paper = "arXiv 1910.10699"
     defaults: ClassVar[dict[str, float]] = {"weight": 0.8, "temperature": 0.07, "width": 128}
+    task_defaults: ClassVar[dict[str, dict[str, float]]] = {"regression": {"weight": 0.08}}
     needs_inside = True
 
     def taps(self, student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -19,7 +19,7 @@ class FitNet(MapMethod):
     r: a 1x1 convolution and batch normalisation, without the benchmark's ReLU, as a stage's numbers may be negative
     [ours]. Trained in one go beside the label's loss, as distillation benchmarks do (arXiv 1910.10699), where the
     paper first trains the student's lower half by the hint alone. Middle: the second of three paired stages.
-    Defaults: weight 100, r 1 (arXiv 1412.6550).
+    Defaults: weight 100 (scalars 10 [ours]), r 1 (arXiv 1412.6550).
     """
 
     name = "fitnet"
@@ -28,6 +28,7 @@ class FitNet(MapMethod):
     distance = "squared"
     paper = "arXiv 1412.6550"
     defaults: ClassVar[dict[str, float]] = {"weight": 100.0}
+    task_defaults: ClassVar[dict[str, dict[str, float]]] = {"regression": {"weight": 10.0}}
 
     def taps(self, student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:
         mine, theirs = super().taps(student, teacher)

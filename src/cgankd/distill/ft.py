@@ -20,8 +20,8 @@ class FT(MapMethod):
     Teacher's factor: of the paraphraser, an auto-encoder of the last map (three 3x3 convolutions each way, leaky
     ReLU between them), which is trained first, on ``first`` of as many steps as follow, by MSE, then frozen.
     Student's factor: of the translator, three such convolutions with batch normalisation, trained beside it. The
-    paraphraser has no batch normalisation and Adam as its optimiser [ours]. Defaults: weight 500, share .5,
-    first .125 (30 of 240 epochs), r 1 (arXiv 1802.04977).
+    paraphraser has no batch normalisation and Adam as its optimiser [ours]. Defaults: weight 500 (scalars 50
+    [ours]), share .5, first .125 (30 of 240 epochs), r 1 (arXiv 1802.04977).
     """
 
     name = "ft"
@@ -30,6 +30,7 @@ class FT(MapMethod):
     distance = "absolute"
     paper = "arXiv 1802.04977"
     defaults: ClassVar[dict[str, float]] = {"weight": 500.0, "share": 0.5, "first": 0.125}
+    task_defaults: ClassVar[dict[str, dict[str, float]]] = {"regression": {"weight": 50.0}}
 
     def taps(self, student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:
         mine, theirs = super().taps(student, teacher)

@@ -17,8 +17,8 @@ class NST(MapMethod):
     """weight sum_l mean_i MMD^2 between the channels of both maps of image i, at each pair l of stages.
 
     MMD^2 = mean k(t, t') + mean k(s, s') - 2 mean k(s, t) over all pairs of channels, k(a, b) = (a . b)^2; a
-    channel is its map [H W] divided by its norm, so the widths C_s and C_t may differ. Defaults: weight 50, r 1
-    (arXiv 1707.01219, polynomial kernel with d = 2, c = 0; weight as in arXiv 1910.10699).
+    channel is its map [H W] divided by its norm, so the widths C_s and C_t may differ. Defaults: weight 50 (scalars
+    5 [ours]), r 1 (arXiv 1707.01219, polynomial kernel with d = 2, c = 0; weight as in arXiv 1910.10699).
     """
 
     name = "nst"
@@ -26,6 +26,7 @@ class NST(MapMethod):
     distance = "maximum mean discrepancy"
     paper = "arXiv 1707.01219"
     defaults: ClassVar[dict[str, float]] = {"weight": 50.0}
+    task_defaults: ClassVar[dict[str, dict[str, float]]] = {"regression": {"weight": 5.0}}
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         gaps = []

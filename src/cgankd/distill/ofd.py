@@ -20,7 +20,8 @@ class OFD(MapMethod):
     batch normalisation; m_c: the mean of the channel's negative numbers. The paper derives m_c from the batch
     normalisation before the stage's end; here it is measured, on the teacher's maps of the first ``batches``
     batches, as a stage may end otherwise [ours]. Stages after activation have no negative numbers: there m_c = 0,
-    and what is left is the partial distance. Defaults: weight .001, batches 16, r 1 (arXiv 1904.01866).
+    and what is left is the partial distance. Defaults: weight .001 (scalars .0001 [ours]), batches 16, r 1 (arXiv
+    1904.01866).
     """
 
     name = "ofd"
@@ -28,6 +29,7 @@ class OFD(MapMethod):
     distance = "squared, partial"
     paper = "arXiv 1904.01866"
     defaults: ClassVar[dict[str, float]] = {"weight": 0.001, "batches": 16.0}
+    task_defaults: ClassVar[dict[str, dict[str, float]]] = {"regression": {"weight": 0.0001}}
 
     def build(self, student: Mapping[str, Shape], teacher: Mapping[str, Shape]) -> None:
         super().build(student, teacher)

@@ -20,12 +20,12 @@ WIDEST = 512  # of the maps that are fused
 class ReviewKD(MapMethod):
     """weight min(1, done / warmup) sum_l HCL(g_l, A_t,l), over stages l and the penultimate layer, a 1x1 map.
 
-    From the deepest layer upwards: x_l = a_1 c(A_s,l) + a_2 x_(l+1), where c is a 1x1 convolution to a common
-    width (the student's penultimate, 512 at most), x_(l+1) the layer below it, repeated to the same size, and
-    a [B, 2, H, W] the sigmoids of a 1x1 convolution of both (ABF); g_l: a 3x3 convolution of x_l at the teacher's
-    size and width. HCL: MSE of the maps and, with weights 1/2, 1/4, 1/8, of their averages over 4x4, 2x2 and one
-    cells, where they have more, divided by the weights' sum. Defaults: weight 5, warmup .083 (20 of 240 epochs),
-    r 1 (arXiv 2104.09044).
+    From the deepest layer upwards: x_l = a_1 c(A_s,l) + a_2 x_(l+1), where c is a 1x1 convolution to a common width
+    (the student's penultimate, 512 at most), x_(l+1) the layer below it, repeated to the same size, and a [B, 2, H,
+    W] the sigmoids of a 1x1 convolution of both (ABF); g_l: a 3x3 convolution of x_l at the teacher's size and
+    width. HCL: MSE of the maps and, with weights 1/2, 1/4, 1/8, of their averages over 4x4, 2x2 and one cells,
+    where they have more, divided by the weights' sum. Defaults: weight 5 (scalars .5 [ours]), warmup .083 (20 of
+    240 epochs), r 1 (arXiv 2104.09044).
     """
 
     name = "reviewkd"
@@ -34,6 +34,7 @@ class ReviewKD(MapMethod):
     distance = "squared, at several scales"
     paper = "arXiv 2104.09044"
     defaults: ClassVar[dict[str, float]] = {"weight": 5.0, "warmup": 20 / 240}
+    task_defaults: ClassVar[dict[str, dict[str, float]]] = {"regression": {"weight": 0.5}}
 
     def taps(self, student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:
         mine, theirs = super().taps(student, teacher)

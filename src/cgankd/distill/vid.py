@@ -21,7 +21,8 @@ class VID(MapMethod):
     """weight sum_l mean 1/2 [(A_t - mu(A_s))^2 / v_c + log v_c], the mean over images, channels c and pixels.
 
     mu: three 1x1 convolutions with ReLU between them, of the teacher's width; v_c = softplus(a_c) + 1e-5 is a
-    learnt variance of each of the teacher's channels, 5 at first. Defaults: weight 1, r 1 (arXiv 1904.05835).
+    learnt variance of each of the teacher's channels, 5 at first. Defaults: weight 1 (scalars .1 [ours]), r 1
+    (arXiv 1904.05835).
     """
 
     name = "vid"
@@ -29,6 +30,7 @@ class VID(MapMethod):
     distance = "Gaussian likelihood"
     paper = "arXiv 1904.05835"
     defaults: ClassVar[dict[str, float]] = {"weight": 1.0}
+    task_defaults: ClassVar[dict[str, dict[str, float]]] = {"regression": {"weight": 0.1}}
 
     def adapter(self, student: int, teacher: int) -> nn.Module:
         return nn.Sequential(
