@@ -54,6 +54,9 @@ def test_help_names_what_can_be_given(run: Run, words: list[str]) -> None:
 def test_recipes_are_listed_with_their_descriptions(run: Run) -> None:
     code, out, _ = run("recipes")
     assert code == 0
+    for name, command in (("fashion", "run"), ("continual-fashion", "continual"), ("pydoc", "lm")):
+        assert [name, command] in [line.split()[:2] for line in out.splitlines()]
+        assert f"name: {name}" in run("show", name)[1]
     for name in recipe.ready():
         assert name in out
         assert recipe.load(name).description.split(";")[0][:30] in out

@@ -105,7 +105,21 @@ def test_another_fit_on_the_same_views_is_told_what_the_first_was(
                 noise(10), noise(15, seed=1), CLASSES, 8, AugmentSettings(views=3, shift=1), 0, fabric.device,
                 share=0.5,
             ),
-            id="augmentation",
+            id="shift",
+        ),
+        pytest.param(
+            lambda noise, fabric: Batches(
+                noise(10), noise(15, seed=1), CLASSES, 8, AugmentSettings(views=3, flip=False), 0, fabric.device,
+                share=0.5,
+            ),
+            id="flip",
+        ),
+        pytest.param(
+            lambda noise, fabric: Batches(
+                noise(10), noise(15, seed=1), CLASSES, 8, AugmentSettings(views=3, randaugment=1), 0, fabric.device,
+                share=0.5,
+            ),
+            id="randaugment",
         ),
     ],
 )  # fmt: skip
@@ -119,6 +133,49 @@ def test_other_views_are_asked_about_anew(
     told = TeacherOutputs(teacher, changed, 3, fabric, tmp_path).of(batch)
     assert teacher.asked > 0
     assert torch.allclose(told, teacher(batch.images), atol=1e-6)
+
+
+def test_real_images_are_known_however_they_are_mixed(noise: Noise, fabric: Fabric, tmp_path: Path) -> None:
+    real, first, second = noise(10), Counted(1), Counted(1)
+    alone = Batches(real, None, CLASSES, 8, AugmentSettings(views=1), 0, fabric.device)
+    TeacherOutputs(first, alone, 3, fabric, tmp_path).of(alone.at(0))
+    shuffled = Batches(real, noise(15, seed=1), CLASSES, 25, AugmentSettings(views=1), 0, fabric.device)  # no share
+    TeacherOutputs(second, shuffled, 3, fabric, tmp_path).of(shuffled.at(0))
+    assert (first.asked, second.asked) == (10, 15)
+
+
+def test_what_cannot_be_kept_is_asked_for(
+    noise: Noise, fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views, teacher = batches(noise(10), noise(15, seed=1), fabric), Counted(1)
+    batch = views.at(0)
+    (tmp_path / "file").write_text("no folder")
+    told = TeacherOutputs(teacher, views, 3, fabric, tmp_path / "file").of(batch)  # nothing can be written there
+    assert torch.allclose(told, teacher(batch.images), atol=1e-6)
+    monkeypatch.setattr(TeacherOutputs, "KEPT", 3 * 25 * 3 * 4 - 1)
+    TeacherOutputs(teacher, views, 3, fabric, tmp_path / "small").of(batch)
+    assert not (tmp_path / "small").exists()
+
+
+def test_other_teachers_votes_and_environments_have_folders_of_their_own(tmp_path: Path) -> None:
+    names = set()
+    for environment in ({"precision": "32-true"}, {"precision": "bf16-mixed"}):
+        folder = RunFolder(tmp_path, environment)
+        for said_by in (
+            {"votes": "first", "teacher 0": "a"},
+            {"votes": "mean", "teacher 0": "a", "teacher 1": "b"},
+        ):
+            names.add(folder.cache("answers", said_by))
+        folder.close()
+    assert len(names) == 4
+
+
+def test_what_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> None:
+    left = tmp_path / "cache" / "answers-1" / ".x.safetensors.1.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    RunFolder(tmp_path, {}).close()
+    assert not left.exists()
 
 
 def test_a_spoilt_file_is_asked_for_again(noise: Noise, fabric: Fabric, tmp_path: Path) -> None:

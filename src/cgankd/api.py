@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -179,13 +180,16 @@ class Distiller:
         real_share: float | None = None,
         *,
         votes: str = "first",
+        answers: Path | None = None,
         **settings: Any,
     ) -> nn.Module:
         """Train the student on real images and processed fakes; further keywords are those of FitSettings.
 
         method: "supervised" (cGAN-KD: the knowledge is in the images), "kd" (and the teacher's outputs besides), or
         any other, stacked as in a recipe; UserError where it can't serve these networks, before any training.
-        votes: whose outputs it matches, where there is a jury: first, mean or confidence. Among the keywords may be
+        votes: whose outputs it matches, where there is a jury: first, mean or confidence.
+        answers: a folder for what these teachers, by these votes, say of augmented views: another call with it asks
+        only about what is new. Another teacher needs another folder. Among the keywords may be
         those of StudentSettings that are about methods: temperature, label_weight, teacher_weight and
         method_settings, as in ``{"crd": {"weight": 0.8}}``.
         """
@@ -214,6 +218,7 @@ class Distiller:
             fake=fakes,
             real_share=real_share,
             teacher=one,
+            answers=answers,
             progress=self.progress,
         )
         return student

@@ -3,6 +3,7 @@
 Every stage's result is a folder ``artifacts/STAGE-KEY``. The key is a hash of the stage's settings, its inputs'
 keys, its code version and the environment, so a changed setting makes exactly what depends on it anew. A stage
 works in ``work/STAGE-KEY`` (a killed one finds its checkpoint there) and is renamed into place when it is whole.
+What several stages compute alike lies in ``cache/``, and may be deleted.
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ class RunFolder:
         make_folder(path)
         make_folder(self.store)
         self._lock = lock(self.store / ".lock")
+        for left in (self.store / "cache").glob("*/.*.tmp"):  # of a process that was killed while it wrote
+            left.unlink()
 
     def close(self) -> None:
         """Let another process have the folder; a new one in which nothing was made is taken away."""

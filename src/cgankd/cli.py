@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cgankd import __version__, cli_data, recipe
+from cgankd import __version__, cli_data, reading, recipe
 from cgankd.errors import OutOfTime, TrainingError, UserError
 
 # Nothing that imports torch stands up here: `cgankd --help` must not take seconds.
@@ -269,11 +269,8 @@ def lm(
 @app.command()
 def recipes() -> None:
     """List the ready recipes, and the command that takes them."""
-    from cgankd.continual import settings as continual_settings
-    from cgankd.lm import settings as lm_settings
-
     table = Table("recipe", "command", "what it is", box=None, pad_edge=False)
-    for command, home in (("run", recipe), ("continual", continual_settings), ("lm", lm_settings)):
+    for command, home in _homes().items():
         for name in home.ready():
             table.add_row(name, command, Text(home.load(name).description))
     console.print(table)
@@ -308,7 +305,16 @@ def show(
     overrides: Overrides = None,
 ) -> None:
     """Print a recipe with every setting resolved, as YAML."""
-    typer.echo(recipe.load(name, overrides or []).to_yaml(), nl=False)
+    home = next((home for home in _homes().values() if name in home.ready()), recipe)
+    typer.echo(reading.to_yaml(home.load(name, overrides or [])), nl=False)
+
+
+def _homes() -> dict[str, Any]:
+    """Command -> the module that lists and loads its recipes."""
+    from cgankd.continual import settings as continual_settings
+    from cgankd.lm import settings as lm_settings
+
+    return {"run": recipe, "continual": continual_settings, "lm": lm_settings}
 
 
 app.add_typer(

@@ -99,7 +99,7 @@ def _check_networks(recipe: Recipe, splits: Splits) -> dict[str, nn.Module]:
     teacher, ratio = recipe.teacher, recipe.ratio
     students = [recipe.student.network, *(rows.student_network(name, recipe.student) for name in recipe.rows)]
     named: list[tuple[str, str | None, str | None]] = [(name, None, None) for name in dict.fromkeys(students)]
-    named += [(one.network, one.weights, one.start) for one in (teacher, *teacher.jury) if one.source is None]
+    named += [(one.network, one.weights, one.start) for _, one in teacher.all() if one.source is None]
     if ratio.features in {"classifier", "autoencoder"}:
         named.append((ratio.feature_network, None, None))
     train, made = splits.train, {}

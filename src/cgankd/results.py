@@ -138,13 +138,15 @@ def row_notes(road: Road) -> list[str]:
 
 
 def teacher_notes(road: Road, teacher: dict[str, Any]) -> list[str]:
-    """What a teacher knew before it was trained, or what can't be known of one that only answers."""
+    """What teachers knew before they were trained, or what can't be known of one that only answers."""
+    jury = enumerate(road.recipe.teacher.jury, start=1)
+    said = [f"juror {number} is {one.source or one.start}" for number, one in jury if one.source or one.start]
     if "started_anew" in teacher:
         anew = ", ".join(teacher["started_anew"]) or "no layer"
-        return [f"the teacher's training started from {road.recipe.teacher.start}; from random weights: {anew}"]
+        said.append(f"the teacher's training started from {road.recipe.teacher.start}; from random weights: {anew}")
     if not teacher.get("only_answers"):
-        return []
-    said = [
+        return said
+    said += [
         "the teacher only answers, so its size and speed are not known, and features are those of others: "
         f"ratio.features={road.recipe.ratio.features}, metrics.features=[{', '.join(road.recipe.metrics.features)}]"
     ]

@@ -103,7 +103,7 @@ def answered(recipe: Recipe, answers: Path) -> Recipe:
             f"--import {answers} is not a .csv file in the folder that --export wrote, beside {CANDIDATES}/"
         )
     changes = {
-        "teacher": recipe.teacher.model_copy(update={"source": str(answers), "weights": None}),
+        "teacher": recipe.teacher.model_copy(update={"source": str(answers), "weights": None, "start": None}),
         "generator": recipe.generator.model_copy(update={"source": str(images)}),
         "synthesis": recipe.synthesis.model_copy(update={"subsampling": "none"}),
     }

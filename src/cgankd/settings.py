@@ -143,9 +143,7 @@ class JurorSettings(Settings):
     """One teacher, trained here or loaded, or what only answers in its place; one of a jury, by its own seed."""
 
     source: str | None = Field(
-        None,
-        description="what stands in the trained teacher's place and only answers: module:function, an .onnx "
-        "file, or a .csv file of predictions; none: network",
+        None, description="what only answers in a network's place: module:function or an .onnx file; none: network"
     )
     network: str = "resnet8x4"
     weights: str | None = Field(None, description="a .safetensors file; then nothing is trained")
@@ -159,6 +157,11 @@ class JurorSettings(Settings):
 class TeacherSettings(JurorSettings):
     """The strong network, and those that vote beside it in the filter and in replaced labels."""
 
+    source: str | None = Field(
+        None,
+        description="what stands in the trained teacher's place and only answers: module:function, an .onnx "
+        "file, or a .csv file of predictions; none: network",
+    )
     trained_on: Literal["train", "pool"] = Field(
         "train", description="train: the owner's labelled images; pool: all of the training split"
     )
@@ -171,6 +174,10 @@ class TeacherSettings(JurorSettings):
         description="several teachers (jury): whose outputs distillation matches; the mean of all, or one weighted "
         "for each image by how sure each teacher is (confidence)",
     )
+
+    def all(self) -> list[tuple[str, JurorSettings]]:
+        """This one and its jurors, each with the setting that it stands under."""
+        return [("teacher", self), *((f"teacher.jury.{place}", one) for place, one in enumerate(self.jury))]
 
 
 class StudentSettings(Settings):
@@ -189,7 +196,9 @@ class StudentSettings(Settings):
     strong_augment: AugmentSettings = Field(
         AugmentSettings(randaugment=2, cutmix=1.0), description="the views of row augment"
     )
-    temperature: float = Field(4.0, gt=0, description="KD, classification")
+    temperature: float = Field(
+        4.0, gt=0, description="of softened probabilities: kd and what is made of it, classes"
+    )
     label_weight: float | None = Field(None, ge=0, description="KD: r; none: .1 classes, .5 scalar")
     teacher_weight: float | None = Field(None, ge=0, description="KD: a; none: .9 classes, .5 scalar")
     method_settings: dict[str, dict[str, float]] = Field(

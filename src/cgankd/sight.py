@@ -213,6 +213,7 @@ class TeacherOutputs:
     """
 
     BLOCK = 500
+    KEPT = 2**30  # bytes of all views' outputs, at most, of a fit whose teacher's answers are kept in files
 
     def __init__(
         self,
@@ -226,35 +227,36 @@ class TeacherOutputs:
         if isinstance(teacher, nn.Module):
             evaluate.place(teacher, fabric).eval()
         self.table = torch.empty(batches.recurring, batches.count, width, device=fabric.device)
-        self.known: set[tuple[int, int]] = set()  # (stream, view)
+        self.known: set[tuple[int, int]] = set()  # (set of images, view)
 
     def of(self, batch: Batch) -> Tensor:
         """float32 [B, number of outputs], for the batch's own views."""
         if not self.batches.recurring:
             return self._ask(batch.images)
-        for stream, (first, count, _) in enumerate(self.batches.streams):
+        for number, (first, count) in enumerate(self.batches.sets):
             inside = (batch.index >= first) & (batch.index < first + count)
             for view in batch.view[inside].unique().tolist():
-                if (stream, view) not in self.known:
-                    self.table[view, first : first + count] = self._whole(stream, view)
-                    self.known.add((stream, view))
+                if (number, view) not in self.known:
+                    self.table[view, first : first + count] = self._whole(number, view)
+                    self.known.add((number, view))
         return self.table[batch.view.to(self.table.device), batch.index.to(self.table.device)]
 
-    def _whole(self, stream: int, view: int) -> Tensor:
-        """Outputs on one view of each image of a stream: read where they are kept, or else asked for."""
-        first, count, _ = self.batches.streams[stream]
+    def _whole(self, number: int, view: int) -> Tensor:
+        """Outputs on one view of each image of a set: read where they are kept, or else asked for."""
+        first, count = self.batches.sets[number]
         path = None
-        if self.folder is not None:
-            path = self.folder / f"{self.batches.key(stream)}-{self.BLOCK}-{view}.safetensors"
-            with contextlib.suppress(UserError):  # not there, or no such file
+        if self.folder is not None and self.table.nbytes <= self.KEPT:
+            path = self.folder / f"{self.batches.key(number)}-{self.BLOCK}-{view}.safetensors"
+            with contextlib.suppress(UserError, OSError):  # not there, or spoilt
                 kept = load_tensors(path)[0].get("outputs")
                 if kept is not None and kept.shape == (count, self.table.shape[2]):
                     return kept.to(self.table.device)
         blocks = torch.arange(first, first + count).split(self.BLOCK)
-        asked = [self._ask(self.batches.views.draw(index, torch.full_like(index, view))) for index in blocks]
-        outputs = torch.cat(asked)
+        parts = [self._ask(self.batches.views.draw(index, torch.full_like(index, view))) for index in blocks]
+        outputs = torch.cat(parts)
         if path is not None:
-            save_tensors(path, {"outputs": outputs})
+            with contextlib.suppress(OSError):  # a full disk; nothing needs the file
+                save_tensors(path, {"outputs": outputs})
         return outputs
 
     @torch.no_grad()

@@ -134,7 +134,7 @@ class Training(Workshop):
                 described["votes"] = votes
                 inputs |= self._jurors(upstream)
                 teachers += self.jury(upstream)
-        asked = {"votes": votes, **{f"teacher {place}": one.key for place, one in enumerate(teachers)}}
+        said_by = {"votes": votes, **{f"teacher {place}": one.key for place, one in enumerate(teachers)}}
         if start is not None:
             inputs["start"] = start.key if isinstance(start, Artifact) else file_key(pretrained.find(start))
 
@@ -156,7 +156,7 @@ class Training(Workshop):
                 real_share=student.real_share,
                 teacher=as_one([self.predictor(one) for one in teachers], votes, self.task, self.fabric),
                 validation=self.splits.val,
-                answers=self.folder.cache("answers", asked) if teachers else None,
+                answers=self.folder.cache("answers", said_by) if teachers else None,
                 checkpoint=self.checkpoint(work),
                 progress=self.progress,
                 title=title,
@@ -201,7 +201,7 @@ class Training(Workshop):
         return self.folder.stage("teacher", described, inputs, build)
 
     def _asked_teacher(self, source: str) -> Artifact:
-        teacher = self.asked[source]
+        teacher = self.answering[source]
 
         def build(work: Path) -> dict[str, Any]:
             return {**self.scored(teacher, source), "only_answers": True, "history": [], "images": None}

@@ -54,6 +54,12 @@ def code_key(name: str) -> str:
     return file_key(path) if path and path.is_file() else content_key(name)
 
 
+def onnx_key(path: Path) -> str:
+    """The key of an ONNX file and of the weights beside it, FILE.data, where torch.onnx.export puts large ones."""
+    beside = path.with_name(f"{path.name}.data")
+    return content_key(file_key(path), file_key(beside)) if beside.is_file() else file_key(path)
+
+
 def open_onnx(path: Path, what: str) -> Any:
     """An onnxruntime session on the processor, for setting ``what``; UserError where the file is no ONNX file."""
     try:

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from cgankd import counter, evaluate
-from cgankd.artifacts import CHECKPOINT, Artifact, RunFolder, file_key
+from cgankd.artifacts import CHECKPOINT, Artifact, RunFolder
 from cgankd.checkpoint import Checkpoint
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.gan.adapters import StoredImages, open_source
@@ -27,7 +27,7 @@ from cgankd.synthesis.store import open_images
 from cgankd.teachers.black_box import BlackBox
 from cgankd.teachers.opening import open_teacher
 from cgankd.teachers.refusals import check_answers
-from cgankd.users_code import code_key
+from cgankd.users_code import code_key, onnx_key
 
 
 class Workshop:
@@ -45,9 +45,12 @@ class Workshop:
         self.space = label_space(self.task, targets, recipe.generator)
         source, train, column = recipe.generator.source, splits.train, recipe.data.label_column
         self.source = None if source is None else open_source(source, self.task, train.channels, train.size, column)
-        asked = [one.source for one in (recipe.teacher, *recipe.teacher.jury) if one.source is not None]
-        self.asked = {one: open_teacher(one, self.task, train.channels, train.size) for one in dict.fromkeys(asked)}
-        self.black_box = self.asked.get(recipe.teacher.source or "")
+        self.answering = {  # those that only answer, by what they are called
+            one.source: open_teacher(one.source, self.task, train.channels, train.size, f"{setting}.source")
+            for setting, one in recipe.teacher.all()
+            if one.source is not None
+        }
+        self.black_box = self.answering.get(recipe.teacher.source or "")
         check_answers(self.black_box, self.source)
         self.held = None if self.source is None else self.source.held
         self.replace = adjust.replacement(recipe.synthesis, self.task)  # what cannot be is refused before training
@@ -98,7 +101,7 @@ class Workshop:
     def predictor(self, artifact: Artifact) -> evaluate.Predictor:
         """A network, or what stands in the teacher's place and only answers."""
         if artifact.summary.get("only_answers"):
-            return self.asked[artifact.summary["network"]]
+            return self.answering[artifact.summary["network"]]
         return self.network(artifact)
 
     def sampler(self, generator: Artifact) -> Sampler:
@@ -150,4 +153,4 @@ def source_key(source: str, sampler: Sampler) -> str:
     if isinstance(sampler, StoredImages):
         return sampler.key
     path = Path(source).expanduser()
-    return file_key(path) if path.is_file() else code_key(source)
+    return onnx_key(path) if path.is_file() else code_key(source)

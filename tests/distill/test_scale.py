@@ -55,8 +55,9 @@ def test_what_a_batch_shown_twice_costs_where_the_formula_counts_images(task: Ta
     assert again == pytest.approx(once / 2, rel=1e-4)
     once, again = both("ckd", anchor=0.0)  # an image differs from its twin by nothing
     assert again == pytest.approx(once * 2 * 6 / 13, rel=1e-4)
+    weight = method("crd", task).values["weight"]
     once, again = both("crd")  # half of what is taken for an image is its twin
-    assert again == pytest.approx(once + 2 * 0.8 * math.log(2), rel=1e-4)
+    assert again == pytest.approx(once + 2 * weight * math.log(2), rel=1e-4)
 
 
 @pytest.mark.parametrize(("name", "task"), BOTH)
@@ -116,3 +117,11 @@ def test_every_name_here_is_a_method_of_outputs_relations_or_features() -> None:
     assert {name for name, made in METHODS.items() if made.matches in {"output", "relation", "feature"}} >= set(
         CLASSES + SCALARS
     )
+
+
+@pytest.mark.parametrize("name", sorted(name for name, made in METHODS.items() if made.task_defaults))
+def test_a_tasks_own_weight_scales_the_published_loss(name: str) -> None:
+    own, published = METHODS[name].task_defaults["regression"]["weight"], METHODS[name].defaults["weight"]
+    batch = example(SCALAR)
+    changed_weight = value(method(name, SCALAR, weight=published), batch)
+    assert value(method(name, SCALAR), batch) == pytest.approx(changed_weight * own / published, rel=1e-5)

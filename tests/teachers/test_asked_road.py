@@ -96,9 +96,13 @@ def test_an_answering_teacher_is_opened_before_anything_is_trained(
     module: Callable[[int], str], tmp_path: Path
 ) -> None:
     for source, said in [("none.onnx", "is not there"), (f"{module(3)}:linear", r"needed: \[2, 10\]")]:
-        with pytest.raises(UserError, match=said):
-            pipeline.run(tiny(f"teacher.source={source}"), tmp_path / "out")
-        assert not (tmp_path / "out" / "artifacts").exists()
+        for setting, words in [
+            ("teacher.source", f"teacher.source={source}"),
+            ("teacher.jury.0.source", f"teacher.jury=[{{source: '{source}'}}]"),
+        ]:
+            with pytest.raises(UserError, match=f"^{setting} .*{said}"):
+                pipeline.run(tiny(words), tmp_path / "out")
+            assert not (tmp_path / "out" / "artifacts").exists()
 
 
 # --- several teachers ---------------------------------------------------------------------------------------------
@@ -132,6 +136,7 @@ def test_jurors_may_only_answer(module: Callable[[int], str], tmp_path: Path) ->
         words = [f"teacher.source={source}", f"teacher.jury={jury}", f"teacher.votes={votes}"]
         found = pipeline.run(tiny(*words, "compare.methods=[kd,cgan]"), tmp_path / votes)
         assert found["synthesis"]["teachers"] == 3
+        assert f"juror 2 is {source}" in found["notes"]
         folder = tmp_path / votes / found["artifacts"]["students"]["kd"][0]
         students[votes] = load_tensors(folder / "weights.safetensors")[0]
     for name, value in students["first"].items():

@@ -30,6 +30,8 @@ class Views:
     ``geometric``: with operations that move pixels.
     """
 
+    VERSION = 1  # raised where the same settings give other pixels: answers that were kept are of others then
+
     def __init__(
         self,
         images: Tensor,
@@ -65,7 +67,7 @@ class Views:
     def described(self) -> str:
         """How a view is drawn, in words: views of other words are other views."""
         size = f"{self.channels}x{self.height}x{self.width}"
-        return f"{size} shift={self.shift} flip={self.flip} seed={self.seed} {self.randaugment}"
+        return f"{self.VERSION} {size} shift={self.shift} flip={self.flip} seed={self.seed} {self.randaugment}"
 
     def clean(self, index: Tensor) -> Tensor:
         """Image ``index`` (int64 [B], CPU) as it is: float32 [B, C, H, W] in [0, 1]."""
@@ -119,6 +121,9 @@ class Batches:
         self.recurring = augment.views  # 0: a view never comes back
         self.count = sum(map(len, sets))
         self.real_count = len(real)
+        self.sets = [(0, len(real)), (len(real), self.count - len(real))][
+            : len(sets)
+        ]  # first image, number of images
         self.seed, self.device = seed, device
         self._orders: dict[tuple[int, int], Tensor] = {}
         self._keys: dict[int, str] = {}
@@ -138,15 +143,15 @@ class Batches:
             images, targets = cutmix(images, targets, self.classes, a=self.cutmix, seed=self.seed, step=step)
         return Batch(images, targets, index, view, (index >= self.real_count).to(self.device))
 
-    def key(self, stream: int) -> str:
-        """A hash of all that a stream's views depend on: its images as they are stored, and how views are drawn."""
-        if stream not in self._keys:
-            first, count, _ = self.streams[stream]
+    def key(self, number: int) -> str:
+        """A hash of all that a set's views depend on: its images as they are stored, and how views are drawn."""
+        if number not in self._keys:
+            first, count = self.sets[number]
             each = len(self.views.pixels) // self.count
             digest = hashlib.blake2b(f"{first} {self.views.described()} ".encode(), digest_size=16)
             digest.update(self.views.pixels[first * each : (first + count) * each].cpu().numpy().data)
-            self._keys[stream] = digest.hexdigest()
-        return self._keys[stream]
+            self._keys[number] = digest.hexdigest()
+        return self._keys[number]
 
     def _positions(self, step: int) -> list[tuple[Tensor, Tensor]]:
         parts = []

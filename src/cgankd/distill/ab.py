@@ -18,9 +18,10 @@ class AB(MapMethod):
 
     l: pairs of stages, L the deepest; the sum is over the map's channels and pixels; s: the student's map behind a
     1x1 convolution and batch normalisation, so before activation; t: the teacher's, whose ReLU does not move the
-    boundary at 0. The joint form: beside the label's loss for the whole training [ours], where the paper trains by
-    it alone at first and then not at all; so all methods have the same number of steps. Defaults: weight .003
-    (scalars .0003 [ours]), margin 1, r 1 (arXiv 1811.03233, scale as in arXiv 1910.10699).
+    boundary at 0; where its map is averaged down behind a ReLU, a mean is above 0 if any of its pixels is. The
+    joint form: beside the label's loss for the whole training [ours], where the paper trains by it alone at first
+    and then not at all; so all methods have the same number of steps. Defaults: weight .003 (scalars .0003 [ours]),
+    margin 1, r 1 (arXiv 1811.03233, scale as in arXiv 1910.10699).
     """
 
     name = "ab"

@@ -26,7 +26,8 @@ class MLKD(Method):
     magnitude ``strong``, up to 1; at 0 there is none. As published the other two terms grow with B and B^2; here
     they are the published ones at its B = 64, and the same at any other. The published code's masks by confidence
     multiply means that are taken already, so they only halve the terms of the first view; they and its cut-out are
-    left out [ours]. Defaults: 9 each, strong 1, r 1 (Jin, Wang and Lin, CVPR 2023, and its code).
+    left out [ours]. Defaults: 9 each, strong 1, r 1: the label against the teacher 1 to 9 as in the paper's
+    code (Jin, Wang and Lin, CVPR 2023; .1 and .9 there), at the scale of arXiv 2403.01427's.
     """
 
     name = "mlkd"

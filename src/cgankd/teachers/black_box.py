@@ -10,10 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from cgankd.artifacts import file_key
 from cgankd.errors import UserError
 from cgankd.task import Task
-from cgankd.users_code import code_key, open_onnx
+from cgankd.users_code import code_key, onnx_key, open_onnx
 
 SETTING = "teacher.source"
 
@@ -39,8 +38,8 @@ class BlackBox(ABC):
 class FunctionTeacher(BlackBox):
     """``function(images) -> outputs``, both tensors, as :class:`BlackBox` has them; no gradient is asked for."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor], task: Task, name: str) -> None:
-        self.function, self.width, self.name = function, task.num_outputs, name
+    def __init__(self, function: Callable[[Tensor], Tensor], task: Task, name: str, setting: str = SETTING) -> None:
+        self.function, self.width, self.name = function, task.num_outputs, f"{setting} {name}"
         self.key = code_key(name)
 
     @torch.no_grad()
@@ -54,16 +53,14 @@ class OnnxTeacher(BlackBox):
     It runs on the processor. Raises UserError for any other file.
     """
 
-    def __init__(self, path: Path, task: Task) -> None:
-        self.session = open_onnx(path, SETTING)
-        self.width, self.name, self.key = task.num_outputs, str(path), file_key(path)
+    def __init__(self, path: Path, task: Task, setting: str = SETTING) -> None:
+        self.session = open_onnx(path, setting)
+        self.width, self.name, self.key = task.num_outputs, f"{setting} {path}", onnx_key(path)
         inputs = self.session.get_inputs()
         fits = len(inputs) == 1 and inputs[0].type == "tensor(float)" and len(inputs[0].shape) == 4
         if not fits or isinstance(inputs[0].shape[0], int):
             found = ", ".join(f"{node.name} {node.type} {node.shape}" for node in inputs)
-            raise UserError(
-                f"{SETTING} {path}: has inputs {found}; needed: images tensor(float) ['B', C, H, W], B free"
-            )
+            raise UserError(f"{self.name}: has inputs {found}; needed: images tensor(float) ['B', C, H, W], B free")
         self.input = inputs[0].name
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -73,13 +70,12 @@ class OnnxTeacher(BlackBox):
 
 def _checked(outputs: Any, images: int, width: int, name: str) -> Tensor:
     if not isinstance(outputs, Tensor):
-        raise UserError(f"{SETTING} {name}: gives {type(outputs).__name__}; needed: a tensor [{images}, {width}]")
+        raise UserError(f"{name}: gives {type(outputs).__name__}; needed: a tensor [{images}, {width}]")
     if tuple(outputs.shape) != (images, width):
         raise UserError(
-            f"{SETTING} {name}: gives outputs {list(outputs.shape)} for {images} images; "
-            f"needed: [{images}, {width}]"
+            f"{name}: gives outputs {list(outputs.shape)} for {images} images; needed: [{images}, {width}]"
         )
     outputs = outputs.float()
     if not torch.isfinite(outputs).all():
-        raise UserError(f"{SETTING} {name}: gives outputs that are not finite; finite numbers are needed")
+        raise UserError(f"{name}: gives outputs that are not finite; finite numbers are needed")
     return outputs

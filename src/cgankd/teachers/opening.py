@@ -13,28 +13,28 @@ from cgankd.teachers.black_box import SETTING, BlackBox, FunctionTeacher, OnnxTe
 from cgankd.users_code import is_function_name, load_function, tried
 
 
-def open_teacher(source: str, task: Task, channels: int, size: tuple[int, int]) -> BlackBox:
-    """The teacher that ``teacher.source`` names: module:function, an .onnx file, or a .csv file of predictions.
+def open_teacher(source: str, task: Task, channels: int, size: tuple[int, int], setting: str = SETTING) -> BlackBox:
+    """The teacher that a setting names: module:function, an .onnx file, or a .csv file of predictions.
 
     A function and an ONNX file are tried on two images. Raises UserError where the source is not there, can't be
     opened, or gives other outputs than [B, number of outputs].
     """
     path = Path(source).expanduser()
     if is_function_name(source) and not path.exists():
-        teacher: BlackBox = FunctionTeacher(load_function(source, SETTING), task, source)
+        teacher: BlackBox = FunctionTeacher(load_function(source, setting), task, source, setting)
     elif path.suffix.lower() == ".onnx" and path.is_file():
-        teacher = OnnxTeacher(path, task)
+        teacher = OnnxTeacher(path, task, setting)
     elif answers_files(source) and path.is_file():
         return read_answers(path, task, channels, size)
     else:
         raise UserError(
-            f"{SETTING} {source!r} is {'a file of another kind' if path.is_file() else 'not there'}; "
+            f"{setting} {source!r} is {'a file of another kind' if path.is_file() else 'not there'}; "
             "allowed: module:function, an .onnx file, or a .csv file"
         )
     grey = torch.linspace(0.0, 1.0, 2)[:, None, None, None].expand(-1, channels, *size).contiguous()
     given = f"float images [B, {channels}, {size[0]}, {size[1]}] in [0, 1]"
     with tried(
-        f"{SETTING} {source!r}: asking about two images failed",
+        f"{setting} {source!r}: asking about two images failed",
         f"it is given {given} and gives [B, {task.num_outputs}]",
     ):
         teacher(grey)

@@ -28,12 +28,11 @@ def settled(recipe: Recipe) -> Recipe:
     teacher = recipe.teacher
     if teacher.votes != "first" and not teacher.jury:
         raise UserError(f"teacher.votes = {teacher.votes} needs teacher.jury, which is empty; allowed: first")
-    for place, one in enumerate((teacher, *teacher.jury)):
-        name = "teacher" if place == 0 else f"teacher.jury.{place - 1}"
+    for name, one in teacher.all():
         ways = [way for way in ("source", "weights", "start") if getattr(one, way) is not None]
         if len(ways) > 1:
             raise UserError(f"{name}.{ways[0]} and {name}.{ways[1]} are both set; allowed: one of them")
-        if place and answers_files(one.source):
+        if one is not teacher and answers_files(one.source):
             raise UserError(
                 f"{name}.source {one.source} answers files, which a juror can't; allowed: module:function or an "
                 ".onnx file"

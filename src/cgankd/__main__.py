@@ -1,0 +1,5 @@
+"""``python -m cgankd``: the command, where no script of that name is on the path."""
+
+from cgankd.cli import main
+
+main()
