@@ -50,7 +50,7 @@ def test_one_new_file_is_a_method(tmp_path: Path) -> None:
     done = cgankd_says("run", "digits", *short, *made, rows, "runtime.threads=1", "--out", "out", "--quiet")
     assert done.returncode == 0, done.stderr
     rows_said = [line.split()[0] for line in done.stdout.splitlines() if line.split()]
-    assert {"scaled", "cgan+kd+scaled@fake"} <= set(rows_said)
+    assert {"scaled:", "cgan+kd+scaled@fake:"} <= set(rows_said)
     refused = cgankd_says("run", "digits", rows, "student.method_settings={scaled: {wieght: 2}}", "--out", "other")
     assert refused.returncode == 2
     assert "'wieght' is not known; allowed: weight" in refused.stderr
