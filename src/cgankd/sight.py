@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cgankd import counter, evaluate
 from cgankd.data.batches import Batch, Batches
 from cgankd.data.imageset import ImageSet
-from cgankd.distill import DistillBatch, Maker, Objective, Preparation
+from cgankd.distill import DistillBatch, Maker, Objective, Preparation, serving
 from cgankd.errors import UserError
 from cgankd.files import load_tensors, save_tensors
 from cgankd.nets.stages import stages
@@ -72,7 +72,8 @@ def check_answers_suffice(objective: Objective, but: str) -> None:
             does = "looks inside" if method.needs() == "inside" else "differentiates"
             raise UserError(
                 f"method {method.name!r} {does} the teacher, but {but}; "
-                "allowed: a teacher that is a module, or a method that matches outputs"
+                "allowed: a teacher that is a module, or a method that matches outputs: "
+                f"{', '.join(serving(objective.task, needs='outputs'))}"
             )
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgankd.distill.method import DistillBatch, Method, Shape, pairs
+from cgankd.distill.method import DistillBatch, Method, Shape, pairs, serving
 from cgankd.errors import UserError
 
 
@@ -28,7 +28,8 @@ class MapMethod(Method):
             if len(layers) < 2:
                 raise UserError(
                     f"method {self.name!r} compares maps, but the {who}'s network has none; allowed: a network "
-                    "with maps, or a method that matches outputs or relations"
+                    "with maps, or a method that matches outputs: "
+                    f"{', '.join(serving(self.task, needs='outputs'))}"
                 )
         return pairs(student[:-1], teacher[:-1])
 

@@ -265,6 +265,8 @@ def find(name: str) -> type[Method]:
     return METHODS[name]
 
 
-def serving(task: Task) -> list[str]:
-    """The names of the methods that serve a task."""
-    return sorted(name for name, method in METHODS.items() if task.name in method.tasks)
+def serving(task: Task, needs: str | None = None) -> list[str]:
+    """The names of the methods that serve a task; ``needs``: those that ask just that of the teacher."""
+    return sorted(
+        name for name, method in METHODS.items() if task.name in method.tasks and needs in (None, method.needs())
+    )
