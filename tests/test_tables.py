@@ -131,6 +131,16 @@ def test_all_methods_are_those_that_serve_the_task_as_they_are_published() -> No
     assert rows.pairs(of_classes) == [("cgan", "nokd_longer"), *((f"cgan+{name}", name) for name in methods)]
 
 
+def test_what_one_cell_cannot_run_is_left_out_of_all_with_why() -> None:
+    made = grid(["digits"], ["data.train_size=60"], ["cnn8", "vgg8"], [], ["all"])
+    assert made[0].recipe.rows == made[1].recipe.rows
+    wider, between = made[0].left_out  # no VGG is wider at its end than VGG-8, and the teacher is smaller
+    assert wider.startswith("`flow`: method 'flow' needs a wider network of the student's family")
+    assert between.startswith("`takd`: method 'takd' needs a network between student and teacher")
+    assert not {"flow", "takd"} & set(made[0].recipe.rows)
+    assert f"- digits: {wider}" in text.markdown(table.summary(made, [None, None]))
+
+
 def test_what_is_wrong_is_said_before_anything_is_written(tmp_path: Path) -> None:
     def refused(out: Path, said: str, *names: str, **more: Any) -> None:
         with pytest.raises(UserError, match=said):

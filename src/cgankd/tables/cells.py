@@ -21,8 +21,6 @@ from cgankd.errors import TrainingError, UserError
 from cgankd.files import file_name, read_json
 from cgankd.progress import Progress
 from cgankd.recipe import Recipe
-from cgankd.settings import StudentSettings
-from cgankd.task import Task
 
 Results = dict[str, Any]
 ALL = "all"  # in place of methods' names
@@ -30,10 +28,14 @@ ALL = "all"  # in place of methods' names
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One run. ``setting``: the overrides that tell it from the other runs of its recipe and student, as typed."""
+    """One run. ``setting``: the overrides that tell it from the other runs of its recipe and student, as typed.
+
+    left_out: what ``all`` methods does not stand for in this recipe's cells, each with why.
+    """
 
     recipe: Recipe
     setting: str = ""
+    left_out: tuple[str, ...] = ()
 
     @property
     def student(self) -> str:
@@ -72,16 +74,26 @@ def grid(
     """Every recipe (a name or a YAML file) x setting x student; no student or setting means the recipe's own.
 
     methods: compared alone and with generated images, in place of the recipes' rows; none: these. Ablation rows are
-    left out unless an override asks for them. Raises UserError for a cell that stands twice.
+    left out unless an override asks for them. ``all`` stands for those that all of a recipe's cells can run. Raises
+    UserError for a cell that stands twice.
     """
     cells = []
     for name in recipes:
-        compared = [f"compare.methods=[{', '.join(_rows(name, overrides, methods))}]"] if methods else []
+        own = []
         for setting in settings or [""]:
             for student in students or [""]:
                 network = [f"student.network={student}"] if student else []
-                words = ["compare.ablation=false", *overrides, *compared, *network, *split_overrides(setting)]
-                cells.append(Cell(recipe.load(name, words), " ".join(split_overrides(setting))))
+                words = ["compare.ablation=false", *overrides, *network, *split_overrides(setting)]
+                own.append(Cell(recipe.load(name, words), " ".join(split_overrides(setting))))
+        served, left_out = _serving([cell.recipe for cell in own]) if ALL in methods else ([], {})
+        if methods:
+            wanted = [method for word in methods for method in (served if word == ALL else [word])]
+            compared = rows.both_ways(dict.fromkeys(wanted))
+            own = [dataclasses.replace(cell, recipe=_comparing(cell.recipe, compared)) for cell in own]
+        cells += [
+            dataclasses.replace(cell, left_out=tuple(f"`{one}`: {why}" for one, why in left_out.items()))
+            for cell in own
+        ]
     for place, cell in enumerate(cells):
         if cell.folder in {other.folder for other in cells[:place]}:
             raise UserError(
@@ -90,24 +102,25 @@ def grid(
     return cells
 
 
-def _rows(name: str, overrides: Sequence[str], methods: Sequence[str]) -> list[str]:
-    """The rows for ``methods``; the word ``all`` among them stands for those that serve the recipe's images."""
-    every: list[str] = []
-    if ALL in methods:
-        chosen = recipe.load(name, overrides)
-        task = sources.load(chosen.data).task
-        stacks = [distill.as_published(method) for method in distill.serving(task)]
-        every = [stack for stack in stacks if _serves(stack, task, chosen.student)]
-    wanted = [method for word in methods for method in (every if word == ALL else [word])]
-    return rows.both_ways(dict.fromkeys(wanted))
+def _comparing(one: Recipe, methods: Sequence[str]) -> Recipe:
+    compare = one.compare.model_dump() | {"methods": tuple(methods)}
+    return one.model_copy(update={"compare": type(one.compare).model_validate(compare)})
 
 
-def _serves(method: str, task: Task, student: StudentSettings) -> bool:
-    try:
-        distill.create(method, task, student)
-    except UserError:  # some need three classes
-        return False
-    return True
+def _serving(recipes: Sequence[Recipe]) -> tuple[list[str], dict[str, str]]:
+    """The methods, as they are published, that each of the recipes can run; and of the others why they can't."""
+    served: dict[str, None] = {}
+    refused: dict[str, str] = {}
+    for one in recipes:
+        splits = sources.load(one.data)
+        for method in map(distill.as_published, distill.serving(splits.task)):
+            served[method] = None
+            alone = _comparing(one.model_copy(update={"compare": type(one.compare)()}), [method])
+            try:
+                pipeline.check(pipeline.settled(alone), splits)
+            except UserError as error:
+                refused.setdefault(method, str(error))
+    return [method for method in served if method not in refused], refused
 
 
 def results_of(

@@ -33,10 +33,10 @@ def make_table(
     """Run every recipe x setting x student; write table.json, table.md, table.csv and pictures to ``out``.
 
     students: networks by name. settings: groups of overrides, one column block each. methods: to be compared alone
-    and with generated images, in place of the recipes' rows; ``all``: every one that serves the task. The files are
-    written anew after every cell, and name the cells that are missing; the same call goes on where it was. Returns
-    what table.json holds. Raises UserError for what the user can mend, before anything is trained,
-    and OutOfTime after ``deadline`` as :func:`cgankd.pipeline.run` does.
+    and with generated images, in place of the recipes' rows; ``all``: every one that all cells of a recipe can run.
+    The files are written anew after every cell, and name the cells that are missing; the same call goes on where it
+    was. Returns what table.json holds. Raises UserError for what the user can mend, before anything is trained, and
+    OutOfTime after ``deadline`` as :func:`cgankd.pipeline.run` does.
     """
     cells = grid(recipes, overrides, students, settings, methods)
     made: dict[str, Any] = {}
@@ -76,6 +76,7 @@ def summary(cells: Sequence[Cell], found: Sequence[Results | None]) -> dict[str,
         "recipes": recipes,
         "tables": tables,
         "sign_tests": {"tasks": gains.by_task(tables), "methods": gains.by_method(tables)},
+        "left_out": list(dict.fromkeys(f"{cell.recipe.name}: {why}" for cell in cells for why in cell.left_out)),
         "missing": [cell.name for cell in missing],
     }
 

@@ -33,6 +33,8 @@ def markdown(found: Made) -> str:
     parts += ["## Sign tests", style.markdown_list(gains_text.tests(found["sign_tests"]))]
     if unhelped := gains_text.unhelped(tables, places):
         parts += ["## No better with generated images", style.markdown_list(unhelped)]
+    if found["left_out"]:
+        parts += ["## Left out of `all`", style.markdown_list(found["left_out"])]
     if found["missing"]:
         parts.append(f"**Not finished**: {len(found['missing'])} missing (…), the same command goes on:")
         parts.append(style.markdown_list(found["missing"]))
