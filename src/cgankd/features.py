@@ -18,6 +18,7 @@ class Observer:
 
     teacher: a module, or any callable on float images in [0, 1]. features_of: the module whose penultimate layer is
     the feature; None where the teacher is a module and shows its own. others: further teachers that vote beside it.
+    by_confidence: whether votes are to be weighed (:meth:`cgankd.task.Task.confidence`); else they count alike.
     Raises UserError where a network's outputs are not [B, number of outputs].
     """
 
@@ -27,6 +28,8 @@ class Observer:
         fabric: Fabric,
         features_of: nn.Module | None = None,
         others: Sequence[evaluate.Predictor] = (),
+        *,
+        by_confidence: bool = False,
     ) -> None:
         source = features_of if features_of is not None else teacher
         if not isinstance(source, nn.Module):
@@ -37,6 +40,7 @@ class Observer:
             if isinstance(network, nn.Module):
                 evaluate.place(network, fabric).eval()
         self.teacher, self.others, self.fabric = teacher, tuple(others), fabric
+        self.by_confidence = by_confidence and bool(others)
         self._same = source is teacher
         self._taps = Taps(source, [PENULTIMATE])
 

@@ -169,6 +169,8 @@ class Road(Training):
         }
         if asks:
             inputs |= {"teacher": self.teacher(seed).key, **self._jurors(seed)}
+            if self.recipe.teacher.votes == "confidence":
+                described["votes"] = "confidence"
         return self.folder.stage("synthesis", described, inputs, build)
 
     def pseudo(self, seed: int) -> Artifact:

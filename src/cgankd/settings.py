@@ -167,12 +167,12 @@ class TeacherSettings(JurorSettings):
     )
     fit: FitSettings = FitSettings()
     jury: tuple[JurorSettings, ...] = Field(
-        (), description="more teachers; the filter takes the mean of all errors"
+        (), description="more teachers; the filter takes the mean of all errors, labels that of all votes"
     )
     votes: Literal["first", "mean", "confidence"] = Field(
         "first",
         description="several teachers (jury): whose outputs distillation matches; the mean of all, or one weighted "
-        "for each image by how sure each teacher is (confidence)",
+        "for each image by how sure each teacher is (confidence), as then are errors and replaced labels too",
     )
 
     def all(self) -> list[tuple[str, JurorSettings]]:

@@ -219,7 +219,8 @@ class Training(Workshop):
         if shown is not None and not asks:
             return Observer(shown, self.fabric)
         others = [self.predictor(juror) for juror in self.jury(seed)] if jury else []
-        return Observer(self.predictor(self.teacher(seed)), self.fabric, shown, others)
+        by_confidence = self.recipe.teacher.votes == "confidence"
+        return Observer(self.predictor(self.teacher(seed)), self.fabric, shown, others, by_confidence=by_confidence)
 
     def _features(self, seed: int) -> Artifact:
         """The network whose penultimate layer the density ratio sees."""

@@ -460,6 +460,25 @@ def test_the_jurys_mean_error_and_vote(task: Task, fabric: Fabric) -> None:
     assert columns["error"].max() < alpha
 
 
+def test_a_jury_weighed_by_confidence(fabric: Fabric) -> None:
+    teachers = [Teacher(3), Other(3)]
+    observer = Observer(teachers[0], fabric, others=teachers[1:], by_confidence=True)
+    plan = plan_of(CLASSES, 40)
+    settings = SynthesisSettings(images=40, filter_by="all", replace="soft", **PLAIN)
+    plan = dataclasses.replace(plan, group=torch.zeros_like(plan.group))
+    fakes = synthesize(CallableSampler(pixels), observer, Ratio(), plan, CLASSES, settings, seed=3).fakes
+    first = 8 * fakes.images.flatten(1).double().numpy()[:, FIRST_OUTPUT : FIRST_OUTPUT + 3] / 255
+    votes = [np.exp(logits) / np.exp(logits).sum(1, keepdims=True) for logits in (first, np.roll(first, 1, 1) / 2)]
+    doubt = np.exp([-(p * np.log(p)).sum(1) for p in votes])
+    weights = 1 - doubt / doubt.sum(0)  # of two teachers
+    assert np.allclose(weights.sum(0), 1)
+    probabilities = sum(w[:, None] * p for w, p in zip(weights, votes, strict=True))
+    assert np.allclose(fakes.columns["probabilities"].numpy(), probabilities, atol=1e-5)
+    y = CLASSES.to_target(fakes.labels).numpy()
+    error = sum(w * -np.log(p[np.arange(len(y)), y]) for w, p in zip(weights, votes, strict=True))
+    assert np.allclose(fakes.columns["error"].numpy(), error, atol=1e-5)
+
+
 def test_probabilities_are_kept_only_where_they_are_wanted(fabric: Fabric) -> None:
     plan = plan_of(CLASSES, 6)
     assert "probabilities" not in run(CLASSES, fabric, plan).fakes.columns

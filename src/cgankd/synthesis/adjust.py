@@ -11,9 +11,13 @@ from cgankd.settings import SynthesisSettings
 from cgankd.task import Task
 
 
-def disagreement(task: Task, votes: Tensor, targets: Tensor) -> Tensor:
-    """The mean of the teachers' errors, [B]. votes: outputs of T teachers [T, B, num_outputs]; targets [B]."""
-    return torch.stack([task.error(outputs, targets) for outputs in votes]).mean(dim=0)
+def disagreement(task: Task, votes: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The mean of the teachers' errors, [B]. votes: outputs of T teachers [T, B, num_outputs]; targets [B].
+
+    weights: [T, B], of sum 1 over T; None: all alike.
+    """
+    errors = torch.stack([task.error(outputs, targets) for outputs in votes])
+    return errors.mean(dim=0) if weights is None else (errors * weights).sum(dim=0)
 
 
 def thresholds(errors: Tensor, group: Tensor, groups: int, rho: float) -> Tensor:

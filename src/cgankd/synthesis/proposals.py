@@ -57,13 +57,14 @@ class Proposals:
         targets = plan.targets[label].repeat_interleave(count)
         images = self.generator.sample(targets, index.flatten(), counter.key(self.seed, stream))
         votes, features = self.observer.votes(images)
-        error = adjust.disagreement(self.task, votes, targets.to(votes.device)).cpu().view(index.shape)
+        weights = self.task.confidence(votes) if self.observer.by_confidence else None
+        error = adjust.disagreement(self.task, votes, targets.to(votes.device), weights).cpu().view(index.shape)
         ratio = torch.ones(index.shape)
         if self.ratio is not None:
             with torch.no_grad():
                 ratio = self.ratio(features, targets.to(features.device)).float().cpu().view(index.shape)
         everything = torch.ones(index.shape, dtype=torch.bool)
-        outputs = self.task.consensus(votes).cpu()
+        outputs = self.task.consensus(votes, weights).cpu()
         return Block(label, index, images, outputs, error, ratio, everything, everything, everything)
 
     def judged(self, plan: LabelPlan, maxima: Tensor | None, stream: str, alpha: Tensor | None) -> Iterator[Block]:
