@@ -319,6 +319,17 @@ def test_the_teacher_stays_as_it_is(noise: Noise, fabric: Fabric) -> None:
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
+def test_what_share_of_the_loss_is_the_labels(noise: Noise, fabric: Fabric) -> None:
+    real, chosen, teacher = noise(8), settings(1), network(CLASSES, seed=9)
+    student, copy = network(CLASSES), network(CLASSES).train()
+    (entry,) = fit(student, distill.create("kd", CLASSES), CLASSES, real, chosen, fabric, seed=4, teacher=teacher)
+    batch = Batches(real, None, CLASSES, 8, chosen.augment, 4, fabric.device).at(0)
+    label = 0.1 * nn.functional.cross_entropy(copy(batch.images), batch.targets)
+    assert entry["label_share"] == pytest.approx(float(label.detach()) / entry["loss"], rel=1e-5)
+    (alone,) = fit(student, distill.create("supervised", CLASSES), CLASSES, real, chosen, fabric, seed=4)
+    assert "label_share" not in alone
+
+
 def test_one_step_is_nesterov_sgd_on_the_batch(noise: Noise, fabric: Fabric) -> None:
     real, lr, decay = noise(8), 0.02, 0.1
     chosen = settings(1, schedule="constant", learning_rate=lr, weight_decay=decay, clip_norm=0.5)

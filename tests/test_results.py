@@ -95,6 +95,25 @@ def test_a_teacher_that_has_seen_the_truth_is_said(trained_on: str, labelled: in
     assert [("row pseudo" in sentence) for sentence in said] == [True] * warned
 
 
+@pytest.mark.parametrize(
+    ("method", "mean", "share", "said"),
+    [
+        ("at", 79.0, 0.01, "Row at (79 %) does worse than nokd_longer (80 %), and at the end 1.0% of what"),
+        ("cgan+at", 81.0, 0.01, "Row cgan+at (81 %) does worse than cgan (82 %)"),
+        ("cgan+kd+crd", 81.0, 0.01, "a smaller student.method_settings.crd.weight may help"),
+        ("at", 81.0, 0.01, None),  # it helps
+        ("at", 79.0, 0.2, None),  # the label is heard
+        ("at", 79.0, None, None),  # measured before the share was
+        ("kd", 79.0, 0.01, None),  # has no weight of its own
+    ],
+)
+def test_a_label_that_is_drowned_is_said(method: str, mean: float, share: float | None, said: str | None) -> None:
+    rows = [made(CONTROL, [80.0]), made("cgan", [82.0]), made(method, [mean]) | {"label_share": share}]
+    (*sentences,) = results.warnings(found(90.0, 80.0, True, rows=rows))
+    assert len(sentences) == (said is not None)
+    assert said is None or said in sentences[0]
+
+
 def test_few_seeds_demonstrations_and_missing_images_are_said() -> None:
     assert "Fewer than three seeds" in results.warnings(found(9.0, 8.0, True, seeds=[0, 1]))[0]
     assert "demonstration" in results.warnings(found(9.0, 8.0, True, seeds=[0], demonstration=True))[0]

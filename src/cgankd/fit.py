@@ -52,7 +52,8 @@ def fit(
     teacher: maps float images [B, C, H, W] in [0, 1] to outputs; asked once per view of an image where views recur.
     answers: this teacher's folder, where what it says of views is kept for other fits (:class:`TeacherOutputs`).
     checkpoint: where it stands, and beside it where a network stands that a method trains first.
-    Returns the history: step, loss, learning rate and, where ``validation`` is given, the metric on it.
+    Returns the history: step, loss, learning rate, what share of the loss is the label's where it is not all, and,
+    where ``validation`` is given, the metric on it.
     Raises TrainingError where the loss is not finite, UserError where a method looks inside a plain callable or
     would show the teacher mixed or attacked images.
     """
@@ -117,6 +118,8 @@ def fit(
                         f"{title}: the loss is {entry['loss']} at step {done}; a lower learning_rate "
                         f"than {settings.learning_rate:g} may help"
                     )
+                if len(terms) > 1:
+                    entry["label_share"] = float(terms["label"].detach()) / entry["loss"] if entry["loss"] else 1.0
                 if validation is not None:
                     entry["val"] = evaluate.metric(student, validation, task, fabric)[0]
                 history.append(entry)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scipy import stats
 
-from cgankd import __version__
+from cgankd import __version__, distill
 from cgankd.artifacts import Artifact
 from cgankd.rows import CONTROL, row
 
@@ -169,7 +169,15 @@ def table_row(method: str, per_seed: Sequence[dict[str, Any]], details: dict[str
         **spread(values),
         "per_bin": [None if None in scores else statistics.fmean(scores) for scores in bins],
         "difference": None,
+        "label_share": _label_share(per_seed),
     }
+
+
+def _label_share(per_seed: Sequence[dict[str, Any]]) -> float | None:
+    """What share of the loss was the label's at the end, mean over the seeds; None where it is all."""
+    ends = [summary["history"][-1] for summary in per_seed if summary.get("history")]
+    shares = [end["label_share"] for end in ends if "label_share" in end]
+    return statistics.fmean(shares) if shares else None
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
@@ -213,6 +221,29 @@ def paired_difference(values: Sequence[float], control: Sequence[float]) -> dict
     return {"values": differences, "mean": mean, "low": low, "high": high}
 
 
+DROWNED = 0.1  # the share of the loss under which the label counts for little
+
+
+def drowned(rows: Sequence[dict[str, Any]], better: float, scored: Callable[[float], str]) -> list[str]:
+    """Of rows whose methods have weights and leave little of the label's loss, those that labels alone outdo."""
+    plain = {row(one["method"]).fakes: one for one in rows if one["method"] in (CONTROL, "cgan")}
+    said = []
+    for one in rows:
+        of = row(one["method"])
+        weights = [part for part in distill.parts(of.method) if "weight" in distill.find(part).defaults]
+        share, beside = one.get("label_share"), plain.get(of.fakes)
+        if not weights or share is None or share >= DROWNED or beside is None:
+            continue
+        if better * (one["mean"] - beside["mean"]) < 0:
+            settings = ", ".join(f"student.method_settings.{part}.weight" for part in weights)
+            said.append(
+                f"Row {one['method']} ({scored(one['mean'])}) does worse than {beside['method']} "
+                f"({scored(beside['mean'])}), and at the end {share:.1%} of what it minimised was the label's "
+                f"loss: a smaller {settings} may help."
+            )
+    return said
+
+
 def warnings(found: dict[str, Any]) -> list[str]:
     """Sentences about what a reader should know before believing the table."""
     said = []
@@ -237,6 +268,7 @@ def warnings(found: dict[str, Any]) -> list[str]:
             f"The teacher ({scored(teacher)}) is no better than the student trained alone for as many steps "
             f"({scored(control['mean'])}): it has nothing to transfer{but}."
         )
+    said += drowned(found["rows"], better, scored)
     if found["teacher"].get("trained_on") == "pool" and any(r.get("pseudo_labelled") for r in found["rows"]):
         said.append(
             "The teacher was trained on the images that row pseudo takes its labels for, with their true labels: "
