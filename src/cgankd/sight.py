@@ -227,31 +227,34 @@ class TeacherOutputs:
         self.teacher, self.batches, self.fabric, self.folder = teacher, batches, fabric, folder
         if isinstance(teacher, nn.Module):
             evaluate.place(teacher, fabric).eval()
-        self.table = torch.empty(batches.recurring, batches.count, width, device=fabric.device)
-        self.known: set[tuple[int, int]] = set()  # (set of images, view)
+        self.width, self.kept = width, batches.recurring * batches.count * width * 4 <= self.KEPT
+        self.known: dict[tuple[int, int], Tensor] = {}  # (set of images, view) -> outputs, float32 [images, width]
 
     def of(self, batch: Batch) -> Tensor:
         """float32 [B, number of outputs], for the batch's own views."""
         if not self.batches.recurring:
             return self._ask(batch.images)
+        device = self.fabric.device
+        found = torch.empty(len(batch.index), self.width, device=device)
         for number, (first, count) in enumerate(self.batches.sets):
             inside = (batch.index >= first) & (batch.index < first + count)
             for view in batch.view[inside].unique().tolist():
                 if (number, view) not in self.known:
-                    self.table[view, first : first + count] = self._whole(number, view)
-                    self.known.add((number, view))
-        return self.table[batch.view.to(self.table.device), batch.index.to(self.table.device)]
+                    self.known[number, view] = self._whole(number, view)
+                rows = (inside & (batch.view == view)).nonzero().squeeze(1)
+                found[rows.to(device)] = self.known[number, view][(batch.index[rows] - first).to(device)]
+        return found
 
     def _whole(self, number: int, view: int) -> Tensor:
         """Outputs on one view of each image of a set: read where they are kept, or else asked for."""
         first, count = self.batches.sets[number]
         path = None
-        if self.folder is not None and self.table.nbytes <= self.KEPT:
+        if self.folder is not None and self.kept:
             path = self.folder / f"{self.batches.key(number)}-{self.BLOCK}-{view}.safetensors"
             with contextlib.suppress(UserError, OSError):  # not there, or spoilt
                 kept = load_tensors(path)[0].get("outputs")
-                if kept is not None and kept.shape == (count, self.table.shape[2]):
-                    return kept.to(self.table.device)
+                if kept is not None and kept.shape == (count, self.width):
+                    return kept.to(self.fabric.device)
         blocks = torch.arange(first, first + count).split(self.BLOCK)
         parts = [self._ask(self.batches.views.draw(index, torch.full_like(index, view))) for index in blocks]
         outputs = torch.cat(parts)
