@@ -76,7 +76,7 @@ def test_what_the_run_said_and_wrote(finished: tuple[Path, Said], found: dict[st
     assert page.startswith("<!")
     assert 'src="http' not in page
     assert sorted(path.name for path in out.iterdir()) == [
-        ".lock", "artifacts", "recipe.yaml", "report.html", "results.json", "work",
+        ".lock", "artifacts", "cache", "recipe.yaml", "report.html", "results.json", "work",
     ]  # fmt: skip
     assert not list((out / "work").iterdir())
     assert not list(out.rglob("*.tmp"))
