@@ -115,9 +115,8 @@ def _serving(recipes: Sequence[Recipe]) -> tuple[list[str], dict[str, str]]:
         splits = sources.load(one.data)
         for method in map(distill.as_published, distill.serving(splits.task)):
             served[method] = None
-            alone = _comparing(one.model_copy(update={"compare": type(one.compare)()}), [method])
             try:
-                pipeline.check(pipeline.settled(alone), splits)
+                pipeline.check(pipeline.settled(_comparing(one, [method])), splits)
             except UserError as error:
                 refused.setdefault(method, str(error))
     return [method for method in served if method not in refused], refused
