@@ -224,10 +224,10 @@ class TeacherOutputs:
         fabric: Fabric,
         folder: Path | None = None,
     ) -> None:
-        self.teacher, self.batches, self.fabric, self.folder = teacher, batches, fabric, folder
+        self.teacher, self.batches, self.fabric, self.width = teacher, batches, fabric, width
+        self.folder = folder if batches.recurring * batches.count * width * 4 <= self.KEPT else None
         if isinstance(teacher, nn.Module):
             evaluate.place(teacher, fabric).eval()
-        self.width, self.kept = width, batches.recurring * batches.count * width * 4 <= self.KEPT
         self.known: dict[tuple[int, int], Tensor] = {}  # (set of images, view) -> outputs, float32 [images, width]
 
     def of(self, batch: Batch) -> Tensor:
@@ -249,7 +249,7 @@ class TeacherOutputs:
         """Outputs on one view of each image of a set: read where they are kept, or else asked for."""
         first, count = self.batches.sets[number]
         path = None
-        if self.folder is not None and self.kept:
+        if self.folder is not None:
             path = self.folder / f"{self.batches.key(number)}-{self.BLOCK}-{view}.safetensors"
             with contextlib.suppress(UserError, OSError):  # not there, or spoilt
                 kept = load_tensors(path)[0].get("outputs")

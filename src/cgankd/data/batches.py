@@ -121,8 +121,9 @@ class Batches:
         self.recurring = augment.views  # 0: a view never comes back
         self.count = sum(map(len, sets))
         self.real_count = len(real)
-        self.sets = [(0, len(real)), (len(real), self.count - len(real))][
-            : len(sets)
+        starts = (0, len(real))
+        self.sets = [
+            (start, len(s)) for start, s in zip(starts, sets, strict=False)
         ]  # first image, number of images
         self.seed, self.device = seed, device
         self._orders: dict[tuple[int, int], Tensor] = {}
