@@ -23,7 +23,7 @@ def splits() -> Splits:
     return sources.load(recipe.from_tree(TREE, []).data)
 
 
-def described(method: str, splits: Splits, fabric: Fabric) -> dict[str, Any]:
+def described(method: str, splits: Splits, fabric: Fabric, *overrides: str) -> dict[str, Any]:
     """The settings that the student's key is made of."""
     seen: list[dict[str, Any]] = []
 
@@ -31,7 +31,7 @@ def described(method: str, splits: Splits, fabric: Fabric) -> dict[str, Any]:
         seen.append(settings)
         return types.SimpleNamespace(key="")
 
-    wanted = recipe.from_tree(TREE, [f"compare.methods=[{method}]"])
+    wanted = recipe.from_tree(TREE, [f"compare.methods=[{method}]", *overrides])
     folder: Any = types.SimpleNamespace(stage=stage)
     Road(wanted, splits, folder, fabric, SILENT).student(method, 0)
     return seen[-1]
@@ -58,6 +58,25 @@ def test_a_raised_version_is_in_the_key_of_what_stacks_the_method(
     after = {name: described(name, splits, fabric) for name in ("kd", "kd+sp")}
     assert after["kd"] == before["kd"]
     assert after["kd+sp"] == {**before["kd+sp"], "method_versions": {"sp": 2}}
+
+
+def test_the_version_of_what_teaches_for_a_method_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = distill.versions("flow", "regression")
+    monkeypatch.setattr(METHODS["pkt"], "version", 7)
+    monkeypatch.setattr(METHODS["pkt"], "task_defaults", {"regression": {"weight": 5.0}})
+    after = distill.versions("flow", "regression")
+    assert after == before | {"pkt": 7, "regression": {"pkt": {"weight": 5.0}}}
+    assert distill.versions("kd+takd", "regression") == {}
+
+
+def test_a_methods_own_numbers_are_in_the_keys_of_what_it_is_involved_in_alone(
+    splits: Splits, fabric: Fabric
+) -> None:
+    others = "student.method_settings={crd: {weight: 3.0}, pkt: {weight: 2.0}}"
+    for name in ("kd", "sp"):
+        assert described(name, splits, fabric, others) == described(name, splits, fabric)
+    own = {name: described(name, splits, fabric, others)["method_settings"]["own"] for name in ("kd+crd", "flow")}
+    assert own == {"kd+crd": {"crd": {"weight": 3.0}}, "flow": {"pkt": {"weight": 2.0}}}
 
 
 def test_a_first_version_adds_nothing(splits: Splits, fabric: Fabric) -> None:

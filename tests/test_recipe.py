@@ -269,3 +269,9 @@ def test_a_key_inside_a_list_of_settings_is_named_too() -> None:
         recipe.from_tree({}, ["teacher.jury=[{netwrok: cnn8}]"])
     with pytest.raises(UserError, match=r"teacher\.jury\.1\.weights = 3"):
         recipe.from_tree({}, ["teacher.jury=[{network: cnn8}, {weights: 3}]"])
+
+
+def test_overrides_leave_the_callers_tree_as_it_is() -> None:
+    tree: dict[str, Any] = {"student": {"fit": {"steps": 10}}}
+    assert recipe.from_tree(tree, ["student.fit.steps=20", "ratio.steps=5"]).student.fit.steps == 20
+    assert tree == {"student": {"fit": {"steps": 10}}}

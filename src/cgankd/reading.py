@@ -5,6 +5,7 @@ Unknown keys are refused. A file may extend another (``extends: fashion``) and t
 
 from __future__ import annotations
 
+import copy
 import re
 import typing
 from collections.abc import Iterable, Mapping
@@ -37,6 +38,7 @@ def load(model: type[Tree], known: Mapping[str, Path], name_or_path: str, overri
 
 def from_tree(model: type[Tree], tree: dict[str, Any], overrides: Iterable[str] = (), *, where: str) -> Tree:
     """Settings from a nested mapping with ``key=value`` overrides; errors name ``where``."""
+    tree = copy.deepcopy(tree)  # the caller's stays as it is
     for override in overrides:
         _assign(tree, override)
     return _validate(model, tree, where)

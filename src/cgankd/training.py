@@ -127,8 +127,9 @@ class Training(Workshop):
             )
             if changed := distill.versions(method_name, self.task.name):
                 described["method_versions"] = changed
-            if student.method_settings:
-                described["method_settings"]["own"] = student.method_settings
+            numbers = student.method_settings
+            if own := {one: numbers[one] for one in distill.involved(method_name) if one in numbers}:
+                described["method_settings"]["own"] = own
             inputs["teacher"] = teachers[0].key
             if votes != "first":
                 described["votes"] = votes

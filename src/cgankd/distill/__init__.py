@@ -5,11 +5,20 @@ import pkgutil
 
 from cgankd.distill.maker import Maker
 from cgankd.distill.method import METHODS, DistillBatch, Method, Preparation, as_published, find, register, serving
-from cgankd.distill.objective import SUPERVISED, Objective, create, names, parts, student_network, versions
+from cgankd.distill.objective import (
+    SUPERVISED,
+    Objective,
+    create,
+    involved,
+    names,
+    parts,
+    student_network,
+    versions,
+)
 
 __all__ = [
     "METHODS", "SUPERVISED", "DistillBatch", "Maker", "Method", "Objective", "Preparation", "as_published",
-    "create", "find", "names", "parts", "register", "serving", "student_network", "versions",
+    "create", "find", "involved", "names", "parts", "register", "serving", "student_network", "versions",
 ]  # fmt: skip
 
 for _file in pkgutil.iter_modules(__path__):  # importing a method's file registers it

@@ -43,6 +43,7 @@ class Flow(Method):
     }  # fmt: skip
     version = 2  # 1 had no auxiliary network
     needs_inside = True
+    teaches_by = "pkt"
 
     def __init__(self, task: Task, settings: StudentSettings) -> None:
         super().__init__(task, settings)
@@ -62,7 +63,7 @@ class Flow(Method):
 
     def prepare(self, preparation: Preparation) -> None:
         if not self.asks_teacher:
-            preparation.teach(self.auxiliary, "pkt", self.values["auxiliary"])
+            preparation.teach(self.auxiliary, self.teaches_by, self.values["auxiliary"])
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         values = self.values

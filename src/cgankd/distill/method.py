@@ -105,7 +105,10 @@ class Preparation:
         return max(1, round(first * self.steps))
 
     def teach(self, network: nn.Module, method: str, first: float) -> None:
-        """Train a network of the method's own by another method, for :meth:`share` of ``first``, and freeze it."""
+        """Train a network of the method's own by ``method``, its :attr:`Method.teaches_by`, and freeze it.
+
+        For :meth:`share` of ``first`` steps.
+        """
         network.requires_grad_(True)
         self.train(network, method, self.share(first))
         for weight in network.parameters():
@@ -160,6 +163,7 @@ class Method(nn.Module):
     student_suffix: ClassVar[str] = ""  # put behind the name of the student's network, as +vam
     input_gradients: ClassVar[bool] = False  # differentiates outputs by the images
     beside: ClassVar[str] = ""  # the method that it is published as an addition to
+    teaches_by: ClassVar[str] = ""  # the method by which a network of its own is taught first
     asks_teacher: bool = True  # its loss looks at the teacher; False: only what is trained first does
     label_weight: float = 1.0  # r: what the label's own loss counts beside this method's terms
 

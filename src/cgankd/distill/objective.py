@@ -146,11 +146,24 @@ def student_network(name: str, network: str) -> str:
     return network
 
 
+def involved(name: str) -> list[str]:
+    """The methods whose code and numbers an objective's results depend on: its own, and those that teach for them.
+
+    >>> involved("crd+takd"), involved("supervised")
+    (['crd', 'takd', 'kd'], [])
+    """
+    found = parts(name)
+    for method in found:  # which grows meanwhile
+        if (by := METHODS[method].teaches_by) and by not in found:
+            found.append(by)
+    return found
+
+
 def versions(name: str, task: str) -> dict[str, Any]:
-    """What has changed of the methods that an objective stacks since their first: version, a task's own numbers."""
-    stacked = {part: METHODS[part] for part in parts(name)}
-    changed: dict[str, Any] = {part: made.version for part, made in stacked.items() if made.version > 1}
-    own = {part: dict(made.task_defaults[task]) for part, made in stacked.items() if task in made.task_defaults}
+    """What has changed of the methods involved in an objective since their first: version, a task's own numbers."""
+    made = {method: METHODS[method] for method in involved(name)}
+    changed: dict[str, Any] = {method: one.version for method, one in made.items() if one.version > 1}
+    own = {method: dict(one.task_defaults[task]) for method, one in made.items() if task in one.task_defaults}
     return changed | ({task: own} if own else {})
 
 

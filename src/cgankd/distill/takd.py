@@ -27,6 +27,7 @@ class TAKD(KD):
     paper = "arXiv 1902.03393"
     defaults: ClassVar[dict[str, float]] = {"first": 1.0}
     asks_teacher = False  # the assistant answers
+    teaches_by = "kd"
 
     @classmethod
     def needs(cls) -> str:
@@ -36,7 +37,7 @@ class TAKD(KD):
         self.assistant = make(make.between(self.name)).eval().requires_grad_(False)
 
     def prepare(self, preparation: Preparation) -> None:
-        preparation.teach(self.assistant, "kd", self.values["first"])
+        preparation.teach(self.assistant, self.teaches_by, self.values["first"])
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         assert batch.images is not None
