@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -39,6 +39,17 @@ class Settings(BaseModel):
     """Base of all settings: typed, frozen, unknown keys refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    added: ClassVar[frozenset[str]] = frozenset()  # fields that came later; see _as_before
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ``added`` fields at their defaults, so that keys of what was made before there were any stay."""
+        dumped: dict[str, Any] = dump(self)
+        for name in self.added:
+            if name in dumped and getattr(self, name) == type(self).model_fields[name].default:
+                del dumped[name]
+        return dumped
 
     @field_validator("*", mode="before")
     @classmethod
@@ -116,6 +127,8 @@ class AdversarialSettings(AttackSettings):
 class FitSettings(Settings):
     """Supervised training of one network."""
 
+    added = frozenset({"adversarial"})
+
     steps: int = Field(2000, ge=1, description="optimiser steps")
     batch_size: int = Field(128, ge=2)
     learning_rate: float = Field(0.05, gt=0, description="SGD with Nesterov momentum: the peak")
@@ -129,14 +142,6 @@ class FitSettings(Settings):
     adversarial: AdversarialSettings | None = Field(
         None, description="images are attacked before the network learns from them, by labels alone; none: never"
     )
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without ``adversarial`` where it is none, so that keys of what was trained before there was one stay."""
-        dumped: dict[str, Any] = dump(self)
-        if self.adversarial is None:
-            dumped.pop("adversarial", None)
-        return dumped
 
 
 class JurorSettings(Settings):
@@ -228,6 +233,8 @@ class VicinitySettings(Settings):
 class GeneratorSettings(Settings):
     """The conditional GAN, or what stands in its place."""
 
+    added = frozenset({"mode_seeking"})
+
     source: str | None = Field(
         None,
         description="in the GAN's place: module:function, an .onnx file, or ready images with labels "
@@ -263,6 +270,9 @@ class GeneratorSettings(Settings):
         16, ge=1, description="discriminator steps between two R1 penalties (then as much larger)"
     )
     lecam: float = Field(0.0, ge=0, description="weight of the LeCam regulariser")
+    mode_seeking: float = Field(
+        0.0, ge=0, description="weight of the term that keeps images of one label apart; against collapse"
+    )
     ema: float = Field(0.995, ge=0, lt=1, description="decay of the generator's moving average")
     ema_start: int = Field(200, ge=0, description="steps before the average starts")
     diffaugment: tuple[Literal["color", "translation", "cutout"], ...] = ("translation",)

@@ -14,6 +14,7 @@ from cgankd.gan.losses import (
     discriminator_vanilla,
     generator_hinge,
     generator_vanilla,
+    mode_seeking,
     squared_gradient,
 )
 
@@ -121,3 +122,23 @@ def test_lecam_by_hand_over_two_batches() -> None:
     batch = torch.tensor([0.3]), torch.tensor([0.2])
     assert float(again(*batch)) == float(lecam(*batch))
     assert float(lecam.real) == pytest.approx(0.99 * 2.02 + 0.01 * 0.3)
+
+
+def test_mode_seeking_by_hand() -> None:
+    images, z = torch.zeros(2, 1, 2, 2), torch.zeros(2, 4)
+    others, other_z = images.clone(), z.clone()
+    others[0] += 0.5  # apart by .5, their latents by .25
+    other_z[0, 0] = 1.0
+    others[1, 0, 0, 0] = -2.0  # apart by .5 over four pixels, their latents by 2
+    other_z[1] = -2.0
+    assert float(mode_seeking(images, others, z, other_z)) == pytest.approx(1 / ((2 + 0.25) / 2), rel=1e-4)
+
+
+def test_mode_seeking_of_equal_images_is_finite_and_others_push_apart() -> None:
+    images = torch.rand(3, 1, 4, 4)
+    others = (images + 0.01).requires_grad_()
+    z, other_z = torch.randn(2, 3, 5).unbind()
+    mode_seeking(images, others, z, other_z).backward()
+    assert others.grad is not None
+    assert bool((others.grad < 0).all())  # a step against it moves them further away
+    assert math.isfinite(float(mode_seeking(images, images, z, other_z)))

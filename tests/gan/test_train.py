@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cgankd.checkpoint import Checkpoint
 from cgankd.data.imageset import ImageSet
 from cgankd.errors import TrainingError
+from cgankd.gan import train as gan_train
 from cgankd.gan.generator import UNBOUNDED, GanSampler, from_uint8, load_sampler, new_networks, to_uint8
 from cgankd.gan.losses import squared_gradient
 from cgankd.gan.train import _check, _settle_statistics, train_gan
@@ -85,7 +86,7 @@ def test_a_killed_training_goes_on_bit_for_bit(task: Task, stop: int, fabric: Fa
     "changes",
     [
         {"network": "sagan", "loss": "vanilla", "lecam": 0.3, "r1": 1.0, "r1_every": 3, "discriminator_steps": 2},
-        {"network": "biggan", "lecam": 0.3, "shared_embedding": False, "latent": 7},
+        {"network": "biggan", "lecam": 0.3, "shared_embedding": False, "latent": 7, "mode_seeking": 0.1},
     ],
     ids=["sagan", "biggan"],
 )
@@ -140,6 +141,35 @@ def test_r1_holds_the_discriminators_gradient_down(fabric: Fabric, tmp_path: Pat
 def test_loss_and_lecam_reach_the_networks(changes: dict[str, Any], fabric: Fabric, tmp_path: Path) -> None:
     plain, changed = states(fabric, tmp_path / "a")[-1], states(fabric, tmp_path / "b", **changes)[-1]
     assert differs(plain, changed)
+
+
+@pytest.mark.parametrize("task", [CLASSES, SCALAR])
+@pytest.mark.parametrize("size", [8, 5])
+def test_mode_seeking_gives_other_images_for_other_latents(task: Task, size: int, fabric: Fabric) -> None:
+    apart = []
+    for weight in (0.0, 1.0):
+        numbers = {"steps": 40, "batch_size": size, "generator_rate": 3e-3, "ema": 0.8}
+        sampler, _ = train(task, fabric, mode_seeking=weight, **numbers)
+        images = sampler.sample(torch.ones(50).to(grey(task).labels), torch.arange(50), 0)
+        apart.append(float(images.float().std(dim=0).mean()))
+    assert apart[1] > 2 * apart[0]
+
+
+def test_mode_seeking_looks_at_pairs_of_one_label(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
+    # brightness is the label, so images of two labels would be further apart than those of one
+    asked: list[Tensor] = []
+    networks = gan_train.new_networks
+
+    def watched(*args: Any) -> tuple[nn.Module, nn.Module]:
+        generator, discriminator = networks(*args)
+        generator.register_forward_pre_hook(lambda _, given: asked.append(given[1]))
+        return generator, discriminator
+
+    monkeypatch.setattr(gan_train, "new_networks", watched)
+    train(SCALAR, fabric, steps=1, mode_seeking=0.1, batch_size=7)
+    targets = asked[1]  # the first are the discriminator's fakes
+    assert torch.equal(targets[:3], targets[-3:])
+    assert len(targets.unique()) == 4
 
 
 @pytest.mark.parametrize("network", ["sagan", "biggan"])

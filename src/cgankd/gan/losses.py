@@ -1,4 +1,4 @@
-"""GAN losses, with a weight per image where the vicinity is soft, and two regularisers of the discriminator.
+"""GAN losses, with a weight per image where the vicinity is soft, and regularisers of both networks.
 
 A weighted loss is a mean over the batch, not over the weights' sum (METHOD of CcGAN's soft vicinity). D(x_r) and
 D(x_f) are logits [B] of real and fake images, weights [B] or all 1.
@@ -53,6 +53,17 @@ def squared_gradient(discriminator: nn.Module, images: Tensor, targets: Tensor) 
     logits = discriminator(images, targets)
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)  # D sees each image by itself
     return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+def mode_seeking(images: Tensor, other_images: Tensor, z: Tensor, other_z: Tensor) -> Tensor:
+    """1 / mean_i(mean |x_i - x'_i| / mean |z_i - z'_i|): small where other latents give other images of a label.
+
+    images [P, C, H, W], z [P, L]: pairs, each of one label. Mao et al., "Mode Seeking Generative Adversarial
+    Networks for Diverse Image Synthesis" (arXiv 1903.05628); they maximise the ratio, and minimise its inverse in
+    their code, as is done here.
+    """
+    apart = (images - other_images).abs().mean(dim=(1, 2, 3)) / (z - other_z).abs().mean(dim=1)
+    return 1.0 / (apart.mean() + 1e-5)
 
 
 class LeCam(nn.Module):

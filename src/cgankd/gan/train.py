@@ -17,7 +17,7 @@ from cgankd.data.imageset import ImageSet
 from cgankd.errors import TrainingError
 from cgankd.gan.diffaugment import diffaugment
 from cgankd.gan.generator import GanSampler, from_uint8, new_networks
-from cgankd.gan.losses import LOSSES, LeCam, squared_gradient
+from cgankd.gan.losses import LOSSES, LeCam, mode_seeking, squared_gradient
 from cgankd.labels import LabelSpace
 from cgankd.progress import SILENT, Progress
 from cgankd.settings import GeneratorSettings
@@ -113,12 +113,18 @@ class _Gan:
         for number in range(step * settings.discriminator_steps, (step + 1) * settings.discriminator_steps):
             seen = self._discriminator_step(number, size, host, rng)
 
-        targets = self.space.generator_draw(size, host).to(self.fabric.device)
+        half = size // 2 if settings.mode_seeking else 0  # then images half a batch apart are of one label
+        targets = self.space.generator_draw(size - half, host)
+        targets = torch.cat([targets, targets[:half]]).to(self.fabric.device)
+        z = self._latents(size, rng)
         self.discriminator.requires_grad_(False)  # its weights' gradients are not needed here
         with self.fabric.autocast():
-            fake = self.generator(self._latents(size, rng), targets)
+            fake = self.generator(z, targets)
             logits = self.discriminator(diffaugment(fake, settings.diffaugment, rng), targets).float()
         loss = self.generator_loss(logits)
+        if half:
+            first, second = fake.float()[:half], fake.float()[-half:]
+            loss = loss + settings.mode_seeking * mode_seeking(first, second, z[:half], z[-half:])
         self.generator_optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.generator_optimizer.step()
