@@ -56,7 +56,7 @@ REFUSED = [
     ("rkd", {}, [OWN + "{rkdd: {angle: 1}}"], r"'rkdd' is not known \(did you mean 'rkd'\?\)"),
     ("sskd", {"size": (16, 20)}, [], "'sskd' turns images by 90 degrees, but these are 16x20 pixels"),
     *((name, {"classes": 2}, [], f"'{name}' is of no use with two classes")
-      for name in ("dkd", "atkd", "ls-kd", "ls-dkd", "ls-mlkd")),
+      for name in ("dkd", "atkd", "ls-kd", "ls-dkd", "ls-dist", "ls-mlkd")),
     *((name, {"classes": 0}, [], f"'{name}' does not serve regression, it serves classification; methods for regr")
       for name in ("dkd", "dist", "mlkd", "atkd", "sskd", "ls-kd")),
     ("vam", {}, ["student.network=test_rehearsal:without_maps"], "without_maps"),

@@ -70,7 +70,7 @@ def test_dkd_stays_finite_for_a_teacher_without_doubt() -> None:
     assert torch.isfinite(batch.outputs.grad).all()
 
 
-@pytest.mark.parametrize("name", ["dkd", "atkd", "ls-kd", "ls-dkd", "ls-mlkd"])
+@pytest.mark.parametrize("name", ["dkd", "atkd", "ls-kd", "ls-dkd", "ls-dist", "ls-mlkd"])
 def test_two_classes_are_refused_with_the_reason(name: str) -> None:
     with pytest.raises(UserError, match=rf"'{name}' is of no use with two classes, .*; allowed: three classes"):
         method(name, classes(2))
@@ -128,7 +128,16 @@ def test_ls_dkd_is_dkd_on_standardised_logits() -> None:
     assert value(method("ls-dkd", classes(8), temperature=3.0), batch) == pytest.approx(right, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["ls-kd", "ls-dkd", "ls-mlkd"])
+def test_ls_dist_is_dist_on_standardised_logits() -> None:
+    batch = example(classes(8))
+    p_s, p_t = (softmax(standard(x) / 3.0, axis=1) for x in logits(batch))
+    images = np.mean([np.corrcoef(p_s[i], p_t[i])[0, 1] for i in range(len(p_s))])
+    over_batch = np.mean([np.corrcoef(p_s[:, c], p_t[:, c])[0, 1] for c in range(8)])
+    right = 4 * 9 * 2 * ((1 - images) + (1 - over_batch))
+    assert value(method("ls-dist", classes(8), temperature=3.0), batch) == pytest.approx(right, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["ls-kd", "ls-dkd", "ls-dist", "ls-mlkd"])
 def test_standardised_losses_see_no_range_of_logits(name: str) -> None:
     batch = example(classes(8))
     assert batch.teacher_outputs is not None

@@ -33,7 +33,7 @@ Noise = Callable[..., ImageSet]
 TASKS = {"classification": classes(5), "regression": SCALAR}
 SERVED = [(name, task) for name in sorted(METHODS) for task in METHODS[name].tasks]
 OF_CLASSES = [name for name, task in SERVED if task == "classification"]
-NOT_FOR_TWO = {"dkd", "atkd", "ls-kd", "ls-dkd", "ls-mlkd"}
+NOT_FOR_TWO = {"dkd", "atkd", "ls-kd", "ls-dkd", "ls-dist", "ls-mlkd"}
 # a shift of all scalar outputs changes no correlation and no slope, and one before a ReLU no slope
 BLIND = {("cmkd", "regression"): {"fc.bias"}, ("kdiga", "regression"): {"fc.bias", "layer3.4.bias"}}
 # not means over images: pairs and triples of distinct ones, norms of whole batches, finding one among all

@@ -14,8 +14,8 @@ from cgankd.task import Task
 
 MAPS = ["ab", "at", "fitnet", "ft", "nst", "ofd", "reviewkd", "vid"]
 SCALARS = ["tbr", "ckd", "cmkd", "cckd", "cckd-target", "rkd", "pkt", "sp", "crd", "flow", *MAPS]
-CLASSES = ["dkd", "dist", "mlkd", "ls-kd", "ls-dkd", "ls-mlkd", "atkd", *SCALARS[1:]]
-NOT_FOR_TWO = {"dkd", "atkd", "ls-kd", "ls-dkd", "ls-mlkd"}
+CLASSES = ["dkd", "dist", "mlkd", "ls-kd", "ls-dkd", "ls-dist", "ls-mlkd", "atkd", *SCALARS[1:]]
+NOT_FOR_TWO = {"dkd", "atkd", "ls-kd", "ls-dkd", "ls-dist", "ls-mlkd"}
 HAVE_LAYERS = {"crd", "ab", "fitnet", "ft", "ofd", "reviewkd", "vid"}  # which must learn what the same map is
 OTHER_ZERO = {"tbr", "ckd", "cckd", "cckd-target", *HAVE_LAYERS}  # these have the label in their terms
 BOTH = [(name, classes(5)) for name in CLASSES] + [(name, SCALAR) for name in SCALARS]
@@ -25,6 +25,7 @@ MEANS = {
     "mlkd",
     "ls-kd",
     "ls-dkd",
+    "ls-dist",
     "ls-mlkd",
     "atkd",
     "tbr",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cgankd.distill import classes
+from cgankd.distill.dist import DIST
 from cgankd.distill.dkd import DKD
 from cgankd.distill.kd import KD
 from cgankd.distill.method import DistillBatch, Method, register
@@ -84,3 +85,12 @@ class LSMLKD(Standardised, MLKD):
             assert batch.extra is not None
             terms["ls-mlkd_strong_label"] = self.task.loss(batch.extra.outputs, batch.extra.targets)
         return terms
+
+
+@register
+class LSDIST(Standardised, DIST):
+    """:class:`Standardised` DIST; weight 4 keeps T^2 weight at what DIST has at temperature 4 [ours]."""
+
+    name = "ls-dist"
+    paper = "arXiv 2403.01427, 2205.10536"
+    defaults: ClassVar[dict[str, float]] = {**DIST.defaults, "temperature": 2.0, "weight": 4.0}
