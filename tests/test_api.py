@@ -367,19 +367,27 @@ def test_the_jury_votes(fabric: Fabric) -> None:
     assert isinstance(made, nn.Module)
 
 
-def test_a_student_learns_by_the_numbers_and_the_votes_it_is_given(fabric: Fabric) -> None:
+def jury_road(fabric: Fabric, votes: str) -> Distiller:
     images, labels = classes()
-    road = Distiller(images, labels, Brightness(classes=True), jury=[student(3)], fabric=fabric)
+    jury = [Brightness(classes=True), student(3)]
+    road = Distiller(images, labels, jury[0], jury=jury[1:], votes=votes, fabric=fabric)
     road.use_generator(real_generator)
-    road.synthesize(images=12, **SYNTHESIS, subsampling="none")
+    return road
 
-    def weights(**settings: Any) -> Tensor:
+
+def test_a_student_learns_by_the_numbers_and_the_votes_it_is_given(fabric: Fabric) -> None:
+    torch.manual_seed(1)
+    roads = {votes: jury_road(fabric, votes) for votes in ("first", "mean", "confidence")}
+    for road in roads.values():
+        road.synthesize(images=12, **SYNTHESIS, subsampling="none", filter=False)
+
+    def weights(votes: str = "first", **settings: Any) -> Tensor:
         torch.manual_seed(0)
-        made = road.distill(student(3), method="kd+dkd", steps=3, batch_size=16, **settings)
+        made = roads[votes].distill(student(3), method="kd+dkd", steps=3, batch_size=16, **settings)
         return torch.cat([weight.detach().flatten() for weight in made.parameters()])
 
     usual = weights()
-    assert torch.equal(weights(temperature=4.0, method_settings={}, votes="first"), usual)
+    assert torch.equal(weights(temperature=4.0, method_settings={}), usual)
     for other in (
         {"temperature": 2.0}, {"label_weight": 0.5}, {"teacher_weight": 0.2}, {"votes": "mean"},
         {"votes": "confidence"}, {"method_settings": {"dkd": {"beta": 0.5}}},
@@ -390,7 +398,18 @@ def test_a_student_learns_by_the_numbers_and_the_votes_it_is_given(fabric: Fabri
     with pytest.raises(UserError, match=r"distill: method_settings\.gamma = 1.0 is not allowed: .*dictionary"):
         weights(method_settings={"gamma": 1.0})
     with pytest.raises(UserError, match="votes = 'best' is not known; allowed: first, mean, confidence"):
-        weights(votes="best")
+        jury_road(fabric, "best")
+
+
+def test_votes_by_confidence_count_in_the_labels_of_generated_images(fabric: Fabric) -> None:
+    found = {}
+    for votes in ("first", "mean", "confidence"):
+        torch.manual_seed(1)
+        road = jury_road(fabric, votes)
+        fakes = road.synthesize(images=12, **SYNTHESIS, subsampling="none", filter=False, replace="soft")
+        found[votes] = fakes.columns["probabilities"]
+    assert torch.equal(found["first"], found["mean"])  # all vote alike in labels
+    assert not torch.allclose(found["first"], found["confidence"])
 
 
 def test_a_plain_callable_teaches_what_needs_outputs_alone(fabric: Fabric) -> None:

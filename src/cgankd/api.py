@@ -59,7 +59,8 @@ class Distiller:
     images: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W]. labels: whole numbers [N] (classes) or decimals [N] (a
     scalar of any range and sign). teacher: a module, or any callable on float images in [0, 1]; a callable shows no
     features, so ``features_of`` must then be a module that was trained on the images. jury: more teachers, whose
-    votes count in the filter and in replaced labels.
+    votes count in the filter and in replaced labels. votes: whose outputs distillation matches: first, mean or
+    confidence, by which errors and replaced labels are weighed then too (``teacher.votes`` of a recipe).
     held_out: a few more images and labels, by which the density ratio's weights are chosen and checked
     (``ratio_check``); without them it may learn its images by heart, and nobody would see.
 
@@ -72,6 +73,7 @@ class Distiller:
     task: Task | None = None
     features_of: nn.Module | None = None
     jury: Sequence[evaluation.Predictor] = ()
+    votes: str = "first"
     held_out: tuple[npt.ArrayLike | Tensor, npt.ArrayLike | Tensor] | None = None
     seed: int = 0
     fabric: Fabric | None = None
@@ -82,6 +84,7 @@ class Distiller:
         self.task = self.task or found
         self.task.check_labels(self.data.labels, "labels")
         self.device: Fabric = self.fabric or make_fabric()
+        self._asked = as_one([self.teacher, *self.jury], self.votes, self.task, self.device)
         observer = self._observer()  # what teachers can't give must not show after the GAN is trained
         width = observer.votes(self.data.images[:2])[0].shape[2]
         observer.close()
@@ -179,7 +182,6 @@ class Distiller:
         method: str = "supervised",
         real_share: float | None = None,
         *,
-        votes: str = "first",
         answers: Path | None = None,
         **settings: Any,
     ) -> nn.Module:
@@ -187,19 +189,17 @@ class Distiller:
 
         method: "supervised" (cGAN-KD: the knowledge is in the images), "kd" (and the teacher's outputs besides), or
         any other, stacked as in a recipe; UserError where it can't serve these networks, before any training.
-        votes: whose outputs it matches, where there is a jury: first, mean or confidence.
         answers: a folder for what these teachers, by these votes, say of augmented views: another call with it asks
-        only about what is new. Another teacher needs another folder. Among the keywords may be
-        those of StudentSettings that are about methods: temperature, label_weight, teacher_weight and
-        method_settings, as in ``{"crd": {"weight": 0.8}}``.
+        only about what is new. Another teacher needs another folder. Among the keywords may be those of
+        StudentSettings that are about methods: temperature, label_weight, teacher_weight and method_settings, as in
+        ``{"crd": {"weight": 0.8}}``.
         """
         numbers = {name: settings.pop(name) for name in METHOD_NUMBERS & set(settings)}
         own = from_tree(StudentSettings, numbers, where="distill")
         chosen = from_tree(FitSettings, settings, where="distill")
-        one = as_one([self.teacher, *self.jury], votes, self._task, self.device)
         rehearse(
             student,
-            one,
+            self._asked,
             methods.create(method, self._task, own),
             self._task,
             self.data,
@@ -217,7 +217,7 @@ class Distiller:
             seed=self.seed,
             fake=fakes,
             real_share=real_share,
-            teacher=one,
+            teacher=self._asked,
             answers=answers,
             progress=self.progress,
         )
@@ -231,7 +231,8 @@ class Distiller:
         return evaluation.metric(network, seen, self._task, self.device)[0]
 
     def _observer(self) -> Observer:
-        return Observer(self.teacher, self.device, self.features_of, self.jury)
+        sure = self.votes == "confidence"
+        return Observer(self.teacher, self.device, self.features_of, self.jury, by_confidence=sure)
 
 
 def image_set(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> tuple[ImageSet, Task]:
