@@ -33,6 +33,7 @@ class Task(ABC):
     replace_labels: ClassVar[str]  # what the final paper does to labels: none, or hard (the prediction)
     label_weight: ClassVar[float]  # r of plain KD: the weight of the label's own loss
     teacher_weight: ClassVar[float]  # a of plain KD: the weight of the teacher's
+    bin_name: ClassVar[str]  # what scores, attention and the like are broken down by
     window_score: ClassVar[str]  # what the mean Fréchet distance over label windows is called
     bounded_loss_name: ClassVar[str]
 
@@ -181,6 +182,7 @@ class Classification(Task):
     replace_labels = "none"
     label_weight = 0.1
     teacher_weight = 0.9
+    bin_name = "class"
     window_score = "Intra-FID"
     bounded_loss_name = "the share of wrong predictions"
 
@@ -323,6 +325,7 @@ class Regression(Task):
     replace_labels = "hard"
     label_weight = 0.5
     teacher_weight = 0.5
+    bin_name = "label range"
     window_score = "SFID"
     bounded_loss_name = "the absolute error as a share of the label range"
 

@@ -33,7 +33,7 @@ def attention(run: Run) -> Section | None:
             continue
         said = ", ".join(f"{100 * share:.0f} % at {stage}" for stage, share in zip(stages, decided, strict=True))
         shown, cut = _most_different(mean, images)
-        kind = "label range" if run.task.continuous else "class"
+        kind = run.task.bin_name
         some = f" Of {len(names)}, the {MOST_BINS} that differ most from the average are shown." if cut else ""
         caption = (
             f"{table.words(method)}, first seed: the share of its attention, in %, that each block of a layer's "

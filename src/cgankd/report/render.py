@@ -116,7 +116,7 @@ def _comparison(run: Run) -> Section:
     if shown is None:
         blocks.append(Note("The results hold no score per class or label range."))
     else:
-        kind = "label range" if run.task.continuous else "class"
+        kind = run.task.bin_name
         some = f" Of {len(results['bins'])}, those where the methods differ most are shown." if shown[1] else ""
         blocks += drawn(shown[0], "bins", f"Score per {kind}, mean over seeds: which of them gain or lose.{some}")
         blocks.append(_bin_table(results, kind))
