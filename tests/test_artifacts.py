@@ -268,3 +268,20 @@ def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UserError, match="is a file; a folder is needed"):
             open_folder(path)
+
+
+def test_another_commands_folder_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    stage(tmp_path, Builder())
+    for command, owner in (("continual", "run"), ("lm", "run")):
+        with pytest.raises(UserError, match=f"is a folder of cgankd {owner}, .* or one of cgankd {command}"):
+            RunFolder(tmp_path, ENVIRONMENT, command=command)
+    open_folder(tmp_path).close()  # its own goes on
+    RunFolder(tmp_path / "new", ENVIRONMENT, command="lm").close()
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_of_before_commands_were_written_down_is_taken(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    RunFolder(tmp_path, ENVIRONMENT, command="lm").close()
+    with pytest.raises(UserError, match="is a folder of cgankd lm"):
+        open_folder(tmp_path)

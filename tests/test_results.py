@@ -119,6 +119,9 @@ def test_few_seeds_demonstrations_and_missing_images_are_said() -> None:
     assert "demonstration" in results.warnings(found(9.0, 8.0, True, seeds=[0], demonstration=True))[0]
     short = {"kept": 70, "requested": 100}
     assert results.warnings(found(9.0, 8.0, True, synthesis=short))[0].startswith("30 of 100 images are missing")
+    assert "max_draws" in results.warnings(found(9.0, 8.0, True, synthesis=short))[0]
+    ready = {"synthesis": short, "generator": {"ready_images": True}}
+    assert "generator.source has no more of their labels" in results.warnings(found(9.0, 8.0, True, **ready))[0]
 
 
 def test_nothing_is_said_of_a_teacher_without_a_score() -> None:

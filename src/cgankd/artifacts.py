@@ -60,7 +60,8 @@ class Artifact:
 class RunFolder:
     """The folder of one run; one process at a time may hold its artifacts.
 
-    No stage begins after ``deadline`` (in time.monotonic's seconds): OutOfTime is raised instead. ``store`` is the
+    ``command`` is whose folder it is: another command's is refused, whose files this one would write over. No stage
+    begins after ``deadline`` (in time.monotonic's seconds): OutOfTime is raised instead. ``store`` is the
     folder that holds the artifacts, where several runs share them; none: ``path`` itself.
     """
 
@@ -70,6 +71,7 @@ class RunFolder:
         environment: Mapping[str, Any],
         deadline: float = math.inf,
         store: Path | None = None,
+        command: str = "run",
     ) -> None:
         self.path, self.store, self.deadline = path, store or path, deadline
         self.environment = {"cgankd": __version__, **environment}
@@ -77,7 +79,7 @@ class RunFolder:
         self._new = not path.exists()
         make_folder(path)
         make_folder(self.store)
-        self._lock = lock(self.store / ".lock")
+        self._lock = lock(self.store / ".lock", command)
         for left in (self.store / "cache").glob("*/.*.tmp"):  # of a process that was killed while it wrote
             left.unlink()
 
@@ -176,8 +178,11 @@ def make_folder(path: Path, option: str = "--out") -> None:
         raise UserError(f"{option} {path}: no permission to write there")
 
 
-def lock(path: Path) -> int | None:
-    """Hold the file until its descriptor is closed; UserError where another process holds it."""
+def lock(path: Path, command: str = "") -> int | None:
+    """Hold the file until its descriptor is closed; UserError where another process holds it.
+
+    command: whose folder it is from now on; UserError where it is another command's.
+    """
     try:
         import fcntl
     except ImportError:  # Windows has no flock; two runs in one folder are then the user's to avoid
@@ -190,4 +195,13 @@ def lock(path: Path) -> int | None:
         raise UserError(
             f"--out {path.parent} is in use by another run; wait for it or choose another folder"
         ) from None
+    owner = os.read(descriptor, 100).decode()
+    if command and owner not in {"", command}:
+        os.close(descriptor)
+        raise UserError(
+            f"--out {path.parent} is a folder of cgankd {owner}, whose files would be written over; needed: a new "
+            f"folder, or one of cgankd {command}"
+        )
+    if not owner:
+        os.write(descriptor, command.encode())
     return descriptor

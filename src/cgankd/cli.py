@@ -31,7 +31,7 @@ MaxMinutes = Annotated[
     float | None,
     typer.Option("--max-minutes", min=0, help="stop at a checkpoint after so long, with exit code 75; then go on"),
 ]
-Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, such as student.fit.steps=500")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, such as seeds=[0,1]")]
 
 
 def main() -> None:
@@ -102,8 +102,8 @@ def report(
     if not (folder / "results.json").is_file():
         raise UserError(f"{folder} holds no results.json; give the --out folder of a run that has finished")
     found = read_json(folder / "results.json")
-    if not isinstance(found, dict) or not {"rows", "warnings", "teacher"} <= set(found):
-        raise UserError(f"{folder / 'results.json'} is not the results of a run")
+    if not isinstance(found, dict) or not {"rows", "warnings", "teacher", "control"} <= set(found):
+        raise UserError(f"{folder / 'results.json'} is not the results of cgankd run")
     if markdown:
         from cgankd.report.table import markdown as as_markdown
 
@@ -204,7 +204,11 @@ def synthesize(
     """For a teacher that only answers files: write the images it is to label, or go on with its answers."""
     settings = recipe.load(name, overrides or [])
     if (export is None) == (answers is None):
-        raise UserError("synthesize writes images to be labelled or reads answers; needed: --export or --import")
+        raise UserError(
+            "synthesize writes images to be labelled or reads answers; needed: --export or --import, and not both"
+        )
+    if candidates is not None and export is None:
+        raise UserError("--candidates counts the images that --export writes; with --import they are there already")
     from cgankd import pipeline, rows, service
     from cgankd.checkpoint import deadline_in
     from cgankd.progress import SILENT, ConsoleProgress

@@ -14,6 +14,7 @@ from scipy import stats
 from cgankd import __version__, distill
 from cgankd.artifacts import Artifact
 from cgankd.rows import CONTROL, row
+from cgankd.teachers.answers import StoredAnswers
 
 if TYPE_CHECKING:
     from cgankd.road import Road
@@ -94,7 +95,11 @@ def collect(road: Road) -> dict[str, Any]:
         # The teacher's metric on what came out of the generator, before anything was rejected or dropped.
         untouched = made.get("cgan_raw") or next(iter(made.values()))
         on_fakes = untouched.summary["teacher_metric"]["generated"]
-        found["generator"] = {"parameters": generator.summary["parameters"], "teacher_metric_on_fakes": on_fakes}
+        found["generator"] = {
+            "parameters": generator.summary["parameters"],
+            "teacher_metric_on_fakes": on_fakes,
+            "ready_images": road.held is not None,
+        }
         found["artifacts"] |= {
             "generator": path(generator),
             "synthesis": {name: path(artifact) for name, artifact in made.items()},
@@ -150,10 +155,24 @@ def teacher_notes(road: Road, teacher: dict[str, Any]) -> list[str]:
         "the teacher only answers, so its size and speed are not known, and features are those of others: "
         f"ratio.features={road.recipe.ratio.features}, metrics.features=[{', '.join(road.recipe.metrics.features)}]"
     ]
-    if teacher["test"] is None:
-        said.append("the teacher has not answered about all test images, so it has no score of its own")
+    if isinstance(answers := road.black_box, StoredAnswers):
+        said += _stored_notes(road, answers)
     if road.recipe.metrics.robustness.enabled:
         said.append("the teacher was not attacked, as it shows no gradient to attack it by")
+    return said
+
+
+def _stored_notes(road: Road, answers: StoredAnswers) -> list[str]:
+    said = []
+    for split, name in (("val", "validation"), ("test", "test")):
+        images = getattr(road.splits, split).images
+        if missing := answers.unanswered(images):
+            said.append(
+                f"the teacher has answered about {len(images) - missing} of {len(images)} {name} images, so it has "
+                "no score there"
+            )
+    if {"cgan_raw", "cgan_subsample"} & set(road.recipe.rows):
+        said.append("images were subsampled before they were exported, so cgan_raw has them too, as cgan_subsample")
     return said
 
 
@@ -293,7 +312,11 @@ def warnings(found: dict[str, Any]) -> list[str]:
         )
     if made and made["kept"] < made["requested"]:
         said.append(
-            f"{made['requested'] - made['kept']} of {made['requested']} images are missing: their labels reached "
-            "synthesis.max_draws draws per image."
+            f"{made['requested'] - made['kept']} of {made['requested']} images are missing: "
+            + (
+                "generator.source has no more of their labels."
+                if found.get("generator", {}).get("ready_images")
+                else "their labels reached synthesis.max_draws draws per image."
+            )
         )
     return said

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from cgankd.artifacts import make_folder
-from cgankd.data.imageset import ImageSet
+from cgankd.data.imageset import ImageSet, contents
 from cgankd.data.metadata_csv import FILE, LABEL, NAME
 from cgankd.errors import UserError
 from cgankd.files import replacing, sync
@@ -97,6 +97,7 @@ def served(recipe: Recipe) -> tuple[Recipe, list[str]]:
 
 def answered(recipe: Recipe, answers: Path) -> Recipe:
     """The recipe with the answers as teacher and the exported images, subsampled already, as generator."""
+    answers = answers.absolute()  # so that the run's recipe.yaml can be run from elsewhere
     images = answers.parent / CANDIDATES
     if not answers_files(str(answers)) or not answers.is_file() or not images.is_dir():
         raise UserError(
@@ -116,8 +117,11 @@ def _write(folder: Path, parts: dict[str, ImageSet], task: Task, progress: Progr
         for name, images in parts.items():
             (folder / name).mkdir()
             own = []
-            for number, (pixels, label) in enumerate(zip(images.images, images.labels.tolist(), strict=True)):
-                file, text = f"{number:06d}.png", task.label_text(label)
+            labels = map(task.label_text, images.labels.tolist())
+            # Another export's files have other names, so that answers to it are not taken for answers to this.
+            digests = [content.hex()[:6] for content in contents(images.images)]
+            for number, (digest, pixels, text) in enumerate(zip(digests, images.images, labels, strict=True)):
+                file = f"{number:06d}-{digest}.png"
                 _picture(pixels).save(folder / name / file)
                 own.append((file, text))
                 everything.append((f"{name}/{file}", text))

@@ -51,7 +51,7 @@ class Workshop:
             if one.source is not None
         }
         self.black_box = self.answering.get(recipe.teacher.source or "")
-        check_answers(self.black_box, self.source)
+        check_answers(self.black_box, self.source, splits)
         self.held = None if self.source is None else self.source.held
         self.replace = adjust.replacement(recipe.synthesis, self.task)  # what cannot be is refused before training
 

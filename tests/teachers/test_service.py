@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,6 +45,10 @@ def answer(folder: Path, header: Sequence[str], say: Answer, skip: str = "nothin
 def probabilities(pixels: npt.NDArray[np.float32]) -> list[object]:
     logits = pixels @ weight(10) + np.float32(0.5)
     return [repr(float(p)) for p in torch.from_numpy(logits).double().softmax(dim=0)]
+
+
+def read_recipe(out: Path) -> dict[str, Any]:
+    return yaml.safe_load((out / "recipe.yaml").read_text())
 
 
 @pytest.fixture
@@ -127,7 +132,7 @@ def test_scalars_there_and_back_with_nothing_said_of_the_test_images(tmp_path: P
     assert found["teacher"]["values"] == []
     assert found["teacher"]["test"] is None
     assert found["teacher"]["val"] is not None
-    assert any("has no score of its own" in note for note in found["notes"])
+    assert any(re.search(r"about 0 of \d+ test images", note) for note in found["notes"])
     assert not any("nothing to transfer" in warning for warning in found["warnings"])
     assert "| teacher | the teacher |" in table_text.style.markdown(found)
     render(out)
@@ -143,15 +148,43 @@ def test_scalars_there_and_back_with_nothing_said_of_the_test_images(tmp_path: P
 def test_images_without_an_answer_are_counted(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     service.export(tiny("metrics.enabled=false"), tmp_path / "run", folder, 40)
-    path = answer(folder, ["prediction"], lambda pixels: [3], skip="candidates/00000")
+    path = answer(folder, ["prediction"], lambda pixels: [3], skip="candidates/00000")  # ten of them
     with pytest.raises(UserError, match=r"10 of generator.source's 40 images have no answer; needed: one for each"):
         pipeline.run(service.answered(tiny(), path), tmp_path / "run")
     with pytest.raises(UserError, match="is there already; a new or empty folder is needed"):
         service.export(tiny(), tmp_path / "run", folder)
+    path = answer(folder, ["prediction"], lambda pixels: [3])
+    with pytest.raises(
+        UserError, match=r"\d+ answers are about images that this run does not ask about, .* data.seed"
+    ):
+        pipeline.run(service.answered(tiny("data.seed=1"), path), tmp_path / "run")
     stray = tmp_path / "predictions.csv"
     stray.write_text(path.read_text())
     with pytest.raises(UserError, match=r"is not a \.csv file in the folder that --export wrote, beside"):
         service.answered(tiny(), stray)
+
+
+def test_a_split_that_is_answered_in_part_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    quick = tiny("metrics.enabled=false", "compare={methods: [nokd_longer, cgan], ablation: true}")
+    service.export(quick, tmp_path / "run", folder, 40)
+    path = answer(folder, ["prediction"], lambda pixels: [3], skip="validation/000003")
+    found = pipeline.run(service.answered(quick, path), tmp_path / "run")
+    assert found["teacher"]["val"] is None
+    notes = [note for note in found["notes"] if "answered" in note]
+    assert notes == ["the teacher has answered about 9 of 10 validation images, so it has no score there"]
+    assert any("subsampled before they were exported" in note for note in found["notes"])
+    assert Path(read_recipe(tmp_path / "run")["teacher"]["source"]).is_absolute()
+
+
+def test_another_exports_files_have_other_names(tmp_path: Path) -> None:
+    names = []
+    for seed in (0, 1):
+        folder = tmp_path / f"images{seed}"
+        service.export(tiny(f"seeds=[{seed}]", "synthesis.subsampling=none"), tmp_path / "run", folder, 40)
+        names.append({file.name for file in (folder / "candidates").glob("*.png")})
+    assert len(names[0]) == len(names[1]) == 40
+    assert not names[0] & names[1]
 
 
 def test_a_ratio_that_asks_the_teacher_is_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -170,7 +203,7 @@ def test_rows_that_ask_about_further_images_are_left_out_and_named() -> None:
 
 
 def test_one_of_both_options_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for words in ([], ["--export", "a", "--import", "b"]):
+    for words in ([], ["--export", "a", "--import", "b"], ["--import", "b", "--candidates", "3"]):
         monkeypatch.setattr(sys, "argv", ["cgankd", "synthesize", "digits", *words])
         with pytest.raises(SystemExit) as stop:
             cli.main()

@@ -46,7 +46,7 @@ def run(
         splits = sources.load(settings.data, lambda done, total: bar.to(done / total))
     import_seconds = time.monotonic() - started
     check(settings, splits)
-    folder = RunFolder(out, environment(fabric), deadline)
+    folder = RunFolder(out, environment(fabric), deadline, command="continual")
     try:
         write_text(out / "recipe.yaml", reading.to_yaml(settings))
         found = collect(Learner(settings, splits, folder, fabric, progress))

@@ -37,7 +37,7 @@ def run(
     parts = text.split(text.documents(recipe.text.source), recipe.text)
     fabric = make_fabric(recipe.runtime)
     versions = {name: importlib.metadata.version(name) for name in ("transformers", "tokenizers")}
-    folder = RunFolder(out, {**environment(fabric), **versions}, deadline)
+    folder = RunFolder(out, {**environment(fabric), **versions}, deadline, command="lm")
     try:
         write_text(out / "recipe.yaml", reading.to_yaml(recipe))
         found = collect(LanguageRoad(recipe, parts, tokenizer_folder, folder, fabric, progress))
@@ -101,6 +101,8 @@ def warnings(found: dict[str, Any]) -> list[str]:
     said = []
     if found["demonstration"]:
         said.append("This is a demonstration: training was cut short to show the road, and proves nothing.")
+    elif len(found["seeds"]) == 1:
+        said.append("One seed: no spread, no interval; a difference may be chance.")
     elif len(found["seeds"]) < 3:
         said.append("Fewer than three seeds: a spread or an interval over so few says little.")
     teacher = found["teacher"]["bits_per_byte"]

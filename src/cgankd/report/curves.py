@@ -76,13 +76,16 @@ def histogram(names: Sequence[str], splits: Mapping[str, Sequence[float]]) -> Fi
 
 
 def acceptance(per_label: Sequence[Mapping[str, Any]]) -> tuple[Figure, bool] | None:
-    """Accepted share per label; of many labels the lowest, and the second value says so."""
+    """Accepted share per label; of many labels the lowest, and the second value says so.
+
+    None where nothing was rejected.
+    """
     known = [
         (str(entry["label"]), 100.0 * entry["accepted"] / entry["generated"])
         for entry in per_label
         if entry.get("generated") and entry.get("accepted") is not None
     ]
-    if not known:
+    if all(share == 100.0 for _, share in known):
         return None
     if cut := len(known) > MOST_BINS:
         known = sorted(known, key=lambda pair: pair[1])[:MOST_BINS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cgankd import distill
+from cgankd.data.imageset import Splits
 from cgankd.errors import UserError
 from cgankd.gan.adapters import StoredImages
 from cgankd.gan.generator import Sampler
@@ -73,8 +74,8 @@ def _check_rows(recipe: Recipe) -> None:
         )
 
 
-def check_answers(teacher: BlackBox | None, generator: Sampler | None) -> None:
-    """UserError where images of the generator have no answer."""
+def check_answers(teacher: BlackBox | None, generator: Sampler | None, splits: Splits) -> None:
+    """UserError where images of the generator have no answer, or answers are about another run's images."""
     if isinstance(teacher, StoredAnswers):
         if not isinstance(generator, StoredImages):
             raise UserError(
@@ -86,4 +87,9 @@ def check_answers(teacher: BlackBox | None, generator: Sampler | None) -> None:
             raise UserError(
                 f"{SETTING} {teacher.name}: {missing:,} of generator.source's {len(generator.images):,} images "
                 "have no answer; needed: one for each"
+            )
+        if others := teacher.about_others(generator.images, splits.val.images, splits.test.images):
+            raise UserError(
+                f"{SETTING} {teacher.name}: {others:,} answers are about images that this run does not ask about, "
+                "which were exported for other data or another data.seed; needed: this run's own"
             )
