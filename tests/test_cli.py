@@ -62,6 +62,24 @@ def test_recipes_are_listed_with_their_descriptions(run: Run) -> None:
         assert recipe.load(name).description.split(";")[0][:30] in out
 
 
+@pytest.mark.parametrize(("command", "name"), [("continual", "continual-fashion"), ("lm", "pydoc")])
+def test_a_command_lists_its_own_recipes_and_says_whose_another_is(run: Run, command: str, name: str) -> None:
+    code, out, _ = run(command)
+    assert code == 0
+    assert [name, command] in [line.split()[:2] for line in out.splitlines()]
+    assert not [line for line in out.splitlines() if line.split()[:2] == ["fashion", "run"]]
+    assert run("run", name)[::2] == (2, f"cgankd: recipe '{name}' is one of cgankd {command}, not of cgankd run\n")
+    code, _, said = run(command, "fashion")
+    assert (code, said) == (2, f"cgankd: recipe 'fashion' is one of cgankd run, not of cgankd {command}\n")
+
+
+def test_report_takes_the_results_of_run_alone(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps({"rows": [], "warnings": [], "teacher": {}}))  # as of lm
+    code, _, said = run("report", str(tmp_path))
+    assert code == 2
+    assert "results.json is not the results of cgankd run" in said
+
+
 @pytest.mark.parametrize("name", sorted(recipe.ready()))
 def test_what_show_prints_reads_back_equal(run: Run, tmp_path: Path, name: str) -> None:
     code, out, err = run("show", name, "student.fit.steps=77", "seeds=[3,4]")

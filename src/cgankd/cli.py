@@ -79,7 +79,7 @@ def run(
     max_minutes: MaxMinutes = None,
 ) -> None:
     """Go the whole road and print the table; started again, it goes on where it was."""
-    settings = recipe.load(name, overrides or [])
+    settings = _load("run", name, overrides)
     from cgankd import pipeline
     from cgankd.checkpoint import deadline_in
     from cgankd.progress import SILENT, ConsoleProgress
@@ -237,15 +237,10 @@ def continual(
     max_minutes: MaxMinutes = None,
 ) -> None:
     """Learn classes task after task, distilling from the old model, and print what was kept and what forgotten."""
-    from cgankd.continual import settings as tree
-
     if name is None:
-        table = Table("continual recipe", "what it is", box=None, pad_edge=False)
-        for known in tree.ready():
-            table.add_row(known, Text(tree.load(known).description))
-        console.print(table)
+        _list_recipes("continual")
         return
-    settings = tree.load(name, overrides or [])
+    settings = _load("continual", name, overrides)
     from cgankd.checkpoint import deadline_in
     from cgankd.continual.run import run as learn
     from cgankd.progress import SILENT, ConsoleProgress
@@ -258,26 +253,28 @@ def continual(
 
 @app.command()
 def lm(
-    name: Annotated[str, typer.Argument(metavar="RECIPE", help="pydoc, or a YAML file (docs/language-models.md)")],
+    name: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="pydoc, or a YAML file; none: list them")
+    ] = None,
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/lm-RECIPE")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
     """Distil a small language model (SKD, ATKD and baselines) and print the table; needs cgankd[lm]."""
+    if name is None:
+        _list_recipes("lm")
+        return
+    settings = _load("lm", name, overrides)
     from cgankd.lm import command
 
-    command.run(name, overrides or [], out, max_minutes, console, quiet)
+    command.run(settings, out, max_minutes, console, quiet)
 
 
 @app.command()
 def recipes() -> None:
     """List the ready recipes, and the command that takes them."""
-    table = Table("recipe", "command", "what it is", box=None, pad_edge=False)
-    for command, home in _homes().items():
-        for name in home.ready():
-            table.add_row(name, command, Text(home.load(name).description))
-    console.print(table)
+    _list_recipes(*_homes())
 
 
 @app.command()
@@ -311,6 +308,23 @@ def show(
     """Print a recipe with every setting resolved, as YAML."""
     home = next((home for home in _homes().values() if name in home.ready()), recipe)
     typer.echo(reading.to_yaml(home.load(name, overrides or [])), nl=False)
+
+
+def _load(command: str, name: str, overrides: list[str] | None) -> Any:
+    """A recipe of that command; UserError, which names the command, for another's."""
+    homes = _homes()
+    for other, home in homes.items():
+        if name in home.ready() and name not in homes[command].ready():
+            raise UserError(f"recipe {name!r} is one of cgankd {other}, not of cgankd {command}")
+    return homes[command].load(name, overrides or [])
+
+
+def _list_recipes(*commands: str) -> None:
+    table = Table("recipe", "command", "what it is", box=None, pad_edge=False)
+    for command, home in _homes().items():
+        for name in home.ready() if command in commands else ():
+            table.add_row(name, command, Text(home.load(name).description))
+    console.print(table)
 
 
 def _homes() -> dict[str, Any]:

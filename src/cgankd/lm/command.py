@@ -1,4 +1,4 @@
-"""``cgankd lm``: reads what the user typed, goes the road of text, shows what came of it."""
+"""``cgankd lm``: goes the road of text, shows what came of it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cgankd.lm import settings
+from cgankd.lm.settings import LanguageRecipe
 
 
-def run(
-    name: str, overrides: list[str], out: Path | None, max_minutes: float | None, console: Console, quiet: bool
-) -> None:
+def run(recipe: LanguageRecipe, out: Path | None, max_minutes: float | None, console: Console, quiet: bool) -> None:
     """Run the recipe, print table and warnings, and write curves.png beside results.json."""
-    recipe = settings.load(name, overrides)
     from cgankd.checkpoint import deadline_in
     from cgankd.lm import run as road
     from cgankd.lm import show
