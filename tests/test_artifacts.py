@@ -283,5 +283,8 @@ def test_another_commands_folder_is_refused_and_stays_as_it_is(tmp_path: Path) -
 def test_a_folder_of_before_commands_were_written_down_is_taken(tmp_path: Path) -> None:
     (tmp_path / ".lock").touch()
     RunFolder(tmp_path, ENVIRONMENT, command="lm").close()
+    open_folder(tmp_path).close()  # in which nothing was made, so nobody's
+    (tmp_path / "recipe.yaml").touch()
+    RunFolder(tmp_path, ENVIRONMENT, command="lm").close()
     with pytest.raises(UserError, match="is a folder of cgankd lm"):
         open_folder(tmp_path)

@@ -68,9 +68,14 @@ def test_a_command_lists_its_own_recipes_and_says_whose_another_is(run: Run, com
     assert code == 0
     assert [name, command] in [line.split()[:2] for line in out.splitlines()]
     assert not [line for line in out.splitlines() if line.split()[:2] == ["fashion", "run"]]
-    assert run("run", name)[::2] == (2, f"cgankd: recipe '{name}' is one of cgankd {command}, not of cgankd run\n")
+    for typed in (["run", name], ["table", name], ["ablate", name], ["synthesize", name, "--export", "x"]):
+        code, _, said = run(*typed)
+        assert code == 2
+        assert f"recipe '{name}' is one of cgankd {command}, not of cgankd run; ready recipes: chairs, " in said
     code, _, said = run(command, "fashion")
-    assert (code, said) == (2, f"cgankd: recipe 'fashion' is one of cgankd run, not of cgankd {command}\n")
+    assert code == 2
+    assert f"recipe 'fashion' is one of cgankd run, not of cgankd {command}; ready recipes: " in said
+    assert name in said
 
 
 def test_report_takes_the_results_of_run_alone(run: Run, tmp_path: Path) -> None:
@@ -78,6 +83,13 @@ def test_report_takes_the_results_of_run_alone(run: Run, tmp_path: Path) -> None
     code, _, said = run("report", str(tmp_path))
     assert code == 2
     assert "results.json is not the results of cgankd run" in said
+
+
+def test_show_holds_settings_that_keys_of_older_results_lack(run: Run) -> None:
+    code, out, _ = run("show", "rotated-fashion")
+    assert code == 0
+    assert "mode_seeking: 0.0" in out
+    assert "adversarial: null" in out
 
 
 @pytest.mark.parametrize("name", sorted(recipe.ready()))

@@ -10,6 +10,7 @@ import pytest
 from cgankd import recipe
 from cgankd.errors import UserError
 from cgankd.recipe import Recipe
+from cgankd.settings import GeneratorSettings
 
 
 def write(folder: Path, **files: str) -> None:
@@ -269,6 +270,13 @@ def test_a_key_inside_a_list_of_settings_is_named_too() -> None:
         recipe.from_tree({}, ["teacher.jury=[{netwrok: cnn8}]"])
     with pytest.raises(UserError, match=r"teacher\.jury\.1\.weights = 3"):
         recipe.from_tree({}, ["teacher.jury=[{network: cnn8}, {weights: 3}]"])
+
+
+def test_settings_that_came_later_are_in_no_key_while_they_do_what_was_done_before() -> None:
+    plain, changed = GeneratorSettings(), GeneratorSettings(mode_seeking=0.1)
+    assert "mode_seeking" not in plain.model_dump()
+    assert changed.model_dump() == {**plain.model_dump(), "mode_seeking": 0.1}
+    assert "adversarial" not in recipe.load("fashion").model_dump(mode="json")["teacher"]["fit"]
 
 
 def test_overrides_leave_the_callers_tree_as_it_is() -> None:

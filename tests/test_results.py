@@ -116,6 +116,7 @@ def test_a_label_that_is_drowned_is_said(method: str, mean: float, share: float 
 
 def test_few_seeds_demonstrations_and_missing_images_are_said() -> None:
     assert "Fewer than three seeds" in results.warnings(found(9.0, 8.0, True, seeds=[0, 1]))[0]
+    assert "One seed: no spread" in results.warnings(found(9.0, 8.0, True, seeds=[0]))[0]
     assert "demonstration" in results.warnings(found(9.0, 8.0, True, seeds=[0], demonstration=True))[0]
     short = {"kept": 70, "requested": 100}
     assert results.warnings(found(9.0, 8.0, True, synthesis=short))[0].startswith("30 of 100 images are missing")

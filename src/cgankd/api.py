@@ -84,7 +84,7 @@ class Distiller:
         self.task = self.task or found
         self.task.check_labels(self.data.labels, "labels")
         self.device: Fabric = self.fabric or make_fabric()
-        self._asked = as_one([self.teacher, *self.jury], self.votes, self.task, self.device)
+        _ = self._asked  # votes that are not known are refused at once
         observer = self._observer()  # what teachers can't give must not show after the GAN is trained
         width = observer.votes(self.data.images[:2])[0].shape[2]
         observer.close()
@@ -197,9 +197,10 @@ class Distiller:
         numbers = {name: settings.pop(name) for name in METHOD_NUMBERS & set(settings)}
         own = from_tree(StudentSettings, numbers, where="distill")
         chosen = from_tree(FitSettings, settings, where="distill")
+        one = self._asked
         rehearse(
             student,
-            self._asked,
+            one,
             methods.create(method, self._task, own),
             self._task,
             self.data,
@@ -217,7 +218,7 @@ class Distiller:
             seed=self.seed,
             fake=fakes,
             real_share=real_share,
-            teacher=self._asked,
+            teacher=one,
             answers=answers,
             progress=self.progress,
         )
@@ -229,6 +230,11 @@ class Distiller:
         if isinstance(self._task, Classification):
             self._task.check_labels(seen.labels, "labels")
         return evaluation.metric(network, seen, self._task, self.device)[0]
+
+    @property
+    def _asked(self) -> evaluation.Predictor | None:
+        """Whose outputs distillation matches."""
+        return as_one([self.teacher, *self.jury], self.votes, self._task, self.device)
 
     def _observer(self) -> Observer:
         sure = self.votes == "confidence"

@@ -87,8 +87,10 @@ class RunFolder:
         """Let another process have the folder; a new one in which nothing was made is taken away."""
         if self._lock is None:
             return
-        if self._new and self.path.is_dir() and [file.name for file in self.path.iterdir()] == [".lock"]:
-            shutil.rmtree(self.path)
+        if self.path.is_dir() and [file.name for file in self.path.iterdir()] == [".lock"]:
+            os.truncate(self._lock, 0)  # nothing was made, so it is no command's yet
+            if self._new:
+                shutil.rmtree(self.path)
         os.close(self._lock)
         self._lock = None
 

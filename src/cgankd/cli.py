@@ -139,7 +139,7 @@ def table_(
     names, overrides = _told_apart(words, seeds)
     folder = out or Path("runs") / "table-{}".format("-".join(Path(name).stem for name in names))
     for name in names:
-        recipe.load(name, overrides)  # refused before torch is there
+        _load("run", name, overrides)  # refused before torch is there
     from cgankd.checkpoint import deadline_in
     from cgankd.progress import SILENT, ConsoleProgress
     from cgankd.tables import text
@@ -172,7 +172,7 @@ def ablate(
     max_minutes: MaxMinutes = None,
 ) -> None:
     """Draw what each step of cGAN-KD adds, and the error against the number of generated images."""
-    folder = out or Path("runs") / f"ablate-{recipe.load(name, overrides or []).name}"
+    folder = out or Path("runs") / f"ablate-{_load('run', name, overrides).name}"
     from cgankd.checkpoint import deadline_in
     from cgankd.progress import SILENT, ConsoleProgress
     from cgankd.tables.ablation import ablate as draw
@@ -202,7 +202,7 @@ def synthesize(
     max_minutes: MaxMinutes = None,
 ) -> None:
     """For a teacher that only answers files: write the images it is to label, or go on with its answers."""
-    settings = recipe.load(name, overrides or [])
+    settings = _load("run", name, overrides)
     if (export is None) == (answers is None):
         raise UserError(
             "synthesize writes images to be labelled or reads answers; needed: --export or --import, and not both"
@@ -315,7 +315,10 @@ def _load(command: str, name: str, overrides: list[str] | None) -> Any:
     homes = _homes()
     for other, home in homes.items():
         if name in home.ready() and name not in homes[command].ready():
-            raise UserError(f"recipe {name!r} is one of cgankd {other}, not of cgankd {command}")
+            raise UserError(
+                f"recipe {name!r} is one of cgankd {other}, not of cgankd {command}; ready recipes: "
+                f"{', '.join(homes[command].ready())}"
+            )
     return homes[command].load(name, overrides or [])
 
 

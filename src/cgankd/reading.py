@@ -46,7 +46,9 @@ def from_tree(model: type[Tree], tree: dict[str, Any], overrides: Iterable[str] 
 
 def to_yaml(settings: Settings) -> str:
     """All settings as YAML; reading it back gives equal ones."""
-    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(
+        settings.model_dump(mode="json", context={"whole": True}), sort_keys=False, allow_unicode=True
+    )
 
 
 def _read(name_or_path: str, known: Mapping[str, Path], seen: tuple[str, ...]) -> dict[str, Any]:

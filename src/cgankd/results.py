@@ -172,7 +172,7 @@ def _stored_notes(road: Road, answers: StoredAnswers) -> list[str]:
                 "no score there"
             )
     if {"cgan_raw", "cgan_subsample"} & set(road.recipe.rows):
-        said.append("images were subsampled before they were exported, so cgan_raw has them too, as cgan_subsample")
+        said.append("images were subsampled before they were exported, if at all, so cgan_raw is cgan_subsample")
     return said
 
 
@@ -225,6 +225,13 @@ def compare(rows: list[dict[str, Any]]) -> None:
             other["difference"] = {"to": CONTROL, **paired_difference(other["values"], control["values"])}
 
 
+def few_seeds(seeds: int) -> list[str]:
+    """The sentence that a table of so few seeds needs, if any."""
+    if seeds == 1:
+        return ["One seed: no spread and no interval, so a difference may be chance."]
+    return ["Fewer than three seeds: a spread or an interval over so few says little."] if seeds < 3 else []
+
+
 def paired_difference(values: Sequence[float], control: Sequence[float]) -> dict[str, Any]:
     """values - control, seed by seed: the differences, their mean, and its 95% t interval (None with one seed).
 
@@ -273,8 +280,8 @@ def warnings(found: dict[str, Any]) -> list[str]:
 
     if found["demonstration"]:
         said.append("This is a demonstration: training was cut short to show the road, and proves nothing.")
-    elif len(found["seeds"]) < 3:
-        said.append("Fewer than three seeds: a spread or an interval over so few says little.")
+    else:
+        said += few_seeds(len(found["seeds"]))
     control = next((r for r in found["rows"] if r["method"] == CONTROL), None)
     values = found["teacher"]["values"]  # none of one that has not answered about test images
     teacher = statistics.fmean(values) if values else math.nan
@@ -314,7 +321,7 @@ def warnings(found: dict[str, Any]) -> list[str]:
         said.append(
             f"{made['requested'] - made['kept']} of {made['requested']} images are missing: "
             + (
-                "generator.source has no more of their labels."
+                "generator.source has no more of their labels, or they reached synthesis.max_draws draws per image."
                 if found.get("generator", {}).get("ready_images")
                 else "their labels reached synthesis.max_draws draws per image."
             )

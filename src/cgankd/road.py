@@ -79,6 +79,8 @@ class Road(Training):
             save_tensors(work / "preview.safetensors", shown)
             return {"parameters": parameters, "history": history}
 
+        if settings.source is not None:  # what is in it is among the inputs, wherever it lies
+            settings = settings.model_copy(update={"source": Path(settings.source).name})
         described = {**self.base, "generator": settings.model_dump(mode="json"), "seed": seed}
         return self.folder.stage("generator", described, inputs, build)
 

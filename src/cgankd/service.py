@@ -21,14 +21,14 @@ from cgankd.artifacts import make_folder
 from cgankd.data.imageset import ImageSet, contents
 from cgankd.data.metadata_csv import FILE, LABEL, NAME
 from cgankd.errors import UserError
-from cgankd.files import replacing, sync
+from cgankd.files import replacing, sync, write_json
 from cgankd.pipeline import opened
 from cgankd.progress import SILENT, Progress
 from cgankd.recipe import Recipe
 from cgankd.settings import TeacherSettings
 from cgankd.task import Task
 from cgankd.teachers.opening import answers_files
-from cgankd.teachers.refusals import asks_about_others, with_features
+from cgankd.teachers.refusals import EXPORT, asks_about_others, with_features
 
 CANDIDATES, VALIDATION, TEST = "candidates", "validation", "test"
 SPARE = 1.25  # candidates for each image wanted that passes the filter; labels don't pass it equally often
@@ -68,6 +68,7 @@ def export(
         work = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}."))
         try:
             _write(work, parts, task, progress)
+            write_json(work / EXPORT, {"train": road.splits.train.key()})
             work.chmod(0o755)
             work.replace(folder)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -10,6 +11,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializationInfo,
     SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
@@ -40,15 +42,19 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
-    added: ClassVar[frozenset[str]] = frozenset()  # fields that came later; see _as_before
+    added: ClassVar[Mapping[str, Any]] = {}  # fields that came later, and what was done before there were any
 
     @model_serializer(mode="wrap")
-    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without ``added`` fields at their defaults, so that keys of what was made before there were any stay."""
+    def _as_before(self, dump: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """Without ``added`` fields that say what was done before, so that the keys of older results stay.
+
+        With them where the context says ``whole``: what is shown to people has every setting.
+        """
         dumped: dict[str, Any] = dump(self)
-        for name in self.added:
-            if name in dumped and getattr(self, name) == type(self).model_fields[name].default:
-                del dumped[name]
+        if not (info.context or {}).get("whole"):
+            for name, before in self.added.items():
+                if name in dumped and getattr(self, name) == before:
+                    del dumped[name]
         return dumped
 
     @field_validator("*", mode="before")
@@ -127,7 +133,7 @@ class AdversarialSettings(AttackSettings):
 class FitSettings(Settings):
     """Supervised training of one network."""
 
-    added = frozenset({"adversarial"})
+    added = {"adversarial": None}
 
     steps: int = Field(2000, ge=1, description="optimiser steps")
     batch_size: int = Field(128, ge=2)
@@ -233,7 +239,7 @@ class VicinitySettings(Settings):
 class GeneratorSettings(Settings):
     """The conditional GAN, or what stands in its place."""
 
-    added = frozenset({"mode_seeking"})
+    added = {"mode_seeking": 0.0}
 
     source: str | None = Field(
         None,

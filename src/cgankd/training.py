@@ -202,13 +202,14 @@ class Training(Workshop):
         return self.folder.stage("teacher", described, inputs, build)
 
     def _asked_teacher(self, source: str) -> Artifact:
-        teacher = self.answering[source]
+        teacher, name = self.answering[source], Path(source).name  # what is in it is its key, wherever it lies
 
         def build(work: Path) -> dict[str, Any]:
-            return {**self.scored(teacher, source), "only_answers": True, "history": [], "images": None}
+            found = self.scored(teacher, name)
+            return {**found, "only_answers": True, "source_key": teacher.key, "history": [], "images": None}
 
         inputs = {"source": teacher.key, "val": self.keys["val"], "test": self.keys["test"]}
-        return self.folder.stage("teacher", {**self.base, "source": source}, inputs, build)
+        return self.folder.stage("teacher", {**self.base, "source": name}, inputs, build, version=2)
 
     def _jurors(self, seed: int) -> dict[str, str]:
         """The jurors' keys, as inputs of a stage."""

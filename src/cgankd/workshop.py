@@ -101,7 +101,7 @@ class Workshop:
     def predictor(self, artifact: Artifact) -> evaluate.Predictor:
         """A network, or what stands in the teacher's place and only answers."""
         if artifact.summary.get("only_answers"):
-            return self.answering[artifact.summary["network"]]
+            return next(one for one in self.answering.values() if one.key == artifact.summary["source_key"])
         return self.network(artifact)
 
     def sampler(self, generator: Artifact) -> Sampler:

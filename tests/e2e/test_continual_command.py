@@ -39,8 +39,8 @@ def test_no_time_at_all_ends_with_the_code_of_a_batch_queue(tmp_path: Path, type
     ("words", "said"),
     [
         (
-            ["fashion"],
-            "'fashion' is neither a ready recipe nor a YAML file that is there; ready recipes: continual-",
+            ["fashionn"],
+            "'fashionn' is neither a ready recipe nor a YAML file that is there; ready recipes: continual-",
         ),
         (["continual-fashion", "tasks=3", *SHORT[:3]], "tasks = 3, but 10 classes can't be cut"),
         (["continual-fashion", "wieght=3"], "key 'wieght' is not known (did you mean 'weight'?)"),

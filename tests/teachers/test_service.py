@@ -154,9 +154,7 @@ def test_images_without_an_answer_are_counted(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is there already; a new or empty folder is needed"):
         service.export(tiny(), tmp_path / "run", folder)
     path = answer(folder, ["prediction"], lambda pixels: [3])
-    with pytest.raises(
-        UserError, match=r"\d+ answers are about images that this run does not ask about, .* data.seed"
-    ):
+    with pytest.raises(UserError, match=r"exported by a run on other labelled images, .* needed: that run's data"):
         pipeline.run(service.answered(tiny("data.seed=1"), path), tmp_path / "run")
     stray = tmp_path / "predictions.csv"
     stray.write_text(path.read_text())
@@ -173,8 +171,20 @@ def test_a_split_that_is_answered_in_part_is_named(tmp_path: Path) -> None:
     assert found["teacher"]["val"] is None
     notes = [note for note in found["notes"] if "answered" in note]
     assert notes == ["the teacher has answered about 9 of 10 validation images, so it has no score there"]
-    assert any("subsampled before they were exported" in note for note in found["notes"])
+    assert any("so cgan_raw is cgan_subsample" in note for note in found["notes"])
+    assert len(stages(tmp_path / "run", "synthesis")) == 1 + 2  # the candidates; raw and subsampled are one
     assert Path(read_recipe(tmp_path / "run")["teacher"]["source"]).is_absolute()
+
+
+def test_a_folder_that_was_moved_is_the_same_teacher_and_generator(tmp_path: Path) -> None:
+    quick = tiny("metrics.enabled=false", "compare.methods=[nokd_longer, cgan]")
+    service.export(quick, tmp_path / "run", tmp_path / "images", 40)
+    path = answer(tmp_path / "images", ["prediction"], lambda pixels: [3])
+    first = pipeline.run(service.answered(quick, path), tmp_path / "run")
+    (tmp_path / "images").rename(tmp_path / "elsewhere")
+    again = pipeline.run(service.answered(quick, tmp_path / "elsewhere" / path.name), tmp_path / "run")
+    assert again["artifacts"] == first["artifacts"]
+    assert first["teacher"]["network"] == "predictions.csv"
 
 
 def test_another_exports_files_have_other_names(tmp_path: Path) -> None:

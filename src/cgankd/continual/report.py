@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from cgankd.files import read_json, write_text
 from cgankd.report import table
 from cgankd.report.figures import LIGHT, canvas, legend, plain, save
+from cgankd.results import few_seeds
 from cgankd.tables.gains_text import difference
 
 STYLE = {
@@ -68,7 +69,7 @@ def markdown(made: Made) -> str:
 def notes(made: Made) -> list[str]:
     """What the table's numbers mean and do not cover, one sentence each."""
     seeds, kept = len(made["seeds"]), made["exemplars"]
-    over = f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed: no spread and no interval"
+    over = f"Mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''}"
     return [
         "Measured on the test split, among all classes so far; told the task: among that task's classes alone.",
         "Final: after the last task. Average incremental: the mean of the accuracies after each task. Forgetting "
@@ -77,7 +78,7 @@ def notes(made: Made) -> list[str]:
         f"{kept} images of each old class are kept."
         if kept
         else "No image of an old class is kept, save by joint.",
-        *(["Fewer than three seeds: a spread or an interval over so few says little."] if seeds < 3 else []),
+        *few_seeds(seeds),
         *made["notes"],
     ]
 

@@ -63,7 +63,7 @@ class Flow(Method):
 
     def prepare(self, preparation: Preparation) -> None:
         if not self.asks_teacher:
-            preparation.teach(self.auxiliary, self.teaches_by, self.values["auxiliary"])
+            preparation.teach(self.auxiliary, self, self.values["auxiliary"])
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         values = self.values

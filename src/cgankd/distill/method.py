@@ -104,13 +104,10 @@ class Preparation:
         """How many steps are ``first`` times those that follow; at least one."""
         return max(1, round(first * self.steps))
 
-    def teach(self, network: nn.Module, method: str, first: float) -> None:
-        """Train a network of the method's own by ``method``, its :attr:`Method.teaches_by`, and freeze it.
-
-        For :meth:`share` of ``first`` steps.
-        """
+    def teach(self, network: nn.Module, method: Method, first: float) -> None:
+        """Train a network of ``method``'s own, by what it ``teaches_by`` and for :meth:`share` of ``first``."""
         network.requires_grad_(True)
-        self.train(network, method, self.share(first))
+        self.train(network, method.teaches_by, self.share(first))
         for weight in network.parameters():
             weight.grad = None
         network.eval().requires_grad_(False)

@@ -37,7 +37,7 @@ class TAKD(KD):
         self.assistant = make(make.between(self.name)).eval().requires_grad_(False)
 
     def prepare(self, preparation: Preparation) -> None:
-        preparation.teach(self.assistant, self.teaches_by, self.values["first"])
+        preparation.teach(self.assistant, self, self.values["first"])
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         assert batch.images is not None

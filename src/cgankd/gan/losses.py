@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+LEAST = 1e-5  # keeps the inverse finite where all images are alike
+
 
 def discriminator_hinge(
     real: Tensor, fake: Tensor, real_weight: Tensor | None = None, fake_weight: Tensor | None = None
@@ -56,14 +58,14 @@ def squared_gradient(discriminator: nn.Module, images: Tensor, targets: Tensor) 
 
 
 def mode_seeking(images: Tensor, other_images: Tensor, z: Tensor, other_z: Tensor) -> Tensor:
-    """1 / mean_i(mean |x_i - x'_i| / mean |z_i - z'_i|): small where other latents give other images of a label.
+    """1 / (mean_i(mean |x_i - x'_i| / mean |z_i - z'_i|) + LEAST): small where other latents give other images.
 
     images [P, C, H, W], z [P, L]: pairs, each of one label. Mao et al., "Mode Seeking Generative Adversarial
     Networks for Diverse Image Synthesis" (arXiv 1903.05628); they maximise the ratio, and minimise its inverse in
-    their code, as is done here.
+    their code, as is done here. [ours]: each pair has its own ratio, where they take that of two batch means.
     """
     apart = (images - other_images).abs().mean(dim=(1, 2, 3)) / (z - other_z).abs().mean(dim=1)
-    return 1.0 / (apart.mean() + 1e-5)
+    return 1.0 / (apart.mean() + LEAST)
 
 
 class LeCam(nn.Module):

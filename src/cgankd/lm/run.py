@@ -17,7 +17,7 @@ from cgankd.lm import models, text
 from cgankd.lm.road import LanguageRoad
 from cgankd.lm.settings import LanguageRecipe
 from cgankd.progress import SILENT, Progress
-from cgankd.results import paired_difference
+from cgankd.results import few_seeds, paired_difference
 from cgankd.runtime import environment, make_fabric
 
 CONTROL = "sft"
@@ -101,10 +101,8 @@ def warnings(found: dict[str, Any]) -> list[str]:
     said = []
     if found["demonstration"]:
         said.append("This is a demonstration: training was cut short to show the road, and proves nothing.")
-    elif len(found["seeds"]) == 1:
-        said.append("One seed: no spread, no interval; a difference may be chance.")
-    elif len(found["seeds"]) < 3:
-        said.append("Fewer than three seeds: a spread or an interval over so few says little.")
+    else:
+        said += few_seeds(len(found["seeds"]))
     teacher = found["teacher"]["bits_per_byte"]
     control = next((row for row in found["rows"] if row["method"] == CONTROL), None)
     if control is not None and teacher >= control["bits_per_byte"]["mean"]:

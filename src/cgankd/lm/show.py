@@ -19,11 +19,11 @@ COLOURS = {"sft": "ink", "kd": "orange", "atkd": "purple", "onpolicy": "blue", "
 
 def table(found: Mapping[str, Any]) -> Table:
     """Methods as rows; scores as mean ± spread over seeds, and the paired difference in bits per byte."""
-    columns = ("method", "bits per byte", "difference to sft", "KL to teacher, nats", "accepted")
+    columns = ("method", "bits per byte", "difference to sft", "KL to teacher", "accepted")
     legend = (
         "Bits: on the test split, less is better; mean ± standard deviation over seeds, differences paired by seed "
-        "with a 95% t interval. KL to the teacher, less is better, and accepted, the share of tokens that the "
-        "teacher lets stay: on the student's own text."
+        "with a 95% t interval. KL to the teacher in nats, less is better, and accepted, the share of tokens that "
+        "the teacher lets stay: on the student's own text."
     )
     shown = Table(*columns, box=None, pad_edge=False, caption=legend, caption_justify="left")
     for row in found["rows"]:

@@ -9,7 +9,6 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from rich import box
@@ -198,18 +197,13 @@ def _row(results: Mapping[str, Any], row: Mapping[str, Any]) -> Row:
     )
 
 
-def _called(network: str) -> str:
-    """Its name; of a file that only answers the file's, wherever it lies."""
-    return Path(network).name if Path(network).suffix.lower() in {".csv", ".onnx"} else network
-
-
 def _teacher_row(results: Mapping[str, Any], teacher: Mapping[str, Any]) -> Row:
     values = teacher.get("values") or []
     std = statistics.stdev(values) if len(values) > 1 else None
     return Row(
         method="teacher",
         words="the teacher" + (", trained on the whole pool" if teacher.get("trained_on") == "pool" else ""),
-        network=_called(str(teacher.get("network", "–"))),
+        network=str(teacher.get("network", "–")),
         steps="–",
         images=count(teacher.get("images")),
         score=score(results, teacher.get("test"), std),

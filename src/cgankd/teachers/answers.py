@@ -52,10 +52,6 @@ class StoredAnswers(BlackBox):
         """How many of uint8 [N, C, H, W] have no answer."""
         return sum(content not in self._row for content in contents(images))
 
-    def about_others(self, *known: Tensor) -> int:
-        """How many answers are about none of these images, uint8 [N, C, H, W] each."""
-        return len(set(self._row).difference(*(contents(images) for images in known)))
-
     def knows(self, images: Tensor) -> bool:
         return not self.unanswered(images)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cgankd import distill
 from cgankd.data.imageset import Splits
 from cgankd.errors import UserError
+from cgankd.files import read_json
 from cgankd.gan.adapters import StoredImages
 from cgankd.gan.generator import Sampler
 from cgankd.recipe import Recipe
@@ -12,6 +15,8 @@ from cgankd.rows import row
 from cgankd.teachers.answers import StoredAnswers
 from cgankd.teachers.black_box import SETTING, BlackBox
 from cgankd.teachers.opening import answers_files
+
+EXPORT = "export.json"  # beside exported images: the key of the labelled images that their generator learnt from
 
 
 def with_features(recipe: Recipe) -> Recipe:
@@ -75,7 +80,7 @@ def _check_rows(recipe: Recipe) -> None:
 
 
 def check_answers(teacher: BlackBox | None, generator: Sampler | None, splits: Splits) -> None:
-    """UserError where images of the generator have no answer, or answers are about another run's images."""
+    """UserError where images of the generator have no answer, or come from a run on other labelled images."""
     if isinstance(teacher, StoredAnswers):
         if not isinstance(generator, StoredImages):
             raise UserError(
@@ -88,8 +93,9 @@ def check_answers(teacher: BlackBox | None, generator: Sampler | None, splits: S
                 f"{SETTING} {teacher.name}: {missing:,} of generator.source's {len(generator.images):,} images "
                 "have no answer; needed: one for each"
             )
-        if others := teacher.about_others(generator.images, splits.val.images, splits.test.images):
+        exported = Path(teacher.name).parent / EXPORT
+        if exported.is_file() and read_json(exported)["train"] != splits.train.key():
             raise UserError(
-                f"{SETTING} {teacher.name}: {others:,} answers are about images that this run does not ask about, "
-                "which were exported for other data or another data.seed; needed: this run's own"
+                f"{SETTING} {teacher.name}: its images were exported by a run on other labelled images, which may "
+                "be test images here; needed: that run's data settings (source, seed, sizes), or an export of this"
             )
