@@ -133,3 +133,10 @@ def test_nothing_is_said_of_a_teacher_without_a_score() -> None:
     assert results.warnings(found) == []
     found["teacher"] = {"values": [40.0, 44.0, 42.0]}
     assert ["The teacher (42 %) is no better" in said for said in results.warnings(found)] == [True]
+
+
+def test_what_is_level_is_no_gain() -> None:
+    alone, made = [89.5, 89.1, 88.35], [89.4, 88.45, 89.1]  # -.1, -.65 and .75, whose sum is 1e-14 in floats
+    found = results.paired_difference(made, alone)
+    assert found["mean"] == 0.0
+    assert results.paired_difference([0.3], [0.1 + 0.2])["values"] == [0.0]
