@@ -108,7 +108,7 @@ def test_a_stored_network_scores_what_the_results_say(whole: tuple[Path, dict[st
     out, found = whole
     settings = tiny(methods=ALL, tasks=5, seeds=[0, 1])
     fabric, splits = make_fabric(settings.runtime), sources.load(settings.data)
-    folder = RunFolder(out, environment(fabric))
+    folder = RunFolder(out, environment(fabric), command="continual")
     learner = Learner(settings, splits, folder, fabric, SILENT)
     network = learner.network(learner.learn("gkd+ta", 1, 2), 1, 2)
     folder.close()
