@@ -69,7 +69,7 @@ def markdown(made: Made) -> str:
 def notes(made: Made) -> list[str]:
     """What the table's numbers mean and do not cover, one sentence each."""
     seeds, kept = len(made["seeds"]), made["exemplars"]
-    over = f"Mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''}"
+    over = f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "Scores of one seed"
     return [
         "Measured on the test split, among all classes so far; told the task: among that task's classes alone.",
         "Final: after the last task. Average incremental: the mean of the accuracies after each task. Forgetting "

@@ -105,7 +105,7 @@ class Preparation:
         return max(1, round(first * self.steps))
 
     def teach(self, network: nn.Module, method: Method, first: float) -> None:
-        """Train a network of ``method``'s own, by what it ``teaches_by`` and for :meth:`share` of ``first``."""
+        """Train a network of ``method``'s own by what it ``teaches_by``, ``first`` times the steps; freeze it."""
         network.requires_grad_(True)
         self.train(network, method.teaches_by, self.share(first))
         for weight in network.parameters():

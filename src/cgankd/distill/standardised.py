@@ -23,8 +23,8 @@ class Standardised(Method):
 
     ``class LSKD(Standardised, KD)`` is KD so. The student need not match the teacher's range of logits. The
     temperature is the method's own setting, not ``student.temperature``. Outputs [B, C], C > 2: two standardised
-    logits are always 1 and -1. Defaults: temperature 2 and the published weights of
-    the loss, but where its class says [ours] (arXiv 2403.01427).
+    logits are always 1 and -1. Defaults: temperature 2 and the published weights of the
+    loss, but where its class says [ours] (arXiv 2403.01427).
     """
 
     def __init__(self, task: Task, settings: StudentSettings) -> None:
