@@ -11,7 +11,7 @@ help:
 	@echo "make demo    both tasks on real images in ten minutes; prints two tables, writes two reports"
 	@echo "make test    lint, types, tests (under 8 minutes on two cores)"
 	@echo "make bench   speed against its floor, as ratios"
-	@echo "make results the recipes behind docs/results.md (hours on two cores)"
+	@echo "make results the two main recipes of docs/results.md (an hour or two on two cores)"
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
