@@ -330,6 +330,24 @@ def test_what_share_of_the_loss_is_the_labels(noise: Noise, fabric: Fabric) -> N
     assert "label_share" not in alone
 
 
+def test_a_term_below_zero_counts_by_its_size(
+    noise: Noise, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Below(distill.METHODS["kd"]):  # type: ignore[name-defined, misc]
+        name = "below"
+
+        def loss(self, batch: distill.DistillBatch) -> dict[str, Tensor]:
+            return {"below": -3.0 * self.task.loss(batch.outputs, batch.targets)}
+
+    monkeypatch.setitem(distill.METHODS, "below", Below)
+    (entry,) = fit(
+        network(CLASSES), distill.create("below", CLASSES), CLASSES, noise(8), settings(1), fabric, seed=4,
+        teacher=network(CLASSES, seed=9),
+    )  # fmt: skip
+    assert entry["loss"] < 0
+    assert entry["label_share"] == pytest.approx(0.1 / 3.1)  # r of plain KD
+
+
 def test_one_step_is_nesterov_sgd_on_the_batch(noise: Noise, fabric: Fabric) -> None:
     real, lr, decay = noise(8), 0.02, 0.1
     chosen = settings(1, schedule="constant", learning_rate=lr, weight_decay=decay, clip_norm=0.5)

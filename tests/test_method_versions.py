@@ -87,4 +87,10 @@ def test_a_first_version_adds_nothing(splits: Splits, fabric: Fabric) -> None:
 
 
 def test_methods_whose_numbers_have_changed_say_so() -> None:
-    assert {name for name, made in METHODS.items() if made.version > 1} == {"mlkd", "ls-mlkd", "flow", "rkd"}
+    assert {name for name, made in METHODS.items() if made.version > 1} == {
+        "mlkd",
+        "ls-mlkd",
+        "flow",
+        "rkd",
+        "atkd",
+    }

@@ -77,6 +77,10 @@ def test_methods_are_trained_as_rows_and_unknown_ones_refused(tmp_path: Path) ->
     for name in ("cgan+", "cgan_pkt", "pkt+no", "best"):
         with pytest.raises(UserError, match=f"compare.methods holds '{re.escape(name)}', which is not known"):
             pipeline.run(tiny(f"compare.methods=[nokd, {name}]"), tmp_path / "none")
+    with pytest.raises(
+        UserError, match=r"'kd\+sp@fake', a row without generated images.*; allowed: cgan\+kd\+sp@fake,"
+    ):
+        pipeline.run(tiny("compare.methods=[nokd, kd+sp@fake]"), tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 

@@ -119,7 +119,10 @@ def fit(
                         f"than {settings.learning_rate:g} may help"
                     )
                 if len(terms) > 1:
-                    entry["label_share"] = float(terms["label"].detach()) / entry["loss"] if entry["loss"] else 1.0
+                    sizes = {
+                        name: abs(float(term.detach())) for name, term in terms.items()
+                    }  # vid's may be below 0
+                    entry["label_share"] = sizes["label"] / (sum(sizes.values()) or 1.0)
                 if validation is not None:
                     entry["val"] = evaluate.metric(student, validation, task, fabric)[0]
                 history.append(entry)

@@ -102,6 +102,11 @@ def check_names(recipe: Recipe) -> None:
     for name in recipe.student.method_settings:
         distill.find(name)
     for name in recipe.rows:
+        if not row(name).fakes and any(word.endswith("@fake") for word in row(name).method.split("+")):
+            raise UserError(
+                f"compare.methods holds {name!r}, a row without generated images, so @fake has none to see; "
+                f"allowed: {FAKES}{name}, or the same without @fake"
+            )
         for method in distill.parts(row(name).method):
             if method not in distill.METHODS:
                 known = [*ROWS, *distill.METHODS]

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cgankd import counter, evaluate
 from cgankd.data.batches import Batch, Batches
@@ -183,8 +184,9 @@ class Sight:
             return self._look("teacher", self.teacher, images)
 
     def _look(self, who: str, network: evaluate.Predictor, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        # gradients of gradients are taken at full precision
-        with contextlib.nullcontext() if self.objective.input_gradients else self.fabric.autocast():
+        # Gradients of gradients are taken at full precision; of the kinds of attention, only the plain one has any.
+        twice = self.objective.input_gradients
+        with sdpa_kernel(SDPBackend.MATH) if twice else self.fabric.autocast():
             if who in self._taps:
                 outputs, features = self._taps[who](images)
                 return outputs.float(), {name: feature.float() for name, feature in features.items()}

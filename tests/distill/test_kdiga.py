@@ -115,6 +115,27 @@ def test_few_fakes_and_few_or_many_classes(count: int, fakes: int, noise, fabric
     assert sum(float(slope.abs().sum()) for slope in slopes) > 1e-6
 
 
+class Attentive(nn.Module):
+    """A transformer in small: torch's attention between the rows of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows = images.mean(dim=1, keepdim=True)
+        return self.head(nn.functional.scaled_dot_product_attention(rows, rows, rows).mean(dim=(1, 2)))
+
+
+def test_a_student_whose_attention_is_torchs_own_can_be_taught(noise, fabric: Fabric) -> None:
+    batches = Batches(noise(16), None, classes(3), 8, AugmentSettings(), 0, fabric.device)
+    objective, student, teacher = create("kd+kdiga", classes(3)), Attentive(), zoo.create("cnn8", 1, 3, (16, 16))
+    sight = Sight(student, teacher, objective, batches, classes(3), fabric, 0)
+    objective.loss(sight(batches.at(0), 0.0))["kdiga"].backward()
+    sight.close()
+    assert float(student.head.weight.grad.abs().sum()) > 0
+
+
 def test_a_student_that_is_the_teacher_costs_nothing() -> None:
     network = smooth(classes(3), 1)
     batch = shown(classes(3), network, network)

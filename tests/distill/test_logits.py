@@ -257,6 +257,18 @@ def test_atkd_against_loops(rows: int) -> None:
     assert terms["atkd_hard"] == pytest.approx(16 * 0.8 * np.mean(hard), rel=1e-4)
 
 
+def test_atkd_tells_easy_from_hard_where_the_teacher_is_all_but_sure() -> None:
+    batch, task = example(classes(5), 8), classes(5)
+    gap = 40.0 + torch.arange(8)  # 1 - p is 0 in float32 for every image
+    sure = dataclasses.replace(batch, teacher_outputs=gap[:, None] * torch.eye(5)[batch.targets])
+    sure.outputs.retain_grad()
+    method("atkd", task, easy=1.0).loss(sure)["atkd_easy"].backward()
+    for kind in (batch.fake, ~batch.fake):
+        rows = kind.nonzero()[:, 0]
+        taught = sure.outputs.grad[rows].abs().sum(dim=1) > 0
+        assert taught.tolist() == (torch.arange(len(rows)) >= (len(rows) + 1) // 2).tolist()
+
+
 def test_medians_of_real_and_fake_are_apart() -> None:
     # the teacher is sure of all real images and doubts all fakes: one median for all would call every real one easy
     task, batch = classes(5), example(classes(5), 8)

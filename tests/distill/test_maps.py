@@ -291,3 +291,15 @@ def test_adapters_learn_and_what_is_frozen_does_not(name: str) -> None:
             assert torch.isfinite(weight.grad).all()
     slopes = [float(weight.grad.abs().sum()) for weight in made.parameters() if weight.grad is not None]
     assert not slopes or sum(slopes) > 1e-6
+
+
+@pytest.mark.parametrize("name", ["at", "nst"])
+def test_where_pixels_are_compared_maps_of_one_are_left_out(name: str) -> None:
+    made = METHODS[name](TASK, StudentSettings())
+    mine, theirs = made.taps(LAYERS, LAYERS)
+    small = [{**side, "late": (side["late"][0], 1, 1)} for side in (STUDENT, TEACHER)]
+    made.build({layer: small[0][layer] for layer in mine}, {layer: small[1][layer] for layer in theirs})
+    assert made.pairs == [("early", "early")]
+    late = {layer: shape for layer, shape in small[0].items() if layer == "late"}
+    with pytest.raises(UserError, match=f"'{name}' compares the pixels of maps, .* none has two; allowed: larger"):
+        METHODS[name](TASK, StudentSettings()).build(late, late)

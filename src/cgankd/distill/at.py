@@ -27,6 +27,8 @@ class AT(MapMethod):
     defaults: ClassVar[dict[str, float]] = {"weight": 1000.0}
     task_defaults: ClassVar[dict[str, dict[str, float]]] = {"regression": {"weight": 100.0}}
 
+    least_pixels = 2  # of one, both sides are 1
+
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         gaps = [F.mse_loss(attention(s), attention(t)) for s, t in self.maps(batch)]
         return {"at": self.values["weight"] * torch.stack(gaps).sum()}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cgankd.distill import classes
-from cgankd.distill.dkd import decoupled
+from cgankd.distill.dkd import decoupled, parts
 from cgankd.distill.method import DistillBatch, Method, register
 from cgankd.settings import StudentSettings
 from cgankd.task import Task
@@ -32,6 +32,7 @@ class ATKD(Method):
     distance = "KL"
     paper = "arXiv 2402.11890"
     defaults: ClassVar[dict[str, float]] = {"weight": 1.0, "easy": 0.2}
+    version = 2  # 1 called no image easy where the teacher is so sure that 1 - p is 0
 
     def __init__(self, task: Task, settings: StudentSettings) -> None:
         super().__init__(task, settings)
@@ -58,7 +59,8 @@ def easy_and_hard(
     outputs, teacher [B, C]; label int64 [B]; kinds: bool [B] each, whose medians of 1 - p_t(label) are apart.
     """
     target, others = decoupled(outputs, teacher, label, temperature)
-    doubt = 1.0 - torch.softmax(teacher, dim=1).gather(1, label.unsqueeze(1)).squeeze(1)
+    target_or_not = parts(teacher, label)[0]
+    doubt = target_or_not[:, 1] - target_or_not[:, 0]  # log-odds: 1 - p is 0 for all that a sure teacher sees
     easy = torch.zeros_like(label, dtype=torch.bool)
     for kind in kinds:
         median = torch.nanquantile(doubt.masked_fill(~kind, math.nan), 0.5)

@@ -20,8 +20,9 @@ class CMKD(Method):
     of the outputs themselves, with soft ranks r_i = sum_j sigmoid((z_i - z_j) / softness), z standardised outputs.
     h_i is the image's difficulty: the teacher's entropy over log C (1/2 for a number), so that easy images count by
     value and hard ones by rank [ours: the direction is not published]. Ranks are taken of the teacher's ``top``
-    classes only, of each image or of the batch: all pairs of 1,000 would fill the memory. Defaults: weight 2,
-    softness .1, top 100, r 1 (arXiv 2410.06561).
+    classes only, of each image or of the batch: all pairs of 1,000 would fill the memory. Two classes of an image
+    correlate as 1 or -1, so there the batch alone teaches. Defaults: weight 2, softness .1, top 100, r 1
+    (arXiv 2410.06561).
     """
 
     name = "cmkd"

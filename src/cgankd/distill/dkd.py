@@ -50,13 +50,13 @@ class DKD(Method):
 
 def decoupled(outputs: Tensor, teacher: Tensor, target: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """KL divergences teacher || student of b and of q, each [B]; outputs, teacher [B, C], target int64 [B]."""
-    (b_s, q_s), (b_t, q_t) = (_parts(logits / temperature, target) for logits in (outputs, teacher))
+    (b_s, q_s), (b_t, q_t) = (parts(logits / temperature, target) for logits in (outputs, teacher))
     return tuple(  # type: ignore[return-value]
         F.kl_div(s, t, reduction="none", log_target=True).sum(dim=1) for s, t in ((b_s, b_t), (q_s, q_t))
     )
 
 
-def _parts(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def parts(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """log b [B, 2] and log q [B, C - 1]."""
     target = target.unsqueeze(1)
     column = torch.arange(logits.shape[1] - 1, device=logits.device).expand(len(logits), -1)

@@ -41,7 +41,7 @@ class Flow(Method):
     defaults: ClassVar[dict[str, float]] = {
         "weight": 1.0, "first": 100.0, "decay": 0.7, "epochs": 100.0, "auxiliary": 1.0,
     }  # fmt: skip
-    version = 2  # 1 had no auxiliary network
+    version = 3  # 1 had no auxiliary network, 2 averaged tokens over their numbers
     needs_inside = True
     teaches_by = "pkt"
 
@@ -84,7 +84,9 @@ class Flow(Method):
 
 
 def _pooled(features: Tensor) -> Tensor:
-    return features.flatten(2).mean(dim=2) if features.ndim > 2 else features
+    if features.ndim == 3:  # tokens [B, L, D], as a transformer's last layer may be given
+        return features.mean(dim=1)
+    return features.flatten(2).mean(dim=2) if features.ndim > 3 else features
 
 
 def distance_kernel(features: Tensor) -> Tensor:

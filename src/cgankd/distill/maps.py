@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -22,6 +23,7 @@ class MapMethod(Method):
     matches = "feature"
     where = "all maps"
     needs_inside: ClassVar[bool] = True
+    least_pixels: ClassVar[int] = 1  # pairs of smaller maps are left out
 
     def taps(self, student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:
         for who, layers in (("student", student), ("teacher", teacher)):
@@ -34,10 +36,21 @@ class MapMethod(Method):
         return pairs(student[:-1], teacher[:-1])
 
     def build(self, student: Mapping[str, Shape], teacher: Mapping[str, Shape]) -> None:
-        self.pairs = list(zip(student, teacher, strict=True))
-        shapes = [(student[mine], teacher[theirs]) for mine, theirs in self.pairs]
-        self.sizes = [(min(s[1], t[1]), min(s[2], t[2])) for s, t in shapes]
-        self.adapters = nn.ModuleList(self.adapter(s[0], t[0]) for s, t in shapes)
+        self.pairs: list[tuple[str, str]] = []
+        self.sizes: list[tuple[int, int]] = []
+        for (mine, s), (theirs, t) in zip(student.items(), teacher.items(), strict=True):
+            size = min(s[1], t[1]), min(s[2], t[2])
+            if math.prod(size) >= self.least_pixels:
+                self.pairs.append((mine, theirs))
+                self.sizes.append(size)
+        if not self.pairs:
+            raise UserError(
+                f"method {self.name!r} compares the pixels of maps, but of the maps that both networks have "
+                "none has two; allowed: larger images, or another method"
+            )
+        self.adapters = nn.ModuleList(
+            self.adapter(student[mine][0], teacher[yours][0]) for mine, yours in self.pairs
+        )
 
     def adapter(self, student: int, teacher: int) -> nn.Module:
         """What the student's map of so many channels goes through, on its way to the teacher's."""

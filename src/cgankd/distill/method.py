@@ -135,6 +135,11 @@ class Preparation:
         layers.requires_grad_(False)
 
 
+# What a method's own numbers may be, by their names; all others 0 or more.
+COUNTS = {"batches", "top", "width"}
+ABOVE_ZERO = {"scale", "softness", "temperature"}
+
+
 class Method(nn.Module):
     """A distillation method; its adapter layers are its own parameters, trained beside the student's.
 
@@ -177,6 +182,17 @@ class Method(nn.Module):
                 f"student.method_settings.{self.name}: {sorted(unknown)[0]!r} is not known; allowed: "
                 f"{', '.join(self.defaults) or 'nothing, it has no settings'}"
             )
+        for key, value in chosen.items():
+            allowed = (
+                "a whole number from 1"
+                if key in COUNTS
+                else "a number above 0"
+                if key in ABOVE_ZERO
+                else "0 or more"
+            )
+            whole = value >= 1 and value == int(value)
+            if not (whole if key in COUNTS else value > 0 if key in ABOVE_ZERO else value >= 0):
+                raise UserError(f"student.method_settings.{self.name}.{key} = {value:g}; allowed: {allowed}")
         self.task = task
         self.values: dict[str, float] = {**self.defaults, **self.task_defaults.get(task.name, {}), **chosen}
 

@@ -23,8 +23,9 @@ class MLKD(Method):
     instance T^2 KL(P_t || P_s) + batch / B |P_s P_s' - P_t P_t'|^2 + class / C |P_s' P_s - P_t' P_t|^2. T is
     ``student.temperature``, 2, 3, 5 and 6. The first term and the label's loss are taken again of a strong view of
     each image, which student and teacher see too: two of RandAugment's operations on the loop's own view, at
-    magnitude ``strong``, up to 1; at 0 there is none. As published the other two terms grow with B and B^2; here
-    they are the published ones at its B = 64, and the same at any other. The published code's masks by confidence
+    magnitude ``strong``, up to 1; at 0 there is none. As published the other two terms grow with B and, where the
+    images' differences agree, B^2; here they are divided by as much, and are the published ones at its B = 64. Of
+    few images, whose differences don't agree, the class term is large. The published code's masks by confidence
     multiply means that are taken already, so they only halve the terms of the first view; they and its cut-out are
     left out [ours]. Defaults: 9 each, strong 1, r 1: the label against the teacher 1 to 9 as in the paper's
     code (Jin, Wang and Lin, CVPR 2023; .1 and .9 there), at the scale of arXiv 2403.01427's.

@@ -28,6 +28,8 @@ class NST(MapMethod):
     defaults: ClassVar[dict[str, float]] = {"weight": 50.0}
     task_defaults: ClassVar[dict[str, dict[str, float]]] = {"regression": {"weight": 5.0}}
 
+    least_pixels = 2  # of one, both sides are 1
+
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         gaps = []
         for maps in self.maps(batch):

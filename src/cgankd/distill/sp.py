@@ -15,8 +15,9 @@ from cgankd.distill.method import DistillBatch, Method, Shape, register
 class SP(Method):
     """weight / B^2 |G_s - G_t|^2, G = the rows of Q Q' divided by their norms, Q = the maps as rows [B, C H W].
 
-    The last spatial stage of each network (the penultimate layer where there is none); sizes may differ. Default:
-    weight 3,000, r 1 (arXiv 1907.09682).
+    The last spatial stage of each network (the penultimate layer where there is none); sizes may differ. Rows of
+    norm 1 have entries that shrink with B, so the loss falls like 1 / B, as published. Default: weight 3,000, r 1
+    (arXiv 1907.09682).
     """
 
     name = "sp"

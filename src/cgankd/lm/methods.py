@@ -75,6 +75,7 @@ def from_teacher(
                 end=corpus.end,
             )
             student.train()
+            torch.clear_autocast_cache()  # older torch: weights rounded in there would get no gradient
             tokens, after = torch.cat([tokens[:, : settings.prompt], sampled.tokens], dim=1), sampled.mask
             if how.text == "interleaved":
                 notes["acceptance"] = sampled.acceptance

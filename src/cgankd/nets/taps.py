@@ -169,6 +169,8 @@ def undisturbed(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+        # Weights that autocast rounded without a gradient would be used again, and get none (older torch).
+        torch.clear_autocast_cache()
 
 
 def _layer(network: nn.Module, name: str) -> nn.Module:
