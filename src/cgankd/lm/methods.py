@@ -25,12 +25,13 @@ class How:
 
     text: Literal["real", "student", "interleaved"]
     loss: Literal["labels", "divergence", "atkd"]
+    version: int = 1  # raised where the same settings give other numbers
 
 
 METHODS: Mapping[str, How] = {
     "sft": How("real", "labels"),
     "kd": How("real", "divergence"),
-    "atkd": How("real", "atkd"),
+    "atkd": How("real", "atkd", version=2),
     "onpolicy": How("student", "divergence"),
     "skd": How("interleaved", "divergence"),
 }

@@ -18,7 +18,7 @@ from cgankd.checkpoint import Checkpoint
 from cgankd.errors import UserError
 from cgankd.files import save_tensors
 from cgankd.lm import judge, models, text
-from cgankd.lm.methods import Lesson, from_labels, from_teacher
+from cgankd.lm.methods import METHODS, Lesson, from_labels, from_teacher
 from cgankd.lm.settings import LanguageRecipe, TrainedModelSettings, TrainSettings
 from cgankd.lm.train import train
 from cgankd.progress import Progress
@@ -106,7 +106,7 @@ class LanguageRoad:
             "seed": seed,
         }
         inputs = {"text": self.text.key, "teacher": teacher.key, "student": student.key}
-        return self.folder.stage("distilled", settings, inputs, build)
+        return self.folder.stage("distilled", settings, inputs, build, METHODS[method].version)
 
     def model(self, settings: TrainedModelSettings, artifact: Artifact) -> nn.Module:
         """The model of a station, from the artifact or from the user's folder, on the device."""
