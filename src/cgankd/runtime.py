@@ -24,6 +24,8 @@ def make_fabric(settings: RuntimeSettings | None = None) -> Fabric:
         raise UserError(f"runtime.device = {device}, but this machine has no such device; found: {present}")
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    if device == "cuda":  # the same numbers every time, and all of their digits where they are float32
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if has_bf16(device) else "fp32"

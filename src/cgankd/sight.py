@@ -236,16 +236,15 @@ class TeacherOutputs:
         """float32 [B, number of outputs], for the batch's own views."""
         if not self.batches.recurring:
             return self._ask(batch.images)
-        device = self.fabric.device
-        found = torch.empty(len(batch.index), self.width, device=device)
+        found = torch.empty(len(batch.index), self.width)
         for number, (first, count) in enumerate(self.batches.sets):
             inside = (batch.index >= first) & (batch.index < first + count)
             for view in batch.view[inside].unique().tolist():
                 if (number, view) not in self.known:
                     self.known[number, view] = self._whole(number, view)
                 rows = (inside & (batch.view == view)).nonzero().squeeze(1)
-                found[rows.to(device)] = self.known[number, view][(batch.index[rows] - first).to(device)]
-        return found
+                found[rows] = self.known[number, view][batch.index[rows] - first]
+        return found.to(self.fabric.device)
 
     def _whole(self, number: int, view: int) -> Tensor:
         """Outputs on one view of each image of a set: read where they are kept, or else asked for."""
@@ -256,10 +255,10 @@ class TeacherOutputs:
             with contextlib.suppress(UserError, OSError):  # not there, or spoilt
                 kept = load_tensors(path)[0].get("outputs")
                 if kept is not None and kept.shape == (count, self.width):
-                    return kept.to(self.fabric.device)
+                    return kept
         blocks = torch.arange(first, first + count).split(self.BLOCK)
         parts = [self._ask(self.batches.views.draw(index, torch.full_like(index, view))) for index in blocks]
-        outputs = torch.cat(parts)
+        outputs = torch.cat(parts).cpu()  # all views of 100,000 images are more than a device may have to spare
         if path is not None:
             with contextlib.suppress(OSError):  # a full disk; nothing needs the file
                 save_tensors(path, {"outputs": outputs})

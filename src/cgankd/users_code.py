@@ -33,10 +33,10 @@ def load_function(name: str, what: str) -> Callable[..., Any]:
     module_name, _, function_name = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a user's module raises while it is imported
+    except (Exception, SystemExit) as error:  # whatever a user's module raises while it is imported
         raise UserError(
             f"{what} {name!r}: module {module_name!r} can't be imported ({said(error)}); "
-            "it must be installed or its folder be on PYTHONPATH"
+            "it must be installed, lie in the current folder, or its folder be on PYTHONPATH"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
@@ -45,19 +45,25 @@ def load_function(name: str, what: str) -> Callable[..., Any]:
 
 
 def code_key(name: str) -> str:
-    """The key of the file that ``module:function`` comes from: an edited file makes a new function."""
+    """The key of ``module:function``: of its name and its file, or of all files of the package that it lies in."""
     try:
-        spec = importlib.util.find_spec(name.partition(":")[0])
+        spec = importlib.util.find_spec(re.split("[.:]", name)[0])  # which runs nothing
     except (ImportError, ValueError):
         spec = None
-    path = Path(spec.origin) if spec and spec.origin else None
-    return file_key(path) if path and path.is_file() else content_key(name)
+    files = [Path(spec.origin)] if spec and spec.origin else []
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        files += sorted(Path(folder).rglob("*.py"))
+    return content_key(name, [file_key(path) for path in files if path.is_file()])
 
 
 def onnx_key(path: Path) -> str:
-    """The key of an ONNX file and of the weights beside it, FILE.data, where torch.onnx.export puts large ones."""
-    beside = path.with_name(f"{path.name}.data")
-    return content_key(file_key(path), file_key(beside)) if beside.is_file() else file_key(path)
+    """The key of an ONNX file and of the weights beside it, in the files that it names."""
+    content = path.read_bytes()
+    beside = [
+        other for other in sorted(path.parent.iterdir())
+        if other != path and other.is_file() and other.name.encode() in content
+    ]  # fmt: skip
+    return content_key(file_key(path), *map(file_key, beside)) if beside else file_key(path)
 
 
 def open_onnx(path: Path, what: str) -> Any:
@@ -86,6 +92,6 @@ def tried(failed: str, needed: str) -> Iterator[None]:
         raise UserError(f"{failed} ({said(error)}); {needed}") from error
 
 
-def said(error: Exception) -> str:
+def said(error: BaseException) -> str:
     """What an error of the user's code said, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

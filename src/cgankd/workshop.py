@@ -18,6 +18,7 @@ from cgankd.gan.adapters import StoredImages, open_source
 from cgankd.gan.generator import Sampler, load_sampler
 from cgankd.labels import label_space
 from cgankd.nets import timm_bridge, weights, zoo
+from cgankd.nets.registry import VERSIONS
 from cgankd.progress import Progress
 from cgankd.recipe import Recipe
 from cgankd.synthesis import adjust
@@ -136,16 +137,19 @@ def fresh_network(name: str, images: ImageSet, outputs: int, seed: int) -> nn.Mo
     with torch.random.fork_rng([]):
         torch.manual_seed(counter.key(seed, "weights"))
         network = zoo.create(name, images.channels, outputs, images.size)
-    pixels = images.images.float().div(255.0)
+    pixels = images.images.float().div_(255.0)
     zoo.fix_normalisation(network, pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3)))
     return network
 
 
 def network_code(name: str) -> dict[str, str]:
-    """What a network's key holds besides its name: a user's own code, or the version of timm."""
+    """What a network's key holds besides its name: a user's own code, the version of timm, or of the network."""
     if name.startswith(timm_bridge.PREFIX):
         return {"network": f"timm {importlib.metadata.version('timm')}"}
-    return {"network": code_key(name)} if ":" in name else {}
+    if ":" in name:
+        return {"network": code_key(name)}
+    version = VERSIONS.get(name.partition("+")[0])
+    return {"network": f"version {version}"} if version else {}
 
 
 def source_key(source: str, sampler: Sampler) -> str:

@@ -127,7 +127,8 @@ def test_a_stored_network_scores_what_the_results_say(whole: tuple[Path, dict[st
 def test_finetuning_leaves_the_old_outputs_weights_alone_and_the_others_do_not(tmp_path: Path) -> None:
     # Without weight decay, a row of the last layer changes only where a loss has seen its output.
     run(tiny(methods=["finetune", "gkd", "joint"]), tmp_path / "none")
-    run(tiny(methods=["finetune"], exemplars=2), tmp_path / "kept")
+    (row,) = run(tiny(methods=["finetune"], exemplars=2), tmp_path / "kept")["rows"]
+    assert row["words"] == "new images and the kept ones"
     first = weights(tmp_path / "none", task=0)["fc.weight"]
     second = {"exemplars": 0, "task": 1}
     assert first.shape[0] == 5
@@ -212,6 +213,13 @@ def test_a_network_without_batch_normalisation_can_do_all_but_adapt(noise: Noise
     check(tiny(network=name, methods=["finetune", "gkd", "tkd", "joint"]), splits)
     with pytest.raises(UserError, match=rf"^network {name} has no batch normalisation"):
         check(tiny(network=name, methods=["gkd+ta"]), splits)
+
+
+def test_adversarial_training_is_for_methods_that_ask_no_old_model(noise: Noise) -> None:
+    splits, fit = splits_of(noise(40, classes=4), 4), {"steps": 2, "adversarial": {"eps": 0.1}}
+    check(tiny(fit=fit, methods=["finetune", "joint"]), splits)
+    with pytest.raises(UserError, match=r"fit.adversarial is set, .* that ask none \(finetune, joint\)$"):
+        check(tiny(fit=fit, methods=["finetune", "gkd"]), splits)
 
 
 def test_a_class_without_an_image_in_a_split_is_named(noise: Noise) -> None:

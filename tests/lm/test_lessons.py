@@ -170,3 +170,27 @@ def test_folders_that_can_not_be_used(folder: Path, tmp_path: Path) -> None:
     other = changed("other", eos_token_id=3)
     with pytest.raises(UserError, match="differ in their tokens"):
         checked(folder, student={"folder": str(other)})
+
+
+def test_models_that_can_not_take_back_a_token_are_refused(folder: Path, tmp_path: Path) -> None:
+    import transformers
+
+    config = transformers.Lfm2Config(
+        vocab_size=models.tokens(folder)["vocabulary"], hidden_size=16, intermediate_size=16, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, layer_types=["conv", "full_attention"],
+        max_position_embeddings=64, eos_token_id=models.tokens(folder)["end"],
+    )  # fmt: skip
+    torch.manual_seed(0)
+    models.save(transformers.Lfm2ForCausalLM(config), folder / text.TOKENIZER, tmp_path / "conv")
+    with pytest.raises(UserError, match=r"a lfm2 can't take back a token .*; allowed: a transformer with full att"):
+        checked(tmp_path / "conv")
+
+
+def test_a_tokenizer_that_cuts_and_fills_reads_whole_texts(folder: Path) -> None:
+    whole = text.read_tokenizer(folder)
+    cutting = text.read_tokenizer(folder)
+    cutting.enable_truncation(4)
+    cutting.enable_padding(length=6)
+    cutting.save(str(folder / text.TOKENIZER))
+    words = ["abc abd abc", "a"]
+    assert text.encode(text.read_tokenizer(folder), words, 0).tolist() == text.encode(whole, words, 0).tolist()

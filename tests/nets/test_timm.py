@@ -101,11 +101,26 @@ def test_transformers_have_no_stages(name):
     assert stages(new(name, size=size), 3, size) == []
 
 
+@pytest.mark.parametrize("name", ["twins_pcpvt_small", "volo_d1_224"])
+def test_what_timm_describes_wrongly_is_not_believed(name):
+    # blocks that are called otherwise; maps whose channels come last
+    network = new(name, size=(64, 64))
+    found = stages(network, 3, (64, 64))
+    shapes = feature_shapes(network, found, 3, (64, 64))
+    assert all(shape[0] != shape[1] or shape[1] == shape[2] for shape in shapes.values())
+    feature_shapes(network, [PENULTIMATE], 3, (64, 64))
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("resnt18", r"^network 'timm/resnt18' is not known to timm .* \(did you mean 'timm/resne?t18'\?\)"),
         ("hf-hub:timm/resnet18.a1_in1k", r"is not known to timm"),
+        ("resnet18.a9_in1k", r"timm knows no weights 'a9_in1k' of resnet18; allowed: .*resnet18.a1_in1k"),
+        (
+            "vit_small_patch32_224",
+            r"into patches of 32x32 pixels and would lose the rest of 16x16; allowed: a data.si",
+        ),
         ("inception_v3", r"^network 'timm/inception_v3': it fails on images \[2, 3, 16, 16\] \(RuntimeError"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,10 @@ def test_compaction_of_more_than_one_block(tmp_path: Path) -> None:
     store.put(numbers, images)
     filled = numbers % 3 != 0
     assert torch.equal(store.close(filled), images[filled])
+
+
+def test_a_linked_copy_of_an_older_file_stays_as_it_is(tmp_path: Path) -> None:
+    ImageStore(tmp_path / "images.u8", 2, (1, 2, 2)).put(torch.tensor([0]), torch.full((1, 1, 2, 2), 7).byte())
+    os.link(tmp_path / "images.u8", tmp_path / "copy.u8")
+    ImageStore(tmp_path / "images.u8", 2, (1, 2, 2))
+    assert (tmp_path / "copy.u8").read_bytes() == bytes([7] * 4 + [0] * 4)

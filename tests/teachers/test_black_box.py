@@ -14,6 +14,7 @@ from asked import onnx_file, weight
 from cgankd.errors import UserError
 from cgankd.task import Classification, Regression, Task
 from cgankd.teachers.opening import open_teacher
+from cgankd.users_code import code_key, onnx_key
 
 CLASSES, DEGREES = Classification(("a", "b", "c")), Regression(-80.0, 80.0, "degrees")
 
@@ -87,3 +88,34 @@ def test_an_edited_function_is_another_teacher(module: Callable[[int], str], tmp
     assert open_teacher(f"{name}:linear", CLASSES, 1, (16, 16)).key == before
     (tmp_path / f"{name}.py").write_text((tmp_path / f"{name}.py").read_text() + "# edited\n")
     assert open_teacher(f"{name}:linear", CLASSES, 1, (16, 16)).key != before
+
+
+def test_two_functions_of_one_file_are_two_teachers(module: Callable[[int], str], tmp_path: Path) -> None:
+    name = module(3)
+    path = tmp_path / f"{name}.py"
+    path.write_text(path.read_text() + "\n\ndef other(images):\n    return -linear(images)\n")
+    assert code_key(f"{name}:linear") != code_key(f"{name}:other")
+
+
+def test_an_edited_file_of_a_package_is_seen_wherever_the_function_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "my_teachers").mkdir()
+    (tmp_path / "my_teachers/__init__.py").write_text("from .inner import answer\n")
+    (tmp_path / "my_teachers/inner.py").write_text("def answer(images): ...\n")
+    before = [code_key(name) for name in ("my_teachers:answer", "my_teachers.inner:answer")]
+    (tmp_path / "my_teachers/inner.py").write_text("def answer(images): return None\n")
+    after = [code_key(name) for name in ("my_teachers:answer", "my_teachers.inner:answer")]
+    assert len({*before, *after}) == 4
+
+
+def test_weights_beside_an_onnx_file_belong_to_it_by_whatever_name(tmp_path: Path) -> None:
+    path = tmp_path / "t.onnx"
+    path.write_bytes(b"..location..weights.bin..")
+    keys = [onnx_key(path)]
+    for name, content in (("weights.bin", b"1"), ("weights.bin", b"2"), ("other.bin", b"1")):
+        (tmp_path / name).write_bytes(content)
+        keys.append(onnx_key(path))
+    assert len(set(keys[:3])) == 3
+    assert keys[3] == keys[2]

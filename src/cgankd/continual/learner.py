@@ -37,10 +37,11 @@ class Way:
     distils: type[GlobalKD] | None = None
     adapts: bool = False
     joint: bool = False
+    replays: str = ""  # what it is where images of old classes are kept, if not what ``words`` say
 
 
 WAYS = {
-    "finetune": Way("new images alone (lower bound)"),
+    "finetune": Way("new images alone (lower bound)", replays="new images and the kept ones"),
     "gkd": Way("global KD", GlobalKD),
     "gkd+ta": Way("global KD, teacher adapted", GlobalKD, adapts=True),
     "tkd": Way("task-wise KD (LwF)", TaskwiseKD),

@@ -67,6 +67,11 @@ def check(settings: Continual, splits: Splits) -> None:
             f"data.source = {settings.data.source!r} has scalar labels ({task.name}); continual tasks are made of "
             "classes, so allowed is a data set of classes"
         )
+    if settings.fit.adversarial is not None and any(WAYS[method].distils for method in settings.methods):
+        raise UserError(
+            "fit.adversarial is set, but the old model is asked about images as they are; allowed with it: methods "
+            f"that ask none ({', '.join(name for name, way in WAYS.items() if not way.distils)})"
+        )
     stream = Stream.of(task.num_outputs, settings.tasks, settings.seeds[0])
     names = task.bins(stream.order)[0]
     for split in ("train", "val", "test"):
@@ -91,7 +96,7 @@ def collect(learner: Learner) -> dict[str, Any]:
     for seed in settings.seeds:
         for method, of in chains.items():
             of.append([learner.learn(method, seed, task) for task in range(settings.tasks)])
-    rows = [_row(method, of) for method, of in chains.items()]
+    rows = [_row(method, of, settings) for method, of in chains.items()]
     last = next(iter(chains.values()))[0][-1]
     return {
         "cgankd": __version__,
@@ -112,7 +117,7 @@ def collect(learner: Learner) -> dict[str, Any]:
     }
 
 
-def _row(method: str, chains: Sequence[Sequence[Artifact]]) -> dict[str, Any]:
+def _row(method: str, chains: Sequence[Sequence[Artifact]], settings: Continual) -> dict[str, Any]:
     """One method. chains: for each seed, the artifact of each task."""
     together = [[artifact.summary["test"]["together"] for artifact in chain] for chain in chains]
     per_task = [[artifact.summary["test"]["per_task"] for artifact in chain] for chain in chains]
@@ -124,7 +129,7 @@ def _row(method: str, chains: Sequence[Sequence[Artifact]]) -> dict[str, Any]:
     }
     return {
         "method": method,
-        "words": WAYS[method].words,
+        "words": (settings.exemplars and WAYS[method].replays) or WAYS[method].words,
         **{name: _over_seeds(values[name]) for name in MEASURES},
         "val": _over_seeds([chain[-1].summary["val"]["together"] for chain in chains]),
         "together": together,

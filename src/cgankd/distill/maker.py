@@ -28,7 +28,7 @@ class Maker:
         """
         network = zoo.create(name, self.channels, self.outputs, self.size)
         for layer in self.student.modules():
-            if isinstance(layer, zoo.Normalise):
+            if isinstance(layer, zoo.Normalise) and layer.mean.shape[1] == self.channels:
                 zoo.fix_normalisation(network, layer.mean.flatten().cpu(), layer.std.flatten().cpu())
                 break
         return network

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cgankd import counter
 from cgankd.errors import UserError
 from cgankd.lm import text
+from cgankd.lm.sampling import forgets
 from cgankd.lm.settings import LanguageRecipe, ModelSettings
 
 FILES = ("config.json", "model.safetensors", text.TOKENIZER)
@@ -110,9 +111,9 @@ def _check_folder(folder: Path, setting: str, window: int) -> None:
             raise UserError(f"{setting} = {str(folder)!r} has no {name}; needed are {', '.join(FILES)}")
     library = transformers()
     try:
-        load(folder)
-        found, config = tokens(folder), _config(folder)
-        sliding = any(library.DynamicCache(config=config).is_sliding)
+        model, found, config = load(folder), tokens(folder), _config(folder)
+        sliding = any(library.DynamicCache(config=config).is_sliding) or config.model_type == "gpt_neo"
+        forgetful = sliding or forgets(model)
     except Exception as error:  # whatever the library makes of files that are not its own
         said = " ".join(str(error).split())[:200]
         raise UserError(
@@ -124,6 +125,11 @@ def _check_folder(folder: Path, setting: str, window: int) -> None:
         raise UserError(f"{setting}: tokenizer.json has more tokens than the model's {found['vocabulary']}")
     if sliding:
         raise UserError(f"{setting}: a {config.model_type} attends to a sliding window; allowed: full attention")
+    if not forgetful:
+        raise UserError(
+            f"{setting}: a {config.model_type} can't take back a token that it has read, as interleaved sampling "
+            "does; allowed: a transformer with full attention"
+        )
     places = getattr(config, "max_position_embeddings", window)
     if places < window:
         raise UserError(

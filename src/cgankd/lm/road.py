@@ -68,7 +68,8 @@ class LanguageRoad:
         inputs = {"documents": content_key(parts)}
         if folder is not None:
             inputs |= {name: file_key(folder / name) for name in ("config.json", text.TOKENIZER)}
-        return self.folder.stage("text", described, inputs, build)
+        version = 1 if folder is None else 2  # 1 cut texts as the tokenizer's file said
+        return self.folder.stage("text", described, inputs, build, version)
 
     def _corpus(self) -> text.Corpus:
         known, window = self.text.summary, self.recipe.window

@@ -135,6 +135,29 @@ def sample(
     return Sampled(tokens, alive, proposed, accepted.bool())
 
 
+@torch.no_grad()
+def forgets(model: nn.Module) -> bool:
+    """Whether a token that was read, refused and masked leaves no trace: :func:`sample` needs a model that does so.
+
+    One whose state is not keys and values alone, as convolutions and recurrences keep it, does not.
+    """
+
+    def said(refused: int) -> Tensor:
+        reader, text = _Reader(model), torch.tensor([[0, 1, 2]], device=next(model.parameters()).device)
+        mask, place = torch.ones_like(text, dtype=torch.bool), text.new_full((1, 1), 3)
+        reader(text, mask, text)
+        for _ in range(refused):
+            mask = torch.cat([mask, mask.new_ones(1, 1)], dim=1)
+            reader(text[:, :1], mask, place)
+            mask[:, -1] = False
+        return reader(
+            text[:, 1:], torch.cat([mask, mask.new_ones(1, 2)], dim=1), torch.cat([place, place + 1], dim=1)
+        )
+
+    alone = said(0)
+    return bool((said(2) - alone).abs().max() <= 1e-5 * alone.abs().max())  # rounding is a tenth of it
+
+
 def draw(logits: Tensor, uniform: Tensor) -> Tensor:
     """The token whose share of [0, 1) ``uniform`` [B] falls into; logits [B, V], int64 [B]."""
     reached = torch.softmax(logits.double(), dim=-1).cumsum(-1)

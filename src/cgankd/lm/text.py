@@ -114,10 +114,13 @@ def make_tokenizer(texts: list[str], vocabulary: int) -> Any:
 
 
 def read_tokenizer(folder: Path) -> Any:
-    """The tokenizer in a model's folder."""
+    """The tokenizer in a model's folder; whole texts are wanted, whatever it was cut or filled up for there."""
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(folder / TOKENIZER))
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def encode(tokenizer: Any, texts: list[str], end: int) -> Tensor:

@@ -61,7 +61,9 @@ def nearness(fakes: Tensor, train: Tensor, held_out: Tensor) -> Nearness:
 
 def closest(found: Nearness, count: int) -> Tensor:
     """Rows of the ``count`` fakes nearest to a training image, the nearest first, no training image twice."""
-    order = found.distance.argsort(stable=True)
-    rows = found.row[order]
-    earlier = (rows[:, None] == rows[None, :]).tril(-1).any(dim=1)
-    return torch.as_tensor(order[~earlier][:count])
+    nearest_of: dict[int, int] = {}  # training image -> its nearest fake
+    for fake in found.distance.argsort(stable=True).tolist():
+        nearest_of.setdefault(int(found.row[fake]), fake)
+        if len(nearest_of) == count:
+            break
+    return torch.tensor(list(nearest_of.values()))

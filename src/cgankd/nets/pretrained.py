@@ -65,19 +65,27 @@ def start_from(network: nn.Module, start: str) -> list[str]:
     """Fill ``network`` with the weights that ``start`` names; returns the names of the layers that start anew.
 
     The names of the tensors must be the network's, shapes may differ: such a layer, as the head for other classes
-    is, keeps the weights that it has. Raises UserError, and changes nothing, where more than half of the layers
-    would, and for names that differ.
+    is, keeps the weights that it has; so does a head that the file lacks. For grey images the first convolution's
+    three colours are added up. Raises UserError, and changes nothing, where more than half of the layers would keep
+    theirs, and for names that differ.
     """
     path = find(start)
     found = _of_package(network, start, path) if start.startswith(PREFIX) else weights.read_safetensors(path)
-    weights.check_names(network, found, path)
     state = network.state_dict()
-    layers = dict.fromkeys(_layer(name) for name in state)
+    layers = list(dict.fromkeys(_layer(name) for name in state))
+    there = {_layer(name) for name in found}
+    headless = max((i for i, layer in enumerate(layers) if layer in there), default=-1) + 1
+    lacking = {name: tensor for name, tensor in state.items() if _layer(name) in layers[headless:]}
+    # files from before torch counted batches
+    lacking |= {name: tensor for name, tensor in state.items() if name.endswith(".num_batches_tracked")}
+    weights.check_names(network, {**lacking, **found}, path)
+    found = {name: _for_grey(found.get(name, tensor), tensor) for name, tensor in state.items()}
     anew = {_layer(name) for name, tensor in state.items() if found[name].shape != tensor.shape}
+    anew.update(layers[headless:])
     if 2 * len(anew) > len(layers):
         raise UserError(
             f"teacher.start = {start!r}: {len(anew)} of the {len(layers)} layers of {type(network).__name__} have "
-            "other shapes there; allowed: half of them"
+            "other shapes there, or are not there; allowed: half of them"
         )
     network.load_state_dict(
         {name: tensor if _layer(name) in anew else found[name] for name, tensor in state.items()}
@@ -101,8 +109,16 @@ def _of_package(network: nn.Module, start: str, path: Path) -> Mapping[str, Tens
     return renamed
 
 
+def _for_grey(found: Tensor, needed: Tensor) -> Tensor:
+    """A convolution of three colours as one of equal ones: [O, 3, H, W] to [O, 1, H, W], where that is needed."""
+    filters = needed.ndim == 4 and len(needed) > 1 == needed.shape[1]  # and not the mean of the pixels
+    if filters and found.shape == (len(needed), 3, *needed.shape[2:]):
+        return found.sum(dim=1, keepdim=True)
+    return found
+
+
 def _layer(name: str) -> str:
-    return name.rpartition(".")[0]
+    return name.rpartition(".")[0] or name  # a parameter of the network itself, as a transformer's tokens are
 
 
 def _packages() -> str:

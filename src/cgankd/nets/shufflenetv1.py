@@ -1,7 +1,8 @@
 """``shufflenetv1``: ShuffleNet with three groups, with a stem for small images.
 
 Zhang et al., ShuffleNet (arXiv 1707.01083, table 1, g = 3), with a 1x1 convolution in place of the 3x3 one of
-stride 2 and its max pooling, and a ReLU after the depthwise convolution, too (Tian et al., arXiv 1910.10699).
+stride 2 and its max pooling, and a ReLU after the depthwise convolution, too (Tian et al., arXiv 1910.10699); first
+weights are torch's, as there.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgankd.nets.layers import Normalise, channel_shuffle, conv_bn, conv_bn_relu, initialise, stage
+from cgankd.nets.layers import Normalise, channel_shuffle, conv_bn, conv_bn_relu, stage
 from cgankd.nets.registry import register
 
 STEM = 24  # channels
@@ -42,7 +43,7 @@ class ShuffleUnit(nn.Module):
         return F.relu(torch.cat([residual, F.avg_pool2d(x, 3, stride=2, padding=1)], dim=1))
 
 
-@register("shufflenetv1", groups=3, widths=(240, 480, 960))
+@register("shufflenetv1", version=2, groups=3, widths=(240, 480, 960))
 class ShuffleNetV1(nn.Module):
     """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs].
 
@@ -68,7 +69,6 @@ class ShuffleNetV1(nn.Module):
         self.layer2 = stage(unit, 8, widths[0], widths[1], stride=2)
         self.layer3 = stage(unit, 4, widths[1], widths[2], stride=2)
         self.linear = nn.Linear(widths[2], num_outputs)
-        initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.layer3(self.layer2(self.layer1(self.conv1(self.normalise(images)))))

@@ -1,7 +1,7 @@
 """``shufflenetv2``: ShuffleNet V2 of width 1, with a stem for small images.
 
 Ma et al., ShuffleNet V2 (arXiv 1807.11164, table 5, 1x), with a 1x1 convolution in place of the 3x3 one of stride 2
-and its max pooling (Tian et al., arXiv 1910.10699).
+and its max pooling (Tian et al., arXiv 1910.10699); first weights are torch's, as there.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cgankd.nets.layers import Normalise, channel_shuffle, conv_bn, conv_bn_relu, initialise, stage
+from cgankd.nets.layers import Normalise, channel_shuffle, conv_bn, conv_bn_relu, stage
 from cgankd.nets.registry import register
 
 STEM = 24  # channels
@@ -43,7 +43,7 @@ class ShuffleUnit(nn.Module):
         return channel_shuffle(torch.cat([self.branch1(first), self.branch2(second)], dim=1), groups=2)
 
 
-@register("shufflenetv2", widths=(116, 232, 464))
+@register("shufflenetv2", version=2, widths=(116, 232, 464))
 class ShuffleNetV2(nn.Module):
     """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs].
 
@@ -64,7 +64,6 @@ class ShuffleNetV2(nn.Module):
         self.layer3 = stage(ShuffleUnit, 4, widths[1], widths[2], stride=2)
         self.conv2 = nn.Sequential(*conv_bn_relu(widths[2], 1024, kernel=1))
         self.linear = nn.Linear(1024, num_outputs)
-        initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.layer3(self.layer2(self.layer1(self.conv1(self.normalise(images)))))

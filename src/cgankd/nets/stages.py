@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from cgankd.errors import UserError
 from cgankd.nets.taps import example_images, feature_shapes, undisturbed
 
 
@@ -43,21 +44,28 @@ def stages(network: nn.Module, channels: int, size: tuple[int, int]) -> list[str
     """
     if "NCHW" not in str(getattr(network, "output_fmt", "NCHW")):
         return []  # timm's word for channels that come last, where every method would take them for a width
-    declared = _declared(network)
-    if declared is None:
+    if (names := getattr(network, "stage_names", None)) is not None:
+        shapes = feature_shapes(network, names, channels, size)
+        return [name for name in names if len(shapes[name]) == 3]
+    widths = _timms(network)
+    try:
+        shapes = feature_shapes(network, widths, channels, size)
+    except UserError:  # a few of timm's describe modules that they don't have
+        widths = {}
+    if not widths:
         return _traced(network, channels, size)
-    shapes = feature_shapes(network, declared, channels, size)
-    return [name for name in declared if len(shapes[name]) == 3]
+    # some say nothing of channels that come last: their maps have another first number than their width
+    return [name for name, width in widths.items() if len(shapes[name]) == 3 and shapes[name][0] == width]
 
 
-def _declared(network: nn.Module) -> list[str] | None:
-    names: Any = getattr(network, "stage_names", None)
-    if names is not None:
-        return list(names)
+def _timms(network: nn.Module) -> dict[str, int]:
+    """The layers that a network of timm's describes, and their channels; of any other network none."""
     described: Any = getattr(network, "feature_info", None)
-    if isinstance(described, list) and all(isinstance(entry, dict) and "module" in entry for entry in described):
-        return [entry["module"] for entry in described] or None
-    return None
+    if not isinstance(described, list) or not all(
+        isinstance(entry, dict) and {"module", "num_chs"} <= set(entry) for entry in described
+    ):
+        return {}
+    return {entry["module"]: entry["num_chs"] for entry in described}
 
 
 def _traced(network: nn.Module, channels: int, size: tuple[int, int]) -> list[str]:

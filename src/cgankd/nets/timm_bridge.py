@@ -33,7 +33,12 @@ def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int,
         raise UserError(
             f"network {name!r} is not known to timm {timm.__version__}{hint}; allowed: timm.list_models()"
         )
-    described = timm.get_pretrained_cfg(own_name)
+    try:
+        described = timm.get_pretrained_cfg(own_name)
+    except RuntimeError:  # its word for a tag that it does not know
+        kind, _, tag = own_name.partition(".")
+        known = ", ".join(timm.list_pretrained(f"{kind}.*")) or "it without a tag"
+        raise UserError(f"network {name!r}: timm knows no weights {tag!r} of {kind}; allowed: {known}") from None
     size = {"img_size": image_size} if described is not None and described.fixed_input_size else {}
     try:
         network: nn.Module = timm.create_model(
@@ -44,6 +49,14 @@ def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int,
             f"network {name!r}: timm can't make it for {in_channels} channel(s) of {image_size[0]}x{image_size[1]} "
             f"pixels ({type(error).__name__}: {' '.join(str(error).split())})"
         ) from error
+    cut = getattr(network, "patch_embed", None)
+    if isinstance(cut, timm.layers.PatchEmbed) and not cut.dynamic_img_pad:
+        high, wide = cut.patch_size
+        if image_size[0] % high or image_size[1] % wide:
+            raise UserError(
+                f"network {name!r} cuts images into patches of {high}x{wide} pixels and would lose the rest of "
+                f"{image_size[0]}x{image_size[1]}; allowed: a data.size that is a multiple"
+            )
     configuration = network.pretrained_cfg
     assert isinstance(configuration, dict)
     constants = (_per_channel(configuration["mean"], in_channels), _per_channel(configuration["std"], in_channels))

@@ -20,6 +20,7 @@ class ImageStore:
         if path is None:
             self._array: np.ndarray = np.zeros((slots, *shape), dtype=np.uint8)
         else:
+            path.unlink(missing_ok=True)  # a copy of a killed run's folder may share the file
             with path.open("wb") as file:
                 if hasattr(os, "posix_fallocate"):  # a full disk must be an error here, not a bus error at a write
                     os.posix_fallocate(file.fileno(), 0, slots * int(np.prod(shape)))
