@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from cgankd.report import curves
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from cgankd.report import curves, figures
 
 
 def test_acceptance_is_drawn_where_something_was_rejected() -> None:
@@ -15,3 +19,28 @@ def test_acceptance_is_drawn_where_something_was_rejected() -> None:
     drawn = curves.acceptance(labels(10, 9))
     assert drawn is not None
     assert drawn[1] is False
+
+
+def test_of_many_methods_the_control_and_the_furthest_are_drawn_and_their_names_take_no_room(
+    make_results: Callable[..., dict[str, Any]],
+) -> None:
+    results = make_results("regression")
+    plain = figures.bins(results)
+    assert plain is not None
+    assert plain[1] == ""
+    (control,) = [row for row in results["rows"] if row["method"] == "nokd_longer"]
+    results["rows"] = [control] + [
+        {**control, "method": f"cgan+kd+{name}", "mean": control["mean"] - number}
+        for number, name in enumerate("abcdefghijk", start=1)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib's, where nothing is left of the axes
+        found = figures.bins(results)
+        assert found is not None
+        figures.svg(found[0], "bins", "")
+    (axes,) = found[0].axes
+    assert found[1] == " Of 12 methods, the control and those furthest from it are shown."
+    assert [line.get_label() for line in axes.lines][1:] == [f"cGAN-KD + kd+{name}" for name in "efghijk"]
+    plain[0].draw_without_rendering()
+    before = plain[0].axes[0].get_window_extent().height
+    assert axes.get_window_extent().height > 0.9 * before

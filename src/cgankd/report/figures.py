@@ -54,6 +54,8 @@ WIDTH = 5.0  # inches; 360 units of the drawing, about a phone's width, so that 
 TEXT = 9.0
 MOST_BINS = 24
 LEGEND_LETTERS = 66  # in a line of a legend
+LEGEND_LINE = 0.2  # inches
+MOST_METHODS = 8  # in one chart of all bins
 
 
 def style(method: str) -> tuple[str, str]:
@@ -94,11 +96,18 @@ def dress(axes: Axes, x: str = "", y: str = "", grid: str = "both") -> None:
 
 
 def legend(axes: Axes, columns: int = 2) -> None:
-    """A legend above the axes, where it can hide nothing; in one column where its texts are long."""
+    """A legend above the axes, where it can hide nothing; in one column where its texts are long.
+
+    Its lines from the third on make the figure higher by as much, so that the axes keep their size.
+    """
     labels = axes.get_legend_handles_labels()[1]
     if labels:
         longest = max(len(str(label)) for label in labels)
         columns = min(columns, max(1, LEGEND_LETTERS // (longest + 4)))
+        more = max(0, -(-len(labels) // columns) - 2)
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        figure.set_figheight(figure.get_figheight() + more * LEGEND_LINE)
         axes.legend(
             loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, frameon=False, fontsize=TEXT,
             borderpad=0.2, handletextpad=0.5, columnspacing=1.2,
@@ -186,10 +195,11 @@ def dots(results: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def bins(results: Mapping[str, Any]) -> tuple[Figure, bool] | None:
+def bins(results: Mapping[str, Any]) -> tuple[Figure, str] | None:
     """Score per class or label bin, one line per bin and one mark per main method.
 
-    Of many bins those are shown where cGAN-KD and the control differ most; the second value says so.
+    Of many bins those are shown where the methods differ most, of many methods the control and those furthest from
+    it; the second value says so in sentences.
     """
     names: Sequence[str] = results.get("bins") or []
     methods = [
@@ -201,9 +211,18 @@ def bins(results: Mapping[str, Any]) -> tuple[Figure, bool] | None:
     ] or [row for row in results["rows"] if len(row.get("per_bin") or []) == len(names)][:4]
     if not names or not methods:
         return None
+    said = ""
+    if len(methods) > MOST_METHODS:
+        of = next((row["mean"] for row in methods if row["method"] == results.get("control")), methods[0]["mean"])
+        far = sorted((-abs(row["mean"] - of), place) for place, row in enumerate(methods) if row["mean"] != of)
+        control = [place for place, row in enumerate(methods) if row["mean"] == of][:1]
+        kept = sorted([*control, *(place for _, place in far[: MOST_METHODS - len(control)])])
+        said += f" Of {len(methods)} methods, the control and those furthest from it are shown."
+        methods = [methods[place] for place in kept]
     scores = np.array([[np.nan if v is None else float(v) for v in row["per_bin"]] for row in methods])
     shown = list(range(len(names)))
-    if cut := len(names) > MOST_BINS:
+    if len(names) > MOST_BINS:
+        said += f" Of {len(names)}, those where these differ most are shown."
         spread = np.nan_to_num(
             np.nanmax(scores, axis=0, initial=-np.inf) - np.nanmin(scores, axis=0, initial=np.inf)
         )
@@ -217,7 +236,7 @@ def bins(results: Mapping[str, Any]) -> tuple[Figure, bool] | None:
         )  # fmt: skip
     name_bins(axes, [str(names[place]) for place in shown])
     legend(axes)
-    return figure, cut
+    return figure, said
 
 
 def name_bins(axes: Axes, names: Sequence[str]) -> None:

@@ -117,8 +117,9 @@ def _comparison(run: Run) -> Section:
         blocks.append(Note("The results hold no score per class or label range."))
     else:
         kind = run.task.bin_name
-        some = f" Of {len(results['bins'])}, those where the methods differ most are shown." if shown[1] else ""
-        blocks += drawn(shown[0], "bins", f"Score per {kind}, mean over seeds: which of them gain or lose.{some}")
+        blocks += drawn(
+            shown[0], "bins", f"Score per {kind}, mean over seeds: which of them gain or lose.{shown[1]}"
+        )
         blocks.append(_bin_table(results, kind))
     if not any(table.is_ablation(row["method"]) for row in results["rows"]):
         blocks.append(
