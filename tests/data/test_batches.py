@@ -49,7 +49,7 @@ def test_a_view_is_pad_crop_and_mirror(
     noise: Noise, channels: int, size: tuple[int, int], shift: int, flip: bool
 ) -> None:
     images = noise(12, channels=channels, size=size).images
-    views = Views(images, AugmentSettings(shift=shift), flip, 5, CPU)
+    views = Views([images[:2], images[2:]], AugmentSettings(shift=shift), flip, 5, CPU)
     index, view = torch.arange(12).repeat(6), torch.arange(6).repeat_interleave(12)
     found = views.draw(index, view).numpy()
     downs, rights, mirrors = set(), set(), set()

@@ -25,16 +25,16 @@ from cgankd.task import Task
 class Views:
     """Augmented views of stored images.
 
-    images: uint8 [N, C, H, W]. A view is mirrored with probability 1/2 where ``flip`` is true, then shifted by up
-    to ``settings.shift`` pixels in each direction; black comes in. Then RandAugment, where the settings ask for it;
-    ``geometric``: with operations that move pixels.
+    sets: uint8 [N, C, H, W] each, numbered one after the other. A view is mirrored with probability 1/2 where
+    ``flip`` is true, then shifted by up to ``settings.shift`` pixels in each direction; black comes in. Then
+    RandAugment, where the settings ask for it; ``geometric``: with operations that move pixels.
     """
 
     VERSION = 1  # raised where the same settings give other pixels: answers that were kept are of others then
 
     def __init__(
         self,
-        images: Tensor,
+        sets: Sequence[Tensor],
         settings: AugmentSettings,
         flip: bool,
         seed: int,
@@ -43,9 +43,8 @@ class Views:
     ) -> None:
         self.shift, self.flip, self.seed = settings.shift, flip, seed
         self.randaugment = RandAugment(settings.randaugment, settings.magnitude, geometric, seed)
-        self.channels, self.height, self.width = images.shape[1:]
-        padded = F.pad(images, [self.shift] * 4)
-        self.pixels = padded.permute(0, 2, 3, 1).contiguous().to(device).flatten(0, 2)  # [N * Hp * Wp, C]
+        self.channels, self.height, self.width = sets[0].shape[1:]
+        self.pixels = _padded(sets, self.shift, device).flatten(0, 2)  # [N * Hp * Wp, C]
         self._rows = torch.arange(self.height, device=device)
         self._columns = torch.arange(self.width)
 
@@ -94,6 +93,20 @@ class Batch:
     fake: Tensor  # bool [B]
 
 
+def _padded(sets: Sequence[Tensor], shift: int, device: torch.device) -> Tensor:
+    """uint8 [N, Hp, Wp, C] with a black frame, filled block by block: of 100,000 images no second copy is made."""
+    channels, height, width = sets[0].shape[1:]
+    size = (sum(map(len, sets)), height + 2 * shift, width + 2 * shift, channels)
+    padded = torch.zeros(size, dtype=torch.uint8, device=device)
+    inside = padded[:, shift : shift + height, shift : shift + width]
+    blocks = (block for images in sets for block in images.split(10_000))
+    start = 0
+    for block in blocks:
+        inside[start : start + len(block)] = block.permute(0, 2, 3, 1).to(device)
+        start += len(block)
+    return padded
+
+
 class Batches:
     """Batches drawn from real images and, where given, fake ones; batch ``step`` is a pure function of the seed.
 
@@ -114,8 +127,7 @@ class Batches:
     ) -> None:
         sets: Sequence[ImageSet] = [real] if fake is None or not len(fake) else [real, fake]
         flip = task.mirror_safe if augment.flip is None else augment.flip
-        pixels = torch.cat([s.images for s in sets])
-        self.views = Views(pixels, augment, flip, seed, device, geometric=task.geometry_safe)
+        self.views = Views([s.images for s in sets], augment, flip, seed, device, geometric=task.geometry_safe)
         self.targets = _targets(sets, task).to(device)
         self.classes, self.cutmix = task.num_outputs, augment.cutmix if task.mixable else 0.0
         self.recurring = augment.views  # 0: a view never comes back
