@@ -77,9 +77,8 @@ def test_methods_are_trained_as_rows_and_unknown_ones_refused(tmp_path: Path) ->
     for name in ("cgan+", "cgan_pkt", "pkt+no", "best"):
         with pytest.raises(UserError, match=f"compare.methods holds '{re.escape(name)}', which is not known"):
             pipeline.run(tiny(f"compare.methods=[nokd, {name}]"), tmp_path / "none")
-    with pytest.raises(
-        UserError, match=r"'kd\+sp@fake', a row without generated images.*; allowed: cgan\+kd\+sp@fake,"
-    ):
+    said = r"'kd\+sp@fake', a row without generated images.*; allowed: cgan\+kd\+sp@fake, and kd$"
+    with pytest.raises(UserError, match=said):
         pipeline.run(tiny("compare.methods=[nokd, kd+sp@fake]"), tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
@@ -355,6 +354,7 @@ def test_another_timm_makes_another_network(monkeypatch: pytest.MonkeyPatch) -> 
         found.append(network_code("timm/resnet18"))
     assert found[0] != found[1]
     assert network_code("resnet18") == {}
+    assert network_code("shufflenetv2") == network_code("shufflenetv2+vam") == {"network": "version 2"}
 
 
 def test_a_row_that_is_nearly_one_says_which() -> None:

@@ -273,6 +273,15 @@ def test_better_is_lower_for_an_error() -> None:
     assert test["seeds"] == {"pairs": 16, "better": 8, "worse": 0}  # of two seeds one gains 2, the other nothing
 
 
+def test_what_a_method_sees_of_generated_images_alone_is_nothing_in_the_row_without() -> None:
+    names = rows.both_ways(["kd", "kd+rkd@fake", "sp@fake"])
+    assert names == ["nokd_longer", "cgan", "kd", "cgan+kd", "cgan+kd+rkd@fake", "cgan+sp@fake"]
+    assert rows.pairs(names) == [
+        ("cgan", "nokd_longer"), ("cgan+kd", "kd"), ("cgan+kd+rkd@fake", "kd"), ("cgan+sp@fake", "nokd_longer"),
+    ]  # fmt: skip
+    rows.check_names(recipe.load("digits", [f"compare.methods=[{','.join(names)}]"]))
+
+
 def test_every_method_is_paired_with_itself_and_each_task_has_its_own_votes() -> None:
     """Counts by plain loops over numbers that are drawn at random."""
     rng = np.random.default_rng(0)

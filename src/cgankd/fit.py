@@ -119,10 +119,9 @@ def fit(
                         f"than {settings.learning_rate:g} may help"
                     )
                 if len(terms) > 1:
-                    sizes = {
-                        name: abs(float(term.detach())) for name, term in terms.items()
-                    }  # vid's may be below 0
-                    entry["label_share"] = sizes["label"] / (sum(sizes.values()) or 1.0)
+                    # by size, for vid's term may be below 0
+                    sizes = {name: abs(float(term.detach())) for name, term in terms.items()}
+                    entry["label_share"] = sizes["label"] / sum(sizes.values()) if any(sizes.values()) else 1.0
                 if validation is not None:
                     entry["val"] = evaluate.metric(student, validation, task, fabric)[0]
                 history.append(entry)

@@ -67,11 +67,14 @@ def partner(name: str) -> str | None:
 
     >>> partner("cgan+dkd"), partner("cgan_kd"), partner("cgan"), partner("dkd"), partner("cgan_raw")
     ('dkd', 'kd', 'nokd_longer', None, None)
+    >>> partner("cgan+kd+rkd@fake"), partner("cgan+rkd@fake")
+    ('kd', 'nokd_longer')
     """
     wanted = row(name)
     if not wanted.fakes or wanted.changes:
         return None
-    return CONTROL if wanted.method == distill.SUPERVISED else wanted.method
+    seen = [word for word in wanted.method.split("+") if not word.endswith("@fake") and word != distill.SUPERVISED]
+    return "+".join(seen) or CONTROL
 
 
 def pairs(names: Collection[str]) -> list[tuple[str, str]]:
@@ -80,12 +83,12 @@ def pairs(names: Collection[str]) -> list[tuple[str, str]]:
     >>> pairs(["nokd_longer", "cgan", "kd", "cgan_kd", "cgan+kd", "dkd"])
     [('cgan', 'nokd_longer'), ('cgan_kd', 'kd')]
     """
-    found: dict[str, str] = {}  # a row that stands there by two names has one partner
+    found: dict[str, tuple[str, str]] = {}  # by method, for a row may stand there by two names
     for name in names:
         without = partner(name)
         if without is not None and without in names:
-            found.setdefault(without, name)
-    return [(of, to) for to, of in found.items()]
+            found.setdefault(row(name).method, (name, without))
+    return list(found.values())
 
 
 def both_ways(methods: Iterable[str]) -> list[str]:
@@ -94,18 +97,19 @@ def both_ways(methods: Iterable[str]) -> list[str]:
     >>> both_ways(["dkd", "kd+crd"])
     ['nokd_longer', 'cgan', 'dkd', 'cgan+dkd', 'kd+crd', 'cgan+kd+crd']
     """
-    return [CONTROL, "cgan", *(name for method in methods for name in (method, FAKES + method))]
+    made = [(partner(FAKES + method) or CONTROL, FAKES + method) for method in methods]
+    return list(dict.fromkeys([CONTROL, "cgan", *(name for both in made for name in both)]))
 
 
 def check_names(recipe: Recipe) -> None:
-    """UserError for a row, or a method that has settings of its own, that nothing is known of."""
+    """UserError for a row, or a method that has settings of its own, that nothing is known of or could be shown."""
     for name in recipe.student.method_settings:
         distill.find(name)
     for name in recipe.rows:
-        if not row(name).fakes and any(word.endswith("@fake") for word in row(name).method.split("+")):
+        if not row(name).fakes and name not in ROWS and (alone := partner(FAKES + name)) != name:
             raise UserError(
                 f"compare.methods holds {name!r}, a row without generated images, so @fake has none to see; "
-                f"allowed: {FAKES}{name}, or the same without @fake"
+                f"allowed: {FAKES}{name}, and {alone}"
             )
         for method in distill.parts(row(name).method):
             if method not in distill.METHODS:

@@ -161,7 +161,7 @@ class JurorSettings(Settings):
     start: str | None = Field(
         None,
         description="weights that training starts from: a .safetensors file or package:NAME; layers whose shapes "
-        "differ, as the head's may, start anew; none: random",
+        "differ, as the head's may, and a head that is not there start anew; none: random",
     )
 
 

@@ -137,7 +137,7 @@ class Training(Workshop):
                 teachers += self.jury(upstream)
         said_by = {"votes": votes, **{f"teacher {place}": one.key for place, one in enumerate(teachers)}}
         if start is not None:
-            inputs["start"] = start.key if isinstance(start, Artifact) else file_key(pretrained.find(start))
+            inputs["start"] = start.key if isinstance(start, Artifact) else pretrained.key(start)
 
         def build(work: Path) -> dict[str, Any]:
             train: ImageSet = getattr(self.splits, real)

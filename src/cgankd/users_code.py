@@ -46,24 +46,57 @@ def load_function(name: str, what: str) -> Callable[..., Any]:
 
 def code_key(name: str) -> str:
     """The key of ``module:function``: of its name and its file, or of all files of the package that it lies in."""
+    return content_key(name, [file_key(path) for path in _code(name.partition(":")[0].split("."))])
+
+
+def _code(module: list[str]) -> list[Path]:
+    """The files of a module, found without running any; of none that is known []."""
     try:
-        spec = importlib.util.find_spec(re.split("[.:]", name)[0])  # which runs nothing
+        spec = importlib.util.find_spec(module[0])
     except (ImportError, ValueError):
         spec = None
-    files = [Path(spec.origin)] if spec and spec.origin else []
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        files += sorted(Path(folder).rglob("*.py"))
-    return content_key(name, [file_key(path) for path in files if path.is_file()])
+    if spec is None:
+        return []
+    if spec.origin is not None and not spec.submodule_search_locations:
+        return [path for path in [Path(spec.origin)] if path.is_file()]
+    for folder in map(Path, spec.submodule_search_locations or []):
+        for part in module[1:]:  # down folders that are no packages, as a project's own may be
+            if (folder / "__init__.py").is_file():
+                break
+            if (file := folder / f"{part}.py").is_file():
+                return [file]
+            folder /= part
+        if (folder / "__init__.py").is_file():
+            return sorted(folder.rglob("*.py"))
+    return []
 
 
 def onnx_key(path: Path) -> str:
-    """The key of an ONNX file and of the weights beside it, in the files that it names."""
+    """The key of an ONNX file and of the files with its weights, where it names some that are there."""
     content = path.read_bytes()
-    beside = [
-        other for other in sorted(path.parent.iterdir())
-        if other != path and other.is_file() and other.name.encode() in content
-    ]  # fmt: skip
+    named = {
+        path.parent / content[at : at + length].decode(errors="replace")
+        for at, length in (_size(content, found.end()) for found in _LOCATION.finditer(content))
+    }
+    beside = [other for other in sorted(named) if other.is_file()]
     return content_key(file_key(path), *map(file_key, beside)) if beside else file_key(path)
+
+
+# Of a tensor that lies in another file (TensorProto.external_data): field 1 of an entry, the text "location", and
+# the tag of field 2, the file's name.
+_LOCATION = re.compile(rb"\n\x08location\x12")
+
+
+def _size(content: bytes, at: int) -> tuple[int, int]:
+    """Where a protobuf text begins whose length stands at ``at``, and that length."""
+    length = shift = 0
+    while at < len(content):
+        byte, at = content[at], at + 1
+        length |= (byte & 127) << shift
+        if byte < 128:
+            break
+        shift += 7
+    return at, length
 
 
 def open_onnx(path: Path, what: str) -> Any:

@@ -18,6 +18,7 @@ from cgankd import counter
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet
 from cgankd.distill import METHODS, Maker, Preparation, create
+from cgankd.distill.flow import pooled
 from cgankd.errors import TrainingError, UserError
 from cgankd.fit import fit
 from cgankd.nets import zoo
@@ -279,3 +280,10 @@ def test_the_assistant_is_taught_by_kd_and_then_stays(noise, fabric: Fabric) -> 
         assert torch.equal(found, expected), name
     assert not assistant.training
     assert not any(weight.requires_grad for weight in assistant.parameters())
+
+
+def test_flow_averages_maps_over_pixels_and_tokens_over_places() -> None:
+    numbers = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(pooled(numbers.unflatten(2, (5, 1))), numbers.mean(2))  # [B, D, H, W]
+    assert torch.allclose(pooled(numbers), numbers.mean(1))  # [B, L, D]
+    assert torch.equal(pooled(numbers[:, 0]), numbers[:, 0])

@@ -234,7 +234,7 @@ def test_a_strong_view_belongs_to_its_image_and_view_whatever_the_batch() -> Non
 
 
 def test_a_strong_view_has_a_strength_from_0_to_1() -> None:
-    with pytest.raises(UserError, match=r"mlkd\.strong = 1\.5; allowed: 0 \(no strong view\) to 1"):
+    with pytest.raises(UserError, match=r"mlkd\.strong = 1\.5; allowed: 0 to 1$"):
         method("mlkd", classes(3), strong=1.5)
 
 

@@ -301,5 +301,5 @@ def test_where_pixels_are_compared_maps_of_one_are_left_out(name: str) -> None:
     made.build({layer: small[0][layer] for layer in mine}, {layer: small[1][layer] for layer in theirs})
     assert made.pairs == [("early", "early")]
     late = {layer: shape for layer, shape in small[0].items() if layer == "late"}
-    with pytest.raises(UserError, match=f"'{name}' compares the pixels of maps, .* none has two; allowed: larger"):
+    with pytest.raises(UserError, match=f"'{name}' compares the pixels of maps, .* none has 2; allowed: larger"):
         METHODS[name](TASK, StudentSettings()).build(late, late)

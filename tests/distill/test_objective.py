@@ -174,7 +174,8 @@ def test_a_setting_that_a_method_lacks_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "key", "value", "allowed"),
     [("at", "weight", -1.0, "0 or more"), ("crd", "temperature", 0.0, "a number above 0"),
-     ("crd", "width", 0.5, "a whole number from 1"), ("ofd", "batches", 0.0, "a whole number from 1")],
+     ("crd", "width", 0.5, "a whole number from 1"), ("ofd", "batches", 0.0, "a whole number from 1"),
+     ("atkd", "easy", 2.0, "0 to 1")],
 )  # fmt: skip
 def test_a_number_that_no_loss_can_be_made_with_is_refused(name: str, key: str, value: float, allowed: str) -> None:
     with pytest.raises(UserError, match=rf"method_settings\.{name}\.{key} = {value:g}; allowed: {allowed}$"):

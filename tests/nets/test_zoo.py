@@ -288,6 +288,7 @@ def fails_to_run(in_channels, num_outputs, image_size):
 def users_module(tmp_path, monkeypatch):
     (tmp_path / "users_nets_of_this_test.py").write_text(USERS_MODULE)
     (tmp_path / "users_broken_module.py").write_text("1 / 0")
+    (tmp_path / "users_script.py").write_text("import sys; sys.exit('needs arguments')")
     monkeypatch.syspath_prepend(tmp_path)
     return "users_nets_of_this_test"
 
@@ -321,6 +322,7 @@ def test_a_users_function_that_is_no_good_gives_a_sentence(users_module, functio
     [
         ("no_such_module_anywhere", "ModuleNotFoundError"),
         ("users_broken_module", "ZeroDivisionError"),
+        ("users_script", "SystemExit: needs arguments"),
         ("", "Value"),
     ],
 )

@@ -39,7 +39,7 @@ def test_of_many_methods_the_control_and_the_furthest_are_drawn_and_their_names_
         assert found is not None
         figures.svg(found[0], "bins", "")
     (axes,) = found[0].axes
-    assert found[1] == " Of 12 methods, the control and those furthest from it are shown."
+    assert found[1] == " Of 12 methods, nokd_longer and those furthest from it are shown."
     assert [line.get_label() for line in axes.lines][1:] == [f"cGAN-KD + kd+{name}" for name in "efghijk"]
     plain[0].draw_without_rendering()
     before = plain[0].axes[0].get_window_extent().height

@@ -170,7 +170,7 @@ def test_many_classes_and_large_images_stay_small(tmp_path: Path, make_results: 
     page = render(write_run(tmp_path / "run", found, side=72))
     shown = text_of(page)
     assert page.stat().st_size < 3_000_000
-    assert "Of 30, those where these differ most are shown." in shown
+    assert "Of 30, those where the methods shown differ most." in shown
     assert "Only the 24 lowest are shown." in shown
 
 

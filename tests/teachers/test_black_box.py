@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from asked import onnx_file, weight
+from onnx import helper, numpy_helper
 
 from cgankd.errors import UserError
 from cgankd.task import Classification, Regression, Task
@@ -110,12 +112,30 @@ def test_an_edited_file_of_a_package_is_seen_wherever_the_function_is_found(
     assert len({*before, *after}) == 4
 
 
+def test_of_a_folder_that_is_no_package_the_file_counts_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "my_project/nets").mkdir(parents=True)
+    for name in ("my_project/train.py", "my_project/nets/small.py"):
+        (tmp_path / name).write_text("def make(): ...\n")
+    keys = [code_key("my_project.nets.small:make")]
+    for name in ("my_project/train.py", "my_project/nets/small.py"):
+        (tmp_path / name).write_text("def make(): return None\n")
+        keys.append(code_key("my_project.nets.small:make"))
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_weights_beside_an_onnx_file_belong_to_it_by_whatever_name(tmp_path: Path) -> None:
     path = tmp_path / "t.onnx"
-    path.write_bytes(b"..location..weights.bin..")
+    weights = numpy_helper.from_array(np.ones((3, 256), np.float32), "w")
+    graph = helper.make_graph([], "g", [], [], initializer=[weights])
+    (tmp_path / "w").mkdir()
+    outside = {"save_as_external_data": True, "location": "w/weights.bin", "size_threshold": 0}
+    onnx.save(helper.make_model(graph), path, **outside)
     keys = [onnx_key(path)]
-    for name, content in (("weights.bin", b"1"), ("weights.bin", b"2"), ("other.bin", b"1")):
+    for name, content in (("w/weights.bin", b"1"), ("w/weights.bin", b"2"), ("g", b"1")):
         (tmp_path / name).write_bytes(content)
         keys.append(onnx_key(path))
     assert len(set(keys[:3])) == 3
-    assert keys[3] == keys[2]
+    assert keys[3] == keys[2]  # a file whose name stands there as something else is none of its weights

@@ -94,7 +94,7 @@ class Batch:
 
 
 def _padded(sets: Sequence[Tensor], shift: int, device: torch.device) -> Tensor:
-    """uint8 [N, Hp, Wp, C] with a black frame, filled block by block: of 100,000 images no second copy is made."""
+    """uint8 [N, Hp, Wp, C] with a black frame, filled block by block: of 100,000 images no further copy is made."""
     channels, height, width = sets[0].shape[1:]
     size = (sum(map(len, sets)), height + 2 * shift, width + 2 * shift, channels)
     padded = torch.zeros(size, dtype=torch.uint8, device=device)

@@ -72,7 +72,7 @@ class Flow(Method):
         total = batch.outputs.new_zeros(())
         for place, (mine, theirs) in enumerate(self.pairs, start=1):
             layer_weight = 1.0 if place == len(self.pairs) else below
-            s, t = (_pooled(x) for x in (batch.student_features[mine], guide[theirs]))
+            s, t = (pooled(x) for x in (batch.student_features[mine], guide[theirs]))
             for kernel in (cosine_kernel, distance_kernel):
                 total = total + layer_weight * jeffreys(log_conditional(kernel(t)), log_conditional(kernel(s)))
         return {"flow": values["weight"] * total}
@@ -83,7 +83,7 @@ class Flow(Method):
         return self.seen(batch.images)[1]
 
 
-def _pooled(features: Tensor) -> Tensor:
+def pooled(features: Tensor) -> Tensor:
     if features.ndim == 3:  # tokens [B, L, D], as a transformer's last layer may be given
         return features.mean(dim=1)
     return features.flatten(2).mean(dim=2) if features.ndim > 3 else features

@@ -46,7 +46,7 @@ class MapMethod(Method):
         if not self.pairs:
             raise UserError(
                 f"method {self.name!r} compares the pixels of maps, but of the maps that both networks have "
-                "none has two; allowed: larger images, or another method"
+                f"none has {self.least_pixels}; allowed: larger images, or another method"
             )
         self.adapters = nn.ModuleList(
             self.adapter(student[mine][0], teacher[yours][0]) for mine, yours in self.pairs

@@ -138,6 +138,7 @@ class Preparation:
 # What a method's own numbers may be, by their names; all others 0 or more.
 COUNTS = {"batches", "top", "width"}
 ABOVE_ZERO = {"scale", "softness", "temperature"}
+SHARES = {"easy", "keep_contrast", "keep_turned", "strong"}
 
 
 class Method(nn.Module):
@@ -148,7 +149,7 @@ class Method(nn.Module):
     need for it (``build``) and what they minimise (``loss``). ``defaults`` are their own numbers, which the setting
     ``student.method_settings`` may change; the chosen ones are in ``self.values``. Weights are published beside a
     cross-entropy; a scalar's loss, a squared share of its range, is some hundred times as small, so that a method
-    may have ``task_defaults``.
+    may have ``task_defaults``. What a number may be goes by its name: COUNTS, ABOVE_ZERO, SHARES, else 0 or more.
     """
 
     name: ClassVar[str]
@@ -183,15 +184,8 @@ class Method(nn.Module):
                 f"{', '.join(self.defaults) or 'nothing, it has no settings'}"
             )
         for key, value in chosen.items():
-            allowed = (
-                "a whole number from 1"
-                if key in COUNTS
-                else "a number above 0"
-                if key in ABOVE_ZERO
-                else "0 or more"
-            )
-            whole = value >= 1 and value == int(value)
-            if not (whole if key in COUNTS else value > 0 if key in ABOVE_ZERO else value >= 0):
+            allowed, fits = _allowed(key, value)
+            if not fits:
                 raise UserError(f"student.method_settings.{self.name}.{key} = {value:g}; allowed: {allowed}")
         self.task = task
         self.values: dict[str, float] = {**self.defaults, **self.task_defaults.get(task.name, {}), **chosen}
@@ -239,6 +233,17 @@ class Method(nn.Module):
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         """Named terms, each a scalar with its weight in it; their sum and the label's loss are minimised."""
         raise NotImplementedError
+
+
+def _allowed(key: str, value: float) -> tuple[str, bool]:
+    """What the number of this name may be, and whether ``value`` is."""
+    if key in COUNTS:
+        return "a whole number from 1", value >= 1 and value == int(value)
+    if key in ABOVE_ZERO:
+        return "a number above 0", value > 0
+    if key in SHARES:
+        return "0 to 1", 0 <= value <= 1
+    return "0 or more", value >= 0
 
 
 def pairs(student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:

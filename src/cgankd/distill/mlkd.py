@@ -11,7 +11,6 @@ from cgankd import counter
 from cgankd.data.augment import RandAugment
 from cgankd.data.batches import Batch
 from cgankd.distill.method import DistillBatch, Method, register
-from cgankd.errors import UserError
 from cgankd.settings import StudentSettings
 from cgankd.task import Task
 
@@ -45,11 +44,6 @@ class MLKD(Method):
 
     def __init__(self, task: Task, settings: StudentSettings) -> None:
         super().__init__(task, settings)
-        if not 0.0 <= self.values["strong"] <= 1.0:
-            raise UserError(
-                f"student.method_settings.{self.name}.strong = {self.values['strong']:g}; allowed: 0 (no strong "
-                "view) to 1"
-            )
         self.temperatures = (settings.temperature, 2.0, 3.0, 5.0, 6.0)
 
     def views(self, batch: Batch, seed: int) -> Tensor | None:

@@ -28,7 +28,7 @@ class NST(MapMethod):
     defaults: ClassVar[dict[str, float]] = {"weight": 50.0}
     task_defaults: ClassVar[dict[str, dict[str, float]]] = {"regression": {"weight": 5.0}}
 
-    least_pixels = 2  # of one, both sides are 1
+    least_pixels = 2  # of one, both sides are constant
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         gaps = []

@@ -112,7 +112,9 @@ def _check_folder(folder: Path, setting: str, window: int) -> None:
     library = transformers()
     try:
         model, found, config = load(folder), tokens(folder), _config(folder)
-        sliding = any(library.DynamicCache(config=config).is_sliding) or config.model_type == "gpt_neo"
+        sliding = any(library.DynamicCache(config=config).is_sliding) or "local" in getattr(
+            config, "attention_layers", ()
+        )
         forgetful = sliding or forgets(model)
     except Exception as error:  # whatever the library makes of files that are not its own
         said = " ".join(str(error).split())[:200]

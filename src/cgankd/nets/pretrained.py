@@ -13,10 +13,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cgankd.artifacts import content_key, file_key
 from cgankd.errors import UserError, did_you_mean
 from cgankd.nets import efficientnet_lite, weights
 
 PREFIX = "package:"
+VERSION = 2  # of what start_from does with a file; 1 let a stem of colours start anew for grey images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,12 @@ def find(start: str) -> Path:
         if (path := Path(folder) / PACKAGES[name].file).is_file():
             return path
     raise UserError(f"teacher.start = {start!r}: the package is not installed; pip install 'cgankd[pretrained]'")
+
+
+def key(start: str) -> str:
+    """What ``start`` holds and how it is taken over."""
+    found = file_key(find(start))
+    return found if start.startswith(PREFIX) else content_key(found, {"version": VERSION})
 
 
 def start_from(network: nn.Module, start: str) -> list[str]:

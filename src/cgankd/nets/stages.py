@@ -29,14 +29,14 @@ def stages(network: nn.Module, channels: int, size: tuple[int, int]) -> list[str
     - before activation: wrn_* (sums), densenet* (joined channels), mobilenetv2* and efficientnet_* (whose blocks
       end without one).
 
-    A network of timm's declares its own in ``feature_info``. For any other network they are found by one pass in
-    eval mode, which leaves no trace: of each resolution the layer that ends last, counting from the first layer
-    with weights. A layer inside a block that goes on to halve the map is taken only where there is no other. Not
-    counted are maps that are larger than an earlier one (side branches, decoders), have one pixel only, or are
-    overwritten in place.
+    A network of timm's describes its own in ``feature_info``. For any other network, and for one that describes
+    what it doesn't have, they are found by one pass in eval mode, which leaves no trace: of each resolution the
+    layer that ends last, counting from the first layer with weights. A layer inside a block that goes on to halve
+    the map is taken only where there is no other. Not counted are maps that are larger than an earlier one (side
+    branches, decoders), have one pixel only, or are overwritten in place.
 
-    A network without such maps, as most transformers are, has none: []. Raises UserError where a declared layer
-    can't be tapped.
+    A network without such maps, as most transformers are, has none: []. Raises UserError where a layer of
+    ``stage_names`` can't be tapped.
 
     >>> from cgankd.nets import zoo
     >>> stages(zoo.create("resnet8", 3, 10, (32, 32)), 3, (32, 32))

@@ -105,8 +105,8 @@ def legend(axes: Axes, columns: int = 2) -> None:
         longest = max(len(str(label)) for label in labels)
         columns = min(columns, max(1, LEGEND_LETTERS // (longest + 4)))
         more = max(0, -(-len(labels) // columns) - 2)
-        figure = axes.get_figure(root=True)
-        assert figure is not None
+        figure = axes.figure
+        assert isinstance(figure, Figure)
         figure.set_figheight(figure.get_figheight() + more * LEGEND_LINE)
         axes.legend(
             loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, frameon=False, fontsize=TEXT,
@@ -213,16 +213,14 @@ def bins(results: Mapping[str, Any]) -> tuple[Figure, str] | None:
         return None
     said = ""
     if len(methods) > MOST_METHODS:
-        of = next((row["mean"] for row in methods if row["method"] == results.get("control")), methods[0]["mean"])
-        far = sorted((-abs(row["mean"] - of), place) for place, row in enumerate(methods) if row["mean"] != of)
-        control = [place for place, row in enumerate(methods) if row["mean"] == of][:1]
-        kept = sorted([*control, *(place for _, place in far[: MOST_METHODS - len(control)])])
-        said += f" Of {len(methods)} methods, the control and those furthest from it are shown."
-        methods = [methods[place] for place in kept]
+        control = next((row for row in methods if row["method"] == results.get("control")), methods[0])
+        far = sorted(methods, key=lambda row: (row is not control, -abs(row["mean"] - control["mean"])))
+        said += f" Of {len(methods)} methods, {control['method']} and those furthest from it are shown."
+        methods = [row for row in methods if any(row is one for one in far[:MOST_METHODS])]
     scores = np.array([[np.nan if v is None else float(v) for v in row["per_bin"]] for row in methods])
     shown = list(range(len(names)))
     if len(names) > MOST_BINS:
-        said += f" Of {len(names)}, those where these differ most are shown."
+        said += f" Of {len(names)}, those where the methods shown differ most."
         spread = np.nan_to_num(
             np.nanmax(scores, axis=0, initial=-np.inf) - np.nanmin(scores, axis=0, initial=np.inf)
         )

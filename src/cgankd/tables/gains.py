@@ -9,7 +9,7 @@ from scipy import stats
 
 from cgankd.report.table import improvement
 from cgankd.results import paired_difference
-from cgankd.rows import pairs
+from cgankd.rows import pairs, row
 
 Made = dict[str, Any]
 
@@ -20,23 +20,24 @@ def gains(found: Made) -> list[Made]:
     Each with its difference paired by seed, as :func:`cgankd.results.paired_difference` has it, and the number of
     seeds that got ``better`` and ``worse`` by it, whichever way the metric points.
     """
-    values = {row["method"]: row["values"] for row in found["rows"]}
-    made = []
+    values = {made["method"]: made["values"] for made in found["rows"]}
+    gained = []
     for of, to in pairs(values):
         difference = paired_difference(values[of], values[to])
         test = sign_test([improvement(found, value) for value in difference["values"]])
-        made.append({"of": of, "to": to, **difference, "better": test["better"], "worse": test["worse"]})
-    return made
+        gained.append({"of": of, "to": to, **difference, "better": test["better"], "worse": test["worse"]})
+    return gained
 
 
 def by_method(tables: Sequence[Made]) -> list[Made]:
     """A sign test for each method over all cells that have it both ways; which of two is better has no unit."""
     votes: dict[str, list[float]] = {}
-    names: dict[str, str] = {}
+    names: dict[str, tuple[str, str]] = {}  # in the first cell
     for made, gain in _all(tables):
-        votes.setdefault(gain["to"], []).append(improvement(made, gain["mean"]))
-        names.setdefault(gain["to"], gain["of"])
-    return [{"of": names[to], "to": to, **sign_test(found)} for to, found in votes.items()]
+        method = row(gain["of"]).method
+        votes.setdefault(method, []).append(improvement(made, gain["mean"]))
+        names.setdefault(method, (gain["of"], gain["to"]))
+    return [{"of": names[one][0], "to": names[one][1], **sign_test(found)} for one, found in votes.items()]
 
 
 def by_task(tables: Sequence[Made]) -> list[Made]:
