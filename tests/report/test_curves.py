@@ -6,6 +6,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from matplotlib.markers import MarkerStyle
+
+from cgankd.distill import METHODS
 from cgankd.report import curves, figures
 
 
@@ -19,6 +22,14 @@ def test_acceptance_is_drawn_where_something_was_rejected() -> None:
     drawn = curves.acceptance(labels(10, 9))
     assert drawn is not None
     assert drawn[1] is False
+
+
+def test_every_method_has_a_mark_that_is_seen_and_none_of_the_main_rows_own() -> None:
+    others = [name for method in METHODS for name in (method, f"cgan+{method}") if name not in figures.STYLE]
+    marks = [figures.style(name) for name in others]
+    assert all(MarkerStyle(marker).is_filled() for _, marker in marks)
+    assert not set(marks) & {figures.style(name) for name in figures.STYLE}
+    assert len(set(marks)) > 0.6 * len(marks)  # by a hash, so some have the same
 
 
 def test_of_many_methods_the_control_and_the_furthest_are_drawn_and_their_names_take_no_room(

@@ -49,7 +49,12 @@ STYLE: Mapping[str, tuple[str, str]] = {  # method -> colour, marker: told apart
     "cgan_replace": ("brown", "h"),
     "teacher": ("red", "*"),
 }
-OTHER_COLOURS, OTHER_MARKERS = ("purple", "brown", "sky", "orange", "green", "blue", "red"), "d*8H<>1234+x"
+OTHERS = [  # filled ones alone: the others have no more than an edge, and that is of the paper's colour
+    (colour, marker)
+    for marker in "d*8H<>hpPX"
+    for colour in ("purple", "brown", "sky", "orange", "green", "blue", "red")
+    if (colour, marker) not in STYLE.values()
+]
 WIDTH = 5.0  # inches; 360 units of the drawing, about a phone's width, so that text is never shrunk
 TEXT = 9.0
 MOST_BINS = 24
@@ -61,8 +66,7 @@ MOST_METHODS = 8  # in one chart of all bins
 def style(method: str) -> tuple[str, str]:
     """A method's colour, as the hex of the light page, and its marker."""
     number = zlib.crc32(method.encode())  # of a method that has no style of its own: always the same
-    others = OTHER_COLOURS[number % len(OTHER_COLOURS)], OTHER_MARKERS[number // 7 % len(OTHER_MARKERS)]
-    colour, marker = STYLE.get(method, others)
+    colour, marker = STYLE.get(method, OTHERS[number % len(OTHERS)])
     return LIGHT[colour], marker
 
 
