@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -444,3 +445,21 @@ def test_a_teacher_of_another_width_is_refused_at_once() -> None:
     images, labels = np.zeros((8, 16, 16), dtype=np.uint8), np.arange(8) % 4
     with pytest.raises(UserError, match=r"the teacher gives 3 output\(s\) an image; 4 are needed"):
         Distiller(images, labels, nn.Sequential(nn.Flatten(), nn.Linear(256, 3)))
+
+
+def test_answers_of_another_teacher_in_one_folder_are_asked_for_anew(tmp_path: Path, fabric: Fabric) -> None:
+    images, labels = classes()
+
+    def taught(teacher: Callable[[Tensor], Tensor], folder: Path | None) -> Tensor:
+        road = Distiller(images, labels, teacher, fabric=fabric, features_of=Brightness(True))
+        road.synthesis, road.fakes = object(), image_set(images[:30], labels[:30])[0]  # type: ignore[assignment]
+        made = road.distill(student(3), method="kd", answers=folder, steps=4, batch_size=8)
+        return torch.cat([weight.detach().flatten() for weight in made.parameters()])
+
+    module, moved = Brightness(True), Brightness(True)
+    with torch.no_grad():
+        moved.last.bias += torch.tensor([0.0, 3.0, 0.0])
+    plain = lambda pixels: module(pixels) * 0.5  # noqa: E731
+    for teacher in (module, moved, plain, module):
+        assert torch.equal(taught(teacher, tmp_path), taught(teacher, None))
+    assert len(list(tmp_path.iterdir())) == 3

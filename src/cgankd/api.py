@@ -7,6 +7,7 @@ the label mapped to [0, 1] by the task's range (``LabelUnit`` wraps a module tha
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from cgankd import counter
 from cgankd import distill as methods
 from cgankd import evaluate as evaluation
+from cgankd.artifacts import content_key
 from cgankd.data.imageset import ImageSet
 from cgankd.errors import UserError
 from cgankd.features import Observer
@@ -189,8 +191,8 @@ class Distiller:
 
         method: "supervised" (cGAN-KD: the knowledge is in the images), "kd" (and the teacher's outputs besides), or
         any other, stacked as in a recipe; UserError where it can't serve these networks, before any training.
-        answers: a folder for what these teachers, by these votes, say of augmented views: another call with it asks
-        only about what is new. Another teacher needs another folder. Among the keywords may be those of
+        answers: a folder for what teachers say of augmented views: another call with it asks only about what is
+        new. Teachers are told apart there by what they say of a few images. Among the keywords may be those of
         StudentSettings that are about methods: temperature, label_weight, teacher_weight and method_settings, as in
         ``{"crd": {"weight": 0.8}}``.
         """
@@ -207,6 +209,8 @@ class Distiller:
             chosen.augment,
             self.device,
         )
+        if answers is not None and one is not None:
+            answers = answers / self._said_by(one)
         fakes = self.fakes if self.synthesis is not None else self.synthesize()
         fit(
             student,
@@ -235,6 +239,11 @@ class Distiller:
     def _asked(self) -> evaluation.Predictor | None:
         """Whose outputs distillation matches."""
         return as_one([self.teacher, *self.jury], self.votes, self._task, self.device)
+
+    def _said_by(self, one: evaluation.Predictor) -> str:
+        """A name for whoever gives these outputs: a callable shows no weights that could be compared."""
+        said = evaluation.outputs(one, self.data.images[:: max(1, len(self.data) // 16)], self.device)
+        return content_key(hashlib.sha256(said.numpy().tobytes()).hexdigest())
 
     def _observer(self) -> Observer:
         sure = self.votes == "confidence"

@@ -291,6 +291,11 @@ def methods(
         for line in catalogue.lines():
             table.add_row(*line)
         console.print(table, highlight=False)
+        console.print(
+            "\nStacked: kd+rkd. Apart from these, teacher adaptation (cgankd continual: gkd, tkd, each +ta) and "
+            "language models (cgankd lm: kd, atkd, onpolicy, skd).",
+            highlight=False,
+        )
         return
     facts, text = catalogue.details(name)
     table = Table(box=None, pad_edge=False, show_header=False)

@@ -116,7 +116,13 @@ def test_the_teacher_learns_nothing_where_gradients_go_through_it(name: str, noi
 
 @pytest.mark.parametrize(
     ("student", "auxiliary"),
-    [("cnn8", "cnn16"), ("resnet8", "resnet8x4"), ("resnet20", "resnet8x4"), ("wrn_40_1", "wrn_16_2")],
+    [
+        ("cnn8", "cnn16"),
+        ("resnet8", "resnet8x4"),
+        ("resnet20", "resnet8x4"),
+        ("wrn_40_1", "wrn_16_2"),
+        ("mobilenetv2", "mobilenetv2_full"),
+    ],
 )
 def test_the_auxiliary_is_wider_and_of_the_students_family(student: str, auxiliary: str) -> None:
     make = maker(student, "cnn24")
@@ -124,9 +130,10 @@ def test_the_auxiliary_is_wider_and_of_the_students_family(student: str, auxilia
     assert len(zoo.stages(make(auxiliary), 1, (16, 16))) == len(zoo.stages(make.student, 1, (16, 16)))
 
 
-def test_no_wider_network_is_refused() -> None:
-    with pytest.raises(UserError, match=r"'flow' needs a wider .* none of ShuffleNetV2 .*allowed: .*, or another"):
-        maker("shufflenetv2", "cnn24").wider("flow", "another")
+@pytest.mark.parametrize("name", ["shufflenetv2", "vgg8", "wrn_16_2"])
+def test_no_wider_network_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"'flow' needs a wider .* of \w+ none is; allowed: .*, or another"):
+        maker(name, "cnn24").wider("flow", "another")
 
 
 @pytest.mark.parametrize("task", [classes(4), SCALAR])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 
 from torch import nn
 
 from cgankd.errors import UserError
 from cgankd.nets import zoo
+
+WIDER = 1.2  # times as wide at least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,27 +62,32 @@ class Maker:
         )
 
     def wider(self, method: str, instead: str) -> str:
-        """The name of a wider network of the student's family: its last layer is nearest to twice as wide.
+        """The name of a wider network of the student's family, of those the one that is nearest to twice as wide.
 
-        Of several the smallest. ``method`` is who asks, ``instead`` what the user may do where none is wider: then
-        UserError is raised.
+        Wide is the last layer, or, where it has one width in the whole family, the convolutions. Of several the
+        smallest. ``method`` is who asks, ``instead`` what the user may do where none is wider: then UserError is
+        raised.
         """
-        own = _last_width(self.student)
         kin = zoo.sketches(self.channels, self.outputs, self.size, zoo.family(self.student))
-        wider = {name: width for name, network in kin.items() if (width := _last_width(network)) > own}
-        if not wider:
-            raise UserError(
-                f"method {method!r} needs a wider network of the student's family, but none of "
-                f"{type(self.student).__name__} has more than {own} numbers before its last layer; allowed: a "
-                f"narrower student, or {instead}"
-            )
-
-        def fit(name: str) -> tuple[float, int]:
-            return abs(math.log(wider[name] / (2 * own))), sum(p.numel() for p in kin[name].parameters())
-
-        return min(wider, key=fit)
+        for width in (_last_width, _mean_width):
+            ratios = {name: width(network) / (width(self.student) or math.inf) for name, network in kin.items()}
+            wider = {name: ratio for name, ratio in ratios.items() if ratio > WIDER}
+            if wider:
+                sizes = {name: sum(p.numel() for p in kin[name].parameters()) for name in wider}
+                return min(wider, key=lambda name: (abs(math.log(wider[name] / 2)), sizes[name]))
+        raise UserError(
+            f"method {method!r} needs a wider network of the student's family, but of "
+            f"{type(self.student).__name__} none is; allowed: a narrower student, or {instead}"
+        )
 
 
 def _last_width(network: nn.Module) -> int:
     """How many numbers the last linear layer reads; 0 where there is none."""
     return ([layer.in_features for layer in network.modules() if isinstance(layer, nn.Linear)] or [0])[-1]
+
+
+def _mean_width(network: nn.Module) -> float:
+    """How many channels a convolution makes, on average; a deeper network's differs by little."""
+    return statistics.fmean(
+        [layer.out_channels for layer in network.modules() if isinstance(layer, nn.Conv2d)] or [0]
+    )

@@ -201,8 +201,8 @@ def _linear_layers(network: nn.Module) -> list[nn.Linear]:
     layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not layers:
         raise UserError(
-            f"{_called(network)} has no nn.Linear, so it has no {PENULTIMATE!r} feature; "
-            "a layer name must be given instead"
+            f"{_called(network)} has no nn.Linear, whose input is the {PENULTIMATE!r} feature; allowed: a network "
+            "that has one, or what looks at outputs or maps alone"
         )
     return layers
 
@@ -223,8 +223,8 @@ def _last_linear(network: nn.Module, images: Tensor) -> nn.Linear:
             handle.remove()
     if not executed:
         raise UserError(
-            f"{_called(network)} executes no nn.Linear, so it has no {PENULTIMATE!r} feature; "
-            "a layer name must be given instead"
+            f"{_called(network)} executes no nn.Linear, whose input is the {PENULTIMATE!r} feature; allowed: a "
+            "network that does, or what looks at outputs or maps alone"
         )
     return executed[-1]
 
