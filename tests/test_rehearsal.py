@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd import Distiller, pipeline, recipe
+from cgankd.data.batches import Batches
+from cgankd.data.imageset import ImageSet
+from cgankd.distill import create
 from cgankd.errors import UserError
+from cgankd.nets import zoo
+from cgankd.progress import SILENT
 from cgankd.recipe import Recipe
+from cgankd.settings import AugmentSettings
+from cgankd.sight import Sight
+from cgankd.task import Classification
+
+Noise = Callable[..., ImageSet]
 
 BASE: dict[str, Any] = {
     "seeds": [0],
@@ -103,3 +115,27 @@ def test_a_plain_callable_is_refused_before_a_generator_is_trained(method: str, 
         road.distill(student, method)
     assert road.synthesis is None
     assert all(map(torch.equal, before, student.parameters()))
+
+
+SMALL_OF_EACH_FAMILY = [
+    "resnet8", "wrn_16_1", "vgg8", "mobilenetv2", "shufflenetv1", "shufflenetv2", "densenet121", "efficientnet_b0",
+    "resnet18", "resnet50",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMALL_OF_EACH_FAMILY)
+def test_students_of_every_family_are_taught_by_what_looks_inside(name: str, fabric: Fabric, noise: Noise) -> None:
+    task, real = Classification(("a", "b", "c")), noise(8)
+    torch.manual_seed(0)
+    student, teacher = (zoo.create(network, 1, 3, (16, 16)) for network in (name, "resnet8x4"))
+    objective = create("fitnet+at+vid+sp+crd+rkd+pkt+ofd", task)
+    batches = Batches(real, None, task, 4, AugmentSettings(), 0, fabric.device)
+    sight = Sight(student, teacher, objective, batches, task, fabric, 0)
+    objective.prepare(sight.preparation(2, SILENT, lambda *_: None))
+    student.train()
+    torch.stack(list(objective.loss(sight(batches.at(0), 0.5)).values())).sum().backward()
+    sight.close()
+    without = [key for key, weight in student.named_parameters() if weight.grad is None]
+    assert without == []
+    assert all(torch.isfinite(weight.grad).all() for weight in student.parameters() if weight.grad is not None)
+    assert all(weight.grad is None for weight in teacher.parameters())

@@ -102,3 +102,19 @@ def test_an_unchanged_network_is_not_pulled(kind: type[GlobalKD]) -> None:
     kind(Increment(NAMES, 4), 2, T, WEIGHT).loss(seen(outputs, old))[kind.name].backward()
     assert outputs.grad is not None
     assert outputs.grad.abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("kind", [GlobalKD, TaskwiseKD])
+@pytest.mark.parametrize(("old", "width"), [(2, 2), (1000, 10)])
+@pytest.mark.parametrize("sure", [1.0, 50.0])
+def test_few_and_a_thousand_old_classes(kind: type[GlobalKD], old: int, width: int, sure: float) -> None:
+    before = (sure * logits(5, old, 9)).to(torch.bfloat16).float()  # as autocast rounds them
+    outputs = (sure * logits(5, old + width, 10)).to(torch.bfloat16).float().requires_grad_()
+    task = Increment(tuple(map(str, range(old + width))), old)
+    loss = kind(task, width, T, WEIGHT).loss(seen(outputs, before, first=old))[kind.name]
+    loss.backward()
+    assert float(loss.detach()) > 0
+    assert outputs.grad is not None
+    assert torch.isfinite(outputs.grad).all()
+    assert outputs.grad[:, :old].any(dim=0).all() or sure > 1  # of sure networks some shares are 0
+    assert not outputs.grad[:, old:].any()

@@ -79,6 +79,21 @@ def test_skd_becomes_on_policy_distillation_where_every_token_is_allowed(make: M
     assert float((other - found[0]).abs().detach()) > 1e-3
 
 
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_weight_of_the_student_learns_and_none_of_the_teachers(
+    make: Make, corpus: Corpus, method: str, half: bool
+) -> None:
+    student, teacher = make(0).train(), make(1)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        found, _ = from_teacher(method, student, teacher, corpus, recipe(), 9)(2)
+    found.backward()  # type: ignore[no-untyped-call]
+    slopes = {name: weight.grad for name, weight in student.named_parameters()}
+    assert [name for name, slope in slopes.items() if slope is None or not slope.any()] == []
+    assert all(slope is not None and torch.isfinite(slope).all() for slope in slopes.values())
+    assert all(weight.grad is None for weight in teacher.parameters())
+
+
 def test_before_the_distillation_every_token_counts(make: Make, corpus: Corpus) -> None:
     model, tokens = make(0), corpus.windows(2, 5, 3, 10)
     found, _ = from_labels(model, corpus, 3, 10, 2)(5)
