@@ -13,7 +13,7 @@ from scipy.special import expit
 from sights import LAYERS, SCALAR, STUDENT, TEACHER, classes, example, method, numbers, value
 from torch import nn
 
-from cgankd.distill import METHODS, DistillBatch, Method
+from cgankd.distill import METHODS, DistillBatch, Method, create
 from cgankd.distill.maps import MapMethod, Norm
 from cgankd.distill.reviewkd import hierarchical
 from cgankd.errors import UserError
@@ -168,6 +168,21 @@ def test_ab_against_loops(after_activation: bool) -> None:
             if b <= 0 and a > -0.7:
                 right += 2.0 ** (place - 1) * (0.7 + a) ** 2 / 7
     assert value(made, batch) == pytest.approx(0.003 * right, rel=1e-4)
+
+
+def test_ab_may_come_first_and_the_labels_after_it() -> None:
+    batch = example(TASK)
+    made, joint = (
+        create("ab", TASK, StudentSettings(method_settings={"ab": {"alone": share}})) for share in (0.5, 0.0)
+    )
+    for objective in (made, joint):
+        mine, theirs = objective.taps(LAYERS, LAYERS)
+        torch.manual_seed(0)
+        objective.build({one: STUDENT[one] for one in mine}, {one: TEACHER[one] for one in theirs})
+    both = numbers(joint.loss(batch))
+    early, late = (numbers(made.loss(dataclasses.replace(batch, done=done))) for done in (0.49, 0.5))
+    assert early == {"label": 0.0, "ab": pytest.approx(both["ab"])}
+    assert late == {"label": pytest.approx(both["label"]), "ab": 0.0}
 
 
 def test_ofd_against_loops() -> None:

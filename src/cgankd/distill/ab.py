@@ -18,23 +18,28 @@ class AB(MapMethod):
 
     l: pairs of stages, L the deepest; the sum is over the map's channels and pixels; s: the student's map behind a
     1x1 convolution and batch normalisation, so before activation; t: the teacher's, whose ReLU does not move the
-    boundary at 0; where its map is averaged down behind a ReLU, a mean is above 0 if any of its pixels is. The
-    joint form: beside the label's loss for the whole training [ours], where the paper trains by it alone at first
-    and then not at all; so all methods have the same number of steps. Defaults: weight .003 (scalars .0003 [ours]),
-    margin 1, r 1 (arXiv 1811.03233, scale as in arXiv 1910.10699).
+    boundary at 0; where its map is averaged down behind a ReLU, a mean is above 0 if any of its pixels is. In
+    the first ``alone`` of the training it counts alone, and then the labels do, as published; at 0, the joint form,
+    both do all the time [ours]. Defaults: weight .003 (scalars .0003 [ours]), margin 1, alone 0, r 1 (arXiv
+    1811.03233, scale as in arXiv 1910.10699).
     """
 
     name = "ab"
     tasks = ("classification", "regression")
     distance = "squared hinge"
     paper = "arXiv 1811.03233"
-    defaults: ClassVar[dict[str, float]] = {"weight": 0.003, "margin": 1.0}
+    defaults: ClassVar[dict[str, float]] = {"weight": 0.003, "margin": 1.0, "alone": 0.0}
     task_defaults: ClassVar[dict[str, dict[str, float]]] = {"regression": {"weight": 0.0003}}
 
     def adapter(self, student: int, teacher: int) -> nn.Module:
         return connector(student, teacher)
 
+    def label_share(self, done: float) -> float:
+        return 0.0 if done < self.values["alone"] else self.label_weight
+
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
+        if 0.0 < self.values["alone"] <= batch.done:
+            return {"ab": batch.outputs.new_zeros(())}
         terms = []
         for above, (s, t) in enumerate(reversed(self.maps(batch))):
             side = torch.where(t > 0, 1.0, -1.0)

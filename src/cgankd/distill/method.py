@@ -138,7 +138,7 @@ class Preparation:
 # What a method's own numbers may be, by their names; all others 0 or more.
 COUNTS = {"batches", "top", "width"}
 ABOVE_ZERO = {"scale", "softness", "temperature"}
-SHARES = {"easy", "keep_contrast", "keep_turned", "strong"}
+SHARES = {"alone", "easy", "keep_contrast", "keep_turned", "strong"}
 
 
 class Method(nn.Module):
@@ -222,6 +222,10 @@ class Method(nn.Module):
         What it trains is a module or a buffer of the method's, and stands in the checkpoint: a killed run goes on
         without it.
         """
+
+    def label_share(self, done: float) -> float:
+        """r after ``done`` of the training."""
+        return self.label_weight
 
     def views(self, batch: Batch, seed: int) -> Tensor | None:
         """k further images for each of B, [k B, C, H, W], the first of every image first; None: no more.

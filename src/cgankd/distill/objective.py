@@ -88,10 +88,8 @@ class Objective(nn.Module):
         return terms
 
     def _label(self, batch: DistillBatch) -> Tensor:
-        weights = {
-            kind: min((method.label_weight for method, part in self.stacked if part in (None, kind)), default=1.0)
-            for kind in PARTS
-        }
+        asked = [(method.label_share(batch.done), part) for method, part in self.stacked]
+        weights = {kind: min((r for r, part in asked if part in (None, kind)), default=1.0) for kind in PARTS}
         if len(set(weights.values())) == 1:
             return weights["real"] * self.task.loss(batch.outputs, batch.targets)
         total = batch.outputs.new_zeros(())
