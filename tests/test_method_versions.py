@@ -93,4 +93,5 @@ def test_methods_whose_numbers_have_changed_say_so() -> None:
         "flow",
         "rkd",
         "atkd",
+        "ab",
     }

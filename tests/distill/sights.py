@@ -47,7 +47,9 @@ def example(task: Task, rows: int = 7, *, scale: float = 2.0, seed: int = 0, don
     )
 
 
-PLAIN = {"mlkd": {"strong": 0.0}, "ls-mlkd": {"strong": 0.0}, "flow": {"auxiliary": 0.0}}
+PLAIN = {
+    "mlkd": {"strong": 0.0}, "ls-mlkd": {"strong": 0.0}, "flow": {"auxiliary": 0.0}, "ab": {"alone": 0.0},
+}  # fmt: skip
 
 
 def method(name: str, task: Task, student_temperature: float = 4.0, **own: float) -> Method:

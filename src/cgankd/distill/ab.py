@@ -19,16 +19,17 @@ class AB(MapMethod):
     l: pairs of stages, L the deepest; the sum is over the map's channels and pixels; s: the student's map behind a
     1x1 convolution and batch normalisation, so before activation; t: the teacher's, whose ReLU does not move the
     boundary at 0; where its map is averaged down behind a ReLU, a mean is above 0 if any of its pixels is. In
-    the first ``alone`` of the training it counts alone, and then the labels do, as published; at 0, the joint form,
-    both do all the time [ours]. Defaults: weight .003 (scalars .0003 [ours]), margin 1, alone 0, r 1 (arXiv
-    1811.03233, scale as in arXiv 1910.10699).
+    the first ``alone`` of the training it counts alone, and then the labels do, as published; at 0 both do all the
+    time. Defaults: weight .003 (scalars .0003 [ours]), margin 1, alone 1/2 [ours], r 1 (arXiv 1811.03233, scale as
+    in arXiv 1910.10699).
     """
 
     name = "ab"
     tasks = ("classification", "regression")
     distance = "squared hinge"
     paper = "arXiv 1811.03233"
-    defaults: ClassVar[dict[str, float]] = {"weight": 0.003, "margin": 1.0, "alone": 0.0}
+    defaults: ClassVar[dict[str, float]] = {"weight": 0.003, "margin": 1.0, "alone": 0.5}
+    version = 2  # 1 had the labels beside it all the time
     task_defaults: ClassVar[dict[str, dict[str, float]]] = {"regression": {"weight": 0.0003}}
 
     def adapter(self, student: int, teacher: int) -> nn.Module:
