@@ -37,21 +37,21 @@ def dumbbells(made: Made) -> Figure | None:
     gained: dict[str, list[float]] = {}
     for cell in cells:
         for gain in cell["gains"]:
-            gained.setdefault(gain["to"], []).append(table.improvement(made, gain["mean"]))
-    order = sorted(gained, key=lambda to: -statistics.fmean(gained[to]))
+            gained.setdefault(table.compared(gain["of"]), []).append(table.improvement(made, gain["mean"]))
+    order = sorted(gained, key=lambda name: -statistics.fmean(gained[name]))
     figure, panels = new_figure(1.0 + LINE * len(order), columns=len(cells))
     for cell, axes in zip(cells, panels, strict=True):
         better = "higher" if made["higher_is_better"] else "lower"
         dress(axes, x=f"{table.metric_name(made)} ({better} is better)")
         _panel(axes, made, cell, order)
-    name_bins(panels[0], ["labels alone" if to == made["control"] else to for to in order])
+    name_bins(panels[0], order)
     legend(panels[0], columns=4)
     return figure
 
 
 def _panel(axes: Axes, made: Made, cell: Made, order: list[str]) -> None:
     rows = {row["method"]: row for row in cell["rows"]}
-    drawn = [(gain, -order.index(gain["to"])) for gain in cell["gains"]]
+    drawn = [(gain, -order.index(table.compared(gain["of"]))) for gain in cell["gains"]]
     for words, colour, better in (("better", "blue", True), ("worse", "red", False)):
         for gain, place in drawn:
             if (table.improvement(made, gain["mean"]) > 0) == better:

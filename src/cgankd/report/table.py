@@ -67,6 +67,15 @@ def is_ablation(method: str) -> bool:
     return method in {"cgan_raw", "cgan_subsample", "cgan_filter", "cgan_replace"}
 
 
+def compared(of: str) -> str:
+    """What the row ``of`` with generated images is compared without them.
+
+    >>> compared("cgan"), compared("cgan_kd"), compared("cgan+kd+rkd@fake")
+    ('labels alone', 'kd', 'kd+rkd@fake')
+    """
+    return {"cgan": "labels alone", "cgan_kd": "kd"}.get(of, of.removeprefix("cgan+"))
+
+
 def unit_of(results: Mapping[str, Any]) -> str:
     """The metric's unit as it stands after a number: "%", "degrees", or nothing."""
     return str(results.get("unit") or "")

@@ -28,11 +28,11 @@ def gains_table(made: Made, places: int) -> str:
     unit = style.difference_unit(made)
     columns = ["X", *several, "X alone", "cGAN-KD + X", f"difference{f', {unit}' if unit else ''} [95% interval]"]
     lines = [[*columns, "better in"]]
-    for gain, cell in sorted(pairs, key=lambda pair: (pair[0]["to"] != made["control"], pair[0]["to"])):
+    for gain, cell in sorted(pairs, key=lambda pair: (pair[0]["of"] != "cgan", style.compared(pair[0]["of"]))):
         means = {row["method"]: row for row in cell["rows"]}
         lines.append(
             [
-                method_name(made, gain["to"]),
+                style.compared(gain["of"]),
                 *(cell[which] or "–" for which in several),
                 *(style.mean_and_spread(means[gain[which]], places) for which in ("to", "of")),
                 difference(gain, places),
@@ -40,11 +40,6 @@ def gains_table(made: Made, places: int) -> str:
             ]
         )
     return style.markdown_grid(lines)
-
-
-def method_name(made: Made, to: str) -> str:
-    """What X is called: the control has no method at all."""
-    return "labels alone" if to == made["control"] else to
 
 
 def difference(gain: Made, places: int, unit: str = "") -> str:
@@ -85,7 +80,7 @@ def unhelped(tables: Sequence[Made], places: Sequence[int]) -> list[str]:
             gain, cell = pairs[place]
             where = ", ".join(part for part in (made["recipe"], cell["student"], cell["setting"]) if part)
             better = f"better in {gain['better']} of {_seeds(len(gain['values']))}"
-            said.append(f"{where}: {method_name(made, gain['to'])}, {difference(gain, decimals, unit)}, {better}")
+            said.append(f"{where}: {style.compared(gain['of'])}, {difference(gain, decimals, unit)}, {better}")
     return said
 
 
