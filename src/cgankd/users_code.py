@@ -72,31 +72,13 @@ def _code(module: list[str]) -> list[Path]:
 
 
 def onnx_key(path: Path) -> str:
-    """The key of an ONNX file and of the files with its weights, where it names some that are there."""
-    content = path.read_bytes()
-    named = {
-        path.parent / content[at : at + length].decode(errors="replace")
-        for at, length in (_size(content, found.end()) for found in _LOCATION.finditer(content))
-    }
-    beside = [other for other in sorted(named) if other.is_file()]
+    """The key of an ONNX file that opens, and of the files with its weights, where it names some that are there."""
+    import onnx  # beside onnxruntime in the same extra
+
+    tensors = onnx.load(path, load_external_data=False).graph.initializer
+    entries = (entry for tensor in tensors for entry in tensor.external_data if entry.key == "location")
+    beside = sorted(other for name in {entry.value for entry in entries} if (other := path.parent / name).is_file())
     return content_key(file_key(path), *map(file_key, beside)) if beside else file_key(path)
-
-
-# Of a tensor that lies in another file (TensorProto.external_data): field 1 of an entry, the text "location", and
-# the tag of field 2, the file's name.
-_LOCATION = re.compile(rb"\n\x08location\x12")
-
-
-def _size(content: bytes, at: int) -> tuple[int, int]:
-    """Where a protobuf text begins whose length stands at ``at``, and that length."""
-    length = shift = 0
-    while at < len(content):
-        byte, at = content[at], at + 1
-        length |= (byte & 127) << shift
-        if byte < 128:
-            break
-        shift += 7
-    return at, length
 
 
 def open_onnx(path: Path, what: str) -> Any:
