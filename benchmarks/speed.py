@@ -15,20 +15,20 @@ import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
 
-from cgankd import distill, evaluate
+from cgankd import distill
+from cgankd.config.settings import DataSettings, FitSettings, GeneratorSettings, SynthesisSettings, VicinitySettings
+from cgankd.core.runtime import has_bf16, make_fabric
 from cgankd.data import sources
-from cgankd.features import Observer
-from cgankd.fit import fit
 from cgankd.gan.generator import GanSampler, new_networks
 from cgankd.gan.losses import discriminator_hinge, generator_hinge
 from cgankd.gan.train import _Gan
 from cgankd.labels import label_space
 from cgankd.labels.vicinity import Vicinity
-from cgankd.nets import zoo
-from cgankd.runtime import has_bf16, make_fabric
-from cgankd.settings import DataSettings, FitSettings, GeneratorSettings, SynthesisSettings, VicinitySettings
+from cgankd.nets import inference, zoo
+from cgankd.nets.feature_extractor import Observer
 from cgankd.synthesis.density_ratio import RatioNetwork
 from cgankd.synthesis.synthesize import synthesize
+from cgankd.training.loop import fit
 
 PAIRS = 5
 
@@ -57,7 +57,7 @@ def student_loop(fabric: Fabric) -> None:
     """The training loop against forward + backward + step on a batch that already lies there."""
     steps, splits = 60, sources.load(DataSettings(source="fashion", train_size=1000))
     settings = FitSettings(steps=steps)
-    network = evaluate.place(zoo.create("resnet8", 1, 10, (32, 32)), fabric).train()
+    network = inference.place(zoo.create("resnet8", 1, 10, (32, 32)), fabric).train()
     twin = copy.deepcopy(network)
     images = torch.rand(settings.batch_size, 1, 32, 32, device=fabric.device)
     images = images.contiguous(memory_format=torch.channels_last)
@@ -83,7 +83,7 @@ def gan_step(fabric: Fabric) -> None:
     settings = GeneratorSettings(channels=24)
     space = label_space(splits.task, splits.train.labels, settings)
     networks = new_networks(settings, space, space.new_embedding(settings.label_dim), 1, (32, 32))
-    generator, discriminator = (evaluate.place(network, fabric) for network in networks)
+    generator, discriminator = (inference.place(network, fabric) for network in networks)
     average = copy.deepcopy(generator).requires_grad_(False)
     gan = _Gan(generator, discriminator, average, splits.train, space, settings, fabric, seed=0)
     bare = _Gan(*map(copy.deepcopy, (generator, discriminator, average)), splits.train, space, settings, fabric, 0)
@@ -138,7 +138,7 @@ def synthesis(fabric: Fabric) -> None:
     space = label_space(splits.task, splits.train.labels, gan_settings)
     network, _ = new_networks(gan_settings, space, space.new_embedding(gan_settings.label_dim), 1, (32, 32))
     sampler = GanSampler(network, gan_settings.latent, fabric)
-    teacher = evaluate.place(zoo.create("cnn48_grid", 1, 10, (32, 32)), fabric).eval()
+    teacher = inference.place(zoo.create("cnn48_grid", 1, 10, (32, 32)), fabric).eval()
     observer = Observer(teacher, fabric)
     width = observer(splits.train.images[:2])[1].shape[1]
     ratio = RatioNetwork(width, space.ratio_embedding(RatioNetwork.LABEL_DIM), (512, 256, 128), 0.5)
@@ -172,7 +172,7 @@ def precision(fabric: Fabric) -> None:
         torch.randint(10, (128,), device=fabric.device),
     )
     network = zoo.create("resnet20", 3, 10, (32, 32)).to(fabric.device)
-    fast_network = evaluate.place(copy.deepcopy(network), fabric)
+    fast_network = inference.place(copy.deepcopy(network), fabric)
     fast_images = images.contiguous(memory_format=torch.channels_last)
 
     def fast() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from lightning_fabric import Fabric
 
+from answering_teachers import write_module
 from cgankd.data.imageset import ImageSet
 
 torch.set_num_threads(1)
@@ -37,5 +40,19 @@ def noise() -> Noise:
         images = torch.randint(0, 256, (count, channels, *size), generator=rng, dtype=torch.uint8)
         labels = torch.rand(count, generator=rng) if scalar else torch.arange(count) % classes
         return ImageSet(images, labels)
+
+    return make
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], str]:
+    """module(outputs) -> the name of a module in ``tmp_path`` with the functions of answering_teachers.MODULE."""
+
+    def make(outputs: int) -> str:
+        name = f"teacher_of_{outputs}"
+        write_module(tmp_path, name, outputs)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return name
 
     return make

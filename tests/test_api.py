@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cgankd import Distiller, LabelUnit, Regression, UserError
 from cgankd.api import image_set
 from cgankd.synthesis import checks
-from cgankd.task import Classification
+from cgankd.tasks import Classification
 
 LEVELS = torch.tensor([40, 120, 200])
 GAN = {

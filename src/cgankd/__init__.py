@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from cgankd._version import __version__
 
 if TYPE_CHECKING:
     from cgankd.api import Distiller, LabelUnit
+    from cgankd.core.errors import TrainingError, UserError
     from cgankd.data.imageset import ImageSet
-    from cgankd.errors import TrainingError, UserError
-    from cgankd.task import Classification, Regression
+    from cgankd.tasks import Classification, Regression
 
 _HOMES = {
-    "Classification": "cgankd.task",
+    "Classification": "cgankd.tasks",
     "Distiller": "cgankd.api",
     "ImageSet": "cgankd.data.imageset",
     "LabelUnit": "cgankd.api",
-    "Regression": "cgankd.task",
-    "TrainingError": "cgankd.errors",
-    "UserError": "cgankd.errors",
+    "Regression": "cgankd.tasks",
+    "TrainingError": "cgankd.core.errors",
+    "UserError": "cgankd.core.errors",
 }
 
 __all__ = [
     "Classification", "Distiller", "ImageSet", "LabelUnit", "Regression", "TrainingError", "UserError",
+    "__version__",
 ]  # fmt: skip
 
 

@@ -1,5 +1,5 @@
 """``python -m cgankd``: the command, where no script of that name is on the path."""
 
-from cgankd.cli import main
+from cgankd.cli.main import main
 
 main()

@@ -16,28 +16,29 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd import counter
 from cgankd import distill as methods
-from cgankd import evaluate as evaluation
-from cgankd.artifacts import content_key
+from cgankd.config.settings import FitSettings, GeneratorSettings, RatioSettings, StudentSettings, SynthesisSettings
+from cgankd.config.yaml_config import from_tree
+from cgankd.core import rng
+from cgankd.core.errors import UserError
+from cgankd.core.hashing import content_key
+from cgankd.core.progress import SILENT, Progress
+from cgankd.core.runtime import make_fabric
 from cgankd.data.imageset import ImageSet
-from cgankd.errors import UserError
-from cgankd.features import Observer
-from cgankd.fit import fit
 from cgankd.gan.adapters import CallableSampler, open_source
 from cgankd.gan.generator import Sampler
 from cgankd.gan.train import train_gan
 from cgankd.labels import LabelSpace, label_space
-from cgankd.progress import SILENT, Progress
-from cgankd.reading import from_tree
-from cgankd.runtime import make_fabric
-from cgankd.settings import FitSettings, GeneratorSettings, RatioSettings, StudentSettings, SynthesisSettings
-from cgankd.sight import rehearse
+from cgankd.nets import inference
+from cgankd.nets.feature_extractor import Observer
 from cgankd.synthesis import adjust, checks
 from cgankd.synthesis.density_ratio import Pairs, RatioNetwork, real_and_fakes, train_ratio
 from cgankd.synthesis.synthesize import Synthesis, synthesize
-from cgankd.task import Classification, Regression, Task
+from cgankd.tasks import Classification, Regression, Task
 from cgankd.teachers.jury import as_one
+from cgankd.training.loop import fit
+from cgankd.training.rehearsal import rehearse
+from cgankd.training.scoring import metric
 
 METHOD_NUMBERS = {"temperature", "label_weight", "teacher_weight", "method_settings"}  # of StudentSettings
 
@@ -70,10 +71,10 @@ class Distiller:
 
     images: npt.ArrayLike | Tensor
     labels: npt.ArrayLike | Tensor
-    teacher: evaluation.Predictor
+    teacher: inference.Predictor
     task: Task | None = None
     features_of: nn.Module | None = None
-    jury: Sequence[evaluation.Predictor] = ()
+    jury: Sequence[inference.Predictor] = ()
     votes: str = "first"
     held_out: tuple[npt.ArrayLike | Tensor, npt.ArrayLike | Tensor] | None = None
     seed: int = 0
@@ -143,7 +144,7 @@ class Distiller:
         generator, observer = self._generator or self.train_generator(), self._observer()
 
         def look(images: ImageSet, stream: str) -> Pairs:
-            numbers = counter.key(self.seed, stream)
+            numbers = rng.key(self.seed, stream)
             return real_and_fakes(
                 images, self._task, self.space, generator, observer, chosen, numbers, self.progress
             )
@@ -232,16 +233,16 @@ class Distiller:
         seen = _arrays(images, labels)
         if isinstance(self._task, Classification):
             self._task.check_labels(seen.labels, "labels")
-        return evaluation.metric(network, seen, self._task, self.device)[0]
+        return metric(network, seen, self._task, self.device)[0]
 
     @property
-    def _asked(self) -> evaluation.Predictor | None:
+    def _asked(self) -> inference.Predictor | None:
         """Whose outputs distillation matches."""
         return as_one([self.teacher, *self.jury], self.votes, self._task, self.device)
 
-    def _said_by(self, one: evaluation.Predictor) -> str:
+    def _said_by(self, one: inference.Predictor) -> str:
         """A name for whoever gives these outputs: a callable shows no weights that could be compared."""
-        said = evaluation.outputs(one, self.data.images[:: max(1, len(self.data) // 16)], self.device)
+        said = inference.outputs(one, self.data.images[:: max(1, len(self.data) // 16)], self.device)
         return content_key(said.tolist())
 
     def _observer(self) -> Observer:

@@ -14,20 +14,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cgankd import evaluate
-from cgankd.artifacts import RunFolder
+from cgankd.config.settings import DataSettings
+from cgankd.config.yaml_config import from_tree
 from cgankd.continual.learner import Learner
 from cgankd.continual.run import check, run
 from cgankd.continual.settings import Continual, load, ready
+from cgankd.core.errors import OutOfTime, UserError
+from cgankd.core.files import load_tensors
+from cgankd.core.progress import SILENT, Bar, Progress
+from cgankd.core.runtime import environment, make_fabric
+from cgankd.core.store import RunFolder
 from cgankd.data import sources
 from cgankd.data.imageset import ImageSet, Splits
-from cgankd.errors import OutOfTime, UserError
-from cgankd.files import load_tensors
-from cgankd.progress import SILENT, Bar, Progress
-from cgankd.reading import from_tree
-from cgankd.runtime import environment, make_fabric
-from cgankd.settings import DataSettings
-from cgankd.task import Classification, Regression
+from cgankd.nets import inference
+from cgankd.tasks import Classification, Regression
 
 Noise = Callable[..., ImageSet]
 
@@ -107,12 +107,15 @@ def test_the_table_and_the_curves_are_written(whole: tuple[Path, dict[str, Any]]
 def test_a_stored_network_scores_what_the_results_say(whole: tuple[Path, dict[str, Any]]) -> None:
     out, found = whole
     settings = tiny(methods=ALL, tasks=5, seeds=[0, 1])
-    fabric, splits = make_fabric(settings.runtime), sources.load(settings.data)
+    fabric, splits = (
+        make_fabric(settings.runtime.device, settings.runtime.precision, settings.runtime.threads),
+        sources.load(settings.data),
+    )
     folder = RunFolder(out, environment(fabric), command="continual")
     learner = Learner(settings, splits, folder, fabric, SILENT)
     network = learner.network(learner.learn("gkd+ta", 1, 2), 1, 2)
     folder.close()
-    outputs = evaluate.outputs(network, splits.test.images, fabric)
+    outputs = inference.outputs(network, splits.test.images, fabric)
     names = [str(label) for label in splits.test.labels.tolist()]
     order, right, count = found["order"][1], [0] * 3, [0] * 3
     for name, said in zip(names, outputs.argmax(dim=1).tolist(), strict=True):

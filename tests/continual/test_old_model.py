@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cgankd.continual.old_model import AdaptedTeacher, check_adaptable, grow, normalisations
-from cgankd.errors import UserError
+from cgankd.core.errors import UserError
 from cgankd.nets import zoo
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from cgankd.continual.stream import Stream
+from cgankd.core.errors import UserError
 from cgankd.data.imageset import ImageSet
-from cgankd.errors import UserError
 
 Noise = Callable[..., ImageSet]
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
 from cgankd.data.imageset import Splits
 from cgankd.data.sources import load
-from cgankd.errors import UserError
-from cgankd.settings import DataSettings
-from cgankd.task import Classification, Regression
+from cgankd.tasks import Classification, Regression
 
 
 def images(count: int, *shape: int, seed: int = 0) -> np.ndarray:

@@ -13,11 +13,11 @@ from PIL import Image, ImageEnhance, ImageOps
 from scipy import stats
 from torch import Tensor
 
-from cgankd import counter
+from cgankd.config.settings import AugmentSettings
+from cgankd.core import rng
 from cgankd.data.augment import GEOMETRY, VALUES, RandAugment, cutmix, inverse_map, warp
 from cgankd.data.batches import Batches
-from cgankd.settings import AugmentSettings
-from cgankd.task import Classification, Regression, Task
+from cgankd.tasks import Classification, Regression, Task
 
 STRENGTHS = (-1.0, -0.62, -0.25, 0.1, 0.45, 0.81, 1.0)
 ENHANCED = {
@@ -30,8 +30,8 @@ ENHANCED = {
 
 def pictures(count: int, channels: int, height: int, width: int, border: int = 0, waves: int = 4) -> Tensor:
     """Smooth uint8 images [N, C, H, W] with values in 20 .. 225, inside a black border."""
-    rng = torch.Generator().manual_seed(0)
-    coarse = torch.rand(count, channels, waves, waves, generator=rng)
+    torch_rng = torch.Generator().manual_seed(0)
+    coarse = torch.rand(count, channels, waves, waves, generator=torch_rng)
     inner = (height - 2 * border, width - 2 * border)
     smooth = torch.nn.functional.interpolate(coarse, size=inner, mode="bicubic", align_corners=True).clamp(0, 1)
     images = torch.zeros(count, channels, height, width)
@@ -171,8 +171,8 @@ def test_a_view_is_its_own_operations_one_after_another(channels: int, geometric
         drawn = []
         for round_ in range(3):
             counters = [torch.tensor([number]) for number in (row, row % 7, round_)]
-            operation = counter.integers(len(names), 11, "randaugment/operation", *counters)
-            strength = 0.8 * (2 * counter.uniform(11, "randaugment/strength", *counters) - 1)
+            operation = rng.integers(len(names), 11, "randaugment/operation", *counters)
+            strength = 0.8 * (2 * rng.uniform(11, "randaugment/strength", *counters) - 1)
             drawn.append((names[int(operation)], operation[:, None], strength[:, None]))
         image = images[row : row + 1]
         moves = [(operation, strength) for name, operation, strength in drawn if name in GEOMETRY]
@@ -251,16 +251,16 @@ def test_boxes_are_the_papers(a: float) -> None:
     images = flat(count, channels=3, size=(height, width))
     mixed, _ = cutmix(images, torch.zeros(count, dtype=torch.int64), 2, a=a, seed=5, step=2)
     step = torch.tensor(2)
-    partners = counter.bits(5, "cutmix/partner", step, torch.arange(count)).argsort().tolist()
+    partners = rng.bits(5, "cutmix/partner", step, torch.arange(count)).argsort().tolist()
     cut = 0
     for row in range(count):
         place = torch.tensor(row)
-        share = stats.beta(a, a).ppf(float(counter.uniform(5, "cutmix/share", step, place)))
+        share = stats.beta(a, a).ppf(float(rng.uniform(5, "cutmix/share", step, place)))
         expected = images[row].clone()
         box = []
         for stream, length in (("cutmix/down", height), ("cutmix/right", width)):
             side = int(length * math.sqrt(1 - share))
-            start = int(counter.integers(length, 5, stream, step, place)) - side // 2
+            start = int(rng.integers(length, 5, stream, step, place)) - side // 2
             box.append(slice(max(start, 0), min(max(start + side, 0), length)))
         expected[:, box[0], box[1]] = images[partners[row]][:, box[0], box[1]]
         assert torch.equal(mixed[row], expected)

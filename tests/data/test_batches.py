@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from cgankd import counter
+from cgankd.config.settings import AugmentSettings
+from cgankd.core import rng
 from cgankd.data.batches import Batch, Batches, Views
 from cgankd.data.imageset import ImageSet
-from cgankd.settings import AugmentSettings
-from cgankd.task import Classification, Regression, Task
+from cgankd.tasks import Classification, Regression, Task
 
 CPU = torch.device("cpu")
 CLASSES = Classification(("a", "b", "c"))
@@ -55,9 +55,9 @@ def test_a_view_is_pad_crop_and_mirror(
     downs, rights, mirrors = set(), set(), set()
     for row in range(72):
         where = torch.tensor(int(index[row])), torch.tensor(int(view[row]))
-        down = int(counter.integers(2 * shift + 1, 5, "view/down", *where))
-        right = int(counter.integers(2 * shift + 1, 5, "view/right", *where))
-        mirrored = flip and int(counter.integers(2, 5, "view/flip", *where)) == 1
+        down = int(rng.integers(2 * shift + 1, 5, "view/down", *where))
+        right = int(rng.integers(2 * shift + 1, 5, "view/right", *where))
+        mirrored = flip and int(rng.integers(2, 5, "view/flip", *where)) == 1
         expected = brute_force(images[index[row]].numpy(), shift, down, right, mirrored)
         assert np.array_equal(found[row], expected.astype(np.float32) / 255)
         downs.add(down), rights.add(right), mirrors.add(mirrored)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
 from cgankd.data.fashion import UPRIGHT, turned
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.data.public import PUBLIC
 from cgankd.data.sources import builtin_names, load
-from cgankd.errors import UserError
-from cgankd.settings import DataSettings
-from cgankd.task import Classification, Regression
+from cgankd.tasks import Classification, Regression
 
 
 def contents(part: ImageSet) -> set[bytes]:

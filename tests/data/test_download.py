@@ -13,9 +13,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from cgankd.core.errors import UserError
 from cgankd.data.download import download
 from cgankd.data.public import Archive
-from cgankd.errors import UserError
 
 CONTENT = np.random.default_rng(0).bytes(600_000)
 

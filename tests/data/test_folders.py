@@ -9,12 +9,12 @@ import pytest
 import torch
 from pictures import class_folders, metadata, noise, write_png
 
+from cgankd.config.recipe import from_tree
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
 from cgankd.data.imageset import Splits
 from cgankd.data.sources import load
-from cgankd.errors import UserError
-from cgankd.recipe import from_tree
-from cgankd.settings import DataSettings
-from cgankd.task import Classification, Regression
+from cgankd.tasks import Classification, Regression
 
 
 def read(folder: Path, **settings: object) -> Splits:

@@ -13,11 +13,11 @@ import torch
 from pictures import class_folders, noise, write_png
 from PIL import Image, ImageFile
 
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
 from cgankd.data.image_files import MOST_PIXELS, FilePictures
 from cgankd.data.importing import plan
 from cgankd.data.sources import load
-from cgankd.errors import UserError
-from cgankd.settings import DataSettings
 
 
 def import_files(paths: list[Path], **settings: object) -> tuple[np.ndarray, tuple[str, ...]]:

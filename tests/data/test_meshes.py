@@ -10,11 +10,11 @@ import published
 import pytest
 from scipy.spatial import ConvexHull, Delaunay
 
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
 from cgankd.data import chairs, public, render
 from cgankd.data.sources import load
-from cgankd.errors import UserError
-from cgankd.settings import DataSettings
-from cgankd.task import Regression
+from cgankd.tasks import Regression
 
 trimesh = pytest.importorskip("trimesh")
 

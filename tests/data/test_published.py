@@ -12,13 +12,13 @@ import torch
 from pictures import noise
 from PIL import Image
 
-from cgankd import recipe
+from cgankd.config import recipe
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
 from cgankd.data import public
 from cgankd.data.imageset import Splits
 from cgankd.data.sources import load
-from cgankd.errors import UserError
-from cgankd.settings import DataSettings
-from cgankd.task import Classification, Regression
+from cgankd.tasks import Classification, Regression
 
 
 @pytest.fixture(autouse=True)

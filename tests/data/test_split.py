@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
 from cgankd.data.listing import TEST, TRAIN, VAL, Kind, Listing
 from cgankd.data.split import Division, divide, hold_out
-from cgankd.errors import UserError
-from cgankd.settings import DataSettings
 
 
 class NoPictures:

@@ -9,14 +9,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from forwards import SCALAR, classes, example, method, numbers, value
 from scipy.special import softmax
 from scipy.stats import entropy, pearsonr, spearmanr
-from sights import SCALAR, classes, example, method, numbers, value
 
 from cgankd.distill import DistillBatch
-from cgankd.distill.ckd import difference
-from cgankd.distill.cmkd import soft_ranks
-from cgankd.task import Task
+from cgankd.distill.methods.ckd import difference
+from cgankd.distill.methods.cmkd import soft_ranks
+from cgankd.tasks import Task
 
 
 def answers(task: Task, batch: DistillBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from forwards import SCALAR, classes, numbers
 from lightning_fabric import Fabric
-from sights import SCALAR, classes, numbers
 
 from cgankd import distill
+from cgankd.config.settings import AugmentSettings, FitSettings
+from cgankd.core.errors import UserError
+from cgankd.core.progress import SILENT
 from cgankd.data.batches import Batches
 from cgankd.distill import METHODS, DistillBatch, Objective
-from cgankd.errors import UserError
-from cgankd.fit import fit
 from cgankd.nets import zoo
-from cgankd.progress import SILENT
-from cgankd.settings import AugmentSettings, FitSettings
-from cgankd.sight import Sight
-from cgankd.task import Task
+from cgankd.tasks import Task
+from cgankd.training.forward import Sight
+from cgankd.training.loop import fit
 
 CLASSES = classes(3)
 TASKS = {task.name: task for task in (CLASSES, SCALAR)}

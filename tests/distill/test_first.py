@@ -9,23 +9,23 @@ from typing import Any
 
 import pytest
 import torch
+from forwards import SCALAR, classes, example, method, value
 from lightning_fabric import Fabric
 from scipy.stats import norm
-from sights import SCALAR, classes, example, method, value
 from torch import Tensor, nn
 
-from cgankd import counter
+from cgankd.config.settings import AugmentSettings, FitSettings, StudentSettings
+from cgankd.core import rng
+from cgankd.core.errors import TrainingError, UserError
+from cgankd.core.progress import SILENT
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet
 from cgankd.distill import METHODS, Maker, Preparation, create
-from cgankd.distill.flow import pooled
-from cgankd.errors import TrainingError, UserError
-from cgankd.fit import fit
+from cgankd.distill.methods.flow import pooled
 from cgankd.nets import zoo
 from cgankd.nets.taps import PENULTIMATE, Taps
-from cgankd.progress import SILENT
-from cgankd.settings import AugmentSettings, FitSettings, StudentSettings
-from cgankd.sight import Sight
+from cgankd.training.forward import Sight
+from cgankd.training.loop import fit
 
 TASK = classes(3)
 SETTINGS = FitSettings(steps=4, batch_size=8, augment=AugmentSettings(views=2))
@@ -43,12 +43,12 @@ def preparation(real: ImageSet, fabric: Fabric, features: Any, steps: int = 8, *
 
 
 def test_ofds_margin_is_the_mean_of_the_negatives(noise, fabric: Fabric) -> None:
-    rng, seen = torch.Generator().manual_seed(0), []
+    torch_rng, seen = torch.Generator().manual_seed(0), []
     mean, deviation = torch.linspace(-1, 2, 5)[:, None, None], torch.linspace(0.5, 1.5, 5)[:, None, None]
 
     def features(images: Tensor) -> dict[str, Tensor]:
-        seen.append(mean + deviation * torch.randn(len(images), 5, 4, 4, generator=rng))
-        return {"early": seen[-1], "late": torch.rand(len(images), 6, 3, 3, generator=rng)}
+        seen.append(mean + deviation * torch.randn(len(images), 5, 4, 4, generator=torch_rng))
+        return {"early": seen[-1], "late": torch.rand(len(images), 6, 3, 3, generator=torch_rng)}
 
     made = method("ofd", TASK, batches=40)
     made.prepare(preparation(noise(16), fabric, features))
@@ -144,8 +144,8 @@ def test_flow_follows_the_auxiliary_as_it_would_a_teacher(task) -> None:
     made.networks(make)
     names = [*zoo.stages(make.student, 1, (16, 16)), PENULTIMATE]
     assert made.taps(names, ["other", PENULTIMATE]) == (names, [])
-    rng = torch.Generator().manual_seed(0)
-    images = torch.rand(7, 1, 16, 16, generator=rng)
+    torch_rng = torch.Generator().manual_seed(0)
+    images = torch.rand(7, 1, 16, 16, generator=torch_rng)
     with torch.no_grad(), Taps(make.student, names) as student, Taps(made.auxiliary, names) as auxiliary:
         mine, theirs = student(images)[1], auxiliary(images)[1]
     batch = dataclasses.replace(example(task), images=images, student_features=mine, teacher_features={})
@@ -165,7 +165,7 @@ def test_the_auxiliary_is_taught_by_pkt_and_then_stays(noise, fabric: Fabric) ->
     found = objective.stacked[0][0].auxiliary
 
     # the same by hand: new weights from the same stream, six steps of pkt
-    torch.manual_seed(counter.key(3, "method/networks"))
+    torch.manual_seed(rng.key(3, "method/networks"))
     right = zoo.create("cnn16", 1, 3, (16, 16))
     longer = SETTINGS.model_copy(update={"steps": 6})
     pkt = create("pkt", TASK, StudentSettings(method_settings=own))

@@ -9,10 +9,10 @@ from scipy.special import log_softmax
 from torch import Tensor
 
 from cgankd import distill
+from cgankd.config.settings import StudentSettings
+from cgankd.core.errors import UserError
 from cgankd.distill import DistillBatch
-from cgankd.errors import UserError
-from cgankd.settings import StudentSettings
-from cgankd.task import Classification, Regression, Task
+from cgankd.tasks import Classification, Regression, Task
 
 SCALAR = Regression(0.0, 1.0)
 

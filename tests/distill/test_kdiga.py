@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from forwards import SCALAR, classes
 from lightning_fabric import Fabric
 from scipy.special import log_softmax
-from sights import SCALAR, classes
 from torch import Tensor, nn
 
+from cgankd.config.settings import AugmentSettings, StudentSettings
+from cgankd.core.errors import UserError
 from cgankd.data.batches import Batches
 from cgankd.distill import METHODS, DistillBatch, create
-from cgankd.errors import UserError
 from cgankd.nets import zoo
-from cgankd.settings import AugmentSettings, StudentSettings
-from cgankd.sight import Sight
-from cgankd.task import Task
+from cgankd.tasks import Task
+from cgankd.training.forward import Sight
 
 STEP = 1e-5
 

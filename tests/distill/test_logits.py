@@ -8,14 +8,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from forwards import classes, example, method, numbers, value
 from scipy.special import softmax
 from scipy.stats import entropy, pearsonr
-from sights import classes, example, method, numbers, value
 
+from cgankd.core.errors import UserError
 from cgankd.data.batches import Batch
 from cgankd.distill import DistillBatch
-from cgankd.distill.dkd import decoupled
-from cgankd.errors import UserError
+from cgankd.distill.methods.dkd import decoupled
 
 
 def logits(batch: DistillBatch) -> tuple[np.ndarray, np.ndarray]:

@@ -8,16 +8,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from forwards import LAYERS, SCALAR, STUDENT, TEACHER, classes, example, method, numbers, value
 from scipy.signal import correlate2d
 from scipy.special import expit
-from sights import LAYERS, SCALAR, STUDENT, TEACHER, classes, example, method, numbers, value
 from torch import nn
 
+from cgankd.config.settings import StudentSettings
+from cgankd.core.errors import UserError
 from cgankd.distill import METHODS, DistillBatch, Method, create
 from cgankd.distill.maps import MapMethod, Norm
-from cgankd.distill.reviewkd import hierarchical
-from cgankd.errors import UserError
-from cgankd.settings import StudentSettings
+from cgankd.distill.methods.reviewkd import hierarchical
 
 TASK = classes(3)
 MAPS = sorted(name for name, made in METHODS.items() if issubclass(made, MapMethod))

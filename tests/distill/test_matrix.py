@@ -14,20 +14,20 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from forwards import LAYERS, SCALAR, classes, method
 from lightning_fabric import Fabric
-from sights import LAYERS, SCALAR, classes, method
 from torch import Tensor, nn
 
+from cgankd.config.settings import AugmentSettings
+from cgankd.core.errors import UserError
+from cgankd.core.progress import SILENT
 from cgankd.data.batches import Batch, Batches
 from cgankd.data.imageset import ImageSet
 from cgankd.distill import METHODS, DistillBatch, create, student_network
-from cgankd.distill.method import WHERE
-from cgankd.errors import UserError
+from cgankd.distill.base import WHERE
 from cgankd.nets import zoo
-from cgankd.progress import SILENT
-from cgankd.settings import AugmentSettings
-from cgankd.sight import Sight
-from cgankd.task import Task
+from cgankd.tasks import Task
+from cgankd.training.forward import Sight
 
 Noise = Callable[..., ImageSet]
 TASKS = {"classification": classes(5), "regression": SCALAR}

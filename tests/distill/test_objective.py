@@ -11,14 +11,14 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd import distill
+from cgankd.config.settings import AugmentSettings, FitSettings, StudentSettings
+from cgankd.core.errors import UserError
 from cgankd.data.imageset import ImageSet
 from cgankd.distill import METHODS, DistillBatch, Method, Preparation
-from cgankd.distill.method import Shape
-from cgankd.errors import UserError
-from cgankd.fit import fit
+from cgankd.distill.base import Shape
 from cgankd.nets import zoo
-from cgankd.settings import AugmentSettings, FitSettings, StudentSettings
-from cgankd.task import Classification
+from cgankd.tasks import Classification
+from cgankd.training.loop import fit
 
 TASK = Classification(("a", "b", "c"))
 SEEN: list[str] = []

@@ -9,8 +9,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from forwards import SCALAR, STUDENT, TEACHER, classes, example, method, numbers, value
 from scipy.stats import entropy
-from sights import SCALAR, STUDENT, TEACHER, classes, example, method, numbers, value
 
 from cgankd.distill import DistillBatch
 

@@ -7,10 +7,10 @@ import math
 
 import pytest
 import torch
-from sights import SCALAR, changed, classes, example, method, twice, value
+from forwards import SCALAR, changed, classes, example, method, twice, value
 
 from cgankd.distill import METHODS
-from cgankd.task import Task
+from cgankd.tasks import Task
 
 MAPS = ["ab", "at", "fitnet", "ft", "nst", "ofd", "reviewkd", "vid"]
 SCALARS = ["tbr", "ckd", "cmkd", "cckd", "cckd-target", "rkd", "pkt", "sp", "crd", "flow", *MAPS]

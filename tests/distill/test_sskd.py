@@ -8,20 +8,20 @@ import math
 import numpy as np
 import pytest
 import torch
+from forwards import STUDENT, TEACHER, classes, example, method, numbers
 from lightning_fabric import Fabric
 from scipy.special import softmax
 from scipy.stats import entropy
-from sights import STUDENT, TEACHER, classes, example, method, numbers
 from torch import Tensor
 
+from cgankd.config.settings import AugmentSettings, StudentSettings
+from cgankd.core.errors import UserError
+from cgankd.core.progress import SILENT
 from cgankd.data.batches import Batch, Batches
 from cgankd.distill import METHODS, DistillBatch, Method, create
-from cgankd.distill.sskd import cosines, selected_divergence
-from cgankd.errors import UserError
+from cgankd.distill.methods.sskd import cosines, selected_divergence
 from cgankd.nets import zoo
-from cgankd.progress import SILENT
-from cgankd.settings import AugmentSettings, StudentSettings
-from cgankd.sight import Sight
+from cgankd.training.forward import Sight
 
 
 def turned_example(count: int = 3, rows: int = 7, scale: float = 2.0) -> DistillBatch:

@@ -8,22 +8,25 @@ from pathlib import Path
 
 import pytest
 import torch
+from forwards import SCALAR, changed, classes, example, numbers, twice, value
 from lightning_fabric import Fabric
-from sights import SCALAR, changed, classes, example, numbers, twice, value
 from torch import Tensor, nn
 
-from cgankd import distill, evaluate, pipeline, recipe
+from cgankd import distill
+from cgankd.config import recipe
+from cgankd.config.settings import AugmentSettings, FitSettings, StudentSettings
+from cgankd.core.errors import UserError
+from cgankd.core.files import load_tensors
 from cgankd.data.batches import Batches
 from cgankd.distill import METHODS, DistillBatch, Maker, Method
-from cgankd.distill.vam import entropy
-from cgankd.errors import UserError
-from cgankd.files import load_tensors
-from cgankd.fit import fit
+from cgankd.distill.methods.vam import entropy
 from cgankd.nets import zoo
 from cgankd.nets.attention import attention, gates
-from cgankd.settings import AugmentSettings, FitSettings, StudentSettings
-from cgankd.sight import Sight
-from cgankd.task import Task
+from cgankd.pipeline import run
+from cgankd.tasks import Task
+from cgankd.training import scoring
+from cgankd.training.forward import Sight
+from cgankd.training.loop import fit
 
 SIZE = (16, 16)
 LAYERS = ["vam.0.score", "vam.1.score"]
@@ -120,7 +123,7 @@ def test_the_penalty_makes_the_attention_decided(noise, fabric: Fabric) -> None:
         objective = distill.create("vam", classes(3), StudentSettings(method_settings={"vam": {"weight": weight}}))
         settings = SETTINGS.model_copy(update={"steps": 30, "schedule": "constant"})
         fit(student, objective, classes(3), noise(16), settings, fabric, seed=0, teacher=lambda x: x[:, 0, 0, :3])
-        return 1 - evaluate.attention_per_bin(student, noise(16), classes(3), fabric)["decided"]
+        return 1 - scoring.attention_per_bin(student, noise(16), classes(3), fabric)["decided"]
 
     assert (undecided(20.0) < 0.8 * undecided(0.0)).all()
 
@@ -175,7 +178,7 @@ TINY = (
 @pytest.mark.parametrize("start", ["scratch", "nokd"])
 def test_a_rows_student_has_its_attention_and_is_explained(start: str, tmp_path: Path) -> None:
     words = (*TINY, "compare.methods=[nokd, kd, kd+vam]", f"student.start={start}")
-    found = pipeline.run(recipe.load("digits", list(words)), tmp_path)
+    found = run.run(recipe.load("digits", list(words)), tmp_path)
     assert [row["network"] for row in found["rows"]] == ["cnn8", "cnn8", "cnn8+vam"]
     assert set(found["latency_ms"]) == {"cnn8", "cnn8+vam"}
     assert found["rows"][2]["parameters"] == found["rows"][1]["parameters"] + 4 * (16 + 1) + 4 * (32 + 1)
@@ -195,5 +198,5 @@ def mapless(in_channels: int, num_outputs: int, image_size: tuple[int, int]) -> 
 def test_a_network_without_maps_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     words = (*TINY, f"student.network={__name__}:mapless", "compare.methods=[kd, vam]")
     with pytest.raises(UserError, match=r"mapless' has no maps .* allowed: a network with maps"):
-        pipeline.run(recipe.load("digits", list(words)), tmp_path / "run")
+        run.run(recipe.load("digits", list(words)), tmp_path / "run")
     assert not (tmp_path / "run").exists()

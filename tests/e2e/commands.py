@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from safetensors import safe_open
 
-from cgankd.artifacts import CHECKPOINT
+from cgankd.core.store import CHECKPOINT
 
 # fp32: what is tested is the road, not the processor
 TINY = """

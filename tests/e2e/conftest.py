@@ -13,7 +13,7 @@ import pytest
 from commands import TINY, Said, process
 from rich.console import Console
 
-from cgankd import cli
+from cgankd.cli import main
 
 
 @pytest.fixture
@@ -22,14 +22,14 @@ def typed(
 ) -> Callable[..., Said]:
     """typed("run", "tiny.yaml", ..) -> the same inside this process, in ``tmp_path``: no seconds for torch."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "console", Console(width=200))
+    monkeypatch.setattr(main, "console", Console(width=200))
 
     def run(*words: Any) -> Said:
         monkeypatch.setattr(sys, "argv", ["cgankd", *map(str, words)])
         monkeypatch.setattr(sys, "path", list(sys.path))
         capfd.readouterr()
         try:
-            cli.main()
+            main.main()
         except SystemExit as stop:
             code, trace = stop.code, ""
         except BaseException:

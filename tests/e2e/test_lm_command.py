@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from commands import Said, artifacts, same
 
-from cgankd.checkpoint import Checkpoint
-from cgankd.errors import OutOfTime
+from cgankd.core.checkpoint import Checkpoint
+from cgankd.core.errors import OutOfTime
 
 Typed = Callable[..., Said]
 

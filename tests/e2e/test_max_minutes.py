@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands import SLOWER, TINY, Said, same
 
-from cgankd.artifacts import CHECKPOINT
+from cgankd.core.store import CHECKPOINT
 
 
 def test_a_run_in_pieces_ends_with_the_numbers_of_one_in_one_piece(

@@ -1,4 +1,4 @@
-"""What a contributor does: one new file in cgankd/distill, and commands, recipes and checks know the method."""
+"""One new file in cgankd/distill/methods is a method in commands, recipes and checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import cgankd
 
 FILE = '''"""Scaled matching: the student's outputs are the teacher's, up to a factor."""
 
-from cgankd.distill.method import Method, register
+from cgankd.distill.base import Method, register
 
 
 @register
@@ -35,7 +35,7 @@ class Scaled(Method):
 def test_one_new_file_is_a_method(tmp_path: Path) -> None:
     package = tmp_path / "cgankd"
     shutil.copytree(Path(cgankd.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    (package / "distill" / "scaled.py").write_text(FILE)
+    (package / "distill" / "methods" / "scaled.py").write_text(FILE)
 
     def cgankd_says(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "cgankd", *words]

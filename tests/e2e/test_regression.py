@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from commands import BARS, Said, kill_in, process, same, write_bars
 
-from cgankd.artifacts import CHECKPOINT
+from cgankd.core.store import CHECKPOINT
 
 pytestmark = pytest.mark.xdist_group("regression")
 

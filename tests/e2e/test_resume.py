@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands import SLOWER, TINY, Said, kill_in, same
 
-from cgankd.artifacts import CHECKPOINT
+from cgankd.core.store import CHECKPOINT
 
 
 @pytest.mark.xdist_group("resume")

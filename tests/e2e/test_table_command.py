@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from commands import Said, kill_in
 
-from cgankd.artifacts import CHECKPOINT
+from cgankd.core.store import CHECKPOINT
 
 SHORT = [
     "teacher.fit.steps=5",

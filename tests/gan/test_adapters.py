@@ -15,13 +15,14 @@ from lightning_fabric import Fabric
 from PIL import Image
 from torch import Tensor, nn
 
-from cgankd import pipeline, recipe
 from cgankd.api import Distiller
+from cgankd.config import recipe
+from cgankd.core.errors import UserError
 from cgankd.data.imageset import ImageSet
-from cgankd.errors import UserError
 from cgankd.gan.adapters import CallableSampler, OnnxSampler, StoredImages, open_source
 from cgankd.gan.generator import UNBOUNDED, GanSampler, latents
-from cgankd.task import Classification, Regression, Task
+from cgankd.pipeline import run
+from cgankd.tasks import Classification, Regression, Task
 
 CLASSES = Classification(("a", "b", "c"))
 DEGREES = Regression(-80.0, 80.0, "degrees")
@@ -387,7 +388,7 @@ TINY = {
 
 
 def go(out: Path, source: object, *words: str) -> dict[str, Any]:
-    return pipeline.run(recipe.from_tree(json.loads(json.dumps(TINY)), [f"generator.source={source}", *words]), out)
+    return run.run(recipe.from_tree(json.loads(json.dumps(TINY)), [f"generator.source={source}", *words]), out)
 
 
 def stage_folders(out: Path) -> list[str]:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cgankd.errors import UserError
+from cgankd.config.settings import GeneratorSettings, VicinitySettings
+from cgankd.core.errors import UserError
 from cgankd.gan import biggan
 from cgankd.gan.blocks import SelfAttention, attention_level, map_widths
 from cgankd.gan.generator import new_networks
 from cgankd.labels import ClassLabels, LabelSpace, ScalarLabels
-from cgankd.settings import GeneratorSettings, VicinitySettings
 
 CLASSES = ClassLabels(4, torch.arange(40) % 4)
 SCALARS = ScalarLabels(torch.linspace(0, 1, 40), VicinitySettings())

@@ -13,16 +13,16 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd.checkpoint import Checkpoint
+from cgankd.config.settings import GeneratorSettings, VicinitySettings
+from cgankd.core.checkpoint import Checkpoint
+from cgankd.core.errors import TrainingError
 from cgankd.data.imageset import ImageSet
-from cgankd.errors import TrainingError
 from cgankd.gan import train as gan_train
 from cgankd.gan.generator import UNBOUNDED, GanSampler, from_uint8, load_sampler, new_networks, to_uint8
 from cgankd.gan.losses import squared_gradient
 from cgankd.gan.train import _check, _settle_statistics, train_gan
 from cgankd.labels import label_space
-from cgankd.settings import GeneratorSettings, VicinitySettings
-from cgankd.task import Classification, Regression, Task
+from cgankd.tasks import Classification, Regression, Task
 
 CLASSES = Classification(("dark", "bright"))
 SCALAR = Regression(0.0, 1.0)

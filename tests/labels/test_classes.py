@@ -6,9 +6,9 @@ import pytest
 import torch
 from scipy import stats
 
+from cgankd.config.settings import GeneratorSettings, SynthesisSettings
 from cgankd.labels import ClassLabels, ScalarLabels, label_space
-from cgankd.settings import GeneratorSettings, SynthesisSettings
-from cgankd.task import Classification, Regression
+from cgankd.tasks import Classification, Regression
 
 TARGETS = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)[
     torch.randperm(100, generator=torch.Generator().manual_seed(0))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cgankd.config.settings import SynthesisSettings, VicinitySettings
 from cgankd.labels import ClassLabels, ScalarLabels
-from cgankd.settings import SynthesisSettings, VicinitySettings
 
 TARGETS = torch.tensor([0.0, 0.1, 0.1, 0.35, 0.4, 1.0])  # the widest gap is 0.6
 

@@ -11,13 +11,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd import evaluate
+from cgankd.config.settings import GeneratorSettings, SynthesisSettings, VicinitySettings
+from cgankd.core.progress import SILENT
 from cgankd.data.imageset import ImageSet
 from cgankd.labels import ScalarLabels, label_space
 from cgankd.labels.scalars import FourierEmbedding, ILIEmbedding, NLIEmbedding
-from cgankd.progress import SILENT
-from cgankd.settings import GeneratorSettings, SynthesisSettings, VicinitySettings
-from cgankd.task import Regression
+from cgankd.nets import inference
+from cgankd.tasks import Regression
 
 UNEVEN = torch.cat([torch.zeros(700), torch.linspace(0, 1, 41), torch.full((259,), 0.3)])
 
@@ -108,7 +108,7 @@ def trained(fabric: Fabric) -> tuple[ILIEmbedding, list[nn.Module]]:
     images = labels[:, None, None, None] * 200 + 40 * torch.rand(256, 1, 16, 16, generator=rng)
     train = ImageSet(images.to(torch.uint8), labels)
     placed: list[nn.Module] = []
-    right = evaluate.place
+    right = inference.place
 
     def record(network: nn.Module, fabric: Fabric) -> nn.Module:
         placed.append(network)
@@ -117,7 +117,7 @@ def trained(fabric: Fabric) -> tuple[ILIEmbedding, list[nn.Module]]:
     torch.manual_seed(0)
     embedding = ILIEmbedding(32)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "place", record)
+        patch.setattr(inference, "place", record)
         embedding.train_on(train, Regression(0.0, 1.0), 250, fabric, 0, SILENT)
     return embedding, [*placed, train]
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from scipy import stats
 
+from cgankd.config.settings import VicinitySettings
 from cgankd.labels.vicinity import SOFT_REACH, Vicinity, VicinityDraw
-from cgankd.settings import VicinitySettings
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from cgankd import counter
+from cgankd.core import rng
 from cgankd.lm.sampling import Sampled, among_best, draw, sample
 
 Make = Callable[..., nn.Module]
@@ -28,7 +28,7 @@ def probabilities(model: nn.Module, tokens: list[int]) -> np.ndarray:
 
 
 def drawn(p: np.ndarray, stream: str, name: int, place: int) -> int:
-    u = float(counter.uniform(SEED, stream, torch.tensor(name), torch.tensor(place)))
+    u = float(rng.uniform(SEED, stream, torch.tensor(name), torch.tensor(place)))
     return int(np.searchsorted(np.cumsum(p) / p.sum(), u, side="right"))
 
 
@@ -172,9 +172,9 @@ def test_frequencies_are_the_exact_probabilities(make: Make, k: int) -> None:
 
 
 def test_draw_is_the_inverse_of_the_distribution_function() -> None:
-    rng = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(50, 7, generator=rng)
-    uniform = torch.rand(50, generator=rng, dtype=torch.float64)
+    torch_rng = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(50, 7, generator=torch_rng)
+    uniform = torch.rand(50, generator=torch_rng, dtype=torch.float64)
     steps = torch.softmax(logits.double(), 1).cumsum(1).numpy()
     expected = [int(np.searchsorted(row, u, side="right")) for row, u in zip(steps, uniform.numpy(), strict=True)]
     assert draw(logits, uniform).tolist() == expected

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from cgankd.errors import UserError
+from cgankd.core.errors import UserError
 from cgankd.lm import judge, losses, models, text
 from cgankd.lm.methods import METHODS, from_labels, from_teacher
 from cgankd.lm.sampling import sample

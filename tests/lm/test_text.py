@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cgankd.errors import UserError
+from cgankd.core.errors import UserError
 from cgankd.lm import text
 from cgankd.lm.settings import TextSettings
 from cgankd.lm.text import Corpus

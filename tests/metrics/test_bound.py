@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from cgankd.metrics import bound
-from cgankd.task import Classification, Regression
+from cgankd.tasks import Classification, Regression
 
 CLASSES = Classification(("a", "b"))
 

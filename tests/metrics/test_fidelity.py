@@ -8,15 +8,15 @@ import torch
 from scipy.linalg import sqrtm
 from torch import Tensor
 
-from cgankd import counter
+from cgankd.core import rng
 from cgankd.metrics import fidelity
 
 
 def gaussian(count: int, width: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> Tensor:
     """Correlated normal vectors."""
-    rng = torch.Generator().manual_seed(seed)
+    torch_rng = torch.Generator().manual_seed(seed)
     mix = torch.randn(width, width, generator=torch.Generator().manual_seed(99)) / width**0.5
-    return scale * torch.randn(count, width, generator=rng) @ mix + shift
+    return scale * torch.randn(count, width, generator=torch_rng) @ mix + shift
 
 
 def with_moments(mean: np.ndarray, covariance: np.ndarray, count: int) -> Tensor:
@@ -77,7 +77,7 @@ def test_kernel_distance_is_the_mean_over_its_subsets() -> None:
     values = []
     for number in range(fidelity.SUBSETS):
         rows = [
-            counter.bits(7, stream, torch.tensor(number), torch.arange(n)).argsort()[:12]  # half of the smaller set
+            rng.bits(7, stream, torch.tensor(number), torch.arange(n)).argsort()[:12]  # half of the smaller set
             for stream, n in (("kid/real", 30), ("kid/fake", 24))
         ]
         values.append(discrepancy_by_loops(x[rows[0]].double().numpy(), y[rows[1]].double().numpy()))

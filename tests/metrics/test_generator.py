@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from cgankd.config.settings import MetricsSettings
 from cgankd.metrics.fidelity import frechet_distance, mean_pairwise_distance
 from cgankd.metrics.generator import Observed, score
-from cgankd.settings import MetricsSettings
-from cgankd.task import Classification, Regression, Task
+from cgankd.tasks import Classification, Regression, Task
 
 SCALAR = Regression(-20.0, 60.0, "degrees")
 CLASSES = Classification(("a", "b", "c"))

@@ -11,11 +11,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from cgankd.config.settings import MetricsSettings
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.metrics.judge import Processed, judge
 from cgankd.nets import zoo
-from cgankd.settings import MetricsSettings
-from cgankd.task import Classification, Regression
+from cgankd.tasks import Classification, Regression
 
 Noise = Callable[..., ImageSet]
 

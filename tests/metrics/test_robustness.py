@@ -10,11 +10,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from cgankd.config.settings import RobustnessSettings
+from cgankd.core.errors import UserError
 from cgankd.data.imageset import ImageSet
-from cgankd.errors import UserError
 from cgankd.metrics import robustness
-from cgankd.settings import RobustnessSettings
-from cgankd.task import Classification, Regression, Task
+from cgankd.tasks import Classification, Regression, Task
 
 FOUR = Classification(("a", "b", "c", "d"))
 DEGREES = Regression(0.0, 90.0, "degrees")

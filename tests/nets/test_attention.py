@@ -12,15 +12,16 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd import evaluate
+from cgankd.core.errors import UserError
 from cgankd.data.imageset import ImageSet
-from cgankd.errors import UserError
+from cgankd.metrics import cost
 from cgankd.nets import zoo
 from cgankd.nets.attention import BLOCKS, Gate, add_attention, gates
-from cgankd.nets.stages import stages
+from cgankd.nets.feature_layers import stages
 from cgankd.nets.taps import PENULTIMATE, Taps
 from cgankd.nets.weights import load_weights, save_weights
-from cgankd.task import Classification, Regression
+from cgankd.tasks import Classification, Regression
+from cgankd.training import scoring
 
 SIZE = (16, 16)
 
@@ -88,7 +89,7 @@ def test_a_new_network_says_what_it_says_without_attention(name: str) -> None:
     assert names == list(plain.state_dict())
     assert [gate.stage for gate in gates(gated).values()] == stages(plain, 1, SIZE)[-2:]
     added = sum(BLOCKS * (len(gate.block) + 1) for gate in gates(gated).values())
-    assert evaluate.parameters(gated) == evaluate.parameters(plain) + added
+    assert cost.parameters(gated) == cost.parameters(plain) + added
 
 
 def test_what_follows_and_taps_see_the_weighed_map() -> None:
@@ -198,7 +199,7 @@ def test_the_attention_of_each_bin_against_loops(task, fabric: Fabric) -> None:
     network = decided(new("cnn8+vam"))
     pixels = torch.randint(0, 256, (9, 1, *SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     labels = torch.arange(9) % 3 if not task.continuous else 5.5 * torch.arange(9.0)
-    found = evaluate.attention_per_bin(network, ImageSet(pixels, labels), task, fabric)
+    found = scoring.attention_per_bin(network, ImageSet(pixels, labels), task, fabric)
     names, place = task.bins(labels)
     with Taps(new("cnn8"), ["layer2"]) as taps:
         maps = taps(pixels / 255)[1]["layer2"].detach().numpy()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cgankd.nets import zoo
-from cgankd.nets.efficientnet_lite import side_lengths
+from cgankd.nets.families.efficientnet_lite import side_lengths
 
 
 def new(channels, size):

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cgankd.errors import UserError
+from cgankd.core.errors import UserError
 from cgankd.nets import zoo
 from cgankd.nets.pretrained import start_from
 from cgankd.nets.weights import save_weights

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cgankd.errors import UserError
+from cgankd.core.errors import UserError
 from cgankd.nets import zoo
 from cgankd.nets.taps import PENULTIMATE, Taps, feature_shapes, penultimate_width, undisturbed
 

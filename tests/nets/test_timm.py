@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cgankd.errors import UserError
+from cgankd.core.errors import UserError
 from cgankd.nets import zoo
-from cgankd.nets.stages import stages
+from cgankd.nets.feature_layers import stages
 from cgankd.nets.taps import PENULTIMATE, Taps, feature_shapes
 from cgankd.nets.weights import load_weights, save_weights
 

@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from cgankd.errors import UserError
+from cgankd.core.errors import UserError
 from cgankd.nets import zoo
 from cgankd.nets.weights import convert_pth, load_weights, save_weights
 

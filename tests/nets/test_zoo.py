@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from cgankd.errors import UserError
+from cgankd.core.errors import UserError
 from cgankd.nets import registry, zoo
-from cgankd.nets.densenet import DenseNet
+from cgankd.nets.families.densenet import DenseNet
+from cgankd.nets.families.resnet import Bottleneck, ResNet
 from cgankd.nets.layers import channel_shuffle
-from cgankd.nets.resnet import Bottleneck, ResNet
 
 torch.set_num_threads(1)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from cgankd.task import Classification, Regression
+from cgankd.tasks import Classification, Regression
 
 T_975 = {2: 12.706, 3: 4.303}  # Student's t by number of seeds
 

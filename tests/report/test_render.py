@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cgankd.errors import UserError
+from cgankd.core.errors import UserError
 from cgankd.report import table
 from cgankd.report.render import render
 

@@ -10,14 +10,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from cgankd.config.settings import AugmentSettings, FitSettings, StudentSettings, SynthesisSettings
+from cgankd.core.errors import UserError
 from cgankd.data.batches import Batch, Batches
 from cgankd.data.imageset import ImageSet
 from cgankd.distill import DistillBatch, Method, Objective, create
-from cgankd.errors import UserError
-from cgankd.fit import fit
-from cgankd.settings import AugmentSettings, FitSettings, StudentSettings, SynthesisSettings
 from cgankd.synthesis import adjust
-from cgankd.task import Classification, Regression
+from cgankd.tasks import Classification, Regression
+from cgankd.training.loop import fit
 
 CLASSES, DEGREES = Classification(("a", "b", "c")), Regression(0.0, 90.0)
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from cgankd.checkpoint import Checkpoint
-from cgankd.features import Observer
+from cgankd.config.settings import AugmentSettings, FitSettings
+from cgankd.core.checkpoint import Checkpoint
 from cgankd.nets import zoo
-from cgankd.settings import AugmentSettings, FitSettings
+from cgankd.nets.feature_extractor import Observer
 from cgankd.synthesis.autoencoder import CODE, SparseAutoencoder, autoencoder_loss, train_autoencoder
-from cgankd.task import Classification, Regression
+from cgankd.tasks import Classification, Regression
 
 CLASSES, DEGREES = Classification(("a", "b", "c")), Regression(0.0, 1.0)
 FIT = FitSettings(batch_size=16, augment=AugmentSettings(shift=0, views=0))

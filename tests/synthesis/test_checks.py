@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from cgankd.settings import SynthesisSettings
+from cgankd.config.settings import SynthesisSettings
 from cgankd.synthesis import checks
 from cgankd.synthesis.checks import calibration_error, check, separability, settled
 

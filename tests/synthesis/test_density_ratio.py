@@ -13,12 +13,12 @@ from scipy import stats
 from scipy.special import expit
 from torch import Tensor, nn
 
+from cgankd.config.settings import RatioSettings, VicinitySettings
+from cgankd.core.errors import UserError
 from cgankd.data.imageset import ImageSet
-from cgankd.errors import UserError
 from cgankd.gan.adapters import CallableSampler
 from cgankd.labels import ScalarLabels
 from cgankd.labels.scalars import FourierEmbedding
-from cgankd.settings import RatioSettings, VicinitySettings
 from cgankd.synthesis.density_ratio import (
     Pairs,
     RatioNetwork,
@@ -27,7 +27,7 @@ from cgankd.synthesis.density_ratio import (
     real_and_fakes,
     train_ratio,
 )
-from cgankd.task import Regression
+from cgankd.tasks import Regression
 
 QUICK = RatioSettings(hidden=(64, 64), dropout=0.0, steps=900, batch_size=512, learning_rate=3e-3, weight_decay=0.0)
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from cgankd.errors import TrainingError
-from cgankd.settings import SynthesisSettings
+from cgankd.config.settings import SynthesisSettings
+from cgankd.core.errors import TrainingError
 from cgankd.synthesis.rejection import accept, budget_cap, effective_sample_share, first_maxima
 
 

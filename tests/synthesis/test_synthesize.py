@@ -18,14 +18,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd import counter
-from cgankd.errors import TrainingError, UserError
-from cgankd.features import Observer
+from cgankd.config.settings import SynthesisSettings, VicinitySettings
+from cgankd.core import rng
+from cgankd.core.errors import TrainingError, UserError
 from cgankd.gan.adapters import CallableSampler
 from cgankd.labels import ClassLabels, LabelPlan, ScalarLabels
-from cgankd.settings import SynthesisSettings, VicinitySettings
+from cgankd.nets.feature_extractor import Observer
 from cgankd.synthesis.synthesize import Synthesis, synthesize
-from cgankd.task import Classification, Regression, Task
+from cgankd.tasks import Classification, Regression, Task
 
 CLASSES = Classification(("a", "b", "c"))
 DEGREES = Regression(low=0.0, high=90.0, unit="degrees")
@@ -39,7 +39,7 @@ def pixels(targets: Tensor, indices: Tensor, seed: int) -> Tensor:
     values = torch.zeros(len(targets), 256)
 
     def draw(name: str) -> Tensor:
-        return counter.uniform(seed, name, label, indices).float()
+        return rng.uniform(seed, name, label, indices).float()
 
     values[:, RATIO] = (256 * draw("ratio") ** 2).floor()
     if targets.is_floating_point():
@@ -109,7 +109,7 @@ class Proposal:
 
 
 def propose(task: Task, target: Tensor, index: int, stream: str, seed: int) -> Proposal:
-    image = pixels(target[None], torch.tensor([index]), counter.key(seed, stream))
+    image = pixels(target[None], torch.tensor([index]), rng.key(seed, stream))
     value = image.flatten().float() / 255
     if task.continuous:
         outputs = value[FIRST_OUTPUT : FIRST_OUTPUT + 1][None]
@@ -137,7 +137,7 @@ def walk(
         else:
             if rising:
                 largest = max(largest, proposal.ratio)
-            uniform = float(counter.uniform(seed, stream + "/accept", label, torch.tensor(index)))
+            uniform = float(rng.uniform(seed, stream + "/accept", label, torch.tensor(index)))
             if not uniform < proposal.ratio / largest:
                 continue
         counts["accepted"] += 1
@@ -353,7 +353,7 @@ def test_a_dead_ratio_is_an_error(fabric: Fabric) -> None:
 def test_a_label_that_gets_no_calibration_fake_still_gives_a_summary_that_json_holds(fabric: Fabric) -> None:
     def sample(targets: Tensor, indices: Tensor, seed: int) -> Tensor:
         images = pixels(targets, indices, seed)
-        if seed != counter.key(3, "burn-in"):
+        if seed != rng.key(3, "burn-in"):
             images.view(-1, 256)[targets == 2, RATIO] = 0  # after the burn-in, class 2 is never accepted again
         return images
 

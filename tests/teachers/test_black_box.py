@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from asked import onnx_file, weight
 from onnx import helper, numpy_helper
 
-from cgankd.errors import UserError
-from cgankd.task import Classification, Regression, Task
+from answering_teachers import onnx_file, weight
+from cgankd.core.errors import UserError
+from cgankd.core.plugins import code_key, onnx_key
+from cgankd.tasks import Classification, Regression, Task
 from cgankd.teachers.opening import open_teacher
-from cgankd.users_code import code_key, onnx_key
 
 CLASSES, DEGREES = Classification(("a", "b", "c")), Regression(-80.0, 80.0, "degrees")
 

@@ -12,8 +12,8 @@ from scipy.special import softmax
 from scipy.stats import entropy
 from torch import Tensor, nn
 
-from cgankd.errors import UserError
-from cgankd.task import Classification, Regression, Task
+from cgankd.core.errors import UserError
+from cgankd.tasks import Classification, Regression, Task
 from cgankd.teachers.jury import Jury, as_one
 
 CLASSES, UNIT = Classification(("a", "b", "c", "d")), Regression(0.0, 1.0)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cgankd.errors import UserError
-from cgankd.evaluate import to_input
-from cgankd.task import Classification, Regression, Task
+from cgankd.core.errors import UserError
+from cgankd.nets.inference import to_input
+from cgankd.tasks import Classification, Regression, Task
 from cgankd.teachers.answers import StoredAnswers, read_answers
 
 CLASSES, AGES = Classification(("ant", "bee", "007")), Regression(10.0, 60.0, "years")

@@ -1,6 +1,6 @@
 """The stations of a continual run: a task learnt by a method, each an artifact made from that of the task before.
 
-The loop is :func:`cgankd.fit.fit`, as everywhere; it gets another label loss, another teacher and other images.
+The loop is :func:`cgankd.training.loop.fit`, with a label loss, a teacher and images of its own.
 """
 
 from __future__ import annotations
@@ -13,20 +13,22 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from cgankd import counter, evaluate
-from cgankd.artifacts import CHECKPOINT, Artifact, RunFolder
-from cgankd.checkpoint import Checkpoint
 from cgankd.continual.losses import GlobalKD, Increment, TaskwiseKD
 from cgankd.continual.measures import accuracy
 from cgankd.continual.old_model import AdaptedTeacher, grow
 from cgankd.continual.settings import Continual
 from cgankd.continual.stream import Stream
+from cgankd.core import rng
+from cgankd.core.checkpoint import Checkpoint
+from cgankd.core.files import save_tensors
+from cgankd.core.progress import Progress
+from cgankd.core.store import CHECKPOINT, Artifact, RunFolder
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.distill import Objective
-from cgankd.files import save_tensors
-from cgankd.fit import fit
-from cgankd.progress import Progress
-from cgankd.workshop import fresh_network, network_code
+from cgankd.metrics import cost
+from cgankd.nets import inference
+from cgankd.nets.build import fresh_network, network_code
+from cgankd.training.loop import fit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,13 +103,13 @@ class Learner:
         """The network of :meth:`learn`'s artifact, in eval mode."""
         network = self._fresh(seed, task)
         network.load_state_dict(artifact.tensors("weights"))
-        return evaluate.place(network, self.fabric).eval()
+        return inference.place(network, self.fabric).eval()
 
     def _fresh(self, seed: int, task: int) -> nn.Module:
         """New weights; normalised by the first task's images, for nobody has seen others when it begins."""
         stream = self.stream(seed)
         images = stream.images(self.splits.train, [0])
-        numbers = counter.key(seed, "task", task)
+        numbers = rng.key(seed, "task", task)
         return fresh_network(self.settings.network, images, (task + 1) * stream.width, numbers)
 
     def _build(
@@ -134,14 +136,14 @@ class Learner:
             images,
             settings.fit,
             self.fabric,
-            seed=counter.key(seed, "task", task),
+            seed=rng.key(seed, "task", task),
             teacher=teacher,
             checkpoint=Checkpoint(work / CHECKPOINT, settings.runtime.checkpoint_seconds, self.folder.deadline),
             progress=self.progress,
             title=title if task else f"first task (seed {seed})",
         )
         save_tensors(work / "weights.safetensors", network.state_dict())
-        found: dict[str, Any] = {"images": len(images), "parameters": evaluate.parameters(network)}
+        found: dict[str, Any] = {"images": len(images), "parameters": cost.parameters(network)}
         for name in ("val", "test"):
             shown = stream.images(getattr(self.splits, name), range(task + 1))
             found[name] = dataclasses.asdict(accuracy(network, shown, increment, stream.width, self.fabric))

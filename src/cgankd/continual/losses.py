@@ -10,10 +10,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from cgankd.config.settings import StudentSettings
 from cgankd.distill import DistillBatch
-from cgankd.distill.method import Method
-from cgankd.settings import StudentSettings
-from cgankd.task import Classification
+from cgankd.distill.base import Method
+from cgankd.tasks import Classification
 
 
 @dataclasses.dataclass(frozen=True)

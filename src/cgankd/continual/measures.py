@@ -14,9 +14,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from cgankd import evaluate
 from cgankd.data.imageset import ImageSet
-from cgankd.task import Task
+from cgankd.nets import inference
+from cgankd.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Accuracy:
 
 def accuracy(network: nn.Module, images: ImageSet, task: Task, width: int, fabric: Fabric) -> Accuracy:
     """images: labelled by place; there are some of each of the tasks, which have ``width`` classes each."""
-    outputs, of = evaluate.outputs(network, images.images, fabric), images.labels // width
+    outputs, of = inference.outputs(network, images.images, fabric), images.labels // width
     right = task.score(outputs, images.labels)  # [N], 0 or 100
     own = outputs.unflatten(1, (-1, width))[torch.arange(len(of)), of]  # [N, width]
     return Accuracy(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # what all of torch's batch normalisations are
 
-from cgankd.errors import UserError
+from cgankd.core.errors import UserError
 
 
 class AdaptedTeacher:

@@ -10,11 +10,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cgankd.files import read_json, write_text
+from cgankd.core.files import read_json, write_text
+from cgankd.metrics.statistics import few_seeds
 from cgankd.report import table
 from cgankd.report.figures import LIGHT, canvas, legend, plain, save
-from cgankd.results import few_seeds
-from cgankd.tables.gains_text import difference
 
 STYLE = {
     "finetune": ("muted", "o"),
@@ -59,7 +58,7 @@ def markdown(made: Made) -> str:
         parts.append("What teacher adaptation adds, in points: difference paired by seed, with its 95% interval")
         header = ["difference", *COLUMNS.values()]
         lines = [
-            [f"{gain['of']} − {gain['to']}", *(difference(gain[name], places) for name in COLUMNS)]
+            [f"{gain['of']} − {gain['to']}", *(table.difference(gain[name], places) for name in COLUMNS)]
             for gain in gains
         ]
         parts.append(table.markdown_grid([header, *lines]))

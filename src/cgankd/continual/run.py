@@ -11,22 +11,23 @@ from typing import Any
 
 import torch
 
-from cgankd import __version__, reading
-from cgankd.artifacts import Artifact, RunFolder
+from cgankd._version import __version__
+from cgankd.config import yaml_config
 from cgankd.continual import report
 from cgankd.continual.learner import WAYS, Learner
 from cgankd.continual.measures import average_incremental, forgetting
 from cgankd.continual.old_model import check_adaptable, grow
 from cgankd.continual.settings import Continual
 from cgankd.continual.stream import Stream
+from cgankd.core.errors import UserError
+from cgankd.core.files import write_json, write_text
+from cgankd.core.progress import SILENT, Progress
+from cgankd.core.runtime import environment, make_fabric
+from cgankd.core.store import Artifact, RunFolder
 from cgankd.data import sources
 from cgankd.data.imageset import Splits
-from cgankd.errors import UserError
-from cgankd.files import write_json, write_text
-from cgankd.progress import SILENT, Progress
-from cgankd.results import paired_difference
-from cgankd.runtime import environment, make_fabric
-from cgankd.workshop import fresh_network
+from cgankd.metrics.statistics import paired_difference
+from cgankd.nets.build import fresh_network
 
 MEASURES = ("final", "incremental", "forgetting", "told")
 
@@ -41,14 +42,14 @@ def run(
     where time.monotonic has passed ``deadline``, at the next checkpoint.
     """
     started = time.monotonic()
-    fabric = make_fabric(settings.runtime)
+    fabric = make_fabric(settings.runtime.device, settings.runtime.precision, settings.runtime.threads)
     with progress.bar("import", 1) as bar:
         splits = sources.load(settings.data, lambda done, total: bar.to(done / total))
     import_seconds = time.monotonic() - started
     check(settings, splits)
     folder = RunFolder(out, environment(fabric), deadline, command="continual")
     try:
-        write_text(out / "recipe.yaml", reading.to_yaml(settings))
+        write_text(out / "recipe.yaml", yaml_config.to_yaml(settings))
         found = collect(Learner(settings, splits, folder, fabric, progress))
         used = {artifact.key: artifact.seconds for artifact in folder.used}
         found["seconds"] = {"import": import_seconds, "tasks": sum(used.values())}

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from cgankd import reading
-from cgankd.settings import AugmentSettings, DataSettings, FitSettings, RuntimeSettings, Seeds, Settings
+from cgankd.config import yaml_config
+from cgankd.config.settings import AugmentSettings, DataSettings, FitSettings, RuntimeSettings, Seeds, Settings
 
 Method = Literal["finetune", "gkd", "gkd+ta", "tkd", "tkd+ta", "joint"]
 
@@ -59,9 +59,9 @@ class Continual(Settings):
 
 def ready() -> dict[str, Path]:
     """Name -> file of every continual recipe that comes with the package."""
-    return reading.ready("cgankd.continual")
+    return yaml_config.ready("cgankd.continual")
 
 
 def load(name_or_path: str, overrides: Iterable[str] = ()) -> Continual:
     """A ready continual recipe by name, or a YAML file, with ``key=value`` overrides; UserError as recipe.load."""
-    return reading.load(Continual, ready(), name_or_path, overrides)
+    return yaml_config.load(Continual, ready(), name_or_path, overrides)

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from cgankd import counter
+from cgankd.core import rng
+from cgankd.core.errors import UserError
 from cgankd.data.imageset import ImageSet
-from cgankd.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Stream:
                 f"tasks = {tasks}, but {classes} classes can't be cut into so many equal tasks of two classes or "
                 f"more; allowed: {said}"
             )
-        return cls(counter.bits(seed, "class order", torch.arange(classes)).argsort(), tasks, seed)
+        return cls(rng.bits(seed, "class order", torch.arange(classes)).argsort(), tasks, seed)
 
     @property
     def width(self) -> int:
@@ -55,7 +55,7 @@ class Stream:
     def exemplars(self, source: ImageSet, task: int, per_class: int) -> ImageSet:
         """Of each class before ``task``, ``per_class`` images (or all there are): once drawn, always the same."""
         place = self.order.argsort()[source.labels]
-        drawn = counter.bits(self.seed, "exemplars", torch.arange(len(source))).argsort()
+        drawn = rng.bits(self.seed, "exemplars", torch.arange(len(source))).argsort()
         kept = [drawn[place[drawn] == old][:per_class] for old in range(task * self.width)]
         rows = torch.cat(kept).sort().values
         return ImageSet(source.images[rows], place[rows])

@@ -15,10 +15,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
 from cgankd.data.importing import ArrayPictures
 from cgankd.data.listing import TEST, TRAIN, VAL, Listing
-from cgankd.errors import UserError
-from cgankd.settings import DataSettings
 
 PAIRS = (("x", "y"), ("images", "labels"))
 PARTS = ((TRAIN, "_train"), (VAL, "_val"), (VAL, "_valid"), (TEST, "_test"))

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from scipy import special
 from torch import Tensor
 
-from cgankd import counter
+from cgankd.core import rng
 
 LEVELS = 255.0  # images are uint8 at rest
 TURN = math.radians(30.0)  # AutoAugment's ranges (Cubuk et al., arXiv 1805.09501), at strength 1
@@ -50,8 +50,8 @@ class RandAugment:
     def draw(self, names: list[str], index: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
         """Places in ``names`` and signed strengths, [B, count], for views of images, both int64 [B]."""
         counters = index[:, None], view[:, None], torch.arange(self.count)
-        operation = counter.integers(len(names), self.seed, "randaugment/operation", *counters)
-        strength = 2.0 * counter.uniform(self.seed, "randaugment/strength", *counters) - 1.0
+        operation = rng.integers(len(names), self.seed, "randaugment/operation", *counters)
+        strength = 2.0 * rng.uniform(self.seed, "randaugment/strength", *counters) - 1.0
         return operation, self.magnitude * strength
 
     def __call__(self, images: Tensor, index: Tensor, view: Tensor) -> Tensor:
@@ -204,14 +204,14 @@ def cutmix(
     """
     count, _, height, width = images.shape
     counters = torch.tensor(step), torch.arange(count)
-    partner = counter.bits(seed, "cutmix/partner", *counters).argsort().to(images.device)
-    share = special.betaincinv(a, a, counter.uniform(seed, "cutmix/share", *counters).numpy())
+    partner = rng.bits(seed, "cutmix/partner", *counters).argsort().to(images.device)
+    share = special.betaincinv(a, a, rng.uniform(seed, "cutmix/share", *counters).numpy())
     side = torch.from_numpy(1.0 - share).sqrt()  # of the box, of the image's
 
     def inside(stream: str, length: int) -> Tensor:
         """Which rows (or columns) the box covers, bool [B, length]."""
         box = (side * length).to(torch.int64)
-        first = counter.integers(length, seed, stream, *counters) - box // 2
+        first = rng.integers(length, seed, stream, *counters) - box // 2
         place = torch.arange(length) - first[:, None]
         return (place >= 0) & (place < box[:, None])
 

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cgankd import counter
+from cgankd.config.settings import AugmentSettings
+from cgankd.core import rng
 from cgankd.data.augment import RandAugment, cutmix
 from cgankd.data.imageset import TARGET, ImageSet
-from cgankd.settings import AugmentSettings
-from cgankd.task import Task
+from cgankd.tasks import Task
 
 
 class Views:
@@ -54,11 +54,11 @@ class Views:
         index, view: int64 [B] on the CPU, where all that is random is drawn: a few numbers for each image.
         """
         reach = 2 * self.shift + 1
-        down = counter.integers(reach, self.seed, "view/down", index, view)
-        right = counter.integers(reach, self.seed, "view/right", index, view)
+        down = rng.integers(reach, self.seed, "view/down", index, view)
+        right = rng.integers(reach, self.seed, "view/right", index, view)
         columns = self._columns.expand(len(index), -1)
         if self.flip:
-            mirrored = counter.integers(2, self.seed, "view/flip", index, view)[:, None] == 1
+            mirrored = rng.integers(2, self.seed, "view/flip", index, view)[:, None] == 1
             columns = torch.where(mirrored, self.width - 1 - columns, columns)
         images = self._gather(index, down, columns + right[:, None])
         return self.randaugment(images, index, view) if self.randaugment.count else images
@@ -181,8 +181,8 @@ class Batches:
     def _order(self, stream: int, epoch: int, count: int) -> Tensor:
         if (stream, epoch) not in self._orders:
             self._orders = {at: order for at, order in self._orders.items() if at[0] != stream}
-            rng = counter.generator("cpu", self.seed, "order", stream, epoch)
-            self._orders[stream, epoch] = torch.randperm(count, generator=rng)
+            torch_rng = rng.generator("cpu", self.seed, "order", stream, epoch)
+            self._orders[stream, epoch] = torch.randperm(count, generator=torch_rng)
         return self._orders[stream, epoch]
 
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
+from cgankd.core.files import replacing
 from cgankd.data import arrays, public, render
 from cgankd.data.listing import Listing
-from cgankd.errors import UserError
-from cgankd.files import replacing
-from cgankd.settings import DataSettings
-from cgankd.task import Regression
+from cgankd.tasks import Regression
 
 DESCRIPTION = "meshes turned by 0 to 90 degrees, 64x64 colour (cgankd data render FOLDER)"
 RANGE = 90.0  # degrees

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
 from cgankd.data import public
 from cgankd.data.importing import ArrayPictures
 from cgankd.data.listing import TEST, TRAIN, Ints, Listing
-from cgankd.errors import UserError
-from cgankd.settings import DataSettings
-from cgankd.task import Classification
+from cgankd.tasks import Classification
 
 DESCRIPTION_10 = "60,000 photographs, 10 classes, 32x32 colour (cgankd data get cifar10)"
 DESCRIPTION_100 = "60,000 photographs, 100 classes, 32x32 colour (cgankd data get cifar100)"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
 from cgankd.data.image_files import SUFFIXES, FilePictures
 from cgankd.data.listing import SPLIT_WORDS, TRAIN, Listing
-from cgankd.errors import UserError
-from cgankd.settings import DataSettings
 
 
 def listing(folder: Path, settings: DataSettings) -> Listing:

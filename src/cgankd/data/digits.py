@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from cgankd.config.settings import DataSettings
 from cgankd.data.importing import ArrayPictures
 from cgankd.data.listing import TEST, TRAIN, Listing
 from cgankd.data.split import hold_out
-from cgankd.settings import DataSettings
-from cgankd.task import Classification
+from cgankd.tasks import Classification
 
 DESCRIPTION = "1,797 handwritten digits, 10 classes, 16x16 grey (scikit-learn)"
 TEST_SHARE = 0.25

@@ -10,9 +10,9 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from cgankd.core.errors import UserError
+from cgankd.core.files import sync
 from cgankd.data.public import Archive
-from cgankd.errors import UserError
-from cgankd.files import sync
 
 BLOCK = 1 << 18
 TIMEOUT = 30.0  # seconds without a byte

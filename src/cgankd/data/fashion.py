@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cgankd import counter
+from cgankd.config.settings import DataSettings
+from cgankd.core import rng
 from cgankd.data.importing import ArrayPictures
 from cgankd.data.listing import TEST, TRAIN, Ints, Listing
-from cgankd.settings import DataSettings
-from cgankd.task import Classification, Regression
+from cgankd.tasks import Classification, Regression
 
 DESCRIPTION = "4,000 + 2,000 garments of Fashion-MNIST, 10 classes, 32x32 grey"
 ROTATED_DESCRIPTION = "garments and shoes turned by 0 to 90 degrees (scalar label), 32x32 grey"
@@ -61,7 +61,7 @@ def rotated_listing(settings: DataSettings) -> Listing:
         upright, labels = _read(split)
         base = torch.from_numpy(np.flatnonzero(np.isin(labels, UPRIGHT))).repeat(count)  # [views], turn 0 first
         turn = torch.arange(count).repeat_interleave(len(base) // count)
-        angle = QUARTER * counter.uniform(settings.seed, f"rotated-fashion/{split}", base, turn)
+        angle = QUARTER * rng.uniform(settings.seed, f"rotated-fashion/{split}", base, turn)
         images.append(turned(upright[base], angle.to(torch.float32)))
         angles.append(angle.to(torch.float32))
         groups.append(base + offset)

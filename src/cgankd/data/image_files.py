@@ -17,9 +17,9 @@ import torch
 from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
+from cgankd.core.errors import UserError
 from cgankd.data.importing import bring, has_alpha, in_parallel
 from cgankd.data.listing import Ints, Kind, Plan
-from cgankd.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # and no other: EPS, say, would start a program

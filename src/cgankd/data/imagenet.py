@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
 from cgankd.data import arrays, class_folders, public
 from cgankd.data.image_files import SUFFIXES, FilePictures
 from cgankd.data.listing import TEST, TRAIN, VAL, Listing
-from cgankd.errors import UserError
-from cgankd.settings import DataSettings
 
 TINY_DESCRIPTION = "100,000 + 10,000 photographs, 200 classes, 64x64 colour (to be fetched)"
 DESCRIPTION_100 = "photographs of 100 ImageNet classes, of any size: set data.size (to be fetched)"

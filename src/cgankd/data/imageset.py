@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgankd.errors import UserError
-from cgankd.task import Task
+from cgankd.core.errors import UserError
+from cgankd.tasks import Task
 
 TARGET = "target"  # the column that networks are trained on in the labels' place: probabilities float32 [N, C]
 

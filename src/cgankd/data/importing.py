@@ -21,9 +21,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
 from cgankd.data.listing import Ints, Kind, Plan
-from cgankd.errors import UserError
-from cgankd.settings import DataSettings
 
 Pixels = npt.NDArray[np.uint8]
 T = TypeVar("T")

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
 from cgankd.data.listing import TRAIN, Ints, Listing
-from cgankd.errors import UserError
-from cgankd.settings import DataSettings
-from cgankd.task import Classification, Regression, Task
+from cgankd.tasks import Classification, Regression, Task
 
 WHOLE = re.compile(r"[+-]?\d+")
 

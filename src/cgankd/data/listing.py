@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from cgankd.task import Task
+from cgankd.tasks import Task
 
 Ints = npt.NDArray[np.int64]
 TRAIN, VAL, TEST = 0, 1, 2  # a row's split as the source gives it; all TRAIN where it gives none

@@ -8,10 +8,10 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
 from cgankd.data.image_files import FilePictures
 from cgankd.data.listing import SPLIT_WORDS, TRAIN, Listing
-from cgankd.errors import UserError
-from cgankd.settings import DataSettings
 
 NAME = "metadata.csv"
 FILE, LABEL, SPLIT = "file_name", "label", "split"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cgankd.data.imageset import ImageSet, Splits
-from cgankd.task import Task
+from cgankd.tasks import Task
 
 PER_BIN = 8
 

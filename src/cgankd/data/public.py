@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
 from cgankd.data.listing import Listing
-from cgankd.errors import UserError
-from cgankd.settings import DataSettings
-from cgankd.task import Regression
+from cgankd.tasks import Regression
 
 VARIABLE = "CGANKD_DATA"
 ROUNDING = 1e-3  # labels are kept as float32 or decimals; one this far beyond the range is still in it

@@ -11,11 +11,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
 from cgankd.data import arrays, public
 from cgankd.data.listing import TEST, TRAIN, Ints, Listing
-from cgankd.errors import UserError
-from cgankd.settings import DataSettings
-from cgankd.task import Regression
+from cgankd.tasks import Regression
 
 DESCRIPTION = "49 chairs at 899 angles (degrees), 64x64 colour (to be fetched)"
 CHAIRS, ANGLES = 49, 899

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cgankd.errors import UserError
+from cgankd.core.errors import UserError
 
 ELEVATION = 20.0  # degrees that the camera looks down
 MARGIN = 1.05  # half the picture's side, in units of how far the object reaches at any yaw

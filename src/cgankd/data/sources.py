@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError, did_you_mean
 from cgankd.data import (
     arrays,
     chairs,
@@ -32,9 +34,7 @@ from cgankd.data.importing import plan
 from cgankd.data.labelling import make_task, read_labels
 from cgankd.data.listing import TRAIN, Ints, Listing, Pictures
 from cgankd.data.split import divide
-from cgankd.errors import UserError, did_you_mean
-from cgankd.settings import DataSettings
-from cgankd.task import Classification, Task
+from cgankd.tasks import Classification, Task
 
 Progress = Callable[[int, int], None]
 

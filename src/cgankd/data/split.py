@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cgankd import counter
+from cgankd.config.settings import DataSettings
+from cgankd.core import rng
+from cgankd.core.errors import UserError
 from cgankd.data.listing import TEST, TRAIN, VAL, Ints, Listing
-from cgankd.errors import UserError
-from cgankd.settings import DataSettings
 
 QUANTILES = 10  # scalar labels are drawn evenly from this many equally filled ranges
 FEWEST = 10  # training images, with those that validation takes
@@ -191,7 +191,7 @@ def _per_label(
 
 def _shuffled(rows: Ints, seed: int, stream: str) -> Ints:
     """Rows in an order that depends on (seed, stream, row) alone."""
-    bits = counter.bits(seed, stream, torch.from_numpy(rows.astype(np.int64))).numpy()
+    bits = rng.bits(seed, stream, torch.from_numpy(rows.astype(np.int64))).numpy()
     return np.asarray(rows[np.argsort(bits, kind="stable")])
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
 from cgankd.data import arrays, public
 from cgankd.data.image_files import FilePictures
 from cgankd.data.listing import TRAIN, Listing
-from cgankd.errors import UserError
-from cgankd.settings import DataSettings
-from cgankd.task import Regression
+from cgankd.tasks import Regression
 
 DESCRIPTION = "road scenes with the steering wheel's angle (degrees), 64x64 colour (to be fetched)"
 TASK = Regression(-88.13, 97.92, "degrees")

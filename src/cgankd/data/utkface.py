@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
 from cgankd.data import arrays, public
 from cgankd.data.image_files import FilePictures
 from cgankd.data.listing import TRAIN, Listing
-from cgankd.errors import UserError
-from cgankd.settings import DataSettings
-from cgankd.task import Regression
+from cgankd.tasks import Regression
 
 DESCRIPTION = "faces of ages 1 to 60 (years), 64x64 colour (to be fetched)"
 TASK = Regression(1.0, 60.0, "years")

@@ -6,9 +6,9 @@ import inspect
 import re
 from collections.abc import Mapping
 
-from cgankd.distill.method import METHODS, Method, find
+from cgankd.core.errors import UserError
+from cgankd.distill.base import METHODS, Method, find
 from cgankd.distill.objective import parts
-from cgankd.errors import UserError
 
 SHORT = {"classification": "classes", "regression": "scalars"}
 

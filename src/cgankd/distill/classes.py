@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cgankd.errors import UserError
-from cgankd.task import Task
+from cgankd.core.errors import UserError
+from cgankd.tasks import Task
 
 
 def index(targets: Tensor) -> Tensor:

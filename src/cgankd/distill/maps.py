@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgankd.distill.method import DistillBatch, Method, Shape, pairs, serving
-from cgankd.errors import UserError
+from cgankd.core.errors import UserError
+from cgankd.distill.base import DistillBatch, Method, Shape, pairs, serving
 
 
 class MapMethod(Method):

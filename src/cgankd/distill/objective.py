@@ -11,12 +11,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cgankd.config.settings import StudentSettings
+from cgankd.core.errors import UserError
 from cgankd.data.batches import Batch
-from cgankd.distill.maker import Maker
-from cgankd.distill.method import METHODS, DistillBatch, Method, Preparation, Shape, find
-from cgankd.errors import UserError
-from cgankd.settings import StudentSettings
-from cgankd.task import Task
+from cgankd.distill.base import METHODS, DistillBatch, Method, Preparation, Shape, find
+from cgankd.distill.networks import Maker
+from cgankd.tasks import Task
 
 SUPERVISED = "supervised"
 PARTS = ("real", "fake")

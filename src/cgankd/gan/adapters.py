@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cgankd import counter
+from cgankd.core import rng
+from cgankd.core.errors import UserError
+from cgankd.core.plugins import is_function_name, load_function, open_onnx, tried
 from cgankd.data import sources
 from cgankd.data.imageset import ImageSet
-from cgankd.errors import UserError
 from cgankd.gan.generator import Sampler, latents, to_uint8
-from cgankd.task import Task
-from cgankd.users_code import is_function_name, load_function, open_onnx, tried
+from cgankd.tasks import Task
 
 Function = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -153,7 +153,7 @@ class StoredImages(Sampler):
 
     def _new_order(self, seed: int) -> Tensor:
         """Rows sorted by label, those of one label shuffled, int64 [N]."""
-        shuffled = counter.bits(seed, "stored images", torch.arange(len(self._labels))).argsort()
+        shuffled = rng.bits(seed, "stored images", torch.arange(len(self._labels))).argsort()
         return shuffled[self._labels[shuffled].argsort(stable=True)]
 
 

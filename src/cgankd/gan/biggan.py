@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from cgankd.errors import UserError
+from cgankd.core.errors import UserError
 from cgankd.gan.blocks import DownBlock, initialise
 from cgankd.gan.residual import ProjectionDiscriminator, ResidualGenerator
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from cgankd.errors import UserError
+from cgankd.core.errors import UserError
 
 Wrap = Callable[[nn.Module], nn.Module]  # what is done to a layer's weight: spectral_norm, or nothing
 

@@ -11,13 +11,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd import counter, evaluate
-from cgankd.errors import UserError
-from cgankd.files import load_tensors, save_tensors
+from cgankd.config.settings import GeneratorSettings
+from cgankd.core import rng
+from cgankd.core.errors import UserError
+from cgankd.core.files import load_tensors, save_tensors
 from cgankd.gan import biggan, sagan, sngan
 from cgankd.gan.blocks import attention_level, map_widths
 from cgankd.labels import LabelSpace
-from cgankd.settings import GeneratorSettings
+from cgankd.nets import inference
 
 UNBOUNDED = torch.iinfo(torch.int64).max
 
@@ -43,7 +44,7 @@ class GanSampler(Sampler):
     """A trained conditional generator."""
 
     def __init__(self, network: nn.Module, latent: int, fabric: Fabric) -> None:
-        self.network = evaluate.place(network, fabric).eval()
+        self.network = inference.place(network, fabric).eval()
         self.latent, self.fabric = latent, fabric
 
     @torch.no_grad()
@@ -61,7 +62,7 @@ class GanSampler(Sampler):
 def latents(targets: Tensor, indices: Tensor, seed: int, width: int) -> Tensor:
     """Standard normal z, float32 [B, width]: a pure function of (seed, label, index)."""
     label = targets if not targets.is_floating_point() else targets.float().view(torch.int32)
-    return counter.normal(seed, "latent", label, indices, width=width)
+    return rng.normal(seed, "latent", label, indices, width=width)
 
 
 _NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {

@@ -11,17 +11,18 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from cgankd import counter, evaluate
-from cgankd.checkpoint import Checkpoint
+from cgankd.config.settings import GeneratorSettings
+from cgankd.core import rng
+from cgankd.core.checkpoint import Checkpoint
+from cgankd.core.errors import TrainingError
+from cgankd.core.progress import SILENT, Progress
 from cgankd.data.imageset import ImageSet
-from cgankd.errors import TrainingError
 from cgankd.gan.diffaugment import diffaugment
 from cgankd.gan.generator import GanSampler, from_uint8, new_networks
 from cgankd.gan.losses import LOSSES, LeCam, mode_seeking, squared_gradient
 from cgankd.labels import LabelSpace
-from cgankd.progress import SILENT, Progress
-from cgankd.settings import GeneratorSettings
-from cgankd.task import Task
+from cgankd.nets import inference
+from cgankd.tasks import Task
 
 LOG_POINTS = 50
 STATISTICS_BATCHES = 20  # generator batches that its final batch-norm statistics are taken over
@@ -45,13 +46,13 @@ def train_gan(
     checkpoint = checkpoint or Checkpoint(None)
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        torch.manual_seed(counter.key(seed, "gan/weights"))
+        torch.manual_seed(rng.key(seed, "gan/weights"))
         embedding = space.new_embedding(settings.label_dim)
         if checkpoint.path is None or not checkpoint.path.is_file():
             space.train_embedding(embedding, train, task, settings, fabric, seed, progress)
         generator, discriminator = new_networks(settings, space, embedding.cpu(), train.channels, train.size)
-    evaluate.place(generator, fabric)
-    evaluate.place(discriminator, fabric)
+    inference.place(generator, fabric)
+    inference.place(discriminator, fabric)
     average = copy.deepcopy(generator).requires_grad_(False)
     gan = _Gan(generator, discriminator, average, train, space, settings, fabric, seed)
     modules = {"generator": generator, "discriminator": discriminator, "average": average}
@@ -108,19 +109,19 @@ class _Gan:
     def step(self, step: int) -> dict[str, Tensor]:
         """``discriminator_steps`` of D and one of G; what was seen, as tensors (nothing waits for the device)."""
         settings, size = self.settings, self.settings.batch_size
-        host = counter.generator("cpu", self.seed, "gan/draw", step)
-        rng = counter.generator(self.fabric.device, self.seed, "gan/noise", step)
+        host = rng.generator("cpu", self.seed, "gan/draw", step)
+        torch_rng = rng.generator(self.fabric.device, self.seed, "gan/noise", step)
         for number in range(step * settings.discriminator_steps, (step + 1) * settings.discriminator_steps):
-            seen = self._discriminator_step(number, size, host, rng)
+            seen = self._discriminator_step(number, size, host, torch_rng)
 
         half = size // 2 if settings.mode_seeking else 0  # then images half a batch apart are of one label
         targets = self.space.generator_draw(size - half, host)
         targets = torch.cat([targets, targets[:half]]).to(self.fabric.device)
-        z = self._latents(size, rng)
+        z = self._latents(size, torch_rng)
         self.discriminator.requires_grad_(False)  # its weights' gradients are not needed here
         with self.fabric.autocast():
             fake = self.generator(z, targets)
-            logits = self.discriminator(diffaugment(fake, settings.diffaugment, rng), targets).float()
+            logits = self.discriminator(diffaugment(fake, settings.diffaugment, torch_rng), targets).float()
         loss = self.generator_loss(logits)
         if half:
             first, second = fake.float()[:half], fake.float()[-half:]
@@ -135,7 +136,7 @@ class _Gan:
         return {**seen, "generator_loss": loss.detach(), "spread": spread}
 
     def _discriminator_step(
-        self, number: int, size: int, host: torch.Generator, rng: torch.Generator
+        self, number: int, size: int, host: torch.Generator, torch_rng: torch.Generator
     ) -> dict[str, Tensor]:
         settings = self.settings
         device = self.fabric.device
@@ -143,10 +144,10 @@ class _Gan:
         condition = draw.condition.to(device)
         with self.fabric.autocast():
             with torch.no_grad():
-                fake = self.generator(self._latents(size, rng), draw.fake_targets.to(device))
+                fake = self.generator(self._latents(size, torch_rng), draw.fake_targets.to(device))
             real = from_uint8(self.images[draw.real.to(device)])
             # One pass over both: spectral norm's power iteration must not run twice before one backward.
-            both = diffaugment(torch.cat([real, fake]), settings.diffaugment, rng)
+            both = diffaugment(torch.cat([real, fake]), settings.diffaugment, torch_rng)
             logits = self.discriminator(both, torch.cat([condition, condition])).float()
         real_logits, fake_logits = logits.chunk(2)
         weights = [w if w is None else w.to(device) for w in (draw.real_weight, draw.fake_weight)]
@@ -167,8 +168,8 @@ class _Gan:
             "fake_logit": fake_logits.detach().mean(),
         }
 
-    def _latents(self, size: int, rng: torch.Generator) -> Tensor:
-        return torch.randn(size, self.settings.latent, generator=rng, device=self.fabric.device)
+    def _latents(self, size: int, torch_rng: torch.Generator) -> Tensor:
+        return torch.randn(size, self.settings.latent, generator=torch_rng, device=self.fabric.device)
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
@@ -216,9 +217,9 @@ def _settle_statistics(
         norm.momentum = None  # a plain mean over the batches
     average.train()
     for number in range(STATISTICS_BATCHES):
-        host = counter.generator("cpu", seed, "gan/statistics", number)
-        rng = counter.generator(fabric.device, seed, "gan/statistics", number)
-        z = torch.randn(settings.batch_size, settings.latent, generator=rng, device=fabric.device)
+        host = rng.generator("cpu", seed, "gan/statistics", number)
+        torch_rng = rng.generator(fabric.device, seed, "gan/statistics", number)
+        z = torch.randn(settings.batch_size, settings.latent, generator=torch_rng, device=fabric.device)
         with fabric.autocast():
             average(z, space.generator_draw(settings.batch_size, host).to(fabric.device))
     average.eval()

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from cgankd.config.settings import GeneratorSettings
 from cgankd.labels.classes import ClassLabels
 from cgankd.labels.scalars import ScalarLabels
 from cgankd.labels.space import DiscriminatorDraw, LabelPlan, LabelSpace
-from cgankd.settings import GeneratorSettings
-from cgankd.task import Task
+from cgankd.tasks import Task
 
 __all__ = ["ClassLabels", "DiscriminatorDraw", "LabelPlan", "LabelSpace", "ScalarLabels", "label_space"]
 

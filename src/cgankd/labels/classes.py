@@ -6,11 +6,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from cgankd.config.settings import GeneratorSettings, SynthesisSettings
+from cgankd.core.progress import Progress
 from cgankd.data.imageset import ImageSet
 from cgankd.labels.space import DiscriminatorDraw, LabelPlan, LabelSpace, spread
-from cgankd.progress import Progress
-from cgankd.settings import GeneratorSettings, SynthesisSettings
-from cgankd.task import Task
+from cgankd.tasks import Task
 
 
 class ClassLabels(LabelSpace):

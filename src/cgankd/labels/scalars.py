@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd import counter, evaluate
+from cgankd.config.settings import AugmentSettings, GeneratorSettings, SynthesisSettings, VicinitySettings
+from cgankd.core import rng
+from cgankd.core.progress import Progress
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet
 from cgankd.labels.space import DiscriminatorDraw, LabelPlan, LabelSpace, spread
 from cgankd.labels.vicinity import Vicinity
-from cgankd.nets import zoo
-from cgankd.progress import Progress
-from cgankd.settings import AugmentSettings, GeneratorSettings, SynthesisSettings, VicinitySettings
-from cgankd.task import Task
+from cgankd.nets import inference, zoo
+from cgankd.tasks import Task
 
 POOLS = 20  # neighbouring labels that share a burn-in: one in each twentieth of the range
 
@@ -49,12 +49,12 @@ class ScalarLabels(LabelSpace):
     def ratio_embedding(self, dim: int) -> nn.Module:
         return FourierEmbedding(dim)
 
-    def discriminator_draw(self, size: int, rng: torch.Generator) -> DiscriminatorDraw:
-        draw = self.vicinity.draw(size, rng)
+    def discriminator_draw(self, size: int, torch_rng: torch.Generator) -> DiscriminatorDraw:
+        draw = self.vicinity.draw(size, torch_rng)
         return DiscriminatorDraw(draw.real, draw.fake, draw.target, draw.real_weight, draw.fake_weight)
 
-    def generator_draw(self, size: int, rng: torch.Generator) -> Tensor:
-        return self.vicinity.noisy(size, rng)
+    def generator_draw(self, size: int, torch_rng: torch.Generator) -> Tensor:
+        return self.vicinity.noisy(size, torch_rng)
 
     def plan(self, settings: SynthesisSettings, held: tuple[Tensor, Tensor] | None = None) -> LabelPlan:
         """Labels by ``settings.labels``; thresholds by ``filter_by``: over all (Algorithm 2), or per bin."""
@@ -135,11 +135,11 @@ class ILIEmbedding(nn.Module):
         dim = len(self.mean)
         devices = [fabric.device] if fabric.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            torch.manual_seed(counter.key(seed, "ili"))
+            torch.manual_seed(rng.key(seed, "ili"))
             body = nn.Sequential(zoo.create("cnn16_grid", train.channels, dim, train.size), nn.ReLU())
             head = nn.Linear(dim, 1)
-        evaluate.place(body, fabric)
-        evaluate.place(head, fabric)
+        inference.place(body, fabric)
+        inference.place(head, fabric)
         batches = Batches(train, None, task, 128, AugmentSettings(views=0), seed, fabric.device)
         with progress.bar("label embedding (ILI)", 2 * steps) as bar:
             weights = [*body.parameters(), *head.parameters()]
@@ -156,9 +156,9 @@ class ILIEmbedding(nn.Module):
             optimizer = torch.optim.Adam(self.parameters(), lr=1e-3)
             labels = task.to_target(train.labels)
             for step in range(steps):
-                rng = counter.generator("cpu", seed, "ili/noise", step)
-                y = labels[torch.randint(len(labels), (256,), generator=rng)]
-                y = (y + self.NOISE * torch.randn(256, generator=rng)).to(fabric.device)
+                torch_rng = rng.generator("cpu", seed, "ili/noise", step)
+                y = labels[torch.randint(len(labels), (256,), generator=torch_rng)]
+                y = (y + self.NOISE * torch.randn(256, generator=torch_rng)).to(fabric.device)
                 output = head(self.label_to_h(y[:, None]))
                 _descend(F.mse_loss(output.squeeze(1), y.clamp(0, 1)), optimizer, fabric)
                 bar.to(steps + step + 1)

@@ -11,7 +11,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from cgankd.settings import VicinitySettings
+from cgankd.config.settings import VicinitySettings
 
 # Beyond this many half-widths the soft weight exp(-d^2 / kappa^2) is under 1e-3 and is ignored: sqrt(ln 1000).
 SOFT_REACH = 2.6283

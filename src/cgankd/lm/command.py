@@ -11,10 +11,10 @@ from cgankd.lm.settings import LanguageRecipe
 
 def run(recipe: LanguageRecipe, out: Path | None, max_minutes: float | None, console: Console, quiet: bool) -> None:
     """Run the recipe, print table and warnings, and write curves.png beside results.json."""
-    from cgankd.checkpoint import deadline_in
+    from cgankd.core.checkpoint import deadline_in
+    from cgankd.core.progress import SILENT, ConsoleProgress
     from cgankd.lm import run as road
     from cgankd.lm import show
-    from cgankd.progress import SILENT, ConsoleProgress
 
     folder = out or Path("runs") / f"lm-{recipe.name}"
     found = road.run(

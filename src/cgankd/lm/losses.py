@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cgankd.distill.atkd import easy_and_hard
+from cgankd.distill.methods.atkd import easy_and_hard
 
 
 def cross_entropy(student: Tensor, tokens: Tensor, scored: Tensor) -> Tensor:

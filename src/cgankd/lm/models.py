@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cgankd import counter
-from cgankd.errors import UserError
+from cgankd.core import rng
+from cgankd.core.errors import UserError
 from cgankd.lm import text
 from cgankd.lm.sampling import forgets
 from cgankd.lm.settings import LanguageRecipe, ModelSettings
@@ -54,7 +54,7 @@ def create(settings: ModelSettings, vocabulary: int, end: int, window: int, seed
             tie_word_embeddings=True, attention_dropout=settings.dropout, **shared,
         )  # fmt: skip
     with torch.random.fork_rng([]):
-        torch.manual_seed(counter.key(seed, "lm/weights"))
+        torch.manual_seed(rng.key(seed, "lm/weights"))
         model: nn.Module = library.AutoModelForCausalLM.from_config(config)
     return model
 

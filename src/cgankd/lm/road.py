@@ -12,16 +12,17 @@ from typing import Any
 from lightning_fabric import Fabric
 from torch import nn
 
-from cgankd import evaluate
-from cgankd.artifacts import CHECKPOINT, Artifact, RunFolder, content_key, file_key
-from cgankd.checkpoint import Checkpoint
-from cgankd.errors import UserError
-from cgankd.files import save_tensors
+from cgankd.core.checkpoint import Checkpoint
+from cgankd.core.errors import UserError
+from cgankd.core.files import save_tensors
+from cgankd.core.hashing import content_key, file_key
+from cgankd.core.progress import Progress
+from cgankd.core.store import CHECKPOINT, Artifact, RunFolder
 from cgankd.lm import judge, models, text
 from cgankd.lm.methods import METHODS, Lesson, from_labels, from_teacher
 from cgankd.lm.settings import LanguageRecipe, TrainedModelSettings, TrainSettings
 from cgankd.lm.train import train
-from cgankd.progress import Progress
+from cgankd.metrics import cost
 
 
 class LanguageRoad:
@@ -147,7 +148,7 @@ class LanguageRoad:
 
     def _judged(self, model: nn.Module, history: list[dict[str, Any]]) -> dict[str, Any]:
         scores = judge.scores(model, self.corpus, "test", self.recipe.window)
-        return {"history": history, "parameters": evaluate.parameters(model), **scores}
+        return {"history": history, "parameters": cost.parameters(model), **scores}
 
 
 def _folder(settings: TrainedModelSettings) -> Path | None:

@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cgankd import __version__, reading
-from cgankd.artifacts import Artifact, RunFolder
-from cgankd.files import write_json, write_text
+from cgankd._version import __version__
+from cgankd.config import yaml_config
+from cgankd.core.files import write_json, write_text
+from cgankd.core.progress import SILENT, Progress
+from cgankd.core.runtime import environment, make_fabric
+from cgankd.core.store import Artifact, RunFolder
 from cgankd.lm import models, text
 from cgankd.lm.road import LanguageRoad
 from cgankd.lm.settings import LanguageRecipe
-from cgankd.progress import SILENT, Progress
-from cgankd.results import few_seeds, paired_difference
-from cgankd.runtime import environment, make_fabric
+from cgankd.metrics.statistics import few_seeds, paired_difference
 
 CONTROL = "sft"
 SCORES = ("bits_per_byte", "perplexity", "kl", "acceptance")
@@ -35,11 +36,11 @@ def run(
     models.transformers()
     tokenizer_folder = models.check(recipe)
     parts = text.split(text.documents(recipe.text.source), recipe.text)
-    fabric = make_fabric(recipe.runtime)
+    fabric = make_fabric(recipe.runtime.device, recipe.runtime.precision, recipe.runtime.threads)
     versions = {name: importlib.metadata.version(name) for name in ("transformers", "tokenizers")}
     folder = RunFolder(out, {**environment(fabric), **versions}, deadline, command="lm")
     try:
-        write_text(out / "recipe.yaml", reading.to_yaml(recipe))
+        write_text(out / "recipe.yaml", yaml_config.to_yaml(recipe))
         found = collect(LanguageRoad(recipe, parts, tokenizer_folder, folder, fabric, progress))
         write_json(out / "results.json", found)
     finally:

@@ -16,7 +16,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from cgankd import counter
+from cgankd.core import rng
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +103,7 @@ def sample(
         for ahead in range(gamma):
             mask = torch.cat([mask, mask.new_ones(batch, 1)], dim=1)
             logits = readers[0](token[:, None], mask, places[:, ahead : ahead + 1])[:, 0]
-            token = draw(logits / temperature, counter.uniform(seed, "lm/student", ids, done + ahead))
+            token = draw(logits / temperature, rng.uniform(seed, "lm/student", ids, done + ahead))
             drafts.append(token)
         proposed = torch.stack(drafts, dim=1)  # [B, gamma]
         kept = torch.full_like(done, gamma)
@@ -113,7 +113,7 @@ def sample(
             kept = among_best(logits, proposed, top_k).long().cumprod(1).sum(1)
             at = kept.clamp_max(gamma - 1)
             refused = logits[torch.arange(batch, device=device), at]
-            instead = draw(refused / temperature, counter.uniform(seed, "lm/teacher", ids, done + at))
+            instead = draw(refused / temperature, rng.uniform(seed, "lm/teacher", ids, done + at))
             tokens = torch.where(column == kept[:, None], instead[:, None], proposed)
         stays = column < kept[:, None]
         at = done[:, None] + column  # what is written too far is written again, or cut off

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from cgankd import reading
-from cgankd.settings import RuntimeSettings, Seeds, Settings
+from cgankd.config import yaml_config
+from cgankd.config.settings import RuntimeSettings, Seeds, Settings
 
 Method = Literal["sft", "kd", "atkd", "onpolicy", "skd"]
 
@@ -124,9 +124,9 @@ class LanguageRecipe(Settings):
 
 def ready() -> dict[str, Path]:
     """Name -> file of every recipe for text that comes with the package."""
-    return reading.ready("cgankd.lm")
+    return yaml_config.ready("cgankd.lm")
 
 
 def load(name_or_path: str, overrides: Iterable[str] = ()) -> LanguageRecipe:
     """A ready recipe by name, or a YAML file, with ``key=value`` overrides; UserError as reading.load."""
-    return reading.load(LanguageRecipe, ready(), name_or_path, overrides)
+    return yaml_config.load(LanguageRecipe, ready(), name_or_path, overrides)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from cgankd.files import replacing
+from cgankd.core.files import replacing
 from cgankd.report.curves import Curve, curves
 from cgankd.report.figures import LIGHT
 from cgankd.report.table import count, number

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cgankd import counter
-from cgankd.errors import UserError
+from cgankd.core import rng
+from cgankd.core.errors import UserError
 from cgankd.lm.settings import TextSettings
 
 END = "<|end|>"
@@ -69,7 +69,7 @@ def _pieces(text: str) -> list[str]:
 
 def split(texts: list[str], settings: TextSettings) -> dict[str, list[str]]:
     """Whole documents in an order drawn once for all: one for each split, then test, validation to their share."""
-    order = counter.uniform(0, "lm/split", torch.arange(len(texts))).argsort().tolist()
+    order = rng.uniform(0, "lm/split", torch.arange(len(texts))).argsort().tolist()
     total = sum(map(len, texts))
     wanted = {"test": settings.test_share * total, "val": settings.val_share * total}
     parts = {name: [texts[index]] for name, index in zip(SPLITS, order, strict=False)}
@@ -92,7 +92,7 @@ class Corpus:
         """``batch`` pieces of ``width`` tokens, int64 [batch, width], from anywhere: a function of (seed, step)."""
         tokens = self.tokens[part]
         rows = step * batch + torch.arange(batch)
-        starts = counter.integers(len(tokens) - width + 1, seed, f"lm/windows/{part}", rows)
+        starts = rng.integers(len(tokens) - width + 1, seed, f"lm/windows/{part}", rows)
         return tokens[starts[:, None] + torch.arange(width)]
 
 

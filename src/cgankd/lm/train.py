@@ -10,13 +10,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from cgankd import counter
-from cgankd.checkpoint import Checkpoint
-from cgankd.errors import TrainingError
-from cgankd.fit import one_cycle
+from cgankd.core import rng
+from cgankd.core.checkpoint import Checkpoint
+from cgankd.core.errors import TrainingError
+from cgankd.core.progress import SILENT, Progress
 from cgankd.lm.methods import Lesson
 from cgankd.lm.settings import TrainSettings
-from cgankd.progress import SILENT, Progress
+from cgankd.training.loop import one_cycle
 
 LOG_POINTS = 10  # entries of a history, evenly spaced over the steps
 
@@ -48,7 +48,7 @@ def train(
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices), progress.bar(title, settings.steps) as bar:
         for step in range(start, settings.steps):
-            torch.manual_seed(counter.key(seed, "lm/train", step))  # dropout
+            torch.manual_seed(rng.key(seed, "lm/train", step))  # dropout
             for group in optimizer.param_groups:
                 group["lr"] = one_cycle(settings.learning_rate, step / settings.steps, settings.warmup)
             model.train()

@@ -22,8 +22,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from cgankd import counter
-from cgankd.task import Task
+from cgankd.core import rng
+from cgankd.tasks import Task
 
 DELTA = 0.05
 LIPSCHITZ = 1.0  # of both tasks' bounded losses in the label: |y - y'|, and 0-1 where labels differ
@@ -64,7 +64,7 @@ def two_sample(real: Tensor, fake: Tensor, seed: int) -> TwoSample:
 
 
 def _chosen(features: Tensor, count: int, seed: int, stream: str) -> Any:
-    order = counter.bits(seed, f"two-sample/{stream}", torch.arange(len(features))).argsort()
+    order = rng.bits(seed, f"two-sample/{stream}", torch.arange(len(features))).argsort()
     return features[order[:count]].double().numpy()
 
 

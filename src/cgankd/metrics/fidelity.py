@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cgankd import counter
+from cgankd.core import rng
 from cgankd.metrics.distances import nearest, within
 
 NEIGHBOURS = 3  # of the manifold that precision and recall are taken over
@@ -58,7 +58,7 @@ def kernel_distance(real: Tensor, fake: Tensor, seed: int) -> tuple[float, float
 
 
 def _subset(total: int, size: int, seed: int, stream: str, number: int) -> Tensor:
-    return counter.bits(seed, stream, torch.tensor(number), torch.arange(total)).argsort()[:size]
+    return rng.bits(seed, stream, torch.tensor(number), torch.arange(total)).argsort()[:size]
 
 
 def squared_discrepancy(x: Tensor, y: Tensor) -> Tensor:

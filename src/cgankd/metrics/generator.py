@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from cgankd.config.settings import MetricsSettings
 from cgankd.metrics.fidelity import frechet_distance, kernel_distance, mean_pairwise_distance, precision_recall
-from cgankd.settings import MetricsSettings
-from cgankd.task import Task
+from cgankd.tasks import Task
 
 FEWEST = 10  # images on either side of a score
 WHOLE = (("FID", "lower"), ("KID", "lower"), ("precision", "higher"), ("recall", "higher"))

@@ -16,16 +16,16 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd import counter
+from cgankd.config.settings import MetricsSettings
+from cgankd.core import rng
+from cgankd.core.progress import SILENT, Progress
 from cgankd.data.imageset import ImageSet, Splits
-from cgankd.evaluate import Predictor, outputs
-from cgankd.features import Observer
 from cgankd.gan.generator import Sampler
 from cgankd.metrics import bound, generator, memorisation
 from cgankd.metrics.generator import Observed
-from cgankd.progress import SILENT, Progress
-from cgankd.settings import MetricsSettings
-from cgankd.task import Task
+from cgankd.nets.feature_extractor import Observer
+from cgankd.nets.inference import Predictor, outputs
+from cgankd.tasks import Task
 from cgankd.teachers.black_box import BlackBox
 
 TEACHER = "teacher"
@@ -73,7 +73,7 @@ def judge(
     reference, stand_in = splits.pool.take(order[:half]), splits.pool.take(order[half : 2 * half])
     held_out = splits.val.take(_order(len(splits.val), seed, "held out")[: settings.images])
     with progress.bar("metrics", 4) as bar:
-        raw = _generate(sampler, stand_in.labels, task, counter.key(seed, "metrics/raw"))
+        raw = _generate(sampler, stand_in.labels, task, rng.key(seed, "metrics/raw"))
         rows = _matching(processed.labels, stand_in.labels, task, seed)
         made = processed.images.take(rows)
         observed = {
@@ -146,7 +146,7 @@ class _Eyes:
 
 def _order(total: int, seed: int, stream: str) -> Tensor:
     """A random order of ``total`` rows, int64."""
-    return counter.bits(seed, f"metrics/{stream}", torch.arange(total)).argsort()
+    return rng.bits(seed, f"metrics/{stream}", torch.arange(total)).argsort()
 
 
 def _generate(sampler: Sampler, labels: Tensor, task: Task, seed: int) -> ImageSet:

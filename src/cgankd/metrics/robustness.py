@@ -11,13 +11,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd import counter, evaluate
-from cgankd.attack import pgd
+from cgankd.config.settings import RobustnessSettings
+from cgankd.core import rng
+from cgankd.core.errors import UserError
+from cgankd.core.progress import SILENT, Progress
 from cgankd.data.imageset import ImageSet
-from cgankd.errors import UserError
-from cgankd.progress import SILENT, Progress
-from cgankd.settings import RobustnessSettings
-from cgankd.task import Task
+from cgankd.nets import inference
+from cgankd.tasks import Task
+from cgankd.training.adversarial import pgd
 
 FEWEST_CLASSES = 4  # of which AutoAttack's targeted loss takes the third and fourth largest logits
 MOST_TARGETS = 9  # classes that AutoAttack's standard version aims at
@@ -80,8 +81,8 @@ def measure(
     at full precision, whatever the run's: a rounded gradient would make a network look hard to attack. Random
     numbers, and which images, depend on ``seed`` alone, so that networks are compared on the same images.
     """
-    frozen = evaluate.place(copy.deepcopy(network), fabric).eval().requires_grad_(False)
-    order = counter.bits(seed, "robustness/images", torch.arange(len(test))).argsort()
+    frozen = inference.place(copy.deepcopy(network), fabric).eval().requires_grad_(False)
+    order = rng.bits(seed, "robustness/images", torch.arange(len(test))).argsort()
     chosen = test.take(order[: settings.images])
     worse = torch.minimum if task.higher_is_better else torch.maximum
     clean: list[Tensor] = []
@@ -89,7 +90,7 @@ def measure(
     with progress.bar(title, len(chosen)) as bar:
         for rows in torch.arange(len(chosen)).split(BATCH):
             labels = chosen.labels[rows]
-            images = evaluate.to_input(chosen.images[rows], fabric.device).contiguous()  # AutoAttack flattens them
+            images = inference.to_input(chosen.images[rows], fabric.device).contiguous()  # AutoAttack flattens them
             targets = task.to_target(labels).to(fabric.device)
             if attack == "pgd":
                 moved = pgd(frozen, images, targets, task, settings, seed=seed, index=rows)

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from cgankd.errors import UserError
-from cgankd.nets.stages import stages
+from cgankd.core.errors import UserError
+from cgankd.nets.feature_layers import stages
 from cgankd.nets.taps import example_images, feature_shapes, undisturbed
 
 SUFFIX = "+vam"  # behind a network's name

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgankd.errors import UserError
+from cgankd.core.errors import UserError
 
 STD_FLOOR = 1e-3  # a channel that never changes (all black) must not divide by zero
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cgankd.artifacts import content_key, file_key
-from cgankd.errors import UserError, did_you_mean
-from cgankd.nets import efficientnet_lite, weights
+from cgankd.core.errors import UserError, did_you_mean
+from cgankd.core.hashing import content_key, file_key
+from cgankd.nets import weights
+from cgankd.nets.families import efficientnet_lite
 
 PREFIX = "package:"
 VERSION = 2  # of what start_from does with a file; 1 let a stem of colours start anew for grey images

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from cgankd.errors import UserError
+from cgankd.core.errors import UserError
 
 PENULTIMATE = "penultimate"  # the input of the last nn.Linear that a forward pass executes
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cgankd.errors import UserError, did_you_mean
+from cgankd.core.errors import UserError, did_you_mean
 from cgankd.nets.layers import Normalise
 
 PREFIX = "timm/"

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cgankd.errors import UserError
-from cgankd.files import load_tensors, save_tensors
+from cgankd.core.errors import UserError
+from cgankd.core.files import load_tensors, save_tensors
 
 WRAPPING_KEYS = ("state_dict", "model", "net")  # where training scripts keep the state dict in a checkpoint
 FORMAT = {"format": "pt"}  # without it other readers of safetensors don't take the tensors for torch's

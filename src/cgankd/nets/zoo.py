@@ -13,27 +13,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from cgankd.errors import UserError, did_you_mean
-from cgankd.nets import (  # noqa: F401  (the families register themselves)
-    attention,
-    convnet,
-    densenet,
-    efficientnet,
-    efficientnet_lite,
-    mobilenetv2,
-    resnet,
-    resnet_cifar,
-    shufflenetv1,
-    shufflenetv2,
-    timm_bridge,
-    vgg,
-    wide_resnet,
-)
+from cgankd.core.errors import UserError, did_you_mean
+from cgankd.core.plugins import load_function, said
+from cgankd.nets import attention, families, timm_bridge  # noqa: F401  (importing the families registers them)
+from cgankd.nets.feature_layers import stages
 from cgankd.nets.layers import Normalise, fix_normalisation
 from cgankd.nets.registry import BUILDERS, register
-from cgankd.nets.stages import stages
 from cgankd.nets.taps import example_images, undisturbed
-from cgankd.users_code import load_function, said
 
 __all__ = [
     "Normalise", "create", "family", "fix_normalisation", "names", "parameter_counts", "register", "sketches",

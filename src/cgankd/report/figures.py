@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from cgankd.files import replacing
+from cgankd.core.files import replacing
 from cgankd.report import table
 
 # Okabe and Ito's colours, which the common kinds of colour blindness keep apart; the dark page has lighter ones.

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from cgankd.errors import UserError
+from cgankd.core.errors import UserError
 from cgankd.report import figures, sections, sections_metrics, sections_robustness, table
 from cgankd.report.attention import attention
 from cgankd.report.blocks import Block, Grid, Note, Section, drawn

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from cgankd import task as tasks
-from cgankd.errors import UserError
+from cgankd import tasks
+from cgankd.core.errors import UserError
 
 NEEDED = ("metric", "higher_is_better", "task_settings", "rows")
 NEEDED_IN_ROWS = ("method", "mean", "values")

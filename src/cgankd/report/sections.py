@@ -16,7 +16,7 @@ from cgankd.report.curves import Curve, history
 from cgankd.report.figures import LIGHT, style
 from cgankd.report.grids import StripRow, Tile, evenly, picture, strip
 from cgankd.report.run import Array, Artifact, Run
-from cgankd.task import Classification, Regression
+from cgankd.tasks import Classification, Regression
 
 PREVIEW, SAMPLES = "preview.safetensors", "samples.safetensors"
 STRIP, MOST_STRIPS, TILES = 6, 10, 12  # images in a strip, strips, images in half a page's width

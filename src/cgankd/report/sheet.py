@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cgankd.files import replacing
+from cgankd.core.files import replacing
 
 
 def sheet(examples: Mapping[str, Tensor], bins: Sequence[str], path: Path) -> None:

@@ -153,6 +153,15 @@ def mean_and_spread(scored: Mapping[str, Any], places: int) -> str:
     return number(scored["mean"], places) + spread
 
 
+def difference(gain: Mapping[str, Any], places: int, unit: str = "") -> str:
+    """``+2.0 [+1.0, +3.0]``, a unit behind the first number."""
+    mean = number(gain["mean"], places, signed=True) + (f" {unit}" if unit else "")
+    if gain["low"] is None:
+        return f"{mean} (no interval)"
+    low, high = (number(gain[end], places, signed=True) for end in ("low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
 def interval(results: Mapping[str, Any], difference: Mapping[str, Any]) -> str | None:
     """``[+0.3, +1.3]``, or None where there is no interval."""
     low, high = difference.get("low"), difference.get("high")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cgankd.config.settings import SynthesisSettings
+from cgankd.core.errors import UserError
 from cgankd.data.imageset import TARGET, ImageSet
-from cgankd.errors import UserError
-from cgankd.settings import SynthesisSettings
-from cgankd.task import Task
+from cgankd.tasks import Task
 
 
 def disagreement(task: Task, votes: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -14,15 +14,16 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd import counter, evaluate
-from cgankd.checkpoint import Checkpoint
+from cgankd.config.settings import FitSettings
+from cgankd.core import rng
+from cgankd.core.checkpoint import Checkpoint
+from cgankd.core.errors import TrainingError
+from cgankd.core.progress import SILENT, Progress
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet
-from cgankd.errors import TrainingError
+from cgankd.nets import inference
 from cgankd.nets.layers import conv_bn_relu, initialise
-from cgankd.progress import SILENT, Progress
-from cgankd.settings import FitSettings
-from cgankd.task import Task
+from cgankd.tasks import Task
 
 CODE = 256  # numbers in the code: what a zoo network that ends in so many outputs says of an image
 SPARSITY = 1e-3  # paper
@@ -93,7 +94,7 @@ def train_autoencoder(
 
     Raises TrainingError where the loss is not finite.
     """
-    evaluate.place(network, fabric).train()
+    inference.place(network, fabric).train()
     fused = fabric.device.type in {"cpu", "cuda"}
     optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE, fused=fused)
     batches = Batches(train, None, task, settings.batch_size, settings.augment, seed, fabric.device)
@@ -103,7 +104,7 @@ def train_autoencoder(
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices), progress.bar("auto-encoder", steps) as bar:
         for step in range(start, steps):
-            torch.manual_seed(counter.key(seed, "autoencoder", step))  # dropout, where the encoder has any
+            torch.manual_seed(rng.key(seed, "autoencoder", step))  # dropout, where the encoder has any
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * 0.5 * (1.0 + math.cos(math.pi * step / steps))
             batch = batches.at(step)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cgankd.settings import SynthesisSettings
+from cgankd.config.settings import SynthesisSettings
 from cgankd.synthesis.rejection import effective_sample_share
 
 # E_fake[p_real / p_fake] = 1 for the true ratio. Rejection does not see h's scale, but an h that is half as large

@@ -13,15 +13,15 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd import counter
+from cgankd.config.settings import RatioSettings
+from cgankd.core import rng
+from cgankd.core.errors import TrainingError, UserError
+from cgankd.core.progress import SILENT, Progress
 from cgankd.data.imageset import ImageSet
-from cgankd.errors import TrainingError, UserError
-from cgankd.features import Observer
 from cgankd.gan.generator import Sampler
 from cgankd.labels import LabelSpace
-from cgankd.progress import SILENT, Progress
-from cgankd.settings import RatioSettings
-from cgankd.task import Task
+from cgankd.nets.feature_extractor import Observer
+from cgankd.tasks import Task
 
 LOG_POINTS = 25
 
@@ -49,14 +49,14 @@ class Pairs:
         """The share of the fakes that does not count."""
         return 1.0 - float(self.valid.float().mean())
 
-    def draw(self, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, size: int, torch_rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows of real images, and for each the number of a fake that counts in its row; int64 [size]."""
-        row = torch.randint(len(self.real), (size,), generator=rng)
+        row = torch.randint(len(self.real), (size,), generator=torch_rng)
         if bool(self.valid.all()):
-            return row, torch.randint(self.valid.shape[1], (size,), generator=rng)
+            return row, torch.randint(self.valid.shape[1], (size,), generator=torch_rng)
         inside = self.valid[row]
         place = (
-            torch.rand(size, generator=rng, dtype=torch.float64) * inside.sum(dim=1)
+            torch.rand(size, generator=torch_rng, dtype=torch.float64) * inside.sum(dim=1)
         ).long()  # the place-th of those that count
         return row, (inside.cumsum(dim=1) > place[:, None]).float().argmax(dim=1)
 
@@ -119,7 +119,7 @@ def fakes_at_labels(
     Returns features float32 [N, count, F], the teacher's outputs [N, count, O], and bool [N, count]: which of them
     there are, for a generator may be a shelf of ready images with none at a label. What isn't there is 0.
     """
-    stream = counter.key(seed, "ratio/fakes")
+    stream = rng.key(seed, "ratio/fakes")
     held = generator.available(targets)[:, None]
     # The index counts over all rows: two images that share a label get different fakes, while there are any.
     index = (torch.arange(len(targets))[:, None] * count + torch.arange(count)) % held.clamp(min=1)
@@ -190,7 +190,7 @@ def train_ratio(
     pairs = pairs.with_fakes()
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices), progress.bar("density ratio", settings.steps) as bar:
-        torch.manual_seed(counter.key(seed, "ratio/weights"))
+        torch.manual_seed(rng.key(seed, "ratio/weights"))
         for layer in embedding.modules():
             if isinstance(layer, nn.Embedding):
                 layer.reset_parameters()  # drawn by the caller from torch's global generator, which nobody seeds
@@ -206,12 +206,12 @@ def train_ratio(
         best: tuple[float, dict[str, Tensor]] | None = None
         log_every = max(1, settings.steps // LOG_POINTS)
         for step in range(settings.steps):
-            torch.manual_seed(counter.key(seed, "ratio/step", step))  # dropout
+            torch.manual_seed(rng.key(seed, "ratio/step", step))  # dropout
             rate = settings.learning_rate * 0.1 ** sum(step >= m * settings.steps for m in settings.milestones)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            rng = counter.generator("cpu", seed, "ratio/draw", step)
-            row, which = pairs.draw(settings.batch_size, rng)
+            torch_rng = rng.generator("cpu", seed, "ratio/draw", step)
+            row, which = pairs.draw(settings.batch_size, torch_rng)
             features = torch.cat([real[row], fake[row, which]])
             h = network(features, targets[row].repeat(2))
             h_real, h_fake = h.chunk(2)

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from cgankd import counter
-from cgankd.features import Observer
+from cgankd.config.settings import SynthesisSettings
+from cgankd.core import rng
 from cgankd.gan.generator import Sampler
 from cgankd.labels import LabelPlan
-from cgankd.settings import SynthesisSettings
+from cgankd.nets.feature_extractor import Observer
 from cgankd.synthesis import adjust, rejection
 from cgankd.synthesis.density_ratio import RatioNetwork
-from cgankd.task import Task
+from cgankd.tasks import Task
 
 
 @dataclasses.dataclass
@@ -55,7 +55,7 @@ class Proposals:
         """Generate proposals ``first .. first + count - 1`` of each label and weigh them; all pass so far."""
         index = first[:, None] + torch.arange(count)
         targets = plan.targets[label].repeat_interleave(count)
-        images = self.generator.sample(targets, index.flatten(), counter.key(self.seed, stream))
+        images = self.generator.sample(targets, index.flatten(), rng.key(self.seed, stream))
         votes, features = self.observer.votes(images)
         weights = self.task.confidence(votes) if self.observer.by_confidence else None
         error = adjust.disagreement(self.task, votes, targets.to(votes.device), weights).cpu().view(index.shape)
@@ -85,7 +85,7 @@ class Proposals:
             count = min(count, int((bound - drawn)[label].min()))
             block = self.look(plan, label, drawn[label], count, stream)
             if maxima is not None:
-                draws = counter.uniform(
+                draws = rng.uniform(
                     self.seed, stream + "/accept", _counters(plan.targets[label])[:, None], block.index
                 )
                 rising = self.settings.subsampling == "maximum"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cgankd.errors import TrainingError
-from cgankd.settings import SynthesisSettings
+from cgankd.config.settings import SynthesisSettings
+from cgankd.core.errors import TrainingError
 
 
 def first_maxima(ratios: Tensor, pool: Tensor, pools: int, settings: SynthesisSettings) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cgankd.files import sync
+from cgankd.core.files import sync
 
 
 class ImageStore:

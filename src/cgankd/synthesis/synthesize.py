@@ -13,19 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cgankd.config.settings import SynthesisSettings
+from cgankd.core.errors import UserError
+from cgankd.core.progress import SILENT, Progress
 from cgankd.data.imageset import ImageSet
-from cgankd.errors import UserError
-from cgankd.features import Observer
 from cgankd.gan.generator import Sampler
 from cgankd.labels import LabelPlan
-from cgankd.progress import SILENT, Progress
-from cgankd.settings import SynthesisSettings
+from cgankd.nets.feature_extractor import Observer
 from cgankd.synthesis import adjust, rejection
 from cgankd.synthesis.density_ratio import RatioNetwork
 from cgankd.synthesis.proposals import Proposals
 from cgankd.synthesis.store import ImageStore
 from cgankd.synthesis.tally import Examples, Tally
-from cgankd.task import Task
+from cgankd.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from cgankd.labels import LabelPlan
 from cgankd.synthesis.proposals import Block
 from cgankd.synthesis.rejection import effective_sample_share
-from cgankd.task import Task
+from cgankd.tasks import Task
 
 EXAMPLES = 60  # kept, dropped and rejected images that are put aside for the report, each
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cgankd.core.errors import UserError
 from cgankd.data.image_files import FilePictures
 from cgankd.data.imageset import contents
 from cgankd.data.metadata_csv import FILE, Table, read_table
 from cgankd.data.sources import load_alike
-from cgankd.errors import UserError
-from cgankd.task import Task
+from cgankd.tasks import Task
 from cgankd.teachers.black_box import SETTING, BlackBox
 
 PREDICTION = "prediction"

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from cgankd.errors import UserError
-from cgankd.task import Task
-from cgankd.users_code import code_key, onnx_key, open_onnx
+from cgankd.core.errors import UserError
+from cgankd.core.plugins import code_key, onnx_key, open_onnx
+from cgankd.tasks import Task
 
 SETTING = "teacher.source"
 

@@ -8,9 +8,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd import evaluate
-from cgankd.errors import UserError
-from cgankd.task import Task
+from cgankd.core.errors import UserError
+from cgankd.nets import inference
+from cgankd.tasks import Task
 
 VOTES = ("first", "mean", "confidence")
 
@@ -19,18 +19,18 @@ class Jury:
     """Float images [B, C, H, W] in [0, 1] -> the teachers' mean vote as outputs [B, number of outputs].
 
     Classes: the log of the mean probability; scalars: the mean. by_confidence: a mean with a weight for each
-    teacher and image (:meth:`cgankd.task.Task.confidence`). It shows nothing of its inside.
+    teacher and image (:meth:`cgankd.tasks.Task.confidence`). It shows nothing of its inside.
     """
 
     def __init__(
-        self, members: Sequence[evaluate.Predictor], task: Task, fabric: Fabric, *, by_confidence: bool = False
+        self, members: Sequence[inference.Predictor], task: Task, fabric: Fabric, *, by_confidence: bool = False
     ) -> None:
         if len(members) < 2:
             raise UserError("teacher.votes needs several teachers, but there is one; allowed: first, or a jury")
         self.members, self.task, self.by_confidence = tuple(members), task, by_confidence
         for member in members:
             if isinstance(member, nn.Module):
-                evaluate.place(member, fabric).eval()
+                inference.place(member, fabric).eval()
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -40,8 +40,8 @@ class Jury:
 
 
 def as_one(
-    teachers: Sequence[evaluate.Predictor], votes: str, task: Task, fabric: Fabric
-) -> evaluate.Predictor | None:
+    teachers: Sequence[inference.Predictor], votes: str, task: Task, fabric: Fabric
+) -> inference.Predictor | None:
     """The teacher that distillation asks: the first of these, or all by their ``votes``; None of none."""
     if votes not in VOTES:
         raise UserError(f"votes = {votes!r} is not known; allowed: {', '.join(VOTES)}")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from cgankd.errors import UserError
-from cgankd.task import Task
+from cgankd.core.errors import UserError
+from cgankd.core.plugins import is_function_name, load_function, tried
+from cgankd.tasks import Task
 from cgankd.teachers.answers import read_answers
 from cgankd.teachers.black_box import SETTING, BlackBox, FunctionTeacher, OnnxTeacher
-from cgankd.users_code import is_function_name, load_function, tried
 
 
 def open_teacher(source: str, task: Task, channels: int, size: tuple[int, int], setting: str = SETTING) -> BlackBox:

@@ -1,0 +1,135 @@
+"""``cgankd data``: read a data set as a run would, fetch a public one, or render one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from cgankd.config import recipe
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
+
+console = Console()
+
+
+class _SourceOrCommand(TyperGroup):
+    """``cgankd data fashion`` and ``cgankd data get cifar10``: a word that is no command names a data set."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in {"--help", "--version"}):
+            args = ["source", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_SourceOrCommand, rich_markup_mode=None, subcommand_metavar="[SOURCE [KEY=VALUE]... | COMMAND]"
+)
+
+
+@app.command()
+def source(
+    source: Annotated[str | None, typer.Argument(help="a data set's name, a folder, .npz or .h5")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="data settings as key=value, such as label_column=steering")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="where the sample grid goes; default NAME.png")] = None,
+) -> None:
+    """Read a data set as a run would: counts, label histogram, and a grid of samples as PNG; or list the names.
+
+    The word "source" may be left out.
+    """
+    from cgankd.data import sources
+
+    if source is None:
+        table = Table("data set", "what it is", box=None, pad_edge=False)
+        for name, description in sources.builtin_names().items():
+            table.add_row(name, description)
+        console.print(table)
+        return
+    changes = [override if override.startswith("data.") else f"data.{override}" for override in overrides or []]
+    settings = recipe.from_tree({"data": {"source": source}}, changes, where=f"data {source}").data
+    _show_data(settings, out)
+
+
+@app.command()
+def get(
+    name: Annotated[str, typer.Argument(help="a data set's name (cgankd data lists them)")],
+    to: Annotated[Path | None, typer.Option("--to", help="the folder of all sets; default $CGANKD_DATA")] = None,
+) -> None:
+    """Fetch a public data set, or say where it is to be had; exit code 2 where it is still missing."""
+    from cgankd.core.progress import ConsoleProgress
+    from cgankd.data import download, public
+
+    wanted = public.PUBLIC.get(name)
+    if wanted is None:
+        from cgankd.data.sources import builtin_names
+
+        own = "is not fetched (it comes with the package, or `cgankd data render` makes it)"
+        why = own if name in builtin_names() else "is not known"
+        raise UserError(f"data set {name!r} {why}; to be fetched are: {', '.join(public.PUBLIC)}")
+    home = public.home() if to is None else to
+    if wanted.archive is None:
+        folder = home / name
+        if folder.is_dir() and any(folder.iterdir()):
+            console.print(f"{folder} is there; cgankd data {name} reads it", highlight=False, soft_wrap=True)
+            return
+        raise UserError(public.how_to_get(name, home))
+    with ConsoleProgress(console).bar(f"{wanted.archive.name} (MB)", round(wanted.archive.size / 1e6)) as bar:
+        path = download.download(wanted.archive, home / name, lambda done, size: bar.to(done / 1e6))
+    console.print(f"{path} is there", highlight=False, soft_wrap=True)
+    if home != public.home():
+        console.print(f"set {public.VARIABLE}={home} so that runs find it", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def render(
+    folder: Annotated[Path, typer.Argument(help="a folder with .obj or .glb files")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="the .npz file; default where data.source=chairs looks")
+    ] = None,
+    angles: Annotated[int, typer.Option("--angles", help="of each mesh, evenly over 0 to 90 degrees")] = 300,
+    size: Annotated[int, typer.Option("--size", help="pixels on a side")] = 64,
+    match: Annotated[str, typer.Option("--match", help="only meshes of such names: '*chair*'")] = "*",
+) -> None:
+    """Make a regression data set like RC-49 of your own meshes: each at many yaw angles, on white."""
+    from cgankd.core.progress import ConsoleProgress
+    from cgankd.data import chairs
+
+    path = chairs.default_path() if out is None else out
+    with ConsoleProgress(console).bar("render", 1) as bar:
+        images, passed_over = chairs.render_folder(
+            folder, path, angles, size, match, lambda done, total: bar.to(done / total)
+        )
+    for sentence in passed_over:
+        console.print(f"- passed over: {sentence}", highlight=False)
+    console.print(f"wrote {path}: {images:,} images", highlight=False, soft_wrap=True)
+
+
+def _show_data(settings: DataSettings, out: Path | None) -> None:
+    from cgankd.core.progress import ConsoleProgress
+    from cgankd.data import preview, sources
+    from cgankd.report.sheet import sheet
+
+    with ConsoleProgress(console).bar("import", 1) as bar:
+        splits = sources.load(settings, lambda done, total: bar.to(done / total))
+    found = preview.describe(splits)
+    console.print(
+        f"{splits.name}: {splits.task.name}, {found['size'][0]}x{found['size'][1]} pixels, "
+        f"{found['channels']} channel(s)"
+    )
+    parts = ("train", "pool", "val", "test")
+    table = Table("label", *parts, box=None, pad_edge=False)
+    for number, label in enumerate(found["bins"]):
+        table.add_row(label, *(str(found["histogram"][part][number]) for part in parts))
+    table.add_row("all", *(str(found["counts"][part]) for part in parts), style="bold")
+    console.print(table)
+    for note in splits.notes:
+        console.print(f"- {note}", highlight=False)
+    path = out or Path(f"{Path(splits.name).stem}.png")
+    sheet(preview.examples(splits.train, splits.task), found["bins"], path)
+    console.print(f"wrote {path}", highlight=False)

@@ -1,0 +1,426 @@
+"""The commands. No logic of their own: they read what the user typed, call the road, and show what came of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cgankd._version import __version__
+from cgankd.cli import data
+from cgankd.config import recipe, yaml_config
+from cgankd.core.errors import OutOfTime, TrainingError, UserError
+
+# Nothing that imports torch stands up here: `cgankd --help` must not take seconds.
+
+app = typer.Typer(
+    help="Knowledge distillation through conditionally generated images: train a small student from few labels.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+console = Console()
+
+MaxMinutes = Annotated[
+    float | None,
+    typer.Option("--max-minutes", min=0, help="stop at a checkpoint after so long, with exit code 75; then go on"),
+]
+Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, such as seeds=[0,1]")]
+
+
+def main() -> None:
+    """The entry point: every way of failing that a user can meet ends in one sentence and an exit code."""
+    sys.path.insert(0, "")  # networks given as module:function may lie in the current folder
+    try:
+        code = app(standalone_mode=False)
+        if code == 130:  # typer turns Ctrl-C into this
+            raise KeyboardInterrupt
+    except UserError as error:
+        _fail(str(error), 2)
+    except TrainingError as error:
+        _fail(str(error), 1)
+    except OutOfTime:
+        _fail("stopped: the time it was given is over; the same command goes on from here", 75)  # EX_TEMPFAIL
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("stopped; the same command goes on from here", 130)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS}:
+            raise
+        where = f" while writing {error.filename}" if error.filename else ""
+        _fail(f"{os.strerror(error.errno)}{where}; make room or rights there, and the same command goes on", 2)
+    except Exception as error:
+        if not _is_click_error(error):
+            raise
+        _fail(error.format_message(), 2)  # type: ignore[attr-defined]
+    sys.exit(code or 0)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="a ready recipe (cgankd recipes) or a YAML file")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/RECIPE")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
+    max_minutes: MaxMinutes = None,
+) -> None:
+    """Go the whole road and print the table; started again, it goes on where it was."""
+    settings = _load("run", name, overrides)
+    from cgankd.core.checkpoint import deadline_in
+    from cgankd.core.progress import SILENT, ConsoleProgress
+    from cgankd.pipeline import run
+
+    folder = out or Path("runs") / settings.name
+    found = run.run(
+        settings, folder, SILENT if quiet else ConsoleProgress(console), deadline=deadline_in(max_minutes)
+    )
+    _show(folder, found)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="the folder of a finished run")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="print the table as Markdown, nothing else")] = False,
+) -> None:
+    """Print a run's table again and write its report.html anew."""
+    from cgankd.core.files import read_json
+
+    if not (folder / "results.json").is_file():
+        raise UserError(f"{folder} holds no results.json; give the --out folder of a run that has finished")
+    found = read_json(folder / "results.json")
+    if not isinstance(found, dict) or not {"rows", "warnings", "teacher", "control"} <= set(found):
+        raise UserError(f"{folder / 'results.json'} is not the results of cgankd run")
+    if markdown:
+        from cgankd.report.table import markdown as as_markdown
+
+        typer.echo(as_markdown(found), nl=False)
+        return
+    _show(folder, found)
+
+
+@app.command(name="table")
+def table_(
+    words: Annotated[
+        list[str], typer.Argument(metavar="RECIPE... [KEY=VALUE...]", help="recipes, one table each, and overrides")
+    ],
+    students: Annotated[
+        str, typer.Option("--students", help="networks, as cnn16,resnet8; default the recipe's")
+    ] = "",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--settings", help="a column block: its overrides, as 'data.train_size=400 seeds=[0,1]'; repeat"
+        ),
+    ] = None,
+    methods: Annotated[
+        str,
+        typer.Option("--methods", help="as dkd,kd+crd, or all: each alone and with cGAN-KD; default the recipe's"),
+    ] = "",
+    seeds: Annotated[str, typer.Option("--seeds", help="as 0,1,2; default the recipe's")] = "",
+    out: Annotated[Path | None, typer.Option("--out", help="folder; default runs/table-RECIPE")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
+    max_minutes: MaxMinutes = None,
+) -> None:
+    """Run recipes x settings x students, sharing what they can, and print the paper's kind of table."""
+    names, overrides = _told_apart(words, seeds)
+    folder = out or Path("runs") / "table-{}".format("-".join(Path(name).stem for name in names))
+    for name in names:
+        _load("run", name, overrides)  # refused before torch is there
+    from cgankd.core.checkpoint import deadline_in
+    from cgankd.core.progress import SILENT, ConsoleProgress
+    from cgankd.experiments import text
+    from cgankd.experiments.table import make_table
+
+    found = make_table(
+        names,
+        overrides,
+        students=_words(students),
+        settings=settings or [],
+        methods=_words(methods),
+        out=folder,
+        progress=SILENT if quiet else ConsoleProgress(console),
+        deadline=deadline_in(max_minutes),
+    )
+    typer.echo(text.markdown(found), nl=False)
+    console.print(f"\n{folder}: table.md, table.csv, table.json, pictures", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def ablate(
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="a ready recipe (cgankd recipes) or a YAML file")],
+    overrides: Overrides = None,
+    images: Annotated[
+        str,
+        typer.Option("--images", help="values of M, as 1000,3000,10000; 0 and the recipe's own are drawn anyway"),
+    ] = "",
+    out: Annotated[Path | None, typer.Option("--out", help="folder; default runs/ablate-RECIPE")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
+    max_minutes: MaxMinutes = None,
+) -> None:
+    """Draw what each step of cGAN-KD adds, and the error against the number of generated images."""
+    folder = out or Path("runs") / f"ablate-{_load('run', name, overrides).name}"
+    from cgankd.core.checkpoint import deadline_in
+    from cgankd.core.progress import SILENT, ConsoleProgress
+    from cgankd.experiments.ablation import ablate as draw
+
+    shown = SILENT if quiet else ConsoleProgress(console)
+    draw(
+        name, overrides or [], images=_words(images), out=folder, progress=shown, deadline=deadline_in(max_minutes)
+    )
+    console.print(f"{folder / 'ablation.html'}  (open it in a browser)", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def synthesize(
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="a ready recipe (cgankd recipes) or a YAML file")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/RECIPE")] = None,
+    export: Annotated[
+        Path | None, typer.Option("--export", help="the folder to write images to that a teacher is to label")
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option("--candidates", min=1, help="generated images; default 1.25 M / rho")
+    ] = None,
+    answers: Annotated[
+        Path | None, typer.Option("--import", help="predictions.csv, put into that folder: the run goes on with it")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
+    max_minutes: MaxMinutes = None,
+) -> None:
+    """For a teacher that only answers files: write the images it is to label, or go on with its answers."""
+    settings = _load("run", name, overrides)
+    if (export is None) == (answers is None):
+        raise UserError(
+            "synthesize writes images to be labelled or reads answers; needed: --export or --import, and not both"
+        )
+    if candidates is not None and export is None:
+        raise UserError("--candidates counts the images that --export writes; with --import they are there already")
+    from cgankd.core.checkpoint import deadline_in
+    from cgankd.core.progress import SILENT, ConsoleProgress
+    from cgankd.pipeline import comparisons, labelling_service, run
+
+    comparisons.check_names(settings)
+    settings, left_out = labelling_service.served(settings)
+    if left_out:
+        console.print(f"left out, as they ask about further images: {', '.join(left_out)}", highlight=False)
+    folder = out or Path("runs") / settings.name
+    progress, deadline = SILENT if quiet else ConsoleProgress(console), deadline_in(max_minutes)
+    if export is not None:
+        told = labelling_service.export(settings, folder, export, candidates, progress, deadline=deadline)
+        console.print(told, highlight=False, soft_wrap=True)
+    elif answers is not None:
+        _show(folder, run.run(labelling_service.answered(settings, answers), folder, progress, deadline=deadline))
+
+
+@app.command()
+def continual(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="a continual recipe or a YAML file; none: list them")
+    ] = None,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/RECIPE")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
+    max_minutes: MaxMinutes = None,
+) -> None:
+    """Learn classes task after task, distilling from the old model, and print what was kept and what forgotten."""
+    if name is None:
+        _list_recipes("continual")
+        return
+    settings = _load("continual", name, overrides)
+    from cgankd.continual.run import run as learn
+    from cgankd.core.checkpoint import deadline_in
+    from cgankd.core.progress import SILENT, ConsoleProgress
+
+    folder = out or Path("runs") / settings.name
+    learn(settings, folder, SILENT if quiet else ConsoleProgress(console), deadline=deadline_in(max_minutes))
+    typer.echo((folder / "table.md").read_text(encoding="utf-8"), nl=False)
+    console.print(f"\n{folder}: table.md, accuracy.png, results.json", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def lm(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="pydoc, or a YAML file; none: list them")
+    ] = None,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/lm-RECIPE")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
+    max_minutes: MaxMinutes = None,
+) -> None:
+    """Distil a small language model (SKD, ATKD and baselines) and print the table; needs cgankd[lm]."""
+    if name is None:
+        _list_recipes("lm")
+        return
+    settings = _load("lm", name, overrides)
+    from cgankd.lm import command
+
+    command.run(settings, out, max_minutes, console, quiet)
+
+
+@app.command()
+def recipes() -> None:
+    """List the ready recipes, and the command that takes them."""
+    _list_recipes(*_homes())
+
+
+@app.command()
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[METHOD]", help="one of them, with all there is to it")
+    ] = None,
+) -> None:
+    """List the distillation methods, or tell of one what it minimises, needs and can be set."""
+    from cgankd.distill import catalogue
+
+    if name is None:
+        table = Table("method", "matches", "tasks", "needs", "paper", box=None, pad_edge=False)
+        for line in catalogue.lines():
+            table.add_row(*line)
+        console.print(table, highlight=False)
+        console.print(
+            "\nStacked: kd+rkd. Apart from these, teacher adaptation (cgankd continual: gkd, tkd, each +ta) and "
+            "language models (cgankd lm: kd, atkd, onpolicy, skd).",
+            highlight=False,
+        )
+        return
+    facts, text = catalogue.details(name)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for heading, fact in facts.items():
+        table.add_row(heading, fact)
+    console.print(table, highlight=False, markup=False)
+    console.print(f"\n{text}", highlight=False, markup=False)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="a ready recipe or a YAML file")],
+    overrides: Overrides = None,
+) -> None:
+    """Print a recipe with every setting resolved, as YAML."""
+    home = next((home for home in _homes().values() if name in home.ready()), recipe)
+    typer.echo(yaml_config.to_yaml(home.load(name, overrides or [])), nl=False)
+
+
+def _load(command: str, name: str, overrides: list[str] | None) -> Any:
+    """A recipe of that command; UserError, which names the command, for another's."""
+    homes = _homes()
+    for other, home in homes.items():
+        if name in home.ready() and name not in homes[command].ready():
+            raise UserError(
+                f"recipe {name!r} is one of cgankd {other}, not of cgankd {command}; ready recipes: "
+                f"{', '.join(homes[command].ready())}"
+            )
+    return homes[command].load(name, overrides or [])
+
+
+def _list_recipes(*commands: str) -> None:
+    table = Table("recipe", "command", "what it is", box=None, pad_edge=False)
+    for command, home in _homes().items():
+        for name in home.ready() if command in commands else ():
+            table.add_row(name, command, Text(home.load(name).description))
+    console.print(table)
+
+
+def _homes() -> dict[str, Any]:
+    """Command -> the module that lists and loads its recipes."""
+    from cgankd.continual import settings as continual_settings
+    from cgankd.lm import settings as lm_settings
+
+    return {"run": recipe, "continual": continual_settings, "lm": lm_settings}
+
+
+app.add_typer(
+    data.app,
+    name="data",
+    help="Read a data set as a run would (SOURCE: a name, a folder, .npz or .h5), fetch one, or render one.",
+)
+
+
+@app.command()
+def networks() -> None:
+    """List the networks of the zoo, by name and size."""
+    from cgankd.nets import zoo
+
+    table = Table("network", "parameters at 3x32x32, 10 classes", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    for name, count in zoo.parameter_counts(in_channels=3, num_outputs=10, image_size=(32, 32)).items():
+        table.add_row(name, f"{count:,}")
+    console.print(table)
+    console.print(
+        "also: timm/NAME (pip install 'cgankd[timm]'), and your own as module:function; +vam behind a name adds "
+        "attention over blocks of its filters",
+        markup=False,
+        highlight=False,
+    )
+
+
+@app.command()
+def convert_weights(
+    source: Annotated[Path, typer.Argument(help="a .pth or .pt file with a state dict")],
+    destination: Annotated[Path, typer.Argument(help="the .safetensors file to write")],
+    mean: Annotated[str | None, typer.Option(help="input means of its training, in [0, 1]: 0.49,0.48,0.45")] = None,
+    std: Annotated[str | None, typer.Option(help="input standard deviations, likewise")] = None,
+) -> None:
+    """Make a .safetensors file of foreign PyTorch weights; only tensors are read, nothing is executed."""
+    import torch
+
+    from cgankd.nets.weights import convert_pth
+
+    def numbers(text: str | None, option: str) -> Any:
+        try:
+            return None if text is None else torch.tensor([float(part) for part in text.split(",")])
+        except ValueError:
+            raise UserError(f"{option} {text!r} is not a list of numbers such as 0.49,0.48,0.45") from None
+
+    convert_pth(source, destination, mean=numbers(mean, "--mean"), std=numbers(std, "--std"))
+    console.print(f"wrote {destination}")
+
+
+def _words(text: str) -> list[str]:
+    """The parts of a list with commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _told_apart(words: list[str], seeds: str) -> tuple[list[str], list[str]]:
+    """Recipes, and overrides: the words with an equals sign."""
+    names = [word for word in words if "=" not in word]
+    if not names:
+        raise UserError(f"no recipe among {' '.join(words)!r}; ready recipes: {', '.join(recipe.ready())}")
+    return names, [word for word in words if "=" in word] + ([f"seeds=[{seeds}]"] if seeds else [])
+
+
+def _show(folder: Path, found: dict[str, Any]) -> None:
+    from cgankd.report.render import render
+    from cgankd.report.table import table
+
+    console.print(table(found))
+    for warning in found["warnings"]:
+        console.print(f"! {warning}", highlight=False)
+    page = render(folder)
+    console.print(f"{page}  (open it in a browser)", highlight=False, soft_wrap=True)
+
+
+def _is_click_error(error: Exception) -> bool:
+    """Whether typer's parser raised it: an unknown option, a missing argument."""
+    return callable(getattr(error, "format_message", None)) and hasattr(error, "exit_code")
+
+
+def _fail(message: str, code: int) -> None:
+    Console(stderr=True).print(f"cgankd: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(code)

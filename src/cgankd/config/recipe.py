@@ -1,0 +1,77 @@
+"""A run's settings (settings.py) as one tree, and the recipes that come with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from cgankd.config import yaml_config
+from cgankd.config.settings import (
+    CompareSettings,
+    DataSettings,
+    GeneratorSettings,
+    MetricsSettings,
+    RatioSettings,
+    RuntimeSettings,
+    SearchSettings,
+    Seeds,
+    Settings,
+    StudentSettings,
+    SynthesisSettings,
+    TeacherSettings,
+)
+
+
+class Recipe(Settings):
+    """One run."""
+
+    name: str = "custom"
+    description: str = ""
+    demonstration: bool = Field(False, description="too short to prove anything; the table and the report say so")
+    seeds: Seeds = (0, 1, 2)
+    vary: Literal["student", "everything"] = Field(
+        "student", description="what a seed changes: the student only, or teacher and generator too"
+    )
+    data: DataSettings = DataSettings()
+    teacher: TeacherSettings = TeacherSettings()
+    student: StudentSettings = StudentSettings()
+    generator: GeneratorSettings = GeneratorSettings()
+    ratio: RatioSettings = RatioSettings()
+    synthesis: SynthesisSettings = SynthesisSettings()
+    search: SearchSettings = SearchSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    compare: CompareSettings = CompareSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows of the table, in order."""
+        ablation = ("cgan_raw", "cgan_subsample", "cgan_filter", "cgan_replace") if self.compare.ablation else ()
+        methods = self.compare.methods
+        at = methods.index("cgan") if "cgan" in methods else len(methods)
+        return (*methods[:at], *ablation, *methods[at:])
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as YAML; reading it back gives an equal recipe."""
+        return yaml_config.to_yaml(self)
+
+
+def ready() -> dict[str, Path]:
+    """Name -> file of every recipe that comes with the package."""
+    return yaml_config.ready("cgankd.config")
+
+
+def load(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
+    """A ready recipe by name, or a YAML file, with ``key=value`` overrides applied.
+
+    Raises UserError with one sentence for a missing file, bad YAML, an unknown key or a value that is not allowed.
+    """
+    return yaml_config.load(Recipe, ready(), name_or_path, overrides)
+
+
+def from_tree(tree: dict[str, Any], overrides: Iterable[str] = (), *, where: str = "recipe") -> Recipe:
+    """A recipe from a nested mapping with ``key=value`` overrides; errors name ``where``."""
+    return yaml_config.from_tree(Recipe, tree, overrides, where=where)

@@ -1,0 +1,18 @@
+"""Where and how a run computes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from cgankd.config.settings.base import Settings
+
+
+class RuntimeSettings(Settings):
+    """Where and how it is computed; device, precision and threads are part of every result's key."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it")
+    threads: int | None = Field(None, ge=1, description="CPU threads; none: all cores")
+    checkpoint_seconds: float = Field(60.0, ge=0, description="a training loop saves where it stands this often")

@@ -1,0 +1,92 @@
+"""Where a training loop stands, in one safetensors file, so that a killed loop goes on exactly."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cgankd.core.errors import OutOfTime
+from cgankd.core.files import load_tensors, save_tensors
+
+
+def deadline_in(minutes: float | None) -> float:
+    """The time.monotonic that is ``minutes`` away; None: never."""
+    return math.inf if minutes is None else time.monotonic() + 60.0 * minutes
+
+
+class Checkpoint:
+    """Saves and restores modules, optimisers and a history.
+
+    Random numbers need no saving: loops reseed from (seed, stage, step). ``path`` None saves nothing. Once
+    ``deadline`` (in time.monotonic's seconds) has passed, :meth:`save` raises OutOfTime when it has saved.
+    """
+
+    def __init__(self, path: Path | None, every_seconds: float = 60.0, deadline: float = math.inf) -> None:
+        self.path = path
+        self.every_seconds = every_seconds
+        self.deadline = deadline
+        self._saved_at = time.monotonic()
+
+    def beside(self, name: str) -> Checkpoint:
+        """For a loop within this one: checkpoint-NAME.safetensors beside checkpoint.safetensors."""
+        path = None if self.path is None else self.path.with_stem(f"{self.path.stem}-{name}")
+        return Checkpoint(path, self.every_seconds, self.deadline)
+
+    def due(self) -> bool:
+        """Whether it is time to save again."""
+        now = time.monotonic()
+        return self.path is not None and (now - self._saved_at >= self.every_seconds or now >= self.deadline)
+
+    def save(
+        self,
+        step: int,
+        modules: Mapping[str, nn.Module],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        history: list[dict[str, Any]],
+    ) -> None:
+        """Write the state after ``step`` steps."""
+        if self.path is None:
+            return
+        tensors: dict[str, Tensor] = {}
+        for name, module in modules.items():
+            tensors |= {f"module/{name}/{key}": value for key, value in module.state_dict().items()}
+        for name, optimizer in optimizers.items():
+            for index, state in optimizer.state_dict()["state"].items():
+                for key, value in state.items():
+                    if value is not None:
+                        tensors[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value)
+        save_tensors(self.path, tensors, {"step": str(step), "history": json.dumps(history)})
+        self._saved_at = time.monotonic()
+        if self._saved_at >= self.deadline:
+            raise OutOfTime
+
+    def load(
+        self, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+    ) -> tuple[int, list[dict[str, Any]]]:
+        """Restore what was saved; (steps done, history), or (0, []) where nothing was."""
+        if self.path is None or not self.path.is_file():
+            return 0, []
+        tensors, metadata = load_tensors(self.path)
+        for name, module in modules.items():
+            start = f"module/{name}/"
+            module.load_state_dict({k[len(start) :]: v for k, v in tensors.items() if k.startswith(start)})
+        for name, optimizer in optimizers.items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, value in tensors.items():
+                kind, owner, *rest = key.split("/")
+                if kind == "optimizer" and owner == name:
+                    state.setdefault(int(rest[0]), {})[rest[1]] = value
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
+            for weight, entries in optimizer.state.items():
+                for key, value in entries.items():
+                    if value.shape == weight.shape:  # fused kernels walk memory: state must lie as its weight does
+                        entries[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+        return int(metadata["step"]), json.loads(metadata["history"])

@@ -1,0 +1,51 @@
+"""Device, precision and threads: how a Fabric is made from settings, and what of it belongs in a cache key."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from cgankd.core.errors import UserError
+
+
+def make_fabric(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Fabric:
+    """One device at one precision, as the settings of the same names in ``runtime`` say.
+
+    Raises UserError where the machine does not have the device.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        device = "cuda" if available["cuda"] else "cpu"
+    if not available[device]:
+        present = ", ".join(name for name, there in available.items() if there)
+        raise UserError(f"runtime.device = {device}, but this machine has no such device; found: {present}")
+    if threads:
+        torch.set_num_threads(threads)
+    if device == "cuda":  # the same numbers every time, and all of their digits where they are float32
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
+    if precision == "auto":
+        precision = "bf16" if has_bf16(device) else "fp32"
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells of its precision at every start
+    return Fabric(accelerator=device, devices=1, precision="bf16-mixed" if precision == "bf16" else "32-true")
+
+
+def has_bf16(device: str) -> bool:
+    """Whether the processor computes bfloat16 faster than float32."""
+    if device == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    if device == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported())
+    return False
+
+
+def environment(fabric: Fabric) -> dict[str, Any]:
+    """What, beside settings and inputs, the last bits of a result depend on."""
+    return {
+        "torch": torch.__version__,
+        "device": fabric.device.type,
+        "precision": fabric.strategy.precision.precision,
+        "threads": torch.get_num_threads(),
+    }

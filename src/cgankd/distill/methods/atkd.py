@@ -1,0 +1,73 @@
+"""Adaptive teaching (ATKD): images that are easy for the teacher teach the other classes only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from cgankd.config.settings import StudentSettings
+from cgankd.distill import classes
+from cgankd.distill.base import DistillBatch, Method, register
+from cgankd.distill.methods.dkd import decoupled, parts
+from cgankd.tasks import Task
+
+
+@register
+class ATKD(Method):
+    """weight T^2 (easy mean_easy KL(q) + (1 - easy) mean_hard (KL(b) + KL(q))), b and q as in DKD.
+
+    An image is easy where 1 - p_t(label) is below its median in the batch, real and generated images apart.
+    Outputs [B, C], C > 2: with two classes q is 1. Ported from language models, whose tokens are images here.
+    Defaults: weight 1, easy .2, r 1 (arXiv 2402.11890).
+    """
+
+    name = "atkd"
+    tasks = ("classification",)
+    matches = "output"
+    where = "outputs"
+    distance = "KL"
+    paper = "arXiv 2402.11890"
+    defaults: ClassVar[dict[str, float]] = {"weight": 1.0, "easy": 0.2}
+    version = 2  # 1 called no image easy where the teacher is so sure that 1 - p is 0
+
+    def __init__(self, task: Task, settings: StudentSettings) -> None:
+        super().__init__(task, settings)
+        classes.refuse_two(self.name, task, "one class beside the target has nothing to tell")
+        self.temperature = settings.temperature
+
+    def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
+        teacher = batch.teacher_outputs
+        assert teacher is not None
+        label = classes.index(batch.targets)
+        easy, hard = easy_and_hard(batch.outputs, teacher, label, (batch.fake, ~batch.fake), self.temperature)
+        weight = self.values["weight"] * self.temperature**2
+        return {
+            "atkd_easy": weight * self.values["easy"] * easy,
+            "atkd_hard": weight * (1.0 - self.values["easy"]) * hard,
+        }
+
+
+def easy_and_hard(
+    outputs: Tensor, teacher: Tensor, label: Tensor, kinds: Sequence[Tensor], temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """mean_easy KL(q) and mean_hard (KL(b) + KL(q)), of images or of tokens; 0 where there are none.
+
+    outputs, teacher [B, C]; label int64 [B]; kinds: bool [B] each, whose medians of 1 - p_t(label) are apart.
+    """
+    target, others = decoupled(outputs, teacher, label, temperature)
+    target_or_not = parts(teacher, label)[0]
+    doubt = target_or_not[:, 1] - target_or_not[:, 0]  # log-odds: 1 - p is 0 for all that a sure teacher sees
+    easy = torch.zeros_like(label, dtype=torch.bool)
+    for kind in kinds:
+        median = torch.nanquantile(doubt.masked_fill(~kind, math.nan), 0.5)
+        easy |= kind & (doubt < median)
+    return _mean(others, easy), _mean(target + others, ~easy)
+
+
+def _mean(values: Tensor, rows: Tensor) -> Tensor:
+    """Of those rows; 0 where there are none."""
+    return (values * rows).sum() / rows.sum().clamp_min(1)

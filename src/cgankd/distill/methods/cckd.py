@@ -1,0 +1,77 @@
+"""Confidence-conditioned distillation (CCKD): the teacher is believed as far as it is right."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from cgankd.config.settings import StudentSettings
+from cgankd.distill.base import DistillBatch, Method, register
+from cgankd.tasks import Task
+
+
+class ConfidenceConditioned(Method):
+    """What both forms share: lambda, and which images are left alone.
+
+    lambda_i is the teacher's probability of the label, or for a number exp(-|f_t - y| / scale) [ours].
+    Self-regulation: images that the student has right by a margin (the label's probability over the next one's) of
+    at least 1 - exp(-alpha n) are skipped, n = the epoch from 1, of ``epochs``; a number is never skipped. The mean
+    is over the batch, skipped images adding 0. r is 0: the label's own loss is in the terms.
+    """
+
+    tasks = ("classification", "regression")
+    matches = "output"
+    where = "outputs"
+    distance = "KL, squared"
+    paper = "arXiv 2107.06993"
+    defaults: ClassVar[dict[str, float]] = {"scale": 0.1, "alpha": 0.01, "epochs": 240.0}
+    label_weight = 0.0
+
+    def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
+        assert batch.teacher_outputs is not None
+        trust = self.task.agreement(batch.teacher_outputs, batch.targets, self.values["scale"])
+        epoch = 1 + math.floor(batch.done * self.values["epochs"])
+        with torch.no_grad():
+            safe = 1.0 - math.exp(-self.values["alpha"] * epoch)
+            learns = self.task.margin(batch.outputs, batch.targets) < safe
+        return {self.name: (learns * self.losses(batch, batch.teacher_outputs, trust)).mean()}
+
+    def losses(self, batch: DistillBatch, teacher: Tensor, trust: Tensor) -> Tensor:
+        """Each image's, [B]; teacher [B, number of outputs], trust [B]."""
+        raise NotImplementedError
+
+
+@register
+class CCKD(ConfidenceConditioned):
+    """mean_i lambda_i imitation(f_s, f_t) + (1 - lambda_i) loss(f_s, y), imitation as plain KD's.
+
+    lambda and skipped images: :class:`ConfidenceConditioned`. Outputs [B, number of outputs]. Defaults: scale .1
+    (of the label range), alpha .01, epochs 240, r 0 (arXiv 2107.06993).
+    """
+
+    name = "cckd"
+
+    def __init__(self, task: Task, settings: StudentSettings) -> None:
+        super().__init__(task, settings)
+        self.temperature = settings.temperature
+
+    def losses(self, batch: DistillBatch, teacher: Tensor, trust: Tensor) -> Tensor:
+        imitation = self.task.imitation_loss(batch.outputs, teacher, self.temperature, reduction="none")
+        return trust * imitation + (1.0 - trust) * self.task.loss(batch.outputs, batch.targets, reduction="none")
+
+
+@register
+class CCKDTarget(ConfidenceConditioned):
+    """mean_i loss(f_s, lambda_i a_t + (1 - lambda_i) y), a_t the teacher's probabilities, or its number.
+
+    lambda, skipped images and defaults: as :class:`CCKD`, in which the two losses are mixed instead of the targets.
+    """
+
+    name = "cckd-target"
+
+    def losses(self, batch: DistillBatch, teacher: Tensor, trust: Tensor) -> Tensor:
+        mixed = torch.lerp(self.task.right_answer(batch.targets), self.task.answer(teacher), trust.unsqueeze(1))
+        return self.task.loss(batch.outputs, mixed.squeeze(1), reduction="none")  # a number's targets are [B]

@@ -1,0 +1,100 @@
+"""Heterogeneous flow (PKT's successor): similarities at every resolution, the early ones early on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from cgankd.config.settings import StudentSettings
+from cgankd.distill.base import DistillBatch, Method, Preparation, pairs, register
+from cgankd.distill.methods.pkt import cosine_kernel, log_conditional
+from cgankd.distill.networks import Maker
+from cgankd.nets.feature_layers import stages
+from cgankd.nets.taps import PENULTIMATE, Taps
+from cgankd.tasks import Task
+
+
+@register
+class Flow(Method):
+    """weight sum_l w_l sum_K mean_i J(p^a_i, p^s_i) over layers l and two kernels K, from an auxiliary network a.
+
+    J(p, q) = sum (p - q)(log p - log q); p_ij = K_ij / sum_k K_ik; K_ij is (cos(f_i, f_j) + 1) / 2 or
+    1 / (1 + d_ij), d the Euclidean distance. w is 1 at the penultimate layer and first decay^epoch at the stages
+    below, epoch = ``epochs`` times the share done. Stages are maps, averaged over their pixels [ours], [B, D].
+
+    The auxiliary has the student's layers, but wider (in the paper twice; here what of the student's family is
+    nearest to it [ours]), so that layers match one by one. It is taught first, by pkt at the teacher's penultimate
+    layer and by the labels, for ``auxiliary`` times as many steps as follow [ours]. At 0 there is none: the teacher
+    stands in its place, its stages paired from the deepest upwards, as many as both networks have. Defaults: first
+    100, decay .7, epochs 100, weight 1, auxiliary 1, r 1 (arXiv 2005.00727).
+    """
+
+    name = "flow"
+    tasks = ("classification", "regression")
+    matches = "relation"
+    where = "all maps, penultimate"
+    distance = "Jeffreys"
+    paper = "arXiv 2005.00727"
+    defaults: ClassVar[dict[str, float]] = {
+        "weight": 1.0, "first": 100.0, "decay": 0.7, "epochs": 100.0, "auxiliary": 1.0,
+    }  # fmt: skip
+    version = 3  # 1 had no auxiliary network, 2 averaged tokens over their numbers
+    needs_inside = True
+    teaches_by = "pkt"
+
+    def __init__(self, task: Task, settings: StudentSettings) -> None:
+        super().__init__(task, settings)
+        self.asks_teacher = not self.values["auxiliary"]
+
+    def networks(self, make: Maker) -> None:
+        if self.asks_teacher:
+            return
+        name = make.wider(self.name, f"student.method_settings.{self.name}.auxiliary = 0, for the teacher itself")
+        self.auxiliary = make(name).eval().requires_grad_(False)
+        self.seen = Taps(self.auxiliary, [*stages(self.auxiliary, make.channels, make.size), PENULTIMATE])
+
+    def taps(self, student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:
+        mine, theirs = pairs(student, teacher if self.asks_teacher else self.seen.names)
+        self.pairs = list(zip(mine, theirs, strict=True))
+        return mine, theirs if self.asks_teacher else []
+
+    def prepare(self, preparation: Preparation) -> None:
+        if not self.asks_teacher:
+            preparation.teach(self.auxiliary, self, self.values["auxiliary"])
+
+    def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
+        values = self.values
+        below = values["first"] * values["decay"] ** (values["epochs"] * batch.done)
+        guide = batch.teacher_features if self.asks_teacher else self._auxiliary_features(batch)
+        total = batch.outputs.new_zeros(())
+        for place, (mine, theirs) in enumerate(self.pairs, start=1):
+            layer_weight = 1.0 if place == len(self.pairs) else below
+            s, t = (pooled(x) for x in (batch.student_features[mine], guide[theirs]))
+            for kernel in (cosine_kernel, distance_kernel):
+                total = total + layer_weight * jeffreys(log_conditional(kernel(t)), log_conditional(kernel(s)))
+        return {"flow": values["weight"] * total}
+
+    @torch.no_grad()
+    def _auxiliary_features(self, batch: DistillBatch) -> Mapping[str, Tensor]:
+        assert batch.images is not None
+        return self.seen(batch.images)[1]
+
+
+def pooled(features: Tensor) -> Tensor:
+    if features.ndim == 3:  # tokens [B, L, D], as a transformer's last layer may be given
+        return features.mean(dim=1)
+    return features.flatten(2).mean(dim=2) if features.ndim > 3 else features
+
+
+def distance_kernel(features: Tensor) -> Tensor:
+    """1 / (1 + d) of each two rows: [B, D] -> [B, B]."""
+    difference = features.unsqueeze(0) - features.unsqueeze(1)
+    return 1.0 / (1.0 + torch.linalg.vector_norm(difference, dim=2))
+
+
+def jeffreys(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Both Kullback-Leibler divergences added, a mean over the rows of [B, K]."""
+    return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(dim=1).mean()

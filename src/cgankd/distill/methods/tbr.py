@@ -1,0 +1,34 @@
+"""Teacher-bounded regression: only where the student is worse than the teacher is its error counted again."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from cgankd.distill.base import DistillBatch, Method, register
+
+
+@register
+class TBR(Method):
+    """weight mean(e_s where e_s + m > e_t, else 0), e = (output - label)^2 on [0, 1] labels.
+
+    The teacher's output is a bound, not a target: it may be far off. Outputs [B, 1]. Defaults: weight .5, margin m
+    0, in squared [0, 1] labels, r 1 (Chen et al., NeurIPS 2017).
+    """
+
+    name = "tbr"
+    tasks = ("regression",)
+    matches = "output"
+    where = "outputs"
+    distance = "squared, bounded"
+    paper = "NeurIPS 2017, Chen et al."
+    defaults: ClassVar[dict[str, float]] = {"weight": 0.5, "margin": 0.0}
+
+    def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
+        assert batch.teacher_outputs is not None
+        right = self.task.right_answer(batch.targets)
+        mine, theirs = ((x - right).square() for x in (batch.outputs, batch.teacher_outputs))
+        worse = mine + self.values["margin"] > theirs
+        return {"tbr": self.values["weight"] * torch.where(worse, mine, 0.0).mean()}

@@ -1,0 +1,116 @@
+"""The paper's two ablation figures: what each step of cGAN-KD adds, and the error against the number of images."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cgankd._version import __version__
+from cgankd.config import recipe
+from cgankd.core.errors import UserError
+from cgankd.core.files import write_json, write_text
+from cgankd.core.progress import SILENT, Progress
+from cgankd.experiments.ablation_page import NAME, as_errors, render
+from cgankd.experiments.cells import Cell, Results, results_of
+from cgankd.pipeline.comparisons import CONTROL
+
+ROWS = f"compare.methods=[nokd,{CONTROL},cgan,cgan_kd]"
+
+
+def ablate(
+    name: str,
+    overrides: Sequence[str] = (),
+    *,
+    images: Sequence[str] = (),
+    out: Path,
+    progress: Progress = SILENT,
+    deadline: float = math.inf,
+) -> dict[str, Any]:
+    """Run a recipe (a name or a YAML file) with its ablation rows, and its row cgan for every M of ``images``.
+
+    Teacher, generator and density ratio are shared. ``out`` gets ablation.html, the figures as PNG and SVG, their
+    numbers as CSV and JSON, all written anew after every run. M = 0 is the control; the recipe's own M is a point
+    too. Returns what ablation.json holds. Raises UserError for what the user can mend, before anything is trained,
+    and OutOfTime after ``deadline`` as :func:`cgankd.pipeline.run` does.
+    """
+    bars = Cell(recipe.load(name, [*overrides, ROWS, "compare.ablation=true"]), "ablation")
+    if bars.recipe.search.enabled:
+        raise UserError(f"{name}: search.enabled = True chooses M itself; ablate sets M, so it must be false")
+    own = bars.recipe.synthesis.images
+    curve: list[Cell] = []
+    for wanted in images:
+        setting = f"synthesis.images={wanted}"
+        cell = Cell(
+            recipe.load(name, [*overrides, setting, "compare.methods=[cgan]", "compare.ablation=false"]), setting
+        )
+        if cell.recipe.synthesis.images not in {own, *(other.recipe.synthesis.images for other in curve)}:
+            curve.append(cell)
+    cells = [bars, *sorted(curve, key=lambda cell: cell.recipe.synthesis.images)]
+    made: dict[str, Any] = {}
+    for found in results_of(cells, out, NAME, progress, deadline):
+        made = summary(cells, found)
+        write_json(out / NAME, made)
+        write_text(out / "ablation.csv", comma_separated(made))
+        render(out)
+    return made
+
+
+def summary(cells: Sequence[Cell], found: Sequence[Results | None]) -> dict[str, Any]:
+    """What ablation.json holds, scores as errors; the first cell is that with the ablation rows, and finished."""
+    first = found[0]
+    assert first is not None  # it is gone through first
+    rows = {row["method"]: as_errors(first, row) for row in first["rows"]}
+    points = [
+        {"images": 0, **rows[CONTROL]},
+        *(
+            {"images": cell.recipe.synthesis.images, **as_errors(results, row)}
+            for cell, results in zip(cells, found, strict=True)
+            if results is not None
+            for row in results["rows"]
+            if row["method"] == "cgan"
+        ),
+    ]
+    return {
+        "cgankd": __version__,
+        "recipes": [cells[0].recipe.name],
+        "run": cells[0].folder,
+        "metric": first["metric"],
+        "unit": first["unit"],
+        "higher_is_better": first["higher_is_better"],
+        "seeds": first["seeds"],
+        "control": CONTROL,
+        "bars": [{"method": method, **row} for method, row in rows.items()],
+        "images": [cell.recipe.synthesis.images for cell in cells[1:]],
+        "curve": sorted(points, key=lambda point: int(point["images"])),
+        "teacher": as_errors(first, first["teacher"])["mean"],
+        "warnings": _warnings(cells, found),
+        "missing": [cell.name for cell, results in zip(cells, found, strict=True) if results is None],
+    }
+
+
+def comma_separated(made: Mapping[str, Any]) -> str:
+    """The points of both figures, one line each, at full precision; ``values`` are separated by blanks."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["figure", "method", "images", "unit", "values", "mean", "std"])
+    for figure in ("bars", "curve"):
+        for point in made[figure]:
+            values = " ".join(repr(value) for value in point["values"])
+            at = [point.get("method", "cgan" if point.get("images") else CONTROL), point.get("images")]
+            writer.writerow([figure, *at, made["unit"], values, point["mean"], point["std"]])
+    return stream.getvalue()
+
+
+def _warnings(cells: Sequence[Cell], found: Sequence[Results | None]) -> list[str]:
+    """What the runs of the curve warn of, each once, beyond what the page says of the first."""
+    own = (found[0] or {"warnings": []})["warnings"]
+    said: dict[str, list[str]] = {}
+    for cell, results in zip(cells[1:], found[1:], strict=True):
+        for warning in (results or {"warnings": []})["warnings"]:
+            if warning not in own:
+                said.setdefault(warning, []).append(f"M = {cell.recipe.synthesis.images}")
+    return [f"{', '.join(of)}: {warning}" for warning, of in said.items()]

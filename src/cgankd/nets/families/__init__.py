@@ -1,0 +1,7 @@
+"""One family of networks a file; importing this package registers them all."""
+
+import importlib
+import pkgutil
+
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")

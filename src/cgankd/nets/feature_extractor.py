@@ -1,0 +1,87 @@
+"""One image -> the teacher's outputs, its jurors' and one feature vector, each network asked once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from cgankd.core.errors import UserError
+from cgankd.nets import inference
+from cgankd.nets.taps import PENULTIMATE, Taps
+
+
+class Observer:
+    """What the road sees of images through the teacher: outputs, and a feature vector for the density ratio.
+
+    teacher: a module, or any callable on float images in [0, 1]. features_of: the module whose penultimate layer is
+    the feature; None where the teacher is a module and shows its own. others: further teachers that vote beside it.
+    by_confidence: whether votes are to be weighed (:meth:`cgankd.tasks.Task.confidence`); else they count alike.
+    Raises UserError where a network's outputs are not [B, number of outputs].
+    """
+
+    def __init__(
+        self,
+        teacher: inference.Predictor,
+        fabric: Fabric,
+        features_of: nn.Module | None = None,
+        others: Sequence[inference.Predictor] = (),
+        *,
+        by_confidence: bool = False,
+    ) -> None:
+        source = features_of if features_of is not None else teacher
+        if not isinstance(source, nn.Module):
+            raise UserError(
+                "the teacher is a plain callable, which shows no features; features_of must be a module"
+            )
+        for network in (teacher, source, *others):
+            if isinstance(network, nn.Module):
+                inference.place(network, fabric).eval()
+        self.teacher, self.others, self.fabric = teacher, tuple(others), fabric
+        self.by_confidence = by_confidence and bool(others)
+        self._same = source is teacher
+        self._taps = Taps(source, [PENULTIMATE])
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 [B, C, H, W] -> the teacher's outputs float32 [B, number of outputs], features float32 [B, F].
+
+        Both are on the device; the jurors are not asked.
+        """
+        with self.fabric.autocast():
+            x = inference.to_input(images, self.fabric.device)
+            outputs, features = self._taps(x)
+            if not self._same:
+                outputs = self.teacher(x)
+        return _checked(outputs, len(images), "the teacher"), features[PENULTIMATE].flatten(1).float()
+
+    @torch.no_grad()
+    def votes(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 [B, C, H, W] -> outputs of teacher and jurors float32 [T, B, number of outputs], features."""
+        outputs, features = self(images)
+        votes = [outputs]
+        with self.fabric.autocast():
+            for number, juror in enumerate(self.others, start=1):
+                answer = juror(inference.to_input(images, self.fabric.device))
+                votes.append(_checked(answer, len(images), f"juror {number}"))
+        return torch.stack(votes), features
+
+    def all(self, images: Tensor, batch_size: int = 500) -> tuple[Tensor, Tensor]:
+        """As a call, for many images, batch by batch."""
+        parts = [self(block) for block in images.split(batch_size)]
+        return torch.cat([outputs for outputs, _ in parts]), torch.cat([features for _, features in parts])
+
+    def close(self) -> None:
+        """Take the hooks off the network."""
+        self._taps.close()
+
+
+def _checked(outputs: Tensor, images: int, who: str) -> Tensor:
+    if outputs.ndim != 2 or len(outputs) != images:
+        raise UserError(
+            f"{who} gives outputs {list(outputs.shape)} for {images} images; "
+            f"allowed: [{images}, number of outputs], so [{images}, 1] for a scalar"
+        )
+    return outputs.float()

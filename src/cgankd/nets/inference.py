@@ -1,0 +1,36 @@
+"""What a network says of images, how good that is, and how long it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+# float images [B, C, H, W] in [0, 1] -> outputs [B, number of outputs]; an nn.Module is one
+Predictor = Callable[[Tensor], Tensor]
+
+
+def to_input(images: Tensor, device: torch.device) -> Tensor:
+    """uint8 [B, C, H, W] -> what every network eats: float32 in [0, 1], channels last, on the device."""
+    return images.to(device).to(memory_format=torch.channels_last).float().div_(255.0)
+
+
+def place(network: nn.Module, fabric: Fabric) -> nn.Module:
+    """The network itself, on the device and with its weights laid out channels last."""
+    network.to(fabric.device)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+
+
+@torch.no_grad()
+def outputs(network: Predictor, images: Tensor, fabric: Fabric, batch_size: int = 500) -> Tensor:
+    """float32 [N, number of outputs] on the CPU, for uint8 images [N, C, H, W]; a module runs in eval mode."""
+    training = isinstance(network, nn.Module) and network.training
+    if isinstance(network, nn.Module):
+        place(network, fabric).eval()
+    with fabric.autocast():
+        parts = [network(to_input(block, fabric.device)).float().cpu() for block in images.split(batch_size)]
+    if isinstance(network, nn.Module):
+        network.train(training)
+    return torch.cat(parts)

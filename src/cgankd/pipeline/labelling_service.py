@@ -1,0 +1,143 @@
+"""A teacher that only answers files: images written out to be labelled, and a recipe that goes on with the answers.
+
+``export`` goes the road up to the density ratio and writes generated images, subsampled but not filtered, with the
+owner's validation and test images. Somebody labels them. ``answered`` is the recipe with those answers as teacher
+and those images as generator; it is run as any other.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from cgankd.config.recipe import Recipe
+from cgankd.config.settings import TeacherSettings
+from cgankd.core.errors import UserError
+from cgankd.core.files import replacing, sync, write_json
+from cgankd.core.progress import SILENT, Progress
+from cgankd.core.store import make_folder
+from cgankd.data.imageset import ImageSet, contents
+from cgankd.data.metadata_csv import FILE, LABEL, NAME
+from cgankd.pipeline.preflight import EXPORT, asks_about_others, with_features
+from cgankd.pipeline.run import opened
+from cgankd.tasks import Task
+from cgankd.teachers.opening import answers_files
+
+CANDIDATES, VALIDATION, TEST = "candidates", "validation", "test"
+SPARE = 1.25  # candidates for each image wanted that passes the filter; labels don't pass it equally often
+
+
+def export(
+    recipe: Recipe,
+    out: Path,
+    folder: Path,
+    candidates: int | None = None,
+    progress: Progress = SILENT,
+    *,
+    deadline: float = math.inf,
+) -> str:
+    """Write the images that a teacher is to label to ``folder``, and say what was written.
+
+    ``folder``/metadata.csv lists all files with their labels: candidates/ (the label asked for), validation/ and
+    test/ (the true ones); candidates/ has a metadata.csv of its own, as ready images have. candidates: how many;
+    None: 1.25 M / rho. Generator and density ratio stay in ``out``; the seed is the recipe's first. Raises
+    UserError where the folder holds something, or where the ratio would ask the teacher about other images.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise UserError(f"--export {folder} is there already; a new or empty folder is needed")
+    if recipe.ratio.vicinity_gaps is not None and recipe.synthesis.subsampling != "none":
+        raise UserError("ratio.vicinity_gaps asks the teacher about images before they are exported; allowed: none")
+    make_folder(folder.absolute().parent, "--export")
+    unasked = TeacherSettings(trained_on=recipe.teacher.trained_on)
+    recipe = with_features(recipe.model_copy(update={"teacher": unasked}))
+    with opened(recipe, out, progress, deadline=deadline) as road:
+        settings, task = recipe.synthesis, road.task
+        rho = (settings.filter_quantile or task.filter_quantile) if settings.filter else 1.0
+        count = math.ceil(SPARE * settings.images / rho) if candidates is None else candidates
+        made = road.fakes(road.candidates(recipe.seeds[0], count), "none")
+        reasons = road.fell_back(recipe.seeds[0])
+        assert made is not None
+        parts = {CANDIDATES: made, VALIDATION: road.splits.val, TEST: road.splits.test}
+        work = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}."))
+        try:
+            _write(work, parts, task, progress)
+            write_json(work / EXPORT, {"train": road.splits.train.key()})
+            work.chmod(0o755)
+            work.replace(folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        sync(folder.absolute().parent)
+    sizes = ", ".join(f"{len(images):,} {name}" for name, images in parts.items())
+    columns = f"; or {FILE} and a column per class" if task.answer_names else ""
+    as_made = f"; not subsampled, as the density ratio fails its checks: {' '.join(reasons)}" if reasons else ""
+    return (
+        f"wrote {folder}: {sizes} images; have those of {folder / NAME} labelled into "
+        f"{folder / 'predictions.csv'} ({FILE},prediction{columns}), then --import it{as_made}"
+    )
+
+
+def served(recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """The recipe without the rows that ask the teacher about other images than the exported ones; their names."""
+    methods = recipe.compare.methods
+    left = tuple(name for name in methods if not asks_about_others(name))
+    if not left:
+        raise UserError(
+            "compare.methods holds no row that a teacher who answers files can serve; allowed: nokd, nokd_longer, "
+            "augment, cgan"
+        )
+    compare = recipe.compare.model_copy(update={"methods": left})
+    return recipe.model_copy(update={"compare": compare}), [name for name in methods if name not in left]
+
+
+def answered(recipe: Recipe, answers: Path) -> Recipe:
+    """The recipe with the answers as teacher and the exported images, subsampled already, as generator."""
+    answers = answers.absolute()  # so that the run's recipe.yaml can be run from elsewhere
+    images = answers.parent / CANDIDATES
+    if not answers_files(str(answers)) or not answers.is_file() or not images.is_dir():
+        raise UserError(
+            f"--import {answers} is not a .csv file in the folder that --export wrote, beside {CANDIDATES}/"
+        )
+    changes = {
+        "teacher": recipe.teacher.model_copy(update={"source": str(answers), "weights": None, "start": None}),
+        "generator": recipe.generator.model_copy(update={"source": str(images)}),
+        "synthesis": recipe.synthesis.model_copy(update={"subsampling": "none"}),
+    }
+    return recipe.model_copy(update=changes)
+
+
+def _write(folder: Path, parts: dict[str, ImageSet], task: Task, progress: Progress) -> None:
+    everything: list[tuple[str, str]] = []
+    with progress.bar("export", sum(len(images) for images in parts.values())) as bar:
+        for name, images in parts.items():
+            (folder / name).mkdir()
+            own = []
+            labels = map(task.label_text, images.labels.tolist())
+            # Another export's files have other names, so that answers to it are not taken for answers to this.
+            digests = [content.hex()[:6] for content in contents(images.images)]
+            for number, (digest, pixels, text) in enumerate(zip(digests, images.images, labels, strict=True)):
+                file = f"{number:06d}-{digest}.png"
+                _picture(pixels).save(folder / name / file)
+                own.append((file, text))
+                everything.append((f"{name}/{file}", text))
+                bar.to(len(everything))
+            if name == CANDIDATES:
+                _list(folder / name / NAME, own)
+    _list(folder / NAME, everything)
+
+
+def _picture(pixels: Tensor) -> Image.Image:
+    """uint8 [C, H, W] as grey or RGB."""
+    array = pixels.permute(1, 2, 0).numpy()
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def _list(path: Path, rows: Sequence[tuple[str, str]]) -> None:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([(FILE, LABEL), *rows])

@@ -1,0 +1,22 @@
+"""Where classification and regression differ; everything else asks the task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cgankd.core.errors import UserError
+from cgankd.tasks.base import Task
+from cgankd.tasks.classification import Classification
+from cgankd.tasks.regression import Regression
+
+__all__ = ["Classification", "Regression", "Task", "from_json"]
+
+
+def from_json(value: dict[str, Any]) -> Task:
+    """The task that :meth:`Task.to_json` wrote."""
+    fields = {name: item for name, item in value.items() if name != "type"}
+    if value.get("type") == Classification.name:
+        return Classification(class_names=tuple(fields["class_names"]))
+    if value.get("type") == Regression.name:
+        return Regression(**fields)
+    raise UserError(f"task type {value.get('type')!r} is not known; allowed: classification, regression")

@@ -1,0 +1,152 @@
+"""Classification: one class for each image."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cgankd.core.errors import UserError
+from cgankd.tasks.base import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification(Task):
+    """One class index per image, int64 in [0, number of classes)."""
+
+    class_names: tuple[str, ...]
+
+    name = "classification"
+    metric = "accuracy"
+    higher_is_better = True
+    mirror_safe = True
+    geometry_safe = True
+    mixable = True
+    continuous = False
+    filter_quantile = 0.9
+    replace_labels = "none"
+    label_weight = 0.1
+    teacher_weight = 0.9
+    bin_name = "class"
+    window_score = "Intra-FID"
+    bounded_loss_name = "the share of wrong predictions"
+
+    LEAST: ClassVar[float] = 1e-12  # the probability of a class that an answer excludes
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) < 2:
+            raise UserError(f"found {len(self.class_names)} distinct label(s); at least two are needed")
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def metric_unit(self) -> str:
+        return "%"
+
+    def to_target(self, labels: Tensor) -> Tensor:
+        return labels.to(torch.int64)
+
+    def from_target(self, targets: Tensor) -> Tensor:
+        return targets.to(torch.int64)
+
+    def loss(self, outputs: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+        return F.cross_entropy(outputs, targets, reduction=reduction)
+
+    def imitation_loss(
+        self, outputs: Tensor, teacher_outputs: Tensor, temperature: float, reduction: str = "mean"
+    ) -> Tensor:
+        """T^2 KL(p_teacher || p_student) at temperature T (Hinton et al., arXiv 1503.02531)."""
+        student = F.log_softmax(outputs / temperature, dim=1)
+        teacher = F.log_softmax(teacher_outputs / temperature, dim=1)
+        divergence = F.kl_div(student, teacher, reduction="none", log_target=True)
+        each = reduction == "none"
+        return (divergence.sum(dim=1) if each else divergence.sum() / len(outputs)) * temperature**2
+
+    def answer(self, outputs: Tensor) -> Tensor:
+        return torch.softmax(outputs, dim=1)
+
+    def right_answer(self, targets: Tensor) -> Tensor:
+        """One-hot; targets that are probabilities [B, classes] already stay."""
+        return targets if targets.ndim == 2 else F.one_hot(targets, self.num_outputs).float()
+
+    def agreement(self, outputs: Tensor, targets: Tensor, scale: float) -> Tensor:
+        """The target's probability; it needs no scale."""
+        return (self.answer(outputs) * self.right_answer(targets)).sum(dim=1)
+
+    def margin(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        answer, right = self.answer(outputs), self.right_answer(targets).argmax(dim=1, keepdim=True)
+        others = answer.scatter(1, right, -1.0).amax(dim=1)
+        return answer.gather(1, right).squeeze(1) - others
+
+    def uncertainty(self, outputs: Tensor) -> Tensor:
+        """The entropy as a share of its largest value, log(classes)."""
+        return torch.special.entr(self.answer(outputs)).sum(dim=1) / math.log(self.num_outputs)
+
+    def explained(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The cross-entropy."""
+        return self.loss(outputs, targets, reduction="none")
+
+    def error(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self.loss(outputs, targets, reduction="none")
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        return outputs.argmax(dim=1)
+
+    def consensus(self, votes: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Logits of the mean probabilities; one network's own logits as they are."""
+        if len(votes) == 1:
+            return votes[0]
+        logits = F.log_softmax(votes, dim=2)
+        if weights is not None:
+            return torch.logsumexp(logits + weights.log()[:, :, None], dim=0)
+        return torch.logsumexp(logits, dim=0) - math.log(len(votes))
+
+    def doubt(self, votes: Tensor) -> Tensor:
+        """The entropy of its answer, in nats."""
+        return torch.special.entr(torch.softmax(votes, dim=2)).sum(dim=2)
+
+    @property
+    def answer_names(self) -> tuple[str, ...]:
+        return self.class_names
+
+    def from_answer(self, answers: Tensor) -> Tensor:
+        """Log-probabilities; one of 0 counts as ``LEAST``, so that every error is finite."""
+        return answers.clamp(min=self.LEAST).log()
+
+    def label_text(self, label: float) -> str:
+        return self.class_names[int(label)]
+
+    def read_label(self, text: str) -> float:
+        if text not in self.class_names:
+            raise ValueError(f"one of {', '.join(self.class_names)}")
+        return self.class_names.index(text)
+
+    def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return (self.predict(outputs) == labels).to(torch.float64) * 100.0
+
+    def bins(self, labels: Tensor) -> tuple[list[str], Tensor]:
+        return list(self.class_names), labels.to(torch.int64)
+
+    def windows(self, labels: Tensor, count: int, half_width: float) -> tuple[list[str], Tensor]:
+        return list(self.class_names), labels == torch.arange(self.num_outputs)[:, None]
+
+    def bounded_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (self.predict(outputs) != targets).float()
+
+    def check_labels(self, labels: Tensor, where: str) -> None:
+        bad = (labels < 0) | (labels >= self.num_outputs)
+        if bad.any():
+            row = int(bad.nonzero()[0])
+            raise UserError(
+                f"{where}: label {labels[row].item()} at row {row} is not a class; "
+                f"allowed: 0 to {self.num_outputs - 1}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": self.name, "class_names": list(self.class_names)}

@@ -1,0 +1,173 @@
+"""Regression: one real number for each image."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cgankd.core.errors import UserError
+from cgankd.tasks.base import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Regression(Task):
+    """One real number per image, float32, of any range and sign.
+
+    ``low`` and ``high`` are the range, in the label's ``unit``, that is mapped to [0, 1].
+    """
+
+    low: float
+    high: float
+    unit: str = ""
+
+    name = "regression"
+    metric = "mae"
+    higher_is_better = False
+    mirror_safe = False
+    geometry_safe = False  # the scalar may be an angle, a count or a position
+    mixable = False  # a picture of two angles has no angle
+    continuous = True
+    filter_quantile = 0.7
+    replace_labels = "hard"
+    label_weight = 0.5
+    teacher_weight = 0.5
+    bin_name = "label range"
+    window_score = "SFID"
+    bounded_loss_name = "the absolute error as a share of the label range"
+
+    REPORT_BINS: ClassVar[int] = 10
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.low < self.high < math.inf:
+            raise UserError(
+                f"the label range is {self.low:g} to {self.high:g}; the low end must be finite and below the high "
+                "(one single distinct label can't be learnt)"
+            )
+
+    @property
+    def num_outputs(self) -> int:
+        return 1
+
+    @property
+    def metric_unit(self) -> str:
+        return self.unit
+
+    @property
+    def span(self) -> float:
+        """The width of the range in the label's unit."""
+        return self.high - self.low
+
+    def to_target(self, labels: Tensor) -> Tensor:
+        return ((labels.to(torch.float64) - self.low) / self.span).to(torch.float32)
+
+    def from_target(self, targets: Tensor) -> Tensor:
+        return (targets.to(torch.float64) * self.span + self.low).to(torch.float32)
+
+    def loss(self, outputs: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+        return F.mse_loss(outputs.squeeze(1), targets, reduction=reduction)
+
+    def imitation_loss(
+        self, outputs: Tensor, teacher_outputs: Tensor, temperature: float, reduction: str = "mean"
+    ) -> Tensor:
+        """Squared distance to the teacher's output; a scalar has no temperature."""
+        return F.mse_loss(outputs.squeeze(1), teacher_outputs.squeeze(1), reduction=reduction)
+
+    def answer(self, outputs: Tensor) -> Tensor:
+        return outputs
+
+    def right_answer(self, targets: Tensor) -> Tensor:
+        return targets.unsqueeze(1)
+
+    def agreement(self, outputs: Tensor, targets: Tensor, scale: float) -> Tensor:
+        """exp(-error / scale)."""
+        return torch.exp(-self.error(outputs, targets) / scale)
+
+    def margin(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """-1: a number leaves no other answer behind, it is never out of danger."""
+        return torch.full_like(targets, -1.0)
+
+    def uncertainty(self, outputs: Tensor) -> Tensor:
+        """1/2: a number does not tell how sure it is."""
+        return torch.full_like(outputs[:, 0], 0.5)
+
+    def explained(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The number itself: the gradient of a squared error would be nil wherever the number is right."""
+        return outputs.squeeze(1)
+
+    def error(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs.squeeze(1).clamp(0.0, 1.0) - targets).abs()
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        return self.from_target(outputs.squeeze(1).clamp(0.0, 1.0))
+
+    def consensus(self, votes: Tensor, weights: Tensor | None = None) -> Tensor:
+        return votes.mean(dim=0) if weights is None else (votes * weights[:, :, None]).sum(dim=0)
+
+    def doubt(self, votes: Tensor) -> Tensor:
+        """How far its number lies from the median vote, in units of the mean of these distances.
+
+        A number does not tell how sure it is, but of several teachers the one that strays from all others is
+        suspect. Of two, both are believed alike; where all agree, too.
+        """
+        numbers = votes.squeeze(2)
+        distance = (numbers - torch.quantile(numbers, 0.5, dim=0)).abs()
+        mean = distance.mean(dim=0)
+        return torch.where(mean > 0, distance / mean.clamp(min=torch.finfo(mean.dtype).tiny), 0.0)
+
+    @property
+    def answer_names(self) -> tuple[str, ...]:
+        return ()
+
+    def from_answer(self, answers: Tensor) -> Tensor:
+        return answers
+
+    def label_text(self, label: float) -> str:
+        return f"{label:.9g}"  # as many digits as a float32 needs to be read back the same
+
+    def read_label(self, text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise ValueError("a finite number")
+        return number
+
+    def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return (self.predict(outputs).to(torch.float64) - labels.to(torch.float64)).abs()
+
+    def bins(self, labels: Tensor) -> tuple[list[str], Tensor]:
+        edges = [self.low + self.span * k / self.REPORT_BINS for k in range(self.REPORT_BINS + 1)]
+        names = [f"{a:g} to {b:g}" for a, b in itertools.pairwise(edges)]
+        place = (self.to_target(labels) * self.REPORT_BINS).to(torch.int64)
+        return names, place.clamp(0, self.REPORT_BINS - 1)
+
+    def windows(self, labels: Tensor, count: int, half_width: float) -> tuple[list[str], Tensor]:
+        centres = torch.linspace(half_width, 1.0 - half_width, count, dtype=torch.float64)
+        targets = (labels.to(torch.float64) - self.low) / self.span
+        places = max(0, 1 - math.floor(math.log10(self.span / count)))  # so many that no two names are alike
+        names = [f"{self.low + self.span * float(centre):.{places}f}" for centre in centres]
+        return names, (
+            targets - centres[:, None]
+        ).abs() <= half_width + 1e-6  # a float32 label at the edge is inside
+
+    def bounded_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self.error(outputs, targets)
+
+    def check_labels(self, labels: Tensor, where: str) -> None:
+        bad = ~torch.isfinite(labels) | (labels < self.low) | (labels > self.high)
+        if bad.any():
+            row = int(bad.nonzero()[0])
+            raise UserError(
+                f"{where}: label {labels[row].item():g} at row {row} is outside the allowed range "
+                f"{self.low:g} to {self.high:g}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": self.name, "low": self.low, "high": self.high, "unit": self.unit}

@@ -1,0 +1,259 @@
+"""The small commands, and how every failure ends in one sentence and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from cgankd import __version__
+from cgankd.cli import main
+from cgankd.config import recipe
+from cgankd.core.errors import TrainingError, UserError
+from cgankd.data import public
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """run("show", "digits") -> exit code, stdout, stderr; in ``tmp_path``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(main, "console", Console(width=200))
+
+    def typed(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cgankd", *words])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        with pytest.raises(SystemExit) as stop:
+            main.main()
+        found = capsys.readouterr()
+        return int(stop.value.code or 0), found.out, found.err
+
+    return typed
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, f"{__version__}\n", "")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["convert-weights", "--help"]])
+def test_help_names_what_can_be_given(run: Run, words: list[str]) -> None:
+    code, out, err = run(*words)
+    assert (code, err) == (0, "")
+    assert "Usage" in out or "usage" in out
+    wanted = {"--help": "convert-weights", "run": "--out", "convert-weights": "--mean"}[words[0]]
+    assert wanted in out
+
+
+def test_recipes_are_listed_with_their_descriptions(run: Run) -> None:
+    code, out, _ = run("recipes")
+    assert code == 0
+    for name, command in (("fashion", "run"), ("continual-fashion", "continual"), ("pydoc", "lm")):
+        assert [name, command] in [line.split()[:2] for line in out.splitlines()]
+        assert f"name: {name}" in run("show", name)[1]
+    for name in recipe.ready():
+        assert name in out
+        assert recipe.load(name).description.split(";")[0][:30] in out
+
+
+@pytest.mark.parametrize(("command", "name"), [("continual", "continual-fashion"), ("lm", "pydoc")])
+def test_a_command_lists_its_own_recipes_and_says_whose_another_is(run: Run, command: str, name: str) -> None:
+    code, out, _ = run(command)
+    assert code == 0
+    assert [name, command] in [line.split()[:2] for line in out.splitlines()]
+    assert not [line for line in out.splitlines() if line.split()[:2] == ["fashion", "run"]]
+    for typed in (["run", name], ["table", name], ["ablate", name], ["synthesize", name, "--export", "x"]):
+        code, _, said = run(*typed)
+        assert code == 2
+        assert f"recipe '{name}' is one of cgankd {command}, not of cgankd run; ready recipes: chairs, " in said
+    code, _, said = run(command, "fashion")
+    assert code == 2
+    assert f"recipe 'fashion' is one of cgankd run, not of cgankd {command}; ready recipes: " in said
+    assert name in said
+
+
+def test_report_takes_the_results_of_run_alone(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps({"rows": [], "warnings": [], "teacher": {}}))  # as of lm
+    code, _, said = run("report", str(tmp_path))
+    assert code == 2
+    assert "results.json is not the results of cgankd run" in said
+
+
+def test_show_holds_settings_that_keys_of_older_results_lack(run: Run) -> None:
+    code, out, _ = run("show", "rotated-fashion")
+    assert code == 0
+    assert "mode_seeking: 0.0" in out
+    assert "adversarial: null" in out
+
+
+@pytest.mark.parametrize("name", sorted(recipe.ready()))
+def test_what_show_prints_reads_back_equal(run: Run, tmp_path: Path, name: str) -> None:
+    code, out, err = run("show", name, "student.fit.steps=77", "seeds=[3,4]")
+    assert (code, err) == (0, "")
+    (tmp_path / "shown.yaml").write_text(out)
+    expected = recipe.load(name, ["student.fit.steps=77", "seeds=[3,4]"])
+    assert recipe.load("shown.yaml") == expected
+    assert expected.student.fit.steps == 77
+
+
+def test_networks_are_listed_with_their_sizes(run: Run) -> None:
+    code, out, _ = run("networks")
+    assert code == 0
+    # resnet20's published 278,324 with 10 classes in place of 100: 90 * (64 weights + 1 bias) less
+    assert ["resnet20", f"{278_324 - 90 * 65:,}"] in [line.split() for line in out.splitlines()]
+    assert "cgankd[timm]" in out
+
+
+def test_data_lists_the_builtin_sets(run: Run) -> None:
+    code, out, _ = run("data")
+    assert code == 0
+    for name in ("digits", "fashion", "rotated-fashion"):
+        assert name in out
+
+
+def test_data_counts_and_draws_samples(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("data", "digits", "train_size=100", "data.val_size=50")
+    assert (code, err) == (0, "")
+    assert "classification, 16x16 pixels, 1 channel(s)" in out
+    # 1,797 digits: 449 test, 50 validation, 100 labelled out of a pool of 1,298
+    last = next(line.split() for line in out.splitlines() if line.startswith("all"))
+    assert last == ["all", "100", "1298", "50", "449"]
+    with Image.open(tmp_path / "digits.png") as sheet:
+        assert sheet.width > 16 * 10
+    assert run("data", "digits", "--out", "grid.png")[0] == 0
+    assert (tmp_path / "grid.png").is_file()
+
+
+def test_a_word_that_is_no_data_command_is_a_source(run: Run, tmp_path: Path) -> None:
+    assert run("data", "--out", "first.png", "digits", "val_size=50")[0] == 0
+    assert (tmp_path / "first.png").is_file()
+
+
+def test_data_help_names_its_commands(run: Run) -> None:
+    code, out, _ = run("data", "--help")
+    assert code == 0
+    for word in ("SOURCE", "get", "render"):
+        assert word in out
+
+
+def test_data_get_fetches_what_has_an_address(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = bytes(1000)
+    (tmp_path / "from" / "set.tar.gz").parent.mkdir()
+    (tmp_path / "from" / "set.tar.gz").write_bytes(content)
+    made = public.Archive(
+        (tmp_path / "from" / "set.tar.gz").as_uri(),
+        len(content),
+        hashlib.md5(content).hexdigest(),
+        hashlib.sha256(content).hexdigest(),
+    )
+    monkeypatch.setitem(public.PUBLIC, "cifar10", public.Public("set.tar.gz", "a page", made))
+    monkeypatch.setenv(public.VARIABLE, str(tmp_path / "home"))
+    code, out, err = run("data", "get", "cifar10")
+    assert (code, err) == (0, "")
+    assert (tmp_path / "home" / "cifar10" / "set.tar.gz").read_bytes() == content
+    code, out, _ = run("data", "get", "cifar10", "--to", "other")
+    assert code == 0
+    assert (tmp_path / "other" / "cifar10" / "set.tar.gz").is_file()
+    assert f"set {public.VARIABLE}=other" in out
+
+
+def test_data_get_says_where_the_others_are_to_be_had(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(public.VARIABLE, str(tmp_path))
+    code, _, err = run("data", "get", "rc49")
+    assert code == 2
+    assert "fetch RC-49_64x64.h5 from the links of https://github.com/UBCDingXin/improved_CcGAN" in err
+    (tmp_path / "rc49").mkdir()
+    (tmp_path / "rc49" / "RC-49_64x64.h5").touch()
+    assert run("data", "get", "rc49")[0] == 0
+    code, _, err = run("data", "get", "digits")
+    assert code == 2
+    assert "'digits' is not fetched (it comes with the package" in err
+    code, _, err = run("data", "get", "imagenette")
+    assert code == 2
+    assert "'imagenette' is not known; to be fetched are: cifar10" in err
+
+
+def test_data_render_writes_where_chairs_are_looked_for(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(public.VARIABLE, str(tmp_path / "home"))
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    code, out, err = run("data", "render", ".", "--angles", "20", "--size", "16")
+    assert (code, err) == (0, "")
+    assert "40 images" in out
+    code, out, _ = run("data", "chairs", "val_size=4")
+    assert code == 0
+    assert "regression, 16x16 pixels, 3 channel(s)" in out
+
+
+def test_commands_that_train_nothing_do_not_wait_for_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from cgankd.cli import main as cli\n"
+        "sys.argv = ['cgankd', *sys.argv[1:]]\n"
+        "try: cli.main()\n"
+        "except SystemExit: print('torch' in sys.modules, file=sys.stderr)"
+    )
+    for words in (["--help"], ["recipes"], ["show", "digits"], ["run", "nope"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path, check=True
+        )
+        assert done.stderr.splitlines()[-1] == "False", words
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UserError("data.source is 3; allowed: a folder"), 2, "data.source is 3; allowed: a folder"),
+        (UserError("a [bold]name[/bold] as it is"), 2, "a [bold]name[/bold] as it is"),
+        (UserError("x" * 500), 2, "x" * 500),
+        (TrainingError("the loss is nan"), 1, "the loss is nan"),
+        (KeyboardInterrupt(), 130, "stopped; the same command goes on from here"),
+        (OSError(errno.ENOSPC, "", "weights"), 2, "No space left on device while writing weights; make room"),
+        (OSError(errno.ENOSPC, ""), 2, "No space left on device; make room"),
+        (OSError(errno.EDQUOT, ""), 2, "the same command goes on"),
+        (OSError(errno.EFBIG, ""), 2, "File too large; make room"),
+        (PermissionError(errno.EACCES, "", "out"), 2, "Permission denied while writing out"),
+    ],
+)
+def test_every_failure_is_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, said: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(recipe, "load", fail)
+    found, out, err = run("show", "digits")
+    assert (found, out) == (code, "")
+    assert err.startswith("cgankd: ")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+@pytest.mark.parametrize("error", [RuntimeError("ours"), OSError(errno.EIO, "broken"), ZeroDivisionError()])
+def test_our_own_mistakes_are_not_hidden(run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(recipe, "load", fail)
+    monkeypatch.setattr(sys, "argv", ["cgankd", "show", "digits"])
+    with pytest.raises(type(error)):
+        main.main()
+
+
+def test_report_needs_results(run: Run, tmp_path: Path) -> None:
+    assert run("report", str(tmp_path))[0] == 2
+    (tmp_path / "results.json").write_text(json.dumps({"half": 1}))
+    code, _, err = run("report", str(tmp_path))
+    assert code == 2
+    assert "results.json" in err

@@ -1,0 +1,277 @@
+"""Settings: extends and overrides, what is refused and what is proposed instead, the way there and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cgankd.config import recipe
+from cgankd.config.recipe import Recipe
+from cgankd.core.errors import UserError
+
+
+def write(folder: Path, **files: str) -> None:
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+
+
+# --- extends ------------------------------------------------------------------------------------------------------
+
+
+def test_a_chain_of_extends_holds_only_differences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(
+        tmp_path,
+        a="student: {network: cnn16, fit: {steps: 7, batch_size: 9}}\nseeds: [4, 5]\ndescription: first",
+        b="extends: a.yaml\nstudent: {fit: {steps: 8}}\nseeds: [6]",
+        c="extends: b.yaml\nstudent: {fit: {momentum: 0.5}}",
+    )
+    found = recipe.load("c.yaml")
+    assert found.student.network == "cnn16"
+    assert (found.student.fit.steps, found.student.fit.batch_size, found.student.fit.momentum) == (8, 9, 0.5)
+    assert found.student.fit.weight_decay == Recipe().student.fit.weight_decay
+    assert found.seeds == (6,)  # a list is replaced, not merged
+    assert (found.name, found.description) == ("c", "first")
+
+
+def test_a_recipe_extends_a_ready_one(tmp_path: Path) -> None:
+    write(tmp_path, mine="extends: digits\nteacher: {fit: {steps: 7}}")
+    found, base = recipe.load(str(tmp_path / "mine.yaml")), recipe.load("digits")
+    expected = base.model_dump()
+    expected["teacher"]["fit"]["steps"] = 7
+    expected["name"] = "mine"
+    assert found.model_dump() == expected
+
+
+def test_a_name_may_be_given(tmp_path: Path) -> None:
+    write(tmp_path, mine="name: other", heir="extends: digits\nname: heir of digits")
+    assert recipe.load(str(tmp_path / "mine.yaml")).name == "other"
+    assert recipe.load(str(tmp_path / "heir.yaml")).name == "heir of digits"
+
+
+def test_a_file_is_extended_from_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, elsewhere = tmp_path / "recipes", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    write(folder, a="seeds: [9]", b="extends: a.yaml")
+    monkeypatch.chdir(elsewhere)
+    assert recipe.load("../recipes/b.yaml").seeds == (9,)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{"a": "extends: a.yaml"}, {"a": "extends: b.yaml", "b": "extends: a.yaml"},
+     {"a": "extends: b.yaml", "b": "extends: c.yaml", "c": "extends: ./b.yaml"}],
+)  # fmt: skip
+def test_a_cycle_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, **files)
+    with pytest.raises(UserError, match="extends itself by way of"):
+        recipe.load("a.yaml")
+
+
+def test_a_missing_base_is_named(tmp_path: Path) -> None:
+    write(tmp_path, a="extends: nowhere.yaml")
+    with pytest.raises(UserError, match=r"'.*nowhere\.yaml' is neither a ready recipe nor a YAML file"):
+        recipe.load(str(tmp_path / "a.yaml"))
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "extends: digits"])
+def test_an_empty_recipe_is_its_base(tmp_path: Path, text: str) -> None:
+    write(tmp_path, digits2=text)
+    found = recipe.load(str(tmp_path / "digits2.yaml"))
+    base = recipe.load("digits") if text.startswith("extends") else Recipe()
+    assert found == base.model_copy(update={"name": "digits2"})
+
+
+def test_yaml_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, bad=f"name: !!python/object/apply:os.mkdir ['{tmp_path}/executed']")
+    with pytest.raises(UserError, match="not readable as YAML"):
+        recipe.load(str(tmp_path / "bad.yaml"))
+    assert not (tmp_path / "executed").exists()
+
+
+# --- overrides ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("student.fit.learning_rate=1e-4", 1e-4),  # which YAML 1.1 takes for a word
+        ("student.fit.learning_rate=1", 1.0),
+        ("student.fit.weight_decay=0", 0.0),
+        ("student.fit.steps=7", 7),
+        ("student.network=resnet20", "resnet20"),
+        ("student.network=mine:make", "mine:make"),
+        ("student.real_share=null", None),
+        ("student.real_share=~", None),
+        ("student.real_share=0.25", 0.25),
+        ("seeds=[3]", (3,)),
+        ("seeds=[3, 1]", (3, 1)),
+        ("ratio.hidden=[64, 32]", (64, 32)),
+        ("generator.betas=[0.5, 9e-1]", (0.5, 0.9)),
+        ("generator.diffaugment=[]", ()),
+        ("student.fit.milestones=[.5]", (0.5,)),
+        ("data.label_range=[-1e1, 10]", (-10.0, 10.0)),
+        ("data.label_range=null", None),
+        ("compare.ablation=true", True),
+        ("compare.ablation=no", False),
+        ("synthesis.replace=none", "none"),
+        ("data.source=a=b", "a=b"),
+        ("description=a: b", None),
+        ("description='a: b'", "a: b"),
+    ],
+)
+def test_overrides_are_typed(override: str, value: Any) -> None:
+    key = override.partition("=")[0]
+    if value is None and key == "description":
+        with pytest.raises(UserError, match="description"):
+            recipe.from_tree({}, [override])
+        return
+    found: Any = recipe.from_tree({}, [override])
+    for part in key.split("."):
+        found = getattr(found, part)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_the_last_override_counts_and_overrides_beat_the_file(tmp_path: Path) -> None:
+    write(tmp_path, a="student: {fit: {steps: 7, batch_size: 8}}")
+    found = recipe.load(str(tmp_path / "a.yaml"), ["student.fit.steps=9", "student.fit.steps=10"])
+    assert (found.student.fit.steps, found.student.fit.batch_size) == (10, 8)
+
+
+def test_a_whole_branch_can_be_overridden() -> None:
+    found = recipe.from_tree({"student": {"fit": {"steps": 7}}}, ["student.fit={batch_size: 5}"])
+    assert (found.student.fit.steps, found.student.fit.batch_size) == (Recipe().student.fit.steps, 5)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("seeds", "'seeds' is not of the form key=value"),
+        ("=1", "'=1' is not of the form key=value"),
+        ("seeds=[1", r"'\[1' is not readable as a YAML value"),
+        ("seeds=3", "seeds = 3 is not allowed"),
+        ("seeds.first=3", "seeds"),
+        ("student.fit.steps=1e3", "student.fit.steps = '1e3' is not allowed"),
+        ("student.fit.steps=", "student.fit.steps = None is not allowed"),
+        ("student.fit.momentum=1", "student.fit.momentum = 1 is not allowed: Input should be less than 1"),
+        ("student.start=middle", "student.start = 'middle' is not allowed.*'scratch' or 'nokd'"),
+        ("data.channels=2", "data.channels = 2 is not allowed"),
+        ("seeds=[1,2,1]", "the same seed stands twice"),
+    ],
+)
+def test_what_an_override_may_not_be(override: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        recipe.from_tree({"seeds": [0]}, [override])
+
+
+@pytest.mark.parametrize(
+    ("key", "near", "allowed"),
+    [
+        ("techer", "teacher", "name, description"),
+        ("student.fit.step", "steps", "steps, batch_size"),
+        ("student.fit.augment.shifts", "shift", "shift, flip, views"),
+        ("generator.vicinity.neighbors", "neighbours", "kind, draw, rule"),
+        ("synthesis.subsample", "subsampling", "images, subsampling"),
+    ],
+)
+def test_an_unknown_key_is_named_with_what_is_near(key: str, near: str, allowed: str) -> None:
+    with pytest.raises(UserError) as caught:
+        recipe.from_tree({}, [f"{key}=1"], where="mine.yaml")
+    said = str(caught.value)
+    assert said.startswith(f"mine.yaml: key {key!r} is not known (did you mean {near!r}?); allowed here: ")
+    assert allowed in said
+
+
+@pytest.mark.parametrize(
+    ("override", "near"),
+    [
+        ("generator.network=sngann", "sngan"),
+        ("generator.diffaugment=[colour]", "color"),
+        ("ratio.hidden=mlp55", "mlp5"),  # one of several kinds of value
+    ],
+)
+def test_a_word_that_is_not_allowed_is_met_with_what_is_near(override: str, near: str) -> None:
+    with pytest.raises(UserError, match=rf"is not allowed \(did you mean '{near}'\?\): Input should be .*'{near}'"):
+        recipe.from_tree({}, [override])
+    with pytest.raises(UserError, match="= 'xyzzy' is not allowed: Input should be"):
+        recipe.from_tree({}, ["generator.network=xyzzy"])
+    with pytest.raises(UserError, match=r"data\.channels = 2 is not allowed: Input should be 1 or 3"):
+        recipe.from_tree({}, ["data.channels=2"])
+
+
+def test_an_unknown_key_with_nothing_near() -> None:
+    with pytest.raises(UserError, match="key 'xyzzy' is not known; allowed here: name, "):
+        recipe.from_tree({"xyzzy": 1})
+
+
+# --- there and back -----------------------------------------------------------------------------------------------
+
+CHANGED = [
+    "seeds=[7]", "data.label_range=[-1.5,2]", "data.unit=°", "student.fit.learning_rate=1e-7",
+    "compare.methods=[kd]", "generator.betas=[0,0.99]", "student.real_share=0.3",
+    "vary=everything", "data.label_column='2020'",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(recipe.ready()))
+@pytest.mark.parametrize("overrides", [[], CHANGED])
+def test_a_written_recipe_reads_back_equal(tmp_path: Path, name: str, overrides: list[str]) -> None:
+    found = recipe.load(name, overrides)
+    (tmp_path / "copy.yaml").write_text(found.to_yaml(), encoding="utf-8")
+    assert recipe.load(str(tmp_path / "copy.yaml")) == found
+
+
+def test_text_survives_the_way_there_and_back(tmp_path: Path) -> None:
+    found = Recipe(description="mit Umlaut ü: 'quoted' # and more\nlines", name="no")
+    (tmp_path / "copy.yaml").write_text(found.to_yaml(), encoding="utf-8")
+    assert recipe.load(str(tmp_path / "copy.yaml")) == found
+
+
+@pytest.mark.parametrize("name", sorted(recipe.ready()))
+def test_ready_recipes_load_and_say_what_they_are(name: str) -> None:
+    found = recipe.load(name)
+    assert found.name == name
+    assert found.description
+
+
+def test_there_are_recipes_for_both_tasks() -> None:
+    assert {"digits", "fashion", "rotated-fashion"} <= set(recipe.ready())
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------
+
+ABLATION = ("cgan_raw", "cgan_subsample", "cgan_filter", "cgan_replace")
+
+
+@pytest.mark.parametrize(
+    ("methods", "ablation", "rows"),
+    [
+        ("[nokd, nokd_longer, kd, cgan, cgan_kd]", False, ("nokd", "nokd_longer", "kd", "cgan", "cgan_kd")),
+        ("[nokd, cgan, cgan_kd]", True, ("nokd", *ABLATION, "cgan", "cgan_kd")),
+        ("[nokd, kd]", True, ("nokd", "kd", *ABLATION)),
+        ("[cgan_kd, nokd]", False, ("cgan_kd", "nokd")),
+    ],
+)
+def test_rows_stand_in_order_with_the_ablation_before_cgan(
+    methods: str, ablation: bool, rows: tuple[str, ...]
+) -> None:
+    found = recipe.from_tree({}, [f"compare.methods={methods}", f"compare.ablation={str(ablation).lower()}"])
+    assert found.rows == rows
+
+
+def test_a_key_inside_a_list_of_settings_is_named_too() -> None:
+    with pytest.raises(UserError, match=r"'teacher\.jury\.0\.netwrok' is not known \(did you mean 'network'"):
+        recipe.from_tree({}, ["teacher.jury=[{netwrok: cnn8}]"])
+    with pytest.raises(UserError, match=r"teacher\.jury\.1\.weights = 3"):
+        recipe.from_tree({}, ["teacher.jury=[{network: cnn8}, {weights: 3}]"])
+
+
+def test_overrides_leave_the_callers_tree_as_it_is() -> None:
+    tree: dict[str, Any] = {"student": {"fit": {"steps": 10}}}
+    assert recipe.from_tree(tree, ["student.fit.steps=20", "ratio.steps=5"]).student.fit.steps == 20
+    assert tree == {"student": {"fit": {"steps": 10}}}

@@ -1,0 +1,96 @@
+"""Files are replaced whole or not at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cgankd.core.errors import UserError
+from cgankd.core.files import load_tensors, read_json, replacing, save_tensors, write_json, write_text
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def fail() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half of the n")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    code = (
+        "import os, sys; from pathlib import Path; from cgankd.core.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('half'); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == 9
+    assert path.read_text() == "old"
+
+
+def test_writing_replaces_and_leaves_no_temporary_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.txt"
+    write_text(path, "old")
+    write_text(path, "grüße\n")
+    assert path.read_bytes() == "grüße\n".encode()
+    assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_json_round_trip_and_refusals(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    value = {"a": [1, 0.1, None, "ü", True], "b": {"c": 1e-300}}
+    write_json(path, value)
+    assert read_json(path) == value
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ValueError):
+            write_json(path, {"loss": bad})
+    assert read_json(path) == value
+    for content in (b'{"a": 1', b"\xff\xfe", b""):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"a\.json is not a JSON file"):
+            read_json(path)
+
+
+def test_tensors_round_trip_bit_for_bit(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    base = torch.randn(4, 3, 5, 5)
+    tensors = {
+        "float": base,
+        "channels_last": base.to(memory_format=torch.channels_last),
+        "view": base[1:3, :, ::2],
+        "same": base,  # two names for one memory
+        "bytes": torch.arange(256, dtype=torch.uint8),
+        "bf16": base.bfloat16(),
+        "scalar": torch.tensor(7),
+        "empty": torch.empty(0, 3),
+        "nan": torch.tensor([float("nan"), -0.0]),
+    }
+    save_tensors(path, tensors, {"step": "3"})
+    found, metadata = load_tensors(path)
+    assert metadata == {"step": "3"}
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name].nan_to_num(9), tensor.nan_to_num(9)), name
+
+
+def test_tensor_files_that_are_none_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        load_tensors(tmp_path / "none.safetensors")
+    path = tmp_path / "cut.safetensors"
+    save_tensors(path, {"a": torch.zeros(1000)})
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UserError, match=r"cut\.safetensors is not a safetensors file"):
+        load_tensors(path)

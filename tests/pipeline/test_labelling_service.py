@@ -1,0 +1,225 @@
+"""Images written out to be labelled, a script that labels them, and the run that goes on with its answers."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+import yaml
+from PIL import Image
+from rich.console import Console
+
+from answering_teachers import TINY, stages, tiny, weight
+from cgankd.cli import main
+from cgankd.core.errors import UserError
+from cgankd.core.files import load_tensors, read_json
+from cgankd.experiments import text as table_text
+from cgankd.pipeline import labelling_service, run
+from cgankd.report.render import render
+
+Answer = Callable[[npt.NDArray[np.float32]], Sequence[object]]
+
+
+def answer(folder: Path, header: Sequence[str], say: Answer, skip: str = "nothing") -> Path:
+    """What a labelling service does: read every image that is listed, write predictions.csv, in any order."""
+    with (folder / "metadata.csv").open(newline="") as stream:
+        files = [line["file_name"] for line in csv.DictReader(stream)]
+    path = folder / "predictions.csv"
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["file_name", *header])
+        for file in reversed(files):
+            if not file.startswith(skip):
+                pixels = np.asarray(Image.open(folder / file), dtype=np.float32) / np.float32(255.0)
+                writer.writerow([file, *say(pixels.reshape(-1))])
+    return path
+
+
+def probabilities(pixels: npt.NDArray[np.float32]) -> list[object]:
+    logits = pixels @ weight(10) + np.float32(0.5)
+    return [repr(float(p)) for p in torch.from_numpy(logits).double().softmax(dim=0)]
+
+
+def read_recipe(out: Path) -> dict[str, Any]:
+    return yaml.safe_load((out / "recipe.yaml").read_text())
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """command("synthesize", ...) -> what it printed; it must end well."""
+    monkeypatch.setattr(main, "console", Console(width=200))
+
+    def typed(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["cgankd", *words])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        with pytest.raises(SystemExit) as stop:
+            main.main()
+        found = capsys.readouterr()
+        assert not stop.value.code, found.err
+        return found.out
+
+    return typed
+
+
+def columns(out: Path, found: dict[str, Any]) -> tuple[dict[str, torch.Tensor], bytes]:
+    """What was made of the candidates."""
+    made = out / found["artifacts"]["synthesis"]["cgan"]
+    return load_tensors(made / "columns.safetensors")[0], (made / "images.u8").read_bytes()
+
+
+def test_classes_there_and_back(module: Callable[[int], str], command: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(TINY))
+    words, folder, out = [str(tmp_path / "r.yaml"), "--quiet", "--out"], tmp_path / "images", tmp_path / "run"
+    said = command("synthesize", *words, str(out), "--export", str(folder), "--candidates", "80")
+    assert "80 candidates, 10 validation, 449 test images" in said
+    assert not stages(out, "teacher")  # nobody was asked
+    assert not (out / "results.json").exists()
+    assert len(list(folder.glob("*/*.png"))) == 80 + 10 + 449
+    with (folder / "candidates" / "metadata.csv").open(newline="") as stream:
+        own = [(line["file_name"], line["label"]) for line in csv.DictReader(stream)]
+    assert sorted({label for _, label in own}) == [str(number) for number in range(10)]
+
+    path = answer(folder, [str(number) for number in range(10)], probabilities)
+    said = command("synthesize", *words, str(out), "--import", str(path))
+    assert "cgan" in said
+    found = read_json(out / "results.json")
+    assert len(stages(out, "generator")) == 2  # the GAN that drew the images, and the images
+    direct = run.run(
+        tiny(
+            f"generator.source={folder / 'candidates'}",
+            f"teacher.source={module(10)}:linear",
+            "synthesis.subsampling=none",
+        ),
+        tmp_path / "direct",
+    )
+    (answered, images), (asked, expected) = columns(out, found), columns(tmp_path / "direct", direct)
+    assert images == expected
+    assert set(answered) == set(asked)
+    for name in asked:
+        np.testing.assert_allclose(answered[name].numpy(), asked[name].numpy(), rtol=1e-3, atol=1e-5)
+    assert found["synthesis"]["kept"] == direct["synthesis"]["kept"] > 0
+    assert found["teacher"]["test"] == pytest.approx(direct["teacher"]["test"])
+    assert found["teacher"]["val"] == pytest.approx(direct["teacher"]["val"])
+    of = {score["name"]: score["of"] for score in found["metrics"]["scores"]}["label score[teacher], %"]
+    assert of["processed"]["value"] is not None
+
+
+def test_scalars_there_and_back_with_nothing_said_of_the_test_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data = {"images": rng.integers(0, 256, (90, 16, 16), dtype=np.uint8), "labels": np.linspace(-20.0, 20.0, 90)}
+    np.savez(tmp_path / "data.npz", **data)
+    made = tiny(
+        f"data.source={tmp_path / 'data.npz'}", "data.train_size=null", "data.unit=degrees", "seeds=[0,1]",
+        "vary=everything", "ratio.features=autoencoder", "ratio.feature_network=cnn8", "ratio.feature_steps=3",
+    )  # fmt: skip
+    folder, out = tmp_path / "images", tmp_path / "run"
+    assert "wrote" in labelling_service.export(made, out, folder)
+    files = sorted((folder / "candidates").glob("*.png"))
+    assert len(files) == 72  # 1.25 * 40 / 0.7, rounded up
+
+    def degrees(pixels: npt.NDArray[np.float32]) -> list[object]:
+        return [f"{400.0 * (float(pixels.mean()) - 0.5):.9g}"]
+
+    path = answer(folder, ["prediction"], degrees, skip="test")
+    found = run.run(labelling_service.answered(made, path), out)
+    assert found["teacher"]["values"] == []
+    assert found["teacher"]["test"] is None
+    assert found["teacher"]["val"] is not None
+    assert any(re.search(r"about 0 of \d+ test images", note) for note in found["notes"])
+    assert not any("nothing to transfer" in warning for warning in found["warnings"])
+    assert "| teacher | the teacher |" in table_text.style.markdown(found)
+    render(out)
+    assert len(stages(out, "synthesis")) == 1 + 2  # the candidates, and what passed for each seed
+    for made_by in found["artifacts"]["synthesis"].values():
+        predicted = load_tensors(out / made_by / "columns.safetensors")[0]["prediction"]
+        pixels = np.fromfile(out / made_by / "images.u8", np.uint8).reshape(-1, 256)
+        assert len(pixels) == found["synthesis"]["kept"] > 0
+        expected = np.clip(400.0 * (pixels.mean(axis=1) / 255.0 - 0.5), -20.0, 20.0)
+        np.testing.assert_allclose(predicted.numpy(), expected, atol=1e-3)
+
+
+def test_images_without_an_answer_are_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    labelling_service.export(tiny("metrics.enabled=false"), tmp_path / "run", folder, 40)
+    path = answer(folder, ["prediction"], lambda pixels: [3], skip="candidates/00000")  # ten of them
+    with pytest.raises(UserError, match=r"10 of generator.source's 40 images have no answer; needed: one for each"):
+        run.run(labelling_service.answered(tiny(), path), tmp_path / "run")
+    with pytest.raises(UserError, match="is there already; a new or empty folder is needed"):
+        labelling_service.export(tiny(), tmp_path / "run", folder)
+    path = answer(folder, ["prediction"], lambda pixels: [3])
+    with pytest.raises(UserError, match=r"exported by a run on other labelled images, .* needed: that run's data"):
+        run.run(labelling_service.answered(tiny("data.seed=1"), path), tmp_path / "run")
+    stray = tmp_path / "predictions.csv"
+    stray.write_text(path.read_text())
+    with pytest.raises(UserError, match=r"is not a \.csv file in the folder that --export wrote, beside"):
+        labelling_service.answered(tiny(), stray)
+
+
+def test_a_split_that_is_answered_in_part_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    quick = tiny("metrics.enabled=false", "compare={methods: [nokd_longer, cgan], ablation: true}")
+    labelling_service.export(quick, tmp_path / "run", folder, 40)
+    path = answer(folder, ["prediction"], lambda pixels: [3], skip="validation/000003")
+    found = run.run(labelling_service.answered(quick, path), tmp_path / "run")
+    assert found["teacher"]["val"] is None
+    notes = [note for note in found["notes"] if "answered" in note]
+    assert notes == ["the teacher has answered about 9 of 10 validation images, so it has no score there"]
+    assert any("so cgan_raw is cgan_subsample" in note for note in found["notes"])
+    assert len(stages(tmp_path / "run", "synthesis")) == 1 + 2  # the candidates; raw and subsampled are one
+    assert Path(read_recipe(tmp_path / "run")["teacher"]["source"]).is_absolute()
+
+
+def test_a_folder_that_was_moved_is_the_same_teacher_and_generator(tmp_path: Path) -> None:
+    quick = tiny("metrics.enabled=false", "compare.methods=[nokd_longer, cgan]")
+    labelling_service.export(quick, tmp_path / "run", tmp_path / "images", 40)
+    path = answer(tmp_path / "images", ["prediction"], lambda pixels: [3])
+    first = run.run(labelling_service.answered(quick, path), tmp_path / "run")
+    (tmp_path / "images").rename(tmp_path / "elsewhere")
+    again = run.run(labelling_service.answered(quick, tmp_path / "elsewhere" / path.name), tmp_path / "run")
+    assert again["artifacts"] == first["artifacts"]
+    assert first["teacher"]["network"] == "predictions.csv"
+
+
+def test_another_exports_files_have_other_names(tmp_path: Path) -> None:
+    names = []
+    for seed in (0, 1):
+        folder = tmp_path / f"images{seed}"
+        labelling_service.export(
+            tiny(f"seeds=[{seed}]", "synthesis.subsampling=none"), tmp_path / "run", folder, 40
+        )
+        names.append({file.name for file in (folder / "candidates").glob("*.png")})
+    assert len(names[0]) == len(names[1]) == 40
+    assert not names[0] & names[1]
+
+
+def test_a_ratio_that_asks_the_teacher_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"ratio.vicinity_gaps asks the teacher about images before they are"):
+        labelling_service.export(tiny("ratio.vicinity_gaps=6"), tmp_path / "run", tmp_path / "images")
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_that_ask_about_further_images_are_left_out_and_named() -> None:
+    kept, left_out = labelling_service.served(
+        tiny("compare={methods: [nokd, kd, cgan, cgan+pkt, pseudo], ablation: true}")
+    )
+    assert kept.compare.methods == ("nokd", "cgan")
+    assert kept.compare.ablation
+    assert left_out == ["kd", "cgan+pkt", "pseudo"]
+    with pytest.raises(UserError, match="holds no row that a teacher who answers files can serve"):
+        labelling_service.served(tiny("compare.methods=[kd]"))
+
+
+def test_one_of_both_options_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in ([], ["--export", "a", "--import", "b"], ["--import", "b", "--candidates", "3"]):
+        monkeypatch.setattr(sys, "argv", ["cgankd", "synthesize", "digits", *words])
+        with pytest.raises(SystemExit) as stop:
+            main.main()
+        assert stop.value.code == 2

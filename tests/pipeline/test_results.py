@@ -1,0 +1,143 @@
+"""Rows, paired differences and what is said about them: against scipy and numpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cgankd.metrics import statistics
+from cgankd.pipeline import results
+from cgankd.pipeline.comparisons import CONTROL
+
+
+def summary(test: float, bins: list[float | None]) -> dict[str, Any]:
+    return {"network": "cnn8", "parameters": 7, "test": test, "test_per_bin": bins}
+
+
+def made(method: str, values: list[float], steps: int = 10) -> dict[str, Any]:
+    return results.table_row(method, [summary(v, [v, None]) for v in values], {"steps": steps})
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_interval_equals_scipys_paired_t_test(count: int) -> None:
+    rng = np.random.default_rng(count)
+    values, control = rng.normal(90, 2, count), rng.normal(88, 2, count)
+    found = statistics.paired_difference(values.tolist(), control.tolist())
+    interval = stats.ttest_rel(values, control).confidence_interval(0.95)
+    assert found["mean"] == pytest.approx((values - control).mean())
+    assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high))
+    assert found["values"] == pytest.approx(values - control)
+
+
+def test_one_seed_has_no_interval() -> None:
+    assert statistics.paired_difference([3.0], [1.0]) == {"values": [2.0], "mean": 2.0, "low": None, "high": None}
+
+
+def test_seeds_that_do_not_pair_are_refused() -> None:
+    with pytest.raises(ValueError):
+        statistics.paired_difference([1.0, 2.0], [1.0])
+
+
+def test_row_means_and_spread() -> None:
+    row = results.table_row("kd", [summary(1.0, [1.0, 5.0]), summary(4.0, [3.0, None])], {"steps": 5})
+    assert (row["mean"], row["std"]) == (2.5, pytest.approx(np.std([1.0, 4.0], ddof=1)))
+    assert row["per_bin"] == [2.0, None]
+    assert (row["method"], row["network"], row["parameters"], row["steps"]) == ("kd", "cnn8", 7, 5)
+    assert made("kd", [1.0])["std"] is None
+
+
+def test_only_rows_of_the_controls_length_are_compared() -> None:
+    rows = [made("nokd", [1.0], 5), made(CONTROL, [2.0]), made("kd", [5.0])]
+    results.compare(rows)
+    assert [row["difference"] and row["difference"]["mean"] for row in rows] == [None, None, 3.0]
+    assert rows[2]["difference"]["to"] == CONTROL
+
+
+def test_without_a_control_nothing_is_compared() -> None:
+    rows = [made("nokd", [1.0]), made("kd", [5.0])]
+    results.compare(rows)
+    assert [row["difference"] for row in rows] == [None, None]
+
+
+def found(teacher: float, control: float, higher: bool, **changes: Any) -> dict[str, Any]:
+    return {
+        "higher_is_better": higher,
+        "demonstration": False,
+        "seeds": [0, 1, 2],
+        "rows": [made(CONTROL, [control] * 3)],
+        "teacher": {"values": [teacher]},
+        "unit": "%",
+    } | changes
+
+
+@pytest.mark.parametrize(
+    ("teacher", "control", "higher", "warned"),
+    [(90.0, 80.0, True, False), (80.0, 80.0, True, True), (70.0, 80.0, True, True),
+     (2.0, 3.0, False, False), (3.0, 2.0, False, True)],
+)  # fmt: skip
+def test_a_teacher_no_better_than_the_control_is_said(
+    teacher: float, control: float, higher: bool, warned: bool
+) -> None:
+    said = results.warnings(found(teacher, control, higher))
+    assert any("nothing to transfer" in sentence for sentence in said) == warned
+    assert len(said) == warned
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "labelled", "warned"), [("pool", 40, True), ("train", 40, False), ("pool", 0, False)]
+)
+def test_a_teacher_that_has_seen_the_truth_is_said(trained_on: str, labelled: int, warned: bool) -> None:
+    rows = [made(CONTROL, [8.0]), made("pseudo", [9.0]) | {"pseudo_labelled": labelled}]
+    teacher = {"values": [9.5], "trained_on": trained_on}
+    said = results.warnings(found(9.5, 8.0, True, rows=rows) | {"teacher": teacher})
+    assert [("row pseudo" in sentence) for sentence in said] == [True] * warned
+
+
+@pytest.mark.parametrize(
+    ("method", "mean", "share", "said"),
+    [
+        ("at", 79.0, 0.01, "Row at (79 %) does worse than nokd_longer (80 %), and at the end 1.0% of what"),
+        ("cgan+at", 81.0, 0.01, "Row cgan+at (81 %) does worse than cgan (82 %)"),
+        ("cgan+kd+crd", 81.0, 0.01, "a smaller student.method_settings.crd.weight may help"),
+        ("at", 81.0, 0.01, None),  # it helps
+        ("at", 79.0, 0.2, None),  # the label is heard
+        ("at", 79.0, None, None),  # measured before the share was
+        ("kd", 79.0, 0.01, None),  # has no weight of its own
+    ],
+)
+def test_a_label_that_is_drowned_is_said(method: str, mean: float, share: float | None, said: str | None) -> None:
+    rows = [made(CONTROL, [80.0]), made("cgan", [82.0]), made(method, [mean]) | {"label_share": share}]
+    (*sentences,) = results.warnings(found(90.0, 80.0, True, rows=rows))
+    assert len(sentences) == (said is not None)
+    assert said is None or said in sentences[0]
+
+
+def test_few_seeds_demonstrations_and_missing_images_are_said() -> None:
+    assert "Fewer than three seeds" in results.warnings(found(9.0, 8.0, True, seeds=[0, 1]))[0]
+    assert "One seed: no spread" in results.warnings(found(9.0, 8.0, True, seeds=[0]))[0]
+    assert "demonstration" in results.warnings(found(9.0, 8.0, True, seeds=[0], demonstration=True))[0]
+    short = {"kept": 70, "requested": 100}
+    assert results.warnings(found(9.0, 8.0, True, synthesis=short))[0].startswith("30 of 100 images are missing")
+    assert "max_draws" in results.warnings(found(9.0, 8.0, True, synthesis=short))[0]
+    ready = {"synthesis": short, "generator": {"ready_images": True}}
+    assert "generator.source has no more of their labels" in results.warnings(found(9.0, 8.0, True, **ready))[0]
+
+
+def test_nothing_is_said_of_a_teacher_without_a_score() -> None:
+    found = {
+        "higher_is_better": True, "unit": "%", "demonstration": False, "seeds": [0, 1, 2],
+        "rows": [{"method": results.CONTROL, "mean": 50.0}], "teacher": {"values": []},
+    }  # fmt: skip
+    assert results.warnings(found) == []
+    found["teacher"] = {"values": [40.0, 44.0, 42.0]}
+    assert ["The teacher (42 %) is no better" in said for said in results.warnings(found)] == [True]
+
+
+def test_what_is_level_is_no_gain() -> None:
+    alone, made = [89.5, 89.1, 88.35], [89.4, 88.45, 89.1]  # -.1, -.65 and .75, whose sum is 1e-14 in floats
+    found = statistics.paired_difference(made, alone)
+    assert found["mean"] == 0.0
+    assert statistics.paired_difference([0.3], [0.1 + 0.2])["values"] == [0.0]

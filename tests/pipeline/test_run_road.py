@@ -1,0 +1,363 @@
+"""The road: which rows there are, which artifacts a seed changes, and what a reader is warned of."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from cgankd.config import recipe
+from cgankd.config.recipe import Recipe
+from cgankd.config.settings import CompareSettings, SynthesisSettings
+from cgankd.core.errors import UserError
+from cgankd.core.files import load_tensors
+from cgankd.core.progress import SILENT
+from cgankd.core.store import RunFolder
+from cgankd.data import sources
+from cgankd.data.imageset import ImageSet, Splits
+from cgankd.nets.build import network_code
+from cgankd.pipeline import comparisons, results, run
+from cgankd.pipeline.comparisons import ROWS, Row
+from cgankd.pipeline.road import Road
+from cgankd.tasks import Classification, Regression
+
+TINY = {
+    "demonstration": True,
+    "seeds": [0, 1],
+    "data": {"source": "digits", "train_size": 60},
+    "teacher": {"network": "cnn8", "fit": {"steps": 6, "batch_size": 16}},
+    "student": {"network": "cnn8", "fit": {"steps": 4, "batch_size": 16}, "transfer_steps": 5, "real_share": 0.5},
+    "generator": {"channels": 8, "latent": 8, "label_dim": 8, "steps": 6, "batch_size": 16, "ema_start": 2},
+    "ratio": {"hidden": [32], "steps": 6, "batch_size": 32, "fakes_per_image": 1},
+    "synthesis": {"images": 40, "calibration": 20, "burn_in": 20},
+    "metrics": {"images": 50},
+    "compare": {"methods": ["nokd", "cgan_kd"]},
+    "runtime": {"threads": 1, "precision": "fp32"},
+}  # fmt: skip
+
+
+def tiny(*overrides: str) -> Recipe:
+    return recipe.from_tree(json.loads(json.dumps(TINY)), overrides)
+
+
+def stages(out: Path) -> Counter[str]:
+    return Counter(path.name.rsplit("-", 1)[0] for path in (out / "artifacts").iterdir())
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_s_own_rows_stand_in_its_order() -> None:
+    compared = [name for name in ROWS if not ROWS[name].changes]
+    assert Recipe(compare=CompareSettings(methods=tuple(compared), ablation=True)).rows == tuple(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("pkt", Row(method="pkt")), ("cgan+kd", ROWS["cgan_kd"]), ("cgan+kd+sp@real", Row("kd+sp@real", fakes=True))],
+)
+def test_any_method_is_a_row_with_and_without_fakes(name: str, expected: Row) -> None:
+    assert comparisons.row(name) == expected
+
+
+def test_methods_are_trained_as_rows_and_unknown_ones_refused(tmp_path: Path) -> None:
+    extra = ("compare.methods=[nokd_longer, pkt, cgan+kd+sp@fake]", "seeds=[0]", "metrics.enabled=false")
+    found = run.run(tiny(*extra), tmp_path / "run")
+    assert [made["method"] for made in found["rows"]] == ["nokd_longer", "pkt", "cgan+kd+sp@fake"]
+    assert all(made["difference"] for made in found["rows"][1:])
+    for name in ("cgan+", "cgan_pkt", "pkt+no", "best"):
+        with pytest.raises(UserError, match=f"compare.methods holds '{re.escape(name)}', which is not known"):
+            run.run(tiny(f"compare.methods=[nokd, {name}]"), tmp_path / "none")
+    said = r"'kd\+sp@fake', a row without generated images.*; allowed: cgan\+kd\+sp@fake, and kd$"
+    with pytest.raises(UserError, match=said):
+        run.run(tiny("compare.methods=[nokd, kd+sp@fake]"), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_rows_are_what_they_are_called() -> None:
+    assert [name for name, row in ROWS.items() if not row.longer] == ["nokd"]
+    assert comparisons.CONTROL in ROWS
+    assert ROWS[comparisons.CONTROL] == Row()  # the control: supervised, real images, as many steps
+    assert {name for name, row in ROWS.items() if row.method == "kd"} == {"kd", "cgan_kd"}
+    assert [name for name, row in ROWS.items() if row.strong] == ["augment"]
+    assert [name for name, row in ROWS.items() if row.pseudo] == ["pseudo"]
+    assert {name for name, row in ROWS.items() if row.fakes} == {name for name in ROWS if name.startswith("cgan")}
+    for row in ROWS.values():
+        assert set(row.changes) <= set(SynthesisSettings.model_fields)
+
+
+def test_the_ablation_adds_one_thing_at_a_time() -> None:
+    steps = [ROWS[name].changes for name in ("cgan_raw", "cgan_subsample", "cgan_filter", "cgan_replace")]
+    added = [tuple(change.get(key) for key in ("subsampling", "filter", "replace")) for change in steps]
+    own = None  # as the recipe says
+    assert added == [("none", False, "none"), (own, False, "none"), (own, True, "none"), (own, True, "hard")]
+    assert not ROWS["cgan"].changes  # as the recipe says
+    assert not ROWS["cgan_kd"].changes
+
+
+# --- what a seed changes ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def student_varies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("student varies")
+    return out, run.run(tiny(), out)
+
+
+@pytest.mark.xdist_group("pipeline")
+def test_a_seed_changes_the_student_only(student_varies: tuple[Path, dict[str, Any]]) -> None:
+    out, found = student_varies
+    assert stages(out) == {
+        "data": 1, "teacher": 1, "generator": 1, "ratio": 1, "synthesis": 1, "student": 4, "metrics": 1,
+    }  # fmt: skip
+    assert found["vary"] == "student"
+    assert len(found["teacher"]["values"]) == 1
+    for row in found["rows"]:
+        assert len(row["values"]) == 2
+
+
+@pytest.mark.xdist_group("pipeline")
+def test_or_everything(student_varies: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    found = run.run(tiny("vary=everything"), tmp_path)
+    assert stages(tmp_path) == {
+        "data": 1, "teacher": 2, "generator": 2, "ratio": 2, "synthesis": 2, "student": 4,
+        "metrics": 1,  # of the first seed's generator
+    }  # fmt: skip
+    assert len(found["teacher"]["values"]) == 2
+    # The first seed's teacher is the same one; the second seed's cGAN-KD student comes from another.
+    whole, other = student_varies[1], found
+    assert other["teacher"]["values"][0] == whole["teacher"]["values"][0]
+    assert other["artifacts"]["students"]["nokd"] == whole["artifacts"]["students"]["nokd"]
+    assert other["artifacts"]["students"]["cgan_kd"][0] == whole["artifacts"]["students"]["cgan_kd"][0]
+    assert other["artifacts"]["students"]["cgan_kd"][1] != whole["artifacts"]["students"]["cgan_kd"][1]
+
+
+def test_without_fakes_there_is_no_generator(tmp_path: Path) -> None:
+    found = run.run(tiny("compare.methods=[nokd,kd]", "seeds=[0]"), tmp_path)
+    assert stages(tmp_path) == {"data": 1, "teacher": 1, "student": 2}
+    assert "synthesis" not in found
+    assert "generator" not in found
+
+
+def test_without_subsampling_there_is_no_density_ratio(tmp_path: Path) -> None:
+    words = ["compare.methods=[cgan]", "synthesis.subsampling=none", "seeds=[0]", "metrics.enabled=false"]
+    found = run.run(tiny(*words), tmp_path)
+    assert stages(tmp_path) == {"data": 1, "teacher": 1, "generator": 1, "synthesis": 1, "student": 1}
+    assert "metrics" not in found
+    assert "ratio" not in found
+    assert found["synthesis"]["acceptance"] == 1.0
+
+
+def test_metrics_ask_for_the_networks_that_they_name(tmp_path: Path) -> None:
+    words = ["compare.methods=[cgan]", "synthesis.subsampling=none", "seeds=[0]"]
+    found = run.run(tiny(*words, "metrics.features=[teacher]"), tmp_path)
+    assert stages(tmp_path)["student"] == 1
+    assert not any("nokd" in score["name"] for score in found["metrics"]["scores"])
+    found = run.run(tiny(*words), tmp_path)
+    assert stages(tmp_path)["student"] == 2
+    assert any("nokd" in score["name"] for score in found["metrics"]["scores"])
+
+
+def test_features_may_be_the_students(tmp_path: Path) -> None:
+    words = ["compare.methods=[cgan]", "ratio.features=nokd", "student.start=nokd", "seeds=[0]"]
+    found = run.run(tiny(*words), tmp_path)
+    assert stages(tmp_path) == {
+        "data": 1, "teacher": 1, "generator": 1, "ratio": 1, "synthesis": 1, "student": 2,  # with NOKD
+        "metrics": 1,
+    }  # fmt: skip
+    assert [row["method"] for row in found["rows"]] == ["cgan"]
+
+
+# --- the sceptic's rows -------------------------------------------------------------------------------------------
+
+SCEPTIC = ("compare.methods=[nokd_longer,augment,pseudo]", "seeds=[0]")
+
+
+def row_of(found: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(row for row in found["rows"] if row["method"] == name)
+
+
+def student_weights(out: Path, found: dict[str, Any], name: str) -> dict[str, Tensor]:
+    return load_tensors(out / found["artifacts"]["students"][name][0] / "weights.safetensors")[0]
+
+
+@pytest.fixture(scope="module")
+def sceptic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("sceptic")
+    return out, run.run(tiny(*SCEPTIC), out)
+
+
+@pytest.mark.xdist_group("sceptic")
+def test_the_sceptics_rows_need_no_generator(sceptic: tuple[Path, dict[str, Any]]) -> None:
+    out, found = sceptic
+    assert stages(out) == {"data": 1, "teacher": 1, "pseudo": 1, "student": 3}
+    pool = sources.load(tiny().data).pool
+    images = {
+        row["method"]: (row["real_images"], row["pseudo_labelled"], row["fake_images"]) for row in found["rows"]
+    }
+    assert images == {
+        "nokd_longer": (60, 0, 0), "augment": (60, 0, 0), "pseudo": (len(pool), len(pool) - 60, 0),
+    }  # fmt: skip
+    assert {row["steps"] for row in found["rows"]} == {5}
+    assert all(row["difference"] for row in found["rows"] if row["method"] != comparisons.CONTROL)
+    learnt = [student_weights(out, found, row["method"])["fc.weight"] for row in found["rows"]]
+    assert len(torch.stack(learnt).unique(dim=0)) == 3
+
+
+@pytest.mark.xdist_group("sceptic")
+def test_true_labels_of_the_pool_change_nothing(
+    sceptic: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = sources.load(tiny().data)
+    owned = len(splits.train)
+    labels = splits.pool.labels.clone()
+    labels[owned:] = labels[owned:].flip(0)
+    assert float((labels != splits.pool.labels).float().mean()) > 0.5
+    permuted = dataclasses.replace(splits, pool=dataclasses.replace(splits.pool, labels=labels))
+    monkeypatch.setattr(sources, "load", lambda *_: permuted)
+    found = run.run(tiny(*SCEPTIC), tmp_path)
+    assert found["artifacts"]["pseudo"] != sceptic[1]["artifacts"]["pseudo"]  # made anew
+    assert row_of(found, "pseudo")["values"] == row_of(sceptic[1], "pseudo")["values"]
+    before, after = (student_weights(*run, "pseudo") for run in (sceptic, (tmp_path, found)))
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+@pytest.mark.parametrize("scalar", [False, True])
+def test_pseudo_labels_are_the_teachers_predictions(
+    noise: Callable[..., ImageSet], fabric: Fabric, tmp_path: Path, scalar: bool
+) -> None:
+    made = road(noise, fabric, tmp_path, scalar)
+    artifact = made.pseudo(0)
+    images = made.splits.pool.images[12:]
+    with torch.no_grad():
+        outputs = made.network(made.teacher(0))(images / 255.0)
+    found = artifact.tensors("columns")["labels"]
+    if scalar:  # in the label's own unit, clipped to its range
+        assert torch.allclose(found, 40.0 * outputs[:, 0].clamp(0, 1) - 10.0, atol=1e-3)
+    else:
+        assert torch.equal(found, outputs.argmax(dim=1))
+    fakes = made.pseudo_labelled(artifact)
+    assert torch.equal(fakes.images, images)
+    assert torch.equal(fakes.labels, found)
+
+
+def road(noise: Callable[..., ImageSet], fabric: Fabric, out: Path, scalar: bool) -> Road:
+    def images(count: int, seed: int) -> ImageSet:
+        made = noise(count, scalar=scalar, seed=seed)
+        return dataclasses.replace(made, labels=40 * made.labels - 10) if scalar else made
+
+    pool = images(30, 0)
+    task = Regression(-10.0, 30.0, "degrees") if scalar else Classification(("a", "b", "c"))
+    splits = Splits("noise", task, pool.take(torch.arange(12)), pool, images(10, 1), images(10, 2))
+    chosen = tiny("compare.methods=[augment,pseudo]")
+    return Road(chosen, splits, RunFolder(out, {}), fabric, SILENT)
+
+
+def test_notes_say_what_a_scalar_row_leaves_out(
+    noise: Callable[..., ImageSet], fabric: Fabric, tmp_path: Path
+) -> None:
+    assert results.row_notes(road(noise, fabric, tmp_path / "classes", False)) == []
+    notes = results.row_notes(road(noise, fabric, tmp_path / "scalar", True))
+    assert "no CutMix" in notes[0]
+    assert "pixel values only" in notes[1]
+
+
+def test_without_unlabelled_images_row_pseudo_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"holds pseudo, but digits has no unlabelled images.*data\.train_size under"
+    ):
+        run.run(tiny(*SCEPTIC, "data.train_size=null"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_mixed_images_for_a_teacher_are_refused_before_training(tmp_path: Path) -> None:
+    words = ["compare.methods=[nokd,kd]", "student.fit.augment.cutmix=0.5"]
+    with pytest.raises(UserError, match=r"augment\.cutmix=0\.5, but method 'kd'"):
+        run.run(tiny(*words), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_said_of_mirrors_holds_for_stronger_views() -> None:
+    for said, strong, expected in [("null", "null", None), ("false", "null", False), ("false", "true", True)]:
+        chosen = tiny(f"student.fit.augment.flip={said}", f"student.strong_augment.flip={strong}").student
+        assert comparisons.strong_views(chosen) == chosen.strong_augment.model_copy(update={"flip": expected})
+
+
+# --- warnings -----------------------------------------------------------------------------------------------------
+
+
+def said(**changes: Any) -> str:
+    found = {
+        "higher_is_better": True, "demonstration": False, "seeds": [0, 1, 2], "unit": "%",
+        "teacher": {"values": [90.0, 92.0]},
+        "rows": [{"method": "nokd", "mean": 99.0}, {"method": "nokd_longer", "mean": 80.0}],
+        "synthesis": {"kept": 100, "requested": 100}, **changes,
+    }  # fmt: skip
+    return " ".join(results.warnings(found))
+
+
+def test_nothing_is_said_where_nothing_is_amiss() -> None:
+    assert said() == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"demonstration": True}, ["demonstration", "proves nothing"]),
+        ({"seeds": [0, 1]}, ["Fewer than three seeds"]),
+        ({"teacher": {"values": [79.0, 81.0]}}, ["teacher (80 %)", "nothing to transfer"]),
+        ({"higher_is_better": False, "unit": "degrees"}, ["teacher (91 degrees)", "(80 degrees)"]),
+        ({"synthesis": {"kept": 90, "requested": 100}}, ["10 of 100 images are missing", "synthesis.max_draws"]),
+    ],
+)
+def test_what_a_reader_is_warned_of(changes: dict[str, Any], words: list[str]) -> None:
+    for word in words:
+        assert word in said(**changes)
+
+
+@pytest.mark.parametrize(("teachers", "words"), [(60.0, "nothing to transfer but how to stand attacks."),
+                                                  (40.0, "nothing to transfer.")])  # fmt: skip
+def test_a_worse_teacher_may_still_stand_attacks(teachers: float, words: str) -> None:
+    control = {"method": "nokd_longer", "mean": 80.0, "robustness": {"pgd": {"mean": 50.0}}}
+    teacher = {"values": [79.0], "robustness": {"pgd": {"mean": teachers}}}
+    assert words in said(rows=[control], teacher=teacher, robustness={"attacks": ["pgd"]})
+
+
+def test_a_better_teacher_of_an_error_is_a_lower_one() -> None:
+    assert said(higher_is_better=False, teacher={"values": [70.0]}) == ""
+
+
+def test_no_control_no_word_on_the_teacher() -> None:
+    assert said(rows=[], teacher={"values": [1.0]}) == ""
+
+
+@pytest.mark.xdist_group("pipeline")
+def test_a_runs_warnings_are_in_its_results(student_varies: tuple[Path, dict[str, Any]]) -> None:
+    out, found = student_varies
+    assert "demonstration" in found["warnings"][0]
+    assert json.loads((out / "results.json").read_text()) == found
+
+
+def test_another_timm_makes_another_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for version in ("1.0.30", "1.0.31"):
+        monkeypatch.setattr(importlib.metadata, "version", {"timm": version}.__getitem__)
+        found.append(network_code("timm/resnet18"))
+    assert found[0] != found[1]
+    assert network_code("resnet18") == {}
+    assert network_code("shufflenetv2") == network_code("shufflenetv2+vam") == {"network": "version 2"}
+
+
+def test_a_row_that_is_nearly_one_says_which() -> None:
+    with pytest.raises(UserError, match=r"'kd\+pkd', which is not known \(did you mean '(pkt|kd)'\?\)"):
+        comparisons.check_names(tiny("compare.methods=[kd+pkd]"))

@@ -1,0 +1,92 @@
+"""The search for rho, label law and M: which values are tried, which are kept, and on which split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from test_run_road import stages, tiny
+
+from cgankd.config.settings import SearchSettings, SynthesisSettings
+from cgankd.pipeline import run
+from cgankd.pipeline.search import search
+from cgankd.tasks import Classification, Regression, Task
+
+CLASSES = Classification(("cat", "dog"))
+DEGREES = Regression(0.0, 90.0, "degrees")
+
+
+def table(scores: dict[str, dict[object, float]], control: float) -> Callable[[SynthesisSettings | None], float]:
+    """A trial whose score is the sum of what each setting's value brings."""
+
+    def trial(settings: SynthesisSettings | None) -> float:
+        if settings is None:
+            return control
+        return sum(worth.get(getattr(settings, name), 0.0) for name, worth in scores.items())
+
+    return trial
+
+
+@pytest.mark.parametrize(("task", "sign"), [(CLASSES, 1.0), (DEGREES, -1.0)])
+def test_the_best_value_of_each_setting_is_kept(task: Task, sign: float) -> None:
+    scores = {
+        "filter_quantile": {0.5: sign * 1, 0.6: sign * 4, 0.7: sign * 2, 0.9: sign * 3},
+        "images": {100: sign * 1, 200: sign * 5, 300: sign * 9},
+    }
+    settings = SearchSettings(quantiles=(0.5, 0.6, 0.7, 0.9), images=(100, 200, 300), patience=4)
+    choice = search(settings, SynthesisSettings(images=200), task, table(scores, sign * 10))
+    assert choice.settings.filter_quantile == 0.6
+    assert choice.settings.images == 300
+    assert choice.score == sign * 13
+    assert choice.helps
+    assert json.loads(json.dumps(choice.to_json()))["chosen"] == {
+        "filter_quantile": 0.6, "labels": "even", "images": 300,
+    }  # fmt: skip
+
+
+def test_values_that_do_not_improve_end_a_setting_s_search() -> None:
+    asked: list[float | None] = []
+
+    def trial(settings: SynthesisSettings | None) -> float:
+        asked.append(None if settings is None else settings.filter_quantile)
+        return 0.0 if settings is None else -abs((settings.filter_quantile or 0) - 0.5)
+
+    quantiles = (0.4, 0.5, 0.6, 0.7, 0.8)
+    choice = search(SearchSettings(quantiles=quantiles, patience=2), SynthesisSettings(), CLASSES, trial)
+    assert asked == [0.9, 0.4, 0.5, 0.6, 0.7, None]  # the start, the grid until two don't improve, the control
+    assert choice.settings.filter_quantile == 0.5
+
+
+def test_label_laws_are_for_scalars_and_are_tried_with_the_best_quantile() -> None:
+    settings = SearchSettings(quantiles=(0.7,), labels=("distinct", "empirical"))
+    scores = {"labels": {"even": 3.0, "distinct": 2.0, "empirical": 1.0}}
+    assert search(settings, SynthesisSettings(), DEGREES, table(scores, 9.0)).settings.labels == "empirical"
+    choice = search(settings, SynthesisSettings(), CLASSES, table(scores, 9.0))
+    assert {trial["setting"] for trial in choice.trials} == {"start", "filter_quantile"}
+
+
+def test_without_a_filter_there_is_no_quantile_to_search() -> None:
+    choice = search(SearchSettings(), SynthesisSettings(filter=False), DEGREES, lambda settings: 1.0)
+    assert [trial["setting"] for trial in choice.trials] == ["start"]
+    assert not choice.helps  # as good as without fakes is no help
+
+
+def test_a_run_searches_on_the_validation_split_and_uses_what_it_found(tmp_path: Path) -> None:
+    extra = ("search.enabled=true", "search.quantiles=[0.5, 0.8]", "search.images=[20, 40]", "seeds=[0]")
+    found = run.run(tiny(*extra), tmp_path)
+    trials = found["search"]["trials"]
+    scores = {}
+    for file in tmp_path.glob("artifacts/student-*/artifact.json"):
+        artifact = json.loads(file.read_text())
+        scores[artifact["summary"]["val"]] = artifact["summary"]["test"]
+    assert {trial["score"] for trial in trials} | {found["search"]["control"]} <= set(scores)
+    assert found["synthesis"]["filter_quantile"] == found["search"]["chosen"]["filter_quantile"]
+    assert found["synthesis"]["requested"] == found["search"]["chosen"]["images"]
+    assert found["search"]["score"] == max(trial["score"] for trial in trials)
+    said = [warning for warning in found["warnings"] if "they would hurt" in warning]
+    assert bool(said) == (not found["search"]["helps"])
+    before = stages(tmp_path)
+    assert run.run(tiny(*extra), tmp_path)["search"] == found["search"]  # every trial is found again
+    assert stages(tmp_path) == before

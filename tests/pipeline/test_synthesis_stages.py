@@ -1,0 +1,138 @@
+"""Each way of subsampling, filtering and relabelling, once along the whole road with networks of a few steps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cgankd.config import recipe
+from cgankd.core.errors import UserError
+from cgankd.pipeline import run
+from cgankd.synthesis import checks
+
+TINY = {
+    "demonstration": True,
+    "seeds": [0],
+    "data": {"source": "digits", "train_size": 60},
+    "teacher": {"network": "cnn8", "fit": {"steps": 4, "batch_size": 16}},
+    "student": {"network": "cnn8", "fit": {"steps": 2, "batch_size": 16}, "transfer_steps": 3},
+    "generator": {"channels": 8, "latent": 8, "label_dim": 8, "steps": 4, "batch_size": 16, "ema_start": 2},
+    "ratio": {"hidden": [32], "steps": 4, "batch_size": 32, "fakes_per_image": 1, "feature_steps": 3,
+              "feature_network": "cnn8"},
+    "synthesis": {"images": 40, "calibration": 20, "burn_in": 20},
+    "metrics": {"enabled": False},
+    "compare": {"methods": ["cgan"]},
+    "runtime": {"threads": 1, "precision": "fp32"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all, so that the teacher and the generator are trained once."""
+    return tmp_path_factory.mktemp("road")
+
+
+def go(out: Path, *overrides: str) -> tuple[dict[str, Any], Counter[str]]:
+    """The results, and how many artifacts of each stage are new."""
+
+    def stages() -> Counter[str]:
+        found = out / "artifacts"
+        return Counter(p.name.rsplit("-", 1)[0] for p in found.iterdir()) if found.is_dir() else Counter()
+
+    before = stages()
+    tree = {name: dict(value) if isinstance(value, dict) else value for name, value in TINY.items()}
+    found = run.run(recipe.from_tree(tree, overrides), out)
+    return found, stages() - before
+
+
+@pytest.mark.xdist_group("synthesis road")
+@pytest.mark.parametrize("features", ["teacher", "nokd", "classifier", "autoencoder"])
+def test_each_feature_of_the_ratio(features: str, out: Path) -> None:
+    found, made = go(out, f"ratio.features={features}")
+    stage = {"teacher": None, "nokd": None, "classifier": "features", "autoencoder": "autoencoder"}[features]
+    assert made["ratio"] == made["synthesis"] == 1
+    assert [name for name in ("features", "autoencoder") if made[name]] == ([stage] if stage else [])
+    assert found["ratio"]["left_out"] == 0.0
+    assert found["synthesis"]["kept"] == 40
+    assert go(out, f"ratio.features={features}")[1] == Counter()  # all of it is found again
+
+
+@pytest.mark.xdist_group("synthesis road")
+@pytest.mark.parametrize("policy", ["quantile", "budget", "none"])
+def test_each_policy(policy: str, out: Path) -> None:
+    found, made = go(out, f"synthesis.subsampling={policy}")
+    assert made["synthesis"] == 1
+    assert found["synthesis"]["subsampling"] == policy
+    assert found["synthesis"]["fell_back"] == []
+    assert found["synthesis"]["draws_per_image"] >= 1
+    assert ("ratio" in found) == (policy != "none")
+
+
+@pytest.mark.xdist_group("synthesis road")
+def test_a_jury_has_a_juror_of_its_own_seed(out: Path) -> None:
+    found, made = go(out, "teacher.jury=[{network: cnn8}]")
+    assert made["teacher"] == made["synthesis"] == 1
+    assert made["ratio"] == made["generator"] == 0  # the jury filters, and nothing else
+    assert found["synthesis"]["teachers"] == 2
+    for network in ("cnn9", "cnn16, weights: nowhere.safetensors"):
+        with pytest.raises(UserError, match=r"cnn9|nowhere"):
+            go(out, f"teacher.jury=[{{network: {network}}}]")
+
+
+@pytest.mark.xdist_group("synthesis road")
+def test_soft_labels_share_their_images_with_the_ablation(out: Path) -> None:
+    found, made = go(out, "synthesis.replace=soft", "compare.methods=[cgan,cgan_kd]", "compare.ablation=true")
+    assert made["synthesis"] == 3  # raw, subsampled, and filtered for three rows of the ablation and both methods
+    assert found["synthesis"]["replace"] == "soft"
+    paths = found["artifacts"]["synthesis"]
+    assert paths["cgan"] == paths["cgan_filter"] == paths["cgan_replace"] == paths["cgan_kd"]
+    students = found["artifacts"]["students"]
+    assert len({students[name][0] for name in ("cgan", "cgan_filter", "cgan_replace")}) == 3
+
+
+@pytest.mark.xdist_group("synthesis road")
+def test_soft_labels_for_a_scalar_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"synthesis.replace = soft needs classes"):
+        go(tmp_path, "data.source=rotated-fashion", "data.turns=1", "synthesis.replace=soft")
+    assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.mark.xdist_group("synthesis road")
+def test_a_ratio_that_fails_its_checks_is_not_used(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "AUC", -1.0)
+    rows = [
+        "compare.methods=[cgan]",
+        "compare.ablation=true",
+        "ratio.steps=5",
+    ]  # another ratio than the tests' above
+    found, made = go(out, *rows)
+    assert made["ratio"] == 1
+    paths = found["artifacts"]["synthesis"]
+    assert paths["cgan_raw"] == paths["cgan_subsample"]
+    assert paths["cgan_filter"] == paths["cgan"] != paths["cgan_raw"]
+    assert found["synthesis"]["subsampling"] == "none"
+    assert found["synthesis"]["acceptance"] == 1.0
+    (reason,) = found["synthesis"]["fell_back"]
+    assert "AUC" in reason
+    assert any("not subsampled" in warning and reason in warning for warning in found["warnings"])
+    kept, made = go(out, *rows, "synthesis.fall_back=false")
+    assert made["ratio"] == 0
+    assert kept["synthesis"]["subsampling"] == "maximum"
+    assert kept["synthesis"]["fell_back"] == []
+    assert any("all the same" in warning and reason in warning for warning in kept["warnings"])
+
+
+@pytest.mark.xdist_group("synthesis road")
+def test_scalars_with_a_vicinity_and_thresholds_per_bin(out: Path) -> None:
+    found, made = go(
+        out, "data.source=rotated-fashion", "data.turns=1", "data.val_size=30", "generator.embedding_steps=2",
+        "ratio.vicinity_gaps=3", "synthesis.filter_by=bin", "synthesis.filter_bins=4", "synthesis.even_labels=8",
+        "ratio.features=autoencoder",
+    )  # fmt: skip
+    assert made["autoencoder"] == 1
+    assert 0 <= found["ratio"]["left_out"] < 1
+    assert len(found["synthesis"]["thresholds"]) == 4
+    assert found["synthesis"]["filter_by"] == "bin"

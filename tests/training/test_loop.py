@@ -1,0 +1,451 @@
+"""The training loop: teacher outputs belong to their views, a killed loop goes on exactly, rates by hand."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from cgankd import distill
+from cgankd.config.settings import AdversarialSettings, AugmentSettings, FitSettings
+from cgankd.core.checkpoint import Checkpoint
+from cgankd.core.errors import TrainingError, UserError
+from cgankd.core.progress import Bar, Progress
+from cgankd.data.batches import Batches
+from cgankd.data.imageset import ImageSet
+from cgankd.nets import zoo
+from cgankd.tasks import Classification, Regression, Task
+from cgankd.training.loop import fit, learning_rate
+from cgankd.training.teacher_cache import TeacherOutputs
+
+CLASSES = Classification(("a", "b", "c"))
+SCALAR = Regression(0.0, 1.0)
+Noise = Callable[..., ImageSet]
+
+
+def network(task: Task, seed: int = 0, method: str = "supervised") -> nn.Module:
+    torch.manual_seed(seed)
+    return zoo.create(distill.student_network(method, "cnn8"), 1, task.num_outputs, (16, 16))
+
+
+def settings(steps: int = 8, views: int = 2, **more: Any) -> FitSettings:
+    return FitSettings(steps=steps, batch_size=8, augment=AugmentSettings(views=views), **more)
+
+
+class Killed(BaseException):
+    pass
+
+
+class KillAt(Progress):
+    """Progress whose bar raises when the student's loop, or the one called ``title``, reports ``step``."""
+
+    def __init__(self, step: int, title: str = "train") -> None:
+        self.step, self.title = step, title
+
+    @contextmanager
+    def bar(self, title: str, total: float) -> Iterator[Bar]:
+        killer, bar = self, Bar()
+
+        def to(done: float, note: str = "") -> None:
+            if title == killer.title and done == killer.step:
+                raise Killed
+
+        bar.to = to  # type: ignore[method-assign]
+        yield bar
+
+
+# --- what the teacher is asked ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [None, 0.5])
+@pytest.mark.parametrize(("views", "randaugment"), [(0, 0), (1, 0), (3, 0), (3, 2)])
+def test_teacher_outputs_are_those_of_the_views_in_the_batch(
+    noise: Noise, fabric: Fabric, share: float | None, views: int, randaugment: int
+) -> None:
+    real, fake = noise(10), noise(15, seed=1)
+    augment = AugmentSettings(views=views, randaugment=randaugment)
+    batches = Batches(real, fake, CLASSES, 8, augment, 0, fabric.device, share=share)
+    teacher = network(CLASSES).eval()
+    memory = TeacherOutputs(teacher, batches, 3, fabric)
+    far = 0.0
+    for step in range(30):  # several epochs of both
+        batch = batches.at(step)
+        with torch.no_grad():
+            asked = teacher(batch.images)
+            clean = teacher(batches.views.clean(batch.index))
+        served = memory.of(batch)
+        assert torch.allclose(served, asked, atol=1e-5)
+        far = max(far, float((asked - clean).abs().max()))
+    assert far > 0.05  # another view would have been seen
+
+
+class Counting:
+    """A teacher that is a plain callable, and counts the images it is shown."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[bytes] = Counter()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.asked.update(image.numpy().tobytes() for image in images)
+        return images.flatten(1)[:, :3]
+
+
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_teacher_is_asked_once_per_view_and_image(noise: Noise, fabric: Fabric, share: float | None) -> None:
+    real, fake, views = noise(10), noise(15, seed=1), 2
+    batches = Batches(real, fake, CLASSES, 8, AugmentSettings(views=views), 0, fabric.device, share=share)
+    every = Counter(
+        batches.views.draw(torch.tensor([index]), torch.tensor([view]))[0].numpy().tobytes()
+        for index in range(25)
+        for view in range(views)
+    )
+    teacher = Counting()
+    memory = TeacherOutputs(teacher, batches, 3, fabric)
+    for step in range(60):
+        memory.of(batches.at(step))
+    assert teacher.asked == every
+
+
+def test_teacher_is_asked_for_nothing_the_loop_does_not_reach(noise: Noise, fabric: Fabric) -> None:
+    batches = Batches(noise(8), None, CLASSES, 8, AugmentSettings(views=16), 0, fabric.device)
+    teacher = Counting()
+    memory = TeacherOutputs(teacher, batches, 3, fabric)
+    for step in range(3):
+        memory.of(batches.at(step))
+    assert teacher.asked.total() == 3 * 8
+
+
+def test_supervised_training_asks_no_teacher(noise: Noise, fabric: Fabric) -> None:
+    teacher = Counting()
+    method = distill.create("supervised", CLASSES)
+    fit(network(CLASSES), method, CLASSES, noise(16), settings(2), fabric, seed=0, teacher=teacher)
+    assert not teacher.asked
+
+
+def with_cutmix(noise: Noise, fabric: Fabric, method: str, task: Task, teacher: nn.Module | None) -> float:
+    chosen = FitSettings(steps=2, batch_size=8, augment=AugmentSettings(randaugment=1, cutmix=1.0))
+    made = distill.create(method, task)
+    real = noise(16, scalar=task.continuous)
+    return fit(network(task), made, task, real, chosen, fabric, seed=0, teacher=teacher)[-1]["loss"]
+
+
+def test_a_teacher_is_not_asked_about_mixed_images(noise: Noise, fabric: Fabric) -> None:
+    teacher = Counting()
+    with pytest.raises(UserError, match=r"augment\.cutmix=1, but method 'kd'.*allowed: 0"):
+        with_cutmix(noise, fabric, "kd", CLASSES, teacher)
+    assert not teacher.asked
+    assert math.isfinite(with_cutmix(noise, fabric, "kd", SCALAR, network(SCALAR)))  # there images stay whole
+    assert math.isfinite(with_cutmix(noise, fabric, "supervised", CLASSES, None))
+
+
+# --- the loop -----------------------------------------------------------------------------------------------------
+
+
+def trained(
+    noise: Noise, fabric: Fabric, method: str, task: Task, teacher: nn.Module | None, **more: Any
+) -> tuple[nn.Module, list[dict[str, Any]]]:
+    student = network(task, method=method)
+    real = noise(20, scalar=task.continuous)
+    fake = noise(12, scalar=task.continuous, seed=1)
+    history = fit(
+        student,
+        distill.create(method, task),
+        task,
+        real,
+        settings(),
+        fabric,
+        seed=3,
+        fake=fake,
+        teacher=teacher,
+        validation=noise(9, scalar=task.continuous, seed=2),
+        **more,
+    )
+    return student, history
+
+
+@pytest.mark.parametrize("method", ["supervised", "kd", "kd+vam"])
+@pytest.mark.parametrize("task", [CLASSES, SCALAR])
+@pytest.mark.parametrize("stop", [1, 5])
+def test_a_killed_loop_goes_on_bit_for_bit(
+    noise: Noise, fabric: Fabric, tmp_path: Path, method: str, task: Task, stop: int
+) -> None:
+    teacher = None if method == "supervised" else network(task, seed=9)
+    whole, history = trained(noise, fabric, method, task, teacher)
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Killed):
+        # a checkpoint after every step; the bar moves before the step's own checkpoint is written
+        trained(noise, fabric, method, task, teacher, checkpoint=Checkpoint(path, 0.0), progress=KillAt(stop + 1))
+    assert Checkpoint(path).load({}, {})[0] == stop
+    torch.manual_seed(123)  # whatever the new process does before
+    again, resumed = trained(noise, fabric, method, task, teacher, checkpoint=Checkpoint(path, 1e9))
+    assert resumed == history
+    for key, value in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
+
+
+class Counted(Progress):
+    """Progress that notes the titles of its bars, and how often each moved."""
+
+    def __init__(self) -> None:
+        self.titles: list[str] = []
+        self.moves: Counter[str] = Counter()
+
+    @contextmanager
+    def bar(self, title: str, total: float) -> Iterator[Bar]:
+        self.titles.append(title)
+        bar = Bar()
+        bar.to = lambda done, note="": self.moves.update([title])  # type: ignore[method-assign, misc]
+        yield bar
+
+
+@pytest.mark.parametrize(
+    ("method", "first"),
+    [("takd", ["train: kd"]), ("ft", ["ft: paraphraser"]), ("sskd", ["sskd: teacher's head"]), ("ofd", [])],
+)
+def test_what_was_trained_first_is_not_trained_again(
+    noise: Noise, fabric: Fabric, tmp_path: Path, method: str, first: list[str]
+) -> None:
+    torch.manual_seed(9)
+    teacher = zoo.create("wrn_16_1", 1, 3, (16, 16))  # its maps are before activation: ofd has margins
+    seen = Counted(), Counted()
+    whole, history = trained(noise, fabric, f"kd+{method}", CLASSES, teacher, progress=seen[0])
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Killed):
+        trained(
+            noise, fabric, f"kd+{method}", CLASSES, teacher, checkpoint=Checkpoint(path, 0.0), progress=KillAt(4)
+        )
+    torch.manual_seed(123)
+    again, resumed = trained(
+        noise, fabric, f"kd+{method}", CLASSES, teacher, checkpoint=Checkpoint(path, 1e9), progress=seen[1]
+    )
+    assert [progress.titles for progress in seen] == [[*first, "train"], ["train"]]
+    assert resumed == history
+    for key, value in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize(("method", "lesson"), [("takd", "train: kd"), ("flow", "train: pkt")])
+def test_a_lesson_that_comes_first_goes_on_bit_for_bit(
+    noise: Noise, fabric: Fabric, tmp_path: Path, method: str, lesson: str
+) -> None:
+    torch.manual_seed(9)
+    teacher = zoo.create("cnn24", 1, 3, (16, 16))
+    whole, history = trained(noise, fabric, method, CLASSES, teacher)
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Killed):
+        trained(
+            noise, fabric, method, CLASSES, teacher,
+            checkpoint=Checkpoint(path, 0.0), progress=KillAt(6, lesson),
+        )  # fmt: skip
+    assert not path.exists()
+    assert Checkpoint(path).beside("1").load({}, {})[0] == 5
+    torch.manual_seed(123)
+    seen = Counted()
+    again, resumed = trained(
+        noise, fabric, method, CLASSES, teacher, checkpoint=Checkpoint(path, 1e9), progress=seen
+    )
+    assert seen.moves == {lesson: 3, "train": 8}  # of eight steps each
+    assert resumed == history
+    for key, value in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
+
+
+def test_a_lesson_that_took_its_time_is_saved_before_the_first_step(
+    noise: Noise, fabric: Fabric, tmp_path: Path
+) -> None:
+    torch.manual_seed(9)
+    teacher = zoo.create("cnn24", 1, 3, (16, 16))
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Killed):
+        trained(noise, fabric, "takd", CLASSES, teacher, checkpoint=Checkpoint(path, 0.0), progress=KillAt(1))
+    assert Checkpoint(path).load({}, {})[0] == 0
+    seen = Counted()
+    trained(noise, fabric, "takd", CLASSES, teacher, checkpoint=Checkpoint(path, 1e9), progress=seen)
+    assert seen.titles == ["train"]
+
+
+@pytest.mark.parametrize("adversarial", [None, AdversarialSettings(steps=2)])
+def test_a_student_with_dropout_goes_on_bit_for_bit(
+    noise: Noise, fabric: Fabric, tmp_path: Path, adversarial: AdversarialSettings | None
+) -> None:
+    def run(**more: Any) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        layers = [nn.Flatten(), nn.Linear(256, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 3)]
+        student = nn.Sequential(*layers)
+        torch.manual_seed(int(torch.seed()))  # another state of the global generator in every run
+        method = distill.create("supervised", CLASSES)
+        fit(student, method, CLASSES, noise(20), settings(adversarial=adversarial), fabric, seed=3, **more)
+        return student.state_dict()
+
+    whole = run()
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Killed):
+        run(checkpoint=Checkpoint(path, 0.0), progress=KillAt(4))
+    again = run(checkpoint=Checkpoint(path, 1e9))
+    for key, value in whole.items():
+        assert torch.equal(again[key], value), key
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(noise: Noise, fabric: Fabric) -> None:
+    students = [network(CLASSES) for _ in range(3)]
+    for student, seed in zip(students, (0, 0, 1), strict=True):
+        fit(student, distill.create("supervised", CLASSES), CLASSES, noise(16), settings(), fabric, seed=seed)
+    a, b, c = (student.state_dict()["fc.weight"] for student in students)
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_the_loop_leaves_the_global_random_state_alone(noise: Noise, fabric: Fabric) -> None:
+    student, method = network(CLASSES), distill.create("supervised", CLASSES)
+    before = torch.random.get_rng_state()
+    fit(student, method, CLASSES, noise(16), settings(2), fabric, seed=0)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_teacher_stays_as_it_is(noise: Noise, fabric: Fabric) -> None:
+    teacher = network(CLASSES, seed=9).train()
+    before = {key: value.clone() for key, value in teacher.state_dict().items()}
+    trained(noise, fabric, "kd", CLASSES, teacher)
+    for key, value in teacher.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_what_share_of_the_loss_is_the_labels(noise: Noise, fabric: Fabric) -> None:
+    real, chosen, teacher = noise(8), settings(1), network(CLASSES, seed=9)
+    student, copy = network(CLASSES), network(CLASSES).train()
+    (entry,) = fit(student, distill.create("kd", CLASSES), CLASSES, real, chosen, fabric, seed=4, teacher=teacher)
+    batch = Batches(real, None, CLASSES, 8, chosen.augment, 4, fabric.device).at(0)
+    label = 0.1 * nn.functional.cross_entropy(copy(batch.images), batch.targets)
+    assert entry["label_share"] == pytest.approx(float(label.detach()) / entry["loss"], rel=1e-5)
+    (alone,) = fit(student, distill.create("supervised", CLASSES), CLASSES, real, chosen, fabric, seed=4)
+    assert "label_share" not in alone
+
+
+def test_a_term_below_zero_counts_by_its_size(
+    noise: Noise, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Below(distill.METHODS["kd"]):  # type: ignore[name-defined, misc]
+        name = "below"
+
+        def loss(self, batch: distill.DistillBatch) -> dict[str, Tensor]:
+            return {"below": -3.0 * self.task.loss(batch.outputs, batch.targets)}
+
+    monkeypatch.setitem(distill.METHODS, "below", Below)
+    (entry,) = fit(
+        network(CLASSES), distill.create("below", CLASSES), CLASSES, noise(8), settings(1), fabric, seed=4,
+        teacher=network(CLASSES, seed=9),
+    )  # fmt: skip
+    assert entry["loss"] < 0
+    assert entry["label_share"] == pytest.approx(0.1 / 3.1)  # r of plain KD
+
+
+def test_one_step_is_nesterov_sgd_on_the_batch(noise: Noise, fabric: Fabric) -> None:
+    real, lr, decay = noise(8), 0.02, 0.1
+    chosen = settings(1, schedule="constant", learning_rate=lr, weight_decay=decay, clip_norm=0.5)
+    student, copy = network(CLASSES), network(CLASSES)
+    history = fit(student, distill.create("supervised", CLASSES), CLASSES, real, chosen, fabric, seed=4)
+    batch = Batches(real, None, CLASSES, 8, chosen.augment, 4, fabric.device).at(0)
+    loss = nn.functional.cross_entropy(copy.train()(batch.images), batch.targets)
+    loss.backward()
+    assert history[0]["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+    norm = math.sqrt(sum(float(p.grad.double().square().sum()) for p in copy.parameters()))
+    assert norm > 0.5  # so that clipping matters
+    for after, before in zip(student.parameters(), copy.parameters(), strict=True):
+        gradient = before.grad * 0.5 / norm + decay * before
+        expected = before - lr * (1 + 0.9) * gradient  # the first Nesterov step: gradient + momentum * buffer
+        assert torch.allclose(after, expected, atol=1e-6)
+
+
+def test_the_last_weights_stay_whatever_validation_says(noise: Noise, fabric: Fabric) -> None:
+    students, chosen = [network(CLASSES) for _ in range(2)], settings(30)
+    histories = [
+        fit(
+            student, distill.create("supervised", CLASSES), CLASSES, noise(16), chosen, fabric, seed=0,
+            validation=validation,
+        )
+        for student, validation in zip(students, (None, noise(30, seed=7)), strict=True)
+    ]  # fmt: skip
+    scores = [entry["val"] for entry in histories[1]]
+    assert max(scores) > scores[-1]  # an earlier step would have been picked
+    alone, watched = (student.state_dict() for student in students)
+    assert all(torch.equal(alone[key], watched[key]) for key in alone)
+
+
+def test_history_has_the_last_step_and_the_rates(noise: Noise, fabric: Fabric) -> None:
+    chosen = FitSettings(steps=60, batch_size=4, schedule="cosine")
+    student = network(CLASSES)
+    history = fit(student, distill.create("supervised", CLASSES), CLASSES, noise(16), chosen, fabric, seed=0)
+    assert [entry["step"] for entry in history] == list(range(2, 61, 2))
+    assert [entry["learning_rate"] for entry in history] == [
+        pytest.approx(0.025 * (1 + math.cos(math.pi * step / 60))) for step in range(1, 60, 2)
+    ]
+    assert not student.training
+
+
+def test_training_learns(noise: Noise, fabric: Fabric) -> None:
+    # Brightness is the class: three grey levels with noise. 40 steps must leave chance (33%) far behind.
+    base = noise(120)
+    images = (base.images // 8 + (base.labels * 90).to(torch.uint8)[:, None, None, None]).to(torch.uint8)
+    real = ImageSet(images, base.labels)
+    student = network(CLASSES)
+    chosen = settings(40, learning_rate=0.05)
+    history = fit(
+        student, distill.create("supervised", CLASSES), CLASSES, real, chosen, fabric, seed=0, validation=real
+    )
+    assert history[-1]["val"] > 90
+
+
+def test_a_loss_that_is_not_finite_is_an_error(noise: Noise, fabric: Fabric) -> None:
+    def teacher(images: Tensor) -> Tensor:
+        return torch.full((len(images), 3), math.nan)
+
+    with pytest.raises(TrainingError, match="loss is nan at step 1"):
+        fit(
+            network(CLASSES), distill.create("kd", CLASSES), CLASSES, noise(16), settings(2), fabric, seed=0,
+            teacher=teacher,
+        )  # fmt: skip
+
+
+# --- learning rates -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "expected"),
+    [
+        ("constant", 0, 1.0), ("constant", 99, 1.0),
+        # divided by 10 at 62.5%, 75% and 87.5% of 80 steps (150, 180, 210 of 240 epochs)
+        ("step", 0, 1.0), ("step", 49, 1.0), ("step", 50, 0.1), ("step", 59, 0.1), ("step", 60, 0.01),
+        ("step", 69, 0.01), ("step", 70, 0.001), ("step", 79, 0.001),
+        ("cosine", 0, 1.0), ("cosine", 40, 0.5), ("cosine", 20, 0.5 + math.sqrt(0.125)),
+        ("cosine", 79, 0.5 * (1 + math.cos(math.pi * 79 / 80))),
+        # onecycle: from 4% to the peak in 16 of 80 steps, then half a cosine over the other 64
+        ("onecycle", 0, 0.04), ("onecycle", 8, 0.52), ("onecycle", 16, 1.0), ("onecycle", 48, 0.5),
+        ("onecycle", 79, 0.5 * (1 + math.cos(math.pi * 63 / 64))),
+    ],
+)  # fmt: skip
+def test_learning_rate_by_hand(schedule: str, step: int, expected: float) -> None:
+    chosen = FitSettings(steps=80, learning_rate=1.0, schedule=schedule)
+    assert learning_rate(chosen, step) == pytest.approx(expected, rel=1e-9)
+    halved = FitSettings(steps=80, learning_rate=0.5, schedule=schedule)
+    assert learning_rate(halved, step) == pytest.approx(expected / 2, rel=1e-9)
+
+
+def test_onecycle_without_warmup_starts_at_the_peak() -> None:
+    chosen = FitSettings(steps=10, learning_rate=1.0, warmup=0.0)
+    assert learning_rate(chosen, 0) == 1.0
+
+
+def test_the_papers_regression_schedule() -> None:
+    # METHOD, section 5: divided by 10 at 43% and 71% of 350 epochs, that is at 150.5 and 248.5
+    chosen = FitSettings(steps=350, learning_rate=0.01, schedule="step", milestones=(0.43, 0.71))
+    rates = [learning_rate(chosen, epoch) for epoch in (150, 151, 248, 249, 349)]
+    assert rates == pytest.approx([0.01, 0.001, 0.001, 0.0001, 0.0001])

@@ -1,0 +1,234 @@
+"""What the teacher's outputs are kept by: teacher, image and view; never the filter's pass over clean images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from cgankd import distill
+from cgankd.config.recipe import from_tree
+from cgankd.config.settings import AugmentSettings
+from cgankd.core.progress import SILENT
+from cgankd.core.store import RunFolder
+from cgankd.data import sources
+from cgankd.data.batches import Batches
+from cgankd.data.imageset import TARGET, ImageSet
+from cgankd.nets import zoo
+from cgankd.nets.weights import save_weights
+from cgankd.pipeline.road import Road
+from cgankd.tasks import Classification
+from cgankd.training.forward import Sight
+from cgankd.training.teacher_cache import TeacherOutputs
+
+CLASSES = Classification(("a", "b", "c"))
+Noise = Callable[..., ImageSet]
+
+
+def network(seed: int, classes: int = 3, channels: int = 1) -> nn.Module:
+    torch.manual_seed(seed)
+    return zoo.create("cnn8", channels, classes, (16, 16)).eval()
+
+
+def batches(real: ImageSet, fake: ImageSet | None, fabric: Fabric, seed: int = 0) -> Batches:
+    return Batches(real, fake, CLASSES, 8, AugmentSettings(views=3), seed, fabric.device, share=0.5)
+
+
+def written(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.glob("answers-*/*")}
+
+
+def test_each_teacher_has_outputs_of_its_own(noise: Noise, fabric: Fabric) -> None:
+    views = batches(noise(10), noise(15, seed=1), fabric)
+    teachers = [network(1), network(2)]
+    memories = [TeacherOutputs(teacher, views, 3, fabric) for teacher in teachers]
+    batch = views.at(4)
+    for teacher, memory in zip(teachers, memories, strict=True):
+        with torch.no_grad():
+            assert torch.allclose(memory.of(batch), teacher(batch.images), atol=1e-6)
+    assert not torch.allclose(memories[0].of(batch), memories[1].of(batch), atol=1e-2)
+
+
+def test_a_resumed_loop_is_served_the_same_bits(
+    noise: Noise, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TeacherOutputs, "BLOCK", 4)
+    views = batches(noise(10), noise(15, seed=1), fabric)
+    before = TeacherOutputs(network(1), views, 3, fabric)
+    served = {step: before.of(views.at(step)) for step in range(20)}
+    for start in (3, 8, 19):  # with another part of the views known, in another order
+        after = TeacherOutputs(network(1), batches(noise(10), noise(15, seed=1), fabric), 3, fabric)
+        for step in range(start, 20):
+            assert torch.equal(after.of(views.at(step)), served[step])
+
+
+class Counted:
+    """A teacher that only answers, and counts the images that it was asked about."""
+
+    def __init__(self, seed: int) -> None:
+        self.network, self.asked = network(seed), 0
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        self.asked += len(images)
+        with torch.no_grad():
+            return self.network(images)
+
+
+def test_another_fit_on_the_same_views_is_told_what_the_first_was(
+    noise: Noise, fabric: Fabric, tmp_path: Path
+) -> None:
+    real, fake = noise(10), noise(15, seed=1)
+    first, second = Counted(1), Counted(1)
+    views = batches(real, fake, fabric)
+    memories = [TeacherOutputs(teacher, views, 3, fabric, tmp_path) for teacher in (first, second)]
+    for step in range(20):
+        batch = views.at(step)
+        assert torch.equal(*(memory.of(batch) for memory in memories))
+    assert (first.asked, second.asked) == (3 * (10 + 15), 0)
+
+    alone = Batches(real, None, CLASSES, 8, AugmentSettings(views=3), 0, fabric.device)
+    TeacherOutputs(second, alone, 3, fabric, tmp_path).of(alone.at(0))
+    assert second.asked == 0  # without generated images the real ones' views are the same
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(lambda noise, fabric: batches(noise(10), noise(15, seed=1), fabric, seed=5), id="seed"),
+        pytest.param(lambda noise, fabric: batches(noise(10), noise(15, seed=2), fabric), id="images"),
+        pytest.param(
+            lambda noise, fabric: Batches(
+                noise(10), noise(15, seed=1), CLASSES, 8, AugmentSettings(views=3, shift=1), 0, fabric.device,
+                share=0.5,
+            ),
+            id="shift",
+        ),
+        pytest.param(
+            lambda noise, fabric: Batches(
+                noise(10), noise(15, seed=1), CLASSES, 8, AugmentSettings(views=3, flip=False), 0, fabric.device,
+                share=0.5,
+            ),
+            id="flip",
+        ),
+        pytest.param(
+            lambda noise, fabric: Batches(
+                noise(10), noise(15, seed=1), CLASSES, 8, AugmentSettings(views=3, randaugment=1), 0, fabric.device,
+                share=0.5,
+            ),
+            id="randaugment",
+        ),
+    ],
+)  # fmt: skip
+def test_other_views_are_asked_about_anew(
+    noise: Noise, fabric: Fabric, tmp_path: Path, other: Callable[[Noise, Fabric], Batches]
+) -> None:
+    views = batches(noise(10), noise(15, seed=1), fabric)
+    TeacherOutputs(network(1), views, 3, fabric, tmp_path).of(views.at(0))
+    teacher, changed = Counted(1), other(noise, fabric)
+    batch = changed.at(0)
+    told = TeacherOutputs(teacher, changed, 3, fabric, tmp_path).of(batch)
+    assert teacher.asked > 0
+    assert torch.allclose(told, teacher(batch.images), atol=1e-6)
+
+
+def test_real_images_are_known_however_they_are_mixed(noise: Noise, fabric: Fabric, tmp_path: Path) -> None:
+    real, first, second = noise(10), Counted(1), Counted(1)
+    alone = Batches(real, None, CLASSES, 8, AugmentSettings(views=1), 0, fabric.device)
+    TeacherOutputs(first, alone, 3, fabric, tmp_path).of(alone.at(0))
+    shuffled = Batches(real, noise(15, seed=1), CLASSES, 25, AugmentSettings(views=1), 0, fabric.device)  # no share
+    TeacherOutputs(second, shuffled, 3, fabric, tmp_path).of(shuffled.at(0))
+    assert (first.asked, second.asked) == (10, 15)
+
+
+def test_what_cannot_be_kept_is_asked_for(
+    noise: Noise, fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views, teacher = batches(noise(10), noise(15, seed=1), fabric), Counted(1)
+    batch = views.at(0)
+    (tmp_path / "file").write_text("no folder")
+    told = TeacherOutputs(teacher, views, 3, fabric, tmp_path / "file").of(batch)  # nothing can be written there
+    assert torch.allclose(told, teacher(batch.images), atol=1e-6)
+    monkeypatch.setattr(TeacherOutputs, "KEPT", 3 * 25 * 3 * 4 - 1)
+    TeacherOutputs(teacher, views, 3, fabric, tmp_path / "small").of(batch)
+    assert not (tmp_path / "small").exists()
+
+
+def test_other_teachers_votes_and_environments_have_folders_of_their_own(tmp_path: Path) -> None:
+    names = set()
+    for environment in ({"precision": "32-true"}, {"precision": "bf16-mixed"}):
+        folder = RunFolder(tmp_path, environment)
+        for said_by in (
+            {"votes": "first", "teacher 0": "a"},
+            {"votes": "mean", "teacher 0": "a", "teacher 1": "b"},
+        ):
+            names.add(folder.cache("answers", said_by))
+        folder.close()
+    assert len(names) == 4
+
+
+def test_what_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> None:
+    left = tmp_path / "cache" / "answers-1" / ".x.safetensors.1.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    RunFolder(tmp_path, {}).close()
+    assert not left.exists()
+
+
+def test_a_spoilt_file_is_asked_for_again(noise: Noise, fabric: Fabric, tmp_path: Path) -> None:
+    views = batches(noise(10), noise(15, seed=1), fabric)
+    right = TeacherOutputs(network(1), views, 3, fabric, tmp_path).of(views.at(0))
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"cut")
+    teacher = Counted(1)
+    assert torch.equal(TeacherOutputs(teacher, views, 3, fabric, tmp_path).of(views.at(0)), right)
+    assert teacher.asked > 0
+
+
+def test_what_the_filter_was_told_of_clean_images_is_a_label_and_no_output(noise: Noise, fabric: Fabric) -> None:
+    wrong = torch.tensor([[0.0, 0.0, 1.0]]).repeat(15, 1)
+    plain = noise(15, seed=1)
+    told = {"prediction": torch.full((15,), 2.0), "probabilities": wrong, TARGET: wrong}
+    views = batches(noise(10), ImageSet(plain.images, plain.labels, told), fabric)
+    teacher = network(1)
+    sight = Sight(network(0), teacher, distill.create("kd", CLASSES), views, CLASSES, fabric, 0)
+    far = 0.0
+    for step in range(6):
+        batch = views.at(step)
+        seen = sight(batch, 0.0)
+        assert seen.teacher_outputs is not None
+        with torch.no_grad():
+            assert torch.allclose(seen.teacher_outputs, teacher(batch.images), atol=1e-6)
+            clean = teacher(views.views.clean(batch.index))
+        assert torch.equal(seen.targets[batch.fake], wrong[: int(batch.fake.sum())])
+        far = max(far, float((seen.teacher_outputs - clean).abs().max()))
+    assert far > 0.01  # the clean images' outputs would have been noticed
+
+
+def test_other_weights_of_the_teacher_make_another_distilled_student(tmp_path: Path) -> None:
+    settings = {
+        "data": {"source": "digits", "train_size": 40},
+        "teacher": {"network": "cnn8", "fit": {"steps": 2, "batch_size": 8}},
+        "student": {"network": "cnn8", "fit": {"steps": 2, "batch_size": 8}, "transfer_steps": 2},
+        "runtime": {"threads": 1, "precision": "fp32"},
+    }
+    keys: dict[str, set[str]] = {"teacher": set(), "kd": set(), "nokd": set()}
+    for seed in (0, 1):
+        save_weights(network(seed, classes=10), tmp_path / f"{seed}.safetensors")
+        recipe = from_tree(json.loads(json.dumps(settings)), [f"teacher.start={tmp_path / f'{seed}.safetensors'}"])
+        folder = RunFolder(tmp_path / "run", {})
+        fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
+        road = Road(recipe, sources.load(recipe.data), folder, fabric, SILENT)
+        keys["teacher"].add(road.teacher(0).key)
+        for row in ("kd", "nokd"):
+            keys[row].add(road.student(row, 0).key)
+        before = written(tmp_path / "run" / "cache")
+        assert len({path.parent for path in before}) == seed + 1  # each teacher's answers by themselves
+        road.student("dkd", 0)
+        assert written(tmp_path / "run" / "cache") == before
+        folder.close()
+    assert {name: len(found) for name, found in keys.items()} == {"teacher": 2, "kd": 2, "nokd": 1}
