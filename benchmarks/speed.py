@@ -16,18 +16,23 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 
 from cgankd import distill
-from cgankd.config.settings import DataSettings, FitSettings, GeneratorSettings, SynthesisSettings, VicinitySettings
+from cgankd.config.settings import DataSettings, FitSettings, GanSettings, HardVicinity, MaximumRatio, SynthesisSettings
+from cgankd.core.progress import SILENT
 from cgankd.core.runtime import has_bf16, make_fabric
+from cgankd.core.store import Work
 from cgankd.data import sources
+from cgankd.data.imageset import TrainingImages
 from cgankd.gan.generator import GanSampler, new_networks
 from cgankd.gan.losses import discriminator_hinge, generator_hinge
 from cgankd.gan.train import _Gan
-from cgankd.labels import label_space
+from cgankd.labels import label_embedding, label_space, ratio_embedding
 from cgankd.labels.vicinity import Vicinity
 from cgankd.nets import inference, zoo
-from cgankd.nets.feature_extractor import Observer
+from cgankd.nets.feature_extractor import FeatureExtractor
 from cgankd.synthesis.density_ratio import RatioNetwork
-from cgankd.synthesis.synthesize import synthesize
+from cgankd.synthesis.proposals import Proposals
+from cgankd.synthesis.rejection import Rule
+from cgankd.synthesis.synthesize import Synthesis, draw_burn_in, synthesize
 from cgankd.training.loop import fit
 
 PAIRS = 5
@@ -72,17 +77,17 @@ def student_loop(fabric: Fabric) -> None:
             F.cross_entropy(output.float(), targets).backward()
             optimizer.step()
 
-    method = distill.create("supervised", splits.task)
-    loop = lambda: fit(network, method, splits.task, splits.train, settings, fabric, seed=0)  # noqa: E731
+    method, real = distill.create("supervised", splits.task), TrainingImages(splits.train)
+    loop = lambda: fit(Work(fabric), network, method, real, settings, seed=0)  # noqa: E731
     line("student_loop", 0.90, floor, loop)
 
 
 def gan_step(fabric: Fabric) -> None:
     """One generator and one discriminator step against the same networks on tensors that already lie there."""
     splits = sources.load(DataSettings(source="fashion", train_size=1000))
-    settings = GeneratorSettings(channels=24)
-    space = label_space(splits.task, splits.train.labels, settings)
-    networks = new_networks(settings, space, space.new_embedding(settings.label_dim), 1, (32, 32))
+    settings = GanSettings(channels=24)
+    space = label_space(splits.task, splits.train.labels)
+    networks = new_networks(settings, label_embedding(splits.task, None, settings.label_dim), 1, (32, 32))
     generator, discriminator = (inference.place(network, fabric) for network in networks)
     average = copy.deepcopy(generator).requires_grad_(False)
     gan = _Gan(generator, discriminator, average, splits.train, space, settings, fabric, seed=0)
@@ -117,7 +122,7 @@ def gan_step(fabric: Fabric) -> None:
 def vicinity_draw() -> None:
     """One discriminator draw against the usual loop over samples; 14,760 labels, batch 512."""
     labels = (torch.rand(14_760) * 2000).round() / 2000
-    vicinity = Vicinity(labels, VicinitySettings(rule="paper"))
+    vicinity = Vicinity(labels, HardVicinity(width="paper"))
     half = float(vicinity.half_width(labels[:1]))
 
     def loop() -> None:
@@ -134,19 +139,24 @@ def vicinity_draw() -> None:
 def synthesis(fabric: Fabric) -> None:
     """The streaming loop against the forward passes of generator, teacher and ratio network that it must do."""
     splits = sources.load(DataSettings(source="fashion", train_size=1000))
-    gan_settings = GeneratorSettings(channels=24)
-    space = label_space(splits.task, splits.train.labels, gan_settings)
-    network, _ = new_networks(gan_settings, space, space.new_embedding(gan_settings.label_dim), 1, (32, 32))
-    sampler = GanSampler(network, gan_settings.latent, fabric)
+    task, gan_settings = splits.task, GanSettings(channels=24)
+    embedding = label_embedding(task, None, gan_settings.label_dim)
+    sampler = GanSampler(new_networks(gan_settings, embedding, 1, (32, 32))[0], gan_settings.latent, fabric)
     teacher = inference.place(zoo.create("cnn48_grid", 1, 10, (32, 32)), fabric).eval()
-    observer = Observer(teacher, fabric)
-    width = observer(splits.train.images[:2])[1].shape[1]
-    ratio = RatioNetwork(width, space.ratio_embedding(RatioNetwork.LABEL_DIM), (512, 256, 128), 0.5)
+    extractor = FeatureExtractor(teacher, fabric)
+    width = extractor(splits.train.images[:2])[1].shape[1]
+    ratio = RatioNetwork(width, ratio_embedding(task, RatioNetwork.LABEL_DIM), (512, 256, 128), 0.5)
     ratio = ratio.to(fabric.device).eval()
-    settings = SynthesisSettings(images=2000, filter=False, burn_in=100)
-    plan = space.plan(settings)
-    made = synthesize(sampler, observer, ratio, plan, splits.task, settings, seed=0)
-    generated = made.summary["generated"] + 10 * settings.burn_in
+    settings, rule = SynthesisSettings(images=2000, filter=None), Rule.of(MaximumRatio())
+    plan = label_space(task, splits.train.labels).plan(settings)
+    first = plan.with_total_per(plan.pool, 100)
+    proposals = Proposals(sampler, extractor, ratio, task, 0, settings.batch_size, settings.max_draws)
+
+    def stream() -> Synthesis:
+        burn_in = draw_burn_in(proposals, first, SILENT)
+        return synthesize(Work(fabric), proposals, plan, rule=rule, burn_in=burn_in)
+
+    generated = stream().summary["generated"] + int(first.quota.sum())
     z = torch.randn(500, gan_settings.latent, device=fabric.device)
     targets = torch.randint(10, (500,), device=fabric.device)
 
@@ -158,8 +168,7 @@ def synthesis(fabric: Fabric) -> None:
                 teacher(images)
             ratio(torch.zeros(500, width, device=fabric.device), targets)
 
-    loop = lambda: synthesize(sampler, observer, ratio, plan, splits.task, settings, seed=0)  # noqa: E731
-    line("synthesis", 0.80, floor, loop, note=f" ({generated} images)")
+    line("synthesis", 0.80, floor, stream, note=f" ({generated} images)")
 
 
 def precision(fabric: Fabric) -> None:

@@ -80,10 +80,11 @@ TINY = {
     "teacher": {"network": "cnn8", "fit": {"steps": 4, "batch_size": 16}},
     "student": {"network": "cnn8", "fit": {"steps": 3, "batch_size": 16}, "transfer_steps": 3},
     "generator": {"channels": 8, "latent": 8, "label_dim": 8, "steps": 4, "batch_size": 16, "ema_start": 2,
-                  "embedding_steps": 3},
+                  "scalar": {"label_input": {"steps": 3}}},
     "ratio": {"hidden": [32], "steps": 4, "batch_size": 32, "fakes_per_image": 1},
-    "synthesis": {"images": 40, "calibration": 20, "burn_in": 20, "max_draws": 4, "even_labels": 20},
-    "metrics": {"images": 50},
+    "synthesis": {"images": 40, "filter": {"calibration": 20}, "subsampling": {"burn_in": 20}, "max_draws": 4,
+                  "labels": {"count": 20}},
+    "metrics": {"generator": {"images": 50}},
     "compare": {"methods": ["nokd_longer", "cgan"]}, "runtime": {"threads": 1, "precision": "fp32"},
 }  # fmt: skip
 

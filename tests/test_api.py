@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -26,10 +28,12 @@ GAN = {
     "steps": 8,
     "batch_size": 8,
     "ema_start": 2,
-    "embedding_steps": 4,
+    "scalar": {"label_input": {"steps": 4}},
 }
 RATIO = {"hidden": (32,), "steps": 20, "batch_size": 32, "fakes_per_image": 2}
-SYNTHESIS = {"calibration": 30, "burn_in": 20, "batch_size": 50}
+SYNTHESIS = {"filter": {"calibration": 30}, "subsampling": {"burn_in": 20}, "batch_size": 50}
+ALL_KEPT = {"filter": False, "subsampling": "none", "batch_size": 50}
+NOT_SUBSAMPLED = SYNTHESIS | {"subsampling": "none"}
 
 
 def grey(values: Tensor, seed: int) -> Tensor:
@@ -111,7 +115,7 @@ def test_a_scalar_of_any_range_and_sign(fabric: Fabric) -> None:
     assert road.score(teacher, *scalars(40, seed=5)) < 0.01
     road.train_generator(**GAN)
     road.train_density_ratio(**RATIO)
-    fakes = road.synthesize(images=40, even_labels=10, **SYNTHESIS)
+    fakes = road.synthesize(images=40, labels={"count": 10}, **SYNTHESIS)
     assert fakes.labels.dtype == torch.float32
     assert torch.equal(fakes.labels, fakes.columns["prediction"])  # scalars are replaced by the teacher's word
     assert float(fakes.labels.min()) >= -2
@@ -219,7 +223,7 @@ def test_any_function_is_a_generator(fabric: Fabric, data: Callable[..., tuple[T
     road = Distiller(images, labels, teacher, fabric=fabric)
     road.use_generator(generator)
     fakes = road.synthesize(
-        images=30, subsampling="none", filter=False, replace="none", even_labels=10, batch_size=20
+        images=30, subsampling="none", filter=False, replace="none", labels={"count": 10}, batch_size=20
     )
     assert len(fakes) == 30
     assert sum(asked) >= 30
@@ -353,7 +357,7 @@ def test_a_ratio_that_fails_its_checks_is_not_used(fabric: Fabric, monkeypatch: 
         road.synthesize(images=12, **SYNTHESIS)
         assert (road.ratio_check is None) == (held_out is None)
         assert road.synthesis.summary["subsampling"] == ("maximum" if held_out is None else "none")
-        assert len(road.synthesis.summary["fell_back"]) == (0 if held_out is None else 1)
+        assert len(road.fell_back) == (0 if held_out is None else 1)
 
 
 def test_the_jury_votes(fabric: Fabric) -> None:
@@ -361,7 +365,7 @@ def test_the_jury_votes(fabric: Fabric) -> None:
     teacher = Brightness(classes=True)
     road = Distiller(images, labels, teacher, jury=[teacher, teacher], fabric=fabric)
     road.use_generator(real_generator)
-    fakes = road.synthesize(images=12, **SYNTHESIS, subsampling="none", replace="soft")
+    fakes = road.synthesize(images=12, **NOT_SUBSAMPLED, replace="soft")
     assert road.synthesis.summary["teachers"] == 3
     assert torch.equal(fakes.columns["target"], fakes.columns["probabilities"])
     made = road.distill(student(3), steps=4, batch_size=16)
@@ -380,12 +384,12 @@ def test_a_student_learns_by_the_numbers_and_the_votes_it_is_given(fabric: Fabri
     torch.manual_seed(1)
     roads = {votes: jury_road(fabric, votes) for votes in ("first", "mean", "confidence")}
     for road in roads.values():
-        road.synthesize(images=12, **SYNTHESIS, subsampling="none", filter=False)
+        road.synthesize(images=12, **ALL_KEPT)
 
     def weights(votes: str = "first", **settings: Any) -> Tensor:
         torch.manual_seed(0)
         made = roads[votes].distill(student(3), method="kd+dkd", steps=3, batch_size=16, **settings)
-        return torch.cat([weight.detach().flatten() for weight in made.parameters()])
+        return weights_of(made)
 
     usual = weights()
     assert torch.equal(weights(temperature=4.0, method_settings={}), usual)
@@ -407,7 +411,7 @@ def test_votes_by_confidence_count_in_the_labels_of_generated_images(fabric: Fab
     for votes in ("first", "mean", "confidence"):
         torch.manual_seed(1)
         road = jury_road(fabric, votes)
-        fakes = road.synthesize(images=12, **SYNTHESIS, subsampling="none", filter=False, replace="soft")
+        fakes = road.synthesize(images=12, **ALL_KEPT, replace="soft")
         found[votes] = fakes.columns["probabilities"]
     assert torch.equal(found["first"], found["mean"])  # all vote alike in labels
     assert not torch.allclose(found["first"], found["confidence"])
@@ -420,10 +424,10 @@ def test_a_plain_callable_teaches_what_needs_outputs_alone(fabric: Fabric) -> No
     for asked in (teacher, lambda x: teacher(x)):
         road = Distiller(images, labels, asked, features_of=student(3), fabric=fabric)
         road.use_generator(real_generator)
-        road.synthesize(images=12, **SYNTHESIS, subsampling="none")
+        road.synthesize(images=12, **NOT_SUBSAMPLED)
         torch.manual_seed(0)
         taught = road.distill(student(3), method="kd", steps=3, batch_size=16)
-        made.append(torch.cat([weight.detach().flatten() for weight in taught.parameters()]))
+        made.append(weights_of(taught))
     assert torch.equal(*made)
     with pytest.raises(UserError, match="'fitnet' looks inside the teacher, but this one is a plain callable"):
         road.distill(student(3), method="fitnet", steps=3, batch_size=16)
@@ -447,19 +451,135 @@ def test_a_teacher_of_another_width_is_refused_at_once() -> None:
         Distiller(images, labels, nn.Sequential(nn.Flatten(), nn.Linear(256, 3)))
 
 
+# --- a folder where results are kept -------------------------------------------------------------------------------
+
+
+def weights_of(network: nn.Module) -> Tensor:
+    return torch.cat([weight.detach().flatten() for weight in network.parameters()])
+
+
 def test_answers_of_another_teacher_in_one_folder_are_asked_for_anew(tmp_path: Path, fabric: Fabric) -> None:
     images, labels = classes()
 
     def taught(teacher: Callable[[Tensor], Tensor], folder: Path | None) -> Tensor:
-        road = Distiller(images, labels, teacher, fabric=fabric, features_of=Brightness(True))
-        road.synthesis, road.fakes = object(), image_set(images[:30], labels[:30])[0]  # type: ignore[assignment]
-        made = road.distill(student(3), method="kd", answers=folder, steps=4, batch_size=8)
-        return torch.cat([weight.detach().flatten() for weight in made.parameters()])
+        road = Distiller(images, labels, teacher, fabric=fabric, features_of=Brightness(True), out=folder)
+        road.use_generator(real_generator)
+        road.synthesize(images=30, **ALL_KEPT)
+        return weights_of(road.distill(student(3), method="kd", steps=4, batch_size=8))
 
     module, moved = Brightness(True), Brightness(True)
     with torch.no_grad():
         moved.last.bias += torch.tensor([0.0, 3.0, 0.0])
     plain = lambda pixels: module(pixels) * 0.5  # noqa: E731
+    found = []
     for teacher in (module, moved, plain, module):
-        assert torch.equal(taught(teacher, tmp_path), taught(teacher, None))
-    assert len(list(tmp_path.iterdir())) == 3
+        found.append(taught(teacher, tmp_path))
+        assert torch.equal(found[-1], taught(teacher, None))
+    assert len({tuple(weights.tolist()) for weights in found}) == 3
+    assert len(list((tmp_path / "cache").glob("*/teacher_outputs-*"))) == 3
+
+
+def test_the_same_calls_in_one_folder_go_on(tmp_path: Path, fabric: Fabric) -> None:
+    images, labels = classes()
+    inner, asked, drawn = Brightness(classes=True), Counter(), Counter()
+
+    def service(batch: Tensor) -> Tensor:
+        asked["images"] += len(batch)
+        return inner(batch).detach()
+
+    def generator(targets: Tensor, indices: Tensor, seed: int) -> Tensor:
+        drawn["images"] += len(targets)
+        return real_generator(targets, indices, seed)
+
+    def walk(steps: int) -> Tensor:
+        asked.clear()
+        drawn.clear()
+        road = Distiller(images, labels, service, features_of=student(3), fabric=fabric, out=tmp_path / "out")
+        road.use_generator(generator)
+        road.train_density_ratio(**RATIO)
+        assert len(road.synthesize(images=30, **SYNTHESIS)) == road.synthesis.summary["kept"]
+        assert road.synthesis.folder.is_relative_to(tmp_path / "out" / "artifacts")
+        return weights_of(road.distill(student(3), method="kd", steps=steps, batch_size=16))
+
+    first, asked_first, drawn_first = walk(4), asked["images"], drawn["images"]
+    assert torch.equal(walk(4), first)
+    named = asked["images"]  # those that tell the teacher from others, and two when it is opened
+    assert named < 30
+    assert drawn["images"] < 30
+    assert min(asked_first, drawn_first) > 200
+    assert not torch.equal(walk(8), first)
+    assert asked["images"] - named == 60 + 30  # about the second view of each image, not again about the first
+    assert drawn["images"] < 30
+
+
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from cgankd.core.errors import UserError
+from cgankd.core.runtime import make_fabric
+from cgankd.core.store import Store
+try: Store(Path(sys.argv[1]), make_fabric("cpu", "fp32"), command="Distiller")
+except UserError as error: print(error)
+"""
+
+
+def test_a_folder_is_one_programs_at_a_time(tmp_path: Path, fabric: Fabric) -> None:
+    images, labels = classes()
+    road = Distiller(images, labels, Brightness(classes=True), fabric=fabric, out=tmp_path)
+    # The same program may make it again, as a cell of a notebook that is run again does.
+    road = Distiller(images, labels, Brightness(classes=True), fabric=fabric, out=str(tmp_path))
+    command = [sys.executable, "-c", ELSEWHERE, str(tmp_path)]
+    assert "is in use" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    del road
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == ""
+
+
+def test_a_temporary_folder_goes_with_the_road(fabric: Fabric) -> None:
+    images, labels = classes()
+    road = Distiller(images, labels, Brightness(classes=True), fabric=fabric)
+    road.use_generator(real_generator)
+    fakes = road.synthesize(images=12, **ALL_KEPT)
+    folder = road.synthesis.folder
+    assert folder.is_dir()
+    del road
+    assert not folder.exists()
+    assert fakes.images.float().std() > 0  # still mapped
+
+
+def test_what_rests_on_another_stage_is_made_anew(fabric: Fabric) -> None:
+    images, labels = classes()
+    road = Distiller(images, labels, Brightness(classes=True), held_out=classes(30, seed=7), fabric=fabric)
+    road.use_generator(real_generator)
+    road.train_density_ratio(**RATIO)
+    road.synthesize(images=12, **SYNTHESIS)
+    assert road.synthesis is not None
+    first = road.ratio_check
+    assert first is not None
+    road.train_density_ratio(**RATIO | {"steps": 30})
+    assert road.synthesis is None
+    assert road.ratio_check not in (None, first)
+    for another in (
+        lambda: road.use_generator(lambda *given: real_generator(*given)),
+        lambda: road.train_generator(**GAN),
+    ):
+        road.synthesize(images=12, **NOT_SUBSAMPLED)
+        road.train_density_ratio(**RATIO)
+        another()
+        assert road.synthesis is None
+        assert road.ratio_check is None
+
+
+def test_the_students_own_weights_are_where_training_starts_and_ends(fabric: Fabric) -> None:
+    images, labels = classes()
+    road = Distiller(images, labels, Brightness(classes=True), fabric=fabric)
+    road.use_generator(real_generator)
+    road.synthesize(images=12, **ALL_KEPT)
+    given, other = student(3), student(3)
+    with torch.no_grad():
+        other[0].weight.mul_(2.0)  # type: ignore[index]
+    before = weights_of(given).clone()
+    made = road.distill(given, steps=3, batch_size=16)
+    assert made is given
+    assert not torch.equal(weights_of(given), before)
+    assert torch.equal(weights_of(road.distill(student(3), steps=3, batch_size=16)), weights_of(given))
+    assert not torch.equal(weights_of(road.distill(other, steps=3, batch_size=16)), weights_of(given))

@@ -1,4 +1,4 @@
-"""The road for people with their own arrays and modules: the stages as functions, each with sensible settings.
+"""The road for people with their own arrays and modules: a thin face of the stages, each with sensible settings.
 
 A module, teacher or student, takes float images [B, C, H, W] in [0, 1] and gives logits [B, classes], or [B, 1]:
 the label mapped to [0, 1] by the task's range (``LabelUnit`` wraps a module that predicts in the label's own unit).
@@ -6,6 +6,7 @@ the label mapped to [0, 1] by the task's range (``LabelUnit`` wraps a module tha
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,31 +17,40 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd import distill as methods
-from cgankd.config.settings import FitSettings, GeneratorSettings, RatioSettings, StudentSettings, SynthesisSettings
+from cgankd.config.settings import (
+    FitSettings,
+    GeneratorSettings,
+    NoSubsampling,
+    RatioSettings,
+    StudentSettings,
+    SynthesisSettings,
+    TeacherFeatures,
+)
 from cgankd.config.yaml_config import from_tree
-from cgankd.core import rng
 from cgankd.core.errors import UserError
-from cgankd.core.hashing import content_key
+from cgankd.core.hashing import content_key, tensor_key
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.runtime import make_fabric
-from cgankd.data.imageset import ImageSet
+from cgankd.core.store import Artifact, Store
+from cgankd.data.imageset import ImageSet, TrainingImages
+from cgankd.distill import MethodStack
 from cgankd.gan.adapters import CallableSampler, open_source
-from cgankd.gan.generator import Sampler
-from cgankd.gan.train import train_gan
-from cgankd.labels import LabelSpace, label_space
+from cgankd.gan.generator import GeneratorSource, Sampler, TrainedGenerator
+from cgankd.labels import label_space
 from cgankd.nets import inference
-from cgankd.nets.feature_extractor import Observer
+from cgankd.nets.build import WEIGHTS, ModuleNetwork, NetworkSource
+from cgankd.pipeline import stages
+from cgankd.pipeline.inputs import Extractor, ProposalSource, Teachers
+from cgankd.pipeline.processing import process
 from cgankd.synthesis import adjust, checks
-from cgankd.synthesis.density_ratio import Pairs, RatioNetwork, real_and_fakes, train_ratio
-from cgankd.synthesis.synthesize import Synthesis, synthesize
+from cgankd.synthesis.density_ratio import RatioNetwork, StoredRatio
+from cgankd.synthesis.store import StoredFakes
 from cgankd.tasks import Classification, Regression, Task
-from cgankd.teachers.jury import as_one
-from cgankd.training.loop import fit
 from cgankd.training.rehearsal import rehearse
 from cgankd.training.scoring import metric
 
 METHOD_NUMBERS = {"temperature", "label_weight", "teacher_weight", "method_settings"}  # of StudentSettings
+TOLD_APART_BY = 16  # images on which a callable's answers name it
 
 
 class LabelUnit(nn.Module):
@@ -54,6 +64,18 @@ class LabelUnit(nn.Module):
         return (self.network(images).reshape(-1, 1) - self.low) / self.span
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class CallableTeacher:
+    """A callable in a teacher's place. It shows no weights, so what it answers about a few images is its key."""
+
+    function: inference.Predictor
+    content_key: str
+
+    def open(self, fabric: Fabric) -> inference.Predictor:
+        """Itself."""
+        return self.function
+
+
 @dataclasses.dataclass
 class Distiller:
     """Labelled images, a teacher, and the road between them.
@@ -64,9 +86,11 @@ class Distiller:
     votes count in the filter and in replaced labels. votes: whose outputs distillation matches: first, mean or
     confidence, by which errors and replaced labels are weighed then too (``teacher.votes`` of a recipe).
     held_out: a few more images and labels, by which the density ratio's weights are chosen and checked
-    (``ratio_check``); without them it may learn its images by heart, and nobody would see.
+    (``ratio_check``); without them it may learn its images by heart, and nobody would see. out: a folder where
+    results are kept; the same calls go on there, and a killed program resumes. None: a temporary one.
 
-    Stages run when they are first needed, or when called by name to give them settings.
+    Stages run when they are first needed, or when called by name to give them settings; then what rests on them is
+    made anew.
     """
 
     images: npt.ArrayLike | Tensor
@@ -78,46 +102,60 @@ class Distiller:
     votes: str = "first"
     held_out: tuple[npt.ArrayLike | Tensor, npt.ArrayLike | Tensor] | None = None
     seed: int = 0
+    out: Path | str | None = None
     fabric: Fabric | None = None
     progress: Progress = SILENT
 
     def __post_init__(self) -> None:
-        self.data, found = image_set(self.images, self.labels)
-        self.task = self.task or found
+        self.data, task = image_set(self.images, self.labels)
+        self.task = self.task or task
         self.task.check_labels(self.data.labels, "labels")
         self.device: Fabric = self.fabric or make_fabric()
-        _ = self._asked  # votes that are not known are refused at once
-        observer = self._observer()  # what teachers can't give must not show after the GAN is trained
-        width = observer.votes(self.data.images[:2])[0].shape[2]
-        observer.close()
+        sources = [self._source(predictor) for predictor in (self.teacher, *self.jury)]
+        self.teachers = Teachers(tuple(sources[:1] if self.votes == "first" else sources), self.votes)
+        self.teachers.open(self._task, self.device)  # votes that are not known are refused at once
+        features = None if self.features_of is None else ModuleNetwork(self.features_of)
+        self.extractor = Extractor(sources[0], features, tuple(sources[1:]), self.votes)
+        with self.extractor.open(self.device) as extractor:  # what teachers can't give must not show after the GAN
+            width = extractor.votes(self.data.images[:2])[0].shape[2]
         if width != self.task.num_outputs:
             raise UserError(f"the teacher gives {width} output(s) an image; {self.task.num_outputs} are needed")
-        self.targets = self.task.to_target(self.data.labels)
-        self._space: LabelSpace | None = None
-        self._generator: Sampler | None = None
-        self._ratio: RatioNetwork | None = None
-        self.ratio_check: dict[str, Any] | None = None
-        self.synthesis: Synthesis | None = None
+        if self.out is None:
+            self.store = Store.temporary(self.device, self.progress)
+        else:
+            self.store = Store(Path(self.out), self.device, self.progress, command="Distiller", take_over=True)
+        self._generator: GeneratorSource | None = None
+        self._ratio: Artifact | None = None
+        self.synthesis: Artifact | None = None
+        self.fell_back: list[str] = []  # why images were not subsampled though they should have been
 
     @property
     def _task(self) -> Task:
         assert self.task is not None
         return self.task
 
-    @property
-    def space(self) -> LabelSpace:
-        """How labels are embedded and which images are near one."""
-        return self._space or label_space(self._task, self.targets, GeneratorSettings())
+    def _source(self, predictor: inference.Predictor) -> NetworkSource:
+        if isinstance(predictor, nn.Module):
+            return ModuleNetwork(predictor)
+        few = self.data.images[:: max(1, len(self.data) // TOLD_APART_BY)]
+        return CallableTeacher(predictor, tensor_key(inference.outputs(predictor, few, self.device)))
+
+    # --- the stages -----------------------------------------------------------------------------------------------
 
     def train_generator(self, **settings: Any) -> Sampler:
         """Train the conditional GAN; keywords are those of GeneratorSettings."""
         chosen = from_tree(GeneratorSettings, settings, where="train_generator")
-        self._ratio = self.ratio_check = None  # it weighs another generator's images
-        self._space = label_space(self._task, self.targets, chosen)
-        self._generator, self.history = train_gan(
-            self.data, self._task, self._space, chosen, self.device, seed=self.seed, progress=self.progress
+        artifact = self.store.call(
+            stages.train_generator,
+            train=self.data,
+            task=self._task,
+            gan=chosen.gan,
+            scalar=chosen.scalar if self._task.continuous else None,
+            seed=self.seed,
         )
-        return self._generator
+        self.history = artifact.summary["history"]
+        self._use(TrainedGenerator(artifact))
+        return self._sampler()
 
     def use_generator(self, generator: Callable[[Tensor, Tensor, int], Tensor] | Sampler | str) -> None:
         """Put any generator in the GAN's place.
@@ -130,132 +168,140 @@ class Distiller:
             generator = open_source(generator, self._task, channels, size)
         elif not isinstance(generator, Sampler):
             generator = CallableSampler(generator, (channels, *size))
-        self._generator = generator
-        self._ratio = self.ratio_check = None
+        if not getattr(generator, "content_key", ""):
+            generator.content_key = self._sampled_key(generator)
+        self._use(generator)
+
+    def _sampled_key(self, generator: Sampler) -> str:
+        """What a generator without a name samples at a few labels names it."""
+        few = self.data.labels[:: max(1, len(self.data) // TOLD_APART_BY)]
+        images = generator.sample(self._task.to_target(few), torch.arange(len(few)), self.seed)
+        return content_key(tensor_key(images))
+
+    def _use(self, generator: GeneratorSource) -> None:
+        self._generator, self._ratio, self.synthesis = generator, None, None  # what rested on another one is stale
+
+    def _sampler(self) -> Sampler:
+        if self._generator is None:
+            return self.train_generator()
+        return self._generator.open(self.device)
 
     def train_density_ratio(self, **settings: Any) -> RatioNetwork:
         """Train h(x, y) on real images and fakes at their labels; keywords are those of RatioSettings."""
         chosen = from_tree(RatioSettings, settings, where="train_density_ratio")
-        if chosen.features != "teacher":
+        if not isinstance(chosen.features, TeacherFeatures):
             raise UserError(
-                f"features = {chosen.features} is a recipe's; here the features are the teacher's or those of "
+                f"features = {chosen.features.kind} is a recipe's; here the features are the teacher's or those of "
                 "Distiller(features_of=a module)"
             )
-        generator, observer = self._generator or self.train_generator(), self._observer()
-
-        def look(images: ImageSet, stream: str) -> Pairs:
-            numbers = rng.key(self.seed, stream)
-            return real_and_fakes(
-                images, self._task, self.space, generator, observer, chosen, numbers, self.progress
-            )
-
-        train = look(self.data, "train")
-        held_out = None if self.held_out is None else look(_arrays(*self.held_out), "held out").with_fakes()
-        observer.close()
-        embedding = self.space.ratio_embedding(RatioNetwork.LABEL_DIM)
-        self._ratio, _ = train_ratio(
-            train, embedding, chosen, self.device, seed=self.seed, held_out=held_out, progress=self.progress
+        self._sampler()
+        assert self._generator is not None
+        features = self._features if chosen.vicinity_gaps is None else self.extractor
+        self._ratio = self.store.call(
+            stages.train_density_ratio,
+            train=self.data,
+            val=None if self.held_out is None else _arrays(*self.held_out),
+            task=self._task,
+            generator=self._generator,
+            extractor=dataclasses.replace(features, jury=(), votes="first"),
+            settings=chosen.fit,
+            seed=self.seed,
         )
-        if held_out is not None:
-            values = self._ratio.values(held_out)
-            self.ratio_check = checks.check(*values, held_out.valid, self.space.pools(held_out.targets))
-        return self._ratio
+        self.synthesis = None  # it was weighed by another ratio
+        return StoredRatio(self._ratio).open(self.device)
+
+    @property
+    def _features(self) -> Extractor:
+        """Sees images without asking a teacher, where another network shows features."""
+        own = self.extractor.features
+        return Extractor(self.extractor.teacher) if own is None else Extractor(None, own)
+
+    @property
+    def ratio_check(self) -> dict[str, Any] | None:
+        """What the density ratio is worth on ``held_out``; None where it was not checked."""
+        return None if self._ratio is None or "passed" not in self._ratio.summary else self._ratio.summary
 
     def synthesize(self, images: int = 10_000, **settings: Any) -> ImageSet:
         """Subsample, filter and relabel; keywords are those of SynthesisSettings. What happened: ``synthesis``."""
         chosen = from_tree(SynthesisSettings, {"images": images, **settings}, where="synthesize")
         replace = adjust.replacement(chosen, self._task)
-        generator = self._generator or self.train_generator()
-        ratio = (self._ratio or self.train_density_ratio()) if chosen.subsampling != "none" else None
-        chosen, fell_back = checks.settled(chosen, self.ratio_check)
-        observer = self._observer()
-        self.synthesis = synthesize(
-            generator, observer, None if fell_back else ratio, self.space.plan(chosen, generator.held), self._task,
-            chosen, seed=self.seed, progress=self.progress,
-        )  # fmt: skip
-        self.synthesis.summary["fell_back"] = fell_back
-        observer.close()
-        self.fakes = adjust.relabelled(self.synthesis.fakes, replace)
-        return self.fakes
+        sampler = self._sampler()
+        subsampling, ratio = chosen.subsampling, None
+        if not isinstance(subsampling, NoSubsampling):
+            if self._ratio is None:
+                self.train_density_ratio()
+            subsampling, self.fell_back = checks.fall_back(subsampling, self.ratio_check)
+            if not isinstance(subsampling, NoSubsampling) and self._ratio is not None:
+                ratio = StoredRatio(self._ratio)
+        else:
+            self.fell_back = []
+        assert self._generator is not None
+        source = ProposalSource(
+            self._generator, self.extractor, ratio, self._task, self.seed, chosen.batch_size, chosen.max_draws
+        )
+        space = label_space(self._task, self._task.to_target(self.data.labels))
+        self.synthesis = process(
+            self.store,
+            source,
+            space.plan(chosen, sampler.held),
+            chosen,
+            subsampling,
+            features=self._features,
+            keep_probabilities=replace == "soft",
+        )
+        self._fakes = StoredFakes(self.synthesis, replace)
+        return self._fakes.open()
 
     def distill(
-        self,
-        student: nn.Module,
-        method: str = "supervised",
-        real_share: float | None = None,
-        *,
-        answers: Path | None = None,
-        **settings: Any,
+        self, student: nn.Module, method: str = "supervised", real_share: float | None = None, **settings: Any
     ) -> nn.Module:
         """Train the student on real images and processed fakes; further keywords are those of FitSettings.
 
         method: "supervised" (cGAN-KD: the knowledge is in the images), "kd" (and the teacher's outputs besides), or
         any other, stacked as in a recipe; UserError where it can't serve these networks, before any training.
-        answers: a folder for what teachers say of augmented views: another call with it asks only about what is
-        new. Teachers are told apart there by what they say of a few images. Among the keywords may be those of
-        StudentSettings that are about methods: temperature, label_weight, teacher_weight and method_settings, as in
-        ``{"crd": {"weight": 0.8}}``.
+        Among the keywords may be those of StudentSettings that are about methods: temperature, label_weight,
+        teacher_weight and method_settings, as in ``{"crd": {"weight": 0.8}}``.
         """
         numbers = {name: settings.pop(name) for name in METHOD_NUMBERS & set(settings)}
         own = from_tree(StudentSettings, numbers, where="distill")
         chosen = from_tree(FitSettings, settings, where="distill")
-        one = self._asked
+        methods = MethodStack.of(method, self._task, own)
         rehearse(
             student,
-            one,
-            methods.create(method, self._task, own),
-            self._task,
+            self.teachers.open(self._task, self.device),
+            methods.create(self._task),
             self.data,
             chosen.augment,
             self.device,
         )
-        if answers is not None and one is not None:
-            answers = answers / self._said_by(one)
-        fakes = self.fakes if self.synthesis is not None else self.synthesize()
-        fit(
-            student,
-            methods.create(method, self._task, own),
-            self._task,
-            self.data,
-            chosen,
-            self.device,
+        if self.synthesis is None:
+            self.synthesize()
+        artifact = self.store.titled(f"distil by {method}").call(
+            stages.train_module,
+            student=ModuleNetwork(copy.deepcopy(student)),  # so that a training that was cut short can go on
+            methods=methods,
+            teachers=self.teachers if methods.numbers else None,
+            images=TrainingImages(self.data, self._fakes, real_share),
+            fit=chosen,
+            task=self._task,
             seed=self.seed,
-            fake=fakes,
-            real_share=real_share,
-            teacher=one,
-            answers=answers,
-            progress=self.progress,
         )
-        return student
+        student.load_state_dict(artifact.tensors(WEIGHTS))
+        return inference.place(student, self.device).eval()
 
     def score(self, network: nn.Module, images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> float:
         """Accuracy in %, or the mean absolute error in the label's unit, on images the network has not seen."""
-        seen = _arrays(images, labels)
-        if isinstance(self._task, Classification):
-            self._task.check_labels(seen.labels, "labels")
-        return metric(network, seen, self._task, self.device)[0]
-
-    @property
-    def _asked(self) -> inference.Predictor | None:
-        """Whose outputs distillation matches."""
-        return as_one([self.teacher, *self.jury], self.votes, self._task, self.device)
-
-    def _said_by(self, one: inference.Predictor) -> str:
-        """A name for whoever gives these outputs: a callable shows no weights that could be compared."""
-        said = inference.outputs(one, self.data.images[:: max(1, len(self.data) // 16)], self.device)
-        return content_key(said.tolist())
-
-    def _observer(self) -> Observer:
-        sure = self.votes == "confidence"
-        return Observer(self.teacher, self.device, self.features_of, self.jury, by_confidence=sure)
+        unseen = _arrays(images, labels)
+        self._task.check_test_labels(unseen.labels, "labels")
+        return metric(network, unseen, self._task, self.device)[0]
 
 
 def image_set(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> tuple[ImageSet, Task]:
     """Arrays as an ImageSet, and the task their labels suggest: whole numbers are classes, decimals a scalar."""
-    found = _arrays(images, labels)
-    if found.labels.is_floating_point():
-        return found, Regression(float(found.labels.min()), float(found.labels.max()))
-    return found, Classification(tuple(str(number) for number in range(int(found.labels.max()) + 1)))
+    labelled = _arrays(images, labels)
+    if labelled.labels.is_floating_point():
+        return labelled, Regression(float(labelled.labels.min()), float(labelled.labels.max()))
+    return labelled, Classification(tuple(str(number) for number in range(int(labelled.labels.max()) + 1)))
 
 
 def _arrays(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> ImageSet:

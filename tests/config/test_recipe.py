@@ -9,6 +9,31 @@ import pytest
 
 from cgankd.config import recipe
 from cgankd.config.recipe import Recipe
+from cgankd.config.settings import (
+    ILI,
+    NLI,
+    SAGAN,
+    AdversarialSettings,
+    ClassifierFeatures,
+    Cosine,
+    DistinctLabels,
+    EvenLabels,
+    FilterSettings,
+    FromNOKD,
+    HardVicinity,
+    NoSubsampling,
+    OneCycle,
+    PaperWidth,
+    QuantileRatio,
+    R1Settings,
+    RandAugmentSettings,
+    RatioBudget,
+    RobustnessSettings,
+    RobustWidth,
+    SearchSettings,
+    SoftVicinity,
+    StepDecay,
+)
 from cgankd.core.errors import UserError
 
 
@@ -113,7 +138,7 @@ def test_yaml_that_would_run_code_is_refused(tmp_path: Path) -> None:
         ("ratio.hidden=[64, 32]", (64, 32)),
         ("generator.betas=[0.5, 9e-1]", (0.5, 0.9)),
         ("generator.diffaugment=[]", ()),
-        ("student.fit.milestones=[.5]", (0.5,)),
+        ("ratio.milestones=[.5]", (0.5,)),
         ("data.label_range=[-1e1, 10]", (-10.0, 10.0)),
         ("data.label_range=null", None),
         ("compare.ablation=true", True),
@@ -122,6 +147,36 @@ def test_yaml_that_would_run_code_is_refused(tmp_path: Path) -> None:
         ("data.source=a=b", "a=b"),
         ("description=a: b", None),
         ("description='a: b'", "a: b"),
+        # settings of several kinds: short, by their numbers, or whole
+        ("student.fit.schedule=cosine", Cosine()),
+        ("student.fit.schedule={warmup: 0}", OneCycle(warmup=0.0)),
+        ("student.fit.schedule={kind: step, milestones: [.5]}", StepDecay(milestones=(0.5,))),
+        ("student.start={kind: nokd, learning_rate: 1e-4}", FromNOKD(learning_rate=1e-4)),
+        ("generator.network={kind: sagan, attention: 8}", SAGAN(attention=8)),
+        ("generator.scalar.vicinity=soft", SoftVicinity()),
+        ("generator.scalar.vicinity.width={kind: paper, gaps: 4}", PaperWidth(gaps=4.0)),
+        ("generator.scalar.label_input=nli", NLI()),
+        ("synthesis.subsampling=none", NoSubsampling()),
+        ("synthesis.labels=distinct", DistinctLabels()),
+        ("search.labels=[distinct, {count: 7}]", (DistinctLabels(), EvenLabels(count=7))),
+        ("ratio.features=classifier", ClassifierFeatures()),
+        # settings that may be absent
+        ("synthesis.filter=none", None),
+        ("synthesis.filter=false", None),
+        ("synthesis.filter=true", FilterSettings()),
+        ("synthesis.filter.by=7", 7),
+        ("synthesis.filter.by=label", "label"),
+        ("generator.r1=true", R1Settings()),
+        ("generator.r1.every=4", 4),
+        ("student.fit.adversarial=true", AdversarialSettings()),
+        ("student.fit.augment.randaugment=3", RandAugmentSettings(operations=3)),
+        ("student.fit.augment.randaugment=0", None),
+        ("student.strong_augment.randaugment=none", None),
+        ("search=true", SearchSettings()),
+        ("search.rho=[.5]", (0.5,)),
+        ("metrics.generator=false", None),
+        ("metrics.robustness=true", RobustnessSettings()),
+        ("metrics.robustness.steps=3", 3),
     ],
 )
 def test_overrides_are_typed(override: str, value: Any) -> None:
@@ -159,9 +214,9 @@ def test_a_whole_branch_can_be_overridden() -> None:
         ("student.fit.steps=1e3", "student.fit.steps = '1e3' is not allowed"),
         ("student.fit.steps=", "student.fit.steps = None is not allowed"),
         ("student.fit.momentum=1", "student.fit.momentum = 1 is not allowed: Input should be less than 1"),
-        ("student.start=middle", "student.start = 'middle' is not allowed.*'scratch' or 'nokd'"),
+        ("student.start=middle", "student.start = 'middle' is not allowed; allowed: scratch, nokd$"),
         ("data.channels=2", "data.channels = 2 is not allowed"),
-        ("seeds=[1,2,1]", "the same seed stands twice"),
+        ("seeds=[1,2,1]", "the same seed is given twice"),
     ],
 )
 def test_what_an_override_may_not_be(override: str, said: str) -> None:
@@ -175,8 +230,9 @@ def test_what_an_override_may_not_be(override: str, said: str) -> None:
         ("techer", "teacher", "name, description"),
         ("student.fit.step", "steps", "steps, batch_size"),
         ("student.fit.augment.shifts", "shift", "shift, flip, views"),
-        ("generator.vicinity.neighbors", "neighbours", "kind, draw, rule"),
-        ("synthesis.subsample", "subsampling", "images, subsampling"),
+        ("generator.scalar.vicinity.width.neighbors", "neighbours", "kind, neighbours, widest"),
+        ("synthesis.subsample", "subsampling", "images, labels, subsampling"),
+        ("synthesis.filter.roh", "rho", "rho, by, calibration"),
     ],
 )
 def test_an_unknown_key_is_named_with_what_is_near(key: str, near: str, allowed: str) -> None:
@@ -188,18 +244,22 @@ def test_an_unknown_key_is_named_with_what_is_near(key: str, near: str, allowed:
 
 
 @pytest.mark.parametrize(
-    ("override", "near"),
+    ("override", "near", "allowed"),
     [
-        ("generator.network=sngann", "sngan"),
-        ("generator.diffaugment=[colour]", "color"),
-        ("ratio.hidden=mlp55", "mlp5"),  # one of several kinds of value
+        ("generator.network=sngann", "sngan", "; allowed: sngan, sagan, biggan"),
+        ("generator.loss=hinges", "hinge", ": Input should be 'hinge' or 'vanilla'"),
+        ("generator.diffaugment=[colour]", "color", ": Input should be 'color', 'translation' or 'cutout'"),
+        ("ratio.hidden=mlp55", "mlp5", ": Input should be 'mlp3', 'mlp5'"),  # one of several kinds of value
+        ("search.labels=[distinct, evn]", "even", "; allowed: even, distinct, empirical"),
     ],
 )
-def test_a_word_that_is_not_allowed_is_met_with_what_is_near(override: str, near: str) -> None:
-    with pytest.raises(UserError, match=rf"is not allowed \(did you mean '{near}'\?\): Input should be .*'{near}'"):
+def test_a_word_that_is_not_allowed_is_met_with_what_is_near(override: str, near: str, allowed: str) -> None:
+    with pytest.raises(UserError, match=rf"is not allowed \(did you mean '{near}'\?\){allowed}"):
         recipe.from_tree({}, [override])
-    with pytest.raises(UserError, match="= 'xyzzy' is not allowed: Input should be"):
+    with pytest.raises(UserError, match="= 'xyzzy' is not allowed; allowed: sngan, sagan, biggan"):
         recipe.from_tree({}, ["generator.network=xyzzy"])
+    with pytest.raises(UserError, match="= 'xyzzy' is not allowed: Input should be 'hinge' or 'vanilla'"):
+        recipe.from_tree({}, ["generator.loss=xyzzy"])
     with pytest.raises(UserError, match=r"data\.channels = 2 is not allowed: Input should be 1 or 3"):
         recipe.from_tree({}, ["data.channels=2"])
 
@@ -209,12 +269,63 @@ def test_an_unknown_key_with_nothing_near() -> None:
         recipe.from_tree({"xyzzy": 1})
 
 
+# --- settings of several kinds ------------------------------------------------------------------------------------
+
+
+def test_a_number_of_another_kind_is_refused_and_the_kind_that_has_it_is_chosen_first() -> None:
+    with pytest.raises(
+        UserError, match=r"'student\.fit\.schedule\.milestones' is not known; allowed here: kind, warmup"
+    ):
+        recipe.from_tree({}, ["student.fit.schedule.milestones=[.5]"])
+    found = recipe.from_tree({}, ["student.fit.schedule=step", "student.fit.schedule.milestones=[.5]"])
+    assert found.student.fit.schedule == StepDecay(milestones=(0.5,))
+    with pytest.raises(UserError, match=r"'generator\.scalar\.vicinity\.draw' is not known.*width, noise, kind"):
+        recipe.from_tree({}, ["generator.scalar.vicinity.draw=weighted"])
+    with pytest.raises(UserError, match=r"synthesis\.subsampling\.q = 2 is not allowed: .* less than 1"):
+        recipe.from_tree({}, ["synthesis.subsampling={kind: quantile, q: 2}"])
+
+
+def test_numbers_below_what_was_written_short_or_was_absent() -> None:
+    tree = {"synthesis": {"subsampling": "quantile", "filter": None}, "generator": {"r1": True}}
+    found = recipe.from_tree(tree, ["synthesis.subsampling.q=.9", "synthesis.filter.rho=.6", "generator.r1.gamma=2"])
+    assert found.synthesis.subsampling == QuantileRatio(q=0.9)
+    assert found.synthesis.filter == FilterSettings(rho=0.6)
+    assert found.generator.r1 == R1Settings(gamma=2.0)
+
+
+def test_another_kind_in_a_heir_leaves_the_numbers_of_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(
+        tmp_path,
+        a="generator: {scalar: {vicinity: {kind: soft, draw: weighted, width: {neighbours: 9}}, label_input: ili}}\n"
+        "synthesis: {subsampling: {kind: quantile, q: .9, burn_in: 7}, filter: {rho: .6}}",
+        b="extends: a.yaml\ngenerator: {scalar: {vicinity: {noise: 0}, label_input: {steps: 3}}}\n"
+        "synthesis: {subsampling: {burn_in: 8}, filter: {by: all}}",
+        c="extends: b.yaml\ngenerator: {scalar: {vicinity: {kind: hard, width: {kind: paper}}}}\n"
+        "synthesis: {subsampling: {kind: budget}, filter: none}",
+    )
+    heir, other = recipe.load("b.yaml"), recipe.load("c.yaml")
+    width = RobustWidth(neighbours=9)
+    assert heir.generator.scalar.vicinity == SoftVicinity(draw="weighted", width=width, noise=0.0)
+    assert heir.generator.scalar.label_input == ILI(steps=3)
+    assert heir.synthesis.subsampling == QuantileRatio(q=0.9, burn_in=8)
+    assert heir.synthesis.filter == FilterSettings(rho=0.6, by="all")
+    assert other.generator.scalar.vicinity == HardVicinity(width=PaperWidth())
+    assert other.generator.scalar.label_input == ILI(steps=3)
+    assert other.synthesis.subsampling == RatioBudget()
+    assert other.synthesis.filter is None
+
+
 # --- there and back -----------------------------------------------------------------------------------------------
 
 CHANGED = [
     "seeds=[7]", "data.label_range=[-1.5,2]", "data.unit=°", "student.fit.learning_rate=1e-7",
     "compare.methods=[kd]", "generator.betas=[0,0.99]", "student.real_share=0.3",
-    "vary=everything", "data.label_column='2020'",
+    "vary=everything", "data.label_column='2020'", "generator.scalar.vicinity=soft", "generator.r1=true",
+    "student.fit.schedule={kind: step, milestones: [.5]}", "synthesis.filter=none", "search.labels=[distinct]",
+    "student.start=nokd", "ratio.hidden=mlp5", "metrics.generator=none", "metrics.robustness=true",
 ]  # fmt: skip
 
 
@@ -257,9 +368,7 @@ ABLATION = ("cgan_raw", "cgan_subsample", "cgan_filter", "cgan_replace")
         ("[cgan_kd, nokd]", False, ("cgan_kd", "nokd")),
     ],
 )
-def test_rows_stand_in_order_with_the_ablation_before_cgan(
-    methods: str, ablation: bool, rows: tuple[str, ...]
-) -> None:
+def test_rows_stand_in_order_with_the_ablation_before_cgan(methods: str, ablation: bool, rows: tuple[str, ...]) -> None:
     found = recipe.from_tree({}, [f"compare.methods={methods}", f"compare.ablation={str(ablation).lower()}"])
     assert found.rows == rows
 

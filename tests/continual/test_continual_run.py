@@ -16,17 +16,18 @@ from torch import Tensor, nn
 
 from cgankd.config.settings import DataSettings
 from cgankd.config.yaml_config import from_tree
-from cgankd.continual.learner import Learner
 from cgankd.continual.run import check, run
 from cgankd.continual.settings import Continual, load, ready
+from cgankd.continual.stages import learn
 from cgankd.core.errors import OutOfTime, UserError
 from cgankd.core.files import load_tensors
-from cgankd.core.progress import SILENT, Bar, Progress
-from cgankd.core.runtime import environment, make_fabric
-from cgankd.core.store import RunFolder
+from cgankd.core.progress import Bar, Progress
+from cgankd.core.runtime import make_fabric
+from cgankd.core.store import Store
 from cgankd.data import sources
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.nets import inference
+from cgankd.nets.build import StoredNetwork
 from cgankd.tasks import Classification, Regression
 
 Noise = Callable[..., ImageSet]
@@ -56,11 +57,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 
 
 def weights(out: Path, **wanted: Any) -> dict[str, Tensor]:
-    """The one task's weights whose artifact has these settings."""
+    """The one task's weights whose stage was given these arguments; distils: the loss of the distillation."""
     found = []
     for path in sorted((out / "artifacts").iterdir()):
-        described = json.loads((path / "artifact.json").read_text())["settings"]
-        if all(described.get(name) == value for name, value in wanted.items()):
+        given = json.loads((path / "artifact.json").read_text())["arguments"]
+        distillation = given.pop("distillation") or {}
+        given["distils"] = distillation.get("loss")
+        if all(given[name] == value for name, value in wanted.items()):
             found.append(load_tensors(path / "weights.safetensors")[0])
     assert len(found) == 1
     return found[0]
@@ -107,14 +110,12 @@ def test_the_table_and_the_curves_are_written(whole: tuple[Path, dict[str, Any]]
 def test_a_stored_network_scores_what_the_results_say(whole: tuple[Path, dict[str, Any]]) -> None:
     out, found = whole
     settings = tiny(methods=ALL, tasks=5, seeds=[0, 1])
-    fabric, splits = (
-        make_fabric(settings.runtime.device, settings.runtime.precision, settings.runtime.threads),
-        sources.load(settings.data),
-    )
-    folder = RunFolder(out, environment(fabric), command="continual")
-    learner = Learner(settings, splits, folder, fabric, SILENT)
-    network = learner.network(learner.learn("gkd+ta", 1, 2), 1, 2)
-    folder.close()
+    fabric = make_fabric(settings.runtime.device, settings.runtime.precision, settings.runtime.threads)
+    splits, before = sources.load(settings.data), sorted((out / "artifacts").iterdir())
+    store = Store(out, fabric, command="continual")
+    network = StoredNetwork(learn(store, settings, splits, "gkd+ta", 1, 2)).open(fabric)
+    store.close()
+    assert sorted((out / "artifacts").iterdir()) == before
     outputs = inference.outputs(network, splits.test.images, fabric)
     names = [str(label) for label in splits.test.labels.tolist()]
     order, right, count = found["order"][1], [0] * 3, [0] * 3
@@ -135,7 +136,7 @@ def test_finetuning_leaves_the_old_outputs_weights_alone_and_the_others_do_not(t
     first = weights(tmp_path / "none", task=0)["fc.weight"]
     second = {"exemplars": 0, "task": 1}
     assert first.shape[0] == 5
-    assert torch.equal(weights(tmp_path / "none", **second, distils=None)["fc.weight"][:5], first)
+    assert torch.equal(weights(tmp_path / "none", **second, distils=None, joint=False)["fc.weight"][:5], first)
     for changed in (
         weights(tmp_path / "none", **second, distils="gkd"),
         weights(tmp_path / "none", task=1, joint=True),
@@ -143,9 +144,7 @@ def test_finetuning_leaves_the_old_outputs_weights_alone_and_the_others_do_not(t
     ):
         assert (changed["fc.weight"][:5] != first).any(dim=1).all()
     # With exemplars: 100 new images (of 200, ten classes), and two of each of the five old classes.
-    images = [
-        json.loads(p.read_text())["summary"]["images"] for p in (tmp_path / "kept").glob("artifacts/*/*.json")
-    ]
+    images = [json.loads(p.read_text())["summary"]["images"] for p in (tmp_path / "kept").glob("artifacts/*/*.json")]
     assert sum(images) == 200 + 2 * 5
 
 
@@ -246,7 +245,7 @@ def test_scalars_are_refused(noise: Noise) -> None:
         ("methods=[lwf]", "'gkd+ta'"),
         ("fit.augment.views=64", "Input should be 0"),
         ("fit.augment.cutmix=1.0", "less than or equal to 0"),
-        ("seeds=[1,1]", "the same seed stands twice"),
+        ("seeds=[1,1]", "the same seed is given twice"),
         ("tasks=1", "greater than or equal to 2"),
         ("student.network=cnn8", "key 'student' is not known"),
     ],

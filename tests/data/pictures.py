@@ -31,9 +31,7 @@ def class_folders(folder: Path, counts: dict[str, int], seed: int = 0, **shape: 
     return folder
 
 
-def metadata(
-    folder: Path, rows: Iterable[Sequence[object]], header: Sequence[str] = ("file_name", "label")
-) -> Path:
+def metadata(folder: Path, rows: Iterable[Sequence[object]], header: Sequence[str] = ("file_name", "label")) -> Path:
     """``folder``/metadata.csv with these rows, and an image for every first field that has none."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [list(map(str, row)) for row in rows]

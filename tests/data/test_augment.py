@@ -17,6 +17,7 @@ from cgankd.config.settings import AugmentSettings
 from cgankd.core import rng
 from cgankd.data.augment import GEOMETRY, VALUES, RandAugment, cutmix, inverse_map, warp
 from cgankd.data.batches import Batches
+from cgankd.data.imageset import TrainingImages
 from cgankd.tasks import Classification, Regression, Task
 
 STRENGTHS = (-1.0, -0.62, -0.25, 0.1, 0.45, 0.81, 1.0)
@@ -217,7 +218,7 @@ def test_operations_and_strengths_come_evenly(channels: int, geometric: bool, nu
 )
 def test_pixels_move_only_where_the_label_allows_it(task: Task, moves: bool, noise: Callable) -> None:
     images = noise(4, scalar=task.continuous, classes=2)
-    made = Batches(images, None, task, 4, AugmentSettings(randaugment=1), 0, torch.device("cpu"))
+    made = Batches(TrainingImages(images), task, 4, AugmentSettings(randaugment=1), 0, torch.device("cpu"))
     assert set(GEOMETRY) & set(made.views.randaugment.names(1)) == (set(GEOMETRY) if moves else set())
 
 

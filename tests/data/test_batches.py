@@ -13,7 +13,7 @@ import torch
 from cgankd.config.settings import AugmentSettings
 from cgankd.core import rng
 from cgankd.data.batches import Batch, Batches, Views
-from cgankd.data.imageset import ImageSet
+from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.tasks import Classification, Regression, Task
 
 CPU = torch.device("cpu")
@@ -21,12 +21,10 @@ CLASSES = Classification(("a", "b", "c"))
 Noise = Callable[..., ImageSet]
 
 
-def batches(
-    real: ImageSet, fake: ImageSet | None = None, task: Task = CLASSES, size: int = 8, **settings
-) -> Batches:
+def batches(real: ImageSet, fake: ImageSet | None = None, task: Task = CLASSES, size: int = 8, **settings) -> Batches:
     share = settings.pop("share", None)
     seed = settings.pop("seed", 0)
-    return Batches(real, fake, task, size, AugmentSettings(**settings), seed, CPU, share=share)
+    return Batches(TrainingImages(real, fake, real_share=share), task, size, AugmentSettings(**settings), seed, CPU)
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -115,7 +113,8 @@ def test_a_batch_does_not_depend_on_what_was_asked_before(noise: Noise, stronger
 
 
 def test_stronger_views_are_the_plain_ones_changed(noise: Noise) -> None:
-    plain, stronger = batches(noise(30), size=30), batches(noise(30), size=30, randaugment=1, magnitude=1.0)
+    operations = {"operations": 1, "magnitude": 1.0}
+    plain, stronger = batches(noise(30), size=30), batches(noise(30), size=30, randaugment=operations)
     before, after = plain.at(3), stronger.at(3)
     assert torch.equal(before.index, after.index)
     changed = stronger.views.randaugment(before.images, before.index, before.view)

@@ -96,8 +96,8 @@ def test_the_seed_alone_decides(source: str) -> None:
     again = load(DataSettings(source=source, train_size=60, seed=5))
     other = load(DataSettings(source=source, train_size=60, seed=6))
     for name in ("train", "pool", "val", "test"):
-        assert getattr(one, name).key() == getattr(again, name).key()
-        assert getattr(one, name).key() != getattr(other, name).key()
+        assert getattr(one, name).content_key == getattr(again, name).content_key
+        assert getattr(one, name).content_key != getattr(other, name).content_key
 
 
 def test_train_is_the_beginning_of_pool_in_one_memory() -> None:
@@ -173,7 +173,7 @@ def test_more_turns_change_no_view_that_was_there() -> None:
     few = load(DataSettings(source="rotated-fashion", turns=1))
     many = load(DataSettings(source="rotated-fashion", turns=2))
     assert contents(few.pool) | contents(few.val) <= contents(many.pool) | contents(many.val)
-    assert few.test.key() == many.test.key()
+    assert few.test.content_key == many.test.content_key
 
 
 @pytest.mark.parametrize(

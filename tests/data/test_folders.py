@@ -128,16 +128,12 @@ def test_whole_numbers_are_classes_in_number_order_unless_told(tmp_path: Path) -
     folder = metadata(tmp_path, [(f"{n}.png", [2, 10, 7][n % 3]) for n in range(30)])
     splits = read(folder)
     assert splits.task == Classification(("2", "7", "10"))
-    assert (
-        "labels were read as 3 classes (whole numbers); data.task=regression reads them as scalars" in splits.notes
-    )
+    assert "labels were read as 3 classes (whole numbers); data.task=regression reads them as scalars" in splits.notes
     assert read(folder, task="regression").task == Regression(2.0, 10.0)
 
 
 def test_columns_by_other_names_and_a_split(tmp_path: Path) -> None:
-    rows = [
-        (f"d/{n}.png", n % 4, n * 0.25, word) for n, word in enumerate(["train"] * 16 + ["VAL"] * 3 + ["test"] * 5)
-    ]
+    rows = [(f"d/{n}.png", n % 4, n * 0.25, word) for n, word in enumerate(["train"] * 16 + ["VAL"] * 3 + ["test"] * 5)]
     folder = metadata(tmp_path, rows, ("file_name", "drive", "angle", "split"))
     splits = read(folder, label_column="angle", label_range=(0, 10))
     assert [len(part) for part in (splits.train, splits.val, splits.test)] == [16, 3, 5]
@@ -179,9 +175,7 @@ def test_rows_that_can_not_be_used(tmp_path: Path, row: tuple[object, ...], mess
     refuses(message, metadata(tmp_path, [*ROWS, row]), label_range=(0, 10))
 
 
-@pytest.mark.parametrize(
-    "name", ["../secret.png", "/etc/passwd", "a/../../secret.png", "..\\secret.png", "C:\\a.png"]
-)
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/../../secret.png", "..\\secret.png", "C:\\a.png"])
 def test_names_that_lead_out_of_the_folder(tmp_path: Path, name: str) -> None:
     write_png(tmp_path / "secret.png", 1)
     folder = metadata(tmp_path / "in", ROWS)
@@ -232,9 +226,7 @@ def test_further_refusals_of_a_table(tmp_path: Path) -> None:
     same = metadata(tmp_path / "b", [(f"{n}.png", 0.5) for n in range(20)])
     refuses("every training label is 0.5; at least two distinct", same)
     rows = [(f"{n}.png", n / 2, "" if n == 7 else "x") for n in range(20)]
-    refuses(
-        "line 9: 'who' is empty", metadata(tmp_path / "c", rows, ("file_name", "label", "who")), group_column="who"
-    )
+    refuses("line 9: 'who' is empty", metadata(tmp_path / "c", rows, ("file_name", "label", "who")), group_column="who")
 
 
 def test_a_table_from_a_spreadsheet_is_read(tmp_path: Path) -> None:

@@ -211,9 +211,7 @@ def test_broken_files_are_named(
     class_folders(tmp_path, {"a": 10, "b": 10}, height=48, width=48)
     broken = saved(tmp_path / "b" / f"x.{suffix}", colour(9, 48, 48))
     harm(broken)
-    with pytest.raises(
-        UserError, match=rf"b/x.{suffix}: not readable as an image .*; allowed: whole PNG"
-    ) as caught:
+    with pytest.raises(UserError, match=rf"b/x.{suffix}: not readable as an image .*; allowed: whole PNG") as caught:
         load(DataSettings(source=str(tmp_path)))
     assert "\n" not in str(caught.value)
     assert lenient == ImageFile.LOAD_TRUNCATED_IMAGES
@@ -246,8 +244,8 @@ def test_many_files_in_order_with_progress(tmp_path: Path) -> None:
     assert len(seen) >= 4
     assert seen == sorted(seen)
     again = load(DataSettings(source=str(tmp_path)))
-    assert splits.train.key() == again.train.key()
-    assert splits.test.key() == again.test.key()
+    assert splits.train.content_key == again.train.content_key
+    assert splits.test.content_key == again.test.content_key
 
 
 def test_doubles_across_splits_are_told(tmp_path: Path) -> None:
@@ -258,7 +256,5 @@ def test_doubles_across_splits_are_told(tmp_path: Path) -> None:
     known = {image.numpy().tobytes() for image in splits.pool.images}
     twice = sum(image.numpy().tobytes() in known for image in splits.test.images)
     assert twice > 0
-    assert any(
-        note.startswith(f"{twice} different test images occur in the training split") for note in splits.notes
-    )
+    assert any(note.startswith(f"{twice} different test images occur in the training split") for note in splits.notes)
     assert isinstance(splits.test.images, torch.Tensor)

@@ -47,7 +47,7 @@ def test_cifar10_from_the_folder_and_from_the_archive_are_the_same(home: Path) -
         file.unlink()
     two = read("cifar10", val_size=20)
     for part in ("train", "val", "test"):
-        assert getattr(one, part).key() == getattr(two, part).key()
+        assert getattr(one, part).content_key == getattr(two, part).content_key
     assert one.task == Classification(tuple(published.CIFAR10))
     assert len(one.train) + len(one.val) == 200
     assert "200 training images; the published set has 50,000" in one.notes
@@ -138,18 +138,14 @@ def test_tiny_imagenet_annotations_that_do_not_fit(home: Path, line: str, messag
 def test_imagenet_100_as_folders_and_as_the_authors_file(home: Path) -> None:
     for number in range(3):
         for image in range(8):
-            published.write_jpeg(
-                home / "imagenet-100" / "train" / f"n{number}" / f"{image}.JPEG", image, 20 + number
-            )
+            published.write_jpeg(home / "imagenet-100" / "train" / f"n{number}" / f"{image}.JPEG", image, 20 + number)
         published.write_jpeg(home / "imagenet-100" / "val" / f"n{number}" / "0.JPEG", 50 + number, 18)
     splits = by_recipe("imagenet-100", "data.size=16", "data.val_size=6")
     assert splits.test.labels.tolist() == [0, 1, 2]
     assert splits.test.images.shape == (3, 3, 16, 16)
     assert (len(splits.train), len(splits.val)) == (18, 6)
     labels = np.arange(30) % 3
-    published.split_h5(
-        home / "imagenet-100" / "ImageNet_128x128_100Class.h5", labels, labels[:9], ("train", "valid")
-    )
+    published.split_h5(home / "imagenet-100" / "ImageNet_128x128_100Class.h5", labels, labels[:9], ("train", "valid"))
     other = read("imagenet-100", val_size=6)
     assert (len(other.train), len(other.val), len(other.test)) == (24, 6, 9)
     assert other.test.images[:, 0, 0, 0].tolist() == list(range(9))

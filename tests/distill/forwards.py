@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from cgankd.config.settings import StudentSettings
-from cgankd.distill import METHODS, DistillBatch, Method
+from cgankd.core.store import Work
+from cgankd.distill import METHODS, DistillBatch, Method, Objective, Preparation
 from cgankd.tasks import Classification, Regression, Task
+from cgankd.training.forward import BatchForward
 
 SCALAR = Regression(0.0, 1.0)
 LAYERS = ["early", "late", "end"]
@@ -52,11 +54,22 @@ PLAIN = {
 }  # fmt: skip
 
 
+def unbuilt(name: str, task: Task, settings: StudentSettings | None = None) -> Method:
+    """With the numbers that the settings give it, and none of its layers yet."""
+    return METHODS[name](task, METHODS[name].resolve(task, settings))
+
+
+def prepare(objective: Objective, forward: BatchForward, steps: int = 2) -> None:
+    """As training does, before so many steps; networks that methods would have taught stay as they were made."""
+    work = Work(forward.fabric)
+    objective.prepare(Preparation(forward, forward.student, steps, work, 0, lambda *_: None))
+
+
 def method(name: str, task: Task, student_temperature: float = 4.0, **own: float) -> Method:
     """Built for :func:`example`'s features, from a seed; without the views and networks that an example lacks."""
     chosen = {**PLAIN.get(name, {}), **own}
     settings = StudentSettings(temperature=student_temperature, method_settings={name: chosen})
-    made = METHODS[name](task, settings)
+    made = unbuilt(name, task, settings)
     mine, theirs = made.taps(LAYERS, LAYERS)
     torch.manual_seed(0)
     made.build({layer: STUDENT[layer] for layer in mine}, {layer: TEACHER[layer] for layer in theirs})

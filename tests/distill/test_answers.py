@@ -95,8 +95,7 @@ def test_cmkd_against_scipy(task: Task) -> None:
         if width > 1
     ]
     columns = [
-        (1 - hard.mean()) * (1 - pearsonr(s[:, c], t[:, c])[0])
-        + hard.mean() * (1 - spearmanr(f_s[:, c], f_t[:, c])[0])
+        (1 - hard.mean()) * (1 - pearsonr(s[:, c], t[:, c])[0]) + hard.mean() * (1 - spearmanr(f_s[:, c], f_t[:, c])[0])
         for c in range(width)
     ]
     terms = numbers(method("cmkd", task, softness=1e-4).loss(batch))
@@ -129,9 +128,7 @@ def test_soft_ranks_have_a_gradient_that_raises_the_rank_correlation() -> None:
     assert batch.teacher_outputs is not None
     before = spearmanr(outputs.detach()[:, 0], batch.teacher_outputs[:, 0])[0]
     for _ in range(50):
-        (slope,) = torch.autograd.grad(
-            sum(made.loss(dataclasses.replace(batch, outputs=outputs)).values()), outputs
-        )
+        (slope,) = torch.autograd.grad(sum(made.loss(dataclasses.replace(batch, outputs=outputs)).values()), outputs)
         outputs = (outputs - 0.05 * slope).detach().requires_grad_()
     after = spearmanr(outputs.detach()[:, 0], batch.teacher_outputs[:, 0])[0]
     assert after > before + 0.1 * (1 - before)

@@ -8,23 +8,28 @@ from pathlib import Path
 
 import pytest
 import torch
-from forwards import SCALAR, classes, numbers
+from forwards import SCALAR, classes, numbers, prepare
 from lightning_fabric import Fabric
 
 from cgankd import distill
 from cgankd.config.settings import AugmentSettings, FitSettings
 from cgankd.core.errors import UserError
-from cgankd.core.progress import SILENT
+from cgankd.core.store import Work
 from cgankd.data.batches import Batches
+from cgankd.data.imageset import TrainingImages
 from cgankd.distill import METHODS, DistillBatch, Objective
 from cgankd.nets import zoo
 from cgankd.tasks import Task
-from cgankd.training.forward import Sight
+from cgankd.training.forward import BatchForward
 from cgankd.training.loop import fit
 
 CLASSES = classes(3)
 TASKS = {task.name: task for task in (CLASSES, SCALAR)}
 SERVED = [(name, task) for name in sorted(METHODS) for task in METHODS[name].tasks]
+SHARED = {  # what the student's settings give where they say nothing
+    "classification": {"temperature": 4.0, "label_weight": 0.1, "teacher_weight": 0.9},
+    "regression": {"label_weight": 0.5, "teacher_weight": 0.5},
+}
 SETTINGS = FitSettings(steps=3, batch_size=8, augment=AugmentSettings(views=2))
 
 
@@ -40,9 +45,12 @@ def test_metadata(name: str) -> None:
     assert made.__doc__
     assert all(isinstance(number, float | int) for number in made.defaults.values())
     assert set(made.task_defaults) <= set(made.tasks)
-    for task, own in made.task_defaults.items():
+    assert set(made.shared) <= set(SHARED["classification"])
+    for task in made.tasks:
+        own = made.task_defaults.get(task, {})
         assert set(own) <= set(made.defaults)
-        assert distill.create(name, TASKS[task]).stacked[0][0].values == {**made.defaults, **own}
+        shared = {key: value for key, value in SHARED[task].items() if key in made.shared}
+        assert distill.create(name, TASKS[task]).stacked[0][0].values == {**shared, **made.defaults, **own}
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
@@ -72,12 +80,13 @@ def seen(name: str, task: Task, fakes: int, noise, fabric: Fabric) -> tuple[Obje
     student, teacher = networks(task, name)
     real, fake = (noise(20, scalar=task.continuous, seed=seed) for seed in (1, 2))
     augment = AugmentSettings(views=2)
-    batches = Batches(real, fake, task, 8, augment, 0, torch.device("cpu"), share=1 - fakes / 8)
+    images = TrainingImages(real, fake, real_share=1 - fakes / 8)
+    batches = Batches(images, task, 8, augment, 0, torch.device("cpu"))
     objective = distill.create(name, task)
-    sight = Sight(student, teacher, objective, batches, task, fabric, 0)
-    objective.prepare(sight.preparation(2, SILENT, lambda *_: None))
-    batch = sight(batches.at(0), 0.5)
-    sight.close()
+    forward = BatchForward(student, teacher, objective, batches, fabric, 0)
+    prepare(objective, forward)
+    batch = forward(batches.at(0), 0.5)
+    forward.close()
     assert int(batch.fake.sum()) == fakes
     return objective, batch
 
@@ -114,7 +123,7 @@ def test_three_steps_beside_kd(name: str, task: str, precision, noise) -> None:
     before, known = ({k: v.clone() for k, v in network.state_dict().items()} for network in (student, teacher))
     real, fake = (noise(20, scalar=TASKS[task].continuous, seed=seed) for seed in (1, 2))
     objective = distill.create(name if name == "kd" else f"kd+{name}", TASKS[task])
-    history = fit(student, objective, TASKS[task], real, SETTINGS, fabric, seed=3, fake=fake, teacher=teacher)
+    history = fit(Work(fabric), student, objective, TrainingImages(real, fake), SETTINGS, seed=3, teacher=teacher)
     assert all(math.isfinite(entry["loss"]) for entry in history)
     after = student.state_dict()
     assert all(torch.isfinite(value).all() for value in after.values())

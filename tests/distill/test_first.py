@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 import torch
-from forwards import SCALAR, classes, example, method, value
+from forwards import SCALAR, classes, example, method, prepare, unbuilt, value
 from lightning_fabric import Fabric
 from scipy.stats import norm
 from torch import Tensor, nn
@@ -17,29 +17,37 @@ from torch import Tensor, nn
 from cgankd.config.settings import AugmentSettings, FitSettings, StudentSettings
 from cgankd.core import rng
 from cgankd.core.errors import TrainingError, UserError
-from cgankd.core.progress import SILENT
+from cgankd.core.store import Work
 from cgankd.data.batches import Batches
-from cgankd.data.imageset import ImageSet
-from cgankd.distill import METHODS, Maker, Preparation, create
+from cgankd.data.imageset import ImageSet, TrainingImages
+from cgankd.distill import Maker, Preparation, create
 from cgankd.distill.methods.flow import pooled
 from cgankd.nets import zoo
 from cgankd.nets.taps import PENULTIMATE, Taps
-from cgankd.training.forward import Sight
+from cgankd.training.forward import BatchForward
 from cgankd.training.loop import fit
 
 TASK = classes(3)
 SETTINGS = FitSettings(steps=4, batch_size=8, augment=AugmentSettings(views=2))
 
 
-def preparation(real: ImageSet, fabric: Fabric, features: Any, steps: int = 8, **more: Any) -> Preparation:
+@dataclasses.dataclass
+class Shown:
+    """Networks whose features are those that ``features`` makes of images."""
+
+    batches: Batches
+    features: Callable[[Tensor], Mapping[str, Tensor]]
+
+    def student_forward(self, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        return torch.zeros(len(images), 3), self.features(images)
+
+    teacher_forward = student_forward
+
+
+def preparation(real: ImageSet, fabric: Fabric, features: Any, steps: int = 8) -> Preparation:
     """With a teacher whose features are those that ``features`` makes of images."""
-    batches = Batches(real, None, TASK, 8, AugmentSettings(views=2), 0, fabric.device)
-
-    def look(images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        return torch.zeros(len(images), 3), features(images)
-
-    chosen = {"train": lambda *_: None, **more}
-    return Preparation(batches, look, look, nn.Identity(), steps, fabric, 0, SILENT, **chosen)
+    batches = Batches(TrainingImages(real), TASK, 8, AugmentSettings(views=2), 0, fabric.device)
+    return Preparation(Shown(batches, features), nn.Identity(), steps, Work(fabric), 0, lambda *_: None)
 
 
 def test_ofds_margin_is_the_mean_of_the_negatives(noise, fabric: Fabric) -> None:
@@ -72,7 +80,7 @@ def test_fts_paraphraser_learns_to_reconstruct_and_is_frozen(noise, fabric: Fabr
 
     real, made = noise(16), method("ft", TASK, first=20.0)
     ready = preparation(real, fabric, features)
-    (whole,) = made.teacher_maps(features(ready.batches.at(0).images))
+    (whole,) = made.teacher_maps(features(ready.images(0)))
 
     def error() -> float:
         with torch.no_grad():
@@ -102,11 +110,11 @@ def test_the_teacher_learns_nothing_where_gradients_go_through_it(name: str, noi
     torch.manual_seed(0)
     student, teacher = (zoo.create(size, 1, 3, (16, 16)) for size in ("cnn8", "cnn24"))
     objective = create(f"kdiga+{name}", TASK)
-    batches = Batches(noise(16), None, TASK, 8, AugmentSettings(views=2), 0, fabric.device)
-    sight = Sight(student, teacher, objective, batches, TASK, fabric, 0)
-    objective.prepare(sight.preparation(8, SILENT, lambda *_: None))
-    torch.stack(list(objective.loss(sight(batches.at(0), 0.5)).values())).sum().backward()
-    sight.close()
+    batches = Batches(TrainingImages(noise(16)), TASK, 8, AugmentSettings(views=2), 0, fabric.device)
+    forward = BatchForward(student, teacher, objective, batches, fabric, 0)
+    prepare(objective, forward, steps=8)
+    torch.stack(list(objective.loss(forward(batches.at(0), 0.5)).values())).sum().backward()
+    forward.close()
     assert all(weight.grad is None for weight in teacher.parameters())
     assert all(weight.grad is not None for weight in student.parameters())
 
@@ -139,7 +147,7 @@ def test_no_wider_network_is_refused(name: str) -> None:
 @pytest.mark.parametrize("task", [classes(4), SCALAR])
 def test_flow_follows_the_auxiliary_as_it_would_a_teacher(task) -> None:
     torch.manual_seed(1)
-    made = METHODS["flow"](task, StudentSettings())
+    made = unbuilt("flow", task)
     make = maker("cnn8", "cnn24", task.num_outputs)
     made.networks(make)
     names = [*zoo.stages(make.student, 1, (16, 16)), PENULTIMATE]
@@ -149,7 +157,7 @@ def test_flow_follows_the_auxiliary_as_it_would_a_teacher(task) -> None:
     with torch.no_grad(), Taps(make.student, names) as student, Taps(made.auxiliary, names) as auxiliary:
         mine, theirs = student(images)[1], auxiliary(images)[1]
     batch = dataclasses.replace(example(task), images=images, student_features=mine, teacher_features={})
-    plain = METHODS["flow"](task, StudentSettings(method_settings={"flow": {"auxiliary": 0.0}}))
+    plain = unbuilt("flow", task, StudentSettings(method_settings={"flow": {"auxiliary": 0.0}}))
     plain.taps(names, names)
     right = value(plain, dataclasses.replace(batch, teacher_features=theirs))
     assert right > 1e-3
@@ -160,8 +168,8 @@ def test_the_auxiliary_is_taught_by_pkt_and_then_stays(noise, fabric: Fabric) ->
     torch.manual_seed(0)
     student, teacher = (zoo.create(name, 1, 3, (16, 16)) for name in ("cnn8", "cnn24"))
     own = {"flow": {"auxiliary": 1.5}, "pkt": {"weight": 7.0}}
-    objective, real = create("flow", TASK, StudentSettings(method_settings=own)), noise(16)
-    fit(student, objective, TASK, real, SETTINGS, fabric, seed=3, teacher=teacher)
+    objective, real = create("flow", TASK, StudentSettings(method_settings=own)), TrainingImages(noise(16))
+    fit(Work(fabric), student, objective, real, SETTINGS, seed=3, teacher=teacher)
     found = objective.stacked[0][0].auxiliary
 
     # the same by hand: new weights from the same stream, six steps of pkt
@@ -169,7 +177,7 @@ def test_the_auxiliary_is_taught_by_pkt_and_then_stays(noise, fabric: Fabric) ->
     right = zoo.create("cnn16", 1, 3, (16, 16))
     longer = SETTINGS.model_copy(update={"steps": 6})
     pkt = create("pkt", TASK, StudentSettings(method_settings=own))
-    fit(right, pkt, TASK, real, longer, fabric, seed=3, teacher=teacher)
+    fit(Work(fabric), right, pkt, real, longer, seed=3, teacher=teacher)
     for (name, weight), expected in zip(found.state_dict().items(), right.state_dict().values(), strict=True):
         assert torch.equal(weight, expected), name
     assert not found.training
@@ -230,7 +238,7 @@ def test_the_assistant_normalises_as_the_student_does() -> None:
 @pytest.mark.parametrize("task", [classes(4), SCALAR])
 def test_takd_is_kd_from_the_assistant(task) -> None:
     settings = StudentSettings(temperature=3.0)
-    made, kd = METHODS["takd"](task, settings), METHODS["kd"](task, settings)
+    made, kd = unbuilt("takd", task, settings), unbuilt("kd", task, settings)
     made.networks(maker("cnn8", "cnn24", task.num_outputs))
     batch = dataclasses.replace(example(task), images=torch.rand(7, 1, 16, 16))
     assert made.label_weight == kd.label_weight
@@ -261,7 +269,8 @@ def test_the_teacher_is_asked_for_what_is_trained_first_only(name: str, noise, f
         setting = "first" if name == "takd" else "auxiliary"
         own = StudentSettings(method_settings={name: {setting: 4 / steps}})
         chosen = SETTINGS.model_copy(update={"steps": steps})
-        fit(student, create(name, TASK, own), TASK, noise(16), chosen, fabric, seed=3, teacher=teacher)
+        images = TrainingImages(noise(16))
+        fit(Work(fabric), student, create(name, TASK, own), images, chosen, seed=3, teacher=teacher)
         asked.append(teacher.images)
     assert asked[0] == asked[1] > 0
 
@@ -271,18 +280,18 @@ def test_the_assistant_is_taught_by_kd_and_then_stays(noise, fabric: Fabric) -> 
     student, teacher = (zoo.create(name, 1, 3, (16, 16)) for name in ("cnn8", "cnn24"))
     settings = SETTINGS
     objective = create("takd", TASK, StudentSettings(temperature=2.0, method_settings={"takd": {"first": 1.5}}))
-    fit(student, objective, TASK, noise(16), settings, fabric, seed=3, teacher=teacher)
+    fit(Work(fabric), student, objective, TrainingImages(noise(16)), settings, seed=3, teacher=teacher)
     assistant = objective.stacked[0][0].assistant
 
     # the same by hand: new weights from the same stream, six steps of plain KD at the same temperature
-    alone, real = create("takd", TASK), noise(16)
-    batches = Batches(real, None, TASK, 8, settings.augment, 3, fabric.device)
-    Sight(student, teacher, alone, batches, TASK, fabric, 3).close()
+    alone, real = create("takd", TASK), TrainingImages(noise(16))
+    batches = Batches(real, TASK, 8, settings.augment, 3, fabric.device)
+    BatchForward(student, teacher, alone, batches, fabric, 3).close()
     right = alone.stacked[0][0].assistant
     assert not any(weight.requires_grad for weight in right.parameters())
     right.requires_grad_(True)
     kd, longer = create("kd", TASK, StudentSettings(temperature=2.0)), settings.model_copy(update={"steps": 6})
-    fit(right, kd, TASK, real, longer, fabric, seed=3, teacher=teacher)
+    fit(Work(fabric), right, kd, real, longer, seed=3, teacher=teacher)
     for (name, found), expected in zip(assistant.state_dict().items(), right.state_dict().values(), strict=True):
         assert torch.equal(found, expected), name
     assert not assistant.training

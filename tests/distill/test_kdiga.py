@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from forwards import SCALAR, classes
+from forwards import SCALAR, classes, unbuilt
 from lightning_fabric import Fabric
 from scipy.special import log_softmax
 from torch import Tensor, nn
@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from cgankd.config.settings import AugmentSettings, StudentSettings
 from cgankd.core.errors import UserError
 from cgankd.data.batches import Batches
-from cgankd.distill import METHODS, DistillBatch, create
+from cgankd.data.imageset import TrainingImages
+from cgankd.distill import DistillBatch, create
 from cgankd.nets import zoo
 from cgankd.tasks import Task
-from cgankd.training.forward import Sight
+from cgankd.training.forward import BatchForward
 
 STEP = 1e-5
 
@@ -61,7 +62,7 @@ def term(task: Task, batch: DistillBatch, student: nn.Module, teacher: nn.Module
 @pytest.mark.parametrize("task", [classes(2), classes(4), SCALAR])
 def test_the_term_against_finite_differences(task: Task) -> None:
     student, teacher = smooth(task, 1), smooth(task, 2)
-    batch, made = shown(task, student, teacher), METHODS["kdiga"](task, StudentSettings())
+    batch, made = shown(task, student, teacher), unbuilt("kdiga", task)
     found = float(made.loss(batch)["kdiga"].detach())
     assert found == pytest.approx(term(task, batch, student, teacher, [0, 1, 2, 3, 4]), rel=1e-6)
     part = float(made.loss(batch.rows(batch.fake))["kdiga"].detach())
@@ -73,7 +74,7 @@ def test_the_term_against_finite_differences(task: Task) -> None:
 @pytest.mark.parametrize("task", [classes(4), SCALAR])
 def test_its_gradient_by_the_weights_against_finite_differences(task: Task) -> None:
     student, teacher = smooth(task, 1), smooth(task, 2)
-    made = METHODS["kdiga"](task, StudentSettings(method_settings={"kdiga": {"weight": 3.0}}))
+    made = unbuilt("kdiga", task, StudentSettings(method_settings={"kdiga": {"weight": 3.0}}))
 
     def loss() -> Tensor:
         return made.loss(shown(task, student, teacher))["kdiga"]
@@ -102,11 +103,12 @@ def test_few_fakes_and_few_or_many_classes(count: int, fakes: int, noise, fabric
     torch.manual_seed(0)
     student, teacher = (zoo.create(name, 1, count, (16, 16)) for name in ("cnn8", "cnn16"))
     real, fake = noise(16, classes=count), noise(16, classes=count, seed=1)
-    batches = Batches(real, fake, task, 8, AugmentSettings(), 0, fabric.device, share=1 - fakes / 8)
+    images = TrainingImages(real, fake, real_share=1 - fakes / 8)
+    batches = Batches(images, task, 8, AugmentSettings(), 0, fabric.device)
     objective = create("kd+kdiga@fake", task)
-    sight = Sight(student, teacher, objective, batches, task, fabric, 0)
-    terms = objective.loss(sight(batches.at(0), 0.0))
-    sight.close()
+    forward = BatchForward(student, teacher, objective, batches, fabric, 0)
+    terms = objective.loss(forward(batches.at(0), 0.0))
+    forward.close()
     assert float(terms["kdiga"].detach()) > 0
     terms["kdiga"].backward()
     assert all(weight.grad is None for weight in teacher.parameters())
@@ -128,22 +130,22 @@ class Attentive(nn.Module):
 
 
 def test_a_student_whose_attention_is_torchs_own_can_be_taught(noise, fabric: Fabric) -> None:
-    batches = Batches(noise(16), None, classes(3), 8, AugmentSettings(), 0, fabric.device)
+    batches = Batches(TrainingImages(noise(16)), classes(3), 8, AugmentSettings(), 0, fabric.device)
     objective, student, teacher = create("kd+kdiga", classes(3)), Attentive(), zoo.create("cnn8", 1, 3, (16, 16))
-    sight = Sight(student, teacher, objective, batches, classes(3), fabric, 0)
-    objective.loss(sight(batches.at(0), 0.0))["kdiga"].backward()
-    sight.close()
+    forward = BatchForward(student, teacher, objective, batches, fabric, 0)
+    objective.loss(forward(batches.at(0), 0.0))["kdiga"].backward()
+    forward.close()
     assert float(student.head.weight.grad.abs().sum()) > 0
 
 
 def test_a_student_that_is_the_teacher_costs_nothing() -> None:
     network = smooth(classes(3), 1)
     batch = shown(classes(3), network, network)
-    assert float(METHODS["kdiga"](classes(3), StudentSettings()).loss(batch)["kdiga"].detach()) == 0.0
+    assert float(unbuilt("kdiga", classes(3)).loss(batch)["kdiga"].detach()) == 0.0
 
 
 def test_a_plain_callable_has_no_gradient(noise, fabric: Fabric) -> None:
-    batches = Batches(noise(16), None, classes(3), 8, AugmentSettings(), 0, fabric.device)
+    batches = Batches(TrainingImages(noise(16)), classes(3), 8, AugmentSettings(), 0, fabric.device)
     objective, student = create("kdiga", classes(3)), zoo.create("cnn8", 1, 3, (16, 16))
     with pytest.raises(UserError, match="'kdiga' differentiates the teacher, but this one is a plain callable"):
-        Sight(student, lambda x: x.new_zeros(len(x), 3), objective, batches, classes(3), fabric, 0)
+        BatchForward(student, lambda x: x.new_zeros(len(x), 3), objective, batches, fabric, 0)

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from forwards import LAYERS, SCALAR, STUDENT, TEACHER, classes, example, method, numbers, value
+from forwards import LAYERS, SCALAR, STUDENT, TEACHER, classes, example, method, numbers, unbuilt, value
 from scipy.signal import correlate2d
 from scipy.special import expit
 from torch import nn
@@ -86,7 +86,7 @@ def test_fitnet_against_loops(task) -> None:
 
 
 def test_fitnet_looks_at_the_middle() -> None:
-    made = METHODS["fitnet"](TASK, StudentSettings())
+    made = unbuilt("fitnet", TASK)
     assert made.taps(["a", "b", "c", "end"], ["v", "w", "x", "y", "z", "end"]) == (["b"], ["y"])
     assert made.taps(["a", "end"], ["x", "end"]) == (["a"], ["x"])
 
@@ -272,7 +272,7 @@ def test_one_pixel_of_one_image_is_normalised_by_what_was_learnt() -> None:
 @pytest.mark.parametrize("name", MAPS)
 @pytest.mark.parametrize("rows", [1, 2])
 def test_maps_of_one_pixel_of_few_images(name: str, rows: int) -> None:
-    made = METHODS[name](TASK, StudentSettings())
+    made = unbuilt(name, TASK)
     mine, theirs = made.taps(LAYERS, LAYERS)
     small = [{**side, "late": (side["late"][0], 1, 1)} for side in (STUDENT, TEACHER)]
     made.build({layer: small[0][layer] for layer in mine}, {layer: small[1][layer] for layer in theirs})
@@ -286,12 +286,10 @@ def test_maps_of_one_pixel_of_few_images(name: str, rows: int) -> None:
 
 
 @pytest.mark.parametrize("name", MAPS)
-@pytest.mark.parametrize(
-    ("student", "teacher", "who"), [(["end"], LAYERS, "student"), (LAYERS, ["end"], "teacher")]
-)
+@pytest.mark.parametrize(("student", "teacher", "who"), [(["end"], LAYERS, "student"), (LAYERS, ["end"], "teacher")])
 def test_a_network_without_maps_is_refused(name: str, student: list[str], teacher: list[str], who: str) -> None:
     with pytest.raises(UserError, match=f"'{name}' compares maps, but the {who}'s network has none; allowed"):
-        METHODS[name](TASK, StudentSettings()).taps(student, teacher)
+        unbuilt(name, TASK).taps(student, teacher)
 
 
 @pytest.mark.parametrize("name", MAPS)
@@ -310,11 +308,11 @@ def test_adapters_learn_and_what_is_frozen_does_not(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["at", "nst"])
 def test_where_pixels_are_compared_maps_of_one_are_left_out(name: str) -> None:
-    made = METHODS[name](TASK, StudentSettings())
+    made = unbuilt(name, TASK)
     mine, theirs = made.taps(LAYERS, LAYERS)
     small = [{**side, "late": (side["late"][0], 1, 1)} for side in (STUDENT, TEACHER)]
     made.build({layer: small[0][layer] for layer in mine}, {layer: small[1][layer] for layer in theirs})
     assert made.pairs == [("early", "early")]
     late = {layer: shape for layer, shape in small[0].items() if layer == "late"}
     with pytest.raises(UserError, match=f"'{name}' compares the pixels of maps, .* none has 2; allowed: larger"):
-        METHODS[name](TASK, StudentSettings()).build(late, late)
+        unbuilt(name, TASK).build(late, late)

@@ -14,20 +14,19 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from forwards import LAYERS, SCALAR, classes, method
+from forwards import LAYERS, SCALAR, classes, method, prepare
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd.config.settings import AugmentSettings
 from cgankd.core.errors import UserError
-from cgankd.core.progress import SILENT
 from cgankd.data.batches import Batch, Batches
-from cgankd.data.imageset import ImageSet
+from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.distill import METHODS, DistillBatch, create, student_network
 from cgankd.distill.base import WHERE
 from cgankd.nets import zoo
 from cgankd.tasks import Task
-from cgankd.training.forward import Sight
+from cgankd.training.forward import BatchForward
 
 Noise = Callable[..., ImageSet]
 TASKS = {"classification": classes(5), "regression": SCALAR}
@@ -59,19 +58,19 @@ def scene(name: str, task: Task, noise: Noise, fabric: Fabric) -> Iterator[Scene
         if not weight.any():  # what starts at 0 hides slopes: a channel's scale where its norm is divided out
             nn.init.normal_(weight, std=0.1)
     real = noise(32, classes=task.num_outputs, scalar=task.continuous)
-    batches = Batches(real, None, task, 8, AugmentSettings(views=2), 0, fabric.device)
+    batches = Batches(TrainingImages(real), task, 8, AugmentSettings(views=2), 0, fabric.device)
     objective = create(name, task)
-    sight = Sight(student, teacher, objective, batches, task, fabric, 0)
-    objective.prepare(sight.preparation(2, SILENT, lambda *_: None))
+    forward = BatchForward(student, teacher, objective, batches, fabric, 0)
+    prepare(objective, forward)
 
     def see(batch: Batch) -> tuple[DistillBatch, dict[str, Tensor]]:
-        seen = sight(batch, 0.25)  # before what a method leaves off in the middle
+        seen = forward(batch, 0.25)  # before what a method leaves off in the middle
         terms = objective.loss(seen)
         del terms["label"]
         return seen, terms
 
     yield Scene(student, teacher, objective, batches, see)
-    sight.close()
+    forward.close()
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:
@@ -109,9 +108,7 @@ def test_images_that_are_shown_twice_cost_the_same(name: str, task: str, noise: 
         once = set_up.batches.at(0)
         fields = {field.name: getattr(once, field.name) for field in dataclasses.fields(once)}
         twice = Batch(**{key: torch.cat([value, value]).detach() for key, value in fields.items()})
-        costs = [
-            {key: float(term.detach()) for key, term in set_up.see(shown)[1].items()} for shown in (once, twice)
-        ]
+        costs = [{key: float(term.detach()) for key, term in set_up.see(shown)[1].items()} for shown in (once, twice)]
     assert any(costs[0].values())
     for key in set(costs[0]) - COUNT_IMAGES:
         assert costs[1][key] == pytest.approx(costs[0][key], rel=1e-3, abs=1e-6), key

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from cgankd import distill
 from cgankd.config.settings import AugmentSettings, FitSettings, StudentSettings
 from cgankd.core.errors import UserError
-from cgankd.data.imageset import ImageSet
+from cgankd.core.store import Work
+from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.distill import METHODS, DistillBatch, Method, Preparation
 from cgankd.distill.base import Shape
 from cgankd.nets import zoo
@@ -47,7 +48,7 @@ def one_more_method() -> Iterator[None]:
             self.adapt = nn.Conv2d(student[self.mine][0], teacher[self.theirs][0], 1)
 
         def prepare(self, preparation: Preparation) -> None:
-            images = preparation.batches.at(0).images
+            images = preparation.images(0)
             SEEN.append(f"prepared {tuple(preparation.teacher(images)[1][self.theirs].shape)}")
 
         def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
@@ -110,11 +111,13 @@ def test_adapter_layers_are_trained_and_the_teacher_is_not(fabric: Fabric) -> No
     student, teacher = (zoo.create(name, 1, 3, (16, 16)) for name in ("cnn8", "cnn16"))
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     objective = distill.create("kd+inside", TASK, StudentSettings(method_settings={"inside": {"weight": 0.5}}))
-    fit(student, objective, TASK, images(20), settings(), fabric, seed=3, fake=images(20, 1), teacher=teacher)
+    fit(
+        Work(fabric), student, objective, TrainingImages(images(20), images(20, 1)), settings(), seed=3, teacher=teacher
+    )
     (adapter,) = [p for name, p in objective.named_parameters() if name.endswith("adapt.weight")]
     assert [f"prepared {(8, *SHAPE)}"] == SEEN
     again = distill.create("inside", TASK)
-    fit(student, again, TASK, images(20), settings(1), fabric, seed=3, teacher=teacher)
+    fit(Work(fabric), student, again, TrainingImages(images(20)), settings(1), seed=3, teacher=teacher)
     (other,) = [p for name, p in again.named_parameters() if name.endswith("adapt.weight")]
     assert adapter.shape == other.shape
     assert not torch.equal(adapter, other)
@@ -128,7 +131,7 @@ def test_each_of_several_methods_is_built_for_the_layers_it_named(fabric: Fabric
     torch.manual_seed(0)
     student, teacher = (zoo.create(name, 1, 3, (16, 16)) for name in ("cnn8", "cnn16"))
     objective = distill.create("inside+sp+crd+at", TASK)
-    fit(student, objective, TASK, images(20), settings(1), fabric, seed=3, teacher=teacher)
+    fit(Work(fabric), student, objective, TrainingImages(images(20)), settings(1), seed=3, teacher=teacher)
     shapes = {name: tuple(weight.shape) for name, weight in objective.named_parameters()}
     assert shapes["layers.0.adapt.weight"] == (64, 32, 1, 1)  # the last maps
     assert shapes["layers.2.embed_student.weight"] == (128, 32)  # the penultimate
@@ -142,7 +145,8 @@ def test_adapters_start_from_the_seed_whatever_was_drawn_before(fabric: Fabric) 
         torch.manual_seed(9)
         student = zoo.create("cnn8", 1, 3, (16, 16))
         torch.manual_seed(noise)
-        fit(student, distill.create("inside", TASK), TASK, images(20), settings(), fabric, seed=3, teacher=teacher)
+        objective = distill.create("inside", TASK)
+        fit(Work(fabric), student, objective, TrainingImages(images(20)), settings(), seed=3, teacher=teacher)
         results.append(student.state_dict())
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
@@ -151,7 +155,7 @@ def test_a_plain_callable_shows_no_features(fabric: Fabric) -> None:
     student, objective = zoo.create("cnn8", 1, 3, (16, 16)), distill.create("inside", TASK)
     with pytest.raises(UserError, match="'inside' looks inside the teacher, but this one is a plain callable"):
         fit(
-            student, objective, TASK, images(20), settings(), fabric, seed=0,
+            Work(fabric), student, objective, TrainingImages(images(20)), settings(), seed=0,
             teacher=lambda x: x.new_zeros(len(x), 3),
         )  # fmt: skip
 
@@ -174,6 +178,7 @@ def test_a_setting_that_a_method_lacks_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "key", "value", "allowed"),
     [("at", "weight", -1.0, "0 or more"), ("crd", "temperature", 0.0, "a number above 0"),
+     ("sskd", "contrast_temperature", 0.0, "a number above 0"), ("kd", "teacher_weight", -0.5, "0 or more"),
      ("crd", "width", 0.5, "a whole number from 1"), ("ofd", "batches", 0.0, "a whole number from 1"),
      ("atkd", "easy", 2.0, "0 to 1")],
 )  # fmt: skip

@@ -20,8 +20,7 @@ TASK = classes(3)
 def rows(batch: DistillBatch, layer: str) -> tuple[np.ndarray, np.ndarray]:
     """The student's and the teacher's features, flat, [B, D]."""
     return tuple(
-        side[layer].detach().double().flatten(1).numpy()
-        for side in (batch.student_features, batch.teacher_features)
+        side[layer].detach().double().flatten(1).numpy() for side in (batch.student_features, batch.teacher_features)
     )  # type: ignore[return-value]
 
 
@@ -54,9 +53,7 @@ def test_rkd_does_not_see_a_turned_and_scaled_space() -> None:
     batch = example(TASK)
     turn = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(1)))[0]
     same = {"end": 3.0 * batch.student_features["end"].detach() @ turn + 1.0}
-    assert value(method("rkd", TASK), dataclasses.replace(batch, teacher_features=same)) == pytest.approx(
-        0, abs=1e-4
-    )
+    assert value(method("rkd", TASK), dataclasses.replace(batch, teacher_features=same)) == pytest.approx(0, abs=1e-4)
 
 
 def test_equal_features_of_two_images_have_a_finite_gradient() -> None:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from forwards import STUDENT, TEACHER, classes, example, method, numbers
+from forwards import STUDENT, TEACHER, classes, example, method, numbers, prepare, unbuilt
 from lightning_fabric import Fabric
 from scipy.special import softmax
 from scipy.stats import entropy
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from cgankd.config.settings import AugmentSettings, StudentSettings
 from cgankd.core.errors import UserError
-from cgankd.core.progress import SILENT
 from cgankd.data.batches import Batch, Batches
-from cgankd.distill import METHODS, DistillBatch, Method, create
+from cgankd.data.imageset import TrainingImages
+from cgankd.distill import DistillBatch, Method, create
 from cgankd.distill.methods.sskd import cosines, selected_divergence
 from cgankd.nets import zoo
-from cgankd.training.forward import Sight
+from cgankd.training.forward import BatchForward
 
 
 def turned_example(count: int = 3, rows: int = 7, scale: float = 2.0) -> DistillBatch:
@@ -38,7 +38,7 @@ def drawn(images: Tensor) -> Batch:
 
 def test_the_further_images_are_turned_by_90_180_and_270_degrees() -> None:
     images = torch.arange(8.0).view(2, 1, 2, 2)  # 0 1 / 2 3 and 4 5 / 6 7
-    made = METHODS["sskd"](classes(3), StudentSettings())
+    made = unbuilt("sskd", classes(3))
     found = made.views(drawn(images), 0)
     assert found is not None
     assert found.flatten(1).tolist() == [
@@ -140,22 +140,22 @@ def test_a_part_of_the_batch_has_its_own_turned_images() -> None:
 def test_the_teachers_head_learns_to_find_the_image(noise, fabric: Fabric) -> None:
     torch.manual_seed(0)
     student, teacher = (zoo.create(name, 1, 3, (16, 16)) for name in ("cnn8", "cnn16"))
-    batches = Batches(noise(24), None, classes(3), 8, AugmentSettings(views=2), 0, fabric.device)
+    batches = Batches(TrainingImages(noise(24)), classes(3), 8, AugmentSettings(views=2), 0, fabric.device)
     objective = create("sskd", classes(3), StudentSettings(method_settings={"sskd": {"first": 1.0}}))
     made = objective.stacked[0][0]
-    sight = Sight(student, teacher, objective, batches, classes(3), fabric, 0)
+    forward = BatchForward(student, teacher, objective, batches, fabric, 0)
 
     def error() -> float:
-        batch = sight(batches.at(0), 0.0)
+        batch = forward(batches.at(0), 0.0)
         with torch.no_grad():
             ends = [x.teacher_features[made.theirs] for x in (batch.extra, batch)]
             alike = cosines(made.teacher_head, *ends) / 0.5
         return float(torch.nn.functional.cross_entropy(alike, torch.arange(8).repeat(3)))
 
     before = error()
-    objective.prepare(sight.preparation(100, SILENT, lambda *_: None))
+    prepare(objective, forward, steps=100)
     assert error() < 0.9 * before
-    sight.close()
+    forward.close()
 
 
 def test_the_heads_are_as_wide_as_the_features() -> None:

@@ -8,24 +8,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from forwards import SCALAR, changed, classes, example, numbers, twice, value
+from forwards import SCALAR, changed, classes, example, numbers, twice, unbuilt, value
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd import distill
 from cgankd.config import recipe
-from cgankd.config.settings import AugmentSettings, FitSettings, StudentSettings
+from cgankd.config.settings import AugmentSettings, Constant, FitSettings, StudentSettings
 from cgankd.core.errors import UserError
 from cgankd.core.files import load_tensors
+from cgankd.core.store import Work
 from cgankd.data.batches import Batches
-from cgankd.distill import METHODS, DistillBatch, Maker, Method
+from cgankd.data.imageset import TrainingImages
+from cgankd.distill import DistillBatch, Maker, Method
 from cgankd.distill.methods.vam import entropy
 from cgankd.nets import zoo
 from cgankd.nets.attention import attention, gates
 from cgankd.pipeline import run
 from cgankd.tasks import Task
 from cgankd.training import scoring
-from cgankd.training.forward import Sight
+from cgankd.training.forward import BatchForward
 from cgankd.training.loop import fit
 
 SIZE = (16, 16)
@@ -34,7 +36,7 @@ SETTINGS = FitSettings(steps=3, batch_size=8, augment=AugmentSettings(views=2))
 
 
 def method(task: Task, **own: float) -> Method:
-    made = METHODS["vam"](task, StudentSettings(method_settings={"vam": own}))
+    made = unbuilt("vam", task, StudentSettings(method_settings={"vam": own}))
     made.networks(Maker(zoo.create("cnn8+vam", 1, task.num_outputs, SIZE), None, 1, task.num_outputs, SIZE))
     assert made.taps(["layer3"], []) == (LAYERS, [])
     return made
@@ -103,10 +105,10 @@ def test_every_weight_of_the_student_is_reached(count: int, noise, fabric: Fabri
     student, teacher = networks(count)
     task = classes(count)
     objective = distill.create("kd+vam@real", task)
-    batches = Batches(noise(16, classes=2), None, task, 8, AugmentSettings(views=2), 0, fabric.device)
-    sight = Sight(student, teacher, objective, batches, task, fabric, 0)
-    terms = objective.loss(sight(batches.at(0), 0.5))
-    sight.close()
+    batches = Batches(TrainingImages(noise(16, classes=2)), task, 8, AugmentSettings(views=2), 0, fabric.device)
+    forward = BatchForward(student, teacher, objective, batches, fabric, 0)
+    terms = objective.loss(forward(batches.at(0), 0.5))
+    forward.close()
     assert set(terms) == {"label", "kd", "vam"}
     assert 0.0 < numbers(terms)["vam"] < 0.1
     torch.stack(list(terms.values())).sum().backward()
@@ -121,8 +123,9 @@ def test_the_penalty_makes_the_attention_decided(noise, fabric: Fabric) -> None:
     def undecided(weight: float) -> Tensor:
         student, _ = networks(3, spread=0.1)
         objective = distill.create("vam", classes(3), StudentSettings(method_settings={"vam": {"weight": weight}}))
-        settings = SETTINGS.model_copy(update={"steps": 30, "schedule": "constant"})
-        fit(student, objective, classes(3), noise(16), settings, fabric, seed=0, teacher=lambda x: x[:, 0, 0, :3])
+        settings = SETTINGS.model_copy(update={"steps": 30, "schedule": Constant()})
+        images = TrainingImages(noise(16))
+        fit(Work(fabric), student, objective, images, settings, seed=0, teacher=lambda x: x[:, 0, 0, :3])
         return 1 - scoring.attention_per_bin(student, noise(16), classes(3), fabric)["decided"]
 
     assert (undecided(20.0) < 0.8 * undecided(0.0)).all()
@@ -136,35 +139,16 @@ def test_the_teacher_may_be_any_callable_and_is_asked_once_a_view(noise, fabric:
         return shown.flatten(1)[:, :3]
 
     student, _ = networks(3)
-    settings = SETTINGS.model_copy(update={"steps": 12})
-    fit(
-        student,
-        distill.create("kd+vam", classes(3)),
-        classes(3),
-        noise(16),
-        settings,
-        fabric,
-        seed=0,
-        teacher=teacher,
-    )
+    objective, settings = distill.create("kd+vam", classes(3)), SETTINGS.model_copy(update={"steps": 12})
+    fit(Work(fabric), student, objective, TrainingImages(noise(16)), settings, seed=0, teacher=teacher)
     assert sum(asked) == 2 * 16  # two views of each
 
 
 def test_a_student_without_attention_is_refused(noise, fabric: Fabric) -> None:
     student, teacher = (zoo.create(name, 1, 3, SIZE) for name in ("cnn8", "cnn16"))
-    with pytest.raises(
-        UserError, match=r"needs a student with virtual attention, .* ConvNet has not; .* NAME\+vam"
-    ):
-        fit(
-            student,
-            distill.create("kd+vam", classes(3)),
-            classes(3),
-            noise(16),
-            SETTINGS,
-            fabric,
-            seed=0,
-            teacher=teacher,
-        )
+    objective = distill.create("kd+vam", classes(3))
+    with pytest.raises(UserError, match=r"needs a student with virtual attention, .* ConvNet has not; .* NAME\+vam"):
+        fit(Work(fabric), student, objective, TrainingImages(noise(16)), SETTINGS, seed=0, teacher=teacher)
 
 
 # --- rows ---------------------------------------------------------------------------------------------------------

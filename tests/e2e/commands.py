@@ -18,6 +18,8 @@ from safetensors import safe_open
 
 from cgankd.core.store import CHECKPOINT
 
+CHECKPOINT_FILE = f"{CHECKPOINT}.safetensors"
+
 # fp32: what is tested is the road, not the processor
 TINY = """
 extends: digits
@@ -27,7 +29,7 @@ teacher: {network: cnn8, fit: {steps: 40}}
 student: {fit: {steps: 20}, transfer_steps: 25}
 generator: {channels: 8, latent: 16, label_dim: 16, steps: 30, batch_size: 16, ema_start: 5}
 ratio: {hidden: [32, 32], steps: 30, batch_size: 64, fakes_per_image: 2}
-synthesis: {images: 200, calibration: 20, burn_in: 20}
+synthesis: {images: 200, subsampling: {burn_in: 20}, filter: {calibration: 20}}
 runtime: {threads: 1, precision: fp32}
 """
 
@@ -36,9 +38,10 @@ seeds: [0]
 data: {source: bars, unit: degrees, train_size: 80}
 teacher: {network: cnn8, trained_on: pool, fit: {steps: 30, batch_size: 32}}
 student: {network: cnn8, fit: {steps: 15, batch_size: 32}, transfer_steps: 20, real_share: 0.4}
-generator: {channels: 8, latent: 16, label_dim: 16, steps: 20, batch_size: 16, ema_start: 5, embedding_steps: 15}
+generator:
+  {channels: 8, latent: 16, label_dim: 16, steps: 20, batch_size: 16, ema_start: 5, scalar: {label_input: {steps: 15}}}
 ratio: {hidden: [32, 32], steps: 20, batch_size: 64, fakes_per_image: 2}
-synthesis: {images: 120, even_labels: 30, calibration: 60, burn_in: 20}
+synthesis: {images: 120, labels: {count: 30}, subsampling: {burn_in: 20}, filter: {calibration: 60}}
 runtime: {threads: 1, precision: fp32}
 """
 
@@ -144,7 +147,7 @@ def kill_in(stage: str, file: str, artifacts: int, words: list[str], cwd: Path, 
         if len(list(out.glob("artifacts/*/artifact.json"))) < artifacts:
             return None
         found = next(iter(out.glob(f"work/{stage}-*/{file}")), None)
-        return None if found is not None and file == CHECKPOINT and steps_done(found) <= step else found
+        return None if found is not None and file == CHECKPOINT_FILE and steps_done(found) <= step else found
 
     command = [script(), *words, "--out", "out", "--quiet"]
     with subprocess.Popen(command, cwd=cwd, env=environment(), stderr=subprocess.PIPE, text=True) as run:

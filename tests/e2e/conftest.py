@@ -17,9 +17,7 @@ from cgankd.cli import main
 
 
 @pytest.fixture
-def typed(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[..., Said]:
+def typed(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
     """typed("run", "tiny.yaml", ..) -> the same inside this process, in ``tmp_path``: no seconds for torch."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(main, "console", Console(width=200))

@@ -34,7 +34,7 @@ def test_a_converted_network_is_the_teacher_of_a_run(typed: Typed, tiny: Path, t
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert found["teacher"]["network"] == "cnn16"
     assert found["teacher"]["trained_on"] == "elsewhere"
-    (folder,) = (tmp_path / "out" / "artifacts").glob("teacher-*")
+    (folder,) = (tmp_path / "out" / "artifacts").glob("load_network-*")
     for name, tensor in load_file(folder / "weights.safetensors").items():
         assert torch.equal(tensor, network.state_dict()[name]), name  # not trained, not normalised anew
 

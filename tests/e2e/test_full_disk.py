@@ -21,9 +21,9 @@ def whole(out: Path) -> None:
     """Every artifact is finished, every file as long as it says, and nothing temporary is left."""
     for folder in out.glob("artifacts/*"):
         made = json.loads((folder / "artifact.json").read_text())
-        assert {
-            path.name: path.stat().st_size for path in folder.iterdir() if path.name != "artifact.json"
-        } == made["files"]
+        assert {path.name: path.stat().st_size for path in folder.iterdir() if path.name != "artifact.json"} == made[
+            "files"
+        ]
     assert not list(out.rglob("*.tmp"))
 
 
@@ -59,7 +59,7 @@ def test_files_may_not_grow(tmp_path: Path) -> None:
     assert "File too large" in sentence
     assert "the same command goes on" in sentence
     whole(tmp_path / "out")
-    assert not list((tmp_path / "out").glob("artifacts/teacher-*"))
+    assert not list((tmp_path / "out").glob("artifacts/train_network-*"))
 
 
 def test_the_disk_is_full(tmp_path: Path, typed: Callable[..., Said]) -> None:

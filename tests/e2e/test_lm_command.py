@@ -39,6 +39,15 @@ def tiny(tmp_path: Path) -> Path:
     return tmp_path / "tiny.yaml"
 
 
+def trained_with(out: Path, width: int) -> Path:
+    """The folder of the model of that width: the recipe's teacher has 16, its students 8."""
+    made = {
+        folder: json.loads((folder / "artifact.json").read_text()) for folder in out.glob("artifacts/train_model-*")
+    }
+    (folder,) = [folder for folder, record in made.items() if record["arguments"]["settings"]["width"] == width]
+    return folder
+
+
 def test_the_table_and_what_is_used_again(tiny: Path, typed: Typed) -> None:
     said = typed("lm", tiny, "--out", "whole", "--quiet")
     assert said.code == 0, said.err
@@ -60,14 +69,14 @@ def test_the_table_and_what_is_used_again(tiny: Path, typed: Typed) -> None:
     assert "! Fewer than three seeds" in said.out
 
     # a changed method makes only itself anew
-    before = artifacts(tiny.parent / "whole", "text", "teacher", "student")
+    before = artifacts(tiny.parent / "whole", "read_text", "train_model")
     words = ("lm", tiny, "--out", "whole", "--quiet", "distil.methods=[sft,skd]", "sampling.top_k=5")
     assert typed(*words).code == 0
-    assert artifacts(tiny.parent / "whole", "text", "teacher", "student") == before
-    assert len(artifacts(tiny.parent / "whole", "distilled")) == 14
+    assert artifacts(tiny.parent / "whole", "read_text", "train_model") == before
+    assert len(artifacts(tiny.parent / "whole", "distil")) == 14
 
     # a teacher from a folder is used as it is, tokens and all
-    folder = next((tiny.parent / "whole" / "artifacts").glob("teacher-*"))
+    folder = trained_with(tiny.parent / "whole", width=16)
     words = ("lm", tiny, "--out", "lent", "--quiet", "distil.methods=[sft,kd]", f"teacher.folder={folder}")
     assert typed(*words).code == 0
     lent = json.loads((tiny.parent / "lent" / "results.json").read_text())

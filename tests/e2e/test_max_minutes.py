@@ -6,14 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import SLOWER, TINY, Said, same
-
-from cgankd.core.store import CHECKPOINT
+from commands import CHECKPOINT_FILE, SLOWER, TINY, Said, same
 
 
-def test_a_run_in_pieces_ends_with_the_numbers_of_one_in_one_piece(
-    tmp_path: Path, typed: Callable[..., Said]
-) -> None:
+def test_a_run_in_pieces_ends_with_the_numbers_of_one_in_one_piece(tmp_path: Path, typed: Callable[..., Said]) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
     words = ["run", "tiny.yaml", *SLOWER, "--quiet"]
     pieces, inside = 0, 0
@@ -21,7 +17,7 @@ def test_a_run_in_pieces_ends_with_the_numbers_of_one_in_one_piece(
         assert "time it was given is over" in said.err
         assert not (tmp_path / "out" / "results.json").exists()
         pieces += 1
-        inside += any((tmp_path / "out" / "work").glob(f"*/{CHECKPOINT}"))
+        inside += any((tmp_path / "out" / "work").glob(f"*/{CHECKPOINT_FILE}"))
         assert pieces < 200
     assert said.code == 0, said.err
     assert pieces > 2

@@ -45,7 +45,7 @@ def test_one_new_file_is_a_method(tmp_path: Path) -> None:
     assert "scaled" in cgankd_says("methods").stdout
     assert "student.method_settings.scaled: weight 1" in cgankd_says("methods", "scaled").stdout
     short = ["teacher.fit.steps=3", "student.fit.steps=3", "student.transfer_steps=3", "generator.steps=2"]
-    made = ["ratio.steps=2", "synthesis.images=40", "metrics.enabled=false", "compare.ablation=false", "seeds=[0]"]
+    made = ["ratio.steps=2", "synthesis.images=40", "metrics.generator=false", "compare.ablation=false", "seeds=[0]"]
     rows = "compare.methods=[nokd_longer,cgan,scaled,cgan+kd+scaled@fake]"
     done = cgankd_says("run", "digits", *short, *made, rows, "runtime.threads=1", "--out", "out", "--quiet")
     assert done.returncode == 0, done.stderr

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import BARS, Said, kill_in, process, same, write_bars
-
-from cgankd.core.store import CHECKPOINT
+from commands import BARS, CHECKPOINT_FILE, Said, kill_in, process, same, write_bars
 
 pytestmark = pytest.mark.xdist_group("regression")
 
@@ -49,7 +47,7 @@ def test_a_regression_killed_in_its_generator(tmp_path: Path, typed: Callable[..
     write_bars(tmp_path / "bars")
     (tmp_path / "bars.yaml").write_text(BARS)
     words = ["run", "bars.yaml", "generator.steps=60", "runtime.checkpoint_seconds=0.02", "compare.methods=[cgan]"]
-    kill_in("generator", CHECKPOINT, 2, words, tmp_path, step=5)  # its label embedding is not trained again
+    kill_in("train_generator", CHECKPOINT_FILE, 2, words, tmp_path, step=5)  # its label embedding is not trained again
     assert typed(*words, "--out", "out", "--quiet").code == 0
     assert typed(*words, "--out", "whole", "--quiet").code == 0
     same(tmp_path / "out", tmp_path / "whole")

@@ -6,19 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import SLOWER, TINY, Said, kill_in, same
-
-from cgankd.core.store import CHECKPOINT
+from commands import CHECKPOINT_FILE, SLOWER, TINY, Said, kill_in, same
 
 
 @pytest.mark.xdist_group("resume")
 def test_a_run_killed_in_every_stage_ends_with_the_same_numbers(tmp_path: Path, typed: Callable[..., Said]) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
     words = ["run", "tiny.yaml", *SLOWER]
-    kill_in("teacher", CHECKPOINT, 1, words, tmp_path)  # after the data
-    kill_in("generator", CHECKPOINT, 5, words, tmp_path, step=20)  # after teacher, nokd, nokd_longer, kd
-    kill_in("synthesis", "images.u8", 7, words, tmp_path)
-    kill_in("student", CHECKPOINT, 9, words, tmp_path, step=10)  # cgan_kd
+    kill_in("train_network", CHECKPOINT_FILE, 1, words, tmp_path)  # after the data
+    kill_in("train_generator", CHECKPOINT_FILE, 5, words, tmp_path, step=20)  # after teacher, nokd, nokd_longer, kd
+    kill_in("make_images", "images.u8", 9, words, tmp_path)
+    kill_in("train_student", CHECKPOINT_FILE, 11, words, tmp_path, step=10)  # cgan_kd
     assert not (tmp_path / "out" / "results.json").exists()
     assert typed(*words, "--out", "out", "--quiet").code == 0
     assert typed(*words, "--out", "whole", "--quiet").code == 0

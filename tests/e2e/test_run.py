@@ -48,7 +48,8 @@ def test_results_have_the_documented_fields(found: dict[str, Any]) -> None:
     assert found["teacher"]["network"] == "cnn8"
     assert all(seconds >= 0 for seconds in found["seconds"].values())
     assert set(found["seconds"]) == {
-        "import", "data", "teacher", "generator", "ratio", "synthesis", "student", "metrics",
+        "import", "describe_data", "train_network", "train_generator", "train_density_ratio", "burn_in",
+        "calibrate_filter", "make_images", "train_student", "measure_generator",
     }  # fmt: skip
 
 
@@ -82,16 +83,14 @@ def test_what_the_run_said_and_wrote(finished: tuple[Path, Said], found: dict[st
     assert not list(out.rglob("*.tmp"))
 
 
-def test_every_compared_row_is_trained_for_as_many_steps(
-    finished: tuple[Path, Said], found: dict[str, Any]
-) -> None:
+def test_every_compared_row_is_trained_for_as_many_steps(finished: tuple[Path, Said], found: dict[str, Any]) -> None:
     for row in found["rows"]:
         steps = 20 if row["method"] == "nokd" else 25
         assert row["steps"] == steps
         for folder in found["artifacts"]["students"][row["method"]]:
             fitted = json.loads((finished[0] / folder / "artifact.json").read_text())
-            assert fitted["settings"]["fit"]["steps"] == steps
-            assert fitted["settings"]["fit"]["batch_size"] == 64
+            assert fitted["arguments"]["fit"]["steps"] == steps
+            assert fitted["arguments"]["fit"]["batch_size"] == 64
             assert fitted["summary"]["history"][-1]["step"] == steps
 
 
@@ -143,15 +142,21 @@ def made(before: dict[str, Any], after: dict[str, Any]) -> Counter[str]:
 @pytest.mark.parametrize(
     ("change", "new"),
     [
-        ("student.transfer_steps=26", {"student": 7}),
-        ("student.temperature=2.0", {"student": 2}),  # kd and cgan_kd: nobody else has a temperature
-        ("synthesis.images=150", {"synthesis": 3, "student": 5, "metrics": 1}),
-        ("ratio.steps=31", {"ratio": 1, "synthesis": 2, "student": 4, "metrics": 1}),
-        ("generator.steps=31", {"generator": 1, "ratio": 1, "synthesis": 3, "student": 5, "metrics": 1}),
-        ("data.seed=1", {"data": 1, "teacher": 1, "generator": 1, "ratio": 1, "synthesis": 3, "student": 8,
-                         "metrics": 1}),
-        ("seeds=[0,1]", {"student": 8}),
-        ("metrics.images=60", {"metrics": 1}),
+        ("student.transfer_steps=26", {"train_student": 7}),
+        ("student.temperature=2.0", {"train_student": 2}),  # kd and cgan_kd: nobody else has a temperature
+        ("synthesis.images=150", {"make_images": 3, "train_student": 5, "measure_generator": 1}),
+        ("synthesis.filter.rho=0.8", {"make_images": 1, "train_student": 3, "measure_generator": 1}),
+        ("synthesis.filter.calibration=21", {"calibrate_filter": 1, "make_images": 1, "train_student": 3,
+                                             "measure_generator": 1}),
+        ("ratio.steps=31", {"train_density_ratio": 1, "burn_in": 1, "calibrate_filter": 1, "make_images": 2,
+                            "train_student": 4, "measure_generator": 1}),
+        ("generator.steps=31", {"train_generator": 1, "train_density_ratio": 1, "burn_in": 1, "calibrate_filter": 1,
+                                "make_images": 3, "train_student": 5, "measure_generator": 1}),
+        ("data.seed=1", {"describe_data": 1, "train_network": 1, "train_generator": 1, "train_density_ratio": 1,
+                         "burn_in": 1, "calibrate_filter": 1, "make_images": 3, "train_student": 8,
+                         "measure_generator": 1}),
+        ("seeds=[0,1]", {"train_student": 8}),
+        ("metrics.generator.images=60", {"measure_generator": 1}),
     ],
 )  # fmt: skip
 def test_a_change_makes_anew_what_depends_on_it_and_nothing_else(
@@ -197,7 +202,7 @@ def test_a_second_process_in_the_same_folder_is_refused(tmp_path: Path, typed: C
     words = [script(), "run", "tiny.yaml", "teacher.fit.steps=100000", "--quiet", "--out", "out"]
     with subprocess.Popen(words, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE) as first:
         try:
-            while not list(tmp_path.glob("out/work/teacher-*")):
+            while not list(tmp_path.glob("out/work/train_network-*")):
                 assert first.poll() is None, first.stderr.read()  # type: ignore[union-attr]
                 time.sleep(0.01)
             before = files(tmp_path / "out")
@@ -234,7 +239,7 @@ def test_a_network_in_the_current_folder_is_the_student_and_its_code_part_of_the
     before = artifacts(tmp_path / "out")
     (tmp_path / "own_student.py").write_text(OWN.replace("nn.ReLU()", "nn.Tanh()"))
     assert typed(*words).code == 0
-    assert made(before, artifacts(tmp_path / "out")) == {"student": 1}
+    assert made(before, artifacts(tmp_path / "out")) == {"train_student": 1}
 
 
 def test_an_edited_network_is_a_new_teacher_even_where_its_weights_are_loaded(
@@ -249,4 +254,4 @@ def test_an_edited_network_is_a_new_teacher_even_where_its_weights_are_loaded(
     assert typed(*words).code == 0
     (tmp_path / "own_teacher.py").write_text(OWN.replace("nn.ReLU()", "nn.Tanh()"))
     assert typed(*words).code == 0
-    assert len(artifacts(tmp_path / "out", "teacher")) == 2
+    assert len(artifacts(tmp_path / "out", "load_network")) == 2

@@ -9,9 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import Said, kill_in
-
-from cgankd.core.store import CHECKPOINT
+from commands import CHECKPOINT_FILE, Said, kill_in
 
 SHORT = [
     "teacher.fit.steps=5",
@@ -19,7 +17,7 @@ SHORT = [
     "ratio.steps=5",
     "ratio.fakes_per_image=1",
     "synthesis.images=50",
-    "metrics.enabled=false",
+    "metrics.generator=false",
 ]
 STUDENTS = ["compare.methods=[nokd_longer,cgan]", "student.transfer_steps=40"]
 FILES = ("table.json", "table.md", "table.csv", "table-tiny.svg")
@@ -35,7 +33,7 @@ def test_a_table_killed_in_its_second_cell_ends_as_one_that_nobody_killed(
 ) -> None:
     words = ["table", tiny.name, *SHORT, *STUDENTS, "--students", "cnn8,cnn16"]
     often = [*words, "runtime.checkpoint_seconds=0.05"]
-    kill_in("student", CHECKPOINT, 7, often, tmp_path, step=10)  # in the second cell
+    kill_in("train_student", CHECKPOINT_FILE, 9, often, tmp_path, step=10)  # in the second cell
     killed = json.loads((tmp_path / "out" / "table.json").read_text())
     assert killed["missing"] == ["tiny, cnn16"]
     said = typed(*often, "--out", "out", "--quiet")
@@ -47,12 +45,14 @@ def test_a_table_killed_in_its_second_cell_ends_as_one_that_nobody_killed(
 
     # Two students of one setting: everything but the students is made once.
     assert stages(tmp_path / "out") == {
-        "data": 1,
-        "teacher": 1,
-        "generator": 1,
-        "ratio": 1,
-        "synthesis": 1,
-        "student": 4,
+        "describe_data": 1,
+        "train_network": 1,
+        "train_generator": 1,
+        "train_density_ratio": 1,
+        "burn_in": 1,
+        "calibrate_filter": 1,
+        "make_images": 1,
+        "train_student": 4,
     }
     found = json.loads((tmp_path / "out" / "table.json").read_text())
     assert found["missing"] == []
@@ -66,8 +66,8 @@ def test_a_table_killed_in_its_second_cell_ends_as_one_that_nobody_killed(
     words[-1] = "cnn8"
     said = typed(*words, "--settings", "seeds=[0]", "--settings", "seeds=[0, 1]", "--out", "out", "--quiet")
     assert said.code == 0, said.err
-    assert stages(tmp_path / "out")["student"] == 6
-    assert stages(tmp_path / "out")["generator"] == 1
+    assert stages(tmp_path / "out")["train_student"] == 6
+    assert stages(tmp_path / "out")["train_generator"] == 1
     with (tmp_path / "out" / "table.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert Counter(line["setting"] for line in lines) == {"seeds=[0]": 3, "seeds=[0, 1]": 3}
@@ -82,7 +82,16 @@ def test_an_ablation_shares_all_but_synthesis_and_students(
     assert said.code == 0, said.err
     out = tmp_path / "out"
     # nokd, control, raw, subsampled, filtered (which is cgan: classes keep their labels), replaced, + KD; M = 30
-    assert stages(out) == {"data": 1, "teacher": 1, "generator": 1, "ratio": 1, "synthesis": 4, "student": 8}
+    assert stages(out) == {
+        "describe_data": 1,
+        "train_network": 1,
+        "train_generator": 1,
+        "train_density_ratio": 1,
+        "burn_in": 1,  # the same whatever M is
+        "calibrate_filter": 1,
+        "make_images": 4,
+        "train_student": 8,
+    }
     found = json.loads((out / "ablation.json").read_text())
     bars = {bar["method"]: bar["values"] for bar in found["bars"]}
     assert [point["images"] for point in found["curve"]] == [0, 30, 50]

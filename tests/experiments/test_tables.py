@@ -23,7 +23,7 @@ from cgankd.core.errors import TrainingError, UserError
 from cgankd.experiments import ablation, cells, dumbbells, gains, gains_text, table, text
 from cgankd.experiments import ablation_page as figures
 from cgankd.experiments.cells import Cell, grid
-from cgankd.pipeline import comparisons
+from cgankd.pipeline import comparisons, preflight
 from cgankd.report.figures import LIGHT
 
 BLOCKS = ["data.train_size=60", "data.train_size=90"]
@@ -103,9 +103,7 @@ def test_without_students_and_settings_the_recipe_alone_and_ablation_on_demand()
 @pytest.mark.parametrize(
     ("students", "settings"), [(["cnn8", "cnn8"], []), ([], ["seeds=[0]", " seeds=[0]"]), (["cnn8"], ["a", "b"])]
 )
-def test_a_cell_that_stands_twice_or_a_group_that_is_none_is_refused(
-    students: list[str], settings: list[str]
-) -> None:
+def test_a_cell_that_stands_twice_or_a_group_that_is_none_is_refused(students: list[str], settings: list[str]) -> None:
     with pytest.raises(UserError, match=r"stands twice|not of the form key=value"):
         grid(["digits"], [], students, settings)
 
@@ -280,7 +278,7 @@ def test_what_a_method_sees_of_generated_images_alone_is_nothing_in_the_row_with
     assert comparisons.pairs(names) == [
         ("cgan", "nokd_longer"), ("cgan+kd", "kd"), ("cgan+kd+rkd@fake", "kd"), ("cgan+sp@fake", "nokd_longer"),
     ]  # fmt: skip
-    comparisons.check_names(recipe.load("digits", [f"compare.methods=[{','.join(names)}]"]))
+    preflight.check_names(recipe.load("digits", [f"compare.methods=[{','.join(names)}]"]))
 
 
 def test_every_method_is_paired_with_itself_and_each_task_has_its_own_votes() -> None:
@@ -561,8 +559,8 @@ def test_the_page_and_its_pictures(tmp_path: Path) -> None:
 
 
 def test_a_search_and_a_curve_exclude_each_other(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"search\.enabled = True chooses M itself"):
-        ablation.ablate("digits", ["search.enabled=true"], images=["100"], out=tmp_path / "new")
+    with pytest.raises(UserError, match=r"digits: search chooses M itself; .*must be none"):
+        ablation.ablate("digits", ["search=true"], images=["100"], out=tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 

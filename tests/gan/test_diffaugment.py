@@ -101,9 +101,7 @@ def test_cutout_is_one_grey_rectangle_of_half_the_side_cut_at_the_border() -> No
     assert np.mean(areas) == pytest.approx(106 / 16 * 252 / 24, rel=0.05)
 
 
-@pytest.mark.parametrize(
-    "policies", [("color",), ("translation",), ("cutout",), ("color", "translation", "cutout")]
-)
+@pytest.mark.parametrize("policies", [("color",), ("translation",), ("cutout",), ("color", "translation", "cutout")])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shape_type_and_repeatability(policies: tuple[str, ...], channels: int) -> None:
     images = pictures(6, channels, (17, 20)).requires_grad_()

@@ -7,36 +7,38 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from cgankd.config.settings import GeneratorSettings, VicinitySettings
+from cgankd.config.settings import GanSettings
 from cgankd.core.errors import UserError
 from cgankd.gan import biggan
 from cgankd.gan.blocks import SelfAttention, attention_level, map_widths
 from cgankd.gan.generator import new_networks
-from cgankd.labels import ClassLabels, LabelSpace, ScalarLabels
+from cgankd.labels import label_embedding
+from cgankd.tasks import Classification, Regression, Task
 
-CLASSES = ClassLabels(4, torch.arange(40) % 4)
-SCALARS = ScalarLabels(torch.linspace(0, 1, 40), VicinitySettings())
-SPACES = {"classes": (CLASSES, torch.tensor([0, 3, 1])), "scalars": (SCALARS, torch.tensor([0.0, 1.0, 0.3]))}
+CLASSES = Classification(tuple("abcd"))
+SCALARS = Regression(0.0, 1.0)
+TASKS = {"classes": (CLASSES, torch.tensor([0, 3, 1])), "scalars": (SCALARS, torch.tensor([0.0, 1.0, 0.3]))}
 
 
 def networks(
-    name: str, size: int = 16, channels: int = 1, space: LabelSpace = CLASSES, **changes: Any
+    name: str, size: int = 16, channels: int = 1, task: Task = CLASSES, **changes: Any
 ) -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
-    settings = GeneratorSettings(network=name, channels=4, latent=9, label_dim=8, **changes)
-    return new_networks(settings, space, space.new_embedding(8), channels, (size, size))
+    settings = GanSettings(**{"network": name, "channels": 4, "latent": 9, "label_dim": 8, **changes})
+    return new_networks(settings, label_embedding(task, None, 8), channels, (size, size))
 
 
 @pytest.mark.parametrize("name", ["sngan", "sagan", "biggan"])
 @pytest.mark.parametrize("size", [16, 28, 32, 64])
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("labels", SPACES)
+@pytest.mark.parametrize("labels", TASKS)
 def test_shapes_and_gradients(name: str, size: int, channels: int, labels: str) -> None:
-    space, targets = SPACES[labels]
+    task, targets = TASKS[labels]
     pooling, shared = ("sum", True) if channels == 1 else ("flatten", False)
-    generator, discriminator = networks(name, size, channels, space, pooling=pooling, shared_embedding=shared)
+    generator, discriminator = networks(name, size, channels, task, pooling=pooling, shared_embedding=shared)
     images = generator(torch.randn(3, 9), targets)
     assert images.shape == (3, channels, size, size)
     assert images.abs().max() <= 1
@@ -49,8 +51,8 @@ def test_shapes_and_gradients(name: str, size: int, channels: int, labels: str) 
 
 @pytest.mark.parametrize("name", ["sagan", "biggan"])
 def test_images_that_are_not_square(name: str) -> None:
-    settings = GeneratorSettings(network=name, channels=4, latent=9, label_dim=8)
-    generator, discriminator = new_networks(settings, CLASSES, CLASSES.new_embedding(8), 1, (49, 33))
+    settings = GanSettings(network=name, channels=4, latent=9, label_dim=8)
+    generator, discriminator = new_networks(settings, label_embedding(CLASSES, None, 8), 1, (49, 33))
     images = generator(torch.randn(2, 9), torch.tensor([0, 1]))
     assert images.shape == (2, 1, 49, 33)
     assert discriminator(images, torch.tensor([0, 1])).shape == (2,)
@@ -58,10 +60,10 @@ def test_images_that_are_not_square(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["sngan", "sagan", "biggan"])
 @pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("labels", SPACES)
+@pytest.mark.parametrize("labels", TASKS)
 def test_the_label_and_z_decide(name: str, shared: bool, labels: str) -> None:
-    space, targets = SPACES[labels]
-    generator, discriminator = networks(name, space=space, shared_embedding=shared)
+    task, targets = TASKS[labels]
+    generator, discriminator = networks(name, task=task, shared_embedding=shared)
     generator.eval()
     discriminator.eval()
     z = torch.randn(3, 9)
@@ -96,16 +98,16 @@ def test_norms_of_their_own_embedding_ignore_the_others(name: str) -> None:
 
 
 def test_a_fixed_embedding_is_not_copied_per_norm() -> None:
-    generator, _ = networks("sngan", space=SCALARS, shared_embedding=False)
+    generator, _ = networks("sngan", task=SCALARS, shared_embedding=False)
     assert len(generator.other_embeddings) == 0
 
 
 @pytest.mark.parametrize("name", ["sngan", "sagan", "biggan"])
 def test_a_trained_embedding_comes_into_both_networks_unchanged(name: str) -> None:
-    settings = GeneratorSettings(network=name, channels=4, latent=9, label_dim=8)
-    embedding = SCALARS.new_embedding(8)
+    settings = GanSettings(network=name, channels=4, latent=9, label_dim=8)
+    embedding = label_embedding(SCALARS, None, 8)
     before = {key: value.clone() for key, value in embedding.state_dict().items()}
-    for network in new_networks(settings, SCALARS, embedding, 1, (16, 16)):
+    for network in new_networks(settings, embedding, 1, (16, 16)):
         assert network.embedding is not embedding
         for key, value in network.embedding.state_dict().items():
             assert torch.equal(value, before[key]), key
@@ -143,14 +145,14 @@ def test_attention_levels_by_hand() -> None:
     assert [attention_level((28, 28), side) for side in (None, 14, 7)] == [1, 1, 2]
     assert attention_level((64, 100), 8) == 3
     for side in (32, 5):  # the image itself has no attention
-        with pytest.raises(UserError, match=rf"^generator.attention is {side}; images of 32x32 .* 16, 8, 4$"):
+        with pytest.raises(UserError, match=rf"^generator.network.attention is {side}; images of 32x32 .* 16, 8, 4$"):
             attention_level((32, 32), side)
 
 
 @pytest.mark.parametrize("name", ["sagan", "biggan"])
 @pytest.mark.parametrize(("size", "side"), [(32, None), (32, 16), (32, 8), (32, 4), (28, 7)])
 def test_attention_is_at_the_asked_side_of_both_networks(name: str, size: int, side: int | None) -> None:
-    generator, discriminator = networks(name, size, attention=side)
+    generator, discriminator = networks(name, size, network={"kind": name, "attention": side})
     sides: list[int] = []
     for network in (generator, discriminator):
         (attention,) = (module for module in network.modules() if isinstance(module, SelfAttention))
@@ -162,13 +164,13 @@ def test_attention_is_at_the_asked_side_of_both_networks(name: str, size: int, s
 
 @pytest.mark.parametrize("name", ["sagan", "biggan"])
 def test_attention_may_be_off(name: str) -> None:
-    for network in networks(name, 32, attention=0):
+    for network in networks(name, 32, network={"kind": name, "attention": 0}):
         assert not any(isinstance(module, SelfAttention) for module in network.modules())
 
 
 def test_sngan_refuses_attention() -> None:
-    with pytest.raises(UserError, match=r"generator.attention is set, but sngan has none"):
-        networks("sngan", attention=8)
+    with pytest.raises(ValidationError, match=r"network\.sngan\.attention"):
+        GanSettings(network={"kind": "sngan", "attention": 8})
 
 
 @pytest.mark.parametrize("side", [4, 7])

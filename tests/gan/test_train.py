@@ -13,20 +13,31 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd.config.settings import GeneratorSettings, VicinitySettings
+from cgankd.config.settings import ILI, NLI, GanSettings, ScalarLabelSettings, SoftVicinity
 from cgankd.core.checkpoint import Checkpoint
 from cgankd.core.errors import TrainingError
+from cgankd.core.store import Store, Work, stage
 from cgankd.data.imageset import ImageSet
 from cgankd.gan import train as gan_train
-from cgankd.gan.generator import UNBOUNDED, GanSampler, from_uint8, load_sampler, new_networks, to_uint8
+from cgankd.gan.generator import (
+    UNBOUNDED,
+    GanSampler,
+    TrainedGenerator,
+    from_uint8,
+    keep_generator,
+    new_networks,
+    to_uint8,
+)
 from cgankd.gan.losses import squared_gradient
 from cgankd.gan.train import _check, _settle_statistics, train_gan
-from cgankd.labels import label_space
+from cgankd.labels import LabelSpace, label_embedding, label_space
 from cgankd.tasks import Classification, Regression, Task
+from works import with_checkpoint
 
 CLASSES = Classification(("dark", "bright"))
 SCALAR = Regression(0.0, 1.0)
-SMALL = {"channels": 4, "latent": 5, "label_dim": 32, "batch_size": 8, "ema_start": 2, "embedding_steps": 3}
+SMALL = {"channels": 4, "latent": 5, "label_dim": 32, "batch_size": 8, "ema_start": 2}
+QUICK = ScalarLabelSettings(label_input=ILI(steps=3))
 
 
 def grey(task: Task, count: int = 64) -> ImageSet:
@@ -39,12 +50,22 @@ def grey(task: Task, count: int = 64) -> ImageSet:
 
 
 def train(
-    task: Task, fabric: Fabric, checkpoint: Checkpoint | None = None, seed: int = 0, **changes: Any
+    task: Task,
+    fabric: Fabric,
+    checkpoint: Checkpoint | None = None,
+    seed: int = 0,
+    scalar: ScalarLabelSettings = QUICK,
+    **changes: Any,
 ) -> tuple[GanSampler, list[dict[str, Any]]]:
-    settings = GeneratorSettings(**{**SMALL, "steps": 6, **changes})
-    data = grey(task)
-    space = label_space(task, task.to_target(data.labels), settings)
-    return train_gan(data, task, space, settings, fabric, seed=seed, checkpoint=checkpoint)
+    settings = GanSettings(**{**SMALL, "steps": 6, **changes})
+    work = with_checkpoint(Work(fabric), checkpoint)
+    return train_gan(work, grey(task), task, settings, scalar if task.continuous else None, seed=seed)
+
+
+def two_classes(settings: GanSettings) -> tuple[LabelSpace, nn.Module, nn.Module]:
+    """The label space of two classes, and untrained networks."""
+    embedding = label_embedding(CLASSES, None, settings.label_dim)
+    return label_space(CLASSES, grey(CLASSES).labels), *new_networks(settings, embedding, 1, (16, 16))
 
 
 class Recorder(Checkpoint):
@@ -67,9 +88,8 @@ class Recorder(Checkpoint):
 @pytest.mark.parametrize("task", [CLASSES, SCALAR])
 @pytest.mark.parametrize("stop", [1, 4])
 def test_a_killed_training_goes_on_bit_for_bit(task: Task, stop: int, fabric: Fabric, tmp_path: Path) -> None:
-    changes = {"discriminator_steps": 2, "diffaugment": ("color", "translation", "cutout")}
-    if task.continuous:
-        changes["vicinity"] = VicinitySettings(kind="soft")
+    soft = ScalarLabelSettings(vicinity=SoftVicinity(), label_input=QUICK.label_input)
+    changes = {"discriminator_steps": 2, "diffaugment": ("color", "translation", "cutout"), "scalar": soft}
     whole, history = train(task, fabric, **changes)
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
@@ -85,14 +105,18 @@ def test_a_killed_training_goes_on_bit_for_bit(task: Task, stop: int, fabric: Fa
 @pytest.mark.parametrize(
     "changes",
     [
-        {"network": "sagan", "loss": "vanilla", "lecam": 0.3, "r1": 1.0, "r1_every": 3, "discriminator_steps": 2},
+        {
+            "network": "sagan",
+            "loss": "vanilla",
+            "lecam": 0.3,
+            "r1": {"gamma": 1.0, "every": 3},
+            "discriminator_steps": 2,
+        },
         {"network": "biggan", "lecam": 0.3, "shared_embedding": False, "latent": 7, "mode_seeking": 0.1},
     ],
     ids=["sagan", "biggan"],
 )
-def test_every_networks_training_goes_on_bit_for_bit(
-    changes: dict[str, Any], fabric: Fabric, tmp_path: Path
-) -> None:
+def test_every_networks_training_goes_on_bit_for_bit(changes: dict[str, Any], fabric: Fabric, tmp_path: Path) -> None:
     whole, history = train(CLASSES, fabric, **changes)
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
@@ -116,8 +140,8 @@ def differs(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 def test_r1_comes_every_so_many_discriminator_steps(fabric: Fabric, tmp_path: Path) -> None:
     plain = states(fabric, tmp_path / "a")
-    rare = states(fabric, tmp_path / "b", r1=5.0, r1_every=4)
-    often = states(fabric, tmp_path / "c", r1=5.0, r1_every=2)
+    rare = states(fabric, tmp_path / "b", r1={"gamma": 5.0, "every": 4})
+    often = states(fabric, tmp_path / "c", r1={"gamma": 5.0, "every": 2})
     assert differs(plain[0], rare[0])  # the first step has it
     assert differs(rare[0], often[0])  # twice as large, where it comes half as often
     assert differs(often[1], rare[1])
@@ -126,13 +150,10 @@ def test_r1_comes_every_so_many_discriminator_steps(fabric: Fabric, tmp_path: Pa
 def test_r1_holds_the_discriminators_gradient_down(fabric: Fabric, tmp_path: Path) -> None:
     data = grey(CLASSES)
     norms = []
-    for r1 in (0.0, 10.0):
-        settings = GeneratorSettings(**SMALL, steps=40, r1=r1, r1_every=2, discriminator_rate=4e-3)
-        space = label_space(CLASSES, data.labels, settings)
-        recorder = Recorder(tmp_path / str(r1))
-        train_gan(data, CLASSES, space, settings, fabric, seed=0, checkpoint=recorder)
-        _, discriminator = new_networks(settings, space, space.new_embedding(32), 1, (16, 16))
-        discriminator.load_state_dict(recorder.states[-1]["discriminator"])
+    for name, r1 in (("without", None), ("with", {"gamma": 10.0, "every": 2})):
+        last = states(fabric, tmp_path / name, steps=40, r1=r1, discriminator_rate=4e-3)[-1]
+        _, _, discriminator = two_classes(GanSettings(**SMALL))
+        discriminator.load_state_dict(last)
         norms.append(float(squared_gradient(discriminator.eval(), from_uint8(data.images), data.labels).detach()))
     assert norms[1] < 0.3 * norms[0]
 
@@ -175,7 +196,7 @@ def test_mode_seeking_looks_at_pairs_of_one_label(fabric: Fabric, monkeypatch: p
 @pytest.mark.parametrize("network", ["sagan", "biggan"])
 @pytest.mark.parametrize("task", [CLASSES, SCALAR])
 def test_a_short_training_of_every_network_stays_finite(network: str, task: Task, fabric: Fabric) -> None:
-    nli = {"label_input": "nli"} if network == "sagan" else {}
+    nli = {"scalar": ScalarLabelSettings(label_input=NLI())} if network == "sagan" else {}
     sampler, history = train(
         task, fabric, network=network, steps=60, batch_size=16, latent=9, generator_rate=2e-3,
         discriminator_rate=4e-3, ema=0.8, **nli,
@@ -191,9 +212,8 @@ def test_a_short_training_of_every_network_stays_finite(network: str, task: Task
 
 
 def test_statistics_settle_from_the_trained_networks_spectral_norms_on(fabric: Fabric) -> None:
-    settings = GeneratorSettings(**SMALL, network="sagan")
-    space = label_space(CLASSES, grey(CLASSES).labels, settings)
-    generator, _ = new_networks(settings, space, space.new_embedding(32), 1, (16, 16))
+    settings = GanSettings(**SMALL, network="sagan")
+    space, generator, _ = two_classes(settings)
     for _ in range(30):
         generator(torch.randn(4, 5), torch.tensor([0, 1, 0, 1]))
     right, stale = copy.deepcopy(generator), copy.deepcopy(generator)
@@ -207,9 +227,7 @@ def test_statistics_settle_from_the_trained_networks_spectral_norms_on(fabric: F
 
 
 def test_the_same_seed_gives_the_same_generator_and_another_does_not(fabric: Fabric) -> None:
-    weights = [
-        train(CLASSES, fabric, seed=seed, steps=2)[0].network.state_dict()["first.weight"] for seed in (0, 0, 1)
-    ]
+    weights = [train(CLASSES, fabric, seed=seed, steps=2)[0].network.state_dict()["first.weight"] for seed in (0, 0, 1)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
@@ -245,7 +263,7 @@ def test_final_statistics_are_the_averaged_networks_own(fabric: Fabric) -> None:
 def test_images_learn_their_label(task: Task, fabric: Fabric) -> None:
     sampler, history = train(
         task, fabric, steps=150, batch_size=16, generator_rate=2e-3, discriminator_rate=4e-3, ema=0.9,
-        embedding_steps=60, ema_start=20,
+        ema_start=20, scalar=ScalarLabelSettings(label_input=ILI(steps=60)),
     )  # fmt: skip
     assert all(math.isfinite(value) for entry in history for value in entry.values())
     low, high = (torch.full((50,), value) for value in ((0.1, 0.9) if task.continuous else (0, 1)))
@@ -310,17 +328,24 @@ def test_there_is_always_another_image(sampler: GanSampler) -> None:
     assert sampler.available(labels(sampler, 3)).tolist() == [UNBOUNDED] * 3
 
 
-def test_a_saved_sampler_draws_the_same(fabric: Fabric, tmp_path: Path) -> None:
-    for task, network in ((CLASSES, "sngan"), (SCALAR, "sagan"), (CLASSES, "biggan")):
-        made, _ = train(task, fabric, steps=2, network=network)
-        path = tmp_path / f"{network}.safetensors"
-        made.save(path)
-        settings = GeneratorSettings(**SMALL, network=network)
-        data = grey(task)
-        space = label_space(task, task.to_target(data.labels), settings)
-        again = load_sampler(path, settings, space, 1, (16, 16), fabric)
-        targets, indices = labels(made, 8), torch.arange(8)
-        assert torch.equal(made.sample(targets, indices, 0), again.sample(targets, indices, 0))
+@stage()
+def made_and_shown(work: Work, *, task: Task, network: str) -> dict[str, Any]:
+    """A generator as the stage of the road keeps it, and images that it drew before."""
+    settings, scalar = GanSettings(**SMALL, steps=2, network=network), QUICK if task.continuous else None
+    sampler, _ = train_gan(work, grey(task), task, settings, scalar, seed=0)
+    drawn = labels(sampler, 8)
+    work.save("shown", {"targets": drawn, "images": sampler.sample(drawn, torch.arange(8), 0)})
+    return keep_generator(work, sampler, settings, scalar, task, grey(task))
+
+
+@pytest.mark.parametrize(("task", "network"), [(CLASSES, "sngan"), (SCALAR, "sagan"), (CLASSES, "biggan")])
+def test_a_saved_sampler_draws_the_same(task: Task, network: str, fabric: Fabric, tmp_path: Path) -> None:
+    store = Store(tmp_path, fabric)
+    artifact = store.call(made_and_shown, task=task, network=network)
+    store.close()
+    source, shown = TrainedGenerator(artifact), artifact.tensors("shown")
+    assert source.content_key == artifact.key
+    assert torch.equal(source.open(fabric).sample(shown["targets"], torch.arange(8), 0), shown["images"])
 
 
 def test_grey_levels_survive_the_way_to_the_generators_range_and_back() -> None:

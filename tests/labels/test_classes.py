@@ -6,13 +6,11 @@ import pytest
 import torch
 from scipy import stats
 
-from cgankd.config.settings import GeneratorSettings, SynthesisSettings
-from cgankd.labels import ClassLabels, ScalarLabels, label_space
+from cgankd.config.settings import SynthesisSettings
+from cgankd.labels import ClassLabels, ScalarLabels, label_embedding, label_space, ratio_embedding
 from cgankd.tasks import Classification, Regression
 
-TARGETS = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)[
-    torch.randperm(100, generator=torch.Generator().manual_seed(0))
-]
+TARGETS = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)[torch.randperm(100, generator=torch.Generator().manual_seed(0))]
 
 
 def rng() -> torch.Generator:
@@ -42,8 +40,8 @@ def test_plan_gives_every_class_its_share(images: int) -> None:
 
 
 def test_both_embeddings_are_one_vector_per_class() -> None:
-    space = ClassLabels(3, TARGETS)
-    for embedding in (space.new_embedding(16), space.ratio_embedding(16)):
+    task = Classification(("a", "b", "c"))
+    for embedding in (label_embedding(task, None, 16), ratio_embedding(task, 16)):
         vectors = embedding(torch.tensor([0, 1, 2, 0]))
         assert vectors.shape == (4, 16)
         assert torch.equal(vectors[0], vectors[3])
@@ -51,6 +49,5 @@ def test_both_embeddings_are_one_vector_per_class() -> None:
 
 
 def test_the_task_chooses_the_space() -> None:
-    settings = GeneratorSettings()
-    assert isinstance(label_space(Classification(("a", "b")), torch.tensor([0, 1]), settings), ClassLabels)
-    assert isinstance(label_space(Regression(0.0, 1.0), torch.tensor([0.0, 1.0]), settings), ScalarLabels)
+    assert isinstance(label_space(Classification(("a", "b")), torch.tensor([0, 1])), ClassLabels)
+    assert isinstance(label_space(Regression(0.0, 1.0), torch.tensor([0.0, 1.0])), ScalarLabels)

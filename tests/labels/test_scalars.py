@@ -11,10 +11,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd.config.settings import GeneratorSettings, SynthesisSettings, VicinitySettings
-from cgankd.core.progress import SILENT
+from cgankd.config.settings import EvenLabels, ScalarLabelSettings, SynthesisSettings
+from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
-from cgankd.labels import ScalarLabels, label_space
+from cgankd.labels import LabelPlan, ScalarLabels, label_embedding, label_space, ratio_embedding
 from cgankd.labels.scalars import FourierEmbedding, ILIEmbedding, NLIEmbedding
 from cgankd.nets import inference
 from cgankd.tasks import Regression
@@ -23,11 +23,11 @@ UNEVEN = torch.cat([torch.zeros(700), torch.linspace(0, 1, 41), torch.full((259,
 
 
 def space(targets: Tensor = UNEVEN) -> ScalarLabels:
-    return ScalarLabels(targets, VicinitySettings())
+    return ScalarLabels(targets, ScalarLabelSettings())
 
 
-def plan(images: int, labels: str, **more: int):
-    return space().plan(SynthesisSettings(images=images, labels=labels, **more))
+def plan(images: int, labels: str | EvenLabels) -> LabelPlan:
+    return space().plan(SynthesisSettings(images=images, labels=labels))
 
 
 @pytest.mark.parametrize("labels", ["even", "distinct", "empirical"])
@@ -40,10 +40,10 @@ def test_quotas_sum_to_m_exactly(labels: str, images: int) -> None:
 
 
 def test_even_labels_are_evenly_spaced() -> None:
-    found = plan(1100, "even", even_labels=11)
+    found = plan(1100, EvenLabels(count=11))
     assert found.targets.tolist() == pytest.approx([k / 10 for k in range(11)])
     assert found.quota.tolist() == [100] * 11
-    few = plan(5, "even", even_labels=11)
+    few = plan(5, EvenLabels(count=11))
     assert few.targets.tolist() == pytest.approx([0, 0.25, 0.5, 0.75, 1])
 
 
@@ -62,7 +62,7 @@ def test_empirical_labels_are_as_frequent_as_in_training() -> None:
 
 
 def test_pools_are_twentieths_of_the_range_and_the_filter_has_one_group() -> None:
-    found = plan(1000, "even", even_labels=98)  # k / 97 falls on no twentieth between 0 and 1
+    found = plan(1000, EvenLabels(count=98))  # k / 97 falls on no twentieth between 0 and 1
     assert found.pool.tolist() == [min(20 * k // 97, 19) for k in range(98)]
     assert found.group.tolist() == [0] * 98
     gap = space(torch.tensor([0.0, 0.01, 0.99, 1.0])).plan(SynthesisSettings(images=4, labels="distinct"))
@@ -71,7 +71,7 @@ def test_pools_are_twentieths_of_the_range_and_the_filter_has_one_group() -> Non
 
 @pytest.mark.parametrize("part", ["pool", "group"])
 def test_a_total_per_part_is_shared_by_its_labels(part: str) -> None:
-    found = plan(1000, "even", even_labels=101)
+    found = plan(1000, EvenLabels(count=101))
     labels = getattr(found, part)
     again = found.with_total_per(labels, 30)
     for number in labels.unique():
@@ -118,7 +118,7 @@ def trained(fabric: Fabric) -> tuple[ILIEmbedding, list[nn.Module]]:
     embedding = ILIEmbedding(32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inference, "place", record)
-        embedding.train_on(train, Regression(0.0, 1.0), 250, fabric, 0, SILENT)
+        embedding.train_on(Work(fabric), train, Regression(0.0, 1.0), 250, 0)
     return embedding, [*placed, train]
 
 
@@ -187,14 +187,20 @@ def test_nli_is_linear_in_the_scalar_and_learnt() -> None:
 def test_label_input_chooses_the_embedding_and_only_ili_is_trained_before(
     label_input: str, kind: type[nn.Module], fabric: Fabric
 ) -> None:
-    settings = GeneratorSettings(label_input=label_input, embedding_steps=2)
+    label = {"kind": "ili", "steps": 2} if label_input == "ili" else label_input
+    settings = ScalarLabelSettings(label_input=label)
     task = Regression(0.0, 1.0)
     labels = torch.rand(20)
-    chosen = label_space(task, labels, settings)
-    embedding = chosen.new_embedding(8)
+    embedding = label_embedding(task, settings, 8)
     assert type(embedding) is kind
     before = copy.deepcopy(embedding.state_dict())
     train = ImageSet(torch.zeros(20, 1, 16, 16, dtype=torch.uint8), labels)
-    chosen.train_embedding(embedding, train, task, settings, fabric, 0, SILENT)
+    label_space(task, labels, settings).train_embedding(Work(fabric), embedding, train, task, 0)
     changed = any(not torch.equal(value, before[key]) for key, value in embedding.state_dict().items())
     assert changed == (label_input == "ili")
+
+
+def test_the_density_ratio_s_label_input_is_fixed() -> None:
+    embedding, y = ratio_embedding(Regression(0.0, 1.0), 16), torch.linspace(0, 1, 9)
+    assert not list(embedding.parameters())
+    assert torch.equal(embedding(y), FourierEmbedding(16)(y))

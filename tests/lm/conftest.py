@@ -22,9 +22,7 @@ def make() -> Make:
     def make(
         seed: int, vocabulary: int = 12, architecture: str = "llama", window: int = 32, sharp: float = 8.0
     ) -> nn.Module:
-        settings = ModelSettings.model_validate(
-            {"architecture": architecture, "width": 16, "layers": 2, "heads": 2}
-        )
+        settings = ModelSettings.model_validate({"architecture": architecture, "width": 16, "layers": 2, "heads": 2})
         model = models.create(settings, vocabulary, vocabulary - 1, window, seed)
         with torch.no_grad():
             for weight in model.parameters():

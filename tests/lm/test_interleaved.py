@@ -108,9 +108,7 @@ def test_a_sequence_does_not_depend_on_its_neighbours(make: Make) -> None:
     student, teacher = make(0), make(1)
     together = run(student, teacher, top_k=4)
     for row in range(len(IDS)):
-        alone = sample(
-            student, PROMPTS[row : row + 1], 9, ids=IDS[row : row + 1], seed=SEED, teacher=teacher, top_k=4
-        )
+        alone = sample(student, PROMPTS[row : row + 1], 9, ids=IDS[row : row + 1], seed=SEED, teacher=teacher, top_k=4)
         for name in ("tokens", "proposed", "accepted"):
             assert torch.equal(getattr(alone, name)[0], getattr(together, name)[row])
 

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from cgankd.core.errors import UserError
-from cgankd.lm import judge, losses, models, text
-from cgankd.lm.methods import METHODS, from_labels, from_teacher
+from cgankd.lm import losses, models, scoring, text
+from cgankd.lm.methods import METHODS, Lesson, from_labels, from_teacher
 from cgankd.lm.sampling import sample
 from cgankd.lm.settings import LanguageRecipe
 from cgankd.lm.text import Corpus
@@ -27,9 +27,14 @@ def recipe(**sampling: object) -> LanguageRecipe:
         {
             "sampling": {"prompt": 4, "length": 6, "top_k": 3, "gamma": 2, **sampling},
             "distil": {"fit": {"batch_size": 3}},
-            "test_prompts": 40,
         }
     )
+
+
+def lesson(
+    method: str, student: nn.Module, teacher: nn.Module, corpus: Corpus, settings: LanguageRecipe, seed: int
+) -> Lesson:
+    return from_teacher(method, student, teacher, corpus, settings.distil.lesson, settings.sampling, seed)
 
 
 @pytest.mark.parametrize("method", ["sft", "kd", "atkd"])
@@ -43,7 +48,7 @@ def test_on_real_text_the_tokens_after_the_prompt_count(make: Make, corpus: Corp
         "kd": losses.divergence(s, t, every),
         "atkd": losses.atkd(s, t, labels, every, 0.2),
     }[method]
-    found, _ = from_teacher(method, student, teacher, corpus, recipe(), 9)(2)
+    found, _ = lesson(method, student, teacher, corpus, recipe(), 9)(2)
     torch.testing.assert_close(found, expected)
     found.backward()  # type: ignore[no-untyped-call]
     assert all(weight.grad is not None for weight in student.parameters())
@@ -54,7 +59,7 @@ def test_skd_minimises_the_forward_divergence_on_interleaved_text(make: Make, co
     student, teacher = make(0), make(1)
     prompts = corpus.windows(9, 2, 3, 10)[:, :4]
     made = sample(student, prompts, 6, ids=torch.arange(6, 9), seed=9, teacher=teacher, top_k=3, end=11)
-    found, notes = from_teacher("skd", student, teacher, corpus, recipe(), 9)(2)
+    found, notes = lesson("skd", student, teacher, corpus, recipe(), 9)(2)
     total, count = 0.0, 0
     for prompt, tokens, mask in zip(prompts, made.tokens, made.mask, strict=True):
         row = torch.cat([prompt, tokens])
@@ -73,9 +78,9 @@ def test_skd_minimises_the_forward_divergence_on_interleaved_text(make: Make, co
 
 def test_skd_becomes_on_policy_distillation_where_every_token_is_allowed(make: Make, corpus: Corpus) -> None:
     settings = recipe(top_k=12)
-    found = [from_teacher(m, make(0), make(1), corpus, settings, 4)(1)[0] for m in ("skd", "onpolicy")]
+    found = [lesson(m, make(0), make(1), corpus, settings, 4)(1)[0] for m in ("skd", "onpolicy")]
     torch.testing.assert_close(*found)
-    other = from_teacher("kd", make(0), make(1), corpus, settings, 4)(1)[0]
+    other = lesson("kd", make(0), make(1), corpus, settings, 4)(1)[0]
     assert float((other - found[0]).abs().detach()) > 1e-3
 
 
@@ -86,7 +91,7 @@ def test_every_weight_of_the_student_learns_and_none_of_the_teachers(
 ) -> None:
     student, teacher = make(0).train(), make(1)
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        found, _ = from_teacher(method, student, teacher, corpus, recipe(), 9)(2)
+        found, _ = lesson(method, student, teacher, corpus, recipe(), 9)(2)
     found.backward()  # type: ignore[no-untyped-call]
     slopes = {name: weight.grad for name, weight in student.named_parameters()}
     assert [name for name, slope in slopes.items() if slope is None or not slope.any()] == []
@@ -114,20 +119,20 @@ def test_every_token_but_the_first_is_scored_once(make: Make, count: int) -> Non
         with torch.no_grad():
             logits = model(input_ids=tokens[None, start:n]).logits[0, -1]
         expected -= float(torch.log_softmax(logits.double(), 0)[tokens[n]])
-    assert judge.nats(model, tokens, 8) == pytest.approx(expected, rel=1e-5)
+    assert scoring.nats(model, tokens, 8) == pytest.approx(expected, rel=1e-5)
 
 
 def test_bits_and_perplexity_of_a_model_that_knows_nothing(make: Make, corpus: Corpus) -> None:
-    found = judge.scores(make(0, sharp=0.0), corpus, "test", 8)
+    found = scoring.scores(make(0, sharp=0.0), corpus, "test", 8)
     assert found["perplexity"] == pytest.approx(12, rel=1e-5)
     assert found["bits_per_byte"] == pytest.approx(49 * math.log2(12) / 150, rel=1e-5)
 
 
 def test_a_teacher_is_as_near_to_itself_as_can_be(make: Make, corpus: Corpus) -> None:
     teacher = make(1)
-    same = judge.against_teacher(teacher, teacher, corpus, recipe(top_k=12))
+    same = scoring.against_teacher(teacher, teacher, corpus, recipe(top_k=12).sampling, 40)
     assert same == {"kl": pytest.approx(0, abs=1e-6), "acceptance": 1.0}
-    other = judge.against_teacher(make(0), teacher, corpus, recipe())
+    other = scoring.against_teacher(make(0), teacher, corpus, recipe().sampling, 40)
     assert other["kl"] > 0.1
     assert 0 < other["acceptance"] < 1
 

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from cgankd.core.errors import UserError
+from cgankd.core.store import Store
 from cgankd.lm import text
-from cgankd.lm.settings import TextSettings
+from cgankd.lm.settings import LanguageRecipe, TextSettings
+from cgankd.lm.stages import LanguageRun
 from cgankd.lm.text import Corpus
 
 TEXTS = [f"document {n}: " + "déjà vu, " * (n % 7 + 1) + "\n" for n in range(40)]
@@ -84,3 +87,18 @@ def test_windows_are_pieces_of_the_text_and_a_function_of_seed_and_step(corpus: 
     assert not torch.equal(found, corpus.windows(0, 4, 50, 6))
     assert not torch.equal(found, corpus.windows(1, 3, 50, 6))
     assert torch.equal(corpus.windows(0, 0, 5, len(row)), row.expand(5, -1))
+
+
+def test_kept_tokens_are_found_again_by_the_text_which_is_not_kept_itself(tmp_path: Path, fabric: Fabric) -> None:
+    store = Store(tmp_path, fabric)
+
+    def kept(texts: list[str], source: str) -> Path:
+        recipe = LanguageRecipe.model_validate(
+            {"text": {"source": source, "vocabulary": 300}, "sampling": {"prompt": 4, "length": 6}}
+        )
+        return LanguageRun(recipe, text.split(texts, recipe.text), None, store).text.folder
+
+    first = kept(TEXTS, "here")
+    assert kept(TEXTS, "there") == first
+    assert kept([TEXTS[0] + "!", *TEXTS[1:]], "here") != first
+    assert "document" not in (first / "artifact.json").read_text().replace('"documents"', "")

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from cgankd.config.settings import MetricsSettings
+from cgankd.config.settings import GeneratorMetricsSettings
 from cgankd.metrics.fidelity import frechet_distance, mean_pairwise_distance
 from cgankd.metrics.generator import Observed, score
 from cgankd.tasks import Classification, Regression, Task
 
 SCALAR = Regression(-20.0, 60.0, "degrees")
 CLASSES = Classification(("a", "b", "c"))
-SETTINGS = MetricsSettings(features=("teacher",), window=0.1, windows=5)
+SETTINGS = GeneratorMetricsSettings(features=("teacher",), window=0.1, windows=5)
 
 
 def seen(task: Task, count: int, seed: int, noise: float = 1.0, labels: Tensor | None = None) -> Observed:

@@ -12,8 +12,11 @@ from torch import nn
 
 from cgankd.config.settings import RobustnessSettings
 from cgankd.core.errors import UserError
+from cgankd.core.hashing import describe
+from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
 from cgankd.metrics import robustness
+from cgankd.metrics.robustness import Attack
 from cgankd.tasks import Classification, Regression, Task
 
 FOUR = Classification(("a", "b", "c", "d"))
@@ -57,7 +60,7 @@ def four(count: int = 60) -> tuple[nn.Module, ImageSet, float, float]:
 
 def attacked(network: nn.Module, shown: ImageSet, task: Task, fabric: Fabric, attack: str, **more: int) -> dict:
     settings = RobustnessSettings(eps=EPS, attacks=(attack,), **more)
-    return robustness.measure(network, shown, task, settings, attack, fabric, seed=0)
+    return robustness.measure(Work(fabric), network, shown, task, Attack.of(settings, attack), seed=0)
 
 
 def test_accuracy_under_autoattack_is_the_exact_share_that_no_attack_can_change(fabric: Fabric) -> None:
@@ -137,12 +140,12 @@ def test_a_score_depends_on_its_own_attack_s_settings_alone() -> None:
 
     def changed(attack: str, **more: float) -> bool:
         before, after = RobustnessSettings(), RobustnessSettings(**more)
-        return robustness.described(before, attack) != robustness.described(after, attack)
+        return describe(Attack.of(before, attack)) != describe(Attack.of(after, attack))
 
     for attack in ("pgd", "autoattack"):
         assert changed(attack, eps=0.2)
         assert changed(attack, images=7)
-        assert not changed(attack, enabled=True, attacks=("autoattack", "pgd"))
+        assert not changed(attack, attacks=("autoattack", "pgd"))
         assert changed(attack, steps=7) is changed(attack, step_size=0.1) is (attack == "pgd")
 
 

@@ -177,6 +177,4 @@ def test_stages_feed_taps_of_a_compiled_or_wrapped_network():
     names = stages(wrapped, 3, (16, 16))
     with Taps(wrapped.eval(), [*names, PENULTIMATE]) as taps, torch.no_grad():
         _, features = taps(torch.rand(2, 3, 16, 16))
-    assert torch.allclose(
-        F.adaptive_avg_pool2d(features[names[-1]], 1).flatten(1), features[PENULTIMATE], atol=1e-6
-    )
+    assert torch.allclose(F.adaptive_avg_pool2d(features[names[-1]], 1).flatten(1), features[PENULTIMATE], atol=1e-6)

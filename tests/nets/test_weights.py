@@ -149,9 +149,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path):
     torch.save({"state_dict": new().state_dict(), "trap": Trap(tmp_path / "sprung")}, tmp_path / "evil.pth")
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Trap(tmp_path / "sprung"), protocol=2))
     for name in ["evil.pth", "plain.pt"]:
-        with pytest.raises(
-            UserError, match=rf"^\S*{name}: can't be read as tensors alone .*; allowed: .*torch\.save$"
-        ):
+        with pytest.raises(UserError, match=rf"^\S*{name}: can't be read as tensors alone .*; allowed: .*torch\.save$"):
             convert_pth(tmp_path / name, tmp_path / "own.safetensors")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evil.pth", "plain.pt"]
 

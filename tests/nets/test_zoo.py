@@ -141,9 +141,7 @@ def test_the_gradient_reaches_every_parameter(name):
     weights = torch.randn(4, 5)  # a plain sum would cancel where outputs are normalised
     (network(torch.rand(4, 3, 32, 32)) * weights).sum().backward()
     without = [key for key, value in network.named_parameters() if value.grad is None or not value.grad.any()]
-    if (
-        name == "vgg8"
-    ):  # batch normalisation takes a constant out again, so these biases have rounding error at most
+    if name == "vgg8":  # batch normalisation takes a constant out again, so these biases have rounding error at most
         without = [key for key in without if not (key.startswith("block") and key.endswith(".0.bias"))]
     assert without == []
 
@@ -241,9 +239,7 @@ def test_a_registered_name_is_built_with_its_fixed_arguments_and_cannot_be_taken
 
     @zoo.register("flat", extra=2)
     def flat(in_channels, num_outputs, image_size, extra):
-        return nn.Sequential(
-            nn.Flatten(), nn.Linear(in_channels * image_size[0] * image_size[1], num_outputs * extra)
-        )
+        return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * image_size[0] * image_size[1], num_outputs * extra))
 
     assert "flat" in zoo.names()
     assert zoo.create("flat", 1, 3, (16, 20))(torch.rand(2, 1, 16, 20)).shape == (2, 6)

@@ -30,11 +30,12 @@ def test_a_black_box_from_end_to_end(module: Callable[[int], str], tmp_path: Pat
     assert teacher["trained_on"] == "elsewhere"
     assert 0.0 <= teacher["test"] <= 100.0
     assert found["latency_ms"][source] is None
-    assert any("ratio.features=nokd, metrics.features=[nokd]" in note for note in found["notes"])
-    assert not stages(out, "features")
-    (ratio,) = stages(out, "ratio")
-    seen_by = read_json(ratio / "artifact.json")["inputs"]["features"]
-    assert found["artifacts"]["students"]["nokd"] == [f"artifacts/student-{seen_by}"]
+    assert any("ratio.features=nokd, metrics.generator.features=[nokd]" in note for note in found["notes"])
+    assert not stages(out, "train_network")
+    (ratio,) = stages(out, "train_density_ratio")
+    seen_by = read_json(ratio / "artifact.json")["arguments"]["extractor"]
+    assert seen_by["teacher"] is None
+    assert found["artifacts"]["students"]["nokd"] == [f"artifacts/train_student-{seen_by['features']['StoredNetwork']}"]
     scores = {score["name"]: score["of"] for score in found["metrics"]["scores"]}
     assert {name.partition("[")[2].rstrip("], %") for name in scores if "FID" in name} == {"nokd"}
     assert scores["label score[teacher], %"]["raw"]["value"] is not None
@@ -46,7 +47,7 @@ def test_a_black_box_from_end_to_end(module: Callable[[int], str], tmp_path: Pat
 
     # The same map as an ONNX file: the same images pass.
     onnx_file(tmp_path / "t.onnx", 10)
-    other = run.run(tiny(f"teacher.source={tmp_path / 't.onnx'}", "metrics.enabled=false"), tmp_path / "onnx")
+    other = run.run(tiny(f"teacher.source={tmp_path / 't.onnx'}", "metrics.generator=false"), tmp_path / "onnx")
     assert other["synthesis"]["thresholds"] == pytest.approx(found["synthesis"]["thresholds"], rel=1e-3)
     assert other["synthesis"]["kept"] == found["synthesis"]["kept"]
 
@@ -118,7 +119,7 @@ def test_a_jury_of_one_mind_teaches_what_its_first_would(tmp_path: Path) -> None
     students, keys = {}, set()
     for votes in ("first", "mean", "confidence"):
         run.run(tiny(*words, f"teacher.votes={votes}"), tmp_path / votes)
-        (student,) = stages(tmp_path / votes, "student")
+        (student,) = stages(tmp_path / votes, "train_student")
         keys.add(student.name)
         students[votes] = load_tensors(student / "weights.safetensors")[0]
     assert len(keys) == 3
@@ -154,20 +155,18 @@ def test_votes_that_differ_teach_something_else(tmp_path: Path) -> None:
         tensors = load_tensors(tmp_path / "out" / path[0] / "weights.safetensors")[0]
         weights.append(torch.cat([tensor.flatten().float() for tensor in tensors.values()]))
     assert all(not torch.allclose(one, other) for one, other in itertools.combinations(weights, 2))
-    assert len(stages(tmp_path / "out", "teacher")) == 3  # trained once, for all three runs
+    assert len(stages(tmp_path / "out", "train_network")) == 3  # trained once, for all three runs
 
 
 def test_votes_show_nothing_inside(tmp_path: Path) -> None:
     words = ["compare.methods=[pkt]", "teacher.jury=[{network: cnn8}]", "teacher.votes=mean"]
-    with pytest.raises(
-        UserError, match=r"'pkt' looks inside the teacher, but teacher.votes = mean makes one of sev"
-    ):
+    with pytest.raises(UserError, match=r"'pkt' looks inside the teacher, but teacher.votes = mean makes one of sev"):
         run.run(tiny(*words), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_teacher_that_only_answers_is_not_attacked(module: Callable[[int], str], tmp_path: Path) -> None:
-    attack = ["metrics.robustness.enabled=true", "metrics.robustness.images=20", "metrics.robustness.steps=1"]
+    attack = ["metrics.robustness.images=20", "metrics.robustness.steps=1"]
     words = [f"teacher.source={module(10)}:linear", "compare.methods=[nokd_longer]", "seeds=[0]", *attack]
     found = run.run(tiny(*words), tmp_path)
     assert "robustness" not in found["teacher"]

@@ -21,7 +21,7 @@ SETTINGS = {
     "teacher": {"network": "cnn8", "fit": {"steps": 1, "batch_size": 8, "learning_rate": 1e-6}},
     "student": {"network": "cnn8", "fit": {"steps": 1, "batch_size": 8}},
     "compare": {"methods": ["nokd"]},
-    "metrics": {"enabled": False},
+    "metrics": {"generator": False},
     "runtime": {"threads": 1, "precision": "fp32"},
 }
 

@@ -80,7 +80,7 @@ def test_classes_there_and_back(module: Callable[[int], str], command: Callable[
     words, folder, out = [str(tmp_path / "r.yaml"), "--quiet", "--out"], tmp_path / "images", tmp_path / "run"
     said = command("synthesize", *words, str(out), "--export", str(folder), "--candidates", "80")
     assert "80 candidates, 10 validation, 449 test images" in said
-    assert not stages(out, "teacher")  # nobody was asked
+    assert not stages(out, "train_network")  # nobody was asked
     assert not (out / "results.json").exists()
     assert len(list(folder.glob("*/*.png"))) == 80 + 10 + 449
     with (folder / "candidates" / "metadata.csv").open(newline="") as stream:
@@ -91,7 +91,7 @@ def test_classes_there_and_back(module: Callable[[int], str], command: Callable[
     said = command("synthesize", *words, str(out), "--import", str(path))
     assert "cgan" in said
     found = read_json(out / "results.json")
-    assert len(stages(out, "generator")) == 2  # the GAN that drew the images, and the images
+    assert len(stages(out, "train_generator")) == len(stages(out, "show_generator")) == 1  # the GAN; its images
     direct = run.run(
         tiny(
             f"generator.source={folder / 'candidates'}",
@@ -118,7 +118,7 @@ def test_scalars_there_and_back_with_nothing_said_of_the_test_images(tmp_path: P
     np.savez(tmp_path / "data.npz", **data)
     made = tiny(
         f"data.source={tmp_path / 'data.npz'}", "data.train_size=null", "data.unit=degrees", "seeds=[0,1]",
-        "vary=everything", "ratio.features=autoencoder", "ratio.feature_network=cnn8", "ratio.feature_steps=3",
+        "vary=everything", "ratio.features={kind: autoencoder, network: cnn8, steps: 3}",
     )  # fmt: skip
     folder, out = tmp_path / "images", tmp_path / "run"
     assert "wrote" in labelling_service.export(made, out, folder)
@@ -137,7 +137,7 @@ def test_scalars_there_and_back_with_nothing_said_of_the_test_images(tmp_path: P
     assert not any("nothing to transfer" in warning for warning in found["warnings"])
     assert "| teacher | the teacher |" in table_text.style.markdown(found)
     render(out)
-    assert len(stages(out, "synthesis")) == 1 + 2  # the candidates, and what passed for each seed
+    assert len(stages(out, "make_images")) == 1 + 2  # the candidates, and what passed for each seed
     for made_by in found["artifacts"]["synthesis"].values():
         predicted = load_tensors(out / made_by / "columns.safetensors")[0]["prediction"]
         pixels = np.fromfile(out / made_by / "images.u8", np.uint8).reshape(-1, 256)
@@ -148,7 +148,7 @@ def test_scalars_there_and_back_with_nothing_said_of_the_test_images(tmp_path: P
 
 def test_images_without_an_answer_are_counted(tmp_path: Path) -> None:
     folder = tmp_path / "images"
-    labelling_service.export(tiny("metrics.enabled=false"), tmp_path / "run", folder, 40)
+    labelling_service.export(tiny("metrics.generator=false"), tmp_path / "run", folder, 40)
     path = answer(folder, ["prediction"], lambda pixels: [3], skip="candidates/00000")  # ten of them
     with pytest.raises(UserError, match=r"10 of generator.source's 40 images have no answer; needed: one for each"):
         run.run(labelling_service.answered(tiny(), path), tmp_path / "run")
@@ -165,7 +165,7 @@ def test_images_without_an_answer_are_counted(tmp_path: Path) -> None:
 
 def test_a_split_that_is_answered_in_part_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "images"
-    quick = tiny("metrics.enabled=false", "compare={methods: [nokd_longer, cgan], ablation: true}")
+    quick = tiny("metrics.generator=false", "compare={methods: [nokd_longer, cgan], ablation: true}")
     labelling_service.export(quick, tmp_path / "run", folder, 40)
     path = answer(folder, ["prediction"], lambda pixels: [3], skip="validation/000003")
     found = run.run(labelling_service.answered(quick, path), tmp_path / "run")
@@ -173,12 +173,12 @@ def test_a_split_that_is_answered_in_part_is_named(tmp_path: Path) -> None:
     notes = [note for note in found["notes"] if "answered" in note]
     assert notes == ["the teacher has answered about 9 of 10 validation images, so it has no score there"]
     assert any("so cgan_raw is cgan_subsample" in note for note in found["notes"])
-    assert len(stages(tmp_path / "run", "synthesis")) == 1 + 2  # the candidates; raw and subsampled are one
+    assert len(stages(tmp_path / "run", "make_images")) == 1 + 2  # the candidates; raw and subsampled are one
     assert Path(read_recipe(tmp_path / "run")["teacher"]["source"]).is_absolute()
 
 
 def test_a_folder_that_was_moved_is_the_same_teacher_and_generator(tmp_path: Path) -> None:
-    quick = tiny("metrics.enabled=false", "compare.methods=[nokd_longer, cgan]")
+    quick = tiny("metrics.generator=false", "compare.methods=[nokd_longer, cgan]")
     labelling_service.export(quick, tmp_path / "run", tmp_path / "images", 40)
     path = answer(tmp_path / "images", ["prediction"], lambda pixels: [3])
     first = run.run(labelling_service.answered(quick, path), tmp_path / "run")
@@ -192,9 +192,7 @@ def test_another_exports_files_have_other_names(tmp_path: Path) -> None:
     names = []
     for seed in (0, 1):
         folder = tmp_path / f"images{seed}"
-        labelling_service.export(
-            tiny(f"seeds=[{seed}]", "synthesis.subsampling=none"), tmp_path / "run", folder, 40
-        )
+        labelling_service.export(tiny(f"seeds=[{seed}]", "synthesis.subsampling=none"), tmp_path / "run", folder, 40)
         names.append({file.name for file in (folder / "candidates").glob("*.png")})
     assert len(names[0]) == len(names[1]) == 40
     assert not names[0] & names[1]

@@ -24,11 +24,16 @@ TINY: dict[str, Any] = {
     "compare": {"methods": ["nokd_longer", "kd"]},
     "runtime": {"threads": 1, "precision": "fp32"},
 }
-ON = ("metrics.robustness.enabled=true", "metrics.robustness.eps=0.1", "metrics.robustness.images=30")
+ON = (
+    "metrics.robustness=true",
+    "metrics.robustness.eps=0.1",
+    "metrics.robustness.steps=2",
+    "metrics.robustness.images=30",
+)
 
 
 def tiny(*overrides: str) -> Recipe:
-    return recipe.from_tree(copy.deepcopy(TINY), ["metrics.robustness.steps=2", *overrides])
+    return recipe.from_tree(copy.deepcopy(TINY), overrides)
 
 
 def made(out: Path) -> set[str]:
@@ -42,14 +47,14 @@ def test_it_adds_scores_and_artifacts_and_changes_none(tmp_path: Path) -> None:
     found = run.run(tiny(*ON), tmp_path)
     added = made(tmp_path) - before
     assert before <= made(tmp_path)
-    assert {name.rsplit("-", 1)[0] for name in added} == {"robustness"}
+    assert {name.rsplit("-", 1)[0] for name in added} == {"attack_network"}
     assert len(added) == 5  # the teacher, two seeds of two rows
     assert found["robustness"] == {
         "eps": 0.1, "steps": 2, "step_size": None, "attacks": ["pgd"], "images": 30,
     }  # fmt: skip
     described = [read_json(tmp_path / "artifacts" / name / "artifact.json") for name in sorted(added)]
     assert all(artifact["summary"]["attacked"] <= artifact["summary"]["clean"] for artifact in described)
-    by_network = {artifact["inputs"]["network"]: artifact["summary"] for artifact in described}
+    by_network = {artifact["arguments"]["network"]["StoredNetwork"]: artifact["summary"] for artifact in described}
     for row in found["rows"]:
         keys = [Path(path).name.rsplit("-", 1)[1] for path in found["artifacts"]["students"][row["method"]]]
         for name, of in (("clean", "clean"), ("pgd", "attacked")):

@@ -18,17 +18,25 @@ from torch import Tensor
 
 from cgankd.config import recipe
 from cgankd.config.recipe import Recipe
-from cgankd.config.settings import CompareSettings, SynthesisSettings
+from cgankd.config.settings import (
+    CompareSettings,
+    FilterSettings,
+    MaximumRatio,
+    NoSubsampling,
+    QuantileRatio,
+    SynthesisSettings,
+)
 from cgankd.core.errors import UserError
 from cgankd.core.files import load_tensors
-from cgankd.core.progress import SILENT
-from cgankd.core.store import RunFolder
+from cgankd.core.store import Store
 from cgankd.data import sources
 from cgankd.data.imageset import ImageSet, Splits
-from cgankd.nets.build import network_code
-from cgankd.pipeline import comparisons, results, run
-from cgankd.pipeline.comparisons import ROWS, Row
-from cgankd.pipeline.road import Road
+from cgankd.nets.build import Architecture, StoredNetwork
+from cgankd.nets.registry import VERSIONS
+from cgankd.pipeline import comparisons, preflight, results, run
+from cgankd.pipeline.comparisons import ROWS, Ablation, Row
+from cgankd.pipeline.inputs import PseudoLabelled
+from cgankd.pipeline.run import Run
 from cgankd.tasks import Classification, Regression
 
 TINY = {
@@ -39,8 +47,8 @@ TINY = {
     "student": {"network": "cnn8", "fit": {"steps": 4, "batch_size": 16}, "transfer_steps": 5, "real_share": 0.5},
     "generator": {"channels": 8, "latent": 8, "label_dim": 8, "steps": 6, "batch_size": 16, "ema_start": 2},
     "ratio": {"hidden": [32], "steps": 6, "batch_size": 32, "fakes_per_image": 1},
-    "synthesis": {"images": 40, "calibration": 20, "burn_in": 20},
-    "metrics": {"images": 50},
+    "synthesis": {"images": 40, "filter": {"calibration": 20}, "subsampling": {"burn_in": 20}},
+    "metrics": {"generator": {"images": 50}},
     "compare": {"methods": ["nokd", "cgan_kd"]},
     "runtime": {"threads": 1, "precision": "fp32"},
 }  # fmt: skip
@@ -58,7 +66,7 @@ def stages(out: Path) -> Counter[str]:
 
 
 def test_the_table_s_own_rows_stand_in_its_order() -> None:
-    compared = [name for name in ROWS if not ROWS[name].changes]
+    compared = [name for name in ROWS if not ROWS[name].ablation]
     assert Recipe(compare=CompareSettings(methods=tuple(compared), ablation=True)).rows == tuple(ROWS)
 
 
@@ -71,7 +79,7 @@ def test_any_method_is_a_row_with_and_without_fakes(name: str, expected: Row) ->
 
 
 def test_methods_are_trained_as_rows_and_unknown_ones_refused(tmp_path: Path) -> None:
-    extra = ("compare.methods=[nokd_longer, pkt, cgan+kd+sp@fake]", "seeds=[0]", "metrics.enabled=false")
+    extra = ("compare.methods=[nokd_longer, pkt, cgan+kd+sp@fake]", "seeds=[0]", "metrics.generator=false")
     found = run.run(tiny(*extra), tmp_path / "run")
     assert [made["method"] for made in found["rows"]] == ["nokd_longer", "pkt", "cgan+kd+sp@fake"]
     assert all(made["difference"] for made in found["rows"][1:])
@@ -92,17 +100,34 @@ def test_rows_are_what_they_are_called() -> None:
     assert [name for name, row in ROWS.items() if row.strong] == ["augment"]
     assert [name for name, row in ROWS.items() if row.pseudo] == ["pseudo"]
     assert {name for name, row in ROWS.items() if row.fakes} == {name for name in ROWS if name.startswith("cgan")}
-    for row in ROWS.values():
-        assert set(row.changes) <= set(SynthesisSettings.model_fields)
 
 
-def test_the_ablation_adds_one_thing_at_a_time() -> None:
-    steps = [ROWS[name].changes for name in ("cgan_raw", "cgan_subsample", "cgan_filter", "cgan_replace")]
-    added = [tuple(change.get(key) for key in ("subsampling", "filter", "replace")) for change in steps]
-    own = None  # as the recipe says
-    assert added == [("none", False, "none"), (own, False, "none"), (own, True, "none"), (own, True, "hard")]
-    assert not ROWS["cgan"].changes  # as the recipe says
-    assert not ROWS["cgan_kd"].changes
+ABLATION = ("cgan_raw", "cgan_subsample", "cgan_filter", "cgan_replace")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SynthesisSettings(images=7, subsampling=QuantileRatio(q=0.9), filter=FilterSettings(rho=0.6), replace="soft"),
+        SynthesisSettings(max_draws=3),
+        SynthesisSettings(subsampling=NoSubsampling()),
+    ],
+)
+def test_the_ablation_adds_one_thing_at_a_time(settings: SynthesisSettings) -> None:
+    own, rule = settings.subsampling, settings.filter
+    steps = [ROWS[name].ablation for name in ABLATION]
+    applied = [step.applied(settings) for step in steps if step is not None]
+    assert [(made.subsampling, made.filter, made.replace) for made in applied] == [
+        (NoSubsampling(), None, "none"), (own, None, "none"), (own, rule, "none"), (own, rule, "hard"),
+    ]  # fmt: skip
+    for made in applied:  # and changes nothing else
+        assert made.model_copy(update={"subsampling": own, "filter": rule, "replace": settings.replace}) == settings
+    assert {name for name, row in ROWS.items() if row.ablation} == set(ABLATION)  # cgan and cgan_kd: as the recipe says
+
+
+def test_the_ablation_filters_where_the_recipe_does_not() -> None:
+    made = Ablation(subsample=True, filter=True, replace="none").applied(SynthesisSettings(filter=None))
+    assert (made.subsampling, made.filter) == (MaximumRatio(), FilterSettings())
 
 
 # --- what a seed changes ------------------------------------------------------------------------------------------
@@ -118,7 +143,8 @@ def student_varies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict
 def test_a_seed_changes_the_student_only(student_varies: tuple[Path, dict[str, Any]]) -> None:
     out, found = student_varies
     assert stages(out) == {
-        "data": 1, "teacher": 1, "generator": 1, "ratio": 1, "synthesis": 1, "student": 4, "metrics": 1,
+        "describe_data": 1, "train_network": 1, "train_generator": 1, "train_density_ratio": 1, "burn_in": 1,
+        "calibrate_filter": 1, "make_images": 1, "train_student": 4, "measure_generator": 1,
     }  # fmt: skip
     assert found["vary"] == "student"
     assert len(found["teacher"]["values"]) == 1
@@ -130,8 +156,9 @@ def test_a_seed_changes_the_student_only(student_varies: tuple[Path, dict[str, A
 def test_or_everything(student_varies: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     found = run.run(tiny("vary=everything"), tmp_path)
     assert stages(tmp_path) == {
-        "data": 1, "teacher": 2, "generator": 2, "ratio": 2, "synthesis": 2, "student": 4,
-        "metrics": 1,  # of the first seed's generator
+        "describe_data": 1, "train_network": 2, "train_generator": 2, "train_density_ratio": 2, "burn_in": 2,
+        "calibrate_filter": 2, "make_images": 2, "train_student": 4,
+        "measure_generator": 1,  # of the first seed's generator
     }  # fmt: skip
     assert len(found["teacher"]["values"]) == 2
     # The first seed's teacher is the same one; the second seed's cGAN-KD student comes from another.
@@ -144,15 +171,18 @@ def test_or_everything(student_varies: tuple[Path, dict[str, Any]], tmp_path: Pa
 
 def test_without_fakes_there_is_no_generator(tmp_path: Path) -> None:
     found = run.run(tiny("compare.methods=[nokd,kd]", "seeds=[0]"), tmp_path)
-    assert stages(tmp_path) == {"data": 1, "teacher": 1, "student": 2}
+    assert stages(tmp_path) == {"describe_data": 1, "train_network": 1, "train_student": 2}
     assert "synthesis" not in found
     assert "generator" not in found
 
 
 def test_without_subsampling_there_is_no_density_ratio(tmp_path: Path) -> None:
-    words = ["compare.methods=[cgan]", "synthesis.subsampling=none", "seeds=[0]", "metrics.enabled=false"]
+    words = ["compare.methods=[cgan]", "synthesis.subsampling=none", "seeds=[0]", "metrics.generator=false"]
     found = run.run(tiny(*words), tmp_path)
-    assert stages(tmp_path) == {"data": 1, "teacher": 1, "generator": 1, "synthesis": 1, "student": 1}
+    assert stages(tmp_path) == {
+        "describe_data": 1, "train_network": 1, "train_generator": 1, "calibrate_filter": 1, "make_images": 1,
+        "train_student": 1,
+    }  # fmt: skip
     assert "metrics" not in found
     assert "ratio" not in found
     assert found["synthesis"]["acceptance"] == 1.0
@@ -160,11 +190,11 @@ def test_without_subsampling_there_is_no_density_ratio(tmp_path: Path) -> None:
 
 def test_metrics_ask_for_the_networks_that_they_name(tmp_path: Path) -> None:
     words = ["compare.methods=[cgan]", "synthesis.subsampling=none", "seeds=[0]"]
-    found = run.run(tiny(*words, "metrics.features=[teacher]"), tmp_path)
-    assert stages(tmp_path)["student"] == 1
+    found = run.run(tiny(*words, "metrics.generator.features=[teacher]"), tmp_path)
+    assert stages(tmp_path)["train_student"] == 1
     assert not any("nokd" in score["name"] for score in found["metrics"]["scores"])
     found = run.run(tiny(*words), tmp_path)
-    assert stages(tmp_path)["student"] == 2
+    assert stages(tmp_path)["train_student"] == 2
     assert any("nokd" in score["name"] for score in found["metrics"]["scores"])
 
 
@@ -172,8 +202,9 @@ def test_features_may_be_the_students(tmp_path: Path) -> None:
     words = ["compare.methods=[cgan]", "ratio.features=nokd", "student.start=nokd", "seeds=[0]"]
     found = run.run(tiny(*words), tmp_path)
     assert stages(tmp_path) == {
-        "data": 1, "teacher": 1, "generator": 1, "ratio": 1, "synthesis": 1, "student": 2,  # with NOKD
-        "metrics": 1,
+        "describe_data": 1, "train_network": 1, "train_generator": 1, "train_density_ratio": 1, "burn_in": 1,
+        "calibrate_filter": 1, "make_images": 1, "train_student": 2,  # with NOKD
+        "measure_generator": 1,
     }  # fmt: skip
     assert [row["method"] for row in found["rows"]] == ["cgan"]
 
@@ -200,11 +231,9 @@ def sceptic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
 @pytest.mark.xdist_group("sceptic")
 def test_the_sceptics_rows_need_no_generator(sceptic: tuple[Path, dict[str, Any]]) -> None:
     out, found = sceptic
-    assert stages(out) == {"data": 1, "teacher": 1, "pseudo": 1, "student": 3}
+    assert stages(out) == {"describe_data": 1, "train_network": 1, "pseudo_label": 1, "train_student": 3}
     pool = sources.load(tiny().data).pool
-    images = {
-        row["method"]: (row["real_images"], row["pseudo_labelled"], row["fake_images"]) for row in found["rows"]
-    }
+    images = {row["method"]: (row["real_images"], row["pseudo_labelled"], row["fake_images"]) for row in found["rows"]}
     assert images == {
         "nokd_longer": (60, 0, 0), "augment": (60, 0, 0), "pseudo": (len(pool), len(pool) - 60, 0),
     }  # fmt: skip
@@ -226,7 +255,9 @@ def test_true_labels_of_the_pool_change_nothing(
     permuted = dataclasses.replace(splits, pool=dataclasses.replace(splits.pool, labels=labels))
     monkeypatch.setattr(sources, "load", lambda *_: permuted)
     found = run.run(tiny(*SCEPTIC), tmp_path)
-    assert found["artifacts"]["pseudo"] != sceptic[1]["artifacts"]["pseudo"]  # made anew
+    assert found["artifacts"]["data"] != sceptic[1]["artifacts"]["data"]  # other labels, made anew in another folder
+    assert found["artifacts"]["pseudo"] == sceptic[1]["artifacts"]["pseudo"]  # which no key of the row sees
+    assert found["artifacts"]["students"]["pseudo"] == sceptic[1]["artifacts"]["students"]["pseudo"]
     assert row_of(found, "pseudo")["values"] == row_of(sceptic[1], "pseudo")["values"]
     before, after = (student_weights(*run, "pseudo") for run in (sceptic, (tmp_path, found)))
     assert all(torch.equal(after[key], value) for key, value in before.items())
@@ -240,18 +271,18 @@ def test_pseudo_labels_are_the_teachers_predictions(
     artifact = made.pseudo(0)
     images = made.splits.pool.images[12:]
     with torch.no_grad():
-        outputs = made.network(made.teacher(0))(images / 255.0)
-    found = artifact.tensors("columns")["labels"]
+        outputs = StoredNetwork(made.teacher(0)).open(fabric)(images / 255.0)
+    found = artifact.tensors("labels")["labels"]
     if scalar:  # in the label's own unit, clipped to its range
         assert torch.allclose(found, 40.0 * outputs[:, 0].clamp(0, 1) - 10.0, atol=1e-3)
     else:
         assert torch.equal(found, outputs.argmax(dim=1))
-    fakes = made.pseudo_labelled(artifact)
+    fakes = PseudoLabelled(made.splits.unlabelled, artifact).open()
     assert torch.equal(fakes.images, images)
     assert torch.equal(fakes.labels, found)
 
 
-def road(noise: Callable[..., ImageSet], fabric: Fabric, out: Path, scalar: bool) -> Road:
+def road(noise: Callable[..., ImageSet], fabric: Fabric, out: Path, scalar: bool) -> Run:
     def images(count: int, seed: int) -> ImageSet:
         made = noise(count, scalar=scalar, seed=seed)
         return dataclasses.replace(made, labels=40 * made.labels - 10) if scalar else made
@@ -260,12 +291,10 @@ def road(noise: Callable[..., ImageSet], fabric: Fabric, out: Path, scalar: bool
     task = Regression(-10.0, 30.0, "degrees") if scalar else Classification(("a", "b", "c"))
     splits = Splits("noise", task, pool.take(torch.arange(12)), pool, images(10, 1), images(10, 2))
     chosen = tiny("compare.methods=[augment,pseudo]")
-    return Road(chosen, splits, RunFolder(out, {}), fabric, SILENT)
+    return Run(chosen, splits, Store(out, fabric))
 
 
-def test_notes_say_what_a_scalar_row_leaves_out(
-    noise: Callable[..., ImageSet], fabric: Fabric, tmp_path: Path
-) -> None:
+def test_notes_say_what_a_scalar_row_leaves_out(noise: Callable[..., ImageSet], fabric: Fabric, tmp_path: Path) -> None:
     assert results.row_notes(road(noise, fabric, tmp_path / "classes", False)) == []
     notes = results.row_notes(road(noise, fabric, tmp_path / "scalar", True))
     assert "no CutMix" in notes[0]
@@ -273,9 +302,7 @@ def test_notes_say_what_a_scalar_row_leaves_out(
 
 
 def test_without_unlabelled_images_row_pseudo_is_refused_before_training(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"holds pseudo, but digits has no unlabelled images.*data\.train_size under"
-    ):
+    with pytest.raises(UserError, match=r"holds pseudo, but digits has no unlabelled images.*data\.train_size under"):
         run.run(tiny(*SCEPTIC, "data.train_size=null"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -352,12 +379,21 @@ def test_another_timm_makes_another_network(monkeypatch: pytest.MonkeyPatch) -> 
     found = []
     for version in ("1.0.30", "1.0.31"):
         monkeypatch.setattr(importlib.metadata, "version", {"timm": version}.__getitem__)
-        found.append(network_code("timm/resnet18"))
+        found.append(Architecture("timm/resnet18").content_key)
     assert found[0] != found[1]
-    assert network_code("resnet18") == {}
-    assert network_code("shufflenetv2") == network_code("shufflenetv2+vam") == {"network": "version 2"}
+
+
+def test_another_version_of_a_network_makes_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("shufflenetv2", "shufflenetv2+vam", "resnet18")
+    assert VERSIONS["shufflenetv2"] == 2
+    assert "resnet18" not in VERSIONS  # the first
+    before = [Architecture(name).content_key for name in names]
+    assert len(set(before)) == 3
+    monkeypatch.setitem(VERSIONS, "shufflenetv2", VERSIONS["shufflenetv2"] + 1)
+    after = [Architecture(name).content_key for name in names]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [False, False, True]
 
 
 def test_a_row_that_is_nearly_one_says_which() -> None:
     with pytest.raises(UserError, match=r"'kd\+pkd', which is not known \(did you mean '(pkt|kd)'\?\)"):
-        comparisons.check_names(tiny("compare.methods=[kd+pkd]"))
+        preflight.check_names(tiny("compare.methods=[kd+pkd]"))

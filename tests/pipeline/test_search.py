@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 from test_run_road import stages, tiny
 
-from cgankd.config.settings import SearchSettings, SynthesisSettings
+from cgankd.config.settings import (
+    DistinctLabels,
+    EmpiricalLabels,
+    EvenLabels,
+    FilterSettings,
+    SearchSettings,
+    SynthesisSettings,
+)
 from cgankd.pipeline import run
 from cgankd.pipeline.search import search
 from cgankd.tasks import Classification, Regression, Task
@@ -24,7 +31,8 @@ def table(scores: dict[str, dict[object, float]], control: float) -> Callable[[S
     def trial(settings: SynthesisSettings | None) -> float:
         if settings is None:
             return control
-        return sum(worth.get(getattr(settings, name), 0.0) for name, worth in scores.items())
+        values = {"rho": settings.filter and settings.filter.rho, "labels": settings.labels, "images": settings.images}
+        return sum(worth.get(values[name], 0.0) for name, worth in scores.items())
 
     return trial
 
@@ -32,17 +40,19 @@ def table(scores: dict[str, dict[object, float]], control: float) -> Callable[[S
 @pytest.mark.parametrize(("task", "sign"), [(CLASSES, 1.0), (DEGREES, -1.0)])
 def test_the_best_value_of_each_setting_is_kept(task: Task, sign: float) -> None:
     scores = {
-        "filter_quantile": {0.5: sign * 1, 0.6: sign * 4, 0.7: sign * 2, 0.9: sign * 3},
+        "rho": {0.5: sign * 1, 0.6: sign * 4, 0.7: sign * 2, 0.9: sign * 3},
         "images": {100: sign * 1, 200: sign * 5, 300: sign * 9},
     }
-    settings = SearchSettings(quantiles=(0.5, 0.6, 0.7, 0.9), images=(100, 200, 300), patience=4)
-    choice = search(settings, SynthesisSettings(images=200), task, table(scores, sign * 10))
-    assert choice.settings.filter_quantile == 0.6
+    settings = SearchSettings(rho=(0.5, 0.6, 0.7, 0.9), images=(100, 200, 300), patience=4)
+    base = SynthesisSettings(images=200, filter=FilterSettings(by="all", calibration=20), max_draws=3)
+    choice = search(settings, base, task, table(scores, sign * 10))
+    assert choice.settings.filter == FilterSettings(rho=0.6, by="all", calibration=20)
+    assert choice.settings.max_draws == 3
     assert choice.settings.images == 300
     assert choice.score == sign * 13
     assert choice.helps
     assert json.loads(json.dumps(choice.to_json()))["chosen"] == {
-        "filter_quantile": 0.6, "labels": "even", "images": 300,
+        "rho": 0.6, "labels": "even", "images": 300,
     }  # fmt: skip
 
 
@@ -50,39 +60,41 @@ def test_values_that_do_not_improve_end_a_setting_s_search() -> None:
     asked: list[float | None] = []
 
     def trial(settings: SynthesisSettings | None) -> float:
-        asked.append(None if settings is None else settings.filter_quantile)
-        return 0.0 if settings is None else -abs((settings.filter_quantile or 0) - 0.5)
+        asked.append(None if settings is None else settings.filter.rho)
+        return 0.0 if settings is None else -abs((settings.filter.rho or 0) - 0.5)
 
     quantiles = (0.4, 0.5, 0.6, 0.7, 0.8)
-    choice = search(SearchSettings(quantiles=quantiles, patience=2), SynthesisSettings(), CLASSES, trial)
+    choice = search(SearchSettings(rho=quantiles, patience=2), SynthesisSettings(), CLASSES, trial)
     assert asked == [0.9, 0.4, 0.5, 0.6, 0.7, None]  # the start, the grid until two don't improve, the control
-    assert choice.settings.filter_quantile == 0.5
+    assert choice.settings.filter.rho == 0.5
 
 
 def test_label_laws_are_for_scalars_and_are_tried_with_the_best_quantile() -> None:
-    settings = SearchSettings(quantiles=(0.7,), labels=("distinct", "empirical"))
-    scores = {"labels": {"even": 3.0, "distinct": 2.0, "empirical": 1.0}}
-    assert search(settings, SynthesisSettings(), DEGREES, table(scores, 9.0)).settings.labels == "empirical"
-    choice = search(settings, SynthesisSettings(), CLASSES, table(scores, 9.0))
-    assert {trial["setting"] for trial in choice.trials} == {"start", "filter_quantile"}
+    settings = SearchSettings(rho=(0.7,), labels=("distinct", {"kind": "even", "count": 9}, "empirical"))
+    laws = {EvenLabels(): 4.0, DistinctLabels(): 3.0, EvenLabels(count=9): 2.0, EmpiricalLabels(): 1.0}
+    choice = search(settings, SynthesisSettings(), DEGREES, table({"labels": laws}, 9.0))
+    assert choice.settings.labels == EmpiricalLabels()
+    assert [trial["value"] for trial in choice.trials] == [None, 0.7, "distinct", "even", "empirical"]
+    choice = search(settings, SynthesisSettings(), CLASSES, table({"labels": laws}, 9.0))
+    assert {trial["setting"] for trial in choice.trials} == {"start", "rho"}
 
 
 def test_without_a_filter_there_is_no_quantile_to_search() -> None:
-    choice = search(SearchSettings(), SynthesisSettings(filter=False), DEGREES, lambda settings: 1.0)
+    choice = search(SearchSettings(), SynthesisSettings(filter=None), DEGREES, lambda settings: 1.0)
     assert [trial["setting"] for trial in choice.trials] == ["start"]
     assert not choice.helps  # as good as without fakes is no help
 
 
 def test_a_run_searches_on_the_validation_split_and_uses_what_it_found(tmp_path: Path) -> None:
-    extra = ("search.enabled=true", "search.quantiles=[0.5, 0.8]", "search.images=[20, 40]", "seeds=[0]")
+    extra = ("search.rho=[0.5, 0.8]", "search.images=[20, 40]", "seeds=[0]")
     found = run.run(tiny(*extra), tmp_path)
     trials = found["search"]["trials"]
     scores = {}
-    for file in tmp_path.glob("artifacts/student-*/artifact.json"):
+    for file in tmp_path.glob("artifacts/train_student-*/artifact.json"):
         artifact = json.loads(file.read_text())
         scores[artifact["summary"]["val"]] = artifact["summary"]["test"]
     assert {trial["score"] for trial in trials} | {found["search"]["control"]} <= set(scores)
-    assert found["synthesis"]["filter_quantile"] == found["search"]["chosen"]["filter_quantile"]
+    assert found["synthesis"]["filter_quantile"] == found["search"]["chosen"]["rho"]
     assert found["synthesis"]["requested"] == found["search"]["chosen"]["images"]
     assert found["search"]["score"] == max(trial["score"] for trial in trials)
     said = [warning for warning in found["warnings"] if "they would hurt" in warning]

@@ -20,10 +20,9 @@ TINY = {
     "teacher": {"network": "cnn8", "fit": {"steps": 4, "batch_size": 16}},
     "student": {"network": "cnn8", "fit": {"steps": 2, "batch_size": 16}, "transfer_steps": 3},
     "generator": {"channels": 8, "latent": 8, "label_dim": 8, "steps": 4, "batch_size": 16, "ema_start": 2},
-    "ratio": {"hidden": [32], "steps": 4, "batch_size": 32, "fakes_per_image": 1, "feature_steps": 3,
-              "feature_network": "cnn8"},
-    "synthesis": {"images": 40, "calibration": 20, "burn_in": 20},
-    "metrics": {"enabled": False},
+    "ratio": {"hidden": [32], "steps": 4, "batch_size": 32, "fakes_per_image": 1},
+    "synthesis": {"images": 40, "filter": {"calibration": 20}, "subsampling": {"burn_in": 20}},
+    "metrics": {"generator": False},
     "compare": {"methods": ["cgan"]},
     "runtime": {"threads": 1, "precision": "fp32"},
 }  # fmt: skip
@@ -51,31 +50,41 @@ def go(out: Path, *overrides: str) -> tuple[dict[str, Any], Counter[str]]:
 @pytest.mark.xdist_group("synthesis road")
 @pytest.mark.parametrize("features", ["teacher", "nokd", "classifier", "autoencoder"])
 def test_each_feature_of_the_ratio(features: str, out: Path) -> None:
-    found, made = go(out, f"ratio.features={features}")
-    stage = {"teacher": None, "nokd": None, "classifier": "features", "autoencoder": "autoencoder"}[features]
-    assert made["ratio"] == made["synthesis"] == 1
-    assert [name for name in ("features", "autoencoder") if made[name]] == ([stage] if stage else [])
+    words = [f"ratio.features={features}"]
+    if features in ("classifier", "autoencoder"):
+        words = [f"ratio.features={{kind: {features}, network: cnn8, steps: 3}}"]
+    go(out, "compare.methods=[nokd,kd]")  # the teacher and the NOKD student, which are not of this test
+    found, made = go(out, *words)
+    stage = {"teacher": None, "nokd": None, "classifier": "train_network", "autoencoder": "train_encoder"}[features]
+    assert made["train_density_ratio"] == made["burn_in"] == made["calibrate_filter"] == made["make_images"] == 1
+    assert [name for name in ("train_network", "train_encoder") if made[name]] == ([stage] if stage else [])
+    assert made["train_student"] == 1  # the row's
     assert found["ratio"]["left_out"] == 0.0
     assert found["synthesis"]["kept"] == 40
-    assert go(out, f"ratio.features={features}")[1] == Counter()  # all of it is found again
+    assert go(out, *words)[1] == Counter()  # all of it is found again
 
 
 @pytest.mark.xdist_group("synthesis road")
 @pytest.mark.parametrize("policy", ["quantile", "budget", "none"])
 def test_each_policy(policy: str, out: Path) -> None:
-    found, made = go(out, f"synthesis.subsampling={policy}")
-    assert made["synthesis"] == 1
+    go(out)
+    found, made = go(out, f"synthesis.subsampling{'' if policy == 'none' else '.kind'}={policy}")
+    assert made["make_images"] == 1
     assert found["synthesis"]["subsampling"] == policy
     assert found["synthesis"]["fell_back"] == []
     assert found["synthesis"]["draws_per_image"] >= 1
     assert ("ratio" in found) == (policy != "none")
+    assert made["train_density_ratio"] == made["burn_in"] == 0  # M is another quantile of the same ratios
+    assert made["calibrate_filter"] == 1  # of other images
 
 
 @pytest.mark.xdist_group("synthesis road")
 def test_a_jury_has_a_juror_of_its_own_seed(out: Path) -> None:
+    go(out)
     found, made = go(out, "teacher.jury=[{network: cnn8}]")
-    assert made["teacher"] == made["synthesis"] == 1
-    assert made["ratio"] == made["generator"] == 0  # the jury filters, and nothing else
+    assert made["train_network"] == made["calibrate_filter"] == made["make_images"] == 1
+    # the jury filters, and nothing else
+    assert made["train_density_ratio"] == made["train_generator"] == made["burn_in"] == 0
     assert found["synthesis"]["teachers"] == 2
     for network in ("cnn9", "cnn16, weights: nowhere.safetensors"):
         with pytest.raises(UserError, match=r"cnn9|nowhere"):
@@ -84,8 +93,11 @@ def test_a_jury_has_a_juror_of_its_own_seed(out: Path) -> None:
 
 @pytest.mark.xdist_group("synthesis road")
 def test_soft_labels_share_their_images_with_the_ablation(out: Path) -> None:
+    go(out)
     found, made = go(out, "synthesis.replace=soft", "compare.methods=[cgan,cgan_kd]", "compare.ablation=true")
-    assert made["synthesis"] == 3  # raw, subsampled, and filtered for three rows of the ablation and both methods
+    assert made["make_images"] == 3  # raw, subsampled, and filtered for three rows of the ablation and both methods
+    # which all have the ratio, the burn-in and the filter's quantile of a run without an ablation
+    assert made["burn_in"] == made["calibrate_filter"] == made["train_density_ratio"] == 0
     assert found["synthesis"]["replace"] == "soft"
     paths = found["artifacts"]["synthesis"]
     assert paths["cgan"] == paths["cgan_filter"] == paths["cgan_replace"] == paths["cgan_kd"]
@@ -109,7 +121,7 @@ def test_a_ratio_that_fails_its_checks_is_not_used(out: Path, monkeypatch: pytes
         "ratio.steps=5",
     ]  # another ratio than the tests' above
     found, made = go(out, *rows)
-    assert made["ratio"] == 1
+    assert made["train_density_ratio"] == 1
     paths = found["artifacts"]["synthesis"]
     assert paths["cgan_raw"] == paths["cgan_subsample"]
     assert paths["cgan_filter"] == paths["cgan"] != paths["cgan_raw"]
@@ -118,8 +130,8 @@ def test_a_ratio_that_fails_its_checks_is_not_used(out: Path, monkeypatch: pytes
     (reason,) = found["synthesis"]["fell_back"]
     assert "AUC" in reason
     assert any("not subsampled" in warning and reason in warning for warning in found["warnings"])
-    kept, made = go(out, *rows, "synthesis.fall_back=false")
-    assert made["ratio"] == 0
+    kept, made = go(out, *rows, "synthesis.subsampling.fall_back=false")
+    assert made["train_density_ratio"] == 0
     assert kept["synthesis"]["subsampling"] == "maximum"
     assert kept["synthesis"]["fell_back"] == []
     assert any("all the same" in warning and reason in warning for warning in kept["warnings"])
@@ -128,11 +140,11 @@ def test_a_ratio_that_fails_its_checks_is_not_used(out: Path, monkeypatch: pytes
 @pytest.mark.xdist_group("synthesis road")
 def test_scalars_with_a_vicinity_and_thresholds_per_bin(out: Path) -> None:
     found, made = go(
-        out, "data.source=rotated-fashion", "data.turns=1", "data.val_size=30", "generator.embedding_steps=2",
-        "ratio.vicinity_gaps=3", "synthesis.filter_by=bin", "synthesis.filter_bins=4", "synthesis.even_labels=8",
-        "ratio.features=autoencoder",
+        out, "data.source=rotated-fashion", "data.turns=1", "data.val_size=30",
+        "generator.scalar.label_input.steps=2", "ratio.vicinity_gaps=3", "synthesis.filter.by=4",
+        "synthesis.labels.count=8", "ratio.features={kind: autoencoder, network: cnn8, steps: 3}",
     )  # fmt: skip
-    assert made["autoencoder"] == 1
+    assert made["train_encoder"] == 1
     assert 0 <= found["ratio"]["left_out"] < 1
     assert len(found["synthesis"]["thresholds"]) == 4
     assert found["synthesis"]["filter_by"] == "bin"

@@ -29,9 +29,7 @@ def blobs(labels: np.ndarray, rng: np.random.Generator, side: int, channels: int
     return (np.clip(image[:, None] * tint, 0, 1) * 255).astype(np.uint8)
 
 
-def results_of(
-    task: str, seeds: int = 3, gain: float = 0.8, ablation: bool = False, **changes: Any
-) -> dict[str, Any]:
+def results_of(task: str, seeds: int = 3, gain: float = 0.8, ablation: bool = False, **changes: Any) -> dict[str, Any]:
     """A results.json; ``gain`` is how much better cGAN-KD is than the control, in the metric's unit."""
     scalar = task == "regression"
     made = Regression(0.0, 180.0, "degrees") if scalar else Classification(tuple(f"digit {c}" for c in range(10)))
@@ -83,9 +81,7 @@ def artifact(run: Path, name: str, summary: dict[str, Any], **tensors: dict[str,
     content = {"stage": name.split("-")[0], "key": "0" * 8, "seconds": 1.0, "summary": summary}
     (folder / "artifact.json").write_text(json.dumps(content))
     for file, values in tensors.items():
-        save_file(
-            {key: np.ascontiguousarray(value) for key, value in values.items()}, folder / f"{file}.safetensors"
-        )
+        save_file({key: np.ascontiguousarray(value) for key, value in values.items()}, folder / f"{file}.safetensors")
     return f"artifacts/{name}"
 
 
@@ -172,8 +168,7 @@ def _stages(run: Path, results: dict[str, Any], side: int) -> None:
             raw = {"requested": 50000, "generated": 50000, "kept": 50000, "acceptance": 1.0}
             paths["synthesis"]["cgan_raw"] = artifact(run, "synthesis-1", raw)
         paths["students"][row["method"]] = [
-            artifact(run, f"student-{row['method']}-{seed}", fitted(value))
-            for seed, value in enumerate(row["values"])
+            artifact(run, f"student-{row['method']}-{seed}", fitted(value)) for seed, value in enumerate(row["values"])
         ]
 
 

@@ -110,9 +110,19 @@ def test_regression_shows_the_filter_in_the_labels_unit(scalars: Path) -> None:
     assert "Their label then becomes the teacher's prediction." in shown
 
 
-def test_a_folder_that_cannot_be_written_is_refused(
-    tmp_path: Path, make_results: Results, write_run: Write
-) -> None:
+@pytest.mark.parametrize(("by", "said"), [("bin", "for each label bin apart"), ("label", "for each label apart")])
+def test_what_each_cut_off_is_for(tmp_path: Path, make_results: Results, write_run: Write, by: str, said: str) -> None:
+    run = write_run(tmp_path / "run", make_results("regression"))
+    results, artifact = run / "results.json", run / "artifacts" / "synthesis-0" / "artifact.json"
+    found, kept = json.loads(results.read_text()), json.loads(artifact.read_text())
+    found["synthesis"]["filter_by"] = by  # the recipe's word, which no artifact has
+    kept["summary"]["thresholds"] = [0.03, 0.04]
+    results.write_text(json.dumps(found))
+    artifact.write_text(json.dumps(kept))
+    assert f"0.7-quantile, taken {said}." in text_of(render(run))
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, make_results: Results, write_run: Write) -> None:
     run = write_run(tmp_path / "run", make_results("regression"), stages=False)
     (run / "report.html").mkdir()  # a folder in the page's place
     with pytest.raises(UserError, match="can't be written"):
@@ -136,9 +146,7 @@ def test_names_are_escaped_everywhere(tmp_path: Path, make_results: Results, wri
     assert "&lt;img src=x" in source
 
 
-def test_a_run_of_results_alone_says_what_is_missing(
-    tmp_path: Path, make_results: Results, write_run: Write
-) -> None:
+def test_a_run_of_results_alone_says_what_is_missing(tmp_path: Path, make_results: Results, write_run: Write) -> None:
     found = make_results("regression", seeds=1)
     for key in ("teacher", "generator", "ratio", "latency_ms", "seconds", "artifacts", "bins", "warnings"):
         del found[key]
@@ -198,10 +206,10 @@ def test_what_is_no_run_is_refused_in_one_sentence(tmp_path: Path, make_results:
 def test_what_a_search_tried_is_a_section(make_results: Results, write_run: Write, tmp_path: Path) -> None:
     trials = [
         {"setting": "start", "value": None, "score": 5.25},
-        {"setting": "filter_quantile", "value": 0.5, "score": 4.75},
+        {"setting": "rho", "value": 0.5, "score": 4.75},
         {"setting": "labels", "value": "distinct", "score": 6.5},
     ]
-    chosen = {"filter_quantile": 0.5, "labels": "even", "images": 800}
+    chosen = {"rho": 0.5, "labels": "even", "images": 800}
     found = make_results("regression") | {
         "search": {"chosen": chosen, "control": 5.5, "score": 4.75, "helps": True, "trials": trials}
     }

@@ -122,9 +122,7 @@ def test_what_many_scores_lack_for_one_reason_is_one_sentence(opened: Callable[.
         of = {which: measured(None, why=why) for which in ("raw", "processed", "real")}
         found["scores"].append({"name": name, "better": "lower", "dimension": 9, "reference": 500, "of": of})
     empty = {"raw": [None] * 3, "real": [None] * 3}
-    found["windows"] = [
-        {**found["windows"][0], "name": f"SFID[{space}]", "of": empty} for space in ("teacher", "nokd")
-    ]
+    found["windows"] = [{**found["windows"][0], "name": f"SFID[{space}]", "of": empty} for space in ("teacher", "nokd")]
     notes = [note.text for note in of_kind(sections_metrics.quality(opened(found)), Note)]
     assert f"No value for SFID[nokd], diversity[nokd]: {why}." in notes
     assert [note.startswith("SFID[teacher], SFID[nokd]: no ") for note in notes].count(True) == 1

@@ -12,8 +12,9 @@ from torch import nn
 
 from cgankd.config.settings import AugmentSettings, FitSettings, StudentSettings, SynthesisSettings
 from cgankd.core.errors import UserError
+from cgankd.core.store import Work
 from cgankd.data.batches import Batch, Batches
-from cgankd.data.imageset import ImageSet
+from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.distill import DistillBatch, Method, Objective, create
 from cgankd.synthesis import adjust
 from cgankd.tasks import Classification, Regression
@@ -165,9 +166,11 @@ def test_soft_targets_in_batches_and_their_loss_by_hand() -> None:
     real = ImageSet(pixels[:6], torch.tensor([0, 1, 2, 0, 1, 2]))
     fakes = ImageSet(pixels[6:], torch.tensor([2, 2, 0, 1]), {"probabilities": torch.from_numpy(p)})
     augment = AugmentSettings(shift=0)
-    plain = Batches(real, fakes, CLASSES, 10, augment, 0, torch.device("cpu")).at(0)
+    plain = Batches(TrainingImages(real, fakes), CLASSES, 10, augment, 0, torch.device("cpu")).at(0)
     assert plain.targets.shape == (10,)
-    batch = Batches(real, adjust.relabelled(fakes, "soft"), CLASSES, 10, augment, 0, torch.device("cpu")).at(0)
+    batch = Batches(
+        TrainingImages(real, adjust.relabelled(fakes, "soft")), CLASSES, 10, augment, 0, torch.device("cpu")
+    ).at(0)
     expected = np.concatenate([np.eye(3)[[0, 1, 2, 0, 1, 2]], p])[batch.index]
     assert np.allclose(batch.targets.numpy(), expected)
     outputs, teacher = draws.normal(size=(10, 3)), draws.normal(size=(10, 3))
@@ -202,9 +205,9 @@ def test_soft_targets_go_with_the_copies_of_a_view(fabric: Fabric) -> None:
     real = ImageSet(pixels[:4], torch.tensor([0, 1, 2, 0]))
     fakes = adjust.relabelled(ImageSet(pixels[4:], torch.tensor([2, 2, 0, 1]), {"probabilities": p}), "soft")
     student, teacher = (nn.Sequential(nn.Flatten(), nn.Linear(256, 3)) for _ in range(2))
-    objective = Objective("doubling", CLASSES, [(Doubling(CLASSES, StudentSettings()), None)])
+    objective = Objective("doubling", CLASSES, [(Doubling(CLASSES), None)])
     settings = FitSettings(steps=1, batch_size=8)
-    fit(student, objective, CLASSES, real, settings, fabric, seed=0, fake=fakes, teacher=teacher)
+    fit(Work(fabric), student, objective, TrainingImages(real, fakes), settings, seed=0, teacher=teacher)
     (targets,) = Doubling.seen
     assert targets.shape == (24, 3)
     assert torch.equal(targets[:8], targets[8:16])

@@ -9,15 +9,17 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from cgankd.config.settings import AugmentSettings, FitSettings
+from cgankd.config.settings import AugmentSettings
 from cgankd.core.checkpoint import Checkpoint
+from cgankd.core.store import Work
 from cgankd.nets import zoo
-from cgankd.nets.feature_extractor import Observer
+from cgankd.nets.feature_extractor import FeatureExtractor
 from cgankd.synthesis.autoencoder import CODE, SparseAutoencoder, autoencoder_loss, train_autoencoder
 from cgankd.tasks import Classification, Regression
+from works import with_checkpoint
 
 CLASSES, DEGREES = Classification(("a", "b", "c")), Regression(0.0, 1.0)
-FIT = FitSettings(batch_size=16, augment=AugmentSettings(shift=0, views=0))
+VIEWS = AugmentSettings(shift=0, views=0)
 
 
 def network(outputs: int, size: tuple[int, int] = (16, 16), seed: int = 0) -> SparseAutoencoder:
@@ -51,9 +53,8 @@ def test_shapes_and_that_the_code_is_the_penultimate_layer(size: tuple[int, int]
         assert made.decode(code).shape == x.shape
     assert code.shape == (5, CODE)
     assert float(code.min()) == 0.0  # ReLU
-    observer = Observer(zoo.create("cnn8", 1, 3, size), fabric, made)
-    assert torch.allclose(observer(images)[1], code, atol=1e-5)
-    observer.close()
+    with FeatureExtractor(zoo.create("cnn8", 1, 3, size), fabric, made) as extractor:
+        assert torch.allclose(extractor(images)[1], code, atol=1e-5)
 
 
 def test_training_lowers_each_term(noise, fabric: Fabric) -> None:
@@ -71,7 +72,7 @@ def test_training_lowers_each_term(noise, fabric: Fabric) -> None:
             return float(decoded), float((made.branch(code).squeeze(1) - y).square().mean())
 
     before = terms()
-    history = train_autoencoder(made, DEGREES, images, 60, FIT, fabric, seed=0)
+    history = train_autoencoder(Work(fabric), made, DEGREES, images, 60, 16, VIEWS, seed=0)
     after = terms()
     assert after[0] < 0.3 * before[0]
     assert after[1] < 0.3 * before[1]
@@ -91,10 +92,12 @@ def test_a_killed_loop_goes_on_exactly(noise, fabric: Fabric, tmp_path: Path) ->
 
     images, path = noise(24), tmp_path / "checkpoint.safetensors"
     whole, cut, on = network(3), network(3), network(3, seed=1)
-    history = train_autoencoder(whole, CLASSES, images, 6, FIT, fabric, seed=0)
+    history = train_autoencoder(Work(fabric), whole, CLASSES, images, 6, 16, VIEWS, seed=0)
+    killed = with_checkpoint(Work(fabric), Killing(path, 0.0))
     with pytest.raises(KilledError):
-        train_autoencoder(cut, CLASSES, images, 6, FIT, fabric, seed=0, checkpoint=Killing(path, 0.0))
-    resumed = train_autoencoder(on, CLASSES, images, 6, FIT, fabric, seed=0, checkpoint=Checkpoint(path))
+        train_autoencoder(killed, cut, CLASSES, images, 6, 16, VIEWS, seed=0)
+    going_on = with_checkpoint(Work(fabric), Checkpoint(path))
+    resumed = train_autoencoder(going_on, on, CLASSES, images, 6, 16, VIEWS, seed=0)
     assert resumed == history
     for name, value in whole.state_dict().items():
         assert torch.equal(value, on.state_dict()[name]), name

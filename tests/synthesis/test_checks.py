@@ -10,9 +10,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from cgankd.config.settings import SynthesisSettings
+from cgankd.config.settings import MaximumRatio, NoSubsampling, QuantileRatio
 from cgankd.synthesis import checks
-from cgankd.synthesis.checks import calibration_error, check, separability, settled
+from cgankd.synthesis.checks import calibration_error, check, fall_back, separability
 
 REALS, FAKES = 500, 8
 
@@ -21,9 +21,7 @@ def normals(mean: float, deviation: float, seed: int = 0) -> tuple[Tensor, Tenso
     """The true h on real N(0, 1) [N] and on fakes N(mean, deviation^2) [N, K]."""
     rng = np.random.default_rng(seed)
     real, fake = rng.normal(size=REALS), rng.normal(mean, deviation, size=(REALS, FAKES))
-    return tuple(
-        torch.from_numpy(stats.norm.pdf(x) / stats.norm.pdf(x, mean, deviation)).float() for x in (real, fake)
-    )
+    return tuple(torch.from_numpy(stats.norm.pdf(x) / stats.norm.pdf(x, mean, deviation)).float() for x in (real, fake))
 
 
 def checked(h_real: Tensor, h_fake: Tensor, valid: Tensor | None = None, pools: int = 1) -> dict:
@@ -51,8 +49,8 @@ def test_separated_distributions_fail() -> None:
     words = " ".join(found["reasons"])
     for part in ("real images is", "AUC 0.99", "of their number"):
         assert part in words
-    settings, reasons = settled(SynthesisSettings(), found)
-    assert settings.subsampling == "none"
+    settings, reasons = fall_back(MaximumRatio(), found)
+    assert settings == NoSubsampling()
     assert reasons == found["reasons"]
 
 
@@ -118,24 +116,21 @@ def test_calibration_error_by_a_plain_loop() -> None:
         total += observed * abs(math.log((observed + 1) / (expected + 1)))
     found = calibration_error(torch.from_numpy(real), torch.from_numpy(fake))
     assert found == pytest.approx(total / 59)
-    assert (
-        calibration_error(torch.from_numpy(real)[:19], torch.from_numpy(fake)) is None
-    )  # two bins of ten at least
+    assert calibration_error(torch.from_numpy(real)[:19], torch.from_numpy(fake)) is None  # two bins of ten at least
 
 
 def test_a_constant_ratio_of_one_is_calibrated() -> None:
     assert calibration_error(torch.ones(50, dtype=torch.float64), torch.ones(300, dtype=torch.float64)) == 0.0
 
 
-def test_what_is_settled() -> None:
+def test_when_subsampling_falls_back() -> None:
     failed = {"passed": False, "reasons": ["Bad."]}
-    own = SynthesisSettings(subsampling="quantile")
-    assert settled(own, failed)[0].subsampling == "none"
-    assert settled(own, failed)[1] == ["Bad."]
-    assert settled(own, {"passed": True, "reasons": []}) == (own, [])
-    assert settled(own, None) == (own, [])
-    for other in (SynthesisSettings(fall_back=False), SynthesisSettings(subsampling="none")):
-        assert settled(other, failed) == (other, [])
+    own = QuantileRatio(q=0.9)
+    assert fall_back(own, failed) == (NoSubsampling(), ["Bad."])
+    assert fall_back(own, {"passed": True, "reasons": []}) == (own, [])
+    assert fall_back(own, None) == (own, [])
+    for other in (QuantileRatio(fall_back=False), MaximumRatio(fall_back=False), NoSubsampling()):
+        assert fall_back(other, failed) == (other, [])
 
 
 def test_limits_are_where_they_are_said_to_be() -> None:

@@ -13,8 +13,9 @@ from scipy import stats
 from scipy.special import expit
 from torch import Tensor, nn
 
-from cgankd.config.settings import RatioSettings, VicinitySettings
+from cgankd.config.settings import RatioSettings, ScalarLabelSettings
 from cgankd.core.errors import UserError
+from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.adapters import CallableSampler
 from cgankd.labels import ScalarLabels
@@ -74,7 +75,7 @@ def learnt(request: pytest.FixtureRequest, fabric: Fabric) -> tuple[RatioNetwork
     torch.manual_seed(0)
     embedding = FourierEmbedding(128) if scalar else nn.Embedding(2, 128)
     pairs = Pairs(3 + 2 * real, targets, 3 + 2 * fake, torch.ones(6000, 4, dtype=torch.bool))
-    network, history = train_ratio(pairs, embedding, QUICK, fabric, seed=0)
+    network, history = train_ratio(Work(fabric), pairs, embedding, QUICK, seed=0)
     assert history[-1]["step"] == QUICK.steps
     on_real, on_fakes = network.values(pairs)
     assert on_real.shape == (6000,)
@@ -124,7 +125,7 @@ def test_weights_are_the_same_for_the_same_seed(fabric: Fabric) -> None:
         torch.manual_seed(7)
         embedding = nn.Embedding(2, 128)
         pairs = Pairs(real, targets, fake, torch.ones(40, 2, dtype=torch.bool))
-        network, _ = train_ratio(pairs, embedding, settings, fabric, seed=seed)
+        network, _ = train_ratio(Work(fabric), pairs, embedding, settings, seed=seed)
         return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
     assert torch.equal(weights(0), weights(0))
@@ -143,7 +144,7 @@ def normals(count: int, seed: int) -> Pairs:
 def short_of_data(fabric: Fabric) -> tuple[RatioNetwork, list[dict[str, float]]]:
     settings = RatioSettings(hidden=(128, 64), steps=500, learning_rate=1e-3, penalty=0.01)
     held_out = normals(200, 1)
-    return train_ratio(normals(500, 0), FourierEmbedding(128), settings, fabric, seed=0, held_out=held_out)
+    return train_ratio(Work(fabric), normals(500, 0), FourierEmbedding(128), settings, seed=0, held_out=held_out)
 
 
 def test_labels_seen_once_are_not_learnt_by_heart(
@@ -198,11 +199,11 @@ def test_fakes_at_labels_are_where_they_belong() -> None:
         images[:, 0, 0, 0] = targets.to(torch.uint8)
         return images
 
-    def observer(images: Tensor) -> tuple[Tensor, Tensor]:
+    def extractor(images: Tensor) -> tuple[Tensor, Tensor]:
         return images[:, 0, 0, :1].float(), images[:, 0, 0, :2].float()
 
     targets = torch.tensor([4, 9, 4, 1]).repeat(200)
-    found, outputs, there = fakes_at_labels(CallableSampler(sample), observer, targets, 3, seed=0)
+    found, outputs, there = fakes_at_labels(CallableSampler(sample), extractor, targets, 3, seed=0)
     assert there.all()
     assert torch.equal(outputs[..., 0], found[..., 0])
     assert found.shape == (800, 3, 2)
@@ -250,7 +251,7 @@ def test_the_held_out_loss_is_of_the_fakes_that_count(fabric: Fabric) -> None:
 def grey_world(labels: list[float], gaps: float | None) -> tuple[Pairs, list[float]]:
     """A generator that misses the label by +-0.3, or not, and a teacher that reads it from the grey."""
     task, y = Regression(0.0, 10.0), torch.tensor(labels)
-    space = ScalarLabels(task.to_target(y), VicinitySettings())
+    space = ScalarLabels(task.to_target(y), ScalarLabelSettings())
 
     def sample(targets: Tensor, indices: Tensor, seed: int) -> Tensor:
         miss = torch.tensor([0.0, 0.3, -0.3])[indices % 3]
@@ -301,11 +302,11 @@ def test_a_shelf_is_asked_for_what_it_holds() -> None:
         def available(self, targets: Tensor) -> Tensor:
             return torch.tensor([held[int(target)] for target in targets])
 
-    def observer(images: Tensor) -> tuple[Tensor, Tensor]:
+    def extractor(images: Tensor) -> tuple[Tensor, Tensor]:
         return images[:, 0, 0, :1].float(), images[:, 0, 0, :2].float()
 
     targets = torch.tensor([4, 9, 4, 1, 4, 9])
-    features, _, there = fakes_at_labels(Shelf(), observer, targets, 3, seed=0)
+    features, _, there = fakes_at_labels(Shelf(), extractor, targets, 3, seed=0)
     nine = [(9, index) for index in (3, 4, 5, 15, 16, 17)]  # as if there were no end of them
     assert asked == {*((4, index) for index in range(5)), *nine}  # every image before any comes again
     assert there.tolist() == [[target != 1] * 3 for target in targets.tolist()]

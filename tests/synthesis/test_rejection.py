@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from cgankd.config.settings import SynthesisSettings
+from cgankd.config.settings import MaximumRatio, QuantileRatio, RatioBudget
 from cgankd.core.errors import TrainingError
-from cgankd.synthesis.rejection import accept, budget_cap, effective_sample_share, first_maxima
+from cgankd.synthesis.rejection import Rule, accept, budget_cap, effective_sample_share, first_maxima
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -81,8 +81,8 @@ def test_a_ratio_of_nought_is_never_kept() -> None:
 def test_first_maxima_are_quantiles_of_each_pool(quantile: float) -> None:
     ratio, pool = torch.rand(300, generator=rng()), torch.arange(300) % 3
     ratio = ratio * (pool + 1)
-    policy = {"subsampling": "quantile", "cap_quantile": quantile} if quantile < 1 else {"subsampling": "maximum"}
-    found = first_maxima(ratio, pool, 3, SynthesisSettings(**policy))
+    policy = QuantileRatio(q=quantile) if quantile < 1 else MaximumRatio()
+    found = first_maxima(ratio, pool, 3, Rule.of(policy))
     expected = [np.quantile(ratio[pool == number].double().numpy(), quantile) for number in range(3)]
     assert found.tolist() == pytest.approx(expected, rel=1e-6)
 
@@ -90,8 +90,8 @@ def test_first_maxima_are_quantiles_of_each_pool(quantile: float) -> None:
 def test_dead_ratios_are_an_error() -> None:
     pool = torch.tensor([0, 0, 1, 1])
     with pytest.raises(TrainingError, match="label pool 1 has ratio 0"):
-        first_maxima(torch.tensor([0.0, 0.5, 0.0, 0.0]), pool, 2, SynthesisSettings())
-    found = first_maxima(torch.tensor([0.0, 0.5, 0.0, 1e-9]), pool, 2, SynthesisSettings())
+        first_maxima(torch.tensor([0.0, 0.5, 0.0, 0.0]), pool, 2, Rule.of(MaximumRatio()))
+    found = first_maxima(torch.tensor([0.0, 0.5, 0.0, 1e-9]), pool, 2, Rule.of(MaximumRatio()))
     assert found.tolist() == pytest.approx([0.5, 1e-9])
 
 
@@ -133,23 +133,16 @@ def test_the_cap_of_a_budget_against_bisection(budget: float, shape: str) -> Non
         assert mean(found) == pytest.approx((h > 0).mean(), rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    "policy",
-    [
-        {"subsampling": "budget", "draw_budget": 1.4},
-        {"subsampling": "budget", "draw_budget": 3.0},
-        {"subsampling": "quantile", "cap_quantile": 0.7},
-    ],
-)
-def test_accepted_samples_follow_the_capped_ratio(policy: dict) -> None:
+@pytest.mark.parametrize("policy", [RatioBudget(draws=1.4), RatioBudget(draws=3.0), QuantileRatio(q=0.7)])
+def test_accepted_samples_follow_the_capped_ratio(policy: RatioBudget | QuantileRatio) -> None:
     # fakes N(0.5, 1.2^2), wanted N(0, 1): what is left has the density p_fake min(1, h / M) / acceptance
     x = 0.5 + 1.2 * torch.randn(2, 12_000, generator=rng(), dtype=torch.float64)
     ratio = torch.from_numpy(stats.norm.pdf(x.numpy()) / stats.norm.pdf(x.numpy(), 0.5, 1.2)).float()
     pool = torch.arange(2).repeat_interleave(12_000)
-    maxima = first_maxima(ratio.flatten(), pool, 2, SynthesisSettings(**policy))
+    maxima = first_maxima(ratio.flatten(), pool, 2, Rule.of(policy))
     kept, _ = accept(ratio, maxima, torch.rand(2, 12_000, generator=rng(1)), rising=False)
-    if "draw_budget" in policy:
-        assert float(kept.float().mean()) == pytest.approx(1 / policy["draw_budget"], abs=0.02)
+    if isinstance(policy, RatioBudget):
+        assert float(kept.float().mean()) == pytest.approx(1 / policy.draws, abs=0.02)
     grid = np.linspace(-7, 8, 30_001)
     fake = stats.norm.pdf(grid, 0.5, 1.2)
     for row in range(2):
@@ -162,5 +155,5 @@ def test_accepted_samples_follow_the_capped_ratio(policy: dict) -> None:
 
 
 def test_a_pool_for_which_there_is_no_fake_gets_one() -> None:
-    found = first_maxima(torch.tensor([0.5, 2.0]), torch.tensor([0, 2]), 3, SynthesisSettings())
+    found = first_maxima(torch.tensor([0.5, 2.0]), torch.tensor([0, 2]), 3, Rule.of(MaximumRatio()))
     assert found.tolist() == [0.5, 1.0, 2.0]

@@ -7,6 +7,7 @@ so that equal means equal.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 from pathlib import Path
@@ -18,19 +19,27 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd.config.settings import SynthesisSettings, VicinitySettings
+from cgankd.config.settings import NoSubsampling, RatioBudget, ScalarLabelSettings, SynthesisSettings
 from cgankd.core import rng
 from cgankd.core.errors import TrainingError, UserError
+from cgankd.core.progress import SILENT
+from cgankd.core.store import Artifact, Store, Work
 from cgankd.gan.adapters import CallableSampler
+from cgankd.gan.generator import Sampler
 from cgankd.labels import ClassLabels, LabelPlan, ScalarLabels
-from cgankd.nets.feature_extractor import Observer
-from cgankd.synthesis.synthesize import Synthesis, synthesize
+from cgankd.nets.feature_extractor import FeatureExtractor
+from cgankd.pipeline.inputs import Extractor, ProposalSource
+from cgankd.pipeline.processing import process
+from cgankd.synthesis.proposals import Proposals
+from cgankd.synthesis.rejection import Rule
+from cgankd.synthesis.store import StoredFakes
+from cgankd.synthesis.synthesize import FilterRule, Synthesis, draw_burn_in, draw_errors, synthesize
 from cgankd.tasks import Classification, Regression, Task
 
 CLASSES = Classification(("a", "b", "c"))
 DEGREES = Regression(low=0.0, high=90.0, unit="degrees")
 RATIO, FIRST_OUTPUT, INDEX = 10, 20, 30  # where in an image a number stands
-PLAIN = {"burn_in": 15, "calibration": 40, "max_draws": 50}
+PLAIN = {"subsampling": {"burn_in": 15}, "filter": {"calibration": 40}, "max_draws": 50}
 
 
 def pixels(targets: Tensor, indices: Tensor, seed: int) -> Tensor:
@@ -71,11 +80,46 @@ class Ratio(nn.Module):
         return 2.0 * features[:, RATIO]
 
 
-def plan_of(task: Task, images: int) -> LabelPlan:
-    settings = SynthesisSettings(images=images, even_labels=6)
+def plan_of(task: Task, images: int, **more: Any) -> LabelPlan:
+    settings = SynthesisSettings(images=images, labels={"count": 6}, **more)
     if task.continuous:
-        return ScalarLabels(torch.rand(50), VicinitySettings()).plan(settings)
+        return ScalarLabels(torch.rand(50), ScalarLabelSettings()).plan(settings)
     return ClassLabels(3, torch.arange(3)).plan(settings)
+
+
+def processed(
+    generator: Sampler,
+    extractor: FeatureExtractor,
+    ratio: nn.Module | None,
+    plan: LabelPlan,
+    task: Task,
+    settings: SynthesisSettings,
+    *,
+    seed: int,
+    folder: Path | None = None,
+) -> Synthesis:
+    """Burn-in, calibration and synthesis in the order of pipeline/processing.py, without a store."""
+    work = Work(extractor.fabric, folder=folder)
+    proposals = Proposals(generator, extractor, ratio, task, seed, settings.batch_size, settings.max_draws)
+    subsampling = NoSubsampling() if ratio is None else settings.subsampling
+    rule, burn_in, acceptance, filter_rule = None, None, None, None
+    if not isinstance(subsampling, NoSubsampling):
+        rule = Rule.of(subsampling)
+        burn_in = draw_burn_in(proposals, plan.with_total_per(plan.pool, subsampling.burn_in), SILENT)
+        acceptance = burn_in.acceptance(plan, rule)
+    if settings.filter is not None:
+        calibration = plan.with_total_per(plan.group, settings.filter.calibration)
+        rho = settings.filter.rho or task.filter_quantile
+        filter_rule = FilterRule(*draw_errors(proposals, calibration, acceptance, SILENT), rho)
+    return synthesize(
+        work,
+        proposals,
+        plan,
+        rule=rule,
+        burn_in=burn_in,
+        filter_rule=filter_rule,
+        keep_probabilities=settings.replace == "soft",
+    )
 
 
 def run(
@@ -88,13 +132,10 @@ def run(
     seed: int = 3,
     **settings: Any,
 ) -> Synthesis:
-    observer = Observer(Teacher(task.num_outputs), fabric)
     chosen = SynthesisSettings(images=int(plan.quota.sum()), **{**PLAIN, **settings})
-    made = synthesize(
-        CallableSampler(pixels), observer, Ratio() if ratio else None, plan, task, chosen, seed=seed, folder=folder
-    )
-    observer.close()
-    return made
+    weigh = Ratio() if ratio else None
+    with FeatureExtractor(Teacher(task.num_outputs), fabric) as extractor:
+        return processed(CallableSampler(pixels), extractor, weigh, plan, task, chosen, seed=seed, folder=folder)
 
 
 # --- the plain loop -----------------------------------------------------------------------------------------------
@@ -151,42 +192,39 @@ def budget_by_bisection(ratios: list[float], budget: float) -> float:
     low, high = 1e-9, 1e9
     for _ in range(200):
         middle = (low * high) ** 0.5
-        low, high = (
-            (middle, high) if np.minimum(1.0, np.array(ratios) / middle).mean() > 1 / budget else (low, middle)
-        )
+        low, high = (middle, high) if np.minimum(1.0, np.array(ratios) / middle).mean() > 1 / budget else (low, middle)
     return low
 
 
-def plain_loop(
-    task: Task, plan: LabelPlan, seed: int = 3, ratio: bool = True, filtered: bool = True, **settings: Any
-):
+def plain_loop(task: Task, plan: LabelPlan, seed: int = 3, ratio: bool = True, filtered: bool = True, **settings: Any):
     """(kept proposals per label, counts per label, errors of the calibration fakes per group)."""
     chosen = SynthesisSettings(images=1, **{**PLAIN, **settings})
+    rule = chosen.subsampling
     largest: list[float | None] = [None] * len(plan.targets)
     if ratio:
         pools: dict[int, list[float]] = {}
         size = torch.bincount(plan.pool).tolist()
         for target, pool in zip(plan.targets, plan.pool.tolist(), strict=True):
-            share = -(-chosen.burn_in // size[pool])
+            share = -(-rule.burn_in // size[pool])
             found = [propose(task, target, j, "burn-in", seed).ratio for j in range(share)]
             pools.setdefault(pool, []).extend(found)
-        quantile = chosen.cap_quantile if chosen.subsampling == "quantile" else 1.0
+        quantile = rule.q if rule.kind == "quantile" else 1.0
         largest = [
-            budget_by_bisection(pools[pool], chosen.draw_budget)
-            if chosen.subsampling == "budget"
+            budget_by_bisection(pools[pool], rule.draws)
+            if rule.kind == "budget"
             else float(np.quantile(pools[pool], quantile))
             for pool in plan.pool.tolist()
         ]
-    rising = chosen.subsampling == "maximum"
+    rising = rule.kind == "maximum"
     errors: dict[int, list[float]] = {}
     alpha: list[float | None] = [None] * len(plan.targets)
     if filtered:
         size = torch.bincount(plan.group).tolist()
         for target, group, bound in zip(plan.targets, plan.group.tolist(), largest, strict=True):
-            share = -(-chosen.calibration // size[group])
+            share = -(-chosen.filter.calibration // size[group])
             found, _ = walk(task, target, share, share * chosen.max_draws, bound, "calibration", seed, None, rising)
             errors.setdefault(group, []).extend(proposal.error for proposal in found)
-        rho = task.filter_quantile if chosen.filter_quantile is None else chosen.filter_quantile
+        rho = task.filter_quantile if chosen.filter.rho is None else chosen.filter.rho
         alpha = [float(np.quantile(errors[group], rho)) for group in plan.group.tolist()]
     walks = [
         walk(task, target, quota, quota * chosen.max_draws, bound, "proposal", seed, limit, rising)
@@ -228,10 +266,12 @@ def check(made: Synthesis, task: Task, plan: LabelPlan, kept: list[list[Proposal
 
 
 @pytest.mark.parametrize("task", [CLASSES, DEGREES])
-@pytest.mark.parametrize("policy", ["maximum", "quantile", "budget"])
-def test_kept_are_the_first_that_pass_whatever_the_batch_size(task: Task, policy: str, fabric: Fabric) -> None:
+@pytest.mark.parametrize(
+    "policy", [{"kind": "maximum"}, {"kind": "quantile", "q": 0.8}, {"kind": "budget", "draws": 2.5}]
+)
+def test_kept_are_the_first_that_pass_whatever_the_batch_size(task: Task, policy: dict, fabric: Fabric) -> None:
     plan = plan_of(task, 31)
-    chosen = {"subsampling": policy, "cap_quantile": 0.8, "draw_budget": 2.5}
+    chosen = {"subsampling": {**policy, "burn_in": 15}}
     kept, counts, errors = plain_loop(task, plan, **chosen)
     assert sum(count["accepted"] for count in counts) < 0.7 * sum(count["generated"] for count in counts)
     assert len([p for label in kept for p in label]) < sum(count["accepted"] for count in counts)
@@ -244,9 +284,7 @@ def test_kept_are_the_first_that_pass_whatever_the_batch_size(task: Task, policy
         assert made.summary["filter_quantile"] == rho
         found = made.samples["calibration_errors"]
         for group, values in errors.items():
-            assert sorted(found[made.samples["calibration_group"] == group].tolist()) == pytest.approx(
-                sorted(values)
-            )
+            assert sorted(found[made.samples["calibration_group"] == group].tolist()) == pytest.approx(sorted(values))
 
 
 @pytest.mark.parametrize("task", [CLASSES, DEGREES])
@@ -254,7 +292,7 @@ def test_kept_are_the_first_that_pass_whatever_the_batch_size(task: Task, policy
 def test_each_part_alone(task: Task, ratio: bool, filtered: bool, fabric: Fabric) -> None:
     plan = plan_of(task, 20)
     kept, counts, _ = plain_loop(task, plan, ratio=ratio, filtered=filtered)
-    made = run(task, fabric, plan, ratio=ratio, filter=filtered, batch_size=13)
+    made = run(task, fabric, plan, ratio=ratio, batch_size=13, **({} if filtered else {"filter": False}))
     check(made, task, plan, kept, counts)
     assert made.summary["kept"] == 20
     if not ratio:
@@ -305,6 +343,62 @@ def test_on_disk_is_as_in_memory(fabric: Fabric, tmp_path: Path) -> None:
         assert torch.equal(column, disk.fakes.columns[name])
 
 
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A network that a stage takes as it is."""
+
+    content_key: str
+    network: nn.Module
+
+    def open(self, fabric: Fabric) -> nn.Module:
+        return self.network
+
+
+@pytest.mark.parametrize("task", [CLASSES, DEGREES])
+def test_in_a_store_as_without_and_burn_in_and_calibration_are_used_again(
+    task: Task, fabric: Fabric, tmp_path: Path
+) -> None:
+    store = Store(tmp_path, fabric)
+    source = ProposalSource(
+        CallableSampler(pixels, content_key="pixels"), Extractor(Opened("teacher", Teacher(task.num_outputs))),
+        Opened("ratio", Ratio()), task, seed=3, batch_size=500, max_draws=50,
+    )  # fmt: skip
+
+    def made(images: int, **changes: Any) -> tuple[LabelPlan, Artifact]:
+        settings = SynthesisSettings(images=images, **{**PLAIN, **changes})
+        plan = plan_of(task, images, filter=settings.filter)
+        given = dataclasses.replace(source, ratio=None) if changes.get("subsampling") == "none" else source
+        return plan, process(
+            store, given, plan, settings, settings.subsampling, features=source.extractor, keep_probabilities=False
+        )
+
+    def stages() -> dict[str, int]:
+        return collections.Counter(path.name.rpartition("-")[0] for path in (tmp_path / "artifacts").iterdir())
+
+    (plan, few), (_, many) = made(31), made(62)
+    expected, fakes = run(task, fabric, plan), StoredFakes(few).open()
+    assert torch.equal(fakes.images, expected.fakes.images)
+    assert torch.equal(fakes.labels, expected.fakes.labels)
+    assert {"shape": [1, 16, 16], **expected.summary} == few.summary
+    for name, column in {**expected.fakes.columns, **expected.samples}.items():
+        assert torch.equal(few.tensors("samples")[name] if name in expected.samples else fakes.columns[name], column)
+    larger = StoredFakes(many).open()
+    for target, quota in zip(task.from_target(plan.targets), plan.quota.tolist(), strict=True):
+        first = larger.images[larger.labels == target][:quota]  # those of a smaller M are the first of a larger one's
+        assert torch.equal(fakes.images[fakes.labels == target], first)
+    assert stages() == {"burn_in": 1, "calibrate_filter": 1, "make_images": 2}
+    made(31, filter={"calibration": 40, "rho": 0.5})
+    made(31, filter=False)
+    assert stages() == {"burn_in": 1, "calibrate_filter": 1, "make_images": 4}
+    made(31, subsampling="none")  # the filter's quantile is taken over subsampled fakes
+    assert stages() == {"burn_in": 1, "calibrate_filter": 2, "make_images": 5}
+    made(31, subsampling={"kind": "quantile", "burn_in": 15})
+    made(31, filter={"calibration": 40, "by": "label" if task.continuous else "all"})  # other groups
+    assert stages() == {"burn_in": 1, "calibrate_filter": 4, "make_images": 7}
+    made(31, subsampling={"burn_in": 16})
+    assert stages() == {"burn_in": 2, "calibrate_filter": 5, "make_images": 8}
+
+
 def test_another_seed_gives_other_images(fabric: Fabric) -> None:
     plan = plan_of(CLASSES, 12)
     one, two = (run(CLASSES, fabric, plan, seed=seed).fakes.images for seed in (0, 1))
@@ -332,9 +426,9 @@ def test_the_effective_share_divides_by_the_pools_own_scale(fabric: Fabric) -> N
         def forward(self, features: Tensor, targets: Tensor) -> Tensor:
             return torch.where(targets == 2, 100.0, 1.0)
 
-    observer = Observer(Teacher(3), fabric)
+    extractor = FeatureExtractor(Teacher(3), fabric)
     settings = SynthesisSettings(images=6, **PLAIN)
-    made = synthesize(CallableSampler(pixels), observer, Scaled(), plan_of(CLASSES, 6), CLASSES, settings, seed=0)
+    made = processed(CallableSampler(pixels), extractor, Scaled(), plan_of(CLASSES, 6), CLASSES, settings, seed=0)
     assert made.summary["effective_sample_share"] == pytest.approx(1.0)
     assert made.summary["acceptance"] == 1.0
 
@@ -344,10 +438,10 @@ def test_a_dead_ratio_is_an_error(fabric: Fabric) -> None:
         def forward(self, features: Tensor, targets: Tensor) -> Tensor:
             return 0.0 * features[:, 0]
 
-    observer = Observer(Teacher(3), fabric)
+    extractor = FeatureExtractor(Teacher(3), fabric)
     settings = SynthesisSettings(images=6, **PLAIN)
     with pytest.raises(TrainingError, match="ratio 0"):
-        synthesize(CallableSampler(pixels), observer, Dead(), plan_of(CLASSES, 6), CLASSES, settings, seed=0)
+        processed(CallableSampler(pixels), extractor, Dead(), plan_of(CLASSES, 6), CLASSES, settings, seed=0)
 
 
 def test_a_label_that_gets_no_calibration_fake_still_gives_a_summary_that_json_holds(fabric: Fabric) -> None:
@@ -357,9 +451,9 @@ def test_a_label_that_gets_no_calibration_fake_still_gives_a_summary_that_json_h
             images.view(-1, 256)[targets == 2, RATIO] = 0  # after the burn-in, class 2 is never accepted again
         return images
 
-    observer = Observer(Teacher(3), fabric)
+    extractor = FeatureExtractor(Teacher(3), fabric)
     settings = SynthesisSettings(images=6, **{**PLAIN, "max_draws": 2})
-    made = synthesize(CallableSampler(sample), observer, Ratio(), plan_of(CLASSES, 6), CLASSES, settings, seed=3)
+    made = processed(CallableSampler(sample), extractor, Ratio(), plan_of(CLASSES, 6), CLASSES, settings, seed=3)
     assert not (made.fakes.labels == 2).any()
     assert made.summary["per_label"][2]["kept"] == 0
     json.dumps(made.summary, allow_nan=False)  # as artifact.json is written
@@ -372,7 +466,7 @@ def test_a_teacher_that_is_always_sure_keeps_everything(fabric: Fabric) -> None:
         images.view(-1, 256)[:, FIRST_OUTPUT] = 255
         return images
 
-    observer = Observer(Teacher(1), fabric)
+    extractor = FeatureExtractor(Teacher(1), fabric)
     plan = dataclasses.replace(
         plan_of(DEGREES, 8),
         targets=torch.ones(2),
@@ -381,7 +475,7 @@ def test_a_teacher_that_is_always_sure_keeps_everything(fabric: Fabric) -> None:
         group=torch.zeros(2, dtype=torch.int64),
     )
     settings = SynthesisSettings(images=8, **PLAIN)
-    made = synthesize(CallableSampler(sample), observer, None, plan, DEGREES, settings, seed=0)
+    made = processed(CallableSampler(sample), extractor, None, plan, DEGREES, settings, seed=0)
     assert made.summary["kept"] == made.summary["generated"] == 8
     assert made.summary["teacher_metric"]["kept"] == 0.0
 
@@ -404,14 +498,12 @@ def test_the_effective_share_of_each_label(fabric: Fabric) -> None:
     made = run(CLASSES, fabric, plan)
     for label, entry in enumerate(made.summary["per_label"]):
         found = np.array([propose(CLASSES, torch.tensor(label), j, "burn-in", 3).ratio for j in range(15)])
-        assert entry["effective_sample_share"] == pytest.approx(
-            found.sum() ** 2 / (15 * (found**2).sum()), rel=1e-5
-        )
+        assert entry["effective_sample_share"] == pytest.approx(found.sum() ** 2 / (15 * (found**2).sum()), rel=1e-5)
 
 
 def test_a_budget_is_kept(fabric: Fabric) -> None:
     plan = plan_of(CLASSES, 900)
-    made = run(CLASSES, fabric, plan, subsampling="budget", draw_budget=3.0, burn_in=1500, filter=False)
+    made = run(CLASSES, fabric, plan, subsampling=RatioBudget(draws=3.0, burn_in=1500), filter=False)
     assert made.summary["draws_per_image"] == pytest.approx(3.0, rel=0.12)  # 900 geometric draws: 2.7 % each way
     assert made.summary["subsampling"] == "budget"
 
@@ -432,20 +524,18 @@ class Other(Teacher):
 def test_the_jurys_mean_error_and_vote(task: Task, fabric: Fabric) -> None:
     plan = plan_of(task, 40)
     teachers = [Teacher(task.num_outputs), Other(task.num_outputs)]
-    observer = Observer(teachers[0], fabric, others=teachers[1:])
+    extractor = FeatureExtractor(teachers[0], fabric, others=teachers[1:])
     soft = {"replace": "soft"} if task.mixable else {}
-    settings = SynthesisSettings(images=40, filter_by="all", **PLAIN, **soft)
+    settings = SynthesisSettings(images=40, **PLAIN, **soft)
     plan = dataclasses.replace(plan, group=torch.zeros_like(plan.group))
-    made = synthesize(CallableSampler(pixels), observer, Ratio(), plan, task, settings, seed=3)
+    made = processed(CallableSampler(pixels), extractor, Ratio(), plan, task, settings, seed=3)
     assert made.summary["teachers"] == 2
     pixel = made.fakes.images.flatten(1).double().numpy() / 255
     y = task.to_target(made.fakes.labels).numpy()
     columns = {name: column.numpy() for name, column in made.fakes.columns.items()}
     if task is CLASSES:
         first = 8 * pixel[:, FIRST_OUTPUT : FIRST_OUTPUT + 3]
-        votes = [
-            np.exp(logits) / np.exp(logits).sum(1, keepdims=True) for logits in (first, np.roll(first, 1, 1) / 2)
-        ]
+        votes = [np.exp(logits) / np.exp(logits).sum(1, keepdims=True) for logits in (first, np.roll(first, 1, 1) / 2)]
         errors = [-np.log(p[np.arange(len(y)), y]) for p in votes]
         assert np.allclose(columns["probabilities"], np.mean(votes, axis=0), atol=1e-5)
         assert columns["prediction"].tolist() == np.mean(votes, axis=0).argmax(1).tolist()
@@ -462,11 +552,11 @@ def test_the_jurys_mean_error_and_vote(task: Task, fabric: Fabric) -> None:
 
 def test_a_jury_weighed_by_confidence(fabric: Fabric) -> None:
     teachers = [Teacher(3), Other(3)]
-    observer = Observer(teachers[0], fabric, others=teachers[1:], by_confidence=True)
+    extractor = FeatureExtractor(teachers[0], fabric, others=teachers[1:], by_confidence=True)
     plan = plan_of(CLASSES, 40)
-    settings = SynthesisSettings(images=40, filter_by="all", replace="soft", **PLAIN)
+    settings = SynthesisSettings(images=40, replace="soft", **PLAIN)
     plan = dataclasses.replace(plan, group=torch.zeros_like(plan.group))
-    fakes = synthesize(CallableSampler(pixels), observer, Ratio(), plan, CLASSES, settings, seed=3).fakes
+    fakes = processed(CallableSampler(pixels), extractor, Ratio(), plan, CLASSES, settings, seed=3).fakes
     first = 8 * fakes.images.flatten(1).double().numpy()[:, FIRST_OUTPUT : FIRST_OUTPUT + 3] / 255
     votes = [np.exp(logits) / np.exp(logits).sum(1, keepdims=True) for logits in (first, np.roll(first, 1, 1) / 2)]
     doubt = np.exp([-(p * np.log(p)).sum(1) for p in votes])
@@ -501,13 +591,15 @@ def test_draws_end_where_the_shelf_does(fabric: Fabric) -> None:
         def available(self, targets: Tensor) -> Tensor:
             return held[targets]
 
-    observer = Observer(Teacher(3), fabric)
-    settings = SynthesisSettings(images=30, filter=False, **PLAIN)
-    made = synthesize(Shelf(), observer, Ratio(), plan_of(CLASSES, 30), CLASSES, settings, seed=3)
+    extractor = FeatureExtractor(Teacher(3), fabric)
+    settings = SynthesisSettings(images=30, **{**PLAIN, "filter": False})
+    made = processed(Shelf(), extractor, Ratio(), plan_of(CLASSES, 30), CLASSES, settings, seed=3)
     counts = [entry["generated"] for entry in made.summary["per_label"]]
     assert counts[:2] == [7, 0]
     assert 10 < counts[2] <= 40
     json.dumps(made.summary, allow_nan=False)
     held.zero_()
-    with pytest.raises(UserError, match="holds no image at any of the labels"):
-        synthesize(Shelf(), observer, Ratio(), plan_of(CLASSES, 30), CLASSES, settings, seed=3)
+    for ratio, filtered in ((Ratio(), False), (None, True), (None, False)):  # whichever asks the shelf first
+        settings = SynthesisSettings(images=30, **({**PLAIN} if filtered else {**PLAIN, "filter": False}))
+        with pytest.raises(UserError, match="holds no image at any of the labels"):
+            processed(Shelf(), extractor, ratio, plan_of(CLASSES, 30), CLASSES, settings, seed=3)

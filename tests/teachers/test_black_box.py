@@ -86,10 +86,10 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
 
 def test_an_edited_function_is_another_teacher(module: Callable[[int], str], tmp_path: Path) -> None:
     name = module(3)
-    before = open_teacher(f"{name}:linear", CLASSES, 1, (16, 16)).key
-    assert open_teacher(f"{name}:linear", CLASSES, 1, (16, 16)).key == before
+    before = open_teacher(f"{name}:linear", CLASSES, 1, (16, 16)).content_key
+    assert open_teacher(f"{name}:linear", CLASSES, 1, (16, 16)).content_key == before
     (tmp_path / f"{name}.py").write_text((tmp_path / f"{name}.py").read_text() + "# edited\n")
-    assert open_teacher(f"{name}:linear", CLASSES, 1, (16, 16)).key != before
+    assert open_teacher(f"{name}:linear", CLASSES, 1, (16, 16)).content_key != before
 
 
 def test_two_functions_of_one_file_are_two_teachers(module: Callable[[int], str], tmp_path: Path) -> None:
@@ -112,9 +112,7 @@ def test_an_edited_file_of_a_package_is_seen_wherever_the_function_is_found(
     assert len({*before, *after}) == 4
 
 
-def test_of_a_folder_that_is_no_package_the_file_counts_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_a_folder_that_is_no_package_the_file_counts_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "my_project/nets").mkdir(parents=True)
     for name in ("my_project/train.py", "my_project/nets/small.py"):

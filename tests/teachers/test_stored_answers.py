@@ -77,10 +77,10 @@ def test_every_grey_and_colour_is_found_again() -> None:
 def test_other_answers_or_other_images_are_another_teacher(tmp_path: Path) -> None:
     pictures(tmp_path)
     text = "file_name,prediction\na/0.png,ant\na/1.png,bee\n"
-    key = answers(tmp_path, text, CLASSES).key
-    assert answers(tmp_path, text.replace("_name,prediction", "_name,prediction "), CLASSES).key == key
-    assert answers(tmp_path, text.replace("bee", "ant"), CLASSES).key != key
-    assert answers(tmp_path, text.replace("1.png", "2.png"), CLASSES).key != key
+    key = answers(tmp_path, text, CLASSES).content_key
+    assert answers(tmp_path, text.replace("_name,prediction", "_name,prediction "), CLASSES).content_key == key
+    assert answers(tmp_path, text.replace("bee", "ant"), CLASSES).content_key != key
+    assert answers(tmp_path, text.replace("1.png", "2.png"), CLASSES).content_key != key
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from cgankd import distill
 from cgankd.config.settings import AdversarialSettings, AttackSettings, AugmentSettings, FitSettings
 from cgankd.core.errors import UserError
+from cgankd.core.store import Work
 from cgankd.data.batches import Batches
-from cgankd.data.imageset import ImageSet
+from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.tasks import Classification, Regression, Task
 from cgankd.training.adversarial import pgd
 from cgankd.training.loop import fit
@@ -146,9 +147,9 @@ def test_training_sees_each_batch_attacked_by_the_weights_of_its_step(noise: Noi
     spy = Spy()
     with torch.no_grad():
         spy.linear[1].bias.fill_(20.0)  # far above all targets: what is worst goes up
-    fit(spy, distill.create("supervised", SCALAR), SCALAR, real, settings, fabric, seed=4)
+    fit(Work(fabric), spy, distill.create("supervised", SCALAR), TrainingImages(real), settings, seed=4)
     assert spy.attacked == 3 * 4
-    batches = Batches(real, None, SCALAR, 8, AugmentSettings(), 4, fabric.device)
+    batches = Batches(TrainingImages(real), SCALAR, 8, AugmentSettings(), 4, fabric.device)
     for step, (shown, weight) in enumerate(spy.seen):
         clean = batches.at(step).images
         assert torch.allclose(shown, (clean + 0.02 * weight.view(1, 16, 16).sign()).clamp(0, 1), atol=1e-6)
@@ -163,7 +164,7 @@ def test_starts_differ_from_step_to_step(noise: Noise, fabric: Fabric) -> None:
     real = ImageSet(torch.full((8, 1, 16, 16), 128, dtype=torch.uint8), torch.zeros(8))
     settings = FitSettings(steps=2, batch_size=8, augment=AugmentSettings(shift=0), adversarial=chosen)
     spy = Spy()
-    fit(spy, distill.create("supervised", SCALAR), SCALAR, real, settings, fabric, seed=4)
+    fit(Work(fabric), spy, distill.create("supervised", SCALAR), TrainingImages(real), settings, seed=4)
     first, second = (shown for shown, _ in spy.seen)
     assert float((first - second).abs().mean()) == pytest.approx(2 * 0.02 / 3, rel=0.1)  # of two uniform numbers
 
@@ -172,4 +173,4 @@ def test_a_teacher_is_not_asked_about_attacked_images(noise: Noise, fabric: Fabr
     settings = FitSettings(steps=1, batch_size=8, adversarial=AdversarialSettings())
     method = distill.create("kd", classes(3))
     with pytest.raises(UserError, match=r"fit\.adversarial is set, but method 'kd' asks the teacher.*allowed"):
-        fit(linear(3, 256), method, classes(3), noise(8), settings, fabric, seed=0, teacher=linear(3, 256))
+        fit(Work(fabric), linear(3, 256), method, TrainingImages(noise(8)), settings, seed=0, teacher=linear(3, 256))

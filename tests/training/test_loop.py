@@ -15,13 +15,15 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd import distill
-from cgankd.config.settings import AdversarialSettings, AugmentSettings, FitSettings
+from cgankd.config.settings import AdversarialSettings, AugmentSettings, FitSettings, OneCycle, StepDecay
 from cgankd.core.checkpoint import Checkpoint
 from cgankd.core.errors import TrainingError, UserError
 from cgankd.core.progress import Bar, Progress
+from cgankd.core.store import Work
 from cgankd.data.batches import Batches
-from cgankd.data.imageset import ImageSet
+from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.nets import zoo
+from cgankd.nets.inference import Predictor
 from cgankd.tasks import Classification, Regression, Task
 from cgankd.training.loop import fit, learning_rate
 from cgankd.training.teacher_cache import TeacherOutputs
@@ -72,7 +74,7 @@ def test_teacher_outputs_are_those_of_the_views_in_the_batch(
 ) -> None:
     real, fake = noise(10), noise(15, seed=1)
     augment = AugmentSettings(views=views, randaugment=randaugment)
-    batches = Batches(real, fake, CLASSES, 8, augment, 0, fabric.device, share=share)
+    batches = Batches(TrainingImages(real, fake, real_share=share), CLASSES, 8, augment, 0, fabric.device)
     teacher = network(CLASSES).eval()
     memory = TeacherOutputs(teacher, batches, 3, fabric)
     far = 0.0
@@ -101,7 +103,9 @@ class Counting:
 @pytest.mark.parametrize("share", [None, 0.5])
 def test_teacher_is_asked_once_per_view_and_image(noise: Noise, fabric: Fabric, share: float | None) -> None:
     real, fake, views = noise(10), noise(15, seed=1), 2
-    batches = Batches(real, fake, CLASSES, 8, AugmentSettings(views=views), 0, fabric.device, share=share)
+    batches = Batches(
+        TrainingImages(real, fake, real_share=share), CLASSES, 8, AugmentSettings(views=views), 0, fabric.device
+    )
     every = Counter(
         batches.views.draw(torch.tensor([index]), torch.tensor([view]))[0].numpy().tobytes()
         for index in range(25)
@@ -115,7 +119,7 @@ def test_teacher_is_asked_once_per_view_and_image(noise: Noise, fabric: Fabric, 
 
 
 def test_teacher_is_asked_for_nothing_the_loop_does_not_reach(noise: Noise, fabric: Fabric) -> None:
-    batches = Batches(noise(8), None, CLASSES, 8, AugmentSettings(views=16), 0, fabric.device)
+    batches = Batches(TrainingImages(noise(8)), CLASSES, 8, AugmentSettings(views=16), 0, fabric.device)
     teacher = Counting()
     memory = TeacherOutputs(teacher, batches, 3, fabric)
     for step in range(3):
@@ -126,7 +130,7 @@ def test_teacher_is_asked_for_nothing_the_loop_does_not_reach(noise: Noise, fabr
 def test_supervised_training_asks_no_teacher(noise: Noise, fabric: Fabric) -> None:
     teacher = Counting()
     method = distill.create("supervised", CLASSES)
-    fit(network(CLASSES), method, CLASSES, noise(16), settings(2), fabric, seed=0, teacher=teacher)
+    fit(Work(fabric), network(CLASSES), method, TrainingImages(noise(16)), settings(2), seed=0, teacher=teacher)
     assert not teacher.asked
 
 
@@ -134,7 +138,7 @@ def with_cutmix(noise: Noise, fabric: Fabric, method: str, task: Task, teacher: 
     chosen = FitSettings(steps=2, batch_size=8, augment=AugmentSettings(randaugment=1, cutmix=1.0))
     made = distill.create(method, task)
     real = noise(16, scalar=task.continuous)
-    return fit(network(task), made, task, real, chosen, fabric, seed=0, teacher=teacher)[-1]["loss"]
+    return fit(Work(fabric), network(task), made, TrainingImages(real), chosen, seed=0, teacher=teacher)[-1]["loss"]
 
 
 def test_a_teacher_is_not_asked_about_mixed_images(noise: Noise, fabric: Fabric) -> None:
@@ -150,23 +154,20 @@ def test_a_teacher_is_not_asked_about_mixed_images(noise: Noise, fabric: Fabric)
 
 
 def trained(
-    noise: Noise, fabric: Fabric, method: str, task: Task, teacher: nn.Module | None, **more: Any
+    noise: Noise, fabric: Fabric, method: str, task: Task, teacher: Predictor | None, **more: Any
 ) -> tuple[nn.Module, list[dict[str, Any]]]:
+    """more: where it works, such as a folder for its checkpoints."""
     student = network(task, method=method)
     real = noise(20, scalar=task.continuous)
     fake = noise(12, scalar=task.continuous, seed=1)
     history = fit(
+        Work(fabric, title="train", **more),
         student,
         distill.create(method, task),
-        task,
-        real,
+        TrainingImages(real, fake, validation=noise(9, scalar=task.continuous, seed=2)),
         settings(),
-        fabric,
         seed=3,
-        fake=fake,
         teacher=teacher,
-        validation=noise(9, scalar=task.continuous, seed=2),
-        **more,
     )
     return student, history
 
@@ -182,10 +183,12 @@ def test_a_killed_loop_goes_on_bit_for_bit(
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Killed):
         # a checkpoint after every step; the bar moves before the step's own checkpoint is written
-        trained(noise, fabric, method, task, teacher, checkpoint=Checkpoint(path, 0.0), progress=KillAt(stop + 1))
+        trained(
+            noise, fabric, method, task, teacher, folder=tmp_path, checkpoint_seconds=0.0, progress=KillAt(stop + 1)
+        )
     assert Checkpoint(path).load({}, {})[0] == stop
     torch.manual_seed(123)  # whatever the new process does before
-    again, resumed = trained(noise, fabric, method, task, teacher, checkpoint=Checkpoint(path, 1e9))
+    again, resumed = trained(noise, fabric, method, task, teacher, folder=tmp_path, checkpoint_seconds=1e9)
     assert resumed == history
     for key, value in whole.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
@@ -217,14 +220,13 @@ def test_what_was_trained_first_is_not_trained_again(
     teacher = zoo.create("wrn_16_1", 1, 3, (16, 16))  # its maps are before activation: ofd has margins
     seen = Counted(), Counted()
     whole, history = trained(noise, fabric, f"kd+{method}", CLASSES, teacher, progress=seen[0])
-    path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Killed):
         trained(
-            noise, fabric, f"kd+{method}", CLASSES, teacher, checkpoint=Checkpoint(path, 0.0), progress=KillAt(4)
+            noise, fabric, f"kd+{method}", CLASSES, teacher, folder=tmp_path, checkpoint_seconds=0.0, progress=KillAt(4)
         )
     torch.manual_seed(123)
     again, resumed = trained(
-        noise, fabric, f"kd+{method}", CLASSES, teacher, checkpoint=Checkpoint(path, 1e9), progress=seen[1]
+        noise, fabric, f"kd+{method}", CLASSES, teacher, folder=tmp_path, checkpoint_seconds=1e9, progress=seen[1]
     )
     assert [progress.titles for progress in seen] == [[*first, "train"], ["train"]]
     assert resumed == history
@@ -239,20 +241,44 @@ def test_a_lesson_that_comes_first_goes_on_bit_for_bit(
     torch.manual_seed(9)
     teacher = zoo.create("cnn24", 1, 3, (16, 16))
     whole, history = trained(noise, fabric, method, CLASSES, teacher)
-    path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Killed):
         trained(
             noise, fabric, method, CLASSES, teacher,
-            checkpoint=Checkpoint(path, 0.0), progress=KillAt(6, lesson),
+            folder=tmp_path, checkpoint_seconds=0.0, progress=KillAt(6, lesson),
         )  # fmt: skip
-    assert not path.exists()
-    assert Checkpoint(path).beside("1").load({}, {})[0] == 5
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+    assert Checkpoint(tmp_path / "checkpoint-1.safetensors").load({}, {})[0] == 5
     torch.manual_seed(123)
     seen = Counted()
     again, resumed = trained(
-        noise, fabric, method, CLASSES, teacher, checkpoint=Checkpoint(path, 1e9), progress=seen
+        noise, fabric, method, CLASSES, teacher, folder=tmp_path, checkpoint_seconds=1e9, progress=seen
     )
     assert seen.moves == {lesson: 3, "train": 8}  # of eight steps each
+    assert resumed == history
+    for key, value in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
+
+
+def test_a_lesson_within_a_lesson_has_a_checkpoint_of_its_own(
+    noise: Noise, fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Twice(distill.METHODS["takd"]):  # type: ignore[name-defined, misc]
+        name = "twice"
+        teaches_by = "takd"
+
+    monkeypatch.setitem(distill.METHODS, "twice", Twice)
+    torch.manual_seed(9)
+    teacher = zoo.create("cnn24", 1, 3, (16, 16))
+    whole, history = trained(noise, fabric, "twice", CLASSES, teacher)
+    for stop, lesson in ((6, "train: takd: kd"), (3, "train: takd"), (5, "train")):  # one kill after the other
+        with pytest.raises(Killed):
+            trained(
+                noise, fabric, "twice", CLASSES, teacher,
+                folder=tmp_path, checkpoint_seconds=0.0, progress=KillAt(stop, lesson),
+            )  # fmt: skip
+    names = {"checkpoint.safetensors", "checkpoint-1.safetensors", "checkpoint-1-1.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    again, resumed = trained(noise, fabric, "twice", CLASSES, teacher, folder=tmp_path, checkpoint_seconds=1e9)
     assert resumed == history
     for key, value in whole.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
@@ -265,10 +291,10 @@ def test_a_lesson_that_took_its_time_is_saved_before_the_first_step(
     teacher = zoo.create("cnn24", 1, 3, (16, 16))
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Killed):
-        trained(noise, fabric, "takd", CLASSES, teacher, checkpoint=Checkpoint(path, 0.0), progress=KillAt(1))
+        trained(noise, fabric, "takd", CLASSES, teacher, folder=tmp_path, checkpoint_seconds=0.0, progress=KillAt(1))
     assert Checkpoint(path).load({}, {})[0] == 0
     seen = Counted()
-    trained(noise, fabric, "takd", CLASSES, teacher, checkpoint=Checkpoint(path, 1e9), progress=seen)
+    trained(noise, fabric, "takd", CLASSES, teacher, folder=tmp_path, checkpoint_seconds=1e9, progress=seen)
     assert seen.titles == ["train"]
 
 
@@ -282,14 +308,14 @@ def test_a_student_with_dropout_goes_on_bit_for_bit(
         student = nn.Sequential(*layers)
         torch.manual_seed(int(torch.seed()))  # another state of the global generator in every run
         method = distill.create("supervised", CLASSES)
-        fit(student, method, CLASSES, noise(20), settings(adversarial=adversarial), fabric, seed=3, **more)
+        work = Work(fabric, title="train", **more)
+        fit(work, student, method, TrainingImages(noise(20)), settings(adversarial=adversarial), seed=3)
         return student.state_dict()
 
     whole = run()
-    path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Killed):
-        run(checkpoint=Checkpoint(path, 0.0), progress=KillAt(4))
-    again = run(checkpoint=Checkpoint(path, 1e9))
+        run(folder=tmp_path, checkpoint_seconds=0.0, progress=KillAt(4))
+    again = run(folder=tmp_path, checkpoint_seconds=1e9)
     for key, value in whole.items():
         assert torch.equal(again[key], value), key
 
@@ -297,7 +323,8 @@ def test_a_student_with_dropout_goes_on_bit_for_bit(
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(noise: Noise, fabric: Fabric) -> None:
     students = [network(CLASSES) for _ in range(3)]
     for student, seed in zip(students, (0, 0, 1), strict=True):
-        fit(student, distill.create("supervised", CLASSES), CLASSES, noise(16), settings(), fabric, seed=seed)
+        method = distill.create("supervised", CLASSES)
+        fit(Work(fabric), student, method, TrainingImages(noise(16)), settings(), seed=seed)
     a, b, c = (student.state_dict()["fc.weight"] for student in students)
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
@@ -306,7 +333,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(noise: Noise,
 def test_the_loop_leaves_the_global_random_state_alone(noise: Noise, fabric: Fabric) -> None:
     student, method = network(CLASSES), distill.create("supervised", CLASSES)
     before = torch.random.get_rng_state()
-    fit(student, method, CLASSES, noise(16), settings(2), fabric, seed=0)
+    fit(Work(fabric), student, method, TrainingImages(noise(16)), settings(2), seed=0)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -322,17 +349,16 @@ def test_the_teacher_stays_as_it_is(noise: Noise, fabric: Fabric) -> None:
 def test_what_share_of_the_loss_is_the_labels(noise: Noise, fabric: Fabric) -> None:
     real, chosen, teacher = noise(8), settings(1), network(CLASSES, seed=9)
     student, copy = network(CLASSES), network(CLASSES).train()
-    (entry,) = fit(student, distill.create("kd", CLASSES), CLASSES, real, chosen, fabric, seed=4, teacher=teacher)
-    batch = Batches(real, None, CLASSES, 8, chosen.augment, 4, fabric.device).at(0)
+    kd, supervised = (distill.create(name, CLASSES) for name in ("kd", "supervised"))
+    (entry,) = fit(Work(fabric), student, kd, TrainingImages(real), chosen, seed=4, teacher=teacher)
+    batch = Batches(TrainingImages(real), CLASSES, 8, chosen.augment, 4, fabric.device).at(0)
     label = 0.1 * nn.functional.cross_entropy(copy(batch.images), batch.targets)
     assert entry["label_share"] == pytest.approx(float(label.detach()) / entry["loss"], rel=1e-5)
-    (alone,) = fit(student, distill.create("supervised", CLASSES), CLASSES, real, chosen, fabric, seed=4)
+    (alone,) = fit(Work(fabric), student, supervised, TrainingImages(real), chosen, seed=4)
     assert "label_share" not in alone
 
 
-def test_a_term_below_zero_counts_by_its_size(
-    noise: Noise, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_term_below_zero_counts_by_its_size(noise: Noise, fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
     class Below(distill.METHODS["kd"]):  # type: ignore[name-defined, misc]
         name = "below"
 
@@ -340,10 +366,8 @@ def test_a_term_below_zero_counts_by_its_size(
             return {"below": -3.0 * self.task.loss(batch.outputs, batch.targets)}
 
     monkeypatch.setitem(distill.METHODS, "below", Below)
-    (entry,) = fit(
-        network(CLASSES), distill.create("below", CLASSES), CLASSES, noise(8), settings(1), fabric, seed=4,
-        teacher=network(CLASSES, seed=9),
-    )  # fmt: skip
+    student, teacher, method = network(CLASSES), network(CLASSES, seed=9), distill.create("below", CLASSES)
+    (entry,) = fit(Work(fabric), student, method, TrainingImages(noise(8)), settings(1), seed=4, teacher=teacher)
     assert entry["loss"] < 0
     assert entry["label_share"] == pytest.approx(0.1 / 3.1)  # r of plain KD
 
@@ -352,8 +376,8 @@ def test_one_step_is_nesterov_sgd_on_the_batch(noise: Noise, fabric: Fabric) -> 
     real, lr, decay = noise(8), 0.02, 0.1
     chosen = settings(1, schedule="constant", learning_rate=lr, weight_decay=decay, clip_norm=0.5)
     student, copy = network(CLASSES), network(CLASSES)
-    history = fit(student, distill.create("supervised", CLASSES), CLASSES, real, chosen, fabric, seed=4)
-    batch = Batches(real, None, CLASSES, 8, chosen.augment, 4, fabric.device).at(0)
+    history = fit(Work(fabric), student, distill.create("supervised", CLASSES), TrainingImages(real), chosen, seed=4)
+    batch = Batches(TrainingImages(real), CLASSES, 8, chosen.augment, 4, fabric.device).at(0)
     loss = nn.functional.cross_entropy(copy.train()(batch.images), batch.targets)
     loss.backward()
     assert history[0]["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
@@ -367,13 +391,10 @@ def test_one_step_is_nesterov_sgd_on_the_batch(noise: Noise, fabric: Fabric) -> 
 
 def test_the_last_weights_stay_whatever_validation_says(noise: Noise, fabric: Fabric) -> None:
     students, chosen = [network(CLASSES) for _ in range(2)], settings(30)
-    histories = [
-        fit(
-            student, distill.create("supervised", CLASSES), CLASSES, noise(16), chosen, fabric, seed=0,
-            validation=validation,
-        )
-        for student, validation in zip(students, (None, noise(30, seed=7)), strict=True)
-    ]  # fmt: skip
+    method, real, histories = distill.create("supervised", CLASSES), noise(16), []
+    for student, validation in zip(students, (None, noise(30, seed=7)), strict=True):
+        images = TrainingImages(real, validation=validation)
+        histories.append(fit(Work(fabric), student, method, images, chosen, seed=0))
     scores = [entry["val"] for entry in histories[1]]
     assert max(scores) > scores[-1]  # an earlier step would have been picked
     alone, watched = (student.state_dict() for student in students)
@@ -382,8 +403,8 @@ def test_the_last_weights_stay_whatever_validation_says(noise: Noise, fabric: Fa
 
 def test_history_has_the_last_step_and_the_rates(noise: Noise, fabric: Fabric) -> None:
     chosen = FitSettings(steps=60, batch_size=4, schedule="cosine")
-    student = network(CLASSES)
-    history = fit(student, distill.create("supervised", CLASSES), CLASSES, noise(16), chosen, fabric, seed=0)
+    student, method = network(CLASSES), distill.create("supervised", CLASSES)
+    history = fit(Work(fabric), student, method, TrainingImages(noise(16)), chosen, seed=0)
     assert [entry["step"] for entry in history] == list(range(2, 61, 2))
     assert [entry["learning_rate"] for entry in history] == [
         pytest.approx(0.025 * (1 + math.cos(math.pi * step / 60))) for step in range(1, 60, 2)
@@ -396,11 +417,8 @@ def test_training_learns(noise: Noise, fabric: Fabric) -> None:
     base = noise(120)
     images = (base.images // 8 + (base.labels * 90).to(torch.uint8)[:, None, None, None]).to(torch.uint8)
     real = ImageSet(images, base.labels)
-    student = network(CLASSES)
-    chosen = settings(40, learning_rate=0.05)
-    history = fit(
-        student, distill.create("supervised", CLASSES), CLASSES, real, chosen, fabric, seed=0, validation=real
-    )
+    method, images = distill.create("supervised", CLASSES), TrainingImages(real, validation=real)
+    history = fit(Work(fabric), network(CLASSES), method, images, settings(40, learning_rate=0.05), seed=0)
     assert history[-1]["val"] > 90
 
 
@@ -408,11 +426,8 @@ def test_a_loss_that_is_not_finite_is_an_error(noise: Noise, fabric: Fabric) -> 
     def teacher(images: Tensor) -> Tensor:
         return torch.full((len(images), 3), math.nan)
 
-    with pytest.raises(TrainingError, match="loss is nan at step 1"):
-        fit(
-            network(CLASSES), distill.create("kd", CLASSES), CLASSES, noise(16), settings(2), fabric, seed=0,
-            teacher=teacher,
-        )  # fmt: skip
+    with pytest.raises(TrainingError, match="train: the loss is nan at step 1"):
+        trained(noise, fabric, "kd", CLASSES, teacher)
 
 
 # --- learning rates -----------------------------------------------------------------------------------------------
@@ -440,12 +455,12 @@ def test_learning_rate_by_hand(schedule: str, step: int, expected: float) -> Non
 
 
 def test_onecycle_without_warmup_starts_at_the_peak() -> None:
-    chosen = FitSettings(steps=10, learning_rate=1.0, warmup=0.0)
+    chosen = FitSettings(steps=10, learning_rate=1.0, schedule=OneCycle(warmup=0.0))
     assert learning_rate(chosen, 0) == 1.0
 
 
 def test_the_papers_regression_schedule() -> None:
     # METHOD, section 5: divided by 10 at 43% and 71% of 350 epochs, that is at 150.5 and 248.5
-    chosen = FitSettings(steps=350, learning_rate=0.01, schedule="step", milestones=(0.43, 0.71))
+    chosen = FitSettings(steps=350, learning_rate=0.01, schedule=StepDecay(milestones=(0.43, 0.71)))
     rates = [learning_rate(chosen, epoch) for epoch in (150, 151, 248, 249, 349)]
     assert rates == pytest.approx([0.01, 0.001, 0.001, 0.0001, 0.0001])

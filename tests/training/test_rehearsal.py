@@ -18,14 +18,15 @@ from cgankd.config import recipe
 from cgankd.config.recipe import Recipe
 from cgankd.config.settings import AugmentSettings
 from cgankd.core.errors import UserError
-from cgankd.core.progress import SILENT
+from cgankd.core.store import Work
+from cgankd.data import sources
 from cgankd.data.batches import Batches
-from cgankd.data.imageset import ImageSet
-from cgankd.distill import create
+from cgankd.data.imageset import ImageSet, TrainingImages
+from cgankd.distill import Preparation, create
 from cgankd.nets import zoo
-from cgankd.pipeline import run
+from cgankd.pipeline import preflight, run
 from cgankd.tasks import Classification
-from cgankd.training.forward import Sight
+from cgankd.training.forward import BatchForward
 
 Noise = Callable[..., ImageSet]
 
@@ -99,7 +100,7 @@ def test_what_a_method_cant_do_is_refused_before_anything_is_trained(
 )  # fmt: skip
 def test_what_it_can_do_is_not(method: str, overrides: list[str], tmp_path: Path) -> None:
     wanted = on_noise(tmp_path, f"compare.methods=[{method}]", *overrides)
-    run.check(wanted, run.sources.load(wanted.data))
+    preflight.check(wanted, sources.load(wanted.data))
 
 
 @pytest.mark.parametrize(
@@ -131,12 +132,12 @@ def test_students_of_every_family_are_taught_by_what_looks_inside(name: str, fab
     torch.manual_seed(0)
     student, teacher = (zoo.create(network, 1, 3, (16, 16)) for network in (name, "resnet8x4"))
     objective = create("fitnet+at+vid+sp+crd+rkd+pkt+ofd", task)
-    batches = Batches(real, None, task, 4, AugmentSettings(), 0, fabric.device)
-    sight = Sight(student, teacher, objective, batches, task, fabric, 0)
-    objective.prepare(sight.preparation(2, SILENT, lambda *_: None))
+    batches = Batches(TrainingImages(real), task, 4, AugmentSettings(), 0, fabric.device)
+    forward = BatchForward(student, teacher, objective, batches, fabric, 0)
+    objective.prepare(Preparation(forward, student, 2, Work(fabric), 0, lambda *_: None))
     student.train()
-    torch.stack(list(objective.loss(sight(batches.at(0), 0.5)).values())).sum().backward()
-    sight.close()
+    torch.stack(list(objective.loss(forward(batches.at(0), 0.5)).values())).sum().backward()
+    forward.close()
     without = [key for key, weight in student.named_parameters() if weight.grad is None]
     assert without == []
     assert all(torch.isfinite(weight.grad).all() for weight in student.parameters() if weight.grad is not None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,16 +15,17 @@ from torch import nn
 from cgankd import distill
 from cgankd.config.recipe import from_tree
 from cgankd.config.settings import AugmentSettings
-from cgankd.core.progress import SILENT
-from cgankd.core.store import RunFolder
+from cgankd.core.store import Artifact, Store, Work, stage
 from cgankd.data import sources
 from cgankd.data.batches import Batches
-from cgankd.data.imageset import TARGET, ImageSet
+from cgankd.data.imageset import TARGET, ImageSet, TrainingImages
 from cgankd.nets import zoo
+from cgankd.nets.build import StoredNetwork
 from cgankd.nets.weights import save_weights
-from cgankd.pipeline.road import Road
+from cgankd.pipeline.inputs import Teachers
+from cgankd.pipeline.run import Run
 from cgankd.tasks import Classification
-from cgankd.training.forward import Sight
+from cgankd.training.forward import BatchForward
 from cgankd.training.teacher_cache import TeacherOutputs
 
 CLASSES = Classification(("a", "b", "c"))
@@ -35,12 +37,14 @@ def network(seed: int, classes: int = 3, channels: int = 1) -> nn.Module:
     return zoo.create("cnn8", channels, classes, (16, 16)).eval()
 
 
-def batches(real: ImageSet, fake: ImageSet | None, fabric: Fabric, seed: int = 0) -> Batches:
-    return Batches(real, fake, CLASSES, 8, AugmentSettings(views=3), seed, fabric.device, share=0.5)
+def batches(real: ImageSet, fake: ImageSet | None, fabric: Fabric, seed: int = 0, **augment: Any) -> Batches:
+    """augment: what differs from three plain views."""
+    images, settings = TrainingImages(real, fake, real_share=0.5), AugmentSettings(**{"views": 3, **augment})
+    return Batches(images, CLASSES, 8, settings, seed, fabric.device)
 
 
 def written(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in folder.glob("answers-*/*")}
+    return {path: path.stat().st_mtime_ns for path in folder.glob("*/teacher_outputs-*/*")}
 
 
 def test_each_teacher_has_outputs_of_its_own(noise: Noise, fabric: Fabric) -> None:
@@ -54,9 +58,7 @@ def test_each_teacher_has_outputs_of_its_own(noise: Noise, fabric: Fabric) -> No
     assert not torch.allclose(memories[0].of(batch), memories[1].of(batch), atol=1e-2)
 
 
-def test_a_resumed_loop_is_served_the_same_bits(
-    noise: Noise, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_loop_is_served_the_same_bits(noise: Noise, fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TeacherOutputs, "BLOCK", 4)
     views = batches(noise(10), noise(15, seed=1), fabric)
     before = TeacherOutputs(network(1), views, 3, fabric)
@@ -79,9 +81,7 @@ class Counted:
             return self.network(images)
 
 
-def test_another_fit_on_the_same_views_is_told_what_the_first_was(
-    noise: Noise, fabric: Fabric, tmp_path: Path
-) -> None:
+def test_another_fit_on_the_same_views_is_told_what_the_first_was(noise: Noise, fabric: Fabric, tmp_path: Path) -> None:
     real, fake = noise(10), noise(15, seed=1)
     first, second = Counted(1), Counted(1)
     views = batches(real, fake, fabric)
@@ -91,7 +91,7 @@ def test_another_fit_on_the_same_views_is_told_what_the_first_was(
         assert torch.equal(*(memory.of(batch) for memory in memories))
     assert (first.asked, second.asked) == (3 * (10 + 15), 0)
 
-    alone = Batches(real, None, CLASSES, 8, AugmentSettings(views=3), 0, fabric.device)
+    alone = Batches(TrainingImages(real), CLASSES, 8, AugmentSettings(views=3), 0, fabric.device)
     TeacherOutputs(second, alone, 3, fabric, tmp_path).of(alone.at(0))
     assert second.asked == 0  # without generated images the real ones' views are the same
 
@@ -101,27 +101,9 @@ def test_another_fit_on_the_same_views_is_told_what_the_first_was(
     [
         pytest.param(lambda noise, fabric: batches(noise(10), noise(15, seed=1), fabric, seed=5), id="seed"),
         pytest.param(lambda noise, fabric: batches(noise(10), noise(15, seed=2), fabric), id="images"),
-        pytest.param(
-            lambda noise, fabric: Batches(
-                noise(10), noise(15, seed=1), CLASSES, 8, AugmentSettings(views=3, shift=1), 0, fabric.device,
-                share=0.5,
-            ),
-            id="shift",
-        ),
-        pytest.param(
-            lambda noise, fabric: Batches(
-                noise(10), noise(15, seed=1), CLASSES, 8, AugmentSettings(views=3, flip=False), 0, fabric.device,
-                share=0.5,
-            ),
-            id="flip",
-        ),
-        pytest.param(
-            lambda noise, fabric: Batches(
-                noise(10), noise(15, seed=1), CLASSES, 8, AugmentSettings(views=3, randaugment=1), 0, fabric.device,
-                share=0.5,
-            ),
-            id="randaugment",
-        ),
+        pytest.param(lambda noise, fabric: batches(noise(10), noise(15, seed=1), fabric, shift=1), id="shift"),
+        pytest.param(lambda noise, fabric: batches(noise(10), noise(15, seed=1), fabric, flip=False), id="flip"),
+        pytest.param(lambda noise, fabric: batches(noise(10), noise(15, seed=1), fabric, randaugment=1), id="random"),
     ],
 )  # fmt: skip
 def test_other_views_are_asked_about_anew(
@@ -138,9 +120,11 @@ def test_other_views_are_asked_about_anew(
 
 def test_real_images_are_known_however_they_are_mixed(noise: Noise, fabric: Fabric, tmp_path: Path) -> None:
     real, first, second = noise(10), Counted(1), Counted(1)
-    alone = Batches(real, None, CLASSES, 8, AugmentSettings(views=1), 0, fabric.device)
+    alone = Batches(TrainingImages(real), CLASSES, 8, AugmentSettings(views=1), 0, fabric.device)
     TeacherOutputs(first, alone, 3, fabric, tmp_path).of(alone.at(0))
-    shuffled = Batches(real, noise(15, seed=1), CLASSES, 25, AugmentSettings(views=1), 0, fabric.device)  # no share
+    shuffled = Batches(
+        TrainingImages(real, noise(15, seed=1)), CLASSES, 25, AugmentSettings(views=1), 0, fabric.device
+    )  # no share
     TeacherOutputs(second, shuffled, 3, fabric, tmp_path).of(shuffled.at(0))
     assert (first.asked, second.asked) == (10, 15)
 
@@ -158,24 +142,37 @@ def test_what_cannot_be_kept_is_asked_for(
     assert not (tmp_path / "small").exists()
 
 
+@stage()
+def where_outputs_are_kept(work: Work, *, teachers: Teachers) -> dict[str, Any]:
+    """As the stages that distil ask for it."""
+    return {"folder": str(work.cache_for("teacher_outputs", teachers))}
+
+
+def kept_at(store: Store, votes: str, *teachers: str) -> Path:
+    """The folder of the outputs of teachers by their artifacts' keys."""
+    members = tuple(StoredNetwork(Artifact(Path(), key, 0.0, {})) for key in teachers)
+    return Path(store.call(where_outputs_are_kept, teachers=Teachers(members, votes)).summary["folder"])
+
+
 def test_other_teachers_votes_and_environments_have_folders_of_their_own(tmp_path: Path) -> None:
-    names = set()
-    for environment in ({"precision": "32-true"}, {"precision": "bf16-mixed"}):
-        folder = RunFolder(tmp_path, environment)
-        for said_by in (
-            {"votes": "first", "teacher 0": "a"},
-            {"votes": "mean", "teacher 0": "a", "teacher 1": "b"},
-        ):
-            names.add(folder.cache("answers", said_by))
-        folder.close()
-    assert len(names) == 4
+    names, said_by = set(), [("first", "a"), ("first", "b"), ("mean", "a", "b"), ("confidence", "a", "b")]
+    for precision in ("32-true", "bf16-mixed"):
+        store = Store(tmp_path, Fabric(accelerator="cpu", devices=1, precision=precision))
+        for votes, *teachers in said_by:
+            names.add(kept_at(store, votes, *teachers))
+            assert kept_at(store, votes, *teachers) in names
+        store.close()
+    assert len(names) == 2 * len(said_by)
+    assert {name.parents[1] for name in names} == {tmp_path / "cache"}
 
 
-def test_what_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> None:
-    left = tmp_path / "cache" / "answers-1" / ".x.safetensors.1.tmp"
+def test_what_a_killed_writer_left_is_cleared_away(tmp_path: Path, fabric: Fabric) -> None:
+    store = Store(tmp_path, fabric)
+    left = kept_at(store, "first", "a") / ".x.safetensors.1.tmp"
+    store.close()
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
-    RunFolder(tmp_path, {}).close()
+    Store(tmp_path, fabric).close()
     assert not left.exists()
 
 
@@ -195,11 +192,11 @@ def test_what_the_filter_was_told_of_clean_images_is_a_label_and_no_output(noise
     told = {"prediction": torch.full((15,), 2.0), "probabilities": wrong, TARGET: wrong}
     views = batches(noise(10), ImageSet(plain.images, plain.labels, told), fabric)
     teacher = network(1)
-    sight = Sight(network(0), teacher, distill.create("kd", CLASSES), views, CLASSES, fabric, 0)
+    forward = BatchForward(network(0), teacher, distill.create("kd", CLASSES), views, fabric, 0)
     far = 0.0
     for step in range(6):
         batch = views.at(step)
-        seen = sight(batch, 0.0)
+        seen = forward(batch, 0.0)
         assert seen.teacher_outputs is not None
         with torch.no_grad():
             assert torch.allclose(seen.teacher_outputs, teacher(batch.images), atol=1e-6)
@@ -209,7 +206,7 @@ def test_what_the_filter_was_told_of_clean_images_is_a_label_and_no_output(noise
     assert far > 0.01  # the clean images' outputs would have been noticed
 
 
-def test_other_weights_of_the_teacher_make_another_distilled_student(tmp_path: Path) -> None:
+def test_other_weights_of_the_teacher_make_another_distilled_student(tmp_path: Path, fabric: Fabric) -> None:
     settings = {
         "data": {"source": "digits", "train_size": 40},
         "teacher": {"network": "cnn8", "fit": {"steps": 2, "batch_size": 8}},
@@ -220,15 +217,14 @@ def test_other_weights_of_the_teacher_make_another_distilled_student(tmp_path: P
     for seed in (0, 1):
         save_weights(network(seed, classes=10), tmp_path / f"{seed}.safetensors")
         recipe = from_tree(json.loads(json.dumps(settings)), [f"teacher.start={tmp_path / f'{seed}.safetensors'}"])
-        folder = RunFolder(tmp_path / "run", {})
-        fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
-        road = Road(recipe, sources.load(recipe.data), folder, fabric, SILENT)
+        store = Store(tmp_path / "run", fabric)
+        road = Run(recipe, sources.load(recipe.data), store)
         keys["teacher"].add(road.teacher(0).key)
         for row in ("kd", "nokd"):
             keys[row].add(road.student(row, 0).key)
         before = written(tmp_path / "run" / "cache")
-        assert len({path.parent for path in before}) == seed + 1  # each teacher's answers by themselves
+        assert len({path.parent for path in before}) == seed + 1  # each teacher's outputs by themselves
         road.student("dkd", 0)
         assert written(tmp_path / "run" / "cache") == before
-        folder.close()
+        store.close()
     assert {name: len(found) for name, found in keys.items()} == {"teacher": 2, "kd": 2, "nokd": 1}

@@ -26,9 +26,7 @@ class _SourceOrCommand(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-app = typer.Typer(
-    cls=_SourceOrCommand, rich_markup_mode=None, subcommand_metavar="[SOURCE [KEY=VALUE]... | COMMAND]"
-)
+app = typer.Typer(cls=_SourceOrCommand, rich_markup_mode=None, subcommand_metavar="[SOURCE [KEY=VALUE]... | COMMAND]")
 
 
 @app.command()

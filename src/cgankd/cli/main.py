@@ -84,12 +84,10 @@ def run(
     settings = _load("run", name, overrides)
     from cgankd.core.checkpoint import deadline_in
     from cgankd.core.progress import SILENT, ConsoleProgress
-    from cgankd.pipeline import run
+    from cgankd.pipeline.run import run as go
 
     folder = out or Path("runs") / settings.name
-    found = run.run(
-        settings, folder, SILENT if quiet else ConsoleProgress(console), deadline=deadline_in(max_minutes)
-    )
+    found = go(settings, folder, SILENT if quiet else ConsoleProgress(console), deadline=deadline_in(max_minutes))
     _show(folder, found)
 
 
@@ -119,14 +117,10 @@ def table_(
     words: Annotated[
         list[str], typer.Argument(metavar="RECIPE... [KEY=VALUE...]", help="recipes, one table each, and overrides")
     ],
-    students: Annotated[
-        str, typer.Option("--students", help="networks, as cnn16,resnet8; default the recipe's")
-    ] = "",
+    students: Annotated[str, typer.Option("--students", help="networks, as cnn16,resnet8; default the recipe's")] = "",
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--settings", help="a column block: its overrides, as 'data.train_size=400 seeds=[0,1]'; repeat"
-        ),
+        typer.Option("--settings", help="a column block: its overrides, as 'data.train_size=400 seeds=[0,1]'; repeat"),
     ] = None,
     methods: Annotated[
         str,
@@ -180,9 +174,7 @@ def ablate(
     from cgankd.experiments.ablation import ablate as draw
 
     shown = SILENT if quiet else ConsoleProgress(console)
-    draw(
-        name, overrides or [], images=_words(images), out=folder, progress=shown, deadline=deadline_in(max_minutes)
-    )
+    draw(name, overrides or [], images=_words(images), out=folder, progress=shown, deadline=deadline_in(max_minutes))
     console.print(f"{folder / 'ablation.html'}  (open it in a browser)", highlight=False, soft_wrap=True)
 
 
@@ -213,9 +205,10 @@ def synthesize(
         raise UserError("--candidates counts the images that --export writes; with --import they are there already")
     from cgankd.core.checkpoint import deadline_in
     from cgankd.core.progress import SILENT, ConsoleProgress
-    from cgankd.pipeline import comparisons, labelling_service, run
+    from cgankd.pipeline import labelling_service, preflight
+    from cgankd.pipeline.run import run as go
 
-    comparisons.check_names(settings)
+    preflight.check_names(settings)
     settings, left_out = labelling_service.served(settings)
     if left_out:
         console.print(f"left out, as they ask about further images: {', '.join(left_out)}", highlight=False)
@@ -225,7 +218,7 @@ def synthesize(
         told = labelling_service.export(settings, folder, export, candidates, progress, deadline=deadline)
         console.print(told, highlight=False, soft_wrap=True)
     elif answers is not None:
-        _show(folder, run.run(labelling_service.answered(settings, answers), folder, progress, deadline=deadline))
+        _show(folder, go(labelling_service.answered(settings, answers), folder, progress, deadline=deadline))
 
 
 @app.command()
@@ -281,9 +274,7 @@ def recipes() -> None:
 
 @app.command()
 def methods(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[METHOD]", help="one of them, with all there is to it")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="one of them, with all there is to it")] = None,
 ) -> None:
     """List the distillation methods, or tell of one what it minimises, needs and can be set."""
     from cgankd.distill import catalogue

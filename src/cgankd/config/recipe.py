@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,7 @@ from cgankd.config.settings import (
     SynthesisSettings,
     TeacherSettings,
 )
+from cgankd.config.settings.base import OnOrOff
 
 
 class Recipe(Settings):
@@ -41,7 +42,10 @@ class Recipe(Settings):
     generator: GeneratorSettings = GeneratorSettings()
     ratio: RatioSettings = RatioSettings()
     synthesis: SynthesisSettings = SynthesisSettings()
-    search: SearchSettings = SearchSettings()
+    search: Annotated[SearchSettings | None, OnOrOff] = Field(
+        None,
+        description="choose rho, M and the label law by validation; none: use synthesis as it is",
+    )
     metrics: MetricsSettings = MetricsSettings()
     compare: CompareSettings = CompareSettings()
     runtime: RuntimeSettings = RuntimeSettings()

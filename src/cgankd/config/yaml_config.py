@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,7 +40,7 @@ def from_tree(model: type[Tree], tree: dict[str, Any], overrides: Iterable[str] 
     """Settings from a nested mapping with ``key=value`` overrides; errors name ``where``."""
     tree = copy.deepcopy(tree)  # the caller's stays as it is
     for override in overrides:
-        _assign(tree, override)
+        _assign(model, tree, override)
     return _validate(model, tree, where)
 
 
@@ -78,13 +78,21 @@ def _read(name_or_path: str, known: Mapping[str, Path], seen: tuple[str, ...]) -
 
 def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> None:
     for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            _merge(base[key], value)
+        there = base.get(key)
+        if isinstance(there, str) and isinstance(value, Mapping) and "kind" not in value:
+            there = base[key] = {"kind": there}
+        if isinstance(value, Mapping) and isinstance(there, dict) and not _other_kind(there, value):
+            _merge(there, value)
         else:
             base[key] = value
 
 
-def _assign(tree: dict[str, Any], override: str) -> None:
+def _other_kind(base: Mapping[str, Any], changes: Mapping[str, Any]) -> bool:
+    """Whether another kind is chosen, which has none of the old one's numbers."""
+    return "kind" in changes and changes["kind"] != base.get("kind", changes["kind"])
+
+
+def _assign(model: type[BaseModel], tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"override {override!r} is not of the form key=value, as in student.fit.steps=500")
@@ -93,45 +101,96 @@ def _assign(tree: dict[str, Any], override: str) -> None:
     except yaml.YAMLError:
         raise UserError(f"override {override!r}: {text!r} is not readable as a YAML value") from None
     *parents, leaf = key.split(".")
-    node = tree
+    node, owners = tree, [model]
     for parent in parents:
-        child = node.setdefault(parent, {})
+        fields = next((owner.model_fields for owner in owners if parent in owner.model_fields), {})
+        owners = list(_models(fields[parent].annotation)) if parent in fields else []
+        child = node.get(parent)
+        if isinstance(child, str) and any(_kind(owner) for owner in owners):
+            child = {"kind": child}  # written short
+        elif child in (None, "none") or child is True:
+            child = {}
         if not isinstance(child, dict):
             raise UserError(f"override {override!r}: {parent!r} is a single value and has no keys below it")
+        node[parent] = child
         node = child
     node[leaf] = value
 
 
 def _validate(model: type[Tree], tree: dict[str, Any], where: str) -> Tree:
     try:
-        return model.model_validate(tree)
+        settings = model.model_validate(tree)
     except ValidationError as error:
-        found = error.errors()
-        # Of a setting that may be one of several kinds, what is said of the kind that came furthest.
-        first = max((e for e in found if e["loc"][:2] == found[0]["loc"][:2]), key=lambda e: len(e["loc"]))
-        path = [str(part) for part in first["loc"] if not isinstance(part, str) or part.isidentifier()]
-        key = ".".join(path)
-        if first["type"] == "extra_forbidden":
-            allowed = list(_settings_at(model, path[:-1]).model_fields)
-            hint = did_you_mean(path[-1], allowed)
-            raise UserError(
-                f"{where}: key {key!r} is not known{hint}; allowed here: {', '.join(allowed)}"
-            ) from None
-        reason, value = first["msg"].removeprefix("Value error, "), first["input"]
-        words = re.findall("'([^']+)'", first["ctx"]["expected"]) if first["type"] == "literal_error" else []
-        hint = did_you_mean(value, words) if isinstance(value, str) else ""
-        raise UserError(f"{where}: {key} = {value!r} is not allowed{hint}: {reason}") from None
+        raise UserError(f"{where}: {_first_error(model, error)}") from None
+    if found := _bool_as_number(tree, settings):
+        raise UserError(f"{where}: {'.'.join(found[0])} = {found[1]} is not allowed: a number is needed")
+    return settings
 
 
-def _settings_at(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
-    for part in path:
-        if not part.isdigit():  # a number is a place in a list of settings
-            model = _settings_in(model.model_fields[part].annotation)
-    return model
+def _first_error(model: type[BaseModel], error: ValidationError) -> str:
+    """The first of the errors as a sentence: the key, what was found, what is allowed."""
+    errors = error.errors()
+    # Of a setting that may be one of several types, the type that came furthest.
+    first = max((e for e in errors if e["loc"][:2] == errors[0]["loc"][:2]), key=lambda e: len(e["loc"]))
+    path, owner = _resolve(model, first["loc"])
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        allowed = list(owner.model_fields)
+        return f"key {key!r} is not known{did_you_mean(path[-1], allowed)}; allowed here: {', '.join(allowed)}"
+    if first["type"] == "union_tag_invalid":
+        kinds = re.findall("'([^']+)'", first["ctx"]["expected_tags"])
+        word = first["ctx"]["tag"]
+        return f"{key} = {word!r} is not allowed{did_you_mean(word, kinds)}; allowed: {', '.join(kinds)}"
+    reason, value = first["msg"].removeprefix("Value error, "), first["input"]
+    words = re.findall("'([^']+)'", first["ctx"]["expected"]) if first["type"] == "literal_error" else []
+    hint = did_you_mean(value, words) if isinstance(value, str) else ""
+    return f"{key} = {value!r} is not allowed{hint}: {reason}"
 
 
-def _settings_in(annotation: Any) -> type[BaseModel]:
-    """The settings that a field holds, by itself or in a list."""
+def _resolve(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]:
+    """Where pydantic found an error: the key as a user writes it, without the names of kinds, and its owner."""
+    path: list[str] = []
+    candidates = [model]
+    for part in location:
+        chosen = [kind for kind in candidates if _kind(kind) == part]
+        if chosen and len(candidates) > 1:
+            candidates = chosen
+            continue
+        fields = next((c.model_fields for c in candidates if part in c.model_fields), {})
+        if isinstance(part, int) or part.isidentifier():
+            path.append(str(part))
+        if part in fields:
+            model = candidates[0]
+            candidates = list(_models(fields[str(part)].annotation)) or [model]
+    return path, candidates[0]
+
+
+def _kind(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("kind")
+    return None if field is None else field.default
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The settings that a field may hold, by themselves or in a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(found for inner in typing.get_args(annotation) for found in [_settings_in(inner)])
+        yield annotation
+    for inner in typing.get_args(annotation):
+        yield from _models(inner)
+
+
+def _bool_as_number(tree: Any, settings: Any) -> tuple[list[str], bool] | None:
+    """A true or false that became a number, and the path to it; None where there is none."""
+    if isinstance(tree, bool):
+        return None if isinstance(settings, bool) or not isinstance(settings, int | float) else ([], tree)
+    if isinstance(tree, Mapping) and isinstance(settings, BaseModel):
+        inside = [(name, value, getattr(settings, name)) for name, value in tree.items()]
+    elif isinstance(tree, list) and isinstance(settings, tuple):
+        inside = [(str(place), *both) for place, both in enumerate(zip(tree, settings, strict=True))]
+    elif isinstance(tree, Mapping) and isinstance(settings, Mapping):
+        inside = [(name, value, settings[name]) for name, value in tree.items()]
+    else:
+        inside = []
+    for name, value, made in inside:
+        if found := _bool_as_number(value, made):
+            return [name, *found[0]], found[1]
+    return None

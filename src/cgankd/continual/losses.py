@@ -10,7 +10,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from cgankd.config.settings import StudentSettings
 from cgankd.distill import DistillBatch
 from cgankd.distill.base import Method
 from cgankd.tasks import Classification
@@ -46,7 +45,7 @@ class GlobalKD(Method):
     paper = "arXiv 2308.09544"
 
     def __init__(self, task: Increment, width: int, temperature: float, weight: float) -> None:
-        super().__init__(task, StudentSettings())
+        super().__init__(task, {})
         self.width, self.temperature, self.weight = width, temperature, weight
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:

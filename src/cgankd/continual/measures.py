@@ -58,6 +58,4 @@ def forgetting(per_task: Sequence[Sequence[float]]) -> float:
     40.0
     """
     *earlier, final = per_task
-    return statistics.fmean(
-        max(row[j] for row in earlier if j < len(row)) - final[j] for j in range(len(final) - 1)
-    )
+    return statistics.fmean(max(row[j] for row in earlier if j < len(row)) - final[j] for j in range(len(final) - 1))

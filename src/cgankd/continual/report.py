@@ -74,9 +74,7 @@ def notes(made: Made) -> list[str]:
         "Final: after the last task. Average incremental: the mean of the accuracies after each task. Forgetting "
         "(lower is better): best earlier accuracy on a task minus the final one, over all tasks but the last.",
         f"{over}; a seed changes the order of the classes, the first weights and the batches.",
-        f"{kept} images of each old class are kept."
-        if kept
-        else "No image of an old class is kept, save by joint.",
+        f"{kept} images of each old class are kept." if kept else "No image of an old class is kept, save by joint.",
         *few_seeds(seeds),
         *made["notes"],
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,27 +13,25 @@ import torch
 from cgankd._version import __version__
 from cgankd.config import yaml_config
 from cgankd.continual import report
-from cgankd.continual.learner import WAYS, Learner
 from cgankd.continual.measures import average_incremental, forgetting
 from cgankd.continual.old_model import check_adaptable, grow
 from cgankd.continual.settings import Continual
+from cgankd.continual.stages import WAYS, class_names, learn
 from cgankd.continual.stream import Stream
 from cgankd.core.errors import UserError
 from cgankd.core.files import write_json, write_text
 from cgankd.core.progress import SILENT, Progress
-from cgankd.core.runtime import environment, make_fabric
-from cgankd.core.store import Artifact, RunFolder
+from cgankd.core.runtime import make_fabric
+from cgankd.core.store import Artifact, Store
 from cgankd.data import sources
 from cgankd.data.imageset import Splits
-from cgankd.metrics.statistics import paired_difference
-from cgankd.nets.build import fresh_network
+from cgankd.metrics.statistics import paired_difference, spread
+from cgankd.nets.build import Architecture, fresh_network
 
 MEASURES = ("final", "incremental", "forgetting", "told")
 
 
-def run(
-    settings: Continual, out: Path, progress: Progress = SILENT, *, deadline: float = math.inf
-) -> dict[str, Any]:
+def run(settings: Continual, out: Path, progress: Progress = SILENT, *, deadline: float = math.inf) -> dict[str, Any]:
     """Learn every task by every method and seed; ``out`` gets recipe.yaml, results.json, table.md and the curves.
 
     What is finished there is used again: the same call goes on where it was and ends with the same numbers. Returns
@@ -47,17 +44,23 @@ def run(
         splits = sources.load(settings.data, lambda done, total: bar.to(done / total))
     import_seconds = time.monotonic() - started
     check(settings, splits)
-    folder = RunFolder(out, environment(fabric), deadline, command="continual")
+    store = Store(
+        out,
+        fabric,
+        progress,
+        command="continual",
+        deadline=deadline,
+        checkpoint_seconds=settings.runtime.checkpoint_seconds,
+    )
     try:
         write_text(out / "recipe.yaml", yaml_config.to_yaml(settings))
-        found = collect(Learner(settings, splits, folder, fabric, progress))
-        used = {artifact.key: artifact.seconds for artifact in folder.used}
-        found["seconds"] = {"import": import_seconds, "tasks": sum(used.values())}
-        write_json(out / "results.json", found)
+        record = collect(store, settings, splits)
+        record["seconds"] = {"import": import_seconds, "tasks": sum(store.seconds().values())}
+        write_json(out / "results.json", record)
         report.render(out)
     finally:
-        folder.close()
-    return found
+        store.close()
+    return record
 
 
 def check(settings: Continual, splits: Splits) -> None:
@@ -82,23 +85,22 @@ def check(settings: Continual, splits: Splits) -> None:
             raise UserError(
                 f"{splits.name}: class {missing!r} has no {split} image; a continual run needs one or more of each"
             )
-    small, large = (
-        fresh_network(settings.network, splits.train, tasks * stream.width, settings.seeds[0]) for tasks in (1, 2)
-    )
+    network = Architecture(settings.network)
+    small, large = (fresh_network(network, splits.train, tasks * stream.width, settings.seeds[0]) for tasks in (1, 2))
     grow(large, small.state_dict())
     if any(WAYS[method].adapts for method in settings.methods):
         check_adaptable(small, settings.network)
 
 
-def collect(learner: Learner) -> dict[str, Any]:
+def collect(store: Store, settings: Continual, splits: Splits) -> dict[str, Any]:
     """Go through all seeds, methods and tasks; everything of results.json but the seconds."""
-    settings, splits = learner.settings, learner.splits
     chains: dict[str, list[list[Artifact]]] = {method: [] for method in settings.methods}
     for seed in settings.seeds:
         for method, of in chains.items():
-            of.append([learner.learn(method, seed, task) for task in range(settings.tasks)])
+            of.append([learn(store, settings, splits, method, seed, task) for task in range(settings.tasks)])
     rows = [_row(method, of, settings) for method, of in chains.items()]
     last = next(iter(chains.values()))[0][-1]
+    streams = [Stream.of(splits.task.num_outputs, settings.tasks, seed) for seed in settings.seeds]
     return {
         "cgankd": __version__,
         "recipe": settings.name,
@@ -111,7 +113,7 @@ def collect(learner: Learner) -> dict[str, Any]:
         "seeds": list(settings.seeds),
         "tasks": settings.tasks,
         "exemplars": settings.exemplars,
-        "order": [learner.names(seed) for seed in settings.seeds],
+        "order": [list(class_names(splits, stream)) for stream in streams],
         "rows": rows,
         "gains": _gains(rows),
         "notes": list(splits.notes),
@@ -131,16 +133,11 @@ def _row(method: str, chains: Sequence[Sequence[Artifact]], settings: Continual)
     return {
         "method": method,
         "words": (settings.exemplars and WAYS[method].replays) or WAYS[method].words,
-        **{name: _over_seeds(values[name]) for name in MEASURES},
-        "val": _over_seeds([chain[-1].summary["val"]["together"] for chain in chains]),
+        **{name: spread(values[name]) for name in MEASURES},
+        "val": spread([chain[-1].summary["val"]["together"] for chain in chains]),
         "together": together,
         "per_task": per_task,
     }
-
-
-def _over_seeds(values: list[float]) -> dict[str, Any]:
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return {"values": values, "mean": statistics.fmean(values), "std": std}
 
 
 def _gains(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -151,10 +148,7 @@ def _gains(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "of": of,
             "to": to,
-            **{
-                name: paired_difference(by_name[of][name]["values"], by_name[to][name]["values"])
-                for name in MEASURES
-            },
+            **{name: paired_difference(by_name[of][name]["values"], by_name[to][name]["values"]) for name in MEASURES},
         }
         for of, to in pairs
         if to in by_name

@@ -34,10 +34,10 @@ class Checkpoint:
         self.deadline = deadline
         self._saved_at = time.monotonic()
 
-    def beside(self, name: str) -> Checkpoint:
-        """For a loop within this one: checkpoint-NAME.safetensors beside checkpoint.safetensors."""
-        path = None if self.path is None else self.path.with_stem(f"{self.path.stem}-{name}")
-        return Checkpoint(path, self.every_seconds, self.deadline)
+    @property
+    def there(self) -> bool:
+        """Whether something was saved."""
+        return self.path is not None and self.path.is_file()
 
     def due(self) -> bool:
         """Whether it is time to save again."""
@@ -71,7 +71,7 @@ class Checkpoint:
         self, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
     ) -> tuple[int, list[dict[str, Any]]]:
         """Restore what was saved; (steps done, history), or (0, []) where nothing was."""
-        if self.path is None or not self.path.is_file():
+        if self.path is None or not self.there:
             return 0, []
         tensors, metadata = load_tensors(self.path)
         for name, module in modules.items():

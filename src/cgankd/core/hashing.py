@@ -1,23 +1,69 @@
-"""Hashes that name contents: of values, and of files."""
+"""Keys that name contents: of values, files, folders and tensors. Equal content, equal key, in every process."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
 
 def content_key(*parts: Any) -> str:
-    """A hash of JSON-able ``parts``; equal parts, equal key, in every process."""
+    """A hash of JSON-able ``parts``."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def file_key(path: Path) -> str:
-    """A hash of a file's content."""
+    """A hash of the content of a file."""
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def tensor_key(tensor: Tensor) -> str:
+    """A hash of type, shape and numbers of a tensor."""
+    plain = tensor.detach().cpu().contiguous()
+    digest = hashlib.blake2b(f"{plain.dtype}:{list(plain.shape)};".encode(), digest_size=16)
+    digest.update(plain.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def describe(value: Any) -> Any:
+    """``value`` as JSON that changes whenever its content does.
+
+    Settings and dataclasses become their fields, paths the hash of what the file or folder holds, tensors the hash of
+    their numbers; an object with a ``content_key`` becomes that key. Raises TypeError for anything else, because a key
+    that leaves something out would give out a stale result.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(key := getattr(value, "content_key", None), str):
+        return {type(value).__name__: key}
+    if isinstance(value, BaseModel):
+        return {name: describe(getattr(value, name)) for name in type(value).model_fields}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): describe(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(item) for item in value]
+    if isinstance(value, Path):
+        return _describe_path(value)
+    if isinstance(value, Tensor):
+        return tensor_key(value)
+    raise TypeError(f"{type(value).__name__} has no content key; give it a property content_key")
+
+
+def _describe_path(path: Path) -> Any:
+    if path.is_dir():
+        return {str(file.relative_to(path)): file_key(file) for file in sorted(path.rglob("*")) if file.is_file()}
+    return file_key(path)

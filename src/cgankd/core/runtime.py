@@ -1,4 +1,4 @@
-"""Device, precision and threads: how a Fabric is made from settings, and what of it belongs in a cache key."""
+"""Device, precision and threads: how a Fabric is made from settings, and what of it belongs in a key."""
 
 from __future__ import annotations
 
@@ -42,10 +42,12 @@ def has_bf16(device: str) -> bool:
 
 
 def environment(fabric: Fabric) -> dict[str, Any]:
-    """What, beside settings and inputs, the last bits of a result depend on."""
+    """What, beside settings and inputs, is in every result's key.
+
+    The number of threads is not, though last bits depend on it: results are used again on another machine.
+    """
     return {
         "torch": torch.__version__,
         "device": fabric.device.type,
         "precision": fabric.strategy.precision.precision,
-        "threads": torch.get_num_threads(),
     }

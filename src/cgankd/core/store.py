@@ -1,116 +1,217 @@
-"""A run's folder: what is done, what is stale, and how a killed run goes on.
+"""The store: results of stages, each computed once; what is done, what is stale, and how a killed run goes on.
 
-Every stage's result is a folder ``artifacts/STAGE-KEY``. The key is a hash of the stage's settings, its inputs'
-keys, its code version and the environment, so a changed setting makes exactly what depends on it anew. A stage
-works in ``work/STAGE-KEY`` (a killed one finds its checkpoint there) and is renamed into place when it is whole.
-What several stages compute alike lies in ``cache/``, and may be deleted.
+A stage is a plain function of named arguments. :meth:`Store.call` hashes every argument, calls the function with these
+very arguments, and keeps what it made as an artifact, the folder ``artifacts/STAGE-KEY``. What a stage was not given it
+cannot read, so no key can leave anything out. A stage works in ``work/STAGE-KEY``, where a killed one finds its
+checkpoint, and the folder is renamed into place when it is whole. What several stages compute alike lies in ``cache/``,
+which may be deleted.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import inspect
+import json
 import math
-import os
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from cgankd._version import __version__
+from cgankd.core.checkpoint import Checkpoint
 from cgankd.core.errors import OutOfTime, UserError
-from cgankd.core.files import load_tensors, read_json, sync, write_json
-from cgankd.core.hashing import content_key
+from cgankd.core.files import load_tensors, read_json, save_tensors, sync, write_json
+from cgankd.core.hashing import content_key, describe
+from cgankd.core.progress import SILENT, Progress
+from cgankd.core.run_folder import HeldFolder, make_folder
+from cgankd.core.runtime import environment
 
-CHECKPOINT = "checkpoint.safetensors"
+P = ParamSpec("P")
+Function = TypeVar("Function", bound=Callable[..., dict[str, Any]])
+
+CHECKPOINT = "checkpoint"  # checkpoint.safetensors, and checkpoint-NAME.safetensors of loops within a loop
+
+
+def stage(version: int = 1) -> Callable[[Function], Function]:
+    """Marks a module's function ``(work, **arguments) -> summary`` as a stage.
+
+    version: raised where the same arguments give other numbers, so that older results are stale.
+    """
+
+    def mark(function: Function) -> Function:
+        function.stage_version = version  # type: ignore[attr-defined]
+        return function
+
+    return mark
 
 
 @dataclasses.dataclass(frozen=True)
 class Artifact:
-    """A stage's finished result: a folder with artifact.json and the tensors it names."""
+    """What a stage made: a folder with artifact.json (its summary and how it was made) and tensors."""
 
     folder: Path
     key: str
     seconds: float
     summary: dict[str, Any]
 
+    @property
+    def content_key(self) -> str:
+        return self.key
+
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of ``name``.safetensors."""
+        """The tensors of ``name``.safetensors, on the CPU."""
         return load_tensors(self.folder / f"{name}.safetensors")[0]
 
 
-class RunFolder:
-    """The folder of one run; one process at a time may hold its artifacts.
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Where a stage computes and writes. Nothing here changes what comes out, so nothing here is in its key.
 
-    ``command`` is whose folder it is: another command's is refused, whose files this one would write over. No stage
-    begins after ``deadline`` (in time.monotonic's seconds): OutOfTime is raised instead. ``store`` is the
-    folder that holds the artifacts, where several runs share them; none: ``path`` itself.
+    folder: None where nothing is kept, as in a loop that is called by itself. cache: a folder for what several stages
+    compute alike, or None. loop: names the checkpoint of a loop within a loop. deadline: time.monotonic's seconds
+    after which loops save and stop.
+    """
+
+    fabric: Fabric
+    progress: Progress = SILENT
+    title: str = ""
+    folder: Path | None = None
+    cache: Path | None = None
+    loop: str = ""
+    checkpoint_seconds: float = math.inf
+    deadline: float = math.inf
+
+    def path(self, name: str) -> Path:
+        """A file of the artifact."""
+        if self.folder is None:
+            raise ValueError(f"there is no folder to keep {name} in")
+        return self.folder / name
+
+    def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write ``name``.safetensors, which :meth:`Artifact.tensors` reads."""
+        save_tensors(self.path(f"{name}.safetensors"), tensors)
+
+    def checkpoint(self) -> Checkpoint:
+        """Where the loop saves how far it is, and goes on from."""
+        file = f"{CHECKPOINT}-{self.loop}.safetensors" if self.loop else f"{CHECKPOINT}.safetensors"
+        path = None if self.folder is None else self.folder / file
+        return Checkpoint(path, self.checkpoint_seconds, self.deadline)
+
+    @contextmanager
+    def random_state(self) -> Iterator[None]:
+        """A block that seeds torch's global generators, and leaves them as they were."""
+        devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            yield
+
+    def cache_for(self, what: str, *parts: Any) -> Path | None:
+        """A folder for what is computed from ``parts`` and nothing else; files in it may be deleted."""
+        return None if self.cache is None else self.cache / f"{what}-{content_key(describe(parts))}"
+
+
+class Store:
+    """The artifacts of one folder, which one process holds.
+
+    path: the folder of the run. artifacts: the folder that holds the artifacts, where several runs share them; None:
+    ``path``. command: whose folder it is, because another command's files would be written over. further: versions of
+    further libraries that results depend on. take_over: see :class:`HeldFolder`. No stage begins after ``deadline``:
+    OutOfTime is raised instead.
     """
 
     def __init__(
         self,
         path: Path,
-        environment: Mapping[str, Any],
-        deadline: float = math.inf,
-        store: Path | None = None,
+        fabric: Fabric,
+        progress: Progress = SILENT,
+        *,
+        artifacts: Path | None = None,
         command: str = "run",
+        deadline: float = math.inf,
+        checkpoint_seconds: float = 60.0,
+        further: Mapping[str, str] | None = None,
+        take_over: bool = False,
     ) -> None:
-        self.path, self.store, self.deadline = path, store or path, deadline
-        self.environment = {"cgankd": __version__, **environment}
+        self.path, self.fabric, self.progress, self.title = path, fabric, progress, ""
+        self.deadline, self.checkpoint_seconds = deadline, checkpoint_seconds
+        self.environment = {"cgankd": __version__, **environment(fabric), **(further or {})}
         self.used: list[Artifact] = []
-        self._new = not path.exists()
-        make_folder(path)
-        make_folder(self.store)
-        self._lock = lock(self.store / ".lock", command)
-        for left in (self.store / "cache").glob("*/.*.tmp"):  # of a process that was killed while it wrote
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self.artifacts = artifacts or path
+        if artifacts is not None:
+            make_folder(path)
+        self._held = HeldFolder(self.artifacts, command, take_over)
+        for left in (self.artifacts / "cache").rglob(".*.tmp"):  # of a process that was killed while it wrote
             left.unlink()
 
+    @classmethod
+    def temporary(cls, fabric: Fabric, progress: Progress = SILENT) -> Store:
+        """A store in a temporary folder, removed with the object."""
+        folder = tempfile.TemporaryDirectory(prefix="cgankd-", ignore_cleanup_errors=True)
+        store = cls(Path(folder.name), fabric, progress)
+        store._temporary = folder
+        return store
+
     def close(self) -> None:
-        """Let another process have the folder; a new one in which nothing was made is taken away."""
-        if self._lock is None:
-            return
-        if self.path.is_dir() and [file.name for file in self.path.iterdir()] == [".lock"]:
-            os.truncate(self._lock, 0)  # nothing was made, so it is no command's yet
-            if self._new:
-                shutil.rmtree(self.path)
-        os.close(self._lock)
-        self._lock = None
+        """Let another process have the folder; a new one in which nothing was made is removed."""
+        self._held.close()
 
-    def stage(
-        self,
-        stage: str,
-        settings: Any,
-        inputs: Mapping[str, str],
-        build: Callable[[Path], dict[str, Any]],
-        version: int = 1,
+    def titled(self, title: str) -> Store:
+        """The same store, whose next stages call themselves ``title`` while they run."""
+        other = copy.copy(self)
+        other.title = title
+        return other
+
+    def call(
+        self, function: Callable[Concatenate[Work, P], dict[str, Any]], /, *args: P.args, **arguments: P.kwargs
     ) -> Artifact:
-        """The stage's artifact, built by ``build(folder) -> summary`` unless it is there already.
+        """The artifact of ``function(work, **arguments)``, computed unless it is there already.
 
-        ``settings`` is JSON-able; ``inputs`` names the keys of what goes in; ``version`` counts code changes.
+        Raises TypeError for a function that reads more than its arguments (a closure), or an argument without a key.
         """
-        description = {"stage": stage, "version": version, "settings": settings, "inputs": dict(inputs)}
+        version = getattr(function, "stage_version", None)
+        # "<": of <lambda>, which has no name to tell it from others, and of <locals>
+        if version is None or args or not inspect.isfunction(function) or "<" in function.__qualname__:
+            raise TypeError(f"{function} must be a module's function marked with @stage, called with named arguments")
+        name = function.__name__
+        description = {"stage": name, "version": version, "arguments": describe(arguments)}
         key = content_key(description, self.environment)
-        done = self.store / "artifacts" / f"{stage}-{key}"
+        done = self.artifacts / "artifacts" / f"{name}-{key}"
         artifact = _open(done, key)
         if artifact is None:
             if time.monotonic() >= self.deadline:
                 raise OutOfTime
-            artifact = self._build(done, key, description, build)
+            artifact = self._build(done, key, description, lambda work: function(work, *args, **arguments))
         self.used.append(artifact)
         return artifact
 
-    def cache(self, what: str, inputs: Mapping[str, str]) -> Path:
-        """A folder for what several stages compute from the same ``inputs``; files in it may be deleted."""
-        return self.store / "cache" / f"{what}-{content_key(dict(inputs), self.environment)}"
+    def seconds(self) -> dict[str, float]:
+        """How long the artifacts that were used took, by stage."""
+        total: dict[str, float] = {}
+        for artifact in {artifact.key: artifact for artifact in self.used}.values():
+            stage_name = artifact.folder.name.rpartition("-")[0]
+            total[stage_name] = total.get(stage_name, 0.0) + artifact.seconds
+        return total
 
     def _build(
-        self, done: Path, key: str, description: dict[str, Any], build: Callable[[Path], dict[str, Any]]
+        self, done: Path, key: str, description: dict[str, Any], build: Callable[[Work], dict[str, Any]]
     ) -> Artifact:
-        work = self.store / "work" / done.name
-        work.mkdir(parents=True, exist_ok=True)
-        clock = work / "seconds.json"  # time spent before a kill counts too
+        folder = self.artifacts / "work" / done.name
+        folder.mkdir(parents=True, exist_ok=True)
+        cache = self.artifacts / "cache" / content_key(self.environment)
+        work = Work(
+            self.fabric, self.progress, self.title or done.name.rpartition("-")[0], folder, cache,
+            checkpoint_seconds=self.checkpoint_seconds, deadline=self.deadline,
+        )  # fmt: skip
+        clock = folder / "seconds.json"  # time spent before a kill counts too
         before = float(read_json(clock)) if clock.is_file() else 0.0
         started = time.monotonic()
         try:
@@ -119,20 +220,18 @@ class RunFolder:
             write_json(clock, before + time.monotonic() - started)
         seconds = before + time.monotonic() - started
         clock.unlink()
-        checkpoints = work.glob(f"{Path(CHECKPOINT).stem}*{Path(CHECKPOINT).suffix}")  # and of loops within a loop
-        # the others are of a process that was killed while it wrote
-        for left in [*checkpoints, *work.glob(".*.tmp"), *work.glob("*.compact")]:
+        # checkpoints, and files of a process that was killed while it wrote
+        for left in [*folder.glob(f"{CHECKPOINT}*.safetensors"), *folder.glob(".*.tmp"), *folder.glob("*.compact")]:
             left.unlink()
-        sizes = {file.name: file.stat().st_size for file in sorted(work.iterdir())}
-        environment = self.environment
+        made_with = {**self.environment, "threads": torch.get_num_threads()}
         write_json(
-            work / "artifact.json",
-            {**description, "key": key, "environment": environment, "files": sizes, "seconds": seconds,
-             "summary": summary},
+            folder / "artifact.json",
+            {**description, "key": key, "made_with": made_with, "seconds": seconds, "summary": summary,
+             "files": {file.name: file.stat().st_size for file in sorted(folder.iterdir())}},
         )  # fmt: skip
         shutil.rmtree(done, ignore_errors=True)
         done.parent.mkdir(exist_ok=True)
-        work.replace(done)
+        folder.replace(done)
         sync(done.parent)
         artifact = _open(done, key)  # as every later run will read it
         assert artifact is not None
@@ -140,54 +239,13 @@ class RunFolder:
 
 
 def _open(folder: Path, key: str) -> Artifact | None:
-    """The finished artifact at ``folder``; None where there is none or a file of it is missing or cut."""
+    """The finished artifact at ``folder``; None where there is none, or a file of it is missing or cut short."""
     description = folder / "artifact.json"
     if not description.is_file():
         return None
     try:
-        found = read_json(description)
-        whole = all((folder / name).stat().st_size == size for name, size in found["files"].items())
-    except (UserError, KeyError, TypeError, FileNotFoundError):
+        record = read_json(description)
+        whole = all((folder / name).stat().st_size == size for name, size in record["files"].items())
+    except (UserError, KeyError, TypeError, FileNotFoundError, json.JSONDecodeError):
         return None
-    return Artifact(folder, key, found["seconds"], found["summary"]) if whole and found["key"] == key else None
-
-
-def make_folder(path: Path, option: str = "--out") -> None:
-    """Make the folder that a user named; UserError where it can't be one, or can't be written to."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"{option} {path} is a file; a folder is needed") from None
-    except PermissionError:
-        raise UserError(f"{option} {path} can't be made: no permission to write there") from None
-    if not os.access(path, os.W_OK):
-        raise UserError(f"{option} {path}: no permission to write there")
-
-
-def lock(path: Path, command: str = "") -> int | None:
-    """Hold the file until its descriptor is closed; UserError where another process holds it.
-
-    command: whose folder it is from now on; UserError where it is another command's.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows has no flock; two runs in one folder are then the user's to avoid
-        return None
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UserError(
-            f"--out {path.parent} is in use by another run; wait for it or choose another folder"
-        ) from None
-    owner = os.read(descriptor, 100).decode()
-    if command and owner not in {"", command}:
-        os.close(descriptor)
-        raise UserError(
-            f"--out {path.parent} is a folder of cgankd {owner}, whose files would be written over; needed: a new "
-            f"folder, or one of cgankd {command}"
-        )
-    if not owner:
-        os.write(descriptor, command.encode())
-    return descriptor
+    return Artifact(folder, key, record["seconds"], record["summary"]) if whole and record["key"] == key else None

@@ -158,9 +158,7 @@ def _column(path: Path, name: str, values: npt.NDArray[Any], length: int) -> npt
 
 def _joined(path: Path, columns: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     if len({column.dtype.kind == "U" for column in columns}) > 1:
-        raise UserError(
-            f"{path}: labels or groups are text in one split and numbers in another; allowed: one of them"
-        )
+        raise UserError(f"{path}: labels or groups are text in one split and numbers in another; allowed: one of them")
     return np.concatenate(columns)
 
 

@@ -193,9 +193,7 @@ def warp(images: Tensor, source: Tensor) -> Tensor:
 # --- CutMix -------------------------------------------------------------------------------------------------------
 
 
-def cutmix(
-    images: Tensor, targets: Tensor, classes: int, *, a: float, seed: int, step: int
-) -> tuple[Tensor, Tensor]:
+def cutmix(images: Tensor, targets: Tensor, classes: int, *, a: float, seed: int, step: int) -> tuple[Tensor, Tensor]:
     """CutMix (Yun et al., arXiv 1905.04899): in each image a box of another one, and labels mixed by their pixels.
 
     targets: int64 [B], or probabilities [B, classes]. Returns images [B, C, H, W] and probabilities [B, classes].

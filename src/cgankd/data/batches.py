@@ -18,7 +18,7 @@ from torch import Tensor
 from cgankd.config.settings import AugmentSettings
 from cgankd.core import rng
 from cgankd.data.augment import RandAugment, cutmix
-from cgankd.data.imageset import TARGET, ImageSet
+from cgankd.data.imageset import TARGET, ImageSet, TrainingImages
 from cgankd.tasks import Task
 
 
@@ -42,7 +42,8 @@ class Views:
         geometric: bool = False,
     ) -> None:
         self.shift, self.flip, self.seed = settings.shift, flip, seed
-        self.randaugment = RandAugment(settings.randaugment, settings.magnitude, geometric, seed)
+        strong = settings.randaugment
+        self.randaugment = None if strong is None else RandAugment(strong.operations, strong.magnitude, geometric, seed)
         self.channels, self.height, self.width = sets[0].shape[1:]
         self.pixels = _padded(sets, self.shift, device).flatten(0, 2)  # [N * Hp * Wp, C]
         self._rows = torch.arange(self.height, device=device)
@@ -61,7 +62,7 @@ class Views:
             mirrored = rng.integers(2, self.seed, "view/flip", index, view)[:, None] == 1
             columns = torch.where(mirrored, self.width - 1 - columns, columns)
         images = self._gather(index, down, columns + right[:, None])
-        return self.randaugment(images, index, view) if self.randaugment.count else images
+        return images if self.randaugment is None else self.randaugment(images, index, view)
 
     def described(self) -> str:
         """How a view is drawn, in words: views of other words are other views."""
@@ -108,23 +109,23 @@ def _padded(sets: Sequence[Tensor], shift: int, device: torch.device) -> Tensor:
 
 
 class Batches:
-    """Batches drawn from real images and, where given, fake ones; batch ``step`` is a pure function of the seed.
+    """Batches of real images and, where there are any, fake ones; batch ``step`` is a pure function of the seed.
 
-    share: the share of real images in a batch; None shuffles real and fake together, so each image is seen equally
-    often. Every image of a stream is seen once before any is seen twice.
+    Of real and fake images apart, or of all together where ``images.real_share`` is None, every image is seen once
+    before any is seen twice.
     """
 
     def __init__(
         self,
-        real: ImageSet,
-        fake: ImageSet | None,
+        images: TrainingImages,
         task: Task,
         batch_size: int,
         augment: AugmentSettings,
         seed: int,
         device: torch.device,
-        share: float | None = None,
     ) -> None:
+        real, share = images.real.open(), images.real_share
+        fake = None if images.fake is None else images.fake.open()
         sets: Sequence[ImageSet] = [real] if fake is None or not len(fake) else [real, fake]
         flip = task.mirror_safe if augment.flip is None else augment.flip
         self.views = Views([s.images for s in sets], augment, flip, seed, device, geometric=task.geometry_safe)
@@ -134,9 +135,7 @@ class Batches:
         self.count = sum(map(len, sets))
         self.real_count = len(real)
         starts = (0, len(real))
-        self.sets = [
-            (start, len(s)) for start, s in zip(starts, sets, strict=False)
-        ]  # first image, number of images
+        self.sets = [(start, len(s)) for start, s in zip(starts, sets, strict=False)]  # first image, number of images
         self.seed, self.device = seed, device
         self._orders: dict[tuple[int, int], Tensor] = {}
         self._keys: dict[int, str] = {}

@@ -133,7 +133,6 @@ def _class_names(content: bytes | None, where: str, layout: _Layout) -> tuple[st
     names = tuple((content or b"").decode("utf-8", errors="replace").split())
     if len(set(names)) != layout.classes:
         raise UserError(
-            f"{where}: {layout.class_names} names {len(set(names))} classes; "
-            f"needed: that file, with {layout.classes}"
+            f"{where}: {layout.class_names} names {len(set(names))} classes; needed: that file, with {layout.classes}"
         )
     return names

@@ -28,9 +28,7 @@ def listing(folder: Path, settings: DataSettings) -> Listing:
     splits: list[int] = []
     others = 0
     for split, class_folder in _class_folders(folder):
-        files = [
-            path for path in sorted(class_folder.rglob("*")) if _visible(path, class_folder) and path.is_file()
-        ]
+        files = [path for path in sorted(class_folder.rglob("*")) if _visible(path, class_folder) and path.is_file()]
         images = [path for path in files if path.suffix.lower() in SUFFIXES]
         if not images:
             raise UserError(

@@ -18,9 +18,7 @@ BLOCK = 1 << 18
 TIMEOUT = 30.0  # seconds without a byte
 
 
-def download(
-    archive: Archive, folder: Path, progress: Callable[[int, int], None] = lambda done, size: None
-) -> Path:
+def download(archive: Archive, folder: Path, progress: Callable[[int, int], None] = lambda done, size: None) -> Path:
     """Fetch ``archive`` into ``folder`` unless it is there; ``progress(bytes, bytes of all)``.
 
     What has come so far stays in a file of its own, and the next call goes on from there. Only a file of the right

@@ -35,9 +35,7 @@ def tiny_listing(settings: DataSettings) -> Listing:
     classes = set(labels)
     for number, (file, label) in enumerate(_annotations(table), start=1):
         if label not in classes:
-            raise UserError(
-                f"{table}, line {number}: class {label!r} has no training image; allowed: classes that do"
-            )
+            raise UserError(f"{table}, line {number}: class {label!r} has no training image; allowed: classes that do")
         paths.append(table.parent / "images" / file)
         labels.append(label)
         if not paths[-1].is_file():
@@ -82,8 +80,6 @@ def _annotations(table: Path) -> list[tuple[str, str]]:
     for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
         fields = line.split("\t")
         if len(fields) < 2:
-            raise UserError(
-                f"{table}, line {number}: found {line[:40]!r}; allowed: FILE, a tab, CLASS, a tab, a box"
-            )
+            raise UserError(f"{table}, line {number}: found {line[:40]!r}; allowed: FILE, a tab, CLASS, a tab, a box")
         rows.append((fields[0], fields[1]))
     return rows

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cgankd.core.errors import UserError
+from cgankd.core.hashing import tensor_key
 from cgankd.tasks import Task
 
 TARGET = "target"  # the column that networks are trained on in the labels' place: probabilities float32 [N, C]
@@ -63,13 +66,57 @@ class ImageSet:
             self.images[rows], self.labels[rows], {name: column[rows] for name, column in self.columns.items()}
         )
 
-    def key(self) -> str:
-        """A hash of the content: images, labels and columns."""
+    def open(self) -> ImageSet:
+        """Itself: an :class:`ImageSource` that lies in memory already."""
+        return self
+
+    @functools.cached_property
+    def content_key(self) -> str:
+        """A hash of images, labels and columns."""
         digest = hashlib.blake2b(digest_size=16)
         for name, tensor in [("images", self.images), ("labels", self.labels), *sorted(self.columns.items())]:
             digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)};".encode())
             digest.update(np.ascontiguousarray(tensor.numpy()).data)
         return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class UnlabelledImages:
+    """Images that nobody labelled. images: uint8 [N, C, H, W]."""
+
+    images: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @functools.cached_property
+    def content_key(self) -> str:
+        """A hash of the images."""
+        return tensor_key(self.images)
+
+
+class ImageSource(Protocol):
+    """Images that are opened when they are needed, as generated ones in a file are."""
+
+    @property
+    def content_key(self) -> str:
+        """Names the images and their labels."""
+
+    def open(self) -> ImageSet: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingImages:
+    """What one network is trained on, and validated on.
+
+    fake: generated images, or others that stand beside the ``real`` ones. real_share: of each batch; None: all images
+    are shuffled together, so each is seen equally often. validation: scored while the network is trained.
+    """
+
+    real: ImageSource
+    fake: ImageSource | None = None
+    real_share: float | None = None
+    validation: ImageSource | None = None
 
 
 def contents(images: Tensor) -> list[bytes]:
@@ -93,7 +140,7 @@ class Splits:
     test: ImageSet
     notes: tuple[str, ...] = ()  # what was done to the images on import, for the reader
 
-    @property
-    def unlabelled(self) -> Tensor:
-        """The pool without the owner's images, uint8 [N, C, H, W]: images that nobody labelled for the owner."""
-        return self.pool.images[len(self.train) :]
+    @functools.cached_property
+    def unlabelled(self) -> UnlabelledImages:
+        """The pool without the owner's images: images that nobody labelled for the owner."""
+        return UnlabelledImages(self.pool.images[len(self.train) :])

@@ -191,9 +191,7 @@ def _layout(array: Any, name: str) -> str:
         return "NCHW"
     if len(shape) == 4 and shape[3] in (1, 3, 4):
         return "NHWC"
-    raise UserError(
-        f"{name} has shape {list(shape)}; allowed: [N, C, H, W], [N, H, W, C] or [N, H, W], C 1, 3 or 4"
-    )
+    raise UserError(f"{name} has shape {list(shape)}; allowed: [N, C, H, W], [N, H, W, C] or [N, H, W], C 1, 3 or 4")
 
 
 def _nchw(block: Pixels, order: str) -> Pixels:

@@ -73,9 +73,7 @@ def make_task(
     if low == high:
         raise UserError(f"{listing.where}: every training label is {low:g}; at least two distinct ones are needed")
     outside = int(((labels < low) | (labels > high)).sum())
-    note = (
-        f"{outside:,} labels outside training lie beyond its range {low:g} to {high:g}, which predictions keep to"
-    )
+    note = f"{outside:,} labels outside training lie beyond its range {low:g} to {high:g}, which predictions keep to"
     return Regression(low, high, settings.unit), (note,) * (outside > 0)
 
 
@@ -138,8 +136,7 @@ def _check_range(values: npt.NDArray[np.float32], listing: Listing, settings: Da
     bad = np.flatnonzero((values < np.float32(low)) | (values > np.float32(high)))
     if len(bad):
         raise UserError(
-            f"{listing.place(int(bad[0]))}: label {values[bad[0]]:g} is outside data.label_range, "
-            f"{low:g} to {high:g}"
+            f"{listing.place(int(bad[0]))}: label {values[bad[0]]:g} is outside data.label_range, {low:g} to {high:g}"
         )
 
 
@@ -162,9 +159,7 @@ def _classes(listing: Listing) -> tuple[Ints, tuple[str, ...], tuple[str, ...]]:
         bad = np.flatnonzero((raw < 0) | (raw >= known))
         if len(bad):
             row = int(bad[0])
-            raise UserError(
-                f"{listing.place(row)}: label {raw[row]} is outside class_names; allowed: 0 to {known - 1}"
-            )
+            raise UserError(f"{listing.place(row)}: label {raw[row]} is outside class_names; allowed: 0 to {known - 1}")
         names = tuple(listing.class_names[value] for value in values)
         if len(values) < known:
             notes = (f"{known - len(values)} of {known} class_names have no training image and were left out",)

@@ -75,9 +75,7 @@ def read_table(path: Path) -> Table:
     header = [name.strip() for name in rows[0][1]]
     for name in header:
         if header.count(name) > 1:
-            raise UserError(
-                f"{path}: column {name!r} stands {header.count(name)} times in the header; allowed: once"
-            )
+            raise UserError(f"{path}: column {name!r} stands {header.count(name)} times in the header; allowed: once")
     for line, row in rows[1:]:
         if len(row) != len(header):
             raise UserError(f"{path}, line {line}: has {len(row)} fields; the header has {len(header)}")
@@ -101,9 +99,7 @@ class Table:
         """UserError where the column is missing; ``setting`` names it."""
         if column not in self.columns:
             hint = f" ({setting} names another)" if setting else ""
-            raise UserError(
-                f"{self.path}: has no column {column!r}{hint}; columns found: {', '.join(self.columns)}"
-            )
+            raise UserError(f"{self.path}: has no column {column!r}{hint}; columns found: {', '.join(self.columns)}")
 
     def files(self) -> list[Path]:
         """The files that column ``file_name`` names; UserError for one that is not there, or stands twice."""

@@ -79,8 +79,7 @@ PUBLIC = {
         CGAN_KD,
     ),
     "steering-angle": Public(
-        "SteeringAngle_64x64_prop_0.8.h5 (or a folder with data.txt of "
-        "https://github.com/SullyChen/driving-datasets)",
+        "SteeringAngle_64x64_prop_0.8.h5 (or a folder with data.txt of https://github.com/SullyChen/driving-datasets)",
         CGAN_KD,
     ),
 }
@@ -113,9 +112,7 @@ def how_to_get(name: str, home: Path) -> str:
 def check_columns(name: str, settings: DataSettings, *groups: str) -> None:
     """Refuse columns that the set doesn't have. groups: allowed values of ``data.group_column``."""
     if settings.label_column is not None:
-        raise UserError(
-            f"data.label_column={settings.label_column!r} is for metadata.csv; {name} has its own labels"
-        )
+        raise UserError(f"data.label_column={settings.label_column!r} is for metadata.csv; {name} has its own labels")
     if settings.group_column is not None and settings.group_column not in groups:
         allowed = f"allowed: {', '.join(groups)}" if groups else "it has none"
         raise UserError(f"data.group_column={settings.group_column!r} is no column of {name}; {allowed}")

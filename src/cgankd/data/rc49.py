@@ -45,7 +45,5 @@ def _training_rows(path: Path, count: int) -> Ints:
             raise UserError(f"{path}: has no array 'indx_train'; found: {', '.join(file)}")
         rows = np.asarray(file["indx_train"][()])
     if rows.dtype.kind not in "iu" or rows.ndim != 1 or not len(rows) or rows.min() < 0 or rows.max() >= count:
-        raise UserError(
-            f"{path}: array 'indx_train' is not a list of rows; allowed: whole numbers, 0 to {count - 1}"
-        )
+        raise UserError(f"{path}: array 'indx_train' is not a list of rows; allowed: whole numbers, 0 to {count - 1}")
     return rows.astype(np.int64)

@@ -4,18 +4,18 @@ from cgankd.distill.base import METHODS, DistillBatch, Method, Preparation, as_p
 from cgankd.distill.networks import Maker
 from cgankd.distill.objective import (
     SUPERVISED,
+    MethodStack,
     Objective,
     create,
     involved,
     names,
     parts,
     student_network,
-    versions,
 )
 
 __all__ = [
-    "METHODS", "SUPERVISED", "DistillBatch", "Maker", "Method", "Objective", "Preparation", "as_published",
-    "create", "find", "involved", "methods", "names", "parts", "register", "serving", "student_network", "versions",
+    "METHODS", "SUPERVISED", "DistillBatch", "Maker", "Method", "MethodStack", "Objective", "Preparation",
+    "as_published", "create", "find", "involved", "methods", "names", "parts", "register", "serving", "student_network",
 ]  # fmt: skip
 
 import cgankd.distill.methods as methods

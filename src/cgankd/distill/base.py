@@ -5,22 +5,21 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd.config.settings import StudentSettings
 from cgankd.core.errors import TrainingError, UserError, did_you_mean
-from cgankd.core.progress import Progress
+from cgankd.core.store import Work
 from cgankd.data.batches import Batch, Batches
 from cgankd.distill.networks import Maker
 from cgankd.tasks import Task
 
 WHERE = ("images", "attention", "all maps", "middle map", "last map", "penultimate", "outputs")  # from the image on
 Shape = tuple[int, ...]  # of a feature, without its batch dimension
-Looker = Callable[[Tensor], tuple[Tensor, Mapping[str, Tensor]]]  # images [B, C, H, W] -> outputs, features
+Outputs = tuple[Tensor, Mapping[str, Tensor]]  # of a network: outputs [B, number of outputs], features by layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,21 +83,35 @@ class DistillBatch:
         return slope if self.places is None else slope[self.places]
 
 
+class Networks(Protocol):
+    """Student and teacher, as the training loop runs them (:class:`cgankd.training.forward.BatchForward`)."""
+
+    batches: Batches
+
+    def student_forward(self, images: Tensor) -> Outputs: ...
+
+    def teacher_forward(self, images: Tensor) -> Outputs: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Preparation:
     """What a method that has something to train first may use; see :meth:`Method.prepare`."""
 
-    batches: Batches
-    student: Looker
-    teacher: Looker  # its outputs and features carry no gradient
-    student_network: nn.Module
+    networks: Networks
+    student: nn.Module
     steps: int  # of the training that follows
-    fabric: Fabric
+    work: Work
     seed: int
-    progress: Progress
-    train: Callable[
-        [nn.Module, str, int], None
-    ]  # (network, method, steps): as the student is, from the same teacher
+    train: Callable[[nn.Module, str, int], None]  # (network, method, steps): as the student, from the same teacher
+
+    def images(self, step: int) -> Tensor:
+        """The images of batch ``step`` of the training that follows, [B, C, H, W]."""
+        return self.networks.batches.at(step).images
+
+    @torch.no_grad()
+    def teacher(self, images: Tensor) -> Outputs:
+        """The teacher's outputs and features, without a gradient."""
+        return self.networks.teacher_forward(images)
 
     def share(self, first: float) -> int:
         """How many steps are ``first`` times those that follow; at least one."""
@@ -120,24 +133,22 @@ class Preparation:
         steps = self.share(first)
         layers.requires_grad_(True)
         optimizer, last = torch.optim.Adam(layers.parameters(), lr=1e-3), torch.zeros(())
-        with self.progress.bar(title, steps) as bar:
+        with self.work.progress.bar(title, steps) as bar:
             for step in range(steps):
-                last = loss(self.batches.at(step).images)
+                last = loss(self.images(step))
                 optimizer.zero_grad(set_to_none=True)
-                self.fabric.backward(last)
+                self.work.fabric.backward(last)
                 optimizer.step()
                 bar.to(step + 1)
         if not math.isfinite(value := float(last.detach())):
-            raise TrainingError(
-                f"{title}: the loss is {value} after {steps} steps; are the teacher's numbers finite?"
-            )
+            raise TrainingError(f"{title}: the loss is {value} after {steps} steps; are the teacher's numbers finite?")
         optimizer.zero_grad(set_to_none=True)
         layers.requires_grad_(False)
 
 
 # What a method's own numbers may be, by their names; all others 0 or more.
 COUNTS = {"batches", "top", "width"}
-ABOVE_ZERO = {"scale", "softness", "temperature"}
+ABOVE_ZERO = {"contrast_temperature", "scale", "softness", "temperature"}
 SHARES = {"alone", "easy", "keep_contrast", "keep_turned", "strong"}
 
 
@@ -160,6 +171,7 @@ class Method(nn.Module):
     paper: ClassVar[str]
     defaults: ClassVar[Mapping[str, float]] = {}
     task_defaults: ClassVar[Mapping[str, Mapping[str, float]]] = {}  # those of them that a task has others of
+    shared: ClassVar[tuple[str, ...]] = ()  # settings of the student that it reads besides
     version: ClassVar[int] = 1  # raised where the same settings give other numbers: older results are stale then
     needs_inside: ClassVar[bool] = False  # looks at the teacher's features, which a plain callable does not show
     looks_at_student: ClassVar[bool] = False  # looks at the student's features, and at none of the teacher's
@@ -170,25 +182,43 @@ class Method(nn.Module):
     asks_teacher: bool = True  # its loss looks at the teacher; False: only what is trained first does
     label_weight: float = 1.0  # r: what the label's own loss counts beside this method's terms
 
-    def __init__(self, task: Task, settings: StudentSettings) -> None:
+    def __init__(self, task: Task, numbers: Mapping[str, float] | None = None) -> None:
+        """numbers: what :meth:`resolve` gave; None: the defaults."""
         super().__init__()
-        if task.name not in self.tasks:
+        self.task = task
+        self.values = self.resolve(task) if numbers is None else dict(numbers)
+        self.label_weight = self.values.get("label_weight", type(self).label_weight)
+
+    @classmethod
+    def resolve(cls, task: Task, settings: StudentSettings | None = None) -> dict[str, float]:
+        """All numbers that this method computes with on ``task``, and no other.
+
+        Its own chosen ones count first, then its defaults for the task, its defaults, and the ``shared`` settings of
+        the student. Raises UserError for a task that it does not serve, and for a number that is not allowed.
+        """
+        if task.name not in cls.tasks:
             raise UserError(
-                f"method {self.name!r} does not serve {task.name}, it serves {' and '.join(self.tasks)}; "
+                f"method {cls.name!r} does not serve {task.name}, it serves {' and '.join(cls.tasks)}; "
                 f"methods for {task.name}: {', '.join(serving(task))}"
             )
-        chosen = settings.method_settings.get(self.name, {})
-        if unknown := set(chosen) - set(self.defaults):
+        settings = settings or StudentSettings()
+        chosen, given = settings.method_settings.get(cls.name, {}), {}
+        for name in cls.shared:
+            if name == "temperature" and not task.has_temperature:
+                continue
+            value = getattr(settings, name)
+            given[name] = float(getattr(task, name) if value is None else value)
+        known = {**given, **cls.defaults, **cls.task_defaults.get(task.name, {})}
+        if unknown := set(chosen) - set(known):
             raise UserError(
-                f"student.method_settings.{self.name}: {sorted(unknown)[0]!r} is not known; allowed: "
-                f"{', '.join(self.defaults) or 'nothing, it has no settings'}"
+                f"student.method_settings.{cls.name}: {sorted(unknown)[0]!r} is not known; allowed: "
+                f"{', '.join(known) or 'nothing, it has no settings'}"
             )
         for key, value in chosen.items():
             allowed, fits = _allowed(key, value)
             if not fits:
-                raise UserError(f"student.method_settings.{self.name}.{key} = {value:g}; allowed: {allowed}")
-        self.task = task
-        self.values: dict[str, float] = {**self.defaults, **self.task_defaults.get(task.name, {}), **chosen}
+                raise UserError(f"student.method_settings.{cls.name}.{key} = {value:g}; allowed: {allowed}")
+        return {**known, **chosen}
 
     @classmethod
     def needs(cls) -> str:

@@ -16,6 +16,4 @@ def index(targets: Tensor) -> Tensor:
 def refuse_two(name: str, task: Task, why: str) -> None:
     """Raise UserError where the task has two classes only."""
     if task.num_outputs < 3:
-        raise UserError(
-            f"method {name!r} is of no use with two classes, {why}; allowed: three classes or more, or kd"
-        )
+        raise UserError(f"method {name!r} is of no use with two classes, {why}; allowed: three classes or more, or kd")

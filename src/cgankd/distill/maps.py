@@ -48,9 +48,7 @@ class MapMethod(Method):
                 f"method {self.name!r} compares the pixels of maps, but of the maps that both networks have "
                 f"none has {self.least_pixels}; allowed: larger images, or another method"
             )
-        self.adapters = nn.ModuleList(
-            self.adapter(student[mine][0], teacher[yours][0]) for mine, yours in self.pairs
-        )
+        self.adapters = nn.ModuleList(self.adapter(student[mine][0], teacher[yours][0]) for mine, yours in self.pairs)
 
     def adapter(self, student: int, teacher: int) -> nn.Module:
         """What the student's map of so many channels goes through, on its way to the teacher's."""

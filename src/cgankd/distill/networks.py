@@ -88,6 +88,4 @@ def _last_width(network: nn.Module) -> int:
 
 def _mean_width(network: nn.Module) -> float:
     """How many channels a convolution makes, on average; a deeper network's differs by little."""
-    return statistics.fmean(
-        [layer.out_channels for layer in network.modules() if isinstance(layer, nn.Conv2d)] or [0]
-    )
+    return statistics.fmean([layer.out_channels for layer in network.modules() if isinstance(layer, nn.Conv2d)] or [0])

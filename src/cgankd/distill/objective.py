@@ -6,13 +6,14 @@ teacher, NOKD, its control, and cGAN-KD, whose knowledge is in the images).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
 from cgankd.config.settings import StudentSettings
 from cgankd.core.errors import UserError
+from cgankd.core.hashing import content_key
 from cgankd.data.batches import Batch
 from cgankd.distill.base import METHODS, DistillBatch, Method, Preparation, Shape, find
 from cgankd.distill.networks import Maker
@@ -29,15 +30,10 @@ class Objective(nn.Module):
     """
 
     def __init__(
-        self,
-        name: str,
-        task: Task,
-        methods: Sequence[tuple[Method, str | None]],
-        settings: StudentSettings | None = None,
+        self, name: str, task: Task, methods: Sequence[tuple[Method, str | None]], stack: MethodStack | None = None
     ) -> None:
         super().__init__()
-        self.name, self.task = name, task
-        self.settings = settings or StudentSettings()  # that the methods were made with
+        self.name, self.task, self.stack = name, task, stack
         self.layers = nn.ModuleList(method for method, _ in methods)  # so that their parameters are found
         self.stacked = list(methods)
         self.needs_teacher = bool(methods)
@@ -68,6 +64,12 @@ class Objective(nn.Module):
         """Let each method train what it must."""
         for method, _ in self.stacked:
             method.prepare(preparation)
+
+    def teaching(self, name: str) -> Objective:
+        """The objective by which one of the methods teaches a network of its own first."""
+        if self.stack is None:
+            raise ValueError(f"{self.name} was made without the numbers of {name}")
+        return self.stack.teaching(name).create(self.task)
 
     def views(self, batch: Batch, seed: int) -> Tensor | None:
         """The further images that one of the methods wants; two that want some can't be stacked."""
@@ -105,22 +107,49 @@ def _kind(batch: DistillBatch, part: str) -> Tensor:
     return batch.fake if part == "fake" else ~batch.fake
 
 
+@dataclasses.dataclass(frozen=True)
+class MethodStack:
+    """An objective before it is made: the stacked methods by name, and all numbers that they compute with.
+
+    numbers: method -> what :meth:`Method.resolve` gave, of the stacked methods and of those that teach for them. The
+    content key follows these and the methods' versions, and nothing else.
+    """
+
+    name: str
+    numbers: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, task: Task, settings: StudentSettings | None = None) -> MethodStack:
+        """UserError for a method that is not known or does not serve the task, and for a number not allowed."""
+        stacked = parts(name)
+        if len(set(stacked)) < len(stacked):
+            raise UserError(f"method {name!r} names one method twice; allowed: each once")
+        for word in name.split("+"):
+            _, at, part = word.partition("@")
+            if at and part not in PARTS:
+                raise UserError(f"method {word!r}: {part!r} is no part of a batch; allowed: @real, @fake, or neither")
+        return cls(name, {method: find(method).resolve(task, settings) for method in involved(name)})
+
+    @property
+    def content_key(self) -> str:
+        return content_key(self.name, {name: [METHODS[name].version, own] for name, own in self.numbers.items()})
+
+    def create(self, task: Task) -> Objective:
+        """The objective, its methods new."""
+        if self.name == SUPERVISED:
+            return Objective(self.name, task, [])
+        words = (word.partition("@") for word in self.name.split("+"))
+        made = [(find(method)(task, self.numbers[method]), part or None) for method, _, part in words]
+        return Objective(self.name, task, made, self)
+
+    def teaching(self, name: str) -> MethodStack:
+        """One of the involved methods by itself."""
+        return MethodStack(name, {method: self.numbers[method] for method in involved(name)})
+
+
 def create(name: str, task: Task, settings: StudentSettings | None = None) -> Objective:
-    """The objective called ``name``; UserError for a method that is not known or does not serve the task."""
-    settings = settings or StudentSettings()
-    if name == SUPERVISED:
-        return Objective(name, task, [], settings)
-    found: list[tuple[Method, str | None]] = []
-    for word in name.split("+"):
-        method, at, part = word.partition("@")
-        made = find(method)
-        if at and part not in PARTS:
-            raise UserError(f"method {word!r}: {part!r} is no part of a batch; allowed: @real, @fake, or neither")
-        found.append((made(task, settings), part if at else None))
-    chosen = [method.name for method, _ in found]
-    if len(set(chosen)) < len(chosen):
-        raise UserError(f"method {name!r} names one method twice; allowed: each once")
-    return Objective(name, task, found, settings)
+    """The objective called ``name``; UserError as :meth:`MethodStack.of`."""
+    return MethodStack.of(name, task, settings).create(task)
 
 
 def parts(name: str) -> list[str]:
@@ -152,17 +181,9 @@ def involved(name: str) -> list[str]:
     """
     found = parts(name)
     for method in found:  # which grows meanwhile
-        if (by := METHODS[method].teaches_by) and by not in found:
+        if (by := find(method).teaches_by) and by not in found:
             found.append(by)
     return found
-
-
-def versions(name: str, task: str) -> dict[str, Any]:
-    """What has changed of the methods involved in an objective since their first: version, a task's own numbers."""
-    made = {method: METHODS[method] for method in involved(name)}
-    changed: dict[str, Any] = {method: one.version for method, one in made.items() if one.version > 1}
-    own = {method: dict(one.task_defaults[task]) for method, one in made.items() if task in one.task_defaults}
-    return changed | ({task: own} if own else {})
 
 
 def names() -> list[str]:

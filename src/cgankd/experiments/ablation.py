@@ -38,8 +38,8 @@ def ablate(
     and OutOfTime after ``deadline`` as :func:`cgankd.pipeline.run` does.
     """
     bars = Cell(recipe.load(name, [*overrides, ROWS, "compare.ablation=true"]), "ablation")
-    if bars.recipe.search.enabled:
-        raise UserError(f"{name}: search.enabled = True chooses M itself; ablate sets M, so it must be false")
+    if bars.recipe.search is not None:
+        raise UserError(f"{name}: search chooses M itself; ablate sets M, so search must be none")
     own = bars.recipe.synthesis.images
     curve: list[Cell] = []
     for wanted in images:

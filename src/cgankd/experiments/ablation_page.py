@@ -66,9 +66,7 @@ def render(out: Path) -> Path:
     notes = [*(f"Not finished, the same command goes on: {name}." for name in made["missing"]), *made["warnings"]]
     blocks = [*drawn(figure, "ablation-images", caption), Grid(header, lines, "The same in numbers", wide=False)]
     sections.append(Section("Error against M", "images", [*(Note(note) for note in notes), *blocks]))
-    command = (
-        f"cgankd ablate recipe.yaml --images {','.join(map(str, made['images'])) or made['curve'][-1]['images']}"
-    )
+    command = f"cgankd ablate recipe.yaml --images {','.join(map(str, made['images'])) or made['curve'][-1]['images']}"
     return write_page(out / "ablation.html", read(out / made["run"]), sections, command)
 
 

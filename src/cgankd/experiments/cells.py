@@ -21,9 +21,9 @@ from cgankd.core.errors import TrainingError, UserError
 from cgankd.core.files import file_name, read_json
 from cgankd.core.hashing import content_key
 from cgankd.core.progress import Progress
-from cgankd.core.store import lock, make_folder
+from cgankd.core.run_folder import lock, make_folder
 from cgankd.data import sources
-from cgankd.pipeline import comparisons, run
+from cgankd.pipeline import comparisons, preflight, run
 
 Results = dict[str, Any]
 ALL = "all"  # in place of methods' names
@@ -99,9 +99,7 @@ def grid(
         ]
     for place, cell in enumerate(cells):
         if cell.folder in {other.folder for other in cells[:place]}:
-            raise UserError(
-                f"the cell ({cell.name}) stands twice; allowed: recipes, students and settings that differ"
-            )
+            raise UserError(f"the cell ({cell.name}) stands twice; allowed: recipes, students and settings that differ")
     return cells
 
 
@@ -119,7 +117,7 @@ def _serving(recipes: Sequence[Recipe]) -> tuple[list[str], dict[str, str]]:
         for method in map(distill.as_published, distill.serving(splits.task)):
             served[method] = None
             try:
-                run.check(run.settled(_comparing(one, [method])), splits)
+                preflight.check(preflight.resolve(_comparing(one, [method])), splits)
             except UserError as error:
                 refused.setdefault(method, str(error))
     return [method for method in served if method not in refused], refused
@@ -134,7 +132,7 @@ def results_of(
     ``file`` is what the caller writes to ``out``. Raises UserError before anything is trained or written where a
     cell can't be run, or ``out`` belongs to another recipe; errors while a cell is run name it.
     """
-    cells = [dataclasses.replace(cell, recipe=run.settled(cell.recipe)) for cell in cells]
+    cells = [dataclasses.replace(cell, recipe=preflight.resolve(cell.recipe)) for cell in cells]
     _refuse_anothers(cells, out, file)
     _check(cells)
     make_folder(out)
@@ -198,4 +196,4 @@ def _check(cells: Sequence[Cell]) -> None:
                     f"{cell.name}: measured in {' '.join(measured)}, other cells of its table in "
                     f"{' '.join(metrics[cell.recipe.name])}; give each data set a recipe of its own"
                 )
-            run.check(cell.recipe, splits)
+            preflight.check(cell.recipe, splits)

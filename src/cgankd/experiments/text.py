@@ -115,9 +115,7 @@ def _teacher(cell: Made) -> Made:
 
 def _decimals(made: Made) -> int:
     """How many decimals a table has, by its scores: of many gains some are next to nothing."""
-    return style.decimals(
-        {**made, "rows": [row for cell in made["cells"] for row in [*cell["rows"], cell["teacher"]]]}
-    )
+    return style.decimals({**made, "rows": [row for cell in made["cells"] for row in [*cell["rows"], cell["teacher"]]]})
 
 
 def _notes(made: Made) -> list[str]:
@@ -143,8 +141,6 @@ def _warnings(made: Made) -> list[str]:
     said: dict[str, list[str]] = {}
     for cell in made["cells"]:
         for warning in cell["warnings"]:
-            said.setdefault(warning, []).append(
-                ", ".join(part for part in (cell["student"], cell["setting"]) if part)
-            )
+            said.setdefault(warning, []).append(", ".join(part for part in (cell["student"], cell["setting"]) if part))
     everywhere = len(made["cells"])
     return [text if len(of) == everywhere else f"{'; '.join(of)}: {text}" for text, of in said.items()]

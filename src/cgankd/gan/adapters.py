@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cgankd.core import rng
 from cgankd.core.errors import UserError
-from cgankd.core.plugins import is_function_name, load_function, open_onnx, tried
+from cgankd.core.plugins import code_key, is_function_name, load_function, onnx_key, open_onnx, tried
 from cgankd.data import sources
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.generator import Sampler, latents, to_uint8
@@ -33,7 +33,8 @@ def open_source(
     path = Path(source).expanduser()
     shape = (channels, *size)
     if is_function_name(source) and not path.exists():
-        sampler: Sampler = CallableSampler(load_function(source, "generator.source"), shape, source)
+        function = load_function(source, "generator.source")
+        sampler: Sampler = CallableSampler(function, shape, source, code_key(source))
     elif path.suffix.lower() == ".onnx" and path.is_file():
         sampler = OnnxSampler(path, shape)
     elif path.is_dir() or path.suffix.lower() in {".npz", ".h5", ".hdf5"}:
@@ -57,12 +58,17 @@ class CallableSampler(Sampler):
     """Any function ``(targets, indices, seed) -> uint8 images`` in a trained GAN's place.
 
     shape: (C, H, W) of the images that are needed; None: whatever comes. Raises UserError for images of another.
+    content_key: names what it samples, where results are kept.
     """
 
     def __init__(
-        self, function: Function, shape: tuple[int, int, int] | None = None, name: str = "the function"
+        self,
+        function: Function,
+        shape: tuple[int, int, int] | None = None,
+        name: str = "the function",
+        content_key: str = "",
     ) -> None:
-        self.function, self.shape, self.name = function, shape, name
+        self.function, self.shape, self.name, self.content_key = function, shape, name, content_key
 
     def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
         images = self.function(targets, indices, seed)
@@ -82,7 +88,7 @@ class OnnxSampler(Sampler):
 
     def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
         self.session = open_onnx(path, "generator.source")
-        self.path, self.shape = path, shape
+        self.path, self.shape, self.content_key = path, shape, onnx_key(path)
         match sorted(self.session.get_inputs(), key=lambda node: len(node.shape)):
             case [label, latent] if _fits(label, latent):
                 self.latent, self.latent_name = latent.shape[1], latent.name
@@ -131,7 +137,7 @@ class StoredImages(Sampler):
 
     def __init__(self, images: ImageSet, task: Task) -> None:
         self.images = images.images
-        self.key = images.key()
+        self.content_key = images.content_key
         self._labels = task.to_target(images.labels)
         self._sorted = self._labels.sort().values
         self.held = self.targets, self.counts = self._labels.unique(return_counts=True)

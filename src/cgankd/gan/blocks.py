@@ -68,7 +68,7 @@ def attention_level(size: tuple[int, int], side: int | None) -> int:
         return 1
     if side not in sides:
         raise UserError(
-            f"generator.attention is {side}; images of {size[1]}x{size[0]} pixels have maps with sides of "
+            f"generator.network.attention is {side}; images of {size[1]}x{size[0]} pixels have maps with sides of "
             f"{', '.join(map(str, sides))}"
         )
     return sides[side]

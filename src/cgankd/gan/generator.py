@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd.config.settings import GeneratorSettings
+from cgankd.config.settings import SNGAN, GanSettings, ScalarLabelSettings
 from cgankd.core import rng
-from cgankd.core.errors import UserError
-from cgankd.core.files import load_tensors, save_tensors
+from cgankd.core.store import Artifact, Work
+from cgankd.data.imageset import ImageSet
 from cgankd.gan import biggan, sagan, sngan
 from cgankd.gan.blocks import attention_level, map_widths
-from cgankd.labels import LabelSpace
+from cgankd.labels import label_embedding
 from cgankd.nets import inference
+from cgankd.nets.build import WEIGHTS
+from cgankd.tasks import Task, from_json
 
 UNBOUNDED = torch.iinfo(torch.int64).max
 
@@ -29,6 +32,8 @@ class Sampler(ABC):
     Image ``indices[j]`` of label ``targets[j]`` is the same whoever draws it, in whatever batch.
     """
 
+    content_key: str  # names what it samples; a GeneratorSource that needs no opening has one
+
     @abstractmethod
     def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
         """targets [B] (class index, or scalar in [0, 1]), indices int64 [B] -> uint8 images [B, C, H, W]."""
@@ -38,6 +43,65 @@ class Sampler(ABC):
     def available(self, targets: Tensor) -> Tensor:
         """How many distinct images each label has, int64 [B]; UNBOUNDED where there is always another."""
         return torch.full(targets.shape, UNBOUNDED)
+
+    def open(self, fabric: Fabric) -> Sampler:
+        """Itself."""
+        return self
+
+
+class GeneratorSource(Protocol):
+    """A generator that a stage opens when it needs it."""
+
+    @property
+    def content_key(self) -> str:
+        """Names what it samples."""
+
+    def open(self, fabric: Fabric) -> Sampler:
+        """Ready to sample, on the device of ``fabric``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedGenerator:
+    """The generator that a stage kept by :func:`keep_generator`; opening it needs no data set."""
+
+    artifact: Artifact
+
+    @property
+    def content_key(self) -> str:
+        return self.artifact.content_key
+
+    def open(self, fabric: Fabric) -> Sampler:
+        built = self.artifact.summary["built"]
+        settings, scalar = GanSettings.model_validate(built["gan"]), built["scalar"]
+        embedding = label_embedding(
+            from_json(built["task"]),
+            ScalarLabelSettings.model_validate(scalar) if scalar else None,
+            settings.label_dim,
+        )
+        network, _ = new_networks(settings, embedding, built["channels"], tuple(built["size"]))
+        network.load_state_dict(self.artifact.tensors(WEIGHTS))
+        return GanSampler(network, settings.latent, fabric)
+
+
+def keep_generator(
+    work: Work,
+    sampler: GanSampler,
+    settings: GanSettings,
+    scalar: ScalarLabelSettings | None,
+    task: Task,
+    images: ImageSet,
+) -> dict[str, Any]:
+    """Write the weights; what belongs into the summary so that :class:`TrainedGenerator` opens them."""
+    work.save(WEIGHTS, sampler.network.state_dict())
+    return {
+        "built": {
+            "gan": settings.model_dump(mode="json"),
+            "scalar": None if scalar is None else scalar.model_dump(mode="json"),
+            "task": task.to_json(),
+            "channels": images.channels,
+            "size": list(images.size),
+        }
+    }
 
 
 class GanSampler(Sampler):
@@ -54,10 +118,6 @@ class GanSampler(Sampler):
             images = self.network(z, targets.to(self.fabric.device))
         return to_uint8(images.float()).cpu()
 
-    def save(self, path: Path) -> None:
-        """Weights as safetensors."""
-        save_tensors(path, self.network.state_dict())
-
 
 def latents(targets: Tensor, indices: Tensor, seed: int, width: int) -> Tensor:
     """Standard normal z, float32 [B, width]: a pure function of (seed, label, index)."""
@@ -73,18 +133,17 @@ _NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] 
 
 
 def new_networks(
-    settings: GeneratorSettings, space: LabelSpace, embedding: nn.Module, channels: int, size: tuple[int, int]
+    settings: GanSettings, embedding: nn.Module, channels: int, size: tuple[int, int]
 ) -> tuple[nn.Module, nn.Module]:
     """An untrained generator and discriminator, each with its own copy of the label embedding.
 
     Raises UserError where the settings don't fit images of this size.
     """
-    generator, discriminator = _NETWORKS[settings.network]
+    generator, discriminator = _NETWORKS[settings.network.kind]
     attention = {}
-    if settings.network != "sngan":
-        attention["attention"] = None if settings.attention == 0 else attention_level(size, settings.attention)
-    elif settings.attention is not None:
-        raise UserError("generator.attention is set, but sngan has none; allowed with network sagan or biggan")
+    if not isinstance(settings.network, SNGAN):
+        side = settings.network.attention
+        attention["attention"] = None if side == 0 else attention_level(size, side)
     base, label_dim = settings.channels, settings.label_dim
     widths = map_widths(size, base, settings.multipliers)
     others = map_widths(size, settings.discriminator_channels or base, settings.multipliers)
@@ -97,20 +156,6 @@ def new_networks(
             copy.deepcopy(embedding), others, label_dim, channels, size, settings.pooling, **attention
         ),
     )  # fmt: skip
-
-
-def load_sampler(
-    path: Path,
-    settings: GeneratorSettings,
-    space: LabelSpace,
-    channels: int,
-    size: tuple[int, int],
-    fabric: Fabric,
-) -> GanSampler:
-    """The trained generator at ``path``, built from the settings it was trained with."""
-    network, _ = new_networks(settings, space, space.new_embedding(settings.label_dim), channels, size)
-    network.load_state_dict(load_tensors(path)[0])
-    return GanSampler(network, settings.latent, fabric)
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -11,16 +11,15 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from cgankd.config.settings import GeneratorSettings
+from cgankd.config.settings import GanSettings, ScalarLabelSettings
 from cgankd.core import rng
-from cgankd.core.checkpoint import Checkpoint
 from cgankd.core.errors import TrainingError
-from cgankd.core.progress import SILENT, Progress
+from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.diffaugment import diffaugment
 from cgankd.gan.generator import GanSampler, from_uint8, new_networks
 from cgankd.gan.losses import LOSSES, LeCam, mode_seeking, squared_gradient
-from cgankd.labels import LabelSpace
+from cgankd.labels import LabelSpace, label_embedding, label_space
 from cgankd.nets import inference
 from cgankd.tasks import Task
 
@@ -29,28 +28,26 @@ STATISTICS_BATCHES = 20  # generator batches that its final batch-norm statistic
 
 
 def train_gan(
+    work: Work,
     train: ImageSet,
     task: Task,
-    space: LabelSpace,
-    settings: GeneratorSettings,
-    fabric: Fabric,
+    settings: GanSettings,
+    scalar: ScalarLabelSettings | None = None,
     *,
     seed: int,
-    checkpoint: Checkpoint | None = None,
-    progress: Progress = SILENT,
 ) -> tuple[GanSampler, list[dict[str, Any]]]:
     """Train on ``train`` and return the moving average of the generator, with the history of losses and logits.
 
     Raises TrainingError where a loss is not finite or all generated images are alike.
     """
-    checkpoint = checkpoint or Checkpoint(None)
-    devices = [fabric.device] if fabric.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
+    checkpoint, fabric = work.checkpoint(), work.fabric
+    space = label_space(task, task.to_target(train.labels), scalar)
+    with work.random_state():
         torch.manual_seed(rng.key(seed, "gan/weights"))
-        embedding = space.new_embedding(settings.label_dim)
-        if checkpoint.path is None or not checkpoint.path.is_file():
-            space.train_embedding(embedding, train, task, settings, fabric, seed, progress)
-        generator, discriminator = new_networks(settings, space, embedding.cpu(), train.channels, train.size)
+        embedding = label_embedding(task, scalar, settings.label_dim)
+        if not checkpoint.there:
+            space.train_embedding(work, embedding, train, task, seed)
+        generator, discriminator = new_networks(settings, embedding.cpu(), train.channels, train.size)
     inference.place(generator, fabric)
     inference.place(discriminator, fabric)
     average = copy.deepcopy(generator).requires_grad_(False)
@@ -61,7 +58,7 @@ def train_gan(
     optimizers = {"generator": gan.generator_optimizer, "discriminator": gan.discriminator_optimizer}
     start, history = checkpoint.load(modules, optimizers)
     log_every = max(1, settings.steps // LOG_POINTS)
-    with progress.bar("generator", settings.steps) as bar:
+    with work.progress.bar("generator", settings.steps) as bar:
         for step in range(start, settings.steps):
             seen = gan.step(step)
             done = step + 1
@@ -86,7 +83,7 @@ class _Gan:
         average: nn.Module,
         train: ImageSet,
         space: LabelSpace,
-        settings: GeneratorSettings,
+        settings: GanSettings,
         fabric: Fabric,
         seed: int,
     ) -> None:
@@ -156,11 +153,11 @@ class _Gan:
             loss = loss + settings.lecam * self.lecam(real_logits, fake_logits)
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
-        if settings.r1 and number % settings.r1_every == 0:
+        if settings.r1 and number % settings.r1.every == 0:
             # Its own pass, after the first one's backward. At full precision, for squares of small gradients are
             # smaller still; at the augmented images, for those are what D is asked about.
-            penalty = settings.r1 / 2 * squared_gradient(self.discriminator, both[:size].float(), condition)
-            self.fabric.backward(penalty * settings.r1_every)
+            penalty = settings.r1.gamma / 2 * squared_gradient(self.discriminator, both[:size].float(), condition)
+            self.fabric.backward(penalty * settings.r1.every)
         self.discriminator_optimizer.step()
         return {
             "discriminator_loss": loss.detach(),
@@ -201,7 +198,7 @@ def _settle_statistics(
     average: nn.Module,
     generator: nn.Module,
     space: LabelSpace,
-    settings: GeneratorSettings,
+    settings: GanSettings,
     fabric: Fabric,
     seed: int,
 ) -> None:

@@ -3,19 +3,43 @@ which labels are asked for. The task (task.py) is the predictor's side of the sa
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from cgankd.config.settings import GeneratorSettings
+from cgankd.config.settings import ScalarLabelSettings
 from cgankd.labels.classes import ClassLabels
-from cgankd.labels.scalars import ScalarLabels
+from cgankd.labels.scalars import FourierEmbedding, ScalarLabels, new_embedding
 from cgankd.labels.space import DiscriminatorDraw, LabelPlan, LabelSpace
 from cgankd.tasks import Task
 
-__all__ = ["ClassLabels", "DiscriminatorDraw", "LabelPlan", "LabelSpace", "ScalarLabels", "label_space"]
+__all__ = [
+    "ClassLabels",
+    "DiscriminatorDraw",
+    "LabelPlan",
+    "LabelSpace",
+    "ScalarLabels",
+    "label_embedding",
+    "label_space",
+    "ratio_embedding",
+]
 
 
-def label_space(task: Task, targets: Tensor, settings: GeneratorSettings) -> LabelSpace:
-    """The label space of a task; ``targets`` [N] are the training split's."""
+def label_space(task: Task, targets: Tensor, settings: ScalarLabelSettings | None = None) -> LabelSpace:
+    """The label space of a task.
+
+    targets: [N], of the training split. settings: how scalar labels enter the GAN, which nothing else asks about.
+    """
     if task.continuous:
-        return ScalarLabels(targets, settings.vicinity, settings.label_input)
+        return ScalarLabels(targets, settings or ScalarLabelSettings())
     return ClassLabels(task.num_outputs, targets)
+
+
+def label_embedding(task: Task, settings: ScalarLabelSettings | None, dim: int) -> nn.Module:
+    """The untrained label embedding of a GAN, targets [B] -> [B, dim]."""
+    if task.continuous:
+        return new_embedding((settings or ScalarLabelSettings()).label_input, dim)
+    return nn.Embedding(task.num_outputs, dim)
+
+
+def ratio_embedding(task: Task, dim: int) -> nn.Module:
+    """The label input of the density ratio, targets [B] -> [B, dim]: learnt with it for classes, fixed for scalars."""
+    return FourierEmbedding(dim) if task.continuous else nn.Embedding(task.num_outputs, dim)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd.config.settings import GeneratorSettings, SynthesisSettings
-from cgankd.core.progress import Progress
+from cgankd.config.settings import SynthesisSettings
+from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
 from cgankd.labels.space import DiscriminatorDraw, LabelPlan, LabelSpace, spread
 from cgankd.tasks import Task
@@ -20,23 +19,8 @@ class ClassLabels(LabelSpace):
         self.num_classes = num_classes
         self.targets = targets
 
-    def new_embedding(self, dim: int) -> nn.Module:
-        return nn.Embedding(self.num_classes, dim)
-
-    def train_embedding(
-        self,
-        embedding: nn.Module,
-        train: ImageSet,
-        task: Task,
-        settings: GeneratorSettings,
-        fabric: Fabric,
-        seed: int,
-        progress: Progress,
-    ) -> None:
+    def train_embedding(self, work: Work, embedding: nn.Module, train: ImageSet, task: Task, seed: int) -> None:
         return  # learnt inside the GAN
-
-    def ratio_embedding(self, dim: int) -> nn.Module:
-        return nn.Embedding(self.num_classes, dim)
 
     def discriminator_draw(self, size: int, rng: torch.Generator) -> DiscriminatorDraw:
         real = torch.randint(len(self.targets), (size,), generator=rng)
@@ -47,9 +31,9 @@ class ClassLabels(LabelSpace):
         return self.targets[torch.randint(len(self.targets), (size,), generator=rng)]
 
     def plan(self, settings: SynthesisSettings, held: tuple[Tensor, Tensor] | None = None) -> LabelPlan:
-        """Every class, equally often; thresholds class by class (Algorithm 1), but where ``filter_by`` is all."""
+        """Every class, equally often; a threshold for each class (Algorithm 1), or one over all."""
         classes = torch.arange(self.num_classes)
-        group = torch.zeros_like(classes) if settings.filter_by == "all" else classes
+        group = torch.zeros_like(classes) if settings.filter and settings.filter.by == "all" else classes
         return LabelPlan(classes, spread(settings.images, self.num_classes), pool=classes, group=group)
 
     def pools(self, targets: Tensor) -> Tensor:

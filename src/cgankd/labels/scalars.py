@@ -9,11 +9,19 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd.config.settings import AugmentSettings, GeneratorSettings, SynthesisSettings, VicinitySettings
+from cgankd.config.settings import (
+    ILI,
+    NLI,
+    AugmentSettings,
+    DistinctLabels,
+    EvenLabels,
+    ScalarLabelSettings,
+    SynthesisSettings,
+)
 from cgankd.core import rng
-from cgankd.core.progress import Progress
+from cgankd.core.store import Work
 from cgankd.data.batches import Batches
-from cgankd.data.imageset import ImageSet
+from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.labels.space import DiscriminatorDraw, LabelPlan, LabelSpace, spread
 from cgankd.labels.vicinity import Vicinity
 from cgankd.nets import inference, zoo
@@ -23,31 +31,16 @@ POOLS = 20  # neighbouring labels that share a burn-in: one in each twentieth of
 
 
 class ScalarLabels(LabelSpace):
-    """targets: float32 [N] in [0, 1], the training split's. label_input: "ili" or "nli"."""
+    """targets: float32 [N] in [0, 1], of the training split."""
 
-    def __init__(self, targets: Tensor, vicinity: VicinitySettings, label_input: str = "ili") -> None:
-        self.targets = targets
-        self.label_input = label_input
-        self.vicinity = Vicinity(targets, vicinity)
+    def __init__(self, targets: Tensor, settings: ScalarLabelSettings) -> None:
+        self.targets, self.label_input = targets, settings.label_input
+        self.vicinity = Vicinity(targets, settings.vicinity)
 
-    def new_embedding(self, dim: int) -> nn.Module:
-        return _EMBEDDINGS[self.label_input](dim)
-
-    def train_embedding(
-        self,
-        embedding: nn.Module,
-        train: ImageSet,
-        task: Task,
-        settings: GeneratorSettings,
-        fabric: Fabric,
-        seed: int,
-        progress: Progress,
-    ) -> None:
-        if isinstance(embedding, ILIEmbedding):  # NLI is learnt inside the GAN
-            embedding.train_on(train, task, settings.embedding_steps, fabric, seed, progress)
-
-    def ratio_embedding(self, dim: int) -> nn.Module:
-        return FourierEmbedding(dim)
+    def train_embedding(self, work: Work, embedding: nn.Module, train: ImageSet, task: Task, seed: int) -> None:
+        if isinstance(self.label_input, ILI):  # NLI is learnt inside the GAN
+            assert isinstance(embedding, ILIEmbedding)
+            embedding.train_on(work, train, task, self.label_input.steps, seed)
 
     def discriminator_draw(self, size: int, torch_rng: torch.Generator) -> DiscriminatorDraw:
         draw = self.vicinity.draw(size, torch_rng)
@@ -57,23 +50,24 @@ class ScalarLabels(LabelSpace):
         return self.vicinity.noisy(size, torch_rng)
 
     def plan(self, settings: SynthesisSettings, held: tuple[Tensor, Tensor] | None = None) -> LabelPlan:
-        """Labels by ``settings.labels``; thresholds by ``filter_by``: over all (Algorithm 2), or per bin."""
+        """Labels by the label law; thresholds over all (Algorithm 2), per label, or per bin of the range."""
         if held is not None:  # ready images are taken at their own labels, as often as they occur
             targets, counts = held
             quota = _shares(counts, settings.images)
-        elif settings.labels == "even":
-            targets = torch.linspace(0.0, 1.0, min(settings.even_labels, settings.images))
+        elif isinstance(settings.labels, EvenLabels):
+            targets = torch.linspace(0.0, 1.0, min(settings.labels.count, settings.images))
             quota = spread(settings.images, len(targets))
         else:
             targets, counts = self.targets.unique(return_counts=True)
-            even = settings.labels == "distinct"
+            even = isinstance(settings.labels, DistinctLabels)
             quota = spread(settings.images, len(targets)) if even else _shares(counts, settings.images)
-        group = {
-            "auto": torch.zeros_like(quota),
-            "all": torch.zeros_like(quota),
-            "label": torch.arange(len(targets)),
-            "bin": _parts(targets, settings.filter_bins).unique(return_inverse=True)[1],
-        }[settings.filter_by]
+        by = "all" if settings.filter is None else settings.filter.by
+        if by == "label":
+            group = torch.arange(len(targets))
+        elif isinstance(by, int):
+            group = _parts(targets, by).unique(return_inverse=True)[1]
+        else:
+            group = torch.zeros_like(quota)
         return LabelPlan(targets, quota, self.pools(targets).unique(return_inverse=True)[1], group)
 
     def pools(self, targets: Tensor) -> Tensor:
@@ -128,20 +122,17 @@ class ILIEmbedding(nn.Module):
         h = self.label_to_h(targets.float()[:, None])
         return (h - self.mean) / self.scale
 
-    def train_on(
-        self, train: ImageSet, task: Task, steps: int, fabric: Fabric, seed: int, progress: Progress
-    ) -> None:
+    def train_on(self, work: Work, train: ImageSet, task: Task, steps: int, seed: int) -> None:
         """Train T1 on the images, then T2 against T1's head; both for ``steps`` steps. Resumed from the start."""
-        dim = len(self.mean)
-        devices = [fabric.device] if fabric.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
+        dim, fabric = len(self.mean), work.fabric
+        with work.random_state():
             torch.manual_seed(rng.key(seed, "ili"))
             body = nn.Sequential(zoo.create("cnn16_grid", train.channels, dim, train.size), nn.ReLU())
             head = nn.Linear(dim, 1)
         inference.place(body, fabric)
         inference.place(head, fabric)
-        batches = Batches(train, None, task, 128, AugmentSettings(views=0), seed, fabric.device)
-        with progress.bar("label embedding (ILI)", 2 * steps) as bar:
+        batches = Batches(TrainingImages(train), task, 128, AugmentSettings(views=0), seed, fabric.device)
+        with work.progress.bar("label embedding (ILI)", 2 * steps) as bar:
             weights = [*body.parameters(), *head.parameters()]
             optimizer = torch.optim.Adam(weights, lr=1e-3)
             for step in range(steps):
@@ -189,7 +180,9 @@ class NLIEmbedding(nn.Module):
         return self.linear((targets.float()[:, None] - 0.5) * math.sqrt(12.0))  # type: ignore[no-any-return]
 
 
-_EMBEDDINGS: dict[str, type[nn.Module]] = {"ili": ILIEmbedding, "nli": NLIEmbedding}
+def new_embedding(label_input: ILI | NLI, dim: int) -> nn.Module:
+    """An embedding of scalar labels [B] -> [B, dim], not yet trained."""
+    return ILIEmbedding(dim) if isinstance(label_input, ILI) else NLIEmbedding(dim)
 
 
 def _shares(counts: Tensor, total: int) -> Tensor:

@@ -9,11 +9,10 @@ import dataclasses
 from abc import ABC, abstractmethod
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd.config.settings import GeneratorSettings, SynthesisSettings
-from cgankd.core.progress import Progress
+from cgankd.config.settings import SynthesisSettings
+from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
 from cgankd.tasks import Task
 
@@ -46,30 +45,24 @@ class LabelPlan:
         labels_in_part = torch.bincount(part)[part]
         return dataclasses.replace(self, quota=(count + labels_in_part - 1) // labels_in_part)
 
+    def without_groups(self) -> LabelPlan:
+        """The same for what is drawn before there is a filter."""
+        return dataclasses.replace(self, group=torch.zeros_like(self.quota))
+
 
 class LabelSpace(ABC):
     """Class labels or scalar labels, as the generator's side sees them."""
 
     @abstractmethod
-    def new_embedding(self, dim: int) -> nn.Module:
-        """An embedding of the right shape, targets [B] -> [B, dim], not yet trained."""
-
-    @abstractmethod
     def train_embedding(
         self,
+        work: Work,
         embedding: nn.Module,
         train: ImageSet,
         task: Task,
-        settings: GeneratorSettings,
-        fabric: Fabric,
         seed: int,
-        progress: Progress,
     ) -> None:
         """Train an embedding in place, where that happens before the GAN."""
-
-    @abstractmethod
-    def ratio_embedding(self, dim: int) -> nn.Module:
-        """The label input of the density ratio: targets [B] -> [B, dim]; learnt with it, or fixed."""
 
     @abstractmethod
     def discriminator_draw(self, size: int, rng: torch.Generator) -> DiscriminatorDraw:
@@ -81,7 +74,7 @@ class LabelSpace(ABC):
 
     @abstractmethod
     def plan(self, settings: SynthesisSettings, held: tuple[Tensor, Tensor] | None = None) -> LabelPlan:
-        """Which labels to synthesise, ``settings.images`` in all.
+        """Which labels to synthesise, ``settings.images`` in all, and which of them share a filter threshold.
 
         held: the distinct labels of ready images and how many each has, where such are used.
         """

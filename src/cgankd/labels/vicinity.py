@@ -11,7 +11,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from cgankd.config.settings import VicinitySettings
+from cgankd.config.settings import HardVicinity, PaperWidth, SoftVicinity
 
 # Beyond this many half-widths the soft weight exp(-d^2 / kappa^2) is under 1e-3 and is ignored: sqrt(ln 1000).
 SOFT_REACH = 2.6283
@@ -39,7 +39,7 @@ class Vicinity:
 
     REDRAWS = 20  # of a target's noise, where no image is in its window
 
-    def __init__(self, labels: Tensor, settings: VicinitySettings) -> None:
+    def __init__(self, labels: Tensor, settings: HardVicinity | SoftVicinity) -> None:
         if len(labels) < 2:
             raise ValueError("at least two labels are needed")
         self.settings = settings
@@ -53,15 +53,16 @@ class Vicinity:
 
     def half_width(self, target: Tensor) -> Tensor:
         """kappa of each target, float32 [B]; the soft weight is exp(-d^2 / kappa^2)."""
-        if self.settings.rule == "paper":
-            return torch.full_like(target, self.settings.gaps * self.widest_gap)
-        count = min(self.settings.neighbours, len(self.sorted))
+        rule = self.settings.width
+        if isinstance(rule, PaperWidth):
+            return torch.full_like(target, rule.gaps * self.widest_gap)
+        count = min(rule.neighbours, len(self.sorted))
         place = torch.searchsorted(self.sorted, target)
         # The nearest `count` sorted labels are contiguous: the best of the windows that can hold them.
         first = (place[:, None] - count + torch.arange(count + 1)).clamp(0, len(self.sorted) - count)
         low, high = self.sorted[first], self.sorted[first + count - 1]
         nearest = torch.maximum((target[:, None] - low).abs(), (high - target[:, None]).abs()).amin(dim=1)
-        return torch.maximum(nearest, self._spacing(target)).clamp(max=self.settings.widest)
+        return torch.maximum(nearest, self._spacing(target)).clamp(max=rule.widest)
 
     def _spacing(self, target: Tensor) -> Tensor:
         """Distance to the farther of the two distinct labels on either side, float32 [B]."""
@@ -71,7 +72,7 @@ class Vicinity:
 
     def reach(self, half_width: Tensor) -> Tensor:
         """How far from its target an image may be, float32 [B]."""
-        return half_width * SOFT_REACH if self.settings.kind == "soft" else half_width
+        return half_width * SOFT_REACH if isinstance(self.settings, SoftVicinity) else half_width
 
     def noisy(self, size: int, rng: torch.Generator) -> Tensor:
         """Distinct training labels plus noise, float32 [B]."""
@@ -99,7 +100,7 @@ class Vicinity:
         else:  # the distinct label itself is never without an image
             target = torch.where(low >= high, base, target)
             low, high, half_width = self._window(target)
-        if self.settings.kind == "soft" and self.settings.draw == "weighted":
+        if isinstance(self.settings, SoftVicinity) and self.settings.draw == "weighted":
             real = self._weighted_real(target, half_width, rng)
             return VicinityDraw(target, real, self._weighted_fake(target, half_width, rng), None, None)
         place = low + (torch.rand(size, generator=rng, dtype=torch.float64) * (high - low)).long()
@@ -107,7 +108,7 @@ class Vicinity:
         reach = self.reach(half_width)
         left, right = (target - reach).clamp(0.0, 1.0), (target + reach).clamp(0.0, 1.0)
         fake = left + torch.rand(size, generator=rng) * (right - left)
-        if self.settings.kind == "hard":
+        if isinstance(self.settings, HardVicinity):
             return VicinityDraw(target, real, fake, None, None)
         return VicinityDraw(
             target,

@@ -17,9 +17,7 @@ def run(recipe: LanguageRecipe, out: Path | None, max_minutes: float | None, con
     from cgankd.lm import show
 
     folder = out or Path("runs") / f"lm-{recipe.name}"
-    found = road.run(
-        recipe, folder, SILENT if quiet else ConsoleProgress(console), deadline=deadline_in(max_minutes)
-    )
+    found = road.run(recipe, folder, SILENT if quiet else ConsoleProgress(console), deadline=deadline_in(max_minutes))
     console.print(show.headline(found), highlight=False, soft_wrap=True)
     console.print(show.table(found))
     for warning in found["warnings"]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cgankd.lm import losses
 from cgankd.lm.models import next_logits
 from cgankd.lm.sampling import sample
-from cgankd.lm.settings import LanguageRecipe
+from cgankd.lm.settings import LessonSettings, SamplingSettings
 from cgankd.lm.text import Corpus
 
 # step -> the loss, and numbers for the history
@@ -50,44 +50,50 @@ def from_labels(model: nn.Module, corpus: Corpus, batch: int, window: int, seed:
 
 
 def from_teacher(
-    method: str, student: nn.Module, teacher: nn.Module, corpus: Corpus, recipe: LanguageRecipe, seed: int
+    method: str,
+    student: nn.Module,
+    teacher: nn.Module,
+    corpus: Corpus,
+    settings: LessonSettings,
+    sampling: SamplingSettings,
+    seed: int,
 ) -> Lesson:
     """What ``method`` minimises, on the tokens after the prompt; every method has the same prompts at a step."""
-    how, settings, batch = METHODS[method], recipe.sampling, recipe.distil.fit.batch_size
+    how, batch = METHODS[method], settings.fit.batch_size
     device = next(student.parameters()).device
     teacher.eval()
 
     def lesson(step: int) -> tuple[Tensor, dict[str, float]]:
-        tokens = corpus.windows(seed, step, batch, recipe.window).to(device)
-        after = torch.ones_like(tokens[:, settings.prompt :], dtype=torch.bool)
+        tokens = corpus.windows(seed, step, batch, sampling.prompt + sampling.length).to(device)
+        after = torch.ones_like(tokens[:, sampling.prompt :], dtype=torch.bool)
         notes = {}
         if how.text != "real":
             student.eval()  # what is sampled is what the student will say, without dropout
             sampled = sample(
                 student,
-                tokens[:, : settings.prompt],
-                settings.length,
+                tokens[:, : sampling.prompt],
+                sampling.length,
                 ids=step * batch + torch.arange(batch, device=device),
                 seed=seed,
                 teacher=teacher if how.text == "interleaved" else None,
-                top_k=settings.top_k,
-                gamma=settings.gamma if how.text == "interleaved" else 1,
-                temperature=settings.temperature,
+                top_k=sampling.top_k,
+                gamma=sampling.gamma if how.text == "interleaved" else 1,
+                temperature=sampling.temperature,
                 end=corpus.end,
             )
             student.train()
             torch.clear_autocast_cache()  # older torch: weights rounded in there would get no gradient
-            tokens, after = torch.cat([tokens[:, : settings.prompt], sampled.tokens], dim=1), sampled.mask
+            tokens, after = torch.cat([tokens[:, : sampling.prompt], sampled.tokens], dim=1), sampled.mask
             if how.text == "interleaved":
                 notes["acceptance"] = sampled.acceptance
-        labels = tokens[:, settings.prompt :]
-        said = next_logits(student, tokens)[:, settings.prompt - 1 :]
+        labels = tokens[:, sampling.prompt :]
+        said = next_logits(student, tokens)[:, sampling.prompt - 1 :]
         if how.loss == "labels":
             return losses.cross_entropy(said, labels, after), notes
         with torch.no_grad():
-            taught = next_logits(teacher, tokens)[:, settings.prompt - 1 :]
+            taught = next_logits(teacher, tokens)[:, sampling.prompt - 1 :]
         if how.loss == "atkd":
-            return losses.atkd(said, taught, labels, after, recipe.distil.easy), notes
-        return losses.divergence(said, taught, after, recipe.distil.divergence), notes
+            return losses.atkd(said, taught, labels, after, settings.easy), notes
+        return losses.divergence(said, taught, after, settings.divergence), notes
 
     return lesson

@@ -84,9 +84,7 @@ def check(recipe: LanguageRecipe) -> Path | None:
     for setting, folder in folders.items():
         _check_folder(folder, setting, recipe.window)
     if len({json.dumps(tokens(folder), sort_keys=True) for folder in folders.values()}) > 1:
-        raise UserError(
-            "teacher.folder and student.folder differ in their tokens; allowed: the same tokens and ids"
-        )
+        raise UserError("teacher.folder and student.folder differ in their tokens; allowed: the same tokens and ids")
     return next(iter(folders.values()), None)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import itertools
 import math
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,12 @@ from cgankd._version import __version__
 from cgankd.config import yaml_config
 from cgankd.core.files import write_json, write_text
 from cgankd.core.progress import SILENT, Progress
-from cgankd.core.runtime import environment, make_fabric
-from cgankd.core.store import Artifact, RunFolder
+from cgankd.core.runtime import make_fabric
+from cgankd.core.store import Artifact, Store
 from cgankd.lm import models, text
-from cgankd.lm.road import LanguageRoad
 from cgankd.lm.settings import LanguageRecipe
-from cgankd.metrics.statistics import few_seeds, paired_difference
+from cgankd.lm.stages import LanguageRun
+from cgankd.metrics.statistics import few_seeds, paired_difference, spread
 
 CONTROL = "sft"
 SCORES = ("bits_per_byte", "perplexity", "kl", "acceptance")
@@ -38,17 +37,25 @@ def run(
     parts = text.split(text.documents(recipe.text.source), recipe.text)
     fabric = make_fabric(recipe.runtime.device, recipe.runtime.precision, recipe.runtime.threads)
     versions = {name: importlib.metadata.version(name) for name in ("transformers", "tokenizers")}
-    folder = RunFolder(out, {**environment(fabric), **versions}, deadline, command="lm")
+    store = Store(
+        out,
+        fabric,
+        progress,
+        command="lm",
+        deadline=deadline,
+        checkpoint_seconds=recipe.runtime.checkpoint_seconds,
+        further=versions,
+    )
     try:
         write_text(out / "recipe.yaml", yaml_config.to_yaml(recipe))
-        found = collect(LanguageRoad(recipe, parts, tokenizer_folder, folder, fabric, progress))
-        write_json(out / "results.json", found)
+        record = collect(LanguageRun(recipe, parts, tokenizer_folder, store))
+        write_json(out / "results.json", record)
     finally:
-        folder.close()
-    return found
+        store.close()
+    return record
 
 
-def collect(road: LanguageRoad) -> dict[str, Any]:
+def collect(road: LanguageRun) -> dict[str, Any]:
     """Everything of results.json: a row per method, its scores seed by seed, and paired differences to sft."""
     recipe = road.recipe
     teacher = road.teacher()
@@ -69,12 +76,10 @@ def collect(road: LanguageRoad) -> dict[str, Any]:
         "teacher": _model(teacher),
         "student": {
             **_model(students[0]),
-            "bits_per_byte": _spread([a.summary["bits_per_byte"] for a in students]),
+            "bits_per_byte": spread([a.summary["bits_per_byte"] for a in students]),
         },
         "rows": rows,
-        "seconds": {
-            path.name: seconds for path, seconds in {a.folder: a.seconds for a in road.folder.used}.items()
-        },
+        "seconds": {path.name: seconds for path, seconds in {a.folder: a.seconds for a in road.store.used}.items()},
     }
     return {**found, "warnings": warnings(found)}
 
@@ -82,7 +87,7 @@ def collect(road: LanguageRoad) -> dict[str, Any]:
 def _row(method: str, artifacts: Sequence[Artifact]) -> dict[str, Any]:
     return {
         "method": method,
-        **{name: _spread([artifact.summary[name] for artifact in artifacts]) for name in SCORES},
+        **{name: {**spread([artifact.summary[name] for artifact in artifacts]), "difference": None} for name in SCORES},
         "histories": [artifact.summary["history"] for artifact in artifacts],
         "artifacts": [f"artifacts/{artifact.folder.name}" for artifact in artifacts],
     }
@@ -90,11 +95,6 @@ def _row(method: str, artifacts: Sequence[Artifact]) -> dict[str, Any]:
 
 def _model(artifact: Artifact) -> dict[str, Any]:
     return {name: artifact.summary[name] for name in ("parameters", "bits_per_byte", "perplexity")}
-
-
-def _spread(values: list[float]) -> dict[str, Any]:
-    spread = statistics.stdev(values) if len(values) > 1 else None
-    return {"values": values, "mean": statistics.fmean(values), "std": spread, "difference": None}
 
 
 def warnings(found: dict[str, Any]) -> list[str]:

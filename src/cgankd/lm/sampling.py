@@ -150,9 +150,7 @@ def forgets(model: nn.Module) -> bool:
             mask = torch.cat([mask, mask.new_ones(1, 1)], dim=1)
             reader(text[:, :1], mask, place)
             mask[:, -1] = False
-        return reader(
-            text[:, 1:], torch.cat([mask, mask.new_ones(1, 2)], dim=1), torch.cat([place, place + 1], dim=1)
-        )
+        return reader(text[:, 1:], torch.cat([mask, mask.new_ones(1, 2)], dim=1), torch.cat([place, place + 1], dim=1))
 
     alone = said(0)
     return bool((said(2) - alone).abs().max() <= 1e-5 * alone.abs().max())  # rounding is a tenth of it

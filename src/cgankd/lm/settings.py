@@ -64,21 +64,34 @@ class TrainedModelSettings(ModelSettings):
 
     fit: TrainSettings = TrainSettings()
 
+    @property
+    def model(self) -> ModelSettings:
+        """The model alone."""
+        return ModelSettings(**{name: getattr(self, name) for name in ModelSettings.model_fields})
+
 
 class SamplingSettings(Settings):
     """How sequences are made: the prompt is real text, the rest is sampled, by whom depends on the method."""
 
     prompt: int = Field(16, ge=1, description="tokens of real text that each sequence begins with")
-    length: int = Field(
-        48, ge=1, description="tokens after the prompt; they alone count in the distillation's loss"
-    )
+    length: int = Field(48, ge=1, description="tokens after the prompt; they alone count in the distillation's loss")
     gamma: int = Field(5, ge=1, description="tokens that the student proposes before the teacher looks")
     top_k: int = Field(25, ge=0, description="K: a proposed token stays if it is among the teacher's K best")
     temperature: float = Field(1.0, gt=0, description="of the student's and the teacher's sampling")
 
 
-class DistilSettings(Settings):
-    """The rows of the table, and what they minimise; all go on from the same student for as many steps."""
+class LessonSettings(Settings):
+    """What the methods minimise; all go on from the same student for as many steps."""
+
+    divergence: Literal["forward", "reverse", "jsd"] = Field(
+        "forward", description="per token, of kd, onpolicy and skd: KL(t||s), KL(s||t), or Jensen and Shannon's"
+    )
+    easy: float = Field(0.2, ge=0, le=1, description="atkd: the weight of tokens that are easy for the teacher")
+    fit: TrainSettings = TrainSettings(steps=200, learning_rate=1e-3)
+
+
+class DistilSettings(LessonSettings):
+    """The rows of the table, and what they minimise."""
 
     methods: tuple[Method, ...] = Field(
         ("sft", "kd", "atkd", "onpolicy", "skd"),
@@ -86,11 +99,11 @@ class DistilSettings(Settings):
         description="sft: labels (the control); kd, atkd: the teacher on real text; onpolicy: the teacher on the "
         "student's text; skd: on text that student and teacher interleave",
     )
-    divergence: Literal["forward", "reverse", "jsd"] = Field(
-        "forward", description="per token, of kd, onpolicy and skd: KL(t||s), KL(s||t), or Jensen and Shannon's"
-    )
-    easy: float = Field(0.2, ge=0, le=1, description="atkd: the weight of tokens that are easy for the teacher")
-    fit: TrainSettings = TrainSettings(steps=200, learning_rate=1e-3)
+
+    @property
+    def lesson(self) -> LessonSettings:
+        """Without the rows."""
+        return LessonSettings(divergence=self.divergence, easy=self.easy, fit=self.fit)
 
     @field_validator("methods")
     @classmethod

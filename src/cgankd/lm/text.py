@@ -38,14 +38,10 @@ def documents(source: str) -> list[str]:
     elif path.suffix == ".txt" and path.is_file():
         found = _pieces(_read(path))
     else:
-        raise UserError(
-            f"text.source = {source!r} is not there; allowed: pydoc, a folder of .txt files, one .txt file"
-        )
+        raise UserError(f"text.source = {source!r} is not there; allowed: pydoc, a folder of .txt files, one .txt file")
     found = [text for text in found if text.strip()]
     if len(found) < 3:
-        raise UserError(
-            f"text.source = {source!r} has {len(found)} documents; needed are three, one for each split"
-        )
+        raise UserError(f"text.source = {source!r} has {len(found)} documents; needed are three, one for each split")
     return found
 
 

@@ -7,13 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from cgankd.core import rng
-from cgankd.core.checkpoint import Checkpoint
 from cgankd.core.errors import TrainingError
-from cgankd.core.progress import SILENT, Progress
+from cgankd.core.store import Work
 from cgankd.lm.methods import Lesson
 from cgankd.lm.settings import TrainSettings
 from cgankd.training.loop import one_cycle
@@ -22,31 +20,27 @@ LOG_POINTS = 10  # entries of a history, evenly spaced over the steps
 
 
 def train(
+    work: Work,
     model: nn.Module,
     lesson: Lesson,
     settings: TrainSettings,
-    fabric: Fabric,
     *,
     seed: int,
     validate: Callable[[], float],
-    checkpoint: Checkpoint | None = None,
-    progress: Progress = SILENT,
-    title: str = "train",
 ) -> list[dict[str, Any]]:
     """Train ``model`` in place for ``settings.steps`` steps; the last weights stay (nothing is picked).
 
     Returns the history: step, loss, what the lesson notes, and ``val``, what ``validate()`` says.
     Raises TrainingError where the loss is not finite.
     """
+    fabric, checkpoint, title = work.fabric, work.checkpoint(), work.title
     model.to(fabric.device)
-    checkpoint = checkpoint or Checkpoint(None)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=settings.weight_decay
     )
     start, history = checkpoint.load({"model": model}, {"adamw": optimizer})
     log_every = max(1, settings.steps // LOG_POINTS)
-    devices = [fabric.device] if fabric.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), progress.bar(title, settings.steps) as bar:
+    with work.random_state(), work.progress.bar(title, settings.steps) as bar:
         for step in range(start, settings.steps):
             torch.manual_seed(rng.key(seed, "lm/train", step))  # dropout
             for group in optimizer.param_groups:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cgankd.config.settings import MetricsSettings
+from cgankd.config.settings import GeneratorMetricsSettings
 from cgankd.metrics.fidelity import frechet_distance, kernel_distance, mean_pairwise_distance, precision_recall
 from cgankd.tasks import Task
 
@@ -44,7 +44,7 @@ def score(
     candidates: Mapping[str, Observed],
     held_out: Observed,
     task: Task,
-    settings: MetricsSettings,
+    settings: GeneratorMetricsSettings,
     seed: int,
 ) -> dict[str, Any]:
     """Every score of every candidate against ``reference``, in each feature space.
@@ -60,8 +60,7 @@ def score(
     windows: list[dict[str, Any]] = []
     names, real_windows = task.windows(reference.labels, settings.windows, settings.window)
     inside = {
-        name: task.windows(images.labels, settings.windows, settings.window)[1]
-        for name, images in candidates.items()
+        name: task.windows(images.labels, settings.windows, settings.window)[1] for name, images in candidates.items()
     }
     for space in settings.features:
         real = reference.features[space]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib.metadata
 from types import ModuleType
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd.config.settings import RobustnessSettings
+from cgankd.config.settings import AttackSettings, RobustnessSettings
 from cgankd.core import rng
 from cgankd.core.errors import UserError
-from cgankd.core.progress import SILENT, Progress
+from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
 from cgankd.nets import inference
 from cgankd.tasks import Task
@@ -51,51 +51,61 @@ def library() -> ModuleType:
     return found
 
 
-def described(settings: RobustnessSettings, attack: str) -> dict[str, Any]:
-    """What a score under ``attack`` depends on besides network and images, as JSON: no other attack's settings."""
-    used = {"eps", "images"}
-    if attack == "pgd":
-        return {
-            "attack": attack,
-            "settings": settings.model_dump(mode="json", include={*used, "steps", "step_size"}),
-        }
-    version = importlib.metadata.version(library().__name__)
-    return {"attack": f"{attack} {version}", "settings": settings.model_dump(mode="json", include=used)}
+@dataclasses.dataclass(frozen=True)
+class Attack:
+    """One attack, with the numbers that it reads and no others.
+
+    eps: at most, in any pixel. images: how many test images. pgd: of PGD; None: AutoAttack, by its ``version``.
+    """
+
+    name: str
+    eps: float
+    images: int
+    pgd: AttackSettings | None = None
+    version: str = ""
+
+    @classmethod
+    def of(cls, settings: RobustnessSettings, name: str) -> Attack:
+        """``name``: one of ``settings.attacks``."""
+        if name == "pgd":
+            pgd = AttackSettings(eps=settings.eps, steps=settings.steps, step_size=settings.step_size)
+            return cls(name, settings.eps, settings.images, pgd)
+        version = importlib.metadata.version(library().__name__)
+        return cls(name, settings.eps, settings.images, version=version)
 
 
 def measure(
+    work: Work,
     network: nn.Module,
     test: ImageSet,
     task: Task,
-    settings: RobustnessSettings,
-    attack: str,
-    fabric: Fabric,
+    attack: Attack,
     *,
     seed: int,
-    progress: Progress = SILENT,
-    title: str = "robustness",
 ) -> dict[str, Any]:
-    """The task's metric on ``settings.images`` random images of ``test``, as they are and under one attack.
+    """The task's metric on ``attack.images`` random images of ``test``, as they are and under one attack.
 
-    attack: one of ``settings.attacks``. Of an image the worse of both scores counts as its score under attack. All
-    at full precision, whatever the run's: a rounded gradient would make a network look hard to attack. Random
-    numbers, and which images, depend on ``seed`` alone, so that networks are compared on the same images.
+    The worse of both scores of an image counts as its score under attack. All is computed at full precision, because
+    a rounded gradient would make a network look hard to attack. Random numbers, and which images, depend on ``seed``
+    alone, so that networks are compared on the same images.
     """
-    frozen = inference.place(copy.deepcopy(network), fabric).eval().requires_grad_(False)
+    frozen = inference.place(copy.deepcopy(network), work.fabric).eval().requires_grad_(False)
     order = rng.bits(seed, "robustness/images", torch.arange(len(test))).argsort()
-    chosen = test.take(order[: settings.images])
+    chosen = test.take(order[: attack.images])
     worse = torch.minimum if task.higher_is_better else torch.maximum
     clean: list[Tensor] = []
     attacked: list[Tensor] = []
-    with progress.bar(title, len(chosen)) as bar:
+    with work.progress.bar(work.title, len(chosen)) as bar:
         for rows in torch.arange(len(chosen)).split(BATCH):
             labels = chosen.labels[rows]
-            images = inference.to_input(chosen.images[rows], fabric.device).contiguous()  # AutoAttack flattens them
-            targets = task.to_target(labels).to(fabric.device)
-            if attack == "pgd":
-                moved = pgd(frozen, images, targets, task, settings, seed=seed, index=rows)
+            images = inference.to_input(
+                chosen.images[rows], work.fabric.device
+            ).contiguous()  # AutoAttack flattens them
+            targets = task.to_target(labels).to(work.fabric.device)
+            if attack.pgd is not None:
+                moved = pgd(frozen, images, targets, task, attack.pgd, seed=seed, index=rows)
             else:
-                moved = _autoattack(frozen, images, targets, task.num_outputs, settings.eps, seed)
+                moved = _autoattack(frozen, images, targets, task.num_outputs, attack.eps, seed)
             with torch.no_grad():
                 scores = [task.score(frozen(shown).cpu(), labels) for shown in (images, moved)]
             clean.append(scores[0])

@@ -1,34 +1,131 @@
-"""Networks as a run needs them: the random weights of a seed, inputs normalised by the training images."""
+"""Networks as stages need them: made with the random weights of a seed, kept as an artifact, opened again."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from cgankd.core import rng
+from cgankd.core.hashing import content_key, file_key, tensor_key
 from cgankd.core.plugins import code_key
+from cgankd.core.store import Artifact, Work
 from cgankd.data.imageset import ImageSet
-from cgankd.nets import timm_bridge, zoo
+from cgankd.nets import inference, timm_bridge, zoo
 from cgankd.nets.registry import VERSIONS
 
+WEIGHTS = "weights"  # the tensors of an artifact that holds a network
 
-def fresh_network(name: str, images: ImageSet, outputs: int, seed: int) -> nn.Module:
-    """A network for such images with the seed's random weights, normalisation fixed from these images."""
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A network by name (:mod:`cgankd.nets.zoo`), untrained. Its content key follows the code behind the name."""
+
+    name: str
+
+    @property
+    def content_key(self) -> str:
+        return content_key(self.name, _code(self.name))
+
+    def create(self, channels: int, size: tuple[int, int], outputs: int) -> nn.Module:
+        """Random weights from torch's global generator; UserError as :func:`cgankd.nets.zoo.create`."""
+        return zoo.create(self.name, channels, outputs, size)
+
+
+def _code(name: str) -> str:
+    """What tells two networks of one name apart: the user's own code, the version of timm, or that of the network."""
+    if name.startswith(timm_bridge.PREFIX):
+        return f"timm {importlib.metadata.version('timm')}"
+    if ":" in name:
+        return code_key(name)
+    return f"version {VERSIONS.get(name.partition('+')[0], 1)}"
+
+
+class NetworkSource(Protocol):
+    """A network, or whatever answers in its place, that a stage opens when it needs it."""
+
+    @property
+    def content_key(self) -> str:
+        """Names what it answers by."""
+
+    def open(self, fabric: Fabric) -> inference.Predictor:
+        """Ready to answer, on the device of ``fabric``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredNetwork:
+    """The network that a stage kept by :func:`keep_network`."""
+
+    artifact: Artifact
+
+    @property
+    def content_key(self) -> str:
+        return self.artifact.content_key
+
+    def open(self, fabric: Fabric) -> nn.Module:
+        """In eval mode, on the device."""
+        built = self.artifact.summary["built"]
+        network = zoo.create(built["network"], built["channels"], built["outputs"], tuple(built["size"]))
+        network.load_state_dict(self.artifact.tensors(WEIGHTS))
+        return inference.place(network, fabric).eval()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModuleNetwork:
+    """A module of the user's own program. Its content key follows its weights and the file of its class."""
+
+    module: nn.Module
+
+    @property
+    def content_key(self) -> str:
+        state = {name: tensor_key(value) for name, value in self.module.state_dict().items()}
+        return content_key(_module_code(self.module), str(self.module), state)
+
+    def open(self, fabric: Fabric) -> nn.Module:
+        """The module itself, in eval mode, on the device."""
+        return inference.place(self.module, fabric).eval()
+
+
+def _module_code(module: nn.Module) -> Mapping[str, str]:
+    """The files of the classes that a module is made of, torch's own left out."""
+    files: dict[str, str] = {}
+    for kind in {type(part) for part in module.modules()}:
+        if kind.__module__.partition(".")[0] == "torch":
+            continue
+        try:
+            files[f"{kind.__module__}.{kind.__qualname__}"] = file_key(Path(inspect.getfile(kind)))
+        except (OSError, TypeError):  # a class typed into a notebook or a shell has no file
+            files[f"{kind.__module__}.{kind.__qualname__}"] = ""
+    return files
+
+
+def fresh_network(network: Architecture, images: ImageSet, outputs: int, seed: int) -> nn.Module:
+    """A network for such images with the random weights of ``seed``; its inputs are normalised by these images."""
     with torch.random.fork_rng([]):
         torch.manual_seed(rng.key(seed, "weights"))
-        network = zoo.create(name, images.channels, outputs, images.size)
+        made = network.create(images.channels, images.size, outputs)
     pixels = images.images.float().div_(255.0)
-    zoo.fix_normalisation(network, pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3)))
-    return network
+    zoo.fix_normalisation(made, pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3)))
+    return made
 
 
-def network_code(name: str) -> dict[str, str]:
-    """What a network's key holds besides its name: a user's own code, the version of timm, or of the network."""
-    if name.startswith(timm_bridge.PREFIX):
-        return {"network": f"timm {importlib.metadata.version('timm')}"}
-    if ":" in name:
-        return {"network": code_key(name)}
-    version = VERSIONS.get(name.partition("+")[0])
-    return {"network": f"version {version}"} if version else {}
+def keep_network(
+    work: Work, network: nn.Module, architecture: Architecture, images: ImageSet, outputs: int
+) -> dict[str, Any]:
+    """Write the weights; what belongs into the summary so that :class:`StoredNetwork` opens them."""
+    work.save(WEIGHTS, network.state_dict())
+    return {
+        "built": {
+            "network": architecture.name,
+            "channels": images.channels,
+            "size": list(images.size),
+            "outputs": outputs,
+        }
+    }

@@ -1,4 +1,4 @@
-"""One image -> the teacher's outputs, its jurors' and one feature vector, each network asked once."""
+"""Images -> the outputs of the teachers and one feature vector, each network asked once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cgankd.nets import inference
 from cgankd.nets.taps import PENULTIMATE, Taps
 
 
-class Observer:
+class FeatureExtractor:
     """What the road sees of images through the teacher: outputs, and a feature vector for the density ratio.
 
     teacher: a module, or any callable on float images in [0, 1]. features_of: the module whose penultimate layer is
@@ -33,9 +33,7 @@ class Observer:
     ) -> None:
         source = features_of if features_of is not None else teacher
         if not isinstance(source, nn.Module):
-            raise UserError(
-                "the teacher is a plain callable, which shows no features; features_of must be a module"
-            )
+            raise UserError("the teacher is a plain callable, which shows no features; features_of must be a module")
         for network in (teacher, source, *others):
             if isinstance(network, nn.Module):
                 inference.place(network, fabric).eval()
@@ -72,6 +70,12 @@ class Observer:
         """As a call, for many images, batch by batch."""
         parts = [self(block) for block in images.split(batch_size)]
         return torch.cat([outputs for outputs, _ in parts]), torch.cat([features for _, features in parts])
+
+    def __enter__(self) -> FeatureExtractor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Take the hooks off the network."""

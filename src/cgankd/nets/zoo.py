@@ -80,9 +80,7 @@ def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int,
     torch.Size([2, 10])
     """
     if min(image_size) < SMALLEST:
-        raise UserError(
-            f"images are {image_size[0]}x{image_size[1]} pixels; allowed: {SMALLEST} or more on each side"
-        )
+        raise UserError(f"images are {image_size[0]}x{image_size[1]} pixels; allowed: {SMALLEST} or more on each side")
     plain, plus, added = name.partition("+")
     if plus:
         if plus + added != attention.SUFFIX:
@@ -113,9 +111,7 @@ def _create_users(name: str, in_channels: int, num_outputs: int, image_size: tup
             f"image_size={image_size} failed ({said(error)})"
         ) from error
     if not isinstance(network, nn.Module):
-        raise UserError(
-            f"network {name!r}: it returned {type(network).__name__}, where a torch.nn.Module is needed"
-        )
+        raise UserError(f"network {name!r}: it returned {type(network).__name__}, where a torch.nn.Module is needed")
     _check_outputs(name, network, example_images(network, in_channels, image_size), num_outputs)
     return network
 

@@ -3,31 +3,51 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Any
 
-from torch import nn
-
 from cgankd import distill
-from cgankd.config.recipe import Recipe
-from cgankd.config.settings import AugmentSettings, StudentSettings
-from cgankd.core.errors import UserError, did_you_mean
-from cgankd.core.runtime import make_fabric
-from cgankd.data.imageset import Splits
-from cgankd.distill.limits import check_adversarial, check_answers_suffice
-from cgankd.training.rehearsal import rehearse
+from cgankd.config.settings import (
+    AugmentSettings,
+    FilterSettings,
+    NoSubsampling,
+    StudentSettings,
+    SynthesisSettings,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+    """How far generated images are processed, in place of what the settings say. replace: none or hard."""
+
+    subsample: bool
+    filter: bool
+    replace: str
+
+    def applied(self, settings: SynthesisSettings) -> SynthesisSettings:
+        """The settings with the steps that are left out or always taken."""
+        changes: dict[str, Any] = {"replace": self.replace}
+        if not self.subsample:
+            changes["subsampling"] = NoSubsampling()
+        changes["filter"] = (settings.filter or FilterSettings()) if self.filter else None
+        return settings.model_copy(update=changes)
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of the table."""
+    """A row of the table.
+
+    fakes: whether its student sees generated images. pseudo: in their place, the real images that nobody labelled,
+    with the teacher's labels. strong: views by ``student.strong_augment``. longer: trained for ``transfer_steps``, as
+    the control is; else for the NOKD student's own steps.
+    """
 
     method: str = distill.SUPERVISED
     fakes: bool = False
-    changes: dict[str, Any] = dataclasses.field(default_factory=dict)  # to the synthesis settings
-    pseudo: bool = False  # in the fakes' place: the real images nobody labelled, with the teacher's labels
-    strong: bool = False  # views by student.strong_augment
-    longer: bool = True  # transfer_steps, as the control; else the NOKD student's own steps
+    ablation: Ablation | None = None
+    pseudo: bool = False
+    strong: bool = False
+    longer: bool = True
 
 
 ROWS = {
@@ -36,10 +56,10 @@ ROWS = {
     "augment": Row(strong=True),
     "pseudo": Row(pseudo=True),
     "kd": Row(method="kd"),
-    "cgan_raw": Row(fakes=True, changes={"subsampling": "none", "filter": False, "replace": "none"}),
-    "cgan_subsample": Row(fakes=True, changes={"filter": False, "replace": "none"}),
-    "cgan_filter": Row(fakes=True, changes={"filter": True, "replace": "none"}),
-    "cgan_replace": Row(fakes=True, changes={"filter": True, "replace": "hard"}),
+    "cgan_raw": Row(fakes=True, ablation=Ablation(subsample=False, filter=False, replace="none")),
+    "cgan_subsample": Row(fakes=True, ablation=Ablation(subsample=True, filter=False, replace="none")),
+    "cgan_filter": Row(fakes=True, ablation=Ablation(subsample=True, filter=True, replace="none")),
+    "cgan_replace": Row(fakes=True, ablation=Ablation(subsample=True, filter=True, replace="hard")),
     "cgan": Row(fakes=True),
     "cgan_kd": Row(method="kd", fakes=True),
 }
@@ -72,7 +92,7 @@ def partner(name: str) -> str | None:
     ('kd', 'nokd_longer')
     """
     wanted = row(name)
-    if not wanted.fakes or wanted.changes:
+    if not wanted.fakes or wanted.ablation:
         return None
     seen = [word for word in wanted.method.split("+") if not word.endswith("@fake") and word != distill.SUPERVISED]
     return "+".join(seen) or CONTROL
@@ -100,52 +120,6 @@ def both_ways(methods: Iterable[str]) -> list[str]:
     """
     made = [(partner(FAKES + method) or CONTROL, FAKES + method) for method in methods]
     return list(dict.fromkeys([CONTROL, "cgan", *(name for both in made for name in both)]))
-
-
-def check_names(recipe: Recipe) -> None:
-    """UserError for a row, or a method that has settings of its own, that nothing is known of or could be shown."""
-    for name in recipe.student.method_settings:
-        distill.find(name)
-    for name in recipe.rows:
-        if not row(name).fakes and name not in ROWS and (alone := partner(FAKES + name)) != name:
-            raise UserError(
-                f"compare.methods holds {name!r}, a row without generated images, so @fake has none to see; "
-                f"allowed: {FAKES}{name}, and {alone}"
-            )
-        for method in distill.parts(row(name).method):
-            if method not in distill.METHODS:
-                known = [*ROWS, *distill.METHODS]
-                raise UserError(
-                    f"compare.methods holds {name!r}, which is not known{did_you_mean(method, known)}; allowed: "
-                    f"{', '.join(ROWS)}, a method of `cgankd methods`, and cgan+ before one"
-                )
-
-
-def check(recipe: Recipe, splits: Splits, networks: Mapping[str, nn.Module]) -> None:
-    """UserError for what a row can't do with these images, networks and settings, before anything is trained.
-
-    networks: the recipe's, by name.
-    """
-    settings, source, votes = recipe.student, recipe.teacher.source, recipe.teacher.votes
-    teacher = networks[recipe.teacher.network] if source is None and votes == "first" else None
-    fabric = make_fabric("cpu", "fp32")
-    for name in recipe.rows:
-        wanted = row(name)
-        augment = strong_views(settings) if wanted.strong else settings.fit.augment
-        objective = distill.create(wanted.method, splits.task, settings)
-        check_adversarial(objective, settings.fit)
-        if source is not None:
-            check_answers_suffice(objective, "teacher.source only answers")
-        elif votes != "first":
-            check_answers_suffice(objective, f"teacher.votes = {votes} makes one of several")
-        student = networks[student_network(name, settings)]
-        rehearse(student, teacher, objective, splits.task, splits.train, augment, fabric)
-        if wanted.pseudo and not len(splits.unlabelled):
-            raise UserError(
-                f"compare.methods holds {name}, but {splits.name} has no unlabelled images, as all "
-                f"{len(splits.pool):,} are the owner's; allowed: data.train_size under {len(splits.pool)}, or the "
-                "other methods"
-            )
 
 
 def strong_views(student: StudentSettings) -> AugmentSettings:

@@ -18,15 +18,16 @@ from PIL import Image
 from torch import Tensor
 
 from cgankd.config.recipe import Recipe
-from cgankd.config.settings import TeacherSettings
+from cgankd.config.settings import NoSubsampling, TeacherSettings
 from cgankd.core.errors import UserError
 from cgankd.core.files import replacing, sync, write_json
 from cgankd.core.progress import SILENT, Progress
-from cgankd.core.store import make_folder
+from cgankd.core.run_folder import make_folder
 from cgankd.data.imageset import ImageSet, contents
 from cgankd.data.metadata_csv import FILE, LABEL, NAME
 from cgankd.pipeline.preflight import EXPORT, asks_about_others, with_features
 from cgankd.pipeline.run import opened
+from cgankd.synthesis.store import StoredFakes
 from cgankd.tasks import Task
 from cgankd.teachers.opening import answers_files
 
@@ -52,23 +53,22 @@ def export(
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise UserError(f"--export {folder} is there already; a new or empty folder is needed")
-    if recipe.ratio.vicinity_gaps is not None and recipe.synthesis.subsampling != "none":
+    if recipe.ratio.vicinity_gaps is not None and not isinstance(recipe.synthesis.subsampling, NoSubsampling):
         raise UserError("ratio.vicinity_gaps asks the teacher about images before they are exported; allowed: none")
     make_folder(folder.absolute().parent, "--export")
     unasked = TeacherSettings(trained_on=recipe.teacher.trained_on)
     recipe = with_features(recipe.model_copy(update={"teacher": unasked}))
     with opened(recipe, out, progress, deadline=deadline) as road:
         settings, task = recipe.synthesis, road.task
-        rho = (settings.filter_quantile or task.filter_quantile) if settings.filter else 1.0
+        rho = (settings.filter.rho or task.filter_quantile) if settings.filter else 1.0
         count = math.ceil(SPARE * settings.images / rho) if candidates is None else candidates
-        made = road.fakes(road.candidates(recipe.seeds[0], count), "none")
+        made = StoredFakes(road.candidates(recipe.seeds[0], count)).open()
         reasons = road.fell_back(recipe.seeds[0])
-        assert made is not None
         parts = {CANDIDATES: made, VALIDATION: road.splits.val, TEST: road.splits.test}
         work = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}."))
         try:
             _write(work, parts, task, progress)
-            write_json(work / EXPORT, {"train": road.splits.train.key()})
+            write_json(work / EXPORT, {"train": road.splits.train.content_key})
             work.chmod(0o755)
             work.replace(folder)
         finally:
@@ -107,7 +107,7 @@ def answered(recipe: Recipe, answers: Path) -> Recipe:
     changes = {
         "teacher": recipe.teacher.model_copy(update={"source": str(answers), "weights": None, "start": None}),
         "generator": recipe.generator.model_copy(update={"source": str(images)}),
-        "synthesis": recipe.synthesis.model_copy(update={"subsampling": "none"}),
+        "synthesis": recipe.synthesis.model_copy(update={"subsampling": NoSubsampling()}),
     }
     return recipe.model_copy(update=changes)
 

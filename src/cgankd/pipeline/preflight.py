@@ -1,77 +1,101 @@
-"""What a teacher that only answers can't serve: refused before anything is trained, or done by another network."""
+"""All that is refused before anything is trained: a mistake must not show after hours."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+
+import torch
+from torch import nn
 
 from cgankd import distill
 from cgankd.config.recipe import Recipe
-from cgankd.core.errors import UserError
+from cgankd.config.settings import (
+    AutoencoderFeatures,
+    ClassifierFeatures,
+    NOKDFeatures,
+    NoSubsampling,
+    TeacherFeatures,
+)
+from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.files import read_json
+from cgankd.core.runtime import make_fabric
 from cgankd.data.imageset import Splits
+from cgankd.distill.limits import check_adversarial, check_answers_suffice
 from cgankd.gan.adapters import StoredImages
-from cgankd.gan.generator import Sampler
-from cgankd.pipeline.comparisons import row
+from cgankd.gan.generator import Sampler, new_networks
+from cgankd.labels import label_embedding
+from cgankd.metrics import robustness
+from cgankd.nets import pretrained, weights, zoo
+from cgankd.pipeline.comparisons import FAKES, ROWS, partner, row, strong_views, student_network
+from cgankd.synthesis import adjust
 from cgankd.teachers.answers import StoredAnswers
 from cgankd.teachers.black_box import SETTING, BlackBox
 from cgankd.teachers.opening import answers_files
+from cgankd.training.rehearsal import rehearse
 
 EXPORT = "export.json"  # beside exported images: the key of the labelled images that their generator learnt from
 
 
-def with_features(recipe: Recipe) -> Recipe:
-    """The recipe with the NOKD student's features wherever it asks for those of a teacher that shows none."""
-    ratio, metrics = recipe.ratio, recipe.metrics
-    if ratio.features == "teacher":
-        ratio = ratio.model_copy(update={"features": "nokd"})
-    if "teacher" in metrics.features:
-        metrics = metrics.model_copy(update={"features": ("nokd",)})
-    return recipe.model_copy(update={"ratio": ratio, "metrics": metrics})
+# --- the recipe by itself -----------------------------------------------------------------------------------------
 
 
-def settled(recipe: Recipe) -> Recipe:
-    """The recipe as its teacher can serve it; UserError where it can't."""
-    teacher = recipe.teacher
-    if teacher.votes != "first" and not teacher.jury:
-        raise UserError(f"teacher.votes = {teacher.votes} needs teacher.jury, which is empty; allowed: first")
-    for name, one in teacher.all():
-        ways = [way for way in ("source", "weights", "start") if getattr(one, way) is not None]
+def resolve(recipe: Recipe) -> Recipe:
+    """The recipe as its teacher can serve it; UserError for what is wrong whatever the images are."""
+    check_names(recipe)
+    _check_teachers(recipe)
+    return recipe if recipe.teacher.source is None else with_features(recipe)
+
+
+def check_names(recipe: Recipe) -> None:
+    """UserError for a row, or a method with numbers of its own, that is not known or would show nothing."""
+    for name in recipe.student.method_settings:
+        distill.find(name)
+    for name in recipe.rows:
+        if not row(name).fakes and name not in ROWS and (alone := partner(FAKES + name)) != name:
+            raise UserError(
+                f"compare.methods holds {name!r}, a row without generated images, so @fake has none to see; "
+                f"allowed: {FAKES}{name}, and {alone}"
+            )
+        for method in distill.parts(row(name).method):
+            if method not in distill.METHODS:
+                known = [*ROWS, *distill.METHODS]
+                raise UserError(
+                    f"compare.methods holds {name!r}, which is not known{did_you_mean(method, known)}; allowed: "
+                    f"{', '.join(ROWS)}, a method of `cgankd methods`, and cgan+ before one"
+                )
+
+
+def _check_teachers(recipe: Recipe) -> None:
+    settings = recipe.teacher
+    if settings.votes != "first" and not settings.jury:
+        raise UserError(f"teacher.votes = {settings.votes} needs teacher.jury, which is empty; allowed: first")
+    for name, teacher in settings.all():
+        ways = [way for way in ("source", "weights", "start") if getattr(teacher, way) is not None]
         if len(ways) > 1:
             raise UserError(f"{name}.{ways[0]} and {name}.{ways[1]} are both set; allowed: one of them")
-        if one is not teacher and answers_files(one.source):
+        if teacher is not settings and answers_files(teacher.source):
             raise UserError(
-                f"{name}.source {one.source} answers files, which a juror can't; allowed: module:function or an "
+                f"{name}.source {teacher.source} answers files, which a juror can't; allowed: module:function or an "
                 ".onnx file"
             )
-    if teacher.source is None:
-        return recipe
-    if answers_files(teacher.source):
-        _check_files(recipe)
-    return with_features(recipe)
+    if answers_files(settings.source):
+        _check_answers_of_files(recipe)
 
 
-def _check_files(recipe: Recipe) -> None:
+def _check_answers_of_files(recipe: Recipe) -> None:
     """UserError where more would be asked than what was answered: the images of the generator, as they are."""
-    source, generator = recipe.teacher.source, recipe.generator.source
-    if generator is None:
+    source = recipe.teacher.source
+    if recipe.generator.source is None:
         raise UserError(
             f"{SETTING} {source} answers images that are there already, but the generator would make others; "
             "needed: generator.source, the folder of those images (cgankd synthesize --export writes one)"
         )
-    if recipe.synthesis.subsampling != "none":
+    if not isinstance(recipe.synthesis.subsampling, NoSubsampling):
         raise UserError(
-            f"synthesis.subsampling = {recipe.synthesis.subsampling}, but {SETTING} {source} answers images that "
-            "cgankd synthesize --export has subsampled; allowed: none"
+            f"synthesis.subsampling = {recipe.synthesis.subsampling.kind}, but {SETTING} {source} answers images "
+            "that cgankd synthesize --export has subsampled; allowed: none"
         )
-    _check_rows(recipe)
-
-
-def asks_about_others(name: str) -> bool:
-    """Whether the row asks the teacher about other images than those that somebody labelled in files."""
-    return row(name).method != distill.SUPERVISED or row(name).pseudo
-
-
-def _check_rows(recipe: Recipe) -> None:
     for name in filter(asks_about_others, recipe.rows):
         raise UserError(
             f"compare.methods holds {name!r}, which asks the teacher about further images, but one that answers "
@@ -79,23 +103,106 @@ def _check_rows(recipe: Recipe) -> None:
         )
 
 
+def asks_about_others(name: str) -> bool:
+    """Whether the row asks the teacher about other images than those that somebody labelled in files."""
+    return row(name).method != distill.SUPERVISED or row(name).pseudo
+
+
+def with_features(recipe: Recipe) -> Recipe:
+    """The recipe with the NOKD student's features wherever it asks for those of a teacher that shows none."""
+    ratio, metrics = recipe.ratio, recipe.metrics
+    if isinstance(ratio.features, TeacherFeatures):
+        ratio = ratio.model_copy(update={"features": NOKDFeatures()})
+    if metrics.generator is not None and "teacher" in metrics.generator.features:
+        shown = metrics.generator.model_copy(update={"features": ("nokd",)})
+        metrics = metrics.model_copy(update={"generator": shown})
+    return recipe.model_copy(update={"ratio": ratio, "metrics": metrics})
+
+
+def weights_file(path: str) -> Path:
+    """The file that ``teacher.weights`` names; UserError where there is none."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"teacher.weights = {path} does not exist; a .safetensors file is needed")
+    return file
+
+
+# --- the recipe on its images -------------------------------------------------------------------------------------
+
+
+def check(recipe: Recipe, splits: Splits) -> None:
+    """UserError for what can't be run on these images."""
+    adjust.replacement(recipe.synthesis, splits.task)
+    _check_rows(recipe, splits, _networks(recipe, splits))
+    if recipe.metrics.robustness is not None:
+        robustness.check(recipe.metrics.robustness, splits.task)
+
+
+def _networks(recipe: Recipe, splits: Splits) -> dict[str, nn.Module]:
+    """Each network by name, made once, the teachers with their weights."""
+    train, outputs, features = splits.train, splits.task.num_outputs, recipe.ratio.features
+    students = [recipe.student.network, *(student_network(name, recipe.student) for name in recipe.rows)]
+    wanted: list[tuple[str, str | None, str | None]] = [(name, None, None) for name in dict.fromkeys(students)]
+    wanted += [(t.network, t.weights, t.start) for _, t in recipe.teacher.all() if t.source is None]
+    if isinstance(features, ClassifierFeatures | AutoencoderFeatures):
+        wanted.append((features.network, None, None))
+    networks: dict[str, nn.Module] = {}
+    with torch.random.fork_rng([]):
+        for name, file, start in wanted:
+            network = zoo.create(name, train.channels, outputs, train.size)
+            if file is not None:
+                weights.load_weights(network, weights_file(file))
+            if start is not None:
+                pretrained.start_from(network, start)
+            networks[name] = network
+        if recipe.generator.source is None:
+            gan = recipe.generator.gan
+            embedding = label_embedding(splits.task, recipe.generator.scalar, gan.label_dim)
+            new_networks(gan, embedding, train.channels, train.size)
+    return networks
+
+
+def _check_rows(recipe: Recipe, splits: Splits, networks: Mapping[str, nn.Module]) -> None:
+    settings, source, votes = recipe.student, recipe.teacher.source, recipe.teacher.votes
+    teacher = networks[recipe.teacher.network] if source is None and votes == "first" else None
+    fabric = make_fabric("cpu", "fp32")
+    for name in recipe.rows:
+        compared = row(name)
+        augment = strong_views(settings) if compared.strong else settings.fit.augment
+        objective = distill.create(compared.method, splits.task, settings)
+        check_adversarial(objective, settings.fit)
+        if source is not None:
+            check_answers_suffice(objective, "teacher.source only answers")
+        elif votes != "first":
+            check_answers_suffice(objective, f"teacher.votes = {votes} makes one of several")
+        student = networks[student_network(name, settings)]
+        rehearse(student, teacher, objective, splits.train, augment, fabric)
+        if compared.pseudo and not len(splits.unlabelled):
+            raise UserError(
+                f"compare.methods holds {name}, but {splits.name} has no unlabelled images, as all "
+                f"{len(splits.pool):,} are the owner's; allowed: data.train_size under {len(splits.pool)}, or the "
+                "other methods"
+            )
+
+
 def check_answers(teacher: BlackBox | None, generator: Sampler | None, splits: Splits) -> None:
     """UserError where images of the generator have no answer, or come from a run on other labelled images."""
-    if isinstance(teacher, StoredAnswers):
-        if not isinstance(generator, StoredImages):
-            raise UserError(
-                f"{SETTING} {teacher.name} answers images that are there already, but generator.source makes "
-                "others; allowed: ready images"
-            )
-        missing = teacher.unanswered(generator.images)
-        if missing:
-            raise UserError(
-                f"{SETTING} {teacher.name}: {missing:,} of generator.source's {len(generator.images):,} images "
-                "have no answer; needed: one for each"
-            )
-        exported = Path(teacher.name).parent / EXPORT
-        if exported.is_file() and read_json(exported)["train"] != splits.train.key():
-            raise UserError(
-                f"{SETTING} {teacher.name}: its images were exported by a run on other labelled images, which may "
-                "be test images here; needed: that run's data settings (source, seed, sizes), or an export of this"
-            )
+    if not isinstance(teacher, StoredAnswers):
+        return
+    if not isinstance(generator, StoredImages):
+        raise UserError(
+            f"{SETTING} {teacher.name} answers images that are there already, but generator.source makes "
+            "others; allowed: ready images"
+        )
+    missing = teacher.unanswered(generator.images)
+    if missing:
+        raise UserError(
+            f"{SETTING} {teacher.name}: {missing:,} of generator.source's {len(generator.images):,} images "
+            "have no answer; needed: one for each"
+        )
+    exported = Path(teacher.name).parent / EXPORT
+    if exported.is_file() and read_json(exported)["train"] != splits.train.content_key:
+        raise UserError(
+            f"{SETTING} {teacher.name}: its images were exported by a run on other labelled images, which may "
+            "be test images here; needed: that run's data settings (source, seed, sizes), or an export of this"
+        )

@@ -11,16 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from cgankd import distill
 from cgankd._version import __version__
+from cgankd.config.recipe import Recipe
+from cgankd.config.settings import NoSubsampling
 from cgankd.core.store import Artifact
+from cgankd.metrics.robustness import Attack
 from cgankd.metrics.statistics import few_seeds, paired_difference, spread
 from cgankd.pipeline.comparisons import CONTROL, row
 from cgankd.teachers.answers import StoredAnswers
 
 if TYPE_CHECKING:
-    from cgankd.pipeline.road import Road
+    from cgankd.pipeline.run import Run
 
 
-def collect(road: Road) -> dict[str, Any]:
+INNER = {"built", "history", "shape"}  # of summaries: by what artifacts are opened again, and curves
+
+
+def collect(road: Run) -> dict[str, Any]:
     """Go the road for every seed and row of its recipe; everything of results.json but the seconds."""
     recipe, task, names = road.recipe, road.task, road.recipe.rows
     data = road.data()
@@ -31,7 +37,7 @@ def collect(road: Road) -> dict[str, Any]:
     for seed in recipe.seeds:
         for name in names:
             students[name].append(road.student(name, seed))
-    made = {name: road.synthesis(first, row(name).changes) for name in names if row(name).fakes}
+    made = {name: road.synthesis(first, row(name)) for name in names if row(name).fakes}
     pseudo = {name: road.pseudo(first) for name in names if row(name).pseudo}
     table = []
     for name in names:
@@ -45,12 +51,12 @@ def collect(road: Road) -> dict[str, Any]:
         table.append(table_row(name, [artifact.summary for artifact in students[name]], details))
     compare(table)
     measured = recipe.metrics.robustness
-    if measured.enabled:
+    if measured is not None:
         for entry in table:
             entry["robustness"] = robustness(road, students[entry["method"]])
 
     def path(artifact: Artifact) -> str:
-        return Path(os.path.relpath(artifact.folder, road.folder.path)).as_posix()  # may lie beside: shared
+        return Path(os.path.relpath(artifact.folder, road.store.path)).as_posix()  # may lie beside: shared
 
     teacher = teachers[0].summary
     networks = [teachers[0], *(artifacts[0] for artifacts in students.values())]
@@ -85,10 +91,10 @@ def collect(road: Road) -> dict[str, Any]:
         },
     }
     found["artifacts"] |= {name: path(artifact) for name, artifact in pseudo.items()}
-    if measured.enabled:
+    if measured is not None:
         if not teacher.get("only_answers"):
             found["teacher"]["robustness"] = robustness(road, teachers)
-        found["robustness"] = measured.model_dump(mode="json", exclude={"enabled"})
+        found["robustness"] = measured.model_dump(mode="json")
         found["robustness"]["images"] = min(measured.images, len(road.splits.test))
     if made:
         generator = road.generator(first)
@@ -98,20 +104,21 @@ def collect(road: Road) -> dict[str, Any]:
         found["generator"] = {
             "parameters": generator.summary["parameters"],
             "teacher_metric_on_fakes": on_fakes,
-            "ready_images": road.held is not None,
+            "ready_images": road.ready_generator is not None and road.ready_generator.held is not None,
         }
         found["artifacts"] |= {
             "generator": path(generator),
             "synthesis": {name: path(artifact) for name, artifact in made.items()},
         }
-        if recipe.synthesis.subsampling != "none":
+        if not isinstance(recipe.synthesis.subsampling, NoSubsampling):
             ratio = road.ratio(first)
-            found["ratio"] = {name: value for name, value in ratio.summary.items() if name != "history"}
+            found["ratio"] = {name: value for name, value in ratio.summary.items() if name not in INNER}
             found["artifacts"]["ratio"] = path(ratio)
-        processed = made.get("cgan") or road.synthesis(first, {})
+        processed = made.get("cgan") or road.synthesis(first, row("cgan"))
         reasons = {seed: road.fell_back(seed) for seed in upstream}
         found["synthesis"] = {
-            **processed.summary,
+            **{name: value for name, value in processed.summary.items() if name not in INNER},
+            "filter_by": _filter_by(recipe),
             "replace": road.replace,
             "fell_back": [
                 reason if len(upstream) == 1 else f"Seed {seed}: {reason}"
@@ -119,18 +126,25 @@ def collect(road: Road) -> dict[str, Any]:
                 for reason in reasons[seed]
             ],
         }
-        choice = road.search(first)
+        choice = road.choice(first)
         if choice is not None:
             found["search"] = choice.to_json()
-        if recipe.metrics.enabled:
-            judged = road.metrics(first)
+        if recipe.metrics.generator is not None:
+            judged = road.quality(first)
             found["metrics"] = judged.summary
             found["artifacts"]["metrics"] = path(judged)
     found["warnings"] = warnings(found)
     return found
 
 
-def row_notes(road: Road) -> list[str]:
+def _filter_by(recipe: Recipe) -> str | None:
+    settings = recipe.synthesis.filter
+    if settings is None:
+        return None
+    return "bin" if isinstance(settings.by, int) else settings.by
+
+
+def row_notes(road: Run) -> list[str]:
     """What the task leaves out of a row's settings."""
     strong, task = road.recipe.student.strong_augment, road.task
     said = []
@@ -142,7 +156,7 @@ def row_notes(road: Road) -> list[str]:
     return said
 
 
-def teacher_notes(road: Road, teacher: dict[str, Any]) -> list[str]:
+def teacher_notes(road: Run, teacher: dict[str, Any]) -> list[str]:
     """What teachers knew before they were trained, or what can't be known of one that only answers."""
     jury = enumerate(road.recipe.teacher.jury, start=1)
     said = [f"juror {number} is {one.source or one.start}" for number, one in jury if one.source or one.start]
@@ -151,18 +165,20 @@ def teacher_notes(road: Road, teacher: dict[str, Any]) -> list[str]:
         said.append(f"the teacher's training started from {road.recipe.teacher.start}; from random weights: {anew}")
     if not teacher.get("only_answers"):
         return said
+    quality = road.recipe.metrics.generator
+    shown = "none" if quality is None else f"[{', '.join(quality.features)}]"
     said += [
         "the teacher only answers, so its size and speed are not known, and features are those of others: "
-        f"ratio.features={road.recipe.ratio.features}, metrics.features=[{', '.join(road.recipe.metrics.features)}]"
+        f"ratio.features={road.recipe.ratio.features.kind}, metrics.generator.features={shown}"
     ]
     if isinstance(answers := road.black_box, StoredAnswers):
         said += _stored_notes(road, answers)
-    if road.recipe.metrics.robustness.enabled:
+    if road.recipe.metrics.robustness is not None:
         said.append("the teacher was not attacked, as it shows no gradient to attack it by")
     return said
 
 
-def _stored_notes(road: Road, answers: StoredAnswers) -> list[str]:
+def _stored_notes(road: Run, answers: StoredAnswers) -> list[str]:
     said = []
     for split, name in (("val", "validation"), ("test", "test")):
         images = getattr(road.splits, split).images
@@ -199,11 +215,14 @@ def _label_share(per_seed: Sequence[dict[str, Any]]) -> float | None:
     return statistics.fmean(shares) if shares else None
 
 
-def robustness(road: Road, networks: Sequence[Artifact]) -> dict[str, Any]:
+def robustness(road: Run, networks: Sequence[Artifact]) -> dict[str, Any]:
     """The scores of one row's networks on the attacked test images: as they are ("clean") and under each attack."""
     found: dict[str, Any] = {}
-    for attack in road.recipe.metrics.robustness.attacks:
-        summaries = [road.robustness(network, attack).summary for network in networks]
+    settings = road.recipe.metrics.robustness
+    assert settings is not None
+    for attack in settings.attacks:
+        made = Attack.of(settings, attack)
+        summaries = [road.robustness(network, made).summary for network in networks]
         found["clean"] = spread([summary["clean"] for summary in summaries])
         found[attack] = spread([summary["attacked"] for summary in summaries])
     return found

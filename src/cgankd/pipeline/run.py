@@ -1,43 +1,61 @@
 """The road: data -> teacher, NOKD student -> generator -> density ratio -> synthesis -> students -> results.
 
-The file to read first. road.py has a method for each station; results.py goes the road for every seed and row
-(comparisons.py) of a recipe; core/store.py knows what is there already.
+The file to read first. :class:`Run` says which stage (stages.py) gets which arguments; results.py asks it for every
+seed and row (comparisons.py) of a recipe; the store (core/store.py) knows what is there already.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from cgankd.config.recipe import Recipe
+from cgankd.config.settings import (
+    AutoencoderFeatures,
+    ClassifierFeatures,
+    FitSettings,
+    FromNOKD,
+    JurorSettings,
+    NOKDFeatures,
+    NoSubsampling,
+    Subsampling,
+    SynthesisSettings,
+)
+from cgankd.core import rng
 from cgankd.core.files import write_json, write_text
 from cgankd.core.progress import SILENT, Progress
-from cgankd.core.runtime import environment, make_fabric
-from cgankd.core.store import RunFolder
+from cgankd.core.runtime import make_fabric
+from cgankd.core.store import Artifact, Store
 from cgankd.data import sources
-from cgankd.data.imageset import Splits
-from cgankd.gan.generator import new_networks
+from cgankd.data.imageset import Splits, TrainingImages
+from cgankd.distill import SUPERVISED, MethodStack
+from cgankd.gan.adapters import open_source
+from cgankd.gan.generator import GeneratorSource, Sampler, TrainedGenerator
 from cgankd.labels import label_space
-from cgankd.metrics import robustness
-from cgankd.nets import pretrained, weights, zoo
-from cgankd.pipeline import comparisons, preflight, results
-from cgankd.pipeline.road import Road
+from cgankd.metrics.generator_quality import RealImages
+from cgankd.metrics.robustness import Attack
+from cgankd.nets.build import Architecture, NetworkSource, StoredNetwork
+from cgankd.nets.pretrained import PretrainedWeights
+from cgankd.pipeline import preflight, results, stages
+from cgankd.pipeline.comparisons import Row, row, strong_views, student_network
+from cgankd.pipeline.inputs import Extractor, ProposalSource, PseudoLabelled, Student, Surroundings, Teachers
+from cgankd.pipeline.processing import process
+from cgankd.pipeline.search import Choice, search
+from cgankd.synthesis import adjust, checks
+from cgankd.synthesis.autoencoder import StoredAutoencoder
+from cgankd.synthesis.density_ratio import StoredRatio
+from cgankd.synthesis.store import StoredFakes
+from cgankd.teachers.black_box import BlackBox
+from cgankd.teachers.opening import open_teacher
 
 
 def run(
-    recipe: Recipe,
-    out: Path,
-    progress: Progress = SILENT,
-    *,
-    deadline: float = math.inf,
-    artifacts: Path | None = None,
+    recipe: Recipe, out: Path, progress: Progress = SILENT, *, deadline: float = math.inf, artifacts: Path | None = None
 ) -> dict[str, Any]:
     """Go the whole road for every seed of the recipe and write recipe.yaml and results.json to ``out``.
 
@@ -49,72 +67,363 @@ def run(
     with opened(recipe, out, progress, deadline=deadline, artifacts=artifacts) as road:
         import_seconds = time.monotonic() - started
         write_text(out / "recipe.yaml", road.recipe.to_yaml())
-        found = results.collect(road)
-        found["seconds"] = {"import": import_seconds}
-        for artifact in {artifact.key: artifact for artifact in road.folder.used}.values():
-            stage = artifact.folder.name.rsplit("-", 1)[0]
-            found["seconds"][stage] = found["seconds"].get(stage, 0.0) + artifact.seconds
-        write_json(out / "results.json", found)
-    return found
+        record = results.collect(road)
+        record["seconds"] = {"import": import_seconds, **road.store.seconds()}
+        write_json(out / "results.json", record)
+    return record
 
 
 @contextlib.contextmanager
 def opened(
-    recipe: Recipe,
-    out: Path,
-    progress: Progress = SILENT,
-    *,
-    deadline: float = math.inf,
-    artifacts: Path | None = None,
-) -> Iterator[Road]:
-    """The road of a recipe, its images read and its settings checked, while its folder is this process's alone."""
-    recipe = settled(recipe)
-    fabric = make_fabric(recipe.runtime.device, recipe.runtime.precision, recipe.runtime.threads)
+    recipe: Recipe, out: Path, progress: Progress = SILENT, *, deadline: float = math.inf, artifacts: Path | None = None
+) -> Iterator[Run]:
+    """The run of a recipe, its images read and its settings checked, while its folder is this process's alone."""
+    recipe = preflight.resolve(recipe)
+    runtime = recipe.runtime
+    fabric = make_fabric(runtime.device, runtime.precision, runtime.threads)
     with progress.bar("import", 1) as bar:
         splits = sources.load(recipe.data, lambda done, total: bar.to(done / total))
-    check(recipe, splits)
-    folder = RunFolder(out, environment(fabric), deadline, artifacts)
+    preflight.check(recipe, splits)
+    store = Store(
+        out, fabric, progress, artifacts=artifacts, deadline=deadline, checkpoint_seconds=runtime.checkpoint_seconds
+    )
     try:
-        yield Road(recipe, splits, folder, fabric, progress)
+        yield Run(recipe, splits, store)
     finally:
-        folder.close()
+        store.close()
 
 
-def settled(recipe: Recipe) -> Recipe:
-    """The recipe as its teacher can serve it; UserError for what is wrong whatever the images are."""
-    comparisons.check_names(recipe)
-    return preflight.settled(recipe)
+class Run:
+    """Which stage gets what; ``seed`` is always the seed of the stage's own random numbers.
 
+    Raises UserError where the recipe names a teacher or generator that can't be opened, or that does not fit.
+    """
 
-def check(recipe: Recipe, splits: Splits) -> None:
-    """Raise UserError for what can't be run on these images: it must not show after hours of training."""
-    comparisons.check(recipe, splits, _check_networks(recipe, splits))
-    if recipe.metrics.robustness.enabled:
-        robustness.check(recipe.metrics.robustness, splits.task)
+    def __init__(self, recipe: Recipe, splits: Splits, store: Store) -> None:
+        self.recipe, self.splits, self.store, self.task = recipe, splits, store, splits.task
+        train = splits.train
+        self.around = Surroundings(splits.task, splits.train, splits.val, splits.test)
+        self.space = label_space(self.task, self.task.to_target(train.labels))
+        self.ready_generator: Sampler | None = None
+        if recipe.generator.source is not None:
+            self.ready_generator = open_source(
+                recipe.generator.source, self.task, train.channels, train.size, recipe.data.label_column
+            )
+        self.black_boxes = {
+            teacher.source: open_teacher(teacher.source, self.task, train.channels, train.size, f"{setting}.source")
+            for setting, teacher in recipe.teacher.all()
+            if teacher.source is not None
+        }
+        preflight.check_answers(self.black_box, self.ready_generator, splits)
+        self.replace = adjust.replacement(recipe.synthesis, self.task)
+        self.choice = functools.cache(self._choice)
 
+    @property
+    def black_box(self) -> BlackBox | None:
+        """What stands in the first teacher's place and only answers."""
+        return self.black_boxes.get(self.recipe.teacher.source or "")
 
-def _check_networks(recipe: Recipe, splits: Splits) -> dict[str, nn.Module]:
-    """Each network, by name, made once, and the teachers filled: what can't be made must not show hours later."""
-    teacher, ratio = recipe.teacher, recipe.ratio
-    students = [
-        recipe.student.network,
-        *(comparisons.student_network(name, recipe.student) for name in recipe.rows),
-    ]
-    named: list[tuple[str, str | None, str | None]] = [(name, None, None) for name in dict.fromkeys(students)]
-    named += [(one.network, one.weights, one.start) for _, one in teacher.all() if one.source is None]
-    if ratio.features in {"classifier", "autoencoder"}:
-        named.append((ratio.feature_network, None, None))
-    train, made = splits.train, {}
-    with torch.random.fork_rng([]):
-        for name, path, start in named:
-            network = zoo.create(name, train.channels, splits.task.num_outputs, train.size)
-            if path is not None:
-                weights.load_weights(network, path)
-            if start is not None:
-                pretrained.start_from(network, start)
-            made[name] = network
-        if recipe.generator.source is None:
-            space = label_space(splits.task, splits.task.to_target(train.labels), recipe.generator)
-            embedding = space.new_embedding(recipe.generator.label_dim)
-            new_networks(recipe.generator, space, embedding, train.channels, train.size)
-    return made
+    def upstream(self, seed: int) -> int:
+        """The seed of teacher and generator for the seed of a student."""
+        return seed if self.recipe.vary == "everything" else self.recipe.seeds[0]
+
+    # --- data, teachers, students ---------------------------------------------------------------------------------
+
+    def data(self) -> Artifact:
+        """Counts, label histograms and a few images, for the report."""
+        return self.store.call(stages.describe_data, splits=self.splits)
+
+    def teacher(self, seed: int) -> Artifact:
+        """The strong network, trained or loaded, or what only answers; with its scores."""
+        return self._teacher(f"teacher (seed {seed})", self.recipe.teacher, seed)
+
+    def jury(self, seed: int) -> list[Artifact]:
+        """The teachers that vote beside the first; each that is trained here has a seed of its own."""
+        return [
+            self._teacher(f"juror {number}", juror, rng.key(seed, "juror", number))
+            for number, juror in enumerate(self.recipe.teacher.jury, start=1)
+        ]
+
+    def _teacher(self, title: str, teacher: JurorSettings, seed: int) -> Artifact:
+        settings, store = self.recipe.teacher, self.store.titled(title)
+        if teacher.source is not None:
+            return store.call(
+                stages.score_black_box,
+                teacher=self.black_boxes[teacher.source],
+                name=Path(teacher.source).name,
+                around=self.around,
+            )
+        if teacher.weights is not None:
+            return store.call(
+                stages.load_network,
+                network=Architecture(teacher.network),
+                file=preflight.weights_file(teacher.weights),
+                around=self.around,
+            )
+        return store.call(
+            stages.train_network,
+            network=Architecture(teacher.network),
+            start=None if teacher.start is None else PretrainedWeights(teacher.start),
+            images=TrainingImages(self.splits.pool if settings.trained_on == "pool" else self.splits.train),
+            fit=settings.fit,
+            around=self.around,
+            seed=seed,
+        )
+
+    def teachers(self, seed: int, *, jury: bool) -> tuple[NetworkSource, ...]:
+        """The teacher, and its jury where it is wanted, as stages take them."""
+        artifacts = [self.teacher(seed), *(self.jury(seed) if jury else [])]
+        return tuple(
+            StoredNetwork(artifact) if teacher.source is None else self.black_boxes[teacher.source]
+            for (_, teacher), artifact in zip(self.recipe.teacher.all(), artifacts, strict=False)
+        )
+
+    def nokd(self, seed: int) -> Artifact:
+        """The student trained on labels alone, for its own number of steps."""
+        settings = self.recipe.student
+        return self.store.titled(f"nokd (seed {seed})").call(
+            stages.train_student,
+            student=Student(Architecture(settings.network), MethodStack(SUPERVISED)),
+            teachers=None,
+            images=TrainingImages(self.splits.train),
+            fit=settings.fit,
+            around=self.around,
+            seed=seed,
+        )
+
+    def student(self, name: str, seed: int) -> Artifact:
+        """The student of row ``name``."""
+        compared, settings, upstream = row(name), self.recipe.student, self.upstream(seed)
+        if not compared.longer:
+            return self.nokd(seed)
+        changes = {"augment": strong_views(settings)} if compared.strong else {}
+        fit, start = self._transfer(seed, {"steps": settings.transfer_steps, **changes})
+        methods = MethodStack.of(compared.method, self.task, settings)
+        return self.store.titled(f"{name} (seed {seed})").call(
+            stages.train_student,
+            student=Student(Architecture(student_network(name, settings)), methods, start),
+            teachers=self._imitated(upstream) if methods.numbers else None,
+            images=self._images(compared, upstream),
+            fit=fit,
+            around=self.around,
+            seed=seed,
+        )
+
+    def _transfer(self, seed: int, changes: dict[str, Any]) -> tuple[FitSettings, StoredNetwork | None]:
+        """How a row that is compared is trained, and what it starts from."""
+        settings, start = self.recipe.student, None
+        if isinstance(settings.start, FromNOKD):
+            start = StoredNetwork(self.nokd(seed))
+            changes = {**changes, "learning_rate": settings.start.learning_rate}
+        return settings.fit.model_copy(update=changes), start
+
+    def _imitated(self, seed: int) -> Teachers:
+        votes = self.recipe.teacher.votes
+        members = self.teachers(seed, jury=votes != "first")
+        return Teachers(members, votes)
+
+    def _images(self, compared: Row, seed: int) -> TrainingImages:
+        """What the student of a row learns from."""
+        share = self.recipe.student.real_share
+        if compared.pseudo:
+            pseudo = PseudoLabelled(self.splits.unlabelled, self.pseudo(seed))
+            return TrainingImages(self.splits.train, pseudo, share)
+        if compared.fakes:
+            replace = compared.ablation.replace if compared.ablation else self.replace
+            fakes = StoredFakes(self.synthesis(seed, compared), replace)
+            return TrainingImages(self.splits.train, fakes, share)
+        return TrainingImages(self.splits.train)
+
+    def pseudo(self, seed: int) -> Artifact:
+        """The teacher's labels for the real images that nobody labelled for the owner."""
+        return self.store.call(
+            stages.pseudo_label,
+            images=self.splits.unlabelled,
+            teacher=self.teachers(seed, jury=False)[0],
+            task=self.task,
+        )
+
+    # --- generator and density ratio ------------------------------------------------------------------------------
+
+    def generator(self, seed: int) -> Artifact:
+        """The conditional GAN, trained on the owner's images, or a few images of what takes its place."""
+        settings, train = self.recipe.generator, self.splits.train
+        if self.ready_generator is not None:
+            return self.store.call(
+                stages.show_generator, generator=self.ready_generator, train=train, task=self.task, seed=seed
+            )
+        return self.store.call(
+            stages.train_generator,
+            train=train,
+            task=self.task,
+            gan=settings.gan,
+            scalar=settings.scalar if self.task.continuous else None,
+            seed=seed,
+        )
+
+    def sampler(self, seed: int) -> GeneratorSource:
+        """The same, as stages take it."""
+        return self.ready_generator or TrainedGenerator(self.generator(seed))
+
+    def features(self, seed: int) -> NetworkSource | None:
+        """The network whose penultimate layer the density ratio sees; None: the teacher itself."""
+        features, fit = self.recipe.ratio.features, self.recipe.student.fit
+        store = self.store.titled("features of the ratio")
+        if isinstance(features, NOKDFeatures):
+            return StoredNetwork(self.nokd(seed))
+        if isinstance(features, ClassifierFeatures):
+            artifact = store.call(
+                stages.train_network,
+                network=Architecture(features.network),
+                start=None,
+                images=TrainingImages(self.splits.train),
+                fit=fit.model_copy(update={"steps": features.steps}),
+                around=self.around,
+                seed=seed,
+            )
+            return StoredNetwork(artifact)
+        if isinstance(features, AutoencoderFeatures):
+            artifact = store.call(
+                stages.train_encoder,
+                network=Architecture(features.network),
+                steps=features.steps,
+                batch_size=fit.batch_size,
+                augment=fit.augment,
+                train=self.splits.train,
+                task=self.task,
+                seed=seed,
+            )
+            return StoredAutoencoder(artifact)
+        return None
+
+    def extractor(self, seed: int, *, asks: bool, jury: bool = False) -> Extractor:
+        """Which networks see the images. asks: whether outputs of the teacher count, or features alone."""
+        features = self.features(seed)
+        if features is not None and not asks:
+            return Extractor(None, features)
+        teacher, *others = self.teachers(seed, jury=jury)
+        votes = self.recipe.teacher.votes
+        return Extractor(teacher, features, tuple(others), votes) if jury else Extractor(teacher, features)
+
+    def ratio(self, seed: int) -> Artifact:
+        """The conditional density ratio, on features that are computed once."""
+        settings = self.recipe.ratio
+        return self.store.call(
+            stages.train_density_ratio,
+            train=self.splits.train,
+            val=self.splits.val,
+            task=self.task,
+            generator=self.sampler(seed),
+            extractor=self.extractor(seed, asks=settings.vicinity_gaps is not None),
+            settings=settings.fit,
+            seed=seed,
+        )
+
+    def fell_back(self, seed: int) -> list[str]:
+        """Why images are not subsampled though the recipe says so: the checks that the density ratio fails."""
+        return self._subsampling(self.recipe.synthesis, seed)[1]
+
+    def _subsampling(self, settings: SynthesisSettings, seed: int) -> tuple[Subsampling, list[str]]:
+        if isinstance(settings.subsampling, NoSubsampling):
+            return settings.subsampling, []
+        return checks.fall_back(settings.subsampling, self.ratio(seed).summary)
+
+    # --- synthesis ------------------------------------------------------------------------------------------------
+
+    def synthesis(self, seed: int, compared: Row) -> Artifact:
+        """The generated images that the student of a row sees, with the teacher's predictions beside them."""
+        settings = self.processing(seed)
+        return self.images(seed, compared.ablation.applied(settings) if compared.ablation else settings)
+
+    def candidates(self, seed: int, count: int) -> Artifact:
+        """Generated images for a teacher that is yet to be asked: subsampled, not filtered."""
+        changes = {"images": count, "filter": None}
+        return self.images(seed, self.recipe.synthesis.model_copy(update=changes), asks=False)
+
+    def images(self, seed: int, settings: SynthesisSettings, asks: bool = True) -> Artifact:
+        """Synthesis by given settings. asks: whether teachers see the images."""
+        subsampling, _ = self._subsampling(settings, seed)
+        held = None if self.ready_generator is None else self.ready_generator.held
+        source = ProposalSource(
+            self.sampler(seed),
+            self.extractor(seed, asks=asks, jury=asks),
+            None if isinstance(subsampling, NoSubsampling) else StoredRatio(self.ratio(seed)),
+            self.task,
+            seed,
+            settings.batch_size,
+            settings.max_draws,
+        )
+        return process(
+            self.store,
+            source,
+            self.space.plan(settings, held),
+            settings,
+            subsampling,
+            features=self.extractor(seed, asks=False),
+            keep_probabilities=self.replace == "soft",
+        )
+
+    def processing(self, seed: int) -> SynthesisSettings:
+        """The synthesis settings of the recipe, or what the search on the validation split chose."""
+        choice = self.choice(seed)
+        return self.recipe.synthesis if choice is None else choice.settings
+
+    def _choice(self, seed: int) -> Choice | None:
+        """rho, label law and M by the validation split; None where the recipe doesn't ask for it."""
+        settings, student = self.recipe.search, self.recipe.student
+        if settings is None:
+            return None
+        fit, start = self._transfer(seed, {"steps": settings.steps or student.transfer_steps})
+
+        def trial(synthesis: SynthesisSettings | None) -> float:
+            images = TrainingImages(self.splits.train)
+            if synthesis is not None:
+                fakes = StoredFakes(self.images(seed, synthesis), self.replace)
+                images = TrainingImages(self.splits.train, fakes, student.real_share)
+            artifact = self.store.titled(f"search (seed {seed})").call(
+                stages.train_student,
+                student=Student(Architecture(student.network), MethodStack(SUPERVISED), start),
+                teachers=None,
+                images=images,
+                fit=fit,
+                around=self.around,
+                seed=seed,
+            )
+            return float(artifact.summary["val"])
+
+        return search(settings, self.recipe.synthesis, self.task, trial)
+
+    # --- measurements ---------------------------------------------------------------------------------------------
+
+    def quality(self, seed: int) -> Artifact:
+        """How good the generated images are, whether they are copies, and the error bound's terms."""
+        settings = self.recipe.metrics.generator
+        assert settings is not None
+        features: dict[str, NetworkSource] = {}
+        if self.black_box is None:
+            features["teacher"] = self.teachers(seed, jury=False)[0]
+        if "nokd" in settings.features:
+            features["nokd"] = StoredNetwork(self.nokd(seed))
+        splits = self.splits
+        return self.store.call(
+            stages.measure_generator,
+            real=RealImages(splits.train, splits.pool, splits.val, splits.task),
+            generator=self.sampler(seed),
+            fakes=StoredFakes(self.synthesis(seed, row("cgan")), self.replace),
+            real_share=self.recipe.student.real_share,
+            features=features,
+            black_box=self.black_box,
+            settings=settings,
+            seed=seed,
+        )
+
+    def robustness(self, network: Artifact, attack: Attack) -> Artifact:
+        """What is left of a teacher's or student's score where test images are changed to mislead it."""
+        return self.store.titled(f"{attack.name} on {network.summary['network']}").call(
+            stages.attack_network,
+            network=StoredNetwork(network),
+            test=self.splits.test,
+            task=self.task,
+            attack=attack,
+            seed=self.recipe.data.seed,  # it chooses images there too
+        )

@@ -29,7 +29,7 @@ class Choice:
     def to_json(self) -> dict[str, Any]:
         """For results.json."""
         return {
-            "chosen": {name: getattr(self.settings, name) for name in SETTINGS},
+            "chosen": {name: _value(self.settings, name) for name in SETTINGS},
             "control": self.control,
             "score": self.score,
             "helps": self.helps,
@@ -37,21 +37,20 @@ class Choice:
         }
 
 
-SETTINGS = ("filter_quantile", "labels", "images")
+SETTINGS = ("rho", "labels", "images")
 
 
 def search(settings: SearchSettings, base: SynthesisSettings, task: Task, trial: Trial) -> Choice:
     """Go along one setting at a time (rho, then the label law, then M), keeping the best so far.
 
-    A setting's values are tried in their order, and given up after ``settings.patience`` in a row that don't
-    improve on its best; without values, and the label law where labels are classes, it stays as in ``base``.
+    The values of a setting are tried in their order, and given up after ``settings.patience`` in a row that don't
+    improve on its best. A setting without values, and the label law where labels are classes, stays as in ``base``.
     """
-    rho = task.filter_quantile if base.filter_quantile is None else base.filter_quantile
-    best = base.model_copy(update={"filter_quantile": rho})
+    best = base if base.filter is None else _changed(base, "rho", base.filter.rho or task.filter_quantile)
     score, trials = trial(best), []
     better = 1.0 if task.higher_is_better else -1.0
     grid: dict[str, Sequence[Any]] = {
-        "filter_quantile": settings.quantiles if base.filter else (),
+        "rho": settings.rho if base.filter else (),
         "labels": settings.labels if task.continuous else (),
         "images": settings.images,
     }
@@ -59,9 +58,9 @@ def search(settings: SearchSettings, base: SynthesisSettings, task: Task, trial:
     for name in SETTINGS:
         start, best_here, idle = best, None, 0
         for value in grid[name]:
-            candidate = start.model_copy(update={name: value})
+            candidate = _changed(start, name, value)
             reached = score if candidate == start else trial(candidate)
-            trials.append({"setting": name, "value": value, "score": reached})
+            trials.append({"setting": name, "value": _value(candidate, name), "score": reached})
             if best_here is None or better * (reached - best_here) > 0:
                 best_here, idle = reached, 0
             else:
@@ -72,3 +71,17 @@ def search(settings: SearchSettings, base: SynthesisSettings, task: Task, trial:
                 break
     control = trial(None)
     return Choice(best, control, score, better * (score - control) > 0, tuple(trials))
+
+
+def _changed(settings: SynthesisSettings, name: str, value: Any) -> SynthesisSettings:
+    if name == "rho":
+        assert settings.filter is not None
+        name, value = "filter", settings.filter.model_copy(update={"rho": value})
+    return settings.model_copy(update={name: value})
+
+
+def _value(settings: SynthesisSettings, name: str) -> Any:
+    """As results.json has it: a number, or the kind of a label law."""
+    if name == "rho":
+        return settings.filter.rho if settings.filter else None
+    return settings.labels.kind if name == "labels" else getattr(settings, name)

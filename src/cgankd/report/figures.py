@@ -225,9 +225,7 @@ def bins(results: Mapping[str, Any]) -> tuple[Figure, str] | None:
     shown = list(range(len(names)))
     if len(names) > MOST_BINS:
         said += f" Of {len(names)}, those where the methods shown differ most."
-        spread = np.nan_to_num(
-            np.nanmax(scores, axis=0, initial=-np.inf) - np.nanmin(scores, axis=0, initial=np.inf)
-        )
+        spread = np.nan_to_num(np.nanmax(scores, axis=0, initial=-np.inf) - np.nanmin(scores, axis=0, initial=np.inf))
         shown = sorted(np.argsort(-spread, kind="stable")[:MOST_BINS].tolist())
     figure, axes = canvas(0.9 + 0.25 * len(shown), x=table.metric_name(results), grid="both")
     for row, values in zip(methods, scores, strict=True):

@@ -117,9 +117,7 @@ def _comparison(run: Run) -> Section:
         blocks.append(Note("The results hold no score per class or label range."))
     else:
         kind = run.task.bin_name
-        blocks += drawn(
-            shown[0], "bins", f"Score per {kind}, mean over seeds: which of them gain or lose.{shown[1]}"
-        )
+        blocks += drawn(shown[0], "bins", f"Score per {kind}, mean over seeds: which of them gain or lose.{shown[1]}")
         blocks.append(_bin_table(results, kind))
     if not any(table.is_ablation(row["method"]) for row in results["rows"]):
         blocks.append(
@@ -151,9 +149,7 @@ def _cost(run: Run) -> Section:
     if not results.get("latency_ms"):
         blocks.append(Note("This run measured no latency."))
     blocks.append(_networks(results))
-    seconds = {
-        str(stage): float(took) for stage, took in (results.get("seconds") or {}).items() if took is not None
-    }
+    seconds = {str(stage): float(took) for stage, took in (results.get("seconds") or {}).items() if took is not None}
     if seconds:
         total = figures.seconds_text(sum(seconds.values()))
         caption = f"Where the time went, {total} in all; stages that were already done count as they took then."

@@ -78,9 +78,7 @@ def generator(run: Run) -> Section:
     fakes = dict(_by_bin(artifact, names))
     both = [name for name in names if name in fakes]
     rows = [
-        StripRow(
-            names_at, tuple(strip(g[names_at], STRIP) if names_at in g else None for g in (real_images, fakes))
-        )
+        StripRow(names_at, tuple(strip(g[names_at], STRIP) if names_at in g else None for g in (real_images, fakes)))
         for names_at in (both[place] for place in evenly(len(both), MOST_STRIPS))
     ]
     if rows:
@@ -152,9 +150,7 @@ def subsampling(run: Run) -> Section:
         values = artifact.tensor(SAMPLES, "rejected_ratios", at)
         labels = _labels(run, artifact, "rejected_labels", at)
         texts = [f"{name}" + ("" if values is None else f" · {values[i]:.2f}") for i, name in enumerate(labels)]
-        caption = (
-            "Label asked for and density ratio: on the whole these should look less real than those kept below."
-        )
+        caption = "Label asked for and density ratio: on the whole these should look less real than those kept below."
         blocks.append(Tiles("Rejected", _tiles(artifact, "rejected_images", at, texts), caption, wide=True))
     blocks += _other_syntheses(run)
     if not blocks:
@@ -167,7 +163,7 @@ def searched(run: Run) -> Section:
     found, results = run.results["search"], run.results
     names = {
         "start": "start",
-        "filter_quantile": "filter's quantile",
+        "rho": "filter's quantile",
         "labels": "label law",
         "images": "images kept",
     }
@@ -206,14 +202,15 @@ def filtering(run: Run) -> Section:
     cuts = [scale * cut for cut in summary.get("thresholds") or [] if cut is not None]
     blocks: list[Block] = []
     if summary.get("filter_quantile") is not None and cuts:
-        part = ("label bin" if summary.get("filter_by") == "bin" else "label") if scalar else "class"
+        processed = run.results.get("synthesis") or {}
+        part = ("label bin" if processed.get("filter_by") == "bin" else "label") if scalar else "class"
         each = "over all labels" if len(cuts) == 1 else f"for each {part} apart"
         teachers = summary.get("teachers", 1)
         error = "error" if teachers == 1 else f"error, the mean of {teachers} teachers',"
         becomes = {
             "hard": " Their label then becomes the teacher's prediction.",
             "soft": " The student learns the teacher's probabilities in their label's place.",
-        }.get(str((run.results.get("synthesis") or {}).get("replace")), "")
+        }.get(str(processed.get("replace")), "")
         blocks.append(
             Note(
                 f"Kept: images whose {error} lies below the {summary['filter_quantile']:g}-quantile, taken {each}."
@@ -255,9 +252,7 @@ def filtering(run: Run) -> Section:
             continue
         asked, said = (_labels(run, artifact, f"{name}_{kind}", at) for kind in ("labels", "predictions"))
         # Hard spaces: a line may break before the arrow only.
-        texts = [f"{a} →\u00a0{b.replace(' ', chr(160))}" for a, b in zip(asked, said, strict=False)] or [""] * len(
-            at
-        )
+        texts = [f"{a} →\u00a0{b.replace(' ', chr(160))}" for a, b in zip(asked, said, strict=False)] or [""] * len(at)
         blocks.append(Tiles(name.capitalize(), _tiles(artifact, f"{name}_images", at, texts), caption))
     return Section(title, anchor, blocks)
 
@@ -276,9 +271,7 @@ def learning(run: Run) -> Section:
         entries = artifact.summary.get("history") or []
         losses.append(Curve("the teacher", LIGHT["red"], *history(entries, "loss"), dashed=True))
         scores.append(Curve("the teacher", LIGHT["red"], *history(entries, "val"), dashed=True))
-    caption = (
-        "Score on the validation split, one line per seed; a line still climbing at its end wanted more steps."
-    )
+    caption = "Score on the validation split, one line per seed; a line still climbing at its end wanted more steps."
     blocks = drawn(curves.curves(scores, f"validation {table.metric_name(run.results)}"), "val-curves", caption)
     caption = "Each method's own loss, so compare shapes, not heights: with KD it holds the teacher's term too."
     blocks += drawn(curves.curves(losses, "training loss", log=True), "loss-curves", caption)
@@ -341,6 +334,5 @@ def _tiles(artifact: Artifact, name: str, at: Sequence[int], texts: Sequence[str
     if images is None:
         return []
     return [
-        Tile(picture(images[i : i + 1]), text)
-        for i, text in enumerate([*texts, *[""] * len(images)][: len(images)])
+        Tile(picture(images[i : i + 1]), text) for i, text in enumerate([*texts, *[""] * len(images)][: len(images)])
     ]

@@ -15,7 +15,7 @@ from cgankd.report.run import Run
 PAIRS = "pairs.safetensors"
 SETS = {"raw": "raw", "processed": "processed", "real": "real images"}
 SPACES = {"pixels": "pixels", "teacher": "the teacher's features", "nokd": "the NOKD student's features"}
-NONE = "This run did not judge its generated images (metrics.enabled, in a run that generates some)."
+NONE = "This run did not judge its generated images (metrics.generator, in a run that generates some)."
 SIGNIFICANT = 0.01
 SAYS = {
     "FID": "Fréchet distance of two Gaussians fitted to the features; sees both quality and variety",

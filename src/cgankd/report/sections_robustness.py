@@ -61,17 +61,13 @@ def _scores(results: Mapping[str, Any], rows: Sequence[Row], names: Sequence[str
             if scores.get("std"):
                 ends = [scores["mean"] - scores["std"], scores["mean"] + scores["std"]]
                 axes.plot(ends, [-place, -place], color=colour, linewidth=2.2, alpha=0.55)
-            axes.plot(
-                scores["values"], [-place] * len(scores["values"]), "o", color=colour, markersize=3.5, alpha=0.6
-            )
+            axes.plot(scores["values"], [-place] * len(scores["values"]), "o", color=colour, markersize=3.5, alpha=0.6)
             axes.plot(
                 [scores["mean"]], [-place], marker, color=colour, markersize=7, linestyle="",
                 markeredgecolor=LIGHT["paper"], markeredgewidth=0.5,
                 label="_" if place else "as they are" if name == "clean" else f"under {_name(name)}",
             )  # fmt: skip
-        axes.text(
-            0.0, -place + 0.32, plain(words), transform=axes.get_yaxis_transform(), fontsize=TEXT, va="center"
-        )
+        axes.text(0.0, -place + 0.32, plain(words), transform=axes.get_yaxis_transform(), fontsize=TEXT, va="center")
     axes.set_ylim(-len(rows) + 0.55, 0.7)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)

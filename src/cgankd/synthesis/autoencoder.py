@@ -6,6 +6,7 @@ The label's branch is the task's, so classes have one too.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -14,14 +15,14 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd.config.settings import FitSettings
+from cgankd.config.settings import AugmentSettings
 from cgankd.core import rng
-from cgankd.core.checkpoint import Checkpoint
 from cgankd.core.errors import TrainingError
-from cgankd.core.progress import SILENT, Progress
+from cgankd.core.store import Artifact, Work
 from cgankd.data.batches import Batches
-from cgankd.data.imageset import ImageSet
+from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.nets import inference
+from cgankd.nets.build import WEIGHTS, Architecture, fresh_network, keep_network
 from cgankd.nets.layers import conv_bn_relu, initialise
 from cgankd.tasks import Task
 
@@ -71,38 +72,34 @@ class SparseAutoencoder(nn.Module):
         return outputs
 
 
-def autoencoder_loss(
-    task: Task, images: Tensor, decoded: Tensor, code: Tensor, outputs: Tensor, y: Tensor
-) -> Tensor:
+def autoencoder_loss(task: Task, images: Tensor, decoded: Tensor, code: Tensor, outputs: Tensor, y: Tensor) -> Tensor:
     """mean (x - x')^2 + SPARSITY mean |code| + LABEL_WEIGHT loss(outputs, y); the code is never below 0."""
     return F.mse_loss(decoded, images) + SPARSITY * code.mean() + LABEL_WEIGHT * task.loss(outputs, y)
 
 
 def train_autoencoder(
+    work: Work,
     network: SparseAutoencoder,
     task: Task,
     train: ImageSet,
     steps: int,
-    settings: FitSettings,
-    fabric: Fabric,
+    batch_size: int,
+    augment: AugmentSettings,
     *,
     seed: int,
-    checkpoint: Checkpoint | None = None,
-    progress: Progress = SILENT,
 ) -> list[dict[str, Any]]:
-    """Train in place on ``train``; batch size and views are those of ``settings``. Returns the history.
+    """Train in place on ``train``; Returns the history.
 
     Raises TrainingError where the loss is not finite.
     """
+    fabric, checkpoint = work.fabric, work.checkpoint()
     inference.place(network, fabric).train()
     fused = fabric.device.type in {"cpu", "cuda"}
     optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE, fused=fused)
-    batches = Batches(train, None, task, settings.batch_size, settings.augment, seed, fabric.device)
-    checkpoint = checkpoint or Checkpoint(None)
+    batches = Batches(TrainingImages(train), task, batch_size, augment, seed, fabric.device)
     start, history = checkpoint.load({"network": network}, {"adam": optimizer})
     log_every = max(1, steps // LOG_POINTS)
-    devices = [fabric.device] if fabric.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), progress.bar("auto-encoder", steps) as bar:
+    with work.random_state(), work.progress.bar("auto-encoder", steps) as bar:
         for step in range(start, steps):
             torch.manual_seed(rng.key(seed, "autoencoder", step))  # dropout, where the encoder has any
             for group in optimizer.param_groups:
@@ -111,9 +108,7 @@ def train_autoencoder(
             with fabric.autocast():
                 code = network.code(batch.images)
                 decoded, outputs = network.decode(code), network.branch(code)
-            loss = autoencoder_loss(
-                task, batch.images, decoded.float(), code.float(), outputs.float(), batch.targets
-            )
+            loss = autoencoder_loss(task, batch.images, decoded.float(), code.float(), outputs.float(), batch.targets)
             optimizer.zero_grad(set_to_none=True)
             fabric.backward(loss)
             optimizer.step()
@@ -131,3 +126,38 @@ def train_autoencoder(
 
 def _doubled(in_channels: int, out_channels: int) -> list[nn.Module]:
     return [nn.Upsample(scale_factor=2.0), *conv_bn_relu(in_channels, out_channels)]
+
+
+def new_autoencoder(network: Architecture, images: ImageSet, task: Task, seed: int) -> SparseAutoencoder:
+    """With the random weights of ``seed``; its inputs are normalised by these images."""
+    encoder = fresh_network(network, images, CODE, seed)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(rng.key(seed, "autoencoder/weights"))
+        return SparseAutoencoder(encoder, images.channels, images.size, task.num_outputs)
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredAutoencoder:
+    """The auto-encoder that a stage kept by :func:`keep_autoencoder`."""
+
+    artifact: Artifact
+
+    @property
+    def content_key(self) -> str:
+        return self.artifact.content_key
+
+    def open(self, fabric: Fabric) -> nn.Module:
+        """In eval mode, on the device."""
+        built = self.artifact.summary["built"]
+        channels, size = built["channels"], tuple(built["size"])
+        encoder = Architecture(built["network"]).create(channels, size, CODE)
+        network = SparseAutoencoder(encoder, channels, size, built["outputs"])
+        network.load_state_dict(self.artifact.tensors(WEIGHTS))
+        return inference.place(network, fabric).eval()
+
+
+def keep_autoencoder(
+    work: Work, autoencoder: SparseAutoencoder, network: Architecture, images: ImageSet, task: Task
+) -> dict[str, Any]:
+    """Write the weights; what belongs into the summary so that :class:`StoredAutoencoder` opens them."""
+    return keep_network(work, autoencoder, network, images, task.num_outputs)

@@ -7,12 +7,13 @@ right one (calibration), and is it one that rejection can use (separability, eff
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cgankd.config.settings import SynthesisSettings
+from cgankd.config.settings import NoSubsampling, Subsampling
 from cgankd.synthesis.rejection import effective_sample_share
 
 # E_fake[p_real / p_fake] = 1 for the true ratio. Rejection does not see h's scale, but an h that is half as large
@@ -120,11 +121,11 @@ def calibration_error(real: Tensor, fake: Tensor) -> float | None:
     return float((off * observed).sum() / observed.sum())
 
 
-def settled(settings: SynthesisSettings, found: dict[str, Any] | None) -> tuple[SynthesisSettings, list[str]]:
-    """The settings that the synthesis goes by, and why subsampling was left out ([]: it was not).
+def fall_back(settings: Subsampling, result: Mapping[str, Any] | None) -> tuple[Subsampling, list[str]]:
+    """How the synthesis subsamples, and why it does not where the settings ask for it ([]: it does).
 
-    found: what :func:`check` gave, None where nothing could be checked.
+    result: what :func:`check` gave; None where nothing could be checked.
     """
-    if settings.subsampling == "none" or not settings.fall_back or found is None or found["passed"]:
+    if isinstance(settings, NoSubsampling) or not settings.fall_back or result is None or result["passed"]:
         return settings, []
-    return settings.model_copy(update={"subsampling": "none"}), found["reasons"]
+    return NoSubsampling(), result["reasons"]

@@ -13,15 +13,17 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd.config.settings import RatioSettings
+from cgankd.config.settings import RatioFitSettings
 from cgankd.core import rng
 from cgankd.core.errors import TrainingError, UserError
 from cgankd.core.progress import SILENT, Progress
+from cgankd.core.store import Artifact, Work
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.generator import Sampler
-from cgankd.labels import LabelSpace
-from cgankd.nets.feature_extractor import Observer
-from cgankd.tasks import Task
+from cgankd.labels import LabelSpace, ratio_embedding
+from cgankd.nets.build import WEIGHTS
+from cgankd.nets.feature_extractor import FeatureExtractor
+from cgankd.tasks import Task, from_json
 
 LOG_POINTS = 25
 
@@ -39,9 +41,7 @@ class Pairs:
         """Only the real images that have a fake which counts."""
         rows = self.valid.any(dim=1)
         return (
-            self
-            if bool(rows.all())
-            else Pairs(self.real[rows], self.targets[rows], self.fake[rows], self.valid[rows])
+            self if bool(rows.all()) else Pairs(self.real[rows], self.targets[rows], self.fake[rows], self.valid[rows])
         )
 
     @property
@@ -101,6 +101,31 @@ class RatioNetwork(nn.Module):
         return float(ratio_loss(h_real, h_fake[pairs.valid.to(h_fake.device)], penalty))
 
 
+@dataclasses.dataclass(frozen=True)
+class StoredRatio:
+    """The density ratio that a stage kept by :func:`keep_ratio`."""
+
+    artifact: Artifact
+
+    @property
+    def content_key(self) -> str:
+        return self.artifact.content_key
+
+    def open(self, fabric: Fabric) -> RatioNetwork:
+        """In eval mode, on the device."""
+        built, tensors = self.artifact.summary["built"], self.artifact.tensors(WEIGHTS)
+        embedding = ratio_embedding(from_json(built["task"]), RatioNetwork.LABEL_DIM)
+        network = RatioNetwork(len(tensors["mean"]), embedding, tuple(built["hidden"]), built["dropout"])
+        network.load_state_dict(tensors)
+        return network.to(fabric.device).eval()
+
+
+def keep_ratio(work: Work, network: RatioNetwork, settings: RatioFitSettings, task: Task) -> dict[str, Any]:
+    """Write the weights; what belongs into the summary so that :class:`StoredRatio` opens them."""
+    work.save(WEIGHTS, network.state_dict())
+    return {"built": {"task": task.to_json(), "hidden": list(settings.widths), "dropout": settings.dropout}}
+
+
 def ratio_loss(h_real: Tensor, h_fake: Tensor, penalty: float) -> Tensor:
     """Softplus Bregman divergence, and a penalty that holds the fakes' mean ratio at 1.
 
@@ -112,7 +137,12 @@ def ratio_loss(h_real: Tensor, h_fake: Tensor, penalty: float) -> Tensor:
 
 
 def fakes_at_labels(
-    generator: Sampler, observer: Observer, targets: Tensor, count: int, seed: int, progress: Progress = SILENT
+    generator: Sampler,
+    extractor: FeatureExtractor,
+    targets: Tensor,
+    count: int,
+    seed: int,
+    progress: Progress = SILENT,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``count`` fakes at each of N labels, as the teacher sees them; the images are not kept.
 
@@ -129,7 +159,7 @@ def fakes_at_labels(
         for number in range(count):
             for rows in there[:, number].nonzero().squeeze(1).split(500):
                 images = generator.sample(targets[rows], index[rows, number], stream)
-                outputs, features = observer(images)
+                outputs, features = extractor(images)
                 seen.append((rows * count + number, outputs.cpu(), features.cpu()))
             bar.to((number + 1) * len(targets))
     if not seen:
@@ -146,8 +176,8 @@ def real_and_fakes(
     task: Task,
     space: LabelSpace,
     generator: Sampler,
-    observer: Observer,
-    settings: RatioSettings,
+    extractor: FeatureExtractor,
+    settings: RatioFitSettings,
     seed: int,
     progress: Progress = SILENT,
 ) -> Pairs:
@@ -157,9 +187,7 @@ def real_and_fakes(
     that near to the label that was asked for.
     """
     targets = task.to_target(images.labels)
-    features, outputs, valid = fakes_at_labels(
-        generator, observer, targets, settings.fakes_per_image, seed, progress
-    )
+    features, outputs, valid = fakes_at_labels(generator, extractor, targets, settings.fakes_per_image, seed, progress)
     if settings.vicinity_gaps is not None:
         predicted = task.to_target(task.predict(outputs.flatten(0, 1))).view(valid.shape)
         valid = valid & space.near(predicted, targets[:, None].expand(valid.shape), settings.vicinity_gaps)
@@ -168,18 +196,17 @@ def real_and_fakes(
                 f"ratio.vicinity_gaps = {settings.vicinity_gaps:g} leaves no fake at any real label; "
                 "a larger number is needed, or none"
             )
-    return Pairs(observer.all(images.images)[1].cpu(), targets, features, valid)
+    return Pairs(extractor.all(images.images)[1].cpu(), targets, features, valid)
 
 
 def train_ratio(
+    work: Work,
     pairs: Pairs,
     embedding: nn.Module,
-    settings: RatioSettings,
-    fabric: Fabric,
+    settings: RatioFitSettings,
     *,
     seed: int,
     held_out: Pairs | None = None,
-    progress: Progress = SILENT,
 ) -> tuple[RatioNetwork, list[dict[str, Any]]]:
     """Train h on features that were computed once.
 
@@ -187,9 +214,8 @@ def train_ratio(
     with few real images h soon tells them from fakes by heart, and would accept nothing new.
     embedding: targets [B] -> [B, 128]. Returns the network in eval mode and the history.
     """
-    pairs = pairs.with_fakes()
-    devices = [fabric.device] if fabric.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), progress.bar("density ratio", settings.steps) as bar:
+    pairs, fabric = pairs.with_fakes(), work.fabric
+    with work.random_state(), work.progress.bar("density ratio", settings.steps) as bar:
         torch.manual_seed(rng.key(seed, "ratio/weights"))
         for layer in embedding.modules():
             if isinstance(layer, nn.Embedding):

@@ -1,6 +1,6 @@
-"""Proposals: generated, looked at by the teachers, weighed by the density ratio, accepted or not, filtered or not.
+"""Proposals: generated, shown to the teachers, weighed by the density ratio, accepted or not, filtered or not.
 
-Proposal j of label i is a pure function of (seed, label, j): its latent, its accept draw, its verdict.
+Proposal j of label i is a pure function of (seed, label, j): its latent, its accept draw, its fate.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from cgankd.config.settings import SynthesisSettings
 from cgankd.core import rng
+from cgankd.core.errors import UserError
 from cgankd.gan.generator import Sampler
 from cgankd.labels import LabelPlan
-from cgankd.nets.feature_extractor import Observer
+from cgankd.nets.feature_extractor import FeatureExtractor
 from cgankd.synthesis import adjust, rejection
 from cgankd.synthesis.density_ratio import RatioNetwork
+from cgankd.synthesis.rejection import Acceptance
 from cgankd.tasks import Task
 
 
 @dataclasses.dataclass
 class Block:
-    """Proposals [l, n] of l labels: what was generated and what was found out about it."""
+    """Proposals [l, n] of l labels: the images, and what is known of them."""
 
     label: Tensor  # int64 [l], rows of the plan
     index: Tensor  # int64 [l, n]
@@ -33,31 +34,40 @@ class Block:
     ratio: Tensor  # [l, n]; all 1 without a ratio network
     accepted: Tensor  # bool [l, n], by the density ratio
     kept: Tensor  # bool [l, n], accepted, not filtered out, and within the quota
-    considered: Tensor  # bool [l, n]; a label's proposals after its quota was full don't count
+    considered: Tensor  # bool [l, n]; proposals of a label after its quota was full don't count
 
 
+@dataclasses.dataclass(frozen=True)
 class Proposals:
-    """Everything that is the same for burn-in, calibration and the real thing. ratio None: all are accepted."""
+    """What is the same for burn-in, calibration and synthesis.
 
-    def __init__(
-        self,
-        generator: Sampler,
-        observer: Observer,
-        ratio: RatioNetwork | None,
-        task: Task,
-        settings: SynthesisSettings,
-        seed: int,
-    ) -> None:
-        self.generator, self.observer, self.ratio = generator, observer, ratio
-        self.task, self.settings, self.seed = task, settings, seed
+    ratio: None where no ratio is needed. batch_size: images generated at once. max_draws: per image wanted, at most.
+    """
 
-    def look(self, plan: LabelPlan, label: Tensor, first: Tensor, count: int, stream: str) -> Block:
-        """Generate proposals ``first .. first + count - 1`` of each label and weigh them; all pass so far."""
+    generator: Sampler
+    extractor: FeatureExtractor
+    ratio: RatioNetwork | None
+    task: Task
+    seed: int
+    batch_size: int
+    max_draws: int
+
+    def held(self, plan: LabelPlan) -> Tensor:
+        """How many images the generator has at each label, int64 [L]; UserError where it has none at any."""
+        held = self.generator.available(plan.targets)
+        if not bool((held > 0).any()):
+            raise UserError(
+                "the generator holds no image at any of the labels that are asked for; allowed: at least one"
+            )
+        return held
+
+    def generate(self, plan: LabelPlan, label: Tensor, first: Tensor, count: int, stream: str) -> Block:
+        """Proposals ``first .. first + count - 1`` of each label, weighed; all are kept so far."""
         index = first[:, None] + torch.arange(count)
         targets = plan.targets[label].repeat_interleave(count)
         images = self.generator.sample(targets, index.flatten(), rng.key(self.seed, stream))
-        votes, features = self.observer.votes(images)
-        weights = self.task.confidence(votes) if self.observer.by_confidence else None
+        votes, features = self.extractor.votes(images)
+        weights = self.task.confidence(votes) if self.extractor.by_confidence else None
         error = adjust.disagreement(self.task, votes, targets.to(votes.device), weights).cpu().view(index.shape)
         ratio = torch.ones(index.shape)
         if self.ratio is not None:
@@ -67,32 +77,27 @@ class Proposals:
         outputs = self.task.consensus(votes, weights).cpu()
         return Block(label, index, images, outputs, error, ratio, everything, everything, everything)
 
-    def judged(self, plan: LabelPlan, maxima: Tensor | None, stream: str, alpha: Tensor | None) -> Iterator[Block]:
-        """Blocks of judged proposals, until every label's quota or its bound on draws is reached.
+    def draw(
+        self, plan: LabelPlan, stream: str, acceptance: Acceptance | None = None, thresholds: Tensor | None = None
+    ) -> Iterator[Block]:
+        """Blocks of proposals, until every label's quota or its bound on draws is reached.
 
-        maxima: M of each label, None where all are accepted. alpha: the filter's threshold of each group, or None.
+        acceptance: None where all are accepted. thresholds: float32 [groups], of the filter; None: no filter.
         """
         kept = torch.zeros_like(plan.quota)
         drawn = torch.zeros_like(plan.quota)
-        bound = torch.minimum(plan.quota * self.settings.max_draws, self.generator.available(plan.targets))
-        maxima = None if maxima is None else maxima.clone()
+        bound = torch.minimum(plan.quota * self.max_draws, self.held(plan))
+        maxima = None if acceptance is None else acceptance.maxima.clone()
         while bool((open_ := (kept < plan.quota) & (drawn < bound)).any()):
-            label = open_.nonzero().squeeze(1)[: self.settings.batch_size]
-            rate = (kept[label].sum() / drawn[label].sum().clamp(min=1)).clamp(min=0.05)
-            rate = rate if int(drawn[label].sum()) else torch.tensor(1.0)
-            wanted = ((plan.quota - kept)[label].max() / rate).ceil()
-            count = int(wanted.clamp(1, max(1, self.settings.batch_size // len(label))))
-            count = min(count, int((bound - drawn)[label].min()))
-            block = self.look(plan, label, drawn[label], count, stream)
-            if maxima is not None:
-                draws = rng.uniform(
-                    self.seed, stream + "/accept", _counters(plan.targets[label])[:, None], block.index
-                )
-                rising = self.settings.subsampling == "maximum"
-                block.accepted, maxima[label] = rejection.accept(block.ratio, maxima[label], draws, rising)
+            label = open_.nonzero().squeeze(1)[: self.batch_size]
+            count = self._count(plan, label, kept, drawn, bound)
+            block = self.generate(plan, label, drawn[label], count, stream)
+            if acceptance is not None and maxima is not None:
+                draws = rng.uniform(self.seed, stream + "/accept", _counters(plan.targets[label])[:, None], block.index)
+                block.accepted, maxima[label] = rejection.accept(block.ratio, maxima[label], draws, acceptance.rising)
             passed = block.accepted
-            if alpha is not None:
-                passed = passed & adjust.keep(block.error, alpha[plan.group[label]][:, None])
+            if thresholds is not None:
+                passed = passed & adjust.keep(block.error, thresholds[plan.group[label]][:, None])
             room = (plan.quota - kept)[label][:, None]
             before = passed.cumsum(dim=1) - passed.long()
             block.considered = before < room
@@ -101,6 +106,14 @@ class Proposals:
             kept[label] += block.kept.sum(dim=1)
             drawn[label] += count
             yield block
+
+    def _count(self, plan: LabelPlan, label: Tensor, kept: Tensor, drawn: Tensor, bound: Tensor) -> int:
+        """How many proposals of each of these labels to generate next, by how many were kept so far."""
+        rate = (kept[label].sum() / drawn[label].sum().clamp(min=1)).clamp(min=0.05)
+        rate = rate if int(drawn[label].sum()) else torch.tensor(1.0)
+        wanted = ((plan.quota - kept)[label].max() / rate).ceil()
+        count = int(wanted.clamp(1, max(1, self.batch_size // len(label))))
+        return min(count, int((bound - drawn)[label].min()))
 
 
 def _counters(targets: Tensor) -> Tensor:

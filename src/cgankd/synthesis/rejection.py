@@ -2,32 +2,61 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
-from cgankd.config.settings import SynthesisSettings
+from cgankd.config.settings import MaximumRatio, QuantileRatio, RatioBudget
 from cgankd.core.errors import TrainingError
 
 
-def first_maxima(ratios: Tensor, pool: Tensor, pools: int, settings: SynthesisSettings) -> Tensor:
+@dataclasses.dataclass(frozen=True)
+class Acceptance:
+    """The rule h / M. maxima: float32 [L], M of each label; rising: M is the largest ratio so far, else it stays."""
+
+    maxima: Tensor
+    rising: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How M is taken of the burn-in. kind: of the setting ``subsampling``; number: the quantile, or the draws."""
+
+    kind: str
+    number: float = 0.0
+
+    @classmethod
+    def of(cls, settings: MaximumRatio | QuantileRatio | RatioBudget) -> Rule:
+        """What the settings say of it."""
+        if isinstance(settings, QuantileRatio):
+            return cls(settings.kind, settings.q)
+        return cls(settings.kind, settings.draws if isinstance(settings, RatioBudget) else 0.0)
+
+    @property
+    def rising(self) -> bool:
+        """Whether M rises with what is drawn later."""
+        return self.kind == "maximum"
+
+
+def first_maxima(ratios: Tensor, pool: Tensor, pools: int, rule: Rule) -> Tensor:
     """M of each label pool, float32 [pools]; a fake is then accepted with probability min(1, h / M).
 
-    ratios: float32 [B] of burn-in fakes; pool: int64 [B]. By ``settings.subsampling``, M is the largest ratio of
-    the pool, or its quantile, or what :func:`budget_cap` gives. A pool without a fake (the generator holds no image
-    for it) gets 1. Raises TrainingError where a pool's ratios are all 0.
+    ratios: float32 [B] of burn-in fakes; pool: int64 [B]. M is the largest ratio of the pool, or its quantile, or
+    what :func:`budget_cap` gives. A pool without a fake, because the generator holds no image for it, gets 1. Raises
+    TrainingError where the ratios of a pool are all 0.
     """
     maxima = torch.ones(pools)
-    quantile = settings.cap_quantile if settings.subsampling == "quantile" else 1.0
     for number in pool.unique().tolist():
         inside = ratios[pool == number]
-        maxima[number] = torch.quantile(inside, quantile)
+        maxima[number] = torch.quantile(inside, rule.number if rule.kind == "quantile" else 1.0)
         if not maxima[number] > 0:
             raise TrainingError(
                 f"density ratio: every burn-in fake of label pool {number} has ratio 0, so nothing can be "
                 "accepted; raise ratio.steps, or set synthesis.subsampling=none"
             )
-        if settings.subsampling == "budget":
-            maxima[number] = budget_cap(inside, settings.draw_budget)
+        if rule.kind == "budget":
+            maxima[number] = budget_cap(inside, rule.number)
     return maxima
 
 

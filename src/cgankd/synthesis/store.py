@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cgankd.core.files import sync
+from cgankd.core.hashing import content_key
+from cgankd.core.store import Artifact, Work
+from cgankd.data.imageset import ImageSet
+from cgankd.synthesis import adjust
+
+IMAGES = "images.u8"
 
 
 class ImageStore:
@@ -54,3 +62,28 @@ def open_images(path: Path, shape: tuple[int, int, int]) -> Tensor:
         return torch.empty(0, *shape, dtype=torch.uint8)
     # copy-on-write: torch wants memory it could write to, and nothing reaches the file
     return torch.from_numpy(np.memmap(path, dtype=np.uint8, mode="c", shape=(count, *shape)))
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredFakes:
+    """The images that a stage kept by :func:`keep_fakes`. replace: what becomes of their labels."""
+
+    artifact: Artifact
+    replace: str = "none"
+
+    @property
+    def content_key(self) -> str:
+        return content_key(self.artifact.content_key, self.replace)
+
+    def open(self) -> ImageSet:
+        """Mapped into memory, not read."""
+        columns = self.artifact.tensors("columns")
+        channels, height, width = self.artifact.summary["shape"]
+        images = open_images(self.artifact.folder / IMAGES, (channels, height, width))
+        return adjust.relabelled(ImageSet(images, columns.pop("labels"), columns), self.replace)
+
+
+def keep_fakes(work: Work, fakes: ImageSet) -> dict[str, Any]:
+    """Write labels and columns beside the images, which lie in their file; what belongs into the summary."""
+    work.save("columns", {"labels": fakes.labels, **fakes.columns})
+    return {"shape": list(fakes.images.shape[1:])}

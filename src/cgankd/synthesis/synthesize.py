@@ -1,7 +1,7 @@
 """The streaming loop of M1 and M2: propose, weigh, accept, filter, store.
 
 The images kept for a label are its first ``quota`` proposals that pass, so the result does not depend on the batch
-size.
+size, and those of a smaller M are the first of a larger one's.
 """
 
 from __future__ import annotations
@@ -13,19 +13,75 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cgankd.config.settings import SynthesisSettings
-from cgankd.core.errors import UserError
-from cgankd.core.progress import SILENT, Progress
+from cgankd.core.progress import Bar, Progress
+from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
-from cgankd.gan.generator import Sampler
 from cgankd.labels import LabelPlan
-from cgankd.nets.feature_extractor import Observer
 from cgankd.synthesis import adjust, rejection
-from cgankd.synthesis.density_ratio import RatioNetwork
-from cgankd.synthesis.proposals import Proposals
-from cgankd.synthesis.store import ImageStore
+from cgankd.synthesis.proposals import Block, Proposals
+from cgankd.synthesis.rejection import Acceptance, Rule
+from cgankd.synthesis.store import IMAGES, ImageStore
 from cgankd.synthesis.tally import Examples, Tally
-from cgankd.tasks import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class BurnIn:
+    """The ratios of fakes that set M, float32 [B], and their labels, int64 [B], rows of the plan."""
+
+    ratio: Tensor
+    label: Tensor
+
+    def acceptance(self, plan: LabelPlan, rule: Rule) -> Acceptance:
+        """M of each label, by the fakes of near labels together."""
+        pools = int(plan.pool.max()) + 1
+        maxima = rejection.first_maxima(self.ratio, plan.pool[self.label], pools, rule)
+        return Acceptance(maxima[plan.pool], rule.rising)
+
+    def weights(self, plan: LabelPlan) -> Tensor:
+        """The ratios over the mean of their pool, because the rule h / M does not see a label's own scale of h."""
+        pool, pools = plan.pool[self.label], int(plan.pool.max()) + 1
+        mean = torch.zeros(pools).index_add_(0, pool, self.ratio) / torch.bincount(pool, minlength=pools)
+        return self.ratio / mean[pool]
+
+
+def draw_burn_in(proposals: Proposals, plan: LabelPlan, progress: Progress) -> BurnIn:
+    """The ratios of ``plan.quota`` fakes of each label."""
+    ratios, labels = [], []
+    with progress.bar("burn-in", int(plan.quota.sum())) as bar:
+        for block in proposals.draw(plan, "burn-in"):
+            ratios.append(block.ratio[block.kept])
+            labels.append(block.label[:, None].expand_as(block.kept)[block.kept])
+            bar.to(sum(map(len, ratios)))
+    return BurnIn(torch.cat(ratios), torch.cat(labels))
+
+
+def draw_errors(
+    proposals: Proposals, plan: LabelPlan, acceptance: Acceptance | None, progress: Progress
+) -> tuple[Tensor, Tensor]:
+    """Errors of subsampled fakes, float32 [N], and the filter group of each, int64 [N].
+
+    The quantile of the filter is taken over these, which are drawn apart from the images that are kept.
+    """
+    errors, groups = [], []
+    with progress.bar("filter quantile", int(plan.quota.sum())) as bar:
+        for block in proposals.draw(plan, "calibration", acceptance):
+            errors.append(block.error[block.kept])
+            groups.append(plan.group[block.label][:, None].expand_as(block.kept)[block.kept])
+            bar.to(sum(map(len, errors)))
+    return torch.cat(errors), torch.cat(groups)
+
+
+@dataclasses.dataclass(frozen=True)
+class FilterRule:
+    """errors, group: what :func:`draw_errors` gave. rho: the quantile below which a fake is kept."""
+
+    errors: Tensor
+    group: Tensor
+    rho: float
+
+    def thresholds(self, plan: LabelPlan) -> Tensor:
+        """Of each filter group of the plan, float32 [groups]."""
+        return adjust.thresholds(self.errors, self.group, int(plan.group.max()) + 1, self.rho)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,120 +94,87 @@ class Synthesis:
 
 
 def synthesize(
-    generator: Sampler,
-    observer: Observer,
-    ratio: RatioNetwork | None,
+    work: Work,
+    proposals: Proposals,
     plan: LabelPlan,
-    task: Task,
-    settings: SynthesisSettings,
     *,
-    seed: int,
-    folder: Path | None = None,
-    progress: Progress = SILENT,
-    title: str = "synthesis",
+    rule: Rule | None = None,
+    burn_in: BurnIn | None = None,
+    filter_rule: FilterRule | None = None,
+    keep_probabilities: bool = False,
 ) -> Synthesis:
-    """Generate until every label of ``plan`` has its quota, or ``settings.max_draws`` draws per image wanted.
+    """Generate until every label of ``plan`` has its quota, or its bound on draws is reached.
 
-    ratio None means no subsampling. With a folder, images go to ``images.u8`` there; else they stay in memory.
-    The teachers' probabilities are kept where ``settings.replace`` is soft. Labels that fell short are in the
-    summary.
+    rule, burn_in: how proposals are accepted; without them all are. filter_rule: None: no filter.
+    keep_probabilities: also keep the teachers' probabilities of each image. Where ``work`` has a folder, images go to
+    ``images.u8`` there; else they stay in memory. Labels that fell short are in the summary.
     """
-    proposals = Proposals(generator, observer, ratio, task, settings, seed)
-    shape = _shape(generator, plan, seed)
-    burn = _BurnIn() if ratio is None else _burn_in(proposals, plan, progress)
-    samples: dict[str, Tensor] = {}
-    alpha = None
-    rho = task.filter_quantile if settings.filter_quantile is None else settings.filter_quantile
-    if settings.filter:
-        errors, group = _calibrate(proposals, plan, burn.maxima, progress)
-        alpha = adjust.thresholds(errors, group, int(plan.group.max()) + 1, rho)
-        samples |= {"calibration_errors": errors, "calibration_group": group}
-
-    slots = int(plan.quota.sum())
-    store = ImageStore(folder / "images.u8" if folder else None, slots, shape)
-    columns = {name: torch.zeros(slots) for name in ("prediction", "error", "ratio")}
-    if settings.replace == "soft":
-        columns["probabilities"] = torch.zeros(slots, task.num_outputs)
-    offset = plan.quota.cumsum(0) - plan.quota
-    tally = Tally(plan, task)
+    task, acceptance = proposals.task, None
+    if burn_in is not None:
+        assert rule is not None
+        acceptance = burn_in.acceptance(plan, rule)
+    thresholds = None if filter_rule is None else filter_rule.thresholds(plan)
+    path = None if work.folder is None else work.folder / IMAGES
+    kept = _Kept(path, plan, proposals, keep_probabilities)
     examples = Examples(task)
-    with progress.bar(title, slots) as bar:
-        for block in proposals.judged(plan, burn.maxima, "proposal", alpha):
-            place = (offset + tally.kept)[block.label][:, None] + block.kept.cumsum(dim=1) - 1
-            slot, flat = place[block.kept], block.kept.flatten()
-            store.put(slot, block.images[flat])
-            columns["prediction"][slot] = task.predict(block.outputs[flat]).float()
-            columns["error"][slot], columns["ratio"][slot] = block.error[block.kept], block.ratio[block.kept]
-            if "probabilities" in columns:
-                columns["probabilities"][slot] = block.outputs[flat].softmax(dim=1)
-            tally.add(block)
+    with work.progress.bar(work.title or "synthesis", int(plan.quota.sum())) as bar:
+        for block in proposals.draw(plan, "proposal", acceptance, thresholds):
+            kept.add(block)
             examples.add(block, plan)
-            bar.to(int(tally.kept.sum()), f"{tally.kept.sum() / tally.generated.sum():.0%} kept")
-    filled = torch.arange(slots) - offset.repeat_interleave(plan.quota) < tally.kept.repeat_interleave(plan.quota)
-    labels = task.from_target(plan.targets.repeat_interleave(plan.quota))
-    fakes = ImageSet(
-        store.close(filled), labels[filled], {name: column[filled] for name, column in columns.items()}
-    )
+            _show(bar, kept.tally)
+    weights, at = (None, None) if burn_in is None else (burn_in.weights(plan), burn_in.label)
     summary = {
-        **tally.summary(burn.weights, burn.label),
-        "subsampling": "none" if ratio is None else settings.subsampling,
-        "filter_quantile": rho if settings.filter else None,
-        "filter_by": settings.filter_by if settings.filter else None,
-        "thresholds": None if alpha is None else [float(a) if a < torch.inf else None for a in alpha],
-        "teachers": 1 + len(observer.others),
+        **kept.tally.summary(weights, at),
+        "subsampling": "none" if rule is None else rule.kind,
+        "filter_quantile": None if filter_rule is None else filter_rule.rho,
+        "thresholds": None if thresholds is None else [float(a) if a < torch.inf else None for a in thresholds],
+        "teachers": 1 + len(proposals.extractor.others),
     }
-    return Synthesis(fakes, summary, samples | examples.tensors())
+    samples = examples.tensors()
+    if filter_rule is not None:
+        samples |= {"calibration_errors": filter_rule.errors, "calibration_group": filter_rule.group}
+    return Synthesis(kept.close(), summary, samples)
 
 
-@dataclasses.dataclass(frozen=True)
-class _BurnIn:
-    """What the burn-in found: M of each label, and its fakes' ratios over their pool's mean, with their labels."""
-
-    maxima: Tensor | None = None  # float32 [L]
-    weights: Tensor | None = None  # float32 [B]
-    label: Tensor | None = None  # int64 [B], rows of the plan
+def _show(bar: Bar, tally: Tally) -> None:
+    bar.to(int(tally.kept.sum()), f"{tally.kept.sum() / tally.generated.sum():.0%} kept")
 
 
-def _burn_in(proposals: Proposals, plan: LabelPlan, progress: Progress) -> _BurnIn:
-    """The first M of each label, over fakes pooled from near labels."""
-    settings = proposals.settings
-    burn = plan.with_total_per(plan.pool, settings.burn_in)
-    ratios, labels = [], []
-    with progress.bar("burn-in", int(burn.quota.sum())) as bar:
-        for block in proposals.judged(burn, None, "burn-in", None):
-            ratios.append(block.ratio[block.kept])
-            labels.append(block.label[:, None].expand_as(block.kept)[block.kept])
-            bar.to(sum(map(len, ratios)))
-    ratio, label = torch.cat(ratios), torch.cat(labels)
-    pool = plan.pool[label]
-    maxima = rejection.first_maxima(ratio, pool, int(plan.pool.max()) + 1, settings)
-    # The rule h / M does not see a label's own scale of h; neither must the effective share.
-    mean = torch.zeros(len(maxima)).index_add_(0, pool, ratio) / torch.bincount(pool, minlength=len(maxima))
-    return _BurnIn(maxima[plan.pool], ratio / mean[pool], label)
+class _Kept:
+    """The images that are kept, each in its slot: those of a label side by side, in the order of their index."""
+
+    def __init__(self, path: Path | None, plan: LabelPlan, proposals: Proposals, probabilities: bool) -> None:
+        self.plan, self.task = plan, proposals.task
+        slots = int(plan.quota.sum())
+        self.images = ImageStore(path, slots, _shape(proposals, plan))
+        self.columns = {name: torch.zeros(slots) for name in ("prediction", "error", "ratio")}
+        if probabilities:
+            self.columns["probabilities"] = torch.zeros(slots, self.task.num_outputs)
+        self.offset = plan.quota.cumsum(0) - plan.quota
+        self.tally = Tally(plan, self.task)
+
+    def add(self, block: Block) -> None:
+        place = (self.offset + self.tally.kept)[block.label][:, None] + block.kept.cumsum(dim=1) - 1
+        slot, flat = place[block.kept], block.kept.flatten()
+        self.images.put(slot, block.images[flat])
+        self.columns["prediction"][slot] = self.task.predict(block.outputs[flat]).float()
+        self.columns["error"][slot], self.columns["ratio"][slot] = block.error[block.kept], block.ratio[block.kept]
+        if "probabilities" in self.columns:
+            self.columns["probabilities"][slot] = block.outputs[flat].softmax(dim=1)
+        self.tally.add(block)
+
+    def close(self) -> ImageSet:
+        plan, slots = self.plan, int(self.plan.quota.sum())
+        first = self.offset.repeat_interleave(plan.quota)
+        filled = torch.arange(slots) - first < self.tally.kept.repeat_interleave(plan.quota)
+        labels = self.task.from_target(plan.targets.repeat_interleave(plan.quota))
+        columns = {name: column[filled] for name, column in self.columns.items()}
+        return ImageSet(self.images.close(filled), labels[filled], columns)
 
 
-def _calibrate(
-    proposals: Proposals, plan: LabelPlan, maxima: Tensor | None, progress: Progress
-) -> tuple[Tensor, Tensor]:
-    """Errors of subsampled fakes and their filter group, for the quantile; drawn apart from what is kept."""
-    wanted = plan.with_total_per(plan.group, proposals.settings.calibration)
-    errors, groups = [], []
-    with progress.bar("filter quantile", int(wanted.quota.sum())) as bar:
-        for block in proposals.judged(wanted, maxima, "calibration", None):
-            errors.append(block.error[block.kept])
-            groups.append(plan.group[block.label][:, None].expand_as(block.kept)[block.kept])
-            bar.to(sum(map(len, errors)))
-    return torch.cat(errors), torch.cat(groups)
-
-
-def _shape(generator: Sampler, plan: LabelPlan, seed: int) -> tuple[int, int, int]:
+def _shape(proposals: Proposals, plan: LabelPlan) -> tuple[int, int, int]:
     """C, H, W of the generator's images, from one of them."""
-    held = generator.available(plan.targets)
-    first = int((held > 0).long().argmax())
-    if not int(held[first]):
-        raise UserError(
-            "the generator holds no image at any of the labels that are asked for; allowed: at least one"
-        )
-    image = generator.sample(plan.targets[first : first + 1], torch.zeros(1, dtype=torch.int64), seed)
-    channels, height, width = image.shape[1:]
+    first = int((proposals.held(plan) > 0).long().argmax())
+    targets, index = plan.targets[first : first + 1], torch.zeros(1, dtype=torch.int64)
+    channels, height, width = proposals.generator.sample(targets, index, proposals.seed).shape[1:]
     return channels, height, width

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from cgankd.core.hashing import content_key
+
 
 class Task(ABC):
     """What is predicted, and how a prediction is scored."""
@@ -23,6 +25,7 @@ class Task(ABC):
     geometry_safe: ClassVar[bool]  # may it be turned, sheared, or moved far?
     mixable: ClassVar[bool]  # has a picture cut out of two images a label, one in probabilities?
     continuous: ClassVar[bool]
+    has_temperature: ClassVar[bool]  # can outputs be softened, as logits can?
     filter_quantile: ClassVar[float]  # rho of the final paper
     replace_labels: ClassVar[str]  # what the final paper does to labels: none, or hard (the prediction)
     label_weight: ClassVar[float]  # r of plain KD: the weight of the label's own loss
@@ -153,6 +156,15 @@ class Task(ABC):
     @abstractmethod
     def check_labels(self, labels: Tensor, where: str) -> None:
         """Raise UserError where a label is not one of this task's."""
+
+    @abstractmethod
+    def check_test_labels(self, labels: Tensor, where: str) -> None:
+        """Raise UserError where a prediction can't be compared with a label; a scalar may lie outside the range."""
+
+    @property
+    def content_key(self) -> str:
+        """Names what results depend on."""
+        return content_key(self.to_json())
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:

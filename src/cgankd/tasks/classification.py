@@ -27,6 +27,7 @@ class Classification(Task):
     geometry_safe = True
     mixable = True
     continuous = False
+    has_temperature = True
     filter_quantile = 0.9
     replace_labels = "none"
     label_weight = 0.1
@@ -144,9 +145,11 @@ class Classification(Task):
         if bad.any():
             row = int(bad.nonzero()[0])
             raise UserError(
-                f"{where}: label {labels[row].item()} at row {row} is not a class; "
-                f"allowed: 0 to {self.num_outputs - 1}"
+                f"{where}: label {labels[row].item()} at row {row} is not a class; allowed: 0 to {self.num_outputs - 1}"
             )
+
+    def check_test_labels(self, labels: Tensor, where: str) -> None:
+        self.check_labels(labels, where)
 
     def to_json(self) -> dict[str, Any]:
         return {"type": self.name, "class_names": list(self.class_names)}

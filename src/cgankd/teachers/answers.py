@@ -37,7 +37,7 @@ class StoredAnswers(BlackBox):
             self._row.setdefault(content, row)
         digest = hashlib.blake2b(outputs.numpy().tobytes(), digest_size=16)
         digest.update(b"".join(contents(images)))
-        self.key = digest.hexdigest()
+        self.content_key = digest.hexdigest()
 
     def __call__(self, images: Tensor) -> Tensor:
         asked = contents((images.float() * 255.0).round().to(torch.uint8).cpu())
@@ -82,9 +82,7 @@ def _predictions(table: Table, task: Task) -> Tensor:
         try:
             labels.append(task.read_label(text))
         except ValueError as allowed:
-            raise UserError(
-                f"{table.place(row)}: {PREDICTION} {text!r} is not allowed; allowed: {allowed}"
-            ) from None
+            raise UserError(f"{table.place(row)}: {PREDICTION} {text!r} is not allowed; allowed: {allowed}") from None
     return task.right_answer(task.to_target(torch.tensor(labels, dtype=torch.float64)))
 
 

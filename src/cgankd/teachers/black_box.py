@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from cgankd.core.errors import UserError
@@ -20,11 +21,15 @@ SETTING = "teacher.source"
 class BlackBox(ABC):
     """Float images [B, C, H, W] in [0, 1] -> outputs float32 [B, number of outputs], and nothing of its inside.
 
-    Outputs are logits, or a scalar mapped to [0, 1] by the task's label range. key: a hash of what it answers by.
+    Outputs are logits, or a scalar mapped to [0, 1] by the task's label range. content_key names what it answers by.
     """
 
     answers_anything: ClassVar[bool] = True  # whether it may be asked about any image, as an augmented view
-    key: str
+    content_key: str
+
+    def open(self, fabric: Fabric) -> BlackBox:
+        """Itself."""
+        return self
 
     @abstractmethod
     def __call__(self, images: Tensor) -> Tensor:
@@ -40,7 +45,7 @@ class FunctionTeacher(BlackBox):
 
     def __init__(self, function: Callable[[Tensor], Tensor], task: Task, name: str, setting: str = SETTING) -> None:
         self.function, self.width, self.name = function, task.num_outputs, f"{setting} {name}"
-        self.key = code_key(name)
+        self.content_key = code_key(name)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -55,7 +60,7 @@ class OnnxTeacher(BlackBox):
 
     def __init__(self, path: Path, task: Task, setting: str = SETTING) -> None:
         self.session = open_onnx(path, setting)
-        self.width, self.name, self.key = task.num_outputs, f"{setting} {path}", onnx_key(path)
+        self.width, self.name, self.content_key = task.num_outputs, f"{setting} {path}", onnx_key(path)
         inputs = self.session.get_inputs()
         fits = len(inputs) == 1 and inputs[0].type == "tensor(float)" and len(inputs[0].shape) == 4
         if not fits or isinstance(inputs[0].shape[0], int):
@@ -72,9 +77,7 @@ def _checked(outputs: Any, images: int, width: int, name: str) -> Tensor:
     if not isinstance(outputs, Tensor):
         raise UserError(f"{name}: gives {type(outputs).__name__}; needed: a tensor [{images}, {width}]")
     if tuple(outputs.shape) != (images, width):
-        raise UserError(
-            f"{name}: gives outputs {list(outputs.shape)} for {images} images; needed: [{images}, {width}]"
-        )
+        raise UserError(f"{name}: gives outputs {list(outputs.shape)} for {images} images; needed: [{images}, {width}]")
     outputs = outputs.float()
     if not torch.isfinite(outputs).all():
         raise UserError(f"{name}: gives outputs that are not finite; finite numbers are needed")

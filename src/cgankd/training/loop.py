@@ -1,86 +1,73 @@
-"""The one training loop for predictors: teacher, NOKD student, control, distilled student."""
+"""The one training loop of networks that predict: teacher, student trained on labels alone, distilled students."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
-from cgankd.config.settings import FitSettings
+from cgankd.config.settings import Cosine, FitSettings, OneCycle, StepDecay
 from cgankd.core import rng
-from cgankd.core.checkpoint import Checkpoint
 from cgankd.core.errors import TrainingError
-from cgankd.core.progress import SILENT, Progress
+from cgankd.core.store import Work
 from cgankd.data.batches import Batches
-from cgankd.data.imageset import ImageSet
-from cgankd.distill import Objective, create
+from cgankd.data.imageset import ImageSource, TrainingImages
+from cgankd.distill import Objective, Preparation
 from cgankd.distill.limits import check_adversarial, check_views
 from cgankd.nets import inference
-from cgankd.tasks import Task
 from cgankd.training import scoring
 from cgankd.training.adversarial import attacked
-from cgankd.training.forward import Sight
+from cgankd.training.forward import BatchForward
 
 LOG_POINTS = 25  # entries of a history, evenly spaced over the steps
 
 
 def fit(
+    work: Work,
     student: nn.Module,
     objective: Objective,
-    task: Task,
-    real: ImageSet,
+    images: TrainingImages,
     settings: FitSettings,
-    fabric: Fabric,
     *,
     seed: int,
-    fake: ImageSet | None = None,
-    real_share: float | None = None,
     teacher: inference.Predictor | None = None,
-    validation: ImageSet | None = None,
-    answers: Path | None = None,
-    checkpoint: Checkpoint | None = None,
-    progress: Progress = SILENT,
-    title: str = "train",
+    outputs_folder: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Train ``student`` in place for ``settings.steps`` steps; the last weights stay (nothing is picked).
 
     objective: the label's loss and the terms of the methods stacked on it (:func:`cgankd.distill.create`).
-    real, fake: what it is trained on; ``real_share`` of each batch is real, or, where it is None, all images are
-    shuffled together.
-    teacher: maps float images [B, C, H, W] in [0, 1] to outputs; asked once per view of an image where views recur.
-    answers: this teacher's folder, where what it says of views is kept for other fits (:class:`TeacherOutputs`).
-    checkpoint: where it stands, and beside it where a network stands that a method trains first.
-    Returns the history: step, loss, learning rate, what share of the loss is the label's where it is not all, and,
-    where ``validation`` is given, the metric on it.
+    teacher: maps float images [B, C, H, W] in [0, 1] to outputs; asked once for each view where views recur.
+    outputs_folder: where the outputs of this very teacher are kept for other trainings on the same views.
+    Returns the history: step, loss, learning rate; the label's share of the loss where a method has terms; and the
+    metric on ``images.validation`` where there is any.
     Raises TrainingError where the loss is not finite, UserError where a method looks inside a plain callable or
     would show the teacher mixed or attacked images.
     """
-    check_views(objective, task, settings.augment)
+    check_views(objective, objective.task, settings.augment)
     check_adversarial(objective, settings)
-    inference.place(student, fabric).train()
-    batches = Batches(
-        real, fake, task, settings.batch_size, settings.augment, seed, fabric.device, share=real_share
-    )
-    checkpoint = checkpoint or Checkpoint(None)
-    sight = Sight(student, teacher, objective, batches, task, fabric, seed, answers)
-    fresh = checkpoint.path is None or not checkpoint.path.is_file()
+    inference.place(student, work.fabric).train()
+    batches = Batches(images, objective.task, settings.batch_size, settings.augment, seed, work.fabric.device)
+    forward = BatchForward(student, teacher, objective, batches, work.fabric, seed, outputs_folder)
+    checkpoint = work.checkpoint()
+    fresh = not checkpoint.there
     if fresh:
-        lesson = itertools.count(1)
+        numbers = itertools.count(1)
 
         def train(network: nn.Module, method: str, steps: int) -> None:
-            shorter = settings.model_copy(update={"steps": steps})
+            loop = "-".join(filter(None, (work.loop, str(next(numbers)))))
+            inner = dataclasses.replace(work, title=f"{work.title}: {method}", loop=loop)
             fit(
-                network, create(method, task, objective.settings), task, real, shorter, fabric, seed=seed,
-                fake=fake, real_share=real_share, teacher=teacher, answers=answers,
-                checkpoint=checkpoint.beside(str(next(lesson))), progress=progress, title=f"{title}: {method}",
+                inner, network, objective.teaching(method), dataclasses.replace(images, validation=None),
+                settings.model_copy(update={"steps": steps}), seed=seed, teacher=teacher,
+                outputs_folder=outputs_folder,
             )  # fmt: skip
 
-        objective.prepare(sight.preparation(settings.steps, progress, train))
+        objective.prepare(Preparation(forward, student, settings.steps, work, seed, train))
     trained = nn.ModuleDict({"student": student, "method": objective})
     weights = [weight for weight in trained.parameters() if weight.requires_grad]
     optimizer = torch.optim.SGD(
@@ -89,25 +76,26 @@ def fit(
         momentum=settings.momentum,
         nesterov=settings.momentum > 0,
         weight_decay=settings.weight_decay,
-        fused=fabric.device.type in {"cpu", "cuda"},
+        fused=work.fabric.device.type in {"cpu", "cuda"},
     )
+    modules, optimizers = {"trained": trained}, {"sgd": optimizer}
     if fresh and checkpoint.due():  # what was trained first took its time
-        checkpoint.save(0, {"trained": trained}, {"sgd": optimizer}, [])
-    start, history = checkpoint.load({"trained": trained}, {"sgd": optimizer})
+        checkpoint.save(0, modules, optimizers, [])
+    start, history = checkpoint.load(modules, optimizers)
     log_every = max(1, settings.steps // LOG_POINTS)
-    devices = [fabric.device] if fabric.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), progress.bar(title, settings.steps) as bar:
+    with work.random_state(), work.progress.bar(work.title, settings.steps) as bar:
         for step in range(start, settings.steps):
             torch.manual_seed(rng.key(seed, "fit", step))  # dropout
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
             batch = batches.at(step)
             if settings.adversarial is not None:
-                batch = attacked(student, batch, task, settings.adversarial, fabric, rng.key(seed, "attack", step))
-            terms = objective.loss(sight(batch, step / settings.steps))
+                attack_seed = rng.key(seed, "attack", step)
+                batch = attacked(student, batch, objective.task, settings.adversarial, work.fabric, attack_seed)
+            terms = objective.loss(forward(batch, step / settings.steps))
             loss = torch.stack(list(terms.values())).sum()
             optimizer.zero_grad(set_to_none=True)
-            fabric.backward(loss)
+            work.fabric.backward(loss)
             torch.nn.utils.clip_grad_norm_(weights, settings.clip_norm)
             optimizer.step()
 
@@ -116,32 +104,44 @@ def fit(
                 entry = {"step": done, "loss": float(loss.detach()), "learning_rate": learning_rate(settings, step)}
                 if not math.isfinite(entry["loss"]):
                     raise TrainingError(
-                        f"{title}: the loss is {entry['loss']} at step {done}; a lower learning_rate "
+                        f"{work.title}: the loss is {entry['loss']} at step {done}; a lower learning_rate "
                         f"than {settings.learning_rate:g} may help"
                     )
-                if len(terms) > 1:
-                    # by size, for vid's term may be below 0
-                    sizes = {name: abs(float(term.detach())) for name, term in terms.items()}
-                    entry["label_share"] = sizes["label"] / sum(sizes.values()) if any(sizes.values()) else 1.0
-                if validation is not None:
-                    entry["val"] = scoring.metric(student, validation, task, fabric)[0]
+                entry |= _label_share(terms) | _validation(work, student, objective, images.validation)
                 history.append(entry)
                 bar.to(done, f"loss {entry['loss']:.3g}")
             if checkpoint.due() and done < settings.steps:
-                checkpoint.save(done, {"trained": trained}, {"sgd": optimizer}, history)
-    sight.close()
+                checkpoint.save(done, modules, optimizers, history)
+    forward.close()
     student.eval()
     return history
+
+
+def _label_share(terms: dict[str, Tensor]) -> dict[str, float]:
+    """What share of the loss is the label's, by the size of the terms, because that of vid may be below 0."""
+    if len(terms) == 1:
+        return {}
+    sizes = {name: abs(float(term.detach())) for name, term in terms.items()}
+    return {"label_share": sizes["label"] / sum(sizes.values()) if any(sizes.values()) else 1.0}
+
+
+def _validation(work: Work, student: nn.Module, objective: Objective, images: ImageSource | None) -> dict[str, float]:
+    if images is None:
+        return {}
+    return {"val": scoring.metric(student, images.open(), objective.task, work.fabric)[0]}
 
 
 def learning_rate(settings: FitSettings, step: int) -> float:
     """The rate at ``step`` (from 0): a pure function, so a resumed loop needs no scheduler's state."""
     peak, done = settings.learning_rate, step / settings.steps
-    if settings.schedule == "constant":
-        return peak
-    if settings.schedule == "step":
-        return float(peak * 0.1 ** sum(done >= milestone for milestone in settings.milestones))
-    return one_cycle(peak, done, settings.warmup if settings.schedule == "onecycle" else 0.0)
+    match settings.schedule:
+        case StepDecay(milestones=milestones):
+            return float(peak * 0.1 ** sum(done >= milestone for milestone in milestones))
+        case OneCycle(warmup=warmup):
+            return one_cycle(peak, done, warmup)
+        case Cosine():
+            return one_cycle(peak, done, 0.0)
+    return peak
 
 
 def one_cycle(peak: float, done: float, warmup: float) -> float:

@@ -1,4 +1,4 @@
-"""The outputs of the teacher on training views, each view asked for once and kept."""
+"""The teacher's outputs on training views: each view of an image is asked for once, and kept."""
 
 from __future__ import annotations
 

@@ -3,34 +3,114 @@
 from cgankd.config.settings.base import Decay, Seeds, Settings
 from cgankd.config.settings.compare import CompareSettings
 from cgankd.config.settings.data import DataSettings
-from cgankd.config.settings.generator import GeneratorSettings, VicinitySettings
-from cgankd.config.settings.metrics import MetricsSettings, RobustnessSettings
-from cgankd.config.settings.ratio import RatioSettings
+from cgankd.config.settings.generator import (
+    ILI,
+    NLI,
+    SAGAN,
+    SNGAN,
+    BigGAN,
+    GanSettings,
+    GeneratorSettings,
+    HardVicinity,
+    PaperWidth,
+    R1Settings,
+    RobustWidth,
+    ScalarLabelSettings,
+    SoftVicinity,
+)
+from cgankd.config.settings.metrics import GeneratorMetricsSettings, MetricsSettings, RobustnessSettings
+from cgankd.config.settings.ratio import (
+    AutoencoderFeatures,
+    ClassifierFeatures,
+    NOKDFeatures,
+    RatioFitSettings,
+    RatioSettings,
+    TeacherFeatures,
+)
 from cgankd.config.settings.runtime import RuntimeSettings
-from cgankd.config.settings.student import StudentSettings
-from cgankd.config.settings.synthesis import SearchSettings, SynthesisSettings
+from cgankd.config.settings.student import FromNOKD, FromScratch, StudentSettings
+from cgankd.config.settings.synthesis import (
+    DistinctLabels,
+    EmpiricalLabels,
+    EvenLabels,
+    FilterSettings,
+    LabelLaw,
+    MaximumRatio,
+    NoSubsampling,
+    QuantileRatio,
+    RatioBudget,
+    SearchSettings,
+    Subsampling,
+    SynthesisSettings,
+)
 from cgankd.config.settings.teacher import JurorSettings, TeacherSettings
-from cgankd.config.settings.training import AdversarialSettings, AttackSettings, AugmentSettings, FitSettings
+from cgankd.config.settings.training import (
+    AdversarialSettings,
+    AttackSettings,
+    AugmentSettings,
+    Constant,
+    Cosine,
+    FitSettings,
+    OneCycle,
+    RandAugmentSettings,
+    Schedule,
+    StepDecay,
+)
 
 __all__ = [
+    "ILI",
+    "NLI",
+    "SAGAN",
+    "SNGAN",
     "AdversarialSettings",
     "AttackSettings",
     "AugmentSettings",
+    "AutoencoderFeatures",
+    "BigGAN",
+    "ClassifierFeatures",
     "CompareSettings",
+    "Constant",
+    "Cosine",
     "DataSettings",
     "Decay",
+    "DistinctLabels",
+    "EmpiricalLabels",
+    "EvenLabels",
+    "FilterSettings",
     "FitSettings",
+    "FromNOKD",
+    "FromScratch",
+    "GanSettings",
+    "GeneratorMetricsSettings",
     "GeneratorSettings",
+    "HardVicinity",
     "JurorSettings",
+    "LabelLaw",
+    "MaximumRatio",
     "MetricsSettings",
+    "NOKDFeatures",
+    "NoSubsampling",
+    "OneCycle",
+    "PaperWidth",
+    "QuantileRatio",
+    "R1Settings",
+    "RandAugmentSettings",
+    "RatioBudget",
+    "RatioFitSettings",
     "RatioSettings",
+    "RobustWidth",
     "RobustnessSettings",
     "RuntimeSettings",
+    "ScalarLabelSettings",
+    "Schedule",
     "SearchSettings",
     "Seeds",
     "Settings",
+    "SoftVicinity",
+    "StepDecay",
     "StudentSettings",
+    "Subsampling",
     "SynthesisSettings",
+    "TeacherFeatures",
     "TeacherSettings",
-    "VicinitySettings",
 ]

@@ -1,40 +1,49 @@
-"""The settings of every part of a run, typed: defaults, bounds and what each one is for."""
+"""What all settings share: strict types, no unknown keys, and alternatives that are told apart by ``kind``."""
 
 from __future__ import annotations
 
-import typing
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(seeds)) != len(seeds):
-        raise ValueError("the same seed stands twice; allowed: distinct whole numbers")
+        raise ValueError("the same seed is given twice; allowed: distinct whole numbers")
     return seeds
 
 
 Seeds = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_distinct)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
-RatioWidths = Annotated[tuple[Annotated[int, Field(ge=32, multiple_of=8)], ...], Field(min_length=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Settings(BaseModel):
-    """Base of all settings: typed, frozen, unknown keys refused."""
+    """Base of all settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_yes_as_one(cls, value: Any, info: ValidationInfo) -> Any:
-        kinds = typing.get_args(annotation := cls.model_fields[info.field_name or ""].annotation) or (annotation,)
-        if isinstance(value, bool) and bool not in kinds and {int, float} & set(kinds):
-            raise ValueError("a number is needed")
+
+def by_kind(default: str) -> BeforeValidator:
+    """Lets a setting with several kinds be written short: ``none`` for ``{kind: none}``.
+
+    default: the kind where only its numbers are given, as in ``{q: 0.95}``.
+    """
+
+    def expand(value: Any) -> Any:
+        if isinstance(value, str):
+            return {"kind": value}
+        if isinstance(value, Mapping) and "kind" not in value:
+            return {"kind": default, **value}
         return value
+
+    return BeforeValidator(expand)
+
+
+def _on_or_off(value: Any) -> Any:
+    return {} if value is True else None if value is False or value == "none" else value
+
+
+# For settings that are absent (none) or there with all their numbers: true and false, or none, may be written for it.
+OnOrOff = BeforeValidator(_on_or_off)

@@ -1,4 +1,4 @@
-"""The conditional GAN."""
+"""The conditional GAN, or what takes its place."""
 
 from __future__ import annotations
 
@@ -6,77 +6,153 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cgankd.config.settings.base import Decay, Settings
+from cgankd.config.settings.base import Decay, OnOrOff, Settings, by_kind
 
 
-class VicinitySettings(Settings):
-    """Which real images count as being at a label (CcGAN; scalar labels only)."""
+class RobustWidth(Settings):
+    """Each target label has its own half-width, which holds its nearest images [ours]."""
 
-    kind: Literal["hard", "soft"] = "hard"
-    draw: Literal["uniform", "weighted"] = Field(
-        "uniform",
-        description="soft: uniform draws and weighted losses (paper), or draws by weight and plain losses",
-    )
-    rule: Literal["robust", "paper"] = Field(
-        "robust", description="robust: half-width that holds the nearest images; paper: multiple of the widest gap"
-    )
-    neighbours: int = Field(30, ge=1, description="robust: images inside the window")
-    widest: float = Field(0.1, gt=0, description="robust: half-width at most, as a share of the label range")
-    gaps: float = Field(5.0, gt=0, description="paper: k, half-width in widest gaps between distinct labels")
+    kind: Literal["robust"] = "robust"
+    neighbours: int = Field(30, ge=1, description="images inside the window")
+    widest: float = Field(0.1, gt=0, description="half-width at most, as a share of the label range")
+
+
+class PaperWidth(Settings):
+    """One half-width for all labels: a multiple of the widest gap between neighbouring distinct labels."""
+
+    kind: Literal["paper"] = "paper"
+    gaps: float = Field(5.0, gt=0, description="k: half-width in widest gaps")
+
+
+Width = Annotated[RobustWidth | PaperWidth, Field(discriminator="kind"), by_kind("robust")]
+
+
+class _Vicinity(Settings):
+    width: Width = Field(RobustWidth(), description="half-width of the window around a label: robust or paper")
     noise: float | None = Field(
-        None, ge=0, description="sigma added to target labels, in [0,1] labels; none: 1.06 std N^-1/5"
+        None, ge=0, description="sigma added to target labels, in [0, 1] labels; none: 1.06 std N^-1/5"
     )
 
 
-class GeneratorSettings(Settings):
-    """The conditional GAN, or what stands in its place."""
+class HardVicinity(_Vicinity):
+    """Images inside the window count alike."""
 
-    source: str | None = Field(
-        None,
-        description="in the GAN's place: module:function, an .onnx file, or ready images with labels "
-        "(a folder, .npz, .h5); none: a GAN is trained here",
+    kind: Literal["hard"] = "hard"
+
+
+class SoftVicinity(_Vicinity):
+    """Images weigh less the farther their label is."""
+
+    kind: Literal["soft"] = "soft"
+    draw: Literal["uniform", "weighted"] = Field(
+        "uniform", description="uniform draws and weighted losses (paper), or draws by weight and plain losses"
     )
-    network: Literal["sngan", "sagan", "biggan"] = "sngan"
+
+
+class ILI(Settings):
+    """Improved label input: an embedding of the label that is trained before the GAN."""
+
+    kind: Literal["ili"] = "ili"
+    steps: int = Field(600, ge=1, description="of each of the two networks of the embedding")
+
+
+class NLI(Settings):
+    """Naive label input: the number itself."""
+
+    kind: Literal["nli"] = "nli"
+
+
+class ScalarLabelSettings(Settings):
+    """How scalar labels enter the GAN (CcGAN); class labels read nothing of it."""
+
+    vicinity: Annotated[HardVicinity | SoftVicinity, Field(discriminator="kind"), by_kind("hard")] = Field(
+        HardVicinity(), description="which real images count as being at a label: hard or soft"
+    )
+    label_input: Annotated[ILI | NLI, Field(discriminator="kind"), by_kind("ili")] = Field(
+        ILI(), description="how the label is fed in: ili or nli"
+    )
+
+
+class SNGAN(Settings):
+    """Residual networks with spectral norm."""
+
+    kind: Literal["sngan"] = "sngan"
+
+
+class _WithAttention(Settings):
+    attention: int | None = Field(
+        None, ge=0, description="side of the maps with self-attention; none: half the image's; 0: no attention"
+    )
+
+
+class SAGAN(_WithAttention):
+    """SNGAN with self-attention."""
+
+    kind: Literal["sagan"] = "sagan"
+
+
+class BigGAN(_WithAttention):
+    """BigGAN."""
+
+    kind: Literal["biggan"] = "biggan"
+
+
+class R1Settings(Settings):
+    """The R1 penalty on the discriminator's gradient at real images."""
+
+    gamma: float = Field(1.0, gt=0, description="half of it times the squared gradient")
+    every: int = Field(16, ge=1, description="discriminator steps between two penalties, which are as much larger")
+
+
+class GanSettings(Settings):
+    """The conditional GAN: both networks and their training."""
+
+    network: Annotated[SNGAN | SAGAN | BigGAN, Field(discriminator="kind"), by_kind("sngan")] = Field(
+        SNGAN(), description="sngan, sagan or biggan"
+    )
     channels: int = Field(32, ge=4, description="base channels")
     discriminator_channels: int | None = Field(None, ge=4, description="none: as channels")
     multipliers: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         None, description="base channels times these, from the largest map to the smallest; none: 1, 2, 4, 4 ..."
     )
-    attention: int | None = Field(
-        None,
-        ge=0,
-        description="sagan, biggan: side of the maps with self-attention; none: half the image's; 0: off",
-    )
     shared_embedding: bool = Field(
         True, description="one label embedding for all norms of the generator; false: each norm learns its own"
     )
-    latent: int = Field(
-        32, ge=2, description="length of z; short ones are learnt sooner, and give varied images sooner"
-    )
+    latent: int = Field(32, ge=2, description="length of z; short ones are learnt sooner and give varied images sooner")
     label_dim: int = Field(128, ge=4, description="length of the label embedding")
     steps: int = Field(3000, ge=1, description="generator steps")
     discriminator_steps: int = Field(1, ge=1, description="per generator step")
     batch_size: int = Field(64, ge=2)
-    generator_rate: float = Field(3e-4, gt=0)
-    discriminator_rate: float = Field(4e-4, gt=0)
-    betas: tuple[Decay, Decay] = (0.0, 0.99)
+    generator_rate: float = Field(3e-4, gt=0, description="Adam's learning rate")
+    discriminator_rate: float = Field(4e-4, gt=0, description="Adam's learning rate")
+    betas: tuple[Decay, Decay] = Field((0.0, 0.99), description="Adam's, of both networks")
     loss: Literal["hinge", "vanilla"] = "hinge"
-    r1: float = Field(0.0, ge=0, description="gamma of R1: half of it times D's squared gradient at real images")
-    r1_every: int = Field(
-        16, ge=1, description="discriminator steps between two R1 penalties (then as much larger)"
-    )
-    lecam: float = Field(0.0, ge=0, description="weight of the LeCam regulariser")
+    r1: Annotated[R1Settings | None, OnOrOff] = Field(None, description="R1 penalty; none: without")
+    lecam: float = Field(0.0, ge=0, description="weight of the LeCam regulariser; 0: without")
     mode_seeking: float = Field(
-        0.0, ge=0, description="weight of the term that keeps images of one label apart; against collapse"
+        0.0,
+        ge=0,
+        description="weight of the term that keeps images of one label apart, against collapse; 0: without",
     )
     ema: float = Field(0.995, ge=0, lt=1, description="decay of the generator's moving average")
     ema_start: int = Field(200, ge=0, description="steps before the average starts")
     diffaugment: tuple[Literal["color", "translation", "cutout"], ...] = ("translation",)
     pooling: Literal["sum", "flatten"] = Field(
-        "flatten", description="of the discriminator's last map: keep positions, or add them up (SNGAN's)"
+        "flatten", description="of the discriminator's last map: keep positions, or add them up (SNGAN)"
     )
-    label_input: Literal["ili", "nli"] = Field(
-        "ili", description="scalar labels: a pre-trained embedding (ILI), or the number itself (NLI)"
+
+
+class GeneratorSettings(GanSettings):
+    """The conditional GAN, or with ``source`` what takes its place; then the other settings are not read."""
+
+    source: str | None = Field(
+        None,
+        description="in place of a GAN: module:function, an .onnx file, or ready images with labels "
+        "(a folder, .npz, .h5); none: a GAN is trained here",
     )
-    vicinity: VicinitySettings = VicinitySettings()
-    embedding_steps: int = Field(600, ge=1, description="scalar labels: steps of each of the two ILI networks")
+    scalar: ScalarLabelSettings = ScalarLabelSettings()
+
+    @property
+    def gan(self) -> GanSettings:
+        """The settings of the GAN alone."""
+        return GanSettings(**{name: getattr(self, name) for name in GanSettings.model_fields})

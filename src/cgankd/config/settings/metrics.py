@@ -1,19 +1,18 @@
-"""How the generator and the rows are measured."""
+"""How the generator is measured, and how robust each row is."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cgankd.config.settings.base import Settings
+from cgankd.config.settings.base import OnOrOff, Settings
 from cgankd.config.settings.training import AttackSettings
 
 
 class RobustnessSettings(AttackSettings):
-    """What is left of each row's score, and of the teacher's, where test images are changed to mislead it."""
+    """What is left of the score of each row, and of the teacher, where test images are changed to mislead it."""
 
-    enabled: bool = False
     attacks: tuple[Literal["pgd", "autoattack"], ...] = Field(
         ("pgd",),
         min_length=1,
@@ -22,14 +21,23 @@ class RobustnessSettings(AttackSettings):
     images: int = Field(500, ge=1, description="test images that are attacked, the same for every network")
 
 
-class MetricsSettings(Settings):
-    """How the generator is judged (FID and its kin, copies of training images), and how robust each row is."""
+class GeneratorMetricsSettings(Settings):
+    """Scores of the generated images (FID and others), copies of training images, and the error bound."""
 
-    enabled: bool = True
     images: int = Field(2000, ge=50, description="fakes that are compared")
     features: tuple[Literal["teacher", "nokd"], ...] = Field(
-        ("teacher", "nokd"), description="penultimate layers that the distances are taken in; a score names its own"
+        ("teacher", "nokd"), description="penultimate layers that the distances are taken in"
     )
     window: float = Field(0.05, gt=0, le=0.5, description="SFID: half-width of a label window, share of the range")
     windows: int = Field(20, ge=2, description="SFID: windows, evenly over the label range")
-    robustness: RobustnessSettings = RobustnessSettings()
+
+
+class MetricsSettings(Settings):
+    """What is measured besides the score of each row."""
+
+    generator: Annotated[GeneratorMetricsSettings | None, OnOrOff] = Field(
+        GeneratorMetricsSettings(), description="how good the generated images are; none: not measured"
+    )
+    robustness: Annotated[RobustnessSettings | None, OnOrOff] = Field(
+        None, description="scores under attack; none: not measured"
+    )

@@ -10,7 +10,7 @@ from cgankd.config.settings.base import Settings
 
 
 class RuntimeSettings(Settings):
-    """Where and how it is computed; device, precision and threads are part of every result's key."""
+    """Where and how it is computed; device and precision are part of every result's key."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it")

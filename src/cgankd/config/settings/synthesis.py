@@ -1,4 +1,4 @@
-"""Which generated images are kept."""
+"""Which generated images the student sees: labels, subsampling, filter, labels, and the search for them."""
 
 from __future__ import annotations
 
@@ -6,57 +6,108 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cgankd.config.settings.base import Settings
+from cgankd.config.settings.base import OnOrOff, Settings, Share, by_kind
+
+
+class NoSubsampling(Settings):
+    """Keep all."""
+
+    kind: Literal["none"] = "none"
+
+
+class _Subsampling(Settings):
+    burn_in: int = Field(500, ge=1, description="fakes per class, or per twentieth of the range, that set M first")
+    fall_back: bool = Field(
+        True, description="keep all where h fails its held-out checks, and say so; false: subsample all the same"
+    )
+
+
+class MaximumRatio(_Subsampling):
+    """Accept with probability h / M, M the largest ratio so far (paper)."""
+
+    kind: Literal["maximum"] = "maximum"
+
+
+class QuantileRatio(_Subsampling):
+    """Accept with probability min(1, h / M), M a high quantile of h: one outlier can't stop everything [ours]."""
+
+    kind: Literal["quantile"] = "quantile"
+    q: float = Field(0.99, gt=0, lt=1, description="which quantile of the burn-in's h is M")
+
+
+class RatioBudget(_Subsampling):
+    """Accept with probability min(1, h / M), M such that a given number of draws is needed [ours]."""
+
+    kind: Literal["budget"] = "budget"
+    draws: float = Field(4.0, ge=1, description="draws per accepted image, in expectation")
+
+
+Subsampling = Annotated[
+    NoSubsampling | MaximumRatio | QuantileRatio | RatioBudget, Field(discriminator="kind"), by_kind("maximum")
+]
+
+
+class FilterSettings(Settings):
+    """Drop the fakes that the teacher disagrees with most."""
+
+    rho: Share | None = Field(
+        None, description="quantile of the error below which a fake is kept; none: .9 classes, .7 scalar"
+    )
+    by: Literal["auto", "label", "all"] | Annotated[int, Field(ge=2)] = Field(
+        "auto",
+        description="thresholds per label (Algorithm 1), one over all (Algorithm 2), or in so many bins of the "
+        "label range, which keeps the frequencies of labels; auto: label for classes, all for scalars",
+    )
+    calibration: int = Field(1000, ge=10, description="fakes per threshold that the quantile is taken over")
+
+
+class EvenLabels(Settings):
+    """Evenly spaced labels, equally often."""
+
+    kind: Literal["even"] = "even"
+    count: int = Field(500, ge=2, description="how many labels")
+
+
+class DistinctLabels(Settings):
+    """Each distinct training label, equally often."""
+
+    kind: Literal["distinct"] = "distinct"
+
+
+class EmpiricalLabels(Settings):
+    """Each distinct training label, as often as in training."""
+
+    kind: Literal["empirical"] = "empirical"
+
+
+LabelLaw = Annotated[EvenLabels | DistinctLabels | EmpiricalLabels, Field(discriminator="kind"), by_kind("even")]
 
 
 class SynthesisSettings(Settings):
     """Which generated images the student sees."""
 
     images: int = Field(10_000, ge=1, description="M: images kept")
-    subsampling: Literal["maximum", "quantile", "budget", "none"] = Field(
-        "maximum",
-        description="M1: accept with h / M; M the rising maximum (paper), or a quantile of h, or h scaled to a "
-        "budget of draws; or keep all",
+    labels: LabelLaw = Field(EvenLabels(), description="scalar labels: even, distinct or empirical")
+    subsampling: Subsampling = Field(
+        MaximumRatio(), description="M1, by the density ratio h: maximum, quantile, budget or none"
     )
-    cap_quantile: float = Field(0.99, gt=0, lt=1, description="quantile: which quantile of the burn-in's h is M")
-    draw_budget: float = Field(4.0, ge=1, description="budget: draws per accepted image, in expectation")
-    fall_back: bool = Field(
-        True,
-        description="keep all where h fails its held-out checks, rather than spoil the images; the run says so",
-    )
-    filter_quantile: float | None = Field(None, gt=0, le=1, description="M2: rho; none: .9 classes, .7 scalar")
-    filter: bool = Field(True, description="M2: drop what the teacher disagrees with most")
-    filter_by: Literal["auto", "label", "all", "bin"] = Field(
-        "auto",
-        description="thresholds per class (Algorithm 1), one over all (Algorithm 2), or per label bin, which keeps "
-        "the labels' frequencies; auto: label for classes, all for scalars",
-    )
-    filter_bins: int = Field(20, ge=2, description="bin: how many, evenly over the label range")
+    filter: Annotated[FilterSettings | None, OnOrOff] = Field(FilterSettings(), description="M2; none: keep all")
     replace: Literal["auto", "none", "hard", "soft"] = Field(
         "auto",
         description="M2: the label becomes the teacher's prediction (hard), or its probabilities (soft, classes); "
         "auto: none for classes, hard for scalars (final paper)",
     )
-    labels: Literal["even", "distinct", "empirical"] = Field(
-        "even", description="scalar: evenly spaced, or each distinct training label, or as frequent as in training"
-    )
-    even_labels: int = Field(500, ge=2, description="scalar: how many evenly spaced labels")
-    calibration: int = Field(1000, ge=10, description="fakes that the filter's quantile is taken over, per class")
-    burn_in: int = Field(500, ge=1, description="fakes that the first maximum ratio is taken over, per class")
-    max_draws: int = Field(50, ge=1, description="generated per image kept, at most")
-    batch_size: int = Field(500, ge=1)
+    max_draws: int = Field(50, ge=1, description="images generated per image kept, at most")
+    batch_size: int = Field(500, ge=1, description="images generated at once")
 
 
 class SearchSettings(Settings):
-    """rho, M and the label law, chosen on the validation split (the grid of the paper's v1)."""
+    """rho, M and the label law, chosen on the validation split (the grid of the paper's first version)."""
 
-    enabled: bool = Field(False, description="otherwise the synthesis settings are used as they stand")
-    quantiles: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-    images: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (), description="values of M; none: synthesis.images alone"
-    )
-    labels: tuple[Literal["even", "distinct", "empirical"], ...] = Field(
-        (), description="scalar labels: label laws; none: synthesis.labels alone"
-    )
+    rho: tuple[Share, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    images: tuple[Annotated[int, Field(ge=1)], ...] = Field((), description="values of M; none: synthesis.images alone")
+    labels: tuple[LabelLaw, ...] = Field((), description="scalar labels: label laws; none: synthesis.labels alone")
     steps: int | None = Field(None, ge=1, description="of each trial student; none: student.transfer_steps")
-    patience: int = Field(2, ge=1, description="values in a row that don't improve before a setting's search stops")
+    patience: int = Field(
+        2, ge=1, description="values in a row that don't improve before the search of a setting stops"
+    )

@@ -1,29 +1,43 @@
-"""How one network is trained."""
+"""How one network is trained: steps, optimiser, schedule, random views of its images."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from cgankd.config.settings.base import Settings
+from cgankd.config.settings.base import OnOrOff, Settings, by_kind
+
+
+class RandAugmentSettings(Settings):
+    """RandAugment (arXiv 1909.13719): random operations on each view, of those that keep the label."""
+
+    operations: int = Field(2, ge=1, description="operations on each view")
+    magnitude: float = Field(0.5, gt=0, le=1, description="strength of the operations")
+
+
+def _operations(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"operations": value} if value else None
+    return value
 
 
 class AugmentSettings(Settings):
     """Random views of a training image."""
 
-    shift: int = Field(2, ge=0, description="pixels, up to, in each direction; black comes in")
-    flip: bool | None = Field(None, description="mirror half the views; none: where the task allows it")
+    shift: int = Field(2, ge=0, description="shift by up to this many pixels in each direction; black comes in")
+    flip: bool | None = Field(None, description="mirror half of the views; none: where the task allows it")
     views: int = Field(
-        64, ge=0, description="views of an image that recur, so that teacher outputs can be cached; 0: never"
+        64, ge=0, description="views of an image that recur, so that teacher outputs can be kept; 0: never the same"
     )
-    randaugment: int = Field(0, ge=0, description="RandAugment: operations on each view; those that keep the label")
-    magnitude: float = Field(0.5, gt=0, le=1, description="RandAugment: strength of the operations")
-    cutmix: float = Field(0.0, ge=0, description="CutMix: a of Beta(a, a); classes only; 0: none")
+    randaugment: Annotated[RandAugmentSettings | None, BeforeValidator(_operations), OnOrOff] = Field(
+        None, description="none, or a number of operations, or both its settings"
+    )
+    cutmix: float = Field(0.0, ge=0, description="CutMix: a of Beta(a, a), classes only; 0: none")
 
 
 class AttackSettings(Settings):
-    """How far an attack on a network moves an image's pixels, which lie in [0, 1]."""
+    """How far an attack on a network moves the pixels of an image, which lie in [0, 1]."""
 
     eps: float = Field(8 / 255, gt=0, le=1, description="at most, in any pixel and channel (L-infinity)")
     steps: int = Field(20, ge=1, description="PGD: steps along the sign of the gradient")
@@ -31,29 +45,56 @@ class AttackSettings(Settings):
 
     @property
     def step(self) -> float:
-        """``step_size``, or what it is where there is none."""
+        """``step_size``, or its default."""
         return self.step_size or 2.5 * self.eps / self.steps
 
 
 class AdversarialSettings(AttackSettings):
     """Adversarial training (arXiv 1706.06083): PGD against the network as it is at each step."""
 
-    steps: int = Field(5, ge=1, description="of PGD, each of which costs a forward and a backward pass")
+    steps: int = Field(5, ge=1, description="of PGD; each costs a forward and a backward pass")
+
+
+class OneCycle(Settings):
+    """The rate rises in a line to its peak, then falls along a cosine."""
+
+    kind: Literal["onecycle"] = "onecycle"
+    warmup: float = Field(0.2, ge=0, lt=1, description="share of the steps before the peak")
+
+
+class Cosine(Settings):
+    """The rate falls from its peak along a cosine."""
+
+    kind: Literal["cosine"] = "cosine"
+
+
+class StepDecay(Settings):
+    """The rate is divided by 10 at each milestone."""
+
+    kind: Literal["step"] = "step"
+    milestones: tuple[float, ...] = Field((0.625, 0.75, 0.875), description="as shares of the steps")
+
+
+class Constant(Settings):
+    """The rate stays at its peak."""
+
+    kind: Literal["constant"] = "constant"
+
+
+Schedule = Annotated[OneCycle | Cosine | StepDecay | Constant, Field(discriminator="kind"), by_kind("onecycle")]
 
 
 class FitSettings(Settings):
-    """Supervised training of one network."""
+    """The training of one network: SGD with Nesterov momentum."""
 
     steps: int = Field(2000, ge=1, description="optimiser steps")
     batch_size: int = Field(128, ge=2)
-    learning_rate: float = Field(0.05, gt=0, description="SGD with Nesterov momentum: the peak")
+    learning_rate: float = Field(0.05, gt=0, description="the peak")
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
-    schedule: Literal["onecycle", "cosine", "step", "constant"] = "onecycle"
-    milestones: tuple[float, ...] = Field((0.625, 0.75, 0.875), description="step: where it is divided by 10")
-    warmup: float = Field(0.2, ge=0, lt=1, description="onecycle: share of the steps before the peak")
+    schedule: Schedule = Field(OneCycle(), description="onecycle, cosine, step or constant")
     clip_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     augment: AugmentSettings = AugmentSettings()
-    adversarial: AdversarialSettings | None = Field(
-        None, description="images are attacked before the network learns from them, by labels alone; none: never"
+    adversarial: Annotated[AdversarialSettings | None, OnOrOff] = Field(
+        None, description="attack the images before the network learns from them; needs labels alone; none: never"
     )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from cgankd.config.settings import StudentSettings
 from cgankd.distill import classes
 from cgankd.distill.base import DistillBatch, Method, register
 from cgankd.distill.methods.dkd import decoupled, parts
@@ -31,20 +30,20 @@ class ATKD(Method):
     where = "outputs"
     distance = "KL"
     paper = "arXiv 2402.11890"
+    shared: ClassVar[tuple[str, ...]] = ("temperature",)
     defaults: ClassVar[dict[str, float]] = {"weight": 1.0, "easy": 0.2}
     version = 2  # 1 called no image easy where the teacher is so sure that 1 - p is 0
 
-    def __init__(self, task: Task, settings: StudentSettings) -> None:
-        super().__init__(task, settings)
+    def __init__(self, task: Task, numbers: Mapping[str, float] | None = None) -> None:
+        super().__init__(task, numbers)
         classes.refuse_two(self.name, task, "one class beside the target has nothing to tell")
-        self.temperature = settings.temperature
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         teacher = batch.teacher_outputs
         assert teacher is not None
         label = classes.index(batch.targets)
-        easy, hard = easy_and_hard(batch.outputs, teacher, label, (batch.fake, ~batch.fake), self.temperature)
-        weight = self.values["weight"] * self.temperature**2
+        easy, hard = easy_and_hard(batch.outputs, teacher, label, (batch.fake, ~batch.fake), self.values["temperature"])
+        weight = self.values["weight"] * self.values["temperature"] ** 2
         return {
             "atkd_easy": weight * self.values["easy"] * easy,
             "atkd_hard": weight * (1.0 - self.values["easy"]) * hard,

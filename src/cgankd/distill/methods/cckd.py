@@ -8,9 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cgankd.config.settings import StudentSettings
 from cgankd.distill.base import DistillBatch, Method, register
-from cgankd.tasks import Task
 
 
 class ConfidenceConditioned(Method):
@@ -53,13 +51,12 @@ class CCKD(ConfidenceConditioned):
     """
 
     name = "cckd"
-
-    def __init__(self, task: Task, settings: StudentSettings) -> None:
-        super().__init__(task, settings)
-        self.temperature = settings.temperature
+    shared: ClassVar[tuple[str, ...]] = ("temperature",)
 
     def losses(self, batch: DistillBatch, teacher: Tensor, trust: Tensor) -> Tensor:
-        imitation = self.task.imitation_loss(batch.outputs, teacher, self.temperature, reduction="none")
+        imitation = self.task.imitation_loss(
+            batch.outputs, teacher, self.values.get("temperature", 1.0), reduction="none"
+        )
         return trust * imitation + (1.0 - trust) * self.task.loss(batch.outputs, batch.targets, reduction="none")
 
 

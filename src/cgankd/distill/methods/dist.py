@@ -8,9 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cgankd.config.settings import StudentSettings
 from cgankd.distill.base import DistillBatch, Method, register
-from cgankd.tasks import Task
 
 
 @register
@@ -28,16 +26,15 @@ class DIST(Method):
     where = "outputs"
     distance = "Pearson"
     paper = "arXiv 2205.10536"
+    shared: ClassVar[tuple[str, ...]] = ("temperature",)
     defaults: ClassVar[dict[str, float]] = {"beta": 2.0, "gamma": 2.0}
-
-    def __init__(self, task: Task, settings: StudentSettings) -> None:
-        super().__init__(task, settings)
-        self.temperature = settings.temperature
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         assert batch.teacher_outputs is not None
-        p_s, p_t = (torch.softmax(x / self.temperature, dim=1) for x in (batch.outputs, batch.teacher_outputs))
-        weight = self.temperature**2
+        p_s, p_t = (
+            torch.softmax(x / self.values["temperature"], dim=1) for x in (batch.outputs, batch.teacher_outputs)
+        )
+        weight = self.values["temperature"] ** 2
         return {
             "dist_inter": weight * self.values["beta"] * uncorrelated(p_s, p_t).mean(),
             "dist_intra": weight * self.values["gamma"] * uncorrelated(p_s.T, p_t.T).mean(),

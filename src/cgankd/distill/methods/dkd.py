@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cgankd.config.settings import StudentSettings
 from cgankd.distill import classes
 from cgankd.distill.base import DistillBatch, Method, register
 from cgankd.tasks import Task
@@ -30,21 +30,21 @@ class DKD(Method):
     where = "outputs"
     distance = "KL"
     paper = "arXiv 2203.08679"
+    shared: ClassVar[tuple[str, ...]] = ("temperature",)
     defaults: ClassVar[dict[str, float]] = {"alpha": 1.0, "beta": 8.0, "warmup": 1 / 12}
 
-    def __init__(self, task: Task, settings: StudentSettings) -> None:
-        super().__init__(task, settings)
+    def __init__(self, task: Task, numbers: Mapping[str, float] | None = None) -> None:
+        super().__init__(task, numbers)
         classes.refuse_two(self.name, task, "one class beside the target has nothing to tell")
-        self.temperature = settings.temperature
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         assert batch.teacher_outputs is not None
         target, others = decoupled(
-            batch.outputs, batch.teacher_outputs, classes.index(batch.targets), self.temperature
+            batch.outputs, batch.teacher_outputs, classes.index(batch.targets), self.values["temperature"]
         )
         values, warmup = self.values, self.values["warmup"]
         ramp = min(1.0, batch.done / warmup) if warmup > 0 else 1.0
-        weight = ramp * self.temperature**2
+        weight = ramp * self.values["temperature"] ** 2
         return {"dkd": weight * (values["alpha"] * target + values["beta"] * others).mean()}
 
 

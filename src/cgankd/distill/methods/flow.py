@@ -8,7 +8,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cgankd.config.settings import StudentSettings
 from cgankd.distill.base import DistillBatch, Method, Preparation, pairs, register
 from cgankd.distill.methods.pkt import cosine_kernel, log_conditional
 from cgankd.distill.networks import Maker
@@ -45,8 +44,8 @@ class Flow(Method):
     needs_inside = True
     teaches_by = "pkt"
 
-    def __init__(self, task: Task, settings: StudentSettings) -> None:
-        super().__init__(task, settings)
+    def __init__(self, task: Task, numbers: Mapping[str, float] | None = None) -> None:
+        super().__init__(task, numbers)
         self.asks_teacher = not self.values["auxiliary"]
 
     def networks(self, make: Maker) -> None:

@@ -6,9 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from cgankd.config.settings import StudentSettings
 from cgankd.distill.base import DistillBatch, Method, register
-from cgankd.tasks import Task
 
 
 @register
@@ -25,14 +23,9 @@ class KD(Method):
     where = "outputs"
     distance = "KL, squared"
     paper = "arXiv 1503.02531"
-
-    def __init__(self, task: Task, settings: StudentSettings) -> None:
-        super().__init__(task, settings)
-        self.temperature = settings.temperature
-        self.label_weight = task.label_weight if settings.label_weight is None else settings.label_weight
-        self.a = task.teacher_weight if settings.teacher_weight is None else settings.teacher_weight
+    shared: ClassVar[tuple[str, ...]] = ("temperature", "label_weight", "teacher_weight")
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         assert batch.teacher_outputs is not None
-        imitation = self.task.imitation_loss(batch.outputs, batch.teacher_outputs, self.temperature)
-        return {"kd": self.a * imitation}
+        imitation = self.task.imitation_loss(batch.outputs, batch.teacher_outputs, self.values.get("temperature", 1.0))
+        return {"kd": self.values["teacher_weight"] * imitation}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from cgankd.config.settings import StudentSettings
 from cgankd.core import rng
 from cgankd.data.augment import RandAugment
 from cgankd.data.batches import Batch
@@ -36,15 +36,16 @@ class MLKD(Method):
     where = "outputs"
     distance = "KL, squared"
     paper = "CVPR 2023, Jin et al."
+    shared: ClassVar[tuple[str, ...]] = ("temperature",)
     defaults: ClassVar[dict[str, float]] = {"instance": 9.0, "batch": 9.0, "class": 9.0, "strong": 1.0}
     version = 2  # 1 had no strong view
 
     PUBLISHED_BATCH: ClassVar[int] = 64
     OPERATIONS: ClassVar[int] = 2
 
-    def __init__(self, task: Task, settings: StudentSettings) -> None:
-        super().__init__(task, settings)
-        self.temperatures = (settings.temperature, 2.0, 3.0, 5.0, 6.0)
+    def __init__(self, task: Task, numbers: Mapping[str, float] | None = None) -> None:
+        super().__init__(task, numbers)
+        self.temperatures = (self.values["temperature"], 2.0, 3.0, 5.0, 6.0)
 
     def views(self, batch: Batch, seed: int) -> Tensor | None:
         if not self.values["strong"]:

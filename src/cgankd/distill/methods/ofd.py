@@ -44,7 +44,7 @@ class OFD(MapMethod):
         count = int(self.values["batches"])
         totals: list[list[Tensor]] = [[] for _ in self.margins]  # per batch [2, C]: sum and number of negatives
         for step in range(count):
-            features = preparation.teacher(preparation.batches.at(step).images)[1]
+            features = preparation.teacher(preparation.images(step))[1]
             for total, whole in zip(totals, self.teacher_maps(features), strict=True):
                 below = torch.stack([whole.clamp_max(0.0), (whole < 0).float()])
                 total.append(below.sum(dim=(1, 3, 4)))

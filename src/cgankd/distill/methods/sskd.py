@@ -10,11 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgankd.config.settings import StudentSettings
 from cgankd.core.errors import UserError
 from cgankd.data.batches import Batch
 from cgankd.distill.base import DistillBatch, Method, Preparation, Shape, register
-from cgankd.tasks import Task
 
 TURNS = 3  # by 90, 180 and 270 degrees
 
@@ -28,7 +26,7 @@ class SSKD(Method):
     entropy of q_t), on ``first`` of as many steps as follow, then frozen; the student's beside it. Of the rows that
     the teacher has wrong, the worst are left out, by the rank of the right class or image: 1 - ``keep_turned`` and
     1 - ``keep_contrast`` of them. T is student.temperature. Stack it on plain KD (``kd+sskd``), as published.
-    Defaults: turned 2.7, contrast 10, temperature (T_c) .5, keep_turned 1, keep_contrast .75, first .25 (60 of
+    Defaults: turned 2.7, contrast 10, contrast_temperature (T_c) .5, keep_turned 1, keep_contrast .75, first .25 (60 of
     240 epochs), r 1 (arXiv 2006.07114).
     """
 
@@ -38,16 +36,13 @@ class SSKD(Method):
     where = "penultimate, outputs"
     distance = "KL"
     paper = "arXiv 2006.07114"
+    shared: ClassVar[tuple[str, ...]] = ("temperature",)
     defaults: ClassVar[dict[str, float]] = {
-        "turned": 2.7, "contrast": 10.0, "temperature": 0.5, "keep_turned": 1.0, "keep_contrast": 0.75,
+        "turned": 2.7, "contrast": 10.0, "contrast_temperature": 0.5, "keep_turned": 1.0, "keep_contrast": 0.75,
         "first": 0.25,
     }  # fmt: skip
     needs_inside = True
     beside = "kd"
-
-    def __init__(self, task: Task, settings: StudentSettings) -> None:
-        super().__init__(task, settings)
-        self.temperature = settings.temperature
 
     def taps(self, student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:
         return [student[-1]], [teacher[-1]]
@@ -60,8 +55,7 @@ class SSKD(Method):
         height, width = batch.images.shape[2:]
         if height != width:
             raise UserError(
-                f"method 'sskd' turns images by 90 degrees, but these are {height}x{width} pixels; allowed: square "
-                "ones"
+                f"method 'sskd' turns images by 90 degrees, but these are {height}x{width} pixels; allowed: square ones"
             )
         return turned_copies(batch.images)
 
@@ -69,7 +63,7 @@ class SSKD(Method):
         def finding(images: Tensor) -> Tensor:
             features = preparation.teacher(torch.cat([images, turned_copies(images)]))[1][self.theirs]
             whole, turned = features.tensor_split([len(images)])
-            alike = cosines(self.teacher_head, turned, whole) / self.values["temperature"]
+            alike = cosines(self.teacher_head, turned, whole) / self.values["contrast_temperature"]
             return F.cross_entropy(alike, _own(len(images), images.device))
 
         preparation.minimise(self.teacher_head, finding, self.values["first"], "sskd: teacher's head")
@@ -83,9 +77,9 @@ class SSKD(Method):
         t = cosines(self.teacher_head, extra.teacher_features[self.theirs], batch.teacher_features[self.theirs])
         own = _own(len(batch.fake), right.device)
         turned = selected_divergence(
-            extra.outputs, extra.teacher_outputs, right, values["keep_turned"], self.temperature
+            extra.outputs, extra.teacher_outputs, right, values["keep_turned"], values["temperature"]
         )
-        contrast = selected_divergence(s, t, own, values["keep_contrast"], values["temperature"])
+        contrast = selected_divergence(s, t, own, values["keep_contrast"], values["contrast_temperature"])
         return {"sskd_turned": values["turned"] * turned, "sskd_contrast": values["contrast"] * contrast}
 
 

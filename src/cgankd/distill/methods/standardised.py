@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from cgankd.config.settings import StudentSettings
 from cgankd.distill import classes
 from cgankd.distill.base import DistillBatch, Method, register
 from cgankd.distill.methods.dist import DIST
@@ -27,9 +27,8 @@ class Standardised(Method):
     loss, but where its class says [ours] (arXiv 2403.01427).
     """
 
-    def __init__(self, task: Task, settings: StudentSettings) -> None:
-        chosen = {**self.defaults, **settings.method_settings.get(self.name, {})}
-        super().__init__(task, settings.model_copy(update={"temperature": chosen["temperature"]}))
+    def __init__(self, task: Task, numbers: Mapping[str, float] | None = None) -> None:
+        super().__init__(task, numbers)
         classes.refuse_two(self.name, task, "two standardised logits are always 1 and -1")
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:

@@ -44,6 +44,4 @@ class ConvNet(nn.Module):
 
 
 def _stage(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        *conv_bn_relu(in_channels, out_channels, stride=2), *conv_bn_relu(out_channels, out_channels)
-    )
+    return nn.Sequential(*conv_bn_relu(in_channels, out_channels, stride=2), *conv_bn_relu(out_channels, out_channels))

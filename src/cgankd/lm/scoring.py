@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cgankd.lm.losses import divergence
 from cgankd.lm.models import next_logits
 from cgankd.lm.sampling import sample
-from cgankd.lm.settings import LanguageRecipe
+from cgankd.lm.settings import SamplingSettings
 from cgankd.lm.text import Corpus
 
 BATCH = 32
@@ -44,7 +44,7 @@ def scores(model: nn.Module, corpus: Corpus, part: str, window: int) -> dict[str
 
 @torch.no_grad()
 def against_teacher(
-    student: nn.Module, teacher: nn.Module, corpus: Corpus, recipe: LanguageRecipe
+    student: nn.Module, teacher: nn.Module, corpus: Corpus, settings: SamplingSettings, test_prompts: int
 ) -> dict[str, float]:
     """On what follows the test prompts, sampled with the same random numbers for every student:
 
@@ -53,8 +53,8 @@ def against_teacher(
     """
     student.eval()
     teacher.eval()
-    settings, device = recipe.sampling, next(student.parameters()).device
-    prompts = corpus.windows(0, 0, recipe.test_prompts, settings.prompt, "test").to(device)
+    device = next(student.parameters()).device
+    prompts = corpus.windows(0, 0, test_prompts, settings.prompt, "test").to(device)
     ids = torch.arange(len(prompts), device=device)
     sums = torch.zeros(4, dtype=torch.float64)  # of KL, of its tokens, of accepted, of proposed
     for part, own in zip(prompts.split(BATCH), ids.split(BATCH), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +12,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd.config.settings import MetricsSettings
-from cgankd.data.imageset import ImageSet, Splits
-from cgankd.metrics.judge import Processed, judge
+from cgankd.config.settings import GeneratorMetricsSettings
+from cgankd.core.store import Work
+from cgankd.data.imageset import ImageSet
+from cgankd.metrics.generator_quality import Processed, RealImages, measure_quality
 from cgankd.nets import zoo
 from cgankd.tasks import Classification, Regression
 
@@ -36,29 +38,28 @@ def networks(outputs: int) -> dict[str, nn.Module]:
     return {name: zoo.create("cnn8", 1, outputs, (16, 16)).eval() for name in ("teacher", "nokd")}
 
 
-def splits(noise: Noise, scalar: bool = False, val: int = 30, pool: int = 160) -> Splits:
+def real_images(noise: Noise, scalar: bool = False, val: int = 30, pool: int = 160) -> RealImages:
     everything = noise(pool, scalar=scalar, seed=1)
     task = Regression(0.0, 1.0) if scalar else Classification(("a", "b", "c"))
     train = everything.take(torch.arange(40))
-    held_out, test = noise(val, scalar=scalar, seed=2), noise(50, scalar=scalar, seed=3)
-    return Splits("noise", task, train, everything, held_out, test)
+    return RealImages(train, everything, noise(val, scalar=scalar, seed=2), task)
 
 
-def judged(
-    data: Splits, sampler: Pick, made: ImageSet, fabric: Fabric, **changes: Any
+def measured(
+    data: RealImages, sampler: Pick, made: ImageSet, fabric: Fabric, **changes: Any
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    settings = MetricsSettings(images=60, windows=4, **changes)
+    settings = GeneratorMetricsSettings(images=60, windows=4, **changes)
     processed = Processed(made, made.labels, replaced=data.task.continuous, real_share=None)
-    found = judge(data, sampler, processed, networks(data.task.num_outputs), settings, fabric, seed=0)
+    found = measure_quality(Work(fabric), data, sampler, processed, networks(data.task.num_outputs), settings, seed=0)
     json.dumps(found[0], allow_nan=False)
     return found
 
 
 @pytest.mark.parametrize("scalar", [False, True])
 def test_every_set_is_scored_in_every_feature_space(noise: Noise, fabric: Fabric, scalar: bool) -> None:
-    data = splits(noise, scalar)
+    data = real_images(noise, scalar)
     sampler, made = Pick(noise(100, seed=5).images), noise(300, scalar=scalar, seed=6)
-    found, pairs = judged(data, sampler, made, fabric)
+    found, pairs = measured(data, sampler, made, fabric)
     window = "SFID" if scalar else "Intra-FID"
     assert {entry["name"] for entry in found["scores"]} == {
         f"{score}[{space}]" for score in ("FID", "KID", "precision", "recall", window, "diversity")
@@ -74,43 +75,35 @@ def test_every_set_is_scored_in_every_feature_space(noise: Noise, fabric: Fabric
 
 
 def test_raw_fakes_are_asked_for_the_labels_of_the_floors_images(noise: Noise, fabric: Fabric) -> None:
-    data = splits(noise)
+    data = real_images(noise)
     made = noise(300, seed=6)
     lopsided = ImageSet(made.images, torch.cat([torch.zeros(200), torch.ones(50), torch.full((50,), 2)]).long())
     sampler = Pick(made.images)
-    found, _ = judged(data, sampler, lopsided, fabric)
+    found, _ = measured(data, sampler, lopsided, fabric)
     counts = torch.bincount(sampler.asked.long(), minlength=3)
     assert counts.sum() == 60
     assert all(10 <= int(count) <= 30 for count in counts)  # as the pool's, a third each
     assert found["scores"][0]["of"]["processed"]["images"] == 60  # and drawn to the same frequencies
 
 
-def test_the_test_split_is_not_looked_at(noise: Noise, fabric: Fabric) -> None:
-    data = splits(noise)
-    other = Splits(data.name, data.task, data.train, data.pool, data.val, noise(5, seed=77))
-    made = noise(100, seed=6)
-    first, second = (judged(d, Pick(made.images), made, fabric)[0] for d in (data, other))
-    assert first == second
-
-
 def test_a_generator_that_repeats_its_training_images_is_caught(noise: Noise, fabric: Fabric) -> None:
-    data = splits(noise)
+    data = real_images(noise)
     new = noise(100, seed=8)
-    found, pairs = judged(data, Pick(data.train.images), new, fabric)
+    found, pairs = measured(data, Pick(data.train.images), new, fabric)
     shares = {(entry["space"], entry["set"]): entry for entry in found["memorisation"]}
     for space in ("pixels", "teacher"):
         assert shares[space, "raw"]["share"] == 1.0
         assert shares[space, "raw"]["p_value"] < 1e-6
         assert shares[space, "processed"]["p_value"] > 0.01
     assert not (pairs["pixels_fakes"] == pairs["pixels_train"]).flatten(1).all(dim=1).any()
-    _, pairs = judged(data, Pick(new.images), ImageSet(data.train.images, data.train.labels), fabric)
+    _, pairs = measured(data, Pick(new.images), ImageSet(data.train.images, data.train.labels), fabric)
     assert (pairs["pixels_fakes"] == pairs["pixels_train"]).all()
 
 
 def test_tiny_splits_and_no_processed_images_say_why(noise: Noise, fabric: Fabric) -> None:
-    data = splits(noise, val=3, pool=44)
+    data = real_images(noise, val=3, pool=44)
     nothing = noise(4).take(torch.arange(0))
-    found, pairs = judged(data, Pick(noise(30, seed=5).images), nothing, fabric, features=("teacher",))
+    found, pairs = measured(data, Pick(noise(30, seed=5).images), nothing, fabric, features=("teacher",))
     assert not pairs
     for entry in found["memorisation"]:
         assert entry["share"] is None
@@ -122,17 +115,15 @@ def test_tiny_splits_and_no_processed_images_say_why(noise: Noise, fabric: Fabri
 
 
 def test_validation_images_that_repeat_training_images_are_said(noise: Noise, fabric: Fabric) -> None:
-    data = splits(noise)
-    data = Splits(data.name, data.task, data.train, data.pool, data.train.take(torch.arange(20)), data.test)
-    found, _ = judged(data, Pick(noise(60, seed=5).images), noise(60, seed=6), fabric)
-    assert {entry["why"] for entry in found["memorisation"]} == {
-        "validation images themselves repeat training images"
-    }
+    data = real_images(noise)
+    data = dataclasses.replace(data, val=data.train.take(torch.arange(20)))
+    found, _ = measured(data, Pick(noise(60, seed=5).images), noise(60, seed=6), fabric)
+    assert {entry["why"] for entry in found["memorisation"]} == {"validation images themselves repeat training images"}
     assert {entry["median_ratio"] for entry in found["memorisation"]} == {None}
 
 
 def test_the_same_seed_gives_the_same_numbers_and_pairs(noise: Noise, fabric: Fabric) -> None:
-    data, made = splits(noise), noise(100, seed=6)
-    first, second = (judged(data, Pick(made.images), made, fabric) for _ in range(2))
+    data, made = real_images(noise), noise(100, seed=6)
+    first, second = (measured(data, Pick(made.images), made, fabric) for _ in range(2))
     assert first[0] == second[0]
     assert all(torch.equal(first[1][name], second[1][name]) for name in first[1])

@@ -1,4 +1,4 @@
-"""The metrics station: which images are compared, seen once by each network, then every score of them.
+"""How good the generated images are: which images are compared, seen once by each network, then every score of them.
 
 Nothing here touches the test split. The real images that fakes are compared with are one random half of the pool
 (all training images, the owner's among them); the other half plays the fakes' part for the floor. Raw fakes are
@@ -16,14 +16,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd.config.settings import MetricsSettings
+from cgankd.config.settings import GeneratorMetricsSettings
 from cgankd.core import rng
-from cgankd.core.progress import SILENT, Progress
-from cgankd.data.imageset import ImageSet, Splits
+from cgankd.core.store import Work
+from cgankd.data.imageset import ImageSet
 from cgankd.gan.generator import Sampler
 from cgankd.metrics import bound, generator, memorisation
 from cgankd.metrics.generator import Observed
-from cgankd.nets.feature_extractor import Observer
+from cgankd.nets.feature_extractor import FeatureExtractor
 from cgankd.nets.inference import Predictor, outputs
 from cgankd.tasks import Task
 from cgankd.teachers.black_box import BlackBox
@@ -32,6 +32,16 @@ TEACHER = "teacher"
 NAMES = {TEACHER: "the teacher's features", "nokd": "the NOKD student's features"}
 PAIRS = 12  # of a fake and its nearest training image, for the report
 BATCH = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class RealImages:
+    """What fakes are compared with: the owner's images, the pool around them, and the validation split."""
+
+    train: ImageSet
+    pool: ImageSet
+    val: ImageSet
+    task: Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,55 +58,64 @@ class Processed:
     real_share: float | None
 
 
-def judge(
-    splits: Splits,
+def measure_quality(
+    work: Work,
+    real: RealImages,
     sampler: Sampler,
     processed: Processed,
     networks: Mapping[str, nn.Module],
-    settings: MetricsSettings,
-    fabric: Fabric,
+    settings: GeneratorMetricsSettings,
     *,
     seed: int,
     teacher: Predictor | None = None,
-    progress: Progress = SILENT,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """All numbers as JSON, and the pairs of images for the report.
 
     networks: by name, those whose penultimate layers the distances are taken in, ``teacher`` among them; copies are
     looked for in its features. teacher: one that only answers, and is no network; then the first network's count.
     """
-    task = splits.task
-    eyes = _Eyes(networks, teacher, fabric)
-    space = eyes.space
-    half = min(settings.images, len(splits.pool) // 2)
-    order = _order(len(splits.pool), seed, "reference")
-    reference, stand_in = splits.pool.take(order[:half]), splits.pool.take(order[half : 2 * half])
-    held_out = splits.val.take(_order(len(splits.val), seed, "held out")[: settings.images])
-    with progress.bar("metrics", 4) as bar:
+    with _Extractors(networks, teacher, work.fabric) as extractors:
+        return _measure(work, real, sampler, processed, extractors, settings, seed)
+
+
+def _measure(
+    work: Work,
+    real: RealImages,
+    sampler: Sampler,
+    processed: Processed,
+    extractors: _Extractors,
+    settings: GeneratorMetricsSettings,
+    seed: int,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    task, space = real.task, extractors.space
+    half = min(settings.images, len(real.pool) // 2)
+    order = _order(len(real.pool), seed, "reference")
+    reference, stand_in = real.pool.take(order[:half]), real.pool.take(order[half : 2 * half])
+    held_out = real.val.take(_order(len(real.val), seed, "held out")[: settings.images])
+    with work.progress.bar("metrics", 4) as bar:
         raw = _generate(sampler, stand_in.labels, task, rng.key(seed, "metrics/raw"))
         rows = _matching(processed.labels, stand_in.labels, task, seed)
-        made = processed.images.take(rows)
+        kept = processed.images.take(rows)
         observed = {
-            "raw": eyes.see(raw),
-            "processed": eyes.see(made, processed.labels[rows]),
-            "real": eyes.see(stand_in),
+            "raw": extractors.observe(raw),
+            "processed": extractors.observe(kept, processed.labels[rows]),
+            "real": extractors.observe(stand_in),
         }
-        unseen = eyes.see(held_out)
+        unseen = extractors.observe(held_out)
         bar.to(1, "distances between sets")
-        found = generator.score(eyes.see(reference), observed, unseen, task, settings, seed)
+        scores = generator.score(extractors.observe(reference), observed, unseen, task, settings, seed)
         bar.to(2, "nearest training images")
-        features = {name: seen.features[space] for name, seen in observed.items()}
-        known = eyes.features(splits.train.images)
-        copies, pairs = _copies({"raw": raw, "processed": made}, splits.train, {
-            "pixels": ({"raw": raw.images, "processed": made.images}, splits.train.images, held_out.images),
+        features = {name: images.features[space] for name, images in observed.items()}
+        known = extractors.features(real.train.images)
+        copies, pairs = _copies({"raw": raw, "processed": kept}, real.train, {
+            "pixels": ({"raw": raw.images, "processed": kept.images}, real.train.images, held_out.images),
             space: (features, known, unseen.features[space]),
         })  # fmt: skip
         bar.to(3, "error bound")
-        terms = _bound(processed, unseen, eyes, task, len(splits.train), seed)
+        terms = _bound(processed, unseen, extractors, task, len(real.train), seed)
         bar.to(4)
-    eyes.close()
     summary = {
-        **found,
+        **scores,
         "reference": f"{half:,} random images of the pool (all training images); none of the test split",
         "memorisation": copies,
         "bound": {"terms": terms, "at_least": bound.at_least(terms), "confidence": 1.0 - bound.DELTA,
@@ -105,26 +124,33 @@ def judge(
     return summary, pairs
 
 
-class _Eyes:
-    """The networks that look at images; the teacher's outputs come with its features, where it shows any."""
+class _Extractors:
+    """The networks whose features are compared; the teacher's outputs come with its features, where it shows any."""
 
     def __init__(self, networks: Mapping[str, nn.Module], teacher: Predictor | None, fabric: Fabric) -> None:
-        self._observers = {name: Observer(network, fabric) for name, network in networks.items()}
+        self._of = {name: FeatureExtractor(network, fabric) for name, network in networks.items()}
         self._teacher, self._fabric = teacher, fabric
         self.space = TEACHER if TEACHER in networks else next(iter(networks))
 
-    def see(self, images: ImageSet, labels: Tensor | None = None) -> Observed:
+    def __enter__(self) -> _Extractors:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for extractor in self._of.values():
+            extractor.close()
+
+    def observe(self, images: ImageSet, labels: Tensor | None = None) -> Observed:
         """labels: those to sort the images by, where they are not their own."""
-        seen = {name: self._look(observer, images.images) for name, observer in self._observers.items()}
-        features = {name: found[1] for name, found in seen.items()}
-        outputs = seen[TEACHER][0] if TEACHER in seen else self._asked(images.images)
+        results = {name: self._extract(extractor, images.images) for name, extractor in self._of.items()}
+        features = {name: result[1] for name, result in results.items()}
+        outputs = results[TEACHER][0] if TEACHER in results else self._ask(images.images)
         return Observed(images.labels if labels is None else labels, images.labels, outputs, features)
 
     def features(self, images: Tensor) -> Tensor:
         """The features in ``space`` alone, float32 [N, F]."""
-        return self._look(self._observers[self.space], images)[1]
+        return self._extract(self._of[self.space], images)[1]
 
-    def _asked(self, images: Tensor) -> Tensor | None:
+    def _ask(self, images: Tensor) -> Tensor | None:
         if self._teacher is None or not len(images):
             return None
         if isinstance(self._teacher, BlackBox) and not self._teacher.knows(images):
@@ -132,16 +158,12 @@ class _Eyes:
         return outputs(self._teacher, images, self._fabric)
 
     @staticmethod
-    def _look(observer: Observer, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _extract(extractor: FeatureExtractor, images: Tensor) -> tuple[Tensor, Tensor]:
         if len(images):
-            outputs, features = observer.all(images)
+            outputs, features = extractor.all(images)
             return outputs.cpu(), features.cpu()
-        outputs, features = observer(images.new_zeros((1, *images.shape[1:])))  # not every network takes no image
+        outputs, features = extractor(images.new_zeros((1, *images.shape[1:])))  # not every network takes no image
         return outputs[:0].cpu(), features[:0].cpu()
-
-    def close(self) -> None:
-        for observer in self._observers.values():
-            observer.close()
 
 
 def _order(total: int, seed: int, stream: str) -> Tensor:
@@ -201,12 +223,12 @@ def _copies(
 
 
 def _bound(
-    processed: Processed, held_out: Observed, eyes: _Eyes, task: Task, real_images: int, seed: int
+    processed: Processed, held_out: Observed, extractors: _Extractors, task: Task, real_images: int, seed: int
 ) -> list[dict[str, Any]]:
     """The bound's terms; the fakes here are as the student sees them, labels as frequent as they are there."""
     count = min(len(held_out), bound.MOST)
     some = processed.images.take(_order(len(processed.images), seed, "two-sample")[:count])
-    fake = eyes.features(some.images)
+    fake = extractors.features(some.images)
     enough = min(count, len(some)) >= bound.FEWEST
     return bound.terms(
         task,
@@ -214,8 +236,8 @@ def _bound(
         processed_images=max(1, len(processed.images)),
         real_share=processed.real_share,
         replaced=processed.replaced,
-        discrepancy=bound.two_sample(held_out.features[eyes.space], fake, seed) if enough else None,
-        features=NAMES[eyes.space],
+        discrepancy=bound.two_sample(held_out.features[extractors.space], fake, seed) if enough else None,
+        features=NAMES[extractors.space],
         teacher_loss=None
         if held_out.outputs is None
         else task.bounded_loss(held_out.outputs, task.to_target(held_out.labels)),

@@ -1,0 +1,58 @@
+"""M1 and M2 in the order of the road: burn-in, calibration of the filter, synthesis; each an artifact of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from cgankd.config.settings import NoSubsampling, Subsampling, SynthesisSettings
+from cgankd.core.store import Artifact, Store
+from cgankd.labels import LabelPlan
+from cgankd.pipeline import stages
+from cgankd.pipeline.inputs import Extractor, ProposalSource
+from cgankd.synthesis.rejection import Rule
+
+
+def process(
+    store: Store,
+    source: ProposalSource,
+    plan: LabelPlan,
+    settings: SynthesisSettings,
+    subsampling: Subsampling,
+    *,
+    features: Extractor,
+    keep_probabilities: bool,
+) -> Artifact:
+    """The images of ``plan`` that are accepted and not filtered out.
+
+    subsampling: how, in place of what the settings say. features: sees images where no teacher needs to be asked.
+    Burn-in and calibration depend on the labels, not on how many images are kept of each: another M, another rho or an
+    ablation use them again.
+    """
+    rule, burn_in = None, None
+    if not isinstance(subsampling, NoSubsampling):
+        rule = Rule.of(subsampling)
+        burn_in = store.call(
+            stages.burn_in,
+            source=dataclasses.replace(source, extractor=features),
+            plan=plan.with_total_per(plan.pool, subsampling.burn_in).without_groups(),
+        )
+    calibration, rho = None, None
+    if settings.filter is not None:
+        rho = settings.filter.rho or source.task.filter_quantile
+        calibration = store.call(
+            stages.calibrate_filter,
+            source=source,
+            plan=plan.with_total_per(plan.group, settings.filter.calibration),
+            burn_in=burn_in,
+            rule=rule,
+        )
+    return store.titled("synthesis" if settings.filter else "synthesis (ablation)").call(
+        stages.make_images,
+        source=source,
+        plan=plan,
+        burn_in=burn_in,
+        rule=rule,
+        calibration=calibration,
+        rho=rho,
+        keep_probabilities=keep_probabilities,
+    )
