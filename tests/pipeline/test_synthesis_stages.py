@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cgankd.config import recipe
 from cgankd.core.errors import UserError
+from cgankd.core.files import load_tensors, read_json
 from cgankd.pipeline import run
 from cgankd.synthesis import checks
 
@@ -62,6 +64,21 @@ def test_each_feature_of_the_ratio(features: str, out: Path) -> None:
     assert found["ratio"]["left_out"] == 0.0
     assert found["synthesis"]["kept"] == 40
     assert go(out, *words)[1] == Counter()  # all of it is found again
+
+
+@pytest.mark.xdist_group("synthesis road")
+def test_the_classifier_of_the_ratio_is_not_the_teacher(out: Path) -> None:
+    # The same network, images and training as the teacher's, as in the recipes of CIFAR-10.
+    network, steps = TINY["teacher"]["network"], 6
+    words = ["teacher.trained_on=train", f"teacher.fit.steps={steps}", f"student.fit.steps={steps}"]
+    go(out, *words, f"ratio.features={{kind: classifier, network: {network}, steps: {steps}}}")
+    weights = [
+        load_tensors(path / "weights.safetensors")[0]["fc.weight"]
+        for path in (out / "artifacts").glob("train_network-*")
+        if read_json(path / "artifact.json")["arguments"]["fit"]["steps"] == steps
+    ]
+    assert len(weights) == 2
+    assert not torch.equal(*weights)
 
 
 @pytest.mark.xdist_group("synthesis road")

@@ -197,7 +197,6 @@ def test_paper_defaults() -> None:
     # METHOD, sections 3 and 5: rho .9 / .7, replacement for scalars only, r = .1 and a = .9, or .5 and .5.
     found = [(t.filter_quantile, t.replace_labels, t.label_weight, t.teacher_weight) for t in (CLASSES, YEARS)]
     assert found == [(0.9, "none", 0.1, 0.9), (0.7, "hard", 0.5, 0.5)]
-    assert (CLASSES.mirror_safe, YEARS.mirror_safe) == (True, False)
 
 
 def test_answers_are_in_the_targets_terms() -> None:

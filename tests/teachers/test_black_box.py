@@ -137,3 +137,19 @@ def test_weights_beside_an_onnx_file_belong_to_it_by_whatever_name(tmp_path: Pat
         keys.append(onnx_key(path))
     assert len(set(keys[:3])) == 3
     assert keys[3] == keys[2]  # a file whose name stands there as something else is none of its weights
+
+
+def test_a_file_that_a_function_reads_is_part_of_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "def answer(images): return images\nanswer.files = ['weights.bin']\n"
+    (tmp_path / "reads_weights.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    keys = []
+    for content in (b"first", b"second", b"first"):
+        (tmp_path / "weights.bin").write_bytes(content)
+        keys.append(code_key("reads_weights:answer"))
+    assert keys[0] == keys[2] != keys[1]
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(
+        UserError, match=r"reads_weights:answer: its attribute files names .*weights\.bin, which is not"
+    ):
+        code_key("reads_weights:answer")

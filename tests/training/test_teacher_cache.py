@@ -102,7 +102,7 @@ def test_another_fit_on_the_same_views_is_told_what_the_first_was(noise: Noise, 
         pytest.param(lambda noise, fabric: batches(noise(10), noise(15, seed=1), fabric, seed=5), id="seed"),
         pytest.param(lambda noise, fabric: batches(noise(10), noise(15, seed=2), fabric), id="images"),
         pytest.param(lambda noise, fabric: batches(noise(10), noise(15, seed=1), fabric, shift=1), id="shift"),
-        pytest.param(lambda noise, fabric: batches(noise(10), noise(15, seed=1), fabric, flip=False), id="flip"),
+        pytest.param(lambda noise, fabric: batches(noise(10), noise(15, seed=1), fabric, flip=True), id="flip"),
         pytest.param(lambda noise, fabric: batches(noise(10), noise(15, seed=1), fabric, randaugment=1), id="random"),
     ],
 )  # fmt: skip

@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import importlib.util
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,28 @@ def load_function(name: str, what: str) -> Callable[..., Any]:
 
 
 def code_key(name: str) -> str:
-    """The key of ``module:function``: of its name and its file, or of all files of the package that it lies in."""
-    return content_key(name, [file_key(path) for path in _code(name.partition(":")[0].split("."))])
+    """The key of ``module:function``: of its name, its code, and the files that it names.
+
+    The code is the file of the module, or all files of the package that it lies in. What a function reads besides, as
+    weights, it names in an attribute: ``function.files = ["weights.pt"]``, paths from the folder of its module on.
+    Raises UserError where one of these is not there.
+    """
+    code = _code(name.partition(":")[0].split("."))
+    return content_key(name, [file_key(path) for path in [*code, *_named_files(name)]])
+
+
+def _named_files(name: str) -> list[Path]:
+    try:
+        function = load_function(name, "the function")
+    except UserError:  # whoever uses the function says so, and better
+        return []
+    module = sys.modules[name.partition(":")[0]]
+    folder = Path(getattr(module, "__file__", None) or ".").parent
+    files = [folder / Path(file).expanduser() for file in getattr(function, "files", ())]
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{name}: its attribute files names {file}, which is not there; allowed: files that are")
+    return files
 
 
 def _code(module: list[str]) -> list[Path]:

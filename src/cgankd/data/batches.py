@@ -127,8 +127,10 @@ class Batches:
         real, share = images.real.open(), images.real_share
         fake = None if images.fake is None else images.fake.open()
         sets: Sequence[ImageSet] = [real] if fake is None or not len(fake) else [real, fake]
-        flip = task.mirror_safe if augment.flip is None else augment.flip
-        self.views = Views([s.images for s in sets], augment, flip, seed, device, geometric=task.geometry_safe)
+        # Off unless asked: traffic signs, digits and text are other classes in a mirror, and angles other angles.
+        self.views = Views(
+            [s.images for s in sets], augment, bool(augment.flip), seed, device, geometric=task.geometry_safe
+        )
         self.targets = _targets(sets, task).to(device)
         self.classes, self.cutmix = task.num_outputs, augment.cutmix if task.mixable else 0.0
         self.recurring = augment.views  # 0: a view never comes back

@@ -279,7 +279,7 @@ class Run:
                 images=TrainingImages(self.splits.train),
                 fit=fit.model_copy(update={"steps": features.steps}),
                 around=self.around,
-                seed=seed,
+                seed=rng.key(seed, "ratio/features"),  # of the teacher's seed and network, it would be the teacher
             )
             return StoredNetwork(artifact)
         if isinstance(features, AutoencoderFeatures):

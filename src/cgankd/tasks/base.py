@@ -21,7 +21,6 @@ class Task(ABC):
     name: ClassVar[str]
     metric: ClassVar[str]  # the name of the score in results.json
     higher_is_better: ClassVar[bool]
-    mirror_safe: ClassVar[bool]  # may an image be mirrored without its label changing?
     geometry_safe: ClassVar[bool]  # may it be turned, sheared, or moved far?
     mixable: ClassVar[bool]  # has a picture cut out of two images a label, one in probabilities?
     continuous: ClassVar[bool]

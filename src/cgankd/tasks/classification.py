@@ -23,7 +23,6 @@ class Classification(Task):
     name = "classification"
     metric = "accuracy"
     higher_is_better = True
-    mirror_safe = True
     geometry_safe = True
     mixable = True
     continuous = False

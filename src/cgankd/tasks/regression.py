@@ -29,7 +29,6 @@ class Regression(Task):
     name = "regression"
     metric = "mae"
     higher_is_better = False
-    mirror_safe = False
     geometry_safe = False  # the scalar may be an angle, a count or a position
     mixable = False  # a picture of two angles has no angle
     continuous = True

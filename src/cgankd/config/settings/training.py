@@ -26,7 +26,9 @@ class AugmentSettings(Settings):
     """Random views of a training image."""
 
     shift: int = Field(2, ge=0, description="shift by up to this many pixels in each direction; black comes in")
-    flip: bool | None = Field(None, description="mirror half of the views; none: where the task allows it")
+    flip: bool | None = Field(
+        None, description="mirror half of the views; none: no, and strong_augment does as fit.augment"
+    )
     views: int = Field(
         64, ge=0, description="views of an image that recur, so that teacher outputs can be kept; 0: never the same"
     )
