@@ -73,7 +73,7 @@ def test_teacher_outputs_are_those_of_the_views_in_the_batch(
     noise: Noise, fabric: Fabric, share: float | None, views: int, randaugment: int
 ) -> None:
     real, fake = noise(10), noise(15, seed=1)
-    augment = AugmentSettings(views=views, randaugment=randaugment)
+    augment = AugmentSettings(flip=True, views=views, randaugment=randaugment)
     batches = Batches(TrainingImages(real, fake, real_share=share), CLASSES, 8, augment, 0, fabric.device)
     teacher = network(CLASSES).eval()
     memory = TeacherOutputs(teacher, batches, 3, fabric)

@@ -138,7 +138,8 @@ class ILIEmbedding(nn.Module):
             for step in range(steps):
                 batch = batches.at(step)
                 with fabric.autocast():
-                    output = head(body(batch.images)).float()
+                    features = body(batch.images)
+                output = head(features.float())  # a scalar of bfloat16 would have few steps
                 _descend(F.mse_loss(output.squeeze(1), batch.targets), optimizer, fabric)
                 bar.to(step + 1)
             self.requires_grad_(True)

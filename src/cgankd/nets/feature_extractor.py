@@ -46,13 +46,14 @@ class FeatureExtractor:
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 [B, C, H, W] -> the teacher's outputs float32 [B, number of outputs], features float32 [B, F].
 
+        All is computed at float32, because errors, replaced labels and ratios are stored.
+
         Both are on the device; the jurors are not asked.
         """
-        with self.fabric.autocast():
-            x = inference.to_input(images, self.fabric.device)
-            outputs, features = self._taps(x)
-            if not self._same:
-                outputs = self.teacher(x)
+        x = inference.to_input(images, self.fabric.device)
+        outputs, features = self._taps(x)
+        if not self._same:
+            outputs = self.teacher(x)
         return _checked(outputs, len(images), "the teacher"), features[PENULTIMATE].flatten(1).float()
 
     @torch.no_grad()
@@ -60,10 +61,9 @@ class FeatureExtractor:
         """uint8 [B, C, H, W] -> outputs of teacher and jurors float32 [T, B, number of outputs], features."""
         outputs, features = self(images)
         votes = [outputs]
-        with self.fabric.autocast():
-            for number, juror in enumerate(self.others, start=1):
-                answer = juror(inference.to_input(images, self.fabric.device))
-                votes.append(_checked(answer, len(images), f"juror {number}"))
+        for number, juror in enumerate(self.others, start=1):
+            answer = juror(inference.to_input(images, self.fabric.device))
+            votes.append(_checked(answer, len(images), f"juror {number}"))
         return torch.stack(votes), features
 
     def all(self, images: Tensor, batch_size: int = 500) -> tuple[Tensor, Tensor]:

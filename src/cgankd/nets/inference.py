@@ -25,12 +25,14 @@ def place(network: nn.Module, fabric: Fabric) -> nn.Module:
 
 @torch.no_grad()
 def outputs(network: Predictor, images: Tensor, fabric: Fabric, batch_size: int = 500) -> Tensor:
-    """float32 [N, number of outputs] on the CPU, for uint8 images [N, C, H, W]; a module runs in eval mode."""
+    """float32 [N, number of outputs] on the CPU, for uint8 images [N, C, H, W]; a module runs in eval mode.
+
+    All of it is computed at float32, whatever the training is: what is stored or scored is not rounded.
+    """
     training = isinstance(network, nn.Module) and network.training
     if isinstance(network, nn.Module):
         place(network, fabric).eval()
-    with fabric.autocast():
-        parts = [network(to_input(block, fabric.device)).float().cpu() for block in images.split(batch_size)]
+    parts = [network(to_input(block, fabric.device)).float().cpu() for block in images.split(batch_size)]
     if isinstance(network, nn.Module):
         network.train(training)
     return torch.cat(parts)

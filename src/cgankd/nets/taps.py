@@ -59,7 +59,7 @@ class Taps:
         if self._closed:
             raise RuntimeError("these taps are closed; make new ones")
         if self._penultimate_pending:
-            last = _last_linear(self.network, images[:2])
+            last = last_linear(self.network, images[:2])
             hook = self._input_hook(PENULTIMATE)
             self._handles.append(last.register_forward_pre_hook(hook, with_kwargs=True))
             self._penultimate_pending = False
@@ -207,7 +207,8 @@ def _linear_layers(network: nn.Module) -> list[nn.Linear]:
     return layers
 
 
-def _last_linear(network: nn.Module, images: Tensor) -> nn.Linear:
+def last_linear(network: nn.Module, images: Tensor) -> nn.Linear:
+    """The last nn.Linear that a pass over ``images`` executes; UserError where there is none. It leaves no trace."""
     executed: list[nn.Linear] = []
 
     def note(layer: nn.Module, args: Any) -> None:

@@ -107,8 +107,9 @@ def train_autoencoder(
             batch = batches.at(step)
             with fabric.autocast():
                 code = network.code(batch.images)
-                decoded, outputs = network.decode(code), network.branch(code)
-            loss = autoencoder_loss(task, batch.images, decoded.float(), code.float(), outputs.float(), batch.targets)
+                decoded = network.decode(code)
+            outputs = network.branch(code.float())  # a scalar of bfloat16 would have few steps
+            loss = autoencoder_loss(task, batch.images, decoded.float(), code.float(), outputs, batch.targets)
             optimizer.zero_grad(set_to_none=True)
             fabric.backward(loss)
             optimizer.step()

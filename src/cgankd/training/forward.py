@@ -18,6 +18,7 @@ from cgankd.distill import DistillBatch, Maker, Objective
 from cgankd.distill.limits import check_answers_suffice
 from cgankd.nets import inference
 from cgankd.nets.feature_layers import stages
+from cgankd.nets.precision import MixedPrecision
 from cgankd.nets.taps import PENULTIMATE, Taps, feature_shapes
 from cgankd.training.teacher_cache import TeacherOutputs
 
@@ -58,6 +59,12 @@ class BatchForward:
         if objective.looks_inside:
             self._tap_layers(student, whole, channels, size)
         inference.place(objective, fabric)
+        networks = {"student": student, "teacher": teacher}
+        self._precision = {
+            who: MixedPrecision(network, fabric, channels, size)
+            for who, network in networks.items()
+            if isinstance(network, nn.Module)
+        }
 
     @contextlib.contextmanager
     def _seeded(self, stream: str) -> Iterator[None]:
@@ -127,7 +134,9 @@ class BatchForward:
     def _run(self, who: str, network: inference.Predictor, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         # Gradients of gradients are taken at full precision; of the kinds of attention, only the plain one has any.
         twice = self.objective.input_gradients
-        with sdpa_kernel(SDPBackend.MATH) if twice else self.fabric.autocast():
+        precision = self._precision.get(who)
+        lowered = contextlib.nullcontext() if precision is None else precision.autocast()
+        with sdpa_kernel(SDPBackend.MATH) if twice else lowered:
             if who in self._taps:
                 outputs, features = self._taps[who](images)
                 return outputs.float(), {name: feature.float() for name, feature in features.items()}
@@ -137,3 +146,5 @@ class BatchForward:
         """Take the hooks off both networks."""
         for taps in self._taps.values():
             taps.close()
+        for precision in self._precision.values():
+            precision.close()
