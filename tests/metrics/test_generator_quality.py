@@ -42,7 +42,8 @@ def real_images(noise: Noise, scalar: bool = False, val: int = 30, pool: int = 1
     everything = noise(pool, scalar=scalar, seed=1)
     task = Regression(0.0, 1.0) if scalar else Classification(("a", "b", "c"))
     train = everything.take(torch.arange(40))
-    return RealImages(train, everything, noise(val, scalar=scalar, seed=2), task)
+    held_out = noise(val, scalar=scalar, seed=2)
+    return RealImages(train, everything, held_out, held_out, task)
 
 
 def measured(

@@ -464,3 +464,26 @@ def test_the_papers_regression_schedule() -> None:
     chosen = FitSettings(steps=350, learning_rate=0.01, schedule=StepDecay(milestones=(0.43, 0.71)))
     rates = [learning_rate(chosen, epoch) for epoch in (150, 151, 248, 249, 349)]
     assert rates == pytest.approx([0.01, 0.001, 0.001, 0.0001, 0.0001])
+
+
+def test_gradients_are_clipped_only_where_asked_and_the_share_of_such_steps_is_logged(
+    noise: Noise, fabric: Fabric
+) -> None:
+    def history(**changes: Any) -> list[dict[str, Any]]:
+        student, images = network(CLASSES), TrainingImages(noise(16))
+        return fit(Work(fabric), student, distill.create("supervised", CLASSES), images, settings(**changes), seed=0)
+
+    assert all("clipped" not in entry for entry in history())
+    assert [entry["clipped"] for entry in history(clip_norm=1e-6)] == [1.0] * len(history())
+    assert [entry["clipped"] for entry in history(clip_norm=1e6)] == [0.0] * len(history())
+    assert history()[-1]["loss"] == history(clip_norm=1e6)[-1]["loss"] != history(clip_norm=1e-6)[-1]["loss"]
+
+
+def test_by_default_published_losses_are_not_clipped_and_scalars_are(noise: Noise, fabric: Fabric) -> None:
+    for task, clips in ((CLASSES, False), (SCALAR, True)):
+        images = TrainingImages(noise(16, scalar=task is SCALAR))
+        history = fit(Work(fabric), network(task), distill.create("supervised", task), images, settings(2), seed=0)
+        assert ("clipped" in history[0]) == clips
+        never = settings(2, clip_norm=None)
+        history = fit(Work(fabric), network(task), distill.create("supervised", task), images, never, seed=0)
+        assert "clipped" not in history[0]

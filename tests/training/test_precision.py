@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -25,8 +25,8 @@ SCALAR = Regression(0.0, 1.0)
 
 
 @pytest.fixture
-def rounding() -> Iterator[Fabric]:
-    yield Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+def rounding() -> Fabric:
+    return Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
 
 
 def network(outputs: int = 1) -> nn.Module:

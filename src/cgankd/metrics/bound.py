@@ -87,12 +87,14 @@ def terms(
     discrepancy: TwoSample | None,
     teacher_loss: Tensor | None,
     features: str = "the teacher's features",
+    chosen: bool = False,
 ) -> list[dict[str, Any]]:
     """One mapping per term: term, symbol, value, error (standard error), adds (to the bound), n, says, cannot_say.
 
     value and adds are None where nothing can be said. real_share: the recipe's share of real images in a batch.
     discrepancy: None where there are too few images; it was found in ``features``. teacher_loss: [n], the teacher's
-    bounded loss on validation images; None where it has not answered about them.
+    bounded loss on validation images; None where it has not answered about them. chosen: whether those images chose
+    the synthesis settings, so that there is no discrepancy to be had.
     """
     theta = real_share if real_share is not None else real_images / (real_images + processed_images)
     rest = 1.0 - theta
@@ -128,7 +130,7 @@ def terms(
         term(
             "mismatch of real and processed", "TV ≥ 2a − 1", mismatch, discrepancy.images if discrepancy else None,
             adds=None if mismatch is None else 2.0 * rest * mismatch,
-            says=_mismatch(discrepancy, replaced, features),
+            says=_mismatch(discrepancy, replaced, features, chosen),
             cannot_say="how large the mismatch is: a better classifier, or more images, might tell them apart "
             "where this one can't, so it is a lower bound only",
         ),
@@ -165,7 +167,9 @@ def _upper(losses: Tensor) -> float:
     return min(1.0, float(losses.mean()) + math.sqrt(math.log(1.0 / DELTA) / (2.0 * len(losses))))
 
 
-def _mismatch(found: TwoSample | None, replaced: bool, features: str) -> str:
+def _mismatch(found: TwoSample | None, replaced: bool, features: str, chosen: bool) -> str:
+    if found is None and chosen:
+        return "nothing: the synthesis settings were chosen on the validation images, so none is left to judge by"
     if found is None:
         return f"nothing: fewer than {FEWEST} validation or processed images"
     seen = (

@@ -36,11 +36,15 @@ BATCH = 500
 
 @dataclasses.dataclass(frozen=True)
 class RealImages:
-    """What fakes are compared with: the owner's images, the pool around them, and the validation split."""
+    """What fakes are compared with: the owner's images, the pool around them, and the validation split.
+
+    unused: those of the validation split by which nothing was chosen, for the error bound; None: all chose something.
+    """
 
     train: ImageSet
     pool: ImageSet
     val: ImageSet
+    unused: ImageSet | None
     task: Task
 
 
@@ -112,7 +116,7 @@ def _measure(
             space: (features, known, unseen.features[space]),
         })  # fmt: skip
         bar.to(3, "error bound")
-        terms = _bound(processed, unseen, extractors, task, len(real.train), seed)
+        terms = _bound(processed, real.unused, unseen, extractors, task, len(real.train), seed)
         bar.to(4)
     summary = {
         **scores,
@@ -223,21 +227,30 @@ def _copies(
 
 
 def _bound(
-    processed: Processed, held_out: Observed, extractors: _Extractors, task: Task, real_images: int, seed: int
+    processed: Processed,
+    unused: ImageSet | None,
+    held_out: Observed,
+    extractors: _Extractors,
+    task: Task,
+    real_images: int,
+    seed: int,
 ) -> list[dict[str, Any]]:
     """The bound's terms; the fakes here are as the student sees them, labels as frequent as they are there."""
-    count = min(len(held_out), bound.MOST)
-    some = processed.images.take(_order(len(processed.images), seed, "two-sample")[:count])
-    fake = extractors.features(some.images)
-    enough = min(count, len(some)) >= bound.FEWEST
+    discrepancy = None
+    if unused is not None:
+        real = unused.take(_order(len(unused), seed, "unused")[: bound.MOST])
+        fake = processed.images.take(_order(len(processed.images), seed, "two-sample")[: len(real)])
+        if min(len(real), len(fake)) >= bound.FEWEST:
+            discrepancy = bound.two_sample(extractors.features(real.images), extractors.features(fake.images), seed)
     return bound.terms(
         task,
         real_images=real_images,
         processed_images=max(1, len(processed.images)),
         real_share=processed.real_share,
         replaced=processed.replaced,
-        discrepancy=bound.two_sample(held_out.features[extractors.space], fake, seed) if enough else None,
+        discrepancy=discrepancy,
         features=NAMES[extractors.space],
+        chosen=unused is None,
         teacher_loss=None
         if held_out.outputs is None
         else task.bounded_loss(held_out.outputs, task.to_target(held_out.labels)),

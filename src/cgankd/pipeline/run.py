@@ -404,10 +404,12 @@ class Run:
             features["teacher"] = self.teachers(seed, jury=False)[0]
         if "nokd" in settings.features:
             features["nokd"] = StoredNetwork(self.nokd(seed))
-        splits = self.splits
+        splits, unused = self.splits, None if self.recipe.search else self.splits.val
+        if unused is not None and not isinstance(self.recipe.synthesis.subsampling, NoSubsampling):
+            unused = unused.take(checks.halves(len(unused), seed)[1])
         return self.store.call(
             stages.measure_generator,
-            real=RealImages(splits.train, splits.pool, splits.val, splits.task),
+            real=RealImages(splits.train, splits.pool, splits.val, unused, splits.task),
             generator=self.sampler(seed),
             fakes=StoredFakes(self.synthesis(seed, row("cgan")), self.replace),
             real_share=self.recipe.student.real_share,

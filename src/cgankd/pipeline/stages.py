@@ -248,7 +248,7 @@ def _preview_generator(work: Work, sampler: Sampler, train: ImageSet, task: Task
     work.save("preview", {"images": images, "labels": labels, "bin": task.bins(labels)[1]})
 
 
-@stage(version=2)
+@stage(version=3)
 def train_density_ratio(
     work: Work,
     *,
@@ -260,7 +260,8 @@ def train_density_ratio(
     settings: RatioFitSettings,
     seed: int,
 ) -> dict[str, Any]:
-    """The conditional density ratio, on features that are computed once. val: chooses its weights and checks it."""
+    """The conditional density ratio, on features that are computed once. val: one half of it chooses the
+    weights, the other checks them."""
     space, sampler = label_space(task, task.to_target(train.labels)), generator.open(work.fabric)
     with extractor.open(work.fabric) as opened:
 
@@ -269,13 +270,16 @@ def train_density_ratio(
             return real_and_fakes(images, task, space, sampler, opened, settings, numbers, work.progress)
 
         known = pairs(train, "train")
-        held_out = None if val is None else pairs(val, "held out").with_fakes()
+        held_out = None if val is None else pairs(val, "held out")
     embedding = ratio_embedding(task, RatioNetwork.LABEL_DIM)
-    network, history = train_ratio(work, known, embedding, settings, seed=seed, held_out=held_out)
-    summary = {**keep_ratio(work, network, settings, task), "history": history, "left_out": known.left_out}
+    chosen_by = checked_on = None
     if held_out is not None:
-        pools = space.pools(held_out.targets)
-        summary |= checks.check(*network.values(held_out), held_out.valid, pools)
+        chosen_by, checked_on = (held_out.take(rows).with_fakes() for rows in checks.halves(len(held_out.real), seed))
+    network, history = train_ratio(work, known, embedding, settings, seed=seed, held_out=chosen_by)
+    summary = {**keep_ratio(work, network, settings, task), "history": history, "left_out": known.left_out}
+    if checked_on is not None:
+        pools = space.pools(checked_on.targets)
+        summary |= checks.check(*network.values(checked_on), checked_on.valid, pools)
     return summary
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cgankd.config.settings import NoSubsampling, Subsampling
+from cgankd.core import rng
 from cgankd.synthesis.rejection import effective_sample_share
 
 # E_fake[p_real / p_fake] = 1 for the true ratio. Rejection does not see h's scale, but an h that is half as large
@@ -34,6 +35,16 @@ BINS = 10  # of the calibration at most, and
 REALS_PER_BIN = 10  # and so many reals in each: with fewer, the count's own noise comes near the limit
 FAKES_PER_POOL = 20  # a pool with fewer has no mean of its own to speak of, and takes that of all
 PRIOR = 1.0  # images added to a bin's observed and expected count, so that an empty bin is no infinity
+
+
+def halves(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows of ``count`` validation images: those that choose the ratio's weights, and those that check it; int64.
+
+    The second half takes no part in the choice. So neither the checks nor the error bound judge by the images that h
+    was chosen on.
+    """
+    order = rng.bits(seed, "ratio/halves", torch.arange(count)).argsort()
+    return order[: count // 2], order[count // 2 :]
 
 
 def check(h_real: Tensor, h_fake: Tensor, valid: Tensor, pool: Tensor) -> dict[str, Any]:

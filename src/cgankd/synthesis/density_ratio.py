@@ -37,6 +37,10 @@ class Pairs:
     fake: Tensor  # float32 [N, K, F]
     valid: Tensor  # bool [N, K]: which fakes count
 
+    def take(self, rows: Tensor) -> Pairs:
+        """The real images at ``rows`` (int64, or bool [N]), with their fakes."""
+        return Pairs(self.real[rows], self.targets[rows], self.fake[rows], self.valid[rows])
+
     def with_fakes(self) -> Pairs:
         """Only the real images that have a fake which counts."""
         rows = self.valid.any(dim=1)

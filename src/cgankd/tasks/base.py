@@ -29,6 +29,7 @@ class Task(ABC):
     replace_labels: ClassVar[str]  # what the final paper does to labels: none, or hard (the prediction)
     label_weight: ClassVar[float]  # r of plain KD: the weight of the label's own loss
     teacher_weight: ClassVar[float]  # a of plain KD: the weight of the teacher's
+    clip_norm: ClassVar[float | None]  # of gradients, unless settings say otherwise; None: not clipped
     bin_name: ClassVar[str]  # what scores, attention and the like are broken down by
     window_score: ClassVar[str]  # what the mean Fréchet distance over label windows is called
     bounded_loss_name: ClassVar[str]

@@ -31,6 +31,7 @@ class Classification(Task):
     replace_labels = "none"
     label_weight = 0.1
     teacher_weight = 0.9
+    clip_norm = None
     bin_name = "class"
     window_score = "Intra-FID"
     bounded_loss_name = "the share of wrong predictions"

@@ -37,6 +37,7 @@ class Regression(Task):
     replace_labels = "hard"
     label_weight = 0.5
     teacher_weight = 0.5
+    clip_norm = 1.0
     bin_name = "label range"
     window_score = "SFID"
     bounded_loss_name = "the absolute error as a share of the label range"

@@ -43,8 +43,8 @@ def fit(
     objective: the label's loss and the terms of the methods stacked on it (:func:`cgankd.distill.create`).
     teacher: maps float images [B, C, H, W] in [0, 1] to outputs; asked once for each view where views recur.
     outputs_folder: where the outputs of this very teacher are kept for other trainings on the same views.
-    Returns the history: step, loss, learning rate; the label's share of the loss where a method has terms; and the
-    metric on ``images.validation`` where there is any.
+    Returns the history: step, loss, learning rate; the label's share of the loss where a method has terms; the share of
+    steps whose gradient was clipped, where it may be; the metric on ``images.validation`` where there are any.
     Raises TrainingError where the loss is not finite, UserError where a method looks inside a plain callable or
     would show the teacher mixed or attacked images.
     """
@@ -78,7 +78,11 @@ def fit(
         weight_decay=settings.weight_decay,
         fused=work.fabric.device.type in {"cpu", "cuda"},
     )
-    modules, optimizers = {"trained": trained}, {"sgd": optimizer}
+    clipping = _Clipping(objective.task.clip_norm if settings.clip_norm == "auto" else settings.clip_norm).to(
+        work.fabric.device
+    )
+    modules: dict[str, nn.Module] = {"trained": trained, "clipping": clipping}
+    optimizers = {"sgd": optimizer}
     if fresh and checkpoint.due():  # what was trained first took its time
         checkpoint.save(0, modules, optimizers, [])
     start, history = checkpoint.load(modules, optimizers)
@@ -96,7 +100,7 @@ def fit(
             loss = torch.stack(list(terms.values())).sum()
             optimizer.zero_grad(set_to_none=True)
             work.fabric.backward(loss)
-            torch.nn.utils.clip_grad_norm_(weights, settings.clip_norm)
+            clipping.clip(weights)
             optimizer.step()
 
             done = step + 1
@@ -107,7 +111,9 @@ def fit(
                         f"{work.title}: the loss is {entry['loss']} at step {done}; a lower learning_rate "
                         f"than {settings.learning_rate:g} may help"
                     )
-                entry |= _label_share(terms) | _validation(work, student, objective, images.validation)
+                entry |= (
+                    clipping.share() | _label_share(terms) | _validation(work, student, objective, images.validation)
+                )
                 history.append(entry)
                 bar.to(done, f"loss {entry['loss']:.3g}")
             if checkpoint.due() and done < settings.steps:
@@ -115,6 +121,30 @@ def fit(
     forward.close()
     student.eval()
     return history
+
+
+class _Clipping(nn.Module):
+    """Clips gradients to a norm, if there is one, and counts how often it did. It stands in the checkpoint."""
+
+    def __init__(self, norm: float | None) -> None:
+        super().__init__()
+        self.norm = norm
+        self.register_buffer("counts", torch.zeros(2))  # steps that were clipped, and all steps, since the last entry
+
+    counts: Tensor
+
+    def clip(self, weights: list[nn.Parameter]) -> None:
+        if self.norm is not None:
+            above = torch.nn.utils.clip_grad_norm_(weights, self.norm) > self.norm
+            self.counts += torch.stack([above.float(), torch.ones_like(above, dtype=torch.float32)])
+
+    def share(self) -> dict[str, float]:
+        """Of the steps since the last call; nothing where gradients are never clipped."""
+        if self.norm is None:
+            return {}
+        clipped, steps = self.counts.tolist()
+        self.counts.zero_()
+        return {"clipped": clipped / steps}
 
 
 def _label_share(terms: dict[str, Tensor]) -> dict[str, float]:

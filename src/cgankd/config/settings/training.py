@@ -95,7 +95,11 @@ class FitSettings(Settings):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
     schedule: Schedule = Field(OneCycle(), description="onecycle, cosine, step or constant")
-    clip_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    clip_norm: Literal["auto"] | Annotated[float, Field(gt=0)] | None = Field(
+        "auto",
+        description="gradients are clipped to this norm; none: never; auto: 1 for scalars, whose squared error "
+        "diverges without it at the usual rates, none for classes, as losses are published",
+    )
     augment: AugmentSettings = AugmentSettings()
     adversarial: Annotated[AdversarialSettings | None, OnOrOff] = Field(
         None, description="attack the images before the network learns from them; needs labels alone; none: never"
