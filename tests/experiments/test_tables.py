@@ -20,9 +20,10 @@ from PIL import Image
 from cgankd import distill
 from cgankd.config import recipe
 from cgankd.core.errors import TrainingError, UserError
-from cgankd.experiments import ablation, cells, dumbbells, gains, gains_text, table, text
+from cgankd.experiments import ablation, cells, dumbbells, gains_text, table, text
 from cgankd.experiments import ablation_page as figures
 from cgankd.experiments.cells import Cell, grid
+from cgankd.metrics import statistics
 from cgankd.pipeline import comparisons, preflight
 from cgankd.report.figures import LIGHT
 
@@ -230,40 +231,31 @@ def test_one_table_in_a_folder_at_a_time(tmp_path: Path, runs: list[str]) -> Non
 # --- numbers ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("better", "worse", "ties"), [(6, 0, 0), (5, 1, 2), (3, 3, 0), (1, 9, 1), (0, 1, 0)])
-def test_the_sign_test_against_binomial_coefficients(better: int, worse: int, ties: int) -> None:
-    found = gains.sign_test([0.5] * better + [-2.0] * worse + [0.0] * ties)
-    n, most = better + worse, max(better, worse)
-    tail = sum(math.comb(n, k) for k in range(most, n + 1)) / 2**n
-    assert found["p"] == pytest.approx(min(1.0, 2 * tail))
-    assert (found["pairs"], found["better"], found["worse"]) == (n + ties, better, worse)
+@pytest.mark.parametrize(("better", "worse", "ties"), [(6, 0, 0), (5, 1, 2), (3, 3, 0), (1, 9, 1), (0, 0, 0)])
+def test_gains_are_counted_and_no_more_is_claimed(better: int, worse: int, ties: int) -> None:
+    counts = statistics.count_signs([0.5] * better + [-2.0] * worse + [0.0] * ties)
+    assert counts == {"pairs": better + worse + ties, "better": better, "worse": worse}  # no p
 
 
-def test_a_sign_test_of_nothing() -> None:
-    assert gains.sign_test([]) == {"pairs": 0, "better": 0, "worse": 0, "p": None}
-    assert gains.sign_test([0.0])["p"] is None
-
-
-@pytest.mark.parametrize(
-    ("test", "said"),
-    [
-        ((0, 0, 0, None), "a against b: no pairs."),
-        ((1, 0, 0, None), "a against b: 1 pair, 0 better, 0 worse, 1 equal; so few pairs prove nothing."),
-        ((4, 4, 0, 0.125), "4 pairs, 4 better, 0 worse, p = 0.12 (two-sided); so few pairs prove nothing."),
-        ((5, 5, 0, 0.0625), "p = 0.062 (two-sided); so few pairs prove nothing."),
-        ((6, 6, 0, 0.03125), "6 pairs, 6 better, 0 worse, p = 0.031 (two-sided)."),
-        ((7, 6, 0, 0.03125), "7 pairs, 6 better, 0 worse, 1 equal, p = 0.031 (two-sided)."),
-    ],
-)
-def test_a_sign_test_in_words(test: tuple[Any, ...], said: str) -> None:
-    found = dict(zip(("pairs", "better", "worse", "p"), test, strict=True), of="a", to="b")
-    assert gains_text.sign_test_sentence(found).endswith(said)
+def test_counts_in_words() -> None:
+    seeds = {"pairs": 6, "better": 5, "worse": 1}
+    task = {"task": "regression", "recipes": ["a"], "pairs": 3, "better": 1, "worse": 1, "seeds": seeds}
+    methods = [{"of": "cgan", "to": "nokd_longer", "pairs": 2, "better": 1, "worse": 1}]
+    sentences = gains_text.counts({"tasks": [task], "methods": methods})
+    assert sentences[0] == (
+        "regression (a), cGAN-KD + X against X: 3 pairs, 1 better, 1 worse, 1 equal. By seed: 5 of 6 better, 1 worse."
+    )
+    assert sentences[1] == "By method, better in: cgan 1 of 2."
+    assert "no test of significance" in sentences[2]
+    assert gains_text.counts({"tasks": [], "methods": []}) == [
+        "No method was compared alone and with generated images."
+    ]
 
 
 def test_better_is_lower_for_an_error() -> None:
     made = grid(["digits", "fashion"], [], ["cnn8", "cnn16"], [])
     found = [*[results("digits", gain=1.0)] * 2, *[results("fashion", gain=1.0, higher=False)] * 2]
-    tests = table.summary(made, found)["sign_tests"]
+    tests = table.summary(made, found)["counts"]
     assert [(test["of"], test["to"]) for test in tests["methods"]] == [("cgan", "nokd_longer"), ("cgan_kd", "kd")]
     for test in tests["methods"]:
         assert (test["pairs"], test["better"], test["worse"]) == (4, 4, 0)
@@ -304,7 +296,7 @@ def test_every_method_is_paired_with_itself_and_each_task_has_its_own_votes() ->
             votes[task].append(gained.mean())
             seeds[task].extend(gained)
     whole = table.summary(made, found)
-    for test in whole["sign_tests"]["tasks"]:
+    for test in whole["counts"]["tasks"]:
         own, single = votes[test["task"]], seeds[test["task"]]
         assert (test["pairs"], test["better"]) == (8, sum(vote > 0 for vote in own))
         assert test["seeds"] == {
@@ -312,11 +304,12 @@ def test_every_method_is_paired_with_itself_and_each_task_has_its_own_votes() ->
             "better": sum(s > 0 for s in single),
             "worse": sum(s < 0 for s in single),
         }
-    assert [test["pairs"] for test in whole["sign_tests"]["methods"]] == [4] * 4
+    assert [test["pairs"] for test in whole["counts"]["methods"]] == [4] * 4
     written = text.markdown(whole)
     unhelped = written.partition("## No better with generated images")[2]
     assert unhelped.count("\n- ") == sum(vote <= 0 for of_task in votes.values() for vote in of_task) > 0
-    assert "Fewer than 6 pairs of a method prove nothing; better in: cgan " in written
+    assert "By method, better in: cgan " in written
+    assert "p = " not in written
     assert "classification (digits), cGAN-KD + X against X: 8 pairs, " in written
 
 

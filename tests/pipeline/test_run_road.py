@@ -37,6 +37,7 @@ from cgankd.pipeline import comparisons, preflight, results, run
 from cgankd.pipeline.comparisons import ROWS, Ablation, Row
 from cgankd.pipeline.inputs import PseudoLabelled
 from cgankd.pipeline.run import Run
+from cgankd.pipeline.warnings import warnings
 from cgankd.tasks import Classification, Regression
 
 TINY = {
@@ -330,7 +331,7 @@ def said(**changes: Any) -> str:
         "rows": [{"method": "nokd", "mean": 99.0}, {"method": "nokd_longer", "mean": 80.0}],
         "synthesis": {"kept": 100, "requested": 100}, **changes,
     }  # fmt: skip
-    return " ".join(results.warnings(found))
+    return " ".join(warnings(found))
 
 
 def test_nothing_is_said_where_nothing_is_amiss() -> None:
@@ -340,7 +341,7 @@ def test_nothing_is_said_where_nothing_is_amiss() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"demonstration": True}, ["demonstration", "proves nothing"]),
+        ({"demonstration": True}, ["demonstration", "too short to prove anything"]),
         ({"seeds": [0, 1]}, ["Fewer than three seeds"]),
         ({"teacher": {"values": [79.0, 81.0]}}, ["teacher (80 %)", "nothing to transfer"]),
         ({"higher_is_better": False, "unit": "degrees"}, ["teacher (91 degrees)", "(80 degrees)"]),
@@ -352,7 +353,7 @@ def test_what_a_reader_is_warned_of(changes: dict[str, Any], words: list[str]) -
         assert word in said(**changes)
 
 
-@pytest.mark.parametrize(("teachers", "words"), [(60.0, "nothing to transfer but how to stand attacks."),
+@pytest.mark.parametrize(("teachers", "words"), [(60.0, "nothing to transfer except its robustness to attacks."),
                                                   (40.0, "nothing to transfer.")])  # fmt: skip
 def test_a_worse_teacher_may_still_stand_attacks(teachers: float, words: str) -> None:
     control = {"method": "nokd_longer", "mean": 80.0, "robustness": {"pgd": {"mean": 50.0}}}

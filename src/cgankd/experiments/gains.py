@@ -2,81 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from scipy import stats
-
-from cgankd.metrics.statistics import paired_difference
+from cgankd.metrics.statistics import count_signs, paired_difference
 from cgankd.pipeline.comparisons import pairs, row
 from cgankd.report.table import improvement
 
-Made = dict[str, Any]
+Record = Mapping[str, Any]
 
 
-def gains(found: Made) -> list[Made]:
+def gains(results: Record) -> list[dict[str, Any]]:
     """Of one run's results, per pair of rows: ``of`` (with generated images) minus ``to`` (the same without).
 
-    Each with its difference paired by seed, as :func:`cgankd.metrics.statistics.paired_difference` has it, and the
-    number of seeds that got ``better`` and ``worse`` by it, whichever way the metric points.
+    Each with its difference paired by seed (:func:`cgankd.metrics.statistics.paired_difference`), and the number of
+    seeds that got ``better`` and ``worse`` by it, whichever way the metric points.
     """
-    values = {made["method"]: made["values"] for made in found["rows"]}
+    values = {entry["method"]: entry["values"] for entry in results["rows"]}
     gained = []
     for of, to in pairs(values):
         difference = paired_difference(values[of], values[to])
-        test = sign_test([improvement(found, value) for value in difference["values"]])
-        gained.append({"of": of, "to": to, **difference, "better": test["better"], "worse": test["worse"]})
+        signs = count_signs([improvement(results, value) for value in difference["values"]])
+        gained.append({"of": of, "to": to, **difference, "better": signs["better"], "worse": signs["worse"]})
     return gained
 
 
-def by_method(tables: Sequence[Made]) -> list[Made]:
-    """A sign test for each method over all cells that have it both ways; which of two is better has no unit."""
-    votes: dict[str, list[float]] = {}
+def by_method(tables: Sequence[Record]) -> list[dict[str, Any]]:
+    """In how many cells each method gains by generated images; which of two is better has no unit."""
+    differences: dict[str, list[float]] = {}
     names: dict[str, tuple[str, str]] = {}  # in the first cell
-    for made, gain in _all(tables):
+    for table, gain in _all(tables):
         method = row(gain["of"]).method
-        votes.setdefault(method, []).append(improvement(made, gain["mean"]))
+        differences.setdefault(method, []).append(improvement(table, gain["mean"]))
         names.setdefault(method, (gain["of"], gain["to"]))
-    return [{"of": names[one][0], "to": names[one][1], **sign_test(found)} for one, found in votes.items()]
+    return [{"of": names[method][0], "to": names[method][1], **count_signs(d)} for method, d in differences.items()]
 
 
-def by_task(tables: Sequence[Made]) -> list[Made]:
-    """A sign test for each task over all methods and cells: one vote per method and cell, its mean over the seeds.
+def by_task(tables: Sequence[Record]) -> list[dict[str, Any]]:
+    """For each task, how many pairs of all methods and cells gain: one count per pair, its mean over the seeds.
 
-    ``seeds`` counts the single seeds, which are no votes: those of one method share a teacher and a generator.
+    ``seeds`` counts the single seeds too.
     """
-    tests = []
-    for task in dict.fromkeys(made["task"] for made in tables):
-        own = [made for made in tables if made["task"] == task]
-        found = list(_all(own))
-        seeds = {which: sum(gain[which] for _, gain in found) for which in ("better", "worse")}
-        tests.append(
+    counts = []
+    for task in dict.fromkeys(table["task"] for table in tables):
+        own = [table for table in tables if table["task"] == task]
+        gained = list(_all(own))
+        seeds = {which: sum(gain[which] for _, gain in gained) for which in ("better", "worse")}
+        counts.append(
             {
                 "task": task,
-                "recipes": [made["recipe"] for made in own],
-                **sign_test([improvement(made, gain["mean"]) for made, gain in found]),
-                "seeds": {"pairs": sum(len(gain["values"]) for _, gain in found), **seeds},
+                "recipes": [table["recipe"] for table in own],
+                **count_signs([improvement(table, gain["mean"]) for table, gain in gained]),
+                "seeds": {"pairs": sum(len(gain["values"]) for _, gain in gained), **seeds},
             }
         )
-    return tests
+    return counts
 
 
-def sign_test(differences: Sequence[float]) -> Made:
-    """Are positive and negative differences equally likely? Two-sided exact test; zeros are left out.
-
-    >>> sign_test([0.3, 0.1, 2.0, -0.2])["p"]
-    0.625
-    """
-    better = sum(difference > 0 for difference in differences)
-    worse = sum(difference < 0 for difference in differences)
-    counted = better + worse
-    p = float(stats.binomtest(better, counted, 0.5).pvalue) if counted else None
-    return {"pairs": len(differences), "better": better, "worse": worse, "p": p}
-
-
-def _all(tables: Sequence[Made]) -> Iterator[tuple[Made, Made]]:
+def _all(tables: Sequence[Record]) -> Iterator[tuple[Record, Record]]:
     """Each gain with its table."""
-    for made in tables:
-        for cell in made["cells"]:
+    for table in tables:
+        for cell in table["cells"]:
             for gain in cell["gains"]:
-                yield made, gain
+                yield table, gain

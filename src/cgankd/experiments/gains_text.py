@@ -7,14 +7,11 @@ from typing import Any
 
 from cgankd.report import table as style
 
-FEWEST_PAIRS = 6  # five pairs that all agree still have p = 0.0625
-
 Made = Mapping[str, Any]
 
 DEPENDENT = (
-    "A pair is one method in one cell, by its means over the seeds: one vote. Methods of a cell share the teacher, "
-    "the generated images and their first weights, so votes are not independent and p is optimistic. Seeds share "
-    "these too, and are counted but not tested."
+    "A pair is one method in one cell, by its means over the seeds. The methods of a cell share the teacher, the "
+    "generated images and their first weights. So these are counts, and no test of significance."
 )
 
 
@@ -42,22 +39,16 @@ def gains_table(made: Made, places: int) -> str:
     return style.markdown_grid(lines)
 
 
-def tests(found: Made) -> list[str]:
-    """Sentences on the sign tests of table.json: per task, and per method where there are pairs enough."""
-    said = [_of_task(test) for test in found["tasks"] if test["pairs"]]
-    if not said:
+def counts(record: Made) -> list[str]:
+    """Sentences on the counts of table.json: per task, and per method where several cells have it."""
+    sentences = [_of_task(count) for count in record["tasks"] if count["pairs"]]
+    if not sentences:
         return ["No method was compared alone and with generated images."]
-    said += [sign_test_sentence(test) for test in found["methods"] if test["pairs"] >= FEWEST_PAIRS]
-    few = [test for test in found["methods"] if 1 < test["pairs"] < FEWEST_PAIRS]  # a single pair is a line above
-    if few:
-        counts = [f"{test['of']} {test['better']} of {test['pairs']}" for test in few]
-        said.append(f"Fewer than {FEWEST_PAIRS} pairs of a method prove nothing; better in: {', '.join(counts)}.")
-    return [*said, DEPENDENT]
-
-
-def sign_test_sentence(test: Made) -> str:
-    """What a sign test says, and what it can't: fewer than six pairs never reach p < 0.05."""
-    return f"{test['of']} against {test['to']}: {_verdict(test)}"
+    several = [count for count in record["methods"] if count["pairs"] > 1]  # a single pair is a line above
+    if several:
+        words = [f"{count['of']} {count['better']} of {count['pairs']}" for count in several]
+        sentences.append(f"By method, better in: {', '.join(words)}.")
+    return [*sentences, DEPENDENT]
 
 
 def unhelped(tables: Sequence[Made], places: Sequence[int]) -> list[str]:
@@ -76,23 +67,15 @@ def unhelped(tables: Sequence[Made], places: Sequence[int]) -> list[str]:
     return said
 
 
-def _of_task(test: Made) -> str:
-    seeds = test["seeds"]
+def _of_task(count: Made) -> str:
+    seeds = count["seeds"]
+    equal = count["pairs"] - count["better"] - count["worse"]
+    level = f", {equal} equal" if equal else ""
+    pairs = "1 pair" if count["pairs"] == 1 else f"{count['pairs']} pairs"
     return (
-        f"{test['task']} ({', '.join(test['recipes'])}), cGAN-KD + X against X: {_verdict(test)} "
-        f"By seed: {seeds['better']} of {seeds['pairs']} better, {seeds['worse']} worse."
+        f"{count['task']} ({', '.join(count['recipes'])}), cGAN-KD + X against X: {pairs}, {count['better']} better, "
+        f"{count['worse']} worse{level}. By seed: {seeds['better']} of {seeds['pairs']} better, {seeds['worse']} worse."
     )
-
-
-def _verdict(test: Made) -> str:
-    if not test["pairs"]:
-        return "no pairs."
-    counted = test["better"] + test["worse"]
-    ties = f", {test['pairs'] - counted} equal" if counted < test["pairs"] else ""
-    p = "" if test["p"] is None else f", p = {test['p']:.2g} (two-sided)"
-    pairs = "1 pair" if test["pairs"] == 1 else f"{test['pairs']} pairs"
-    said = f"{pairs}, {test['better']} better, {test['worse']} worse{ties}{p}"
-    return f"{said}; so few pairs prove nothing." if counted < FEWEST_PAIRS else f"{said}."
 
 
 def _seeds(count: int) -> str:

@@ -74,7 +74,7 @@ def summary(cells: Sequence[Cell], found: Sequence[Results | None]) -> dict[str,
         "cgankd": __version__,
         "recipes": recipes,
         "tables": tables,
-        "sign_tests": {"tasks": gains.by_task(tables), "methods": gains.by_method(tables)},
+        "counts": {"tasks": gains.by_task(tables), "methods": gains.by_method(tables)},
         "left_out": list(dict.fromkeys(f"{cell.recipe.name}: {why}" for cell in cells for why in cell.left_out)),
         "missing": [cell.name for cell in missing],
     }

@@ -30,7 +30,7 @@ def markdown(found: Made) -> str:
     tables = found["tables"]
     places = [_decimals(made) for made in tables]
     parts = [part for made, decimals in zip(tables, places, strict=True) for part in _one_recipe(made, decimals)]
-    parts += ["## Sign tests", style.markdown_list(gains_text.tests(found["sign_tests"]))]
+    parts += ["## How many gain", style.markdown_list(gains_text.counts(found["counts"]))]
     if unhelped := gains_text.unhelped(tables, places):
         parts += ["## No better with generated images", style.markdown_list(unhelped)]
     if found["left_out"]:

@@ -101,7 +101,7 @@ def warnings(found: dict[str, Any]) -> list[str]:
     """Sentences about what a reader should know before believing the table."""
     said = []
     if found["demonstration"]:
-        said.append("This is a demonstration: training was cut short to show the road, and proves nothing.")
+        said.append("This is a demonstration: its trainings are too short to prove anything.")
     else:
         said += few_seeds(len(found["seeds"]))
     teacher = found["teacher"]["bits_per_byte"]

@@ -38,3 +38,15 @@ def paired_difference(values: Sequence[float], control: Sequence[float]) -> dict
         half = float(stats.t.ppf(0.975, len(differences) - 1)) * error
         low, high = mean - half, mean + half
     return {"values": differences, "mean": mean, "low": low, "high": high}
+
+
+def count_signs(differences: Sequence[float]) -> dict[str, int]:
+    """How many differences there are, and how many are above and below zero.
+
+    Counts only: rows of one run share teacher, generator and first weights, so a sign test over them means nothing.
+
+    >>> count_signs([0.3, 0.1, 0.0, -0.2])
+    {'pairs': 4, 'better': 2, 'worse': 1}
+    """
+    better, worse = (sum(sign * value > 0 for value in differences) for sign in (1, -1))
+    return {"pairs": len(differences), "better": better, "worse": worse}

@@ -381,12 +381,14 @@ class Run:
                 fakes = StoredFakes(self.images(seed, synthesis), self.replace)
                 images = TrainingImages(self.splits.train, fakes, student.real_share)
             artifact = self.store.titled(f"search (seed {seed})").call(
-                stages.train_student,
-                student=Student(Architecture(student.network), MethodStack(SUPERVISED), start),
-                teachers=None,
+                stages.train_trial,
+                network=Architecture(student.network),
+                start=start,
                 images=images,
                 fit=fit,
-                around=self.around,
+                val=self.splits.val,
+                task=self.task,
+                normalised_by=self.splits.train,
                 seed=seed,
             )
             return float(artifact.summary["val"])

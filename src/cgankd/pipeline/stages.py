@@ -105,13 +105,7 @@ def _train(
     seed: int,
 ) -> dict[str, Any]:
     task = around.task
-    network = fresh_network(student.network, around.train, task.num_outputs, seed)
-    summary: dict[str, Any] = {}
-    if isinstance(student.start, StoredNetwork):
-        start = student.start.artifact.folder / f"{WEIGHTS}.safetensors"
-        weights.load_weights(network, start, may_lack=f"{attention.HOME}.")
-    elif student.start is not None:
-        summary["started_anew"] = student.start.load_into(network)
+    network, summary = _start(student, around.train, task, seed)
     history = train(
         work,
         network,
@@ -128,6 +122,35 @@ def _train(
         work.save("attention", scoring.attention_per_bin(network, around.val, task, work.fabric))
         summary["attention"] = {"stages": [gate.stage for gate in gates.values()]}
     return {**summary, "images": len(images.real.open())}
+
+
+def _start(student: Student, normalised_by: ImageSet, task: Task, seed: int) -> tuple[nn.Module, dict[str, Any]]:
+    """The network before its training, and what the summary says of that."""
+    network = fresh_network(student.network, normalised_by, task.num_outputs, seed)
+    if isinstance(student.start, StoredNetwork):
+        start = student.start.artifact.folder / f"{WEIGHTS}.safetensors"
+        weights.load_weights(network, start, may_lack=f"{attention.HOME}.")
+        return network, {}
+    return network, {} if student.start is None else {"started_anew": student.start.load_into(network)}
+
+
+@stage()
+def train_trial(
+    work: Work,
+    *,
+    network: Architecture,
+    start: StoredNetwork | None,
+    images: TrainingImages,
+    fit: FitSettings,
+    val: ImageSet,
+    task: Task,
+    normalised_by: ImageSet,
+    seed: int,
+) -> dict[str, Any]:
+    """A student of the search, which is scored on the validation split alone: no choice sees the test split."""
+    student = _start(Student(network, MethodStack(SUPERVISED), start), normalised_by, task, seed)[0]
+    history = train(work, student, MethodStack(SUPERVISED).create(task), images, fit, seed=seed)
+    return {"val": scoring.metric(student, val, task, work.fabric)[0], "history": history}
 
 
 @stage()
