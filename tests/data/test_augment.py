@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cgankd.config.settings import AugmentSettings
 from cgankd.core import rng
-from cgankd.data.augment import GEOMETRY, VALUES, RandAugment, cutmix, inverse_map, warp
+from cgankd.data.augment import GEOMETRY, VALUES, Mixing, RandAugment, inverse_map, warp
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import TrainingImages
 from cgankd.tasks import Classification, Regression, Task
@@ -222,12 +222,16 @@ def test_pixels_move_only_where_the_label_allows_it(task: Task, moves: bool, noi
     assert set(GEOMETRY) & set(made.views.randaugment.names(1)) == (set(GEOMETRY) if moves else set())
 
 
-# --- CutMix ------------------------------------------------------------------------------------------------------
+# --- MixUp and CutMix -------------------------------------------------------------------------------------------
 
 
 def flat(count: int, channels: int = 1, size: tuple[int, int] = (16, 16)) -> Tensor:
     """Image i is of the one value i / 255."""
     return (torch.arange(count) / 255.0)[:, None, None, None].expand(-1, channels, *size).contiguous()
+
+
+def cutmix(images: Tensor, targets: Tensor, classes: int, *, a: float, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    return Mixing(0.0, a, seed)(images, targets, classes, step)
 
 
 @pytest.mark.parametrize("classes", [2, 1000])
@@ -303,3 +307,40 @@ def test_boxes_differ_from_step_to_step() -> None:
     first, again, second = (cutmix(images, targets, 3, a=1.0, seed=0, step=step)[0] for step in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("a", [0.2, 1.0, 5.0])
+def test_mixup_is_a_weighted_mean_with_a_share_for_each_image(a: float) -> None:
+    images, targets, step = flat(64, channels=3), torch.arange(64) % 3, torch.tensor(4)
+    mixed, labels = Mixing(a, 0.0, 5)(images, targets, 3, 4)
+    partners = rng.bits(5, "cutmix/partner", step, torch.arange(64)).argsort().tolist()
+    shares = []
+    for row, partner in enumerate(partners):
+        draw = float(rng.uniform(5, "mixup/share", step, torch.tensor(row)))
+        share = stats.beta(a, a).ppf(draw)
+        expected = (1 - share) * images[row] + share * images[partner]
+        assert torch.allclose(mixed[row], expected, atol=1e-5)
+        label = np.zeros(3)
+        label[int(targets[row])] += 1 - share
+        label[int(targets[partner])] += share
+        assert labels[row].numpy() == pytest.approx(label, abs=1e-5)
+        shares.append(share)
+    assert np.std(shares) > 0.05
+
+
+def test_with_both_each_image_is_mixed_in_one_way() -> None:
+    images, targets = flat(100), torch.arange(100) % 3
+    both, labels = Mixing(1.0, 1.0, 0)(images, targets, 3, 2)
+    ways = [Mixing(1.0, 0.0, 0)(images, targets, 3, 2), Mixing(0.0, 1.0, 0)(images, targets, 3, 2)]
+    which = [
+        [torch.equal(both[row], way[row]) and torch.equal(labels[row], way_labels[row]) for way, way_labels in ways]
+        for row in range(100)
+    ]
+    assert all(any(equal) for equal in which)
+    assert 30 < sum(equal[0] for equal in which) < 70
+
+
+def test_a_mix_of_two_scalars_has_no_label() -> None:
+    mixed, labels = Mixing(1.0, 0.0, 0)(flat(8), torch.rand(8), 1, 0)
+    assert not torch.equal(mixed, flat(8))
+    assert torch.isnan(labels).all()

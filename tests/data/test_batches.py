@@ -101,7 +101,7 @@ def test_views_recur_after_v_epochs(noise: Noise) -> None:
     assert len(pixels.unique(dim=0)) > 2 * count  # and the views of an image differ
 
 
-@pytest.mark.parametrize("stronger", [{}, {"randaugment": 2, "cutmix": 1.0}])
+@pytest.mark.parametrize("stronger", [{}, {"randaugment": 2, "cutmix": 1.0}, {"mixup": 1.0}])
 def test_a_batch_does_not_depend_on_what_was_asked_before(noise: Noise, stronger: dict) -> None:
     real, fake = noise(10), noise(7, seed=1)
     for share in (None, 0.5):
@@ -123,13 +123,13 @@ def test_stronger_views_are_the_plain_ones_changed(noise: Noise) -> None:
     assert torch.equal(after.targets, before.targets)
 
 
-def test_cutmix_is_for_classes_only(noise: Noise) -> None:
+def test_mixed_batches_say_so(noise: Noise) -> None:
     mixed = batches(noise(12), size=12, cutmix=1.0).at(0)
     assert mixed.targets.shape == (12, 3)
     assert torch.allclose(mixed.targets.sum(dim=1), torch.ones(12))
     assert mixed.images.is_contiguous(memory_format=torch.channels_last)
-    scalars, task = noise(12, scalar=True), Regression(0.0, 1.0)
-    assert same(batches(scalars, task=task, cutmix=1.0).at(0), batches(scalars, task=task).at(0))
+    assert mixed.mixed
+    assert not batches(noise(12), size=12).at(0).mixed
 
 
 def test_another_seed_is_another_order_and_other_views(noise: Noise) -> None:

@@ -177,6 +177,8 @@ def expected(key: str, task: str) -> set[str] | None:
         ("student.transfer_steps", {"train_student"}),
         ("student.start.", {"train_student", "train_trial"}),
         ("student.real_share", {"train_student", "train_trial", "measure_generator"}),
+        ("student.strong_augment.mixup", set() if scalar else {"train_student"}),  # a mix of scalars has no label
+        ("student.strong_augment.cutmix", set() if scalar else {"train_student"}),
         ("student.strong_augment.", {"train_student"}),
         ("student.temperature", set() if scalar else {"train_student"}),
         ("student.label_weight", {"train_student"}),

@@ -19,6 +19,7 @@ from torch import Tensor
 from cgankd.config import recipe
 from cgankd.config.recipe import Recipe
 from cgankd.config.settings import (
+    AugmentSettings,
     CompareSettings,
     FilterSettings,
     MaximumRatio,
@@ -27,7 +28,7 @@ from cgankd.config.settings import (
     SynthesisSettings,
 )
 from cgankd.core.errors import UserError
-from cgankd.core.files import load_tensors
+from cgankd.core.files import load_tensors, read_json
 from cgankd.core.store import Store
 from cgankd.data import sources
 from cgankd.data.imageset import ImageSet, Splits
@@ -38,8 +39,9 @@ from cgankd.pipeline.comparisons import ROWS, Ablation, Row
 from cgankd.pipeline.inputs import PseudoLabelled
 from cgankd.pipeline.run import Run
 from cgankd.pipeline.warnings import warnings
-from cgankd.tasks import Classification, Regression
+from cgankd.tasks import Classification, Regression, Task
 
+CLASSES, SCALAR = Classification(("a", "b", "c")), Regression(0.0, 1.0)
 TINY = {
     "demonstration": True,
     "seeds": [0, 1],
@@ -298,7 +300,7 @@ def road(noise: Callable[..., ImageSet], fabric: Fabric, out: Path, scalar: bool
 def test_notes_say_what_a_scalar_row_leaves_out(noise: Callable[..., ImageSet], fabric: Fabric, tmp_path: Path) -> None:
     assert results.row_notes(road(noise, fabric, tmp_path / "classes", False)) == []
     notes = results.row_notes(road(noise, fabric, tmp_path / "scalar", True))
-    assert "no CutMix" in notes[0]
+    assert "mixes no images" in notes[0]
     assert "pixel values only" in notes[1]
 
 
@@ -308,17 +310,55 @@ def test_without_unlabelled_images_row_pseudo_is_refused_before_training(tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_mixed_images_for_a_teacher_are_refused_before_training(tmp_path: Path) -> None:
-    words = ["compare.methods=[nokd,kd]", "student.fit.augment.cutmix=0.5"]
-    with pytest.raises(UserError, match=r"augment\.cutmix=0\.5, but method 'kd'"):
-        run.run(tiny(*words), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+def test_mixed_images_whose_labels_are_needed_are_refused_before_training(tmp_path: Path) -> None:
+    chosen = tiny("compare.methods=[nokd,kd]", "student.fit.augment.cutmix=0.5")
+    splits = sources.load(chosen.data)
+    scalars = dataclasses.replace(splits, task=Regression(0.0, 9.0), **{
+        name: ImageSet(part.images, part.labels.float())
+        for name in ("train", "pool", "val", "test") for part in [getattr(splits, name)]
+    })  # fmt: skip
+    preflight.check(chosen, splits)
+    with pytest.raises(UserError, match=r"augment\.cutmix=0\.5, but a mix of two images has no label in regression"):
+        preflight.check(chosen, scalars)
 
 
-def test_what_is_said_of_mirrors_holds_for_stronger_views() -> None:
-    for said, strong, expected in [("null", "null", None), ("false", "null", False), ("false", "true", True)]:
-        chosen = tiny(f"student.fit.augment.flip={said}", f"student.strong_augment.flip={strong}").student
-        assert comparisons.strong_views(chosen) == chosen.strong_augment.model_copy(update={"flip": expected})
+def test_rows_of_function_matching_mix_images_and_need_no_label(tmp_path: Path) -> None:
+    found = run.run(
+        tiny("compare.methods=[nokd_longer, fm, cgan+fm]", "seeds=[0]", "metrics.generator=false"), tmp_path
+    )
+    assert [row["method"] for row in found["rows"]] == ["nokd_longer", "fm", "cgan+fm"]
+    assert comparisons.partner("cgan+fm") == "fm"
+    for path in (tmp_path / "artifacts").glob("train_student-*"):
+        arguments = read_json(path / "artifact.json")["arguments"]
+        augment = arguments["fit"]["augment"]
+        matching = arguments["teachers"] is not None
+        assert (augment["mixup"], augment["views"]) == ((1.0, 0) if matching else (0.0, 64))
+
+
+@pytest.mark.parametrize(
+    ("row", "task", "expected"),
+    [
+        ("nokd_longer", CLASSES, {}),
+        ("augment", CLASSES, {"randaugment": {"operations": 2, "magnitude": 0.5}, "cutmix": 1.0}),
+        ("augment", SCALAR, {"randaugment": {"operations": 2, "magnitude": 0.5}}),
+        ("fm", CLASSES, {"randaugment": {"operations": 2, "magnitude": 0.5}, "mixup": 1.0, "views": 0}),
+        ("cgan+fm", SCALAR, {"mixup": 1.0, "views": 0}),
+    ],
+)
+def test_the_views_of_a_row(row: str, task: Task, expected: dict[str, Any]) -> None:
+    views = comparisons.views(comparisons.row(row), tiny().student, task)
+    assert views == AugmentSettings.model_validate(expected)
+
+
+@pytest.mark.parametrize(
+    ("plain", "strong", "expected"), [(None, None, None), (True, None, True), (True, False, False)]
+)
+def test_what_is_asked_of_mirrors_holds_for_stronger_views(
+    plain: bool | None, strong: bool | None, expected: bool | None
+) -> None:
+    words = [f"student.fit.augment.flip={plain}".lower(), f"student.strong_augment.flip={strong}".lower()]
+    student = tiny(*(word.replace("none", "null") for word in words)).student
+    assert comparisons.views(comparisons.row("augment"), student, CLASSES).flip == expected
 
 
 # --- warnings -----------------------------------------------------------------------------------------------------

@@ -15,7 +15,14 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd import distill
-from cgankd.config.settings import AdversarialSettings, AugmentSettings, FitSettings, OneCycle, StepDecay
+from cgankd.config.settings import (
+    AdversarialSettings,
+    AugmentSettings,
+    FitSettings,
+    OneCycle,
+    StepDecay,
+    StudentSettings,
+)
 from cgankd.core.checkpoint import Checkpoint
 from cgankd.core.errors import TrainingError, UserError
 from cgankd.core.progress import Bar, Progress
@@ -25,6 +32,7 @@ from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.nets import zoo
 from cgankd.nets.inference import Predictor
 from cgankd.tasks import Classification, Regression, Task
+from cgankd.training.forward import BatchForward
 from cgankd.training.loop import fit, learning_rate
 from cgankd.training.teacher_cache import TeacherOutputs
 
@@ -134,20 +142,55 @@ def test_supervised_training_asks_no_teacher(noise: Noise, fabric: Fabric) -> No
     assert not teacher.asked
 
 
-def with_cutmix(noise: Noise, fabric: Fabric, method: str, task: Task, teacher: nn.Module | None) -> float:
-    chosen = FitSettings(steps=2, batch_size=8, augment=AugmentSettings(randaugment=1, cutmix=1.0))
-    made = distill.create(method, task)
-    real = noise(16, scalar=task.continuous)
-    return fit(Work(fabric), network(task), made, TrainingImages(real), chosen, seed=0, teacher=teacher)[-1]["loss"]
+MIXED = AugmentSettings(randaugment=1, mixup=1.0, cutmix=1.0, views=3)
 
 
-def test_a_teacher_is_not_asked_about_mixed_images(noise: Noise, fabric: Fabric) -> None:
-    teacher = Counting()
-    with pytest.raises(UserError, match=r"augment\.cutmix=1, but method 'kd'.*allowed: 0"):
-        with_cutmix(noise, fabric, "kd", CLASSES, teacher)
-    assert not teacher.asked
-    assert math.isfinite(with_cutmix(noise, fabric, "kd", SCALAR, network(SCALAR)))  # there images stay whole
-    assert math.isfinite(with_cutmix(noise, fabric, "supervised", CLASSES, None))
+@pytest.mark.parametrize("method", ["fm", "kd", "dkd", "kd+sp"])
+def test_the_teacher_is_asked_about_the_very_mix_that_the_student_sees(
+    noise: Noise, fabric: Fabric, method: str
+) -> None:
+    teacher, student = network(CLASSES, seed=9).eval(), network(CLASSES)
+    batches = Batches(TrainingImages(noise(16), noise(8, seed=1)), CLASSES, 8, MIXED, 0, fabric.device)
+    forward = BatchForward(student, teacher, distill.create(method, CLASSES), batches, fabric, 0)
+    for step in range(4):
+        batch = batches.at(step)
+        seen = forward(batch, 0.0)
+        with torch.no_grad():
+            assert torch.allclose(seen.teacher_outputs, teacher(batch.images), atol=1e-5)
+        assert batch.targets.shape == (8, 3)  # mixed labels
+    forward.close()
+
+
+def mixed_loss(noise: Noise, fabric: Fabric, method: str, task: Task) -> float:
+    images, chosen = (
+        TrainingImages(noise(16, scalar=task.continuous)),
+        settings(2).model_copy(update={"augment": MIXED}),
+    )
+    teacher = network(task, seed=9)
+    return fit(Work(fabric), network(task), distill.create(method, task), images, chosen, seed=0, teacher=teacher)[-1][
+        "loss"
+    ]
+
+
+def test_scalars_may_be_mixed_where_the_teacher_alone_is_learnt_from(noise: Noise, fabric: Fabric) -> None:
+    assert math.isfinite(mixed_loss(noise, fabric, "fm", SCALAR))
+    assert math.isfinite(mixed_loss(noise, fabric, "fm", CLASSES))
+    for method in ("supervised", "kd", "cckd", "sp"):
+        with pytest.raises(UserError, match=rf"a mix of two images has no label in regression, and method '{method}'"):
+            mixed_loss(noise, fabric, method, SCALAR)
+
+
+def test_no_label_is_read_by_function_matching_unless_asked(noise: Noise, fabric: Fabric) -> None:
+    def trained(labels: int, **numbers: float) -> Tensor:
+        real = noise(16)
+        images = TrainingImages(ImageSet(real.images, (real.labels + labels) % 3))
+        student, own = network(CLASSES), StudentSettings(method_settings={"fm": numbers})
+        objective = distill.create("fm", CLASSES, own)
+        fit(Work(fabric), student, objective, images, settings(4), seed=0, teacher=network(CLASSES, seed=9))
+        return student.state_dict()["fc.weight"]
+
+    assert torch.equal(trained(0), trained(1))
+    assert not torch.equal(trained(0, label_weight=0.5), trained(1, label_weight=0.5))
 
 
 # --- the loop -----------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ REFUSED = [
     ("flow", {}, ["student.network=cnn48_grid"], r"'flow' needs a wider .*flow\.auxiliary = 0, for the teacher"),
     ("mlkd", {}, [OWN + "{mlkd: {strong: 2}}"], r"mlkd\.strong = 2; allowed: 0"),
     ("mlkd+sskd", {}, [], r"'mlkd\+sskd' stacks two that need images of their own"),
-    ("kd", {}, ["student.fit.augment.cutmix=1"], r"augment\.cutmix=1, but method 'kd' asks the teacher"),
+    ("kd", {"classes": 0}, ["student.fit.augment.mixup=1"], "augment.mixup=1, but a mix .* has no label in"),
     ("rkd", {}, [OWN + "{rkd: {wait: 1}}"], r"method_settings\.rkd: 'wait' is not known; allowed: distance, angle"),
     ("rkd", {}, [OWN + "{rkdd: {angle: 1}}"], r"'rkdd' is not known \(did you mean 'rkd'\?\)"),
     ("sskd", {"size": (16, 20)}, [], "'sskd' turns images by 90 degrees, but these are 16x20 pixels"),

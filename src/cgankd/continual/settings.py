@@ -18,7 +18,8 @@ class FreshViews(AugmentSettings):
     """Random views that never recur: what an adapted teacher says of one depends on the batch around it."""
 
     views: Literal[0] = Field(0, description="views never recur, so no teacher output is kept")
-    cutmix: float = Field(0.0, ge=0, le=0, description="must be 0: the teacher is asked about whole images")
+    mixup: float = Field(0.0, ge=0, le=0, description="must be 0: the labels of tasks are not mixed")
+    cutmix: float = Field(0.0, ge=0, le=0, description="must be 0: the labels of tasks are not mixed")
 
 
 class TaskFit(FitSettings):

@@ -1,4 +1,4 @@
-"""Stronger views of training images: RandAugment for each view, CutMix over a batch.
+"""Stronger views of training images: RandAugment for each view, MixUp and CutMix over a batch.
 
 Images are float32 [B, C, H, W] in [0, 1]. What happens to an image is drawn on the CPU, a few numbers per image, so
 that picking the images of an operation never waits for the device. Operations are elementwise but for extremes and
@@ -193,16 +193,63 @@ def warp(images: Tensor, source: Tensor) -> Tensor:
 # --- CutMix -------------------------------------------------------------------------------------------------------
 
 
-def cutmix(images: Tensor, targets: Tensor, classes: int, *, a: float, seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """CutMix (Yun et al., arXiv 1905.04899): in each image a box of another one, and labels mixed by their pixels.
+@dataclasses.dataclass(frozen=True)
+class Mixing:
+    """MixUp and CutMix over a batch, as a pure function of (seed, step). a of Beta(a, a); 0: not used.
 
-    targets: int64 [B], or probabilities [B, classes]. Returns images [B, C, H, W] and probabilities [B, classes].
-    A box has 1 - lambda of the area, lambda ~ Beta(a, a) for each image, and its centre anywhere; what of it lies
-    outside is cut off, and the label's share is that of the pixels which are left.
+    Where both are used, each image draws which.
+    """
+
+    mixup: float
+    cutmix: float
+    seed: int
+
+    def __call__(self, images: Tensor, targets: Tensor, classes: int, step: int) -> tuple[Tensor, Tensor]:
+        """Images [B, C, H, W] and targets of the mixed images.
+
+        targets: int64 [B] or probabilities [B, classes], which become probabilities; or scalars [B], which become NaN:
+        a mix of two angles has no angle, so a loss that read it would be wrong without a word.
+        """
+        count = len(images)
+        mixed, others = images, torch.zeros(count, dtype=torch.float64)  # of each image: the share of its partner
+        partner = rng.bits(self.seed, "cutmix/partner", torch.tensor(step), torch.arange(count)).argsort()
+        if self.mixup:
+            mixed, others = mixup(images, partner, a=self.mixup, seed=self.seed, step=step)
+        if self.cutmix:
+            cut, covered = cutmix(images, partner, a=self.cutmix, seed=self.seed, step=step)
+            chosen = torch.ones(count, dtype=torch.bool)
+            if self.mixup:
+                chosen = rng.integers(2, self.seed, "mix/kind", torch.tensor(step), torch.arange(count)) == 1
+            here = chosen.to(images.device)[:, None, None, None]
+            mixed, others = torch.where(here, cut, mixed), torch.where(chosen, covered, others)
+        if classes == 1:
+            return mixed, torch.full_like(targets, math.nan)
+        labels = targets if targets.is_floating_point() else F.one_hot(targets, classes).to(torch.float32)
+        share = others[:, None].to(images.device, torch.float32)
+        return mixed, labels.lerp(labels[partner.to(images.device)], share)
+
+
+def mixup(images: Tensor, partner: Tensor, *, a: float, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    """MixUp (Zhang et al., arXiv 1710.09412): each image [B, C, H, W] is a weighted mean of itself and another one.
+
+    Returns the images and the share of the other, float64 [B]: 1 - lambda, lambda ~ Beta(a, a) for each image.
+    partner: int64 [B], on the CPU.
+    """
+    draws = rng.uniform(seed, "mixup/share", torch.tensor(step), torch.arange(len(images)))
+    other = torch.from_numpy(special.betaincinv(a, a, draws.numpy()))
+    share = other.to(images.device, images.dtype)[:, None, None, None]
+    return images.lerp(images[partner.to(images.device)], share), other
+
+
+def cutmix(images: Tensor, partner: Tensor, *, a: float, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    """CutMix (Yun et al., arXiv 1905.04899): in each image [B, C, H, W] lies a box of another one.
+
+    Returns the images and the share of their pixels that the box covers, float64 [B]. A box has 1 - lambda of the area,
+    lambda ~ Beta(a, a) for each image, and its centre anywhere; what of it lies outside is cut off. partner: int64 [B],
+    on the CPU.
     """
     count, _, height, width = images.shape
     counters = torch.tensor(step), torch.arange(count)
-    partner = rng.bits(seed, "cutmix/partner", *counters).argsort().to(images.device)
     share = special.betaincinv(a, a, rng.uniform(seed, "cutmix/share", *counters).numpy())
     side = torch.from_numpy(1.0 - share).sqrt()  # of the box, of the image's
 
@@ -214,7 +261,6 @@ def cutmix(images: Tensor, targets: Tensor, classes: int, *, a: float, seed: int
         return (place >= 0) & (place < box[:, None])
 
     rows, columns = inside("cutmix/down", height), inside("cutmix/right", width)
-    other = (rows.sum(1) * columns.sum(1) / (height * width))[:, None].to(images.device)
+    covered = rows.sum(1) * columns.sum(1) / (height * width)
     box = (rows[:, None, :, None] & columns[:, None, None, :]).to(images.device)
-    labels = targets if targets.is_floating_point() else F.one_hot(targets, classes).to(torch.float32)
-    return torch.where(box, images[partner], images), labels.lerp(labels[partner], other)
+    return torch.where(box, images[partner.to(images.device)], images), covered.double()

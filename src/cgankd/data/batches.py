@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cgankd.config.settings import AugmentSettings
 from cgankd.core import rng
-from cgankd.data.augment import RandAugment, cutmix
+from cgankd.data.augment import Mixing, RandAugment
 from cgankd.data.imageset import TARGET, ImageSet, TrainingImages
 from cgankd.tasks import Task
 
@@ -91,7 +91,8 @@ class Batch:
     targets: Tensor  # [B], as the task's loss takes them; [B, C] where labels are mixed or probabilities
     index: Tensor
     view: Tensor
-    fake: Tensor  # bool [B]
+    fake: Tensor  # bool [B], of a mixed image: of the one that it is a view of
+    mixed: bool = False  # whether images are mixes of two, so that no view of an image is what is seen
 
 
 def _padded(sets: Sequence[Tensor], shift: int, device: torch.device) -> Tensor:
@@ -132,7 +133,8 @@ class Batches:
             [s.images for s in sets], augment, bool(augment.flip), seed, device, geometric=task.geometry_safe
         )
         self.targets = _targets(sets, task).to(device)
-        self.classes, self.cutmix = task.num_outputs, augment.cutmix if task.mixable else 0.0
+        self.classes = task.num_outputs
+        self.mixing = Mixing(augment.mixup, augment.cutmix, seed) if augment.mixes else None
         self.recurring = augment.views  # 0: a view never comes back
         self.count = sum(map(len, sets))
         self.real_count = len(real)
@@ -153,9 +155,10 @@ class Batches:
         index, epoch = (torch.cat(part) for part in zip(*self._positions(step), strict=True))
         view = epoch % self.recurring if self.recurring else epoch
         images, targets = self.views.draw(index, view), self.targets[index.to(self.device)]
-        if self.cutmix:
-            images, targets = cutmix(images, targets, self.classes, a=self.cutmix, seed=self.seed, step=step)
-        return Batch(images, targets, index, view, (index >= self.real_count).to(self.device))
+        if self.mixing is not None:
+            images, targets = self.mixing(images, targets, self.classes, step)
+        fake = (index >= self.real_count).to(self.device)
+        return Batch(images, targets, index, view, fake, mixed=self.mixing is not None)
 
     def key(self, number: int) -> str:
         """A hash of all that a set's views depend on: its images as they are stored, and how views are drawn."""

@@ -175,6 +175,7 @@ class Method(nn.Module):
     version: ClassVar[int] = 1  # raised where the same settings give other numbers: older results are stale then
     needs_inside: ClassVar[bool] = False  # looks at the teacher's features, which a plain callable does not show
     looks_at_student: ClassVar[bool] = False  # looks at the student's features, and at none of the teacher's
+    reads_labels: ClassVar[bool] = False  # its own terms depend on the labels
     student_suffix: ClassVar[str] = ""  # put behind the name of the student's network, as +vam
     input_gradients: ClassVar[bool] = False  # differentiates outputs by the images
     beside: ClassVar[str] = ""  # the method that it is published as an addition to

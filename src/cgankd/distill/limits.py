@@ -6,16 +6,21 @@ from cgankd.config.settings import AugmentSettings, FitSettings
 from cgankd.core.errors import UserError
 from cgankd.distill.base import serving
 from cgankd.distill.objective import Objective
-from cgankd.tasks import Task
 
 
-def check_views(objective: Objective, task: Task, augment: AugmentSettings) -> None:
-    """UserError where images are mixed but the teacher is needed, whose outputs belong to whole images."""
-    if objective.needs_teacher and task.mixable and augment.cutmix:
-        raise UserError(
-            f"augment.cutmix={augment.cutmix:g}, but method {objective.name!r} asks the teacher about each image "
-            "by itself; allowed: 0 with a method that needs the teacher"
-        )
+def check_views(objective: Objective, augment: AugmentSettings) -> None:
+    """UserError where images are mixed but labels are needed that can't be mixed.
+
+    A teacher is asked about the mixed image itself, so any method may see mixed images; but a mix of two scalars'
+    images has no label.
+    """
+    if not augment.mixes or objective.task.mixable or not objective.reads_labels:
+        return
+    setting = f"augment.mixup={augment.mixup:g}" if augment.mixup else f"augment.cutmix={augment.cutmix:g}"
+    raise UserError(
+        f"{setting}, but a mix of two images has no label in {objective.task.name}, and method {objective.name!r} "
+        "learns from labels; allowed: 0, or methods that learn from the teacher alone: fm"
+    )
 
 
 def check_adversarial(objective: Objective, settings: FitSettings) -> None:

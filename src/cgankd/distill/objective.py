@@ -89,9 +89,18 @@ class Objective(nn.Module):
                 terms |= method.loss(seen)
         return terms
 
+    @property
+    def reads_labels(self) -> bool:
+        """Whether any loss depends on a label; a method's own may change its weight while it trains."""
+        kinds = {kind: [method for method, part in self.stacked if part in (None, kind)] for kind in PARTS}
+        unweighted = all(methods and min(m.label_weight for m in methods) == 0 for methods in kinds.values())
+        return not unweighted or any(method.reads_labels for method, _ in self.stacked)
+
     def _label(self, batch: DistillBatch) -> Tensor:
         asked = [(method.label_share(batch.done), part) for method, part in self.stacked]
         weights = {kind: min((r for r, part in asked if part in (None, kind)), default=1.0) for kind in PARTS}
+        if not any(weights.values()):
+            return batch.outputs.new_zeros(())  # and not 0 times the loss: a mixed image may have no label
         if len(set(weights.values())) == 1:
             return weights["real"] * self.task.loss(batch.outputs, batch.targets)
         total = batch.outputs.new_zeros(())

@@ -14,6 +14,7 @@ from cgankd.config.settings import (
     StudentSettings,
     SynthesisSettings,
 )
+from cgankd.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,7 @@ ROWS = {
     "augment": Row(strong=True),
     "pseudo": Row(pseudo=True),
     "kd": Row(method="kd"),
+    "fm": Row(method="fm"),
     "cgan_raw": Row(fakes=True, ablation=Ablation(subsample=False, filter=False, replace="none")),
     "cgan_subsample": Row(fakes=True, ablation=Ablation(subsample=True, filter=False, replace="none")),
     "cgan_filter": Row(fakes=True, ablation=Ablation(subsample=True, filter=True, replace="none")),
@@ -64,6 +66,7 @@ ROWS = {
     "cgan_kd": Row(method="kd", fakes=True),
 }
 FAKES = "cgan+"
+MATCHING = "fm"
 CONTROL = "nokd_longer"  # NOKD trained for as many steps: what a gain is measured against
 
 
@@ -122,7 +125,19 @@ def both_ways(methods: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([CONTROL, "cgan", *(name for both in made for name in both)]))
 
 
-def strong_views(student: StudentSettings) -> AugmentSettings:
-    """The views of row ``augment``; what the recipe says of mirrors for the other rows holds here too."""
+def views(compared: Row, student: StudentSettings, task: Task) -> AugmentSettings:
+    """The random views of a row's training images.
+
+    Of row ``augment`` those of ``student.strong_augment``, without mixed images where these have no label. Of rows with
+    ``fm``, which asks the teacher about the very view, the same with MixUp in place of CutMix; for scalars MixUp alone,
+    because a teacher's answer to changed brightness or contrast misleads (docs/research-notes.md).
+    """
+    plain = student.fit.augment
     strong = student.strong_augment
-    return strong.model_copy(update={"flip": student.fit.augment.flip}) if strong.flip is None else strong
+    strong = strong.model_copy(update={"flip": plain.flip}) if strong.flip is None else strong
+    if MATCHING in distill.parts(compared.method):
+        mixing = {"mixup": strong.mixup or 1.0, "cutmix": 0.0, "views": 0}
+        return strong.model_copy(update=mixing if task.geometry_safe else {**mixing, "randaugment": None})
+    if not compared.strong:
+        return plain
+    return strong if task.mixable else strong.model_copy(update={"mixup": 0.0, "cutmix": 0.0})

@@ -27,7 +27,7 @@ from cgankd.gan.generator import Sampler, new_networks
 from cgankd.labels import label_embedding
 from cgankd.metrics import robustness
 from cgankd.nets import pretrained, weights, zoo
-from cgankd.pipeline.comparisons import FAKES, ROWS, partner, row, strong_views, student_network
+from cgankd.pipeline.comparisons import FAKES, ROWS, partner, row, student_network, views
 from cgankd.synthesis import adjust
 from cgankd.teachers.answers import StoredAnswers
 from cgankd.teachers.black_box import SETTING, BlackBox
@@ -168,7 +168,7 @@ def _check_rows(recipe: Recipe, splits: Splits, networks: Mapping[str, nn.Module
     fabric = make_fabric("cpu", "fp32")
     for name in recipe.rows:
         compared = row(name)
-        augment = strong_views(settings) if compared.strong else settings.fit.augment
+        augment = views(compared, settings, splits.task)
         objective = distill.create(compared.method, splits.task, settings)
         check_adversarial(objective, settings.fit)
         if source is not None:

@@ -164,8 +164,8 @@ def row_notes(road: Run) -> list[str]:
     strong, task = road.recipe.student.strong_augment, road.task
     notes = []
     for name in (name for name in road.recipe.rows if row(name).strong):
-        if strong.cutmix and not task.mixable:
-            notes.append(f"row {name} has no CutMix, because a mix of two images has no label in {task.name}")
+        if strong.mixes and not task.mixable:
+            notes.append(f"row {name} mixes no images, because a mix of two has no label in {task.name}")
         if strong.randaugment and not task.geometry_safe:
             notes.append(f"row {name} changes pixel values only: turning or shearing an image may change its label")
     return notes

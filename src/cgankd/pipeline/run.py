@@ -42,7 +42,7 @@ from cgankd.metrics.robustness import Attack
 from cgankd.nets.build import Architecture, NetworkSource, StoredNetwork
 from cgankd.nets.pretrained import PretrainedWeights
 from cgankd.pipeline import preflight, results, stages
-from cgankd.pipeline.comparisons import Row, row, strong_views, student_network
+from cgankd.pipeline.comparisons import Row, row, student_network, views
 from cgankd.pipeline.inputs import Extractor, ProposalSource, PseudoLabelled, Student, Surroundings, Teachers
 from cgankd.pipeline.processing import process
 from cgankd.pipeline.search import Choice, search
@@ -196,8 +196,8 @@ class Run:
         compared, settings, upstream = row(name), self.recipe.student, self.upstream(seed)
         if not compared.longer:
             return self.nokd(seed)
-        changes = {"augment": strong_views(settings)} if compared.strong else {}
-        fit, start = self._transfer(seed, {"steps": settings.transfer_steps, **changes})
+        changes = {"steps": settings.transfer_steps, "augment": views(compared, settings, self.task)}
+        fit, start = self._transfer(seed, changes)
         methods = MethodStack.of(compared.method, self.task, settings)
         return self.store.titled(f"{name} (seed {seed})").call(
             stages.train_student,

@@ -23,6 +23,7 @@ WORDS: Mapping[str, str] = {
     "augment": "stronger augmentation",
     "pseudo": "teacher-labelled real images",
     "kd": "plain KD",
+    "fm": "function matching",
     "cgan": "cGAN-KD",
     "cgan_kd": "cGAN-KD + KD",
     "cgan_raw": "raw fakes",

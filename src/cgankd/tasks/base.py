@@ -22,7 +22,7 @@ class Task(ABC):
     metric: ClassVar[str]  # the name of the score in results.json
     higher_is_better: ClassVar[bool]
     geometry_safe: ClassVar[bool]  # may it be turned, sheared, or moved far?
-    mixable: ClassVar[bool]  # has a picture cut out of two images a label, one in probabilities?
+    mixable: ClassVar[bool]  # can labels be mixed, as CutMix does?
     continuous: ClassVar[bool]
     has_temperature: ClassVar[bool]  # can outputs be softened, as logits can?
     filter_quantile: ClassVar[float]  # rho of the final paper

@@ -30,7 +30,7 @@ class Regression(Task):
     metric = "mae"
     higher_is_better = False
     geometry_safe = False  # the scalar may be an angle, a count or a position
-    mixable = False  # a picture of two angles has no angle
+    mixable = False  # a mix of two angles has no angle
     continuous = True
     has_temperature = False
     filter_quantile = 0.7

@@ -114,7 +114,7 @@ class BatchForward:
         if not self.objective.asks_teacher:
             return None, {}
         inside = "teacher" in self._taps and self._taps["teacher"].names
-        if inside or self.objective.input_gradients or more:
+        if inside or self.objective.input_gradients or more or batch.mixed:
             return self.teacher_forward(images)
         if self.cache is None:
             assert self.teacher is not None

@@ -48,7 +48,7 @@ def fit(
     Raises TrainingError where the loss is not finite, UserError where a method looks inside a plain callable or
     would show the teacher mixed or attacked images.
     """
-    check_views(objective, objective.task, settings.augment)
+    check_views(objective, settings.augment)
     check_adversarial(objective, settings)
     inference.place(student, work.fabric).train()
     batches = Batches(images, objective.task, settings.batch_size, settings.augment, seed, work.fabric.device)

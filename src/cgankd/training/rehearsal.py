@@ -29,7 +29,7 @@ def rehearse(
     layers to be looked at are found, further views are drawn. teacher: None for one that only answers. The objective
     can't be used afterwards.
     """
-    check_views(objective, objective.task, augment)
+    check_views(objective, augment)
     few = TrainingImages(real.take(torch.arange(min(2, len(real)))))
     batches = Batches(few, objective.task, min(2, len(real)), augment, 0, fabric.device)
     forward = BatchForward(student, teacher, objective, batches, fabric, 0)

@@ -35,7 +35,13 @@ class AugmentSettings(Settings):
     randaugment: Annotated[RandAugmentSettings | None, BeforeValidator(_operations), OnOrOff] = Field(
         None, description="none, or a number of operations, or both its settings"
     )
-    cutmix: float = Field(0.0, ge=0, description="CutMix: a of Beta(a, a), classes only; 0: none")
+    mixup: float = Field(0.0, ge=0, description="MixUp: a of Beta(a, a), a share for each image; 0: none")
+    cutmix: float = Field(0.0, ge=0, description="CutMix: a of Beta(a, a); 0: none; with both, each image draws which")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed with others."""
+        return bool(self.mixup or self.cutmix)
 
 
 class AttackSettings(Settings):

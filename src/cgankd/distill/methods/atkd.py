@@ -30,6 +30,7 @@ class ATKD(Method):
     where = "outputs"
     distance = "KL"
     paper = "arXiv 2402.11890"
+    reads_labels = True
     shared: ClassVar[tuple[str, ...]] = ("temperature",)
     defaults: ClassVar[dict[str, float]] = {"weight": 1.0, "easy": 0.2}
     version = 2  # 1 called no image easy where the teacher is so sure that 1 - p is 0

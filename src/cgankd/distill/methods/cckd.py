@@ -25,6 +25,7 @@ class ConfidenceConditioned(Method):
     where = "outputs"
     distance = "KL, squared"
     paper = "arXiv 2107.06993"
+    reads_labels = True
     defaults: ClassVar[dict[str, float]] = {"scale": 0.1, "alpha": 0.01, "epochs": 240.0}
     label_weight = 0.0
 

@@ -25,6 +25,7 @@ class CKD(Method):
     where = "outputs"
     distance = "squared"
     paper = "arXiv 2311.02253"
+    reads_labels = True
     defaults: ClassVar[dict[str, float]] = {"weight": 1.0, "anchor": 0.1}
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:

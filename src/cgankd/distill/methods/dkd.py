@@ -30,6 +30,7 @@ class DKD(Method):
     where = "outputs"
     distance = "KL"
     paper = "arXiv 2203.08679"
+    reads_labels = True
     shared: ClassVar[tuple[str, ...]] = ("temperature",)
     defaults: ClassVar[dict[str, float]] = {"alpha": 1.0, "beta": 8.0, "warmup": 1 / 12}
 

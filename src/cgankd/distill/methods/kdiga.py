@@ -26,6 +26,7 @@ class KDIGA(Method):
     where = "images"
     distance = "Euclidean"
     paper = "arXiv 2110.12072"
+    reads_labels = True
     defaults: ClassVar[dict[str, float]] = {"weight": 1.0}
     input_gradients = True
     beside = "kd"

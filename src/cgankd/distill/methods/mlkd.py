@@ -36,6 +36,7 @@ class MLKD(Method):
     where = "outputs"
     distance = "KL, squared"
     paper = "CVPR 2023, Jin et al."
+    reads_labels = True
     shared: ClassVar[tuple[str, ...]] = ("temperature",)
     defaults: ClassVar[dict[str, float]] = {"instance": 9.0, "batch": 9.0, "class": 9.0, "strong": 1.0}
     version = 2  # 1 had no strong view

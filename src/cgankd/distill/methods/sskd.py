@@ -36,6 +36,7 @@ class SSKD(Method):
     where = "penultimate, outputs"
     distance = "KL"
     paper = "arXiv 2006.07114"
+    reads_labels = True
     shared: ClassVar[tuple[str, ...]] = ("temperature",)
     defaults: ClassVar[dict[str, float]] = {
         "turned": 2.7, "contrast": 10.0, "contrast_temperature": 0.5, "keep_turned": 1.0, "keep_contrast": 0.75,

@@ -24,6 +24,7 @@ class TBR(Method):
     where = "outputs"
     distance = "squared, bounded"
     paper = "NeurIPS 2017, Chen et al."
+    reads_labels = True
     defaults: ClassVar[dict[str, float]] = {"weight": 0.5, "margin": 0.0}
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:

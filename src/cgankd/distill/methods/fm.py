@@ -1,0 +1,34 @@
+"""Function matching: the student learns the teacher's answer to the very view that it sees, and no label."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from cgankd.distill.base import DistillBatch, Method, register
+
+
+@register
+class FM(Method):
+    """imitation(f_s(x), f_t(x)) of each view x, mixed with another image or not; r = label_weight = 0.
+
+    Imitation is plain KD's: T^2 KL(softmax(f_t/T) || softmax(f_s/T)), T = student.temperature, or for a scalar the
+    squared error. The views are those of row ``augment``, with MixUp in place of CutMix. The teacher is asked about
+    each view, so this needs a pass of it at every step. Outputs [B, number of outputs]. Defaults: label_weight 0
+    (Beyer et al., arXiv 2106.05237, for classes; scalars [ours]).
+    """
+
+    name = "fm"
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "regression")
+    matches = "output"
+    where = "outputs"
+    distance = "KL, squared"
+    paper = "arXiv 2106.05237"
+    shared: ClassVar[tuple[str, ...]] = ("temperature",)
+    defaults: ClassVar[dict[str, float]] = {"label_weight": 0.0}
+
+    def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
+        assert batch.teacher_outputs is not None
+        temperature = self.values.get("temperature", 1.0)
+        return {"fm": self.task.imitation_loss(batch.outputs, batch.teacher_outputs, temperature)}
