@@ -31,7 +31,7 @@ from cgankd.core.errors import UserError
 from cgankd.core.hashing import content_key, tensor_key
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.runtime import make_fabric
-from cgankd.core.store import Artifact, Store
+from cgankd.core.store import Artifact, Store, Work
 from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.distill import MethodStack
 from cgankd.gan.adapters import CallableSampler, open_source
@@ -138,7 +138,7 @@ class Distiller:
         if isinstance(predictor, nn.Module):
             return ModuleNetwork(predictor)
         few = self.data.images[:: max(1, len(self.data) // TOLD_APART_BY)]
-        return CallableTeacher(predictor, tensor_key(inference.outputs(predictor, few, self.device)))
+        return CallableTeacher(predictor, tensor_key(inference.outputs(Work(self.device), predictor, few)))
 
     # --- the stages -----------------------------------------------------------------------------------------------
 
@@ -293,7 +293,7 @@ class Distiller:
         """Accuracy in %, or the mean absolute error in the label's unit, on images the network has not seen."""
         unseen = _arrays(images, labels)
         self._task.check_test_labels(unseen.labels, "labels")
-        return metric(network, unseen, self._task, self.device)[0]
+        return metric(Work(self.device, self.progress), network, unseen, self._task)[0]
 
 
 def image_set(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> tuple[ImageSet, Task]:

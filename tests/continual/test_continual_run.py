@@ -23,7 +23,7 @@ from cgankd.core.errors import OutOfTime, UserError
 from cgankd.core.files import load_tensors
 from cgankd.core.progress import Bar, Progress
 from cgankd.core.runtime import make_fabric
-from cgankd.core.store import Store
+from cgankd.core.store import Store, Work
 from cgankd.data import sources
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.nets import inference
@@ -116,7 +116,7 @@ def test_a_stored_network_scores_what_the_results_say(whole: tuple[Path, dict[st
     network = StoredNetwork(learn(store, settings, splits, "gkd+ta", 1, 2)).open(fabric)
     store.close()
     assert sorted((out / "artifacts").iterdir()) == before
-    outputs = inference.outputs(network, splits.test.images, fabric)
+    outputs = inference.outputs(Work(fabric), network, splits.test.images)
     names = [str(label) for label in splits.test.labels.tolist()]
     order, right, count = found["order"][1], [0] * 3, [0] * 3
     for name, said in zip(names, outputs.argmax(dim=1).tolist(), strict=True):

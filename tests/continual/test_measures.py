@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cgankd.continual.losses import Increment
 from cgankd.continual.measures import accuracy, average_incremental, forgetting
+from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
 
 
@@ -26,7 +27,7 @@ def test_accuracy_counts_right_answers_together_and_per_task(fabric: Fabric) -> 
     labels = [0, 1, 2, 3, 4, 5] + [rng.randrange(6) for _ in range(40)]
     said = [label if rng.random() < 0.6 else rng.randrange(6) for label in labels]
     images = torch.tensor(said, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 16, 16)
-    found = accuracy(Spoken(), ImageSet(images, torch.tensor(labels)), Increment(tuple("abcdef"), 4), 2, fabric)
+    found = accuracy(Spoken(), ImageSet(images, torch.tensor(labels)), Increment(tuple("abcdef"), 4), 2, Work(fabric))
     right = [a == b for a, b in zip(labels, said, strict=True)]
     assert found.together == pytest.approx(100 * sum(right) / len(right), rel=1e-12)
     for task in range(3):
@@ -44,7 +45,7 @@ def test_told_the_task_an_answer_is_among_its_classes_alone(fabric: Fabric) -> N
         def forward(self, images: Tensor) -> Tensor:
             return logits[(images[:, 0, 0, 0] * 255).round().long()]
 
-    found = accuracy(Known(), ImageSet(images, labels), Increment(tuple("abcdef"), 4), 2, fabric)
+    found = accuracy(Known(), ImageSet(images, labels), Increment(tuple("abcdef"), 4), 2, Work(fabric))
     right = 0
     for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
         other = label + 1 if label % 2 == 0 else label - 1

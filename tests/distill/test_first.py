@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from cgankd.nets import zoo
 from cgankd.nets.taps import PENULTIMATE, Taps
 from cgankd.training.forward import BatchForward
 from cgankd.training.loop import fit
+from works import stopped_at_every_save
 
 TASK = classes(3)
 SETTINGS = FitSettings(steps=4, batch_size=8, augment=AugmentSettings(views=2))
@@ -44,10 +46,10 @@ class Shown:
     teacher_forward = student_forward
 
 
-def preparation(real: ImageSet, fabric: Fabric, features: Any, steps: int = 8) -> Preparation:
+def preparation(real: ImageSet, fabric: Fabric, features: Any, steps: int = 8, work: Work | None = None) -> Preparation:
     """With a teacher whose features are those that ``features`` makes of images."""
     batches = Batches(TrainingImages(real), TASK, 8, AugmentSettings(views=2), 0, fabric.device)
-    return Preparation(Shown(batches, features), nn.Identity(), steps, Work(fabric), 0, lambda *_: None)
+    return Preparation(Shown(batches, features), nn.Identity(), steps, work or Work(fabric), 0, lambda *_: None)
 
 
 def test_ofds_margin_is_the_mean_of_the_negatives(noise, fabric: Fabric) -> None:
@@ -92,6 +94,29 @@ def test_fts_paraphraser_learns_to_reconstruct_and_is_frozen(noise, fabric: Fabr
     assert all(map(torch.equal, translator, made.adapters.parameters()))
     for half in (made.encoder, made.decoder):
         assert not any(weight.requires_grad or weight.grad is not None for weight in half.parameters())
+
+
+@pytest.mark.parametrize(("name", "numbers"), [("ft", {"first": 1.0}), ("ofd", {"batches": 5})])
+def test_a_killed_preparation_goes_on_bit_for_bit(
+    name: str, numbers: dict[str, float], noise, fabric: Fabric, tmp_path: Path
+) -> None:
+    filters, real = torch.randn(6, 1, 6, 6, generator=torch.Generator().manual_seed(0)), noise(16)
+
+    def features(images: Tensor) -> dict[str, Tensor]:
+        late = torch.conv2d(images, filters, stride=5)
+        return {"early": late[:, :5], "late": late}
+
+    def prepared(work: Work) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        made = method(name, TASK, **numbers)
+        made.prepare(preparation(real, fabric, features, work=work))
+        return made.state_dict()
+
+    whole = prepared(Work(fabric))
+    parts, calls = stopped_at_every_save(fabric, tmp_path, prepared)
+    assert calls > 5
+    for key, tensor in whole.items():
+        assert torch.equal(parts[key], tensor), key
 
 
 def test_what_does_not_learn_first_says_so(noise, fabric: Fabric) -> None:

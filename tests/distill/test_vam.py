@@ -126,7 +126,7 @@ def test_the_penalty_makes_the_attention_decided(noise, fabric: Fabric) -> None:
         settings = SETTINGS.model_copy(update={"steps": 30, "schedule": Constant()})
         images = TrainingImages(noise(16))
         fit(Work(fabric), student, objective, images, settings, seed=0, teacher=lambda x: x[:, 0, 0, :3])
-        return 1 - scoring.attention_per_bin(student, noise(16), classes(3), fabric)["decided"]
+        return 1 - scoring.attention_per_bin(Work(fabric), student, noise(16), classes(3))["decided"]
 
     assert (undecided(20.0) < 0.8 * undecided(0.0)).all()
 

@@ -103,7 +103,7 @@ def test_a_run_in_pieces_ends_with_the_numbers_of_one_in_one_piece(
         assert "time it was given is over" in said.err
         pieces += 1
     assert said.code == 0, said.err
-    assert pieces == 3 + 3 + 2 + 2  # after every step of the four trainings but the last
+    assert pieces == 4 + 4 + 3 + 3  # after every step of the four trainings
     same(tiny.parent / "pieces", tiny.parent / "whole")
 
 

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -76,7 +77,7 @@ class Recorder(Checkpoint):
         self.stop = stop
         self.states: list[dict[str, dict[str, Tensor]]] = []
 
-    def save(self, step: int, modules: Mapping[str, nn.Module], *rest: Any) -> None:
+    def save(self, step: int, modules: Mapping[str, nn.Module] = MappingProxyType({}), *rest: Any) -> None:
         self.states.append(
             {name: {k: v.clone() for k, v in module.state_dict().items()} for name, module in modules.items()}
         )
@@ -128,7 +129,7 @@ def test_every_networks_training_goes_on_bit_for_bit(changes: dict[str, Any], fa
 
 
 def states(fabric: Fabric, path: Path, **changes: Any) -> list[dict[str, Tensor]]:
-    """The discriminator after each step but the last."""
+    """The discriminator after each step."""
     recorder = Recorder(path)
     train(CLASSES, fabric, recorder, **changes)
     return [state["discriminator"] for state in recorder.states]
@@ -242,7 +243,7 @@ def test_the_average_is_an_exponential_mean_from_its_start_on(fabric: Fabric, tm
             weight = state["generator"][name].double()
             expected[name] = weight if step < 2 else 0.75 * expected[name] + 0.25 * weight
             assert torch.allclose(state["average"][name].double(), expected[name], atol=1e-6), (step, name)
-    assert len(recorder.states) == 5
+    assert len(recorder.states) == 6
     last = recorder.states[-1]
     assert not torch.allclose(last["average"]["first.weight"], last["generator"]["first.weight"], atol=1e-4)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from cgankd.labels import LabelPlan, ScalarLabels, label_embedding, label_space,
 from cgankd.labels.scalars import FourierEmbedding, ILIEmbedding, NLIEmbedding
 from cgankd.nets import inference
 from cgankd.tasks import Regression
+from works import stopped_at_every_save
 
 UNEVEN = torch.cat([torch.zeros(700), torch.linspace(0, 1, 41), torch.full((259,), 0.3)])
 
@@ -204,3 +206,19 @@ def test_the_density_ratio_s_label_input_is_fixed() -> None:
     embedding, y = ratio_embedding(Regression(0.0, 1.0), 16), torch.linspace(0, 1, 9)
     assert not list(embedding.parameters())
     assert torch.equal(embedding(y), FourierEmbedding(16)(y))
+
+
+def test_a_killed_label_embedding_goes_on_bit_for_bit(noise, fabric: Fabric, tmp_path: Path) -> None:
+    train = noise(30, scalar=True)
+
+    def trained(work: Work) -> ILIEmbedding:
+        torch.manual_seed(0)
+        embedding = ILIEmbedding(32)
+        embedding.train_on(work, train, Regression(0.0, 1.0), 3, 0)
+        return embedding
+
+    whole = trained(Work(fabric))
+    parts, calls = stopped_at_every_save(fabric, tmp_path, trained)
+    assert calls == 7  # three steps from the images, three from the labels
+    for name, value in whole.state_dict().items():
+        assert torch.equal(parts.state_dict()[name], value), name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from cgankd.data.imageset import ImageSet
 from cgankd.metrics.generator_quality import Processed, RealImages, measure_quality
 from cgankd.nets import zoo
 from cgankd.tasks import Classification, Regression
+from works import stopped_at_every_save
 
 Noise = Callable[..., ImageSet]
 
@@ -47,11 +49,13 @@ def real_images(noise: Noise, scalar: bool = False, val: int = 30, pool: int = 1
 
 
 def measured(
-    data: RealImages, sampler: Pick, made: ImageSet, fabric: Fabric, **changes: Any
+    data: RealImages, sampler: Pick, made: ImageSet, fabric: Fabric, work: Work | None = None, **changes: Any
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     settings = GeneratorMetricsSettings(images=60, windows=4, **changes)
     processed = Processed(made, made.labels, replaced=data.task.continuous, real_share=None)
-    found = measure_quality(Work(fabric), data, sampler, processed, networks(data.task.num_outputs), settings, seed=0)
+    found = measure_quality(
+        work or Work(fabric), data, sampler, processed, networks(data.task.num_outputs), settings, seed=0
+    )
     json.dumps(found[0], allow_nan=False)
     return found
 
@@ -128,3 +132,18 @@ def test_the_same_seed_gives_the_same_numbers_and_pairs(noise: Noise, fabric: Fa
     first, second = (measured(data, Pick(made.images), made, fabric) for _ in range(2))
     assert first[0] == second[0]
     assert all(torch.equal(first[1][name], second[1][name]) for name in first[1])
+
+
+@pytest.mark.parametrize("scalar", [False, True])
+def test_a_killed_measurement_goes_on_bit_for_bit(scalar: bool, noise: Noise, fabric: Fabric, tmp_path: Path) -> None:
+    data, made = real_images(noise, scalar), noise(100, scalar=scalar, seed=6)
+
+    def measure(work: Work) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        return measured(data, Pick(made.images), made, fabric, work)
+
+    whole, drawn = measure(Work(fabric))
+    (parts, redrawn), calls = stopped_at_every_save(fabric, tmp_path, measure)
+    assert calls > 10
+    assert parts == whole
+    assert drawn.keys() == redrawn.keys()
+    assert all(torch.equal(drawn[name], redrawn[name]) for name in drawn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from cgankd.data.imageset import ImageSet
 from cgankd.metrics import robustness
 from cgankd.metrics.robustness import Attack
 from cgankd.tasks import Classification, Regression, Task
+from works import stopped_at_every_save
 
 FOUR = Classification(("a", "b", "c", "d"))
 DEGREES = Regression(0.0, 90.0, "degrees")
@@ -79,6 +81,20 @@ def test_pgd_lies_between_clean_and_exact(fabric: Fabric) -> None:
     found = attacked(network, images, FOUR, fabric, "pgd")
     assert found["clean"] == pytest.approx(clean)
     assert held - 1e-9 <= found["attacked"] < (clean + held) / 2
+
+
+def test_a_killed_attack_goes_on(fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robustness, "BATCH", 20)
+    network, images, _, _ = four()
+    attack = Attack.of(RobustnessSettings(eps=EPS, attacks=("pgd",)), "pgd")
+
+    def measure(work: Work) -> dict:
+        return robustness.measure(work, network, images, FOUR, attack, seed=0)
+
+    whole = measure(Work(fabric))
+    parts, calls = stopped_at_every_save(fabric, tmp_path, measure)
+    assert calls == 4
+    assert parts == whole
 
 
 def test_a_scalar_s_error_under_attack_is_exact(fabric: Fabric) -> None:

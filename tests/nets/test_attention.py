@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd.core.errors import UserError
+from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
 from cgankd.metrics import cost
 from cgankd.nets import zoo
@@ -199,7 +200,7 @@ def test_the_attention_of_each_bin_against_loops(task, fabric: Fabric) -> None:
     network = decided(new("cnn8+vam"))
     pixels = torch.randint(0, 256, (9, 1, *SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     labels = torch.arange(9) % 3 if not task.continuous else 5.5 * torch.arange(9.0)
-    found = scoring.attention_per_bin(network, ImageSet(pixels, labels), task, fabric)
+    found = scoring.attention_per_bin(Work(fabric), network, ImageSet(pixels, labels), task)
     names, place = task.bins(labels)
     with Taps(new("cnn8"), ["layer2"]) as taps:
         maps = taps(pixels / 255)[1]["layer2"].detach().numpy()

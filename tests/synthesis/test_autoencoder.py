@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from cgankd.config.settings import AugmentSettings
-from cgankd.core.checkpoint import Checkpoint
 from cgankd.core.store import Work
 from cgankd.nets import zoo
 from cgankd.nets.feature_extractor import FeatureExtractor
 from cgankd.synthesis.autoencoder import CODE, SparseAutoencoder, autoencoder_loss, train_autoencoder
 from cgankd.tasks import Classification, Regression
-from works import with_checkpoint
+from works import stopped_at_every_save
 
 CLASSES, DEGREES = Classification(("a", "b", "c")), Regression(0.0, 1.0)
 VIEWS = AugmentSettings(shift=0, views=0)
@@ -81,23 +82,16 @@ def test_training_lowers_each_term(noise, fabric: Fabric) -> None:
 
 
 def test_a_killed_loop_goes_on_exactly(noise, fabric: Fabric, tmp_path: Path) -> None:
-    class KilledError(Exception):
-        pass
+    images = noise(24)
 
-    class Killing(Checkpoint):
-        def save(self, step, *words) -> None:
-            super().save(step, *words)
-            if step == 3:
-                raise KilledError
+    def trained(work: Work) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+        made = network(3)
+        history = train_autoencoder(work, made, CLASSES, images, 6, 16, VIEWS, seed=0)
+        return made.state_dict(), history
 
-    images, path = noise(24), tmp_path / "checkpoint.safetensors"
-    whole, cut, on = network(3), network(3), network(3, seed=1)
-    history = train_autoencoder(Work(fabric), whole, CLASSES, images, 6, 16, VIEWS, seed=0)
-    killed = with_checkpoint(Work(fabric), Killing(path, 0.0))
-    with pytest.raises(KilledError):
-        train_autoencoder(killed, cut, CLASSES, images, 6, 16, VIEWS, seed=0)
-    going_on = with_checkpoint(Work(fabric), Checkpoint(path))
-    resumed = train_autoencoder(going_on, on, CLASSES, images, 6, 16, VIEWS, seed=0)
+    whole, history = trained(Work(fabric))
+    (parts, resumed), calls = stopped_at_every_save(fabric, tmp_path, trained)
+    assert calls == 7
     assert resumed == history
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, on.state_dict()[name]), name
+    for name, value in whole.items():
+        assert torch.equal(value, parts[name]), name

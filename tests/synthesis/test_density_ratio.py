@@ -5,6 +5,9 @@ The loss's gradient fades for ratios above 4, so the true ratio stays below (it 
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -29,6 +32,7 @@ from cgankd.synthesis.density_ratio import (
     train_ratio,
 )
 from cgankd.tasks import Regression
+from works import stopped_at_every_save
 
 QUICK = RatioSettings(hidden=(64, 64), dropout=0.0, steps=900, batch_size=512, learning_rate=3e-3, weight_decay=0.0)
 
@@ -189,7 +193,7 @@ def test_h_is_never_negative_and_starts_near_one() -> None:
     assert np.mean(means) == pytest.approx(1.0, abs=4 * 0.41 / np.sqrt(20))
 
 
-def test_fakes_at_labels_are_where_they_belong() -> None:
+def test_fakes_at_labels_are_where_they_belong(fabric: Fabric) -> None:
     # The image tells its label and index; two images that share a label must get different fakes.
     asked: list[tuple[int, int]] = []
 
@@ -203,7 +207,7 @@ def test_fakes_at_labels_are_where_they_belong() -> None:
         return images[:, 0, 0, :1].float(), images[:, 0, 0, :2].float()
 
     targets = torch.tensor([4, 9, 4, 1]).repeat(200)
-    found, outputs, there = fakes_at_labels(CallableSampler(sample), extractor, targets, 3, seed=0)
+    found, outputs, there = fakes_at_labels(Work(fabric), CallableSampler(sample), extractor, targets, 3, seed=0)
     assert there.all()
     assert torch.equal(outputs[..., 0], found[..., 0])
     assert found.shape == (800, 3, 2)
@@ -231,11 +235,12 @@ def test_fakes_are_drawn_evenly_among_those_that_count() -> None:
 
 
 def test_rows_without_a_fake_are_left_out() -> None:
-    found = pairs_of([[1, 0], [0, 0], [1, 1]]).with_fakes()
-    assert found.targets.tolist() == [0, 2]
-    assert found.real.flatten().tolist() == [0, 2]
-    assert found.fake.flatten().tolist() == [0, 1, 4, 5]
-    assert found.valid.tolist() == [[True, False], [True, True]]
+    pairs = pairs_of([[1, 0], [0, 0], [1, 1]])
+    assert pairs.usable.tolist() == [0, 2]
+    row, which = pairs.draw(3000, torch.Generator().manual_seed(0))
+    drawn = set(zip(row.tolist(), which.tolist(), strict=True))
+    assert drawn == {(0, 0), (2, 0), (2, 1)}
+    assert int((row == 0).sum()) == pytest.approx(1500, abs=150)
 
 
 def test_the_held_out_loss_is_of_the_fakes_that_count(fabric: Fabric) -> None:
@@ -248,7 +253,7 @@ def test_the_held_out_loss_is_of_the_fakes_that_count(fabric: Fabric) -> None:
     assert network.loss(Pairs(pairs.real, pairs.targets, spoilt, valid), 1.0) == pytest.approx(expected, rel=1e-6)
 
 
-def grey_world(labels: list[float], gaps: float | None) -> tuple[Pairs, list[float]]:
+def grey_world(fabric: Fabric, labels: list[float], gaps: float | None) -> tuple[Pairs, list[float]]:
     """A generator that misses the label by +-0.3, or not, and a teacher that reads it from the grey."""
     task, y = Regression(0.0, 10.0), torch.tensor(labels)
     space = ScalarLabels(task.to_target(y), ScalarLabelSettings())
@@ -263,20 +268,17 @@ def grey_world(labels: list[float], gaps: float | None) -> tuple[Pairs, list[flo
             grey = images.float()[:, 0, 0, :1] / 255
             return grey, torch.cat([grey, 1 - grey], dim=1)
 
-        def all(self, images: Tensor) -> tuple[Tensor, Tensor]:
-            return self(images)
-
     images = ImageSet(torch.zeros(len(y), 1, 16, 16, dtype=torch.uint8), y)
     settings = RatioSettings(fakes_per_image=3, vicinity_gaps=gaps)
-    pairs = real_and_fakes(images, task, space, CallableSampler(sample), Seeing(), settings, 0)
+    pairs = real_and_fakes(Work(fabric), images, task, space, CallableSampler(sample), Seeing(), settings, 0)
     return pairs, (y / 10).tolist()
 
 
 @pytest.mark.parametrize("gaps", [None, 0.5, 2.0])
-def test_fakes_far_from_the_label_by_a_plain_loop(gaps: float | None) -> None:
+def test_fakes_far_from_the_label_by_a_plain_loop(gaps: float | None, fabric: Fabric) -> None:
     # The widest gap is 0.2. At the ends of the range, the teacher's word is clipped to it.
     labels = [0.0, 2.0, 4.0, 5.0, 6.0, 7.0, 9.0, 10.0]
-    pairs, y = grey_world(labels, gaps)
+    pairs, y = grey_world(fabric, labels, gaps)
     for row, target in enumerate(y):
         for number, miss in enumerate((0.0, 0.3, -0.3)):
             grey = min(max(round(255 * (target + miss)), 0), 255) / 255
@@ -286,12 +288,12 @@ def test_fakes_far_from_the_label_by_a_plain_loop(gaps: float | None) -> None:
     assert pairs.left_out == pytest.approx({None: 0.0, 0.5: 14 / 24, 2.0: 0.0}[gaps], abs=1e-6)
 
 
-def test_no_fake_near_any_label_is_the_users_to_mend() -> None:
+def test_no_fake_near_any_label_is_the_users_to_mend(fabric: Fabric) -> None:
     with pytest.raises(UserError, match=r"ratio.vicinity_gaps = 0.0001 leaves no fake"):
-        grey_world([1.01, 2.03, 5.1], 1e-4)
+        grey_world(fabric, [1.01, 2.03, 5.1], 1e-4)
 
 
-def test_a_shelf_is_asked_for_what_it_holds() -> None:
+def test_a_shelf_is_asked_for_what_it_holds(fabric: Fabric) -> None:
     held, asked = {4: 5, 9: 100, 1: 0}, set()
 
     class Shelf:
@@ -306,8 +308,58 @@ def test_a_shelf_is_asked_for_what_it_holds() -> None:
         return images[:, 0, 0, :1].float(), images[:, 0, 0, :2].float()
 
     targets = torch.tensor([4, 9, 4, 1, 4, 9])
-    features, _, there = fakes_at_labels(Shelf(), extractor, targets, 3, seed=0)
+    features, _, there = fakes_at_labels(Work(fabric), Shelf(), extractor, targets, 3, seed=0)
     nine = [(9, index) for index in (3, 4, 5, 15, 16, 17)]  # as if there were no end of them
     assert asked == {*((4, index) for index in range(5)), *nine}  # every image before any comes again
     assert there.tolist() == [[target != 1] * 3 for target in targets.tolist()]
     assert torch.equal(features[..., 0], torch.where(there, targets[:, None], 0).float())
+
+
+# --- a killed loop goes on ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_killed_training_goes_on_bit_for_bit(held_out: bool, fabric: Fabric, tmp_path: Path) -> None:
+    settings = RatioSettings(steps=6, batch_size=16, hidden=(32, 32), dropout=0.5, learning_rate=0.05)
+
+    def trained(work: Work) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+        network, history = train_ratio(
+            work,
+            normals(30, 0),
+            FourierEmbedding(128),
+            settings,
+            seed=1,
+            held_out=normals(12, 1) if held_out else None,
+        )
+        return network.state_dict(), history
+
+    whole, history = trained(Work(fabric))
+    (parts, resumed), calls = stopped_at_every_save(fabric, tmp_path, trained)
+    assert calls == 7
+    assert resumed == history
+    for name, value in whole.items():
+        assert torch.equal(parts[name], value), name
+
+
+def test_a_killed_look_at_fakes_goes_on(fabric: Fabric, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def sample(targets: Tensor, indices: Tensor, seed: int) -> Tensor:
+        asked.append(len(targets))
+        return (7 * targets + indices).to(torch.uint8)[:, None, None, None].expand(-1, 1, 16, 16)
+
+    def extractor(images: Tensor) -> tuple[Tensor, Tensor]:
+        return images[:, 0, 0, :1].float(), images[:, 0, 0, :2].float()
+
+    targets = torch.arange(30)
+
+    def look(work: Work) -> tuple[Tensor, ...]:
+        return fakes_at_labels(work, CallableSampler(sample), extractor, targets, 3, seed=0)
+
+    whole = look(Work(fabric))
+    asked.clear()
+    parts, calls = stopped_at_every_save(fabric, tmp_path, look)
+    assert sum(asked) == 90  # none is asked for twice
+    assert calls == len(asked) + 1 == 4
+    for one, other in zip(whole, parts, strict=True):
+        assert torch.equal(one, other)

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from cgankd.config.settings import NoSubsampling, RatioBudget, ScalarLabelSettings, SynthesisSettings
 from cgankd.core import rng
 from cgankd.core.errors import TrainingError, UserError
-from cgankd.core.progress import SILENT
 from cgankd.core.store import Artifact, Store, Work
 from cgankd.gan.adapters import CallableSampler
 from cgankd.gan.generator import Sampler
@@ -35,6 +34,7 @@ from cgankd.synthesis.rejection import Rule
 from cgankd.synthesis.store import StoredFakes
 from cgankd.synthesis.synthesize import FilterRule, Synthesis, draw_burn_in, draw_errors, synthesize
 from cgankd.tasks import Classification, Regression, Task
+from works import stopped_at_every_save
 
 CLASSES = Classification(("a", "b", "c"))
 DEGREES = Regression(low=0.0, high=90.0, unit="degrees")
@@ -96,21 +96,21 @@ def processed(
     settings: SynthesisSettings,
     *,
     seed: int,
-    folder: Path | None = None,
+    work: Work | None = None,
 ) -> Synthesis:
     """Burn-in, calibration and synthesis in the order of pipeline/processing.py, without a store."""
-    work = Work(extractor.fabric, folder=folder)
+    work = work or Work(extractor.fabric)
     proposals = Proposals(generator, extractor, ratio, task, seed, settings.batch_size, settings.max_draws)
     subsampling = NoSubsampling() if ratio is None else settings.subsampling
     rule, burn_in, acceptance, filter_rule = None, None, None, None
     if not isinstance(subsampling, NoSubsampling):
         rule = Rule.of(subsampling)
-        burn_in = draw_burn_in(proposals, plan.with_total_per(plan.pool, subsampling.burn_in), SILENT)
+        burn_in = draw_burn_in(work.within("burn-in"), proposals, plan.with_total_per(plan.pool, subsampling.burn_in))
         acceptance = burn_in.acceptance(plan, rule)
     if settings.filter is not None:
         calibration = plan.with_total_per(plan.group, settings.filter.calibration)
         rho = settings.filter.rho or task.filter_quantile
-        filter_rule = FilterRule(*draw_errors(proposals, calibration, acceptance, SILENT), rho)
+        filter_rule = FilterRule(*draw_errors(work.within("errors"), proposals, calibration, acceptance), rho)
     return synthesize(
         work,
         proposals,
@@ -129,13 +129,14 @@ def run(
     *,
     ratio: bool = True,
     folder: Path | None = None,
+    work: Work | None = None,
     seed: int = 3,
     **settings: Any,
 ) -> Synthesis:
     chosen = SynthesisSettings(images=int(plan.quota.sum()), **{**PLAIN, **settings})
-    weigh = Ratio() if ratio else None
+    weigh, work = Ratio() if ratio else None, work or Work(fabric, folder=folder)
     with FeatureExtractor(Teacher(task.num_outputs), fabric) as extractor:
-        return processed(CallableSampler(pixels), extractor, weigh, plan, task, chosen, seed=seed, folder=folder)
+        return processed(CallableSampler(pixels), extractor, weigh, plan, task, chosen, seed=seed, work=work)
 
 
 # --- the plain loop -----------------------------------------------------------------------------------------------
@@ -331,6 +332,29 @@ def test_a_shortfall_is_reported_and_the_store_compacted(
     assert made.summary["requested"] == 33
     for entry in made.summary["per_label"]:
         assert entry["generated"] <= draws * entry["requested"]
+
+
+@pytest.mark.parametrize("batch_size", [7, 500])
+@pytest.mark.parametrize("task", [CLASSES, DEGREES])
+def test_a_killed_synthesis_goes_on_bit_for_bit(task: Task, batch_size: int, fabric: Fabric, tmp_path: Path) -> None:
+    """Burn-in, calibration and synthesis, the rising maxima and the filled slots among what must go on."""
+    plan = plan_of(task, 20)
+
+    def synthesis(work: Work) -> Synthesis:
+        return run(task, fabric, plan, work=work, batch_size=batch_size, replace="soft", max_draws=400)
+
+    whole = synthesis(Work(fabric))
+    parts, calls = stopped_at_every_save(fabric, tmp_path, synthesis)
+    assert calls > (20 if batch_size == 7 else 3)
+    assert parts.summary == whole.summary
+    assert torch.equal(parts.fakes.images, whole.fakes.images)
+    assert torch.equal(parts.fakes.labels, whole.fakes.labels)
+    assert parts.fakes.columns.keys() == whole.fakes.columns.keys()
+    for name, column in whole.fakes.columns.items():
+        assert torch.equal(parts.fakes.columns[name], column), name
+    assert parts.samples.keys() == whole.samples.keys()
+    for name, rows in whole.samples.items():
+        assert torch.equal(parts.samples[name], rows), name
 
 
 def test_on_disk_is_as_in_memory(fabric: Fabric, tmp_path: Path) -> None:

@@ -254,7 +254,12 @@ class Counted(Progress):
 
 @pytest.mark.parametrize(
     ("method", "first"),
-    [("takd", ["train: kd"]), ("ft", ["ft: paraphraser"]), ("sskd", ["sskd: teacher's head"]), ("ofd", [])],
+    [
+        ("takd", ["train: kd"]),
+        ("ft", ["ft: paraphraser"]),
+        ("sskd", ["sskd: teacher's head"]),
+        ("ofd", ["ofd: margins"]),
+    ],
 )
 def test_what_was_trained_first_is_not_trained_again(
     noise: Noise, fabric: Fabric, tmp_path: Path, method: str, first: list[str]

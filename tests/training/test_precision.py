@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cgankd import distill
 from cgankd.config.settings import AugmentSettings
+from cgankd.core.store import Work
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.nets import inference, zoo
@@ -72,7 +73,7 @@ def test_the_gradient_reaches_the_head_and_what_lies_before_it(noise: Noise, rou
 def test_scores_and_labels_of_the_teacher_are_computed_at_full_precision(noise: Noise, rounding: Fabric) -> None:
     images, scored = noise(COUNT, scalar=True).images, network()
     exact = scored.eval()(images.float() / 255.0)
-    assert torch.allclose(inference.outputs(scored, images, rounding), exact, atol=1e-6)
+    assert torch.allclose(inference.outputs(Work(rounding), scored, images), exact, atol=1e-6)
     with FeatureExtractor(scored, rounding) as extractor:
         outputs, features = extractor(images)
     assert torch.allclose(outputs, exact, atol=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import nn
 from cgankd import distill
 from cgankd.config.recipe import from_tree
 from cgankd.config.settings import AugmentSettings
+from cgankd.core.errors import OutOfTime
 from cgankd.core.store import Artifact, Store, Work, stage
 from cgankd.data import sources
 from cgankd.data.batches import Batches
@@ -129,17 +131,23 @@ def test_real_images_are_known_however_they_are_mixed(noise: Noise, fabric: Fabr
     assert (first.asked, second.asked) == (10, 15)
 
 
-def test_what_cannot_be_kept_is_asked_for(
-    noise: Noise, fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_kept_is_asked_for(noise: Noise, fabric: Fabric, tmp_path: Path) -> None:
     views, teacher = batches(noise(10), noise(15, seed=1), fabric), Counted(1)
     batch = views.at(0)
     (tmp_path / "file").write_text("no folder")
     told = TeacherOutputs(teacher, views, 3, fabric, tmp_path / "file").of(batch)  # nothing can be written there
     assert torch.allclose(told, teacher(batch.images), atol=1e-6)
-    monkeypatch.setattr(TeacherOutputs, "KEPT", 3 * 25 * 3 * 4 - 1)
-    TeacherOutputs(teacher, views, 3, fabric, tmp_path / "small").of(batch)
-    assert not (tmp_path / "small").exists()
+
+
+def test_after_the_deadline_no_further_block_is_asked_for(
+    noise: Noise, fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TeacherOutputs, "BLOCK", 4)
+    teacher, views = Counted(1), batches(noise(10), noise(15, seed=1), fabric)
+    late = TeacherOutputs(teacher, views, 3, fabric, tmp_path, deadline=time.monotonic())
+    with pytest.raises(OutOfTime):
+        late.of(views.at(0))
+    assert teacher.asked == 0
 
 
 @stage()
@@ -176,11 +184,12 @@ def test_what_a_killed_writer_left_is_cleared_away(tmp_path: Path, fabric: Fabri
     assert not left.exists()
 
 
-def test_a_spoilt_file_is_asked_for_again(noise: Noise, fabric: Fabric, tmp_path: Path) -> None:
+@pytest.mark.parametrize("same_size", [True, False])
+def test_a_spoilt_file_is_asked_for_again(noise: Noise, fabric: Fabric, tmp_path: Path, same_size: bool) -> None:
     views = batches(noise(10), noise(15, seed=1), fabric)
     right = TeacherOutputs(network(1), views, 3, fabric, tmp_path).of(views.at(0))
-    for path in tmp_path.iterdir():
-        path.write_bytes(b"cut")
+    for path in tmp_path.glob("*.rows"):
+        path.write_bytes(path.read_bytes()[4:] + b"1234" if same_size else b"cut")
     teacher = Counted(1)
     assert torch.equal(TeacherOutputs(teacher, views, 3, fabric, tmp_path).of(views.at(0)), right)
     assert teacher.asked > 0

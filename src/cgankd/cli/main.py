@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cgankd._version import __version__
-from cgankd.cli import data
+from cgankd.cli import clean, data
 from cgankd.config import recipe, yaml_config
 from cgankd.core.errors import OutOfTime, TrainingError, UserError
 
@@ -359,6 +359,9 @@ def networks() -> None:
         markup=False,
         highlight=False,
     )
+
+
+app.command()(clean.clean)
 
 
 @app.command()

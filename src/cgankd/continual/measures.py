@@ -11,9 +11,9 @@ import statistics
 from collections.abc import Sequence
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
+from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
 from cgankd.nets import inference
 from cgankd.tasks import Task
@@ -32,9 +32,9 @@ class Accuracy:
     told: float
 
 
-def accuracy(network: nn.Module, images: ImageSet, task: Task, width: int, fabric: Fabric) -> Accuracy:
+def accuracy(network: nn.Module, images: ImageSet, task: Task, width: int, work: Work) -> Accuracy:
     """images: labelled by place; there are some of each of the tasks, which have ``width`` classes each."""
-    outputs, of = inference.outputs(network, images.images, fabric), images.labels // width
+    outputs, of = inference.outputs(work, network, images.images), images.labels // width
     right = task.score(outputs, images.labels)  # [N], 0 or 100
     own = outputs.unflatten(1, (-1, width))[torch.arange(len(of)), of]  # [N, width]
     return Accuracy(

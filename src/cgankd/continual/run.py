@@ -56,6 +56,7 @@ def run(settings: Continual, out: Path, progress: Progress = SILENT, *, deadline
         write_text(out / "recipe.yaml", yaml_config.to_yaml(settings))
         record = collect(store, settings, splits)
         record["seconds"] = {"import": import_seconds, "tasks": sum(store.seconds().values())}
+        record["used"] = store.used_names()
         write_json(out / "results.json", record)
         report.render(out)
     finally:

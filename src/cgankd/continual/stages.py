@@ -111,7 +111,7 @@ def learn_task(
     summary |= {"images": len(images), "parameters": cost.parameters(student), "history": history}
     for name in ("val", "test"):
         scored = stream.images(getattr(splits, name), range(task + 1))
-        summary[name] = dataclasses.asdict(accuracy(student, scored, increment, stream.width, work.fabric))
+        summary[name] = dataclasses.asdict(accuracy(student, scored, increment, stream.width, work.within(name, name)))
     return summary
 
 

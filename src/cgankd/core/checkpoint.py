@@ -1,4 +1,4 @@
-"""Where a training loop stands, in one safetensors file, so that a killed loop goes on exactly."""
+"""How far a loop has come, in one safetensors file, so that a killed loop goes on exactly."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ def deadline_in(minutes: float | None) -> float:
 
 
 class Checkpoint:
-    """Saves and restores modules, optimisers and a history.
+    """Saves and restores modules, optimisers, tensors and a history.
 
     Random numbers need no saving: loops reseed from (seed, stage, step). ``path`` None saves nothing. Once
     ``deadline`` (in time.monotonic's seconds) has passed, :meth:`save` raises OutOfTime when it has saved.
@@ -32,6 +33,7 @@ class Checkpoint:
         self.path = path
         self.every_seconds = every_seconds
         self.deadline = deadline
+        self.tensors: dict[str, Tensor] = {}  # what :meth:`load` read beside modules and optimisers
         self._saved_at = time.monotonic()
 
     @property
@@ -47,14 +49,15 @@ class Checkpoint:
     def save(
         self,
         step: int,
-        modules: Mapping[str, nn.Module],
-        optimizers: Mapping[str, torch.optim.Optimizer],
-        history: list[dict[str, Any]],
+        modules: Mapping[str, nn.Module] = MappingProxyType({}),
+        optimizers: Mapping[str, torch.optim.Optimizer] = MappingProxyType({}),
+        history: Any = (),
+        tensors: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
-        """Write the state after ``step`` steps."""
+        """Write the state after ``step`` steps. history: anything that JSON can hold."""
         if self.path is None:
             return
-        tensors: dict[str, Tensor] = {}
+        tensors = {f"tensor/{name}": tensor for name, tensor in tensors.items()}
         for name, module in modules.items():
             tensors |= {f"module/{name}/{key}": value for key, value in module.state_dict().items()}
         for name, optimizer in optimizers.items():
@@ -68,12 +71,15 @@ class Checkpoint:
             raise OutOfTime
 
     def load(
-        self, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
-    ) -> tuple[int, list[dict[str, Any]]]:
+        self,
+        modules: Mapping[str, nn.Module] = MappingProxyType({}),
+        optimizers: Mapping[str, torch.optim.Optimizer] = MappingProxyType({}),
+    ) -> tuple[int, Any]:
         """Restore what was saved; (steps done, history), or (0, []) where nothing was."""
         if self.path is None or not self.there:
             return 0, []
         tensors, metadata = load_tensors(self.path)
+        self.tensors = {k.removeprefix("tensor/"): v for k, v in tensors.items() if k.startswith("tensor/")}
         for name, module in modules.items():
             start = f"module/{name}/"
             module.load_state_dict({k[len(start) :]: v for k, v in tensors.items() if k.startswith(start)})

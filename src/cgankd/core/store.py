@@ -29,7 +29,7 @@ from torch import Tensor
 from cgankd._version import __version__
 from cgankd.core.checkpoint import Checkpoint
 from cgankd.core.errors import OutOfTime, UserError
-from cgankd.core.files import load_tensors, read_json, save_tensors, sync, write_json
+from cgankd.core.files import file_name, load_tensors, read_json, save_tensors, sync, write_json
 from cgankd.core.hashing import content_key, describe
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.run_folder import HeldFolder, make_folder
@@ -38,7 +38,7 @@ from cgankd.core.runtime import environment
 P = ParamSpec("P")
 Function = TypeVar("Function", bound=Callable[..., dict[str, Any]])
 
-CHECKPOINT = "checkpoint"  # checkpoint.safetensors, and checkpoint-NAME.safetensors of loops within a loop
+CHECKPOINT = "checkpoint"  # checkpoint.safetensors, and checkpoint-NAME.* of loops within a loop, and of passes
 
 
 def stage(version: int = 1) -> Callable[[Function], Function]:
@@ -99,6 +99,12 @@ class Work:
     def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Write ``name``.safetensors, which :meth:`Artifact.tensors` reads."""
         save_tensors(self.path(f"{name}.safetensors"), tensors)
+
+    def within(self, name: str, title: str | None = None) -> Work:
+        """The same for a loop within this one, with a checkpoint of its own. title: None: the same."""
+        name = file_name(name)
+        loop = f"{self.loop}-{name}" if self.loop else name
+        return dataclasses.replace(self, loop=loop, title=self.title if title is None else title)
 
     def checkpoint(self) -> Checkpoint:
         """Where the loop saves how far it is, and goes on from."""
@@ -193,6 +199,10 @@ class Store:
         self.used.append(artifact)
         return artifact
 
+    def used_names(self) -> list[str]:
+        """The folders of the artifacts that were used. They stand in the results, so that cleaning leaves them."""
+        return sorted({artifact.folder.name for artifact in self.used})
+
     def seconds(self) -> dict[str, float]:
         """How long the artifacts that were used took, by stage."""
         total: dict[str, float] = {}
@@ -221,7 +231,7 @@ class Store:
         seconds = before + time.monotonic() - started
         clock.unlink()
         # checkpoints, and files of a process that was killed while it wrote
-        for left in [*folder.glob(f"{CHECKPOINT}*.safetensors"), *folder.glob(".*.tmp"), *folder.glob("*.compact")]:
+        for left in [*folder.glob(f"{CHECKPOINT}*"), *folder.glob(".*.tmp"), *folder.glob("*.compact")]:
             left.unlink()
         made_with = {**self.environment, "threads": torch.get_num_threads()}
         write_json(

@@ -18,6 +18,7 @@ from scipy import special
 from torch import Tensor
 
 from cgankd.core import rng
+from cgankd.core.runtime import to_device
 
 LEVELS = 255.0  # images are uint8 at rest
 TURN = math.radians(30.0)  # AutoAugment's ranges (Cubuk et al., arXiv 1805.09501), at strength 1
@@ -74,8 +75,8 @@ def _change(images: Tensor, chosen: Tensor, function: Callable[[Tensor, Tensor],
     """In place: the ``chosen`` images (bool [B], CPU) become function(images, amount)."""
     rows = chosen.nonzero().squeeze(1)
     if len(rows):
-        here = rows.to(images.device)
-        images[here] = function(images[here], amount[rows].to(images.device, torch.float32)).clamp_(0.0, 1.0)
+        here = to_device(rows, images.device)
+        images[here] = function(images[here], to_device(amount[rows].float(), images.device)).clamp_(0.0, 1.0)
 
 
 # --- operations on values: images [B, C, H, W], strength [B, 1, 1, 1] in [-1, 1], 0 for no change ----------------
@@ -220,13 +221,13 @@ class Mixing:
             chosen = torch.ones(count, dtype=torch.bool)
             if self.mixup:
                 chosen = rng.integers(2, self.seed, "mix/kind", torch.tensor(step), torch.arange(count)) == 1
-            here = chosen.to(images.device)[:, None, None, None]
+            here = to_device(chosen, images.device)[:, None, None, None]
             mixed, others = torch.where(here, cut, mixed), torch.where(chosen, covered, others)
         if classes == 1:
             return mixed, torch.full_like(targets, math.nan)
         labels = targets if targets.is_floating_point() else F.one_hot(targets, classes).to(torch.float32)
-        share = others[:, None].to(images.device, torch.float32)
-        return mixed, labels.lerp(labels[partner.to(images.device)], share)
+        share = to_device(others[:, None].float(), images.device)
+        return mixed, labels.lerp(labels[to_device(partner, images.device)], share)
 
 
 def mixup(images: Tensor, partner: Tensor, *, a: float, seed: int, step: int) -> tuple[Tensor, Tensor]:
@@ -237,8 +238,8 @@ def mixup(images: Tensor, partner: Tensor, *, a: float, seed: int, step: int) ->
     """
     draws = rng.uniform(seed, "mixup/share", torch.tensor(step), torch.arange(len(images)))
     other = torch.from_numpy(special.betaincinv(a, a, draws.numpy()))
-    share = other.to(images.device, images.dtype)[:, None, None, None]
-    return images.lerp(images[partner.to(images.device)], share), other
+    share = to_device(other.to(images.dtype), images.device)[:, None, None, None]
+    return images.lerp(images[to_device(partner, images.device)], share), other
 
 
 def cutmix(images: Tensor, partner: Tensor, *, a: float, seed: int, step: int) -> tuple[Tensor, Tensor]:
@@ -262,5 +263,5 @@ def cutmix(images: Tensor, partner: Tensor, *, a: float, seed: int, step: int) -
 
     rows, columns = inside("cutmix/down", height), inside("cutmix/right", width)
     covered = rows.sum(1) * columns.sum(1) / (height * width)
-    box = (rows[:, None, :, None] & columns[:, None, None, :]).to(images.device)
-    return torch.where(box, images[partner.to(images.device)], images), covered.double()
+    box = to_device(rows[:, None, :, None] & columns[:, None, None, :], images.device)
+    return torch.where(box, images[to_device(partner, images.device)], images), covered.double()

@@ -1,22 +1,27 @@
-"""Training batches: images that lie on the device, views that are pure functions of (seed, image, view number).
+"""Training batches: views of images that are pure functions of (seed, image, view number).
 
-All images are stored once, padded, as uint8 [N, H + 2p, W + 2p, C] on the device. A batch is one gather: the
-shift and the mirror are where the gather starts and in which direction it reads. Which images stand in batch
-``step`` depends on the seed and the step alone, so a resumed loop sees the same batches.
+Images stay where they are, in memory or in a file that is mapped; those of a batch are cut out and sent to the
+device together. Which images stand in batch ``step`` depends on the seed and the step alone, so a resumed loop sees
+the same batches.
 """
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cgankd.config.settings import AugmentSettings
 from cgankd.core import rng
+from cgankd.core.runtime import to_device
 from cgankd.data.augment import Mixing, RandAugment
 from cgankd.data.imageset import TARGET, ImageSet, TrainingImages
 from cgankd.tasks import Task
@@ -41,13 +46,13 @@ class Views:
         device: torch.device,
         geometric: bool = False,
     ) -> None:
-        self.shift, self.flip, self.seed = settings.shift, flip, seed
+        self.shift, self.flip, self.seed, self.device = settings.shift, flip, seed, device
         strong = settings.randaugment
         self.randaugment = None if strong is None else RandAugment(strong.operations, strong.magnitude, geometric, seed)
         self.channels, self.height, self.width = sets[0].shape[1:]
-        self.pixels = _padded(sets, self.shift, device).flatten(0, 2)  # [N * Hp * Wp, C]
-        self._rows = torch.arange(self.height, device=device)
-        self._columns = torch.arange(self.width)
+        self.sets = sets
+        self._arrays = [images.numpy() for images in sets]
+        self._ends = list(itertools.accumulate(map(len, sets)))
 
     def draw(self, index: Tensor, view: Tensor) -> Tensor:
         """View ``view`` of image ``index``: float32 [B, C, H, W] in [0, 1], channels last, on the device.
@@ -55,13 +60,12 @@ class Views:
         index, view: int64 [B] on the CPU, where all that is random is drawn: a few numbers for each image.
         """
         reach = 2 * self.shift + 1
-        down = rng.integers(reach, self.seed, "view/down", index, view)
-        right = rng.integers(reach, self.seed, "view/right", index, view)
-        columns = self._columns.expand(len(index), -1)
+        down = rng.integers(reach, self.seed, "view/down", index, view) - self.shift
+        right = rng.integers(reach, self.seed, "view/right", index, view) - self.shift
+        mirrored = torch.zeros_like(index)
         if self.flip:
-            mirrored = rng.integers(2, self.seed, "view/flip", index, view)[:, None] == 1
-            columns = torch.where(mirrored, self.width - 1 - columns, columns)
-        images = self._gather(index, down, columns + right[:, None])
+            mirrored = rng.integers(2, self.seed, "view/flip", index, view)
+        images = self._cut(index, down, right, mirrored)
         return images if self.randaugment is None else self.randaugment(images, index, view)
 
     def described(self) -> str:
@@ -71,21 +75,35 @@ class Views:
 
     def clean(self, index: Tensor) -> Tensor:
         """Image ``index`` (int64 [B], CPU) as it is: float32 [B, C, H, W] in [0, 1]."""
-        down = torch.full_like(index, self.shift)
-        return self._gather(index, down, self._columns.expand(len(index), -1) + self.shift)
+        still = torch.zeros_like(index)
+        return self._cut(index, still, still, still)
 
-    def _gather(self, index: Tensor, down: Tensor, columns: Tensor) -> Tensor:
-        height, width = self.height + 2 * self.shift, self.width + 2 * self.shift
-        first = (index * height + down).to(self.pixels.device)
-        rows = first[:, None] + self._rows  # [B, H]
-        where = (rows * width)[:, :, None] + columns.to(self.pixels.device)[:, None, :]  # [B, H, W]
-        pixels = self.pixels.index_select(0, where.flatten()).view(*where.shape, self.channels)
-        return pixels.permute(0, 3, 1, 2).float().div_(255.0)
+    def _cut(self, index: Tensor, down: Tensor, right: Tensor, mirrored: Tensor) -> Tensor:
+        """The part of each image that is seen: it starts ``down`` and ``right`` of the image's corner.
+
+        Image by image, so that images that lie in a file need no memory.
+        """
+        cut = torch.zeros(len(index), self.channels, self.height, self.width, dtype=torch.uint8)
+        rows = zip(cut.numpy(), index.tolist(), down.tolist(), right.tolist(), mirrored.tolist(), strict=True)
+        for view, number, y, x, turned in rows:
+            target = view[:, :, ::-1] if turned else view
+            target[:, max(0, -y) : self.height - max(0, y), max(0, -x) : self.width - max(0, x)] = self._image(number)[
+                :, max(0, y) : self.height + min(0, y), max(0, x) : self.width + min(0, x)
+            ]
+        images = to_device(cut, self.device).float().to(memory_format=torch.channels_last)
+        return images.div_(255.0)
+
+    def _image(self, number: int) -> npt.NDArray[np.uint8]:
+        which = bisect.bisect_right(self._ends, number)
+        return self._arrays[which][number - self._ends[which]]  # counted from the end of its set
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """One training batch. index: which stored image; view: which of its views; both int64 [B] on the CPU."""
+    """One training batch. index, view and fake are on the CPU, where they are drawn.
+
+    index: which stored image; view: which of its views; both int64 [B].
+    """
 
     images: Tensor  # float32 [B, C, H, W] in [0, 1]
     targets: Tensor  # [B], as the task's loss takes them; [B, C] where labels are mixed or probabilities
@@ -93,20 +111,6 @@ class Batch:
     view: Tensor
     fake: Tensor  # bool [B], of a mixed image: of the one that it is a view of
     mixed: bool = False  # whether images are mixes of two, so that no view of an image is what is seen
-
-
-def _padded(sets: Sequence[Tensor], shift: int, device: torch.device) -> Tensor:
-    """uint8 [N, Hp, Wp, C] with a black frame, filled block by block: of 100,000 images no further copy is made."""
-    channels, height, width = sets[0].shape[1:]
-    size = (sum(map(len, sets)), height + 2 * shift, width + 2 * shift, channels)
-    padded = torch.zeros(size, dtype=torch.uint8, device=device)
-    inside = padded[:, shift : shift + height, shift : shift + width]
-    blocks = (block for images in sets for block in images.split(10_000))
-    start = 0
-    for block in blocks:
-        inside[start : start + len(block)] = block.permute(0, 2, 3, 1).to(device)
-        start += len(block)
-    return padded
 
 
 class Batches:
@@ -132,7 +136,7 @@ class Batches:
         self.views = Views(
             [s.images for s in sets], augment, bool(augment.flip), seed, device, geometric=task.geometry_safe
         )
-        self.targets = _targets(sets, task).to(device)
+        self.targets = _targets(sets, task)
         self.classes = task.num_outputs
         self.mixing = Mixing(augment.mixup, augment.cutmix, seed) if augment.mixes else None
         self.recurring = augment.views  # 0: a view never comes back
@@ -154,19 +158,19 @@ class Batches:
         """Batch number ``step``, from 0."""
         index, epoch = (torch.cat(part) for part in zip(*self._positions(step), strict=True))
         view = epoch % self.recurring if self.recurring else epoch
-        images, targets = self.views.draw(index, view), self.targets[index.to(self.device)]
+        images, targets = self.views.draw(index, view), to_device(self.targets[index], self.device)
         if self.mixing is not None:
             images, targets = self.mixing(images, targets, self.classes, step)
-        fake = (index >= self.real_count).to(self.device)
+        fake = index >= self.real_count
         return Batch(images, targets, index, view, fake, mixed=self.mixing is not None)
 
     def key(self, number: int) -> str:
         """A hash of all that a set's views depend on: its images as they are stored, and how views are drawn."""
         if number not in self._keys:
-            first, count = self.sets[number]
-            each = len(self.views.pixels) // self.count
+            first, _ = self.sets[number]
             digest = hashlib.blake2b(f"{first} {self.views.described()} ".encode(), digest_size=16)
-            digest.update(self.views.pixels[first * each : (first + count) * each].cpu().numpy().data)
+            for block in self.views.sets[number].split(10_000):
+                digest.update(block.contiguous().numpy().data)
             self._keys[number] = digest.hexdigest()
         return self._keys[number]
 

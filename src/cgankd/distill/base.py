@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cgankd.config.settings import StudentSettings
 from cgankd.core.errors import TrainingError, UserError, did_you_mean
+from cgankd.core.runtime import to_device
 from cgankd.core.store import Work
 from cgankd.data.batches import Batch, Batches
 from cgankd.distill.networks import Maker
@@ -34,7 +35,7 @@ class DistillBatch:
     teacher_outputs: Tensor | None  # [B, number of outputs]; there if the method needs the teacher
     student_features: Mapping[str, Tensor]
     teacher_features: Mapping[str, Tensor]
-    fake: Tensor  # bool [B]
+    fake: Tensor  # bool [B], on the CPU, so that no device is waited for where real and fake images part
     images: Tensor | None = None  # [B, C, H, W]; require a gradient where the method says input_gradients
     done: float = 0.0  # share of the training that lies behind
     extra: DistillBatch | None = None
@@ -42,24 +43,25 @@ class DistillBatch:
     places: Tensor | None = None  # int64 [B]: which of them
 
     def rows(self, mask: Tensor) -> DistillBatch:
-        """The part of the batch where ``mask`` (bool [B]) is true; extra images stay with theirs."""
+        """The part of the batch where ``mask`` (bool [B], on the CPU) is true; extra images stay with theirs."""
+        places = to_device(mask.nonzero().squeeze(1), self.outputs.device)
 
         def chosen(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value[mask]
+            return None if value is None else value[places]
 
         copies = 0 if self.extra is None else len(self.extra.fake) // len(mask)
         return dataclasses.replace(
             self,
-            outputs=self.outputs[mask],
-            targets=self.targets[mask],
+            outputs=self.outputs[places],
+            targets=self.targets[places],
             teacher_outputs=chosen(self.teacher_outputs),
-            student_features={name: value[mask] for name, value in self.student_features.items()},
-            teacher_features={name: value[mask] for name, value in self.teacher_features.items()},
+            student_features={name: value[places] for name, value in self.student_features.items()},
+            teacher_features={name: value[places] for name, value in self.teacher_features.items()},
             fake=self.fake[mask],
             images=chosen(self.images),
             extra=None if self.extra is None else self.extra.rows(mask.repeat(copies)),
             source=self.images if self.source is None else self.source,
-            places=mask.nonzero().squeeze(1) if self.places is None else self.places[mask],
+            places=places if self.places is None else self.places[places],
         )
 
     def without_teacher_gradient(self) -> DistillBatch:
@@ -130,18 +132,25 @@ class Preparation:
 
         loss: images [B, C, H, W] -> a scalar. Raises TrainingError where its last value is not finite.
         """
-        steps = self.share(first)
+        steps, checkpoint = self.share(first), self.work.within(title).checkpoint()
         layers.requires_grad_(True)
-        optimizer, last = torch.optim.Adam(layers.parameters(), lr=1e-3), torch.zeros(())
+        optimizer = torch.optim.Adam(layers.parameters(), lr=1e-3)
+        modules, optimizers = {"layers": layers}, {"adam": optimizer}
+        start, _ = checkpoint.load(modules, optimizers)
         with self.work.progress.bar(title, steps) as bar:
-            for step in range(steps):
-                last = loss(self.images(step))
+            for step in range(start, steps):
+                value = loss(self.images(step))
                 optimizer.zero_grad(set_to_none=True)
-                self.work.fabric.backward(last)
+                self.work.fabric.backward(value)
                 optimizer.step()
-                bar.to(step + 1)
-        if not math.isfinite(value := float(last.detach())):
-            raise TrainingError(f"{title}: the loss is {value} after {steps} steps; are the teacher's numbers finite?")
+                done = step + 1
+                bar.to(done)
+                if done == steps and not math.isfinite(last := float(value.detach())):
+                    raise TrainingError(
+                        f"{title}: the loss is {last} after {steps} steps; are the teacher's numbers finite?"
+                    )
+                if checkpoint.due() or done == steps:
+                    checkpoint.save(done, modules, optimizers)
         optimizer.zero_grad(set_to_none=True)
         layers.requires_grad_(False)
 

@@ -107,8 +107,8 @@ class Objective(nn.Module):
         for kind, weight in weights.items():
             rows = _kind(batch, kind)
             if rows.any():
-                loss = self.task.loss(batch.outputs[rows], batch.targets[rows])
-                total = total + weight * rows.float().mean() * loss
+                part = batch.rows(rows)
+                total = total + weight * rows.float().mean() * self.task.loss(part.outputs, part.targets)
         return total
 
 

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from cgankd.config.settings import GanSettings, ScalarLabelSettings
 from cgankd.core import rng
 from cgankd.core.errors import TrainingError
+from cgankd.core.runtime import to_device
 from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.diffaugment import diffaugment
@@ -67,7 +68,7 @@ def train_gan(
                 _check(entry)
                 history.append(entry)
                 bar.to(done, f"D {entry['discriminator_loss']:.2f}  G {entry['generator_loss']:.2f}")
-            if checkpoint.due() and done < settings.steps:
+            if checkpoint.due():
                 checkpoint.save(done, modules, optimizers, history)
     _settle_statistics(average, generator, space, settings, fabric, seed)
     return GanSampler(average, settings.latent, fabric), history
@@ -89,7 +90,7 @@ class _Gan:
     ) -> None:
         self.generator, self.discriminator, self.average = generator, discriminator, average
         self.space, self.settings, self.fabric, self.seed = space, settings, fabric, seed
-        self.images = train.images.to(fabric.device).to(memory_format=torch.channels_last)
+        self.images = train.images
         self.generator_weights = [p for p in generator.parameters() if p.requires_grad]
         self.discriminator_weights = [p for p in discriminator.parameters() if p.requires_grad]
         fused = fabric.device.type in {"cpu", "cuda"}
@@ -113,7 +114,7 @@ class _Gan:
 
         half = size // 2 if settings.mode_seeking else 0  # then images half a batch apart are of one label
         targets = self.space.generator_draw(size - half, host)
-        targets = torch.cat([targets, targets[:half]]).to(self.fabric.device)
+        targets = to_device(torch.cat([targets, targets[:half]]), self.fabric.device)
         z = self._latents(size, torch_rng)
         self.discriminator.requires_grad_(False)  # its weights' gradients are not needed here
         with self.fabric.autocast():
@@ -138,16 +139,16 @@ class _Gan:
         settings = self.settings
         device = self.fabric.device
         draw = self.space.discriminator_draw(size, host)
-        condition = draw.condition.to(device)
+        condition = to_device(draw.condition, device)
         with self.fabric.autocast():
             with torch.no_grad():
-                fake = self.generator(self._latents(size, torch_rng), draw.fake_targets.to(device))
-            real = from_uint8(self.images[draw.real.to(device)])
+                fake = self.generator(self._latents(size, torch_rng), to_device(draw.fake_targets, device))
+            real = to_device(self.images[draw.real], device).to(memory_format=torch.channels_last)
             # One pass over both: spectral norm's power iteration must not run twice before one backward.
-            both = diffaugment(torch.cat([real, fake]), settings.diffaugment, torch_rng)
+            both = diffaugment(torch.cat([from_uint8(real), fake]), settings.diffaugment, torch_rng)
             logits = self.discriminator(both, torch.cat([condition, condition])).float()
         real_logits, fake_logits = logits.chunk(2)
-        weights = [w if w is None else w.to(device) for w in (draw.real_weight, draw.fake_weight)]
+        weights = [w if w is None else to_device(w, device) for w in (draw.real_weight, draw.fake_weight)]
         loss = self.discriminator_loss(real_logits, fake_logits, *weights)
         if settings.lecam:
             loss = loss + settings.lecam * self.lecam(real_logits, fake_logits)

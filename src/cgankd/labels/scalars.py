@@ -19,6 +19,7 @@ from cgankd.config.settings import (
     SynthesisSettings,
 )
 from cgankd.core import rng
+from cgankd.core.runtime import to_device
 from cgankd.core.store import Work
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet, TrainingImages
@@ -40,7 +41,7 @@ class ScalarLabels(LabelSpace):
     def train_embedding(self, work: Work, embedding: nn.Module, train: ImageSet, task: Task, seed: int) -> None:
         if isinstance(self.label_input, ILI):  # NLI is learnt inside the GAN
             assert isinstance(embedding, ILIEmbedding)
-            embedding.train_on(work, train, task, self.label_input.steps, seed)
+            embedding.train_on(work.within("label embedding"), train, task, self.label_input.steps, seed)
 
     def discriminator_draw(self, size: int, torch_rng: torch.Generator) -> DiscriminatorDraw:
         draw = self.vicinity.draw(size, torch_rng)
@@ -123,8 +124,8 @@ class ILIEmbedding(nn.Module):
         return (h - self.mean) / self.scale
 
     def train_on(self, work: Work, train: ImageSet, task: Task, steps: int, seed: int) -> None:
-        """Train T1 on the images, then T2 against T1's head; both for ``steps`` steps. Resumed from the start."""
-        dim, fabric = len(self.mean), work.fabric
+        """Train T1 on the images, then T2 against T1's head; both for ``steps`` steps."""
+        dim, fabric, checkpoint = len(self.mean), work.fabric, work.checkpoint()
         with work.random_state():
             torch.manual_seed(rng.key(seed, "ili"))
             body = nn.Sequential(zoo.create("cnn16_grid", train.channels, dim, train.size), nn.ReLU())
@@ -132,28 +133,32 @@ class ILIEmbedding(nn.Module):
         inference.place(body, fabric)
         inference.place(head, fabric)
         batches = Batches(TrainingImages(train), task, 128, AugmentSettings(views=0), seed, fabric.device)
+        self.requires_grad_(True)
+        self.to(fabric.device)
+        from_images = torch.optim.Adam([*body.parameters(), *head.parameters()], lr=1e-3)
+        from_labels = torch.optim.Adam(self.parameters(), lr=1e-3)
+        modules = {"body": body, "head": head, "embedding": self}
+        optimizers = {"from images": from_images, "from labels": from_labels}
+        labels = task.to_target(train.labels)
+        start, _ = checkpoint.load(modules, optimizers)
         with work.progress.bar("label embedding (ILI)", 2 * steps) as bar:
-            weights = [*body.parameters(), *head.parameters()]
-            optimizer = torch.optim.Adam(weights, lr=1e-3)
-            for step in range(steps):
-                batch = batches.at(step)
-                with fabric.autocast():
-                    features = body(batch.images)
-                output = head(features.float())  # a scalar of bfloat16 would have few steps
-                _descend(F.mse_loss(output.squeeze(1), batch.targets), optimizer, fabric)
+            for step in range(start, 2 * steps):
+                if step < steps:
+                    batch = batches.at(step)
+                    with fabric.autocast():
+                        features = body(batch.images)
+                    output = head(features.float())  # a scalar of bfloat16 would have few steps
+                    _descend(F.mse_loss(output.squeeze(1), batch.targets), from_images, fabric)
+                else:
+                    head.requires_grad_(False)
+                    torch_rng = rng.generator("cpu", seed, "ili/noise", step - steps)
+                    y = labels[torch.randint(len(labels), (256,), generator=torch_rng)]
+                    y = to_device(y + self.NOISE * torch.randn(256, generator=torch_rng), fabric.device)
+                    output = head(self.label_to_h(y[:, None]))
+                    _descend(F.mse_loss(output.squeeze(1), y.clamp(0, 1)), from_labels, fabric)
                 bar.to(step + 1)
-            self.requires_grad_(True)
-            self.to(fabric.device)
-            head.requires_grad_(False)
-            optimizer = torch.optim.Adam(self.parameters(), lr=1e-3)
-            labels = task.to_target(train.labels)
-            for step in range(steps):
-                torch_rng = rng.generator("cpu", seed, "ili/noise", step)
-                y = labels[torch.randint(len(labels), (256,), generator=torch_rng)]
-                y = (y + self.NOISE * torch.randn(256, generator=torch_rng)).to(fabric.device)
-                output = head(self.label_to_h(y[:, None]))
-                _descend(F.mse_loss(output.squeeze(1), y.clamp(0, 1)), optimizer, fabric)
-                bar.to(steps + step + 1)
+                if checkpoint.due():
+                    checkpoint.save(step + 1, modules, optimizers)
         self.requires_grad_(False)
         with torch.no_grad():
             h = self.label_to_h(torch.linspace(0, 1, 1001, device=fabric.device)[:, None])

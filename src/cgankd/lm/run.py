@@ -49,6 +49,7 @@ def run(
     try:
         write_text(out / "recipe.yaml", yaml_config.to_yaml(recipe))
         record = collect(LanguageRun(recipe, parts, tokenizer_folder, store))
+        record["used"] = store.used_names()
         write_json(out / "results.json", record)
     finally:
         store.close()

@@ -63,7 +63,7 @@ def train(
                     )
                 history.append({**entry, "val": validate()})
                 bar.to(done, f"loss {entry['loss']:.3g}")
-            if checkpoint.due() and done < settings.steps:
+            if checkpoint.due():
                 checkpoint.save(done, {"model": model}, {"adamw": optimizer}, history)
     model.eval()
     return history

@@ -13,15 +13,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd.config.settings import GeneratorMetricsSettings
 from cgankd.core import rng
+from cgankd.core.blockwise import blockwise
 from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.generator import Sampler
 from cgankd.metrics import bound, generator, memorisation
+from cgankd.metrics.distances import ROWS, nearest
 from cgankd.metrics.generator import Observed
 from cgankd.nets.feature_extractor import FeatureExtractor
 from cgankd.nets.inference import Predictor, outputs
@@ -31,7 +32,6 @@ from cgankd.teachers.black_box import BlackBox
 TEACHER = "teacher"
 NAMES = {TEACHER: "the teacher's features", "nokd": "the NOKD student's features"}
 PAIRS = 12  # of a fake and its nearest training image, for the report
-BATCH = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ def measure_quality(
     networks: by name, those whose penultimate layers the distances are taken in, ``teacher`` among them; copies are
     looked for in its features. teacher: one that only answers, and is no network; then the first network's count.
     """
-    with _Extractors(networks, teacher, work.fabric) as extractors:
+    with _Extractors(work, networks, teacher) as extractors:
         return _measure(work, real, sampler, processed, extractors, settings, seed)
 
 
@@ -96,28 +96,23 @@ def _measure(
     order = _order(len(real.pool), seed, "reference")
     reference, stand_in = real.pool.take(order[:half]), real.pool.take(order[half : 2 * half])
     held_out = real.val.take(_order(len(real.val), seed, "held out")[: settings.images])
-    with work.progress.bar("metrics", 4) as bar:
-        raw = _generate(sampler, stand_in.labels, task, rng.key(seed, "metrics/raw"))
-        rows = _matching(processed.labels, stand_in.labels, task, seed)
-        kept = processed.images.take(rows)
-        observed = {
-            "raw": extractors.observe(raw),
-            "processed": extractors.observe(kept, processed.labels[rows]),
-            "real": extractors.observe(stand_in),
-        }
-        unseen = extractors.observe(held_out)
-        bar.to(1, "distances between sets")
-        scores = generator.score(extractors.observe(reference), observed, unseen, task, settings, seed)
-        bar.to(2, "nearest training images")
-        features = {name: images.features[space] for name, images in observed.items()}
-        known = extractors.features(real.train.images)
-        copies, pairs = _copies({"raw": raw, "processed": kept}, real.train, {
-            "pixels": ({"raw": raw.images, "processed": kept.images}, real.train.images, held_out.images),
-            space: (features, known, unseen.features[space]),
-        })  # fmt: skip
-        bar.to(3, "error bound")
-        terms = _bound(processed, real.unused, unseen, extractors, task, len(real.train), seed)
-        bar.to(4)
+    raw = _generate(work, sampler, stand_in.labels, task, rng.key(seed, "metrics/raw"))
+    rows = _matching(processed.labels, stand_in.labels, task, seed)
+    kept = processed.images.take(rows)
+    observed = {
+        "raw": extractors.observe("raw", raw),
+        "processed": extractors.observe("processed", kept, processed.labels[rows]),
+        "real": extractors.observe("real", stand_in),
+    }
+    unseen = extractors.observe("held out", held_out)
+    scores = generator.score(extractors.observe("reference", reference), observed, unseen, task, settings, seed)
+    features = {name: images.features[space] for name, images in observed.items()}
+    known = extractors.features("training", real.train.images)
+    copies, pairs = _copies(work, {"raw": raw, "processed": kept}, real.train, {
+        "pixels": ({"raw": raw.images, "processed": kept.images}, real.train.images, held_out.images),
+        space: (features, known, unseen.features[space]),
+    })  # fmt: skip
+    terms = _bound(processed, real.unused, unseen, extractors, task, len(real.train), seed)
     summary = {
         **scores,
         "reference": f"{half:,} random images of the pool (all training images); none of the test split",
@@ -131,9 +126,9 @@ def _measure(
 class _Extractors:
     """The networks whose features are compared; the teacher's outputs come with its features, where it shows any."""
 
-    def __init__(self, networks: Mapping[str, nn.Module], teacher: Predictor | None, fabric: Fabric) -> None:
-        self._of = {name: FeatureExtractor(network, fabric) for name, network in networks.items()}
-        self._teacher, self._fabric = teacher, fabric
+    def __init__(self, work: Work, networks: Mapping[str, nn.Module], teacher: Predictor | None) -> None:
+        self._of = {name: FeatureExtractor(network, work.fabric) for name, network in networks.items()}
+        self._teacher, self._work = teacher, work
         self.space = TEACHER if TEACHER in networks else next(iter(networks))
 
     def __enter__(self) -> _Extractors:
@@ -143,29 +138,33 @@ class _Extractors:
         for extractor in self._of.values():
             extractor.close()
 
-    def observe(self, images: ImageSet, labels: Tensor | None = None) -> Observed:
-        """labels: those to sort the images by, where they are not their own."""
-        results = {name: self._extract(extractor, images.images) for name, extractor in self._of.items()}
+    def observe(self, which: str, images: ImageSet, labels: Tensor | None = None) -> Observed:
+        """which: the images' name. labels: those to sort the images by, where they are not their own."""
+        results = {name: self._extract(which, name, images.images) for name in self._of}
         features = {name: result[1] for name, result in results.items()}
-        outputs = results[TEACHER][0] if TEACHER in results else self._ask(images.images)
+        outputs = results[TEACHER][0] if TEACHER in results else self._ask(which, images.images)
         return Observed(images.labels if labels is None else labels, images.labels, outputs, features)
 
-    def features(self, images: Tensor) -> Tensor:
-        """The features in ``space`` alone, float32 [N, F]."""
-        return self._extract(self._of[self.space], images)[1]
+    def features(self, which: str, images: Tensor) -> Tensor:
+        """The features in ``space`` alone, float32 [N, F]. which: the images' name."""
+        return self._extract(which, self.space, images)[1]
 
-    def _ask(self, images: Tensor) -> Tensor | None:
+    def _ask(self, which: str, images: Tensor) -> Tensor | None:
         if self._teacher is None or not len(images):
             return None
         if isinstance(self._teacher, BlackBox) and not self._teacher.knows(images):
             return None
-        return outputs(self._teacher, images, self._fabric)
+        return outputs(self._work, self._teacher, images, f"{which} images: answers")
 
-    @staticmethod
-    def _extract(extractor: FeatureExtractor, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _extract(self, which: str, name: str, images: Tensor) -> tuple[Tensor, Tensor]:
+        extractor = self._of[name]
+
+        def compute(rows: Tensor) -> dict[str, Tensor]:
+            return dict(zip(("outputs", "features"), extractor(images[rows]), strict=True))
+
         if len(images):
-            outputs, features = extractor.all(images)
-            return outputs.cpu(), features.cpu()
+            found = blockwise(self._work, f"{which} images: {name}", len(images), compute)
+            return found["outputs"], found["features"]
         outputs, features = extractor(images.new_zeros((1, *images.shape[1:])))  # not every network takes no image
         return outputs[:0].cpu(), features[:0].cpu()
 
@@ -175,11 +174,14 @@ def _order(total: int, seed: int, stream: str) -> Tensor:
     return rng.bits(seed, f"metrics/{stream}", torch.arange(total)).argsort()
 
 
-def _generate(sampler: Sampler, labels: Tensor, task: Task, seed: int) -> ImageSet:
+def _generate(work: Work, sampler: Sampler, labels: Tensor, task: Task, seed: int) -> ImageSet:
     """One untouched fake at each label."""
-    targets, index = task.to_target(labels), torch.arange(len(labels))
-    parts = [sampler.sample(t, i, seed) for t, i in zip(targets.split(BATCH), index.split(BATCH), strict=True)]
-    return ImageSet(torch.cat(parts).cpu(), labels)
+    targets = task.to_target(labels)
+
+    def compute(rows: Tensor) -> dict[str, Tensor]:
+        return {"images": sampler.sample(targets[rows], rows, seed)}
+
+    return ImageSet(blockwise(work, "raw images", len(labels), compute)["images"], labels)
 
 
 def _matching(labels: Tensor, wanted: Tensor, task: Task, seed: int) -> Tensor:
@@ -192,6 +194,7 @@ def _matching(labels: Tensor, wanted: Tensor, task: Task, seed: int) -> Tensor:
 
 
 def _copies(
+    work: Work,
     fakes: Mapping[str, ImageSet],
     train: ImageSet,
     spaces: Mapping[str, tuple[Mapping[str, Tensor], Tensor, Tensor]],
@@ -203,17 +206,21 @@ def _copies(
     found: list[dict[str, Any]] = []
     pairs: dict[str, Tensor] = {}
     for space, (vectors, known, new) in spaces.items():
+        new_distance = None
+        if len(new) >= memorisation.FEWEST:
+            new_distance = _nearest(work, f"held out images: nearest in {space}", new, known)[0]
         for name, images in fakes.items():
             entry: dict[str, Any] = {
                 "space": space, "set": name, "images": len(images), "train": len(known), "held_out": len(new),
                 "share": None, "expected": None, "p_value": None, "median_ratio": None, "why": None,
             }  # fmt: skip
             found.append(entry)
-            if min(len(new), len(images)) < memorisation.FEWEST:
+            if new_distance is None or len(images) < memorisation.FEWEST:
                 few = "validation" if len(new) < memorisation.FEWEST else name
                 entry["why"] = f"there are fewer than {memorisation.FEWEST} {few} images"
                 continue
-            near = memorisation.nearness(vectors[name], known, new)
+            distance, row = _nearest(work, f"{name} images: nearest in {space}", vectors[name], known)
+            near = memorisation.nearness(distance, row, new_distance)
             entry["median_ratio"] = near.median_ratio
             if near.cutoff > 0:
                 entry |= {"share": near.share, "expected": near.expected, "p_value": near.p_value}
@@ -224,6 +231,17 @@ def _copies(
                 pairs[f"{space}_fakes"], pairs[f"{space}_train"] = images.images[rows], train.images[near.row[rows]]
                 pairs[f"{space}_distances"] = near.distance[rows] / max(near.typical, 1e-12)
     return found, pairs
+
+
+def _nearest(work: Work, name: str, vectors: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance to the nearest of ``known``, float32 [N], and which it is, int64 [N]."""
+
+    def compute(rows: Tensor) -> dict[str, Tensor]:
+        distance, row = nearest(vectors[rows], known)
+        return {"distance": distance.squeeze(1), "row": row.squeeze(1)}
+
+    found = blockwise(work, name, len(vectors), compute, ROWS)
+    return found["distance"], found["row"]
 
 
 def _bound(
@@ -241,7 +259,9 @@ def _bound(
         real = unused.take(_order(len(unused), seed, "unused")[: bound.MOST])
         fake = processed.images.take(_order(len(processed.images), seed, "two-sample")[: len(real)])
         if min(len(real), len(fake)) >= bound.FEWEST:
-            discrepancy = bound.two_sample(extractors.features(real.images), extractors.features(fake.images), seed)
+            discrepancy = bound.two_sample(
+                extractors.features("unused", real.images), extractors.features("two-sample", fake.images), seed
+            )
     return bound.terms(
         task,
         real_images=real_images,

@@ -9,8 +9,6 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from cgankd.metrics.distances import nearest
-
 PERCENTILE = 0.01
 FEWEST = 10  # held-out images: with fewer, their nearest distance says nothing
 
@@ -37,14 +35,14 @@ class Nearness:
         return float(self.distance.median()) / self.typical if self.typical > 0 else None
 
 
-def nearness(fakes: Tensor, train: Tensor, held_out: Tensor) -> Nearness:
-    """Compare in one space: pixels (uint8 [N, C, H, W]) or features (float32 [N, F]).
+def nearness(distance: Tensor, row: Tensor, held_out: Tensor) -> Nearness:
+    """Compare distances to the nearest training image, in one space: pixels or features.
 
-    Needs ten held-out images or more. A small distance alone is no proof: blurred and typical images lie near many
+    distance, row: float32 and int64 [N], of the fakes: how far it is, and which. held_out: float32 [M], how far it is
+    from held-out images, ten or more. A small distance alone is no proof: blurred and typical images lie near many
     others too.
     """
-    real = nearest(held_out, train)[0].squeeze(1).sort().values
-    distance, row = (found.squeeze(1) for found in nearest(fakes, train))
+    real = held_out.sort().values
     rank = math.floor(PERCENTILE * (len(real) - 1)) + 1  # the cut-off's, counted from 1
     cutoff = float(real[rank - 1])
     closer = int((distance < cutoff).sum())
@@ -52,9 +50,9 @@ def nearness(fakes: Tensor, train: Tensor, held_out: Tensor) -> Nearness:
         distance=distance,
         row=row,
         cutoff=cutoff,
-        share=closer / len(fakes),
+        share=closer / len(distance),
         expected=rank / (len(real) + 1),
-        p_value=float(stats.betabinom.sf(closer - 1, len(fakes), rank, len(real) - rank + 1)),
+        p_value=float(stats.betabinom.sf(closer - 1, len(distance), rank, len(real) - rank + 1)),
         typical=float(real.median()),
     )
 

@@ -1,4 +1,4 @@
-"""The robustness station: what is left of a network's score where test images are changed to mislead it."""
+"""Robustness: what is left of a network's score where test images are changed to mislead it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cgankd.config.settings import AttackSettings, RobustnessSettings
 from cgankd.core import rng
+from cgankd.core.blockwise import blockwise
 from cgankd.core.errors import UserError
 from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
@@ -93,29 +94,21 @@ def measure(
     order = rng.bits(seed, "robustness/images", torch.arange(len(test))).argsort()
     chosen = test.take(order[: attack.images])
     worse = torch.minimum if task.higher_is_better else torch.maximum
-    clean: list[Tensor] = []
-    attacked: list[Tensor] = []
-    with work.progress.bar(work.title, len(chosen)) as bar:
-        for rows in torch.arange(len(chosen)).split(BATCH):
-            labels = chosen.labels[rows]
-            images = inference.to_input(
-                chosen.images[rows], work.fabric.device
-            ).contiguous()  # AutoAttack flattens them
-            targets = task.to_target(labels).to(work.fabric.device)
-            if attack.pgd is not None:
-                moved = pgd(frozen, images, targets, task, attack.pgd, seed=seed, index=rows)
-            else:
-                moved = _autoattack(frozen, images, targets, task.num_outputs, attack.eps, seed)
-            with torch.no_grad():
-                scores = [task.score(frozen(shown).cpu(), labels) for shown in (images, moved)]
-            clean.append(scores[0])
-            attacked.append(worse(scores[0], scores[1]))
-            bar.to(int(rows[-1]) + 1)
-    return {
-        "images": len(chosen),
-        "clean": float(torch.cat(clean).mean()),
-        "attacked": float(torch.cat(attacked).mean()),
-    }
+
+    def compute(rows: Tensor) -> dict[str, Tensor]:
+        labels = chosen.labels[rows]
+        images = inference.to_input(chosen.images[rows], work.fabric.device).contiguous()  # AutoAttack flattens them
+        targets = task.to_target(labels).to(work.fabric.device)
+        if attack.pgd is not None:
+            moved = pgd(frozen, images, targets, task, attack.pgd, seed=seed, index=rows)
+        else:
+            moved = _autoattack(frozen, images, targets, task.num_outputs, attack.eps, seed)
+        with torch.no_grad():
+            clean, misled = (task.score(frozen(shown).cpu(), labels) for shown in (images, moved))
+        return {"clean": clean, "attacked": worse(clean, misled)}
+
+    scores = blockwise(work, f"{work.title}: {attack.name}", len(chosen), compute, BATCH)
+    return {"images": len(chosen), **{name: float(score.mean()) for name, score in scores.items()}}
 
 
 def _autoattack(network: nn.Module, images: Tensor, targets: Tensor, classes: int, eps: float, seed: int) -> Tensor:

@@ -66,11 +66,6 @@ class FeatureExtractor:
             votes.append(_checked(answer, len(images), f"juror {number}"))
         return torch.stack(votes), features
 
-    def all(self, images: Tensor, batch_size: int = 500) -> tuple[Tensor, Tensor]:
-        """As a call, for many images, batch by batch."""
-        parts = [self(block) for block in images.split(batch_size)]
-        return torch.cat([outputs for outputs, _ in parts]), torch.cat([features for _, features in parts])
-
     def __enter__(self) -> FeatureExtractor:
         return self
 

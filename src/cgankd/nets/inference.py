@@ -8,13 +8,17 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from cgankd.core.blockwise import blockwise
+from cgankd.core.runtime import to_device
+from cgankd.core.store import Work
+
 # float images [B, C, H, W] in [0, 1] -> outputs [B, number of outputs]; an nn.Module is one
 Predictor = Callable[[Tensor], Tensor]
 
 
 def to_input(images: Tensor, device: torch.device) -> Tensor:
     """uint8 [B, C, H, W] -> what every network eats: float32 in [0, 1], channels last, on the device."""
-    return images.to(device).to(memory_format=torch.channels_last).float().div_(255.0)
+    return to_device(images, device).to(memory_format=torch.channels_last).float().div_(255.0)
 
 
 def place(network: nn.Module, fabric: Fabric) -> nn.Module:
@@ -24,15 +28,21 @@ def place(network: nn.Module, fabric: Fabric) -> nn.Module:
 
 
 @torch.no_grad()
-def outputs(network: Predictor, images: Tensor, fabric: Fabric, batch_size: int = 500) -> Tensor:
+def outputs(work: Work, network: Predictor, images: Tensor, name: str = "outputs") -> Tensor:
     """float32 [N, number of outputs] on the CPU, for uint8 images [N, C, H, W]; a module runs in eval mode.
 
     All of it is computed at float32, whatever the training is: what is stored or scored is not rounded.
+    name: of this pass over the images, among those of the stage; a killed one goes on.
     """
     training = isinstance(network, nn.Module) and network.training
     if isinstance(network, nn.Module):
-        place(network, fabric).eval()
-    parts = [network(to_input(block, fabric.device)).float().cpu() for block in images.split(batch_size)]
-    if isinstance(network, nn.Module):
-        network.train(training)
-    return torch.cat(parts)
+        place(network, work.fabric).eval()
+
+    def compute(rows: Tensor) -> dict[str, Tensor]:
+        return {"outputs": network(to_input(images[rows], work.fabric.device)).float()}
+
+    try:
+        return blockwise(work, name, len(images), compute)["outputs"]
+    finally:
+        if isinstance(network, nn.Module):
+            network.train(training)

@@ -69,6 +69,7 @@ def run(
         write_text(out / "recipe.yaml", road.recipe.to_yaml())
         record = results.collect(road)
         record["seconds"] = {"import": import_seconds, **road.store.seconds()}
+        record["used"] = road.store.used_names()
         write_json(out / "results.json", record)
     return record
 

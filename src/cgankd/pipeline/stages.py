@@ -117,9 +117,9 @@ def _train(
         outputs_folder=None if teachers is None else work.cache_for("teacher_outputs", teachers),
     )
     summary |= keep_network(work, network, student.network, around.train, task.num_outputs)
-    summary |= {**score(network, student.network.name, around, work.fabric), "history": history}
+    summary |= {**score(work, network, student.network.name, around), "history": history}
     if gates := attention.gates(network):
-        work.save("attention", scoring.attention_per_bin(network, around.val, task, work.fabric))
+        work.save("attention", scoring.attention_per_bin(work, network, around.val, task))
         summary["attention"] = {"stages": [gate.stage for gate in gates.values()]}
     return {**summary, "images": len(images.real.open())}
 
@@ -150,7 +150,7 @@ def train_trial(
     """A student of the search, which is scored on the validation split alone: no choice sees the test split."""
     student = _start(Student(network, MethodStack(SUPERVISED), start), normalised_by, task, seed)[0]
     history = train(work, student, MethodStack(SUPERVISED).create(task), images, fit, seed=seed)
-    return {"val": scoring.metric(student, val, task, work.fabric)[0], "history": history}
+    return {"val": scoring.metric(work, student, val, task)[0], "history": history}
 
 
 @stage()
@@ -186,25 +186,25 @@ def load_network(work: Work, *, network: Architecture, file: Path, around: Surro
     made = fresh_network(network, around.train, around.task.num_outputs, 0)
     weights.load_weights(made, file)
     kept = keep_network(work, made, network, around.train, around.task.num_outputs)
-    return {**kept, **score(made, network.name, around, work.fabric), "history": [], "images": None}
+    return {**kept, **score(work, made, network.name, around), "history": [], "images": None}
 
 
 @stage()
 def score_black_box(work: Work, *, teacher: BlackBox, name: str, around: Surroundings) -> dict[str, Any]:
     """A teacher that only answers: how good its answers are."""
-    scores = score(teacher, name, around, work.fabric)
+    scores = score(work, teacher, name, around)
     return {**scores, "only_answers": True, "history": [], "images": None}
 
 
-def score(predictor: inference.Predictor, name: str, around: Surroundings, fabric: Fabric) -> dict[str, Any]:
+def score(work: Work, predictor: inference.Predictor, name: str, around: Surroundings) -> dict[str, Any]:
     """Scores, size and time; None for what can't be known of a teacher that only answers."""
     shape = (around.test.channels, *around.test.size)
     module = predictor if isinstance(predictor, nn.Module) else None
-    test, per_bin = _metric(predictor, around.test, around.task, fabric)
+    test, per_bin = _metric(work, predictor, around.test, around.task, "test")
     return {
         "network": name,
         "parameters": None if module is None else cost.parameters(module),
-        "val": _metric(predictor, around.val, around.task, fabric)[0],
+        "val": _metric(work, predictor, around.val, around.task, "validation")[0],
         "test": test,
         "test_per_bin": per_bin,
         "latency_ms": None if module is None else cost.latency_ms(module, shape),
@@ -212,11 +212,11 @@ def score(predictor: inference.Predictor, name: str, around: Surroundings, fabri
 
 
 def _metric(
-    predictor: inference.Predictor, images: ImageSet, task: Task, fabric: Fabric
+    work: Work, predictor: inference.Predictor, images: ImageSet, task: Task, name: str
 ) -> tuple[float, list[float | None]] | tuple[None, None]:
     if isinstance(predictor, BlackBox) and not predictor.knows(images.images):
         return None, None
-    return scoring.metric(predictor, images, task, fabric)
+    return scoring.metric(work, predictor, images, task, name)
 
 
 @stage()
@@ -290,14 +290,15 @@ def train_density_ratio(
 
         def pairs(images: ImageSet, stream: str) -> Pairs:
             numbers = rng.key(seed, stream)
-            return real_and_fakes(images, task, space, sampler, opened, settings, numbers, work.progress)
+            return real_and_fakes(work.within(stream), images, task, space, sampler, opened, settings, numbers)
 
         known = pairs(train, "train")
         held_out = None if val is None else pairs(val, "held out")
     embedding = ratio_embedding(task, RatioNetwork.LABEL_DIM)
     chosen_by = checked_on = None
     if held_out is not None:
-        chosen_by, checked_on = (held_out.take(rows).with_fakes() for rows in checks.halves(len(held_out.real), seed))
+        halves = [held_out.take(rows) for rows in checks.halves(len(held_out.real), seed)]
+        chosen_by, checked_on = (half.take(half.usable) for half in halves)
     network, history = train_ratio(work, known, embedding, settings, seed=seed, held_out=chosen_by)
     summary = {**keep_ratio(work, network, settings, task), "history": history, "left_out": known.left_out}
     if checked_on is not None:
@@ -313,7 +314,7 @@ def train_density_ratio(
 def burn_in(work: Work, *, source: ProposalSource, plan: LabelPlan) -> dict[str, Any]:
     """The density ratios of fakes, which set how many are accepted first."""
     with source.open(work.fabric) as proposals:
-        drawn = draw_burn_in(proposals, plan, work.progress)
+        drawn = draw_burn_in(work, proposals, plan)
     work.save("ratios", {"ratio": drawn.ratio, "label": drawn.label})
     return {"fakes": len(drawn.ratio)}
 
@@ -336,7 +337,7 @@ def calibrate_filter(
     drawn = read_burn_in(burn_in)
     acceptance = None if drawn is None or rule is None else drawn.acceptance(plan, rule)
     with source.open(work.fabric) as proposals:
-        errors, group = draw_errors(proposals, plan, acceptance, work.progress)
+        errors, group = draw_errors(work, proposals, plan, acceptance)
     work.save("errors", {"error": errors, "group": group})
     return {"fakes": len(errors)}
 
@@ -375,7 +376,7 @@ def make_images(
 @stage()
 def pseudo_label(work: Work, *, images: UnlabelledImages, teacher: NetworkSource, task: Task) -> dict[str, Any]:
     """The teacher's labels for real images that nobody labelled for the owner."""
-    outputs = inference.outputs(teacher.open(work.fabric), images.images, work.fabric)
+    outputs = inference.outputs(work, teacher.open(work.fabric), images.images)
     work.save("labels", {"labels": task.predict(outputs)})
     return {"images": len(outputs)}
 

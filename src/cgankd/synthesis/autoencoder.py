@@ -119,7 +119,7 @@ def train_autoencoder(
                 if not math.isfinite(history[-1]["loss"]):
                     raise TrainingError(f"auto-encoder: the loss is {history[-1]['loss']} at step {done}")
                 bar.to(done, f"loss {history[-1]['loss']:.3g}")
-            if checkpoint.due() and done < steps:
+            if checkpoint.due():
                 checkpoint.save(done, {"network": network}, {"adam": optimizer}, history)
     network.eval()
     return history

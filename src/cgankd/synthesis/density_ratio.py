@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import itertools
 import math
 from typing import Any
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 
 from cgankd.config.settings import RatioFitSettings
 from cgankd.core import rng
+from cgankd.core.blockwise import BLOCK, blockwise
 from cgankd.core.errors import TrainingError, UserError
-from cgankd.core.progress import SILENT, Progress
 from cgankd.core.store import Artifact, Work
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.generator import Sampler
@@ -41,12 +42,15 @@ class Pairs:
         """The real images at ``rows`` (int64, or bool [N]), with their fakes."""
         return Pairs(self.real[rows], self.targets[rows], self.fake[rows], self.valid[rows])
 
-    def with_fakes(self) -> Pairs:
-        """Only the real images that have a fake which counts."""
-        rows = self.valid.any(dim=1)
-        return (
-            self if bool(rows.all()) else Pairs(self.real[rows], self.targets[rows], self.fake[rows], self.valid[rows])
-        )
+    @functools.cached_property
+    def usable(self) -> Tensor:
+        """The rows of real images that have a fake which counts, int64."""
+        return self.valid.any(dim=1).nonzero().squeeze(1)
+
+    @functools.cached_property
+    def all_count(self) -> bool:
+        """Whether every fake does."""
+        return bool(self.valid.all())
 
     @property
     def left_out(self) -> float:
@@ -55,8 +59,8 @@ class Pairs:
 
     def draw(self, size: int, torch_rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows of real images, and for each the number of a fake that counts in its row; int64 [size]."""
-        row = torch.randint(len(self.real), (size,), generator=torch_rng)
-        if bool(self.valid.all()):
+        row = self.usable[torch.randint(len(self.usable), (size,), generator=torch_rng)]
+        if self.all_count:
             return row, torch.randint(self.valid.shape[1], (size,), generator=torch_rng)
         inside = self.valid[row]
         place = (
@@ -141,41 +145,39 @@ def ratio_loss(h_real: Tensor, h_fake: Tensor, penalty: float) -> Tensor:
 
 
 def fakes_at_labels(
-    generator: Sampler,
-    extractor: FeatureExtractor,
-    targets: Tensor,
-    count: int,
-    seed: int,
-    progress: Progress = SILENT,
+    work: Work, generator: Sampler, extractor: FeatureExtractor, targets: Tensor, count: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``count`` fakes at each of N labels, as the teacher sees them; the images are not kept.
 
     Returns features float32 [N, count, F], the teacher's outputs [N, count, O], and bool [N, count]: which of them
-    there are, for a generator may be a shelf of ready images with none at a label. What isn't there is 0.
+    there are, because a generator may be a set of ready images with none at a label. What isn't there is 0.
     """
     stream = rng.key(seed, "ratio/fakes")
     held = generator.available(targets)[:, None]
     # The index counts over all rows: two images that share a label get different fakes, while there are any.
     index = (torch.arange(len(targets))[:, None] * count + torch.arange(count)) % held.clamp(min=1)
     there = (held > 0).expand_as(index)
-    seen: list[tuple[Tensor, Tensor, Tensor]] = []
-    with progress.bar("fakes for the ratio", count * len(targets)) as bar:
-        for number in range(count):
-            for rows in there[:, number].nonzero().squeeze(1).split(500):
-                images = generator.sample(targets[rows], index[rows, number], stream)
-                outputs, features = extractor(images)
-                seen.append((rows * count + number, outputs.cpu(), features.cpu()))
-            bar.to((number + 1) * len(targets))
-    if not seen:
+    blocks = [
+        number * len(targets) + rows
+        for number in range(count)
+        for rows in there[:, number].nonzero().squeeze(1).split(BLOCK)
+        if len(rows)
+    ]
+    if not blocks:
         raise UserError("the generator holds no image at any label of the real images; at some there must be one")
-    place, outputs, features = (torch.cat(part) for part in zip(*seen, strict=True))
-    tables = [torch.zeros(there.numel(), part.shape[1]) for part in (features, outputs)]
-    for table, part in zip(tables, (features, outputs), strict=True):
-        table[place] = part
-    return tables[0].view(*there.shape, -1), tables[1].view(*there.shape, -1), there
+
+    def compute(places: Tensor) -> dict[str, Tensor]:
+        rows, number = places % len(targets), places // len(targets)
+        outputs, features = extractor(generator.sample(targets[rows], index[rows, number], stream))
+        return {"features": features, "outputs": outputs}
+
+    table = blockwise(work, "fakes for the ratio", there.numel(), compute, blocks)
+    features, outputs = (table[name].view(count, len(targets), -1).transpose(0, 1) for name in ("features", "outputs"))
+    return features, outputs, there
 
 
 def real_and_fakes(
+    work: Work,
     images: ImageSet,
     task: Task,
     space: LabelSpace,
@@ -183,7 +185,6 @@ def real_and_fakes(
     extractor: FeatureExtractor,
     settings: RatioFitSettings,
     seed: int,
-    progress: Progress = SILENT,
 ) -> Pairs:
     """Real images, and ``settings.fakes_per_image`` fakes at the label of each.
 
@@ -191,7 +192,7 @@ def real_and_fakes(
     that near to the label that was asked for.
     """
     targets = task.to_target(images.labels)
-    features, outputs, valid = fakes_at_labels(generator, extractor, targets, settings.fakes_per_image, seed, progress)
+    features, outputs, valid = fakes_at_labels(work, generator, extractor, targets, settings.fakes_per_image, seed)
     if settings.vicinity_gaps is not None:
         predicted = task.to_target(task.predict(outputs.flatten(0, 1))).view(valid.shape)
         valid = valid & space.near(predicted, targets[:, None].expand(valid.shape), settings.vicinity_gaps)
@@ -200,7 +201,10 @@ def real_and_fakes(
                 f"ratio.vicinity_gaps = {settings.vicinity_gaps:g} leaves no fake at any real label; "
                 "a larger number is needed, or none"
             )
-    return Pairs(extractor.all(images.images)[1].cpu(), targets, features, valid)
+    real = blockwise(
+        work, "real images for the ratio", len(targets), lambda rows: {"features": extractor(images.images[rows])[1]}
+    )
+    return Pairs(real["features"], targets, features, valid)
 
 
 def train_ratio(
@@ -218,24 +222,26 @@ def train_ratio(
     with few real images h soon tells them from fakes by heart, and would accept nothing new.
     embedding: targets [B] -> [B, 128]. Returns the network in eval mode and the history.
     """
-    pairs, fabric = pairs.with_fakes(), work.fabric
+    fabric, checkpoint = work.fabric, work.checkpoint()
     with work.random_state(), work.progress.bar("density ratio", settings.steps) as bar:
         torch.manual_seed(rng.key(seed, "ratio/weights"))
         for layer in embedding.modules():
             if isinstance(layer, nn.Embedding):
                 layer.reset_parameters()  # drawn by the caller from torch's global generator, which nobody seeds
         network = RatioNetwork(pairs.real.shape[1], embedding, settings.widths, settings.dropout)
-        network.mean.copy_(pairs.real.mean(dim=0))
-        network.scale.copy_(pairs.real.std(dim=0).clamp(min=1e-3))
+        usable = pairs.real[pairs.usable]
+        network.mean.copy_(usable.mean(dim=0))
+        network.scale.copy_(usable.std(dim=0).clamp(min=1e-3))
         network.to(fabric.device).train()
         real, targets, fake = (t.to(fabric.device) for t in (pairs.real, pairs.targets, pairs.fake))
         optimizer = torch.optim.Adam(
             network.parameters(), settings.learning_rate, settings.betas, weight_decay=settings.weight_decay
         )
-        history: list[dict[str, Any]] = []
-        best: tuple[float, dict[str, Tensor]] | None = None
+        modules, optimizers = {"network": network}, {"adam": optimizer}
+        start, history = checkpoint.load(modules, optimizers)
+        best = {name: tensor.to(fabric.device) for name, tensor in checkpoint.tensors.items()}
         log_every = max(1, settings.steps // LOG_POINTS)
-        for step in range(settings.steps):
+        for step in range(start, settings.steps):
             torch.manual_seed(rng.key(seed, "ratio/step", step))  # dropout
             rate = settings.learning_rate * 0.1 ** sum(step >= m * settings.steps for m in settings.milestones)
             for group in optimizer.param_groups:
@@ -249,16 +255,20 @@ def train_ratio(
             optimizer.zero_grad(set_to_none=True)
             fabric.backward(loss)
             optimizer.step()
-            if (step + 1) % log_every == 0 or step + 1 == settings.steps:
-                history.append({"step": step + 1, "loss": float(loss.detach())})
-                if not math.isfinite(history[-1]["loss"]):
-                    raise TrainingError(f"density ratio: the loss is {history[-1]['loss']} at step {step + 1}")
+            done = step + 1
+            if done % log_every == 0 or done == settings.steps:
+                entry = {"step": done, "loss": float(loss.detach())}
+                if not math.isfinite(entry["loss"]):
+                    raise TrainingError(f"density ratio: the loss is {entry['loss']} at step {done}")
                 if held_out is not None:
-                    history[-1]["held_out"] = network.eval().loss(held_out, settings.penalty)
+                    entry["held_out"] = network.eval().loss(held_out, settings.penalty)
                     network.train()
-                    if best is None or history[-1]["held_out"] < best[0]:
-                        best = history[-1]["held_out"], copy.deepcopy(network.state_dict())
-                bar.to(step + 1, f"loss {history[-1]['loss']:.3f}")
-    if best is not None:
-        network.load_state_dict(best[1])
+                    if all(entry["held_out"] < earlier["held_out"] for earlier in history):
+                        best = copy.deepcopy(network.state_dict())
+                history.append(entry)
+                bar.to(done, f"loss {entry['loss']:.3f}")
+            if checkpoint.due():
+                checkpoint.save(done, modules, optimizers, history, best)
+    if best:
+        network.load_state_dict(best)
     return network.eval(), history

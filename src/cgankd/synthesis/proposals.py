@@ -6,7 +6,7 @@ Proposal j of label i is a pure function of (seed, label, j): its latent, its ac
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -35,6 +35,31 @@ class Block:
     accepted: Tensor  # bool [l, n], by the density ratio
     kept: Tensor  # bool [l, n], accepted, not filtered out, and within the quota
     considered: Tensor  # bool [l, n]; proposals of a label after its quota was full don't count
+
+
+@dataclasses.dataclass
+class Drawn:
+    """How far drawing has come; changed while it goes on. All that :meth:`Proposals.draw` needs to go on."""
+
+    kept: Tensor  # int64 [L], proposals of each label of the plan that were kept
+    drawn: Tensor  # int64 [L], and all that were looked at
+    maxima: Tensor | None  # float32 [L], M of each label; None where all are accepted
+
+    @classmethod
+    def nothing(cls, plan: LabelPlan, acceptance: Acceptance | None = None) -> Drawn:
+        """Before the first proposal."""
+        maxima = None if acceptance is None else acceptance.maxima.clone()
+        return cls(torch.zeros_like(plan.quota), torch.zeros_like(plan.quota), maxima)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For a checkpoint."""
+        found = {"kept": self.kept, "drawn": self.drawn}
+        return found if self.maxima is None else {**found, "maxima": self.maxima}
+
+    @classmethod
+    def restored(cls, tensors: Mapping[str, Tensor]) -> Drawn:
+        """What :meth:`tensors` gave."""
+        return cls(tensors["kept"], tensors["drawn"], tensors.get("maxima"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,16 +103,21 @@ class Proposals:
         return Block(label, index, images, outputs, error, ratio, everything, everything, everything)
 
     def draw(
-        self, plan: LabelPlan, stream: str, acceptance: Acceptance | None = None, thresholds: Tensor | None = None
+        self,
+        plan: LabelPlan,
+        stream: str,
+        acceptance: Acceptance | None = None,
+        thresholds: Tensor | None = None,
+        progress: Drawn | None = None,
     ) -> Iterator[Block]:
         """Blocks of proposals, until every label's quota or its bound on draws is reached.
 
         acceptance: None where all are accepted. thresholds: float32 [groups], of the filter; None: no filter.
+        progress: how far it came before; it is up to date whenever a block is given. None: nothing was drawn yet.
         """
-        kept = torch.zeros_like(plan.quota)
-        drawn = torch.zeros_like(plan.quota)
+        progress = progress or Drawn.nothing(plan, acceptance)
+        kept, drawn, maxima = progress.kept, progress.drawn, progress.maxima
         bound = torch.minimum(plan.quota * self.max_draws, self.held(plan))
-        maxima = None if acceptance is None else acceptance.maxima.clone()
         while bool((open_ := (kept < plan.quota) & (drawn < bound)).any()):
             label = open_.nonzero().squeeze(1)[: self.batch_size]
             count = self._count(plan, label, kept, drawn, bound)

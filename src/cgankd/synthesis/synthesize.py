@@ -7,20 +7,22 @@ size, and those of a smaller M are the first of a larger one's.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cgankd.core.progress import Bar, Progress
+from cgankd.core.progress import Bar
+from cgankd.core.row_file import RowFile
 from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
 from cgankd.labels import LabelPlan
 from cgankd.synthesis import adjust, rejection
-from cgankd.synthesis.proposals import Block, Proposals
+from cgankd.synthesis.proposals import Block, Drawn, Proposals
 from cgankd.synthesis.rejection import Acceptance, Rule
-from cgankd.synthesis.store import IMAGES, ImageStore
+from cgankd.synthesis.store import IMAGES
 from cgankd.synthesis.tally import Examples, Tally
 
 
@@ -44,31 +46,69 @@ class BurnIn:
         return self.ratio / mean[pool]
 
 
-def draw_burn_in(proposals: Proposals, plan: LabelPlan, progress: Progress) -> BurnIn:
+def draw_burn_in(work: Work, proposals: Proposals, plan: LabelPlan) -> BurnIn:
     """The ratios of ``plan.quota`` fakes of each label."""
-    ratios, labels = [], []
-    with progress.bar("burn-in", int(plan.quota.sum())) as bar:
-        for block in proposals.draw(plan, "burn-in"):
-            ratios.append(block.ratio[block.kept])
-            labels.append(block.label[:, None].expand_as(block.kept)[block.kept])
-            bar.to(sum(map(len, ratios)))
-    return BurnIn(torch.cat(ratios), torch.cat(labels))
+
+    def columns(block: Block) -> dict[str, Tensor]:
+        return {"ratio": block.ratio[block.kept], "label": block.label[:, None].expand_as(block.kept)[block.kept]}
+
+    return BurnIn(**_drawn_columns(work, proposals, plan, "burn-in", None, columns))
 
 
 def draw_errors(
-    proposals: Proposals, plan: LabelPlan, acceptance: Acceptance | None, progress: Progress
+    work: Work, proposals: Proposals, plan: LabelPlan, acceptance: Acceptance | None
 ) -> tuple[Tensor, Tensor]:
     """Errors of subsampled fakes, float32 [N], and the filter group of each, int64 [N].
 
     The quantile of the filter is taken over these, which are drawn apart from the images that are kept.
     """
-    errors, groups = [], []
-    with progress.bar("filter quantile", int(plan.quota.sum())) as bar:
-        for block in proposals.draw(plan, "calibration", acceptance):
-            errors.append(block.error[block.kept])
-            groups.append(plan.group[block.label][:, None].expand_as(block.kept)[block.kept])
-            bar.to(sum(map(len, errors)))
-    return torch.cat(errors), torch.cat(groups)
+
+    def columns(block: Block) -> dict[str, Tensor]:
+        group = plan.group[block.label][:, None].expand_as(block.kept)
+        return {"error": block.error[block.kept], "group": group[block.kept]}
+
+    drawn = _drawn_columns(work, proposals, plan, "calibration", acceptance, columns)
+    return drawn["error"], drawn["group"]
+
+
+def _drawn_columns(
+    work: Work,
+    proposals: Proposals,
+    plan: LabelPlan,
+    stream: str,
+    acceptance: Acceptance | None,
+    columns: Callable[[Block], dict[str, Tensor]],
+) -> dict[str, Tensor]:
+    """Columns of the proposals of ``stream`` that are kept; a killed drawing goes on."""
+    checkpoint = work.checkpoint()
+    progress, parts = Drawn.nothing(plan, acceptance), list[dict[str, Tensor]]()
+    blocks, _ = checkpoint.load()
+    if blocks:
+        progress = Drawn.restored(_taken(checkpoint.tensors, "drawn"))
+        parts = [_taken(checkpoint.tensors, "column")]
+
+    def whole() -> dict[str, Tensor]:
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    with work.progress.bar(work.title or stream, int(plan.quota.sum())) as bar:
+        for block in proposals.draw(plan, stream, acceptance, progress=progress):
+            parts.append(columns(block))
+            blocks += 1
+            bar.to(int(progress.kept.sum()))
+            if checkpoint.due():
+                checkpoint.save(blocks, tensors=_named(drawn=progress.tensors(), column=whole()))
+    return whole()
+
+
+def _named(**groups: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """One mapping of several, for a checkpoint: GROUP/NAME -> tensor."""
+    return {f"{group}/{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
+
+
+def _taken(tensors: Mapping[str, Tensor], group: str) -> dict[str, Tensor]:
+    """One of the groups that :func:`_named` put together."""
+    start = f"{group}/"
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,13 +155,31 @@ def synthesize(
         acceptance = burn_in.acceptance(plan, rule)
     thresholds = None if filter_rule is None else filter_rule.thresholds(plan)
     path = None if work.folder is None else work.folder / IMAGES
-    kept = _Kept(path, plan, proposals, keep_probabilities)
-    examples = Examples(task)
+    checkpoint = work.checkpoint()
+    kept = _Kept(path, plan, proposals, keep_probabilities, resume=checkpoint.there)
+    examples, progress = Examples(task), Drawn.nothing(plan, acceptance)
+    blocks = 0
+    if kept.images.resumed:
+        blocks, score = checkpoint.load()
+        progress = Drawn.restored(_taken(checkpoint.tensors, "drawn"))
+        examples.restore(_taken(checkpoint.tensors, "example"))
+        kept.columns = _taken(checkpoint.tensors, "column")
+        kept.tally.restore(_taken(checkpoint.tensors, "tally"), score)
     with work.progress.bar(work.title or "synthesis", int(plan.quota.sum())) as bar:
-        for block in proposals.draw(plan, "proposal", acceptance, thresholds):
+        for block in proposals.draw(plan, "proposal", acceptance, thresholds, progress):
             kept.add(block)
             examples.add(block, plan)
+            blocks += 1
             _show(bar, kept.tally)
+            if checkpoint.due():
+                kept.images.flush()
+                tensors = _named(
+                    drawn=progress.tensors(),
+                    example=examples.tensors(),
+                    column=kept.columns,
+                    tally=kept.tally.tensors(),
+                )
+                checkpoint.save(blocks, history=kept.tally.score, tensors=tensors)
     weights, at = (None, None) if burn_in is None else (burn_in.weights(plan), burn_in.label)
     summary = {
         **kept.tally.summary(weights, at),
@@ -143,10 +201,12 @@ def _show(bar: Bar, tally: Tally) -> None:
 class _Kept:
     """The images that are kept, each in its slot: those of a label side by side, in the order of their index."""
 
-    def __init__(self, path: Path | None, plan: LabelPlan, proposals: Proposals, probabilities: bool) -> None:
+    def __init__(
+        self, path: Path | None, plan: LabelPlan, proposals: Proposals, probabilities: bool, resume: bool
+    ) -> None:
         self.plan, self.task = plan, proposals.task
         slots = int(plan.quota.sum())
-        self.images = ImageStore(path, slots, _shape(proposals, plan))
+        self.images = RowFile(path, slots, _shape(proposals, plan), resume=resume)
         self.columns = {name: torch.zeros(slots) for name in ("prediction", "error", "ratio")}
         if probabilities:
             self.columns["probabilities"] = torch.zeros(slots, self.task.num_outputs)
@@ -156,7 +216,7 @@ class _Kept:
     def add(self, block: Block) -> None:
         place = (self.offset + self.tally.kept)[block.label][:, None] + block.kept.cumsum(dim=1) - 1
         slot, flat = place[block.kept], block.kept.flatten()
-        self.images.put(slot, block.images[flat])
+        self.images.rows[slot] = block.images[flat].cpu()
         self.columns["prediction"][slot] = self.task.predict(block.outputs[flat]).float()
         self.columns["error"][slot], self.columns["ratio"][slot] = block.error[block.kept], block.ratio[block.kept]
         if "probabilities" in self.columns:

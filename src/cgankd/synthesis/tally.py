@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -33,6 +34,15 @@ class Tally:
         score = self.task.score(block.outputs, labels)
         for name, mask in masks.items():
             self.score[name] += float(score[mask.flatten()].sum())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For a checkpoint, beside ``score``."""
+        return {"generated": self.generated, "accepted": self.accepted, "kept": self.kept}
+
+    def restore(self, tensors: Mapping[str, Tensor], score: Mapping[str, float]) -> None:
+        """Go on from what :meth:`tensors` and ``score`` were."""
+        self.generated, self.accepted, self.kept = (tensors[name] for name in ("generated", "accepted", "kept"))
+        self.score = dict(score)
 
     def summary(self, weights: Tensor | None, at: Tensor | None) -> dict[str, Any]:
         """Totals and counts per label bin.
@@ -69,6 +79,8 @@ class Tally:
 class Examples:
     """A few images of each fate, the first of each label that come by."""
 
+    COLUMNS = ("images", "labels", "predictions", "errors", "ratios")
+
     def __init__(self, task: Task) -> None:
         self.task = task
         self.rows: dict[str, list[tuple[Tensor, ...]]] = {"kept": [], "dropped": [], "rejected": []}
@@ -101,10 +113,16 @@ class Examples:
 
     def tensors(self) -> dict[str, Tensor]:
         """``FATE_COLUMN`` -> one row per example."""
-        columns = ("images", "labels", "predictions", "errors", "ratios")
         return {
             f"{fate}_{column}": torch.cat([row[number] for row in rows])
             for fate, rows in self.rows.items()
             if rows
-            for number, column in enumerate(columns)
+            for number, column in enumerate(self.COLUMNS)
         }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`tensors` gave."""
+        for fate in self.rows:
+            if f"{fate}_{self.COLUMNS[0]}" in tensors:
+                self.rows[fate] = [tuple(tensors[f"{fate}_{column}"] for column in self.COLUMNS)]
+                self.taken[fate] = len(self.rows[fate][0][0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -30,7 +31,8 @@ class BatchForward:
     too large to keep, so for a method that looks inside the teacher, it runs beside the student. Where no loss looks
     at the teacher, it is not asked.
 
-    outputs_folder: where the outputs of this very teacher are kept for other trainings; None: nowhere.
+    outputs_folder: where the outputs of this very teacher are kept for other trainings; None: nowhere. deadline:
+    of time.monotonic, after which the teacher is not asked about a further view of all images.
     """
 
     def __init__(
@@ -42,9 +44,11 @@ class BatchForward:
         fabric: Fabric,
         seed: int,
         outputs_folder: Path | None = None,
+        deadline: float = math.inf,
     ) -> None:
         self.student, self.teacher, self.objective = student, teacher, objective
-        self.batches, self.fabric, self.seed, self.outputs_folder = batches, fabric, seed, outputs_folder
+        self.batches, self.fabric, self.seed = batches, fabric, seed
+        self.outputs_folder, self.deadline = outputs_folder, deadline
         self.num_outputs = objective.task.num_outputs
         self.cache: TeacherOutputs | None = None
         self._taps: dict[str, Taps] = {}
@@ -100,7 +104,7 @@ class BatchForward:
         if further is None:
             return whole
         count, copies = len(images), len(further) // len(images)
-        part = torch.arange(len(both), device=images.device) < count
+        part = torch.arange(len(both)) < count
         doubled = dataclasses.replace(
             whole,
             targets=torch.cat([batch.targets] * (copies + 1)),
@@ -118,7 +122,9 @@ class BatchForward:
             return self.teacher_forward(images)
         if self.cache is None:
             assert self.teacher is not None
-            self.cache = TeacherOutputs(self.teacher, self.batches, self.num_outputs, self.fabric, self.outputs_folder)
+            self.cache = TeacherOutputs(
+                self.teacher, self.batches, self.num_outputs, self.fabric, self.outputs_folder, self.deadline
+            )
         return self.cache.of(batch), {}
 
     def student_forward(self, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:

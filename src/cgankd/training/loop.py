@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -52,22 +53,37 @@ def fit(
     check_adversarial(objective, settings)
     inference.place(student, work.fabric).train()
     batches = Batches(images, objective.task, settings.batch_size, settings.augment, seed, work.fabric.device)
-    forward = BatchForward(student, teacher, objective, batches, work.fabric, seed, outputs_folder)
-    checkpoint = work.checkpoint()
-    fresh = not checkpoint.there
-    if fresh:
-        numbers = itertools.count(1)
+    forward = BatchForward(student, teacher, objective, batches, work.fabric, seed, outputs_folder, work.deadline)
+    numbers = itertools.count(1)
 
-        def train(network: nn.Module, method: str, steps: int) -> None:
-            loop = "-".join(filter(None, (work.loop, str(next(numbers)))))
-            inner = dataclasses.replace(work, title=f"{work.title}: {method}", loop=loop)
-            fit(
-                inner, network, objective.teaching(method), dataclasses.replace(images, validation=None),
-                settings.model_copy(update={"steps": steps}), seed=seed, teacher=teacher,
-                outputs_folder=outputs_folder,
-            )  # fmt: skip
+    def train(network: nn.Module, method: str, steps: int) -> None:
+        loop = "-".join(filter(None, (work.loop, str(next(numbers)))))
+        inner = dataclasses.replace(work, title=f"{work.title}: {method}", loop=loop)
+        fit(
+            inner, network, objective.teaching(method), dataclasses.replace(images, validation=None),
+            settings.model_copy(update={"steps": steps}), seed=seed, teacher=teacher, outputs_folder=outputs_folder,
+        )  # fmt: skip
 
-        objective.prepare(Preparation(forward, student, settings.steps, work, seed, train))
+    with contextlib.closing(forward):
+        fresh = not work.checkpoint().there
+        if fresh:
+            objective.prepare(Preparation(forward, student, settings.steps, work, seed, train))
+        history = _minimise(work, forward, objective, images.validation, settings, seed, save_first=fresh)
+    student.eval()
+    return history
+
+
+def _minimise(
+    work: Work,
+    forward: BatchForward,
+    objective: Objective,
+    validation: ImageSource | None,
+    settings: FitSettings,
+    seed: int,
+    save_first: bool,
+) -> list[dict[str, Any]]:
+    """All steps, or those that are left. save_first: what was trained before took its time, so it is saved."""
+    student, checkpoint = forward.student, work.checkpoint()
     trained = nn.ModuleDict({"student": student, "method": objective})
     weights = [weight for weight in trained.parameters() if weight.requires_grad]
     optimizer = torch.optim.SGD(
@@ -83,7 +99,7 @@ def fit(
     )
     modules: dict[str, nn.Module] = {"trained": trained, "clipping": clipping}
     optimizers = {"sgd": optimizer}
-    if fresh and checkpoint.due():  # what was trained first took its time
+    if save_first and checkpoint.due():
         checkpoint.save(0, modules, optimizers, [])
     start, history = checkpoint.load(modules, optimizers)
     log_every = max(1, settings.steps // LOG_POINTS)
@@ -92,7 +108,7 @@ def fit(
             torch.manual_seed(rng.key(seed, "fit", step))  # dropout
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
-            batch = batches.at(step)
+            batch = forward.batches.at(step)
             if settings.adversarial is not None:
                 attack_seed = rng.key(seed, "attack", step)
                 batch = attacked(student, batch, objective.task, settings.adversarial, work.fabric, attack_seed)
@@ -105,22 +121,24 @@ def fit(
 
             done = step + 1
             if done % log_every == 0 or done == settings.steps:
-                entry = {"step": done, "loss": float(loss.detach()), "learning_rate": learning_rate(settings, step)}
-                if not math.isfinite(entry["loss"]):
-                    raise TrainingError(
-                        f"{work.title}: the loss is {entry['loss']} at step {done}; a lower learning_rate "
-                        f"than {settings.learning_rate:g} may help"
-                    )
-                entry |= (
-                    clipping.share() | _label_share(terms) | _validation(work, student, objective, images.validation)
-                )
+                entry = {"step": done, "loss": _finite(work, loss, settings, done)}
+                entry["learning_rate"] = learning_rate(settings, step)
+                entry |= clipping.share() | _label_share(terms) | _validation(work, student, objective, validation)
                 history.append(entry)
                 bar.to(done, f"loss {entry['loss']:.3g}")
-            if checkpoint.due() and done < settings.steps:
+            if checkpoint.due():
                 checkpoint.save(done, modules, optimizers, history)
-    forward.close()
-    student.eval()
     return history
+
+
+def _finite(work: Work, loss: Tensor, settings: FitSettings, step: int) -> float:
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"{work.title}: the loss is {value} at step {step}; a lower learning_rate than "
+            f"{settings.learning_rate:g} may help"
+        )
+    return value
 
 
 class _Clipping(nn.Module):
@@ -158,7 +176,7 @@ def _label_share(terms: dict[str, Tensor]) -> dict[str, float]:
 def _validation(work: Work, student: nn.Module, objective: Objective, images: ImageSource | None) -> dict[str, float]:
     if images is None:
         return {}
-    return {"val": scoring.metric(student, images.open(), objective.task, work.fabric)[0]}
+    return {"val": scoring.metric(Work(work.fabric), student, images.open(), objective.task)[0]}
 
 
 def learning_rate(settings: FitSettings, step: int) -> float:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from cgankd.core.runtime import to_device
 from cgankd.distill import classes
 from cgankd.distill.base import DistillBatch, Method, register
 from cgankd.distill.methods.dkd import decoupled, parts
@@ -43,7 +44,8 @@ class ATKD(Method):
         teacher = batch.teacher_outputs
         assert teacher is not None
         label = classes.index(batch.targets)
-        easy, hard = easy_and_hard(batch.outputs, teacher, label, (batch.fake, ~batch.fake), self.values["temperature"])
+        fake = to_device(batch.fake, teacher.device)
+        easy, hard = easy_and_hard(batch.outputs, teacher, label, (fake, ~fake), self.values["temperature"])
         weight = self.values["weight"] * self.values["temperature"] ** 2
         return {
             "atkd_easy": weight * self.values["easy"] * easy,

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from cgankd.core.blockwise import blockwise
 from cgankd.distill.base import DistillBatch, Preparation, Shape, register
 from cgankd.distill.maps import MapMethod, connector
 
@@ -41,15 +42,15 @@ class OFD(MapMethod):
         return connector(student, teacher)
 
     def prepare(self, preparation: Preparation) -> None:
-        count = int(self.values["batches"])
-        totals: list[list[Tensor]] = [[] for _ in self.margins]  # per batch [2, C]: sum and number of negatives
-        for step in range(count):
-            features = preparation.teacher(preparation.images(step))[1]
-            for total, whole in zip(totals, self.teacher_maps(features), strict=True):
-                below = torch.stack([whole.clamp_max(0.0), (whole < 0).float()])
-                total.append(below.sum(dim=(1, 3, 4)))
-        for margin, total in zip(self.margins, totals, strict=True):
-            amount, number = torch.stack(total).sum(dim=0)
+        def negatives(step: Tensor) -> dict[str, Tensor]:
+            """Sum and number of each channel's negative numbers in one batch, [1, 2, C] by margin."""
+            features = preparation.teacher(preparation.images(int(step)))[1]
+            below = [torch.stack([m.clamp_max(0.0), (m < 0).float()]) for m in self.teacher_maps(features)]
+            return {name: b.sum(dim=(1, 3, 4))[None] for name, b in zip(self.margins, below, strict=True)}
+
+        batches = int(self.values["batches"])
+        for margin, totals in blockwise(preparation.work, "ofd: margins", batches, negatives, 1).items():
+            amount, number = totals.sum(dim=0)
             self.get_buffer(margin).copy_((amount / number.clamp_min(1.0))[:, None, None])
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:

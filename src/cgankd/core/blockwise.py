@@ -1,0 +1,60 @@
+"""A pass over many rows (images, mostly), block by block, that goes on where it was killed or ran out of time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from cgankd.core.row_file import RowFile
+from cgankd.core.store import CHECKPOINT, Work
+
+BLOCK = 500
+WORTH_SAVING = 1.0  # seconds: a shorter pass is repeated after a kill
+
+
+def blockwise(
+    work: Work,
+    name: str,
+    count: int,
+    compute: Callable[[Tensor], Mapping[str, Tensor]],
+    blocks: Sequence[Tensor] | int = BLOCK,
+) -> dict[str, Tensor]:
+    """What ``compute`` gives for each of ``count`` rows, [count, ...] on the CPU.
+
+    name: of this pass among those of the stage, shown while it runs. compute: rows, int64 [b], to named tensors
+    [b, ...] of float32, float64, uint8, int64 or bool. blocks: the rows of each call, or how many in a row; a row in
+    no block stays 0. Where ``work`` has a folder, the results lie in files there, mapped into memory, as long as the
+    stage runs.
+    """
+    parts = torch.arange(count).split(blocks) if isinstance(blocks, int) else blocks
+    work = work.within(name, name)
+    checkpoint, started = work.checkpoint(), time.monotonic()
+    first, shapes = checkpoint.load()
+    files: dict[str, RowFile] = {}
+
+    def new_file(table: str, shape: Sequence[int], dtype: torch.dtype) -> RowFile:
+        path = None if work.folder is None else work.folder / f"{CHECKPOINT}-{work.loop}-{table}.rows"
+        return RowFile(path, count, tuple(shape), dtype, resume=first > 0)
+
+    if first:
+        files = {table: new_file(table, shape, getattr(torch, dtype)) for table, (shape, dtype) in shapes.items()}
+        if not all(file.resumed for file in files.values()):
+            first, files = 0, {}
+    with work.progress.bar(work.title, len(parts)) as bar:
+        for number in range(first, len(parts)):
+            rows = parts[number]
+            for table, values in compute(rows).items():
+                if table not in files:
+                    files[table] = new_file(table, values.shape[1:], values.dtype)
+                files[table].rows[rows] = values.cpu()
+            bar.to(number + 1)
+            last = number + 1 == len(parts)
+            if checkpoint.due() or (last and time.monotonic() - started > WORTH_SAVING):
+                for file in files.values():
+                    file.flush()
+                shapes = {table: (file.shape, str(file.dtype).removeprefix("torch.")) for table, file in files.items()}
+                checkpoint.save(number + 1, history=shapes)
+    return {table: file.rows for table, file in files.items()}

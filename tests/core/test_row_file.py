@@ -1,0 +1,89 @@
+"""Rows in a file: on disk as in memory, compacted where some stayed empty, and found again after a kill."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from cgankd.core.row_file import RowFile, open_rows
+
+SHAPE = (3, 16, 20)
+
+
+def pictures(count: int) -> torch.Tensor:
+    rng = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8, generator=rng)
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+@pytest.mark.parametrize("empty", [[], [0, 4, 5, 11], list(range(12))])
+def test_filled_slots_come_back_in_order(on_disk: bool, empty: list[int], tmp_path: Path) -> None:
+    images = pictures(12)
+    path = tmp_path / "images.u8"
+    file = RowFile(path if on_disk else None, 12, SHAPE)
+    filled = torch.ones(12, dtype=torch.bool)
+    filled[empty] = False
+    slots = filled.nonzero().squeeze(1).flip(0)  # written in another order than they are read
+    for part in slots.split(5):
+        file.rows[part] = images[part]
+    found = file.close(filled)
+    assert found.dtype == torch.uint8
+    assert torch.equal(found, images[filled])
+    if on_disk:
+        assert path.stat().st_size == int(filled.sum()) * 3 * 16 * 20
+        assert torch.equal(open_rows(path, SHAPE), images[filled])
+        assert [entry.name for entry in tmp_path.iterdir()] == ["images.u8"]
+
+
+def test_writing_to_opened_images_does_not_reach_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "images.u8"
+    file = RowFile(path, 2, SHAPE)
+    file.rows[torch.arange(2)] = pictures(2)
+    found = file.close(torch.ones(2, dtype=torch.bool))
+    found.zero_()
+    assert torch.equal(open_rows(path, SHAPE), pictures(2))
+
+
+def test_compaction_of_more_than_one_block(tmp_path: Path) -> None:
+    count, shape = 25_000, (1, 2, 2)
+    numbers = torch.arange(count)
+    images = torch.stack([numbers >> 8, numbers & 255, numbers * 0, numbers * 0], dim=1).to(torch.uint8)
+    images = images.view(count, *shape)
+    file = RowFile(tmp_path / "images.u8", count, shape)
+    file.rows[numbers] = images
+    filled = numbers % 3 != 0
+    assert torch.equal(file.close(filled), images[filled])
+
+
+def test_a_linked_copy_of_an_older_file_stays_as_it_is(tmp_path: Path) -> None:
+    RowFile(tmp_path / "images.u8", 2, (1, 2, 2)).rows[0] = 7
+    os.link(tmp_path / "images.u8", tmp_path / "copy.u8")
+    RowFile(tmp_path / "images.u8", 2, (1, 2, 2))
+    assert (tmp_path / "copy.u8").read_bytes() == bytes([7] * 4 + [0] * 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.int64, torch.bool])
+def test_a_killed_process_file_is_gone_on_with(dtype: torch.dtype, tmp_path: Path) -> None:
+    first = RowFile(tmp_path / "rows", 3, (2,), dtype)
+    first.rows[1] = 1
+    del first
+    second = RowFile(tmp_path / "rows", 3, (2,), dtype, resume=True)
+    assert second.resumed
+    assert second.rows.tolist() == torch.tensor([[0, 0], [1, 1], [0, 0]]).to(dtype).tolist()
+    assert not RowFile(tmp_path / "rows", 3, (2,), dtype).rows.any()  # resume was not asked for
+
+
+def test_a_file_of_another_size_is_begun_anew(tmp_path: Path) -> None:
+    RowFile(tmp_path / "rows", 3, (2,)).rows[:] = 1
+    file = RowFile(tmp_path / "rows", 4, (2,), resume=True)
+    assert not file.resumed
+    assert not file.rows.any()
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    file = RowFile(tmp_path / "rows", 0, (3, 2))
+    assert file.close(torch.zeros(0, dtype=torch.bool)).shape == (0, 3, 2)
+    assert open_rows(tmp_path / "rows", (3, 2)).shape == (0, 3, 2)

@@ -1,0 +1,103 @@
+"""Cleaning a run's folder: what finished runs rest on stays, and what they don't is freed when the user says so."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import Said
+
+from cgankd.core import cleaning
+from cgankd.core.run_folder import HeldFolder
+
+Typed = Callable[..., Said]
+WORDS = ("run", "tiny.yaml", "--quiet", "--out", "out", "compare.ablation=true")
+
+
+def artifacts(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "artifacts").iterdir()}
+
+
+def test_what_a_finished_run_rests_on_stays(again: Callable[..., Path], tiny: Path, typed: Typed) -> None:
+    out = again()
+    before, results = artifacts(out), json.loads((out / "results.json").read_text())
+    assert set(results["used"]) == before
+    assert (out / "cache").is_dir()
+    said = typed("clean", "out", "--yes")
+    assert said.code == 0, said.err
+    assert artifacts(out) == before
+    assert not any((out / "cache").iterdir())
+    assert typed(*WORDS).code == 0
+    after = json.loads((out / "results.json").read_text())
+    assert after["rows"] == results["rows"]
+
+
+def test_stale_artifacts_are_freed_and_new_ones_of_a_stopped_run_are_not(
+    again: Callable[..., Path], tiny: Path, typed: Typed
+) -> None:
+    out = again()
+    old = artifacts(out)
+    assert typed(*WORDS, "synthesis.images=31").code == 0
+    used = set(json.loads((out / "results.json").read_text())["used"])
+    new = out / "artifacts" / "train_student-0000"  # as of a run that was stopped later
+    time.sleep(0.05)
+    new.mkdir()
+    said = typed("clean", "out", "--dry-run")
+    assert said.code == 0
+    assert artifacts(out) == old | used | {new.name}
+    assert typed("clean", "out", "--yes").code == 0
+    assert old - used
+    assert artifacts(out) == used | {new.name}
+
+
+def test_stopped_stages_are_freed_only_where_asked(again: Callable[..., Path], tiny: Path, typed: Typed) -> None:
+    out = again()
+    work = out / "work" / "train_generator-0000"
+    work.mkdir(parents=True)
+    (work / "checkpoint.safetensors").write_bytes(bytes(1_000_000))
+    assert typed("clean", "out", "--yes").code == 0
+    assert work.is_dir()
+    said = typed("clean", "out", "--yes", "--stopped")
+    assert "freed 1.0 MB" in said.out
+    assert not work.exists()
+
+
+def test_a_folder_in_use_is_left_alone(again: Callable[..., Path], tiny: Path, typed: Typed) -> None:
+    out = again()
+    held = HeldFolder(out, "run")
+    said = typed("clean", "out", "--yes")
+    held.close()
+    assert said.code == 2
+    assert "in use by another run" in said.err
+    assert (out / "cache").is_dir()
+
+
+def test_nothing_is_freed_unasked(again: Callable[..., Path], tiny: Path, typed: Typed) -> None:
+    out = again()
+    said = typed("clean", "out")
+    assert said.code == 2
+    assert "needed: --yes, or --dry-run" in said.err
+    assert any((out / "cache").iterdir())
+
+
+@pytest.mark.parametrize("name", ["nowhere", "photos"])
+def test_a_folder_of_something_else_is_refused(name: str, tiny: Path, typed: Typed) -> None:
+    photos = tiny.parent / "photos"
+    (photos / "cache" / "x").mkdir(parents=True)
+    said = typed("clean", name, "--yes")
+    assert said.code == 2
+    assert "is not a folder" in said.err
+    assert (photos / "cache" / "x").is_dir()
+
+
+def test_a_killed_removal_leaves_no_artifact_that_looks_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "train_student-1"
+    folder.mkdir()
+    (folder / "artifact.json").write_text("{}")
+    (folder / "a.bin").write_bytes(bytes(10))
+    assert cleaning.size([folder]) == 12
+    cleaning.remove([folder])
+    assert not folder.exists()
