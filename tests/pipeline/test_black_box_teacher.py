@@ -18,7 +18,7 @@ from cgankd.nets import zoo
 from cgankd.nets.weights import save_weights
 from cgankd.pipeline import run
 from cgankd.report.render import render
-from cgankd.report.table import markdown
+from cgankd.report.table import as_markdown
 
 
 def test_a_black_box_from_end_to_end(module: Callable[[int], str], tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_black_box_from_end_to_end(module: Callable[[int], str], tmp_path: Pat
     assert found["metrics"]["bound"]["terms"][-1]["value"] is not None
     page = render(out).read_text()
     assert "the NOKD student" in page
-    assert f"| teacher | the teacher | {source} | – | – |" in markdown(found)
+    assert f"| teacher | the teacher | {source} | – | – |" in as_markdown(found)
 
     # The same map as an ONNX file: the same images pass.
     onnx_file(tmp_path / "t.onnx", 10)

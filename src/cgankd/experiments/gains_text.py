@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cgankd.report import markdown
 from cgankd.report import table as style
 
 FEWEST_PAIRS = 6  # five pairs that all agree still have p = 0.0625
@@ -39,7 +40,7 @@ def gains_table(made: Made, places: int) -> str:
                 f"{gain['better']} of {_seeds(len(gain['values']))}",
             ]
         )
-    return style.markdown_grid(lines)
+    return markdown.grid(lines)
 
 
 def tests(found: Made) -> list[str]:

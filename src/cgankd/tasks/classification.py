@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cgankd.core.errors import UserError
+from cgankd.core.terminal import on_one_line
 from cgankd.tasks.base import Task
 
 
@@ -41,6 +42,12 @@ class Classification(Task):
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
             raise UserError(f"found {len(self.class_names)} distinct label(s); at least two are needed")
+        for name in self.class_names:
+            if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
+                raise UserError(
+                    f"class '{on_one_line(name)}' has a name with bytes that are not UTF-8, which no file of results "
+                    "can hold; allowed: a folder or label of another name"
+                )
 
     @property
     def num_outputs(self) -> int:
