@@ -360,15 +360,30 @@ def networks() -> None:
 
 @app.command()
 def convert_weights(
-    source: Annotated[Path, typer.Argument(help="a .pth or .pt file with a state dict")],
+    source: Annotated[
+        Path, typer.Argument(help="a checkpoint with a state dict: .pth, .pt, .bin, .ckpt, .pth.tar, ..")
+    ],
     destination: Annotated[Path, typer.Argument(help="the .safetensors file to write")],
-    mean: Annotated[str | None, typer.Option(help="input means of its training, in [0, 1]: 0.49,0.48,0.45")] = None,
+    mean: Annotated[str | None, typer.Option(help="input means of its training: 0.49,0.48,0.45")] = None,
     std: Annotated[str | None, typer.Option(help="input standard deviations, likewise")] = None,
+    network: Annotated[
+        str | None, typer.Option("--network", help="the network that the weights are for; they are tried on it first")
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option("--channels", min=1, max=3, help="of its images; none: by the first filters")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option("--classes", min=1, help="its outputs, 1 for a scalar; none: by the last layer")
+    ] = None,
+    size: Annotated[int, typer.Option("--size", min=16, help="side of the images it is tried on, in pixels")] = 32,
+    entry: Annotated[
+        str | None, typer.Option("--entry", help="where in the file the weights are, if there are several")
+    ] = None,
 ) -> None:
     """Make a .safetensors file of foreign PyTorch weights; only tensors are read, nothing is executed."""
     import torch
 
-    from cgankd.nets.weights import convert_pth
+    from cgankd.nets.conversion import Target, convert_pth
 
     def numbers(text: str | None, option: str) -> Any:
         try:
@@ -376,8 +391,12 @@ def convert_weights(
         except ValueError:
             raise UserError(f"{option} {text!r} is not a list of numbers such as 0.49,0.48,0.45") from None
 
-    convert_pth(source, destination, mean=numbers(mean, "--mean"), std=numbers(std, "--std"))
-    console.print(f"wrote {destination}", soft_wrap=True)
+    if network is None and (channels or classes):
+        raise UserError("--channels and --classes are sizes of a network; needed: --network, its name")
+    target = None if network is None else Target(network, channels, classes, (size, size))
+    constants = {"mean": numbers(mean, "--mean"), "std": numbers(std, "--std")}
+    for sentence in convert_pth(source, destination, **constants, target=target, entry=entry):
+        console.print(on_one_line(sentence), soft_wrap=True)
 
 
 def _words(text: str) -> list[str]:
