@@ -34,3 +34,8 @@ def outputs(network: Predictor, images: Tensor, fabric: Fabric, batch_size: int 
     if isinstance(network, nn.Module):
         network.train(training)
     return torch.cat(parts)
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """float32, and no tensor of inference_mode, as a teacher's may be: a loss can't keep those for its gradient."""
+    return (tensor.clone() if tensor.is_inference() else tensor).float()

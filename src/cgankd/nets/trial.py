@@ -33,12 +33,21 @@ def check_finite(who: str, outputs: Tensor) -> None:
         raise UserError(f"{who}: it gives outputs that are not finite for training images; finite numbers are needed")
 
 
+def check_state(who: str, network: nn.Module) -> None:
+    """UserError where the network's state dict holds something else than tensors, which no file of weights can hold."""
+    for name, value in network.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise UserError(f"{who}: entry {name!r} of its state dict is {type(value).__name__}; allowed: tensors")
+
+
 def check_learns(who: str, network: nn.Module, images: Tensor, num_outputs: int) -> None:
     """Whether the network can be trained on float images [B, C, H, W] in [0, 1]; it is left as it was.
 
-    Raises UserError, beginning with ``who``, where it is not of float32, has no parameter to train, fails in training
-    mode, gives something else there than float numbers [B, num_outputs], or outputs that no parameter changes.
+    Raises UserError, beginning with ``who``, where its state is not all tensors, it is not of float32, has no
+    parameter to train, fails in training mode, gives something else there than float numbers [B, num_outputs], or
+    outputs that no parameter changes.
     """
+    check_state(who, network)
     weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not weights:
         raise UserError(
@@ -63,17 +72,15 @@ def check_learns(who: str, network: nn.Module, images: Tensor, num_outputs: int)
             raise UserError(f"{who}: no gradient goes back through it ({said(error)})") from error
 
 
-def _run(who: str, network: nn.Module, images: Tensor, num_outputs: int, mode: str) -> Tensor:
-    shown = f"{list(images.shape)}"
-    try:
-        outputs: Any = network(images)
-    except UserError:
-        raise
-    except Exception as error:  # whatever a user's module raises
-        other = next((weight.dtype for weight in network.parameters() if _is_other(weight)), None)
-        hint = "" if other is None else f"; its weights are {_named(other)}, and images are float32"
-        raise UserError(f"{who}: it fails{mode} on images {shown} ({said(error)}){hint}") from error
-    needed = [len(images), num_outputs]
+def check_runs(who: str, network: nn.Module, images: Tensor) -> None:
+    """UserError, beginning with ``who``, where a network fails on images in eval mode, whatever it gives."""
+    with undisturbed(network):
+        _called(who, network, images, "")
+
+
+def check_outputs(who: str, outputs: Any, images: Tensor, num_outputs: int, mode: str = "") -> Tensor:
+    """Outputs for ``images``; UserError, beginning with ``who``, where they are not float numbers [B, num_outputs]."""
+    shown, needed = list(images.shape), [len(images), num_outputs]
     if not isinstance(outputs, Tensor):
         raise UserError(
             f"{who}: for images {shown} it gives {type(outputs).__name__}{mode}; allowed: a tensor {needed}, the "
@@ -84,6 +91,28 @@ def _run(who: str, network: nn.Module, images: Tensor, num_outputs: int, mode: s
     if not outputs.is_floating_point():
         raise UserError(f"{who}: it gives numbers of type {_named(outputs.dtype)}{mode}; allowed: floating-point ones")
     return outputs
+
+
+def device(network: nn.Module) -> torch.device:
+    """Where the network's weights lie; of one without weights, the processor."""
+    return next((weight.device for weight in network.parameters()), torch.device("cpu"))
+
+
+def _run(who: str, network: nn.Module, images: Tensor, num_outputs: int, mode: str) -> Tensor:
+    return check_outputs(who, _called(who, network, images, mode), images, num_outputs, mode)
+
+
+def _called(who: str, network: nn.Module, images: Tensor, mode: str) -> Any:
+    try:
+        return network(images)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's module raises
+        other = next((weight.dtype for weight in network.parameters() if _is_other(weight)), None)
+        hint = ""
+        if other is not None:
+            hint = f"; its weights are {_named(other)}, but images are float32, as network.float() makes weights"
+        raise UserError(f"{who}: it fails{mode} on images {list(images.shape)} ({said(error)}){hint}") from error
 
 
 def _is_other(weight: Tensor) -> bool:

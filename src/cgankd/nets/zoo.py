@@ -19,7 +19,7 @@ from cgankd.nets import attention, families, timm_bridge  # noqa: F401  (importi
 from cgankd.nets.feature_layers import stages
 from cgankd.nets.layers import Normalise, fix_normalisation
 from cgankd.nets.registry import BUILDERS, register
-from cgankd.nets.trial import check_answers
+from cgankd.nets.trial import check_answers, device
 
 __all__ = [
     "Normalise", "create", "family", "fix_normalisation", "names", "parameter_counts", "register", "sketches",
@@ -120,7 +120,6 @@ def check_outputs(
     name: str, network: nn.Module, in_channels: int, image_size: tuple[int, int], num_outputs: int
 ) -> Tensor:
     """The outputs for two images, one light and one dark; UserError where they are not [2, num_outputs]."""
-    device = next((weight.device for weight in network.parameters()), None)
-    pixels = torch.linspace(0.0, 1.0, in_channels * image_size[0] * image_size[1], device=device)
+    pixels = torch.linspace(0.0, 1.0, in_channels * image_size[0] * image_size[1], device=device(network))
     images = torch.stack([pixels, 1.0 - pixels * pixels]).view(2, in_channels, *image_size)
     return check_answers(f"network {name!r}", network, images, num_outputs)

@@ -133,7 +133,7 @@ def collect(road: Run) -> dict[str, Any]:
             judged = road.quality(first)
             found["metrics"] = judged.summary
             found["artifacts"]["metrics"] = path(judged)
-    found["warnings"] = warnings(found)
+    found["warnings"] = [*warnings(found), *road.told]
     return found
 
 
