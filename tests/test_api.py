@@ -435,7 +435,7 @@ def test_a_plain_callable_teaches_what_needs_outputs_alone(fabric: Fabric) -> No
 
 def test_what_the_teachers_cannot_give_shows_at_once(fabric: Fabric) -> None:
     images, labels = scalars()
-    with pytest.raises(UserError, match=r"the teacher gives outputs \[2\] for 2 images"):
+    with pytest.raises(UserError, match=r"the teacher: for images \[16, 1, 16, 16\] it gives \[16\]"):
         Distiller(images, labels, lambda x: x.mean(dim=(1, 2, 3)), features_of=student(1), fabric=fabric)
     road = Distiller(images, labels, Brightness(classes=False), fabric=fabric)
     with pytest.raises(UserError, match="features = autoencoder is a recipe's"):
@@ -447,8 +447,134 @@ def test_what_the_teachers_cannot_give_shows_at_once(fabric: Fabric) -> None:
 
 def test_a_teacher_of_another_width_is_refused_at_once() -> None:
     images, labels = np.zeros((8, 16, 16), dtype=np.uint8), np.arange(8) % 4
-    with pytest.raises(UserError, match=r"the teacher gives 3 output\(s\) an image; 4 are needed"):
+    with pytest.raises(UserError, match=r"the teacher: .* it gives \[8, 3\]; allowed: a tensor \[8, 4\]"):
         Distiller(images, labels, nn.Sequential(nn.Flatten(), nn.Linear(256, 3)))
+
+
+# --- outputs of another kind, and modules that are unusual --------------------------------------------------------
+
+
+class Probable(nn.Module):
+    """The same network, and a softmax."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images).softmax(1)
+
+
+def taught_by(fabric: Fabric, teacher: Any, method: str = "kd", **settings: Any) -> Tensor:
+    images, labels = classes()
+    road = Distiller(images, labels, teacher, features_of=student(3), fabric=fabric, **settings)
+    road.use_generator(real_generator)
+    road.synthesize(images=12, **NOT_SUBSAMPLED)
+    torch.manual_seed(0)
+    return weights_of(road.distill(student(3), method=method, steps=3, batch_size=16))
+
+
+def test_probabilities_of_a_module_and_of_a_callable_become_logits(
+    fabric: Fabric, recwarn: pytest.WarningsRecorder
+) -> None:
+    teacher = Brightness(classes=True)
+    usual, own = taught_by(fabric, teacher), Probable(teacher)
+    taught_by(fabric, own, outputs="probabilities")
+    assert not [one for one in recwarn if "probabilities" in str(one.message)]
+    for asked in (own, lambda x: own(x)):
+        with pytest.warns(UserWarning, match="the teacher: its outputs for training images are probabilities") as seen:
+            taught = taught_by(fabric, asked)
+        assert seen[0].filename == __file__
+        torch.testing.assert_close(taught, usual, atol=2e-4, rtol=0)  # Adam makes much of small differences
+        assert float((taught_by(fabric, asked, outputs="logits") - usual).abs().max()) > 2e-3
+    assert torch.equal(own(torch.ones(1, 1, 16, 16)).sum(1), torch.ones(1))  # the user's module is as it was
+
+
+def test_methods_look_inside_a_teacher_of_probabilities(fabric: Fabric) -> None:
+    torch.manual_seed(2)
+    teacher = student(3)
+    usual = taught_by(fabric, teacher, method="kd+pkt", outputs="logits")
+    taught = taught_by(fabric, Probable(teacher), method="kd+pkt", outputs="probabilities")
+    torch.testing.assert_close(taught, usual, atol=1e-5, rtol=1e-5)
+
+
+def test_a_scalar_teacher_in_the_labels_own_unit(fabric: Fabric) -> None:
+    images, labels = scalars()  # the label is minus the grey value in hundreds
+    own = Brightness(classes=False, scale=-2.55)
+    far = Brightness(classes=False, scale=-255.0)
+    with pytest.raises(UserError, match=r"the teacher: .* miss the labels, mapped to \[0, 1\].* outputs=label_unit"):
+        Distiller(images, labels, far, fabric=fabric)
+    road = Distiller(images, labels, own, outputs="label_unit", fabric=fabric)
+    opened = road.teachers.open(road._task, fabric)
+    assert opened is not None
+    answers = opened(images[[0, 30, 59]].float() / 255)
+    torch.testing.assert_close(answers.squeeze(1), (labels[[0, 30, 59]] + 2.0) / 1.6, atol=0.02, rtol=0)
+
+
+class Tuple(nn.Module):
+    """Gives its outputs and further ones in training, as networks with a second head do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = student(3)
+
+    def forward(self, images: Tensor) -> Any:
+        outputs = self.network(images)
+        return (outputs, outputs) if self.training else outputs
+
+
+def frozen() -> nn.Module:
+    network = student(3)
+    network.requires_grad_(False)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        (Tuple(), r"the student: for images \[2, 1, 16, 16\] it gives tuple in training mode; allowed: a tensor"),
+        (student(3).half(), r"the student: it fails on images .* its weights are float16, but images are float32"),
+        (student(3).double(), r"the student: it fails on images .* its weights are float64, but images are float32"),
+        (frozen(), r"the student: no parameter of it can be trained \(requires_grad is False everywhere\)"),
+        (student(4), r"the student: .* it gives \[16, 4\]; allowed: a tensor \[16, 3\]"),
+        (Probable(student(3)), r"the student: it gives probabilities, where its loss takes logits; needed:"),
+        (lambda images: images, r"the student is <function .*>; needed: a torch.nn.Module"),
+    ],
+)
+def test_a_student_is_tried_before_anything_is_made(fabric: Fabric, network: Any, said: str) -> None:
+    images, labels = classes()
+    road = Distiller(images, labels, Brightness(classes=True), fabric=fabric)
+    with pytest.raises(UserError, match=said) as refused:
+        road.distill(network, method="kd", steps=1)
+    assert "\n" not in str(refused.value)
+    assert (road._generator, road.synthesis) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "more", "said"),
+    [
+        (Brightness(classes=True).half(), {}, r"the teacher: it fails on images .* its weights are float16, but"),
+        ("teacher.pt", {}, r"the teacher is 'teacher.pt'; needed: a torch.nn.Module, or a function of images"),
+        (Brightness, {}, r"the teacher is <class .*>; needed: a torch.nn.Module, or a function of images"),
+        (Brightness(classes=True), {"jury": [student(4)]}, r"juror 1: .* it gives \[16, 4\]; allowed: a tensor"),
+        (lambda x: 1 / 0, {}, r"the teacher: asking about 16 images failed \(ZeroDivisionError: division by zero\)"),
+        (lambda x: (x.mean((1, 2, 3)),), {}, r"the teacher: for images .* it gives tuple; allowed: a tensor \[16, 3"),
+        (Brightness(classes=True), {"features_of": "resnet8"}, r"features_of is 'resnet8'; needed: a torch.nn.Module"),
+        (Brightness(classes=True), {"features_of": student(3).half()}, r"features_of: it fails on images .* float16"),
+        (Brightness(classes=True), {"outputs": "scaled"}, r"outputs = scaled is not allowed for classification; al"),
+        (Brightness(classes=True), {"outputs": "probabilities"}, r"the teacher: its outputs .* are no probabilities"),
+    ],
+)
+def test_teachers_are_tried_at_once(fabric: Fabric, teacher: Any, more: Any, said: str) -> None:
+    images, labels = classes()
+    with pytest.raises(UserError, match=said) as refused:
+        Distiller(images, labels, teacher, fabric=fabric, **more)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_teacher_may_be_frozen(fabric: Fabric) -> None:
+    teacher = Brightness(classes=True).requires_grad_(False)
+    assert torch.equal(taught_by(fabric, teacher), taught_by(fabric, Brightness(classes=True)))
 
 
 # --- a folder where results are kept -------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from cgankd.config.settings import (
 from cgankd.config.yaml_config import from_tree
 from cgankd.core.errors import UserError
 from cgankd.core.hashing import content_key, tensor_key
+from cgankd.core.plugins import tried
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.runtime import make_fabric
 from cgankd.core.store import Artifact, Store, Work
@@ -37,7 +39,7 @@ from cgankd.distill import MethodStack
 from cgankd.gan.adapters import CallableSampler, open_source
 from cgankd.gan.generator import GeneratorSource, Sampler, TrainedGenerator
 from cgankd.labels import label_space
-from cgankd.nets import inference
+from cgankd.nets import inference, trial
 from cgankd.nets.build import WEIGHTS, ModuleNetwork, NetworkSource
 from cgankd.pipeline import stages
 from cgankd.pipeline.inputs import Extractor, ProposalSource, Teachers
@@ -46,11 +48,12 @@ from cgankd.synthesis import adjust, checks
 from cgankd.synthesis.density_ratio import RatioNetwork, StoredRatio
 from cgankd.synthesis.store import StoredFakes
 from cgankd.tasks import Classification, Regression, Task
+from cgankd.tasks.outputs import AUTO, OutputKind, check_unchanged, resolve, sentence
 from cgankd.training.rehearsal import rehearse
 from cgankd.training.scoring import metric
 
 METHOD_NUMBERS = {"temperature", "label_weight", "teacher_weight", "method_settings"}  # of StudentSettings
-TOLD_APART_BY = 16  # images on which a callable's answers name it
+TOLD_APART_BY = 16  # images on which a callable's answers name it, and tell what kind they are
 
 
 class LabelUnit(nn.Module):
@@ -62,6 +65,17 @@ class LabelUnit(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return (self.network(images).reshape(-1, 1) - self.low) / self.span
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Converted:
+    """A callable whose outputs become those that losses take."""
+
+    function: inference.Predictor
+    gives: OutputKind
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.gives(self.function(images))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,7 +98,9 @@ class Distiller:
     scalar of any range and sign). teacher: a module, or any callable on float images in [0, 1]; a callable shows no
     features, so ``features_of`` must then be a module that was trained on the images. jury: more teachers, whose
     votes count in the filter and in replaced labels. votes: whose outputs distillation matches: first, mean or
-    confidence, by which errors and replaced labels are weighed then too (``teacher.votes`` of a recipe).
+    confidence, by which errors and replaced labels are weighed then too (``teacher.votes`` of a recipe). outputs: what
+    teacher and jury give, as ``teacher.outputs`` of a recipe says it; auto: told by their outputs for a few images,
+    with a warning where these are turned into others, and UserError where they can't be taken.
     held_out: a few more images and labels, by which the density ratio's weights are chosen and checked
     (``ratio_check``); without them it may learn its images by heart, and nobody would see. out: a folder where
     results are kept; the same calls go on there, and a killed program resumes. None: a temporary one.
@@ -100,6 +116,7 @@ class Distiller:
     features_of: nn.Module | None = None
     jury: Sequence[inference.Predictor] = ()
     votes: str = "first"
+    outputs: str = AUTO
     held_out: tuple[npt.ArrayLike | Tensor, npt.ArrayLike | Tensor] | None = None
     seed: int = 0
     out: Path | str | None = None
@@ -111,15 +128,15 @@ class Distiller:
         self.task = self.task or task
         self.task.check_labels(self.data.labels, "labels")
         self.device: Fabric = self.fabric or make_fabric()
-        sources = [self._source(predictor) for predictor in (self.teacher, *self.jury)]
+        self.few = self.data.few(TOLD_APART_BY)
+        named = [("the teacher", self.teacher), *((f"juror {n}", juror) for n, juror in enumerate(self.jury, start=1))]
+        sources = [self._source(who, predictor) for who, predictor in named]
         self.teachers = Teachers(tuple(sources[:1] if self.votes == "first" else sources), self.votes)
         self.teachers.open(self._task, self.device)  # votes that are not known are refused at once
-        features = None if self.features_of is None else ModuleNetwork(self.features_of)
+        features = None if self.features_of is None else ModuleNetwork(self._shown(self.features_of))
         self.extractor = Extractor(sources[0], features, tuple(sources[1:]), self.votes)
         with self.extractor.open(self.device) as extractor:  # what teachers can't give must not show after the GAN
-            width = extractor.votes(self.data.images[:2])[0].shape[2]
-        if width != self.task.num_outputs:
-            raise UserError(f"the teacher gives {width} output(s) an image; {self.task.num_outputs} are needed")
+            extractor.votes(self.few.images[:2])
         if self.out is None:
             self.store = Store.temporary(self.device, self.progress)
         else:
@@ -134,11 +151,40 @@ class Distiller:
         assert self.task is not None
         return self.task
 
-    def _source(self, predictor: inference.Predictor) -> NetworkSource:
+    def _source(self, who: str, predictor: inference.Predictor) -> NetworkSource:
+        """A teacher, tried on a few of the images, and its outputs as losses take them."""
+        if not callable(predictor) or isinstance(predictor, type):
+            raise UserError(f"{who} is {predictor!r}; needed: a torch.nn.Module, or a function of images")
+        width = self._task.num_outputs
+
+        def ask(images: Tensor) -> Tensor:
+            return trial.check_outputs(who, predictor(images), images, width)
+
         if isinstance(predictor, nn.Module):
-            return ModuleNetwork(predictor)
-        few = self.data.images[:: max(1, len(self.data) // TOLD_APART_BY)]
-        return CallableTeacher(predictor, tensor_key(inference.outputs(Work(self.device), predictor, few)))
+            trial.check_state(who, predictor)
+            images = inference.to_input(self.few.images, trial.device(predictor))
+            outputs = trial.check_answers(who, predictor, images, width)
+        else:
+            with tried(f"{who}: asking about {len(self.few)} images failed", f"needed: outputs [B, {width}]"):
+                outputs = inference.outputs(Work(self.device), ask, self.few.images)
+        trial.check_finite(who, outputs)
+        kind = resolve(self.outputs, outputs, self.few.labels, self._task, who, "outputs")
+        gives = kind if kind.changes else None
+        if gives is not None and self.outputs == AUTO:
+            warnings.warn(sentence(gives, who, "outputs"), stacklevel=5)
+        if isinstance(predictor, nn.Module):
+            return ModuleNetwork(predictor, gives)
+        if gives is None:
+            return CallableTeacher(predictor, tensor_key(outputs))
+        return CallableTeacher(_Converted(predictor, gives), tensor_key(gives(outputs)))
+
+    def _shown(self, network: nn.Module) -> nn.Module:
+        """A module that shows features, tried on a few of the images."""
+        if not isinstance(network, nn.Module):
+            raise UserError(f"features_of is {network!r}; needed: a torch.nn.Module")
+        trial.check_runs("features_of", network, inference.to_input(self.few.images, trial.device(network)))
+        trial.check_state("features_of", network)
+        return network
 
     # --- the stages -----------------------------------------------------------------------------------------------
 
@@ -266,6 +312,7 @@ class Distiller:
         own = from_tree(StudentSettings, numbers, where="distill")
         chosen = from_tree(FitSettings, settings, where="distill")
         methods = MethodStack.of(method, self._task, own)
+        self._check_student(student, chosen)
         rehearse(
             student,
             self.teachers.open(self._task, self.device),
@@ -288,6 +335,17 @@ class Distiller:
         )
         student.load_state_dict(artifact.tensors(WEIGHTS))
         return inference.place(student, self.device).eval()
+
+    def _check_student(self, student: nn.Module, fit: FitSettings) -> None:
+        """Try a student in both modes before anything is trained; UserError where it can't be."""
+        who, outputs = "the student", self._task.num_outputs
+        if not isinstance(student, nn.Module):
+            raise UserError(f"{who} is {student!r}; needed: a torch.nn.Module")
+        images = inference.to_input(self.few.images, trial.device(student))
+        answers = trial.check_answers(who, student, images, outputs)
+        trial.check_finite(who, answers)
+        check_unchanged(resolve(AUTO, answers, self.few.labels, self._task, who, "outputs", trained=False), who)
+        trial.check_learns(who, student, images[: min(2, fit.batch_size)], outputs)
 
     def score(self, network: nn.Module, images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> float:
         """Accuracy in %, or the mean absolute error in the label's unit, on images the network has not seen."""

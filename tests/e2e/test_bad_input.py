@@ -108,6 +108,50 @@ def test_networks_are_tried_before_anything_is_trained(
     assert repr(network) in sentence
 
 
+ODD = """
+from torch import nn
+from cgankd.nets import zoo
+
+class Tuple(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        outputs = self.network(images)
+        return (outputs, outputs) if self.training else outputs
+
+def two_heads(in_channels, num_outputs, image_size):
+    return Tuple(zoo.create("cnn8", in_channels, num_outputs, image_size))
+
+def half(in_channels, num_outputs, image_size):
+    return zoo.create("cnn8", in_channels, num_outputs, image_size).half()
+
+def frozen(in_channels, num_outputs, image_size):
+    return zoo.create("cnn8", in_channels, num_outputs, image_size).requires_grad_(False)
+"""
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ("two_heads", "it gives tuple in training mode; allowed: a tensor [2, 10], the outputs alone"),
+        ("half", "its weights are float16, but images are float32, as network.float() makes weights"),
+        ("frozen", "no parameter of it can be trained (requires_grad is False everywhere); needed: one at least"),
+    ],
+)
+def test_networks_are_tried_in_training_mode_too(
+    refused: Callable[..., str], tmp_path: Path, network: str, said: str
+) -> None:
+    (tmp_path / "odd_networks.py").write_text(ODD)
+    own = f"odd_networks:{network}"
+    for setting in ("student.network", "teacher.network", "ratio.features.network"):
+        kind = ["ratio.features.kind=classifier"] if setting.startswith("ratio") else []
+        sentence = refused("tiny.yaml", *kind, f"{setting}={own}")
+        assert said in sentence
+        assert repr(own) in sentence
+
+
 def weights_file(folder: Path, kind: str) -> Path:
     path = folder / "teacher.safetensors"
     if kind == "another kind":

@@ -135,10 +135,10 @@ def test_what_one_cell_cannot_run_is_left_out_of_all_with_why() -> None:
     made = grid(["digits"], ["data.train_size=60"], ["cnn8", "vgg8"], [], ["all"])
     assert made[0].recipe.rows == made[1].recipe.rows
     wider, between = made[0].left_out  # no VGG is wider at its end than VGG-8, and the teacher is smaller
-    assert wider.startswith("`flow`: method 'flow' needs a wider network of the student's family")
-    assert between.startswith("`takd`: method 'takd' needs a network between student and teacher")
+    assert wider.startswith("flow: method 'flow' needs a wider network of the student's family")
+    assert between.startswith("takd: method 'takd' needs a network between student and teacher")
     assert not {"flow", "takd"} & set(made[0].recipe.rows)
-    assert f"- digits: {wider}" in text.markdown(table.summary(made, [None, None]))
+    assert f"- digits: {wider}" in text.as_markdown(table.summary(made, [None, None]))
 
 
 def test_what_is_wrong_is_said_before_anything_is_written(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_every_method_is_paired_with_itself_and_each_task_has_its_own_votes() ->
             "worse": sum(s < 0 for s in single),
         }
     assert [test["pairs"] for test in whole["counts"]["methods"]] == [4] * 4
-    written = text.markdown(whole)
+    written = text.as_markdown(whole)
     unhelped = written.partition("## No better with generated images")[2]
     assert unhelped.count("\n- ") == sum(vote <= 0 for of_task in votes.values() for vote in of_task) > 0
     assert "By method, better in: cgan " in written
@@ -328,7 +328,7 @@ def test_gains_are_paired_by_seed() -> None:
 def test_the_table_reads_like_the_papers() -> None:
     made, found = four()
     found[3] = None
-    lines = text.markdown(table.summary(made, found)).splitlines()
+    lines = text.as_markdown(table.summary(made, found)).splitlines()
     grids = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines if line.startswith("|")]
     scores = {
         "nokd": "70.0 ± 0.7", "nokd_longer": "80.0 ± 0.7", "kd": "84.0 ± 0.7", "cgan": "82.0 ± 2.1",
@@ -368,7 +368,7 @@ def test_one_seed_one_setting_and_rows_that_a_recipe_leaves_out() -> None:
     made = grid(["digits"], [], ["cnn8", "cnn16"], [])
     found: list[dict[str, Any]] = [results(seeds=(0,)), results(seeds=(0,), warnings=["Alone."], gain=-3.0)]
     found[1]["rows"] = found[1]["rows"][:-1]
-    written = text.markdown(table.summary(made, found))
+    written = text.as_markdown(table.summary(made, found))
     grids = [[cell.strip() for cell in line[1:-1].split("|")] for line in written.splitlines() if line[:1] == "|"]
     assert grids[0] == ["method", "cnn8", "cnn16"]  # no line of settings
     assert grids[5:7] == [["cgan", "80.5", "75.5"], ["cgan_kd", "84.5", "–"]]
@@ -390,7 +390,7 @@ def test_a_table_that_pairs_nothing_says_so() -> None:
     for result in found:
         assert result is not None
         result["rows"] = result["rows"][:2]
-    written = text.markdown(table.summary(made, found))
+    written = text.as_markdown(table.summary(made, found))
     assert "No method was compared alone and with generated images." in written
     assert "What generated images add" not in written
 
@@ -427,7 +427,7 @@ def test_names_with_bars_and_commas_break_no_table() -> None:
         assert result is not None
         result["teacher"] |= {"network": 'a|b,"c"'}
     whole = table.summary(made, found)
-    assert r"teacher a\|b" in text.markdown(whole)
+    assert r"teacher a\|b" in text.as_markdown(whole)
     assert {line["network"] for line in csv.DictReader(io.StringIO(text.comma_separated(whole)))} >= {'a|b,"c"'}
 
 

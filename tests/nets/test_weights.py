@@ -1,7 +1,5 @@
 """Weights on disk: a round trip, what doesn't fit is named, and nothing foreign is ever run."""
 
-import pickle
-
 import pytest
 import safetensors.torch
 import torch
@@ -9,7 +7,7 @@ from torch import nn
 
 from cgankd.core.errors import UserError
 from cgankd.nets import zoo
-from cgankd.nets.weights import convert_pth, load_weights, save_weights
+from cgankd.nets.weights import load_weights, save_weights
 
 torch.set_num_threads(1)
 
@@ -83,10 +81,10 @@ def test_a_file_that_does_not_fit_names_the_key_and_changes_nothing(tmp_path, ch
 def test_files_of_another_kind_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"absent\.safetensors does not exist"):
         load_weights(new(), tmp_path / "absent.safetensors")
-    with pytest.raises(UserError, match=r"suffix is '\.pth'; allowed: \.safetensors; a \.pth or \.pt file can be"):
+    with pytest.raises(UserError, match=r"suffix is '\.pth'; allowed: \.safetensors; cgankd convert-weights makes one"):
         load_weights(new(), tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"suffix is '\.bin'; allowed: \.safetensors$"):
-        save_weights(new(), tmp_path / "w.bin")
+    with pytest.raises(UserError, match=r"suffix is '\.npz'; allowed: \.safetensors$"):
+        save_weights(new(), tmp_path / "w.npz")
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00")
     with pytest.raises(UserError, match=r"cut\.safetensors is not a safetensors file"):
         load_weights(new(), tmp_path / "cut.safetensors")
@@ -103,84 +101,76 @@ def test_a_state_that_is_not_all_tensors_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda state: state,
-        lambda state: {"state_dict": state, "epoch": 240},
-        lambda state: {"model": "resnet8", "net": state},
-        lambda state: {"model": {f"module.{key}": value for key, value in state.items()}},
-    ],
+    "prefix", ["_orig_mod.", "module.", "module._orig_mod.", "_forward_module.module.", "model.net."]
 )
-def test_foreign_checkpoints_are_converted(tmp_path, wrap):
+def test_wrappings_are_taken_off_where_weights_are_used(tmp_path, prefix):
     network, other = new(0), new(1)
-    torch.save(wrap(network.state_dict()), tmp_path / "foreign.pth")
-    convert_pth(tmp_path / "foreign.pth", tmp_path / "own.safetensors")
-    load_weights(other, tmp_path / "own.safetensors")
-    state = other.state_dict()
-    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+    state = {prefix + name: tensor for name, tensor in network.state_dict().items()}
+    safetensors.torch.save_file(state, tmp_path / "wrapped.safetensors")
+    load_weights(other, tmp_path / "wrapped.safetensors")
+    loaded = other.state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in network.state_dict().items())
 
 
-def test_a_published_checkpoint_gets_the_normalisation_it_was_trained_with(tmp_path):
-    published = {key: value for key, value in new(0).state_dict().items() if not key.startswith("normalise")}
-    torch.save({"model": published}, tmp_path / "published.pth")
-    convert_pth(tmp_path / "published.pth", tmp_path / "bare.safetensors")
-    with pytest.raises(UserError, match=r"key 'normalise\.mean' is missing"):
-        load_weights(new(1), tmp_path / "bare.safetensors")
-    convert_pth(
-        tmp_path / "published.pth", tmp_path / "own.safetensors", mean=torch.tensor([0.2]), std=torch.tensor([0.3])
-    )
-    network = new(1)
-    load_weights(network, tmp_path / "own.safetensors")
-    assert network.normalise.mean.item() == pytest.approx(0.2)
-    assert network.normalise.std.item() == pytest.approx(0.3)
+def test_a_compiled_layer_and_counters_of_averages_and_tools_are_seen_through(tmp_path):
+    network, other = new(0), new(1)
+    state = {name.replace("layer1.", "layer1._orig_mod."): tensor for name, tensor in network.state_dict().items()}
+    state = {f"module.{name}": tensor for name, tensor in state.items()}
+    more = {"n_averaged": torch.tensor(3), "module.layer2.total_ops": torch.zeros(1), "total_params": torch.zeros(1)}
+    safetensors.torch.save_file(state | more, tmp_path / "w.safetensors")
+    load_weights(other, tmp_path / "w.safetensors")
+    assert torch.equal(other.layer1[0].conv1.weight, network.layer1[0].conv1.weight)
 
 
-class Trap:
-    """Unpickling this writes a file."""
+def test_tensors_of_a_loss_beside_the_network_are_left_out_and_those_within_it_are_not(tmp_path):
+    network, other = new(0), new(1)
+    state = {f"net.{name}": tensor for name, tensor in network.state_dict().items()}
+    safetensors.torch.save_file({**state, "loss.weight": torch.ones(10)}, tmp_path / "w.safetensors")
+    load_weights(other, tmp_path / "w.safetensors")
+    assert torch.equal(other.fc.weight, network.fc.weight)
+    safetensors.torch.save_file({**state, "net.head.weight": torch.ones(10)}, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"key 'head.weight' is not expected; CifarResNet has no such tensor; the file"):
+        load_weights(other, tmp_path / "w.safetensors")
 
-    def __init__(self, path):
-        self.path = path
 
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
+def test_of_two_networks_in_one_file_none_is_guessed(tmp_path):
+    state = new().state_dict()
+    both = {f"{who}.{name}": tensor.clone() for who in ("student", "teacher") for name, tensor in state.items()}
+    safetensors.torch.save_file(both, tmp_path / "both.safetensors")
+    with pytest.raises(UserError, match=r"both.safetensors: holds tensors of several networks; .*: student, teacher"):
+        load_weights(new(1), tmp_path / "both.safetensors")
 
 
-def test_code_in_a_pickle_is_refused_and_not_run(tmp_path):
-    torch.save({"state_dict": new().state_dict(), "trap": Trap(tmp_path / "sprung")}, tmp_path / "evil.pth")
-    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Trap(tmp_path / "sprung"), protocol=2))
-    for name in ["evil.pth", "plain.pt"]:
-        with pytest.raises(UserError, match=rf"^\S*{name}: can't be read as tensors alone .*; allowed: .*torch\.save$"):
-            convert_pth(tmp_path / name, tmp_path / "own.safetensors")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["evil.pth", "plain.pt"]
+def test_files_from_before_batches_were_counted(tmp_path):
+    network, other = new(0), new(1)
+    state = {name: tensor for name, tensor in network.state_dict().items() if "num_batches" not in name}
+    safetensors.torch.save_file(state, tmp_path / "old.safetensors")
+    load_weights(other, tmp_path / "old.safetensors")
+    assert torch.equal(other.fc.weight, network.fc.weight)
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("changed", "message"),
     [
-        ([torch.zeros(1)], "a list and 0 state dicts"),
-        ({}, r"a dict with 0 keys \(\) and 0"),
-        ({"epoch": 1, "weights": {"a": torch.zeros(1)}}, r"a dict with 2 keys \(epoch, weights\) and 0"),
-        ({"model": {"a": torch.zeros(1)}, "net": {"a": torch.ones(1)}}, r"2 keys \(model, net\) and 2"),
-        ({"a": torch.eye(2).to_sparse()}, r"1 keys \(a\) and 0"),
+        ({"normalise.std": 58.4, "normalise.mean": 123.7}, r"mean 123.7 and std 58.4 are for images in \[0, 255\]"),
+        ({"normalise.std": 0.0}, "hold a number that is too small; allowed: means from 0, and deviations above 0"),
+        ({"normalise.mean": float("nan")}, "key 'normalise.mean' holds nan"),
+        ({"fc.bias": float("nan")}, "key 'fc.bias' holds nan; needed: weights of a training that went well"),
     ],
 )
-def test_checkpoints_without_one_state_dict_are_refused(tmp_path, content, found):
-    torch.save(content, tmp_path / "odd.pt")
-    with pytest.raises(UserError, match=rf"odd\.pt: holds {found}.*; allowed: " if "dict" in found else found):
-        convert_pth(tmp_path / "odd.pt", tmp_path / "own.safetensors")
-    assert not (tmp_path / "own.safetensors").exists()
+def test_numbers_that_no_network_works_with_are_refused(tmp_path, changed, message):
+    state = new().state_dict()
+    state |= {name: torch.full_like(state[name], value) for name, value in changed.items()}
+    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=rf"w\.safetensors: {message}|w\.safetensors: normalise: .*{message}"):
+        load_weights(new(1), tmp_path / "w.safetensors")
 
 
-def test_whole_networks_wrong_suffixes_and_half_a_normalisation_are_refused(tmp_path):
-    torch.save(nn.Linear(2, 2), tmp_path / "whole.pth")
-    with pytest.raises(UserError, match=r"whole\.pth: can't be read as tensors alone"):
-        convert_pth(tmp_path / "whole.pth", tmp_path / "own.safetensors")
-    with pytest.raises(UserError, match=r"suffix is '\.ckpt'; allowed: \.pth, \.pt"):
-        convert_pth(tmp_path / "a.ckpt", tmp_path / "own.safetensors")
-    with pytest.raises(UserError, match=r"absent\.pth: no such file"):
-        convert_pth(tmp_path / "absent.pth", tmp_path / "own.safetensors")
-    with pytest.raises(UserError, match="only one of mean and std is given"):
-        convert_pth(tmp_path / "whole.pth", tmp_path / "own.safetensors", mean=torch.zeros(3))
-    torch.save({"a": torch.zeros(1)}, tmp_path / "good.pt")
-    with pytest.raises(UserError, match=r"suffix is '\.bin'"):
-        convert_pth(tmp_path / "good.pt", tmp_path / "own.bin")
+def test_what_is_in_the_file_and_what_is_needed_are_listed(tmp_path):
+    safetensors.torch.save_file({"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}, tmp_path / "w.safetensors")
+    with pytest.raises(UserError) as refused:
+        load_weights(new(), tmp_path / "w.safetensors")
+    assert (
+        "the file holds 2 tensors (weight [2, 3], bias [2]); needed are 58 tensors (normalise.mean [1, 1, 1, 1], "
+        in (str(refused.value).replace("bias [2], weight [2, 3]", "weight [2, 3], bias [2]"))
+    )

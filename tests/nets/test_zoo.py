@@ -304,7 +304,7 @@ def test_a_users_network_is_built_by_its_function(users_module, function):
         ("wrong_arguments", r"calling it with in_channels=3, .* failed \(TypeError: .*unexpected keyword"),
         ("wrong_return", r"it returned str, where a torch.nn.Module is needed$"),
         ("wrong_outputs", r"images \[2, 3, 16, 16\] it gives \[2, 768\]; allowed: a tensor \[2, 4\]$"),
-        ("two_outputs", r"it gives tuple; allowed: a tensor \[2, 4\]$"),
+        ("two_outputs", r"it gives tuple; allowed: a tensor \[2, 4\], the outputs alone$"),
         ("fails_to_run", r"it fails on images \[2, 3, 16, 16\] \(RuntimeError: "),
     ],
 )

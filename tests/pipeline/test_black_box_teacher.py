@@ -18,7 +18,7 @@ from cgankd.nets import zoo
 from cgankd.nets.weights import save_weights
 from cgankd.pipeline import run
 from cgankd.report.render import render
-from cgankd.report.table import markdown
+from cgankd.report.table import as_markdown
 
 
 def test_a_black_box_from_end_to_end(module: Callable[[int], str], tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_black_box_from_end_to_end(module: Callable[[int], str], tmp_path: Pat
     assert found["metrics"]["bound"]["terms"][-1]["value"] is not None
     page = render(out).read_text()
     assert "the NOKD student" in page
-    assert f"| teacher | the teacher | {source} | – | – |" in markdown(found)
+    assert f"| teacher | the teacher | {source} | – | – |" in as_markdown(found)
 
     # The same map as an ONNX file: the same images pass.
     onnx_file(tmp_path / "t.onnx", 10)
@@ -96,7 +96,7 @@ def test_what_it_cannot_serve_is_refused_before_anything_is_trained(
 def test_an_answering_teacher_is_opened_before_anything_is_trained(
     module: Callable[[int], str], tmp_path: Path
 ) -> None:
-    for source, said in [("none.onnx", "is not there"), (f"{module(3)}:linear", r"needed: \[2, 10\]")]:
+    for source, said in [("none.onnx", "is not there"), (f"{module(3)}:linear", r"needed: \[32, 10\]")]:
         for setting, words in [
             ("teacher.source", f"teacher.source={source}"),
             ("teacher.jury.0.source", f"teacher.jury=[{{source: '{source}'}}]"),

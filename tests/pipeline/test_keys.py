@@ -128,7 +128,8 @@ SKIPPED = {
     # Another source, task or row is another run; a generator or teacher of one's own has tests of its own.
     "name", "description", "demonstration", "data.source", "data.task", "compare.methods", "compare.ablation",
     "seeds", "vary", "generator.source", "teacher.source", "teacher.weights", "teacher.start", "teacher.jury",
-    "teacher.votes", "search.labels", "data.label_column", "data.group_column", "data.train_per_class",
+    "teacher.outputs", "teacher.votes", "search.labels", "data.label_column", "data.group_column",
+    "data.train_per_class",
     "data.label_range", "runtime.device", "runtime.precision", "metrics.robustness.attacks",
 }  # fmt: skip
 

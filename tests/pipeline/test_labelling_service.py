@@ -135,7 +135,7 @@ def test_scalars_there_and_back_with_nothing_said_of_the_test_images(tmp_path: P
     assert found["teacher"]["val"] is not None
     assert any(re.search(r"about 0 of \d+ test images", note) for note in found["notes"])
     assert not any("nothing to transfer" in warning for warning in found["warnings"])
-    assert "| teacher | the teacher |" in table_text.style.markdown(found)
+    assert "| teacher | the teacher |" in table_text.style.as_markdown(found)
     render(out)
     assert len(stages(out, "make_images")) == 1 + 2  # the candidates, and what passed for each seed
     for made_by in found["artifacts"]["synthesis"].values():

@@ -80,11 +80,11 @@ def test_terminal_and_markdown_have_a_column_for_each_attack(attacked: Results, 
     for row, said in zip(table.rows(found), ("40.2", "41.2", "42.2", "43.2", "44.2", "70.2"), strict=True):
         assert row.attacked[0].startswith(said)
         assert row.attacked[0] in shown.get()
-    lines = table.markdown(found).splitlines()
+    lines = table.as_markdown(found).splitlines()
     assert lines[0].endswith("| under PGD | under AutoAttack |")
     assert {line.count("|") for line in lines[:8]} == {10}
-    assert "1,234 test images, each pixel moved by up to 0.05" in table.markdown(found)
-    plain = table.markdown(make_results("classification"))
+    assert "1,234 test images, each pixel moved by up to 0.05" in table.as_markdown(found)
+    plain = table.as_markdown(make_results("classification"))
     assert "under" not in plain
     assert plain.splitlines()[0].count("|") == 8
 

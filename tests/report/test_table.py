@@ -44,7 +44,7 @@ def test_all_outputs_hold_the_same_figures() -> None:
         console.print(table.table(small()))
     for text in ("85.7 ± 0.2 %", "84.9 ± 0.1 %", "+0.8 [+0.3, +1.3]", "7,000 + 50,000"):
         assert text in shown.get()
-        assert text in table.markdown(small())
+        assert text in table.as_markdown(small())
 
 
 def test_eighty_characters_cut_no_number(make_results: Results) -> None:
@@ -65,7 +65,7 @@ def test_markup_in_names_is_text() -> None:
         console.print(table.table(found))
     assert "[red]r[/red]" in shown.get()
     assert "a|[bold]b" in shown.get()
-    assert "a\\|[bold]b" in table.markdown(found)
+    assert "a\\|[bold]b" in table.as_markdown(found)
 
 
 def test_lower_is_better_turns_the_verdict_not_the_sign() -> None:

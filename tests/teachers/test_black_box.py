@@ -15,10 +15,18 @@ from onnx import helper, numpy_helper
 from answering_teachers import onnx_file, weight
 from cgankd.core.errors import UserError
 from cgankd.core.plugins import code_key, onnx_key
+from cgankd.data.imageset import ImageSet
 from cgankd.tasks import Classification, Regression, Task
 from cgankd.teachers.opening import open_teacher
 
 CLASSES, DEGREES = Classification(("a", "b", "c")), Regression(-80.0, 80.0, "degrees")
+
+
+def known(task: Task = CLASSES) -> ImageSet:
+    """Seven images, each label equally often."""
+    images = (pixels() * 255).round().to(torch.uint8)
+    labels = torch.linspace(-80.0, 80.0, 7) if task.continuous else torch.arange(7) % task.num_outputs
+    return ImageSet(images, labels)
 
 
 def pixels(count: int = 7) -> torch.Tensor:
@@ -33,7 +41,7 @@ def test_a_function_and_an_onnx_file_say_what_numpy_computes(
     images = pixels()
     expected = images.numpy().reshape(7, 256).astype(np.float64) @ weight(task.num_outputs) + 0.5
     for source in (f"{module(task.num_outputs)}:linear", str(tmp_path / "t.onnx")):
-        teacher = open_teacher(source, task, 1, (16, 16))
+        teacher = open_teacher(source, task, known(task))
         for shown in (images, images.to(memory_format=torch.channels_last)):
             np.testing.assert_allclose(teacher(shown).numpy(), expected, rtol=1e-4, atol=1e-4)
         assert teacher.answers_anything
@@ -43,23 +51,23 @@ def test_a_function_and_an_onnx_file_say_what_numpy_computes(
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("array", r"gives ndarray; needed: a tensor \[2, 3\]"),
-        ("narrow", r"gives outputs \[2, 0\] for 2 images; needed: \[2, 3\]"),
-        ("flat", r"gives outputs \[2\] for 2 images; needed: \[2, 3\]"),
-        ("broken", r"asking about two images failed \(RuntimeError: out of ink\); it is given float images \[B, 1"),
+        ("array", r"gives ndarray; needed: a tensor \[7, 3\]"),
+        ("narrow", r"gives outputs \[7, 0\] for 7 images; needed: \[7, 3\]"),
+        ("flat", r"gives outputs \[7\] for 7 images; needed: \[7, 3\]"),
+        ("broken", r"asking about 7 images failed \(RuntimeError: out of ink\); it is given float images \[B, 1"),
         ("endless", r"gives outputs that are not finite"),
         ("missing", r"has no function 'missing'"),
     ],
 )
 def test_functions_that_are_refused(module: Callable[[int], str], name: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        open_teacher(f"{module(3)}:{name}", CLASSES, 1, (16, 16))
+        open_teacher(f"{module(3)}:{name}", CLASSES, known())
 
 
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        ({"outputs": 4}, r"gives outputs \[2, 4\] for 2 images; needed: \[2, 3\]"),
+        ({"outputs": 4}, r"gives outputs \[7, 4\] for 7 images; needed: \[7, 3\]"),
         ({"outputs": 3, "batch": 2}, r"has inputs pixels tensor\(float\) \[2, 1, 16, 16\]; needed: images"),
         ({"outputs": 3, "rank": 2}, r"has inputs pixels tensor\(float\) \['B', 256\]; needed: images"),
     ],
@@ -67,7 +75,25 @@ def test_functions_that_are_refused(module: Callable[[int], str], name: str, wor
 def test_onnx_files_that_are_refused(tmp_path: Path, made: dict[str, Any], words: str) -> None:
     onnx_file(tmp_path / "t.onnx", **made)
     with pytest.raises(UserError, match=words):
-        open_teacher(str(tmp_path / "t.onnx"), CLASSES, 1, (16, 16))
+        open_teacher(str(tmp_path / "t.onnx"), CLASSES, known())
+
+
+def test_probabilities_become_logits_unless_a_setting_says_otherwise(module: Callable[[int], str]) -> None:
+    source, images = f"{module(3)}:probable", pixels()
+    noticed = open_teacher(source, CLASSES, known())
+    stated = open_teacher(source, CLASSES, known(), "teacher", "probabilities")
+    as_they_are = open_teacher(source, CLASSES, known(), "teacher", "logits")
+    probabilities = as_they_are(images)
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(7))
+    for teacher in (noticed, stated):
+        torch.testing.assert_close(teacher(images), probabilities.clamp(min=1e-12).log())
+    assert noticed.content_key == stated.content_key != as_they_are.content_key
+    assert noticed.told.startswith(f"teacher.source {source}: its outputs for training images are probabilities")
+    assert (stated.told, as_they_are.told) == ("", "")
+    logits = open_teacher(source.replace("probable", "linear"), CLASSES, known())
+    assert (logits.gives, logits.told) == (None, "")
+    with pytest.raises(UserError, match=r"teacher\.jury\.1\.source .*: its outputs .* are no probabilities"):
+        open_teacher(source.replace("probable", "linear"), CLASSES, known(), "teacher.jury.1", "probabilities")
 
 
 def test_sources_that_are_not_there(tmp_path: Path) -> None:
@@ -81,15 +107,15 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
         (str(tmp_path / "broken.onnx"), "teacher.source .* not readable as ONNX"),
     ]:
         with pytest.raises(UserError, match=words):
-            open_teacher(source, CLASSES, 1, (16, 16))
+            open_teacher(source, CLASSES, known())
 
 
 def test_an_edited_function_is_another_teacher(module: Callable[[int], str], tmp_path: Path) -> None:
     name = module(3)
-    before = open_teacher(f"{name}:linear", CLASSES, 1, (16, 16)).content_key
-    assert open_teacher(f"{name}:linear", CLASSES, 1, (16, 16)).content_key == before
+    before = open_teacher(f"{name}:linear", CLASSES, known()).content_key
+    assert open_teacher(f"{name}:linear", CLASSES, known()).content_key == before
     (tmp_path / f"{name}.py").write_text((tmp_path / f"{name}.py").read_text() + "# edited\n")
-    assert open_teacher(f"{name}:linear", CLASSES, 1, (16, 16)).content_key != before
+    assert open_teacher(f"{name}:linear", CLASSES, known()).content_key != before
 
 
 def test_two_functions_of_one_file_are_two_teachers(module: Callable[[int], str], tmp_path: Path) -> None:

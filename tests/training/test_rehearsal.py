@@ -142,3 +142,34 @@ def test_students_of_every_family_are_taught_by_what_looks_inside(name: str, fab
     assert without == []
     assert all(torch.isfinite(weight.grad).all() for weight in student.parameters() if weight.grad is not None)
     assert all(weight.grad is None for weight in teacher.parameters())
+
+
+class Detached(nn.Module):
+    """A teacher as many are wrapped: no gradient goes through it."""
+
+    def __init__(self, way: Any) -> None:
+        super().__init__()
+        self.network, self.way = zoo.create("cnn8", 1, 4, (16, 16)), way
+
+    def forward(self, images: Tensor) -> Tensor:
+        with self.way():
+            return self.network(images)
+
+
+@pytest.mark.parametrize("way", [torch.no_grad, torch.inference_mode])
+def test_a_teacher_without_gradients_serves_methods_that_do_not_differentiate_it(
+    fabric: Fabric, way: Any, noise: Noise
+) -> None:
+    images = noise(16, classes=4)
+    torch.manual_seed(0)
+    road = Distiller(images.images, images.labels, Detached(way), fabric=fabric)
+    for method in ("kd", "kd+pkt", "fitnet", "at", "kd+crd"):
+        student = zoo.create("cnn8", 1, 4, (16, 16))
+        before = [weight.clone() for weight in student.parameters()]
+        road._fakes, road.synthesis = None, object()  # type: ignore[assignment]
+        road.distill(student, method=method, steps=1, batch_size=8)
+        assert any(not torch.equal(*pair) for pair in zip(before, student.parameters(), strict=True)), method
+    with pytest.raises(
+        UserError, match=r"method '.*kdiga.*' differentiates the teacher, but its outputs have no gradient"
+    ):
+        road.distill(zoo.create("cnn8", 1, 4, (16, 16)), method="kd+kdiga", steps=1, batch_size=8)

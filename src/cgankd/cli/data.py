@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
 from cgankd.config import recipe
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
+from cgankd.core.terminal import on_one_line, plain_console
 
-console = Console()
+console = plain_console()
+FEW = 20  # names in one sentence
 
 
 class _SourceOrCommand(TyperGroup):
@@ -74,14 +76,14 @@ def get(
     if wanted.archive is None:
         folder = home / name
         if folder.is_dir() and any(folder.iterdir()):
-            console.print(f"{folder} is there; cgankd data {name} reads it", highlight=False, soft_wrap=True)
+            console.print(f"{folder} is there; cgankd data {name} reads it", soft_wrap=True)
             return
         raise UserError(public.how_to_get(name, home))
     with ConsoleProgress(console).bar(f"{wanted.archive.name} (MB)", round(wanted.archive.size / 1e6)) as bar:
         path = download.download(wanted.archive, home / name, lambda done, size: bar.to(done / 1e6))
-    console.print(f"{path} is there", highlight=False, soft_wrap=True)
+    console.print(f"{path} is there", soft_wrap=True)
     if home != public.home():
-        console.print(f"set {public.VARIABLE}={home} so that runs find it", highlight=False, soft_wrap=True)
+        console.print(f"set {public.VARIABLE}={home} so that runs find it", soft_wrap=True)
 
 
 @app.command()
@@ -104,8 +106,8 @@ def render(
             folder, path, angles, size, match, lambda done, total: bar.to(done / total)
         )
     for sentence in passed_over:
-        console.print(f"- passed over: {sentence}", highlight=False)
-    console.print(f"wrote {path}: {images:,} images", highlight=False, soft_wrap=True)
+        console.print(f"- passed over: {on_one_line(sentence)}")
+    console.print(f"wrote {path}: {images:,} images", soft_wrap=True)
 
 
 def _show_data(settings: DataSettings, out: Path | None) -> None:
@@ -117,17 +119,35 @@ def _show_data(settings: DataSettings, out: Path | None) -> None:
         splits = sources.load(settings, lambda done, total: bar.to(done / total))
     found = preview.describe(splits)
     console.print(
-        f"{splits.name}: {splits.task.name}, {found['size'][0]}x{found['size'][1]} pixels, "
+        f"{on_one_line(splits.name)}: {splits.task.name}, {found['size'][0]}x{found['size'][1]} pixels, "
         f"{found['channels']} channel(s)"
     )
-    parts = ("train", "pool", "val", "test")
-    table = Table("label", *parts, box=None, pad_edge=False)
-    for number, label in enumerate(found["bins"]):
-        table.add_row(label, *(str(found["histogram"][part][number]) for part in parts))
-    table.add_row("all", *(str(found["counts"][part]) for part in parts), style="bold")
-    console.print(table)
-    for note in splits.notes:
-        console.print(f"- {note}", highlight=False)
     path = out or Path(f"{Path(splits.name).stem}.png")
-    sheet(preview.examples(splits.train, splits.task), found["bins"], path)
-    console.print(f"wrote {path}", highlight=False)
+    numbered = sheet(preview.examples(splits.train, splits.task), found["bins"], path)
+    console.print(_counts(found, numbers=bool(numbered)))
+    for note in splits.notes:
+        console.print(f"- {on_one_line(note)}")
+    if numbered:
+        legend = _with_numbers(found["bins"], numbered)
+        console.print(f"- no installed font can show every name, so the picture has numbers: {legend}")
+    console.print(f"wrote {path}", soft_wrap=True)
+
+
+def _counts(found: dict[str, Any], numbers: bool) -> Table:
+    """How many images each label has in each split. numbers: with the number of each label in front."""
+    parts = ("train", "pool", "val", "test")
+    table = Table(*["number"] * numbers, box=None, pad_edge=False)
+    table.add_column("label", overflow="fold")
+    for part in parts:
+        table.add_column(part)
+    for number, label in enumerate(found["bins"]):
+        counts = (str(found["histogram"][part][number]) for part in parts)
+        table.add_row(*[str(number)] * numbers, on_one_line(label), *counts)
+    table.add_row(*[""] * numbers, "all", *(str(found["counts"][part]) for part in parts), style="bold")
+    return table
+
+
+def _with_numbers(names: Sequence[str], numbers: Sequence[int]) -> str:
+    """``3 = cat, 5 = dog``; of many the first few."""
+    shown = ", ".join(f"{number} = {on_one_line(names[number])}" for number in numbers[:FEW])
+    return shown if len(numbers) <= FEW else f"{shown}, and {len(numbers) - FEW} more, as in the table"

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from cgankd._version import __version__
 from cgankd.cli import clean, data
 from cgankd.config import recipe, yaml_config
 from cgankd.core.errors import OutOfTime, TrainingError, UserError
+from cgankd.core.terminal import escape_what_streams_cannot_write, on_one_line, plain_console
 
 # Nothing that imports torch stands up here: `cgankd --help` must not take seconds.
 
@@ -27,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-console = Console()
+console = plain_console()
 
 MaxMinutes = Annotated[
     float | None,
@@ -38,6 +37,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=val
 
 def main() -> None:
     """The entry point: every way of failing that a user can meet ends in one sentence and an exit code."""
+    escape_what_streams_cannot_write()
     sys.path.insert(0, "")  # networks given as module:function may lie in the current folder
     try:
         code = app(standalone_mode=False)
@@ -105,7 +105,7 @@ def report(
     if not isinstance(found, dict) or not {"rows", "warnings", "teacher", "control"} <= set(found):
         raise UserError(f"{folder / 'results.json'} is not the results of cgankd run")
     if markdown:
-        from cgankd.report.table import markdown as as_markdown
+        from cgankd.report.table import as_markdown
 
         typer.echo(as_markdown(found), nl=False)
         return
@@ -151,8 +151,8 @@ def table_(
         progress=SILENT if quiet else ConsoleProgress(console),
         deadline=deadline_in(max_minutes),
     )
-    typer.echo(text.markdown(found), nl=False)
-    console.print(f"\n{folder}: table.md, table.csv, table.json, pictures", highlight=False, soft_wrap=True)
+    typer.echo(text.as_markdown(found), nl=False)
+    console.print(f"\n{folder}: table.md, table.csv, table.json, pictures", soft_wrap=True)
 
 
 @app.command()
@@ -175,7 +175,7 @@ def ablate(
 
     shown = SILENT if quiet else ConsoleProgress(console)
     draw(name, overrides or [], images=_words(images), out=folder, progress=shown, deadline=deadline_in(max_minutes))
-    console.print(f"{folder / 'ablation.html'}  (open it in a browser)", highlight=False, soft_wrap=True)
+    console.print(f"{folder / 'ablation.html'}  (open it in a browser)", soft_wrap=True)
 
 
 @app.command()
@@ -211,12 +211,12 @@ def synthesize(
     preflight.check_names(settings)
     settings, left_out = labelling_service.served(settings)
     if left_out:
-        console.print(f"left out, as they ask about further images: {', '.join(left_out)}", highlight=False)
+        console.print(f"left out, as they ask about further images: {', '.join(left_out)}")
     folder = out or Path("runs") / settings.name
     progress, deadline = SILENT if quiet else ConsoleProgress(console), deadline_in(max_minutes)
     if export is not None:
         told = labelling_service.export(settings, folder, export, candidates, progress, deadline=deadline)
-        console.print(told, highlight=False, soft_wrap=True)
+        console.print(told, soft_wrap=True)
     elif answers is not None:
         _show(folder, go(labelling_service.answered(settings, answers), folder, progress, deadline=deadline))
 
@@ -243,7 +243,7 @@ def continual(
     folder = out or Path("runs") / settings.name
     learn(settings, folder, SILENT if quiet else ConsoleProgress(console), deadline=deadline_in(max_minutes))
     typer.echo((folder / "table.md").read_text(encoding="utf-8"), nl=False)
-    console.print(f"\n{folder}: table.md, accuracy.png, results.json", highlight=False, soft_wrap=True)
+    console.print(f"\n{folder}: table.md, accuracy.png, results.json", soft_wrap=True)
 
 
 @app.command()
@@ -283,19 +283,18 @@ def methods(
         table = Table("method", "matches", "tasks", "needs", "paper", box=None, pad_edge=False)
         for line in catalogue.lines():
             table.add_row(*line)
-        console.print(table, highlight=False)
+        console.print(table)
         console.print(
             "\nStacked: kd+rkd. Apart from these, teacher adaptation (cgankd continual: gkd, tkd, each +ta) and "
-            "language models (cgankd lm: kd, atkd, onpolicy, skd).",
-            highlight=False,
+            "language models (cgankd lm: kd, atkd, onpolicy, skd)."
         )
         return
     facts, text = catalogue.details(name)
     table = Table(box=None, pad_edge=False, show_header=False)
     for heading, fact in facts.items():
         table.add_row(heading, fact)
-    console.print(table, highlight=False, markup=False)
-    console.print(f"\n{text}", highlight=False, markup=False)
+    console.print(table)
+    console.print(f"\n{text}")
 
 
 @app.command()
@@ -324,7 +323,7 @@ def _list_recipes(*commands: str) -> None:
     table = Table("recipe", "command", "what it is", box=None, pad_edge=False)
     for command, home in _homes().items():
         for name in home.ready() if command in commands else ():
-            table.add_row(name, command, Text(home.load(name).description))
+            table.add_row(name, command, home.load(name).description)
     console.print(table)
 
 
@@ -355,9 +354,7 @@ def networks() -> None:
     console.print(table)
     console.print(
         "also: timm/NAME (pip install 'cgankd[timm]'), and your own as module:function; +vam behind a name adds "
-        "attention over blocks of its filters",
-        markup=False,
-        highlight=False,
+        "attention over blocks of its filters"
     )
 
 
@@ -366,15 +363,30 @@ app.command()(clean.clean)
 
 @app.command()
 def convert_weights(
-    source: Annotated[Path, typer.Argument(help="a .pth or .pt file with a state dict")],
+    source: Annotated[
+        Path, typer.Argument(help="a checkpoint with a state dict: .pth, .pt, .bin, .ckpt, .pth.tar, ..")
+    ],
     destination: Annotated[Path, typer.Argument(help="the .safetensors file to write")],
-    mean: Annotated[str | None, typer.Option(help="input means of its training, in [0, 1]: 0.49,0.48,0.45")] = None,
+    mean: Annotated[str | None, typer.Option(help="input means of its training: 0.49,0.48,0.45")] = None,
     std: Annotated[str | None, typer.Option(help="input standard deviations, likewise")] = None,
+    network: Annotated[
+        str | None, typer.Option("--network", help="the network that the weights are for; they are tried on it first")
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option("--channels", min=1, max=3, help="of its images; none: by the first filters")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option("--classes", min=1, help="its outputs, 1 for a scalar; none: by the last layer")
+    ] = None,
+    size: Annotated[int, typer.Option("--size", min=16, help="side of the images it is tried on, in pixels")] = 32,
+    entry: Annotated[
+        str | None, typer.Option("--entry", help="where in the file the weights are, if there are several")
+    ] = None,
 ) -> None:
     """Make a .safetensors file of foreign PyTorch weights; only tensors are read, nothing is executed."""
     import torch
 
-    from cgankd.nets.weights import convert_pth
+    from cgankd.nets.conversion import Target, convert_pth
 
     def numbers(text: str | None, option: str) -> Any:
         try:
@@ -382,8 +394,12 @@ def convert_weights(
         except ValueError:
             raise UserError(f"{option} {text!r} is not a list of numbers such as 0.49,0.48,0.45") from None
 
-    convert_pth(source, destination, mean=numbers(mean, "--mean"), std=numbers(std, "--std"))
-    console.print(f"wrote {destination}")
+    if network is None and (channels or classes):
+        raise UserError("--channels and --classes are sizes of a network; needed: --network, its name")
+    target = None if network is None else Target(network, channels, classes, (size, size))
+    constants = {"mean": numbers(mean, "--mean"), "std": numbers(std, "--std")}
+    for sentence in convert_pth(source, destination, **constants, target=target, entry=entry):
+        console.print(on_one_line(sentence), soft_wrap=True)
 
 
 def _words(text: str) -> list[str]:
@@ -405,9 +421,9 @@ def _show(folder: Path, found: dict[str, Any]) -> None:
 
     console.print(table(found))
     for warning in found["warnings"]:
-        console.print(f"! {warning}", highlight=False)
+        console.print(f"! {on_one_line(warning)}")
     page = render(folder)
-    console.print(f"{page}  (open it in a browser)", highlight=False, soft_wrap=True)
+    console.print(f"{page}  (open it in a browser)", soft_wrap=True)
 
 
 def _is_click_error(error: Exception) -> bool:
@@ -416,5 +432,5 @@ def _is_click_error(error: Exception) -> bool:
 
 
 def _fail(message: str, code: int) -> None:
-    Console(stderr=True).print(f"cgankd: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    plain_console(stderr=True).print(f"cgankd: {on_one_line(message)}", style="red", soft_wrap=True)
     sys.exit(code)

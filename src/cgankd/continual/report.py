@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from cgankd.core.files import read_json, write_text
 from cgankd.metrics.statistics import few_seeds
-from cgankd.report import table
+from cgankd.report import markdown, table
 from cgankd.report.figures import LIGHT, canvas, legend, plain, save
 
 STYLE = {
@@ -36,11 +36,11 @@ Made = Mapping[str, Any]
 def render(out: Path) -> None:
     """Write ``out``/table.md, accuracy.png and accuracy.svg from ``out``/results.json."""
     made: dict[str, Any] = read_json(out / "results.json")
-    write_text(out / "table.md", markdown(made))
+    write_text(out / "table.md", as_markdown(made))
     save(curves(made), out / "accuracy")
 
 
-def markdown(made: Made) -> str:
+def as_markdown(made: Made) -> str:
     """The table of methods, the paired differences of teacher adaptation, and what the numbers mean."""
     rows, gains = made["rows"], made["gains"]
     places = table.decimals({"unit": made["unit"], "rows": [row[name] for row in rows for name in COLUMNS]})
@@ -51,8 +51,8 @@ def markdown(made: Made) -> str:
         for row in rows
     ]
     parts = [
-        f"## {made['recipe']}: {made['dataset']}, {made['tasks']} tasks, {made['network']}",
-        table.markdown_grid(lines),
+        "## " + markdown.literal(f"{made['recipe']}: {made['dataset']}, {made['tasks']} tasks, {made['network']}"),
+        markdown.grid(lines),
     ]
     if gains:
         parts.append("What teacher adaptation adds, in points: difference paired by seed, with its 95% interval")
@@ -61,8 +61,8 @@ def markdown(made: Made) -> str:
             [f"{gain['of']} − {gain['to']}", *(table.difference(gain[name], places) for name in COLUMNS)]
             for gain in gains
         ]
-        parts.append(table.markdown_grid([header, *lines]))
-    return "\n\n".join([*parts, table.markdown_list(notes(made))]) + "\n"
+        parts.append(markdown.grid([header, *lines]))
+    return "\n\n".join([*parts, markdown.bullets(notes(made))]) + "\n"
 
 
 def notes(made: Made) -> list[str]:

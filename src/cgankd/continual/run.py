@@ -26,7 +26,10 @@ from cgankd.core.store import Artifact, Store
 from cgankd.data import sources
 from cgankd.data.imageset import Splits
 from cgankd.metrics.statistics import paired_difference, spread
+from cgankd.nets import trial
 from cgankd.nets.build import Architecture, fresh_network
+from cgankd.nets.inference import to_input
+from cgankd.tasks import outputs as output_kinds
 
 MEASURES = ("final", "incremental", "forgetting", "told")
 
@@ -88,6 +91,18 @@ def check(settings: Continual, splits: Splits) -> None:
             )
     network = Architecture(settings.network)
     small, large = (fresh_network(network, splits.train, tasks * stream.width, settings.seeds[0]) for tasks in (1, 2))
+    images = to_input(splits.train.images[: min(2, settings.fit.batch_size)], torch.device("cpu"))
+    for made, tasks in ((small, 1), (large, 2)):
+        who = f"network {settings.network!r}"
+        outputs = trial.check_answers(who, made, images, tasks * stream.width)
+        trial.check_finite(who, outputs)
+        output_kinds.check_unchanged(
+            output_kinds.resolve(
+                output_kinds.AUTO, outputs, splits.train.labels[: len(images)], task, who, "outputs", trained=False
+            ),
+            who,
+        )
+        trial.check_learns(who, made, images, tasks * stream.width)
     grow(large, small.state_dict())
     if any(WAYS[method].adapts for method in settings.methods):
         check_adaptable(small, settings.network)

@@ -16,6 +16,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+from cgankd.core.terminal import on_one_line
+
 
 class Bar:
     """A bar that goes nowhere; the silent default."""
@@ -53,20 +55,20 @@ class ConsoleProgress(Progress):
     @contextmanager
     def bar(self, title: str, total: float) -> Iterator[Bar]:
         bars = RichProgress(
-            TextColumn("{task.description:<24}"),
+            TextColumn("{task.description:<24}", markup=False),
             BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
         )
         with bars:
-            yield _ConsoleBar(bars, bars.add_task(title, total=total, note=""))
+            yield _ConsoleBar(bars, bars.add_task(on_one_line(title), total=total, note=""))
 
     def say(self, text: str) -> None:
-        self.console.print(text)
+        self.console.print(on_one_line(text), markup=False, emoji=False, highlight=False)
 
 
 SILENT = Progress()

@@ -66,6 +66,10 @@ class ImageSet:
             self.images[rows], self.labels[rows], {name: column[rows] for name, column in self.columns.items()}
         )
 
+    def few(self, count: int) -> ImageSet:
+        """At most ``count`` of the images, evenly spread."""
+        return self.take(torch.linspace(0, len(self) - 1, min(count, len(self))).round().to(torch.int64))
+
     def open(self) -> ImageSet:
         """Itself: an :class:`ImageSource` that lies in memory already."""
         return self

@@ -94,8 +94,7 @@ def grid(
             compared = comparisons.both_ways(dict.fromkeys(wanted))
             own = [dataclasses.replace(cell, recipe=_comparing(cell.recipe, compared)) for cell in own]
         cells += [
-            dataclasses.replace(cell, left_out=tuple(f"`{one}`: {why}" for one, why in left_out.items()))
-            for cell in own
+            dataclasses.replace(cell, left_out=tuple(f"{one}: {why}" for one, why in left_out.items())) for cell in own
         ]
     for place, cell in enumerate(cells):
         if cell.folder in {other.folder for other in cells[:place]}:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cgankd.report import markdown
 from cgankd.report import table as style
 
 Made = Mapping[str, Any]
@@ -36,7 +37,7 @@ def gains_table(made: Made, places: int) -> str:
                 f"{gain['better']} of {_seeds(len(gain['values']))}",
             ]
         )
-    return style.markdown_grid(lines)
+    return markdown.grid(lines)
 
 
 def counts(record: Made) -> list[str]:

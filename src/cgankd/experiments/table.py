@@ -42,7 +42,7 @@ def make_table(
     for found in results_of(cells, out, NAME, progress, deadline):
         made = summary(cells, found)
         write_json(out / NAME, made)
-        write_text(out / "table.md", text.markdown(made))
+        write_text(out / "table.md", text.as_markdown(made))
         write_text(out / "table.csv", text.comma_separated(made))
         dumbbells.draw(made, out)
     return made

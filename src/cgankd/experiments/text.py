@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cgankd.experiments import gains_text
+from cgankd.report import markdown
 from cgankd.report import table as style
 
 TEACHER = "teacher"
@@ -22,7 +23,7 @@ FIELDS = (
 Made = Mapping[str, Any]
 
 
-def markdown(found: Made) -> str:
+def as_markdown(found: Made) -> str:
     """Per recipe a table of scores and one of what generated images add; sign tests; where nothing is gained.
 
     found: what table.json holds. Where cells are missing, they are named at the end. Ends with a newline.
@@ -30,14 +31,14 @@ def markdown(found: Made) -> str:
     tables = found["tables"]
     places = [_decimals(made) for made in tables]
     parts = [part for made, decimals in zip(tables, places, strict=True) for part in _one_recipe(made, decimals)]
-    parts += ["## How many gain", style.markdown_list(gains_text.counts(found["counts"]))]
+    parts += ["## How many gain", markdown.bullets(gains_text.counts(found["counts"]))]
     if unhelped := gains_text.unhelped(tables, places):
-        parts += ["## No better with generated images", style.markdown_list(unhelped)]
+        parts += ["## No better with generated images", markdown.bullets(unhelped)]
     if found["left_out"]:
-        parts += ["## Left out of `all`", style.markdown_list(found["left_out"])]
+        parts += ["## Left out of `all`", markdown.bullets(found["left_out"])]
     if found["missing"]:
         parts.append(f"**Not finished**: {len(found['missing'])} missing (…), the same command goes on:")
-        parts.append(style.markdown_list(found["missing"]))
+        parts.append(markdown.bullets(found["missing"]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -72,10 +73,10 @@ def comma_separated(found: Made) -> str:
 
 def _one_recipe(made: Made, places: int) -> list[str]:
     parts = [
-        f"## {made['recipe']}: {made['dataset']}",
-        f"{style.metric_name(made)} on the test split, mean ± standard deviation over seeds",
+        f"## {markdown.literal(made['recipe'])}: {markdown.literal(made['dataset'])}",
+        f"{markdown.literal(style.metric_name(made))} on the test split, mean ± standard deviation over seeds",
         _scores(made, places),
-        style.markdown_list([*_notes(made), *_warnings(made)]),
+        markdown.bullets([*_notes(made), *_warnings(made)]),
     ]
     if any(cell["gains"] for cell in made["cells"]):
         parts += [
@@ -106,7 +107,7 @@ def _scores(made: Made, places: int) -> str:
             found = scores.get((student, setting))
             line.append("…" if found is None else found.get(method, "–"))
         lines.append(line)
-    return style.markdown_grid(lines)
+    return markdown.grid(lines)
 
 
 def _teacher(cell: Made) -> Made:

@@ -18,9 +18,9 @@ def run(recipe: LanguageRecipe, out: Path | None, max_minutes: float | None, con
 
     folder = out or Path("runs") / f"lm-{recipe.name}"
     found = road.run(recipe, folder, SILENT if quiet else ConsoleProgress(console), deadline=deadline_in(max_minutes))
-    console.print(show.headline(found), highlight=False, soft_wrap=True)
+    console.print(show.headline(found), soft_wrap=True)
     console.print(show.table(found))
     for warning in found["warnings"]:
-        console.print(f"! {warning}", highlight=False)
+        console.print(f"! {warning}")
     show.save_curves(found, folder / "curves.png")
-    console.print(f"{folder}: results.json, curves.png", highlight=False, soft_wrap=True)
+    console.print(f"{folder}: results.json, curves.png", soft_wrap=True)

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
+from cgankd import tasks
 from cgankd.core import rng
 from cgankd.core.hashing import content_key, file_key, tensor_key
 from cgankd.core.plugins import code_key
@@ -20,23 +21,60 @@ from cgankd.core.store import Artifact, Work
 from cgankd.data.imageset import ImageSet
 from cgankd.nets import inference, timm_bridge, zoo
 from cgankd.nets.registry import VERSIONS
+from cgankd.tasks.outputs import OutputKind
 
 WEIGHTS = "weights"  # the tensors of an artifact that holds a network
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A network by name (:mod:`cgankd.nets.zoo`), untrained. Its content key follows the code behind the name."""
+    """A network by name (:mod:`cgankd.nets.zoo`), untrained. Its content key follows the code behind the name.
+
+    gives: the kind of its own outputs, where they are to become others; None: they stay.
+    """
 
     name: str
+    gives: OutputKind | None = None
 
     @property
     def content_key(self) -> str:
-        return content_key(self.name, _code(self.name))
+        given = [] if self.gives is None else [self.gives.content_key]
+        return content_key(self.name, _code(self.name), *given)
 
     def create(self, channels: int, size: tuple[int, int], outputs: int) -> nn.Module:
         """Random weights from torch's global generator; UserError as :func:`cgankd.nets.zoo.create`."""
-        return zoo.create(self.name, channels, outputs, size)
+        network = zoo.create(self.name, channels, outputs, size)
+        if self.gives is not None:
+            network.register_forward_hook(_Converting(self.gives))
+        return network
+
+
+class _Converting:
+    """A hook that turns what a network gives into what losses take."""
+
+    def __init__(self, gives: OutputKind) -> None:
+        self.gives = gives
+
+    def __call__(self, network: nn.Module, images: Any, outputs: Tensor) -> Tensor:
+        return self.gives(outputs)
+
+
+class Converted(nn.Module):
+    """A module of the user's own whose outputs become those that losses take; the module stays as it is."""
+
+    def __init__(self, module: nn.Module, gives: OutputKind) -> None:
+        super().__init__()
+        self.module, self.gives = module, gives
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.gives(self.module(images))
+
+    def __getattr__(self, name: str) -> Any:
+        """Its own, or the module's: what a network says of its layers."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("module"), name)
 
 
 def _code(name: str) -> str:
@@ -72,25 +110,34 @@ class StoredNetwork:
     def open(self, fabric: Fabric) -> nn.Module:
         """In eval mode, on the device."""
         built = self.artifact.summary["built"]
-        network = zoo.create(built["network"], built["channels"], built["outputs"], tuple(built["size"]))
+        gives = built.get("gives")
+        kind = None if gives is None else OutputKind(tasks.from_json(gives["task"]), gives["kind"])
+        architecture = Architecture(built["network"], kind)
+        network = architecture.create(built["channels"], tuple(built["size"]), built["outputs"])
         network.load_state_dict(self.artifact.tensors(WEIGHTS))
         return inference.place(network, fabric).eval()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ModuleNetwork:
-    """A module of the user's own program. Its content key follows its weights and the file of its class."""
+    """A module of the user's own program. Its content key follows its weights and the file of its class.
+
+    gives: the kind of its outputs, where they are to become others; None: they stay.
+    """
 
     module: nn.Module
+    gives: OutputKind | None = None
 
     @property
     def content_key(self) -> str:
         state = {name: tensor_key(value) for name, value in self.module.state_dict().items()}
-        return content_key(_module_code(self.module), str(self.module), state)
+        given = [] if self.gives is None else [self.gives.content_key]
+        return content_key(_module_code(self.module), str(self.module), state, *given)
 
     def open(self, fabric: Fabric) -> nn.Module:
         """The module itself, in eval mode, on the device."""
-        return inference.place(self.module, fabric).eval()
+        module = self.module if self.gives is None else Converted(self.module, self.gives)
+        return inference.place(module, fabric).eval()
 
 
 def _module_code(module: nn.Module) -> Mapping[str, str]:
@@ -121,11 +168,14 @@ def keep_network(
 ) -> dict[str, Any]:
     """Write the weights; what belongs into the summary so that :class:`StoredNetwork` opens them."""
     work.save(WEIGHTS, network.state_dict())
+    gives = architecture.gives
+    given = {} if gives is None else {"gives": {"kind": gives.kind, "task": gives.task.to_json()}}
     return {
         "built": {
             "network": architecture.name,
             "channels": images.channels,
             "size": list(images.size),
             "outputs": outputs,
+            **given,
         }
     }

@@ -77,7 +77,7 @@ def _traced(network: nn.Module, channels: int, size: tuple[int, int]) -> list[st
         def note(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             calls.pop(name, None)
             if isinstance(output, Tensor) and output.dim() == 4 and (calls or weighted):
-                calls[name] = _Call(_area(args[0]) if args else 0, output, output._version)
+                calls[name] = _Call(_area(args[0]) if args else 0, output, _version(output))
 
         return layer.register_forward_hook(note)
 
@@ -93,7 +93,7 @@ def _traced(network: nn.Module, channels: int, size: tuple[int, int]) -> list[st
     inner = set(calls) - _outside_halving_blocks(calls)
     for name, call in calls.items():
         area = _area(call.output)
-        if call.output._version != call.version or not 1 < area <= min(found, default=area):
+        if _version(call.output) != call.version or not 1 < area <= min(found, default=area):
             continue
         if name not in inner or found.get(area, name) in inner:
             found[area] = name
@@ -109,6 +109,11 @@ def _outside_halving_blocks(calls: dict[str, _Call]) -> set[str]:
         if after < call.area and not any(after < area < call.area for area in inside.values()):
             outside -= {name for name, area in inside.items() if area > after}
     return outside
+
+
+def _version(output: Tensor) -> int:
+    """How often a map was written in place; always 0 under inference_mode, which doesn't count."""
+    return 0 if output.is_inference() else output._version
 
 
 def _area(value: Any) -> int:

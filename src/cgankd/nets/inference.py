@@ -39,10 +39,15 @@ def outputs(work: Work, network: Predictor, images: Tensor, name: str = "outputs
         place(network, work.fabric).eval()
 
     def compute(rows: Tensor) -> dict[str, Tensor]:
-        return {"outputs": network(to_input(images[rows], work.fabric.device)).float()}
+        return {"outputs": plain(network(to_input(images[rows], work.fabric.device)))}
 
     try:
         return blockwise(work, name, len(images), compute)["outputs"]
     finally:
         if isinstance(network, nn.Module):
             network.train(training)
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """float32, and no tensor of inference_mode, as a teacher's may be: a loss can't keep those for its gradient."""
+    return (tensor.clone() if tensor.is_inference() else tensor).float()

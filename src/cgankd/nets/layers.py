@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -39,9 +40,10 @@ def fix_normalisation(network: nn.Module, mean: Tensor, std: Tensor) -> bool:
     """Set every :class:`Normalise` layer of ``network`` to ``mean`` [C] and ``std`` [C], both of images in [0, 1].
 
     A std below 0.001 counts as 0.001. Returns whether there was a layer to set: a network from elsewhere may have
-    none, or one with constants, and is then left as it is. Raises UserError where the channels differ.
+    none, or one with constants, and is then left as it is. Raises UserError where the channels differ, and for
+    numbers that no images in [0, 1] have.
     """
-    layers = [module for module in network.modules() if isinstance(module, Normalise) and not module.constant]
+    layers = list(normalisations(network).values())
     for layer in layers:
         channels = layer.mean.shape[1]
         if tuple(mean.shape) != (channels,) or tuple(std.shape) != (channels,):
@@ -49,10 +51,62 @@ def fix_normalisation(network: nn.Module, mean: Tensor, std: Tensor) -> bool:
                 f"the network normalises {channels} channel(s), where mean is {list(mean.shape)} and std is "
                 f"{list(std.shape)}; allowed: [{channels}] for both"
             )
+        std = std.clamp_min(STD_FLOOR)  # nan stays
+        for_unit_images(mean, std, "the normalisation")
     for layer in layers:
         layer.mean.copy_(mean.view(1, -1, 1, 1))
-        layer.std.copy_(std.view(1, -1, 1, 1).clamp_min(STD_FLOOR))
+        layer.std.copy_(std.view(1, -1, 1, 1))
     return bool(layers)
+
+
+def normalisations(network: nn.Module) -> dict[str, Normalise]:
+    """Name -> layer of the network's :class:`Normalise` layers that weights belong to."""
+    return {
+        name: layer for name, layer in network.named_modules() if isinstance(layer, Normalise) and not layer.constant
+    }
+
+
+def check_normalisations(network: nn.Module, found: Mapping[str, Tensor], where: str | Path) -> None:
+    """UserError where the tensors that :class:`Normalise` layers would get are for no images in [0, 1]."""
+    for name in normalisations(network):
+        place = f"{name}." if name else ""
+        for_unit_images(found[f"{place}mean"].flatten(), found[f"{place}std"].flatten(), f"{where}: {name}")
+
+
+def for_unit_images(mean: Tensor, std: Tensor, where: str) -> None:
+    """UserError where mean [C] or std [C] are for no images in [0, 1]."""
+    if normalisation(mean, std, where)[2]:
+        raise UserError(
+            f"{where}: mean {_numbers(mean)} and std {_numbers(std)} are for images in [0, 255]; needed: numbers for "
+            "images in [0, 1], which are these divided by 255"
+        )
+
+
+def normalisation(mean: Tensor, std: Tensor, where: str) -> tuple[Tensor, Tensor, bool]:
+    """mean [C] and std [C] for images in [0, 1], and whether they were divided by 255 because they are for [0, 255].
+
+    A pair can be read in one way only: on the smaller scale no mean and no std is above 1, on the larger one every
+    mean is 0 or above 1, and every std 1 or more. Raises UserError for numbers that are not finite, a std of 0, a
+    negative number, different lengths, and numbers of both scales.
+    """
+    shown = f"{where}: mean {_numbers(mean)} and std {_numbers(std)}"
+    if mean.ndim != 1 or mean.shape != std.shape or not len(mean):
+        raise UserError(f"{shown} differ in length; needed: one number of each for every channel")
+    if not (torch.isfinite(mean).all() and torch.isfinite(std).all()):
+        raise UserError(f"{shown} are not all finite; finite numbers are needed")
+    if (std <= 0).any() or (mean < 0).any():
+        raise UserError(f"{shown} hold a number that is too small; allowed: means from 0, and deviations above 0")
+    if (mean <= 1).all() and (std <= 1).all():
+        return mean, std, False
+    if ((mean == 0) | (mean > 1)).all() and (std >= 1).all() and (mean <= 255).all() and (std <= 255).all():
+        return mean / 255.0, std / 255.0, True
+    raise UserError(
+        f"{shown} are of no one scale; allowed: numbers for images in [0, 1], or all for images in [0, 255]"
+    )
+
+
+def _numbers(values: Tensor) -> str:
+    return ",".join(f"{value:.6g}" for value in values.flatten().tolist())
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.hashing import content_key, file_key
-from cgankd.nets import weights
+from cgankd.nets import checkpoints, weights
 from cgankd.nets.families import efficientnet_lite
+from cgankd.nets.layers import check_normalisations
+from cgankd.nets.wrappings import renamed
 
 PREFIX = "package:"
 VERSION = 2  # of what start_from does with a file; 1 let a stem of colours start anew for grey images
@@ -84,16 +86,21 @@ def start_from(network: nn.Module, start: str) -> list[str]:
     theirs, and for names that differ.
     """
     path = find(start)
-    found = _of_package(network, start, path) if start.startswith(PREFIX) else weights.read_safetensors(path)
     state = network.state_dict()
+    found = (
+        _of_package(network, start, path)
+        if start.startswith(PREFIX)
+        else renamed(weights.read_safetensors(path), state, path)
+    )
     layers = list(dict.fromkeys(_layer(name) for name in state))
     there = {_layer(name) for name in found}
     headless = max((i for i, layer in enumerate(layers) if layer in there), default=-1) + 1
     lacking = {name: tensor for name, tensor in state.items() if _layer(name) in layers[headless:]}
     # files from before torch counted batches
     lacking |= {name: tensor for name, tensor in state.items() if name.endswith(".num_batches_tracked")}
-    weights.check_names(network, {**lacking, **found}, path)
+    weights.check_names(network, found, path, may_lack=lacking)
     found = {name: _for_grey(found.get(name, tensor), tensor) for name, tensor in state.items()}
+    check_normalisations(network, found, path)
     anew = {_layer(name) for name, tensor in state.items() if found[name].shape != tensor.shape}
     anew.update(layers[headless:])
     if 2 * len(anew) > len(layers):
@@ -115,7 +122,7 @@ def _of_package(network: nn.Module, start: str, path: Path) -> Mapping[str, Tens
         )
     ours = {theirs: layer for layer, theirs in package.layer_names(network).items()}
     renamed = {}
-    for name, tensor in weights.read_pth(path).items():
+    for name, tensor in checkpoints.only(checkpoints.read_checkpoint(path), path).tensors.items():
         layer, _, kind = name.rpartition(".")
         renamed[f"{ours.get(layer, layer)}.{kind}"] = tensor
     return renamed

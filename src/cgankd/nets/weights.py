@@ -1,19 +1,20 @@
-"""Weights on disk: safetensors only, written whole or not at all; foreign .pth files are converted, never run."""
+"""Weights on disk: safetensors only, written whole or not at all (foreign files: conversion.py)."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cgankd.core.errors import UserError
 from cgankd.core.files import load_tensors, save_tensors
+from cgankd.core.terminal import on_one_line
+from cgankd.nets.layers import Normalise, check_normalisations
+from cgankd.nets.wrappings import renamed
 
-WRAPPING_KEYS = ("state_dict", "model", "net")  # where training scripts keep the state dict in a checkpoint
+PYTORCHS = {".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".pickle", ".th"}
+FEW = 4  # tensors named in a sentence
 FORMAT = {"format": "pt"}  # without it other readers of safetensors don't take the tensors for torch's
 
 
@@ -24,7 +25,7 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
     and for a state that isn't all tensors.
     """
     path = Path(path)
-    _check_suffix(path)
+    check_suffix(path)
     state = network.state_dict()
     for name, value in state.items():
         if not isinstance(value, Tensor):
@@ -37,118 +38,83 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
 def load_weights(network: nn.Module, path: str | Path, may_lack: str | None = None) -> None:
     """Fill ``network`` with the tensors of a .safetensors file; nothing is changed where the two don't match.
 
-    may_lack: what the names of those tensors begin with that stay as they are where the file has none of them.
+    Known wrappings of the names are taken off (:mod:`cgankd.nets.wrappings`). may_lack: what the names of those
+    tensors begin with that stay as they are where the file has none of them.
 
     Raises UserError for a file that is missing, of another kind or damaged, and names the first key that is
-    missing, not expected, or of another shape.
+    missing, not expected, or of another shape; and for a normalisation that no images in [0, 1] have.
     """
-    found, needed = read_safetensors(path), network.state_dict()
+    needed = network.state_dict()
+    found = renamed(read_safetensors(path), needed, path)
     if may_lack is not None and not any(name.startswith(may_lack) for name in found):
         found |= {name: tensor for name, tensor in needed.items() if name.startswith(may_lack)}
-    check_names(network, found, path)
+    network.load_state_dict(fitting(network, found, path))
+
+
+def fitting(
+    network: nn.Module, found: Mapping[str, Tensor], where: str | Path, beside: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """``found`` in the order of the network's own tensors; UserError where names or shapes differ.
+
+    beside: tensors that take the place of those in ``found``, or that it lacks. Counts of batches, which files from
+    before torch 0.4.1 lack, are the network's.
+    """
+    needed = network.state_dict()
+    counts = {name: tensor for name, tensor in needed.items() if name.endswith(".num_batches_tracked")}
+    given = {**counts, **(beside or {})}
+    check_names(network, found, where, may_lack=given)
+    found = {**counts, **found, **(beside or {})}
     for name, tensor in needed.items():
         if found[name].shape != tensor.shape:
             raise UserError(
-                f"{path}: key {name!r} has shape {list(found[name].shape)}; {type(network).__name__} needs "
+                f"{where}: key {name!r} has shape {list(found[name].shape)}; {type(network).__name__} needs "
                 f"{list(tensor.shape)}"
             )
-    network.load_state_dict(found)
+        if found[name].is_floating_point() and bool(found[name].isnan().any()):
+            raise UserError(f"{where}: key {name!r} holds nan; needed: weights of a training that went well")
+    check_normalisations(network, found, where)
+    return {name: found[name] for name in needed}
 
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:
     """All tensors of a .safetensors file; UserError for one that is missing, of another kind or damaged."""
     path = Path(path)
-    _check_suffix(path)
+    check_suffix(path)
     return load_tensors(path)[0]
 
 
-def check_names(network: nn.Module, found: Mapping[str, Tensor], where: str | Path) -> None:
+def check_names(
+    network: nn.Module, found: Mapping[str, Tensor], where: str | Path, may_lack: Collection[str] = ()
+) -> None:
     """UserError, naming the first key, where ``found`` has not exactly the names of ``network``'s tensors."""
     needed, kind = network.state_dict(), type(network).__name__
     for name in needed:
-        if name not in found:
-            raise UserError(f"{where}: key {name!r} is missing; {kind} needs it")
+        if name not in found and name not in may_lack:
+            hint = ""
+            if isinstance(network.get_submodule(name.rpartition(".")[0]), Normalise):
+                hint = " (cgankd convert-weights writes it, given the --mean and --std of its training)"
+            raise UserError(f"{where}: key {name!r} is missing; {kind} needs it{hint}; {_both(found, needed)}")
     for name in found:
         if name not in needed:
-            raise UserError(f"{where}: key {name!r} is not expected; {kind} has no such tensor")
+            raise UserError(f"{where}: key {name!r} is not expected; {kind} has no such tensor; {_both(found, needed)}")
 
 
-def convert_pth(src: str | Path, dst: str | Path, *, mean: Tensor | None = None, std: Tensor | None = None) -> None:
-    """Turn a .pth or .pt checkpoint from elsewhere into a .safetensors file, without running what may be in it.
+def _both(found: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> str:
+    return f"the file holds {listed(found)}; needed are {listed(needed)}"
 
-    ``src`` holds a state dict, or a dict with one under ``state_dict``, ``model`` or ``net``; a ``module.`` that
-    all names begin with is taken off. ``mean`` and ``std``, both [C] and for images in [0, 1]: the normalisation
-    that the weights were trained with, which the networks of this package keep among their weights.
 
-    Raises UserError for anything else.
+def listed(tensors: Mapping[str, Tensor]) -> str:
+    """How many there are, and the first few with their shapes.
+
+    >>> listed({"weight": torch.zeros(2, 3), "bias": torch.zeros(2)})
+    '2 tensors (weight [2, 3], bias [2])'
     """
-    src, dst = Path(src), Path(dst)
-    _check_suffix(dst)
-    if (mean is None) != (std is None):
-        raise UserError("only one of mean and std is given; allowed: both or none")
-    state = read_pth(src)
-    if all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    if mean is not None and std is not None:
-        state = {**state, "normalise.mean": mean.view(1, -1, 1, 1), "normalise.std": std.view(1, -1, 1, 1)}
-    save_tensors(dst, state, FORMAT)
+    shown = [f"{on_one_line(name)} {list(tensor.shape)}" for name, tensor in list(tensors.items())[:FEW]]
+    return f"{len(tensors)} tensors ({', '.join(shown)}{', ...' if len(tensors) > FEW else ''})"
 
 
-def read_pth(src: Path) -> Mapping[str, Tensor]:
-    """The state dict in a .pth or .pt file, as :func:`convert_pth` describes it; nothing in the file is run."""
-    if src.suffix not in {".pth", ".pt"}:
-        raise UserError(f"{src}: the suffix is {src.suffix!r}; allowed: .pth, .pt")
-    if not src.is_file():
-        raise UserError(f"{src}: no such file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a pickle that torch.save did not write; it is refused below
-            content = torch.load(src, map_location="cpu", weights_only=True)
-    except Exception:  # torch names no common class for what a damaged or hostile file makes it raise
-        raise UserError(
-            f"{src}: can't be read as tensors alone (code, other objects, or a damaged file); "
-            "allowed: a state dict saved by torch.save"
-        ) from None
-    return _state_dict(content, src)
-
-
-def _state_dict(content: Any, src: Path) -> Mapping[str, Tensor]:
-    if _is_state_dict(content):
-        found: Mapping[str, Tensor] = content
-        return found
-    wrapped = [content[key] for key in WRAPPING_KEYS if key in content] if isinstance(content, Mapping) else []
-    inner = [value for value in wrapped if _is_state_dict(value)]  # "model" may well hold the model's name
-    if len(inner) != 1:
-        raise UserError(
-            f"{src}: holds {_described(content)} and {len(inner)} state dicts under known keys; "
-            f"allowed: a state dict, or a dict with exactly one under {', '.join(WRAPPING_KEYS)}"
-        )
-    state: Mapping[str, Tensor] = inner[0]
-    return state
-
-
-def _is_state_dict(value: Any) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and len(value) > 0
-        and all(
-            isinstance(name, str)
-            and isinstance(tensor, Tensor)
-            and tensor.layout == torch.strided
-            and not tensor.is_quantized
-            for name, tensor in value.items()
-        )
-    )
-
-
-def _described(content: Any) -> str:
-    if not isinstance(content, Mapping):
-        return f"a {type(content).__name__}"
-    shown = ", ".join(str(key) for key in list(content)[:3])
-    return f"a dict with {len(content)} keys ({shown}{', ...' if len(content) > 3 else ''})"
-
-
-def _check_suffix(path: Path) -> None:
+def check_suffix(path: Path) -> None:
+    """UserError for a file that is not called .safetensors."""
     if path.suffix != ".safetensors":
-        hint = "; a .pth or .pt file can be converted" if path.suffix in {".pth", ".pt"} else ""
+        hint = "; cgankd convert-weights makes one of a PyTorch file" if path.suffix in PYTORCHS else ""
         raise UserError(f"{path}: the suffix is {path.suffix!r}; allowed: .safetensors{hint}")

@@ -19,7 +19,7 @@ from cgankd.nets import attention, families, timm_bridge  # noqa: F401  (importi
 from cgankd.nets.feature_layers import stages
 from cgankd.nets.layers import Normalise, fix_normalisation
 from cgankd.nets.registry import BUILDERS, register
-from cgankd.nets.taps import example_images, undisturbed
+from cgankd.nets.trial import check_answers, device
 
 __all__ = [
     "Normalise", "create", "family", "fix_normalisation", "names", "parameter_counts", "register", "sketches",
@@ -68,7 +68,7 @@ def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int,
 
     in_channels: 1 or 3. num_outputs: classes, or 1 for a scalar. image_size: height and width in pixels, 16 or
     more. ``name`` is one of :func:`names`, ``timm/NAME``, or ``module:function``: that function is then called with
-    the keyword arguments in_channels, num_outputs and image_size. A network from elsewhere is tried on two grey
+    the keyword arguments in_channels, num_outputs and image_size. A network from elsewhere is tried on two
     images. ``NAME+vam`` is the network NAME behind :func:`cgankd.nets.attention.add_attention`.
 
     Raises UserError for an unknown name, too small an image, a timm that isn't installed, a user's function that
@@ -89,7 +89,7 @@ def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int,
         return attention.add_attention(bare, in_channels, image_size, plain)
     if name.startswith(timm_bridge.PREFIX):
         network = timm_bridge.create(name, in_channels, num_outputs, image_size)
-        _check_outputs(name, network, example_images(network, in_channels, image_size), num_outputs)
+        check_outputs(name, network, in_channels, image_size, num_outputs)
         return network
     if ":" in name:
         return _create_users(name, in_channels, num_outputs, image_size)
@@ -112,19 +112,14 @@ def _create_users(name: str, in_channels: int, num_outputs: int, image_size: tup
         ) from error
     if not isinstance(network, nn.Module):
         raise UserError(f"network {name!r}: it returned {type(network).__name__}, where a torch.nn.Module is needed")
-    _check_outputs(name, network, example_images(network, in_channels, image_size), num_outputs)
+    check_outputs(name, network, in_channels, image_size, num_outputs)
     return network
 
 
-def _check_outputs(name: str, network: nn.Module, images: Tensor, num_outputs: int) -> None:
-    try:
-        with undisturbed(network):
-            outputs = network(images)
-    except Exception as error:
-        raise UserError(f"network {name!r}: it fails on images {list(images.shape)} ({said(error)})") from error
-    found = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-    if found != [len(images), num_outputs]:
-        raise UserError(
-            f"network {name!r}: for images {list(images.shape)} it gives {found}; "
-            f"allowed: a tensor {[len(images), num_outputs]}"
-        )
+def check_outputs(
+    name: str, network: nn.Module, in_channels: int, image_size: tuple[int, int], num_outputs: int
+) -> Tensor:
+    """The outputs for two images, one light and one dark; UserError where they are not [2, num_outputs]."""
+    pixels = torch.linspace(0.0, 1.0, in_channels * image_size[0] * image_size[1], device=device(network))
+    images = torch.stack([pixels, 1.0 - pixels * pixels]).view(2, in_channels, *image_size)
+    return check_answers(f"network {name!r}", network, images, num_outputs)

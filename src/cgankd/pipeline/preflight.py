@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from cgankd.config.recipe import Recipe
 from cgankd.config.settings import (
     AutoencoderFeatures,
     ClassifierFeatures,
+    JurorSettings,
     NOKDFeatures,
     NoSubsampling,
     TeacherFeatures,
@@ -26,12 +27,15 @@ from cgankd.gan.adapters import StoredImages
 from cgankd.gan.generator import Sampler, new_networks
 from cgankd.labels import label_embedding
 from cgankd.metrics import robustness
-from cgankd.nets import pretrained, weights, zoo
+from cgankd.nets import pretrained, trial, weights, zoo
+from cgankd.nets.inference import to_input
 from cgankd.pipeline.comparisons import FAKES, ROWS, partner, row, student_network, views
 from cgankd.synthesis import adjust
+from cgankd.tasks import outputs as output_kinds
+from cgankd.tasks.outputs import AUTO, OutputKind, sentence
 from cgankd.teachers.answers import StoredAnswers
 from cgankd.teachers.black_box import SETTING, BlackBox
-from cgankd.teachers.opening import answers_files
+from cgankd.teachers.opening import TRIED, answers_files
 from cgankd.training.rehearsal import rehearse
 
 EXPORT = "export.json"  # beside exported images: the key of the labelled images that their generator learnt from
@@ -130,36 +134,68 @@ def weights_file(path: str) -> Path:
 # --- the recipe on its images -------------------------------------------------------------------------------------
 
 
-def check(recipe: Recipe, splits: Splits) -> None:
-    """UserError for what can't be run on these images."""
+def check(recipe: Recipe, splits: Splits) -> dict[str, OutputKind]:
+    """UserError for what can't be run on these images; by setting, the kind of outputs of each teacher's network."""
     adjust.replacement(recipe.synthesis, splits.task)
-    _check_rows(recipe, splits, _networks(recipe, splits))
+    networks, kinds = _networks(recipe, splits)
+    _check_rows(recipe, splits, networks)
     if recipe.metrics.robustness is not None:
         robustness.check(recipe.metrics.robustness, splits.task)
+    return kinds
 
 
-def _networks(recipe: Recipe, splits: Splits) -> dict[str, nn.Module]:
-    """Each network by name, made once, the teachers with their weights."""
-    train, outputs, features = splits.train, splits.task.num_outputs, recipe.ratio.features
-    students = [recipe.student.network, *(student_network(name, recipe.student) for name in recipe.rows)]
-    wanted: list[tuple[str, str | None, str | None]] = [(name, None, None) for name in dict.fromkeys(students)]
-    wanted += [(t.network, t.weights, t.start) for _, t in recipe.teacher.all() if t.source is None]
-    if isinstance(features, ClassifierFeatures | AutoencoderFeatures):
-        wanted.append((features.network, None, None))
+def _networks(recipe: Recipe, splits: Splits) -> tuple[dict[str, nn.Module], dict[str, OutputKind]]:
+    """Each network by name, made and tried once, the teachers with their weights; by setting, what kind these give."""
+    train, task = splits.train, splits.task
     networks: dict[str, nn.Module] = {}
+    kinds: dict[str, OutputKind] = {}
     with torch.random.fork_rng([]):
-        for name, file, start in wanted:
-            network = zoo.create(name, train.channels, outputs, train.size)
-            if file is not None:
-                weights.load_weights(network, weights_file(file))
-            if start is not None:
-                pretrained.start_from(network, start)
+        for setting, name, teacher, batch_size in _wanted(recipe):
+            network, who = zoo.create(name, train.channels, task.num_outputs, train.size), f"{setting}.network {name!r}"
+            if teacher is not None and teacher.weights is not None:
+                weights.load_weights(network, weights_file(teacher.weights))
+            if teacher is not None and teacher.start is not None:
+                pretrained.start_from(network, teacher.start)
+            trained = teacher is not None and teacher.weights is not None
+            stated = AUTO if teacher is None else teacher.outputs
+            kind = _tried(
+                who, network, splits, f"{setting}.outputs", stated, batch_size=None if trained else batch_size
+            )
+            if teacher is not None:
+                kinds[setting] = kind
+            else:
+                output_kinds.check_unchanged(kind, who)
             networks[name] = network
         if recipe.generator.source is None:
             gan = recipe.generator.gan
             embedding = label_embedding(splits.task, recipe.generator.scalar, gan.label_dim)
             new_networks(gan, embedding, train.channels, train.size)
-    return networks
+    return networks, kinds
+
+
+def _tried(
+    who: str, network: nn.Module, splits: Splits, setting: str, stated: str, batch_size: int | None
+) -> OutputKind:
+    """The kind of a network's outputs for training images. batch_size: of its training; None: it is trained already."""
+    few, task = splits.train.few(TRIED), splits.task
+    images = to_input(few.images, torch.device("cpu"))
+    outputs = trial.check_answers(who, network, images, task.num_outputs)
+    trial.check_finite(who, outputs)
+    if batch_size is not None:
+        trial.check_learns(who, network, images[: min(2, batch_size)], task.num_outputs)
+    return output_kinds.resolve(stated, outputs, few.labels, task, who, setting, trained=batch_size is None)
+
+
+def _wanted(recipe: Recipe) -> Iterator[tuple[str, str, JurorSettings | None, int | None]]:
+    """Under which setting which network stands, with the settings of a teacher, and the size of its batches."""
+    student, features, teacher = recipe.student, recipe.ratio.features, recipe.teacher
+    for name in dict.fromkeys([student.network, *(student_network(name, student) for name in recipe.rows)]):
+        yield "student", name, None, student.fit.batch_size
+    for setting, one in teacher.all():
+        if one.source is None:
+            yield setting, one.network, one, teacher.fit.batch_size
+    if isinstance(features, ClassifierFeatures | AutoencoderFeatures):
+        yield "ratio.features", features.network, None, student.fit.batch_size
 
 
 def _check_rows(recipe: Recipe, splits: Splits, networks: Mapping[str, nn.Module]) -> None:
@@ -183,6 +219,15 @@ def _check_rows(recipe: Recipe, splits: Splits, networks: Mapping[str, nn.Module
                 f"{len(splits.pool):,} are the owner's; allowed: data.train_size under {len(splits.pool)}, or the "
                 "other methods"
             )
+
+
+def told_of_outputs(recipe: Recipe, kinds: Mapping[str, OutputKind], black_boxes: Mapping[str, BlackBox]) -> list[str]:
+    """What to tell of teachers whose outputs become others though no setting says so; both by setting."""
+    said = [teacher.told for teacher in black_boxes.values() if teacher.told]
+    for setting, teacher in recipe.teacher.all():
+        if setting in kinds and teacher.outputs == AUTO:
+            said.append(sentence(kinds[setting], f"{setting}.network {teacher.network}", f"{setting}.outputs"))
+    return said
 
 
 def check_answers(teacher: BlackBox | None, generator: Sampler | None, splits: Splits) -> None:

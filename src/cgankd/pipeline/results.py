@@ -68,7 +68,7 @@ def collect(road: Run) -> dict[str, Any]:
             results["artifacts"][name] = _path(road, road.pseudo(upstream[0]))
     if any(row(name).fakes for name in names):
         _add_synthesis(road, results, upstream)
-    results["warnings"] = warnings(results)
+    results["warnings"] = [*warnings(results), *road.told]
     return results
 
 

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ from cgankd.synthesis import adjust, checks
 from cgankd.synthesis.autoencoder import StoredAutoencoder
 from cgankd.synthesis.density_ratio import StoredRatio
 from cgankd.synthesis.store import StoredFakes
+from cgankd.tasks.outputs import OutputKind
 from cgankd.teachers.black_box import BlackBox
 from cgankd.teachers.opening import open_teacher
 
@@ -84,12 +85,12 @@ def opened(
     fabric = make_fabric(runtime.device, runtime.precision, runtime.threads)
     with progress.bar("import", 1) as bar:
         splits = sources.load(recipe.data, lambda done, total: bar.to(done / total))
-    preflight.check(recipe, splits)
+    kinds = preflight.check(recipe, splits)
     store = Store(
         out, fabric, progress, artifacts=artifacts, deadline=deadline, checkpoint_seconds=runtime.checkpoint_seconds
     )
     try:
-        yield Run(recipe, splits, store)
+        yield Run(recipe, splits, store, kinds)
     finally:
         store.close()
 
@@ -97,10 +98,13 @@ def opened(
 class Run:
     """Which stage gets what; ``seed`` is always the seed of the stage's own random numbers.
 
+    kinds: by setting, what kind of outputs the networks of teachers give; none: those that losses take.
     Raises UserError where the recipe names a teacher or generator that can't be opened, or that does not fit.
     """
 
-    def __init__(self, recipe: Recipe, splits: Splits, store: Store) -> None:
+    def __init__(
+        self, recipe: Recipe, splits: Splits, store: Store, kinds: Mapping[str, OutputKind] | None = None
+    ) -> None:
         self.recipe, self.splits, self.store, self.task = recipe, splits, store, splits.task
         train = splits.train
         self.around = Surroundings(splits.task, splits.train, splits.val, splits.test)
@@ -111,10 +115,14 @@ class Run:
                 recipe.generator.source, self.task, train.channels, train.size, recipe.data.label_column
             )
         self.black_boxes = {
-            teacher.source: open_teacher(teacher.source, self.task, train.channels, train.size, f"{setting}.source")
+            setting: open_teacher(teacher.source, self.task, train, setting, teacher.outputs)
             for setting, teacher in recipe.teacher.all()
             if teacher.source is not None
         }
+        self.kinds = {setting: kind for setting, kind in (kinds or {}).items() if kind.changes}
+        self.told = preflight.told_of_outputs(recipe, self.kinds, self.black_boxes)
+        for said in self.told:
+            store.progress.say(said)
         preflight.check_answers(self.black_box, self.ready_generator, splits)
         self.replace = adjust.replacement(recipe.synthesis, self.task)
         self.choice = functools.cache(self._choice)
@@ -122,7 +130,7 @@ class Run:
     @property
     def black_box(self) -> BlackBox | None:
         """What stands in the first teacher's place and only answers."""
-        return self.black_boxes.get(self.recipe.teacher.source or "")
+        return self.black_boxes.get("teacher")
 
     def upstream(self, seed: int) -> int:
         """The seed of teacher and generator for the seed of a student."""
@@ -136,34 +144,35 @@ class Run:
 
     def teacher(self, seed: int) -> Artifact:
         """The strong network, trained or loaded, or what only answers; with its scores."""
-        return self._teacher(f"teacher (seed {seed})", self.recipe.teacher, seed)
+        return self._teacher(f"teacher (seed {seed})", "teacher", self.recipe.teacher, seed)
 
     def jury(self, seed: int) -> list[Artifact]:
         """The teachers that vote beside the first; each that is trained here has a seed of its own."""
         return [
-            self._teacher(f"juror {number}", juror, rng.key(seed, "juror", number))
-            for number, juror in enumerate(self.recipe.teacher.jury, start=1)
+            self._teacher(f"juror {number}", setting, juror, rng.key(seed, "juror", number))
+            for number, (setting, juror) in enumerate(self.recipe.teacher.all()[1:], start=1)
         ]
 
-    def _teacher(self, title: str, teacher: JurorSettings, seed: int) -> Artifact:
+    def _teacher(self, title: str, setting: str, teacher: JurorSettings, seed: int) -> Artifact:
         settings, store = self.recipe.teacher, self.store.titled(title)
+        network = Architecture(teacher.network, self.kinds.get(setting))
         if teacher.source is not None:
             return store.call(
                 stages.score_black_box,
-                teacher=self.black_boxes[teacher.source],
+                teacher=self.black_boxes[setting],
                 name=Path(teacher.source).name,
                 around=self.around,
             )
         if teacher.weights is not None:
             return store.call(
                 stages.load_network,
-                network=Architecture(teacher.network),
+                network=network,
                 file=preflight.weights_file(teacher.weights),
                 around=self.around,
             )
         return store.call(
             stages.train_network,
-            network=Architecture(teacher.network),
+            network=network,
             start=None if teacher.start is None else PretrainedWeights(teacher.start),
             images=TrainingImages(self.splits.pool if settings.trained_on == "pool" else self.splits.train),
             fit=settings.fit,
@@ -175,8 +184,8 @@ class Run:
         """The teacher, and its jury where it is wanted, as stages take them."""
         artifacts = [self.teacher(seed), *(self.jury(seed) if jury else [])]
         return tuple(
-            StoredNetwork(artifact) if teacher.source is None else self.black_boxes[teacher.source]
-            for (_, teacher), artifact in zip(self.recipe.teacher.all(), artifacts, strict=False)
+            StoredNetwork(artifact) if teacher.source is None else self.black_boxes[setting]
+            for (setting, teacher), artifact in zip(self.recipe.teacher.all(), artifacts, strict=False)
         )
 
     def nokd(self, seed: int) -> Artifact:

@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from cgankd.core.files import replacing
-from cgankd.report import table
+from cgankd.core.terminal import on_one_line
+from cgankd.report import fonts, table
 
 # Okabe and Ito's colours, which the common kinds of colour blindness keep apart; the dark page has lighter ones.
 LIGHT = {
@@ -71,8 +72,17 @@ def style(method: str) -> tuple[str, str]:
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib shall not read as mathematics."""
-    return text.replace("$", r"\$")
+    """Text that matplotlib shall not read as mathematics, on one line."""
+    return on_one_line(text).replace("$", r"\$")
+
+
+def cut(text: str, longest: int) -> str:
+    """The text, or so many of its letters that an ellipsis ends.
+
+    >>> cut("a long name", 11), cut("a long name", 7)
+    ('a long name', 'a long…')
+    """
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def canvas(height: float, x: str = "", y: str = "", grid: str = "both") -> tuple[Figure, Axes]:
@@ -143,23 +153,32 @@ def short(value: float) -> str:
 def svg(figure: Figure, name: str, description: str) -> Markup:
     """The figure as inline SVG; ``name`` keeps its ids apart from other figures'."""
     file = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), fonts.left_to_the_reader():
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.S)
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # names of groups, the same in every figure
     text = re.sub(r'(<svg)[^>]*?( viewBox="[^"]*")[^>]*>', r"\1\2>", text, count=1)
-    for variable, colour in LIGHT.items():
-        text = text.replace(colour, f"var(--{variable})")
+    text = re.sub(r"<[^>]*>", _in_variables, text)  # not between tags: a class may be named #0072b2
     label = Markup.escape(description)
     return Markup(re.sub(r"\n\s*", "\n", text).replace("<svg", f'<svg role="img" aria-label="{label}"', 1))
 
 
+def _in_variables(tag: re.Match[str]) -> str:
+    """A tag with the page's variables in place of the light page's colours."""
+    text = tag[0]
+    for variable, colour in LIGHT.items():
+        text = text.replace(colour, f"var(--{variable})")
+    return text
+
+
 def save(figure: Figure, path: Path) -> None:
-    """Write ``path``.png and ``path``.svg, each whole or not at all, on the light page's colour."""
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name}):
-        for kind in ("png", "svg"):
+    """Write ``path``.svg and ``path``.png, each whole or not at all, on the light page's colour."""
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name}), fonts.left_to_the_reader():
+        for kind in ("svg", "png"):
+            if kind == "png":
+                fonts.fit(figure)  # in the SVG text stays text
             with replacing(path.with_name(f"{path.name}.{kind}")) as temporary:
                 metadata = {"Date": None} if kind == "svg" else None  # the same numbers, the same bytes
                 figure.savefig(temporary, format=kind, dpi=200, facecolor=LIGHT["paper"], metadata=metadata)
@@ -241,8 +260,7 @@ def bins(results: Mapping[str, Any]) -> tuple[Figure, str] | None:
 
 def name_bins(axes: Axes, names: Sequence[str]) -> None:
     """Bin names down the y axis, the first on top, long ones cut."""
-    short = [name if len(name) <= 18 else f"{name[:17]}…" for name in names]
-    axes.set_yticks(-np.arange(len(names)), [plain(name) for name in short])
+    axes.set_yticks(-np.arange(len(names)), [plain(cut(name, 18)) for name in names])
     axes.set_ylim(-len(names) + 0.4, 0.6)
 
 

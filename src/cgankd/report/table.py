@@ -8,12 +8,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
+
+from cgankd.core.terminal import on_one_line
+from cgankd.report import markdown
 
 Verdict = Literal["control", "better", "worse", "undecided", "one seed", "none"]
 
@@ -316,41 +319,17 @@ def table(results: Mapping[str, Any]) -> Table:
         made.add_column(Text(name), justify="right")
     colours: dict[Verdict, str] = {"better": "bold green", "worse": "bold red"}
     for row in rows(results):
-        method, said, *rest = (Text(cell) for cell in cells(row))
+        method, said, *rest = (Text(on_one_line(cell)) for cell in cells(row))
         rest[-1].stylize(colours.get(row.verdict, ""))
         shown = rest[2:] if under else rest
         made.add_row(Text(": ").join([method, said]), *shown, *map(Text, row.attacked))
     return made
 
 
-def markdown(results: Mapping[str, Any]) -> str:
+def as_markdown(results: Mapping[str, Any]) -> str:
     """The same table as GitHub markdown, with its footnotes; ends with a newline."""
     under, note = _under_attack(results)
-    lines = [markdown_line([*header(results), *under])]
+    lines = [markdown.line([*header(results), *under])]
     lines += ["| --- | --- | --- | ---: | ---: | ---: | ---: |" + " ---: |" * len(under)]
-    lines += [markdown_line([*cells(row), *row.attacked]) for row in rows(results)]
-    return "\n".join([*lines, "", *(f"- {said}" for said in [*footnotes(results), *note]), ""])
-
-
-def markdown_line(texts: Iterable[str]) -> str:
-    """One line of a GitHub markdown table."""
-    return "| " + " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in texts) + " |"
-
-
-def markdown_grid(lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns stand below each other in a terminal too; the first line is the header."""
-    widths = [max(3, *(len(line[place]) for line in lines)) for place in range(len(lines[0]))]
-    first, *others = widths
-    rule = ["-" * first, *("-" * (width - 1) + ":" for width in others)]
-
-    def padded(line: Sequence[str]) -> list[str]:
-        numbers = zip(line[1:], others, strict=True)
-        return [line[0].ljust(first), *(cell.rjust(width) for cell, width in numbers)]
-
-    header, *body = (padded(line) for line in lines)
-    return "\n".join(markdown_line(line) for line in [header, rule, *body])
-
-
-def markdown_list(sentences: Iterable[str]) -> str:
-    """A GitHub markdown list."""
-    return "\n".join(f"- {sentence}" for sentence in sentences)
+    lines += [markdown.line([*cells(row), *row.attacked]) for row in rows(results)]
+    return "\n".join([*lines, "", markdown.bullets([*footnotes(results), *note]), ""])

@@ -7,6 +7,7 @@ Labels are in the user's own unit (class index, degrees, years); targets are wha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -33,6 +34,8 @@ class Task(ABC):
     bin_name: ClassVar[str]  # what scores, attention and the like are broken down by
     window_score: ClassVar[str]  # what the mean Fréchet distance over label windows is called
     bounded_loss_name: ClassVar[str]
+    output_kinds: ClassVar[tuple[str, ...]]  # what a teacher's outputs may be; the first is what losses take
+    converted_kinds: ClassVar[Mapping[str, str]]  # of these, those that become others: how they are known, and become
 
     @property
     @abstractmethod
@@ -125,6 +128,22 @@ class Task(ABC):
     @abstractmethod
     def from_answer(self, answers: Tensor) -> Tensor:
         """The inverse of :meth:`answer`: outputs that say it, both [B, num_outputs]."""
+
+    @abstractmethod
+    def kind_of(self, outputs: Tensor, labels: Tensor, *, trained: bool) -> str:
+        """Which of ``output_kinds`` a teacher's outputs [N, num_outputs] for images with these labels [N] are.
+
+        trained: whether the teacher knows the task already; else only their form tells. Raises ValueError, saying what
+        they look like and what to do, where they can't be taken as they are and the kind is a question.
+        """
+
+    @abstractmethod
+    def check_kind(self, outputs: Tensor, kind: str) -> None:
+        """Raise ValueError, saying what was seen, where outputs can't be of that kind."""
+
+    @abstractmethod
+    def from_kind(self, outputs: Tensor, kind: str) -> Tensor:
+        """Outputs of a kind as those that losses take, both [B, num_outputs]."""
 
     @abstractmethod
     def label_text(self, label: float) -> str:

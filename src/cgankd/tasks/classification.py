@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cgankd.core.errors import UserError
+from cgankd.core.terminal import on_one_line
 from cgankd.tasks.base import Task
 
 
@@ -35,12 +36,24 @@ class Classification(Task):
     bin_name = "class"
     window_score = "Intra-FID"
     bounded_loss_name = "the share of wrong predictions"
+    output_kinds = ("logits", "probabilities", "log_probabilities")
+    converted_kinds = {  # noqa: RUF012
+        "probabilities": "none is below 0 and each row adds up to 1, so their logarithms are taken as logits"
+    }
 
     LEAST: ClassVar[float] = 1e-12  # the probability of a class that an answer excludes
+    ROUNDING: ClassVar[float] = 0.01  # by which a row of probabilities may miss 1
+    FAR_ABOVE: ClassVar[float] = 0.4  # by which a good teacher's sigmoid of the true class exceeds the others'
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
             raise UserError(f"found {len(self.class_names)} distinct label(s); at least two are needed")
+        for name in self.class_names:
+            if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
+                raise UserError(
+                    f"class '{on_one_line(name)}' has a name with bytes that are not UTF-8, which no file of results "
+                    "can hold; allowed: a folder or label of another name"
+                )
 
     @property
     def num_outputs(self) -> int:
@@ -119,6 +132,46 @@ class Classification(Task):
     def from_answer(self, answers: Tensor) -> Tensor:
         """Log-probabilities; one of 0 counts as ``LEAST``, so that every error is finite."""
         return answers.clamp(min=self.LEAST).log()
+
+    def kind_of(self, outputs: Tensor, labels: Tensor, *, trained: bool) -> str:
+        if self._are_probabilities(outputs):
+            return "probabilities"
+        if self._are_probabilities(outputs.exp()):
+            return "log_probabilities"
+        if trained and self._are_probabilities(outputs / 100.0):
+            raise ValueError(
+                "its outputs add up to 100 for each image, as percentages do; needed: logits, or probabilities"
+            )
+        if trained and self._are_sigmoids(outputs, labels):
+            raise ValueError(
+                "its outputs all lie in [0, 1] but don't add up to 1, as those of sigmoids do; needed: logits, or the "
+                "setting outputs=logits where they are"
+            )
+        return "logits"
+
+    def check_kind(self, outputs: Tensor, kind: str) -> None:
+        shown = outputs.exp() if kind == "log_probabilities" else outputs
+        if kind != "logits" and not self._are_probabilities(shown):
+            raise ValueError(
+                f"its outputs for training images are no {kind.replace('_', ' ')}: the smallest is "
+                f"{float(outputs.min()):.4g}, and rows add up to {float(shown.sum(1).min()):.4g} to "
+                f"{float(shown.sum(1).max()):.4g}"
+            )
+
+    def _are_probabilities(self, outputs: Tensor) -> bool:
+        sums = outputs.sum(dim=1)
+        return bool((outputs >= -(self.ROUNDING**2)).all() and ((sums - 1.0).abs() <= self.ROUNDING).all())
+
+    def _are_sigmoids(self, outputs: Tensor, labels: Tensor) -> bool:
+        """Whether all lie in [0, 1], and those of the true classes far above the others, as few teachers' logits do."""
+        inside = float(outputs.min()) >= 0.0 and float(outputs.max()) <= 1.0
+        true = outputs.gather(1, labels[:, None]).squeeze(1)
+        others = (outputs.sum(dim=1) - true) / (self.num_outputs - 1)
+        return inside and float((true - others).mean()) > self.FAR_ABOVE
+
+    def from_kind(self, outputs: Tensor, kind: str) -> Tensor:
+        """Logarithms of probabilities are their logits already."""
+        return self.from_answer(outputs) if kind == "probabilities" else outputs
 
     def label_text(self, label: float) -> str:
         return self.class_names[int(label)]

@@ -41,6 +41,8 @@ class Regression(Task):
     bin_name = "label range"
     window_score = "SFID"
     bounded_loss_name = "the absolute error as a share of the label range"
+    output_kinds = ("scaled", "label_unit")
+    converted_kinds = {"label_unit": "they are mapped to [0, 1] by the label range"}  # noqa: RUF012
 
     REPORT_BINS: ClassVar[int] = 10
 
@@ -127,6 +129,25 @@ class Regression(Task):
 
     def from_answer(self, answers: Tensor) -> Tensor:
         return answers
+
+    def kind_of(self, outputs: Tensor, labels: Tensor, *, trained: bool) -> str:
+        error = float((outputs.squeeze(1) - self.to_target(labels)).abs().mean())
+        in_unit = float((self.from_kind(outputs, "label_unit").squeeze(1) - self.to_target(labels)).abs().mean())
+        if trained and (error > 0.5 or error > 4.0 * in_unit):  # 0.5: more than that of 0.5 for every image
+            shown = f"{self.low:g} to {self.high:g} {self.unit}".strip()
+            raise ValueError(
+                f"its outputs for training images go from {float(outputs.min()):.4g} to {float(outputs.max()):.4g} and "
+                f"miss the labels, mapped to [0, 1], by {error:.3g} on average; allowed: outputs in [0, 1], or a "
+                f"setting: outputs=label_unit where they are in the label's own unit ({shown}), outputs=scaled to take "
+                "them as they are"
+            )
+        return "scaled"
+
+    def check_kind(self, outputs: Tensor, kind: str) -> None:
+        """A number may be of any kind."""
+
+    def from_kind(self, outputs: Tensor, kind: str) -> Tensor:
+        return (outputs - self.low) / self.span if kind == "label_unit" else outputs
 
     def label_text(self, label: float) -> str:
         return f"{label:.9g}"  # as many digits as a float32 needs to be read back the same

@@ -12,8 +12,10 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from cgankd.core.errors import UserError
+from cgankd.core.hashing import content_key
 from cgankd.core.plugins import code_key, onnx_key, open_onnx
 from cgankd.tasks import Task
+from cgankd.tasks.outputs import OutputKind
 
 SETTING = "teacher.source"
 
@@ -21,19 +23,31 @@ SETTING = "teacher.source"
 class BlackBox(ABC):
     """Float images [B, C, H, W] in [0, 1] -> outputs float32 [B, number of outputs], and nothing of its inside.
 
-    Outputs are logits, or a scalar mapped to [0, 1] by the task's label range. content_key names what it answers by.
+    Outputs are logits, or a scalar mapped to [0, 1] by the task's label range; ``gives`` turns those of another kind
+    into these. content_key names what it answers by.
     """
 
     answers_anything: ClassVar[bool] = True  # whether it may be asked about any image, as an augmented view
-    content_key: str
+    gives: OutputKind | None = None
+    told = ""  # what a run says of the kind of its outputs
+    own_key: str
+
+    @property
+    def content_key(self) -> str:
+        return self.own_key if self.gives is None else content_key(self.own_key, self.gives.content_key)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The outputs, on the images' device. Raises UserError where they are of another shape."""
+        outputs = self.asked(images)
+        return outputs if self.gives is None else self.gives(outputs)
 
     def open(self, fabric: Fabric) -> BlackBox:
         """Itself."""
         return self
 
     @abstractmethod
-    def __call__(self, images: Tensor) -> Tensor:
-        """The outputs, on the images' device. Raises UserError where they are of another shape."""
+    def asked(self, images: Tensor) -> Tensor:
+        """What it answers, of whatever kind. Raises UserError where it is of another shape."""
 
     def knows(self, images: Tensor) -> bool:
         """Whether all of uint8 [N, C, H, W] can be answered about."""
@@ -45,10 +59,10 @@ class FunctionTeacher(BlackBox):
 
     def __init__(self, function: Callable[[Tensor], Tensor], task: Task, name: str, setting: str = SETTING) -> None:
         self.function, self.width, self.name = function, task.num_outputs, f"{setting} {name}"
-        self.content_key = code_key(name)
+        self.own_key = code_key(name)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
+    def asked(self, images: Tensor) -> Tensor:
         return _checked(self.function(images), len(images), self.width, self.name).to(images.device)
 
 
@@ -60,7 +74,7 @@ class OnnxTeacher(BlackBox):
 
     def __init__(self, path: Path, task: Task, setting: str = SETTING) -> None:
         self.session = open_onnx(path, setting)
-        self.width, self.name, self.content_key = task.num_outputs, f"{setting} {path}", onnx_key(path)
+        self.width, self.name, self.own_key = task.num_outputs, f"{setting} {path}", onnx_key(path)
         inputs = self.session.get_inputs()
         fits = len(inputs) == 1 and inputs[0].type == "tensor(float)" and len(inputs[0].shape) == 4
         if not fits or isinstance(inputs[0].shape[0], int):
@@ -68,7 +82,7 @@ class OnnxTeacher(BlackBox):
             raise UserError(f"{self.name}: has inputs {found}; needed: images tensor(float) ['B', C, H, W], B free")
         self.input = inputs[0].name
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def asked(self, images: Tensor) -> Tensor:
         outputs = self.session.run(None, {self.input: images.detach().float().contiguous().cpu().numpy()})[0]
         return _checked(torch.from_numpy(outputs), len(images), self.width, self.name).to(images.device)
 

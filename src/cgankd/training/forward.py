@@ -145,8 +145,8 @@ class BatchForward:
         with sdpa_kernel(SDPBackend.MATH) if twice else lowered:
             if who in self._taps:
                 outputs, features = self._taps[who](images)
-                return outputs.float(), {name: feature.float() for name, feature in features.items()}
-            return network(images).float(), {}
+                return inference.plain(outputs), {name: inference.plain(feature) for name, feature in features.items()}
+            return inference.plain(network(images)), {}
 
     def close(self) -> None:
         """Take the hooks off both networks."""

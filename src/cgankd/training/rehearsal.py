@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from cgankd.config.settings import AugmentSettings
+from cgankd.core.errors import UserError
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.distill import Objective
@@ -34,6 +35,20 @@ def rehearse(
     batches = Batches(few, objective.task, min(2, len(real)), augment, 0, fabric.device)
     forward = BatchForward(student, teacher, objective, batches, fabric, 0)
     try:
-        objective.views(batches.at(0), 0)
+        batch = batches.at(0)
+        objective.views(batch, 0)
+        if objective.input_gradients and objective.asks_teacher:
+            _check_gradient(forward, objective, batch.images)
     finally:
         forward.close()
+
+
+def _check_gradient(forward: BatchForward, objective: Objective, images: Tensor) -> None:
+    """UserError where the teacher's outputs have no gradient by the images, which a method asks for."""
+    with torch.enable_grad():
+        outputs, _ = forward.teacher_forward(images.requires_grad_())
+    if not outputs.requires_grad:
+        raise UserError(
+            f"method {objective.name!r} differentiates the teacher, but its outputs have no gradient (detached, or "
+            "computed under no_grad or inference_mode); allowed: a teacher without these, or another method"
+        )

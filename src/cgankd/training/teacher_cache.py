@@ -76,7 +76,7 @@ class TeacherOutputs:
 
     @torch.no_grad()
     def _ask(self, images: Tensor) -> Tensor:
-        return self.teacher(images).float()  # at float32, because it is kept
+        return inference.plain(self.teacher(images))  # at float32, because it is kept
 
 
 class _View:

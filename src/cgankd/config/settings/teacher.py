@@ -9,6 +9,8 @@ from pydantic import Field
 from cgankd.config.settings.base import Settings
 from cgankd.config.settings.training import FitSettings
 
+OutputWord = Literal["auto", "logits", "probabilities", "log_probabilities", "scaled", "label_unit"]
+
 
 class JurorSettings(Settings):
     """One teacher, trained here or loaded, or what only answers in its place; one of a jury, by its own seed."""
@@ -22,6 +24,12 @@ class JurorSettings(Settings):
         None,
         description="weights that training starts from: a .safetensors file or package:NAME; layers whose shapes "
         "differ, as the head's may, and a head that is not there start anew; none: random",
+    )
+
+    outputs: OutputWord = Field(
+        "auto",
+        description="what it gives: logits, probabilities, log_probabilities; a scalar scaled to [0, 1], or in its "
+        "label_unit; auto: told by its outputs on training images",
     )
 
 

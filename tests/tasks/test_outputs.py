@@ -1,0 +1,123 @@
+"""What a teacher's outputs are: noticed by their form and by labels, or stated; and what they become."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from cgankd.core.errors import UserError
+from cgankd.tasks import Classification, Regression
+from cgankd.tasks.outputs import AUTO, OutputKind, check_unchanged, resolve, sentence
+
+CLASSES = Classification(("a", "b", "c"))
+DEGREES = Regression(-80.0, 80.0, "degrees")
+LABELS = torch.arange(30) % 3
+ANGLES = torch.linspace(-80.0, 80.0, 30)
+
+
+def logits(sharpness: float = 1.0) -> torch.Tensor:
+    """Of a teacher that knows most labels."""
+    noise = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
+    return sharpness * (noise + 4.0 * torch.nn.functional.one_hot(LABELS, 3))
+
+
+def kind(outputs: torch.Tensor, *, stated: str = AUTO, trained: bool = True) -> str:
+    return resolve(stated, outputs, LABELS, CLASSES, "the teacher", "teacher.outputs", trained=trained).kind
+
+
+@pytest.mark.parametrize("sharpness", [0.01, 1.0, 50.0])  # unsure, usual, and probabilities that round to 0 and 1
+def test_classes_outputs_are_known_by_their_form(sharpness: float) -> None:
+    outputs = logits(sharpness)
+    assert kind(outputs) == "logits"
+    assert kind(outputs.softmax(1)) == "probabilities"
+    assert kind(outputs.log_softmax(1)) == "log_probabilities"
+    assert kind(outputs.softmax(1).half()) == "probabilities"
+    assert kind(outputs.softmax(1), trained=False) == "probabilities"
+
+
+def test_one_row_that_adds_up_to_something_else_makes_them_logits() -> None:
+    outputs = logits().softmax(1)
+    outputs[7] *= 1.05
+    assert kind(outputs, trained=False) == "logits"
+    outputs = logits().softmax(1)
+    outputs[7] += torch.tensor([0.2, -0.1, -0.1]) - outputs[7].min()  # adds up to less than 1 by far, or is negative
+    assert kind(outputs, trained=False) == "logits"
+
+
+def test_logarithms_of_probabilities_are_logits_with_the_same_softmax() -> None:
+    probabilities = logits().softmax(1)
+    gives = OutputKind(CLASSES, "probabilities")
+    assert gives.changes
+    torch.testing.assert_close(gives(probabilities).softmax(1), probabilities)
+    assert gives(torch.tensor([[1.0, 0.0, 0.0]])).tolist() == [[0.0, *[pytest.approx(math.log(1e-12))] * 2]]
+    for same in ("logits", "log_probabilities"):
+        assert not OutputKind(CLASSES, same).changes
+        assert torch.equal(OutputKind(CLASSES, same)(probabilities), probabilities)
+
+
+def test_percentages_and_sigmoids_are_a_question() -> None:
+    with pytest.raises(UserError, match=r"the teacher: its outputs add up to 100 for each image, as percentages do"):
+        kind(100.0 * logits().softmax(1))
+    with pytest.raises(UserError, match=r"don't add up to 1, as those of sigmoids do; .* teacher\.outputs=logits"):
+        kind((3.0 * (logits() - 2.0)).sigmoid())
+    assert kind((3.0 * (logits() - 2.0)).sigmoid(), stated="logits") == "logits"
+    assert kind(0.1 * logits().sigmoid()) == "logits"  # small ones, of a teacher that is hardly trained
+    assert kind(100.0 * logits().softmax(1), trained=False) == "logits"
+
+
+def test_a_stated_kind_is_taken_where_the_outputs_can_be_of_it() -> None:
+    assert kind(logits().softmax(1), stated="logits") == "logits"  # as they are, though they look otherwise
+    assert kind(logits().softmax(1), stated="probabilities") == "probabilities"
+    with pytest.raises(UserError, match=r"are no probabilities: the smallest is -2.115, and rows add up to"):
+        kind(logits(), stated="probabilities")
+    with pytest.raises(UserError, match=r"are no log probabilities"):
+        kind(logits().softmax(1), stated="log_probabilities")
+    with pytest.raises(UserError, match=r"teacher\.outputs = label_unit is not allowed for classification; allowed:"):
+        kind(logits(), stated="label_unit")
+
+
+def test_a_scalar_in_the_labels_own_unit_is_a_question() -> None:
+    def scalar(outputs: torch.Tensor, stated: str = AUTO, trained: bool = True) -> OutputKind:
+        return resolve(stated, outputs[:, None], ANGLES, DEGREES, "the teacher", "teacher.outputs", trained=trained)
+
+    assert scalar((ANGLES + 80.0) / 160.0).kind == "scaled"
+    assert scalar(torch.full_like(ANGLES, 0.5)).kind == "scaled"  # knows nothing, but is of that scale
+    with pytest.raises(UserError, match=r"teacher\.outputs=label_unit where they are in the .* \(-80 to 80 degrees\)"):
+        scalar(ANGLES)
+    assert scalar(ANGLES, trained=False).kind == "scaled"
+    assert scalar(ANGLES, "scaled").kind == "scaled"
+    gives = scalar(ANGLES, "label_unit")
+    assert gives(torch.tensor([[-80.0], [0.0], [40.0]])).squeeze(1).tolist() == [0.0, 0.5, 0.75]
+    with pytest.raises(UserError, match=r"teacher\.outputs = logits is not allowed for regression; allowed: auto"):
+        scalar(ANGLES, "logits")
+
+
+def test_a_scalar_in_a_unit_close_to_the_mapped_one_is_a_question_too() -> None:
+    task, labels = Regression(0.0, 1.6), torch.linspace(0.0, 1.6, 30)
+    for outputs in (labels / 1.6, labels / 1.6 + 0.3, torch.full_like(labels, 0.9)):
+        assert task.kind_of(outputs[:, None], labels, trained=True) == "scaled"
+    with pytest.raises(ValueError, match=r"by 0\.3 on average; allowed: .* own unit \(0 to 1\.6\), outputs=scaled to"):
+        task.kind_of(labels[:, None], labels, trained=True)
+    same = Regression(0.0, 1.0)
+    assert same.kind_of(labels[:, None] / 1.6, labels / 1.6, trained=True) == "scaled"
+
+
+def test_each_kind_has_its_own_key_and_so_has_each_task() -> None:
+    wider = Regression(-90.0, 80.0, "degrees")
+    kinds = [
+        OutputKind(CLASSES, "probabilities"), OutputKind(CLASSES, "logits"), OutputKind(DEGREES, "label_unit"),
+        OutputKind(wider, "label_unit"),
+    ]  # fmt: skip
+    assert len({one.content_key for one in kinds}) == 4
+
+
+def test_what_is_told() -> None:
+    assert sentence(OutputKind(CLASSES, "probabilities"), "the teacher", "teacher.outputs") == (
+        "the teacher: its outputs for training images are probabilities (none is below 0 and each row adds up to 1, so "
+        "their logarithms are taken as logits); teacher.outputs=logits takes them as they are."
+    )
+    with pytest.raises(UserError, match=r"the student: it gives probabilities, where its loss takes logits; needed:"):
+        check_unchanged(OutputKind(CLASSES, "probabilities"), "the student")
+    check_unchanged(OutputKind(CLASSES, "log_probabilities"), "the student")
