@@ -29,6 +29,7 @@ from cgankd.config.settings import (
 from cgankd.config.yaml_config import from_tree
 from cgankd.core.errors import UserError
 from cgankd.core.hashing import content_key, tensor_key
+from cgankd.core.paths import expanded
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.runtime import make_fabric
 from cgankd.core.store import Artifact, Store
@@ -123,7 +124,7 @@ class Distiller:
         if self.out is None:
             self.store = Store.temporary(self.device, self.progress)
         else:
-            self.store = Store(Path(self.out), self.device, self.progress, command="Distiller", take_over=True)
+            self.store = Store(expanded(self.out), self.device, self.progress, command="Distiller", take_over=True)
         self._generator: GeneratorSource | None = None
         self._ratio: Artifact | None = None
         self.synthesis: Artifact | None = None

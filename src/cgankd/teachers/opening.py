@@ -19,7 +19,7 @@ def open_teacher(source: str, task: Task, channels: int, size: tuple[int, int], 
     A function and an ONNX file are tried on two images. Raises UserError where the source is not there, can't be
     opened, or gives other outputs than [B, number of outputs].
     """
-    path = Path(source).expanduser()
+    path = Path(source)
     if is_function_name(source) and not path.exists():
         teacher: BlackBox = FunctionTeacher(load_function(source, setting), task, source, setting)
     elif path.suffix.lower() == ".onnx" and path.is_file():

@@ -6,13 +6,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from cgankd.config.settings.base import Settings
+from cgankd.config.settings.base import PathText, Settings
 
 
 class DataSettings(Settings):
     """Which images, which of them are labelled, and how they are brought to one shape."""
 
-    source: str = Field("digits", description="a built-in name (cgankd data lists them), a folder, .npz or .h5")
+    source: PathText = Field(
+        "digits", min_length=1, description="a built-in name (cgankd data lists them), a folder, .npz or .h5"
+    )
     task: Literal["auto", "classification", "regression"] = Field(
         "auto", description="auto: words and whole numbers are classes, decimals are scalars"
     )
