@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
@@ -47,6 +48,7 @@ from cgankd.synthesis import adjust, checks
 from cgankd.synthesis.density_ratio import RatioNetwork, StoredRatio
 from cgankd.synthesis.store import StoredFakes
 from cgankd.tasks import Classification, Regression, Task
+from cgankd.tasks.regression import fits_float32
 from cgankd.training.rehearsal import rehearse
 from cgankd.training.scoring import metric
 
@@ -306,7 +308,8 @@ def image_set(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) ->
 
 
 def _arrays(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> ImageSet:
-    pixels, values = torch.as_tensor(images), torch.as_tensor(labels).flatten()
+    pixels = torch.as_tensor(images)
+    values = torch.as_tensor(labels if isinstance(labels, Tensor) else np.asarray(labels)).flatten()
     if pixels.ndim == 3:
         pixels = pixels.unsqueeze(1)
     elif pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
@@ -314,4 +317,7 @@ def _arrays(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> I
     if values.is_floating_point() and not torch.isfinite(values).all():
         row = int((~torch.isfinite(values)).nonzero()[0])
         raise UserError(f"labels: found {values[row].item()} at row {row}; finite numbers are needed")
-    return ImageSet(pixels.contiguous(), values.float() if values.is_floating_point() else values.long())
+    if not values.is_floating_point():
+        return ImageSet(pixels.contiguous(), values.long())
+    fine = fits_float32(float(values.min()), float(values.max()))
+    return ImageSet(pixels.contiguous(), values.float() if fine else values.double())

@@ -23,9 +23,26 @@ class DataSettings(Settings):
         "crop", description="not square: crop (short side to size, centre crop) or pad (long side, black border)"
     )
     channels: Literal[1, 3] | None = Field(None, description="1 grey, 3 colour; none: as the images are")
+    bits: int | None = Field(
+        None,
+        ge=8,
+        le=16,
+        description="16-bit images: how many of the bits are in use; none: 8, 10, 12, 14 or 16, as the largest value "
+        "of the whole set says",
+    )
+    split_folders: bool | None = Field(
+        None,
+        description="folders: whether those at the top are splits (true) or classes (false); none: by their names, "
+        "and asked where these are unclear",
+    )
     label_column: str | None = Field(None, description="metadata.csv: none means the column 'label'")
     group_column: str | None = Field(
         None, description="column or array whose equal values never straddle two splits (drive, object, person)"
+    )
+    group_pattern: str | None = Field(
+        None,
+        description="a regular expression for the path of an image file below the source, with / between folders: "
+        "what its one group matches, or all that it matches, names the file's group, as group_column does",
     )
     label_range: tuple[float, float] | None = Field(
         None, description="regression: allowed labels; none: the range of the training split"
