@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")  # without what would be lost: 007, +7 and -0 are text
+WHOLE = re.compile(r"0|-?[1-9][0-9]*")  # without what would be lost: 007, +7 and -0 are text
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 

@@ -79,8 +79,14 @@ def scan(folder: Path, strict: bool = True) -> Tree:
     that leads nowhere where a folder may be meant. strict: false: these are passed over.
     """
     tree = Tree(Folder(folder), Counter(), False)
-    _fill(tree, tree.top, {}, strict)
+    above = {_identity(parent): parent for parent in folder.resolve().parents}
+    _fill(tree, tree.top, above, strict)
     return tree
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def is_litter(path: Path) -> bool:
@@ -102,13 +108,12 @@ def _litter(name: str) -> str | None:
 def _fill(tree: Tree, folder: Folder, above: dict[tuple[int, int], Path], strict: bool) -> None:
     """Read one folder and what is below it; ``above``: the folders that it lies in, by their identity."""
     try:
-        status = folder.path.stat()
+        identity = _identity(folder.path)
         entries = sorted(folder.path.iterdir())
     except OSError as error:
         if strict:
             raise UserError(f"{folder.path}: can't be read: {error.strerror}") from None
         return
-    identity = (status.st_dev, status.st_ino)
     if identity in above:
         if strict:
             raise UserError(
