@@ -217,6 +217,19 @@ def test_links_that_lead_nowhere_are_named(tmp_path: Path) -> None:
     refuses(r"b/b/x.png: not readable as an image \(No such file or directory\)", tmp_path / "b")
 
 
+def test_a_folder_that_can_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class_folders(tmp_path, {"a": 10, "b": 10})
+    entries = Path.iterdir
+
+    def denied(path: Path) -> object:
+        if path.name == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return entries(path)
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    refuses("/b: can't be read: Permission denied$", tmp_path)
+
+
 def test_links_are_followed_for_a_table(tmp_path: Path) -> None:
     class_folders(tmp_path / "elsewhere", {"images": 20})
     rows = [f"linked/{n:03}.png,{n % 2}" for n in range(20)]

@@ -5,6 +5,7 @@ Everything that is left out is counted, so that a note can tell of it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections import Counter
@@ -79,7 +80,10 @@ def scan(folder: Path, strict: bool = True) -> Tree:
     that leads nowhere where a folder may be meant. strict: false: these are passed over.
     """
     tree = Tree(Folder(folder), Counter(), False)
-    above = {_identity(parent): parent for parent in folder.resolve().parents}
+    above = {}
+    for parent in folder.resolve().parents:
+        with contextlib.suppress(OSError):  # one that may not be looked at can't be walked into either
+            above[_identity(parent)] = parent
     _fill(tree, tree.top, above, strict)
     return tree
 
@@ -108,12 +112,14 @@ def _litter(name: str) -> str | None:
 def _fill(tree: Tree, folder: Folder, above: dict[tuple[int, int], Path], strict: bool) -> None:
     """Read one folder and what is below it; ``above``: the folders that it lies in, by their identity."""
     try:
-        identity = _identity(folder.path)
-        entries = sorted(folder.path.iterdir())
+        _read(tree, folder, above, strict)
     except OSError as error:
         if strict:
             raise UserError(f"{folder.path}: can't be read: {error.strerror}") from None
-        return
+
+
+def _read(tree: Tree, folder: Folder, above: dict[tuple[int, int], Path], strict: bool) -> None:
+    identity = _identity(folder.path)
     if identity in above:
         if strict:
             raise UserError(
@@ -122,7 +128,7 @@ def _fill(tree: Tree, folder: Folder, above: dict[tuple[int, int], Path], strict
             )
         return
     above = {**above, identity: folder.path}
-    for path in entries:
+    for path in sorted(folder.path.iterdir()):
         if (litter := _litter(path.name)) is not None:
             tree.litter[litter] += 1
         else:

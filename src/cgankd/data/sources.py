@@ -6,6 +6,7 @@ The road of every source is the same: list it, read its labels, divide its rows,
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -211,8 +212,7 @@ def _list(settings: DataSettings) -> Listing:
         return builtin[0](settings)
     path = Path(settings.source)
     if path.is_dir():
-        has_table = any((path / name).is_file() for name in TABLES)
-        tree = scan(path, strict=not has_table)
+        tree = scan(path, strict=not any(os.path.isfile(path / name) for name in TABLES))  # noqa: PTH113 - never raises
         tables = any(folder.tables for folder in tree.top.every())
         listing = (metadata_csv if tables else class_folders).listing(path, settings, tree)
         return grouped(listing, path, settings)

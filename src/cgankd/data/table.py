@@ -14,6 +14,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from cgankd.core.errors import UserError, first_of
+from cgankd.data.label_text import clean
 
 FILE = "file_name"
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -98,7 +99,7 @@ def _from_csv(path: Path, text: str) -> Table:
         raise UserError(f"{path}, line {reader.line_num + skipped}: not readable as CSV: {error}") from None
     if not rows:
         raise UserError(f"{path}: is empty; the first line names the columns, {FILE!r} among them")
-    header = [name.strip() for name in rows[0][1]]
+    header = [clean(name) for name in rows[0][1]]
     for name in header:
         if header.count(name) > 1:
             raise UserError(f"{path}: column {name!r} stands {header.count(name)} times in the header; allowed: once")
@@ -131,7 +132,7 @@ def _from_json(path: Path, text: str) -> Table:
             raise UserError(f"{path}, line {line}: not readable as JSON: {error}") from None
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {line}: is no JSON object; allowed: lines such as {{{FILE!r}: ..., ...}}")
-        rows.append((line, row))
+        rows.append((line, {clean(name): value for name, value in row.items()}))
     if not rows:
         raise UserError(f"{path}: is empty; each line is a JSON object with a key {FILE!r}")
     names = list(dict.fromkeys(name for _, row in rows for name in row))

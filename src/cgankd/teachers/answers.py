@@ -14,6 +14,7 @@ from cgankd.core.errors import UserError
 from cgankd.core.numbers import number
 from cgankd.data.image_files import FilePictures
 from cgankd.data.imageset import contents
+from cgankd.data.label_text import clean
 from cgankd.data.sources import load_alike
 from cgankd.data.table import FILE, Table, read_table
 from cgankd.tasks import Task
@@ -81,7 +82,7 @@ def _predictions(table: Table, task: Task) -> Tensor:
     labels = []
     for row, text in enumerate(table.columns[PREDICTION]):
         try:
-            labels.append(task.read_label(text))
+            labels.append(task.read_label(clean(text)))
         except ValueError as allowed:
             raise UserError(f"{table.place(row)}: {PREDICTION} {text!r} is not allowed; allowed: {allowed}") from None
     return task.right_answer(task.to_target(torch.tensor(labels, dtype=torch.float64)))
