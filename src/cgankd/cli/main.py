@@ -17,7 +17,7 @@ from cgankd._version import __version__
 from cgankd.cli import data
 from cgankd.config import recipe, yaml_config
 from cgankd.core.errors import OutOfTime, TrainingError, UserError
-from cgankd.core.paths import expanded
+from cgankd.core.paths import expanded_word
 
 # Nothing that imports torch stands up here: `cgankd --help` must not take seconds.
 
@@ -41,7 +41,7 @@ def main() -> None:
     """The entry point: every way of failing that a user can meet ends in one sentence and an exit code."""
     sys.path.insert(0, "")  # networks given as module:function may lie in the current folder
     try:
-        code = app(args=[_expanded(word) for word in sys.argv[1:]], standalone_mode=False)
+        code = app(args=[expanded_word(word) for word in sys.argv[1:]], standalone_mode=False)
         if code == 130:  # typer turns Ctrl-C into this
             raise KeyboardInterrupt
     except UserError as error:
@@ -382,12 +382,6 @@ def convert_weights(
 
     convert_pth(source, destination, mean=numbers(mean, "--mean"), std=numbers(std, "--std"))
     console.print(f"wrote {destination}")
-
-
-def _expanded(word: str) -> str:
-    """A word of the command line with the home folder for ~, where no shell has put it: in quotes, or --out=~/runs."""
-    option, equals, path = word.rpartition("=") if word.startswith("--") else ("", "", word)
-    return f"{option}{equals}{expanded(path)}" if path.startswith("~") else word
 
 
 def _words(text: str) -> list[str]:

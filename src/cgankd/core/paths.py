@@ -13,3 +13,9 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise UserError(f"{path}: the home folder of this user is not known; allowed: ~/... or a whole path") from None
+
+
+def expanded_word(word: str) -> str:
+    """A word of the command line with the home folder for ~ where no shell has put it: in quotes, or --out=~/runs."""
+    option, equals, path = word.rpartition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{expanded(path)}" if path.startswith("~") else word

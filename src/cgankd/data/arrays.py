@@ -75,11 +75,11 @@ def h5_listing(path: Path, settings: DataSettings) -> Listing:
 
 def _reason(error: OSError) -> str:
     """Why HDF5 can't open a file: the system's own reason where it has one, else what HDF5 says in brackets."""
-    said = " ".join(str(error).split())
+    message = " ".join(str(error).split())
     if error.errno is None:
-        return said.partition("(")[2].rstrip(")") or said
+        return message.partition("(")[2].rstrip(")") or message
     reason = os.strerror(error.errno)
-    if "unable to lock" not in said:
+    if "unable to lock" not in message:
         return reason
     if error.errno in (errno.EAGAIN, errno.EACCES):
         return f"{reason}, because another program has the file open; close it there, or give a copy"

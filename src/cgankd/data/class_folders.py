@@ -36,17 +36,17 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
     labels: list[str] = []
     splits: list[int] = []
     for split, home in parts:
-        for one in home.folders:
-            images = one.all_images()
+        for child in home.folders:
+            images = child.all_images()
             if not images:
                 raise UserError(
-                    f"{one.path}: the class has no images; allowed: files that end in {', '.join(SUFFIXES)}"
+                    f"{child.path}: the class has no images; allowed: files that end in {', '.join(SUFFIXES)}"
                 )
             paths += images
-            labels += [one.name] * len(images)
+            labels += [child.name] * len(images)
             splits += [split] * len(images)
-    used = [one for _, home in parts for one in home.folders]
-    others = sum(one.all_others() for one in used) + sum(home.others for _, home in parts)
+    used = [child for _, home in parts for child in home.folders]
+    others = sum(child.all_others() for child in used) + sum(home.others for _, home in parts)
     beside = sum(len(home.images) for _, home in parts)
     return Listing(
         where=str(folder),
@@ -93,24 +93,24 @@ def _splits(top: Folder, setting: bool | None) -> list[int | None] | None:
     if setting is False:
         return None
     folders = top.folders
-    splits = splits_of([one.name for one in folders])
+    splits = splits_of([child.name for child in folders])
     if setting is True:
         if TRAIN not in splits:
             raise UserError(
                 f"{top.path}: data.split_folders=true, but no folder in it names training; known: {ALLOWED}"
             )
         return splits
-    named = [one for split, one in zip(splits, folders, strict=True) if split is not None]
-    rest = [one for split, one in zip(splits, folders, strict=True) if split is None]
-    flat = not any(one.folders for one in folders)
+    named = [child for split, child in zip(splits, folders, strict=True) if split is not None]
+    rest = [child for split, child in zip(splits, folders, strict=True) if split is None]
+    flat = not any(child.folders for child in folders)
     if not named:
-        for one in rest:
-            if may_be_split(one.name) and any(inner.images for inner in one.folders):
-                raise UserError(f"{one.path}: may be a split or a class, as its name has a split's word; {ANSWERS}")
+        for child in rest:
+            if may_be_split(child.name) and any(inner.images for inner in child.folders):
+                raise UserError(f"{child.path}: may be a split or a class, as its name has a split's word; {ANSWERS}")
         return None
     if not rest and TRAIN in splits:
         return splits
-    if flat and [one.name.lower() for one in named] == ["train"]:
+    if flat and [child.name.lower() for child in named] == ["train"]:
         return None  # a class of trains, among others
     if TRAIN in splits:
         train = folders[splits.index(TRAIN)].name
@@ -126,11 +126,11 @@ def _check_classes(top: Folder, setting: bool | None) -> None:
     only = top.folders[0]
     if len(top.folders) == 1 and only.folders and not only.images:
         raise UserError(f"{top.path}: has one folder only, {only.name}/, which holds folders itself; give {only.path}")
-    for one in top.folders if setting is None else ():
-        inner = [split_of(part.name) for part in one.folders]
+    for child in top.folders if setting is None else ():
+        inner = [split_of(part.name) for part in child.folders]
         if TRAIN in inner and (TEST in inner or VAL in inner):
-            example = one.folders[inner.index(TRAIN)]
+            example = child.folders[inner.index(TRAIN)]
             raise UserError(
-                f"{example.path}: names a split inside a class folder; allowed: {example.name}/{one.name}/, or "
+                f"{example.path}: names a split inside a class folder; allowed: {example.name}/{child.name}/, or "
                 "data.split_folders=false (all images of a class folder are of one split)"
             )

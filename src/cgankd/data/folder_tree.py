@@ -62,15 +62,15 @@ class Tree:
 
     def notes(self) -> tuple[str, ...]:
         """Sentences about what was left out, and about files that two paths lead to."""
-        told = []
+        notes = []
         if self.litter:
             parts = ", ".join(f"{name} ({count:,})" for name, count in sorted(self.litter.items()))
-            told.append(f"hidden files and what systems leave behind were left out: {parts}")
+            notes.append(f"hidden files and what systems leave behind were left out: {parts}")
         if self.linked:
             images = self.top.all_images()
             twice = len(images) - len({os.path.realpath(path) for path in images})
-            told += [f"{twice:,} images are reached by two paths, by way of links"] * bool(twice)
-        return tuple(told)
+            notes += [f"{twice:,} images are reached by two paths, by way of links"] * bool(twice)
+        return tuple(notes)
 
 
 def scan(folder: Path, strict: bool = True) -> Tree:

@@ -79,7 +79,7 @@ class FilePictures:
 
         try:
             with _strict(), in_parallel(work, len(self.paths)) as results:
-                return [one for _, part in results for one in part]
+                return [seen for _, part in results for seen in part]
         except Unusable as error:
             raise self._all_unusable(error) from None
 
@@ -87,15 +87,15 @@ class FilePictures:
         """All files are decoded to name every one that can't be used, not the first alone."""
 
         def work(places: Sequence[int]) -> list[Unusable]:
-            found = []
+            errors = []
             for place in places:
                 try:
                     _kind(self.paths[place])
                     with _opened(self.paths[place]) as image:
                         image.load()
                 except Unusable as error:
-                    found.append(error)
-            return found
+                    errors.append(error)
+            return errors
 
         with _strict(), in_parallel(work, len(self.paths)) as results:
             errors = [error for _, part in results for error in part] or [first]
@@ -180,8 +180,8 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
         raise Unusable(path, "the image has too many pixels", f"allowed: at most {MOST_PIXELS:,}") from None
     except Exception as error:  # decoders of broken files raise about anything
         system = error.strerror if isinstance(error, OSError) else None
-        said = " ".join(str(system or error).split()).replace(f" {str(path)!r}", "")
-        raise Unusable(path, f"not readable as an image ({said})", f"allowed: whole {', '.join(FORMATS)}") from None
+        reason = " ".join(str(system or error).split()).replace(f" {str(path)!r}", "")
+        raise Unusable(path, f"not readable as an image ({reason})", f"allowed: whole {', '.join(FORMATS)}") from None
 
 
 @functools.cache

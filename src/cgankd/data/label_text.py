@@ -147,5 +147,5 @@ def look_alikes(names: Sequence[str]) -> tuple[str, ...]:
         alike.setdefault(folded if value is None else value, []).append(name)
     groups = [" and ".join(map(repr, group)) for group in alike.values() if len(group) > 1]
     more = f" and {len(groups) - SHOWN:,} more" if len(groups) > SHOWN else ""
-    told = f"classes whose names look alike were kept apart: {', '.join(groups[:SHOWN])}{more}"
-    return (told,) * bool(groups)
+    note = f"classes whose names look alike were kept apart: {', '.join(groups[:SHOWN])}{more}"
+    return (note,) * bool(groups)

@@ -58,10 +58,10 @@ def read_labels(listing: Listing, settings: DataSettings) -> Labels:
             "data.task=regression reads them as scalars"
         )
     values, names, notes = _classes(listing)
-    told = f"labels were read as {len(names)} classes ({column.why})"
+    note = f"labels were read as {len(names)} classes ({column.why})"
     if chosen == "auto" and listing.class_names is None and None not in column.values:
-        told += "; data.task=regression reads them as scalars"
-    return Labels(values, names, (told, *column.notes * (column.why == "words"), *notes))
+        note += "; data.task=regression reads them as scalars"
+    return Labels(values, names, (note, *column.notes * (column.why == "words"), *notes))
 
 
 def _read_scalars(column: label_text.Column, listing: Listing, settings: DataSettings) -> Labels:
@@ -69,10 +69,10 @@ def _read_scalars(column: label_text.Column, listing: Listing, settings: DataSet
     low, high = settings.label_range or (float(exact.min()), float(exact.max()))
     scalars = exact.astype(np.float32 if fits_float32(low, high) else np.float64)
     _check_range(scalars, listing, settings)
-    told = f"labels were read as scalars ({column.why})"
+    note = f"labels were read as scalars ({column.why})"
     if settings.task == "auto" and bool((scalars == np.rint(scalars)).all()):
-        told += "; data.task=classification reads them as classes"
-    return Labels(scalars, None, (told, *column.notes, *_merged(exact, low, high)), column.unit)
+        note += "; data.task=classification reads them as classes"
+    return Labels(scalars, None, (note, *column.notes, *_merged(exact, low, high)), column.unit)
 
 
 def _merged(exact: npt.NDArray[np.float64], low: float, high: float) -> tuple[str, ...]:

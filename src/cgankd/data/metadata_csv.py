@@ -59,26 +59,26 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
 
 def columns(folder: Path) -> list[str]:
     """The names of the columns of the table in ``folder``; none where there is no such file."""
-    found = [folder / name for name in TABLES if (folder / name).is_file()]
-    return list(read_table(found[0]).columns) if found else []
+    paths = [folder / name for name in TABLES if (folder / name).is_file()]
+    return list(read_table(paths[0]).columns) if paths else []
 
 
 def _tables(folder: Path, tree: Tree) -> tuple[list[Table], tuple[str, ...]]:
     """The tables that count, read, and notes."""
-    homes = [one for one in tree.top.every() if one.tables]
+    homes = [home for home in tree.top.every() if home.tables]
     notes: list[str] = []
     if tree.top.tables:
         if len(homes) > 1:
-            others = ", ".join(str(one.path.relative_to(folder)) for one in homes[1:4])
+            others = ", ".join(str(home.path.relative_to(folder)) for home in homes[1:4])
             notes.append(f"tables in {others} were not read, because {folder} has its own")
         homes = homes[:1]
-    for one in homes:
-        if len(one.tables) > 1:
-            names = " and ".join(path.name for path in one.tables)
-            raise UserError(f"{one.path}: has {names}; allowed: one of them")
-    if len({one.tables[0].suffix for one in homes}) > 1:
+    for home in homes:
+        if len(home.tables) > 1:
+            names = " and ".join(path.name for path in home.tables)
+            raise UserError(f"{home.path}: has {names}; allowed: one of them")
+    if len({home.tables[0].suffix for home in homes}) > 1:
         raise UserError(f"{folder}: has tables that end in .csv and others in .jsonl; allowed: all of one kind")
-    tables = [read_table(one.tables[0]) for one in homes]
+    tables = [read_table(home.tables[0]) for home in homes]
     for table in tables:
         table.need(FILE)
         notes += table.notes
@@ -107,16 +107,16 @@ def _splits(
         return [_split_word(table, row) for table, row in rows], ()
     if by_folder is False:
         return [TRAIN] * len(rows), ()
-    found = []
+    splits = []
     for path in paths:
         parts = Path(os.path.normpath(path.relative_to(folder))).parts[:-1]
-        found.append(next((split for part in parts if (split := split_of(part)) is not None), None))
-    if TRAIN in found and None not in found:
-        return [split for split in found if split is not None], ("splits are those of the folders that files lie in",)
-    named = {split for split in found if split is not None}
+        splits.append(next((split for part in parts if (split := split_of(part)) is not None), None))
+    if TRAIN in splits and None not in splits:
+        return [split for split in splits if split is not None], ("splits are those of the folders that files lie in",)
+    named = {split for split in splits if split is not None}
     if not named or (named == {TRAIN} and by_folder is None):
         return [TRAIN] * len(rows), ()
-    odd = found.index(None) if None in found else 0
+    odd = splits.index(None) if None in splits else 0
     table, row = rows[odd]
     raise UserError(
         f"{table.place(row)}: {table.columns[FILE][row]!r} does not lie in a folder for training, though others lie in "

@@ -31,12 +31,12 @@ def split_of(name: str) -> int | None:
 
 def splits_of(names: Sequence[str]) -> list[int | None]:
     """The split that each of some names is, without what all of them begin with (seg_train, seg_test)."""
-    found = [split_of(name) for name in names]
+    splits = [split_of(name) for name in names]
     first, last = min(names), max(names)
     same = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
     start = max((place + 1 for place in range(same) if not first[place].isalnum()), default=0)
     without = [split_of(name[start:]) for name in names]
-    return found if None in without else without
+    return splits if None in without else without
 
 
 def may_be_split(name: str) -> bool:
