@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
@@ -30,6 +31,7 @@ from cgankd.config.settings import (
 from cgankd.config.yaml_config import from_tree
 from cgankd.core.errors import UserError
 from cgankd.core.hashing import content_key, tensor_key
+from cgankd.core.paths import expanded
 from cgankd.core.plugins import tried
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.runtime import make_fabric
@@ -49,6 +51,7 @@ from cgankd.synthesis.density_ratio import RatioNetwork, StoredRatio
 from cgankd.synthesis.store import StoredFakes
 from cgankd.tasks import Classification, Regression, Task
 from cgankd.tasks.outputs import AUTO, OutputKind, check_unchanged, resolve, sentence
+from cgankd.tasks.regression import fits_float32
 from cgankd.training.rehearsal import rehearse
 from cgankd.training.scoring import metric
 
@@ -140,7 +143,7 @@ class Distiller:
         if self.out is None:
             self.store = Store.temporary(self.device, self.progress)
         else:
-            self.store = Store(Path(self.out), self.device, self.progress, command="Distiller", take_over=True)
+            self.store = Store(expanded(self.out), self.device, self.progress, command="Distiller", take_over=True)
         self._generator: GeneratorSource | None = None
         self._ratio: Artifact | None = None
         self.synthesis: Artifact | None = None
@@ -363,7 +366,8 @@ def image_set(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) ->
 
 
 def _arrays(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> ImageSet:
-    pixels, values = torch.as_tensor(images), torch.as_tensor(labels).flatten()
+    pixels = torch.as_tensor(images)
+    values = torch.as_tensor(labels if isinstance(labels, Tensor) else np.asarray(labels)).flatten()
     if pixels.ndim == 3:
         pixels = pixels.unsqueeze(1)
     elif pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
@@ -371,4 +375,7 @@ def _arrays(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> I
     if values.is_floating_point() and not torch.isfinite(values).all():
         row = int((~torch.isfinite(values)).nonzero()[0])
         raise UserError(f"labels: found {values[row].item()} at row {row}; finite numbers are needed")
-    return ImageSet(pixels.contiguous(), values.float() if values.is_floating_point() else values.long())
+    if not values.is_floating_point():
+        return ImageSet(pixels.contiguous(), values.long())
+    fine = fits_float32(float(values.min()), float(values.max()))
+    return ImageSet(pixels.contiguous(), values.float() if fine else values.double())

@@ -15,6 +15,7 @@ from cgankd._version import __version__
 from cgankd.cli import clean, data
 from cgankd.config import recipe, yaml_config
 from cgankd.core.errors import OutOfTime, TrainingError, UserError
+from cgankd.core.paths import expanded_word
 from cgankd.core.terminal import escape_what_streams_cannot_write, on_one_line, plain_console
 
 # Nothing that imports torch stands up here: `cgankd --help` must not take seconds.
@@ -40,7 +41,7 @@ def main() -> None:
     escape_what_streams_cannot_write()
     sys.path.insert(0, "")  # networks given as module:function may lie in the current folder
     try:
-        code = app(standalone_mode=False)
+        code = app(args=[expanded_word(word) for word in sys.argv[1:]], standalone_mode=False)
         if code == 130:  # typer turns Ctrl-C into this
             raise KeyboardInterrupt
     except UserError as error:

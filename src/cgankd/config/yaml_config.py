@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from cgankd.config import yaml_values
 from cgankd.config.settings import Settings
 from cgankd.core.errors import UserError, did_you_mean
+from cgankd.core.paths import expanded
 
 Tree = TypeVar("Tree", bound=Settings)
 
@@ -41,7 +43,7 @@ def from_tree(model: type[Tree], tree: dict[str, Any], overrides: Iterable[str] 
     tree = copy.deepcopy(tree)  # the caller's stays as it is
     for override in overrides:
         _assign(model, tree, override)
-    return _validate(model, tree, where)
+    return _validate(model, yaml_values.resolve(tree, model), where)
 
 
 def to_yaml(settings: Settings) -> str:
@@ -54,19 +56,24 @@ def _read(name_or_path: str, known: Mapping[str, Path], seen: tuple[str, ...]) -
         raise UserError(f"recipe {name_or_path!r} extends itself by way of {' -> '.join(seen)}")
     path = known.get(name_or_path)
     if path is None:
-        path = Path(name_or_path)
+        path = expanded(name_or_path)
         if path.suffix not in {".yaml", ".yml"} or not path.is_file():
             raise UserError(
                 f"recipe {name_or_path!r} is neither a ready recipe nor a YAML file that is there; "
                 f"ready recipes: {', '.join(known)}"
             )
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        tree = yaml_values.load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if tree is None:
+        tree = {}
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: holds a {type(tree).__name__}, where a mapping of settings is needed")
+        value = tree.value if isinstance(tree, yaml_values.Typed) else tree
+        raise UserError(f"{path}: holds a {type(value).__name__}, where a mapping of settings is needed")
     base = tree.pop("extends", None)
+    if isinstance(base, yaml_values.Typed):
+        base = None if base.value is None else base.text
     if base is None:
         tree.setdefault("name", path.stem)
         return tree
@@ -96,16 +103,13 @@ def _assign(model: type[BaseModel], tree: dict[str, Any], override: str) -> None
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"override {override!r} is not of the form key=value, as in student.fit.steps=500")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"override {override!r}: {text!r} is not readable as a YAML value") from None
     *parents, leaf = key.split(".")
     node, owners = tree, [model]
     for parent in parents:
         fields = next((owner.model_fields for owner in owners if parent in owner.model_fields), {})
         owners = list(_models(fields[parent].annotation)) if parent in fields else []
         child = node.get(parent)
+        child = child.value if isinstance(child, yaml_values.Typed) else child
         if isinstance(child, str) and any(_kind(owner) for owner in owners):
             child = {"kind": child}  # written short
         elif child in (None, "none") or child is True:
@@ -114,7 +118,11 @@ def _assign(model: type[BaseModel], tree: dict[str, Any], override: str) -> None
             raise UserError(f"override {override!r}: {parent!r} is a single value and has no keys below it")
         node[parent] = child
         node = child
-    node[leaf] = value
+    annotations = [owner.model_fields[leaf].annotation for owner in owners if leaf in owner.model_fields]
+    try:
+        node[leaf] = yaml_values.as_typed(text, *annotations)
+    except yaml.YAMLError:
+        raise UserError(f"override {override!r}: {text!r} is not readable as a YAML value") from None
 
 
 def _validate(model: type[Tree], tree: dict[str, Any], where: str) -> Tree:

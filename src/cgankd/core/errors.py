@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -21,6 +21,16 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(word, allowed, n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def first_of(items: Sequence[str], most: int = 20) -> str:
+    """A list for a sentence: the first ``most`` items, then how many more there are.
+
+    >>> first_of(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    more = len(items) - most
+    return ", ".join(items[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 class OutOfTime(Exception):

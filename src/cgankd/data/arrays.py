@@ -5,6 +5,8 @@ Also read: x_val and y_val, class_names, and the group's array. Nothing that cou
 
 from __future__ import annotations
 
+import errno
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -29,7 +31,9 @@ def npz_listing(path: Path, settings: DataSettings) -> Listing:
     """The arrays of a NumPy .npz file. Raises UserError for one that is broken or holds other arrays."""
     try:
         archive = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {error.strerror or error}") from None
+    except (ValueError, EOFError, zipfile.BadZipFile):
         archive = None
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise UserError(f"{path}: not readable as .npz; allowed: what numpy.savez writes, without pickled objects")
@@ -52,8 +56,8 @@ def h5_listing(path: Path, settings: DataSettings) -> Listing:
     """The data sets of an HDF5 file; images stay in the file until they are needed."""
     try:
         file = h5py.File(path, "r")
-    except OSError:
-        raise UserError(f"{path}: not readable as HDF5") from None
+    except OSError as error:
+        raise UserError(f"{path}: not readable as HDF5: {_reason(error)}") from None
 
     def lazily(name: str) -> Any:
         return file[name]
@@ -67,6 +71,19 @@ def h5_listing(path: Path, settings: DataSettings) -> Listing:
 
     names = [name for name in file if isinstance(file.get(name), h5py.Dataset)]
     return _listing(path, names, lazily, read, settings)
+
+
+def _reason(error: OSError) -> str:
+    """Why HDF5 can't open a file: the system's own reason where it has one, else what HDF5 says in brackets."""
+    message = " ".join(str(error).split())
+    if error.errno is None:
+        return message.partition("(")[2].rstrip(")") or message
+    reason = os.strerror(error.errno)
+    if "unable to lock" not in message:
+        return reason
+    if error.errno in (errno.EAGAIN, errno.EACCES):
+        return f"{reason}, because another program has the file open; close it there, or give a copy"
+    return f"{reason}, because the disk can't lock files; HDF5_USE_FILE_LOCKING=FALSE in the environment reads it"
 
 
 def _listing(

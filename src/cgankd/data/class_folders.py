@@ -1,43 +1,53 @@
-"""A folder with one sub-folder of images per class, perhaps below train/, val/ and test/."""
+"""A folder with one sub-folder of images per class, perhaps below folders for the splits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
+from cgankd.data.folder_tree import Folder, Tree, scan
 from cgankd.data.image_files import SUFFIXES, FilePictures
-from cgankd.data.listing import SPLIT_WORDS, TRAIN, Listing
+from cgankd.data.listing import TEST, TRAIN, VAL, Listing
+from cgankd.data.split_names import ALLOWED, may_be_split, split_of, splits_of
+
+ANSWERS = (
+    "data.split_folders=true (they are splits, and folders of other names are left out) or data.split_folders=false "
+    "(all are classes)"
+)
 
 
-def listing(folder: Path, settings: DataSettings) -> Listing:
+def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> Listing:
     """The images in ``folder``, sorted by path; a class is a folder, images may lie deeper in it.
 
-    Raises UserError for a folder without images or class folders, an empty class, or stray folders beside train/.
+    tree: the folder, where it has been read. Raises UserError for a folder without images or class folders, an empty
+    class, columns that only a table has, and where it is not clear whether folders are splits or classes.
     """
     for key, value in (("label_column", settings.label_column), ("group_column", settings.group_column)):
         if value is not None:
             raise UserError(
                 f"data.{key}={value!r}, but {folder} has no metadata.csv; a folder per class has no columns"
             )
+    tree = scan(folder) if tree is None else tree
+    parts, notes = _parts(tree.top, settings.split_folders)
     paths: list[Path] = []
     labels: list[str] = []
     splits: list[int] = []
-    others = 0
-    for split, class_folder in _class_folders(folder):
-        files = [path for path in sorted(class_folder.rglob("*")) if _visible(path, class_folder) and path.is_file()]
-        images = [path for path in files if path.suffix.lower() in SUFFIXES]
-        if not images:
-            raise UserError(
-                f"{class_folder}: the class has no images; allowed: files that end in {', '.join(SUFFIXES)}"
-            )
-        paths += images
-        labels += [class_folder.name] * len(images)
-        splits += [split] * len(images)
-        others += len(files) - len(images)
+    for split, home in parts:
+        for child in home.folders:
+            images = child.all_images()
+            if not images:
+                raise UserError(
+                    f"{child.path}: the class has no images; allowed: files that end in {', '.join(SUFFIXES)}"
+                )
+            paths += images
+            labels += [child.name] * len(images)
+            splits += [split] * len(images)
+    used = [child for _, home in parts for child in home.folders]
+    others = sum(child.all_others() for child in used) + sum(home.others for _, home in parts)
+    beside = sum(len(home.images) for _, home in parts)
     return Listing(
         where=str(folder),
         pictures=FilePictures(paths),
@@ -45,36 +55,82 @@ def listing(folder: Path, settings: DataSettings) -> Listing:
         splits=np.asarray(splits, dtype=np.int64),
         place=lambda row: str(paths[row]),
         folders=True,
-        notes=(f"{others:,} files that are not images were passed over",) * (others > 0),
+        notes=(
+            *(f"{others:,} files that are not images were passed over",) * (others > 0),
+            *(f"{beside:,} images lie beside the class folders, in none of them, and were left out",) * (beside > 0),
+            *notes,
+            *tree.notes(),
+        ),
     )
 
 
-def _class_folders(folder: Path) -> Iterator[tuple[int, Path]]:
-    top = _folders(folder)
-    if "train" not in [path.name.lower() for path in top]:
-        if not top:
+def _parts(top: Folder, setting: bool | None) -> tuple[list[tuple[int, Folder]], tuple[str, ...]]:
+    """(split, folder that the class folders lie in) of each split; and notes."""
+    if not top.folders:
+        raise UserError(
+            f"{top.path}: has neither a metadata.csv nor a folder per class; allowed: either, "
+            "the folders perhaps below train/, val/ and test/"
+        )
+    splits = _splits(top, setting)
+    if splits is None:
+        _check_classes(top, setting)
+        return [(TRAIN, top)], ()
+    parts = [(split, home) for split, home in zip(splits, top.folders, strict=True) if split is not None]
+    for _, home in parts:
+        if not home.folders:
+            raise UserError(f"{home.path}: has no folder per class; a split holds one for each class")
+    left = [home.name for split, home in zip(splits, top.folders, strict=True) if split is None]
+    read = ", ".join(f"{home.name} ({('training', 'validation', 'test')[split]})" for split, home in parts)
+    usual = all(home.name in ("train", "val", "test") for _, home in parts)
+    return parts, (
+        *(f"folders read as splits: {read}",) * (not usual),
+        *(f"folders that are no splits were left out: {', '.join(left)}",) * bool(left),
+    )
+
+
+def _splits(top: Folder, setting: bool | None) -> list[int | None] | None:
+    """The split of each sub-folder, None for one that is left out; or None where all are classes."""
+    if setting is False:
+        return None
+    folders = top.folders
+    splits = splits_of([child.name for child in folders])
+    if setting is True:
+        if TRAIN not in splits:
             raise UserError(
-                f"{folder}: has neither a metadata.csv nor a folder per class; allowed: either, "
-                "the folders perhaps below train/, val/ and test/"
+                f"{top.path}: data.split_folders=true, but no folder in it names training; known: {ALLOWED}"
             )
-        for path in top:
-            yield TRAIN, path
-        return
-    for split_folder in top:
-        split = SPLIT_WORDS.get(split_folder.name.lower())
-        if split is None:
-            raise UserError(f"{split_folder}: stands beside train/; allowed there: {', '.join(SPLIT_WORDS)}")
-        below = _folders(split_folder)
-        if not below:
-            raise UserError(f"{split_folder}: has no folder per class")
-        for path in below:
-            yield split, path
+        return splits
+    named = [child for split, child in zip(splits, folders, strict=True) if split is not None]
+    rest = [child for split, child in zip(splits, folders, strict=True) if split is None]
+    flat = not any(child.folders for child in folders)
+    if not named:
+        for child in rest:
+            if may_be_split(child.name) and any(inner.images for inner in child.folders):
+                raise UserError(f"{child.path}: may be a split or a class, as its name has a split's word; {ANSWERS}")
+        return None
+    if not rest and TRAIN in splits:
+        return splits
+    if flat and [child.name.lower() for child in named] == ["train"]:
+        return None  # a class of trains, among others
+    if TRAIN in splits:
+        train = folders[splits.index(TRAIN)].name
+        raise UserError(f"{rest[0].path}: stands beside {train}/; allowed there: {ALLOWED}; or {ANSWERS}")
+    raise UserError(
+        f"{named[0].path}: names a split, but no folder beside it names training, so it is not clear whether these "
+        f"folders are splits or classes; allowed: train/ beside it, or {ANSWERS}"
+    )
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and _visible(path, folder))
-
-
-def _visible(path: Path, folder: Path) -> bool:
-    """Not one of the hidden things that operating systems leave behind."""
-    return not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts)
+def _check_classes(top: Folder, setting: bool | None) -> None:
+    """Refuse class folders that hold the splits, and a folder around the folder that is meant."""
+    only = top.folders[0]
+    if len(top.folders) == 1 and only.folders and not only.images:
+        raise UserError(f"{top.path}: has one folder only, {only.name}/, which holds folders itself; give {only.path}")
+    for child in top.folders if setting is None else ():
+        inner = [split_of(part.name) for part in child.folders]
+        if TRAIN in inner and (TEST in inner or VAL in inner):
+            example = child.folders[inner.index(TRAIN)]
+            raise UserError(
+                f"{example.path}: names a split inside a class folder; allowed: {example.name}/{child.name}/, or "
+                "data.split_folders=false (all images of a class folder are of one split)"
+            )

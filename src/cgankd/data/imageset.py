@@ -18,13 +18,16 @@ from cgankd.tasks import Task
 
 TARGET = "target"  # the column that networks are trained on in the labels' place: probabilities float32 [N, C]
 
+LABEL_DTYPES = (torch.int64, torch.float32, torch.float64)
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
     """Images with one label each.
 
-    images: uint8 [N, C, H, W], C 1 or 3, H and W at least 16. labels: int64 [N] (classes) or float32 [N] (in the
-    user's own unit). columns: further tensors whose first dimension is N, by name (group, teacher output, ratio).
+    images: uint8 [N, C, H, W], C 1 or 3, H and W at least 16. labels: int64 [N] (classes), or float32 or
+    float64 [N] (in the user's own unit). columns: further tensors whose first dimension is N, by name (group,
+    teacher output, ratio).
     """
 
     images: Tensor
@@ -39,10 +42,10 @@ class ImageSet:
             )
         if min(shape[2:]) < 16:
             raise UserError(f"images are {shape[2]}x{shape[3]} pixels; allowed: 16 or more on each side")
-        if self.labels.shape != shape[:1] or self.labels.dtype not in (torch.int64, torch.float32):
+        if self.labels.shape != shape[:1] or self.labels.dtype not in LABEL_DTYPES:
             raise UserError(
                 f"labels are {self.labels.dtype} {list(self.labels.shape)}; "
-                f"allowed: int64 or float32 [{shape[0]}], one per image"
+                f"allowed: int64, float32 or float64 [{shape[0]}], one per image"
             )
         for name, column in self.columns.items():
             if column.shape[:1] != shape[:1]:

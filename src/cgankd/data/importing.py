@@ -23,20 +23,23 @@ from torch import Tensor
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
-from cgankd.data.listing import Ints, Kind, Plan
+from cgankd.data.depth import largest, to_eight
+from cgankd.data.listing import Ints, Kind, Peak, Plan
 
 Pixels = npt.NDArray[np.uint8]
 T = TypeVar("T")
 SMALLEST = 16
 BLOCK = 64  # images per unit of parallel work
+CHUNK = 1024  # images of an array that are read at once
 GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 DEEP_MODES = {"I", "I;16", "I;16B", "I;16L", "I;16N"}
 
 
-def plan(kinds: Counter[Kind], settings: DataSettings, where: str) -> tuple[Plan, tuple[str, ...]]:
+def plan(kinds: Counter[Kind], settings: DataSettings, where: str, bits: int = 16) -> tuple[Plan, tuple[str, ...]]:
     """The shape that images of these kinds are brought to, and one sentence for each thing that is done to them.
 
-    Raises UserError where images differ in size and no size is set, or are too small.
+    bits: in use, of images of 16 bits. Raises UserError where images differ in size and no size is set, or are too
+    small.
     """
     total = sum(kinds.values())
     shapes = Counter[tuple[int, int]]()
@@ -68,7 +71,7 @@ def plan(kinds: Counter[Kind], settings: DataSettings, where: str) -> tuple[Plan
 
     note(sum(n for kind, n in kinds.items() if kind.turned), "were turned upright as their EXIF orientation says")
     note(sum(n for kind, n in kinds.items() if kind.frames), "have several frames, of which the first was taken")
-    note(sum(n for kind, n in kinds.items() if kind.mode in DEEP_MODES), "were brought from 16 bits to 8")
+    note(sum(n for kind, n in kinds.items() if kind.bits == 16), "were brought from 16 bits to 8")
     note(sum(n for kind, n in kinds.items() if kind.alpha), "are transparent and were put on black")
     note(sum(n for kind, n in kinds.items() if kind.mode == "CMYK"), "were brought from CMYK to RGB")
     if channels == 3:
@@ -83,14 +86,13 @@ def plan(kinds: Counter[Kind], settings: DataSettings, where: str) -> tuple[Plan
         total - shapes[height, width],
         f"were brought to {width}x{height} pixels (bilinear with antialias; {how})",
     )
-    return Plan(height, width, channels, settings.shape), tuple(notes)
+    return Plan(height, width, channels, settings.shape, bits), tuple(notes)
 
 
 def bring(image: Image.Image, plan: Plan) -> Pixels:
     """A decoded upright image -> uint8 [C, H, W] as the plan says."""
     if image.mode in DEEP_MODES:
-        deep = np.asarray(image).astype(np.int64)
-        image = Image.fromarray(((deep + 128) // 257).astype(np.uint8))  # 65,535 = 255 x 257
+        image = Image.fromarray(to_eight(np.asarray(image), plan.bits))
     elif has_alpha(image):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
@@ -139,7 +141,10 @@ def in_parallel(function: Callable[[Sequence[int]], T], count: int) -> Iterator[
 
 
 class ArrayPictures:
-    """Images in arrays (NumPy or HDF5), one after the other: each uint8 NCHW, NHWC or NHW. kept: None means all."""
+    """Images in arrays (NumPy or HDF5), one after the other: each NCHW, NHWC or NHW, uint8 or uint16.
+
+    kept: rows; None means all.
+    """
 
     def __init__(self, arrays: Sequence[Any], names: Sequence[str], kept: Ints | None = None) -> None:
         self._arrays, self._names, self._kept = list(arrays), list(names), kept
@@ -157,8 +162,18 @@ class ArrayPictures:
             height, width = array.shape[order.index("H")], array.shape[order.index("W")]
             channels = array.shape[order.index("C")] if "C" in order else 1
             if count:
-                kinds[Kind(width, height, {1: "L", 3: "RGB", 4: "RGBA"}[channels], alpha=channels == 4)] += count
+                mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+                kinds[Kind(width, height, mode, alpha=channels == 4, bits=8 * array.dtype.itemsize)] += count
         return kinds
+
+    def peak(self) -> Peak:
+        """The largest value of the arrays of 16 bits."""
+        peaks = []
+        for array, order, name in zip(self._arrays, self._orders, self._names, strict=True):
+            for first in range(0, len(array) if array.dtype.itemsize == 2 else 0, CHUNK):
+                block = _nchw(self._block(array, first, name), order)
+                peaks.append(Peak(int(block[:, :3].max(initial=0)), name))  # what a fourth channel holds is no colour
+        return largest(peaks)
 
     def read(self, rows: Ints, plan: Plan, done: Callable[[int], None]) -> Tensor:
         out = np.empty((len(rows), plan.channels, plan.height, plan.width), np.uint8)
@@ -168,23 +183,29 @@ class ArrayPictures:
             target = np.full(len(array), -1)  # where each of this array's images goes
             mine = np.flatnonzero((rows >= start) & (rows < start + len(array)))
             target[rows[mine] - start] = mine
-            for first in range(0, len(array), 1024):  # so an HDF5 file is read once, a little at a time
-                goes = target[first : first + 1024]
+            for first in range(0, len(array), CHUNK):  # so an HDF5 file is read once, a little at a time
+                goes = target[first : first + CHUNK]
                 if (goes >= 0).any():
-                    try:
-                        block = _nchw(np.asarray(array[first : first + 1024])[goes >= 0], order)
-                    except OSError as error:
-                        raise UserError(f"{name} can't be read from row {first} on ({error})") from None
+                    block = _nchw(self._block(array, first, name)[goes >= 0], order)
+                    if block.dtype.itemsize == 2:
+                        block = _eight_bits(block, plan.bits)
                     out[goes[goes >= 0]] = _bring_all(block, plan)
                     done(len(block))
         return torch.from_numpy(out)
 
+    @staticmethod
+    def _block(array: Any, first: int, name: str) -> npt.NDArray[Any]:
+        try:
+            return np.asarray(array[first : first + CHUNK])
+        except OSError as error:
+            raise UserError(f"{name} can't be read from row {first} on ({error})") from None
+
 
 def _layout(array: Any, name: str) -> str:
     shape = tuple(array.shape)
-    if array.dtype != np.uint8:
+    if array.dtype.kind != "u" or array.dtype.itemsize > 2:
         hint = "; decimals must be brought to 0..255 first" if np.issubdtype(array.dtype, np.floating) else ""
-        raise UserError(f"{name} holds {array.dtype}; allowed: images as uint8{hint}")
+        raise UserError(f"{name} holds {array.dtype}; allowed: images as uint8 or uint16{hint}")
     if len(shape) == 3:
         return "NHW"
     if len(shape) == 4 and shape[1] in (1, 3, 4):
@@ -194,7 +215,15 @@ def _layout(array: Any, name: str) -> str:
     raise UserError(f"{name} has shape {list(shape)}; allowed: [N, C, H, W], [N, H, W, C] or [N, H, W], C 1, 3 or 4")
 
 
-def _nchw(block: Pixels, order: str) -> Pixels:
+def _eight_bits(block: npt.NDArray[Any], bits: int) -> Pixels:
+    """uint16 [B, C, H, W] -> uint8; a fourth channel says how opaque a pixel is, always of 16 bits."""
+    out = to_eight(block, bits)
+    if block.shape[1] == 4:
+        out[:, 3] = to_eight(block[:, 3], 16)
+    return out
+
+
+def _nchw(block: npt.NDArray[Any], order: str) -> npt.NDArray[Any]:
     if order == "NHW":
         return block[:, None]
     return block if order == "NCHW" else block.transpose(0, 3, 1, 2)

@@ -5,139 +5,144 @@ Words and whole numbers are classes, decimals are scalars; ``data.task`` overrid
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
+from cgankd.core.numbers import WHOLE, distinct_texts
+from cgankd.data import label_text
 from cgankd.data.listing import TRAIN, Ints, Listing
 from cgankd.tasks import Classification, Regression, Task
+from cgankd.tasks.regression import fits_float32
 
-WHOLE = re.compile(r"[+-]?\d+")
+
+class Labels(NamedTuple):
+    """Labels as they were read.
+
+    values: int64 [N] classes, or scalars [N], float32 where that is fine enough for their range and else float64.
+    names: of the classes; None: scalars. notes: how they were read. unit: of scalars, as it stands behind them.
+    """
+
+    values: npt.NDArray[Any]
+    names: tuple[str, ...] | None
+    notes: tuple[str, ...]
+    unit: str = ""
 
 
-def read_labels(
-    listing: Listing, settings: DataSettings
-) -> tuple[npt.NDArray[Any], tuple[str, ...] | None, tuple[str, ...]]:
-    """Labels [N] as int64 classes with their names, or as float32 scalars with None; and notes.
+def read_labels(listing: Listing, settings: DataSettings) -> Labels:
+    """The source's labels as classes or scalars.
 
     Raises UserError naming file and row for a label that is missing, not finite, not a number where numbers are
-    needed, outside ``data.label_range``, or a class that has no training image.
+    needed, outside ``data.label_range``, or a class that has no training image; and where it is not clear whether
+    labels are numbers or names.
     """
     fixed = listing.task
     if fixed is not None:
         if settings.task not in ("auto", fixed.name) or settings.label_range is not None:
             raise UserError(f"{listing.where} is {fixed.name}; data.task and data.label_range can't change that")
         names = fixed.class_names if isinstance(fixed, Classification) else None
-        return np.asarray(listing.labels), names, ()
-    kind, reason = _kind(listing)
-    chosen = settings.task
-    if chosen == "regression" or (chosen == "auto" and kind != "classification"):
-        scalars = _scalars(listing)
-        _check_range(scalars, listing, settings)
-        told = f"labels were read as scalars ({reason})"
-        if chosen == "auto" and bool((scalars == np.rint(scalars)).all()):
-            told += "; data.task=classification reads them as classes"
-        return scalars, None, (told,)
+        return Labels(np.asarray(listing.labels), names, ())
+    column, chosen = _column(listing), settings.task
+    if chosen == "auto" and column.kind == "unclear":
+        raise label_text.question(column, _texts(listing), listing.place)
+    if chosen == "regression" or (chosen == "auto" and column.kind != "classification"):
+        return _read_scalars(column, listing, settings)
     if settings.label_range is not None:
         raise UserError(
-            f"{listing.where}: data.label_range is set, but labels were read as classes ({reason}); "
+            f"{listing.where}: data.label_range is set, but labels were read as classes ({column.why}); "
             "data.task=regression reads them as scalars"
         )
     values, names, notes = _classes(listing)
-    told = f"labels were read as {len(names)} classes ({reason})"
-    if chosen == "auto" and reason == "whole numbers":
-        told += "; data.task=regression reads them as scalars"
-    return values, names, (told, *notes)
+    note = f"labels were read as {len(names)} classes ({column.why})"
+    if chosen == "auto" and listing.class_names is None and None not in column.values:
+        note += "; data.task=regression reads them as scalars"
+    return Labels(values, names, (note, *column.notes * (column.why == "words"), *notes))
 
 
-def make_task(
-    names: tuple[str, ...] | None,
-    labels: npt.NDArray[Any],
-    training: Ints,
-    listing: Listing,
-    settings: DataSettings,
-) -> tuple[Task, tuple[str, ...]]:
+def _read_scalars(column: label_text.Column, listing: Listing, settings: DataSettings) -> Labels:
+    exact = _scalars(column, listing)
+    low, high = settings.label_range or (float(exact.min()), float(exact.max()))
+    scalars = exact.astype(np.float32 if fits_float32(low, high) else np.float64)
+    _check_range(scalars, listing, settings)
+    note = f"labels were read as scalars ({column.why})"
+    if settings.task == "auto" and bool((scalars == np.rint(scalars)).all()):
+        note += "; data.task=classification reads them as classes"
+    return Labels(scalars, None, (note, *column.notes, *_merged(exact, low, high)), column.unit)
+
+
+def _merged(exact: npt.NDArray[np.float64], low: float, high: float) -> tuple[str, ...]:
+    """A note where labels that differ are one to a network, because the range is so much wider."""
+    distinct = len(np.unique(exact))
+    left = len(np.unique(((exact - low) / max(high - low, 5e-324)).astype(np.float32)))
+    ends = " to ".join(distinct_texts([low, high]))
+    note = f"{distinct:,} distinct labels are only {left:,} to a network, because their range is {ends}"
+    return (note,) * (low < high and left < 0.99 * distinct)
+
+
+def make_task(labels: Labels, training: Ints, listing: Listing, settings: DataSettings) -> tuple[Task, tuple[str, ...]]:
     """The task, and notes. training: rows that the source trains on, with what validation took."""
     if listing.task is not None:
         return listing.task, ()
-    if names is not None:
-        return Classification(names), ()
+    if labels.names is not None:
+        return Classification(labels.names), ()
+    values, unit = labels.values, settings.unit or labels.unit
     if settings.label_range is not None:
-        return Regression(*settings.label_range, settings.unit), ()
-    low, high = float(labels[training].min()), float(labels[training].max())
+        return Regression(*settings.label_range, unit), ()
+    low, high = float(values[training].min()), float(values[training].max())
     if low == high:
         raise UserError(f"{listing.where}: every training label is {low:g}; at least two distinct ones are needed")
-    outside = int(((labels < low) | (labels > high)).sum())
-    note = f"{outside:,} labels outside training lie beyond its range {low:g} to {high:g}, which predictions keep to"
-    return Regression(low, high, settings.unit), (note,) * (outside > 0)
+    outside = int(((values < low) | (values > high)).sum())
+    ends = " to ".join(distinct_texts([low, high]))
+    note = f"{outside:,} labels outside training lie beyond its range {ends}, which predictions keep to"
+    return Regression(low, high, unit), (note,) * (outside > 0)
 
 
-def _kind(listing: Listing) -> tuple[str, str]:
-    """What the labels look like ("mixed": words and decimals), and why."""
-    if listing.folders:
-        return "classification", "names of folders"
+def _column(listing: Listing) -> label_text.Column:
+    """What the labels look like."""
     if isinstance(listing.labels, np.ndarray):
+        values = listing.labels.tolist()
+        if listing.class_names is not None:
+            return label_text.Column(values, "classification", "names in class_names")
         if listing.labels.dtype.kind == "f":
-            return "regression", "decimals"
-        return "classification", "whole numbers"
-    words = decimals = None
-    for row, text in enumerate(listing.labels):
-        if not text.strip():
-            raise UserError(f"{listing.place(row)}: the label is empty; allowed: a number or a class name")
-        if WHOLE.fullmatch(text.strip()):
-            continue
-        if _number(text) is None:
-            words = row if words is None else words
-        else:
-            decimals = row if decimals is None else decimals
-    if words is not None:
-        return ("mixed" if decimals is not None else "classification"), "words"
-    return ("regression", "decimals") if decimals is not None else ("classification", "whole numbers")
+            return label_text.Column(values, "regression", "decimals")
+        return label_text.Column(values, "classification", "whole numbers")
+    column = label_text.read(_texts(listing), listing.place)
+    if listing.folders:
+        return dataclasses.replace(column, kind="classification", why="names of folders")
+    return column
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def _texts(listing: Listing) -> list[str]:
+    return [label_text.clean(text) for text in listing.labels]
 
 
-def _scalars(listing: Listing) -> npt.NDArray[np.float32]:
-    if isinstance(listing.labels, np.ndarray):
-        values = listing.labels.astype(np.float64)
-    else:
-        numbers = [_number(text) for text in listing.labels]
-        if None in numbers:
-            row = numbers.index(None)
-            raise UserError(
-                f"{listing.place(row)}: label {listing.labels[row]!r} is not a number; allowed: numbers, "
-                "or data.task=classification for class names"
-            )
-        values = np.asarray(numbers, dtype=np.float64)
-    with np.errstate(over="ignore"):
-        scalars = values.astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(scalars))
+def _scalars(column: label_text.Column, listing: Listing) -> npt.NDArray[np.float64]:
+    """The labels as numbers, as exact as they were given."""
+    if not isinstance(listing.labels, np.ndarray) and None in column.values:
+        row = column.values.index(None)
+        raise label_text.not_a_number(_texts(listing)[row], listing.place(row), column)
+    values = np.asarray(column.values, dtype=np.float64)
+    bad = np.flatnonzero(~(np.abs(values) <= np.finfo(np.float32).max))
     if len(bad):
         raise UserError(f"{listing.place(int(bad[0]))}: label {values[bad[0]]} is not allowed; finite numbers are")
-    return scalars
+    return values
 
 
-def _check_range(values: npt.NDArray[np.float32], listing: Listing, settings: DataSettings) -> None:
+def _check_range(values: npt.NDArray[Any], listing: Listing, settings: DataSettings) -> None:
     if settings.label_range is None:
         return
     low, high = settings.label_range
     if not (low < high and math.isfinite(low) and math.isfinite(high)):
         raise UserError(f"data.label_range is {low:g} to {high:g}; allowed: two finite numbers, the lower first")
-    bad = np.flatnonzero((values < np.float32(low)) | (values > np.float32(high)))
+    bad = np.flatnonzero((values < values.dtype.type(low)) | (values > values.dtype.type(high)))
     if len(bad):
-        raise UserError(
-            f"{listing.place(int(bad[0]))}: label {values[bad[0]]:g} is outside data.label_range, {low:g} to {high:g}"
-        )
+        label, *ends = distinct_texts([float(values[bad[0]]), low, high])
+        raise UserError(f"{listing.place(int(bad[0]))}: label {label} is outside data.label_range, {' to '.join(ends)}")
 
 
 def _classes(listing: Listing) -> tuple[Ints, tuple[str, ...], tuple[str, ...]]:
@@ -153,7 +158,7 @@ def _classes(listing: Listing) -> tuple[Ints, tuple[str, ...], tuple[str, ...]]:
             f"{listing.place(row)}: class {str(raw[row])!r} has no training image; allowed: classes that do"
         )
     names = tuple(str(value) for value in values)
-    notes: tuple[str, ...] = ()
+    notes = label_text.look_alikes(names)
     if listing.class_names is not None:
         known = len(listing.class_names)
         bad = np.flatnonzero((raw < 0) | (raw >= known))
@@ -169,7 +174,7 @@ def _classes(listing: Listing) -> tuple[Ints, tuple[str, ...], tuple[str, ...]]:
 def _comparable(listing: Listing) -> npt.NDArray[Any]:
     """Labels [N] as int64 or text, which sort as a reader expects (2 before 10)."""
     if not isinstance(listing.labels, np.ndarray):
-        texts = [text.strip() for text in listing.labels]
+        texts = _texts(listing)
         if not listing.folders and all(WHOLE.fullmatch(text) for text in texts):
             return _int64([int(text) for text in texts], listing)
         return np.asarray(texts)

@@ -18,7 +18,6 @@ from cgankd.tasks import Task
 
 Ints = npt.NDArray[np.int64]
 TRAIN, VAL, TEST = 0, 1, 2  # a row's split as the source gives it; all TRAIN where it gives none
-SPLIT_WORDS = {"train": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}
 
 
 class Kind(NamedTuple):
@@ -30,6 +29,15 @@ class Kind(NamedTuple):
     alpha: bool = False
     turned: bool = False  # by an EXIF orientation
     frames: bool = False  # more than one; the first counts
+    bits: int = 8  # of one value: 8 or 16
+
+
+class Peak(NamedTuple):
+    """The largest value in images of 16 bits."""
+
+    value: int
+    place: str  # where it was seen, for messages
+    coarse: bool = False  # only the upper 8 bits can be read; value is then the largest that it may be
 
 
 class Plan(NamedTuple):
@@ -39,6 +47,7 @@ class Plan(NamedTuple):
     width: int
     channels: int  # 1 or 3
     shape: str  # "crop" or "pad", where an image's sides have another ratio
+    bits: int = 16  # in use, of images of 16 bits
 
 
 class Pictures(Protocol):
@@ -46,6 +55,9 @@ class Pictures(Protocol):
 
     def kinds(self) -> Counter[Kind]:
         """How many images there are of each kind."""
+
+    def peak(self) -> Peak:
+        """The largest value of all images of 16 bits; only asked where there are some."""
 
     def read(self, rows: Ints, plan: Plan, done: Callable[[int], None]) -> Tensor:
         """The images at ``rows`` as uint8 [len(rows), C, H, W] in that order; ``done(n)`` after each n images."""

@@ -1,136 +1,141 @@
-"""A folder with metadata.csv: columns file_name, the label's, and perhaps split and a group's."""
+"""Tables about images: metadata.csv or metadata.jsonl, with columns file_name, the label's, perhaps split and group.
+
+A table lies in the source's folder or in folders below, such as train/ and test/, beside the images that it names:
+the layout of Hugging Face's imagefolder.
+"""
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-from pathlib import Path, PureWindowsPath
+import os
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
+from cgankd.data.folder_tree import TABLES, Tree, is_litter, scan
 from cgankd.data.image_files import FilePictures
-from cgankd.data.listing import SPLIT_WORDS, TRAIN, Listing
+from cgankd.data.listing import TRAIN, Ints, Listing
+from cgankd.data.split_names import ALLOWED, split_of
+from cgankd.data.table import FILE, Table, read_table
 
 NAME = "metadata.csv"
-FILE, LABEL, SPLIT = "file_name", "label", "split"
+LABEL, SPLIT = "label", "split"
 
 
-def listing(folder: Path, settings: DataSettings) -> Listing:
-    """The rows of ``folder``/metadata.csv in order.
+def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> Listing:
+    """The rows of the tables in ``folder`` in order; where it has a table itself, of that one alone.
 
-    The label column is ``data.label_column`` ("label"), the group column ``data.group_column`` (none). Without a
-    split column all rows are training. Raises UserError naming the line for anything that can't be used.
+    The label column is ``data.label_column`` ("label"), the group column ``data.group_column`` (none). Splits are
+    those of the column ``split``, or else of the folders that files lie in, where these are named so; else all rows
+    are training. Raises UserError naming the line for anything that can't be used.
     """
-    table = read_table(folder / NAME)
+    tree = scan(folder, strict=False) if tree is None else tree
+    tables, notes = _tables(folder, tree)
     label_column = settings.label_column or LABEL
-    table.need(FILE)
-    table.need(label_column, "data.label_column")
-    if settings.group_column:
-        table.need(settings.group_column, "data.group_column")
-    columns, place, paths = table.columns, table.place, table.files()
-    splits = [TRAIN] * len(paths)
-    for row, word in enumerate(columns.get(SPLIT, [])):
-        if word.lower() not in SPLIT_WORDS:
-            raise UserError(f"{place(row)}: split {word!r} is not known; allowed: {', '.join(SPLIT_WORDS)}")
-        splits[row] = SPLIT_WORDS[word.lower()]
-    groups = None
-    if settings.group_column:
-        values = columns[settings.group_column]
-        if "" in values:
-            raise UserError(f"{place(values.index(''))}: {settings.group_column!r} is empty; every image needs one")
-        groups = np.unique(values, return_inverse=True)[1].astype(np.int64)
+    for table in tables:
+        table.need(label_column, "data.label_column")
+        if settings.group_column:
+            table.need(settings.group_column, "data.group_column")
+    rows = [(table, row) for table in tables for row in range(len(table.lines))]
+    paths = [path for table in tables for path in table.files()]
+    kept = [number for number, path in enumerate(paths) if not is_litter(path.relative_to(folder))]
+    if left := len(paths) - len(kept):
+        notes += (f"{left:,} rows name files that systems leave behind, as @eaDir/, and were left out",)
+    paths, rows = [paths[number] for number in kept], [rows[number] for number in kept]
+    groups = _groups(rows, settings.group_column) if settings.group_column else None
+    splits, split_notes = _splits(folder, tables, rows, paths, settings.split_folders)
     return Listing(
-        where=str(table.path),
+        where=str(tables[0].path if len(tables) == 1 else folder),
         pictures=FilePictures(paths),
-        labels=columns[label_column],
+        labels=[table.columns[label_column][row] for table, row in rows],
         splits=np.asarray(splits, dtype=np.int64),
-        place=place,
+        place=lambda number: rows[number][0].place(rows[number][1]),
         groups=groups,
+        notes=(*notes, *split_notes, *_unlisted(tree, paths)),
     )
 
 
 def columns(folder: Path) -> list[str]:
-    """The names in the header of ``folder``/metadata.csv; none where there is no such file."""
-    path = folder / NAME
-    return list(read_table(path).columns) if path.is_file() else []
+    """The names of the columns of the table in ``folder``; none where there is no such file."""
+    paths = [folder / name for name in TABLES if (folder / name).is_file()]
+    return list(read_table(paths[0]).columns) if paths else []
 
 
-def read_table(path: Path) -> Table:
-    """The CSV file at ``path``; UserError naming the line for what is not one, or has no row."""
-    rows: list[tuple[int, list[str]]] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            rows = [(reader.line_num, row) for row in reader if row]
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start} is not UTF-8; allowed: UTF-8 text") from None
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: not readable as CSV: {error}") from None
-    except OSError as error:
-        raise UserError(f"{path}: not readable: {error.strerror}") from None
-    if not rows:
-        raise UserError(f"{path}: is empty; the first line names the columns, {FILE!r} among them")
-    header = [name.strip() for name in rows[0][1]]
-    for name in header:
-        if header.count(name) > 1:
-            raise UserError(f"{path}: column {name!r} stands {header.count(name)} times in the header; allowed: once")
-    for line, row in rows[1:]:
-        if len(row) != len(header):
-            raise UserError(f"{path}, line {line}: has {len(row)} fields; the header has {len(header)}")
-    columns = {name: [row[place].strip() for _, row in rows[1:]] for place, name in enumerate(header)}
-    return Table(path, columns, [line for line, _ in rows[1:]])
+def _tables(folder: Path, tree: Tree) -> tuple[list[Table], tuple[str, ...]]:
+    """The tables that count, read, and notes."""
+    homes = [home for home in tree.top.every() if home.tables]
+    notes: list[str] = []
+    if tree.top.tables:
+        if len(homes) > 1:
+            others = ", ".join(str(home.path.relative_to(folder)) for home in homes[1:4])
+            notes.append(f"tables in {others} were not read, because {folder} has its own")
+        homes = homes[:1]
+    for home in homes:
+        if len(home.tables) > 1:
+            names = " and ".join(path.name for path in home.tables)
+            raise UserError(f"{home.path}: has {names}; allowed: one of them")
+    if len({home.tables[0].suffix for home in homes}) > 1:
+        raise UserError(f"{folder}: has tables that end in .csv and others in .jsonl; allowed: all of one kind")
+    tables = [read_table(home.tables[0]) for home in homes]
+    for table in tables:
+        table.need(FILE)
+        notes += table.notes
+    return tables, tuple(dict.fromkeys(notes))
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A CSV file about images that lie beside it, or in folders below: its columns by name, row by row."""
-
-    path: Path
-    columns: dict[str, list[str]]
-    lines: list[int]  # that each row ends on
-
-    def place(self, row: int) -> str:
-        """Where a row stands, for messages."""
-        return f"{self.path}, line {self.lines[row]}"
-
-    def need(self, column: str, setting: str = "") -> None:
-        """UserError where the column is missing; ``setting`` names it."""
-        if column not in self.columns:
-            hint = f" ({setting} names another)" if setting else ""
-            raise UserError(f"{self.path}: has no column {column!r}{hint}; columns found: {', '.join(self.columns)}")
-
-    def files(self) -> list[Path]:
-        """The files that column ``file_name`` names; UserError for one that is not there, or stands twice."""
-        if not self.lines:
-            raise UserError(f"{self.path}: has no rows below its header; at least one per image is needed")
-        paths: dict[Path, int] = {}
-        for row, name in enumerate(self.columns[FILE]):
-            path = _inside(self.path.parent, name, self.place(row))
-            if path in paths:
-                raise UserError(
-                    f"{self.place(row)}: {name!r} stands on line {self.lines[paths[path]]} already; allowed: once"
-                )
-            paths[path] = row
-        return list(paths)
+def _groups(rows: Sequence[tuple[Table, int]], column: str) -> Ints:
+    values = [table.columns[column][row] for table, row in rows]
+    if "" in values:
+        table, row = rows[values.index("")]
+        raise UserError(f"{table.place(row)}: {column!r} is empty; every image needs one")
+    return np.unique(values, return_inverse=True)[1].astype(np.int64)
 
 
-def _inside(folder: Path, name: str, where: str) -> Path:
-    """The file ``name`` of ``folder``; refuses names that lead out of it, on any operating system."""
-    parts = PureWindowsPath(name)  # knows both kinds of slashes, and drives
-    depth = 0
-    for part in parts.parts:
-        depth += -1 if part == ".." else 1
-        if depth < 0:
-            break
-    if parts.anchor or depth < 0:
-        raise UserError(f"{where}: {name!r} leads out of the folder; allowed: paths inside {folder}")
-    path = folder / name
-    try:
-        found = bool(name) and path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        found = False
-    if not found:
-        raise UserError(f"{where}: file {name!r} is not in {folder}")
-    return path
+def _splits(
+    folder: Path,
+    tables: Sequence[Table],
+    rows: Sequence[tuple[Table, int]],
+    paths: Sequence[Path],
+    by_folder: bool | None,
+) -> tuple[list[int], tuple[str, ...]]:
+    """Each row's split, and notes."""
+    if any(SPLIT in table.columns for table in tables):
+        for table in tables:
+            table.need(SPLIT)
+        return [_split_word(table, row) for table, row in rows], ()
+    if by_folder is False:
+        return [TRAIN] * len(rows), ()
+    splits = []
+    for path in paths:
+        parts = Path(os.path.normpath(path.relative_to(folder))).parts[:-1]
+        splits.append(next((split for part in parts if (split := split_of(part)) is not None), None))
+    if TRAIN in splits and None not in splits:
+        return [split for split in splits if split is not None], ("splits are those of the folders that files lie in",)
+    named = {split for split in splits if split is not None}
+    if not named or (named == {TRAIN} and by_folder is None):
+        return [TRAIN] * len(rows), ()
+    odd = splits.index(None) if None in splits else 0
+    table, row = rows[odd]
+    raise UserError(
+        f"{table.place(row)}: {table.columns[FILE][row]!r} does not lie in a folder for training, though others lie in "
+        f"folders that are named like splits; allowed: folders that are all named so, a column {SPLIT!r}, or "
+        "data.split_folders=false (all rows are training)"
+    )
+
+
+def _split_word(table: Table, row: int) -> int:
+    word = table.columns[SPLIT][row]
+    split = split_of(word)
+    if split is None:
+        raise UserError(f"{table.place(row)}: split {word!r} is not known; allowed: {ALLOWED}")
+    return split
+
+
+def _unlisted(tree: Tree, paths: Sequence[Path]) -> tuple[str, ...]:
+    """A note where images lie in the folder that no row names."""
+    real = os.path.realpath if tree.linked else os.path.normpath
+    listed = {real(path) for path in paths}
+    count = len({real(path) for path in tree.top.all_images()} - listed)
+    return (f"{count:,} image files that no row of the table names were left out",) * (count > 0)

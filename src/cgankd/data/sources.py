@@ -6,6 +6,7 @@ The road of every source is the same: list it, read its labels, divide its rows,
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError, did_you_mean
+from cgankd.core.numbers import WHOLE
 from cgankd.data import (
     arrays,
     chairs,
@@ -29,10 +31,14 @@ from cgankd.data import (
     steering,
     utkface,
 )
+from cgankd.data.depth import bits_in_use
+from cgankd.data.folder_tree import TABLES, scan
 from cgankd.data.imageset import ImageSet, Splits, contents
 from cgankd.data.importing import plan
+from cgankd.data.label_text import clean
 from cgankd.data.labelling import make_task, read_labels
 from cgankd.data.listing import TRAIN, Ints, Listing, Pictures
+from cgankd.data.path_groups import grouped
 from cgankd.data.split import divide
 from cgankd.tasks import Classification, Task
 
@@ -73,7 +79,8 @@ def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
     ([100, 1, 16, 16], 1338, 10, 449)
     """
     listing = _list(settings)
-    labels, names, label_notes = read_labels(listing, settings)
+    read = read_labels(listing, settings)
+    labels = read.values
     division = divide(listing, labels, settings)
     for name, rows in (("validation", division.val), ("test", division.test)):
         if not len(rows):
@@ -83,8 +90,10 @@ def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
             )
     training = np.concatenate([division.train, division.rest, division.val])
     given = training[listing.splits[training] == TRAIN]  # what the source itself calls training
-    task, task_notes = make_task(names, labels, given, listing, settings)
-    shape, shape_notes = plan(listing.pictures.kinds(), settings, listing.where)
+    task, task_notes = make_task(read, given, listing, settings)
+    kinds = listing.pictures.kinds()
+    bits, depth_notes = bits_in_use(listing.pictures, kinds, settings.bits, listing.where)
+    shape, shape_notes = plan(kinds, settings, listing.where, bits)
 
     total, done = len(labels), 0
 
@@ -113,7 +122,7 @@ def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
         pool=pool,
         val=val,
         test=test,
-        notes=(*listing.notes, *label_notes, *task_notes, *shape_notes, *division.notes, *twins),
+        notes=(*listing.notes, *read.notes, *task_notes, *depth_notes, *shape_notes, *division.notes, *twins),
     )
 
 
@@ -126,15 +135,15 @@ def load_whole(
     messages. label_column: of metadata.csv; where it has none of that name, its column ``label`` is read. Raises
     UserError for images of another size or number of channels, and for labels the task has not.
     """
-    named = label_column in metadata_csv.columns(Path(source).expanduser())
+    named = label_column in metadata_csv.columns(Path(source))
     settings = DataSettings(source=source, task=task.name, label_column=label_column if named else None)
     listing = _list(settings)
     listing = dataclasses.replace(listing, splits=np.full_like(listing.splits, TRAIN))
-    if not isinstance(listing.labels, np.ndarray) and {text.strip() for text in listing.labels} <= set(
+    if not isinstance(listing.labels, np.ndarray) and {clean(text) for text in listing.labels} <= set(
         task.answer_names
     ):
         listing = dataclasses.replace(listing, folders=True)  # a class may be called 007: not the number 7
-    values, names, _ = read_labels(listing, settings)
+    values, names, *_ = read_labels(listing, settings)
     images = load_alike(listing.pictures, channels, size, f"{where} {source}")
     labels = _tensor(values, np.arange(len(values)))
     if names is not None and isinstance(task, Classification):
@@ -146,6 +155,11 @@ def load_whole(
 def load_alike(pictures: Pictures, channels: int, size: tuple[int, int], where: str) -> torch.Tensor:
     """All pictures, uint8 [N, C, H, W]; UserError, beginning with ``where``, where they are not as the run's."""
     kinds = pictures.kinds()
+    bits, _ = bits_in_use(pictures, kinds, None, where)
+    if bits < 16:
+        raise UserError(
+            f"{where}: images of 16 bits use {bits} of them; allowed: images of 8 bits, as the run sees them"
+        )
     found, _ = plan(kinds, DataSettings(), where)
     if (found.height, found.width, found.channels) != (*size, channels):
         raise UserError(
@@ -158,7 +172,7 @@ def load_alike(pictures: Pictures, channels: int, size: tuple[int, int], where: 
 def _class_numbers(names: tuple[str, ...], task: Classification, where: str) -> torch.Tensor:
     """The task's number of each of the source's classes, int64 [number of names]."""
     known = task.class_names
-    if not set(names) <= set(known) and all(name.isdecimal() and int(name) < len(known) for name in names):
+    if not set(names) <= set(known) and all(WHOLE.fullmatch(name) and int(name) < len(known) for name in names):
         names = tuple(known[int(name)] for name in names)
     for stray in (name for name in names if name not in known):
         raise UserError(f"{where}: class {stray!r} is not one of the run's: {', '.join(known)}")
@@ -182,15 +196,28 @@ def _tensor(values: npt.NDArray[Any], rows: Ints) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values[rows]))
 
 
+def _refuse_folder_settings(settings: DataSettings) -> None:
+    """UserError for settings that only a folder of image files has."""
+    for name in ("group_pattern", "split_folders"):
+        if (value := getattr(settings, name)) is not None:
+            raise UserError(f"data.{name}={value!r} is for a folder of image files; {settings.source} is none")
+    if settings.group_column is not None and settings.source in ("digits", "fashion", "rotated-fashion"):
+        raise UserError(f"data.group_column={settings.group_column!r} is for a table or arrays, not {settings.source}")
+
+
 def _list(settings: DataSettings) -> Listing:
     builtin = _BUILTIN.get(settings.source)
     if builtin is not None:
+        _refuse_folder_settings(settings)
         return builtin[0](settings)
-    path = Path(settings.source).expanduser()
+    path = Path(settings.source)
     if path.is_dir():
-        if (path / metadata_csv.NAME).is_file():
-            return metadata_csv.listing(path, settings)
-        return class_folders.listing(path, settings)
+        tree = scan(path, strict=not any(os.path.isfile(path / name) for name in TABLES))  # noqa: PTH113 - never raises
+        tables = any(folder.tables for folder in tree.top.every())
+        listing = (metadata_csv if tables else class_folders).listing(path, settings, tree)
+        return grouped(listing, path, settings)
+    if path.is_file():
+        _refuse_folder_settings(settings)
     if path.suffix.lower() == ".npz" and path.is_file():
         return arrays.npz_listing(path, settings)
     if path.suffix.lower() in {".h5", ".hdf5"} and path.is_file():

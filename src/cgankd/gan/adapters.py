@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cgankd.core import rng
 from cgankd.core.errors import UserError
+from cgankd.core.paths import expanded
 from cgankd.core.plugins import code_key, is_function_name, load_function, onnx_key, open_onnx, tried
 from cgankd.data import sources
 from cgankd.data.imageset import ImageSet
@@ -30,7 +31,7 @@ def open_source(
     function and an ONNX file are tried on two labels. Raises UserError where the source is not there, can't be
     opened, or gives other images than uint8 [B, channels, height, width].
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     shape = (channels, *size)
     if is_function_name(source) and not path.exists():
         function = load_function(source, "generator.source")

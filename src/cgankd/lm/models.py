@@ -80,7 +80,7 @@ def check(recipe: LanguageRecipe) -> Path | None:
     Raises UserError where a folder has no model that serves the recipe, or student and teacher differ in tokens.
     """
     named = {"teacher": recipe.teacher.folder, "student": recipe.student.folder}
-    folders = {f"{who}.folder": Path(folder).expanduser() for who, folder in named.items() if folder is not None}
+    folders = {f"{who}.folder": Path(folder) for who, folder in named.items() if folder is not None}
     for setting, folder in folders.items():
         _check_folder(folder, setting, recipe.window)
     if len({json.dumps(tokens(folder), sort_keys=True) for folder in folders.values()}) > 1:

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from cgankd.config import yaml_config
-from cgankd.config.settings import RuntimeSettings, Seeds, Settings
+from cgankd.config.settings import PathText, RuntimeSettings, Seeds, Settings
 
 Method = Literal["sft", "kd", "atkd", "onpolicy", "skd"]
 
@@ -17,7 +17,7 @@ Method = Literal["sft", "kd", "atkd", "onpolicy", "skd"]
 class TextSettings(Settings):
     """Which documents, and how they become tokens."""
 
-    source: str = Field(
+    source: PathText = Field(
         "pydoc", description="pydoc (the documentation that comes with Python), a folder of .txt files, or one .txt"
     )
     vocabulary: int = Field(
@@ -30,7 +30,7 @@ class TextSettings(Settings):
 class ModelSettings(Settings):
     """A causal language model: made here, or loaded."""
 
-    folder: str | None = Field(
+    folder: PathText | None = Field(
         None,
         description="a local folder with config.json, model.safetensors and tokenizer.json; then it is not trained "
         "before the distillation, and the tokens are its own",

@@ -201,7 +201,7 @@ class LanguageRun:
     def _model(self, name: str, settings: TrainedModelSettings, seed: int) -> Artifact:
         store = self.store.titled(f"{name} (seed {seed})")
         if settings.folder is not None:
-            own = ModelFolder(Path(settings.folder).expanduser())
+            own = ModelFolder(Path(settings.folder))
             return store.call(score_model, corpus=self.corpus, model=own, window=self.recipe.window)
         return store.call(
             train_model,
@@ -229,4 +229,4 @@ class LanguageRun:
 
 
 def _folder(settings: TrainedModelSettings) -> ModelFolder | None:
-    return None if settings.folder is None else ModelFolder(Path(settings.folder).expanduser())
+    return None if settings.folder is None else ModelFolder(Path(settings.folder))

@@ -28,7 +28,7 @@ def documents(source: str) -> list[str]:
     pydoc: the topics of Python's own documentation. A folder: its .txt files, one document each. One .txt file: its
     pieces of about 4,000 characters, cut between lines.
     """
-    path = Path(source).expanduser()
+    path = Path(source)
     if source == "pydoc":
         from pydoc_data.topics import topics  # half a megabyte
 

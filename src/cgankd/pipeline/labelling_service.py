@@ -24,7 +24,8 @@ from cgankd.core.files import replacing, sync, write_json
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.run_folder import make_folder
 from cgankd.data.imageset import ImageSet, contents
-from cgankd.data.metadata_csv import FILE, LABEL, NAME
+from cgankd.data.metadata_csv import LABEL, NAME
+from cgankd.data.table import FILE
 from cgankd.pipeline.preflight import EXPORT, asks_about_others, with_features
 from cgankd.pipeline.run import opened
 from cgankd.synthesis.store import StoredFakes

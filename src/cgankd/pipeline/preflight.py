@@ -125,7 +125,7 @@ def with_features(recipe: Recipe) -> Recipe:
 
 def weights_file(path: str) -> Path:
     """The file that ``teacher.weights`` names; UserError where there is none."""
-    file = Path(path).expanduser()
+    file = Path(path)
     if not file.is_file():
         raise UserError(f"teacher.weights = {path} does not exist; a .safetensors file is needed")
     return file

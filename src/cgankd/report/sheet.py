@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from PIL import Image
 from torch import Tensor
 
 from cgankd.core.files import replacing
 from cgankd.core.terminal import on_one_line
 from cgankd.report import fonts
-from cgankd.report.figures import cut, plain
+from cgankd.report.figures import cut
+from cgankd.report.run import Array
 
+DPI = 110
+GAP = 9  # pixels
+CELL, SMALL_CELL = 99, 55  # pixels on a side, with the gap
+MANY = 25  # rows; more stand in smaller cells and several panels
 LONGEST = 30  # letters of a row's name
 
 
@@ -21,23 +31,55 @@ def sheet(examples: Mapping[str, Tensor], bins: Sequence[str], path: Path) -> li
 
     Returns the bins whose number stands in their name's place, because no installed font can show the name.
     """
-    present = [number for number in range(len(bins)) if bool((examples["bin"] == number).any())]
-    columns = max(int((examples["bin"] == number).sum()) for number in present)
+    images, place = examples["images"].numpy(), examples["bin"].numpy()
+    present = [number for number in range(len(bins)) if (place == number).any()]
     numbered = [number for number in present if not fonts.can_show(on_one_line(bins[number]))]
-    figure = Figure(figsize=(1.6 + 0.9 * columns, 0.2 + 0.9 * len(present)), dpi=110, layout="constrained")
-    axes = figure.subplots(len(present), columns, squeeze=False)
-    for row, number in zip(axes, present, strict=True):
-        images = examples["images"][examples["bin"] == number].permute(0, 2, 3, 1).numpy()
-        name = f"no. {number}" if number in numbered else cut(on_one_line(bins[number]), LONGEST)
-        row[0].set_ylabel(plain(name), rotation=0, ha="right", va="center", fontsize=9)
-        for place, axis in enumerate(row):
-            axis.set(xticks=[], yticks=[])
-            for edge in axis.spines.values():
-                edge.set_visible(False)
-            if place < len(images):
-                image = images[place]
-                axis.imshow(image.squeeze(2) if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255)
-    fonts.fit(figure)
+    names = [f"no. {n}" if n in numbered else cut(on_one_line(bins[n]), LONGEST) for n in present]
+    rows = [(name, images[place == number]) for name, number in zip(names, present, strict=True)]
+    cell = CELL if len(rows) <= MANY else SMALL_CELL
+    figure = Figure(dpi=DPI)
+    canvas = FigureCanvasAgg(figure)
+    label = _widest(names, canvas) + 2 * GAP
+    panel = label + cell * max(len(part) for _, part in rows)
+    panels = 1 if len(rows) <= MANY else max(1, round(math.sqrt(len(rows) * cell / panel)))  # about a square
+    rows_in_panel = math.ceil(len(rows) / panels)
+    width, height = panels * panel, rows_in_panel * cell + GAP
+    figure.set_size_inches((width + 0.1) / DPI, (height + 0.1) / DPI)  # whole pixels, whatever the division leaves
+    # All images in one array: an axis for each image would take minutes where there are many classes.
+    pixels = np.full((height, width, 3), 255, np.uint8)
+    for number, (name, part) in enumerate(rows):
+        left, top = number // rows_in_panel * panel + label, number % rows_in_panel * cell + GAP
+        middle = top + (cell - GAP) / 2
+        figure.text(
+            (left - GAP) / width, 1 - middle / height, name, ha="right", va="center", fontproperties=_font(name),
+            parse_math=False,
+        )  # fmt: skip
+        for image in part:
+            _put(pixels[top : top + cell - GAP, left : left + cell - GAP], image)
+            left += cell
+    canvas.draw()
+    text = np.asarray(canvas.buffer_rgba())[..., :3]  # the names alone, black on white
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+        Image.fromarray(np.minimum(pixels, text)).save(temporary, format="PNG")
     return numbered
+
+
+def _font(name: str) -> FontProperties:
+    return FontProperties(family=fonts.families(name), size=9)
+
+
+def _widest(names: Sequence[str], canvas: FigureCanvasAgg) -> int:
+    """The width of the longest of the names in pixels."""
+    renderer = canvas.get_renderer()
+    return max(math.ceil(renderer.get_text_width_height_descent(name, _font(name), False)[0]) for name in names)
+
+
+def _put(square: Array, image: Array) -> None:
+    """Draw an image [C, H, W] in the middle of a square [S, S, 3], as large as it fits."""
+    side, (height, width) = len(square), image.shape[1:]
+    scale = side / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    drawn = Image.fromarray(np.ascontiguousarray(np.broadcast_to(image.transpose(1, 2, 0), (height, width, 3))))
+    drawn = drawn.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX)
+    left, top = (side - size[0]) // 2, (side - size[1]) // 2
+    square[top : top + size[1], left : left + size[0]] = np.asarray(drawn)

@@ -207,7 +207,8 @@ class _Kept:
         self.plan, self.task = plan, proposals.task
         slots = int(plan.quota.sum())
         self.images = RowFile(path, slots, _shape(proposals, plan), resume=resume)
-        self.columns = {name: torch.zeros(slots) for name in ("prediction", "error", "ratio")}
+        self.columns = {name: torch.zeros(slots) for name in ("error", "ratio")}
+        self.columns["prediction"] = torch.zeros(slots, dtype=self.task.label_dtype)
         if probabilities:
             self.columns["probabilities"] = torch.zeros(slots, self.task.num_outputs)
         self.offset = plan.quota.cumsum(0) - plan.quota
@@ -217,7 +218,7 @@ class _Kept:
         place = (self.offset + self.tally.kept)[block.label][:, None] + block.kept.cumsum(dim=1) - 1
         slot, flat = place[block.kept], block.kept.flatten()
         self.images.rows[slot] = block.images[flat].cpu()
-        self.columns["prediction"][slot] = self.task.predict(block.outputs[flat]).float()
+        self.columns["prediction"][slot] = self.task.predict(block.outputs[flat])
         self.columns["error"][slot], self.columns["ratio"][slot] = block.error[block.kept], block.ratio[block.kept]
         if "probabilities" in self.columns:
             self.columns["probabilities"][slot] = block.outputs[flat].softmax(dim=1)

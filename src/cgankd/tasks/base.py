@@ -47,6 +47,11 @@ class Task(ABC):
     def metric_unit(self) -> str:
         """The unit of the metric, for tables ("%" or the label's unit)."""
 
+    @property
+    @abstractmethod
+    def label_dtype(self) -> torch.dtype:
+        """Of labels in the user's unit: int64, float32 or float64."""
+
     @abstractmethod
     def to_target(self, labels: Tensor) -> Tensor:
         """Labels [N] -> what networks are trained on, [N]."""

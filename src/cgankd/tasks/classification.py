@@ -63,6 +63,10 @@ class Classification(Task):
     def metric_unit(self) -> str:
         return "%"
 
+    @property
+    def label_dtype(self) -> torch.dtype:
+        return torch.int64
+
     def to_target(self, labels: Tensor) -> Tensor:
         return labels.to(torch.int64)
 

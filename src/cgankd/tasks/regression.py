@@ -7,19 +7,31 @@ import itertools
 import math
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cgankd.core.errors import UserError
+from cgankd.core.numbers import distinct_texts, number
 from cgankd.tasks.base import Task
+
+
+def fits_float32(low: float, high: float) -> bool:
+    """Whether float32 labels are fine enough: steps of a millionth of the range, or finer, everywhere in it.
+
+    >>> fits_float32(0.0, 90.0), fits_float32(1.7e9, 1.7e9 + 1600.0)
+    (True, False)
+    """
+    return float(np.spacing(np.float32(max(abs(low), abs(high))))) <= 1e-6 * (high - low)
 
 
 @dataclasses.dataclass(frozen=True)
 class Regression(Task):
-    """One real number per image, float32, of any range and sign.
+    """One real number per image, of any range and sign.
 
-    ``low`` and ``high`` are the range, in the label's ``unit``, that is mapped to [0, 1].
+    ``low`` and ``high`` are the range, in the label's ``unit``, that is mapped to [0, 1]. Targets are float32; labels
+    too, where float32 is fine enough for the range, and else float64 (:func:`fits_float32`).
     """
 
     low: float
@@ -62,6 +74,10 @@ class Regression(Task):
         return self.unit
 
     @property
+    def label_dtype(self) -> torch.dtype:
+        return torch.float32 if fits_float32(self.low, self.high) else torch.float64
+
+    @property
     def span(self) -> float:
         """The width of the range in the label's unit."""
         return self.high - self.low
@@ -70,7 +86,7 @@ class Regression(Task):
         return ((labels.to(torch.float64) - self.low) / self.span).to(torch.float32)
 
     def from_target(self, targets: Tensor) -> Tensor:
-        return (targets.to(torch.float64) * self.span + self.low).to(torch.float32)
+        return (targets.to(torch.float64) * self.span + self.low).to(self.label_dtype)
 
     def loss(self, outputs: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
         return F.mse_loss(outputs.squeeze(1), targets, reduction=reduction)
@@ -150,23 +166,21 @@ class Regression(Task):
         return (outputs - self.low) / self.span if kind == "label_unit" else outputs
 
     def label_text(self, label: float) -> str:
-        return f"{label:.9g}"  # as many digits as a float32 needs to be read back the same
+        digits = 9 if self.label_dtype == torch.float32 else 17  # as many as are needed to be read back the same
+        return f"{label:.{digits}g}"
 
     def read_label(self, text: str) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
+        value = number(text)
+        if value is None or not math.isfinite(value):
             raise ValueError("a finite number")
-        return number
+        return value
 
     def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return (self.predict(outputs).to(torch.float64) - labels.to(torch.float64)).abs()
 
     def bins(self, labels: Tensor) -> tuple[list[str], Tensor]:
         edges = [self.low + self.span * k / self.REPORT_BINS for k in range(self.REPORT_BINS + 1)]
-        names = [f"{a:g} to {b:g}" for a, b in itertools.pairwise(edges)]
+        names = [f"{a} to {b}" for a, b in itertools.pairwise(distinct_texts(edges))]
         place = (self.to_target(labels) * self.REPORT_BINS).to(torch.int64)
         return names, place.clamp(0, self.REPORT_BINS - 1)
 
@@ -184,10 +198,8 @@ class Regression(Task):
         bad = ~torch.isfinite(labels) | (labels < self.low) | (labels > self.high)
         if bad.any():
             row = int(bad.nonzero()[0])
-            raise UserError(
-                f"{where}: label {labels[row].item():g} at row {row} is outside the allowed range "
-                f"{self.low:g} to {self.high:g}"
-            )
+            label, low, high = distinct_texts([labels[row].item(), self.low, self.high])
+            raise UserError(f"{where}: label {label} at row {row} is outside the allowed range {low} to {high}")
 
     def check_test_labels(self, labels: Tensor, where: str) -> None:
         """Any number can be compared."""

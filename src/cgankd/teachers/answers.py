@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from cgankd.core.errors import UserError
+from cgankd.core.numbers import number
 from cgankd.data.image_files import FilePictures
 from cgankd.data.imageset import contents
-from cgankd.data.metadata_csv import FILE, Table, read_table
+from cgankd.data.label_text import clean
 from cgankd.data.sources import load_alike
+from cgankd.data.table import FILE, Table, read_table
 from cgankd.tasks import Task
 from cgankd.teachers.black_box import SETTING, BlackBox
 
@@ -80,7 +82,7 @@ def _predictions(table: Table, task: Task) -> Tensor:
     labels = []
     for row, text in enumerate(table.columns[PREDICTION]):
         try:
-            labels.append(task.read_label(text))
+            labels.append(task.read_label(clean(text)))
         except ValueError as allowed:
             raise UserError(f"{table.place(row)}: {PREDICTION} {text!r} is not allowed; allowed: {allowed}") from None
     return task.right_answer(task.to_target(torch.tensor(labels, dtype=torch.float64)))
@@ -89,7 +91,7 @@ def _predictions(table: Table, task: Task) -> Tensor:
 def _probabilities(table: Table, names: Sequence[str]) -> Tensor:
     rows = []
     for row, texts in enumerate(zip(*(table.columns[name] for name in names), strict=True)):
-        values = [_number(text) for text in texts]
+        values = [math.nan if (value := number(text)) is None else value for text in texts]
         for text, value in zip(texts, values, strict=True):
             if not 0.0 <= value <= 1.0:
                 raise UserError(f"{table.place(row)}: {text!r} is no probability; allowed: 0 to 1")
@@ -100,10 +102,3 @@ def _probabilities(table: Table, names: Sequence[str]) -> Tensor:
         rows.append(values)
     answers = torch.tensor(rows, dtype=torch.float64)
     return (answers / answers.sum(dim=1, keepdim=True)).float()
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

@@ -25,7 +25,7 @@ def open_teacher(source: str, task: Task, known: ImageSet, setting: str = "teach
     give where ``outputs`` does not state it. Raises UserError where the source is not there, can't be opened, or gives
     other outputs than [B, number of outputs].
     """
-    path, named = Path(source).expanduser(), f"{setting}.source"
+    path, named = Path(source), f"{setting}.source"
     if is_function_name(source) and not path.exists():
         teacher: BlackBox = FunctionTeacher(load_function(source, named), task, source, named)
     elif path.suffix.lower() == ".onnx" and path.is_file():

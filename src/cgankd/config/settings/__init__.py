@@ -1,6 +1,6 @@
 """The settings of every part of a run, typed: defaults, bounds, units, and what each one is for."""
 
-from cgankd.config.settings.base import Decay, Seeds, Settings
+from cgankd.config.settings.base import Decay, PathText, Seeds, Settings
 from cgankd.config.settings.compare import CompareSettings
 from cgankd.config.settings.data import DataSettings
 from cgankd.config.settings.generator import (
@@ -92,6 +92,7 @@ __all__ = [
     "NoSubsampling",
     "OneCycle",
     "PaperWidth",
+    "PathText",
     "QuantileRatio",
     "R1Settings",
     "RandAugmentSettings",

@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from cgankd.core.errors import UserError
+from cgankd.core.paths import expanded
+
 
 def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(seeds)) != len(seeds):
@@ -14,9 +17,17 @@ def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
+def _expanded(path: str) -> str:
+    try:
+        return str(expanded(path)) if path.startswith("~") else path  # another path stays as it was typed
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
 Seeds = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_distinct)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+PathText = Annotated[str, AfterValidator(_expanded)]  # a path, in which ~ is the home folder, or another name
 
 
 class Settings(BaseModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cgankd.config.settings.base import Decay, OnOrOff, Settings, by_kind
+from cgankd.config.settings.base import Decay, OnOrOff, PathText, Settings, by_kind
 
 
 class RobustWidth(Settings):
@@ -145,7 +145,7 @@ class GanSettings(Settings):
 class GeneratorSettings(GanSettings):
     """The conditional GAN, or with ``source`` what takes its place; then the other settings are not read."""
 
-    source: str | None = Field(
+    source: PathText | None = Field(
         None,
         description="in place of a GAN: module:function, an .onnx file, or ready images with labels "
         "(a folder, .npz, .h5); none: a GAN is trained here",

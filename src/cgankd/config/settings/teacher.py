@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from cgankd.config.settings.base import Settings
+from cgankd.config.settings.base import PathText, Settings
 from cgankd.config.settings.training import FitSettings
 
 OutputWord = Literal["auto", "logits", "probabilities", "log_probabilities", "scaled", "label_unit"]
@@ -15,12 +15,12 @@ OutputWord = Literal["auto", "logits", "probabilities", "log_probabilities", "sc
 class JurorSettings(Settings):
     """One teacher, trained here or loaded, or what only answers in its place; one of a jury, by its own seed."""
 
-    source: str | None = Field(
+    source: PathText | None = Field(
         None, description="what only answers in a network's place: module:function or an .onnx file; none: network"
     )
     network: str = "resnet8x4"
-    weights: str | None = Field(None, description="a .safetensors file; then nothing is trained")
-    start: str | None = Field(
+    weights: PathText | None = Field(None, description="a .safetensors file; then nothing is trained")
+    start: PathText | None = Field(
         None,
         description="weights that training starts from: a .safetensors file or package:NAME; layers whose shapes "
         "differ, as the head's may, and a head that is not there start anew; none: random",
@@ -36,7 +36,7 @@ class JurorSettings(Settings):
 class TeacherSettings(JurorSettings):
     """The strong network, and those that vote beside it in the filter and in replaced labels."""
 
-    source: str | None = Field(
+    source: PathText | None = Field(
         None,
         description="what stands in the trained teacher's place and only answers: module:function, an .onnx "
         "file, or a .csv file of predictions; none: network",

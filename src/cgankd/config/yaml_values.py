@@ -1,0 +1,156 @@
+"""Values as a person typed them: YAML's words (no, on, 2024, null, dates) stay text where a setting is text.
+
+YAML reads ``label_column: no`` as false and ``unit: 2024`` as a number. What is meant depends on the setting, so a
+plain value keeps its text until the setting that it belongs to is known (:func:`resolve`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+# What YAML 1.1 reads in base 8 (0100 is 64) or in base 60 (1:30 is 90), and no person means so.
+OTHER_BASE = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9_]+(:[0-9_.]+)+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Typed:
+    """A value that YAML reads as something else than text, with the text that was typed."""
+
+    text: str
+    value: Any
+
+    @property
+    def usual(self) -> Any:
+        """The value, for a setting that is not text."""
+        return self.text if OTHER_BASE.fullmatch(self.text) else self.value
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        value = super().construct_object(node, deep)
+        plain = isinstance(node, yaml.ScalarNode) and node.style is None and not isinstance(value, str)
+        return Typed(node.value, value) if plain else value
+
+
+def load(text: str) -> Any:
+    """YAML, with :class:`Typed` where a plain value is not text; keys are text. Raises yaml.YAMLError."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        for key in _keys(node, set()):
+            if key.tag != "tag:yaml.org,2002:merge":
+                key.tag = "tag:yaml.org,2002:str"
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def as_typed(text: str, *annotations: Any) -> Any:
+    """What the command line's ``text`` is for a setting of these types; raises yaml.YAMLError.
+
+    Where the setting is text, it is the text itself, without the quotes around it; null and ~ are no value where
+    the setting may have none.
+    """
+    options = [option for annotation in annotations for option in _options(annotation)]
+    if not _is_text(options):
+        return load(text)
+    text = text.strip()
+    if text[:1] in {"'", '"'}:
+        try:
+            value = load(text)
+        except yaml.YAMLError:
+            return text
+        return value if isinstance(value, str) else text
+    if type(None) in options and re.fullmatch(r"~|null|Null|NULL|", text):
+        return None
+    return text
+
+
+def resolve(value: Any, *annotations: Any) -> Any:
+    """The tree without :class:`Typed`: text where a setting of the given types is text, else YAML's value."""
+    options = [option for annotation in annotations for option in _options(annotation)]
+    if isinstance(value, Typed):
+        return _resolve_one(value, options)
+    if isinstance(value, Mapping):
+        models = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+        kind = value.get("kind")
+        models = [model for model in models if _kind(model) in (None, kind)] or models
+        inner = [typing.get_args(option)[1] for option in options if typing.get_origin(option) is dict]
+        return {
+            key: resolve(item, *inner, *(m.model_fields[key].annotation for m in models if key in m.model_fields))
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        inner = [
+            part
+            for option in options
+            if typing.get_origin(option) is tuple
+            for part in typing.get_args(option)
+            if part is not Ellipsis
+        ]
+        return [resolve(item, *inner) for item in value]
+    return value
+
+
+def _resolve_one(value: Typed, options: Sequence[Any]) -> Any:
+    if value.value is None and (type(None) in options or not _is_text(options)):
+        return None
+    words = [word for option in options if typing.get_origin(option) is typing.Literal for word in _words(option)]
+    return value.text if _is_text(options) or value.text in words else value.usual
+
+
+def _is_text(options: Sequence[Any]) -> bool:
+    """Whether nothing but text, or one of several words, is allowed (and perhaps nothing at all)."""
+    kinds = [option for option in options if option is not type(None)]
+
+    def text(option: Any) -> bool:
+        literal = typing.get_origin(option) is typing.Literal
+        return option is str or (literal and all(isinstance(word, str) for word in _words(option)))
+
+    return bool(kinds) and all(text(option) for option in kinds)
+
+
+def _options(annotation: Any) -> Iterator[Any]:
+    """The types that a setting may have, one by one."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        yield from _options(typing.get_args(annotation)[0])
+    elif origin in (typing.Union, types.UnionType):
+        for part in typing.get_args(annotation):
+            yield from _options(part)
+    elif annotation is not None:
+        yield annotation
+
+
+def _words(literal: Any) -> tuple[Any, ...]:
+    return typing.get_args(literal)
+
+
+def _kind(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("kind")
+    return None if field is None else field.default
+
+
+def _keys(node: yaml.Node, seen: set[int]) -> Iterator[yaml.Node]:
+    """The keys of all mappings in a document; ``seen``: what an alias may come back to."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                yield key
+            yield from _keys(value, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _keys(value, seen)

@@ -1,0 +1,66 @@
+"""How many of an image's 16 bits are in use: a camera of 10, 12 or 14 bits writes its values into 16.
+
+Taken for full 16 bits such images are almost black. The largest value of the whole set says how many bits there
+are, so that all images are brought to 8 bits alike.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cgankd.core.errors import UserError
+from cgankd.data.listing import Kind, Peak, Pictures
+
+USUAL = (8, 10, 12, 14, 16)
+
+
+def bits_in_use(
+    pictures: Pictures, kinds: Counter[Kind], setting: int | None, where: str
+) -> tuple[int, tuple[str, ...]]:
+    """The number of bits that 16-bit images use, 16 where there are none of these, and a note.
+
+    setting: ``data.bits``. Raises UserError where a value is beyond it, where it is set and no image has 16 bits, and
+    where fewer bits are in use in files whose lower 8 can't be read.
+    """
+    deep = sum(count for kind, count in kinds.items() if kind.bits == 16)
+    if not deep:
+        if setting not in (None, 8):
+            raise UserError(f"data.bits={setting}, but {where} has no image of 16 bits; allowed: to leave it out")
+        return 16, ()
+    if setting == 16:
+        return 16, ()
+    peak = pictures.peak()
+    bits = setting or next(bits for bits in USUAL if peak.value < 2**bits)
+    if bits < 16 and peak.coarse:
+        raise UserError(
+            f"{peak.place}: has 16 bits per colour, of which the set uses {bits}, and only the upper 8 can be read; "
+            "allowed: 8 bits per colour, uint16 arrays in .npz or .h5, or data.bits=16, which takes them as they are"
+        )
+    if peak.value >= 2**bits:
+        raise UserError(
+            f"{peak.place}: holds the value {peak.value:,}; allowed: at most {2**bits - 1:,}, because data.bits={bits}"
+        )
+    how = "data.bits says so" if setting else f"the largest value is {peak.value:,}; data.bits=16 takes all"
+    note = f"of the 16 bits of {deep:,} images {bits} are in use ({how}): the value {2**bits - 1:,} became white"
+    return bits, (note,) * (bits < 16)
+
+
+def to_eight(deep: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint8]:
+    """Values of 0 to 2^bits - 1 -> 0 to 255, to the nearest whole number.
+
+    >>> to_eight(np.array([0, 128, 129, 65535]), 16), to_eight(np.array([0, 2048, 4095]), 12)
+    (array([  0,   0,   1, 255], dtype=uint8), array([  0, 128, 255], dtype=uint8))
+    """
+    most = 2**bits - 1
+    return np.minimum((510 * deep.astype(np.int64) + most) // (2 * most), 255).astype(np.uint8)
+
+
+def largest(peaks: list[Peak]) -> Peak:
+    """The peak of the largest value; coarse where one of them is."""
+    top = max(peaks, key=lambda peak: peak.value)
+    coarse = next((peak for peak in peaks if peak.coarse), None)
+    return top if coarse is None else Peak(top.value, coarse.place, True)

@@ -1,0 +1,151 @@
+"""A column of labels that are text: names of classes, or numbers, and in which form.
+
+Numbers are 7, -1.5 or 1e-3. Also read are a decimal comma (3,5) and one unit behind all numbers (12.5 mm). What
+could be read in two ways is refused with both of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+
+from cgankd.core.errors import UserError
+from cgankd.core.numbers import NOT_FINITE, NUMBER, WHOLE, number
+
+COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?")
+THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")  # 1,500 is 1500 to some and 1.5 to others
+WITH_UNIT = re.compile(r"([+-]?(?:[0-9]+(?:[.,][0-9]*)?|\.[0-9]+))\s*([^\W\d_]|[^\w\s.,;:+*/\\'\"()-])([^\d.,]*)")
+# What was a decimal in another form once digits are ASCII: 1.234,5 or 1 234.5 or 1'234.5
+FOREIGN_DECIMAL = re.compile(r"[+-]?[0-9]{1,3}([ .,'’_][0-9]{3})*[.,][0-9]+")
+MISSING = {"nan", "na", "n/a", "null", "none", "nil", "-", "?"}  # how programs write that a label is missing
+DASHES = str.maketrans({"−": "-", "\N{HYPHEN}": "-", "\N{NON-BREAKING HYPHEN}": "-", "\N{EN DASH}": "-"})
+PLAIN = "plain numbers such as 1234.5"
+SHOWN = 5  # groups of names that a note lists
+AS_NUMBERS = "data.task=regression to read them as numbers"
+AS_CLASSES = "data.task=classification for class names"
+
+
+def clean(text: str) -> str:
+    """A label without space around it; one letter has one form (macOS writes é as two characters in file names)."""
+    return unicodedata.normalize("NFC", text.strip())
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """What N labels look like.
+
+    values: each label's number; None where it is none. kind: what the labels are where nobody says; "unclear": they
+    may be numbers or names. why: how that was seen, for a note or a question.
+    """
+
+    values: list[float | None]
+    kind: str  # classification, regression, mixed (words and decimals) or unclear
+    why: str
+    unit: str = ""
+    notes: tuple[str, ...] = ()
+    row: int = 0  # that a question is about
+
+
+def read(texts: Sequence[str], place: Callable[[int], str]) -> Column:
+    """What a column of cleaned labels is. Raises UserError, naming the row, for a label that is empty."""
+    for row, text in enumerate(texts):
+        if not text:
+            raise UserError(f"{place(row)}: the label is empty; allowed: a number or a class name")
+    units = _units(texts)
+    bare = texts if units is None else [_split_unit(text)[0] for text in texts]
+    unit = units or ""
+    if any(COMMA.fullmatch(text) for text in bare) and all(COMMA.fullmatch(t) or WHOLE.fullmatch(t) for t in bare):
+        return _with_commas(bare, unit)
+    values = [number(text) for text in bare]
+    decimals = [row for row, text in enumerate(bare) if NUMBER.fullmatch(text) and not re.fullmatch(r"[+-]?\d+", text)]
+    if unit:
+        whole = not decimals
+        why = f"{'whole ' if whole else ''}numbers with the unit {unit!r}"
+        return Column(values, "classification" if whole else "unclear", why, unit, row=decimals[0] if decimals else 0)
+    return _plain(texts, values, decimals)
+
+
+def _plain(texts: Sequence[str], values: list[float | None], decimals: list[int]) -> Column:
+    """Labels without units and decimal commas."""
+    words = [row for row, value in enumerate(values) if value is None and not NOT_FINITE.fullmatch(texts[row])]
+    foreign = [row for row in words if _foreign(texts[row])]
+    if foreign and len(foreign) == len(words):
+        return Column(values, "unclear", "numbers in a form that is not read", row=foreign[0])
+    if words:
+        missing = [text for text in texts if text.casefold() in MISSING]
+        notes: tuple[str, ...] = ()
+        if missing:
+            notes = (
+                f"{len(missing):,} labels are {missing[0]!r}, which is read as a class; leave these rows out where "
+                "their label is missing",
+            )
+        return Column(values, "mixed" if decimals else "classification", "words", notes=notes)
+    if decimals or any(value is None for value in values):
+        return Column(values, "regression", "decimals")
+    if all(WHOLE.fullmatch(text) for text in texts):
+        return Column(values, "classification", "whole numbers")
+    return Column(values, "classification", "numbers with zeros or a sign before them, by their text")
+
+
+def _with_commas(texts: Sequence[str], unit: str) -> Column:
+    """Labels that are whole or have one comma."""
+    values = [number(text.replace(",", ".")) for text in texts]
+    first = next(row for row, text in enumerate(texts) if "," in text)
+    if all(WHOLE.fullmatch(text) or THOUSANDS.fullmatch(text) for text in texts):
+        return Column([None] * len(texts), "unclear", "numbers whose comma may part thousands or decimals", row=first)
+    note = f"the comma in labels was read as a decimal point ({texts[first]} is {values[first]:g})"
+    kind = "unclear" if unit else "regression"
+    return Column(values, kind, "decimals with a comma", unit, (note,), row=first)
+
+
+def _units(texts: Sequence[str]) -> str | None:
+    """The one unit behind all labels; None where there is none, or more than one."""
+    units = {_split_unit(text)[1] for text in texts}
+    return units.pop() if len(units) == 1 and "" not in units else None
+
+
+def _split_unit(text: str) -> tuple[str, str]:
+    match = WITH_UNIT.fullmatch(text)
+    if match is None or NUMBER.fullmatch(text):
+        return text, ""
+    return match[1], match[2] + match[3]
+
+
+def _foreign(text: str) -> bool:
+    """Whether a text is a decimal to a person, though not in a form that is read."""
+    ascii_digits = unicodedata.normalize("NFKC", text).translate(DASHES)
+    value = number(ascii_digits)
+    plain = value is not None and not re.fullmatch(r"[+-]?\d+", ascii_digits)
+    return plain or FOREIGN_DECIMAL.fullmatch(ascii_digits) is not None
+
+
+def question(column: Column, texts: Sequence[str], place: Callable[[int], str]) -> UserError:
+    """What to ask about a column that may be numbers or names."""
+    allowed = AS_NUMBERS if all(value is not None for value in column.values) else PLAIN
+    return UserError(
+        f"{place(column.row)}: labels as {texts[column.row]!r} may be numbers or names ({column.why}); allowed: "
+        f"{allowed}, or {AS_CLASSES}"
+    )
+
+
+def not_a_number(text: str, where: str, column: Column) -> UserError:
+    """Why a label can't be a scalar."""
+    if NOT_FINITE.fullmatch(text):
+        return UserError(f"{where}: label {text} is not allowed; finite numbers are")
+    reason = f" ({column.why})" if column.kind == "unclear" else " in a form that is read" if _foreign(text) else ""
+    return UserError(f"{where}: label {text!r} is not a number{reason}; allowed: {PLAIN}, or {AS_CLASSES}")
+
+
+def look_alikes(names: Sequence[str]) -> tuple[str, ...]:
+    """A note for class names that a person may take for the same: case, width or zeros are all that differs."""
+    alike: dict[object, list[str]] = {}
+    for name in names:
+        folded = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        value = number(folded)
+        alike.setdefault(folded if value is None else value, []).append(name)
+    groups = [" and ".join(map(repr, group)) for group in alike.values() if len(group) > 1]
+    more = f" and {len(groups) - SHOWN:,} more" if len(groups) > SHOWN else ""
+    note = f"classes whose names look alike were kept apart: {', '.join(groups[:SHOWN])}{more}"
+    return (note,) * bool(groups)

@@ -1,0 +1,174 @@
+"""A table about image files, .csv or .jsonl, with a column file_name: its columns by name, as text."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from cgankd.core.errors import UserError, first_of
+from cgankd.data.label_text import clean
+
+FILE = "file_name"
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table about images that lie beside it, or in folders below: its columns by name, row by row."""
+
+    path: Path
+    columns: dict[str, list[str]]
+    lines: list[int]  # that each row ends on
+    nested: frozenset[str] = frozenset()  # columns that hold lists or objects
+    notes: tuple[str, ...] = ()
+
+    def place(self, row: int) -> str:
+        """Where a row stands, for messages."""
+        return f"{self.path}, line {self.lines[row]}"
+
+    def need(self, column: str, setting: str = "") -> None:
+        """UserError where the column is missing or holds lists; ``setting`` names it."""
+        if column not in self.columns:
+            hint = f" ({setting} names another)" if setting else ""
+            raise UserError(f"{self.path}: has no column {column!r}{hint}; columns found: {', '.join(self.columns)}")
+        if column in self.nested:
+            raise UserError(f"{self.path}: column {column!r} holds lists or objects; allowed: text and numbers")
+
+    def files(self) -> list[Path]:
+        """The files that column ``file_name`` names; UserError for one that is not there, or stands twice."""
+        if not self.lines:
+            raise UserError(f"{self.path}: has no rows below its header; at least one per image is needed")
+        rows: dict[str, int] = {}
+        paths: list[Path] = []
+        missing: list[int] = []
+        for row, name in enumerate(self.columns[FILE]):
+            path = _inside(self.path.parent, name, self.place(row))
+            if path is None:
+                missing.append(row)
+                continue
+            same = os.path.normpath(path)
+            if same in rows:
+                raise UserError(
+                    f"{self.place(row)}: {name!r} stands on line {self.lines[rows[same]]} already; allowed: once"
+                )
+            rows[same] = row
+            paths.append(path)
+        if missing:
+            raise UserError(self._missing(missing))
+        return paths
+
+    def _missing(self, rows: list[int]) -> str:
+        names = self.columns[FILE]
+        if len(rows) == 1:
+            return f"{self.place(rows[0])}: file {names[rows[0]]!r} is not in {self.path.parent}"
+        listed = first_of([f"{names[row]!r} (line {self.lines[row]})" for row in rows])
+        return f"{self.path}: {len(rows):,} of {len(names):,} files are not in {self.path.parent}: {listed}"
+
+
+def read_table(path: Path) -> Table:
+    """The .csv or .jsonl file at ``path``; UserError naming the line for what is not one, or has no row."""
+    if path.suffix.lower() == ".parquet":
+        raise UserError(f"{path}: tables that end in .parquet are not read; allowed: metadata.csv or metadata.jsonl")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is not UTF-8; allowed: UTF-8 text") from None
+    except OSError as error:
+        raise UserError(f"{path}: not readable: {error.strerror}") from None
+    return _from_json(path, text) if path.suffix.lower() == ".jsonl" else _from_csv(path, text)
+
+
+def _from_csv(path: Path, text: str) -> Table:
+    first, _, rest = text.partition("\n")
+    skipped = 0
+    if re.fullmatch(r"sep=.\r?", first):  # a line that Excel writes for itself
+        text, skipped = rest, 1
+    delimiter = _delimiter(text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        rows = [(reader.line_num + skipped, row) for row in reader if row]
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num + skipped}: not readable as CSV: {error}") from None
+    if not rows:
+        raise UserError(f"{path}: is empty; the first line names the columns, {FILE!r} among them")
+    header = [clean(name) for name in rows[0][1]]
+    for name in header:
+        if header.count(name) > 1:
+            raise UserError(f"{path}: column {name!r} stands {header.count(name)} times in the header; allowed: once")
+    for line, row in rows[1:]:
+        if len(row) != len(header):
+            hint = "; a field with a comma in it needs quotes around it" if len(row) > len(header) else ""
+            raise UserError(f"{path}, line {line}: has {len(row)} fields; the header has {len(header)}{hint}")
+    columns = {name: [row[place].strip() for _, row in rows[1:]] for place, name in enumerate(header)}
+    notes = (f"fields of {path.name} were parted at {DELIMITERS[delimiter]}",) * (delimiter != ",")
+    return Table(path, columns, [line for line, _ in rows[1:]], notes=notes)
+
+
+def _delimiter(text: str) -> str:
+    """What parts the fields: what makes ``file_name`` one of the header's; a comma where nothing does."""
+    header = text.lstrip("\r\n").partition("\n")[0]
+    for delimiter in DELIMITERS:
+        if FILE in [name.strip().strip('"') for name in header.split(delimiter)]:
+            return delimiter
+    return ","
+
+
+def _from_json(path: Path, text: str) -> Table:
+    rows: list[tuple[int, dict[str, Any]]] = []
+    for line, content in enumerate(text.split("\n"), start=1):
+        if not content.strip():
+            continue
+        try:  # numbers stay as they are written
+            row = json.loads(content, parse_float=str, parse_int=str, parse_constant=str)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}, line {line}: not readable as JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {line}: is no JSON object; allowed: lines such as {{{FILE!r}: ..., ...}}")
+        rows.append((line, {clean(name): value for name, value in row.items()}))
+    if not rows:
+        raise UserError(f"{path}: is empty; each line is a JSON object with a key {FILE!r}")
+    names = list(dict.fromkeys(name for _, row in rows for name in row))
+    columns = {name: [_as_text(row.get(name)) for _, row in rows] for name in names}
+    nested = {name for _, row in rows for name, value in row.items() if isinstance(value, list | dict)}
+    return Table(path, columns, [line for line, _ in rows], frozenset(nested))
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value.strip() if isinstance(value, str) else json.dumps(value)
+
+
+def _inside(folder: Path, name: str, where: str) -> Path | None:
+    """The file ``name`` of ``folder``, None where it is not there; refuses names that lead out of the folder."""
+    parts = PureWindowsPath(name)  # knows both kinds of slashes, and drives
+    depth = 0
+    for part in parts.parts:
+        depth += -1 if part == ".." else 1
+        if depth < 0:
+            break
+    if parts.anchor or depth < 0:
+        raise UserError(f"{where}: {name!r} leads out of the folder; allowed: paths inside {folder}")
+    return next((path for spelling in _spellings(name) if _is_file(path := folder / spelling)), None)
+
+
+def _spellings(name: str) -> Iterable[str]:
+    """A name as it stands, with Windows' slashes turned, and with accents as other systems write them."""
+    if name:
+        for text in (name, name.replace("\\", "/")):
+            yield from dict.fromkeys((text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False

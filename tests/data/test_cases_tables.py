@@ -1,0 +1,254 @@
+"""Tables in folders (the layout of Hugging Face's imagefolder), .jsonl, and files that are broken or not there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from pictures import class_folders, metadata, noise, write_png
+
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
+from cgankd.data.imageset import Splits
+from cgankd.data.sources import load
+from cgankd.tasks import Classification, Regression
+
+
+def read(path: Path, **settings: object) -> Splits:
+    return load(DataSettings.model_validate({"source": str(path), **settings}))
+
+
+def refuses(message: str, folder: Path, **settings: object) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        read(folder, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def sizes(splits: Splits) -> list[int]:
+    return [len(part) for part in (splits.train, splits.val, splits.test)]
+
+
+def jsonl(folder: Path, rows: list[dict[str, Any]] | list[str]) -> Path:
+    """``folder``/metadata.jsonl with these rows, and an image for each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, row in enumerate(rows):
+        if isinstance(row, dict) and "file_name" in row:
+            write_png(folder / row["file_name"], 5000 + 100 * len(folder.name) + number)
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+# --- tables in folders --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("train", "val", "test"), [("train", "validation", "test"), ("Training", "valid", "Testing")])
+def test_tables_in_folders_for_splits(tmp_path: Path, train: str, val: str, test: str) -> None:
+    for name, count in ((train, 20), (val, 4), (test, 6)):
+        metadata(tmp_path / name, [(f"{n}.png", "ab"[n % 2]) for n in range(count)])
+    splits = read(tmp_path)
+    assert sizes(splits) == [20, 4, 6]
+    assert splits.task == Classification(("a", "b"))
+    assert splits.test.labels.tolist() == [0, 1] * 3
+    assert "splits are those of the folders that files lie in" in splits.notes
+
+
+def test_jsonl_tables_in_folders(tmp_path: Path) -> None:
+    for name, count in (("train", 20), ("test", 6)):
+        jsonl(
+            tmp_path / name, [{"file_name": f"{n}.png", "angle": n / 4, "objects": {"bbox": [n]}} for n in range(count)]
+        )
+    splits = read(tmp_path, label_column="angle")
+    assert [len(splits.pool) + len(splits.val), len(splits.test)] == [20, 6]
+    assert splits.test.labels.tolist() == [n / 4 for n in range(6)]
+    assert isinstance(splits.task, Regression)
+    refuses("metadata.jsonl: column 'objects' holds lists or objects", tmp_path, label_column="objects")
+
+
+def test_a_table_at_the_top_names_files_in_folders_for_splits(tmp_path: Path) -> None:
+    rows = [(f"train/{n}.png", n % 2) for n in range(20)] + [(f"test/{n}.png", n % 2) for n in range(6)]
+    splits = read(metadata(tmp_path / "a", rows))
+    assert [len(splits.pool) + len(splits.val), len(splits.test)] == [20, 6]
+    assert "splits are those of the folders that files lie in" in splits.notes
+    unsplit = read(tmp_path / "a", split_folders=False)
+    assert len(unsplit.test) == 5
+    folder = metadata(tmp_path / "b", [*rows, ("x.png", 1)])
+    refuses(r"line 28: 'x.png' does not lie in a folder for training.*data.split_folders=false", folder)
+    only_test = metadata(tmp_path / "c", [(f"test/{n}.png", n % 2) for n in range(20)])
+    refuses("'test/0.png' does not lie in a folder for training", only_test)
+
+
+def test_the_column_split_beats_folders_and_takes_any_usual_word(tmp_path: Path) -> None:
+    words = ["Training"] * 12 + ["Valid"] * 3 + ["Test-Set"] * 5
+    rows = [(f"test/{n}.png", n % 2, word) for n, word in enumerate(words)]
+    assert sizes(read(metadata(tmp_path, rows, ("file_name", "label", "split")))) == [12, 3, 5]
+
+
+def test_tables_in_folders_that_name_no_split(tmp_path: Path) -> None:
+    for name in ("north", "south"):
+        metadata(tmp_path / name, [(f"{n}.png", n % 3) for n in range(15)])
+    splits = read(tmp_path)
+    assert len(splits.pool) + len(splits.val) + len(splits.test) == 30
+    assert "the source has no test split, so 6 images were drawn for it" in splits.notes
+
+
+def test_tables_that_are_not_alike(tmp_path: Path) -> None:
+    metadata(tmp_path / "a" / "train", [(f"{n}.png", n % 2) for n in range(20)])
+    metadata(tmp_path / "a" / "test", [(f"{n}.png", n % 2) for n in range(4)], ("file_name", "class"))
+    refuses("test/metadata.csv: has no column 'label'.*columns found: file_name, class", tmp_path / "a")
+    metadata(tmp_path / "b" / "train", [(f"{n}.png", n % 2) for n in range(20)])
+    jsonl(tmp_path / "b" / "test", [{"file_name": "x.png", "label": 1}])
+    refuses("tables that end in .csv and others in .jsonl", tmp_path / "b")
+    jsonl(tmp_path / "b" / "train", [{"file_name": "x.png", "label": 1}])
+    refuses("train: has metadata.csv and metadata.jsonl; allowed: one of them", tmp_path / "b")
+    class_folders(tmp_path / "c", {"a": 10, "b": 10})
+    (tmp_path / "c" / "b" / "metadata.csv").write_text("camera,lens\nx,y\n")
+    refuses("b/metadata.csv: has no column 'file_name'; columns found: camera, lens", tmp_path / "c")
+    (tmp_path / "c" / "b" / "metadata.csv").rename(tmp_path / "c" / "metadata.parquet")
+    refuses("metadata.parquet: tables that end in .parquet are not read; allowed: metadata.csv", tmp_path / "c")
+
+
+def test_what_a_table_leaves_out_is_told(tmp_path: Path) -> None:
+    folder = metadata(tmp_path, [(f"{n}.png", n % 2) for n in range(20)])
+    metadata(folder / "more", [("x.png", 1)])
+    write_png(folder / "y.png", 1)
+    splits = read(folder)
+    assert "2 image files that no row of the table names were left out" in splits.notes
+    assert f"tables in more were not read, because {folder} has its own" in splits.notes
+
+
+def test_litter_in_a_table_is_left_out_and_told(tmp_path: Path) -> None:
+    rows = [(f"{n}.png", n % 2) for n in range(20)] + [("@eaDir/0.png/THUMB_M.png", 1), ("._0.png", 1)]
+    splits = read(metadata(tmp_path, rows))
+    assert len(splits.pool) + len(splits.val) + len(splits.test) == 20
+    assert "2 rows name files that systems leave behind, as @eaDir/, and were left out" in splits.notes
+
+
+def test_names_as_other_systems_write_them(tmp_path: Path) -> None:
+    for number in range(20):
+        write_png(tmp_path / "in" / f"e\u0301{number}.png", number)  # as macOS writes é
+    rows = [f"in\\\u00e9{number}.png,{number % 2}" for number in range(20)]  # Windows' slash, é as others write it
+    (tmp_path / "metadata.csv").write_text("file_name,label\n" + "\n".join(rows), encoding="utf-8")
+    splits = read(tmp_path)
+    assert len(splits.pool) + len(splits.val) + len(splits.test) == 20
+    assert not any("no row" in note for note in splits.notes)
+
+
+# --- .jsonl -------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_in_jsonl_keep_their_text(tmp_path: Path) -> None:
+    lines = [f'{{"file_name": "{n}.png", "label": {["1.50", "1e1", "2"][n % 3]}}}' for n in range(30)]
+    folder = jsonl(tmp_path, lines)
+    for number in range(30):
+        write_png(folder / f"{number}.png", number)
+    splits = read(folder)
+    assert splits.task == Regression(1.5, 10.0)
+    assert read(folder, task="classification").task == Classification(("1.50", "1e1", "2"))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 1: not readable as JSON: Expecting property name"),
+        ("[1]", "line 1: is no JSON object; allowed: lines such as"),
+        ('{"file_name": "gone.png", "label": 1}', "line 1: file 'gone.png' is not in"),
+        ('{"label": 1}', "metadata.jsonl: has no column 'file_name'; columns found: label"),
+        ('{"file_name": "0.png"}', "has no column 'label'"),
+        ('{"file_name": "0.png", "label": null}', "line 1: the label is empty"),
+        ('{"file_name": "0.png", "label": NaN}\n{"file_name": "1.png", "label": 1.5}', "line 1: label NaN is not"),
+        ("", "metadata.jsonl: is empty"),
+        ('{"file_name": "../0.png", "label": 1}', "line 1: '../0.png' leads out of the folder"),
+    ],
+)
+def test_jsonl_that_can_not_be_used(tmp_path: Path, line: str, message: str) -> None:
+    for number in range(2):
+        write_png(tmp_path / f"{number}.png", number)
+    (tmp_path / "metadata.jsonl").write_text(line + "\n")
+    refuses(message, tmp_path)
+
+
+# --- several files that are broken, not there, or held ------------------------------------------------------------
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def test_all_broken_images_are_named_at_once(tmp_path: Path) -> None:
+    folder = metadata(tmp_path / "a", [(f"{n:02}.png", n % 2) for n in range(60)])
+    for number in (3, 11, 30, 31, 59):
+        truncate(folder / f"{number:02}.png")
+    (folder / "40.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"^6 of 60 image files can't be used: ") as caught:
+        read(folder)
+    said = str(caught.value)
+    assert [f"{n:02}.png (" in said for n in (3, 11, 30, 31, 40, 59)] == [True] * 6
+    assert "truncated" in said
+    assert "cannot identify image file" in said
+    assert said.count("allowed: whole PNG") == 1
+
+
+def test_truncated_images_of_all_splits_are_named_at_once(tmp_path: Path) -> None:
+    class_folders(tmp_path / "train", {"a": 10, "b": 10})
+    class_folders(tmp_path / "test", {"a": 5, "b": 5}, seed=90)
+    for name in ("train/a/003.png", "test/b/001.png"):
+        truncate(tmp_path / name)
+    with pytest.raises(UserError, match=r"^2 of 30 .*test/b/001.png \(.*train/a/003.png \("):
+        read(tmp_path)
+
+
+def test_of_many_broken_images_twenty_are_named(tmp_path: Path) -> None:
+    folder = metadata(tmp_path, [(f"{n:02}.png", n % 2) for n in range(60)])
+    for number in range(50):
+        truncate(folder / f"{number:02}.png")
+    with pytest.raises(UserError, match=r"^50 of 60 image files .*/19.png \([^()]*\([^()]*\)\) and 30 more; allowed"):
+        read(folder)
+
+
+def test_a_single_broken_image_is_named_as_ever(tmp_path: Path) -> None:
+    folder = metadata(tmp_path, [(f"{n:02}.png", n % 2) for n in range(20)])
+    truncate(folder / "07.png")
+    with pytest.raises(UserError, match=r"/07.png: not readable as an image \(.*truncated.*\); allowed: whole PNG"):
+        read(folder)
+
+
+def test_all_files_that_are_not_there_are_named_at_once(tmp_path: Path) -> None:
+    folder = metadata(tmp_path, [(f"{n:02}.png", n % 2) for n in range(60)])
+    for number in (5, 7):
+        (folder / f"{number:02}.png").unlink()
+    refuses(r"metadata.csv: 2 of 60 files are not in .*: '05.png' \(line 7\), '07.png' \(line 9\)$", folder)
+    for number in range(10, 50):
+        (folder / f"{number:02}.png").unlink()
+    refuses(r"42 of 60 files .*'27.png' \(line 29\) and 22 more$", folder)
+
+
+def test_a_file_that_another_program_holds(tmp_path: Path) -> None:
+    path = tmp_path / "set.h5"
+    with h5py.File(path, "w", locking=True) as file:
+        file["images"], file["labels"] = np.stack([noise(n) for n in range(20)]), np.arange(20) % 2
+        file.flush()
+        refuses(r"set.h5: not readable as HDF5: ", path)
+        import subprocess
+        import sys
+
+        asked = "import sys; from cgankd.data.sources import load; from cgankd.config.settings import DataSettings\n"
+        asked += (
+            "try: load(DataSettings(source=sys.argv[1]))\nexcept Exception as error: print(type(error).__name__, error)"
+        )
+        told = subprocess.run(
+            [sys.executable, "-c", asked, str(path)], capture_output=True, text=True, check=True
+        ).stdout
+    assert told.startswith("UserError ")
+    assert "Resource temporarily unavailable, because another program has the file open" in told
+    assert torch.bincount(read(path).test.labels).tolist() == [2, 2]
+
+
+def test_the_systems_reason_for_files_that_can_not_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "a.h5").write_bytes(b"no HDF5")
+    refuses("a.h5: not readable as HDF5: file signature not found$", tmp_path / "a.h5")
