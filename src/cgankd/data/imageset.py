@@ -73,6 +73,21 @@ class ImageSet:
         """At most ``count`` of the images, evenly spread."""
         return self.take(torch.linspace(0, len(self) - 1, min(count, len(self))).round().to(torch.int64))
 
+    @functools.cached_property
+    def pixel_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (N - 1) of each channel, [C] each, where 0 is black and 1 is full.
+
+        Values are counted, block by block, so that no copy of all images is made and no order of summation shows.
+        """
+        counts = torch.zeros(self.channels, 256, dtype=torch.float64)
+        for block in self.images.split(1000):
+            for channel in range(self.channels):
+                counts[channel] += block[:, channel].flatten().bincount(minlength=256)
+        values, total = torch.arange(256, dtype=torch.float64) / 255.0, counts.sum(dim=1)
+        mean = (counts @ values) / total
+        spread = (counts * (values - mean[:, None]).square()).sum(dim=1) / (total - 1).clamp(min=1)
+        return mean.float(), spread.sqrt().float()
+
     def open(self) -> ImageSet:
         """Itself: an :class:`ImageSource` that lies in memory already."""
         return self

@@ -158,8 +158,7 @@ def fresh_network(network: Architecture, images: ImageSet, outputs: int, seed: i
     with torch.random.fork_rng([]):
         torch.manual_seed(rng.key(seed, "weights"))
         made = network.create(images.channels, images.size, outputs)
-    pixels = images.images.float().div_(255.0)
-    zoo.fix_normalisation(made, pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3)))
+    zoo.fix_normalisation(made, *images.pixel_statistics)
     return made
 
 
