@@ -24,7 +24,7 @@ from cgankd.core.store import Artifact, Store
 from cgankd.data import sources
 from cgankd.data.imageset import Splits
 from cgankd.metrics.robustness import Attack
-from cgankd.pipeline import preflight
+from cgankd.pipeline import measurements, preflight
 from cgankd.pipeline.run import Run
 
 SUMMARY = {
@@ -86,10 +86,10 @@ def keys(recipe: Recipe, splits: Splits, fabric: Fabric) -> dict[str, str]:
     first = recipe.seeds[0]
     road.generator(first)
     if recipe.metrics.generator is not None:
-        road.quality(first)
+        measurements.quality(road, first)
     if recipe.metrics.robustness is not None:
         for name in recipe.metrics.robustness.attacks:
-            road.robustness(road.teacher(first), Attack.of(recipe.metrics.robustness, name))
+            measurements.attacked(road, road.teacher(first), Attack.of(recipe.metrics.robustness, name))
     return store.keys
 
 

@@ -10,8 +10,9 @@ import torch
 from test_run_road import tiny
 
 from cgankd.core.store import Store
-from cgankd.pipeline import stages
+from cgankd.pipeline import measurements, stages
 from cgankd.pipeline.run import opened
+from cgankd.pipeline.stages import generator
 from cgankd.synthesis import checks
 
 
@@ -26,7 +27,7 @@ def test_weights_are_chosen_by_one_half_and_checked_on_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, Any] = {}
-    train, check = stages.train_ratio, checks.check
+    train, check = generator.train_ratio, checks.check
 
     def watched_training(*args: Any, **more: Any) -> Any:
         seen["chosen by"] = more["held_out"].real
@@ -36,7 +37,7 @@ def test_weights_are_chosen_by_one_half_and_checked_on_the_other(
         seen["checked on"] = len(h_real)
         return check(h_real, *args)
 
-    monkeypatch.setattr(stages, "train_ratio", watched_training)
+    monkeypatch.setattr(generator, "train_ratio", watched_training)
     monkeypatch.setattr(checks, "check", watched_check)
     with opened(tiny("data.val_size=20"), tmp_path) as road:
         road.ratio(0)
@@ -63,7 +64,7 @@ def test_the_bound_sees_images_that_chose_nothing(
     monkeypatch.setattr(Store, "call", watched)
     with opened(tiny("data.val_size=20", *words), tmp_path) as road:
         with pytest.raises(InterruptedError):
-            road.quality(0)
+            measurements.quality(road, 0)
         unused = given["real"].unused
         assert (None if unused is None else len(unused)) == size
         if size == 10:

@@ -43,7 +43,7 @@ def blockwise(
         files = {table: new_file(table, shape, getattr(torch, dtype)) for table, (shape, dtype) in shapes.items()}
         if not all(file.resumed for file in files.values()):
             first, files = 0, {}
-    with work.progress.bar(work.title, len(parts)) as bar:
+    with work.progress.passing(work.title, len(parts)) as bar:
         for number in range(first, len(parts)):
             rows = parts[number]
             for table, values in compute(rows).items():

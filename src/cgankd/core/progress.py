@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -34,6 +34,10 @@ class Progress:
         """A bar for one piece of work; it ends with the block."""
         yield Bar()
 
+    def passing(self, title: str, total: float) -> AbstractContextManager[Bar]:
+        """A bar that is seen only while its work lasts: for a part of a longer piece of work."""
+        return self.bar(title, total)
+
     def say(self, text: str) -> None:
         """One line that stays."""
 
@@ -52,8 +56,14 @@ class ConsoleProgress(Progress):
     def __init__(self, console: Console) -> None:
         self.console = console
 
+    def bar(self, title: str, total: float) -> AbstractContextManager[Bar]:
+        return self._bar(title, total)
+
+    def passing(self, title: str, total: float) -> AbstractContextManager[Bar]:
+        return self._bar(title, total, transient=True)
+
     @contextmanager
-    def bar(self, title: str, total: float) -> Iterator[Bar]:
+    def _bar(self, title: str, total: float, transient: bool = False) -> Iterator[Bar]:
         bars = RichProgress(
             TextColumn("{task.description:<24}", markup=False),
             BarColumn(bar_width=12),
@@ -63,6 +73,8 @@ class ConsoleProgress(Progress):
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
+            transient=transient,
+            disable=transient and not self.console.is_terminal,
         )
         with bars:
             yield _ConsoleBar(bars, bars.add_task(on_one_line(title), total=total, note=""))

@@ -218,7 +218,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         cache = self.artifacts / "cache" / content_key(self.environment)
         work = Work(
-            self.fabric, self.progress, self.title or done.name.rpartition("-")[0], folder, cache,
+            self.fabric, self.progress, self.title or done.name.rpartition("-")[0].replace("_", " "), folder, cache,
             checkpoint_seconds=self.checkpoint_seconds, deadline=self.deadline,
         )  # fmt: skip
         clock = folder / "seconds.json"  # time spent before a kill counts too

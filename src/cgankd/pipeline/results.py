@@ -13,6 +13,7 @@ from cgankd.config.settings import FilterSettings, NoSubsampling
 from cgankd.core.store import Artifact
 from cgankd.metrics.robustness import Attack
 from cgankd.metrics.statistics import paired_difference, spread
+from cgankd.pipeline import measurements
 from cgankd.pipeline.comparisons import CONTROL, row
 from cgankd.pipeline.warnings import warnings
 from cgankd.teachers.answers import StoredAnswers
@@ -144,7 +145,7 @@ def _add_synthesis(road: Run, results: dict[str, Any], upstream: Sequence[int]) 
     if choice is not None:
         results["search"] = choice.to_json()
     if recipe.metrics.generator is not None:
-        quality = road.quality(first)
+        quality = measurements.quality(road, first)
         results["metrics"] = quality.summary
         results["artifacts"]["metrics"] = _path(road, quality)
 
@@ -239,7 +240,7 @@ def robustness(road: Run, networks: Sequence[Artifact]) -> dict[str, Any]:
     scores: dict[str, Any] = {}
     for name in settings.attacks:
         attack = Attack.of(settings, name)
-        summaries = [road.robustness(network, attack).summary for network in networks]
+        summaries = [measurements.attacked(road, network, attack).summary for network in networks]
         scores["clean"] = spread([summary["clean"] for summary in summaries])
         scores[name] = spread([summary["attacked"] for summary in summaries])
     return scores

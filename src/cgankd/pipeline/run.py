@@ -37,15 +37,13 @@ from cgankd.distill import SUPERVISED, MethodStack
 from cgankd.gan.adapters import open_source
 from cgankd.gan.generator import GeneratorSource, Sampler, TrainedGenerator
 from cgankd.labels import label_space
-from cgankd.metrics.generator_quality import RealImages
-from cgankd.metrics.robustness import Attack
 from cgankd.nets.build import Architecture, NetworkSource, StoredNetwork
 from cgankd.nets.pretrained import PretrainedWeights
 from cgankd.pipeline import preflight, results, stages
 from cgankd.pipeline.comparisons import Row, row, student_network, views
 from cgankd.pipeline.inputs import Extractor, ProposalSource, PseudoLabelled, Student, Surroundings, Teachers
 from cgankd.pipeline.processing import process
-from cgankd.pipeline.search import Choice, search
+from cgankd.pipeline.search import choose
 from cgankd.synthesis import adjust, checks
 from cgankd.synthesis.autoencoder import StoredAutoencoder
 from cgankd.synthesis.density_ratio import StoredRatio
@@ -125,7 +123,7 @@ class Run:
             store.progress.say(said)
         preflight.check_answers(self.black_box, self.ready_generator, splits)
         self.replace = adjust.replacement(recipe.synthesis, self.task)
-        self.choice = functools.cache(self._choice)
+        self.choice = functools.cache(functools.partial(choose, self))
 
     @property
     def black_box(self) -> BlackBox | None:
@@ -207,7 +205,7 @@ class Run:
         if not compared.longer:
             return self.nokd(seed)
         changes = {"steps": settings.transfer_steps, "augment": views(compared, settings, self.task)}
-        fit, start = self._transfer(seed, changes)
+        fit, start = self.transfer(seed, changes)
         methods = MethodStack.of(compared.method, self.task, settings)
         return self.store.titled(f"{name} (seed {seed})").call(
             stages.train_student,
@@ -219,7 +217,7 @@ class Run:
             seed=seed,
         )
 
-    def _transfer(self, seed: int, changes: dict[str, Any]) -> tuple[FitSettings, StoredNetwork | None]:
+    def transfer(self, seed: int, changes: dict[str, Any]) -> tuple[FitSettings, StoredNetwork | None]:
         """How a row that is compared is trained, and what it starts from."""
         settings, start = self.recipe.student, None
         if isinstance(settings.start, FromNOKD):
@@ -377,67 +375,3 @@ class Run:
         """The synthesis settings of the recipe, or what the search on the validation split chose."""
         choice = self.choice(seed)
         return self.recipe.synthesis if choice is None else choice.settings
-
-    def _choice(self, seed: int) -> Choice | None:
-        """rho, label law and M by the validation split; None where the recipe doesn't ask for it."""
-        settings, student = self.recipe.search, self.recipe.student
-        if settings is None:
-            return None
-        fit, start = self._transfer(seed, {"steps": settings.steps or student.transfer_steps})
-
-        def trial(synthesis: SynthesisSettings | None) -> float:
-            images = TrainingImages(self.splits.train)
-            if synthesis is not None:
-                fakes = StoredFakes(self.images(seed, synthesis), self.replace)
-                images = TrainingImages(self.splits.train, fakes, student.real_share)
-            artifact = self.store.titled(f"search (seed {seed})").call(
-                stages.train_trial,
-                network=Architecture(student.network),
-                start=start,
-                images=images,
-                fit=fit,
-                val=self.splits.val,
-                task=self.task,
-                normalised_by=self.splits.train,
-                seed=seed,
-            )
-            return float(artifact.summary["val"])
-
-        return search(settings, self.recipe.synthesis, self.task, trial)
-
-    # --- measurements ---------------------------------------------------------------------------------------------
-
-    def quality(self, seed: int) -> Artifact:
-        """How good the generated images are, whether they are copies, and the error bound's terms."""
-        settings = self.recipe.metrics.generator
-        assert settings is not None
-        features: dict[str, NetworkSource] = {}
-        if self.black_box is None:
-            features["teacher"] = self.teachers(seed, jury=False)[0]
-        if "nokd" in settings.features:
-            features["nokd"] = StoredNetwork(self.nokd(seed))
-        splits, unused = self.splits, None if self.recipe.search else self.splits.val
-        if unused is not None and not isinstance(self.recipe.synthesis.subsampling, NoSubsampling):
-            unused = unused.take(checks.halves(len(unused), seed)[1])
-        return self.store.call(
-            stages.measure_generator,
-            real=RealImages(splits.train, splits.pool, splits.val, unused, splits.task),
-            generator=self.sampler(seed),
-            fakes=StoredFakes(self.synthesis(seed, row("cgan")), self.replace),
-            real_share=self.recipe.student.real_share,
-            features=features,
-            black_box=self.black_box,
-            settings=settings,
-            seed=seed,
-        )
-
-    def robustness(self, network: Artifact, attack: Attack) -> Artifact:
-        """What is left of a teacher's or student's score where test images are changed to mislead it."""
-        return self.store.titled(f"{attack.name} on {network.summary['network']}").call(
-            stages.attack_network,
-            network=StoredNetwork(network),
-            test=self.splits.test,
-            task=self.task,
-            attack=attack,
-            seed=self.recipe.data.seed,  # it chooses images there too
-        )

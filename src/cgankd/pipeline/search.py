@@ -1,6 +1,6 @@
 """rho, the label law and M, chosen on the validation split: the grid of the paper's v1, setting by setting.
 
-The road supplies ``trial``: what a student reaches on the validation split with given synthesis settings. A trial
+A ``trial`` is what a student reaches on the validation split with given synthesis settings. A trial
 is an artifact of the run, so a search that was stopped goes on, and a wider grid asks only for what is new.
 """
 
@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cgankd.config.settings import SearchSettings, SynthesisSettings
+from cgankd.data.imageset import TrainingImages
+from cgankd.nets.build import Architecture
+from cgankd.pipeline import stages
+from cgankd.synthesis.store import StoredFakes
 from cgankd.tasks import Task
+
+if TYPE_CHECKING:
+    from cgankd.pipeline.run import Run
 
 Trial = Callable[[SynthesisSettings | None], float]  # None: the control, without generated images
 
@@ -85,3 +92,31 @@ def _value(settings: SynthesisSettings, name: str) -> Any:
     if name == "rho":
         return settings.filter.rho if settings.filter else None
     return settings.labels.kind if name == "labels" else getattr(settings, name)
+
+
+def choose(road: Run, seed: int) -> Choice | None:
+    """rho, label law and M by the validation split; None where the recipe doesn't ask for it."""
+    settings, student = road.recipe.search, road.recipe.student
+    if settings is None:
+        return None
+    fit, start = road.transfer(seed, {"steps": settings.steps or student.transfer_steps})
+
+    def trial(synthesis: SynthesisSettings | None) -> float:
+        images = TrainingImages(road.splits.train)
+        if synthesis is not None:
+            fakes = StoredFakes(road.images(seed, synthesis), road.replace)
+            images = TrainingImages(road.splits.train, fakes, student.real_share)
+        artifact = road.store.titled(f"search (seed {seed})").call(
+            stages.train_trial,
+            network=Architecture(student.network),
+            start=start,
+            images=images,
+            fit=fit,
+            val=road.splits.val,
+            task=road.task,
+            normalised_by=road.splits.train,
+            seed=seed,
+        )
+        return float(artifact.summary["val"])
+
+    return search(settings, road.recipe.synthesis, road.task, trial)

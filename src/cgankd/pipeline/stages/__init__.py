@@ -1,0 +1,43 @@
+"""The stages of the road: plain functions of what they are given, called through the store (core/store.py).
+
+Each writes what it makes to ``work`` and returns a summary, as JSON. What it takes of earlier stages are sources
+(a trained network, a generator, kept images), which it opens when it needs them.
+"""
+
+from __future__ import annotations
+
+from cgankd.pipeline.stages.generator import show_generator, train_density_ratio, train_encoder, train_generator
+from cgankd.pipeline.stages.images import burn_in, calibrate_filter, make_images, pseudo_label, read_burn_in
+from cgankd.pipeline.stages.measurements import attack_network, measure_generator
+from cgankd.pipeline.stages.networks import (
+    describe_data,
+    load_network,
+    score,
+    score_black_box,
+    train_module,
+    train_network,
+    train_student,
+    train_trial,
+)
+
+__all__ = [
+    "attack_network",
+    "burn_in",
+    "calibrate_filter",
+    "describe_data",
+    "load_network",
+    "make_images",
+    "measure_generator",
+    "pseudo_label",
+    "read_burn_in",
+    "score",
+    "score_black_box",
+    "show_generator",
+    "train_density_ratio",
+    "train_encoder",
+    "train_generator",
+    "train_module",
+    "train_network",
+    "train_student",
+    "train_trial",
+]

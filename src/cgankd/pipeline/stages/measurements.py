@@ -1,0 +1,71 @@
+"""Stages that measure: the generated images, and networks on images that were changed to mislead them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch import nn
+
+from cgankd.config.settings import (
+    GeneratorMetricsSettings,
+)
+from cgankd.core.store import Work, stage
+from cgankd.data.imageset import ImageSet
+from cgankd.gan.generator import GeneratorSource
+from cgankd.metrics import robustness
+from cgankd.metrics.generator_quality import Processed, RealImages, measure_quality
+from cgankd.nets.build import (
+    NetworkSource,
+    StoredNetwork,
+)
+from cgankd.synthesis.store import StoredFakes
+from cgankd.tasks import Task
+from cgankd.teachers.black_box import BlackBox
+
+
+@stage()
+def measure_generator(
+    work: Work,
+    *,
+    real: RealImages,
+    generator: GeneratorSource,
+    fakes: StoredFakes,
+    real_share: float | None,
+    features: dict[str, NetworkSource],
+    black_box: BlackBox | None,
+    settings: GeneratorMetricsSettings,
+    seed: int,
+) -> dict[str, Any]:
+    """How good the generated images are, whether they are copies, and the terms of the error bound.
+
+    features: the networks whose penultimate layers distances are taken in. black_box: a teacher that only answers.
+    """
+    asked, taught = dataclasses.replace(fakes, replace="none").open(), fakes.open()
+    summary, pairs = measure_quality(
+        work,
+        real,
+        generator.open(work.fabric),
+        Processed(asked, taught.labels, fakes.replace != "none", real_share),
+        {name: _module(source, work.fabric) for name, source in features.items()},
+        settings,
+        seed=seed,
+        teacher=black_box,
+    )
+    work.save("pairs", pairs)
+    return summary
+
+
+@stage()
+def attack_network(
+    work: Work, *, network: StoredNetwork, test: ImageSet, task: Task, attack: robustness.Attack, seed: int
+) -> dict[str, Any]:
+    """What is left of a network's score where test images are changed to mislead it."""
+    return robustness.measure(work, network.open(work.fabric), test, task, attack, seed=seed)
+
+
+def _module(source: NetworkSource, fabric: Fabric) -> nn.Module:
+    network = source.open(fabric)
+    assert isinstance(network, nn.Module)
+    return network

@@ -1,0 +1,194 @@
+"""Stages that describe the data, train or load networks that predict, and score them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cgankd.config.settings import (
+    FitSettings,
+)
+from cgankd.core.store import Work, stage
+from cgankd.data import preview
+from cgankd.data.imageset import ImageSet, Splits, TrainingImages
+from cgankd.distill import SUPERVISED, MethodStack
+from cgankd.metrics import cost
+from cgankd.nets import attention, inference, pretrained, weights
+from cgankd.nets.build import (
+    WEIGHTS,
+    Architecture,
+    ModuleNetwork,
+    StoredNetwork,
+    fresh_network,
+    keep_network,
+)
+from cgankd.pipeline.inputs import Student, Surroundings, Teachers
+from cgankd.tasks import Task
+from cgankd.teachers.black_box import BlackBox
+from cgankd.training import scoring
+from cgankd.training.loop import fit as train
+
+
+@stage()
+def describe_data(work: Work, *, splits: Splits) -> dict[str, Any]:
+    """Counts, label histograms and a few images, for the report."""
+    work.save("preview", preview.examples(splits.train, splits.task))
+    return preview.describe(splits)
+
+
+@stage()
+def train_network(
+    work: Work,
+    *,
+    network: Architecture,
+    start: pretrained.PretrainedWeights | None,
+    images: TrainingImages,
+    fit: FitSettings,
+    around: Surroundings,
+    seed: int,
+) -> dict[str, Any]:
+    """A network that learns from labels alone: a teacher, or the classifier whose features the density ratio sees."""
+    student = Student(network, MethodStack(SUPERVISED), start)
+    return _train(work, student, None, images, fit, around, seed)
+
+
+@stage()
+def train_student(
+    work: Work,
+    *,
+    student: Student,
+    teachers: Teachers | None,
+    images: TrainingImages,
+    fit: FitSettings,
+    around: Surroundings,
+    seed: int,
+) -> dict[str, Any]:
+    """The student of one row: alone, or distilled from ``teachers``."""
+    return _train(work, student, teachers, images, fit, around, seed)
+
+
+def _train(
+    work: Work,
+    student: Student,
+    teachers: Teachers | None,
+    images: TrainingImages,
+    settings: FitSettings,
+    around: Surroundings,
+    seed: int,
+) -> dict[str, Any]:
+    task = around.task
+    network, summary = _start(student, around.train, task, seed)
+    history = train(
+        work,
+        network,
+        student.methods.create(task),
+        dataclasses.replace(images, validation=around.val),
+        settings,
+        seed=seed,
+        teacher=None if teachers is None else teachers.open(task, work.fabric),
+        outputs_folder=None if teachers is None else work.cache_for("teacher_outputs", teachers),
+    )
+    summary |= keep_network(work, network, student.network, around.train, task.num_outputs)
+    summary |= {**score(work, network, student.network.name, around), "history": history}
+    if gates := attention.gates(network):
+        work.save("attention", scoring.attention_per_bin(work, network, around.val, task))
+        summary["attention"] = {"stages": [gate.stage for gate in gates.values()]}
+    return {**summary, "images": len(images.real.open())}
+
+
+def _start(student: Student, normalised_by: ImageSet, task: Task, seed: int) -> tuple[nn.Module, dict[str, Any]]:
+    """The network before its training, and what the summary says of that."""
+    network = fresh_network(student.network, normalised_by, task.num_outputs, seed)
+    if isinstance(student.start, StoredNetwork):
+        start = student.start.artifact.folder / f"{WEIGHTS}.safetensors"
+        weights.load_weights(network, start, may_lack=f"{attention.HOME}.")
+        return network, {}
+    return network, {} if student.start is None else {"started_anew": student.start.load_into(network)}
+
+
+@stage()
+def train_trial(
+    work: Work,
+    *,
+    network: Architecture,
+    start: StoredNetwork | None,
+    images: TrainingImages,
+    fit: FitSettings,
+    val: ImageSet,
+    task: Task,
+    normalised_by: ImageSet,
+    seed: int,
+) -> dict[str, Any]:
+    """A student of the search, which is scored on the validation split alone: no choice sees the test split."""
+    student = _start(Student(network, MethodStack(SUPERVISED), start), normalised_by, task, seed)[0]
+    history = train(work, student, MethodStack(SUPERVISED).create(task), images, fit, seed=seed)
+    return {"val": scoring.metric(work, student, val, task)[0], "history": history}
+
+
+@stage()
+def train_module(
+    work: Work,
+    *,
+    student: ModuleNetwork,
+    methods: MethodStack,
+    teachers: Teachers | None,
+    images: TrainingImages,
+    fit: FitSettings,
+    task: Task,
+    seed: int,
+) -> dict[str, Any]:
+    """A student that is a module of the user's own program, trained from the weights that it has."""
+    history = train(
+        work,
+        student.module,
+        methods.create(task),
+        images,
+        fit,
+        seed=seed,
+        teacher=None if teachers is None else teachers.open(task, work.fabric),
+        outputs_folder=None if teachers is None else work.cache_for("teacher_outputs", teachers),
+    )
+    work.save(WEIGHTS, student.module.state_dict())
+    return {"history": history}
+
+
+@stage()
+def load_network(work: Work, *, network: Architecture, file: Path, around: Surroundings) -> dict[str, Any]:
+    """A teacher that was trained elsewhere, from a file of weights."""
+    made = fresh_network(network, around.train, around.task.num_outputs, 0)
+    weights.load_weights(made, file)
+    kept = keep_network(work, made, network, around.train, around.task.num_outputs)
+    return {**kept, **score(work, made, network.name, around), "history": [], "images": None}
+
+
+@stage()
+def score_black_box(work: Work, *, teacher: BlackBox, name: str, around: Surroundings) -> dict[str, Any]:
+    """A teacher that only answers: how good its answers are."""
+    scores = score(work, teacher, name, around)
+    return {**scores, "only_answers": True, "history": [], "images": None}
+
+
+def score(work: Work, predictor: inference.Predictor, name: str, around: Surroundings) -> dict[str, Any]:
+    """Scores, size and time; None for what can't be known of a teacher that only answers."""
+    shape = (around.test.channels, *around.test.size)
+    module = predictor if isinstance(predictor, nn.Module) else None
+    test, per_bin = _metric(work, predictor, around.test, around.task, "test")
+    return {
+        "network": name,
+        "parameters": None if module is None else cost.parameters(module),
+        "val": _metric(work, predictor, around.val, around.task, "validation")[0],
+        "test": test,
+        "test_per_bin": per_bin,
+        "latency_ms": None if module is None else cost.latency_ms(module, shape),
+    }
+
+
+def _metric(
+    work: Work, predictor: inference.Predictor, images: ImageSet, task: Task, name: str
+) -> tuple[float, list[float | None]] | tuple[None, None]:
+    if isinstance(predictor, BlackBox) and not predictor.knows(images.images):
+        return None, None
+    return scoring.metric(work, predictor, images, task, name)
