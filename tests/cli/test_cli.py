@@ -17,7 +17,6 @@ from cgankd import __version__
 from cgankd.cli import main
 from cgankd.config import recipe
 from cgankd.core.errors import TrainingError, UserError
-from cgankd.core.terminal import plain_console
 from cgankd.data import public
 
 Run = Callable[..., tuple[int, str, str]]
@@ -27,7 +26,7 @@ Run = Callable[..., tuple[int, str, str]]
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """run("show", "digits") -> exit code, stdout, stderr; in ``tmp_path``."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(main, "console", plain_console(width=200))
+    monkeypatch.setenv("COLUMNS", "200")
 
     def typed(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["cgankd", *words])

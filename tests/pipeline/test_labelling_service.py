@@ -15,7 +15,6 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from rich.console import Console
 
 from answering_teachers import TINY, stages, tiny, weight
 from cgankd.cli import main
@@ -55,7 +54,7 @@ def read_recipe(out: Path) -> dict[str, Any]:
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """command("synthesize", ...) -> what it printed; it must end well."""
-    monkeypatch.setattr(main, "console", Console(width=200))
+    monkeypatch.setenv("COLUMNS", "200")
 
     def typed(*words: str) -> str:
         monkeypatch.setattr(sys, "argv", ["cgankd", *words])

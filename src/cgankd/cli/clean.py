@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from cgankd.core.errors import UserError
+from cgankd.core.terminal import plain_console
 
-console = Console()
+console = plain_console()
 
 
 def clean(
@@ -54,10 +54,10 @@ def _clean(folder: Path, dry_run: bool, stopped: bool, yes: bool) -> None:
         table.columns[column].justify = "right"
     for title, folders, frees in lines:
         table.add_row(title, str(len(folders)), _megabytes(folders), "to be freed" if frees and folders else "stays")
-    console.print(table, highlight=False)
+    console.print(table)
     freed = [path for _, folders, frees in lines if frees for path in folders]
     if not freed or dry_run:
-        console.print("nothing to free" if not freed else "nothing was freed (--dry-run)", highlight=False)
+        console.print("nothing to free" if not freed else "nothing was freed (--dry-run)")
         return
     amount = _megabytes(freed)
     if not yes:
@@ -65,7 +65,7 @@ def _clean(folder: Path, dry_run: bool, stopped: bool, yes: bool) -> None:
             raise UserError(f"{folder}: {amount} MB can be freed; needed: --yes, or --dry-run to only look")
         typer.confirm(f"free {amount} MB?", abort=True)
     cleaning.remove(freed)
-    console.print(f"freed {amount} MB", highlight=False)
+    console.print(f"freed {amount} MB")
 
 
 def _megabytes(folders: Sequence[Path]) -> str:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from cgankd._version import __version__
-from cgankd.cli import clean, data
-from cgankd.config import recipe, yaml_config
+from cgankd.cli import clean, data, lists, weights
+from cgankd.cli.recipes import Overrides, list_recipes, load
+from cgankd.config import recipe
 from cgankd.core.errors import OutOfTime, TrainingError, UserError
 from cgankd.core.paths import expanded_word
 from cgankd.core.terminal import escape_what_streams_cannot_write, on_one_line, plain_console
@@ -33,7 +33,6 @@ MaxMinutes = Annotated[
     float | None,
     typer.Option("--max-minutes", min=0, help="stop at a checkpoint after so long, with exit code 75; then go on"),
 ]
-Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, such as seeds=[0,1]")]
 
 
 def main() -> None:
@@ -82,7 +81,7 @@ def run(
     max_minutes: MaxMinutes = None,
 ) -> None:
     """Go the whole road and print the table; started again, it goes on where it was."""
-    settings = _load("run", name, overrides)
+    settings = load("run", name, overrides)
     from cgankd.core.checkpoint import deadline_in
     from cgankd.core.progress import SILENT, ConsoleProgress
     from cgankd.pipeline.run import run as go
@@ -136,7 +135,7 @@ def table_(
     names, overrides = _told_apart(words, seeds)
     folder = out or Path("runs") / "table-{}".format("-".join(Path(name).stem for name in names))
     for name in names:
-        _load("run", name, overrides)  # refused before torch is there
+        load("run", name, overrides)  # refused before torch is there
     from cgankd.core.checkpoint import deadline_in
     from cgankd.core.progress import SILENT, ConsoleProgress
     from cgankd.experiments import text
@@ -169,7 +168,7 @@ def ablate(
     max_minutes: MaxMinutes = None,
 ) -> None:
     """Draw what each step of cGAN-KD adds, and the error against the number of generated images."""
-    folder = out or Path("runs") / f"ablate-{_load('run', name, overrides).name}"
+    folder = out or Path("runs") / f"ablate-{load('run', name, overrides).name}"
     from cgankd.core.checkpoint import deadline_in
     from cgankd.core.progress import SILENT, ConsoleProgress
     from cgankd.experiments.ablation import ablate as draw
@@ -197,7 +196,7 @@ def synthesize(
     max_minutes: MaxMinutes = None,
 ) -> None:
     """For a teacher that only answers files: write the images it is to label, or go on with its answers."""
-    settings = _load("run", name, overrides)
+    settings = load("run", name, overrides)
     if (export is None) == (answers is None):
         raise UserError(
             "synthesize writes images to be labelled or reads answers; needed: --export or --import, and not both"
@@ -234,9 +233,9 @@ def continual(
 ) -> None:
     """Learn classes task after task, distilling from the old model, and print what was kept and what forgotten."""
     if name is None:
-        _list_recipes("continual")
+        list_recipes("continual")
         return
-    settings = _load("continual", name, overrides)
+    settings = load("continual", name, overrides)
     from cgankd.continual.run import run as learn
     from cgankd.core.checkpoint import deadline_in
     from cgankd.core.progress import SILENT, ConsoleProgress
@@ -259,81 +258,12 @@ def lm(
 ) -> None:
     """Distil a small language model (SKD, ATKD and baselines) and print the table; needs cgankd[lm]."""
     if name is None:
-        _list_recipes("lm")
+        list_recipes("lm")
         return
-    settings = _load("lm", name, overrides)
+    settings = load("lm", name, overrides)
     from cgankd.lm import command
 
     command.run(settings, out, max_minutes, console, quiet)
-
-
-@app.command()
-def recipes() -> None:
-    """List the ready recipes, and the command that takes them."""
-    _list_recipes(*_homes())
-
-
-@app.command()
-def methods(
-    name: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="one of them, with all there is to it")] = None,
-) -> None:
-    """List the distillation methods, or tell of one what it minimises, needs and can be set."""
-    from cgankd.distill import catalogue
-
-    if name is None:
-        table = Table("method", "matches", "tasks", "needs", "paper", box=None, pad_edge=False)
-        for line in catalogue.lines():
-            table.add_row(*line)
-        console.print(table)
-        console.print(
-            "\nStacked: kd+rkd. Apart from these, teacher adaptation (cgankd continual: gkd, tkd, each +ta) and "
-            "language models (cgankd lm: kd, atkd, onpolicy, skd)."
-        )
-        return
-    facts, text = catalogue.details(name)
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for heading, fact in facts.items():
-        table.add_row(heading, fact)
-    console.print(table)
-    console.print(f"\n{text}")
-
-
-@app.command()
-def show(
-    name: Annotated[str, typer.Argument(metavar="RECIPE", help="a ready recipe or a YAML file")],
-    overrides: Overrides = None,
-) -> None:
-    """Print a recipe with every setting resolved, as YAML."""
-    home = next((home for home in _homes().values() if name in home.ready()), recipe)
-    typer.echo(yaml_config.to_yaml(home.load(name, overrides or [])), nl=False)
-
-
-def _load(command: str, name: str, overrides: list[str] | None) -> Any:
-    """A recipe of that command; UserError, which names the command, for another's."""
-    homes = _homes()
-    for other, home in homes.items():
-        if name in home.ready() and name not in homes[command].ready():
-            raise UserError(
-                f"recipe {name!r} is one of cgankd {other}, not of cgankd {command}; ready recipes: "
-                f"{', '.join(homes[command].ready())}"
-            )
-    return homes[command].load(name, overrides or [])
-
-
-def _list_recipes(*commands: str) -> None:
-    table = Table("recipe", "command", "what it is", box=None, pad_edge=False)
-    for command, home in _homes().items():
-        for name in home.ready() if command in commands else ():
-            table.add_row(name, command, home.load(name).description)
-    console.print(table)
-
-
-def _homes() -> dict[str, Any]:
-    """Command -> the module that lists and loads its recipes."""
-    from cgankd.continual import settings as continual_settings
-    from cgankd.lm import settings as lm_settings
-
-    return {"run": recipe, "continual": continual_settings, "lm": lm_settings}
 
 
 app.add_typer(
@@ -341,66 +271,8 @@ app.add_typer(
     name="data",
     help="Read a data set as a run would (SOURCE: a name, a folder, .npz or .h5), fetch one, or render one.",
 )
-
-
-@app.command()
-def networks() -> None:
-    """List the networks of the zoo, by name and size."""
-    from cgankd.nets import zoo
-
-    table = Table("network", "parameters at 3x32x32, 10 classes", box=None, pad_edge=False)
-    table.columns[1].justify = "right"
-    for name, count in zoo.parameter_counts(in_channels=3, num_outputs=10, image_size=(32, 32)).items():
-        table.add_row(name, f"{count:,}")
-    console.print(table)
-    console.print(
-        "also: timm/NAME (pip install 'cgankd[timm]'), and your own as module:function; +vam behind a name adds "
-        "attention over blocks of its filters"
-    )
-
-
-app.command()(clean.clean)
-
-
-@app.command()
-def convert_weights(
-    source: Annotated[
-        Path, typer.Argument(help="a checkpoint with a state dict: .pth, .pt, .bin, .ckpt, .pth.tar, ..")
-    ],
-    destination: Annotated[Path, typer.Argument(help="the .safetensors file to write")],
-    mean: Annotated[str | None, typer.Option(help="input means of its training: 0.49,0.48,0.45")] = None,
-    std: Annotated[str | None, typer.Option(help="input standard deviations, likewise")] = None,
-    network: Annotated[
-        str | None, typer.Option("--network", help="the network that the weights are for; they are tried on it first")
-    ] = None,
-    channels: Annotated[
-        int | None, typer.Option("--channels", min=1, max=3, help="of its images; none: by the first filters")
-    ] = None,
-    classes: Annotated[
-        int | None, typer.Option("--classes", min=1, help="its outputs, 1 for a scalar; none: by the last layer")
-    ] = None,
-    size: Annotated[int, typer.Option("--size", min=16, help="side of the images it is tried on, in pixels")] = 32,
-    entry: Annotated[
-        str | None, typer.Option("--entry", help="where in the file the weights are, if there are several")
-    ] = None,
-) -> None:
-    """Make a .safetensors file of foreign PyTorch weights; only tensors are read, nothing is executed."""
-    import torch
-
-    from cgankd.nets.conversion import Target, convert_pth
-
-    def numbers(text: str | None, option: str) -> Any:
-        try:
-            return None if text is None else torch.tensor([float(part) for part in text.split(",")])
-        except ValueError:
-            raise UserError(f"{option} {text!r} is not a list of numbers such as 0.49,0.48,0.45") from None
-
-    if network is None and (channels or classes):
-        raise UserError("--channels and --classes are sizes of a network; needed: --network, its name")
-    target = None if network is None else Target(network, channels, classes, (size, size))
-    constants = {"mean": numbers(mean, "--mean"), "std": numbers(std, "--std")}
-    for sentence in convert_pth(source, destination, **constants, target=target, entry=entry):
-        console.print(on_one_line(sentence), soft_wrap=True)
+for command in (lists.recipes, lists.show, lists.methods, lists.networks, clean.clean, weights.convert_weights):
+    app.command()(command)
 
 
 def _words(text: str) -> list[str]:

@@ -56,8 +56,10 @@ class ConsoleProgress(Progress):
     def __init__(self, console: Console) -> None:
         self.console = console
 
-    def bar(self, title: str, total: float) -> AbstractContextManager[Bar]:
-        return self._bar(title, total)
+    @contextmanager
+    def bar(self, title: str, total: float) -> Iterator[Bar]:
+        with self._bar(title, total) as bar:
+            yield bar
 
     def passing(self, title: str, total: float) -> AbstractContextManager[Bar]:
         return self._bar(title, total, transient=True)

@@ -1,0 +1,67 @@
+"""The commands that list what there is: recipes, methods, networks; and show a recipe whole."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from cgankd.cli.recipes import Overrides, homes, list_recipes
+from cgankd.config import recipe, yaml_config
+from cgankd.core.terminal import plain_console
+
+console = plain_console()
+
+
+def recipes() -> None:
+    """List the ready recipes, and the command that takes them."""
+    list_recipes(*homes())
+
+
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="one of them, with all there is to it")] = None,
+) -> None:
+    """List the distillation methods, or tell of one what it minimises, needs and can be set."""
+    from cgankd.distill import catalogue
+
+    if name is None:
+        table = Table("method", "matches", "tasks", "needs", "paper", box=None, pad_edge=False)
+        for line in catalogue.lines():
+            table.add_row(*line)
+        console.print(table)
+        console.print(
+            "\nStacked: kd+rkd. Apart from these, teacher adaptation (cgankd continual: gkd, tkd, each +ta) and "
+            "language models (cgankd lm: kd, atkd, onpolicy, skd)."
+        )
+        return
+    facts, text = catalogue.details(name)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for heading, fact in facts.items():
+        table.add_row(heading, fact)
+    console.print(table)
+    console.print(f"\n{text}")
+
+
+def networks() -> None:
+    """List the networks of the zoo, by name and size."""
+    from cgankd.nets import zoo
+
+    table = Table("network", "parameters at 3x32x32, 10 classes", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    for name, count in zoo.parameter_counts(in_channels=3, num_outputs=10, image_size=(32, 32)).items():
+        table.add_row(name, f"{count:,}")
+    console.print(table)
+    console.print(
+        "also: timm/NAME (pip install 'cgankd[timm]'), and your own as module:function; +vam behind a name adds "
+        "attention over blocks of its filters"
+    )
+
+
+def show(
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="a ready recipe or a YAML file")],
+    overrides: Overrides = None,
+) -> None:
+    """Print a recipe with every setting resolved, as YAML."""
+    home = next((home for home in homes().values() if name in home.ready()), recipe)
+    typer.echo(yaml_config.to_yaml(home.load(name, overrides or [])), nl=False)

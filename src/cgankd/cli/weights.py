@@ -1,0 +1,53 @@
+"""``cgankd convert-weights``: foreign PyTorch weights become a .safetensors file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cgankd.core.errors import UserError
+from cgankd.core.terminal import on_one_line, plain_console
+
+console = plain_console()
+
+
+def convert_weights(
+    source: Annotated[
+        Path, typer.Argument(help="a checkpoint with a state dict: .pth, .pt, .bin, .ckpt, .pth.tar, ..")
+    ],
+    destination: Annotated[Path, typer.Argument(help="the .safetensors file to write")],
+    mean: Annotated[str | None, typer.Option(help="input means of its training: 0.49,0.48,0.45")] = None,
+    std: Annotated[str | None, typer.Option(help="input standard deviations, likewise")] = None,
+    network: Annotated[
+        str | None, typer.Option("--network", help="the network that the weights are for; they are tried on it first")
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option("--channels", min=1, max=3, help="of its images; none: by the first filters")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option("--classes", min=1, help="its outputs, 1 for a scalar; none: by the last layer")
+    ] = None,
+    size: Annotated[int, typer.Option("--size", min=16, help="side of the images it is tried on, in pixels")] = 32,
+    entry: Annotated[
+        str | None, typer.Option("--entry", help="where in the file the weights are, if there are several")
+    ] = None,
+) -> None:
+    """Make a .safetensors file of foreign PyTorch weights; only tensors are read, nothing is executed."""
+    import torch
+
+    from cgankd.nets.conversion import Target, convert_pth
+
+    def numbers(text: str | None, option: str) -> Any:
+        try:
+            return None if text is None else torch.tensor([float(part) for part in text.split(",")])
+        except ValueError:
+            raise UserError(f"{option} {text!r} is not a list of numbers such as 0.49,0.48,0.45") from None
+
+    if network is None and (channels or classes):
+        raise UserError("--channels and --classes are sizes of a network; needed: --network, its name")
+    target = None if network is None else Target(network, channels, classes, (size, size))
+    constants = {"mean": numbers(mean, "--mean"), "std": numbers(std, "--std")}
+    for sentence in convert_pth(source, destination, **constants, target=target, entry=entry):
+        console.print(on_one_line(sentence), soft_wrap=True)
