@@ -11,7 +11,7 @@ from torch import Tensor
 from cgankd.core.row_file import RowFile
 from cgankd.core.store import CHECKPOINT, Work
 
-BLOCK = 500
+BLOCK = 250
 WORTH_SAVING = 1.0  # seconds: a shorter pass is repeated after a kill
 
 

@@ -25,7 +25,7 @@ from cgankd.metrics import bound, generator, memorisation
 from cgankd.metrics.distances import ROWS, nearest
 from cgankd.metrics.generator import Observed
 from cgankd.nets.feature_extractor import FeatureExtractor
-from cgankd.nets.inference import Predictor, outputs
+from cgankd.nets.inference import Predictor, images_at_once, outputs
 from cgankd.tasks import Task
 from cgankd.teachers.black_box import BlackBox
 
@@ -163,7 +163,7 @@ class _Extractors:
             return dict(zip(("outputs", "features"), extractor(images[rows]), strict=True))
 
         if len(images):
-            found = blockwise(self._work, f"{which} images: {name}", len(images), compute)
+            found = blockwise(self._work, f"{which} images: {name}", len(images), compute, images_at_once(images))
             return found["outputs"], found["features"]
         outputs, features = extractor(images.new_zeros((1, *images.shape[1:])))  # not every network takes no image
         return outputs[:0].cpu(), features[:0].cpu()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from cgankd.core.blockwise import blockwise
+from cgankd.core.blockwise import BLOCK, blockwise
 from cgankd.core.runtime import to_device
 from cgankd.core.store import Work
 
 # float images [B, C, H, W] in [0, 1] -> outputs [B, number of outputs]; an nn.Module is one
 Predictor = Callable[[Tensor], Tensor]
+MOST_VALUES = 8_000_000  # of the images that a network sees at once, because its maps are many times as large
 
 
 def to_input(images: Tensor, device: torch.device) -> Tensor:
@@ -25,6 +27,11 @@ def place(network: nn.Module, fabric: Fabric) -> nn.Module:
     """The network itself, on the device and with its weights laid out channels last."""
     network.to(fabric.device)
     return network.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+
+
+def images_at_once(images: Tensor) -> int:
+    """How many of ``images`` [N, C, H, W] a network is asked about in one call: few where they are large."""
+    return max(16, min(BLOCK, MOST_VALUES // math.prod(images.shape[1:])))
 
 
 @torch.no_grad()
@@ -42,7 +49,7 @@ def outputs(work: Work, network: Predictor, images: Tensor, name: str = "outputs
         return {"outputs": plain(network(to_input(images[rows], work.fabric.device)))}
 
     try:
-        return blockwise(work, name, len(images), compute)["outputs"]
+        return blockwise(work, name, len(images), compute, images_at_once(images))["outputs"]
     finally:
         if isinstance(network, nn.Module):
             network.train(training)

@@ -106,6 +106,7 @@ def _both(found: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> str:
 def listed(tensors: Mapping[str, Tensor]) -> str:
     """How many there are, and the first few with their shapes.
 
+    >>> import torch
     >>> listed({"weight": torch.zeros(2, 3), "bias": torch.zeros(2)})
     '2 tensors (weight [2, 3], bias [2])'
     """

@@ -24,6 +24,7 @@ from cgankd.gan.generator import Sampler
 from cgankd.labels import LabelSpace, ratio_embedding
 from cgankd.nets.build import WEIGHTS
 from cgankd.nets.feature_extractor import FeatureExtractor
+from cgankd.nets.inference import images_at_once
 from cgankd.tasks import Task, from_json
 
 LOG_POINTS = 25
@@ -201,9 +202,11 @@ def real_and_fakes(
                 f"ratio.vicinity_gaps = {settings.vicinity_gaps:g} leaves no fake at any real label; "
                 "a larger number is needed, or none"
             )
-    real = blockwise(
-        work, "real images for the ratio", len(targets), lambda rows: {"features": extractor(images.images[rows])[1]}
-    )
+
+    def compute(rows: Tensor) -> dict[str, Tensor]:
+        return {"features": extractor(images.images[rows])[1]}
+
+    real = blockwise(work, "real images for the ratio", len(targets), compute, images_at_once(images.images))
     return Pairs(real["features"], targets, features, valid)
 
 
