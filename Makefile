@@ -1,4 +1,4 @@
-# Everything sets itself up: a fresh clone needs Python >= 3.10, make and the package index.
+# Each target sets up .venv first; a fresh clone needs Python >= 3.10, make and the package index.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,10 +8,12 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    both tasks on real images in ten minutes; prints two tables, writes two reports"
-	@echo "make test    lint, types, tests (under 8 minutes on two cores)"
-	@echo "make bench   speed against its floor, as ratios"
-	@echo "make results the two main recipes of docs/results.md (an hour or two on two cores)"
+	@echo "make demo    both tasks on real images, ten minutes on two cores: two tables, two reports"
+	@echo "make test    lint, types and tests, under 8 minutes on two cores"
+	@echo "make lint    lint and types alone"
+	@echo "make bench   speed, as ratios to a simple version in the same run"
+	@echo "make results the two main recipes of docs/results.md, one to two hours on two cores"
+	@echo "make clean   remove .venv and build files"
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,7 +32,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests src  # one thread a worker: two would fight
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests src  # one thread for each worker, because two workers share two cores
 
 bench: $(READY)
 	$(BIN)/python benchmarks/speed.py
