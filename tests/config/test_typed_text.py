@@ -165,3 +165,18 @@ def test_the_home_folder_behind_an_option(
     assert stopped.value.code == 0, capsys.readouterr()
     assert (tmp_path / "pictures" / "digits.png").is_file()
     assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(
+    "key", ["student.fit.clip_norm", "data.size", "data.label_range", "ratio.vicinity_gaps", "generator.r1", "search"]
+)
+def test_none_is_no_value_where_a_setting_may_have_none(key: str, tmp_path: Path) -> None:
+    assert value(recipe.from_tree({}, [f"{key}=none"]), key) is None
+    parts = key.split(".")
+    path = tmp_path / "mine.yaml"
+    path.write_text("".join(f"{'  ' * depth}{part}:\n" for depth, part in enumerate(parts)).rstrip() + " none\n")
+    assert value(recipe.load(str(path)), key) is None
+
+
+def test_none_is_text_where_a_setting_is_text() -> None:
+    assert recipe.from_tree({}, ["data.label_column=none"]).data.label_column == "none"

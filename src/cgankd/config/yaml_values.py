@@ -90,6 +90,8 @@ def resolve(value: Any, *annotations: Any) -> Any:
             key: resolve(item, *inner, *(m.model_fields[key].annotation for m in models if key in m.model_fields))
             for key, item in value.items()
         }
+    if value == "none" and _is_none(options):
+        return None
     if isinstance(value, list):
         inner = [
             part
@@ -118,6 +120,12 @@ def _is_text(options: Sequence[Any]) -> bool:
         return option is str or (literal and all(isinstance(word, str) for word in _words(option)))
 
     return bool(kinds) and all(text(option) for option in kinds)
+
+
+def _is_none(options: Sequence[Any]) -> bool:
+    """Whether the word none can only mean that a setting has no value."""
+    words = [word for option in options if typing.get_origin(option) is typing.Literal for word in _words(option)]
+    return type(None) in options and str not in options and "none" not in words
 
 
 def _options(annotation: Any) -> Iterator[Any]:
