@@ -535,7 +535,7 @@ def frozen() -> nn.Module:
         (Tuple(), r"the student: for images \[2, 1, 16, 16\] it gives tuple in training mode; allowed: a tensor"),
         (student(3).half(), r"the student: it fails on images .* its weights are float16, but images are float32"),
         (student(3).double(), r"the student: it fails on images .* its weights are float64, but images are float32"),
-        (frozen(), r"the student: no parameter of it can be trained \(requires_grad is False everywhere\)"),
+        (frozen(), r"the student: it has no trainable parameter \(requires_grad is False for all\)"),
         (student(4), r"the student: .* it gives \[16, 4\]; allowed: a tensor \[16, 3\]"),
         (Probable(student(3)), r"the student: it gives probabilities, where its loss takes logits; needed:"),
         (lambda images: images, r"the student is <function .*>; needed: a torch.nn.Module"),

@@ -160,7 +160,7 @@ def test_the_teacher_learns_nothing_where_gradients_go_through_it(name: str, noi
 def test_the_auxiliary_is_wider_and_of_the_students_family(student: str, auxiliary: str) -> None:
     make = maker(student, "cnn24")
     assert make.wider("flow", "none") == auxiliary
-    assert len(zoo.stages(make(auxiliary), 1, (16, 16))) == len(zoo.stages(make.student, 1, (16, 16)))
+    assert len(zoo.map_layers(make(auxiliary), 1, (16, 16))) == len(zoo.map_layers(make.student, 1, (16, 16)))
 
 
 @pytest.mark.parametrize("name", ["shufflenetv2", "vgg8", "wrn_16_2"])
@@ -175,7 +175,7 @@ def test_flow_follows_the_auxiliary_as_it_would_a_teacher(task) -> None:
     made = unbuilt("flow", task)
     make = maker("cnn8", "cnn24", task.num_outputs)
     made.networks(make)
-    names = [*zoo.stages(make.student, 1, (16, 16)), PENULTIMATE]
+    names = [*zoo.map_layers(make.student, 1, (16, 16)), PENULTIMATE]
     assert made.taps(names, ["other", PENULTIMATE]) == (names, [])
     torch_rng = torch.Generator().manual_seed(0)
     images = torch.rand(7, 1, 16, 16, generator=torch_rng)

@@ -181,6 +181,6 @@ def mapless(in_channels: int, num_outputs: int, image_size: tuple[int, int]) -> 
 
 def test_a_network_without_maps_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     words = (*TINY, f"student.network={__name__}:mapless", "compare.methods=[kd, vam]")
-    with pytest.raises(UserError, match=r"mapless' has no maps .* allowed: a network with maps"):
+    with pytest.raises(UserError, match=r"mapless' has no feature maps .* allowed: a network with feature maps"):
         run.run(recipe.load("digits", list(words)), tmp_path / "run")
     assert not (tmp_path / "run").exists()

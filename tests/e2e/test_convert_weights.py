@@ -62,7 +62,7 @@ def test_a_compiled_network_in_a_checkpoint_is_tried_on_its_network(typed: Typed
     assert said.out.splitlines()[0].startswith("wrote own [1].safetensors: ")
     assert said.out.splitlines()[1:] == [
         "mean and std were divided by 255, because they are for images in [0, 255]",
-        "they fit cnn16 with 3 channel(s) and 4 output(s), and were tried on images of 32x32 pixels",
+        "the weights fit cnn16 with 3 channel(s) and 4 output(s), and were tried on images of 32x32 pixels",
     ]
     found = load_file(tmp_path / "own [1].safetensors")
     assert found.keys() == network.state_dict().keys()

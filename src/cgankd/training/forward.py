@@ -18,7 +18,7 @@ from cgankd.data.batches import Batch, Batches
 from cgankd.distill import DistillBatch, Maker, Objective
 from cgankd.distill.limits import check_answers_suffice
 from cgankd.nets import inference
-from cgankd.nets.feature_layers import stages
+from cgankd.nets.feature_layers import map_layers
 from cgankd.nets.precision import MixedPrecision
 from cgankd.nets.taps import PENULTIMATE, Taps, feature_shapes
 from cgankd.training.teacher_cache import TeacherOutputs
@@ -79,7 +79,9 @@ class BatchForward:
 
     def _tap_layers(self, student: nn.Module, teacher: nn.Module | None, channels: int, size: tuple[int, int]) -> None:
         networks = (student, teacher)
-        layers = [[] if network is None else [*stages(network, channels, size), PENULTIMATE] for network in networks]
+        layers = [
+            [] if network is None else [*map_layers(network, channels, size), PENULTIMATE] for network in networks
+        ]
         names = self.objective.taps(*layers)
         shapes = [
             {} if network is None else feature_shapes(network, wanted, channels, size)

@@ -11,7 +11,7 @@ from torch import Tensor
 from cgankd.distill.base import DistillBatch, Method, Preparation, pairs, register
 from cgankd.distill.methods.pkt import cosine_kernel, log_conditional
 from cgankd.distill.networks import Maker
-from cgankd.nets.feature_layers import stages
+from cgankd.nets.feature_layers import map_layers
 from cgankd.nets.taps import PENULTIMATE, Taps
 from cgankd.tasks import Task
 
@@ -53,7 +53,7 @@ class Flow(Method):
             return
         name = make.wider(self.name, f"student.method_settings.{self.name}.auxiliary = 0, for the teacher itself")
         self.auxiliary = make(name).eval().requires_grad_(False)
-        self.seen = Taps(self.auxiliary, [*stages(self.auxiliary, make.channels, make.size), PENULTIMATE])
+        self.seen = Taps(self.auxiliary, [*map_layers(self.auxiliary, make.channels, make.size), PENULTIMATE])
 
     def taps(self, student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:
         mine, theirs = pairs(student, teacher if self.asks_teacher else self.seen.names)

@@ -15,7 +15,7 @@ from cgankd.nets.registry import register
 class PreActBlock(nn.Module):
     """conv(relu(bn(conv(a)))) + shortcut, with a = relu(bn(x)): [B, in, H, W] to [B, out, H/stride, W/stride].
 
-    The shortcut is x itself, or a 1x1 convolution of a where the number of channels changes.
+    The shortcut is x itself, or a 1x1 convolution of a if the number of channels changes.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -41,7 +41,7 @@ class PreActBlock(nn.Module):
 class WideResNet(nn.Module):
     """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs]; ``depth`` is 6n + 4.
 
-    The maps of ``block1`` to ``block3`` have 1, 1/2 and 1/4 of the image's side; they are taken before activation.
+    The maps of ``block1`` to ``block3`` have 1, 1/2 and 1/4 of the image's side and are taken before activation.
     """
 
     stage_names = ("block1", "block2", "block3")
