@@ -537,7 +537,7 @@ def frozen() -> nn.Module:
         (student(3).double(), r"the student: it fails on images .* its weights are float64, but images are float32"),
         (frozen(), r"the student: it has no trainable parameter \(requires_grad is False for all\)"),
         (student(4), r"the student: .* it gives \[16, 4\]; allowed: a tensor \[16, 3\]"),
-        (Probable(student(3)), r"the student: it gives probabilities, where its loss takes logits; needed:"),
+        (Probable(student(3)), r"the student: it gives probabilities, but its loss takes logits; needed:"),
         (lambda images: images, r"the student is <function .*>; needed: a torch.nn.Module"),
     ],
 )

@@ -131,6 +131,6 @@ def test_a_continual_network_of_probabilities_is_refused(networks: str, tmp_path
     settings = yaml_config.from_tree(
         Continual, {"data": {"source": "digits"}, "tasks": 5, "network": f"{networks}:probable"}, where="continual"
     )
-    with pytest.raises(UserError, match=r"network '.*:probable': it gives probabilities, where its loss takes logits"):
+    with pytest.raises(UserError, match=r"network '.*:probable': it gives probabilities, but its loss takes logits"):
         continual.run(settings, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -18,9 +18,8 @@ class ConvNet(nn.Module):
     """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs].
 
     Six 3x3 convolutions of ``width`` w: w, w, 2w, 2w, 4w, 4w channels, each with batch normalisation and ReLU, the
-    first, third and fifth with stride 2. Then average pooling to
-    ``grid`` x ``grid`` and one linear layer. Grid 1 (global pooling) loses positions; grid 2 keeps coarse positions,
-    which angles and other scalar labels need.
+    first, third and fifth with stride 2. Then average pooling to ``grid`` x ``grid`` and one linear layer. Grid 1
+    (global pooling) loses positions; grid 2 keeps coarse positions, which angles and other scalar labels need.
     """
 
     stage_names = ("layer1", "layer2", "layer3")

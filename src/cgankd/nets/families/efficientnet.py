@@ -57,9 +57,8 @@ class SqueezeExcite(nn.Module):
 class MBConv(nn.Module):
     """Expand 1x1, depthwise, squeeze and excite, project 1x1 without activation; plus x if the shape stays the same.
 
-    [B, in, H, W] to [B, out, H/stride, W/stride]. Stochastic depth (arXiv 1603.09382): in training, the convolutions
-    of a block with a shortcut are skipped for an image with probability ``drop``, and otherwise scaled by
-    1 / (1 - drop).
+    [B, in, H, W] to [B, out, H/stride, W/stride]. Stochastic depth (arXiv 1603.09382): in training, the convolutions of
+    a block with a shortcut are skipped for an image with probability ``drop``, and otherwise scaled by 1 / (1 - drop).
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """``efficientnet_lite0``: EfficientNet-Lite0 as published, so that its ImageNet weights fit.
 
-Google's EfficientNet-Lite (github.com/tensorflow/tpu, models/official/efficientnet/lite): EfficientNet-B0
-with a first stride of 2, ReLU6 and no squeeze and excite. At stride 2 TensorFlow pads below and to the right; its
-batch normalisation adds 0.001 to variances. Small images are enlarged, because the weights were trained on large ones.
+Google's EfficientNet-Lite (github.com/tensorflow/tpu, models/official/efficientnet/lite): EfficientNet-B0 with a first
+stride of 2, ReLU6 and no squeeze and excite. At stride 2 TensorFlow pads below and to the right; its batch
+normalisation adds 0.001 to variances. Small images are enlarged, because the weights were trained on large ones.
 """
 
 from __future__ import annotations

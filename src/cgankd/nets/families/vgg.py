@@ -22,9 +22,8 @@ WIDTHS = (64, 128, 256, 512, 512)
 class VGG(nn.Module):
     """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs]; ``convs``: convolutions per block.
 
-    Max pooling halves the map after each of the first three blocks, and after the fourth if the image's
-    smaller side is 64 or more; the last pool is a global average. So the last map is 2x2 at 16 pixels and 4x4 at
-    32 and at 64.
+    Max pooling halves the map after each of the first three blocks, and after the fourth if the image's smaller side is
+    64 or more; the last pool is a global average. So the last map is 2x2 at 16 pixels and 4x4 at 32 and at 64.
     """
 
     def __init__(
