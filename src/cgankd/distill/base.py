@@ -112,9 +112,7 @@ class Preparation:
     steps: int  # of the student's training, which follows
     work: Work
     seed: int
-    train: Callable[
-        [nn.Module, str, int], None
-    ]  # (network, method, steps): trains as the student is, by the same teacher
+    train: Callable[[nn.Module, str, int], None]  # (network, method, steps): trains it by the same teacher and images
 
     def images(self, step: int) -> Tensor:
         """The images of batch ``step`` of the student's training, [B, C, H, W]."""

@@ -209,6 +209,5 @@ def _descend(loss: Tensor, optimizer: torch.optim.Optimizer, fabric: Fabric) -> 
 
 
 def _groups(dim: int) -> int:
-    return (
-        8 if dim % 8 == 0 and dim >= 32 else 1
-    )  # normalising groups of one or two values would remove their information
+    # In groups of one or two values, normalisation would remove the information.
+    return 8 if dim % 8 == 0 and dim >= 32 else 1

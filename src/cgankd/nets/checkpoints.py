@@ -181,5 +181,5 @@ def _script(path: Path) -> bool:
 def _described(content: Any) -> str:
     if not isinstance(content, Mapping):
         return f"a {type(content).__name__}"
-    shown = ", ".join(on_one_line(str(key)) for key in list(content)[:3])
-    return f"a dict with {len(content)} keys ({shown}{', ...' if len(content) > 3 else ''})"
+    keys = ", ".join(on_one_line(str(key)) for key in list(content)[:3])
+    return f"a dict with {len(content)} keys ({keys}{', ...' if len(content) > 3 else ''})"

@@ -127,10 +127,10 @@ def conv_bn_relu(
     return [*conv_bn(in_channels, out_channels, kernel, stride, groups, bias), nn.ReLU()]
 
 
-def stage(
+def block_sequence(
     block: Callable[[int, int, int], nn.Module], blocks: int, in_channels: int, out_channels: int, stride: int
 ) -> nn.Sequential:
-    """``blocks`` blocks in a row, each made by ``block(in_channels, out_channels, stride)``.
+    """``blocks`` blocks in a row, each created by ``block(in_channels, out_channels, stride)``.
 
     The first one has ``stride`` and takes ``in_channels``; the others keep the shape.
     """
@@ -141,7 +141,7 @@ def stage(
 class BasicBlock(nn.Module):
     """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)): [B, in, H, W] to [B, out, H/stride, W/stride].
 
-    He et al. (arXiv 1512.03385), with a 1x1 convolution as shortcut where the shape changes.
+    He et al. (arXiv 1512.03385), with a 1x1 convolution as shortcut if the shape changes.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:

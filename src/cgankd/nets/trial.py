@@ -51,9 +51,9 @@ def check_learns(who: str, network: nn.Module, images: Tensor, num_outputs: int)
     weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not weights:
         raise UserError(f"{who}: it has no trainable parameter (requires_grad is False for all); needed: at least one")
-    if other := next((weight.dtype for weight in weights if weight.dtype != torch.float32), None):
+    if dtype := next((weight.dtype for weight in weights if weight.dtype != torch.float32), None):
         raise UserError(
-            f"{who}: its weights are {_dtype_name(other)}; needed for training: float32, by network.float() "
+            f"{who}: its weights are {_dtype_name(dtype)}; needed for training: float32, by network.float() "
             "(runtime.precision selects bf16 for the computation)"
         )
     with _training_mode(network), torch.enable_grad():
@@ -108,11 +108,11 @@ def _call(who: str, network: nn.Module, images: Tensor, mode: str) -> Any:
     except UserError:
         raise
     except Exception as error:  # a user's module may raise any error
-        other = next((weight.dtype for weight in network.parameters() if _is_other(weight)), None)
+        dtype = next((weight.dtype for weight in network.parameters() if _is_other(weight)), None)
         hint = ""
-        if other is not None:
+        if dtype is not None:
             hint = (
-                f"; its weights are {_dtype_name(other)}, but images are float32; network.float() converts the weights"
+                f"; its weights are {_dtype_name(dtype)}, but images are float32; network.float() converts the weights"
             )
         raise UserError(f"{who}: it fails{mode} on images {list(images.shape)} ({said(error)}){hint}") from error
 

@@ -111,8 +111,8 @@ def listed(tensors: Mapping[str, Tensor]) -> str:
     >>> listed({"weight": torch.zeros(2, 3), "bias": torch.zeros(2)})
     '2 tensors (weight [2, 3], bias [2])'
     """
-    shown = [f"{on_one_line(name)} {list(tensor.shape)}" for name, tensor in list(tensors.items())[:FEW]]
-    return f"{len(tensors)} tensors ({', '.join(shown)}{', ...' if len(tensors) > FEW else ''})"
+    first = [f"{on_one_line(name)} {list(tensor.shape)}" for name, tensor in list(tensors.items())[:FEW]]
+    return f"{len(tensors)} tensors ({', '.join(first)}{', ...' if len(tensors) > FEW else ''})"
 
 
 def check_suffix(path: Path) -> None:

@@ -38,7 +38,7 @@ class BlackBox(ABC):
 
     def __call__(self, images: Tensor) -> Tensor:
         """The outputs, on the images' device. Raises UserError if their shape is wrong."""
-        outputs = self.asked(images)
+        outputs = self.raw_outputs(images)
         return outputs if self.gives is None else self.gives(outputs)
 
     def open(self, fabric: Fabric) -> BlackBox:
@@ -46,7 +46,7 @@ class BlackBox(ABC):
         return self
 
     @abstractmethod
-    def asked(self, images: Tensor) -> Tensor:
+    def raw_outputs(self, images: Tensor) -> Tensor:
         """The outputs before conversion by ``gives``. Raises UserError if their shape is wrong."""
 
     def knows(self, images: Tensor) -> bool:
@@ -62,7 +62,7 @@ class FunctionTeacher(BlackBox):
         self.own_key = code_key(name)
 
     @torch.no_grad()
-    def asked(self, images: Tensor) -> Tensor:
+    def raw_outputs(self, images: Tensor) -> Tensor:
         return _checked(self.function(images), len(images), self.width, self.name).to(images.device)
 
 
@@ -84,7 +84,7 @@ class OnnxTeacher(BlackBox):
             )
         self.input = inputs[0].name
 
-    def asked(self, images: Tensor) -> Tensor:
+    def raw_outputs(self, images: Tensor) -> Tensor:
         outputs = self.session.run(None, {self.input: images.detach().float().contiguous().cpu().numpy()})[0]
         return _checked(torch.from_numpy(outputs), len(images), self.width, self.name).to(images.device)
 

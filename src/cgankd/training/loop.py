@@ -148,9 +148,8 @@ class _Clipping(nn.Module):
     def __init__(self, norm: float | None) -> None:
         super().__init__()
         self.norm = norm
-        self.register_buffer(
-            "counts", torch.zeros(2)
-        )  # clipped steps and all steps since the last entry of the history
+        # clipped steps, and all steps, since the last entry of the history
+        self.register_buffer("counts", torch.zeros(2))
 
     counts: Tensor
 

@@ -51,9 +51,8 @@ class MLKD(Method):
     def views(self, batch: Batch, seed: int) -> Tensor | None:
         if not self.values["strong"]:
             return None
-        numbers = rng.key(
-            seed, "mlkd/strong"
-        )  # a seed of its own, because the training views may also have random operations
+        # a seed of its own, because the training views may also have random operations
+        numbers = rng.key(seed, "mlkd/strong")
         strong = RandAugment(self.OPERATIONS, self.values["strong"], self.task.geometry_safe, numbers)
         return strong(batch.images.detach(), batch.index, batch.view)
 

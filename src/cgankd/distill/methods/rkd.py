@@ -59,9 +59,8 @@ def _relations(features: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
     inner = x @ x.T
     square = inner.diagonal()[:, None] + inner.diagonal() - 2.0 * inner
     apart = square > 1e-12 * (inner.diagonal()[:, None] + inner.diagonal())
-    square = torch.where(
-        apart, square, 1.0
-    )  # the gradient of a root at 0 is infinite, and a mask after it would give nan
+    # Masked before the root, because the gradient of a root at 0 is infinite, which a later mask would turn into nan.
+    square = torch.where(apart, square, 1.0)
     inverse = torch.where(apart, square.rsqrt(), 0.0).to(features.dtype)
     distance = torch.where(apart, square.sqrt(), 0.0).to(features.dtype)
     # (f_i - f_j) . (f_k - f_j) = <i, k> - <i, j> - (<j, k> - <j, j>)

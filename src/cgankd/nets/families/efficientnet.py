@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cgankd.nets.layers import Normalise, conv_bn, initialise
 from cgankd.nets.registry import register
 
-STAGES = (  # expansion, channels, blocks, kernel, stride of the first block
+SEQUENCES = (  # expansion, channels, blocks, kernel, stride of the first block
     (1, 16, 1, 3, 1),
     (6, 24, 2, 3, 2),
     (6, 40, 2, 5, 2),
@@ -32,7 +32,7 @@ DROP = (
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-    """The differences between networks with the same :data:`STAGES`."""
+    """The differences between networks with the same :data:`SEQUENCES` of blocks."""
 
     stem_stride: int = 1
     activation: Callable[[], nn.Module] = nn.SiLU
@@ -111,14 +111,14 @@ class EfficientNet(nn.Module):
             *design.conv(in_channels, STEM, kernel=3, stride=design.stem_stride), design.activation()
         )
         self.blocks = nn.Sequential()
-        channels, built, total = STEM, 0, sum(stage[2] for stage in STAGES)
-        for expansion, out_channels, count, kernel, stride in STAGES:
-            stage = nn.Sequential()
+        channels, built, total = STEM, 0, sum(blocks for _, _, blocks, _, _ in SEQUENCES)
+        for expansion, out_channels, count, kernel, stride in SEQUENCES:
+            sequence = nn.Sequential()
             for number in range(count):
                 first_stride, drop = stride if number == 0 else 1, DROP * built / total
-                stage.append(MBConv(channels, out_channels, kernel, first_stride, expansion, drop, design))
+                sequence.append(MBConv(channels, out_channels, kernel, first_stride, expansion, drop, design))
                 channels, built = out_channels, built + 1
-            self.blocks.append(stage)
+            self.blocks.append(sequence)
         self.conv2 = nn.Sequential(*design.conv(channels, HEAD, kernel=1), design.activation())
         self.dropout = nn.Dropout(DROP)
         self.classifier = nn.Linear(HEAD, num_outputs)

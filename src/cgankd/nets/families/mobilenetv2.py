@@ -11,10 +11,10 @@ import functools
 
 from torch import Tensor, nn
 
-from cgankd.nets.layers import Normalise, conv_bn, conv_bn_relu, initialise, stage
+from cgankd.nets.layers import Normalise, block_sequence, conv_bn, conv_bn_relu, initialise
 from cgankd.nets.registry import register
 
-STAGES = (  # expansion, channels at full width, blocks, stride of the first block
+SEQUENCES = (  # expansion, channels at full width, blocks, stride of the first block
     (1, 16, 1, 1),
     (6, 24, 2, 1),
     (6, 32, 3, 2),
@@ -63,10 +63,10 @@ class MobileNetV2(nn.Module):
         self.normalise = Normalise(in_channels)
         self.conv1 = nn.Sequential(*conv_bn_relu(in_channels, channels, stride=2))
         sequences = []
-        for expansion, full_width, blocks, stride in STAGES:
+        for expansion, full_width, blocks, stride in SEQUENCES:
             out_channels = int(full_width * width)
             block = functools.partial(InvertedResidual, expansion=expansion)
-            sequences.append(stage(block, blocks, channels, out_channels, stride))
+            sequences.append(block_sequence(block, blocks, channels, out_channels, stride))
             channels = out_channels
         self.blocks = nn.Sequential(*sequences)
         self.conv2 = nn.Sequential(*conv_bn_relu(channels, 1280, kernel=1))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgankd.nets.layers import BasicBlock, Normalise, conv3x3, conv_bn, initialise, stage
+from cgankd.nets.layers import BasicBlock, Normalise, block_sequence, conv3x3, conv_bn, initialise
 from cgankd.nets.registry import register
 
 STEM = 64  # channels
@@ -68,10 +68,10 @@ class ResNet(nn.Module):
         self.normalise = Normalise(in_channels)
         self.conv1 = conv3x3(in_channels, STEM)
         self.bn1 = nn.BatchNorm2d(STEM)
-        self.layer1 = stage(block, blocks[0], STEM, widths[0], stride=1)
-        self.layer2 = stage(block, blocks[1], widths[0], widths[1], stride=2)
-        self.layer3 = stage(block, blocks[2], widths[1], widths[2], stride=2)
-        self.layer4 = stage(block, blocks[3], widths[2], widths[3], stride=2)
+        self.layer1 = block_sequence(block, blocks[0], STEM, widths[0], stride=1)
+        self.layer2 = block_sequence(block, blocks[1], widths[0], widths[1], stride=2)
+        self.layer3 = block_sequence(block, blocks[2], widths[1], widths[2], stride=2)
+        self.layer4 = block_sequence(block, blocks[3], widths[2], widths[3], stride=2)
         self.linear = nn.Linear(widths[3], num_outputs)
         initialise(self)
 

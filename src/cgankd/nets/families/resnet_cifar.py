@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgankd.nets.layers import BasicBlock, Normalise, conv3x3, initialise, stage
+from cgankd.nets.layers import BasicBlock, Normalise, block_sequence, conv3x3, initialise
 from cgankd.nets.registry import register
 
 
@@ -44,9 +44,9 @@ class CifarResNet(nn.Module):
         self.normalise = Normalise(in_channels)
         self.conv1 = conv3x3(in_channels, widths[0])
         self.bn1 = nn.BatchNorm2d(widths[0])
-        self.layer1 = stage(BasicBlock, blocks, widths[0], widths[1], stride=1)
-        self.layer2 = stage(BasicBlock, blocks, widths[1], widths[2], stride=2)
-        self.layer3 = stage(BasicBlock, blocks, widths[2], widths[3], stride=2)
+        self.layer1 = block_sequence(BasicBlock, blocks, widths[0], widths[1], stride=1)
+        self.layer2 = block_sequence(BasicBlock, blocks, widths[1], widths[2], stride=2)
+        self.layer3 = block_sequence(BasicBlock, blocks, widths[2], widths[3], stride=2)
         self.fc = nn.Linear(widths[3], num_outputs)
         initialise(self)
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgankd.nets.layers import Normalise, channel_shuffle, conv_bn, conv_bn_relu, stage
+from cgankd.nets.layers import Normalise, block_sequence, channel_shuffle, conv_bn, conv_bn_relu
 from cgankd.nets.registry import register
 
 STEM = 24  # channels
@@ -66,9 +66,9 @@ class ShuffleNetV1(nn.Module):
         unit = functools.partial(ShuffleUnit, groups=groups)
         self.normalise = Normalise(in_channels)
         self.conv1 = nn.Sequential(*conv_bn_relu(in_channels, STEM, kernel=1))
-        self.layer1 = stage(unit, 4, STEM, widths[0], stride=2)
-        self.layer2 = stage(unit, 8, widths[0], widths[1], stride=2)
-        self.layer3 = stage(unit, 4, widths[1], widths[2], stride=2)
+        self.layer1 = block_sequence(unit, 4, STEM, widths[0], stride=2)
+        self.layer2 = block_sequence(unit, 8, widths[0], widths[1], stride=2)
+        self.layer3 = block_sequence(unit, 4, widths[1], widths[2], stride=2)
         self.linear = nn.Linear(widths[2], num_outputs)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cgankd.nets.layers import Normalise, channel_shuffle, conv_bn, conv_bn_relu, stage
+from cgankd.nets.layers import Normalise, block_sequence, channel_shuffle, conv_bn, conv_bn_relu
 from cgankd.nets.registry import register
 
 STEM = 24  # channels
@@ -59,9 +59,9 @@ class ShuffleNetV2(nn.Module):
         super().__init__()
         self.normalise = Normalise(in_channels)
         self.conv1 = nn.Sequential(*conv_bn_relu(in_channels, STEM, kernel=1))
-        self.layer1 = stage(ShuffleUnit, 4, STEM, widths[0], stride=2)
-        self.layer2 = stage(ShuffleUnit, 8, widths[0], widths[1], stride=2)
-        self.layer3 = stage(ShuffleUnit, 4, widths[1], widths[2], stride=2)
+        self.layer1 = block_sequence(ShuffleUnit, 4, STEM, widths[0], stride=2)
+        self.layer2 = block_sequence(ShuffleUnit, 8, widths[0], widths[1], stride=2)
+        self.layer3 = block_sequence(ShuffleUnit, 4, widths[1], widths[2], stride=2)
         self.conv2 = nn.Sequential(*conv_bn_relu(widths[2], 1024, kernel=1))
         self.linear = nn.Linear(1024, num_outputs)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgankd.nets.layers import Normalise, conv3x3, initialise, stage
+from cgankd.nets.layers import Normalise, block_sequence, conv3x3, initialise
 from cgankd.nets.registry import register
 
 
@@ -54,9 +54,9 @@ class WideResNet(nn.Module):
         widths = (16 * widening, 32 * widening, 64 * widening)
         self.normalise = Normalise(in_channels)
         self.conv1 = conv3x3(in_channels, 16)
-        self.block1 = stage(PreActBlock, blocks, 16, widths[0], stride=1)
-        self.block2 = stage(PreActBlock, blocks, widths[0], widths[1], stride=2)
-        self.block3 = stage(PreActBlock, blocks, widths[1], widths[2], stride=2)
+        self.block1 = block_sequence(PreActBlock, blocks, 16, widths[0], stride=1)
+        self.block2 = block_sequence(PreActBlock, blocks, widths[0], widths[1], stride=2)
+        self.block3 = block_sequence(PreActBlock, blocks, widths[1], widths[2], stride=2)
         self.bn1 = nn.BatchNorm2d(widths[2])
         self.fc = nn.Linear(widths[2], num_outputs)
         initialise(self)
