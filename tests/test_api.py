@@ -303,7 +303,7 @@ def test_decimals_are_a_scalar_and_whole_numbers_are_classes() -> None:
         (torch.zeros(3, 16, 16, dtype=torch.uint8), [0.0, float("nan"), 1.0], "row 1"),
         (torch.zeros(3, 16, 16, dtype=torch.uint8), [0, -1, 1], "label -1 at row 1"),
         (torch.zeros(3, 16, 16, dtype=torch.uint8), [0, 0, 0], "at least two"),
-        (torch.zeros(3, 16, 16, dtype=torch.uint8), [1.5, 1.5, 1.5], "one single distinct label"),
+        (torch.zeros(3, 16, 16, dtype=torch.uint8), [1.5, 1.5, 1.5], "labels that are all equal can't be learnt"),
     ],
 )
 def test_arrays_that_cannot_be_used(fabric: Fabric, images: Tensor, labels: Any, said: str) -> None:

@@ -110,7 +110,7 @@ def test_a_malicious_pickle_is_refused_and_not_executed(
         ),
         (["a.pth", "a.safetensors", "--network", "resnet9"], "network 'resnet9' is not known (did you mean"),
         (["a.pth", "a.safetensors", "--channels", "3"], "--channels and --classes are sizes of a network; needed: --n"),
-        (["a.pth", "a.safetensors", "--entry", "ema"], "--entry 'ema' names no tensors"),
+        (["a.pth", "a.safetensors", "--entry", "ema"], "--entry 'ema' matches no tensors"),
     ],
 )
 def test_what_cannot_be_converted(typed: Typed, tmp_path: Path, words: list[str], named: str) -> None:

@@ -108,6 +108,7 @@ def _comparison(tensors: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> 
 def listed(tensors: Mapping[str, Tensor]) -> str:
     """The number of tensors, and the first few with their shapes.
 
+    >>> import torch
     >>> listed({"weight": torch.zeros(2, 3), "bias": torch.zeros(2)})
     '2 tensors (weight [2, 3], bias [2])'
     """
