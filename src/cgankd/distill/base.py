@@ -18,15 +18,8 @@ from cgankd.data.batches import Batch, Batches
 from cgankd.distill.networks import NetworkFactory
 from cgankd.tasks import Task
 
-WHERE = (
-    "images",
-    "attention",
-    "all maps",
-    "middle map",
-    "last map",
-    "penultimate",
-    "outputs",
-)  # in the order of a forward pass
+# in the order of a forward pass
+WHERE = ("images", "attention", "all maps", "middle map", "last map", "penultimate", "outputs")
 Shape = tuple[int, ...]  # of a feature, without its batch dimension
 Outputs = tuple[Tensor, Mapping[str, Tensor]]  # a network's outputs [B, number of outputs], and its features by layer
 
@@ -39,7 +32,7 @@ class DistillBatch:
     """
 
     outputs: Tensor  # the student's, [B, number of outputs]
-    targets: Tensor  # [B], or [B, classes] where targets are probabilities
+    targets: Tensor  # [B], or [B, classes] if targets are probabilities
     teacher_outputs: Tensor | None  # [B, number of outputs]; None if no loss reads the teacher
     student_features: Mapping[str, Tensor]
     teacher_features: Mapping[str, Tensor]

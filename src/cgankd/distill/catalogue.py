@@ -15,9 +15,8 @@ SHORT = {"classification": "classes", "regression": "scalars"}
 
 def lines() -> list[list[str]]:
     """For each method: name, what it matches, tasks, what it needs of the teacher, and paper."""
-    return [
-        [name, method.matches, _tasks(method), method.needs(), method.paper] for name, method in sorted(METHODS.items())
-    ]
+    methods = sorted(METHODS.items())
+    return [[name, method.matches, _tasks(method), method.needs(), method.paper] for name, method in methods]
 
 
 def details(name: str) -> tuple[dict[str, str], str]:

@@ -33,9 +33,7 @@ class FeatureExtractor:
     ) -> None:
         source = features_of if features_of is not None else teacher
         if not isinstance(source, nn.Module):
-            raise UserError(
-                "the teacher is a plain callable, which has no readable features; features_of must be a module"
-            )
+            raise UserError("the teacher is a plain callable, which has no features; features_of must be a module")
         for network in (teacher, source, *others):
             if isinstance(network, nn.Module):
                 inference.place(network, fabric).eval()

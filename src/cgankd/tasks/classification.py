@@ -43,9 +43,8 @@ class Classification(Task):
 
     LEAST: ClassVar[float] = 1e-12  # replaces a probability of 0
     ROUNDING: ClassVar[float] = 0.01  # allowed deviation of the sum of probabilities from 1
-    FAR_ABOVE: ClassVar[float] = (
-        0.4  # how much a good teacher's sigmoid of the true class exceeds the mean of the others
-    )
+    # How much a good teacher's sigmoid of the true class exceeds the mean of the others.
+    FAR_ABOVE: ClassVar[float] = 0.4
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:

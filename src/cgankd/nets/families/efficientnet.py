@@ -25,9 +25,8 @@ SEQUENCES = (  # expansion, channels, blocks, kernel, stride of the first block
     (6, 320, 1, 3, 1),
 )
 STEM, HEAD = 32, 1280  # channels
-DROP = (
-    0.2  # probability, for an input of the last layer and for the last block; from 0 it rises linearly over the blocks
-)
+# Probability, for an input of the last layer and for the last block; over the blocks it rises linearly from 0.
+DROP = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
