@@ -303,7 +303,7 @@ def test_decimals_are_a_scalar_and_whole_numbers_are_classes() -> None:
         (torch.zeros(3, 16, 16, dtype=torch.uint8), [0.0, float("nan"), 1.0], "row 1"),
         (torch.zeros(3, 16, 16, dtype=torch.uint8), [0, -1, 1], "label -1 at row 1"),
         (torch.zeros(3, 16, 16, dtype=torch.uint8), [0, 0, 0], "at least two"),
-        (torch.zeros(3, 16, 16, dtype=torch.uint8), [1.5, 1.5, 1.5], "one single distinct label"),
+        (torch.zeros(3, 16, 16, dtype=torch.uint8), [1.5, 1.5, 1.5], "labels that are all equal can't be learnt"),
     ],
 )
 def test_arrays_that_cannot_be_used(fabric: Fabric, images: Tensor, labels: Any, said: str) -> None:
@@ -532,12 +532,12 @@ def frozen() -> nn.Module:
 @pytest.mark.parametrize(
     ("network", "said"),
     [
-        (Tuple(), r"the student: for images \[2, 1, 16, 16\] it gives tuple in training mode; allowed: a tensor"),
+        (Tuple(), r"the student: for images \[2, 1, 16, 16\] it gives tuple in training mode; allowed: one tensor"),
         (student(3).half(), r"the student: it fails on images .* its weights are float16, but images are float32"),
         (student(3).double(), r"the student: it fails on images .* its weights are float64, but images are float32"),
-        (frozen(), r"the student: no parameter of it can be trained \(requires_grad is False everywhere\)"),
+        (frozen(), r"the student: it has no trainable parameter \(requires_grad is False for all\)"),
         (student(4), r"the student: .* it gives \[16, 4\]; allowed: a tensor \[16, 3\]"),
-        (Probable(student(3)), r"the student: it gives probabilities, where its loss takes logits; needed:"),
+        (Probable(student(3)), r"the student: it gives probabilities, but its loss takes logits; needed:"),
         (lambda images: images, r"the student is <function .*>; needed: a torch.nn.Module"),
     ],
 )
@@ -558,7 +558,7 @@ def test_a_student_is_tried_before_anything_is_made(fabric: Fabric, network: Any
         (Brightness, {}, r"the teacher is <class .*>; needed: a torch.nn.Module, or a function of images"),
         (Brightness(classes=True), {"jury": [student(4)]}, r"juror 1: .* it gives \[16, 4\]; allowed: a tensor"),
         (lambda x: 1 / 0, {}, r"the teacher: asking about 16 images failed \(ZeroDivisionError: division by zero\)"),
-        (lambda x: (x.mean((1, 2, 3)),), {}, r"the teacher: for images .* it gives tuple; allowed: a tensor \[16, 3"),
+        (lambda x: (x.mean((1, 2, 3)),), {}, r"the teacher: for images .* it gives tuple; allowed: one tensor \[16, 3"),
         (Brightness(classes=True), {"features_of": "resnet8"}, r"features_of is 'resnet8'; needed: a torch.nn.Module"),
         (Brightness(classes=True), {"features_of": student(3).half()}, r"features_of: it fails on images .* float16"),
         (Brightness(classes=True), {"outputs": "scaled"}, r"outputs = scaled is not allowed for classification; al"),

@@ -21,7 +21,7 @@ from cgankd.core.errors import TrainingError, UserError
 from cgankd.core.store import Work
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet, TrainingImages
-from cgankd.distill import Maker, Preparation, create
+from cgankd.distill import NetworkFactory, Preparation, create
 from cgankd.distill.methods.flow import pooled
 from cgankd.nets import zoo
 from cgankd.nets.taps import PENULTIMATE, Taps
@@ -158,28 +158,28 @@ def test_the_teacher_learns_nothing_where_gradients_go_through_it(name: str, noi
     ],
 )
 def test_the_auxiliary_is_wider_and_of_the_students_family(student: str, auxiliary: str) -> None:
-    make = maker(student, "cnn24")
-    assert make.wider("flow", "none") == auxiliary
-    assert len(zoo.stages(make(auxiliary), 1, (16, 16))) == len(zoo.stages(make.student, 1, (16, 16)))
+    factory = network_factory(student, "cnn24")
+    assert factory.wider("flow", "none") == auxiliary
+    assert len(zoo.map_layers(factory(auxiliary), 1, (16, 16))) == len(zoo.map_layers(factory.student, 1, (16, 16)))
 
 
 @pytest.mark.parametrize("name", ["shufflenetv2", "vgg8", "wrn_16_2"])
 def test_no_wider_network_is_refused(name: str) -> None:
-    with pytest.raises(UserError, match=r"'flow' needs a wider .* of \w+ none is; allowed: .*, or another"):
-        maker(name, "cnn24").wider("flow", "another")
+    with pytest.raises(UserError, match=r"'flow' needs a wider .* of \w+ has none; allowed: .*, or another"):
+        network_factory(name, "cnn24").wider("flow", "another")
 
 
 @pytest.mark.parametrize("task", [classes(4), SCALAR])
 def test_flow_follows_the_auxiliary_as_it_would_a_teacher(task) -> None:
     torch.manual_seed(1)
     made = unbuilt("flow", task)
-    make = maker("cnn8", "cnn24", task.num_outputs)
-    made.networks(make)
-    names = [*zoo.stages(make.student, 1, (16, 16)), PENULTIMATE]
+    factory = network_factory("cnn8", "cnn24", task.num_outputs)
+    made.networks(factory)
+    names = [*zoo.map_layers(factory.student, 1, (16, 16)), PENULTIMATE]
     assert made.taps(names, ["other", PENULTIMATE]) == (names, [])
     torch_rng = torch.Generator().manual_seed(0)
     images = torch.rand(7, 1, 16, 16, generator=torch_rng)
-    with torch.no_grad(), Taps(make.student, names) as student, Taps(made.auxiliary, names) as auxiliary:
+    with torch.no_grad(), Taps(factory.student, names) as student, Taps(made.auxiliary, names) as auxiliary:
         mine, theirs = student(images)[1], auxiliary(images)[1]
     batch = dataclasses.replace(example(task), images=images, student_features=mine, teacher_features={})
     plain = unbuilt("flow", task, StudentSettings(method_settings={"flow": {"auxiliary": 0.0}}))
@@ -212,10 +212,10 @@ def test_the_auxiliary_is_taught_by_pkt_and_then_stays(noise, fabric: Fabric) ->
 # --- takd ---------------------------------------------------------------------------------------------------------
 
 
-def maker(student: str, teacher: str | None, outputs: int = 3) -> Maker:
+def network_factory(student: str, teacher: str | None, outputs: int = 3) -> NetworkFactory:
     made = [None if name is None else zoo.create(name, 1, outputs, (16, 16)) for name in (student, teacher)]
     assert made[0] is not None
-    return Maker(made[0], made[1], 1, outputs, (16, 16))
+    return NetworkFactory(made[0], made[1], 1, outputs, (16, 16))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def maker(student: str, teacher: str | None, outputs: int = 3) -> Maker:
     [("resnet8", "resnet56", "resnet"), ("cnn8", "cnn24", "cnn"), ("wrn_16_1", "wrn_40_2", "wrn")],
 )
 def test_the_assistant_is_in_the_middle_of_the_family(student: str, teacher: str, family: str) -> None:
-    found = maker(student, teacher).between("takd")
+    found = network_factory(student, teacher).between("takd")
     sizes = {}
     for name in zoo.names():
         if name.startswith(family) and name not in {"resnet18", "resnet34", "resnet50"}:  # another family
@@ -240,7 +240,7 @@ def test_the_assistant_is_in_the_middle_of_the_family(student: str, teacher: str
 
 def test_where_no_kin_is_between_another_is_the_assistant() -> None:
     counts = zoo.parameter_counts(1, 3, (16, 16))
-    found = maker("shufflenetv1", "shufflenetv2").between("takd")  # each the only one of its family
+    found = network_factory("shufflenetv1", "shufflenetv2").between("takd")  # each the only one of its family
     assert counts["shufflenetv1"] < counts[found] < counts["shufflenetv2"]
 
 
@@ -248,15 +248,15 @@ def test_no_network_between_is_refused() -> None:
     with pytest.raises(
         UserError, match=r"'takd' needs .* none has between 18,251 and 72,211 parameters; allowed: a larger teacher"
     ):
-        maker("cnn8", "cnn16").between("takd")
+        network_factory("cnn8", "cnn16").between("takd")
     with pytest.raises(UserError, match="teacher is a plain callable, whose size is not known; allowed"):
-        maker("cnn8", None).between("takd")
+        network_factory("cnn8", None).between("takd")
 
 
 def test_the_assistant_normalises_as_the_student_does() -> None:
-    make = maker("cnn8", "cnn24")
-    zoo.fix_normalisation(make.student, torch.tensor([0.3]), torch.tensor([0.1]))
-    (layer,) = [layer for layer in make("cnn16").modules() if isinstance(layer, zoo.Normalise)]
+    factory = network_factory("cnn8", "cnn24")
+    zoo.fix_normalisation(factory.student, torch.tensor([0.3]), torch.tensor([0.1]))
+    (layer,) = [layer for layer in factory("cnn16").modules() if isinstance(layer, zoo.Normalise)]
     assert (float(layer.mean), float(layer.std)) == pytest.approx((0.3, 0.1))
 
 
@@ -264,7 +264,7 @@ def test_the_assistant_normalises_as_the_student_does() -> None:
 def test_takd_is_kd_from_the_assistant(task) -> None:
     settings = StudentSettings(temperature=3.0)
     made, kd = unbuilt("takd", task, settings), unbuilt("kd", task, settings)
-    made.networks(maker("cnn8", "cnn24", task.num_outputs))
+    made.networks(network_factory("cnn8", "cnn24", task.num_outputs))
     batch = dataclasses.replace(example(task), images=torch.rand(7, 1, 16, 16))
     assert made.label_weight == kd.label_weight
     with torch.no_grad():

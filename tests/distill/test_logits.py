@@ -72,7 +72,7 @@ def test_dkd_stays_finite_for_a_teacher_without_doubt() -> None:
 
 @pytest.mark.parametrize("name", ["dkd", "atkd", "ls-kd", "ls-dkd", "ls-dist", "ls-mlkd"])
 def test_two_classes_are_refused_with_the_reason(name: str) -> None:
-    with pytest.raises(UserError, match=rf"'{name}' is of no use with two classes, .*; allowed: three classes"):
+    with pytest.raises(UserError, match=rf"'{name}' is not useful with two classes, .*; allowed: three classes"):
         method(name, classes(2))
 
 

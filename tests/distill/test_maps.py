@@ -288,7 +288,7 @@ def test_maps_of_one_pixel_of_few_images(name: str, rows: int) -> None:
 @pytest.mark.parametrize("name", MAPS)
 @pytest.mark.parametrize(("student", "teacher", "who"), [(["end"], LAYERS, "student"), (LAYERS, ["end"], "teacher")])
 def test_a_network_without_maps_is_refused(name: str, student: list[str], teacher: list[str], who: str) -> None:
-    with pytest.raises(UserError, match=f"'{name}' compares maps, but the {who}'s network has none; allowed"):
+    with pytest.raises(UserError, match=f"'{name}' compares feature maps, but the {who}'s network has none; allowed"):
         unbuilt(name, TASK).taps(student, teacher)
 
 
@@ -314,5 +314,5 @@ def test_where_pixels_are_compared_maps_of_one_are_left_out(name: str) -> None:
     made.build({layer: small[0][layer] for layer in mine}, {layer: small[1][layer] for layer in theirs})
     assert made.pairs == [("early", "early")]
     late = {layer: shape for layer, shape in small[0].items() if layer == "late"}
-    with pytest.raises(UserError, match=f"'{name}' compares the pixels of maps, .* none has 2; allowed: larger"):
+    with pytest.raises(UserError, match=f"'{name}' compares the pixels of feature maps, .* 2 or more; allowed: larger"):
         unbuilt(name, TASK).build(late, late)

@@ -118,7 +118,7 @@ def test_images_that_are_shown_twice_cost_the_same(name: str, task: str, noise: 
 @pytest.mark.parametrize("name", OF_CLASSES)
 def test_two_and_a_thousand_classes(name: str, count: int, noise: Noise, fabric: Fabric) -> None:
     if count == 2 and name in NOT_FOR_TWO:
-        with pytest.raises(UserError, match="of no use with two classes"):
+        with pytest.raises(UserError, match="is not useful with two classes"):
             create(name, classes(2))
         return
     with scene(name, classes(count), noise, fabric) as set_up:

@@ -179,7 +179,7 @@ def test_a_setting_that_a_method_lacks_is_refused() -> None:
     ("name", "key", "value", "allowed"),
     [("at", "weight", -1.0, "0 or more"), ("crd", "temperature", 0.0, "a number above 0"),
      ("sskd", "contrast_temperature", 0.0, "a number above 0"), ("kd", "teacher_weight", -0.5, "0 or more"),
-     ("crd", "width", 0.5, "a whole number from 1"), ("ofd", "batches", 0.0, "a whole number from 1"),
+     ("crd", "width", 0.5, "a whole number, 1 or more"), ("ofd", "batches", 0.0, "a whole number, 1 or more"),
      ("atkd", "easy", 2.0, "0 to 1")],
 )  # fmt: skip
 def test_a_number_that_no_loss_can_be_made_with_is_refused(name: str, key: str, value: float, allowed: str) -> None:

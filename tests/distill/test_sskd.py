@@ -44,7 +44,7 @@ def test_the_further_images_are_turned_by_90_180_and_270_degrees() -> None:
     assert found.flatten(1).tolist() == [
         [1, 3, 0, 2], [5, 7, 4, 6], [3, 2, 1, 0], [7, 6, 5, 4], [2, 0, 3, 1], [6, 4, 7, 5],
     ]  # fmt: skip
-    with pytest.raises(UserError, match="turns images by 90 degrees, but these are 2x3 pixels; allowed: square"):
+    with pytest.raises(UserError, match="rotates images by 90 degrees, but these are 2x3; allowed: square"):
         made.views(drawn(torch.zeros(1, 1, 2, 3)), 0)
 
 

@@ -20,7 +20,7 @@ from cgankd.core.files import load_tensors
 from cgankd.core.store import Work
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import TrainingImages
-from cgankd.distill import DistillBatch, Maker, Method
+from cgankd.distill import DistillBatch, Method, NetworkFactory
 from cgankd.distill.methods.vam import entropy
 from cgankd.nets import zoo
 from cgankd.nets.attention import attention, gates
@@ -37,7 +37,7 @@ SETTINGS = FitSettings(steps=3, batch_size=8, augment=AugmentSettings(views=2))
 
 def method(task: Task, **own: float) -> Method:
     made = unbuilt("vam", task, StudentSettings(method_settings={"vam": own}))
-    made.networks(Maker(zoo.create("cnn8+vam", 1, task.num_outputs, SIZE), None, 1, task.num_outputs, SIZE))
+    made.networks(NetworkFactory(zoo.create("cnn8+vam", 1, task.num_outputs, SIZE), None, 1, task.num_outputs, SIZE))
     assert made.taps(["layer3"], []) == (LAYERS, [])
     return made
 
@@ -147,7 +147,7 @@ def test_the_teacher_may_be_any_callable_and_is_asked_once_a_view(noise, fabric:
 def test_a_student_without_attention_is_refused(noise, fabric: Fabric) -> None:
     student, teacher = (zoo.create(name, 1, 3, SIZE) for name in ("cnn8", "cnn16"))
     objective = distill.create("kd+vam", classes(3))
-    with pytest.raises(UserError, match=r"needs a student with virtual attention, .* ConvNet has not; .* NAME\+vam"):
+    with pytest.raises(UserError, match=r"needs a student with virtual attention, .* ConvNet has none; .* NAME\+vam"):
         fit(Work(fabric), student, objective, TrainingImages(noise(16)), SETTINGS, seed=0, teacher=teacher)
 
 
@@ -181,6 +181,6 @@ def mapless(in_channels: int, num_outputs: int, image_size: tuple[int, int]) -> 
 
 def test_a_network_without_maps_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     words = (*TINY, f"student.network={__name__}:mapless", "compare.methods=[kd, vam]")
-    with pytest.raises(UserError, match=r"mapless' has no maps .* allowed: a network with maps"):
+    with pytest.raises(UserError, match=r"mapless' has no feature maps .* allowed: a network with feature maps"):
         run.run(recipe.load("digits", list(words)), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -135,9 +135,9 @@ def frozen(in_channels, num_outputs, image_size):
 @pytest.mark.parametrize(
     ("network", "said"),
     [
-        ("two_heads", "it gives tuple in training mode; allowed: a tensor [2, 10], the outputs alone"),
-        ("half", "its weights are float16, but images are float32, as network.float() makes weights"),
-        ("frozen", "no parameter of it can be trained (requires_grad is False everywhere); needed: one at least"),
+        ("two_heads", "it gives tuple in training mode; allowed: one tensor [2, 10], the outputs"),
+        ("half", "its weights are float16, but images are float32; network.float() converts the weights"),
+        ("frozen", "it has no trainable parameter (requires_grad is False for all); needed: at least one"),
     ],
 )
 def test_networks_are_tried_in_training_mode_too(

@@ -62,7 +62,7 @@ def test_a_compiled_network_in_a_checkpoint_is_tried_on_its_network(typed: Typed
     assert said.out.splitlines()[0].startswith("wrote own [1].safetensors: ")
     assert said.out.splitlines()[1:] == [
         "mean and std were divided by 255, because they are for images in [0, 255]",
-        "they fit cnn16 with 3 channel(s) and 4 output(s), and were tried on images of 32x32 pixels",
+        "the weights fit cnn16 with 3 channel(s) and 4 output(s), and were tried on images of 32x32 pixels",
     ]
     found = load_file(tmp_path / "own [1].safetensors")
     assert found.keys() == network.state_dict().keys()
@@ -110,7 +110,7 @@ def test_a_malicious_pickle_is_refused_and_not_executed(
         ),
         (["a.pth", "a.safetensors", "--network", "resnet9"], "network 'resnet9' is not known (did you mean"),
         (["a.pth", "a.safetensors", "--channels", "3"], "--channels and --classes are sizes of a network; needed: --n"),
-        (["a.pth", "a.safetensors", "--entry", "ema"], "--entry 'ema' names no tensors"),
+        (["a.pth", "a.safetensors", "--entry", "ema"], "--entry 'ema' matches no tensors"),
     ],
 )
 def test_what_cannot_be_converted(typed: Typed, tmp_path: Path, words: list[str], named: str) -> None:

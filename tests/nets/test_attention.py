@@ -18,7 +18,7 @@ from cgankd.data.imageset import ImageSet
 from cgankd.metrics import cost
 from cgankd.nets import zoo
 from cgankd.nets.attention import BLOCKS, Gate, add_attention, gates
-from cgankd.nets.feature_layers import stages
+from cgankd.nets.feature_layers import map_layers
 from cgankd.nets.taps import PENULTIMATE, Taps
 from cgankd.nets.weights import load_weights, save_weights
 from cgankd.tasks import Classification, Regression
@@ -85,10 +85,10 @@ def test_the_gate_against_loops(channels: int) -> None:
 def test_a_new_network_says_what_it_says_without_attention(name: str) -> None:
     plain, gated = new(name), new(f"{name}+vam")
     assert torch.equal(gated(images()), plain(images()))
-    assert stages(gated, 1, SIZE) == stages(plain, 1, SIZE)
+    assert map_layers(gated, 1, SIZE) == map_layers(plain, 1, SIZE)
     names = [key for key in gated.state_dict() if not key.startswith("vam.")]
     assert names == list(plain.state_dict())
-    assert [gate.stage for gate in gates(gated).values()] == stages(plain, 1, SIZE)[-2:]
+    assert [gate.stage for gate in gates(gated).values()] == map_layers(plain, 1, SIZE)[-2:]
     added = sum(BLOCKS * (len(gate.block) + 1) for gate in gates(gated).values())
     assert cost.parameters(gated) == cost.parameters(plain) + added
 
@@ -167,7 +167,7 @@ class Shared(nn.Module):
 
 def test_a_layer_that_runs_twice_is_passed_over() -> None:
     network = Shared()
-    assert stages(network, 1, SIZE) == ["second", "relu"]
+    assert map_layers(network, 1, SIZE) == ["second", "relu"]
     assert [gate.stage for gate in gates(add_attention(network, 1, SIZE)).values()] == ["second"]
 
 
@@ -181,15 +181,17 @@ def test_a_sequence_of_layers_may_have_it() -> None:
 
 
 def test_what_cannot_have_it_is_refused() -> None:
-    with pytest.raises(UserError, match=r"'flat' has no maps .* flat\+vam can't be made; allowed: a network with"):
+    with pytest.raises(
+        UserError, match=r"'flat' has no feature maps .* flat\+vam can't be made; allowed: a network with"
+    ):
         add_attention(nn.Sequential(nn.Flatten(), nn.Linear(256, 3)), 1, SIZE, "flat")
     narrow = nn.Sequential(nn.Conv2d(1, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
-    with pytest.raises(UserError, match="'Sequential' has no maps"):
+    with pytest.raises(UserError, match="'Sequential' has no feature maps"):
         add_attention(narrow, 1, SIZE)
-    with pytest.raises(UserError, match="has a child named 'vam' already"):
+    with pytest.raises(UserError, match="has a submodule named 'vam' already"):
         add_attention(new("cnn8+vam"), 1, SIZE)
     for name in ("cnn8+van", "cnn8+vam+vam", "cnn8+"):
-        with pytest.raises(UserError, match=r"nothing is known as \+.*; allowed: cnn8\+vam"):
+        with pytest.raises(UserError, match=r"the suffix \+.* is not known; allowed: cnn8\+vam"):
             new(name)
     with pytest.raises(UserError, match="network 'cnn9' is not known"):
         new("cnn9+vam")

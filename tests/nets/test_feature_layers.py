@@ -9,7 +9,7 @@ from torch import nn
 
 from cgankd.core.errors import UserError
 from cgankd.nets import zoo
-from cgankd.nets.feature_layers import stages
+from cgankd.nets.feature_layers import map_layers
 from cgankd.nets.taps import PENULTIMATE, Taps, feature_shapes
 
 torch.set_num_threads(1)
@@ -44,9 +44,9 @@ def new(name, size=(32, 32)):
         ("cnn16_grid", [(16, 16), (32, 8), (64, 4)], 256),
     ],
 )
-def test_declared_stages_are_those_of_the_papers(name, maps, penultimate):
+def test_declared_map_layers_are_those_of_the_papers(name, maps, penultimate):
     network = new(name)
-    names = stages(network, 3, (32, 32))
+    names = map_layers(network, 3, (32, 32))
     shapes = feature_shapes(network, [*names, PENULTIMATE], 3, (32, 32))
     assert [shapes[name] for name in names] == [(channels, side, side) for channels, side in maps]
     assert shapes[PENULTIMATE] == (penultimate,)
@@ -56,14 +56,14 @@ def test_declared_stages_are_those_of_the_papers(name, maps, penultimate):
 @pytest.mark.parametrize("name", SMALL)
 def test_maps_fall_with_each_stage(name, size):
     network = new(name, size)
-    names = stages(network, 3, size)
+    names = map_layers(network, 3, size)
     areas = [height * width for _, height, width in feature_shapes(network, names, 3, size).values()]
     assert areas == sorted(set(areas), reverse=True)
     assert len(names) == 5 if name == "vgg8" and size == (64, 64) else len(names) >= 3
 
 
 class Undeclared(nn.Module):
-    """A network that says nothing of its stages."""
+    """A network that declares no map layers."""
 
     def __init__(self, name):
         super().__init__()
@@ -75,15 +75,15 @@ class Undeclared(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["resnet8", "resnet18", "cnn8", "vgg8"])
-def test_stages_found_are_those_declared(name):
-    declared = stages(new(name), 3, (32, 32))
-    assert stages(Undeclared(name), 3, (32, 32)) == [f"inside.{name}" for name in declared]
+def test_map_layers_found_are_those_declared(name):
+    declared = map_layers(new(name), 3, (32, 32))
+    assert map_layers(Undeclared(name), 3, (32, 32)) == [f"inside.{name}" for name in declared]
 
 
 @pytest.mark.parametrize("name", ["wrn_16_1", "mobilenetv2", "efficientnet_b0"])
-def test_stages_found_end_with_what_follows_the_last_block(name):
-    declared = stages(new(name), 3, (32, 32))
-    found = stages(Undeclared(name), 3, (32, 32))
+def test_map_layers_found_end_with_what_follows_the_last_block(name):
+    declared = map_layers(new(name), 3, (32, 32))
+    found = map_layers(Undeclared(name), 3, (32, 32))
     assert found[:-1] == [f"inside.{name}" for name in declared[:-1]]
     assert found[-1] == ("inside.bn1" if name == "wrn_16_1" else "inside.conv2")
 
@@ -97,14 +97,14 @@ def test_of_a_chain_the_last_layer_before_each_pool_is_taken():
         nn.Identity(), conv(3, 4), nn.ReLU(inplace=True), nn.MaxPool2d(2), conv(4, 8), nn.BatchNorm2d(8), nn.ReLU(),
         nn.MaxPool2d(2), conv(8, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2),
     )  # fmt: skip
-    assert stages(network, 3, (16, 16)) == ["2", "6", "9"]
+    assert map_layers(network, 3, (16, 16)) == ["2", "6", "9"]
 
 
 def test_a_block_that_pools_at_its_end_still_shows_its_larger_map():
     first = nn.Sequential(conv(3, 4), nn.ReLU(), nn.MaxPool2d(2))
     second = nn.Sequential(conv(4, 4), nn.ReLU())
     network = nn.Sequential(first, second, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-    assert stages(network, 3, (16, 16)) == ["0.1", "1"]
+    assert map_layers(network, 3, (16, 16)) == ["0.1", "1"]
 
 
 class Odd(nn.Module):
@@ -138,7 +138,7 @@ def test_what_is_no_stage_is_passed_over_and_nothing_is_left_behind():
     network = Odd()
     before, modes = copy.deepcopy(network.state_dict()), [module.training for module in network.modules()]
     torch.manual_seed(7)
-    found = stages(network, 3, (16, 16))
+    found = map_layers(network, 3, (16, 16))
     drawn = torch.rand(1)
     torch.manual_seed(7)
     assert torch.equal(torch.rand(1), drawn)
@@ -152,7 +152,7 @@ def test_what_is_no_stage_is_passed_over_and_nothing_is_left_behind():
 def test_hooks_go_after_an_error_too():
     network = nn.Sequential(conv(5, 4), nn.Flatten(), nn.Linear(4, 2))
     with pytest.raises(RuntimeError):
-        stages(network, 3, (16, 16))
+        map_layers(network, 3, (16, 16))
     assert not any(module._forward_hooks for module in network.modules())
 
 
@@ -160,21 +160,21 @@ def test_a_network_may_declare_its_own_and_wrong_ones_are_refused():
     network = nn.Sequential(conv(3, 4), nn.ReLU(), conv(4, 4, stride=2), nn.Flatten(), nn.LazyLinear(2))
     network.stage_names = ("1", "3")
     network(torch.rand(2, 3, 16, 16))
-    assert stages(network, 3, (16, 16)) == ["1"]  # a flat feature is no map
+    assert map_layers(network, 3, (16, 16)) == ["1"]  # a flat feature is no map
     network.stage_names = ("1", "absent")
     with pytest.raises(UserError, match="has no layer 'absent'"):
-        stages(network, 3, (16, 16))
+        map_layers(network, 3, (16, 16))
 
 
 @pytest.mark.parametrize("network", [nn.Sequential(nn.Flatten(), nn.Linear(768, 2)), nn.Conv2d(3, 2, 16)])
-def test_a_network_without_maps_has_no_stages(network):
-    assert stages(network, 3, (16, 16)) == []
+def test_a_network_without_maps_has_no_map_layers(network):
+    assert map_layers(network, 3, (16, 16)) == []
 
 
-def test_stages_feed_taps_of_a_compiled_or_wrapped_network():
+def test_map_layers_feed_taps_of_a_compiled_or_wrapped_network():
     fabric = pytest.importorskip("lightning_fabric")
     wrapped = fabric.Fabric(accelerator="cpu", devices=1).setup(new("resnet8"))
-    names = stages(wrapped, 3, (16, 16))
+    names = map_layers(wrapped, 3, (16, 16))
     with Taps(wrapped.eval(), [*names, PENULTIMATE]) as taps, torch.no_grad():
         _, features = taps(torch.rand(2, 3, 16, 16))
     assert torch.allclose(F.adaptive_avg_pool2d(features[names[-1]], 1).flatten(1), features[PENULTIMATE], atol=1e-6)

@@ -113,18 +113,22 @@ def test_a_packages_head_for_other_classes_starts_anew(package):
 @pytest.mark.parametrize(
     ("name", "start", "message"),
     [
-        ("resnet8", "absent.safetensors", r"absent.safetensors does not exist; a .safetensors file, or package:"),
+        (
+            "resnet8",
+            "absent.safetensors",
+            r"absent.safetensors does not exist; needed: a .safetensors file, or package:",
+        ),
         ("resnet8", "package:torch", r"'package:torch' is not known; allowed: a .safetensors file, or package:eff"),
         (
             "resnet8",
             LITE0,
-            r"holds weights of efficientnet_lite0, and the network is a CifarResNet; allowed: teacher",
+            r"holds weights of efficientnet_lite0, but the network is a CifarResNet; allowed: teacher",
         ),
         ("resnet14", "resnet8.safetensors", r"key 'layer1.1.conv1.weight' is missing; CifarResNet needs it"),
         (
             "cnn16",
             "cnn8.safetensors",
-            r"13 of the 14 layers of ConvNet have other shapes there, or are not there; allowed",
+            r"13 of the 14 layers of ConvNet have other shapes in the file, or are missing there; allowed: up to",
         ),
     ],
 )

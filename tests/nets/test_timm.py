@@ -1,4 +1,4 @@
-"""Networks of timm by name: their own normalisation, no download, stages and weights under timm's own names."""
+"""Networks of timm by name: their own normalisation, no download, map layers and weights under timm's own names."""
 
 import copy
 import socket
@@ -10,7 +10,7 @@ from torch import nn
 
 from cgankd.core.errors import UserError
 from cgankd.nets import zoo
-from cgankd.nets.feature_layers import stages
+from cgankd.nets.feature_layers import map_layers
 from cgankd.nets.taps import PENULTIMATE, Taps, feature_shapes
 from cgankd.nets.weights import load_weights, save_weights
 
@@ -76,9 +76,9 @@ def test_weights_of_a_file_in_timms_own_names(tmp_path):
     load_weights(new("resnet10t"), tmp_path / "own.safetensors")
 
 
-def test_stages_are_those_that_timm_declares():
+def test_map_layers_are_those_that_timm_declares():
     network = new("resnet18", size=(64, 64))
-    names = stages(network, 3, (64, 64))
+    names = map_layers(network, 3, (64, 64))
     assert names == ["act1", "layer1", "layer2", "layer3", "layer4"]
     shapes = feature_shapes(network, [*names, PENULTIMATE], 3, (64, 64))
     assert [shapes[name][1] for name in names] == [32, 16, 8, 4, 2]
@@ -86,9 +86,9 @@ def test_stages_are_those_that_timm_declares():
 
 
 @pytest.mark.parametrize("name", ["densenet121", "efficientnet_b0", "convnext_atto", "mobilenetv2_035"])
-def test_stages_of_other_families_can_be_tapped(name):
+def test_map_layers_of_other_families_can_be_tapped(name):
     network = new(name, size=(64, 64)).eval()
-    names = stages(network, 3, (64, 64))
+    names = map_layers(network, 3, (64, 64))
     with Taps(network, names) as taps, torch.no_grad():
         _, features = taps(torch.rand(2, 3, 64, 64))
     sides = [feature.shape[-1] for feature in features.values()]
@@ -96,17 +96,17 @@ def test_stages_of_other_families_can_be_tapped(name):
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
-def test_transformers_have_no_stages(name):
+def test_transformers_have_no_map_layers(name):
     size = (56, 56) if "swin" in name else (32, 32)
-    assert stages(new(name, size=size), 3, size) == []
+    assert map_layers(new(name, size=size), 3, size) == []
 
 
 def test_what_timm_describes_wrongly_is_not_believed():
-    assert stages(new("volo_d1_224", size=(64, 64)), 3, (64, 64)) == []  # maps whose channels come last
+    assert map_layers(new("volo_d1_224", size=(64, 64)), 3, (64, 64)) == []  # maps whose channels come last
     network = new("twins_pcpvt_small", size=(64, 64))
     with pytest.raises(UserError, match=r"has no layer 'block\.0'"):
         feature_shapes(network, [entry["module"] for entry in network.feature_info], 3, (64, 64))
-    assert "block.0" not in stages(network, 3, (64, 64))
+    assert "block.0" not in map_layers(network, 3, (64, 64))
     feature_shapes(network, [PENULTIMATE], 3, (64, 64))
 
 
@@ -118,7 +118,7 @@ def test_what_timm_describes_wrongly_is_not_believed():
         ("resnet18.a9_in1k", r"timm knows no weights 'a9_in1k' of resnet18; allowed: .*resnet18.a1_in1k"),
         (
             "vit_small_patch32_224",
-            r"into patches of 32x32 pixels and would lose the rest of 16x16; allowed: a data.si",
+            r"into patches of 32x32 pixels and would ignore the rest of 16x16; allowed: a data.si",
         ),
         ("inception_v3", r"^network 'timm/inception_v3': it fails on images \[2, 3, 16, 16\] \(RuntimeError"),
     ],
@@ -134,7 +134,7 @@ def test_a_network_that_timm_fails_to_make_gives_a_sentence(monkeypatch):
 
     monkeypatch.setattr(timm, "create_model", refuse)
     message = (
-        r"^network 'timm/resnet18': timm can't make it for 1 channel\(s\) of 16x24 pixels \(TypeError: no such key"
+        r"^network 'timm/resnet18': timm can't build it for 1 channel\(s\) of 16x24 pixels \(TypeError: no such key"
     )
     with pytest.raises(UserError, match=message):
         new("resnet18", channels=1, size=(16, 24))

@@ -53,10 +53,10 @@ class WithState(nn.Linear):
     [
         (
             InTraining(lambda o: (o, o)),
-            r"it gives tuple in training mode; allowed: a tensor \[2, 3\], the outputs alone",
+            r"it gives tuple in training mode; allowed: one tensor \[2, 3\], the outputs",
         ),
-        (InTraining(lambda o: {"out": o}), r"it gives dict in training mode; allowed: a tensor \[2, 3\]"),
-        (InTraining(lambda o: [o]), r"it gives list in training mode; allowed: a tensor \[2, 3\]"),
+        (InTraining(lambda o: {"out": o}), r"it gives dict in training mode; allowed: one tensor \[2, 3\]"),
+        (InTraining(lambda o: [o]), r"it gives list in training mode; allowed: one tensor \[2, 3\]"),
         (InTraining(lambda o: o[:, :2]), r"it gives \[2, 2\] in training mode; allowed: a tensor \[2, 3\]"),
         (InTraining(lambda o: o.argmax(1, keepdim=True).expand(2, 3)), r"numbers of type int64 in training mode"),
         (InTraining(lambda o: o * torch.nan), r"in training mode: it gives outputs that are not finite"),
@@ -65,9 +65,9 @@ class WithState(nn.Linear):
             InTraining(fails),
             r"it fails in training mode on images \[2, 1, 16, 16\] \(RuntimeError: no labels were given",
         ),
-        (frozen(), r"no parameter of it can be trained \(requires_grad is False everywhere\); needed: one at least"),
-        (nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(3)), r"no parameter of it can be trained"),
-        (small().half(), r"its weights are float16; needed for training: float32, as network\.float\(\) makes them"),
+        (frozen(), r"it has no trainable parameter \(requires_grad is False for all\); needed: at least one"),
+        (nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(3)), r"it has no trainable parameter"),
+        (small().half(), r"its weights are float16; needed for training: float32, by network\.float\(\)"),
         (small().bfloat16(), r"its weights are bfloat16; needed for training: float32"),
         (small().double(), r"its weights are float64; needed for training: float32"),
         (
@@ -90,7 +90,7 @@ def test_what_cannot_be_trained_is_refused(network: nn.Module, said: str) -> Non
     [
         (
             small().half(),
-            r"it fails on images .*; its weights are float16, but images are float32, as network\.float\(\)",
+            r"it fails on images .*; its weights are float16, but images are float32; network\.float\(\) converts",
         ),
         (InTraining(None).eval().network[:-1], r"it gives \[2, 8\]; allowed: a tensor \[2, 3\]"),
         (nn.Sequential(nn.Flatten(), nn.Linear(256, 3), nn.Softmax(0), nn.Flatten(0)), r"it gives \[6\]; allowed"),

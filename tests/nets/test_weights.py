@@ -81,7 +81,7 @@ def test_a_file_that_does_not_fit_names_the_key_and_changes_nothing(tmp_path, ch
 def test_files_of_another_kind_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"absent\.safetensors does not exist"):
         load_weights(new(), tmp_path / "absent.safetensors")
-    with pytest.raises(UserError, match=r"suffix is '\.pth'; allowed: \.safetensors; cgankd convert-weights makes one"):
+    with pytest.raises(UserError, match=r"suffix is '\.pth'; allowed: \.safetensors; cgankd convert-weights converts"):
         load_weights(new(), tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"suffix is '\.npz'; allowed: \.safetensors$"):
         save_weights(new(), tmp_path / "w.npz")
@@ -153,9 +153,9 @@ def test_files_from_before_batches_were_counted(tmp_path):
     ("changed", "message"),
     [
         ({"normalise.std": 58.4, "normalise.mean": 123.7}, r"mean 123.7 and std 58.4 are for images in \[0, 255\]"),
-        ({"normalise.std": 0.0}, "hold a number that is too small; allowed: means from 0, and deviations above 0"),
+        ({"normalise.std": 0.0}, "hold a number that is too small; allowed: a mean of 0 or more, and a std above 0"),
         ({"normalise.mean": float("nan")}, "key 'normalise.mean' holds nan"),
-        ({"fc.bias": float("nan")}, "key 'fc.bias' holds nan; needed: weights of a training that went well"),
+        ({"fc.bias": float("nan")}, "key 'fc.bias' holds nan; needed: weights without nan"),
     ],
 )
 def test_numbers_that_no_network_works_with_are_refused(tmp_path, changed, message):

@@ -208,7 +208,7 @@ def test_constants_of_a_normalisation_are_not_set_and_not_stored():
 def test_normalisation_of_a_network_from_elsewhere_and_of_wrong_channels():
     assert not zoo.fix_normalisation(nn.Linear(2, 2), torch.zeros(3), torch.ones(3))
     network = new("cnn8", 3)
-    with pytest.raises(UserError, match=r"normalises 3 channel\(s\), where mean is \[1\].*allowed: \[3\] for both"):
+    with pytest.raises(UserError, match=r"normalises 3 channel\(s\), but mean is \[1\].*allowed: \[3\] for both"):
         zoo.fix_normalisation(network, torch.zeros(1), torch.ones(1))
     assert (network.normalise.mean == 0.5).all()
 
@@ -302,9 +302,9 @@ def test_a_users_network_is_built_by_its_function(users_module, function):
         ("absent", r"has no function 'absent'$"),
         ("not_a_function", r"has no function 'not_a_function'$"),
         ("wrong_arguments", r"calling it with in_channels=3, .* failed \(TypeError: .*unexpected keyword"),
-        ("wrong_return", r"it returned str, where a torch.nn.Module is needed$"),
+        ("wrong_return", r"it returned str; needed: a torch\.nn\.Module$"),
         ("wrong_outputs", r"images \[2, 3, 16, 16\] it gives \[2, 768\]; allowed: a tensor \[2, 4\]$"),
-        ("two_outputs", r"it gives tuple; allowed: a tensor \[2, 4\], the outputs alone$"),
+        ("two_outputs", r"it gives tuple; allowed: one tensor \[2, 4\], the outputs$"),
         ("fails_to_run", r"it fails on images \[2, 3, 16, 16\] \(RuntimeError: "),
     ],
 )

@@ -96,7 +96,7 @@ def test_what_it_cannot_serve_is_refused_before_anything_is_trained(
 def test_an_answering_teacher_is_opened_before_anything_is_trained(
     module: Callable[[int], str], tmp_path: Path
 ) -> None:
-    for source, said in [("none.onnx", "is not there"), (f"{module(3)}:linear", r"needed: \[32, 10\]")]:
+    for source, said in [("none.onnx", "does not exist"), (f"{module(3)}:linear", r"needed: \[32, 10\]")]:
         for setting, words in [
             ("teacher.source", f"teacher.source={source}"),
             ("teacher.jury.0.source", f"teacher.jury=[{{source: '{source}'}}]"),

@@ -72,7 +72,7 @@ def test_it_adds_scores_and_artifacts_and_changes_none(tmp_path: Path) -> None:
     [
         (
             ("student.fit.adversarial={eps: 0.05}",),
-            r"fit\.adversarial is set, but method 'kd' asks the teacher about images as they are; allowed",
+            r"fit\.adversarial is set, but method 'kd' asks the teacher about unchanged images; allowed",
         ),
         (
             (*ON, "metrics.robustness.attacks=[autoattack]", "data.source=rotated-fashion", "data.turns=1"),

@@ -79,7 +79,9 @@ def test_a_loaded_teacher_of_probabilities_teaches_what_its_logits_would(network
     assert any(not torch.allclose(taught["as they are"][n], v, atol=1e-4) for n, v in taught["logits"].items())
     warned = [name for name, record in found.items() if any(SAID in warning for warning in record["warnings"])]
     assert warned == ["noticed"]
-    assert any("; teacher.outputs=logits takes them" in warning for warning in found["noticed"]["warnings"])
+    assert any(
+        "; teacher.outputs=logits uses them without conversion" in warning for warning in found["noticed"]["warnings"]
+    )
 
 
 def test_a_teacher_that_is_trained_here_is_trained_and_opened_on_its_logits(networks: str, tmp_path: Path) -> None:
@@ -113,7 +115,7 @@ def test_a_juror_of_probabilities_votes_as_its_logits_would(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["student.network={0}:probable"], r"student\.network '.*:probable': it gives probabilities, where its loss"),
+        (["student.network={0}:probable"], r"student\.network '.*:probable': it gives probabilities, but its loss"),
         (["teacher.outputs=label_unit"], r"teacher\.outputs = label_unit is not allowed for classification; allowed"),
         (["teacher.network={0}:plain", "teacher.outputs=probabilities"], "are no probabilities: the smallest is "),
         (["teacher.outputs=percent"], r"teacher\.outputs = 'percent' is not allowed"),
@@ -131,6 +133,6 @@ def test_a_continual_network_of_probabilities_is_refused(networks: str, tmp_path
     settings = yaml_config.from_tree(
         Continual, {"data": {"source": "digits"}, "tasks": 5, "network": f"{networks}:probable"}, where="continual"
     )
-    with pytest.raises(UserError, match=r"network '.*:probable': it gives probabilities, where its loss takes logits"):
+    with pytest.raises(UserError, match=r"network '.*:probable': it gives probabilities, but its loss takes logits"):
         continual.run(settings, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -60,7 +60,7 @@ def test_logarithms_of_probabilities_are_logits_with_the_same_softmax() -> None:
 def test_percentages_and_sigmoids_are_a_question() -> None:
     with pytest.raises(UserError, match=r"the teacher: its outputs add up to 100 for each image, as percentages do"):
         kind(100.0 * logits().softmax(1))
-    with pytest.raises(UserError, match=r"don't add up to 1, as those of sigmoids do; .* teacher\.outputs=logits"):
+    with pytest.raises(UserError, match=r"don't add up to 1, as with sigmoids; .* teacher\.outputs=logits"):
         kind((3.0 * (logits() - 2.0)).sigmoid())
     assert kind((3.0 * (logits() - 2.0)).sigmoid(), stated="logits") == "logits"
     assert kind(0.1 * logits().sigmoid()) == "logits"  # small ones, of a teacher that is hardly trained
@@ -84,7 +84,7 @@ def test_a_scalar_in_the_labels_own_unit_is_a_question() -> None:
 
     assert scalar((ANGLES + 80.0) / 160.0).kind == "scaled"
     assert scalar(torch.full_like(ANGLES, 0.5)).kind == "scaled"  # knows nothing, but is of that scale
-    with pytest.raises(UserError, match=r"teacher\.outputs=label_unit where they are in the .* \(-80 to 80 degrees\)"):
+    with pytest.raises(UserError, match=r"teacher\.outputs=label_unit if they are in the .* \(-80 to 80 degrees\)"):
         scalar(ANGLES)
     assert scalar(ANGLES, trained=False).kind == "scaled"
     assert scalar(ANGLES, "scaled").kind == "scaled"
@@ -98,7 +98,9 @@ def test_a_scalar_in_a_unit_close_to_the_mapped_one_is_a_question_too() -> None:
     task, labels = Regression(0.0, 1.6), torch.linspace(0.0, 1.6, 30)
     for outputs in (labels / 1.6, labels / 1.6 + 0.3, torch.full_like(labels, 0.9)):
         assert task.kind_of(outputs[:, None], labels, trained=True) == "scaled"
-    with pytest.raises(ValueError, match=r"by 0\.3 on average; allowed: .* own unit \(0 to 1\.6\), outputs=scaled to"):
+    with pytest.raises(
+        ValueError, match=r"by 0\.3 on average; allowed: .* label's unit \(0 to 1\.6\), outputs=scaled to"
+    ):
         task.kind_of(labels[:, None], labels, trained=True)
     same = Regression(0.0, 1.0)
     assert same.kind_of(labels[:, None] / 1.6, labels / 1.6, trained=True) == "scaled"
@@ -116,8 +118,8 @@ def test_each_kind_has_its_own_key_and_so_has_each_task() -> None:
 def test_what_is_told() -> None:
     assert sentence(OutputKind(CLASSES, "probabilities"), "the teacher", "teacher.outputs") == (
         "the teacher: its outputs for training images are probabilities (none is below 0 and each row adds up to 1, so "
-        "their logarithms are taken as logits); teacher.outputs=logits takes them as they are."
+        "their logarithms are used as logits); teacher.outputs=logits uses them without conversion."
     )
-    with pytest.raises(UserError, match=r"the student: it gives probabilities, where its loss takes logits; needed:"):
+    with pytest.raises(UserError, match=r"the student: it gives probabilities, but its loss takes logits; needed:"):
         check_unchanged(OutputKind(CLASSES, "probabilities"), "the student")
     check_unchanged(OutputKind(CLASSES, "log_probabilities"), "the student")

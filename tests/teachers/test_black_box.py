@@ -54,7 +54,7 @@ def test_a_function_and_an_onnx_file_say_what_numpy_computes(
         ("array", r"gives ndarray; needed: a tensor \[7, 3\]"),
         ("narrow", r"gives outputs \[7, 0\] for 7 images; needed: \[7, 3\]"),
         ("flat", r"gives outputs \[7\] for 7 images; needed: \[7, 3\]"),
-        ("broken", r"asking about 7 images failed \(RuntimeError: out of ink\); it is given float images \[B, 1"),
+        ("broken", r"calling it on 7 images failed \(RuntimeError: out of ink\); it gets float images \[B, 1"),
         ("endless", r"gives outputs that are not finite"),
         ("missing", r"has no function 'missing'"),
     ],
@@ -68,8 +68,8 @@ def test_functions_that_are_refused(module: Callable[[int], str], name: str, wor
     ("made", "words"),
     [
         ({"outputs": 4}, r"gives outputs \[7, 4\] for 7 images; needed: \[7, 3\]"),
-        ({"outputs": 3, "batch": 2}, r"has inputs pixels tensor\(float\) \[2, 1, 16, 16\]; needed: images"),
-        ({"outputs": 3, "rank": 2}, r"has inputs pixels tensor\(float\) \['B', 256\]; needed: images"),
+        ({"outputs": 3, "batch": 2}, r"has inputs pixels tensor\(float\) \[2, 1, 16, 16\]; needed: one input"),
+        ({"outputs": 3, "rank": 2}, r"has inputs pixels tensor\(float\) \['B', 256\]; needed: one input"),
     ],
 )
 def test_onnx_files_that_are_refused(tmp_path: Path, made: dict[str, Any], words: str) -> None:
@@ -101,8 +101,8 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_text("no network")
     for source, words in [
         ("no_such_module_at_all:f", "teacher.source .* can't be imported"),
-        (str(tmp_path / "none.onnx"), "is not there; allowed: module:function, an .onnx file, or a .csv file"),
-        (str(tmp_path / "none.csv"), "is not there; allowed"),
+        (str(tmp_path / "none.onnx"), "does not exist; allowed: module:function, an .onnx file, or a .csv file"),
+        (str(tmp_path / "none.csv"), "does not exist; allowed"),
         (str(tmp_path / "notes.txt"), "is a file of another kind; allowed"),
         (str(tmp_path / "broken.onnx"), "teacher.source .* not readable as ONNX"),
     ]:

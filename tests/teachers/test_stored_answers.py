@@ -42,7 +42,7 @@ def test_names_of_classes(tmp_path: Path) -> None:
     assert errors.tolist() == pytest.approx([0.0, 0.0, -np.log(1e-12)], abs=1e-5)
     assert teacher.knows(images[:3])
     assert teacher.unanswered(images) == 1
-    with pytest.raises(UserError, match=r"predictions.csv: has no answer for 1 of 4 images that were asked about"):
+    with pytest.raises(UserError, match=r"predictions.csv: has no prediction for 1 of 4 images; needed: all"):
         teacher(to_input(images, torch.device("cpu")))
 
 
@@ -105,7 +105,7 @@ def test_other_answers_or_other_images_are_another_teacher(tmp_path: Path) -> No
             "file_name,ant,bee,007\na/0.png,.5,.5,.5\n",
             r"line 2: the probabilities add up to 1.5; allowed: 1",
         ),
-        (CLASSES, "file_name,ant,bee,007\na/0.png,1,0,x\n", r"line 2: 'x' is no probability; allowed: 0 to 1"),
+        (CLASSES, "file_name,ant,bee,007\na/0.png,1,0,x\n", r"line 2: 'x' is not a probability; allowed: 0 to 1"),
         (AGES, "file_name,prediction\na/0.png,3\na/9.png,3\n", r"line 3: file 'a/9.png' is not in"),
         (AGES, "file_name,prediction\n../0.png,3\n", r"line 2: '../0.png' leads out of the folder"),
         (AGES, "file_name,prediction\na/0.png,3\na/0.png,4\n", r"line 3: 'a/0.png' stands on line 2 already"),

@@ -63,21 +63,22 @@ def on_noise(folder: Path, *overrides: str, classes: int = 3, size: tuple[int, i
 
 REFUSED = [
     ("takd", {}, ["teacher.network=cnn16"], "'takd' needs a network between student and teacher, but none has"),
-    ("flow", {}, ["student.network=cnn48_grid"], r"'flow' needs a wider .*flow\.auxiliary = 0, for the teacher"),
+    ("flow", {}, ["student.network=cnn48_grid"], r"'flow' needs a wider .*flow\.auxiliary = 0, which uses the teacher"),
     ("mlkd", {}, [OWN + "{mlkd: {strong: 2}}"], r"mlkd\.strong = 2; allowed: 0"),
-    ("mlkd+sskd", {}, [], r"'mlkd\+sskd' stacks two that need images of their own"),
+    ("mlkd+sskd", {}, [], r"'mlkd\+sskd' stacks two that need extra views of images"),
     ("kd", {"classes": 0}, ["student.fit.augment.mixup=1"], "augment.mixup=1, but a mix .* has no label in"),
     ("rkd", {}, [OWN + "{rkd: {wait: 1}}"], r"method_settings\.rkd: 'wait' is not known; allowed: distance, angle"),
     ("rkd", {}, [OWN + "{rkdd: {angle: 1}}"], r"'rkdd' is not known \(did you mean 'rkd'\?\)"),
-    ("sskd", {"size": (16, 20)}, [], "'sskd' turns images by 90 degrees, but these are 16x20 pixels"),
-    *((name, {"classes": 2}, [], f"'{name}' is of no use with two classes")
+    ("sskd", {"size": (16, 20)}, [], "'sskd' rotates images by 90 degrees, but these are 16x20; allowed: square"),
+    *((name, {"classes": 2}, [], f"'{name}' is not useful with two classes")
       for name in ("dkd", "atkd", "ls-kd", "ls-dkd", "ls-dist", "ls-mlkd")),
-    *((name, {"classes": 0}, [], f"'{name}' does not serve regression, it serves classification; methods for regr")
+    *((name, {"classes": 0}, [], f"'{name}' does not serve regression, only classification; methods for regr")
       for name in ("dkd", "dist", "mlkd", "atkd", "sskd", "ls-kd")),
     ("vam", {}, ["student.network=test_rehearsal:without_maps"], "without_maps"),
     ("pkt", {}, ["teacher.source=test_rehearsal:only_answers"], "'pkt' looks inside .*teacher.source only answers"),
     ("tbr", {}, [], "'tbr' does not serve classification"),
-    *((name, {}, [f"{who}.network=test_rehearsal:without_maps"], f"'{name}' compares maps, but the {who}'s network")
+    *((name, {}, [f"{who}.network=test_rehearsal:without_maps"],
+       f"'{name}' compares feature maps, but the {who}'s network")
       for name in ("fitnet", "at", "nst", "vid", "ab", "ofd", "ft", "reviewkd") for who in ("student", "teacher")),
 ]  # fmt: skip
 

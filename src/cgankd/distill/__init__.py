@@ -1,7 +1,7 @@
-"""Distillation methods: one file each, behind the contract in base.py."""
+"""Distillation methods: one file each; base.py is their interface."""
 
 from cgankd.distill.base import METHODS, DistillBatch, Method, Preparation, as_published, find, register, serving
-from cgankd.distill.networks import Maker
+from cgankd.distill.networks import NetworkFactory
 from cgankd.distill.objective import (
     SUPERVISED,
     MethodStack,
@@ -14,7 +14,7 @@ from cgankd.distill.objective import (
 )
 
 __all__ = [
-    "METHODS", "SUPERVISED", "DistillBatch", "Maker", "Method", "MethodStack", "Objective", "Preparation",
+    "METHODS", "SUPERVISED", "DistillBatch", "Method", "MethodStack", "NetworkFactory", "Objective", "Preparation",
     "as_published", "create", "find", "involved", "methods", "names", "parts", "register", "serving", "student_network",
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What a person is told of the methods: a line of each, or all of one; read from the classes themselves."""
+"""Texts about the methods for the command line, read from their classes: one line each, or all about one."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ SHORT = {"classification": "classes", "regression": "scalars"}
 
 
 def lines() -> list[list[str]]:
-    """Each method's name, what it matches, its tasks, what it needs of the teacher, and its paper."""
-    return [[name, made.matches, _tasks(made), made.needs(), made.paper] for name, made in sorted(METHODS.items())]
+    """For each method: name, what it matches, tasks, what it needs of the teacher, and paper."""
+    methods = sorted(METHODS.items())
+    return [[name, method.matches, _tasks(method), method.needs(), method.paper] for name, method in methods]
 
 
 def details(name: str) -> tuple[dict[str, str], str]:
-    """What is to be said of one method, by heading, and its docstring; UserError where none is called so."""
+    """Facts about one method, by heading, and its docstring. Raises UserError for an unknown name or a stack."""
     if "+" in name:
-        raise UserError(f"{name!r} stacks several methods; allowed: one at a time, of {', '.join(parts(name))}")
-    made = find(name)
-    module = inspect.getmodule(made)
+        raise UserError(f"{name!r} stacks several methods; allowed: one of {', '.join(parts(name))}")
+    method = find(name)
+    module = inspect.getmodule(method)
     about = inspect.getdoc(module) or ""
-    settings = _numbers(made.defaults)
-    settings += "".join(f"; {SHORT[task]}: {_numbers(own)}" for task, own in made.task_defaults.items())
+    settings = _numbers(method.defaults)
+    settings += "".join(f"; {SHORT[task]}: {_numbers(own)}" for task, own in method.task_defaults.items())
     facts = {
         "method": f"{name}: {about.splitlines()[0]}",
-        "matches": f"{made.matches}, at {made.where}",
-        "distance": made.distance,
-        "tasks": ", ".join(made.tasks),
-        "needs": made.needs(),
+        "matches": f"{method.matches}, at {method.where}",
+        "distance": method.distance,
+        "tasks": ", ".join(method.tasks),
+        "needs": method.needs(),
         "settings": f"student.method_settings.{name}: {settings}" if settings else "none of its own",
-        "paper": made.paper,
+        "paper": method.paper,
     }
-    paragraphs = (inspect.getdoc(made) or "").split("\n\n")
+    paragraphs = (inspect.getdoc(method) or "").split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     return facts, re.sub(r":\w+:`([^`]*)`", r"\1", text)
 
@@ -45,5 +46,5 @@ def _numbers(defaults: Mapping[str, float]) -> str:
     return ", ".join(f"{key} {number:g}" for key, number in defaults.items())
 
 
-def _tasks(made: type[Method]) -> str:
-    return "both" if len(made.tasks) == len(SHORT) else ", ".join(SHORT[task] for task in made.tasks)
+def _tasks(method: type[Method]) -> str:
+    return "both" if len(method.tasks) == len(SHORT) else ", ".join(SHORT[task] for task in method.tasks)

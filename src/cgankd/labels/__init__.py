@@ -1,5 +1,5 @@
-"""What a label is to the generator's side of the road: how it is embedded, which images count as near it, and
-which labels are asked for. The task (task.py) is the predictor's side of the same question."""
+"""Labels as the generator uses them: their embedding, which images count as near a label, and which labels are
+synthesised. What predicting networks need of labels is in cgankd.tasks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 def label_space(task: Task, targets: Tensor, settings: ScalarLabelSettings | None = None) -> LabelSpace:
     """The label space of a task.
 
-    targets: [N], of the training split. settings: how scalar labels enter the GAN, which nothing else asks about.
+    targets: [N], of the training split. settings: how scalar labels enter the GAN; only the GAN uses them.
     """
     if task.continuous:
         return ScalarLabels(targets, settings or ScalarLabelSettings())
@@ -41,5 +41,5 @@ def label_embedding(task: Task, settings: ScalarLabelSettings | None, dim: int) 
 
 
 def ratio_embedding(task: Task, dim: int) -> nn.Module:
-    """The label input of the density ratio, targets [B] -> [B, dim]: learnt with it for classes, fixed for scalars."""
+    """The label input of the density ratio, targets [B] -> [B, dim]: learnt for classes, fixed for scalars."""
     return FourierEmbedding(dim) if task.continuous else nn.Embedding(task.num_outputs, dim)

@@ -1,4 +1,4 @@
-"""Class labels: a learnt vector per class; every image of a class is at its label."""
+"""Class labels: a learnt vector for each class; exactly the images of a class count as near its label."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cgankd.tasks import Task
 
 
 class ClassLabels(LabelSpace):
-    """Fakes are drawn at the classes of random training images, so with the frequencies of the training split."""
+    """Labels of fakes are those of random training images, so classes have the frequencies of the training split."""
 
     def __init__(self, num_classes: int, targets: Tensor) -> None:
         self.num_classes = num_classes
@@ -31,7 +31,7 @@ class ClassLabels(LabelSpace):
         return self.targets[torch.randint(len(self.targets), (size,), generator=rng)]
 
     def plan(self, settings: SynthesisSettings, held: tuple[Tensor, Tensor] | None = None) -> LabelPlan:
-        """Every class, equally often; a threshold for each class (Algorithm 1), or one over all."""
+        """All classes, equally often; with one filter threshold for each class (Algorithm 1), or one for all."""
         classes = torch.arange(self.num_classes)
         group = torch.zeros_like(classes) if settings.filter and settings.filter.by == "all" else classes
         return LabelPlan(classes, spread(settings.images, self.num_classes), pool=classes, group=group)
@@ -40,5 +40,5 @@ class ClassLabels(LabelSpace):
         return targets
 
     def near(self, predicted: Tensor, targets: Tensor, gaps: float) -> Tensor:
-        """All of them: classes lie in no order, so there is no gap between two."""
+        """True for all images: classes have no order, so there are no gaps."""
         return torch.ones_like(targets, dtype=torch.bool)

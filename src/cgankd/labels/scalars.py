@@ -1,4 +1,4 @@
-"""Scalar labels: a fixed or pre-trained embedding of a number in [0, 1], and CcGAN's vicinity."""
+"""Scalar labels: embeddings of a number in [0, 1], and CcGAN's vicinity."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from cgankd.labels.vicinity import Vicinity
 from cgankd.nets import inference, zoo
 from cgankd.tasks import Task
 
-POOLS = 20  # neighbouring labels that share a burn-in: one in each twentieth of the range
+POOLS = 20  # number of equal parts of the range; labels in one part share a burn-in
 
 
 class ScalarLabels(LabelSpace):
@@ -51,8 +51,8 @@ class ScalarLabels(LabelSpace):
         return self.vicinity.noisy(size, torch_rng)
 
     def plan(self, settings: SynthesisSettings, held: tuple[Tensor, Tensor] | None = None) -> LabelPlan:
-        """Labels by the label law; thresholds over all (Algorithm 2), per label, or per bin of the range."""
-        if held is not None:  # ready images are taken at their own labels, as often as they occur
+        """Labels by ``settings.labels``; one filter threshold (Algorithm 2), or one per label or per bin."""
+        if held is not None:  # ready images keep their own labels and frequencies
             targets, counts = held
             quota = _shares(counts, settings.images)
         elif isinstance(settings.labels, EvenLabels):
@@ -79,10 +79,10 @@ class ScalarLabels(LabelSpace):
 
 
 class FourierEmbedding(nn.Module):
-    """[ours] Sines and cosines of the label, no training: pi y k for k = 1 .. dim / 2, damped as 1 / k^2.
+    """[ours] Sines and cosines of pi y k, for the label y and k = 1 .. dim / 2, divided by k^2. It is not trained.
 
-    The damping keeps what is conditioned on it smooth in the label: with few images, the faster waves would let a
-    network learn single labels by heart.
+    The factor 1 / k^2 keeps networks smooth in the label. With few images, large high frequencies would let a network
+    memorise single labels.
     """
 
     def __init__(self, dim: int) -> None:
@@ -97,11 +97,11 @@ class FourierEmbedding(nn.Module):
 
 
 class ILIEmbedding(nn.Module):
-    """Improved label input (CcGAN): the label as the features that a regressor would have seen, [B] -> [B, dim].
+    """Improved label input (CcGAN): maps a label to a regressor's features for it, [B] -> [B, dim].
 
-    Two networks. T1 = image -> h -> y learns to predict the label. T2 = y -> h learns that T1's head reads the
+    Two networks. T1 = image -> h -> y learns to predict the label. T2 = y -> h is trained so that T1's head reads the
     noisy, clipped label from it: head(T2(y + e)) = clip(y + e, 0, 1), e ~ N(0, 0.2^2). G and D are conditioned on
-    T2(y), which is fixed from then on and brought to zero mean and unit variance over the label range [ours].
+    T2(y). It is fixed after this training, and normalised to mean 0 and variance 1 over the label range [ours].
     """
 
     NOISE = 0.2
@@ -124,7 +124,7 @@ class ILIEmbedding(nn.Module):
         return (h - self.mean) / self.scale
 
     def train_on(self, work: Work, train: ImageSet, task: Task, steps: int, seed: int) -> None:
-        """Train T1 on the images, then T2 against T1's head; both for ``steps`` steps."""
+        """Train T1 on the images, then T2 with T1's fixed head; ``steps`` steps each."""
         dim, fabric, checkpoint = len(self.mean), work.fabric, work.checkpoint()
         with work.random_state():
             torch.manual_seed(rng.key(seed, "ili"))
@@ -147,7 +147,7 @@ class ILIEmbedding(nn.Module):
                     batch = batches.at(step)
                     with fabric.autocast():
                         features = body(batch.images)
-                    output = head(features.float())  # a scalar of bfloat16 would have few steps
+                    output = head(features.float())  # at float32, because bfloat16 is too coarse for a scalar
                     _descend(F.mse_loss(output.squeeze(1), batch.targets), from_images, fabric)
                 else:
                     head.requires_grad_(False)
@@ -169,11 +169,11 @@ class ILIEmbedding(nn.Module):
 class NLIEmbedding(nn.Module):
     """Naive label input (CcGAN): the scalar itself, [B] -> [B, dim], by one linear layer that the GAN learns.
 
-    CcGAN adds the scalar to the latent's first feature map in G, and has a linear layer in D whose output is the
-    label of the projection. Both are linear in the scalar, and so is all that G and D, each with its own copy of
-    this layer, make of it here: G's first layer is linear in [z, embedding], so a multiple of the scalar is added
-    to each element of the first map; D's projection is linear in the embedding. As in ILI the scalar is brought to
-    zero mean and unit variance over the label range [ours].
+    In CcGAN, G adds the scalar to the latent's first feature map, and D has a linear layer for the label of the
+    projection. Both are linear in the scalar. The same is true here, where G and D each have a copy of this layer: G's
+    first layer is linear in [z, embedding], so it adds a multiple of the scalar to each element of the first map; D's
+    projection is linear in the embedding. As in ILI, the scalar is normalised to mean 0 and variance 1 over the label
+    range [ours].
     """
 
     def __init__(self, dim: int) -> None:
@@ -187,18 +187,18 @@ class NLIEmbedding(nn.Module):
 
 
 def new_embedding(label_input: ILI | NLI, dim: int) -> nn.Module:
-    """An embedding of scalar labels [B] -> [B, dim], not yet trained."""
+    """An untrained embedding of scalar labels, [B] -> [B, dim]."""
     return ILIEmbedding(dim) if isinstance(label_input, ILI) else NLIEmbedding(dim)
 
 
 def _shares(counts: Tensor, total: int) -> Tensor:
     """``total`` divided in proportion to ``counts``, as whole numbers, int64 [L]."""
-    upto = (counts.cumsum(0).double() * total / int(counts.sum())).round().long()
-    return upto.diff(prepend=torch.zeros(1, dtype=torch.int64))
+    edges = (counts.cumsum(0).double() * total / int(counts.sum())).round().long()
+    return edges.diff(prepend=torch.zeros(1, dtype=torch.int64))
 
 
 def _parts(targets: Tensor, parts: int) -> Tensor:
-    """In which of ``parts`` equal parts of [0, 1] each target lies, int64 [N]."""
+    """The number of the part, of ``parts`` equal parts of [0, 1], that each target is in, int64 [N]."""
     return (targets * parts).long().clamp(0, parts - 1)
 
 
@@ -209,4 +209,5 @@ def _descend(loss: Tensor, optimizer: torch.optim.Optimizer, fabric: Fabric) -> 
 
 
 def _groups(dim: int) -> int:
-    return 8 if dim % 8 == 0 and dim >= 32 else 1  # a group of one or two has nothing left to say
+    # In groups of one or two values, normalisation would remove the information.
+    return 8 if dim % 8 == 0 and dim >= 32 else 1

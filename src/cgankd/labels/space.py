@@ -1,4 +1,4 @@
-"""The contract of a label space: what the GAN, the density ratio and the synthesis ask about labels.
+"""The interface of a label space: what the GAN, the density ratio and the synthesis need of labels.
 
 Everything here is in targets (class index, or the scalar mapped to [0, 1]), never in the user's unit.
 """
@@ -19,7 +19,7 @@ from cgankd.tasks import Task
 
 @dataclasses.dataclass(frozen=True)
 class DiscriminatorDraw:
-    """One discriminator batch: B real images, B labels to make fakes at, and the label D sees with both."""
+    """One discriminator batch: B real images, B labels for fakes, and the labels that D gets with both."""
 
     real: Tensor  # int64 [B], rows of the training split
     fake_targets: Tensor  # [B]
@@ -30,7 +30,7 @@ class DiscriminatorDraw:
 
 @dataclasses.dataclass(frozen=True)
 class LabelPlan:
-    """Which labels are synthesised and how many images of each. L labels.
+    """The labels to synthesise, and the number of images for each. L labels.
 
     pool: labels that share a burn-in for the maximum ratio. group: labels that share a filter threshold.
     """
@@ -41,17 +41,17 @@ class LabelPlan:
     group: Tensor  # int64 [L]
 
     def with_total_per(self, part: Tensor, count: int) -> LabelPlan:
-        """The same labels with about ``count`` images in each part (``pool`` or ``group``), evenly shared."""
+        """The same labels, with at least ``count`` images in each part (``pool`` or ``group``), divided evenly."""
         labels_in_part = torch.bincount(part)[part]
         return dataclasses.replace(self, quota=(count + labels_in_part - 1) // labels_in_part)
 
     def without_groups(self) -> LabelPlan:
-        """The same for what is drawn before there is a filter."""
+        """The same with one group, for images drawn before there is a filter."""
         return dataclasses.replace(self, group=torch.zeros_like(self.quota))
 
 
 class LabelSpace(ABC):
-    """Class labels or scalar labels, as the generator's side sees them."""
+    """Class labels or scalar labels, for the GAN, the density ratio and the synthesis."""
 
     @abstractmethod
     def train_embedding(
@@ -62,37 +62,37 @@ class LabelSpace(ABC):
         task: Task,
         seed: int,
     ) -> None:
-        """Train an embedding in place, where that happens before the GAN."""
+        """Train the embedding in place, if it is trained before the GAN; else do nothing."""
 
     @abstractmethod
     def discriminator_draw(self, size: int, rng: torch.Generator) -> DiscriminatorDraw:
-        """Real images, fake labels and the labels they are judged at, for one discriminator batch."""
+        """Real images, labels of fakes and the labels that D is conditioned on, for one batch of B = ``size``."""
 
     @abstractmethod
     def generator_draw(self, size: int, rng: torch.Generator) -> Tensor:
-        """Labels [B] for one generator batch."""
+        """Labels [B] for one generator batch of B = ``size``."""
 
     @abstractmethod
     def plan(self, settings: SynthesisSettings, held: tuple[Tensor, Tensor] | None = None) -> LabelPlan:
-        """Which labels to synthesise, ``settings.images`` in all, and which of them share a filter threshold.
+        """The labels to synthesise, for ``settings.images`` images in total, and their pools and groups.
 
-        held: the distinct labels of ready images and how many each has, where such are used.
+        held: the distinct labels [L] of ready images and the number of images of each, if ready images are used.
         """
 
     @abstractmethod
     def pools(self, targets: Tensor) -> Tensor:
-        """Which labels [N] are near enough to share a scale of the density ratio, int64 [N], the same number."""
+        """The pool of each label [N], int64 [N]. Labels in one pool share a scale of the density ratio."""
 
     @abstractmethod
     def near(self, predicted: Tensor, targets: Tensor, gaps: float) -> Tensor:
-        """Which fakes' predicted labels lie within ``gaps`` widest gaps of their targets; all [N], bool [N].
+        """Whether each predicted label is within ``gaps`` times the widest gap of its target; both [N], bool [N].
 
-        A widest gap is the largest distance between neighbouring distinct training labels.
+        The widest gap is the largest distance between neighbouring distinct training labels.
         """
 
 
 def spread(total: int, labels: int) -> Tensor:
-    """``total`` images over ``labels`` labels as evenly as whole numbers allow, int64 [labels].
+    """Divide ``total`` images over ``labels`` labels as evenly as possible, int64 [labels].
 
     >>> spread(7, 3).tolist()
     [2, 3, 2]

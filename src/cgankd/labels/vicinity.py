@@ -1,4 +1,4 @@
-"""Which real images count as being at a scalar label: CcGAN's hard and soft vicinity, drawn without a loop.
+"""CcGAN's hard and soft vicinity: which real images count as near a scalar label. Drawn for a whole batch at once.
 
 Ding et al., "CcGAN: Continuous Conditional Generative Adversarial Networks for Image Generation" (ICLR 2021), and
 METHOD of the paper (arXiv 2104.03164, section 3.1). Labels are targets in [0, 1].
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cgankd.config.settings import HardVicinity, PaperWidth, SoftVicinity
 
-# Beyond this many half-widths the soft weight exp(-d^2 / kappa^2) is under 1e-3 and is ignored: sqrt(ln 1000).
+# In half-widths: sqrt(ln 1000). Beyond it the soft weight exp(-d^2 / kappa^2) is below 1e-3 and is ignored.
 SOFT_REACH = 2.6283
 
 
@@ -21,10 +21,10 @@ SOFT_REACH = 2.6283
 class VicinityDraw:
     """For each of B target labels: a real image near it, a fake label near it, and their weights."""
 
-    target: Tensor  # float32 [B], the label the discriminator sees
+    target: Tensor  # float32 [B], the label that the discriminator gets
     real: Tensor  # int64 [B], rows of the training split
     fake: Tensor  # float32 [B]
-    real_weight: Tensor | None  # float32 [B], soft vicinity drawn uniformly only
+    real_weight: Tensor | None  # float32 [B]; None unless the vicinity is soft and drawn uniformly
     fake_weight: Tensor | None
 
 
@@ -32,12 +32,12 @@ class Vicinity:
     """Windows over sorted training labels.
 
     labels: float32 [N] in [0, 1]. The paper's rule gives every target one half-width, a multiple of the widest gap
-    between neighbouring distinct labels. The robust rule [ours, default] gives each target its own: the distance
-    that holds its nearest ``neighbours`` images, at least the spacing of distinct labels there, at most ``widest``;
-    one outlying label or a heap at one value can't widen it.
+    between neighbouring distinct labels. The robust rule [ours, default] gives each target its own half-width:
+    the distance that includes its nearest ``neighbours`` images, at least the spacing of distinct labels there, at most
+    ``widest``. So an outlier, or many images at one value, can't widen the windows of other targets.
     """
 
-    REDRAWS = 20  # of a target's noise, where no image is in its window
+    REDRAWS = 20  # of a target's noise, if its window has no image
 
     def __init__(self, labels: Tensor, settings: HardVicinity | SoftVicinity) -> None:
         if len(labels) < 2:
@@ -57,21 +57,21 @@ class Vicinity:
         if isinstance(rule, PaperWidth):
             return torch.full_like(target, rule.gaps * self.widest_gap)
         count = min(rule.neighbours, len(self.sorted))
-        place = torch.searchsorted(self.sorted, target)
-        # The nearest `count` sorted labels are contiguous: the best of the windows that can hold them.
-        first = (place[:, None] - count + torch.arange(count + 1)).clamp(0, len(self.sorted) - count)
+        position = torch.searchsorted(self.sorted, target)
+        # The nearest `count` sorted labels are contiguous, so compare all runs of `count` labels around the target.
+        first = (position[:, None] - count + torch.arange(count + 1)).clamp(0, len(self.sorted) - count)
         low, high = self.sorted[first], self.sorted[first + count - 1]
         nearest = torch.maximum((target[:, None] - low).abs(), (high - target[:, None]).abs()).amin(dim=1)
         return torch.maximum(nearest, self._spacing(target)).clamp(max=rule.widest)
 
     def _spacing(self, target: Tensor) -> Tensor:
-        """Distance to the farther of the two distinct labels on either side, float32 [B]."""
+        """Distance to the farther of the two neighbouring distinct labels, at most their gap, float32 [B]."""
         above = torch.searchsorted(self.distinct, target, right=True).clamp(1, max(len(self.distinct) - 1, 1))
         low, high = self.distinct[above - 1], self.distinct[above.clamp(max=len(self.distinct) - 1)]
         return torch.minimum(torch.maximum((target - low).abs(), (high - target).abs()), high - low)
 
     def reach(self, half_width: Tensor) -> Tensor:
-        """How far from its target an image may be, float32 [B]."""
+        """The largest distance of an image from its target, float32 [B]."""
         return half_width * SOFT_REACH if isinstance(self.settings, SoftVicinity) else half_width
 
     def noisy(self, size: int, rng: torch.Generator) -> Tensor:
@@ -80,12 +80,12 @@ class Vicinity:
         return base + self.noise * torch.randn(size, generator=rng)
 
     def draw(self, size: int, rng: torch.Generator) -> VicinityDraw:
-        """One discriminator batch.
+        """One discriminator batch of B = ``size``.
 
-        A target is a distinct label plus noise; where its window holds no image, its noise (and nothing else) is
-        drawn again. The real image is uniform over the window, the fake label uniform over the window clipped to
-        [0, 1]. Soft: both are weighted by exp(-d^2 / kappa^2); or, where ``draw`` is weighted, they are drawn with
-        probabilities in proportion to that and have no weights.
+        A target is a distinct label plus noise. If its window has no image, only its noise is drawn again. The real
+        image is uniform over the window, the fake label uniform over the window clipped to [0, 1]. Soft vicinity: both
+        have the weight exp(-d^2 / kappa^2); or, if the setting ``draw`` is weighted, they are drawn with probabilities
+        proportional to it, and have no weights.
         """
         base = self.distinct[torch.randint(len(self.distinct), (size,), generator=rng)]
         target = base + self.noise * torch.randn(size, generator=rng)
@@ -97,14 +97,14 @@ class Vicinity:
             again = base + self.noise * torch.randn(size, generator=rng)
             target = torch.where(empty, again, target)
             low, high, half_width = self._window(target)
-        else:  # the distinct label itself is never without an image
+        else:  # the distinct label itself always has an image
             target = torch.where(low >= high, base, target)
             low, high, half_width = self._window(target)
         if isinstance(self.settings, SoftVicinity) and self.settings.draw == "weighted":
             real = self._weighted_real(target, half_width, rng)
             return VicinityDraw(target, real, self._weighted_fake(target, half_width, rng), None, None)
-        place = low + (torch.rand(size, generator=rng, dtype=torch.float64) * (high - low)).long()
-        real = self.order[place]
+        position = low + (torch.rand(size, generator=rng, dtype=torch.float64) * (high - low)).long()
+        real = self.order[position]
         reach = self.reach(half_width)
         left, right = (target - reach).clamp(0.0, 1.0), (target + reach).clamp(0.0, 1.0)
         fake = left + torch.rand(size, generator=rng) * (right - left)
@@ -114,15 +114,15 @@ class Vicinity:
             target,
             real,
             fake,
-            real_weight=torch.exp(-(((self.sorted[place] - target) / half_width) ** 2)),
+            real_weight=torch.exp(-(((self.sorted[position] - target) / half_width) ** 2)),
             fake_weight=torch.exp(-(((fake - target) / half_width) ** 2)),
         )
 
     def _weighted_real(self, target: Tensor, half_width: Tensor, rng: torch.Generator) -> Tensor:
-        """Rows [B], drawn from each window in proportion to exp(-d^2 / kappa^2).
+        """Rows [B], drawn from each window with probabilities proportional to exp(-d^2 / kappa^2).
 
-        A distinct label first, by inverting the cumulative sum of the weights of all that are in the window (side
-        by side in a row as long as the fullest window), then any image that has it.
+        First a distinct label, by inverting the cumulative sum of the weights in the window; W is the largest number of
+        distinct labels in a window. Then a random image with this label.
         """
         reach = self.reach(half_width)
         low = torch.searchsorted(self.distinct, target - reach)
@@ -140,7 +140,7 @@ class Vicinity:
         return self.order[first[chosen] + among.long()]
 
     def _weighted_fake(self, target: Tensor, half_width: Tensor, rng: torch.Generator) -> Tensor:
-        """Labels [B] from the normal density exp(-d^2 / kappa^2), cut at the window and at [0, 1], by inversion."""
+        """Labels [B] from the density exp(-d^2 / kappa^2), truncated to the window and to [0, 1], by inversion."""
         centre, kappa, reach = (value.double() for value in (target, half_width, self.reach(half_width)))
         left, right = (centre - reach).clamp(0.0, 1.0), (centre + reach).clamp(0.0, 1.0)
         below, above = (torch.erf((edge - centre) / kappa) for edge in (left, right))
@@ -148,7 +148,7 @@ class Vicinity:
         return torch.clamp(centre + kappa * torch.erfinv(draw), left, right).float()
 
     def _window(self, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """First and one past the last sorted label inside each target's window, and kappa."""
+        """For each target: first sorted label in its window, one past the last, and kappa."""
         half_width = self.half_width(target)
         reach = self.reach(half_width)
         low = torch.searchsorted(self.sorted, target - reach)

@@ -1,1 +1,1 @@
-"""Networks: the zoo of small-image families, and named features of any network."""
+"""Networks: the zoo of families for small images, named features of any network, and files of weights."""

@@ -1,9 +1,9 @@
-"""``NAME+vam``: a virtual attention module (VAM) in any network with maps: blocks of filters, weighed per image.
+"""``NAME+vam``: a virtual attention module (VAM) for any network with feature maps. It weights blocks of channels.
 
-After KDExplainer (Xue et al., arXiv 2105.04181): filters are grouped into virtual blocks, a softmax over the blocks
-weighs them. How many blocks, at which layers, and what computes their scores are ours: four blocks, at the last two
-stages, by one linear layer that starts at zero, on the channels' means, normalised. So a new network says what it
-says without the module, and may be filled with the weights of one without it.
+After KDExplainer (Xue et al., arXiv 2105.04181): channels are grouped into virtual blocks, and a softmax over the
+blocks gives their weights, for each image. These choices are ours: four blocks, at the last two feature maps, scores
+from one linear layer on the channels' normalised means. This layer starts at zero, so a new network gives the same
+outputs as without the module, and weights of a network without the module can be loaded into it.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from cgankd.core.errors import UserError
-from cgankd.nets.feature_layers import stages
+from cgankd.nets.feature_layers import map_layers
 from cgankd.nets.taps import example_images, feature_shapes, undisturbed
 
-SUFFIX = "+vam"  # behind a network's name
-BLOCKS, STAGES = 4, 2
-HOME = "vam"  # the child of the network that holds the gates: what the names of their tensors begin with
+SUFFIX = "+vam"  # after a network's name
+BLOCKS, GATED_MAPS = 4, 2
+HOME = "vam"  # the submodule that holds the gates; the names of their tensors begin with it
 
 
 def attention(scores: Tensor) -> Tensor:
-    """What a gate's score layer gives, [B, K, 1, 1], as the share of each block: float32 [B, K], of sum 1."""
+    """The output of a gate's score layer [B, K, 1, 1] -> the weight of each block, float32 [B, K], of sum 1."""
     return torch.softmax(scores.flatten(1).float(), dim=1)
 
 
 class Gate(nn.Module):
-    """x K a: a map x [B, C, H, W] to the same shape; of each image, each of K blocks of channels times its weight.
+    """x K a: multiplies each of K blocks of channels of a map x [B, C, H, W] by its weight for that image.
 
-    Blocks are neighbouring channels, as even as C allows; a [B, K] is :func:`attention` of ``score``, a linear
-    layer on the means of x over its pixels. These are brought to mean 0 and deviation 1 over an image's channels:
-    as they come they grow with training, and the attention soon settles on one block for all images. K keeps the
-    scale: where all blocks count alike, x stays as it is.
+    A block is a group of neighbouring channels; blocks are as equal in size as C allows. a [B, K] is
+    :func:`attention` of ``score``, a linear layer on the means of x over its pixels. The means are normalised to mean
+    0 and standard deviation 1 over an image's channels. Without this they grow with training, and the attention soon
+    selects one block for all images. The factor K keeps the scale: if all weights are equal, x does not change.
     """
 
-    block: Tensor  # int64 [C]: which block a channel is in
+    block: Tensor  # int64 [C]: the block of each channel
 
     def __init__(self, channels: int, stage: str) -> None:
         super().__init__()
-        self.stage = stage  # the layer whose map it weighs
-        # A convolution, for the last nn.Linear that a network executes stands for its head (PENULTIMATE).
+        self.stage = stage  # the name of the layer whose output it multiplies
+        # A convolution, because the last nn.Linear that a network executes is taken as its head (PENULTIMATE).
         self.score = nn.Conv2d(channels, BLOCKS, 1)
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)  # type: ignore[arg-type]
@@ -57,59 +57,61 @@ class Gate(nn.Module):
         return x * weights[:, self.block, None, None].to(x.dtype)
 
     def after(self, layer: nn.Module, args: Any, output: Tensor) -> Tensor:
-        """As a forward hook of the layer. A bound method: a deep copy of the network has hooks to its own gates."""
+        """The forward hook of the layer. It is a bound method, so a deep copy of the network uses its own gates."""
         return self(output)  # type: ignore[no-any-return]
 
 
 class Gates(nn.ModuleList):
-    """A network's gates, its child called :data:`HOME`. An nn.Sequential runs it, so as a layer it does nothing."""
+    """A network's gates, its submodule :data:`HOME`. An nn.Sequential calls it, so forward is the identity."""
 
     def forward(self, x: Any) -> Any:
         return x
 
 
 def add_attention(network: nn.Module, channels: int, size: tuple[int, int], called: str = "") -> nn.Module:
-    """The network itself, with a gate behind each of its last stages; no tensor of its own changes its name.
+    """Add a gate after each of the network's last feature maps, and return it; its own tensors keep their names.
 
-    For images of ``channels`` and ``size`` (height, width). ``called`` is its name, for the complaint: UserError
-    where it has no maps of four channels or more that one layer makes once, or has a child of that name already.
+    channels, size: of the images (size: height, width). called: the network's name in error messages. Raises UserError
+    if no layer runs exactly once and returns a map of four channels or more, or if a submodule ``vam`` exists already.
     """
     called = called or type(network).__name__
     if hasattr(network, HOME):
-        raise UserError(f"network {called!r} has a child named {HOME!r} already; allowed: one attention a network")
-    shapes = feature_shapes(network, stages(network, channels, size), channels, size)
-    runs = _runs(network, shapes, channels, size)
-    gated = [name for name, shape in shapes.items() if shape[0] >= BLOCKS and runs[name] == 1][-STAGES:]
+        raise UserError(
+            f"network {called!r} has a submodule named {HOME!r} already; allowed: one attention module per network"
+        )
+    shapes = feature_shapes(network, map_layers(network, channels, size), channels, size)
+    runs = _count_runs(network, shapes, channels, size)
+    gated = [name for name, shape in shapes.items() if shape[0] >= BLOCKS and runs[name] == 1][-GATED_MAPS:]
     if not gated:
         raise UserError(
-            f"network {called!r} has no maps whose filters could be weighed, so {called}{SUFFIX} can't be made; "
-            f"allowed: a network with maps of {BLOCKS} channels or more"
+            f"network {called!r} has no feature maps that attention could weight, so {called}{SUFFIX} can't be made; "
+            f"allowed: a network with feature maps of {BLOCKS} channels or more"
         )
-    made = [Gate(shapes[name][0], name) for name in gated]
-    for gate in made:
+    added = [Gate(shapes[name][0], name) for name in gated]
+    for gate in added:
         network.get_submodule(gate.stage).register_forward_hook(gate.after)
     weight = next(network.parameters())
-    network.add_module(HOME, Gates(made).to(weight.device, weight.dtype))
+    network.add_module(HOME, Gates(added).to(weight.device, weight.dtype))
     return network
 
 
-def _runs(network: nn.Module, names: Iterable[str], channels: int, size: tuple[int, int]) -> Counter[str]:
-    """How often each layer runs for one image; a shared one could be gated only wherever it stands."""
-    found: Counter[str] = Counter()
+def _count_runs(network: nn.Module, names: Iterable[str], channels: int, size: tuple[int, int]) -> Counter[str]:
+    """How often each layer runs in one pass; a layer that runs twice would be gated at both places."""
+    runs: Counter[str] = Counter()
 
     def counted(name: str) -> RemovableHandle:
-        return network.get_submodule(name).register_forward_hook(lambda *_: found.update([name]))
+        return network.get_submodule(name).register_forward_hook(lambda *_: runs.update([name]))
 
     handles = [counted(name) for name in names]
     with undisturbed(network):
         network(example_images(network, channels, size))
     for handle in handles:
         handle.remove()
-    return found
+    return runs
 
 
 def gates(network: nn.Module) -> dict[str, Gate]:
-    """The gates of a network, from the image on, by the names of the layers that make their scores.
+    """The gates of a network, from input to output, by the names of their score layers.
 
     >>> from cgankd.nets import zoo
     >>> {name: gate.stage for name, gate in gates(zoo.create("cnn16+vam", 1, 10, (16, 16))).items()}

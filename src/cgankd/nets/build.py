@@ -1,4 +1,4 @@
-"""Networks as stages need them: made with the random weights of a seed, kept as an artifact, opened again."""
+"""Networks for the pipeline's stages: created with seeded random weights, saved in an artifact, opened again."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from cgankd.nets import inference, timm_bridge, zoo
 from cgankd.nets.registry import VERSIONS
 from cgankd.tasks.outputs import OutputKind
 
-WEIGHTS = "weights"  # the tensors of an artifact that holds a network
+WEIGHTS = "weights"  # the name of the tensors in an artifact that holds a network
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A network by name (:mod:`cgankd.nets.zoo`), untrained. Its content key follows the code behind the name.
+    """An untrained network, by name (:mod:`cgankd.nets.zoo`). Its content key depends on the code of that name.
 
-    gives: the kind of its own outputs, where they are to become others; None: they stay.
+    gives: the kind of its outputs, if they must be converted; None: they are used as they are.
     """
 
     name: str
@@ -38,11 +38,11 @@ class Architecture:
 
     @property
     def content_key(self) -> str:
-        given = [] if self.gives is None else [self.gives.content_key]
-        return content_key(self.name, _code(self.name), *given)
+        kind = [] if self.gives is None else [self.gives.content_key]
+        return content_key(self.name, _code_version(self.name), *kind)
 
     def create(self, channels: int, size: tuple[int, int], outputs: int) -> nn.Module:
-        """Random weights from torch's global generator; UserError as :func:`cgankd.nets.zoo.create`."""
+        """With random weights from torch's global generator. Raises UserError as :func:`cgankd.nets.zoo.create`."""
         network = zoo.create(self.name, channels, outputs, size)
         if self.gives is not None:
             network.register_forward_hook(_Converting(self.gives))
@@ -50,7 +50,7 @@ class Architecture:
 
 
 class _Converting:
-    """A hook that turns what a network gives into what losses take."""
+    """A forward hook that converts a network's outputs to those that losses take."""
 
     def __init__(self, gives: OutputKind) -> None:
         self.gives = gives
@@ -60,7 +60,7 @@ class _Converting:
 
 
 class Converted(nn.Module):
-    """A module of the user's own whose outputs become those that losses take; the module stays as it is."""
+    """A module of the user's own program, with its outputs converted to those that losses take."""
 
     def __init__(self, module: nn.Module, gives: OutputKind) -> None:
         super().__init__()
@@ -70,15 +70,15 @@ class Converted(nn.Module):
         return self.gives(self.module(images))
 
     def __getattr__(self, name: str) -> Any:
-        """Its own, or the module's: what a network says of its layers."""
+        """An attribute of its own, or else of the module, which may describe its layers in one."""
         try:
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("module"), name)
 
 
-def _code(name: str) -> str:
-    """What tells two networks of one name apart: the user's own code, the version of timm, or that of the network."""
+def _code_version(name: str) -> str:
+    """The part of the content key that changes with the code: the user's code, timm's version, or the network's."""
     if name.startswith(timm_bridge.PREFIX):
         return f"timm {importlib.metadata.version('timm')}"
     if ":" in name:
@@ -87,19 +87,19 @@ def _code(name: str) -> str:
 
 
 class NetworkSource(Protocol):
-    """A network, or whatever answers in its place, that a stage opens when it needs it."""
+    """A network or a black-box teacher, which a stage opens when it needs it."""
 
     @property
     def content_key(self) -> str:
-        """Names what it answers by."""
+        """Depends on everything that its outputs depend on."""
 
     def open(self, fabric: Fabric) -> inference.Predictor:
-        """Ready to answer, on the device of ``fabric``."""
+        """Ready to be called, on the device of ``fabric``."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredNetwork:
-    """The network that a stage kept by :func:`keep_network`."""
+    """A network that a stage saved with :func:`keep_network`."""
 
     artifact: Artifact
 
@@ -120,9 +120,9 @@ class StoredNetwork:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ModuleNetwork:
-    """A module of the user's own program. Its content key follows its weights and the file of its class.
+    """A module of the user's own program. Its content key depends on its weights and on the files of its classes.
 
-    gives: the kind of its outputs, where they are to become others; None: they stay.
+    gives: the kind of its outputs, if they must be converted; None: they are used as they are.
     """
 
     module: nn.Module
@@ -131,8 +131,8 @@ class ModuleNetwork:
     @property
     def content_key(self) -> str:
         state = {name: tensor_key(value) for name, value in self.module.state_dict().items()}
-        given = [] if self.gives is None else [self.gives.content_key]
-        return content_key(_module_code(self.module), str(self.module), state, *given)
+        kind = [] if self.gives is None else [self.gives.content_key]
+        return content_key(_module_files(self.module), str(self.module), state, *kind)
 
     def open(self, fabric: Fabric) -> nn.Module:
         """The module itself, in eval mode, on the device."""
@@ -140,41 +140,41 @@ class ModuleNetwork:
         return inference.place(module, fabric).eval()
 
 
-def _module_code(module: nn.Module) -> Mapping[str, str]:
-    """The files of the classes that a module is made of, torch's own left out."""
+def _module_files(module: nn.Module) -> Mapping[str, str]:
+    """The content keys of the files that define a module's classes; torch's own are left out."""
     files: dict[str, str] = {}
     for kind in {type(part) for part in module.modules()}:
         if kind.__module__.partition(".")[0] == "torch":
             continue
         try:
             files[f"{kind.__module__}.{kind.__qualname__}"] = file_key(Path(inspect.getfile(kind)))
-        except (OSError, TypeError):  # a class typed into a notebook or a shell has no file
+        except (OSError, TypeError):  # a class defined in a notebook or a shell has no file
             files[f"{kind.__module__}.{kind.__qualname__}"] = ""
     return files
 
 
 def fresh_network(network: Architecture, images: ImageSet, outputs: int, seed: int) -> nn.Module:
-    """A network for such images with the random weights of ``seed``; its inputs are normalised by these images."""
+    """A new network for these images, with random weights from ``seed``; it normalises by the images' statistics."""
     with torch.random.fork_rng([]):
         torch.manual_seed(rng.key(seed, "weights"))
-        made = network.create(images.channels, images.size, outputs)
-    zoo.fix_normalisation(made, *images.pixel_statistics)
-    return made
+        created = network.create(images.channels, images.size, outputs)
+    zoo.fix_normalisation(created, *images.pixel_statistics)
+    return created
 
 
 def keep_network(
     work: Work, network: nn.Module, architecture: Architecture, images: ImageSet, outputs: int
 ) -> dict[str, Any]:
-    """Write the weights; what belongs into the summary so that :class:`StoredNetwork` opens them."""
+    """Write the weights. Returns the part of the artifact's summary that :class:`StoredNetwork` reads."""
     work.save(WEIGHTS, network.state_dict())
     gives = architecture.gives
-    given = {} if gives is None else {"gives": {"kind": gives.kind, "task": gives.task.to_json()}}
+    conversion = {} if gives is None else {"gives": {"kind": gives.kind, "task": gives.task.to_json()}}
     return {
         "built": {
             "network": architecture.name,
             "channels": images.channels,
             "size": list(images.size),
             "outputs": outputs,
-            **given,
+            **conversion,
         }
     }

@@ -1,4 +1,4 @@
-"""Foreign checkpoints become .safetensors files: unwrapped, and tried on the network that they are for."""
+"""Converts foreign checkpoints to .safetensors files, and tries the weights on the network that they are for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLOURS = (1, 3)
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """The network that weights are for. channels, outputs: None where the file's shapes tell."""
+    """The network that weights are for. channels, outputs: None: taken from the shapes in the file."""
 
     network: str
     channels: int | None = None
@@ -37,11 +37,11 @@ class Target:
             return zoo.create(self.network, channels, outputs, self.size)
 
     def shape(self, tensors: Mapping[str, Tensor]) -> tuple[int, int]:
-        """Channels of the images, and outputs: by the first filters and the last layer."""
+        """Channels of the images, from the first convolution, and number of outputs, from the last layer."""
         filters = _first_filters(tensors)
         last = next((tensor for tensor in reversed(list(tensors.values())) if tensor.ndim >= 2), None)
-        found = COLOURS[-1] if filters is None or filters.shape[1] not in COLOURS else filters.shape[1]
-        return self.channels or found, self.outputs or (1 if last is None else len(last))
+        channels = COLOURS[-1] if filters is None or filters.shape[1] not in COLOURS else filters.shape[1]
+        return self.channels or channels, self.outputs or (1 if last is None else len(last))
 
 
 def convert_pth(
@@ -53,15 +53,15 @@ def convert_pth(
     target: Target | None = None,
     entry: str | None = None,
 ) -> list[str]:
-    """Turn a checkpoint from elsewhere into a .safetensors file, without running what may be in it.
+    """Convert a foreign checkpoint to a .safetensors file, without running any code in it.
 
-    src: a state dict that torch.save or safetensors wrote, or a dict with one (:mod:`cgankd.nets.checkpoints`); what
-    wrappers put before its names is taken off (:mod:`cgankd.nets.wrappings`). mean, std: both [C], the normalisation
-    that the weights were trained with, which the networks of this package keep among their weights; numbers for
-    images in [0, 255] are divided by 255. target: the network that they are for: they are tried on it before anything
-    is written. entry: where in the file the weights lie, where it holds several.
+    src: a state dict that torch.save or safetensors wrote, or a dict with one (:mod:`cgankd.nets.checkpoints`); known
+    prefixes of the tensor names are removed (:mod:`cgankd.nets.wrappings`). mean, std: both [C], the normalisation
+    that the weights were trained with, which the networks of this package store with their weights; values for
+    images in [0, 255] are divided by 255. target: the network that the weights are for; they are tried on it before
+    anything is written. entry: which entry of the file holds the weights, if there are several.
 
-    Returns sentences on what was done. Raises UserError for anything else, and then writes nothing.
+    Returns sentences that say what was done. Raises UserError for any other content, and then writes nothing.
     """
     src, dst = Path(src), Path(dst)
     check_suffix(dst)
@@ -78,32 +78,32 @@ def convert_pth(
         chosen = checkpoints.only(states, src)
         tensors = {**unwrapped(chosen.tensors, chosen.lightning), **constants}
         _check_channels(tensors, mean)
-        notes.append("not tried on a network, which --network NAME does")
+        notes.append("the weights were not tried on a network; --network NAME does that")
     else:
-        chosen, network = _chosen(states, target, src)
-        _check_place(network, target, mean)
+        chosen, network = _select(states, target, src)
+        _check_normalisation(network, target, mean)
         names = network.state_dict()
         tensors = fitting(network, renamed(chosen.tensors, names, src), src, constants)
         network.load_state_dict(tensors)
         channels, outputs = target.shape(chosen.tensors)
         check_finite(str(src), zoo.check_outputs(target.network, network, channels, target.size, outputs))
         fits = f"{target.network} with {channels} channel(s) and {outputs} output(s)"
-        notes.append(f"they fit {fits}, and were tried on images of {target.size[0]}x{target.size[1]} pixels")
+        notes.append(f"the weights fit {fits}, and were tried on images of {target.size[0]}x{target.size[1]} pixels")
     save_tensors(dst, tensors, FORMAT)
     place = f" from {chosen.entry}" if chosen.entry else ""
     return [f"wrote {dst}: {listed(tensors)}{place}", *notes]
 
 
-def _chosen(states: Sequence[StateDict], target: Target, src: Path) -> tuple[StateDict, nn.Module]:
-    """The state dict that is for the target, and a new network of its sizes; of several the one that fits."""
-    tried = [(state, target.create(state.tensors)) for state in states]
-    if len(tried) > 1:
-        tried = [(state, network) for state, network in tried if _serves(state, network, src)] or tried
-    checkpoints.only([state for state, _ in tried], src)
-    return tried[0]
+def _select(states: Sequence[StateDict], target: Target, src: Path) -> tuple[StateDict, nn.Module]:
+    """The state dict for the target, and a new network of its sizes; of several state dicts, the one that fits."""
+    candidates = [(state, target.create(state.tensors)) for state in states]
+    if len(candidates) > 1:
+        candidates = [(state, network) for state, network in candidates if _fits(state, network, src)] or candidates
+    checkpoints.only([state for state, _ in candidates], src)
+    return candidates[0]
 
 
-def _serves(state: StateDict, network: nn.Module, src: Path) -> bool:
+def _fits(state: StateDict, network: nn.Module, src: Path) -> bool:
     needed = network.state_dict()
     own = [f"{name}.{kind}" for name in normalisations(network) for kind in ("mean", "std")]
     try:
@@ -113,19 +113,19 @@ def _serves(state: StateDict, network: nn.Module, src: Path) -> bool:
     return True
 
 
-def _check_place(network: nn.Module, target: Target, mean: Tensor | None) -> None:
-    """UserError where the network has no layer that keeps mean and std, or one for other channels."""
+def _check_normalisation(network: nn.Module, target: Target, mean: Tensor | None) -> None:
+    """UserError if mean and std are given, but the network stores none, or for another number of channels."""
     layers = normalisations(network)
     if mean is None:
         return
     if list(layers) != ["normalise"]:
         raise UserError(
-            f"network {target.network!r} keeps no mean and std among its weights, as it normalises by itself or not at "
-            "all; needed: --mean and --std left out"
+            f"network {target.network!r} keeps no mean and std among its weights; allowed: the command without --mean "
+            "and --std"
         )
     if layers["normalise"].mean.shape[1] != len(mean):
         raise UserError(
-            f"--mean and --std have {len(mean)} number(s), and network {target.network!r} has images of "
+            f"--mean and --std have {len(mean)} number(s), but network {target.network!r} takes images of "
             f"{layers['normalise'].mean.shape[1]} channel(s); needed: one number for each"
         )
 
@@ -134,11 +134,11 @@ def _check_channels(tensors: Mapping[str, Tensor], mean: Tensor | None) -> None:
     filters = _first_filters(tensors)
     if mean is not None and filters is not None and filters.shape[1] in COLOURS and filters.shape[1] != len(mean):
         raise UserError(
-            f"--mean and --std have {len(mean)} number(s), and the first filters {list(filters.shape)} are for "
+            f"--mean and --std have {len(mean)} number(s), but the first filters {list(filters.shape)} are for "
             f"{filters.shape[1]} channel(s); needed: one number for each"
         )
 
 
 def _first_filters(tensors: Mapping[str, Tensor]) -> Tensor | None:
-    """The first convolution's weights [O, C, H, W]; a mean [1, C, 1, 1] is none."""
+    """The first convolution's weights [O, C, H, W]; a stored mean [1, C, 1, 1] is skipped."""
     return next((tensor for tensor in tensors.values() if tensor.ndim == 4 and len(tensor) > 1), None)

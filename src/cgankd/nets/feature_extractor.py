@@ -1,4 +1,4 @@
-"""Images -> the outputs of the teachers and one feature vector, each network asked once."""
+"""Images -> the teachers' outputs and one feature vector; each network runs once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cgankd.nets.taps import PENULTIMATE, Taps
 
 
 class FeatureExtractor:
-    """What the road sees of images through the teacher: outputs, and a feature vector for the density ratio.
+    """The teacher's outputs, and the feature vector that the density ratio reads.
 
-    teacher: a module, or any callable on float images in [0, 1]. features_of: the module whose penultimate layer is
-    the feature; None where the teacher is a module and shows its own. others: further teachers that vote beside it.
-    by_confidence: whether votes are to be weighed (:meth:`cgankd.tasks.Task.confidence`); else they count alike.
-    Raises UserError where a network's outputs are not [B, number of outputs].
+    teacher: a module, or any callable on float images in [0, 1]. features_of: the module whose penultimate features
+    are used; None: the teacher, which must be a module. others: the jurors, further teachers that vote with it.
+    by_confidence: whether votes are weighted (:meth:`cgankd.tasks.Task.confidence`) or count equally. Raises UserError
+    if a network's outputs are not [B, number of outputs].
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class FeatureExtractor:
     ) -> None:
         source = features_of if features_of is not None else teacher
         if not isinstance(source, nn.Module):
-            raise UserError("the teacher is a plain callable, which shows no features; features_of must be a module")
+            raise UserError("the teacher is a plain callable, which has no features; features_of must be a module")
         for network in (teacher, source, *others):
             if isinstance(network, nn.Module):
                 inference.place(network, fabric).eval()
@@ -46,9 +46,8 @@ class FeatureExtractor:
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 [B, C, H, W] -> the teacher's outputs float32 [B, number of outputs], features float32 [B, F].
 
-        All is computed at float32, because errors, replaced labels and ratios are stored.
-
-        Both are on the device; the jurors are not asked.
+        Both are on the device. They are computed at float32, because what is derived from them is stored: errors,
+        replaced labels and ratios. The jurors do not run.
         """
         x = inference.to_input(images, self.fabric.device)
         outputs, features = self._taps(x)
@@ -58,12 +57,12 @@ class FeatureExtractor:
 
     @torch.no_grad()
     def votes(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 [B, C, H, W] -> outputs of teacher and jurors float32 [T, B, number of outputs], features."""
+        """uint8 [B, C, H, W] -> outputs of teacher and jurors float32 [T, B, number of outputs], features as above."""
         outputs, features = self(images)
         votes = [outputs]
         for number, juror in enumerate(self.others, start=1):
-            answer = juror(inference.to_input(images, self.fabric.device))
-            votes.append(_checked(answer, len(images), f"juror {number}"))
+            vote = juror(inference.to_input(images, self.fabric.device))
+            votes.append(_checked(vote, len(images), f"juror {number}"))
         return torch.stack(votes), features
 
     def __enter__(self) -> FeatureExtractor:
@@ -81,6 +80,6 @@ def _checked(outputs: Tensor, images: int, who: str) -> Tensor:
     if outputs.ndim != 2 or len(outputs) != images:
         raise UserError(
             f"{who} gives outputs {list(outputs.shape)} for {images} images; "
-            f"allowed: [{images}, number of outputs], so [{images}, 1] for a scalar"
+            f"allowed: [{images}, number of outputs], which is [{images}, 1] for a scalar"
         )
     return outputs.float()

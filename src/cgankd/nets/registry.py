@@ -1,4 +1,4 @@
-"""The table from a network's name to what builds it; the families fill it in, zoo.py reads it."""
+"""The table from a network's name to its builder. The families fill it in, and zoo.py reads it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Builder = Callable[..., nn.Module]  # called with in_channels=, num_outputs=, im
 AnyBuilder = TypeVar("AnyBuilder", bound=Builder)
 
 BUILDERS: dict[str, functools.partial[nn.Module]] = {}
-VERSIONS: dict[str, int] = {}  # of the networks whose numbers have changed: what was trained before is stale
+VERSIONS: dict[str, int] = {}  # above 1: the network has changed, so artifacts of older versions are not reused
 
 
 def register(name: str, version: int = 1, **fixed: Any) -> Callable[[AnyBuilder], AnyBuilder]:
-    """Class or function decorator: ``name`` stands for the decorated builder with ``fixed`` keyword arguments.
+    """Class or function decorator: registers the builder with ``fixed`` keyword arguments under ``name``.
 
-    A family takes one decorator per name. The builder is called with the keyword arguments in_channels,
-    num_outputs, image_size and ``fixed``. ``version`` is raised where the same seed gives other weights, or
-    the same weights other outputs. Raises ValueError where the name is taken.
+    A family has one decorator per name. The builder is called with the keyword arguments in_channels, num_outputs,
+    image_size and ``fixed``. Raise ``version`` when a change gives other weights for the same seed, or other outputs
+    for the same weights. Raises ValueError if the name exists.
     """
     if name in BUILDERS:
         raise ValueError(f"a network named {name!r} is registered already")

@@ -1,4 +1,4 @@
-"""Named features of any network, the user's own too: what feature-based distillation and the density ratio read."""
+"""Named features of any network, for feature-based distillation and the density ratio."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ from cgankd.core.errors import UserError
 
 PENULTIMATE = "penultimate"  # the input of the last nn.Linear that a forward pass executes
 
-# what torch.compile, Fabric and DistributedDataParallel put before the names of the layers they wrap
+# prefixes that torch.compile, Fabric and DistributedDataParallel add to the names of layers
 _WRAPPERS = ("_forward_module.", "_original_module.", "_orig_mod.", "module.")
 
 
 class Taps:
-    """Calls a network and hands back chosen features beside its outputs.
+    """Calls a network, and returns chosen features beside its outputs.
 
-    ``names``: layers as in ``network.named_modules()``, whose output is taken (of a layer that runs twice, the
-    last), and :data:`PENULTIMATE`, which stands for the input of the last nn.Linear that is executed, whatever it
-    is called. Which one that is, is found out by one pass in eval mode at the first call. Features are as the
-    network made them: on its autograd graph, maps 4-D, in autocast's dtype.
+    names: layers as in ``network.named_modules()``, for their output (of a layer that runs twice, the last output);
+    or :data:`PENULTIMATE`, for the input of the last nn.Linear that is executed. One pass in eval mode, at the first
+    call, finds that layer. Features are returned unchanged: on the autograd graph, maps 4-D, in autocast's dtype.
 
     The hooks stay on the network until :meth:`close` or the end of the ``with`` block; outside a call of the taps
-    they do nothing. Raises UserError for a layer that isn't there, isn't executed, returns something else than a
-    tensor or is overwritten in place by a later one, and for PENULTIMATE of a network without nn.Linear.
+    they do nothing. Raises UserError for a layer that doesn't exist, isn't executed, returns no tensor, or whose
+    output a later layer overwrites in place, and for PENULTIMATE if the network has no nn.Linear.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
     >>> with Taps(network, ["0", PENULTIMATE]) as taps:
@@ -44,20 +43,20 @@ class Taps:
         self.network = network
         self.names = tuple(names)
         self._handles: list[RemovableHandle] = []
-        self._features: dict[str, Tensor] | None = None  # a dict only while a call is under way
+        self._features: dict[str, Tensor] | None = None  # None outside a call
         self._versions: dict[str, int] = {}
         self._closed = False
         self._penultimate_pending = PENULTIMATE in self.names
         if self._penultimate_pending:
-            _linear_layers(network)  # the complaint should come before training, not at its first step
+            _linear_layers(network)  # so that the error comes before training, not at its first step
         layers = {name: _layer(network, name) for name in self.names if name != PENULTIMATE}
         for name, layer in layers.items():
             self._handles.append(layer.register_forward_hook(self._output_hook(name)))
 
     def __call__(self, images: Tensor) -> tuple[Any, dict[str, Tensor]]:
-        """Images [B, C, H, W] -> (the network's outputs, features by name in the order asked for)."""
+        """Images [B, C, H, W] -> (the network's outputs, features by name, in the order of ``names``)."""
         if self._closed:
-            raise RuntimeError("these taps are closed; make new ones")
+            raise RuntimeError("these taps are closed; create new ones")
         if self._penultimate_pending:
             last = last_linear(self.network, images[:2])
             hook = self._input_hook(PENULTIMATE)
@@ -73,7 +72,7 @@ class Taps:
         return outputs, {name: features[name] for name in self.names}
 
     def close(self) -> None:
-        """Take the hooks off the network."""
+        """Remove the hooks from the network."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -87,8 +86,8 @@ class Taps:
     ) -> None:
         self.close()
 
-    # Hooks are plain functions, not bound methods: copy.deepcopy of a tapped network (for an average of its
-    # weights) then copies neither the taps nor, through them, the network once more.
+    # Hooks are plain functions, not bound methods. Otherwise copy.deepcopy of a tapped network (for an average
+    # of its weights) would copy the taps too, and through them the network a second time.
     def _output_hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(layer: nn.Module, args: Any, output: Any) -> None:
             self._record(name, output)
@@ -106,24 +105,24 @@ class Taps:
             return
         if not isinstance(value, Tensor):
             raise UserError(
-                f"layer {name!r} of {_called(self.network)} returns {type(value).__name__}; "
+                f"layer {name!r} of {_name(self.network)} returns {type(value).__name__}; "
                 "allowed: a layer that returns one tensor"
             )
         self._features[name] = value
-        if not value.is_inference():  # those have no version counter
+        if not value.is_inference():  # inference tensors have no version counter
             self._versions[name] = value._version
 
     def _check(self, features: dict[str, Tensor]) -> None:
         for name in self.names:
             if name not in features:
                 raise UserError(
-                    f"layer {name!r} of {_called(self.network)} is not executed in its forward pass; "
-                    "allowed: a layer that is"
+                    f"layer {name!r} of {_name(self.network)} is not executed in its forward pass; "
+                    "allowed: a layer that is executed"
                 )
             if name in self._versions and features[name]._version != self._versions[name]:
                 raise UserError(
-                    f"the output of layer {name!r} of {_called(self.network)} is overwritten in place by a later "
-                    "layer (such as nn.ReLU(inplace=True)); allowed: that later layer's name"
+                    f"the output of layer {name!r} of {_name(self.network)} is overwritten in place by a later "
+                    "layer (such as nn.ReLU(inplace=True)); allowed: the name of that later layer"
                 )
 
 
@@ -132,7 +131,7 @@ def feature_shapes(
 ) -> dict[str, tuple[int, ...]]:
     """Shape of each feature without its batch dimension, for images of ``channels`` and ``size`` (height, width).
 
-    Found by one pass that leaves no trace. Raises UserError as :class:`Taps` does.
+    One pass finds them and changes nothing in the network. Raises UserError as :class:`Taps` does.
     """
     with undisturbed(network), Taps(network, names) as taps:
         _, features = taps(example_images(network, channels, size))
@@ -140,36 +139,36 @@ def feature_shapes(
 
 
 def penultimate_width(network: nn.Module, channels: int, size: tuple[int, int]) -> int:
-    """How many numbers the :data:`PENULTIMATE` feature of one image has, for images of ``channels`` and ``size``.
+    """The size of the :data:`PENULTIMATE` feature of one image, for images of ``channels`` and ``size``.
 
-    Raises UserError where the network has no nn.Linear.
+    Raises UserError if the network has no nn.Linear.
     """
     return math.prod(feature_shapes(network, [PENULTIMATE], channels, size)[PENULTIMATE])
 
 
 def example_images(network: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:
-    """Two grey images [2, channels, *size] on the device, and of the dtype, of the network's parameters."""
+    """Two grey images [2, channels, *size], on the device and of the dtype of the network's parameters."""
     weight = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
     return torch.full((2, channels, *size), 0.5, device=weight.device, dtype=weight.dtype)
 
 
 @contextlib.contextmanager
 def undisturbed(network: nn.Module) -> Iterator[None]:
-    """Inside: eval mode, no gradients. After: every layer's mode and torch's random state are as they were.
+    """Inside: eval mode, no gradients. After: every layer's mode and torch's random state are restored.
 
-    In eval mode no running statistic of a batch normalisation moves.
+    In eval mode the running statistics of batch normalisation don't change.
     """
     modes = [(module, module.training) for module in network.modules()]
     devices = {p.device for p in network.parameters() if p.device.type == "cuda"}
     try:
         for module, _ in modes:
-            module.training = False  # not .eval(): a network may have more than one thing happen there
+            module.training = False  # not .eval(), because a network may override it
         with torch.random.fork_rng(devices=devices), torch.no_grad():
             yield
     finally:
         for module, mode in modes:
             module.training = mode
-        # Weights that autocast rounded without a gradient would be used again, and get none (older torch).
+        # Older torch would reuse weights that autocast cast under no_grad, and give them no gradient.
         torch.clear_autocast_cache()
 
 
@@ -186,7 +185,7 @@ def _layer(network: nn.Module, name: str) -> nn.Module:
         hint = f"close: {', '.join(near)}"
     else:
         hint = f"allowed: {', '.join(child for child in layers if '.' not in child)}, and layers inside these"
-    raise UserError(f"{_called(network)} has no layer {name!r}; {hint}, or {PENULTIMATE!r}")
+    raise UserError(f"{_name(network)} has no layer {name!r}; {hint}, or {PENULTIMATE!r}")
 
 
 def _unwrapped(name: str) -> str:
@@ -201,21 +200,21 @@ def _linear_layers(network: nn.Module) -> list[nn.Linear]:
     layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not layers:
         raise UserError(
-            f"{_called(network)} has no nn.Linear, whose input is the {PENULTIMATE!r} feature; allowed: a network "
-            "that has one, or what looks at outputs or maps alone"
+            f"{_name(network)} has no nn.Linear, whose input would be the {PENULTIMATE!r} feature; allowed: a network "
+            "that has one, or a method that reads only outputs or maps"
         )
     return layers
 
 
 def last_linear(network: nn.Module, images: Tensor) -> nn.Linear:
-    """The last nn.Linear that a pass over ``images`` executes; UserError where there is none. It leaves no trace."""
+    """The last nn.Linear that a pass over ``images`` executes. Raises UserError if there is none."""
     executed: list[nn.Linear] = []
 
-    def note(layer: nn.Module, args: Any) -> None:
+    def record(layer: nn.Module, args: Any) -> None:
         assert isinstance(layer, nn.Linear)
         executed.append(layer)
 
-    handles = [layer.register_forward_pre_hook(note) for layer in _linear_layers(network)]
+    handles = [layer.register_forward_pre_hook(record) for layer in _linear_layers(network)]
     try:
         with undisturbed(network):
             network(images)
@@ -224,11 +223,11 @@ def last_linear(network: nn.Module, images: Tensor) -> nn.Linear:
             handle.remove()
     if not executed:
         raise UserError(
-            f"{_called(network)} executes no nn.Linear, whose input is the {PENULTIMATE!r} feature; allowed: a "
-            "network that does, or what looks at outputs or maps alone"
+            f"{_name(network)} executes no nn.Linear, whose input would be the {PENULTIMATE!r} feature; allowed: a "
+            "network that executes one, or a method that reads only outputs or maps"
         )
     return executed[-1]
 
 
-def _called(network: nn.Module) -> str:
+def _name(network: nn.Module) -> str:
     return f"network {type(network).__name__}"

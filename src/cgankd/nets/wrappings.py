@@ -1,4 +1,4 @@
-"""Names of tensors without what was put before them: by torch.compile, DistributedDataParallel, Lightning, averages."""
+"""Removes prefixes of tensor names, which torch.compile, DistributedDataParallel, Lightning and averages add."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 
 from cgankd.core.errors import UserError
 
-# Parts of names that no network gives its own layers, wherever they stand.
+# Parts of names that only wrappers add, at any place in the name.
 INSIDE = re.compile(
     r"(?:^|(?<=\.))(?:_orig_mod|_forward_module|_original_module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
-AROUND = "module."  # what DataParallel and averages put before all names
-COUNTERS = re.compile(r"n_averaged|(.*\.)?total_(ops|params)")  # of averages, and of the library thop
+AROUND = "module."  # DataParallel and weight averages add it to all names
+COUNTERS = re.compile(r"n_averaged|(.*\.)?total_(ops|params)")  # tensors of weight averages and of the library thop
 
 
-def unwrapped(found: Mapping[str, Tensor], lightning: bool = False) -> dict[str, Tensor]:
-    """The tensors without known wrappings; what can be taken off without knowing the network.
+def unwrapped(tensors: Mapping[str, Tensor], lightning: bool = False) -> dict[str, Tensor]:
+    """The tensors without the prefixes that can be removed without knowing the network.
 
-    lightning: whether the file is Lightning's, where one attribute's name stands before all.
+    lightning: whether Lightning wrote the file, which puts an attribute's name before all names.
     """
-    state = _without_wrappers(found)
+    state = _without_wrappers(tensors)
     while state and all(name.startswith(AROUND) for name in state):
         state = {name.removeprefix(AROUND): tensor for name, tensor in state.items()}
     first = {name.partition(".")[0] + "." for name in state}
@@ -33,13 +33,13 @@ def unwrapped(found: Mapping[str, Tensor], lightning: bool = False) -> dict[str,
     return state
 
 
-def renamed(found: Mapping[str, Tensor], needed: Collection[str], where: str | Path) -> dict[str, Tensor]:
-    """The tensors by the names that a network ``needed``: without the prefix after which most of them are its own.
+def renamed(tensors: Mapping[str, Tensor], needed: Collection[str], where: str | Path) -> dict[str, Tensor]:
+    """The tensors under the names ``needed`` by a network. Removes the prefix that leaves most of these names.
 
-    Tensors under another prefix, as of a loss or of another network, are left out. Raises UserError where two
-    prefixes serve alike.
+    Tensors with another prefix, such as those of a loss or of another network, are left out. Raises UserError if two
+    prefixes match equally many names.
     """
-    state = _without_wrappers(found, needed)
+    state = _without_wrappers(tensors, needed)
     count = Counter({"": sum(name in needed for name in state)})
     for name in state:
         parts = name.split(".")
@@ -58,8 +58,8 @@ def renamed(found: Mapping[str, Tensor], needed: Collection[str], where: str | P
     return {name.removeprefix(best[0]): tensor for name, tensor in state.items() if name.startswith(best[0])}
 
 
-def _without_wrappers(found: Mapping[str, Tensor], needed: Collection[str] = ()) -> dict[str, Tensor]:
-    state = {INSIDE.sub("", name): tensor for name, tensor in found.items()}
-    if len(state) < len(found):  # two tensors of one name: the wrappers tell them apart
-        return dict(found)
+def _without_wrappers(tensors: Mapping[str, Tensor], needed: Collection[str] = ()) -> dict[str, Tensor]:
+    state = {INSIDE.sub("", name): tensor for name, tensor in tensors.items()}
+    if len(state) < len(tensors):  # without the prefixes two tensors would have one name
+        return dict(tensors)
     return {name: tensor for name, tensor in state.items() if name in needed or not COUNTERS.fullmatch(name)}

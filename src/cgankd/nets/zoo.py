@@ -1,8 +1,8 @@
-"""The networks by name: where a recipe's ``network: resnet8`` becomes a network.
+"""Creates networks by name, such as ``network: resnet8`` in a recipe.
 
-Every network eats float images in [0, 1] (uint8 / 255), [B, C, H, W], normalises them in its own first layer, and
-returns [B, num_outputs]: logits, or one scalar. ``timm/NAME`` is a network of the timm library, and a name of the
-form ``module:function`` the user's own; ``+vam`` behind any of them adds attention over blocks of its filters.
+Every network takes float images in [0, 1] (uint8 / 255), [B, C, H, W], normalises them in its own first layer, and
+returns [B, num_outputs]: logits, or one scalar. ``timm/NAME`` is a network of the timm library, ``module:function`` is
+the user's own; ``+vam`` after any name adds attention over blocks of channels.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from torch import Tensor, nn
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.plugins import load_function, said
 from cgankd.nets import attention, families, timm_bridge  # noqa: F401  (importing the families registers them)
-from cgankd.nets.feature_layers import stages
+from cgankd.nets.feature_layers import map_layers
 from cgankd.nets.layers import Normalise, fix_normalisation
 from cgankd.nets.registry import BUILDERS, register
 from cgankd.nets.trial import check_answers, device
 
 __all__ = [
-    "Normalise", "create", "family", "fix_normalisation", "names", "parameter_counts", "register", "sketches",
-    "stages",
+    "Normalise", "create", "family", "fix_normalisation", "map_layers", "names", "parameter_counts", "register",
+    "sketches",
 ]  # fmt: skip
 
-SMALLEST = 16  # pixels: below, the deeper networks have no map left to pool
+SMALLEST = 16  # pixels; deeper networks would have an empty last map for smaller images
 
 
 def names() -> list[str]:
-    """The names of all registered networks, numbers in them in order of size; timm's are not among them.
+    """The names of all registered networks, without timm's; numbers in names are sorted by value.
 
     >>> names()[:3]
     ['cnn8', 'cnn16', 'cnn16_grid']
@@ -39,7 +39,7 @@ def names() -> list[str]:
 
 
 def family(network: nn.Module) -> list[str]:
-    """The registered names that stand for networks of the same class as ``network``; none for one from elsewhere.
+    """The registered names of networks of the same class as ``network``; empty for a foreign network.
 
     >>> family(create("wrn_16_1", 3, 10, (32, 32)))
     ['wrn_16_1', 'wrn_16_2', 'wrn_40_1', 'wrn_40_2']
@@ -50,7 +50,7 @@ def family(network: nn.Module) -> list[str]:
 def parameter_counts(
     in_channels: int, num_outputs: int, image_size: tuple[int, int], of: Iterable[str] | None = None
 ) -> dict[str, int]:
-    """Name -> trainable numbers of the networks ``of`` (none: all), made without memory for their weights."""
+    """Name -> number of parameters, for the names ``of`` (None: all). Allocates no memory for weights."""
     networks = sketches(in_channels, num_outputs, image_size, names() if of is None else of)
     return {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
 
@@ -58,7 +58,7 @@ def parameter_counts(
 def sketches(
     in_channels: int, num_outputs: int, image_size: tuple[int, int], of: Iterable[str]
 ) -> dict[str, nn.Module]:
-    """Name -> network on torch's meta device, which has shapes but no numbers: to look at before one is made."""
+    """Name -> network on torch's meta device: with shapes, but without values."""
     with torch.device("meta"):
         return {name: create(name, in_channels, num_outputs, image_size) for name in of}
 
@@ -66,13 +66,13 @@ def sketches(
 def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int, int]) -> nn.Module:
     """A new network with random weights from torch's global generator.
 
-    in_channels: 1 or 3. num_outputs: classes, or 1 for a scalar. image_size: height and width in pixels, 16 or
-    more. ``name`` is one of :func:`names`, ``timm/NAME``, or ``module:function``: that function is then called with
-    the keyword arguments in_channels, num_outputs and image_size. A network from elsewhere is tried on two
-    images. ``NAME+vam`` is the network NAME behind :func:`cgankd.nets.attention.add_attention`.
+    in_channels: 1 or 3. num_outputs: number of classes, or 1 for a scalar. image_size: height and width in pixels, at
+    least 16. name: one of :func:`names`, ``timm/NAME``, or ``module:function``: that function is called with the
+    keyword arguments in_channels, num_outputs and image_size. A foreign network is tried on two images. ``NAME+vam``
+    is the network NAME with :func:`cgankd.nets.attention.add_attention`.
 
-    Raises UserError for an unknown name, too small an image, a timm that isn't installed, a user's function that
-    fails or returns something else than a network with outputs [B, num_outputs], or attention without maps.
+    Raises UserError for an unknown name, too small images, a missing timm, a user's function that fails or returns no
+    network with outputs [B, num_outputs], and for attention on a network without feature maps.
 
     >>> import torch
     >>> network = create("resnet8", in_channels=3, num_outputs=10, image_size=(32, 32))
@@ -81,12 +81,12 @@ def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int,
     """
     if min(image_size) < SMALLEST:
         raise UserError(f"images are {image_size[0]}x{image_size[1]} pixels; allowed: {SMALLEST} or more on each side")
-    plain, plus, added = name.partition("+")
+    base, plus, suffix = name.partition("+")
     if plus:
-        if plus + added != attention.SUFFIX:
-            raise UserError(f"network {name!r}: nothing is known as +{added}; allowed: {plain}{attention.SUFFIX}")
-        bare = create(plain, in_channels, num_outputs, image_size)
-        return attention.add_attention(bare, in_channels, image_size, plain)
+        if plus + suffix != attention.SUFFIX:
+            raise UserError(f"network {name!r}: the suffix +{suffix} is not known; allowed: {base}{attention.SUFFIX}")
+        network = create(base, in_channels, num_outputs, image_size)
+        return attention.add_attention(network, in_channels, image_size, base)
     if name.startswith(timm_bridge.PREFIX):
         network = timm_bridge.create(name, in_channels, num_outputs, image_size)
         check_outputs(name, network, in_channels, image_size, num_outputs)
@@ -111,7 +111,7 @@ def _create_users(name: str, in_channels: int, num_outputs: int, image_size: tup
             f"image_size={image_size} failed ({said(error)})"
         ) from error
     if not isinstance(network, nn.Module):
-        raise UserError(f"network {name!r}: it returned {type(network).__name__}, where a torch.nn.Module is needed")
+        raise UserError(f"network {name!r}: it returned {type(network).__name__}; needed: a torch.nn.Module")
     check_outputs(name, network, in_channels, image_size, num_outputs)
     return network
 
@@ -119,7 +119,7 @@ def _create_users(name: str, in_channels: int, num_outputs: int, image_size: tup
 def check_outputs(
     name: str, network: nn.Module, in_channels: int, image_size: tuple[int, int], num_outputs: int
 ) -> Tensor:
-    """The outputs for two images, one light and one dark; UserError where they are not [2, num_outputs]."""
+    """The outputs for two different images. Raises UserError if they are not floats [2, num_outputs]."""
     pixels = torch.linspace(0.0, 1.0, in_channels * image_size[0] * image_size[1], device=device(network))
     images = torch.stack([pixels, 1.0 - pixels * pixels]).view(2, in_channels, *image_size)
     return check_answers(f"network {name!r}", network, images, num_outputs)

@@ -1,4 +1,4 @@
-"""Where classification and regression differ; everything else asks the task."""
+"""The tasks classification and regression: everything in which they differ."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Classification", "Regression", "Task", "from_json"]
 
 
 def from_json(value: dict[str, Any]) -> Task:
-    """The task that :meth:`Task.to_json` wrote."""
+    """The inverse of :meth:`Task.to_json`. Raises UserError for an unknown type."""
     fields = {name: item for name, item in value.items() if name != "type"}
     if value.get("type") == Classification.name:
         return Classification(class_names=tuple(fields["class_names"]))

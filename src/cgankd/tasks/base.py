@@ -1,7 +1,7 @@
-"""Where classification and regression differ: targets, losses, errors, predictions, metrics.
+"""The interface of a task: targets, losses, errors, predictions and metrics of classification and regression.
 
-Labels are in the user's own unit (class index, degrees, years); targets are what networks are trained on
-(class index, or the label mapped to [0, 1] by the task's range). Everything past this file asks the task.
+Labels are in the user's unit (class index, degrees, years). Targets are what networks are trained on (class index, or
+the label mapped to [0, 1] by the task's range).
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from cgankd.core.hashing import content_key
 
 
 class Task(ABC):
-    """What is predicted, and how a prediction is scored."""
+    """What is predicted, and how predictions are scored."""
 
     name: ClassVar[str]
     metric: ClassVar[str]  # the name of the score in results.json
     higher_is_better: ClassVar[bool]
-    geometry_safe: ClassVar[bool]  # may it be turned, sheared, or moved far?
+    geometry_safe: ClassVar[bool]  # does the label stay right if an image is rotated, sheared or moved far?
     mixable: ClassVar[bool]  # can labels be mixed, as CutMix does?
     continuous: ClassVar[bool]
-    has_temperature: ClassVar[bool]  # can outputs be softened, as logits can?
-    filter_quantile: ClassVar[float]  # rho of the final paper
-    replace_labels: ClassVar[str]  # what the final paper does to labels: none, or hard (the prediction)
-    label_weight: ClassVar[float]  # r of plain KD: the weight of the label's own loss
-    teacher_weight: ClassVar[float]  # a of plain KD: the weight of the teacher's
-    clip_norm: ClassVar[float | None]  # of gradients, unless settings say otherwise; None: not clipped
-    bin_name: ClassVar[str]  # what scores, attention and the like are broken down by
-    window_score: ClassVar[str]  # what the mean Fréchet distance over label windows is called
-    bounded_loss_name: ClassVar[str]
-    output_kinds: ClassVar[tuple[str, ...]]  # what a teacher's outputs may be; the first is what losses take
-    converted_kinds: ClassVar[Mapping[str, str]]  # of these, those that become others: how they are known, and become
+    has_temperature: ClassVar[bool]  # can outputs be softened by a temperature, as logits can?
+    filter_quantile: ClassVar[float]  # rho in the final paper
+    replace_labels: ClassVar[str]  # how the final paper replaces labels: none, or hard (by the prediction)
+    label_weight: ClassVar[float]  # r in plain KD: the weight of the label's loss
+    teacher_weight: ClassVar[float]  # a in plain KD: the weight of the teacher's term
+    clip_norm: ClassVar[float | None]  # default norm for clipping gradients; None: no clipping
+    bin_name: ClassVar[str]  # the groups that scores and attention are reported for
+    window_score: ClassVar[str]  # the name of the mean Fréchet distance over label windows
+    bounded_loss_name: ClassVar[str]  # the name of :meth:`bounded_loss`, for tables
+    output_kinds: ClassVar[tuple[str, ...]]  # allowed kinds of a teacher's outputs; losses take the first
+    converted_kinds: ClassVar[Mapping[str, str]]  # kinds that are converted -> how they are recognised and converted
 
     @property
     @abstractmethod
     def num_outputs(self) -> int:
-        """The width of a network's output."""
+        """The number of outputs of a network: the classes, or 1."""
 
     @property
     @abstractmethod
@@ -50,11 +50,11 @@ class Task(ABC):
     @property
     @abstractmethod
     def label_dtype(self) -> torch.dtype:
-        """Of labels in the user's unit: int64, float32 or float64."""
+        """The dtype of labels in the user's unit: int64, float32 or float64."""
 
     @abstractmethod
     def to_target(self, labels: Tensor) -> Tensor:
-        """Labels [N] -> what networks are trained on, [N]."""
+        """Labels [N] -> targets [N]."""
 
     @abstractmethod
     def from_target(self, targets: Tensor) -> Tensor:
@@ -62,20 +62,20 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-        """The supervised loss: a mean over the batch, or each image's [B] where reduction is "none".
+        """The supervised loss: the mean over the batch, or each image's loss [B] if reduction is "none".
 
-        outputs [B, num_outputs], targets [B]; where labels are ``mixable``, or [B, num_outputs], probabilities.
+        outputs [B, num_outputs]; targets [B], or for a ``mixable`` task also probabilities [B, num_outputs].
         """
 
     @abstractmethod
     def imitation_loss(
         self, outputs: Tensor, teacher_outputs: Tensor, temperature: float, reduction: str = "mean"
     ) -> Tensor:
-        """Plain KD's teacher term, reduced as :meth:`loss`; both [B, num_outputs]."""
+        """The teacher's term of plain KD, reduced as in :meth:`loss`; both [B, num_outputs]."""
 
     @abstractmethod
     def answer(self, outputs: Tensor) -> Tensor:
-        """What outputs say, in the targets' own terms: class probabilities, or the number, [B, num_outputs]."""
+        """Outputs as predictions in the form of targets: class probabilities, or the scalar, [B, num_outputs]."""
 
     @abstractmethod
     def right_answer(self, targets: Tensor) -> Tensor:
@@ -83,23 +83,23 @@ class Task(ABC):
 
     @abstractmethod
     def agreement(self, outputs: Tensor, targets: Tensor, scale: float) -> Tensor:
-        """How far outputs bear a target out, in [0, 1], [B]; at a number's error of ``scale`` it is 1/e."""
+        """The agreement of outputs with targets, in [0, 1], [B]; 1/e for a scalar's error of ``scale``."""
 
     @abstractmethod
     def margin(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """By how much the target's probability exceeds that of every other answer, in [-1, 1], [B]."""
+        """The target's probability minus the largest other probability, in [-1, 1], [B]."""
 
     @abstractmethod
     def uncertainty(self, outputs: Tensor) -> Tensor:
-        """How undecided outputs are, from 0 to 1, [B]."""
+        """The uncertainty of outputs, from 0 to 1, [B]."""
 
     @abstractmethod
     def explained(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """What an image is asked to explain, [B]: its gradient by the image is a map of the pixels that matter."""
+        """The value to explain, [B]. Its gradient with respect to the image shows which pixels matter."""
 
     @abstractmethod
     def error(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The per-image disagreement with a target that the filter sorts by (paper, section 3.3), [B]."""
+        """The error of each image, by which the filter sorts (paper, section 3.3), [B]."""
 
     @abstractmethod
     def predict(self, outputs: Tensor) -> Tensor:
@@ -107,89 +107,89 @@ class Task(ABC):
 
     @abstractmethod
     def consensus(self, votes: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Outputs of T networks [T, B, num_outputs] -> outputs [B, num_outputs] that say their mean vote.
+        """Outputs of T networks [T, B, num_outputs] -> the outputs of their mean vote, [B, num_outputs].
 
-        weights: [T, B], of sum 1 over T; None: all alike.
+        weights: [T, B], of sum 1 over T; None: equal weights.
         """
 
     @abstractmethod
     def doubt(self, votes: Tensor) -> Tensor:
-        """How little each of T networks is to be believed about each image: [T, B, num_outputs] -> [T, B]."""
+        """The doubt about each of T networks on each image: [T, B, num_outputs] -> [T, B]; higher is less reliable."""
 
     def confidence(self, votes: Tensor) -> Tensor:
-        """Weights of two or more networks, image by image: [T, B, num_outputs] -> [T, B], of sum 1 over T.
+        """Weights of two or more networks for each image: [T, B, num_outputs] -> [T, B], of sum 1 over T.
 
-        w_t = (1 - exp(d_t) / sum_s exp(d_s)) / (T - 1), d the :meth:`doubt`. The form is that of CA-MKD (Zhang,
-        Chen and Wang, arXiv 2201.00007), whose d is the cross-entropy with the true label; what d is here is
-        [ours], for nobody knows the true label of a generated image.
+        w_t = (1 - exp(d_t) / sum_s exp(d_s)) / (T - 1), d the :meth:`doubt`. The form is that of CA-MKD (Zhang, Chen
+        and Wang, arXiv 2201.00007), where d is the cross-entropy with the true label. d here is [ours], because the
+        true label of a generated image is not known.
         """
         return (1.0 - torch.softmax(self.doubt(votes), dim=0)) / (len(votes) - 1)
 
     @property
     @abstractmethod
     def answer_names(self) -> tuple[str, ...]:
-        """The names of an :meth:`answer`'s entries, where it has several: the classes."""
+        """The names of the columns of an :meth:`answer`: the classes; empty for a scalar."""
 
     @abstractmethod
     def from_answer(self, answers: Tensor) -> Tensor:
-        """The inverse of :meth:`answer`: outputs that say it, both [B, num_outputs]."""
+        """The inverse of :meth:`answer`: outputs that give these predictions, both [B, num_outputs]."""
 
     @abstractmethod
     def kind_of(self, outputs: Tensor, labels: Tensor, *, trained: bool) -> str:
-        """Which of ``output_kinds`` a teacher's outputs [N, num_outputs] for images with these labels [N] are.
+        """The kind, of ``output_kinds``, of a teacher's outputs [N, num_outputs] for images with labels [N].
 
-        trained: whether the teacher knows the task already; else only their form tells. Raises ValueError, saying what
-        they look like and what to do, where they can't be taken as they are and the kind is a question.
+        trained: whether the teacher is trained for the task, so that errors on the labels count too. Raises ValueError,
+        with what they look like and what to do, if they are unsuitable and their kind is not clear.
         """
 
     @abstractmethod
     def check_kind(self, outputs: Tensor, kind: str) -> None:
-        """Raise ValueError, saying what was seen, where outputs can't be of that kind."""
+        """Raise ValueError, with their values, if outputs can't be of that kind."""
 
     @abstractmethod
     def from_kind(self, outputs: Tensor, kind: str) -> Tensor:
-        """Outputs of a kind as those that losses take, both [B, num_outputs]."""
+        """Convert outputs of a kind to those that losses take, both [B, num_outputs]."""
 
     @abstractmethod
     def label_text(self, label: float) -> str:
-        """A label as a file holds it; :meth:`read_label` is the inverse."""
+        """A label as text in a file; :meth:`read_label` is the inverse."""
 
     @abstractmethod
     def read_label(self, text: str) -> float:
-        """The label that a text names. Raises ValueError, saying what is allowed, where it names none."""
+        """The label in a text. Raises ValueError, with what is allowed, if it is none."""
 
     @abstractmethod
     def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Per-image score, float64 [N], whose mean is the metric."""
+        """The score of each image, float64 [N]; its mean is the metric."""
 
     @abstractmethod
     def bins(self, labels: Tensor) -> tuple[list[str], Tensor]:
-        """Names of the groups that errors are reported for, and each label's group, int64 [N]."""
+        """Names of the bins that errors are reported for, and the bin of each label, int64 [N]."""
 
     @abstractmethod
     def windows(self, labels: Tensor, count: int, half_width: float) -> tuple[list[str], Tensor]:
-        """Names of the groups that a generator is judged in, and who is in each, bool [groups, N].
+        """Names of the groups in which a generator is evaluated, and the members of each, bool [groups, N].
 
-        Each class; or ``count`` windows of a scalar's range, ``half_width`` a share of it, which may overlap.
+        The classes; or ``count`` windows of a scalar's range, which may overlap. half_width: a share of the range.
         """
 
     @abstractmethod
     def bounded_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Per-image loss in [0, 1] that the error bound is about, float32 [N]."""
+        """The loss of each image in [0, 1] for the error bound, float32 [N]."""
 
     @abstractmethod
     def check_labels(self, labels: Tensor, where: str) -> None:
-        """Raise UserError where a label is not one of this task's."""
+        """Raise UserError if a label is not allowed in this task. where: names the source in the message."""
 
     @abstractmethod
     def check_test_labels(self, labels: Tensor, where: str) -> None:
-        """Raise UserError where a prediction can't be compared with a label; a scalar may lie outside the range."""
+        """Raise UserError if a test label can't be compared with predictions; a scalar may lie outside the range."""
 
     @property
     def content_key(self) -> str:
-        """Names what results depend on."""
+        """Depends on everything about the task that results depend on."""
         return content_key(self.to_json())
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """What :func:`from_json` reads back."""
+        """A value for JSON, which :func:`from_json` reads."""

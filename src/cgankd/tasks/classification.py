@@ -38,12 +38,13 @@ class Classification(Task):
     bounded_loss_name = "the share of wrong predictions"
     output_kinds = ("logits", "probabilities", "log_probabilities")
     converted_kinds = {  # noqa: RUF012
-        "probabilities": "none is below 0 and each row adds up to 1, so their logarithms are taken as logits"
+        "probabilities": "none is below 0 and each row adds up to 1, so their logarithms are used as logits"
     }
 
-    LEAST: ClassVar[float] = 1e-12  # the probability of a class that an answer excludes
-    ROUNDING: ClassVar[float] = 0.01  # by which a row of probabilities may miss 1
-    FAR_ABOVE: ClassVar[float] = 0.4  # by which a good teacher's sigmoid of the true class exceeds the others'
+    LEAST: ClassVar[float] = 1e-12  # replaces a probability of 0
+    ROUNDING: ClassVar[float] = 0.01  # allowed deviation of the sum of probabilities from 1
+    # How much a good teacher's sigmoid of the true class exceeds the mean of the others.
+    FAR_ABOVE: ClassVar[float] = 0.4
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
@@ -51,8 +52,8 @@ class Classification(Task):
         for name in self.class_names:
             if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
                 raise UserError(
-                    f"class '{on_one_line(name)}' has a name with bytes that are not UTF-8, which no file of results "
-                    "can hold; allowed: a folder or label of another name"
+                    f"class '{on_one_line(name)}' has a name with bytes that are not UTF-8, which can't be written to "
+                    "files of results; allowed: a folder or label of another name"
                 )
 
     @property
@@ -90,11 +91,11 @@ class Classification(Task):
         return torch.softmax(outputs, dim=1)
 
     def right_answer(self, targets: Tensor) -> Tensor:
-        """One-hot; targets that are probabilities [B, classes] already stay."""
+        """One-hot; targets that are probabilities [B, classes] don't change."""
         return targets if targets.ndim == 2 else F.one_hot(targets, self.num_outputs).float()
 
     def agreement(self, outputs: Tensor, targets: Tensor, scale: float) -> Tensor:
-        """The target's probability; it needs no scale."""
+        """The target's probability; ``scale`` is not used."""
         return (self.answer(outputs) * self.right_answer(targets)).sum(dim=1)
 
     def margin(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -117,7 +118,7 @@ class Classification(Task):
         return outputs.argmax(dim=1)
 
     def consensus(self, votes: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Logits of the mean probabilities; one network's own logits as they are."""
+        """Logits of the mean probabilities; a single network's logits don't change."""
         if len(votes) == 1:
             return votes[0]
         logits = F.log_softmax(votes, dim=2)
@@ -126,7 +127,7 @@ class Classification(Task):
         return torch.logsumexp(logits, dim=0) - math.log(len(votes))
 
     def doubt(self, votes: Tensor) -> Tensor:
-        """The entropy of its answer, in nats."""
+        """The entropy of the class probabilities, in nats."""
         return torch.special.entr(torch.softmax(votes, dim=2)).sum(dim=2)
 
     @property
@@ -134,7 +135,7 @@ class Classification(Task):
         return self.class_names
 
     def from_answer(self, answers: Tensor) -> Tensor:
-        """Log-probabilities; one of 0 counts as ``LEAST``, so that every error is finite."""
+        """Log-probabilities; a probability of 0 counts as ``LEAST``, so that every error is finite."""
         return answers.clamp(min=self.LEAST).log()
 
     def kind_of(self, outputs: Tensor, labels: Tensor, *, trained: bool) -> str:
@@ -148,18 +149,18 @@ class Classification(Task):
             )
         if trained and self._are_sigmoids(outputs, labels):
             raise ValueError(
-                "its outputs all lie in [0, 1] but don't add up to 1, as those of sigmoids do; needed: logits, or the "
-                "setting outputs=logits where they are"
+                "its outputs all lie in [0, 1] but don't add up to 1, as with sigmoids; needed: logits, or the setting "
+                "outputs=logits if they are logits"
             )
         return "logits"
 
     def check_kind(self, outputs: Tensor, kind: str) -> None:
-        shown = outputs.exp() if kind == "log_probabilities" else outputs
-        if kind != "logits" and not self._are_probabilities(shown):
+        numbers = outputs.exp() if kind == "log_probabilities" else outputs
+        if kind != "logits" and not self._are_probabilities(numbers):
             raise ValueError(
                 f"its outputs for training images are no {kind.replace('_', ' ')}: the smallest is "
-                f"{float(outputs.min()):.4g}, and rows add up to {float(shown.sum(1).min()):.4g} to "
-                f"{float(shown.sum(1).max()):.4g}"
+                f"{float(outputs.min()):.4g}, and rows add up to {float(numbers.sum(1).min()):.4g} to "
+                f"{float(numbers.sum(1).max()):.4g}"
             )
 
     def _are_probabilities(self, outputs: Tensor) -> bool:
@@ -167,14 +168,14 @@ class Classification(Task):
         return bool((outputs >= -(self.ROUNDING**2)).all() and ((sums - 1.0).abs() <= self.ROUNDING).all())
 
     def _are_sigmoids(self, outputs: Tensor, labels: Tensor) -> bool:
-        """Whether all lie in [0, 1], and those of the true classes far above the others, as few teachers' logits do."""
+        """Whether all lie in [0, 1], and those of the true classes far above the others, which is rare for logits."""
         inside = float(outputs.min()) >= 0.0 and float(outputs.max()) <= 1.0
         true = outputs.gather(1, labels[:, None]).squeeze(1)
         others = (outputs.sum(dim=1) - true) / (self.num_outputs - 1)
         return inside and float((true - others).mean()) > self.FAR_ABOVE
 
     def from_kind(self, outputs: Tensor, kind: str) -> Tensor:
-        """Logarithms of probabilities are their logits already."""
+        """Log-probabilities are used as logits directly."""
         return self.from_answer(outputs) if kind == "probabilities" else outputs
 
     def label_text(self, label: float) -> str:

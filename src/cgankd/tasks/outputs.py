@@ -1,4 +1,4 @@
-"""What a teacher's outputs are: those that losses take, or others, such as probabilities, that are turned into them."""
+"""The kind of a teacher's outputs: those that losses take, or others, such as probabilities, which are converted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AUTO = "auto"
 
 @dataclasses.dataclass(frozen=True)
 class OutputKind:
-    """Turns outputs [B, num_outputs] of one kind, of ``task.output_kinds``, into those that the task's losses take."""
+    """Converts outputs [B, num_outputs] of a kind in ``task.output_kinds`` to those that the task's losses take."""
 
     task: Task
     kind: str
@@ -25,12 +25,12 @@ class OutputKind:
 
     @property
     def changes(self) -> bool:
-        """Whether outputs of this kind become others."""
+        """Whether outputs of this kind are converted."""
         return self.kind in self.task.converted_kinds
 
     @property
     def content_key(self) -> str:
-        """Names what outputs become."""
+        """Depends on everything that the conversion depends on."""
         return content_key(self.kind, self.task.content_key)
 
 
@@ -39,9 +39,9 @@ def resolve(
 ) -> OutputKind:
     """The kind of a teacher's outputs for training images with these labels.
 
-    stated: a kind, or AUTO: as the outputs tell. who: what a sentence calls the teacher. setting: where a kind is
-    stated. trained: whether the teacher knows its task already. Raises UserError for a kind that the task has not, for
-    outputs that are not of the stated kind, and under AUTO for those that are of none that can be taken.
+    stated: a kind, or AUTO: derived from the outputs. who: the teacher's name in messages. setting: the name of the
+    setting that states a kind. trained: whether the teacher is trained for the task. Raises UserError if the task has
+    no such kind, if the outputs are not of the stated kind, and, for AUTO, if they are unsuitable.
     """
     if stated not in (AUTO, *task.output_kinds):
         raise UserError(
@@ -57,18 +57,18 @@ def resolve(
 
 
 def sentence(kind: OutputKind, who: str, setting: str) -> str:
-    """What to tell of outputs that are turned into others though nobody stated their kind."""
-    named, how = kind.kind.replace("_", " "), kind.task.converted_kinds[kind.kind]
+    """A note that outputs are converted although no setting states their kind."""
+    name, how = kind.kind.replace("_", " "), kind.task.converted_kinds[kind.kind]
     return (
-        f"{who}: its outputs for training images are {named} ({how}); {setting}={kind.task.output_kinds[0]} takes "
-        "them as they are."
+        f"{who}: its outputs for training images are {name} ({how}); {setting}={kind.task.output_kinds[0]} uses "
+        "them without conversion."
     )
 
 
 def check_unchanged(kind: OutputKind, who: str) -> None:
-    """UserError where a network that is trained gives other outputs than its loss takes."""
+    """UserError if a network to be trained gives outputs of another kind than its loss takes."""
     if kind.changes:
         raise UserError(
-            f"{who}: it gives {kind.kind.replace('_', ' ')}, where its loss takes {kind.task.output_kinds[0]}; needed: "
+            f"{who}: it gives {kind.kind.replace('_', ' ')}, but its loss takes {kind.task.output_kinds[0]}; needed: "
             "the network without its last softmax"
         )

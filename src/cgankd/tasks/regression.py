@@ -18,7 +18,7 @@ from cgankd.tasks.base import Task
 
 
 def fits_float32(low: float, high: float) -> bool:
-    """Whether float32 labels are fine enough: steps of a millionth of the range, or finer, everywhere in it.
+    """Whether float32 is precise enough for labels: steps of at most a millionth of the range, everywhere in it.
 
     >>> fits_float32(0.0, 90.0), fits_float32(1.7e9, 1.7e9 + 1600.0)
     (True, False)
@@ -30,8 +30,8 @@ def fits_float32(low: float, high: float) -> bool:
 class Regression(Task):
     """One real number per image, of any range and sign.
 
-    ``low`` and ``high`` are the range, in the label's ``unit``, that is mapped to [0, 1]. Targets are float32; labels
-    too, where float32 is fine enough for the range, and else float64 (:func:`fits_float32`).
+    low, high: the range that is mapped to [0, 1], in the label's ``unit``. Targets are float32. Labels are float32 if
+    that is precise enough for the range, else float64 (:func:`fits_float32`).
     """
 
     low: float
@@ -41,8 +41,8 @@ class Regression(Task):
     name = "regression"
     metric = "mae"
     higher_is_better = False
-    geometry_safe = False  # the scalar may be an angle, a count or a position
-    mixable = False  # a mix of two angles has no angle
+    geometry_safe = False  # the scalar may be an angle, a count or a position, which would change
+    mixable = False  # a mix of images with two angles has no angle
     continuous = True
     has_temperature = False
     filter_quantile = 0.7
@@ -62,7 +62,7 @@ class Regression(Task):
         if not -math.inf < self.low < self.high < math.inf:
             raise UserError(
                 f"the label range is {self.low:g} to {self.high:g}; the low end must be finite and below the high "
-                "(one single distinct label can't be learnt)"
+                "end (labels that are all equal can't be learnt)"
             )
 
     @property
@@ -108,15 +108,15 @@ class Regression(Task):
         return torch.exp(-self.error(outputs, targets) / scale)
 
     def margin(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """-1: a number leaves no other answer behind, it is never out of danger."""
+        """-1 for every image, because a scalar has no other predictions to compare with."""
         return torch.full_like(targets, -1.0)
 
     def uncertainty(self, outputs: Tensor) -> Tensor:
-        """1/2: a number does not tell how sure it is."""
+        """1/2 for every image, because a scalar has no measure of confidence."""
         return torch.full_like(outputs[:, 0], 0.5)
 
     def explained(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The number itself: the gradient of a squared error would be nil wherever the number is right."""
+        """The scalar itself, because the gradient of a squared error is 0 if the scalar is right."""
         return outputs.squeeze(1)
 
     def error(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -129,10 +129,10 @@ class Regression(Task):
         return votes.mean(dim=0) if weights is None else (votes * weights[:, :, None]).sum(dim=0)
 
     def doubt(self, votes: Tensor) -> Tensor:
-        """How far its number lies from the median vote, in units of the mean of these distances.
+        """The distance of each vote from the median vote, divided by the mean of these distances.
 
-        A number does not tell how sure it is, but of several teachers the one that strays from all others is
-        suspect. Of two, both are believed alike; where all agree, too.
+        A scalar has no measure of confidence, but a teacher that is far from all others is suspect. With two teachers,
+        and if all agree, the doubt is the same for all.
         """
         numbers = votes.squeeze(2)
         distance = (numbers - torch.quantile(numbers, 0.5, dim=0)).abs()
@@ -149,24 +149,24 @@ class Regression(Task):
     def kind_of(self, outputs: Tensor, labels: Tensor, *, trained: bool) -> str:
         error = float((outputs.squeeze(1) - self.to_target(labels)).abs().mean())
         in_unit = float((self.from_kind(outputs, "label_unit").squeeze(1) - self.to_target(labels)).abs().mean())
-        if trained and (error > 0.5 or error > 4.0 * in_unit):  # 0.5: more than that of 0.5 for every image
-            shown = f"{self.low:g} to {self.high:g} {self.unit}".strip()
+        if trained and (error > 0.5 or error > 4.0 * in_unit):  # above 0.5: worse than 0.5 for all
+            label_range = f"{self.low:g} to {self.high:g} {self.unit}".strip()
             raise ValueError(
                 f"its outputs for training images go from {float(outputs.min()):.4g} to {float(outputs.max()):.4g} and "
                 f"miss the labels, mapped to [0, 1], by {error:.3g} on average; allowed: outputs in [0, 1], or a "
-                f"setting: outputs=label_unit where they are in the label's own unit ({shown}), outputs=scaled to take "
-                "them as they are"
+                f"setting: outputs=label_unit if they are in the label's unit ({label_range}), outputs=scaled to use "
+                "them without conversion"
             )
         return "scaled"
 
     def check_kind(self, outputs: Tensor, kind: str) -> None:
-        """A number may be of any kind."""
+        """Does nothing, because a scalar can be of any kind."""
 
     def from_kind(self, outputs: Tensor, kind: str) -> Tensor:
         return (outputs - self.low) / self.span if kind == "label_unit" else outputs
 
     def label_text(self, label: float) -> str:
-        digits = 9 if self.label_dtype == torch.float32 else 17  # as many as are needed to be read back the same
+        digits = 9 if self.label_dtype == torch.float32 else 17  # enough digits to read the same value back
         return f"{label:.{digits}g}"
 
     def read_label(self, text: str) -> float:
@@ -181,13 +181,13 @@ class Regression(Task):
     def bins(self, labels: Tensor) -> tuple[list[str], Tensor]:
         edges = [self.low + self.span * k / self.REPORT_BINS for k in range(self.REPORT_BINS + 1)]
         names = [f"{a} to {b}" for a, b in itertools.pairwise(distinct_texts(edges))]
-        place = (self.to_target(labels) * self.REPORT_BINS).to(torch.int64)
-        return names, place.clamp(0, self.REPORT_BINS - 1)
+        bins = (self.to_target(labels) * self.REPORT_BINS).to(torch.int64)
+        return names, bins.clamp(0, self.REPORT_BINS - 1)
 
     def windows(self, labels: Tensor, count: int, half_width: float) -> tuple[list[str], Tensor]:
         centres = torch.linspace(half_width, 1.0 - half_width, count, dtype=torch.float64)
         targets = (labels.to(torch.float64) - self.low) / self.span
-        places = max(0, 1 - math.floor(math.log10(self.span / count)))  # so many that no two names are alike
+        places = max(0, 1 - math.floor(math.log10(self.span / count)))  # enough decimals for distinct names
         names = [f"{self.low + self.span * float(centre):.{places}f}" for centre in centres]
         return names, (targets - centres[:, None]).abs() <= half_width + 1e-6  # a float32 label at the edge is inside
 
@@ -202,7 +202,7 @@ class Regression(Task):
             raise UserError(f"{where}: label {label} at row {row} is outside the allowed range {low} to {high}")
 
     def check_test_labels(self, labels: Tensor, where: str) -> None:
-        """Any number can be compared."""
+        """Does nothing, because any number can be compared."""
 
     def to_json(self) -> dict[str, Any]:
         return {"type": self.name, "low": self.low, "high": self.high, "unit": self.unit}

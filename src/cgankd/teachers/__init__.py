@@ -1,1 +1,1 @@
-"""Teachers that only answer, and several of them: what may stand in the trained teacher's place."""
+"""Black-box teachers and juries of teachers, which can replace the trained teacher."""

@@ -1,4 +1,4 @@
-"""A teacher that was asked before: a file of predictions, found again by what is in the images."""
+"""A teacher given by a file of predictions, which are looked up by an image's pixels."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from cgankd.tasks import Task
 from cgankd.teachers.black_box import SETTING, BlackBox
 
 PREDICTION = "prediction"
-ROUNDING = 0.01  # by which a row's probabilities may miss 1
+ROUNDING = 0.01  # allowed deviation of the sum of probabilities from 1
 
 
 class StoredAnswers(BlackBox):
-    """Answers by an image's pixels; where one image was answered twice, the first answer counts.
+    """Stored outputs, looked up by an image's pixels. If an image occurs twice, its first outputs count.
 
-    images: uint8 [N, C, H, W]. outputs: float32 [N, number of outputs]. Asked about another image: UserError.
+    images: uint8 [N, C, H, W]. outputs: float32 [N, number of outputs]. Raises UserError for any other image.
     """
 
     answers_anything = False
@@ -41,17 +41,16 @@ class StoredAnswers(BlackBox):
         digest.update(b"".join(contents(images)))
         self.own_key = digest.hexdigest()
 
-    def asked(self, images: Tensor) -> Tensor:
-        asked = contents((images.float() * 255.0).round().to(torch.uint8).cpu())
-        if missing := sum(content not in self._row for content in asked):
+    def raw_outputs(self, images: Tensor) -> Tensor:
+        keys = contents((images.float() * 255.0).round().to(torch.uint8).cpu())
+        if missing := sum(content not in self._row for content in keys):
             raise UserError(
-                f"{SETTING} {self.name}: has no answer for {missing:,} of {len(asked):,} images that were asked "
-                "about; needed: one for each"
+                f"{SETTING} {self.name}: has no prediction for {missing:,} of {len(keys):,} images; needed: all"
             )
-        return self.outputs[[self._row[content] for content in asked]].to(images.device)
+        return self.outputs[[self._row[content] for content in keys]].to(images.device)
 
     def unanswered(self, images: Tensor) -> int:
-        """How many of uint8 [N, C, H, W] have no answer."""
+        """The number of images without outputs, of uint8 [N, C, H, W]."""
         return sum(content not in self._row for content in contents(images))
 
     def knows(self, images: Tensor) -> bool:
@@ -59,23 +58,23 @@ class StoredAnswers(BlackBox):
 
 
 def read_answers(path: Path, task: Task, channels: int, size: tuple[int, int]) -> StoredAnswers:
-    """A CSV file with column file_name, and the images that it names, beside it or in folders below.
+    """Read a CSV file with a column file_name, and the images that it names, in its folder or in folders below.
 
-    Column ``prediction`` holds a class's name or a scalar in its own unit; or one column per class, by its name,
-    holds its probability. Raises UserError naming the line for what can't be used.
+    The column ``prediction`` holds a class name or a scalar in its unit. Or one column per class, with its name, holds
+    its probability. Raises UserError, with the line, for a value that can't be used.
     """
     table = read_table(path)
     table.need(FILE)
     names = task.answer_names
     if names and set(names) <= set(table.columns):
-        answers = _probabilities(table, names)
+        predictions = _probabilities(table, names)
     elif PREDICTION in table.columns:
-        answers = _predictions(table, task)
+        predictions = _predictions(table, task)
     else:
         classes = f", nor one for each class ({', '.join(names)})" if names else ""
         raise UserError(f"{path}: has no column {PREDICTION!r}{classes}; columns found: {', '.join(table.columns)}")
     images = load_alike(FilePictures(table.files()), channels, size, str(path))
-    return StoredAnswers(images, task.from_answer(answers), str(path))
+    return StoredAnswers(images, task.from_answer(predictions), str(path))
 
 
 def _predictions(table: Table, task: Task) -> Tensor:
@@ -94,11 +93,11 @@ def _probabilities(table: Table, names: Sequence[str]) -> Tensor:
         values = [math.nan if (value := number(text)) is None else value for text in texts]
         for text, value in zip(texts, values, strict=True):
             if not 0.0 <= value <= 1.0:
-                raise UserError(f"{table.place(row)}: {text!r} is no probability; allowed: 0 to 1")
+                raise UserError(f"{table.place(row)}: {text!r} is not a probability; allowed: 0 to 1")
         if abs(sum(values) - 1.0) > ROUNDING:
             raise UserError(
-                f"{table.place(row)}: the probabilities add up to {sum(values):.3g}; allowed: 1, by {ROUNDING:g}"
+                f"{table.place(row)}: the probabilities add up to {sum(values):.3g}; allowed: 1, within {ROUNDING:g}"
             )
         rows.append(values)
-    answers = torch.tensor(rows, dtype=torch.float64)
-    return (answers / answers.sum(dim=1, keepdim=True)).float()
+    probabilities = torch.tensor(rows, dtype=torch.float64)
+    return (probabilities / probabilities.sum(dim=1, keepdim=True)).float()

@@ -1,4 +1,4 @@
-"""A teacher that only answers: a function of the user's own, an ONNX file, or answers that were given before."""
+"""Black-box teachers, of which only outputs are known: a user's function, an ONNX file, or stored predictions."""
 
 from __future__ import annotations
 
@@ -21,55 +21,55 @@ SETTING = "teacher.source"
 
 
 class BlackBox(ABC):
-    """Float images [B, C, H, W] in [0, 1] -> outputs float32 [B, number of outputs], and nothing of its inside.
+    """Float images [B, C, H, W] in [0, 1] -> outputs float32 [B, number of outputs], without features or gradients.
 
-    Outputs are logits, or a scalar mapped to [0, 1] by the task's label range; ``gives`` turns those of another kind
-    into these. content_key names what it answers by.
+    Outputs are logits, or a scalar mapped to [0, 1] by the task's label range; ``gives`` converts outputs of another
+    kind to these. content_key depends on everything that the outputs depend on.
     """
 
-    answers_anything: ClassVar[bool] = True  # whether it may be asked about any image, as an augmented view
+    answers_anything: ClassVar[bool] = True  # whether it accepts any image, such as an augmented view
     gives: OutputKind | None = None
-    told = ""  # what a run says of the kind of its outputs
-    own_key: str
+    told = ""  # a note for the user about the kind of its outputs
+    own_key: str  # the content key without ``gives``
 
     @property
     def content_key(self) -> str:
         return self.own_key if self.gives is None else content_key(self.own_key, self.gives.content_key)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The outputs, on the images' device. Raises UserError where they are of another shape."""
-        outputs = self.asked(images)
+        """The outputs, on the images' device. Raises UserError if their shape is wrong."""
+        outputs = self.raw_outputs(images)
         return outputs if self.gives is None else self.gives(outputs)
 
     def open(self, fabric: Fabric) -> BlackBox:
-        """Itself."""
+        """Returns itself; the interface is that of :class:`cgankd.nets.build.NetworkSource`."""
         return self
 
     @abstractmethod
-    def asked(self, images: Tensor) -> Tensor:
-        """What it answers, of whatever kind. Raises UserError where it is of another shape."""
+    def raw_outputs(self, images: Tensor) -> Tensor:
+        """The outputs before conversion by ``gives``. Raises UserError if their shape is wrong."""
 
     def knows(self, images: Tensor) -> bool:
-        """Whether all of uint8 [N, C, H, W] can be answered about."""
+        """Whether it has outputs for all images, uint8 [N, C, H, W]."""
         return True
 
 
 class FunctionTeacher(BlackBox):
-    """``function(images) -> outputs``, both tensors, as :class:`BlackBox` has them; no gradient is asked for."""
+    """``function(images) -> outputs``, both tensors, as in :class:`BlackBox`; it runs without gradients."""
 
     def __init__(self, function: Callable[[Tensor], Tensor], task: Task, name: str, setting: str = SETTING) -> None:
         self.function, self.width, self.name = function, task.num_outputs, f"{setting} {name}"
         self.own_key = code_key(name)
 
     @torch.no_grad()
-    def asked(self, images: Tensor) -> Tensor:
+    def raw_outputs(self, images: Tensor) -> Tensor:
         return _checked(self.function(images), len(images), self.width, self.name).to(images.device)
 
 
 class OnnxTeacher(BlackBox):
-    """An ONNX file with one input, float32 [B, C, H, W] in [0, 1], B free; its first output is the teacher's.
+    """An ONNX file with one input, float32 [B, C, H, W] in [0, 1], with a dynamic B. Its first output is used.
 
-    It runs on the processor. Raises UserError for any other file.
+    It runs on the CPU. Raises UserError for any other file.
     """
 
     def __init__(self, path: Path, task: Task, setting: str = SETTING) -> None:
@@ -78,11 +78,13 @@ class OnnxTeacher(BlackBox):
         inputs = self.session.get_inputs()
         fits = len(inputs) == 1 and inputs[0].type == "tensor(float)" and len(inputs[0].shape) == 4
         if not fits or isinstance(inputs[0].shape[0], int):
-            found = ", ".join(f"{node.name} {node.type} {node.shape}" for node in inputs)
-            raise UserError(f"{self.name}: has inputs {found}; needed: images tensor(float) ['B', C, H, W], B free")
+            signature = ", ".join(f"{node.name} {node.type} {node.shape}" for node in inputs)
+            raise UserError(
+                f"{self.name}: has inputs {signature}; needed: one input tensor(float) ['B', C, H, W] with a dynamic B"
+            )
         self.input = inputs[0].name
 
-    def asked(self, images: Tensor) -> Tensor:
+    def raw_outputs(self, images: Tensor) -> Tensor:
         outputs = self.session.run(None, {self.input: images.detach().float().contiguous().cpu().numpy()})[0]
         return _checked(torch.from_numpy(outputs), len(images), self.width, self.name).to(images.device)
 

@@ -1,4 +1,4 @@
-"""Several teachers as one: whose outputs distillation matches where ``teacher.votes`` says mean or confidence."""
+"""Several teachers combined into one, for the settings mean and confidence of ``teacher.votes``."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ VOTES = ("first", "mean", "confidence")
 class Jury:
     """Float images [B, C, H, W] in [0, 1] -> the teachers' mean vote as outputs [B, number of outputs].
 
-    Classes: the log of the mean probability; scalars: the mean. by_confidence: a mean with a weight for each
-    teacher and image (:meth:`cgankd.tasks.Task.confidence`). It shows nothing of its inside.
+    Classes: the log of the mean probability; scalars: the mean. by_confidence: a weighted mean, with a weight for
+    each teacher and image (:meth:`cgankd.tasks.Task.confidence`). A jury has no features and no gradients.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Jury:
 def as_one(
     teachers: Sequence[inference.Predictor], votes: str, task: Task, fabric: Fabric
 ) -> inference.Predictor | None:
-    """The teacher that distillation asks: the first of these, or all by their ``votes``; None of none."""
+    """The teacher of the distillation: the first one, or a :class:`Jury` of all; None if ``teachers`` is empty."""
     if votes not in VOTES:
         raise UserError(f"votes = {votes!r} is not known; allowed: {', '.join(VOTES)}")
     if votes == "first" or not teachers:

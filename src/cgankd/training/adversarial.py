@@ -1,4 +1,4 @@
-"""PGD: images changed by a little so that a network errs; for fit.py to train on, for metrics/robustness.py."""
+"""PGD attacks: small changes to images that raise a network's loss, for training and for metrics/robustness.py."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ def pgd(
     seed: int,
     index: Tensor,
 ) -> Tensor:
-    """``images`` (float [B, C, H, W] in [0, 1]) moved to a larger loss, each number by eps at most.
+    """Change ``images`` (float [B, C, H, W] in [0, 1]) to raise the loss, each value by at most eps.
 
-    A random start within eps, then ``settings.steps`` times x <- x + step sign(d loss / d x), brought back within
-    eps and [0, 1] each time; the last x is returned (Madry et al., arXiv 1706.06083). The loss is the task's: of
-    a scalar the squared error, whose steps are the absolute error's. targets: as the loss takes them. index: int64
-    [B], each image's number, on which and on ``seed`` its start depends. A module is attacked in the mode it is in.
+    From a random start within eps, ``settings.steps`` times x <- x + step sign(d loss / d x), each time clipped to
+    within eps and [0, 1]; returns the last x (Madry et al., arXiv 1706.06083). The loss is the task's; for a scalar,
+    the squared error gives the same steps as the absolute error. targets: as the loss takes them. index: int64 [B],
+    each image's number; its random start depends on it and on ``seed``. A module is attacked in its current mode.
     """
-    places = torch.arange(images[0].numel())
-    start = 2.0 * rng.uniform(seed, "attack", index[:, None], places) - 1.0  # float64 [B, C H W]
+    pixels = torch.arange(images[0].numel())
+    start = 2.0 * rng.uniform(seed, "attack", index[:, None], pixels) - 1.0  # float64 [B, C H W]
     low, high = (images - settings.eps).clamp_(min=0.0), (images + settings.eps).clamp_(max=1.0)
     moved = images + settings.eps * start.view(images.shape).to(images)
     for _ in range(settings.steps):
         moved = torch.clamp(moved, low, high).detach().requires_grad_()
         with torch.enable_grad():
             loss = task.loss(network(moved), targets, reduction="none").sum()
-        (slope,) = torch.autograd.grad(loss, moved)
-        moved = moved.detach() + settings.step * slope.sign()
+        (gradient,) = torch.autograd.grad(loss, moved)
+        moved = moved.detach() + settings.step * gradient.sign()
     return torch.clamp(moved, low, high)
 
 
 def attacked(
     student: nn.Module, batch: Batch, task: Task, settings: AttackSettings, fabric: Fabric, seed: int
 ) -> Batch:
-    """The batch with its images as :func:`pgd` moves them against ``student``, which is left in training mode.
+    """The batch with images attacked by :func:`pgd` against ``student``, which is in training mode afterwards.
 
-    It is attacked in eval mode, so that its running statistics are those of the images it learns from.
+    The attack runs in eval mode, so that running statistics come only from the images that the student learns from.
     """
 
     def outputs(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Student and teacher on a batch: what the loss of an objective takes."""
+"""Runs student and teacher on a batch, and returns the inputs of an objective's loss."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cgankd.core import rng
 from cgankd.data.batches import Batch, Batches
-from cgankd.distill import DistillBatch, Maker, Objective
+from cgankd.distill import DistillBatch, NetworkFactory, Objective
 from cgankd.distill.limits import check_answers_suffice
 from cgankd.nets import inference
-from cgankd.nets.feature_layers import stages
+from cgankd.nets.feature_layers import map_layers
 from cgankd.nets.precision import MixedPrecision
 from cgankd.nets.taps import PENULTIMATE, Taps, feature_shapes
 from cgankd.training.teacher_cache import TeacherOutputs
 
 
 class BatchForward:
-    """Student and teacher on a batch: their outputs, and the features that an objective looks at.
+    """Runs student and teacher on batches: their outputs, and the features that an objective reads.
 
-    Where a method needs the teacher's outputs alone, each view of an image is shown to the teacher once. Features are
-    too large to keep, so for a method that looks inside the teacher, it runs beside the student. Where no loss looks
-    at the teacher, it is not asked.
+    If all methods need only the teacher's outputs, the teacher runs once on each view of an image, and its outputs are
+    cached. Features are too large to cache, so if a method reads them, the teacher runs at every step. If no loss reads
+    the teacher, it does not run.
 
-    outputs_folder: where the outputs of this very teacher are kept for other trainings; None: nowhere. deadline:
-    of time.monotonic, after which the teacher is not asked about a further view of all images.
+    outputs_folder: caches the outputs of this teacher on disk for other trainings; None: in memory. deadline: a value
+    of time.monotonic(); after it the teacher computes no further outputs for the cache.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class BatchForward:
         if objective.needs_teacher and isinstance(teacher, nn.Module):
             inference.place(teacher, fabric).eval()
         channels, size = batches.views.channels, (batches.views.height, batches.views.width)
-        whole = teacher if isinstance(teacher, nn.Module) else None
-        if whole is None:
+        teacher_module = teacher if isinstance(teacher, nn.Module) else None
+        if teacher_module is None:
             check_answers_suffice(objective, "this one is a plain callable")
         with self._seeded("method/networks"):
-            objective.networks(Maker(student, whole, channels, self.num_outputs, size))
+            objective.networks(NetworkFactory(student, teacher_module, channels, self.num_outputs, size))
         if objective.looks_inside:
-            self._tap_layers(student, whole, channels, size)
+            self._tap_layers(student, teacher_module, channels, size)
         inference.place(objective, fabric)
         networks = {"student": student, "teacher": teacher}
         self._precision = {
@@ -79,7 +79,9 @@ class BatchForward:
 
     def _tap_layers(self, student: nn.Module, teacher: nn.Module | None, channels: int, size: tuple[int, int]) -> None:
         networks = (student, teacher)
-        layers = [[] if network is None else [*stages(network, channels, size), PENULTIMATE] for network in networks]
+        layers = [
+            [] if network is None else [*map_layers(network, channels, size), PENULTIMATE] for network in networks
+        ]
         names = self.objective.taps(*layers)
         shapes = [
             {} if network is None else feature_shapes(network, wanted, channels, size)
@@ -94,31 +96,33 @@ class BatchForward:
         }
 
     def __call__(self, batch: Batch, done: float) -> DistillBatch:
-        """What the objective's loss takes; ``done`` of the training lies behind."""
+        """The inputs of the objective's loss; done: the share of the training that is done."""
         images = batch.images.requires_grad_() if self.objective.input_gradients else batch.images
-        further = self.objective.views(batch, self.seed)
-        both = images if further is None else torch.cat([images, further])
+        views = self.objective.views(batch, self.seed)
+        both = images if views is None else torch.cat([images, views])
         outputs, features = self.student_forward(both)
-        asked, inside = self._ask_teacher(batch, both, further is not None)
-        whole = DistillBatch(outputs, batch.targets, asked, features, inside, batch.fake, images, done)
-        if further is None:
-            return whole
-        count, copies = len(images), len(further) // len(images)
+        teacher_outputs, teacher_features = self._run_teacher(batch, both, views is not None)
+        inputs = DistillBatch(
+            outputs, batch.targets, teacher_outputs, features, teacher_features, batch.fake, images, done
+        )
+        if views is None:
+            return inputs
+        count, copies = len(images), len(views) // len(images)
         part = torch.arange(len(both)) < count
-        doubled = dataclasses.replace(
-            whole,
+        combined = dataclasses.replace(
+            inputs,
             targets=torch.cat([batch.targets] * (copies + 1)),
             fake=batch.fake.repeat(copies + 1),
             images=both,
         )
-        return dataclasses.replace(doubled.rows(part), extra=doubled.rows(~part))
+        return dataclasses.replace(combined.rows(part), extra=combined.rows(~part))
 
-    def _ask_teacher(self, batch: Batch, images: Tensor, more: bool) -> tuple[Tensor | None, Mapping[str, Tensor]]:
-        """The teacher's outputs and features; ``images``: the batch's, and where ``more`` is true further ones."""
+    def _run_teacher(self, batch: Batch, images: Tensor, extra: bool) -> tuple[Tensor | None, Mapping[str, Tensor]]:
+        """The teacher's outputs and features for ``images``: the batch's, and extra views if ``extra`` is true."""
         if not self.objective.asks_teacher:
             return None, {}
         inside = "teacher" in self._taps and self._taps["teacher"].names
-        if inside or self.objective.input_gradients or more or batch.mixed:
+        if inside or self.objective.input_gradients or extra or batch.mixed:
             return self.teacher_forward(images)
         if self.cache is None:
             assert self.teacher is not None
@@ -132,24 +136,24 @@ class BatchForward:
         return self._run("student", self.student, images)
 
     def teacher_forward(self, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The same of the teacher; without a gradient, but where the objective asks for the images'."""
+        """The same of the teacher, without gradients unless the objective needs those with respect to the images."""
         assert self.teacher is not None
         with torch.set_grad_enabled(self.objective.input_gradients and torch.is_grad_enabled()):
             return self._run("teacher", self.teacher, images)
 
     def _run(self, who: str, network: inference.Predictor, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        # Gradients of gradients are taken at full precision; of the kinds of attention, only the plain one has any.
-        twice = self.objective.input_gradients
+        # Second-order gradients need full precision, and attention's MATH kernel, the only one that supports them.
+        second_order = self.objective.input_gradients
         precision = self._precision.get(who)
         lowered = contextlib.nullcontext() if precision is None else precision.autocast()
-        with sdpa_kernel(SDPBackend.MATH) if twice else lowered:
+        with sdpa_kernel(SDPBackend.MATH) if second_order else lowered:
             if who in self._taps:
                 outputs, features = self._taps[who](images)
                 return inference.plain(outputs), {name: inference.plain(feature) for name, feature in features.items()}
             return inference.plain(network(images)), {}
 
     def close(self) -> None:
-        """Take the hooks off both networks."""
+        """Remove the hooks from both networks."""
         for taps in self._taps.values():
             taps.close()
         for precision in self._precision.values():

@@ -1,4 +1,4 @@
-"""The one training loop of networks that predict: teacher, student trained on labels alone, distilled students."""
+"""The training loop of all predicting networks: the teacher, and students with or without distillation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cgankd.training import scoring
 from cgankd.training.adversarial import attacked
 from cgankd.training.forward import BatchForward
 
-LOG_POINTS = 25  # entries of a history, evenly spaced over the steps
+LOG_POINTS = 25  # number of entries in a history, evenly spaced over the steps
 
 
 def fit(
@@ -39,15 +39,16 @@ def fit(
     teacher: inference.Predictor | None = None,
     outputs_folder: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Train ``student`` in place for ``settings.steps`` steps; the last weights stay (nothing is picked).
+    """Train ``student`` in place for ``settings.steps`` steps. The last weights are kept; no best ones are selected.
 
-    objective: the label's loss and the terms of the methods stacked on it (:func:`cgankd.distill.create`).
-    teacher: maps float images [B, C, H, W] in [0, 1] to outputs; asked once for each view where views recur.
-    outputs_folder: where the outputs of this very teacher are kept for other trainings on the same views.
-    Returns the history: step, loss, learning rate; the label's share of the loss where a method has terms; the share of
-    steps whose gradient was clipped, where it may be; the metric on ``images.validation`` where there are any.
-    Raises TrainingError where the loss is not finite, UserError where a method looks inside a plain callable or
-    would show the teacher mixed or attacked images.
+    objective: the label's loss and the terms of stacked methods (:func:`cgankd.distill.create`). teacher:
+    maps float images [B, C, H, W] in [0, 1] to outputs; if views recur, it runs once for each view. outputs_folder:
+    caches the outputs of this teacher for other trainings on the same views.
+
+    Returns the history: step, loss, learning rate; the label's share of the loss, if methods add terms; the share of
+    steps whose gradient was clipped, if clipping is on; the metric on ``images.validation``, if there is one. Raises
+    TrainingError if the loss is not finite, and UserError if a method needs the inside of a plain callable, labels of
+    mixed images, or the teacher's outputs for attacked images.
     """
     check_views(objective, settings.augment)
     check_adversarial(objective, settings)
@@ -82,7 +83,7 @@ def _minimise(
     seed: int,
     save_first: bool,
 ) -> list[dict[str, Any]]:
-    """All steps, or those that are left. save_first: what was trained before took its time, so it is saved."""
+    """All steps, or the remaining ones of a resumed run. save_first: save what the methods have trained before."""
     student, checkpoint = forward.student, work.checkpoint()
     trained = nn.ModuleDict({"student": student, "method": objective})
     weights = [weight for weight in trained.parameters() if weight.requires_grad]
@@ -105,7 +106,7 @@ def _minimise(
     log_every = max(1, settings.steps // LOG_POINTS)
     with work.random_state(), work.progress.bar(work.title, settings.steps) as bar:
         for step in range(start, settings.steps):
-            torch.manual_seed(rng.key(seed, "fit", step))  # dropout
+            torch.manual_seed(rng.key(seed, "fit", step))  # for dropout
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
             batch = forward.batches.at(step)
@@ -142,12 +143,13 @@ def _finite(work: Work, loss: Tensor, settings: FitSettings, step: int) -> float
 
 
 class _Clipping(nn.Module):
-    """Clips gradients to a norm, if there is one, and counts how often it did. It stands in the checkpoint."""
+    """Clips gradients to a norm, if one is set, and counts clipped steps. The counts are saved in the checkpoint."""
 
     def __init__(self, norm: float | None) -> None:
         super().__init__()
         self.norm = norm
-        self.register_buffer("counts", torch.zeros(2))  # steps that were clipped, and all steps, since the last entry
+        # clipped steps, and all steps, since the last entry of the history
+        self.register_buffer("counts", torch.zeros(2))
 
     counts: Tensor
 
@@ -157,7 +159,7 @@ class _Clipping(nn.Module):
             self.counts += torch.stack([above.float(), torch.ones_like(above, dtype=torch.float32)])
 
     def share(self) -> dict[str, float]:
-        """Of the steps since the last call; nothing where gradients are never clipped."""
+        """The share of clipped steps since the last call; empty if no norm is set."""
         if self.norm is None:
             return {}
         clipped, steps = self.counts.tolist()
@@ -166,7 +168,7 @@ class _Clipping(nn.Module):
 
 
 def _label_share(terms: dict[str, Tensor]) -> dict[str, float]:
-    """What share of the loss is the label's, by the size of the terms, because that of vid may be below 0."""
+    """The label's share of the loss, by absolute values, because the term of vid can be negative."""
     if len(terms) == 1:
         return {}
     sizes = {name: abs(float(term.detach())) for name, term in terms.items()}
@@ -180,7 +182,7 @@ def _validation(work: Work, student: nn.Module, objective: Objective, images: Im
 
 
 def learning_rate(settings: FitSettings, step: int) -> float:
-    """The rate at ``step`` (from 0): a pure function, so a resumed loop needs no scheduler's state."""
+    """The learning rate at ``step`` (from 0). A pure function, so a resumed loop needs no scheduler state."""
     peak, done = settings.learning_rate, step / settings.steps
     match settings.schedule:
         case StepDecay(milestones=milestones):
@@ -193,7 +195,7 @@ def learning_rate(settings: FitSettings, step: int) -> float:
 
 
 def one_cycle(peak: float, done: float, warmup: float) -> float:
-    """The rate when ``done`` of the steps lie behind: up in a line for ``warmup`` of them, then down a cosine."""
+    """The rate after the share ``done`` of the steps: linear warm-up for the share ``warmup``, then cosine decay."""
     if done < warmup:
         return peak * (0.04 + 0.96 * done / warmup)
     return peak * 0.5 * (1.0 + math.cos(math.pi * (done - warmup) / (1.0 - warmup)))

@@ -1,4 +1,4 @@
-"""A dry run of the first step, so that what a method cannot do is refused before training."""
+"""A dry run before the first step, so that unsuitable methods are refused before training."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ def rehearse(
     augment: AugmentSettings,
     fabric: Fabric,
 ) -> None:
-    """Raise UserError for what the objective can't do with these networks and images; nothing is trained.
+    """Raise UserError if the objective can't be used with these networks and images; nothing is trained.
 
-    It goes as far as training does before its first step, with two images: networks and adapter layers are made, the
-    layers to be looked at are found, further views are drawn. teacher: None for one that only answers. The objective
-    can't be used afterwards.
+    It does what training does before its first step, with two images: it creates networks and adapter layers, finds the
+    layers to tap, and draws extra views. teacher: None for a black-box teacher. The objective can't be used afterwards.
     """
     check_views(objective, augment)
     few = TrainingImages(real.take(torch.arange(min(2, len(real)))))
@@ -44,11 +43,11 @@ def rehearse(
 
 
 def _check_gradient(forward: BatchForward, objective: Objective, images: Tensor) -> None:
-    """UserError where the teacher's outputs have no gradient by the images, which a method asks for."""
+    """UserError if a method needs the gradient of the teacher's outputs by the images, but there is none."""
     with torch.enable_grad():
         outputs, _ = forward.teacher_forward(images.requires_grad_())
     if not outputs.requires_grad:
         raise UserError(
             f"method {objective.name!r} differentiates the teacher, but its outputs have no gradient (detached, or "
-            "computed under no_grad or inference_mode); allowed: a teacher without these, or another method"
+            "computed under no_grad or inference_mode); allowed: a teacher that keeps gradients, or another method"
         )

@@ -1,4 +1,4 @@
-"""How good the outputs of a network are on a split, over all and per class or label bin."""
+"""The metric of a network on a split, in total and per class or label bin."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cgankd.tasks import Task
 def metric(
     work: Work, network: Predictor, images: ImageSet, task: Task, name: str = "scores"
 ) -> tuple[float, list[float | None]]:
-    """The task's metric on ``images``, over all and per class or label bin (None where a bin is empty).
+    """The task's metric on ``images``, in total and per class or label bin (None for an empty bin).
 
     name: as :func:`cgankd.nets.inference.outputs` takes it.
     """
@@ -28,27 +28,27 @@ def metric(
 
 
 def attention_per_bin(work: Work, network: nn.Module, images: ImageSet, task: Task) -> dict[str, Tensor]:
-    """What a network with attention (NAME+vam) attends to, of each class or label bin.
+    """The attention of a network with VAM (NAME+vam), per class or label bin.
 
-    Returns ``mean`` float32 [bins, gates, K]: each block's share, averaged over the bin's images (NaN: there are
-    none); ``images`` int64 [bins]: how many these are; ``decided`` float32 [gates]: 1 less the mean over all images
-    of their attention's entropy, as a share of the largest, ln K.
+    Returns ``mean`` float32 [bins, gates, K]: each block's weight, averaged over the bin's images (NaN for an empty
+    bin); ``images`` int64 [bins]: the number of images; ``decided`` float32 [gates]: 1 - mean entropy / ln K, over all
+    images, so 1 if one block has all the weight, and 0 if all blocks have equal weight.
     """
     place(network, work.fabric).eval()
     with Taps(network, gates(network)) as taps:
 
-        def look(shown: Tensor) -> Tensor:
-            return torch.stack([attention(scores) for scores in taps(shown)[1].values()], dim=1)
+        def block_weights(batch: Tensor) -> Tensor:
+            return torch.stack([attention(scores) for scores in taps(batch)[1].values()], dim=1)
 
-        seen = outputs(work, look, images.images, "attention").double()  # [N, gates, K]
-    mean, counts = _per_bin(seen, images.labels, task)
-    decided = 1.0 - torch.special.entr(seen).sum(2).mean(0) / math.log(BLOCKS)
+        weights = outputs(work, block_weights, images.images, "attention").double()  # [N, gates, K]
+    mean, counts = _per_bin(weights, images.labels, task)
+    decided = 1.0 - torch.special.entr(weights).sum(2).mean(0) / math.log(BLOCKS)
     return {"mean": mean.float(), "images": counts, "decided": decided.float()}
 
 
 def _per_bin(values: Tensor, labels: Tensor, task: Task) -> tuple[Tensor, Tensor]:
-    """Means of ``values`` [N, ..] over each of the task's bins, [bins, ..], and how many each has, [bins]."""
-    names, place = task.bins(labels)
-    sums = values.new_zeros(len(names), *values.shape[1:]).index_add_(0, place, values)
-    counts = torch.bincount(place, minlength=len(names))
+    """Means of ``values`` [N, ..] over each of the task's bins, [bins, ..], and the bins' numbers of images, [bins]."""
+    names, bins = task.bins(labels)
+    sums = values.new_zeros(len(names), *values.shape[1:]).index_add_(0, bins, values)
+    counts = torch.bincount(bins, minlength=len(names))
     return sums / counts.view(-1, *[1] * (values.ndim - 1)), counts

@@ -1,4 +1,4 @@
-"""The teacher's outputs on training views: each view of an image is asked for once, and kept."""
+"""A cache of the teacher's outputs on training views: the teacher runs once for each view of an image."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from cgankd.nets import inference
 
 
 class TeacherOutputs:
-    """The teacher's outputs on training views; where views recur, each view of each image is asked for once.
+    """The teacher's outputs on training views. If views recur, the teacher runs once for each view of each image.
 
-    An output is only ever served for the view it was computed on. Views are computed in blocks of a fixed make-up, so
-    that the last bits don't depend on when they were asked for (before a kill or after).
-    folder: this teacher's; its outputs lie in files there, mapped into memory, for other trainings on the same views,
-    as the rows of a table are. None: they lie in memory. After ``deadline`` (of time.monotonic) OutOfTime is raised
-    instead of asking.
+    An output is used only for the view it was computed on. Views are computed in blocks of always the same images, so
+    the last bits don't depend on the order of requests, such as after an interrupted run.
+
+    folder: of this teacher. Its outputs are stored there in memory-mapped files, for other trainings on the same views,
+    such as other rows of a table. None: they are kept in memory. deadline: a value of time.monotonic(); after it,
+    OutOfTime is raised instead of running the teacher.
     """
 
     BLOCK = 500
@@ -43,44 +44,44 @@ class TeacherOutputs:
         self.folder, self.deadline = folder, deadline
         if isinstance(teacher, nn.Module):
             inference.place(teacher, fabric).eval()
-        self._known: dict[tuple[int, int], _View] = {}  # of (set of images, view)
+        self._views: dict[tuple[int, int], _View] = {}  # by (set of images, view)
 
     def of(self, batch: Batch) -> Tensor:
-        """float32 [B, number of outputs], for the batch's own views."""
+        """The outputs for the batch's views, float32 [B, number of outputs]."""
         if not self.batches.recurring:
-            return self._ask(batch.images)
+            return self._run(batch.images)
         outputs = torch.empty(len(batch.index), self.width)
         for number, (first, count) in enumerate(self.batches.sets):
             inside = (batch.index >= first) & (batch.index < first + count)
             for view in batch.view[inside].unique().tolist():
-                places = (inside & (batch.view == view)).nonzero().squeeze(1)
-                outputs[places] = self._of_view(number, view, batch.index[places] - first)
+                rows = (inside & (batch.view == view)).nonzero().squeeze(1)
+                outputs[rows] = self._of_view(number, view, batch.index[rows] - first)
         return to_device(outputs, self.fabric.device)
 
     def _of_view(self, number: int, view: int, rows: Tensor) -> Tensor:
-        """The outputs on one view of these images of a set; its blocks that are not known are asked for."""
+        """The outputs for one view of these images of a set. Blocks that are not in the cache are computed."""
         first, count = self.batches.sets[number]
-        if (number, view) not in self._known:
+        if (number, view) not in self._views:
             path = None
             if self.folder is not None:
                 path = self.folder / f"{self.batches.key(number)}-{self.BLOCK}-{view}"
-            self._known[number, view] = _View(path, count, self.width, self.BLOCK)
-        known = self._known[number, view]
+            self._views[number, view] = _View(path, count, self.width, self.BLOCK)
+        cached = self._views[number, view]
         for block in (rows // self.BLOCK).unique().tolist():
-            if not known.has(block):
+            if not cached.has(block):
                 if time.monotonic() >= self.deadline:
                     raise OutOfTime
                 index = torch.arange(block * self.BLOCK, min(count, (block + 1) * self.BLOCK)) + first
-                known.put(block, self._ask(self.batches.views.draw(index, torch.full_like(index, view))).cpu())
-        return known.outputs.rows[rows]
+                cached.put(block, self._run(self.batches.views.draw(index, torch.full_like(index, view))).cpu())
+        return cached.outputs.rows[rows]
 
     @torch.no_grad()
-    def _ask(self, images: Tensor) -> Tensor:
-        return inference.plain(self.teacher(images))  # at float32, because it is kept
+    def _run(self, images: Tensor) -> Tensor:
+        return inference.plain(self.teacher(images))  # at float32, because it is stored
 
 
 class _View:
-    """Outputs on one view of each image of a set. Beside each block is its checksum: 0 is that of no block."""
+    """Outputs for one view of each image of a set, with a checksum for each block (0: not stored)."""
 
     def __init__(self, path: Path | None, count: int, width: int, size: int) -> None:
         self.size, blocks = size, math.ceil(count / size)
@@ -89,18 +90,19 @@ class _View:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self.outputs = RowFile(path and path.with_suffix(".rows"), count, (width,), torch.float32, resume=True)
             self.sums = RowFile(path and path.with_suffix(".sums"), blocks, (), torch.int64, resume=True)
-        except OSError:  # a full disk; nothing needs the files
+        except OSError:  # such as a full disk; the cache then stays in memory
             self.outputs = RowFile(None, count, (width,), torch.float32)
             self.sums = RowFile(None, blocks, (), torch.int64)
         self._checked: set[int] = set()
 
     def has(self, block: int) -> bool:
-        """Whether the block is known, and is what was written."""
+        """Whether the block is in the cache, and its checksum is right."""
         if block not in self._checked and int(self.sums.rows[block]) == self._sum(block):
             self._checked.add(block)
         return block in self._checked
 
     def put(self, block: int, outputs: Tensor) -> None:
+        """Store the outputs of a block, float32 [images, number of outputs], and its checksum."""
         self.outputs.rows[block * self.size : (block + 1) * self.size] = outputs
         self.sums.rows[block] = self._sum(block)
         self._checked.add(block)

@@ -1,4 +1,4 @@
-"""One distillation method a file; importing this package registers them all."""
+"""One file per distillation method; importing this package registers them all."""
 
 import importlib
 import pkgutil

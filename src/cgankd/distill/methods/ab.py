@@ -1,4 +1,4 @@
-"""Activation boundaries (AB): the student's neurons fire where the teacher's do, by a margin."""
+"""Activation boundaries (AB): the student's neurons are active where the teacher's are, by a margin."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from cgankd.distill.maps import MapMethod, connector
 class AB(MapMethod):
     """weight sum_l 2^(l - L) mean_i sum of relu(margin - s)^2 where t > 0, and of relu(margin + s)^2 elsewhere.
 
-    l: pairs of stages, L the deepest; the sum is over the map's channels and pixels; s: the student's map behind a
-    1x1 convolution and batch normalisation, so before activation; t: the teacher's, whose ReLU does not move the
-    boundary at 0; where its map is averaged down behind a ReLU, a mean is above 0 if any of its pixels is. In
-    the first ``alone`` of the training it counts alone, and then the labels do, as published; at 0 both do all the
-    time. Defaults: weight .003 (scalars .0003 [ours]), margin 1, alone 1/2 [ours], r 1 (arXiv 1811.03233, scale as
-    in arXiv 1910.10699).
+    l: pairs of maps, L the deepest; the sum is over the map's channels and pixels; s: the student's map after a 1x1
+    convolution and batch normalisation, so before activation; t: the teacher's map, before or after ReLU, which does
+    not move the boundary at 0. If a map after ReLU is averaged down, a mean is above 0 if any of its pixels is. As
+    published, only this term counts in the share ``alone`` of the training, and only the labels after it; with alone 0
+    both count all the time. Defaults: weight .003 (scalars .0003 [ours]), margin 1, alone 1/2 [ours], r 1 (arXiv
+    1811.03233, scale as in arXiv 1910.10699).
     """
 
     name = "ab"
@@ -29,7 +29,7 @@ class AB(MapMethod):
     distance = "squared hinge"
     paper = "arXiv 1811.03233"
     defaults: ClassVar[dict[str, float]] = {"weight": 0.003, "margin": 1.0, "alone": 0.5}
-    version = 2  # 1 had the labels beside it all the time
+    version = 2  # version 1 also used the labels all the time
     task_defaults: ClassVar[dict[str, dict[str, float]]] = {"regression": {"weight": 0.0003}}
 
     def adapter(self, student: int, teacher: int) -> nn.Module:

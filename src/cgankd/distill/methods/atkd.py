@@ -1,4 +1,4 @@
-"""Adaptive teaching (ATKD): images that are easy for the teacher teach the other classes only."""
+"""Adaptive teaching (ATKD): on images that are easy for the teacher, only the other classes are distilled."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from cgankd.tasks import Task
 class ATKD(Method):
     """weight T^2 (easy mean_easy KL(q) + (1 - easy) mean_hard (KL(b) + KL(q))), b and q as in DKD.
 
-    An image is easy where 1 - p_t(label) is below its median in the batch, real and generated images apart.
-    Outputs [B, C], C > 2: with two classes q is 1. Ported from language models, whose tokens are images here.
-    Defaults: weight 1, easy .2, r 1 (arXiv 2402.11890).
+    An image is easy if 1 - p_t(label) is below the median in the batch, taken separately over real and over generated
+    images. Outputs [B, C], C > 2: with two classes q is 1. The method was published for tokens of language models; here
+    it is applied to images. Defaults: weight 1, easy .2, r 1 (arXiv 2402.11890).
     """
 
     name = "atkd"
@@ -34,11 +34,11 @@ class ATKD(Method):
     reads_labels = True
     shared: ClassVar[tuple[str, ...]] = ("temperature",)
     defaults: ClassVar[dict[str, float]] = {"weight": 1.0, "easy": 0.2}
-    version = 2  # 1 called no image easy where the teacher is so sure that 1 - p is 0
+    version = 2  # in version 1 no image was easy if 1 - p is 0 in float32
 
     def __init__(self, task: Task, numbers: Mapping[str, float] | None = None) -> None:
         super().__init__(task, numbers)
-        classes.refuse_two(self.name, task, "one class beside the target has nothing to tell")
+        classes.refuse_two(self.name, task, "there is only one class besides the target")
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         teacher = batch.teacher_outputs
@@ -56,13 +56,13 @@ class ATKD(Method):
 def easy_and_hard(
     outputs: Tensor, teacher: Tensor, label: Tensor, kinds: Sequence[Tensor], temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """mean_easy KL(q) and mean_hard (KL(b) + KL(q)), of images or of tokens; 0 where there are none.
+    """mean_easy KL(q) and mean_hard (KL(b) + KL(q)), over images or tokens; 0 if there are none.
 
-    outputs, teacher [B, C]; label int64 [B]; kinds: bool [B] each, whose medians of 1 - p_t(label) are apart.
+    outputs, teacher [B, C]; label int64 [B]; kinds: bool [B] each, groups with a median of 1 - p_t(label) each.
     """
     target, others = decoupled(outputs, teacher, label, temperature)
     target_or_not = parts(teacher, label)[0]
-    doubt = target_or_not[:, 1] - target_or_not[:, 0]  # log-odds: 1 - p is 0 for all that a sure teacher sees
+    doubt = target_or_not[:, 1] - target_or_not[:, 0]  # log-odds, because 1 - p rounds to 0 for a confident teacher
     easy = torch.zeros_like(label, dtype=torch.bool)
     for kind in kinds:
         median = torch.nanquantile(doubt.masked_fill(~kind, math.nan), 0.5)
@@ -71,5 +71,5 @@ def easy_and_hard(
 
 
 def _mean(values: Tensor, rows: Tensor) -> Tensor:
-    """Of those rows; 0 where there are none."""
+    """The mean over those rows; 0 if there are none."""
     return (values * rows).sum() / rows.sum().clamp_min(1)

@@ -1,4 +1,4 @@
-"""Confidence-conditioned distillation (CCKD): the teacher is believed as far as it is right."""
+"""Confidence-conditioned distillation (CCKD): the teacher is weighted by how right it is for the image."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from cgankd.distill.base import DistillBatch, Method, register
 
 
 class ConfidenceConditioned(Method):
-    """What both forms share: lambda, and which images are left alone.
+    """What both variants share: lambda, and which images are skipped.
 
-    lambda_i is the teacher's probability of the label, or for a number exp(-|f_t - y| / scale) [ours].
-    Self-regulation: images that the student has right by a margin (the label's probability over the next one's) of
-    at least 1 - exp(-alpha n) are skipped, n = the epoch from 1, of ``epochs``; a number is never skipped. The mean
-    is over the batch, skipped images adding 0. r is 0: the label's own loss is in the terms.
+    lambda_i is the teacher's probability of the label, or for a scalar exp(-|f_t - y| / scale) [ours].
+    Self-regulation: an image is skipped if the student's margin (the label's probability minus the next largest one) is
+    at least 1 - exp(-alpha n), where n = 1, ... is the epoch, of ``epochs``; with scalars no image is skipped. The mean
+    is over the batch; skipped images add 0. r is 0, because the terms include the label's loss.
     """
 
     tasks = ("classification", "regression")
@@ -39,7 +39,7 @@ class ConfidenceConditioned(Method):
         return {self.name: (learns * self.losses(batch, batch.teacher_outputs, trust)).mean()}
 
     def losses(self, batch: DistillBatch, teacher: Tensor, trust: Tensor) -> Tensor:
-        """Each image's, [B]; teacher [B, number of outputs], trust [B]."""
+        """The loss of each image, [B]; teacher [B, number of outputs], trust (lambda) [B]."""
         raise NotImplementedError
 
 
@@ -63,13 +63,13 @@ class CCKD(ConfidenceConditioned):
 
 @register
 class CCKDTarget(ConfidenceConditioned):
-    """mean_i loss(f_s, lambda_i a_t + (1 - lambda_i) y), a_t the teacher's probabilities, or its number.
+    """mean_i loss(f_s, lambda_i a_t + (1 - lambda_i) y), a_t the teacher's probabilities, or its scalar.
 
-    lambda, skipped images and defaults: as :class:`CCKD`, in which the two losses are mixed instead of the targets.
+    lambda, skipped images and defaults: as in :class:`CCKD`, which mixes the two losses instead of the targets.
     """
 
     name = "cckd-target"
 
     def losses(self, batch: DistillBatch, teacher: Tensor, trust: Tensor) -> Tensor:
         mixed = torch.lerp(self.task.right_answer(batch.targets), self.task.answer(teacher), trust.unsqueeze(1))
-        return self.task.loss(batch.outputs, mixed.squeeze(1), reduction="none")  # a number's targets are [B]
+        return self.task.loss(batch.outputs, mixed.squeeze(1), reduction="none")  # a scalar's targets are [B]

@@ -1,4 +1,4 @@
-"""Comparative knowledge distillation (CKD): how the answers to two images differ."""
+"""Comparative knowledge distillation (CKD): matches the differences between the outputs for two images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cgankd.distill.base import DistillBatch, Method, register
 class CKD(Method):
     """weight mean_ij (|D_ij^s - D_ij^t|^2 + |D_ij^s - D_ij^y|^2) + anchor mean_i |a_i^s - a_i^t|^2.
 
-    D_ij = a_i - a_j; a: class probabilities [B, C], or the number [B, 1]; y: of the label. Means over all pairs of
-    distinct images. (Groups of n images in place of single ones, drawn at random, have 1/n of it as expectation,
-    so their size is part of the weight.) A shift common to all answers changes no difference; the anchor [ours]
-    sees it. Defaults: weight 1, anchor .1, r 1 (arXiv 2311.02253).
+    D_ij = a_i - a_j; a: class probabilities [B, C], or the scalar [B, 1]; y: the same of the label. Means over all
+    pairs of distinct images. (With random groups of n images instead of single ones, the expectation is 1/n of it, so
+    the size of groups is part of the weight.) A shift common to all outputs changes no difference, so the anchor term
+    is added [ours]. Defaults: weight 1, anchor .1, r 1 (arXiv 2311.02253).
     """
 
     name = "ckd"

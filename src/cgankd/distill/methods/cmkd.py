@@ -1,4 +1,4 @@
-"""Correlation matching (CMKD): the student's answers correlate with the teacher's in value and in rank."""
+"""Correlation matching (CMKD): the student's outputs correlate with the teacher's, in value and in rank."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cgankd.distill.methods.dist import uncorrelated
 class CMKD(Method):
     """weight (mean_i c(i; h_i) + mean_k c(k; mean h)), c = (1 - h)(1 - rho) + h (1 - rank rho).
 
-    Over the classes of each image i, and over the batch for each class k, or for the number (which has only that).
-    rho is Pearson's correlation of the class probabilities [B, C], or of the number [B, 1]; rank rho is Spearman's
-    of the outputs themselves, with soft ranks r_i = sum_j sigmoid((z_i - z_j) / softness), z standardised outputs.
-    h_i is the image's difficulty: the teacher's entropy over log C (1/2 for a number), so that easy images count by
-    value and hard ones by rank [ours: the direction is not published]. Ranks are taken of the teacher's ``top``
-    classes only, of each image or of the batch: all pairs of 1,000 would fill the memory. Two classes of an image
-    correlate as 1 or -1, so there the batch alone teaches. Defaults: weight 2, softness .1, top 100, r 1
+    The first mean is over the classes of each image i, the second over the batch for each class k; a scalar has only
+    the second. rho is Pearson's correlation of the class probabilities [B, C], or of the scalar [B, 1]; rank rho is
+    Spearman's of the outputs themselves, with soft ranks r_i = sum_j sigmoid((z_i - z_j) / softness), z standardised
+    outputs. h_i is the image's difficulty: the teacher's entropy over log C (1/2 for a scalar). So easy images count by
+    value and hard ones by rank [ours: the direction is not published]. Ranks use only the teacher's ``top`` classes, of
+    each image or of the batch, because all pairs of 1,000 classes need too much memory. With two classes the first
+    correlation is always 1 or -1, so only the second teaches. Defaults: weight 2, softness .1, top 100, r 1
     (arXiv 2410.06561).
     """
 
@@ -52,7 +52,7 @@ class CMKD(Method):
 
 
 def soft_ranks(values: Tensor, softness: float) -> Tensor:
-    """Ranks within each row of [R, K], smooth over ``softness`` of the row's deviation; from 1/2 to K - 1/2."""
+    """Ranks within each row of [R, K], smooth over ``softness`` standard deviations of the row; from 1/2 to K - 1/2."""
     centred = values - values.mean(dim=1, keepdim=True)
     z = centred * torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + 1e-12)
     return torch.sigmoid((z.unsqueeze(2) - z.unsqueeze(1)) / softness).sum(dim=2)

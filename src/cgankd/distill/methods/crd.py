@@ -1,4 +1,4 @@
-"""Contrastive representation distillation (CRD): both networks' features of one image find each other."""
+"""Contrastive representation distillation (CRD): tells apart features of the same and of other images."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from cgankd.distill.base import DistillBatch, Method, Shape, register
 class CRD(Method):
     """weight (CE(Z, i) + CE(Z', i)), Z_ij = g_s(f_s,i) . g_t(f_t,j) / temperature, i the row's own index.
 
-    g: a linear layer to ``width`` numbers and division by the norm, one for each network, trained beside the
-    student. Features: penultimate, [B, D]. The negatives are the other images of the batch [ours]: the published
-    16,384 from a memory bank of all features need memory that grows with the training set, and a probability model
-    of it. Only the index counts, so labels of any kind will do. Defaults: weight .8 (scalars .08 [ours]),
-    temperature .07, width 128, r 1 (arXiv 1910.10699).
+    g: a linear layer to ``width`` numbers and division by the norm, one for each network, trained together with the
+    student. Features: penultimate, [B, D]. The negatives are the other images of the batch [ours]. The published method
+    has 16,384 from a memory bank of all features, whose size grows with the training set. Only the index counts, so any
+    kind of label is allowed. Defaults: weight .8 (scalars .08 [ours]), temperature .07, width 128, r 1 (arXiv
+    1910.10699).
     """
 
     name = "crd"
@@ -46,6 +46,6 @@ class CRD(Method):
         mine, theirs = batch.student_features[self.mine], batch.teacher_features[self.theirs]
         s = F.normalize(self.embed_student(mine.flatten(1)), dim=1)
         t = F.normalize(self.embed_teacher(theirs.flatten(1)), dim=1)
-        alike = s @ t.T / self.values["temperature"]  # [B, B]
-        own = torch.arange(len(alike), device=alike.device)
-        return {"crd": self.values["weight"] * (F.cross_entropy(alike, own) + F.cross_entropy(alike.T, own))}
+        logits = s @ t.T / self.values["temperature"]  # [B, B]
+        own = torch.arange(len(logits), device=logits.device)
+        return {"crd": self.values["weight"] * (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own))}

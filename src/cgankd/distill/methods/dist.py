@@ -1,4 +1,4 @@
-"""DIST: the student's probabilities correlate with a stronger teacher's, rather than equal them."""
+"""DIST: the student's probabilities correlate with the teacher's, instead of being equal to them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class DIST(Method):
     """T^2 (beta (1 - mean_i rho(p_s[i], p_t[i])) + gamma (1 - mean_c rho(p_s[:, c], p_t[:, c]))).
 
     rho is Pearson's correlation, p = softmax(outputs / T) [B, C]: over the classes of each image, and over the
-    images for each class. The latter is left out where there is one image only; with two classes the former is
-    +-1. Defaults: beta 2, gamma 2, r 1 (arXiv 2205.10536).
+    images for each class. The second is left out if there is only one image; with two classes the first is always 1 or
+    -1. Defaults: beta 2, gamma 2, r 1 (arXiv 2205.10536).
     """
 
     name = "dist"
@@ -42,7 +42,7 @@ class DIST(Method):
 
 
 def uncorrelated(a: Tensor, b: Tensor) -> Tensor:
-    """1 - Pearson's correlation of each row of ``a`` with that of ``b``, both [R, K] -> [R]; 0 where K is 1."""
+    """1 - Pearson's correlation of each row of ``a`` with that of ``b``, both [R, K] -> [R]; 0 if K is 1."""
     if a.shape[1] < 2:
         return 0.0 * a.sum(dim=1)
     a, b = (x - x.mean(dim=1, keepdim=True) for x in (a, b))

@@ -1,4 +1,4 @@
-"""Decoupled knowledge distillation (DKD): the target class and the other classes are weighted apart."""
+"""Decoupled knowledge distillation (DKD): the target class and the other classes have separate weights."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ class DKD(Method):
     """min(1, done / warmup) T^2 (alpha KL(b_t || b_s) + beta KL(q_t || q_s)), a mean over the batch.
 
     At temperature T, b = (p_y, 1 - p_y) for the label y, and q are the probabilities of the C - 1 other classes,
-    given that it is one of them. Plain KD is alpha = 1 with beta = 1 - p_t,y. Outputs [B, C], C > 2: with two
-    classes q is 1. Defaults: alpha 1, beta 8, warmup 1/12 of the training (20 of 240 epochs), r 1
-    (arXiv 2203.08679).
+    normalised among themselves. Plain KD is alpha = 1 with beta = 1 - p_t,y. Outputs [B, C], C > 2: with two classes q
+    is 1. Defaults: alpha 1, beta 8, warmup 1/12 of the training (20 of 240 epochs), r 1 (arXiv 2203.08679).
     """
 
     name = "dkd"
@@ -36,7 +35,7 @@ class DKD(Method):
 
     def __init__(self, task: Task, numbers: Mapping[str, float] | None = None) -> None:
         super().__init__(task, numbers)
-        classes.refuse_two(self.name, task, "one class beside the target has nothing to tell")
+        classes.refuse_two(self.name, task, "there is only one class besides the target")
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
         assert batch.teacher_outputs is not None
@@ -61,6 +60,6 @@ def parts(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """log b [B, 2] and log q [B, C - 1]."""
     target = target.unsqueeze(1)
     column = torch.arange(logits.shape[1] - 1, device=logits.device).expand(len(logits), -1)
-    others = logits.gather(1, column + (column >= target))  # all but the target's
+    others = logits.gather(1, column + (column >= target))  # all but the target class
     binary = torch.cat([logits.gather(1, target), others.logsumexp(dim=1, keepdim=True)], dim=1)
     return F.log_softmax(binary, dim=1), F.log_softmax(others, dim=1)

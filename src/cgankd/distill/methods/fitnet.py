@@ -1,4 +1,4 @@
-"""FitNet: a regressor on a middle map of the student guesses the teacher's."""
+"""FitNet: a regressor on a middle map of the student predicts the teacher's."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cgankd.distill.maps import MapMethod, connector
 
 @register
 class FitNet(MapMethod):
-    """weight mean (r(A_s) - A_t)^2, A the maps [B, C, H, W] of the middle stage, the mean over all their numbers.
+    """weight mean (r(A_s) - A_t)^2, A the middle maps [B, C, H, W], the mean over all their elements.
 
-    r: a 1x1 convolution and batch normalisation, without the benchmark's ReLU, as a stage's numbers may be negative
-    [ours]. Trained in one go beside the label's loss, as distillation benchmarks do (arXiv 1910.10699), where the
-    paper first trains the student's lower half by the hint alone. Middle: the second of three paired stages.
-    Defaults: weight 100 (scalars 10 [ours]), r 1 (arXiv 1412.6550).
+    r: a 1x1 convolution and batch normalisation, without the benchmark's ReLU, because a map may be negative [ours].
+    Trained together with the label's loss, as in distillation benchmarks (arXiv 1910.10699); the paper first trains the
+    student's lower half by the hint only. Middle: the second of three pairs of maps. Defaults: weight 100 (scalars 10
+    [ours]), r 1 (arXiv 1412.6550).
     """
 
     name = "fitnet"

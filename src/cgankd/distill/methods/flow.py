@@ -1,4 +1,4 @@
-"""Heterogeneous flow (PKT's successor): similarities at every resolution, the early ones early on."""
+"""Information flow (PKT's successor): matches similarities of images at every resolution."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cgankd.distill.base import DistillBatch, Method, Preparation, pairs, register
 from cgankd.distill.methods.pkt import cosine_kernel, log_conditional
-from cgankd.distill.networks import Maker
-from cgankd.nets.feature_layers import stages
+from cgankd.distill.networks import NetworkFactory
+from cgankd.nets.feature_layers import map_layers
 from cgankd.nets.taps import PENULTIMATE, Taps
 from cgankd.tasks import Task
 
@@ -20,14 +20,14 @@ from cgankd.tasks import Task
 class Flow(Method):
     """weight sum_l w_l sum_K mean_i J(p^a_i, p^s_i) over layers l and two kernels K, from an auxiliary network a.
 
-    J(p, q) = sum (p - q)(log p - log q); p_ij = K_ij / sum_k K_ik; K_ij is (cos(f_i, f_j) + 1) / 2 or
-    1 / (1 + d_ij), d the Euclidean distance. w is 1 at the penultimate layer and first decay^epoch at the stages
-    below, epoch = ``epochs`` times the share done. Stages are maps, averaged over their pixels [ours], [B, D].
+    J(p, q) = sum (p - q)(log p - log q); p_ij = K_ij / sum_k K_ik; K_ij is (cos(f_i, f_j) + 1) / 2 or 1 / (1 + d_ij), d
+    the Euclidean distance. w is 1 at the penultimate layer and first decay^epoch at the maps before it, epoch =
+    ``epochs`` times the share done. Maps are averaged over their pixels [ours], to [B, D].
 
-    The auxiliary has the student's layers, but wider (in the paper twice; here what of the student's family is
-    nearest to it [ours]), so that layers match one by one. It is taught first, by pkt at the teacher's penultimate
-    layer and by the labels, for ``auxiliary`` times as many steps as follow [ours]. At 0 there is none: the teacher
-    stands in its place, its stages paired from the deepest upwards, as many as both networks have. Defaults: first
+    The auxiliary network has the student's layers, but wider, so that layers match one by one. In the paper it is twice
+    as wide; here it is the network of the student's family that is nearest to that [ours]. It is trained before the
+    student, by pkt at the teacher's penultimate layer and by the labels, for ``auxiliary`` times the student's steps
+    [ours]. With auxiliary 0 the teacher takes its place, and maps are paired from the deepest one on. Defaults: first
     100, decay .7, epochs 100, weight 1, auxiliary 1, r 1 (arXiv 2005.00727).
     """
 
@@ -40,7 +40,7 @@ class Flow(Method):
     defaults: ClassVar[dict[str, float]] = {
         "weight": 1.0, "first": 100.0, "decay": 0.7, "epochs": 100.0, "auxiliary": 1.0,
     }  # fmt: skip
-    version = 3  # 1 had no auxiliary network, 2 averaged tokens over their numbers
+    version = 3  # version 1 had no auxiliary network, 2 averaged tokens over the wrong dimension
     needs_inside = True
     teaches_by = "pkt"
 
@@ -48,15 +48,16 @@ class Flow(Method):
         super().__init__(task, numbers)
         self.asks_teacher = not self.values["auxiliary"]
 
-    def networks(self, make: Maker) -> None:
+    def networks(self, factory: NetworkFactory) -> None:
         if self.asks_teacher:
             return
-        name = make.wider(self.name, f"student.method_settings.{self.name}.auxiliary = 0, for the teacher itself")
-        self.auxiliary = make(name).eval().requires_grad_(False)
-        self.seen = Taps(self.auxiliary, [*stages(self.auxiliary, make.channels, make.size), PENULTIMATE])
+        name = factory.wider(self.name, f"student.method_settings.{self.name}.auxiliary = 0, which uses the teacher")
+        self.auxiliary = factory(name).eval().requires_grad_(False)
+        layers = map_layers(self.auxiliary, factory.channels, factory.size)
+        self.auxiliary_taps = Taps(self.auxiliary, [*layers, PENULTIMATE])
 
     def taps(self, student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:
-        mine, theirs = pairs(student, teacher if self.asks_teacher else self.seen.names)
+        mine, theirs = pairs(student, teacher if self.asks_teacher else self.auxiliary_taps.names)
         self.pairs = list(zip(mine, theirs, strict=True))
         return mine, theirs if self.asks_teacher else []
 
@@ -79,21 +80,22 @@ class Flow(Method):
     @torch.no_grad()
     def _auxiliary_features(self, batch: DistillBatch) -> Mapping[str, Tensor]:
         assert batch.images is not None
-        return self.seen(batch.images)[1]
+        return self.auxiliary_taps(batch.images)[1]
 
 
 def pooled(features: Tensor) -> Tensor:
-    if features.ndim == 3:  # tokens [B, L, D], as a transformer's last layer may be given
+    """Features [B, D], maps [B, D, H, W] or tokens [B, L, D] -> [B, D]."""
+    if features.ndim == 3:  # a transformer's last layer may read tokens [B, L, D]
         return features.mean(dim=1)
     return features.flatten(2).mean(dim=2) if features.ndim > 3 else features
 
 
 def distance_kernel(features: Tensor) -> Tensor:
-    """1 / (1 + d) of each two rows: [B, D] -> [B, B]."""
+    """1 / (1 + d) for each pair of rows: [B, D] -> [B, B]."""
     difference = features.unsqueeze(0) - features.unsqueeze(1)
     return 1.0 / (1.0 + torch.linalg.vector_norm(difference, dim=2))
 
 
 def jeffreys(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Both Kullback-Leibler divergences added, a mean over the rows of [B, K]."""
+    """The sum of both Kullback-Leibler divergences, averaged over the rows of [B, K]."""
     return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(dim=1).mean()

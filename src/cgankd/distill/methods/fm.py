@@ -1,4 +1,4 @@
-"""Function matching: the student learns the teacher's answer to the very view that it sees, and no label."""
+"""Function matching (FM): the student learns the teacher's output for the same view of an image, and no label."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cgankd.distill.base import DistillBatch, Method, register
 
 @register
 class FM(Method):
-    """imitation(f_s(x), f_t(x)) of each view x, mixed with another image or not; r = label_weight = 0.
+    """imitation(f_s(x), f_t(x)) for each view x, which may be a mixed image; r = label_weight = 0.
 
     Imitation is plain KD's: T^2 KL(softmax(f_t/T) || softmax(f_s/T)), T = student.temperature, or for a scalar the
-    squared error. The views are those of row ``augment``, with MixUp in place of CutMix. The teacher is asked about
-    each view, so this needs a pass of it at every step. Outputs [B, number of outputs]. Defaults: label_weight 0
-    (Beyer et al., arXiv 2106.05237, for classes; scalars [ours]).
+    squared error. The views are those of row ``augment``, with MixUp instead of CutMix. The teacher runs on each view,
+    so every step needs one pass of it. Outputs [B, number of outputs]. Defaults: label_weight 0 (Beyer et al., arXiv
+    2106.05237, for classes; scalars [ours]).
     """
 
     name = "fm"

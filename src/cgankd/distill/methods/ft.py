@@ -1,4 +1,4 @@
-"""Factor transfer (FT): the student learns the teacher's last map as an auto-encoder has put it in short."""
+"""Factor transfer (FT): the student learns the code of an auto-encoder of the teacher's last map."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from cgankd.distill.maps import MapMethod, Norm
 class FT(MapMethod):
     """weight mean |F_s - F_t|, F a factor [B, m, H, W] divided by each image's norm, m = share x C_t.
 
-    Teacher's factor: of the paraphraser, an auto-encoder of the last map (three 3x3 convolutions each way, leaky
-    ReLU between them), which is trained first, on ``first`` of as many steps as follow, by MSE, then frozen.
-    Student's factor: of the translator, three such convolutions with batch normalisation, trained beside it. The
-    paraphraser has no batch normalisation and Adam as its optimiser [ours]. Defaults: weight 500 (scalars 50
-    [ours]), share .5, first .125 (30 of 240 epochs), r 1 (arXiv 1802.04977).
+    The teacher's factor is the code of the paraphraser: an auto-encoder of the last map, with three 3x3 convolutions in
+    encoder and decoder and leaky ReLU between them. It is trained before the student, by MSE, for ``first`` times the
+    student's steps, and then frozen. The student's factor comes from the translator: three such convolutions with batch
+    normalisation, trained together with the student. The paraphraser has no batch normalisation, and Adam as its
+    optimiser [ours]. Defaults: weight 500 (scalars 50 [ours]), share .5, first .125 (30 of 240 epochs), r 1 (arXiv
+    1802.04977).
     """
 
     name = "ft"
@@ -54,8 +55,8 @@ class FT(MapMethod):
 
     def prepare(self, preparation: Preparation) -> None:
         def reconstruction(images: Tensor) -> Tensor:
-            (whole,) = self.teacher_maps(preparation.teacher(images)[1])
-            return F.mse_loss(self.decoder(self.encoder(whole)), whole)
+            (features,) = self.teacher_maps(preparation.teacher(images)[1])
+            return F.mse_loss(self.decoder(self.encoder(features)), features)
 
         paraphraser = nn.ModuleList([self.encoder, self.decoder])
         preparation.minimise(paraphraser, reconstruction, self.values["first"], "ft: paraphraser")

@@ -1,4 +1,4 @@
-"""Multi-level logit distillation: single predictions, relations of images, and relations of classes."""
+"""Multi-level logit distillation (MLKD): single predictions, relations of images, and relations of classes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from cgankd.tasks import Task
 
 @register
 class MLKD(Method):
-    """Sums over temperatures T of three terms, P = softmax(outputs / T) [B, C]; the first of a strong view too.
+    """Three terms, summed over temperatures T, P = softmax(outputs / T) [B, C]; the first also for a strong view.
 
     instance T^2 KL(P_t || P_s) + batch / B |P_s P_s' - P_t P_t'|^2 + class / C |P_s' P_s - P_t' P_t|^2. T is
-    ``student.temperature``, 2, 3, 5 and 6. The first term and the label's loss are taken again of a strong view of
-    each image, which student and teacher see too: two of RandAugment's operations on the loop's own view, at
-    magnitude ``strong``, up to 1; at 0 there is none. As published the other two terms grow with B and, where the
-    images' differences agree, B^2; here they are divided by as much, and are the published ones at its B = 64. Of
-    few images, whose differences don't agree, the class term is large. The published code's masks by confidence
-    multiply means that are taken already, so they only halve the terms of the first view; they and its cut-out are
-    left out [ours]. Defaults: 9 each, strong 1, r 1: the label against the teacher 1 to 9 as in the paper's
-    code (Jin, Wang and Lin, CVPR 2023; .1 and .9 there), at the scale of arXiv 2403.01427's.
+    ``student.temperature``, 2, 3, 5 and 6. The first term and the label's loss are also computed for a strong view of
+    each image, for student and teacher: two of RandAugment's operations on the training view, at magnitude ``strong``,
+    up to 1; with strong 0 there is no such view. As published, the other two terms grow with B and, if the images'
+    differences agree, with B^2. Here they are divided by these factors, and equal the published ones at its B = 64. For
+    few images, whose differences don't agree, the class term is large. In the published code, masks by confidence are
+    applied after the mean, so they only halve the terms of the first view; they and its cut-out are left out [ours].
+    Defaults: 9 each, strong 1, r 1. Label to teacher is 1 to 9, as in the paper's code (Jin, Wang and Lin, CVPR 2023;
+    .1 and .9 there), at the scale of arXiv 2403.01427.
     """
 
     name = "mlkd"
@@ -39,7 +39,7 @@ class MLKD(Method):
     reads_labels = True
     shared: ClassVar[tuple[str, ...]] = ("temperature",)
     defaults: ClassVar[dict[str, float]] = {"instance": 9.0, "batch": 9.0, "class": 9.0, "strong": 1.0}
-    version = 2  # 1 had no strong view
+    version = 2  # version 1 had no strong view
 
     PUBLISHED_BATCH: ClassVar[int] = 64
     OPERATIONS: ClassVar[int] = 2
@@ -51,7 +51,8 @@ class MLKD(Method):
     def views(self, batch: Batch, seed: int) -> Tensor | None:
         if not self.values["strong"]:
             return None
-        numbers = rng.key(seed, "mlkd/strong")  # the loop's own views may have operations too
+        # a seed of its own, because the training views may also have random operations
+        numbers = rng.key(seed, "mlkd/strong")
         strong = RandAugment(self.OPERATIONS, self.values["strong"], self.task.geometry_safe, numbers)
         return strong(batch.images.detach(), batch.index, batch.view)
 
@@ -77,7 +78,7 @@ class MLKD(Method):
         return terms
 
     def _imitation(self, batch: DistillBatch) -> Tensor:
-        """T^2 KL(P_t || P_s), the sum over the temperatures."""
+        """T^2 KL(P_t || P_s), summed over the temperatures."""
         assert batch.teacher_outputs is not None
         total = batch.outputs.new_zeros(())
         for temperature in self.temperatures:

@@ -1,4 +1,4 @@
-"""Neuron selectivity transfer (NST): both networks' channels, as patterns over the image, are distributed alike."""
+"""Neuron selectivity transfer (NST): matches the distributions of both networks' channels, as patterns over pixels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cgankd.distill.maps import MapMethod
 
 @register
 class NST(MapMethod):
-    """weight sum_l mean_i MMD^2 between the channels of both maps of image i, at each pair l of stages.
+    """weight sum_l mean_i MMD^2 between the channels of both maps of image i, for each pair l of maps.
 
     MMD^2 = mean k(t, t') + mean k(s, s') - 2 mean k(s, t) over all pairs of channels, k(a, b) = (a . b)^2; a
     channel is its map [H W] divided by its norm, so the widths C_s and C_t may differ. Defaults: weight 50 (scalars
@@ -28,14 +28,14 @@ class NST(MapMethod):
     defaults: ClassVar[dict[str, float]] = {"weight": 50.0}
     task_defaults: ClassVar[dict[str, dict[str, float]]] = {"regression": {"weight": 5.0}}
 
-    least_pixels = 2  # of one, both sides are constant
+    least_pixels = 2  # with one pixel, all kernels are constant
 
     def loss(self, batch: DistillBatch) -> dict[str, Tensor]:
-        gaps = []
+        distances = []
         for maps in self.maps(batch):
             s, t = (F.normalize(x.flatten(2), dim=2) for x in maps)  # [B, C, H W]
-            gaps.append(_kernel(t, t) + _kernel(s, s) - 2.0 * _kernel(s, t))
-        return {"nst": self.values["weight"] * torch.stack(gaps).sum()}
+            distances.append(_kernel(t, t) + _kernel(s, s) - 2.0 * _kernel(s, t))
+        return {"nst": self.values["weight"] * torch.stack(distances).sum()}
 
 
 def _kernel(a: Tensor, b: Tensor) -> Tensor:

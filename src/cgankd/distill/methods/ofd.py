@@ -1,4 +1,4 @@
-"""Overhaul of feature distillation (OFD): maps before activation, behind a margin ReLU, by a partial distance."""
+"""Overhaul of feature distillation (OFD): maps before activation, with a margin ReLU and a partial L2 distance."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from cgankd.distill.maps import MapMethod, connector
 
 @register
 class OFD(MapMethod):
-    """weight sum_l 2^(l - L) mean_i sum d(r(A_s), max(A_t, m_c)), d(s, t) = (s - t)^2, but 0 where s <= t <= 0.
+    """weight sum_l 2^(l - L) mean_i sum d(r(A_s), max(A_t, m_c)), d(s, t) = (s - t)^2, but 0 if s <= t <= 0.
 
-    l: pairs of stages, L the deepest; the sum is over the map's channels c and pixels; r: a 1x1 convolution and
-    batch normalisation; m_c: the mean of the channel's negative numbers. The paper derives m_c from the batch
-    normalisation before the stage's end; here it is measured, on the teacher's maps of the first ``batches``
-    batches, as a stage may end otherwise [ours]. Stages after activation have no negative numbers: there m_c = 0,
-    and what is left is the partial distance. Defaults: weight .001 (scalars .0001 [ours]), batches 16, r 1 (arXiv
-    1904.01866).
+    l: pairs of maps, L the deepest; the sum is over the map's channels c and pixels; r: a 1x1 convolution and batch
+    normalisation; m_c: the mean of the channel's negative values. The paper derives m_c from the batch normalisation
+    before the map. Here it is measured on the teacher's maps of the first ``batches`` batches, because a map may follow
+    another layer [ours]. Maps after activation have no negative values: then m_c = 0, and only the partial distance
+    remains. Defaults: weight .001 (scalars .0001 [ours]), batches 16, r 1 (arXiv 1904.01866).
     """
 
     name = "ofd"
@@ -43,7 +42,7 @@ class OFD(MapMethod):
 
     def prepare(self, preparation: Preparation) -> None:
         def negatives(step: Tensor) -> dict[str, Tensor]:
-            """Sum and number of each channel's negative numbers in one batch, [1, 2, C] by margin."""
+            """Sum and number of each channel's negative values in one batch, [1, 2, C] by margin."""
             features = preparation.teacher(preparation.images(int(step)))[1]
             below = [torch.stack([m.clamp_max(0.0), (m < 0).float()]) for m in self.teacher_maps(features)]
             return {name: b.sum(dim=(1, 3, 4))[None] for name, b in zip(self.margins, below, strict=True)}

@@ -1,4 +1,4 @@
-"""Probabilistic knowledge transfer (PKT): which images the teacher finds alike, as probabilities."""
+"""Probabilistic knowledge transfer (PKT): matches similarities between images, as probabilities."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class PKT(Method):
 
 
 def cosine_kernel(features: Tensor) -> Tensor:
-    """(cos + 1) / 2 of each two rows: [B, D] -> [B, B]."""
+    """(cos + 1) / 2 for each pair of rows: [B, D] -> [B, B]."""
     unit = F.normalize(features, dim=1)
     return (unit @ unit.T + 1.0) / 2.0
 
 
 def log_conditional(kernel: Tensor) -> Tensor:
     """log p_ij = log(K_ij / sum_k K_ik): [B, B] -> [B, B]."""
-    logs = torch.log(kernel.clamp_min(1e-6))  # images that point away from each other have none
+    logs = torch.log(kernel.clamp_min(1e-6))  # avoids log 0 for features of opposite directions
     return logs - logs.logsumexp(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""ReviewKD: each of the student's maps, with what the deeper ones say, learns the teacher's; at several scales."""
+"""ReviewKD: each of the student's maps, fused with the deeper ones, matches the teacher's at several scales."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torch import Tensor, nn
 from cgankd.distill.base import DistillBatch, Shape, register
 from cgankd.distill.maps import MapMethod, Norm
 
-WIDEST = 512  # of the maps that are fused
+WIDEST = 512  # largest number of channels of the fused maps
 
 
 @register
 class ReviewKD(MapMethod):
-    """weight min(1, done / warmup) sum_l HCL(g_l, A_t,l), over stages l and the penultimate layer, a 1x1 map.
+    """weight min(1, done / warmup) sum_l HCL(g_l, A_t,l), over maps l and the penultimate layer, a 1x1 map.
 
     From the deepest layer upwards: x_l = a_1 c(A_s,l) + a_2 x_(l+1), where c is a 1x1 convolution to a common width
-    (the student's penultimate, 512 at most), x_(l+1) the layer below it, repeated to the same size, and a [B, 2, H,
-    W] the sigmoids of a 1x1 convolution of both (ABF); g_l: a 3x3 convolution of x_l at the teacher's size and
-    width. HCL: MSE of the maps and, with weights 1/2, 1/4, 1/8, of their averages over 4x4, 2x2 and one cells,
-    where they have more, divided by the weights' sum. Defaults: weight 5 (scalars .5 [ours]), warmup .083 (20 of
-    240 epochs), r 1 (arXiv 2104.09044).
+    (the student's penultimate, 512 at most), x_(l+1) the deeper fused map, upsampled to the same size, and a [B, 2, H,
+    W] the sigmoids of a 1x1 convolution of both (ABF); g_l: a 3x3 convolution of x_l at the teacher's size and width.
+    HCL: MSE of the maps and, with weights 1/2, 1/4, 1/8, of the maps pooled to 4x4, 2x2 and 1x1, if they are larger,
+    divided by the sum of the weights. Defaults: weight 5 (scalars .5 [ours]), warmup .083 (20 of 240 epochs), r 1
+    (arXiv 2104.09044).
     """
 
     name = "reviewkd"
@@ -44,7 +44,7 @@ class ReviewKD(MapMethod):
         self.pairs = list(zip(student, teacher, strict=True))
         mine, theirs = ([_as_map(shape) for shape in side.values()] for side in (student, teacher))
         middle = min(WIDEST, mine[-1][0])
-        self.guessed = [shape[1:] for shape in theirs]  # the teacher's sizes
+        self.teacher_sizes = [shape[1:] for shape in theirs]
         self.fusions = nn.ModuleList(
             Fusion(s[0], middle, t[0], place < len(mine) - 1)
             for place, (s, t) in enumerate(zip(mine, theirs, strict=True))
@@ -56,14 +56,14 @@ class ReviewKD(MapMethod):
             mine, theirs = self.pairs[place]
             s, t = batch.student_features[mine], batch.teacher_features[theirs]
             s, t = (x.reshape(len(x), *_as_map(x.shape[1:])) for x in (s, t))
-            guess, deeper = self.fusions[place](s, deeper, self.guessed[place])
+            guess, deeper = self.fusions[place](s, deeper, self.teacher_sizes[place])
             terms.append(hierarchical(guess, t))
         share = min(1.0, batch.done / self.values["warmup"]) if self.values["warmup"] > 0 else 1.0
         return {"reviewkd": self.values["weight"] * share * torch.stack(terms).sum()}
 
 
 class Fusion(nn.Module):
-    """ABF: a map [B, C_s, H, W] and the one fused before it -> (a guess [B, C_t, *size], the fused map)."""
+    """ABF: a map [B, C_s, H, W] and the deeper fused map -> (a prediction [B, C_t, *size], the fused map)."""
 
     def __init__(self, student: int, middle: int, teacher: int, fuses: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Similarity-preserving distillation (SP): images that excite the teacher alike excite the student alike."""
+"""Similarity-preserving distillation (SP): images with similar teacher features get similar student features."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cgankd.distill.base import DistillBatch, Method, Shape, register
 class SP(Method):
     """weight / B^2 |G_s - G_t|^2, G = the rows of Q Q' divided by their norms, Q = the maps as rows [B, C H W].
 
-    The last spatial stage of each network (the penultimate layer where there is none); sizes may differ. Rows of
-    norm 1 have entries that shrink with B, so the loss falls like 1 / B, as published. Default: weight 3,000, r 1
+    Q is the last feature map of each network, or the penultimate layer if there is none; sizes may differ. Rows have
+    norm 1, so their entries shrink with B, and the loss falls like 1 / B, as published. Default: weight 3,000, r 1
     (arXiv 1907.09682).
     """
 

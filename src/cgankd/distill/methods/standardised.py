@@ -1,4 +1,4 @@
-"""Logit standardisation: any method on logits, with each image's logits brought to mean 0 and deviation 1."""
+"""Logit standardisation: a method on logits, with each image's logits at mean 0 and standard deviation 1."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from cgankd.tasks import Task
 
 
 class Standardised(Method):
-    """weight L(z(f_s), z(f_t)), z(x) = (x - mean(x)) / std(x) over an image's classes, for the method L beside it.
+    """weight L(z(f_s), z(f_t)), z(x) = (x - mean(x)) / std(x) over an image's classes, for a method L.
 
-    ``class LSKD(Standardised, KD)`` is KD so. The student need not match the teacher's range of logits. The
-    temperature is the method's own setting, not ``student.temperature``. Outputs [B, C], C > 2: two standardised
-    logits are always 1 and -1. Defaults: temperature 2 and the published weights of the
-    loss, but where its class says [ours] (arXiv 2403.01427).
+    ``class LSKD(Standardised, KD)`` is this with KD as L. The student need not match the teacher's range of logits. The
+    temperature is the method's own setting, not ``student.temperature``. Outputs [B, C], C > 2: two standardised logits
+    are always 1 and -1. Defaults: temperature 2, and the published weights of the loss, unless the class says [ours]
+    (arXiv 2403.01427).
     """
 
     def __init__(self, task: Task, numbers: Mapping[str, float] | None = None) -> None:
@@ -47,7 +47,7 @@ def _standardised(batch: DistillBatch) -> DistillBatch:
 
 
 def standardise(logits: Tensor) -> Tensor:
-    """Each row of [B, C] with mean 0 and deviation 1; equal logits become 0."""
+    """Each row of [B, C] with mean 0 and standard deviation 1; equal logits become 0."""
     centred = logits - logits.mean(dim=1, keepdim=True)
     return centred * torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + 1e-7)
 
@@ -73,7 +73,7 @@ class LSDKD(Standardised, DKD):
 
 @register
 class LSMLKD(Standardised, MLKD):
-    """:class:`Standardised` MLKD; the temperature is the first of its five. Labels are learnt from plain logits."""
+    """:class:`Standardised` MLKD; the temperature is the first of its five. The label's loss uses plain logits."""
 
     name = "ls-mlkd"
     paper = "arXiv 2403.01427, CVPR 2023"
@@ -89,7 +89,7 @@ class LSMLKD(Standardised, MLKD):
 
 @register
 class LSDIST(Standardised, DIST):
-    """:class:`Standardised` DIST; weight 4 keeps T^2 weight at what DIST has at temperature 4 [ours]."""
+    """:class:`Standardised` DIST; with weight 4, T^2 weight is the same as in DIST at temperature 4 [ours]."""
 
     name = "ls-dist"
     paper = "arXiv 2403.01427, 2205.10536"

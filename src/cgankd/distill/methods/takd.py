@@ -1,4 +1,4 @@
-"""Teacher assistant (TAKD): a network of a size in between learns from the teacher, the student from it."""
+"""Teacher assistant (TAKD): a network of medium size learns from the teacher, and the student learns from it."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from torch import Tensor
 
 from cgankd.distill.base import DistillBatch, Preparation, register
 from cgankd.distill.methods.kd import KD
-from cgankd.distill.networks import Maker
+from cgankd.distill.networks import NetworkFactory
 
 
 @register
 class TAKD(KD):
-    """a imitation(f_s, f_a), beside r loss(f_s, y): plain KD from the assistant f_a, which learnt by it from f_t.
+    """a imitation(f_s, f_a), beside r loss(f_s, y): plain KD from the assistant f_a, which learnt by plain KD from f_t.
 
-    Imitation, a, r and T are those of plain KD, for both lessons; the assistant is taught on ``first`` times as
-    many steps as follow, on the same images. It is the network whose number of parameters is nearest to the
-    geometric mean of the student's and the teacher's, of those between, in their families first [ours]; the
-    paper's are chosen by hand. Default: first 1 (arXiv 1902.03393).
+    Imitation, a, r and T are those of plain KD, for both trainings. The assistant is trained before the student, on the
+    same images, for ``first`` times the student's steps. It is the network between student and teacher whose number of
+    parameters is nearest to their geometric mean, in their families if there is one [ours]; the paper's assistants are
+    chosen by hand. Default: first 1 (arXiv 1902.03393).
     """
 
     name = "takd"
     paper = "arXiv 1902.03393"
     defaults: ClassVar[dict[str, float]] = {"first": 1.0}
-    asks_teacher = False  # the assistant answers
+    asks_teacher = False  # its loss reads the assistant
     teaches_by = "kd"
 
     @classmethod
     def needs(cls) -> str:
-        return "inside"  # not its features, but how large it is
+        return "inside"  # not its features, but its size
 
-    def networks(self, make: Maker) -> None:
-        self.assistant = make(make.between(self.name)).eval().requires_grad_(False)
+    def networks(self, factory: NetworkFactory) -> None:
+        self.assistant = factory(factory.between(self.name)).eval().requires_grad_(False)
 
     def prepare(self, preparation: Preparation) -> None:
         preparation.teach(self.assistant, self, self.values["first"])

@@ -1,4 +1,4 @@
-"""Teacher-bounded regression: only where the student is worse than the teacher is its error counted again."""
+"""Teacher-bounded regression (TBR): adds the student's error only if it is larger than the teacher's."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from cgankd.distill.base import DistillBatch, Method, register
 
 @register
 class TBR(Method):
-    """weight mean(e_s where e_s + m > e_t, else 0), e = (output - label)^2 on [0, 1] labels.
+    """weight mean(e_s if e_s + m > e_t, else 0), e = (output - label)^2 on [0, 1] labels.
 
-    The teacher's output is a bound, not a target: it may be far off. Outputs [B, 1]. Defaults: weight .5, margin m
-    0, in squared [0, 1] labels, r 1 (Chen et al., NeurIPS 2017).
+    The teacher's error is a bound; its output, which may be far off, is no target. Outputs [B, 1]. Defaults: weight .5,
+    margin m 0, in units of e, r 1 (Chen et al., NeurIPS 2017).
     """
 
     name = "tbr"

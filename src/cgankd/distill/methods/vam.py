@@ -1,4 +1,4 @@
-"""KDExplainer's virtual attention module (VAM): the student's attention over blocks of filters becomes decided."""
+"""KDExplainer's virtual attention module (VAM): the student's attention concentrates on few blocks of channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cgankd.core.errors import UserError
 from cgankd.distill.base import DistillBatch, Method, register
-from cgankd.distill.networks import Maker
+from cgankd.distill.networks import NetworkFactory
 from cgankd.nets.attention import BLOCKS, SUFFIX, gates
 
 
@@ -19,10 +19,10 @@ from cgankd.nets.attention import BLOCKS, SUFFIX, gates
 class VAM(Method):
     """weight mean_l mean_i H(a_li) / ln K, H(a) = - sum_k a_k ln a_k.
 
-    a_li [K]: the attention of image i over the K blocks of filters at gate l (:mod:`cgankd.nets.attention`), which
-    the student has: a row of the table with this method has the student NAME+vam. The term is 1 where all blocks
-    count alike, 0 where one block counts alone. It asks nothing of the teacher: ``kd+vam`` is as published
-    (arXiv 2105.04181). The division by ln K, the weight and what the gates are made of are ours.
+    a_li [K]: the attention of image i over the K blocks of channels at gate l (:mod:`cgankd.nets.attention`). The
+    student must have these gates: a row of the table with this method has the student NAME+vam. The mean is 1 if all
+    blocks have equal weight, and 0 if one block has all the weight. The term needs nothing of the teacher; ``kd+vam``
+    is as published (arXiv 2105.04181). The division by ln K, the weight and the design of the gates are ours.
     """
 
     name = "vam"
@@ -37,12 +37,12 @@ class VAM(Method):
     asks_teacher = False
     student_suffix = SUFFIX
 
-    def networks(self, make: Maker) -> None:
-        self.scores = list(gates(make.student))
+    def networks(self, factory: NetworkFactory) -> None:
+        self.scores = list(gates(factory.student))
         if not self.scores:
             raise UserError(
-                f"method 'vam' needs a student with virtual attention, which this {type(make.student).__name__} "
-                f"has not; allowed: a network NAME{SUFFIX}, or what cgankd.nets.attention.add_attention makes"
+                f"method 'vam' needs a student with virtual attention, but this {type(factory.student).__name__} "
+                f"has none; allowed: a network NAME{SUFFIX}, or one from cgankd.nets.attention.add_attention"
             )
 
     def taps(self, student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -54,6 +54,6 @@ class VAM(Method):
 
 
 def entropy(scores: Tensor) -> Tensor:
-    """H of softmax(scores), in nats: [.., K] -> [..]. Its gradient is finite where a share is 0."""
+    """H of softmax(scores), in nats: [.., K] -> [..]. Its gradient is finite even if a share is 0."""
     logs = torch.log_softmax(scores, dim=-1)
     return -(logs.exp() * logs).sum(dim=-1)

@@ -1,4 +1,4 @@
-"""Variational information distillation (VID): the teacher's maps are likely, given the student's."""
+"""Variational information distillation (VID): maximises the likelihood of the teacher's maps, given the student's."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from cgankd.distill.base import DistillBatch, Shape, register
 from cgankd.distill.maps import MapMethod
 
-FLOOR, FIRST = 1e-5, 5.0  # of a variance: the smallest, and what it starts from
+FLOOR, FIRST = 1e-5, 5.0  # the smallest and the initial variance
 
 
 @register
 class VID(MapMethod):
     """weight sum_l mean 1/2 [(A_t - mu(A_s))^2 / v_c + log v_c], the mean over images, channels c and pixels.
 
-    mu: three 1x1 convolutions with ReLU between them, of the teacher's width; v_c = softplus(a_c) + 1e-5 is a
-    learnt variance of each of the teacher's channels, 5 at first. Defaults: weight 1 (scalars .1 [ours]), r 1
-    (arXiv 1904.05835).
+    mu: three 1x1 convolutions of the teacher's width, with ReLU between them; v_c = softplus(a_c) + 1e-5 is the learnt
+    variance of each of the teacher's channels, initially 5. Defaults: weight 1 (scalars .1 [ours]), r 1 (arXiv
+    1904.05835).
     """
 
     name = "vid"

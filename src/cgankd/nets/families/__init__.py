@@ -1,4 +1,4 @@
-"""One family of networks a file; importing this package registers them all."""
+"""One file per family of networks; importing this package registers them all."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""``cnn8`` to ``cnn48_grid``: plain convolutional networks of our own, small enough for two processor cores."""
+"""``cnn8`` to ``cnn48_grid``: plain convolutional networks of our own, small enough for two CPU cores."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ class ConvNet(nn.Module):
     """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs].
 
     Six 3x3 convolutions of ``width`` w: w, w, 2w, 2w, 4w, 4w channels, each with batch normalisation and ReLU, the
-    first, third and fifth with stride 2. Then the mean over each cell of a ``grid`` x ``grid`` partition of the map
-    and one linear layer. A grid of 1 forgets where things are; a grid of 2 keeps it coarsely, which angles and
-    other scalar labels need.
+    first, third and fifth with stride 2. Then average pooling to ``grid`` x ``grid`` and one linear layer. Grid 1
+    (global pooling) loses positions; grid 2 keeps coarse positions, which angles and other scalar labels need.
     """
 
     stage_names = ("layer1", "layer2", "layer3")
@@ -30,9 +29,9 @@ class ConvNet(nn.Module):
     ) -> None:
         super().__init__()
         self.normalise = Normalise(in_channels)
-        self.layer1 = _stage(in_channels, width)
-        self.layer2 = _stage(width, 2 * width)
-        self.layer3 = _stage(2 * width, 4 * width)
+        self.layer1 = _block(in_channels, width)
+        self.layer2 = _block(width, 2 * width)
+        self.layer3 = _block(2 * width, 4 * width)
         self.pool = nn.AdaptiveAvgPool2d(grid)
         self.fc = nn.Linear(4 * width * grid**2, num_outputs)
         initialise(self)
@@ -43,5 +42,5 @@ class ConvNet(nn.Module):
         return outputs
 
 
-def _stage(in_channels: int, out_channels: int) -> nn.Sequential:
+def _block(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(*conv_bn_relu(in_channels, out_channels, stride=2), *conv_bn_relu(out_channels, out_channels))

@@ -15,7 +15,7 @@ from cgankd.nets.registry import register
 
 
 class DenseLayer(nn.Module):
-    """x and ``growth`` more channels made of it: [B, in, H, W] to [B, in + growth, H, W]."""
+    """x joined with ``growth`` new channels computed from it: [B, in, H, W] to [B, in + growth, H, W]."""
 
     def __init__(self, in_channels: int, growth: int) -> None:
         super().__init__()
@@ -25,8 +25,8 @@ class DenseLayer(nn.Module):
         self.conv2 = conv3x3(4 * growth, growth)
 
     def forward(self, x: Tensor) -> Tensor:
-        made = self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(x))))))
-        return torch.cat([x, made], dim=1)
+        added = self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(x))))))
+        return torch.cat([x, added], dim=1)
 
 
 @register("densenet121", growth=32, layers=(6, 12, 24, 16))
@@ -35,8 +35,8 @@ class DenseNet(nn.Module):
     """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs].
 
     ``layers``: dense layers in each of the blocks ``blocks.0``, ``.2``, ``.4`` and ``.6``, whose maps have 1, 1/2,
-    1/4 and 1/8 of the image's side, rounded down; they are the joined channels, not normalised and without
-    activation. Between two of them stands a transition, which halves channels and side.
+    1/4 and 1/8 of the image's side, rounded down. The maps are the joined channels, before normalisation and
+    activation. A transition between two blocks halves the channels and the side.
     """
 
     stage_names = ("blocks.0", "blocks.2", "blocks.4", "blocks.6")

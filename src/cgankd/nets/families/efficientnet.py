@@ -1,4 +1,4 @@
-"""``efficientnet_b0``: EfficientNet-B0 with a stem for small images; and what its Lite form shares with it.
+"""``efficientnet_b0``: EfficientNet-B0 with a stem for small images, and the parts that its Lite variant shares.
 
 Tan and Le, EfficientNet (arXiv 1905.11946, table 1), with a stride of 1 instead of 2 in the first convolution.
 Stochastic depth and dropout are the paper's, 0.2 each.
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cgankd.nets.layers import Normalise, conv_bn, initialise
 from cgankd.nets.registry import register
 
-STAGES = (  # expansion, channels, blocks, kernel, stride of the first block
+SEQUENCES = (  # expansion, channels, blocks, kernel, stride of the first block
     (1, 16, 1, 3, 1),
     (6, 24, 2, 3, 2),
     (6, 40, 2, 5, 2),
@@ -25,21 +25,22 @@ STAGES = (  # expansion, channels, blocks, kernel, stride of the first block
     (6, 320, 1, 3, 1),
 )
 STEM, HEAD = 32, 1280  # channels
-DROP = 0.2  # probability: of an input of the last layer, and of the last block; earlier blocks less, linearly
+# Probability, for an input of the last layer and for the last block; over the blocks it rises linearly from 0.
+DROP = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-    """What networks with the same stages may differ in."""
+    """The differences between networks with the same :data:`SEQUENCES` of blocks."""
 
     stem_stride: int = 1
     activation: Callable[[], nn.Module] = nn.SiLU
-    squeeze: bool = True  # and excite, in every block
+    squeeze: bool = True  # squeeze and excite in every block
     conv: Callable[..., list[nn.Module]] = conv_bn  # (in_channels, out_channels, kernel=, stride=, groups=)
 
 
 class SqueezeExcite(nn.Module):
-    """x times a gate per channel in (0, 1), made from the map's mean: [B, C, H, W] to the same shape."""
+    """x times a gate in (0, 1) for each channel, computed from the map's mean: [B, C, H, W] to the same shape."""
 
     def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
@@ -53,10 +54,10 @@ class SqueezeExcite(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Expand 1x1, depthwise, squeeze and excite, project 1x1 without activation; plus x where the shape stays.
+    """Expand 1x1, depthwise, squeeze and excite, project 1x1 without activation; plus x if the shape stays the same.
 
-    [B, in, H, W] to [B, out, H/stride, W/stride]. In training the convolutions of a block with a shortcut are left
-    out for an image with probability ``drop``, and otherwise count 1 / (1 - drop) times (arXiv 1603.09382).
+    [B, in, H, W] to [B, out, H/stride, W/stride]. Stochastic depth (arXiv 1603.09382): in training, the convolutions of
+    a block with a shortcut are skipped for an image with probability ``drop``, and otherwise scaled by 1 / (1 - drop).
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class MBConv(nn.Module):
 class EfficientNet(nn.Module):
     """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs]; the last map has 1/16 of the image's side.
 
-    The stages' maps are those of the linear 1x1 convolutions, without activation.
+    The maps are the outputs of the linear 1x1 convolutions, without activation.
     """
 
     stage_names = ("blocks.0", "blocks.1", "blocks.2", "blocks.4", "blocks.6")
@@ -109,14 +110,14 @@ class EfficientNet(nn.Module):
             *design.conv(in_channels, STEM, kernel=3, stride=design.stem_stride), design.activation()
         )
         self.blocks = nn.Sequential()
-        channels, made, total = STEM, 0, sum(stage[2] for stage in STAGES)
-        for expansion, out_channels, count, kernel, stride in STAGES:
-            stage = nn.Sequential()
+        channels, built, total = STEM, 0, sum(blocks for _, _, blocks, _, _ in SEQUENCES)
+        for expansion, out_channels, count, kernel, stride in SEQUENCES:
+            sequence = nn.Sequential()
             for number in range(count):
-                first_stride, drop = stride if number == 0 else 1, DROP * made / total
-                stage.append(MBConv(channels, out_channels, kernel, first_stride, expansion, drop, design))
-                channels, made = out_channels, made + 1
-            self.blocks.append(stage)
+                first_stride, drop = stride if number == 0 else 1, DROP * built / total
+                sequence.append(MBConv(channels, out_channels, kernel, first_stride, expansion, drop, design))
+                channels, built = out_channels, built + 1
+            self.blocks.append(sequence)
         self.conv2 = nn.Sequential(*design.conv(channels, HEAD, kernel=1), design.activation())
         self.dropout = nn.Dropout(DROP)
         self.classifier = nn.Linear(HEAD, num_outputs)

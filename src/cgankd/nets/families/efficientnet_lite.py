@@ -1,8 +1,8 @@
-"""``efficientnet_lite0``: EfficientNet-Lite0 as it was published, so that its ImageNet weights fit.
+"""``efficientnet_lite0``: EfficientNet-Lite0 as published, so that its ImageNet weights fit.
 
-Google's EfficientNet-Lite (github.com/tensorflow/tpu, models/official/efficientnet/lite): EfficientNet-B0's stages
-with a first stride of 2, ReLU6 and no squeeze and excite. TensorFlow pads at stride 2 below and to the right, and
-adds 0.001 to variances. Small images are enlarged, as the weights know things of some size only.
+Google's EfficientNet-Lite (github.com/tensorflow/tpu, models/official/efficientnet/lite): EfficientNet-B0 with a first
+stride of 2, ReLU6 and no squeeze and excite. At stride 2 TensorFlow pads below and to the right; its batch
+normalisation adds 0.001 to variances. Small images are enlarged, because the weights were trained on large ones.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from cgankd.nets.layers import Normalise, conv_bn
 from cgankd.nets.registry import register
 
 SIDE = 64  # pixels: images with a shorter side are enlarged to it
-STEP = 32  # by which the sides are divided, in five halvings
-MEAN, STD = 127 / 255, 128 / 255  # of every channel, of pixels in [0, 1]: what the weights were trained with
+STEP = 32  # pixels: sides are multiples of it, because five layers halve them
+MEAN, STD = 127 / 255, 128 / 255  # of every channel, for pixels in [0, 1]; the weights were trained with them
 EPSILON = 1e-3  # added to variances
 
 
@@ -26,7 +26,7 @@ def conv_bn_tensorflow(
 ) -> list[nn.Module]:
     """:func:`cgankd.nets.layers.conv_bn` with TensorFlow's padding, for even sides, and its epsilon.
 
-    At stride 2 that is one row and column of zeros less above and to the left than below and to the right.
+    At stride 2 there is one row and one column of zeros less above and to the left than below and to the right.
     """
     conv, norm = conv_bn(in_channels, out_channels, kernel, stride, groups)
     assert isinstance(conv, nn.Conv2d)
@@ -44,9 +44,9 @@ LITE = Design(stem_stride=2, activation=nn.ReLU6, squeeze=False, conv=conv_bn_te
 
 @register("efficientnet_lite0")
 class EfficientNetLite(EfficientNet):
-    """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs]; grey images count as colour ones.
+    """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs]; grey images are repeated to 3 channels.
 
-    Images are brought to :func:`side_lengths` first; the last map has 1/32 of that.
+    Images are resized to :func:`side_lengths` first; the last map has 1/32 of that side.
     """
 
     def __init__(self, in_channels: int, num_outputs: int, image_size: tuple[int, int]) -> None:
@@ -63,7 +63,7 @@ class EfficientNetLite(EfficientNet):
 def published_names(network: EfficientNetLite) -> dict[str, str]:
     """Each layer with weights -> its name in EfficientNet-PyTorch (github.com/lukemelas/EfficientNet-PyTorch).
 
-    There the blocks are numbered through, and a block without expansion has no first convolution.
+    There all blocks are numbered in one sequence, and a block without expansion has no first convolution.
     """
     blocks = [(name, block) for name, block in network.named_modules() if isinstance(block, MBConv)]
     theirs = ["_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2"]
@@ -74,20 +74,20 @@ def published_names(network: EfficientNetLite) -> dict[str, str]:
 
 
 def _weighted(name: str, layers: nn.Sequential, theirs: list[str]) -> dict[str, str]:
-    """The layers of a row that have weights, and the last so many of their names."""
+    """The layers with weights -> as many of the last names in ``theirs``."""
     own = [f"{name}.{at}" for at, layer in layers.named_children() if next(layer.parameters(), None) is not None]
     return dict(zip(own, theirs[-len(own) :], strict=True))
 
 
 def side_lengths(height: int, width: int) -> tuple[int, int]:
-    """What an image is brought to: its short side to 64 or more, both to the next multiple of 32.
+    """The size that an image is resized to: short side at least 64, both sides rounded up to a multiple of 32.
 
     >>> side_lengths(28, 28), side_lengths(32, 48), side_lengths(224, 200)
     ((64, 64), (64, 96), (224, 224))
     """
     factor = max(1.0, SIDE / min(height, width))
-    return _next_step(height * factor), _next_step(width * factor)
+    return _round_up(height * factor), _round_up(width * factor)
 
 
-def _next_step(length: float) -> int:
+def _round_up(length: float) -> int:
     return -(-round(length) // STEP) * STEP

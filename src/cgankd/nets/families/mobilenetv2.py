@@ -1,8 +1,8 @@
 """``mobilenetv2`` and ``mobilenetv2_full``: MobileNetV2 with expansion 6, as distillation papers use it.
 
-Sandler et al., MobileNetV2 (arXiv 1801.04381), with a stride of 1 instead of 2 in the second stage, plain ReLUs and
-a 1x1 convolution in the first block, too (Tian et al., arXiv 1910.10699). The distillation literature's MobileNetV2
-is the half-width one, so that it has the plain name; ``mobilenetv2_full`` has width 1.
+Sandler et al., MobileNetV2 (arXiv 1801.04381), with a stride of 1 instead of 2 at 24 channels, plain ReLUs, and a 1x1
+convolution in the first block too (Tian et al., arXiv 1910.10699). ``mobilenetv2`` has half the width, because the
+distillation literature uses this name for it; ``mobilenetv2_full`` has width 1.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import functools
 
 from torch import Tensor, nn
 
-from cgankd.nets.layers import Normalise, conv_bn, conv_bn_relu, initialise, stage
+from cgankd.nets.layers import Normalise, block_sequence, conv_bn, conv_bn_relu, initialise
 from cgankd.nets.registry import register
 
-STAGES = (  # expansion, channels at full width, blocks, stride of the first block
+SEQUENCES = (  # expansion, channels at full width, blocks, stride of the first block
     (1, 16, 1, 1),
     (6, 24, 2, 1),
     (6, 32, 3, 2),
@@ -26,7 +26,7 @@ STAGES = (  # expansion, channels at full width, blocks, stride of the first blo
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1x1, depthwise 3x3, project 1x1 without activation; plus the input where the shape stays.
+    """Expand 1x1, depthwise 3x3, project 1x1 without activation; plus the input if the shape stays the same.
 
     [B, in, H, W] to [B, out, H/stride, W/stride].
     """
@@ -51,8 +51,8 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(nn.Module):
     """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs]; the last map has 1/16 of the image's side.
 
-    ``width`` scales the channels of all layers but the last convolution, which has 1280. The stages' maps are
-    those of the linear 1x1 convolutions, without activation.
+    ``width`` scales the channels of all layers but the last convolution, which has 1280. The maps are the
+    outputs of the linear 1x1 convolutions, without activation.
     """
 
     stage_names = ("blocks.1", "blocks.2", "blocks.4", "blocks.6")
@@ -62,13 +62,13 @@ class MobileNetV2(nn.Module):
         channels = int(32 * width)
         self.normalise = Normalise(in_channels)
         self.conv1 = nn.Sequential(*conv_bn_relu(in_channels, channels, stride=2))
-        stages = []
-        for expansion, full_width, blocks, stride in STAGES:
+        sequences = []
+        for expansion, full_width, blocks, stride in SEQUENCES:
             out_channels = int(full_width * width)
             block = functools.partial(InvertedResidual, expansion=expansion)
-            stages.append(stage(block, blocks, channels, out_channels, stride))
+            sequences.append(block_sequence(block, blocks, channels, out_channels, stride))
             channels = out_channels
-        self.blocks = nn.Sequential(*stages)
+        self.blocks = nn.Sequential(*sequences)
         self.conv2 = nn.Sequential(*conv_bn_relu(channels, 1280, kernel=1))
         self.classifier = nn.Linear(1280, num_outputs)
         initialise(self)

@@ -1,8 +1,8 @@
 """``resnet18``, ``resnet34`` and ``resnet50``: the ImageNet residual networks with a stem for small images.
 
 He et al., Deep Residual Learning (arXiv 1512.03385, table 1), with a 3x3 convolution of stride 1 in place of the
-7x7 one of stride 2 and its max pooling (Tian et al., arXiv 1910.10699). Tensor names of ``resnet50`` are those of
-the checkpoint that distillation papers share. ``resnet20`` and the like are another family: resnet_cifar.py.
+7x7 one of stride 2 and its max pooling (Tian et al., arXiv 1910.10699). The tensors of ``resnet50`` have the names of
+the checkpoint that distillation papers share. ``resnet20`` and similar are another family: resnet_cifar.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgankd.nets.layers import BasicBlock, Normalise, conv3x3, conv_bn, initialise, stage
+from cgankd.nets.layers import BasicBlock, Normalise, block_sequence, conv3x3, conv_bn, initialise
 from cgankd.nets.registry import register
 
 STEM = 64  # channels
@@ -49,8 +49,8 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs].
 
-    ``blocks`` and ``widths``: blocks in, and channels of, the stages ``layer1`` to ``layer4``, whose maps have 1,
-    1/2, 1/4 and 1/8 of the image's side; they are taken after activation.
+    ``blocks`` and ``widths``: number of blocks in ``layer1`` to ``layer4``, and their channels. Their maps have 1, 1/2,
+    1/4 and 1/8 of the image's side and are taken after activation.
     """
 
     stage_names = ("layer1", "layer2", "layer3", "layer4")
@@ -68,10 +68,10 @@ class ResNet(nn.Module):
         self.normalise = Normalise(in_channels)
         self.conv1 = conv3x3(in_channels, STEM)
         self.bn1 = nn.BatchNorm2d(STEM)
-        self.layer1 = stage(block, blocks[0], STEM, widths[0], stride=1)
-        self.layer2 = stage(block, blocks[1], widths[0], widths[1], stride=2)
-        self.layer3 = stage(block, blocks[2], widths[1], widths[2], stride=2)
-        self.layer4 = stage(block, blocks[3], widths[2], widths[3], stride=2)
+        self.layer1 = block_sequence(block, blocks[0], STEM, widths[0], stride=1)
+        self.layer2 = block_sequence(block, blocks[1], widths[0], widths[1], stride=2)
+        self.layer3 = block_sequence(block, blocks[2], widths[1], widths[2], stride=2)
+        self.layer4 = block_sequence(block, blocks[3], widths[2], widths[3], stride=2)
         self.linear = nn.Linear(widths[3], num_outputs)
         initialise(self)
 

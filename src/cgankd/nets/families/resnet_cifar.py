@@ -1,7 +1,7 @@
 """The residual networks of the small-image distillation literature, ``resnet8`` to ``resnet110`` and the x4 ones.
 
-He et al., Deep Residual Learning (arXiv 1512.03385, section 4.2), with the projection shortcut and the widths that
-distillation papers compare on (Tian et al., arXiv 1910.10699). Tensor names are those of published checkpoints.
+He et al., Deep Residual Learning (arXiv 1512.03385, section 4.2), with projection shortcuts and the widths that
+distillation papers use (Tian et al., arXiv 1910.10699). Tensors have the names of published checkpoints.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgankd.nets.layers import BasicBlock, Normalise, conv3x3, initialise, stage
+from cgankd.nets.layers import BasicBlock, Normalise, block_sequence, conv3x3, initialise
 from cgankd.nets.registry import register
 
 
@@ -25,8 +25,8 @@ from cgankd.nets.registry import register
 class CifarResNet(nn.Module):
     """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs]; ``depth`` is 6n + 2.
 
-    ``widths``: channels of the stem and of the three stages ``layer1`` to ``layer3``, whose maps have 1, 1/2 and
-    1/4 of the image's side; they are taken after activation.
+    ``widths``: channels of the stem and of ``layer1`` to ``layer3``. Their maps have 1, 1/2 and 1/4 of the image's
+    side and are taken after activation.
     """
 
     stage_names = ("layer1", "layer2", "layer3")
@@ -44,9 +44,9 @@ class CifarResNet(nn.Module):
         self.normalise = Normalise(in_channels)
         self.conv1 = conv3x3(in_channels, widths[0])
         self.bn1 = nn.BatchNorm2d(widths[0])
-        self.layer1 = stage(BasicBlock, blocks, widths[0], widths[1], stride=1)
-        self.layer2 = stage(BasicBlock, blocks, widths[1], widths[2], stride=2)
-        self.layer3 = stage(BasicBlock, blocks, widths[2], widths[3], stride=2)
+        self.layer1 = block_sequence(BasicBlock, blocks, widths[0], widths[1], stride=1)
+        self.layer2 = block_sequence(BasicBlock, blocks, widths[1], widths[2], stride=2)
+        self.layer3 = block_sequence(BasicBlock, blocks, widths[2], widths[3], stride=2)
         self.fc = nn.Linear(widths[3], num_outputs)
         initialise(self)
 

@@ -1,7 +1,7 @@
 """VGG networks for small images, ``vgg8`` to ``vgg19``, with batch normalisation and one linear layer.
 
-Simonyan and Zisserman (arXiv 1409.1556, configurations A, B, D and E), cut down as distillation papers do (Tian et
-al., arXiv 1910.10699). Tensor names are those of published checkpoints.
+Simonyan and Zisserman (arXiv 1409.1556, configurations A, B, D and E), reduced as in distillation papers (Tian et
+al., arXiv 1910.10699). Tensors have the names of published checkpoints.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ WIDTHS = (64, 128, 256, 512, 512)
 class VGG(nn.Module):
     """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs]; ``convs``: convolutions per block.
 
-    Max pooling halves the map after each of the first three blocks, and after the fourth one where the image's
-    smaller side is 64 or more; the fifth pool is a global average. So the last map is 2x2 at 16 pixels and 4x4 at
-    32 and at 64.
+    Max pooling halves the map after each of the first three blocks, and after the fourth if the image's smaller side is
+    64 or more; the last pool is a global average. So the last map is 2x2 at 16 pixels and 4x4 at 32 and at 64.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class VGG(nn.Module):
         self.pool = nn.MaxPool2d(2)
         large = min(image_size) >= 64
         self.pool3 = nn.MaxPool2d(2) if large else nn.Identity()
-        # a stage's map is its last block's after activation, before the pool
+        # the last map of each resolution, after activation and before the pool
         self.stage_names = ("block0", "block1", "block2", *(("block3",) if large else ()), "block4")
         self.classifier = nn.Linear(WIDTHS[-1], num_outputs)
         initialise(self)

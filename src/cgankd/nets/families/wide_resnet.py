@@ -8,14 +8,14 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgankd.nets.layers import Normalise, conv3x3, initialise, stage
+from cgankd.nets.layers import Normalise, block_sequence, conv3x3, initialise
 from cgankd.nets.registry import register
 
 
 class PreActBlock(nn.Module):
     """conv(relu(bn(conv(a)))) + shortcut, with a = relu(bn(x)): [B, in, H, W] to [B, out, H/stride, W/stride].
 
-    The shortcut is x itself, or a 1x1 convolution of a where the number of channels changes.
+    The shortcut is x itself, or a 1x1 convolution of a if the number of channels changes.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -41,7 +41,7 @@ class PreActBlock(nn.Module):
 class WideResNet(nn.Module):
     """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs]; ``depth`` is 6n + 4.
 
-    The maps of ``block1`` to ``block3`` have 1, 1/2 and 1/4 of the image's side; they are taken before activation.
+    The maps of ``block1`` to ``block3`` have 1, 1/2 and 1/4 of the image's side and are taken before activation.
     """
 
     stage_names = ("block1", "block2", "block3")
@@ -54,9 +54,9 @@ class WideResNet(nn.Module):
         widths = (16 * widening, 32 * widening, 64 * widening)
         self.normalise = Normalise(in_channels)
         self.conv1 = conv3x3(in_channels, 16)
-        self.block1 = stage(PreActBlock, blocks, 16, widths[0], stride=1)
-        self.block2 = stage(PreActBlock, blocks, widths[0], widths[1], stride=2)
-        self.block3 = stage(PreActBlock, blocks, widths[1], widths[2], stride=2)
+        self.block1 = block_sequence(PreActBlock, blocks, 16, widths[0], stride=1)
+        self.block2 = block_sequence(PreActBlock, blocks, widths[0], widths[1], stride=2)
+        self.block3 = block_sequence(PreActBlock, blocks, widths[1], widths[2], stride=2)
         self.bn1 = nn.BatchNorm2d(widths[2])
         self.fc = nn.Linear(widths[2], num_outputs)
         initialise(self)
