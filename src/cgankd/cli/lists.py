@@ -31,8 +31,8 @@ def methods(
             table.add_row(*line)
         console.print(table)
         console.print(
-            "\nMethods can be combined: kd+rkd. Other commands have their own methods: cgankd continual (gkd, tkd, each "
-            "also with +ta, teacher adaptation) and cgankd lm (kd, atkd, onpolicy, skd)."
+            "\nMethods can be combined: kd+rkd. Other commands have their own methods: cgankd continual (gkd, tkd, "
+            "each also with +ta, teacher adaptation) and cgankd lm (kd, atkd, onpolicy, skd)."
         )
         return
     facts, text = catalogue.details(name)

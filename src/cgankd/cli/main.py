@@ -203,7 +203,7 @@ def synthesize(
             "synthesize writes images to be labelled or reads predictions; needed: --export or --import, and not both"
         )
     if candidates is not None and export is None:
-        raise UserError("--candidates is the number of images that --export writes; allowed: to leave it out here")
+        raise UserError("--candidates is the number of images that --export writes; leave it out with --import")
     from cgankd.core.checkpoint import deadline_in
     from cgankd.core.progress import SILENT, ConsoleProgress
     from cgankd.pipeline import labelling_service, preflight
