@@ -599,7 +599,7 @@ def test_a_stage_is_given_its_arguments_as_they_are_and_where_to_work(tmp_path: 
     first = store.call(do_next)
     second = store.titled("a title").call(do_next, seed=1)
     store.close()
-    assert [work.title for work in seen] == ["do_next", "a title"]
+    assert [work.title for work in seen] == ["do next", "a title"]
     for work, artifact in zip(seen, (first, second), strict=True):
         assert work.fabric is fabric
         assert work.progress is store.progress

@@ -166,7 +166,8 @@ def test_decimals_that_could_be_read_in_two_ways_are_asked_about(
 ) -> None:
     folder = labelled(tmp_path, texts)
     with pytest.raises(
-        UserError, match=rf"line 2: labels such as .{texts[0]}. may be numbers or names \({why}\); allowed: plain numbers"
+        UserError,
+        match=rf"line 2: labels such as .{texts[0]}. may be numbers or names \({why}\); allowed: plain numbers",
     ):
         read(folder)
     with pytest.raises(UserError, match=rf"line 2: label .{texts[0]}. is not a number"):

@@ -48,8 +48,7 @@ def test_crop_brings_the_short_side_to_the_size_and_cuts_the_middle(tmp_path: Pa
     images, notes = import_files([saved(tmp_path / "a.png", Image.fromarray(pixels))], size=32)
     np.testing.assert_array_equal(images[0].transpose(1, 2, 0), noise(1, 32, 32))
     assert notes == (
-        "1 of 1 images were resized to 32x32 pixels "
-        "(bilinear with antialias; short side to the size, centre crop)",
+        "1 of 1 images were resized to 32x32 pixels (bilinear with antialias; short side to the size, centre crop)",
     )
     tall = saved(tmp_path / "b.png", Image.fromarray(pixels.transpose(1, 0, 2).copy()))
     np.testing.assert_array_equal(import_files([tall], size=32)[0][0].transpose(2, 1, 0), noise(1, 32, 32))
@@ -256,5 +255,7 @@ def test_doubles_across_splits_are_told(tmp_path: Path) -> None:
     known = {image.numpy().tobytes() for image in splits.pool.images}
     twice = sum(image.numpy().tobytes() in known for image in splits.test.images)
     assert twice > 0
-    assert any(note.startswith(f"{twice} different test images are also in the training split") for note in splits.notes)
+    assert any(
+        note.startswith(f"{twice} different test images are also in the training split") for note in splits.notes
+    )
     assert isinstance(splits.test.images, torch.Tensor)

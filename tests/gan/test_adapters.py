@@ -311,7 +311,7 @@ def test_a_folder_s_labels_are_in_the_run_s_column_or_in_its_own(tmp_path: Path,
     found = stored.sample(torch.tensor([0.0, 0.5, 1.0]), torch.zeros(3, dtype=torch.int64), 0)
     assert found[:, 0, 0, 0].tolist() == [0, 80, 160]
     (tmp_path / "metadata.csv").write_text("\n".join(lines).replace(column, "turn"))
-    with pytest.raises(UserError, match=r"has no column 'label' \(data\.label_column names another\)"):
+    with pytest.raises(UserError, match=r"has no column 'label' \(data\.label_column sets another\)"):
         open_source(str(tmp_path), DEGREES, 1, (16, 16), "angle")
 
 

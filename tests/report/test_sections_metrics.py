@@ -148,7 +148,7 @@ def test_no_copies_and_nothing_to_compare_with(opened: Callable[..., Run]) -> No
         entry |= {"p_value": None, "share": None, "expected": None, "median_ratio": None, "why": "want of images"}
     section = sections_metrics.copies(run)
     assert "can't be told" in of_kind(section, Note)[0].text
-    assert "raw, in pixels: no share, for want of images." in [note.text for note in of_kind(section, Note)]
+    assert "raw, in pixels: no share (want of images)." in [note.text for note in of_kind(section, Note)]
 
 
 def test_the_bounds_terms(opened: Callable[..., Run]) -> None:
