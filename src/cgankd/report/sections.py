@@ -95,9 +95,7 @@ def generator(run: Run) -> Section:
     ]
     caption = "Hinge losses need not fall. A discriminator loss that stays at zero means that the generator has failed."
     blocks += drawn(curves.curves(losses, "loss"), "gan-loss", caption)
-    caption = (
-        "The discriminator's output: lines within a few units of each other mean that the networks are in balance."
-    )
+    caption = "The discriminator's output: lines within a few units of each other mean that the two are in balance."
     blocks += drawn(curves.curves(logits, "discriminator's output"), "gan-logit", caption)
     return Section("Generator", "generator", blocks)
 
@@ -243,6 +241,12 @@ def filtering(run: Run) -> Section:
         if pairs[0][0].size:
             caption = "Dropped images are far from the diagonal: their content does not match the requested label."
             blocks += drawn(curves.agreement(pairs[0], pairs[1], scalar.unit if scalar else ""), "pairs", caption)
+    return Section(title, anchor, [*blocks, *_kept_and_dropped(run, artifact)])
+
+
+def _kept_and_dropped(run: Run, artifact: Artifact) -> list[Block]:
+    """Examples of kept and of dropped images, with requested label and prediction."""
+    blocks: list[Block] = []
     for name, caption in (
         ("kept", "Requested label → the teacher's prediction; the two should agree with the image."),
         ("dropped", "Requested label → the teacher's prediction; a good image here was dropped by mistake."),
@@ -254,10 +258,10 @@ def filtering(run: Run) -> Section:
             continue
         requested, predicted = (_labels(run, artifact, f"{name}_{kind}", at) for kind in ("labels", "predictions"))
         # Non-breaking spaces, so that a line can only break before the arrow.
-        pairs_of_labels = zip(requested, predicted, strict=False)
-        texts = [f"{a} →\u00a0{b.replace(' ', chr(160))}" for a, b in pairs_of_labels] or [""] * len(at)
+        pairs = zip(requested, predicted, strict=False)
+        texts = [f"{a} →\u00a0{b.replace(' ', chr(160))}" for a, b in pairs] or [""] * len(at)
         blocks.append(Tiles(name.capitalize(), _tiles(artifact, f"{name}_images", at, texts), caption))
-    return Section(title, anchor, blocks)
+    return blocks
 
 
 def learning(run: Run) -> Section:
@@ -274,9 +278,7 @@ def learning(run: Run) -> Section:
         entries = artifact.summary.get("history") or []
         losses.append(Curve("the teacher", LIGHT["red"], *history(entries, "loss"), dashed=True))
         scores.append(Curve("the teacher", LIGHT["red"], *history(entries, "val"), dashed=True))
-    caption = (
-        "Score on the validation split, one line per seed; a line that still improves at the end needs more steps."
-    )
+    caption = "Score on the validation split, one line per seed; a line that improves until the end needs more steps."
     blocks = drawn(curves.curves(scores, f"validation {table.metric_name(run.results)}"), "val-curves", caption)
     caption = "Each method has its own loss (KD's contains the teacher's term), so compare shapes, not heights."
     blocks += drawn(curves.curves(losses, "training loss", log=True), "loss-curves", caption)
