@@ -157,7 +157,7 @@ GOOD: dict[str, Any] = {
         ({"y_train": None}, {}, "has 'x_train' but no 'y_train'; found: x_t"),
         ({"x_train": None}, {}, "has 'x_test' but no 'x_train'"),
         ({"x_train": None, "x_test": None}, {}, "found arrays y_.*; needed: x_train and y_train"),
-        ({"x_train": images(20) / 255}, {}, "'x_train' holds float64; allowed: images as uint8 or uint16; scale decimals"),
+        ({"x_train": images(20) / 255}, {}, "'x_train' holds float64; allowed: images as uint8 or uint16; scale dec"),
         ({"x_train": images(20).astype(np.int32)}, {}, "'x_train' holds int32; allowed: images as uint8 or uint16$"),
         ({"x_train": images(20, 5, 16, 16)}, {}, r"'x_train' has shape \[20, 5, 16, 16\]; allowed: "),
         ({"x_test": images(4, 3, 16, 18)}, {}, "images come in 2 sizes"),

@@ -61,9 +61,9 @@ def test_what_is_no_plain_number_is_a_class_by_its_text(tmp_path: Path, names: t
 
 def test_classes_that_look_alike_are_told(tmp_path: Path) -> None:
     splits = read(labelled(tmp_path / "a", ("007", "7", "8")))
-    assert "classes whose names look alike were kept apart: '007' and '7'" in splits.notes
+    assert "classes whose names look alike were not merged: '007' and '7'" in splits.notes
     splits = read(labelled(tmp_path / "b", ("Cat", "cat", "０", "0")))
-    assert "classes whose names look alike were kept apart: '0' and '０', 'Cat' and 'cat'" in splits.notes
+    assert "classes whose names look alike were not merged: '0' and '０', 'Cat' and 'cat'" in splits.notes
     splits = read(labelled(tmp_path / "c", ("0", "1", "2")))
     assert not any("look alike" in note for note in splits.notes)
 

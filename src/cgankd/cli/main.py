@@ -38,7 +38,7 @@ MaxMinutes = Annotated[
 def main() -> None:
     """The entry point: every failure that a user can cause ends in one sentence and an exit code."""
     escape_what_streams_cannot_write()
-    sys.path.insert(0, "")  # networks given as module:function may lie in the current folder
+    sys.path.insert(0, "")  # networks given as module:function may be in the current folder
     try:
         code = app(args=[expanded_word(word) for word in sys.argv[1:]], standalone_mode=False)
         if code == 130:  # typer turns Ctrl-C into this

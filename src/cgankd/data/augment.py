@@ -20,7 +20,7 @@ from torch import Tensor
 from cgankd.core import rng
 from cgankd.core.runtime import to_device
 
-LEVELS = 255.0  # images are uint8 at rest
+LEVELS = 255.0  # stored images are uint8
 TURN = math.radians(30.0)  # AutoAugment's ranges (Cubuk et al., arXiv 1805.09501), at strength 1
 SHEAR = 0.3  # pixels per pixel
 SHIFT = 150.0 / 331.0  # of the side

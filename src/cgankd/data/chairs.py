@@ -20,7 +20,7 @@ from cgankd.data import arrays, public, render
 from cgankd.data.listing import Listing
 from cgankd.tasks import Regression
 
-DESCRIPTION = "meshes turned by 0 to 90 degrees, 64x64 colour (cgankd data render FOLDER)"
+DESCRIPTION = "meshes rotated by 0 to 90 degrees, 64x64 colour (cgankd data render FOLDER)"
 RANGE = 90.0  # degrees
 
 

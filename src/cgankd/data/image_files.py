@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cgankd.core.errors import UserError, first_of
 from cgankd.data.depth import largest
-from cgankd.data.importing import DEEP_MODES, Pixels, bring, has_alpha, in_parallel
+from cgankd.data.importing import DEEP_MODES, Pixels, convert_image, has_alpha, in_parallel
 from cgankd.data.listing import Ints, Kind, Peak, Plan
 
 T = TypeVar("T")
@@ -118,7 +118,7 @@ def _decoded(path: Path, plan: Plan) -> Pixels:
     with _opened(path) as image:
         turn = _TURNS.get(_orientation(image))
         image.load()
-        return bring(image if turn is None else image.transpose(turn), plan)
+        return convert_image(image if turn is None else image.transpose(turn), plan)
 
 
 def _kind(path: Path) -> Kind:

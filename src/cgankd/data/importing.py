@@ -89,7 +89,7 @@ def plan(kinds: Counter[Kind], settings: DataSettings, where: str, bits: int = 1
     return Plan(height, width, channels, settings.shape, bits), tuple(notes)
 
 
-def bring(image: Image.Image, plan: Plan) -> Pixels:
+def convert_image(image: Image.Image, plan: Plan) -> Pixels:
     """Convert a decoded upright image to uint8 [C, H, W] by the plan."""
     if image.mode in DEEP_MODES:
         image = Image.fromarray(to_eight(np.asarray(image), plan.bits))
@@ -189,7 +189,7 @@ class ArrayPictures:
                     block = _nchw(self._block(array, first, name)[part >= 0], order)
                     if block.dtype.itemsize == 2:
                         block = _eight_bits(block, plan.bits)
-                    out[part[part >= 0]] = _bring_all(block, plan)
+                    out[part[part >= 0]] = _convert_all(block, plan)
                     done(len(block))
         return torch.from_numpy(out)
 
@@ -229,7 +229,7 @@ def _nchw(block: npt.NDArray[Any], order: str) -> npt.NDArray[Any]:
     return block if order == "NCHW" else block.transpose(0, 3, 1, 2)
 
 
-def _bring_all(block: Pixels, plan: Plan) -> Pixels:
+def _convert_all(block: Pixels, plan: Plan) -> Pixels:
     """uint8 [B, C, H, W] -> uint8 [B, C, H, W] of the plan's shape."""
     if block.shape[1:] == (plan.channels, plan.height, plan.width):
         return block
@@ -240,7 +240,7 @@ def _bring_all(block: Pixels, plan: Plan) -> Pixels:
     def work(places: Sequence[int]) -> None:
         for place in places:
             pixels = np.ascontiguousarray(block[place].transpose(1, 2, 0))
-            out[place] = bring(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), plan)
+            out[place] = convert_image(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), plan)
 
     with in_parallel(work, len(block)) as results:
         for _ in results:

@@ -61,9 +61,9 @@ def read(texts: Sequence[str], place: Callable[[int], str]) -> Column:
     values = [number(text) for text in bare]
     decimals = [row for row, text in enumerate(bare) if NUMBER.fullmatch(text) and not re.fullmatch(r"[+-]?\d+", text)]
     if unit:
-        whole = not decimals
-        why = f"{'whole ' if whole else ''}numbers with the unit {unit!r}"
-        return Column(values, "classification" if whole else "unclear", why, unit, row=decimals[0] if decimals else 0)
+        kind = "unclear" if decimals else "classification"
+        why = f"{'' if decimals else 'whole '}numbers with the unit {unit!r}"
+        return Column(values, kind, why, unit, row=decimals[0] if decimals else 0)
     return _plain(texts, values, decimals)
 
 
@@ -148,5 +148,5 @@ def look_alikes(names: Sequence[str]) -> tuple[str, ...]:
         alike.setdefault(folded if value is None else value, []).append(name)
     groups = [" and ".join(map(repr, group)) for group in alike.values() if len(group) > 1]
     more = f" and {len(groups) - SHOWN:,} more" if len(groups) > SHOWN else ""
-    note = f"classes whose names look alike were kept apart: {', '.join(groups[:SHOWN])}{more}"
+    note = f"classes whose names look alike were not merged: {', '.join(groups[:SHOWN])}{more}"
     return (note,) * bool(groups)

@@ -69,7 +69,8 @@ def render(out: Path) -> Path:
     ]
     blocks = [*drawn(figure, "ablation-images", caption), Grid(header, lines, "The same in numbers", wide=False)]
     sections.append(Section("Error against M", "images", [*(Note(note) for note in notes), *blocks]))
-    command = f"cgankd ablate recipe.yaml --images {','.join(map(str, ablation['images'])) or ablation['curve'][-1]['images']}"
+    counts = ",".join(map(str, ablation["images"])) or ablation["curve"][-1]["images"]
+    command = f"cgankd ablate recipe.yaml --images {counts}"
     return write_page(out / "ablation.html", read(out / ablation["run"]), sections, command)
 
 

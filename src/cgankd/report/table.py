@@ -280,7 +280,7 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
         notes.append("One seed: no spread and no interval.")
         return notes
     covers = (
-        "only the student, so neither the spread nor the interval covers another teacher or generator"
+        "the student alone, so neither the spread nor the interval covers another teacher or generator"
         if results.get("vary", "student") == "student"
         else "teacher, generator and student"
     )
