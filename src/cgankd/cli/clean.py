@@ -24,7 +24,7 @@ def clean(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
 ) -> None:
-    """Show the size of a run's folder, and delete what no finished run uses. Results and reports stay."""
+    """Delete files that no finished run uses. Shows their sizes first; results and reports stay."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
     from cgankd.core import cleaning

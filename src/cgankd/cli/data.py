@@ -39,7 +39,7 @@ def source(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="file of the sample grid; default NAME.png")] = None,
 ) -> None:
-    """Read a data set as a run reads it: counts, label histogram, and a PNG of samples. Without a name, list the names.
+    """Read a data set as a run reads it. Prints counts and writes a PNG of samples; without a name, lists names.
 
     The word "source" can be omitted.
     """
@@ -61,7 +61,7 @@ def get(
     name: Annotated[str, typer.Argument(help="a data set's name (cgankd data lists them)")],
     to: Annotated[Path | None, typer.Option("--to", help="the folder of all sets; default $CGANKD_DATA")] = None,
 ) -> None:
-    """Fetch a public data set, or say where to find it; exit code 2 while it is missing."""
+    """Fetch a public data set. If it can't be fetched, say where to find it; exit code 2 while it is missing."""
     from cgankd.core.progress import ConsoleProgress
     from cgankd.data import download, public
 
@@ -97,7 +97,7 @@ def render(
     size: Annotated[int, typer.Option("--size", help="side of the images in pixels")] = 64,
     match: Annotated[str, typer.Option("--match", help="only meshes with names such as '*chair*'")] = "*",
 ) -> None:
-    """Render a regression data set like RC-49 from your own meshes: each at many yaw angles, on white."""
+    """Render a regression data set from meshes. Like RC-49: each mesh at many yaw angles, on white."""
     from cgankd.core.progress import ConsoleProgress
     from cgankd.data import chairs
 

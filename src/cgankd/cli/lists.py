@@ -15,14 +15,14 @@ console = plain_console()
 
 
 def recipes() -> None:
-    """List the ready recipes, each with the command that runs it."""
+    """List the ready recipes and their commands."""
     list_recipes(*homes())
 
 
 def methods(
     name: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="a method to describe in full")] = None,
 ) -> None:
-    """List the distillation methods, or show one method's loss, needs and settings."""
+    """List the distillation methods. With a name, show its loss, needs and settings."""
     from cgankd.distill import catalogue
 
     if name is None:

@@ -80,7 +80,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
-    """Run all stages and print the table; the same command resumes a run that was stopped."""
+    """Run a recipe and print its table. The same command resumes a run that was stopped."""
     settings = load("run", name, overrides)
     from cgankd.core.checkpoint import deadline_in
     from cgankd.core.progress import SILENT, ConsoleProgress
@@ -96,7 +96,7 @@ def report(
     folder: Annotated[Path, typer.Argument(help="the folder of a finished run")],
     markdown: Annotated[bool, typer.Option("--markdown", help="only print the table, as Markdown")] = False,
 ) -> None:
-    """Print the table of a finished run and write its report.html again."""
+    """Print the table of a finished run. Its report.html is also written again."""
     from cgankd.core.files import read_json
 
     if not (folder / "results.json").is_file():
@@ -131,7 +131,7 @@ def table_(
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
-    """Run recipes x settings x students with shared stages, and print tables like the paper's."""
+    """Run recipes x settings x students. They share stages, and the tables are like the paper's."""
     names, overrides = _split_words(words, seeds)
     folder = out or Path("runs") / "table-{}".format("-".join(Path(name).stem for name in names))
     for name in names:
@@ -167,7 +167,7 @@ def ablate(
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
-    """Plot what each step of cGAN-KD adds, and the error against the number of generated images."""
+    """Plot what each step of cGAN-KD adds. Also plots the error against the number of generated images."""
     folder = out or Path("runs") / f"ablate-{load('run', name, overrides).name}"
     from cgankd.core.checkpoint import deadline_in
     from cgankd.core.progress import SILENT, ConsoleProgress
@@ -196,7 +196,7 @@ def synthesize(
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
-    """For a teacher that labels files: write the images it must label, or continue with its predictions."""
+    """Let an external teacher label images. Write the images for it (--export), or read its predictions (--import)."""
     settings = load("run", name, overrides)
     if (export is None) == (predictions is None):
         raise UserError(
@@ -232,7 +232,7 @@ def continual(
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
-    """Learn classes task by task with distillation from the old model, and print accuracy and forgetting."""
+    """Learn classes task by task. Each model learns from the old one; prints accuracy and forgetting."""
     if name is None:
         list_recipes("continual")
         return
@@ -257,7 +257,7 @@ def lm(
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
-    """Distil a small language model (SKD, ATKD and baselines) and print the table; needs cgankd[lm]."""
+    """Distil a small language model. Runs SKD, ATKD and baselines and prints the table; needs cgankd[lm]."""
     if name is None:
         list_recipes("lm")
         return
@@ -270,7 +270,7 @@ def lm(
 app.add_typer(
     data.app,
     name="data",
-    help="Read a data set as a run reads it (SOURCE: a name, a folder, .npz or .h5), fetch one, or render one.",
+    help="Read, fetch or render a data set. SOURCE: a name, a folder, .npz or .h5.",
 )
 for command in (lists.recipes, lists.show, lists.methods, lists.networks, clean.clean, weights.convert_weights):
     app.command()(command)

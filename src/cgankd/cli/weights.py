@@ -34,7 +34,7 @@ def convert_weights(
         str | None, typer.Option("--entry", help="the entry of the file that holds the weights, if it has several")
     ] = None,
 ) -> None:
-    """Convert PyTorch weights to a .safetensors file; only tensors are read, nothing is executed."""
+    """Convert PyTorch weights to .safetensors. Only tensors are read, nothing is executed."""
     import torch
 
     from cgankd.nets.conversion import Target, convert_pth
