@@ -152,7 +152,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path: Path) -> Non
     refused(tmp_path / "new", r"holds 'krd', which is not known \(did you mean", "digits", methods=["kd", "krd"])
     refused(
         tmp_path / "new",
-        r"measured in mae.*accuracy %",
+        r"its metric is mae.*accuracy %",
         "digits",
         settings=["seeds=[0]", "data.source=rotated-fashion"],
     )
@@ -246,7 +246,7 @@ def test_counts_in_words() -> None:
         "regression (a), cGAN-KD + X against X: 3 pairs, 1 better, 1 worse, 1 equal. By seed: 5 of 6 better, 1 worse."
     )
     assert sentences[1] == "By method, better in: cgan 1 of 2."
-    assert "no test of significance" in sentences[2]
+    assert "not a test of significance" in sentences[2]
     assert gains_text.counts({"tasks": [], "methods": []}) == [
         "No method was compared alone and with generated images."
     ]
