@@ -163,7 +163,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path: Path) -> Non
     refused(tmp_path, r"table\.json is not a file of cgankd", "fashion")
     (tmp_path / "table.json").unlink()
     (tmp_path / "results.json").write_text(json.dumps({"recipe": "digits"}))  # of a run
-    refused(tmp_path, "holds digits, not fashion", "fashion")
+    refused(tmp_path, "holds results of digits, not only of fashion", "fashion")
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 

@@ -155,7 +155,7 @@ def test_a_run_of_results_alone_says_what_is_missing(tmp_path: Path, make_result
     shown = text_of(render(write_run(tmp_path / "run", found, stages=False)))
     for said in (
         "no interval", "trained no generator", "did not subsample", "there is no filter to show", "no data artifact",
-        "no training histories", "measured no latency", "no ablation", "holds no recipe.yaml",
+        "no training histories", "measured no latency", "no ablation", "The folder has no recipe.yaml",
         "did not judge its generated images",
     ):  # fmt: skip
         assert said in shown, said
