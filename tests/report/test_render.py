@@ -156,7 +156,7 @@ def test_a_run_of_results_alone_says_what_is_missing(tmp_path: Path, make_result
     for said in (
         "no interval", "trained no generator", "did not subsample", "there is no filter to show", "no data artifact",
         "no training histories", "measured no latency", "no ablation", "The folder has no recipe.yaml",
-        "did not judge its generated images",
+        "did not measure generated images",
     ):  # fmt: skip
         assert said in shown, said
 
