@@ -130,5 +130,5 @@ def test_the_folder_of_another_recipe_is_refused(
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / file).write_text(json.dumps({"recipes": ["fashion"]}))
-    assert "holds fashion, not digits alone" in typed(command, "digits", "--out", "out").sentence()
+    assert "holds results of fashion, not only of digits" in typed(command, "digits", "--out", "out").sentence()
     assert [path.name for path in (tmp_path / "out").iterdir()] == [file]
