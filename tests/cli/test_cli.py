@@ -72,10 +72,10 @@ def test_a_command_lists_its_own_recipes_and_says_whose_another_is(run: Run, com
     for typed in (["run", name], ["table", name], ["ablate", name], ["synthesize", name, "--export", "x"]):
         code, _, said = run(*typed)
         assert code == 2
-        assert f"recipe '{name}' is one of cgankd {command}, not of cgankd run; ready recipes: chairs, " in said
+        assert f"recipe '{name}' is for cgankd {command}, not for cgankd run; ready recipes: chairs, " in said
     code, _, said = run(command, "fashion")
     assert code == 2
-    assert f"recipe 'fashion' is one of cgankd run, not of cgankd {command}; ready recipes: " in said
+    assert f"recipe 'fashion' is for cgankd run, not for cgankd {command}; ready recipes: " in said
     assert name in said
 
 
@@ -179,7 +179,7 @@ def test_data_get_says_where_the_others_are_to_be_had(
     assert "'digits' is not fetched (it comes with the package" in err
     code, _, err = run("data", "get", "imagenette")
     assert code == 2
-    assert "'imagenette' is not known; to be fetched are: cifar10" in err
+    assert "'imagenette' is not known; allowed: cifar10" in err
 
 
 def test_data_render_writes_where_chairs_are_looked_for(
@@ -217,11 +217,11 @@ def test_commands_that_train_nothing_do_not_wait_for_torch(tmp_path: Path) -> No
         (UserError("a [bold]name[/bold] as it is"), 2, "a [bold]name[/bold] as it is"),
         (UserError("x" * 500), 2, "x" * 500),
         (TrainingError("the loss is nan"), 1, "the loss is nan"),
-        (KeyboardInterrupt(), 130, "stopped; the same command goes on from here"),
-        (OSError(errno.ENOSPC, "", "weights"), 2, "No space left on device while writing weights; make room"),
-        (OSError(errno.ENOSPC, ""), 2, "No space left on device; make room"),
-        (OSError(errno.EDQUOT, ""), 2, "the same command goes on"),
-        (OSError(errno.EFBIG, ""), 2, "File too large; make room"),
+        (KeyboardInterrupt(), 130, "stopped; the same command continues from here"),
+        (OSError(errno.ENOSPC, "", "weights"), 2, "No space left on device while writing weights; free space"),
+        (OSError(errno.ENOSPC, ""), 2, "No space left on device; free space"),
+        (OSError(errno.EDQUOT, ""), 2, "the same command continues"),
+        (OSError(errno.EFBIG, ""), 2, "File too large; free space"),
         (PermissionError(errno.EACCES, "", "out"), 2, "Permission denied while writing out"),
     ],
 )

@@ -93,13 +93,13 @@ def test_a_file_is_extended_from_beside_it(tmp_path: Path, monkeypatch: pytest.M
 def test_a_cycle_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path, **files)
-    with pytest.raises(UserError, match="extends itself by way of"):
+    with pytest.raises(UserError, match="extends itself through"):
         recipe.load("a.yaml")
 
 
 def test_a_missing_base_is_named(tmp_path: Path) -> None:
     write(tmp_path, a="extends: nowhere.yaml")
-    with pytest.raises(UserError, match=r"'.*nowhere\.yaml' is neither a ready recipe nor a YAML file"):
+    with pytest.raises(UserError, match=r"'.*nowhere\.yaml' is neither a ready recipe nor an existing YAML file"):
         recipe.load(str(tmp_path / "a.yaml"))
 
 

@@ -731,7 +731,7 @@ def test_a_folder_that_is_a_file_is_named(tmp_path: Path, fabric: Fabric) -> Non
 def test_another_commands_folder_is_refused_and_stays_as_it_is(tmp_path: Path, fabric: Fabric) -> None:
     call(tmp_path, teacher, fabric)
     for command, owner in (("continual", "run"), ("lm", "run")):
-        with pytest.raises(UserError, match=f"is a folder of cgankd {owner}, .* or one of cgankd {command}"):
+        with pytest.raises(UserError, match=f"is a folder of cgankd {owner}, .* or a folder of cgankd {command}"):
             Store(tmp_path, fabric, command=command)
     Store(tmp_path, fabric).close()  # its own goes on
     Store(tmp_path / "new", fabric, command="lm").close()

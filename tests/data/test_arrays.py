@@ -108,7 +108,7 @@ def test_the_same_policy_as_for_files(tmp_path: Path) -> None:
     splits = read(path, size=16, channels=1)
     assert splits.train.images.shape[1:] == (1, 16, 16)
     assert [note.split(" images ")[1][:20] for note in splits.notes if " of 20 images" in note] == [
-        "are transparent and ", "were brought from co", "were brought to 16x1",
+        "are transparent and ", "were converted from ", "were resized to 16x1",
     ]  # fmt: skip
     grey = splits.test.images[0, 0].numpy()
     centres = x[:, :, 8:24, :3] @ [0.299, 0.587, 0.114]
@@ -157,11 +157,11 @@ GOOD: dict[str, Any] = {
         ({"y_train": None}, {}, "has 'x_train' but no 'y_train'; found: x_t"),
         ({"x_train": None}, {}, "has 'x_test' but no 'x_train'"),
         ({"x_train": None, "x_test": None}, {}, "found arrays y_.*; needed: x_train and y_train"),
-        ({"x_train": images(20) / 255}, {}, "'x_train' holds float64; allowed: images as uint8 or uint16; decimals"),
+        ({"x_train": images(20) / 255}, {}, "'x_train' holds float64; allowed: images as uint8 or uint16; scale dec"),
         ({"x_train": images(20).astype(np.int32)}, {}, "'x_train' holds int32; allowed: images as uint8 or uint16$"),
         ({"x_train": images(20, 5, 16, 16)}, {}, r"'x_train' has shape \[20, 5, 16, 16\]; allowed: "),
         ({"x_test": images(4, 3, 16, 18)}, {}, "images come in 2 sizes"),
-        ({"y_train": np.arange(19)}, {}, "'y_train' has 19 rows; the images are 20"),
+        ({"y_train": np.arange(19)}, {}, "'y_train' has 19 rows, but there are 20 images"),
         ({"y_train": np.eye(20)}, {}, r"'y_train' has shape \[20, 20\]; allowed: \[N\]"),
         ({"y_test": np.array([0, 1, 0, 2])}, {}, "'y_test', row 3: class '2' has no training image"),
         ({"y_train": np.where(np.arange(20) == 4, np.nan, np.arange(20.0))}, {}, "'y_train', row 4: label nan"),

@@ -53,7 +53,7 @@ def test_fashion_counts_and_no_image_twice() -> None:
     assert splits.task.class_names[9] == "Ankle boot"
     assert splits.train.images.shape == (200, 1, 32, 32)
     assert per_class(splits.train) == [20] * 10
-    assert per_class(splits.val) == [2] * 10  # a tenth of the owner's 200
+    assert per_class(splits.val) == [2] * 10  # a tenth of the 200 labelled images
     assert per_class(splits.pool) == [398] * 10
     assert per_class(splits.test) == [200] * 10
     assert_apart(splits)
@@ -179,7 +179,7 @@ def test_more_turns_change_no_view_that_was_there() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"source": "fashoin"}, "not there .did you mean 'fashion'.*digits, fashion, rotated-fashion"),
+        ({"source": "fashoin"}, "does not exist .did you mean 'fashion'.*digits, fashion, rotated-fashion"),
         ({"source": "digits", "task": "regression"}, "digits is classification"),
         ({"source": "rotated-fashion", "task": "classification"}, "rotated-fashion is regression"),
         ({"source": "rotated-fashion", "label_range": (0, 45)}, "label_range can't change"),
@@ -187,7 +187,7 @@ def test_more_turns_change_no_view_that_was_there() -> None:
         ({"source": "digits", "train_size": 1348}, r"train_size=1348.*has 1,213 images"),
         ({"source": "fashion", "train_per_class": 399}, "train_per_class=399.*has 360 training images"),
         ({"source": "digits", "train_size": 20, "train_per_class": 2}, "both set; allowed: one"),
-        ({"source": "digits", "val_size": 1347}, r"1,347 images are wanted.*1,348; allowed: at most 1,346"),
+        ({"source": "digits", "val_size": 1347}, r"1,347 of 1,348 images are wanted.*; allowed: at most 1,346"),
     ],
 )
 def test_settings_that_do_not_fit(settings: dict[str, object], message: str) -> None:

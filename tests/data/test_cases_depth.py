@@ -84,7 +84,7 @@ def test_the_bits_in_use_are_measured_over_the_whole_set(tmp_path: Path, most: i
     splits = read(folder_of(tmp_path, most, suffix))
     assert pixels(splits) == expected(most, bits)
     assert (
-        f"of the 16 bits of 24 images {bits} are in use (the largest value is {most:,}; data.bits=16 takes all): the "
+        f"24 images of 16 bits use {bits} of them (the largest value is {most:,}; data.bits=16 uses all 16): the "
         f"value {2**bits - 1:,} became white" in splits.notes
     )
 
@@ -95,20 +95,20 @@ def test_images_that_fill_16_bits_stay_as_they_are(tmp_path: Path, most: int) ->
     old = {((deep(most, n).astype(np.int64) + 128) // 257).astype(np.uint8).tobytes() for n in range(COUNT)}
     assert pixels(splits) == old == expected(most, 16)
     assert not any("in use" in note for note in splits.notes)
-    assert "24 of 24 images were brought from 16 bits to 8" in splits.notes
+    assert "24 of 24 images were converted from 16 bits to 8" in splits.notes
 
 
 def test_the_setting_beats_the_measurement(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, 900)
     assert pixels(read(folder, bits=12)) == expected(900, 12)
     assert pixels(read(folder, bits=16)) == expected(900, 16)
-    assert any("(data.bits says so): the value 4,095 became white" in note for note in read(folder, bits=12).notes)
+    assert any("(by data.bits): the value 4,095 became white" in note for note in read(folder, bits=12).notes)
     refuses(r"23.png: holds the value 900; allowed: at most 511, because data.bits=9", folder, bits=9)
 
 
 def test_the_setting_is_refused_where_nothing_has_16_bits(tmp_path: Path) -> None:
     class_folders(tmp_path, {"a": 10, "b": 10})
-    refuses("data.bits=12, but .* has no image of 16 bits; allowed: to leave it out", tmp_path, bits=12)
+    refuses("data.bits=12, but .* has no image of 16 bits; leave data.bits out", tmp_path, bits=12)
     assert len(read(tmp_path, bits=8).test) == 4
 
 
@@ -135,7 +135,7 @@ def test_arrays_of_16_bits(tmp_path: Path, suffix: str, channels: int, dtype: st
                 file[name] = values
     splits = read(path)
     assert pixels(splits) == {np.floor(im * (255 / 4095) + 0.5).astype(np.uint8).tobytes() for im in images}
-    assert any("of the 16 bits of 24 images 12 are in use" in note for note in splits.notes)
+    assert any("24 images of 16 bits use 12 of them" in note for note in splits.notes)
     refuses(r"array 'images': holds the value 4,095; allowed: at most 1,023", path, bits=10)
 
 
@@ -144,7 +144,7 @@ def test_the_opacity_of_arrays_is_of_16_bits_whatever_the_colours_use(tmp_path: 
     images[..., 3] = 65535
     np.savez(tmp_path / "set.npz", images=images, labels=np.arange(COUNT) % 2)
     splits = read(tmp_path / "set.npz")
-    assert any("of the 16 bits of 24 images 10 are in use" in note for note in splits.notes)
+    assert any("24 images of 16 bits use 10 of them" in note for note in splits.notes)
     colours = np.floor(images[..., :3] * (255 / 1023) + 0.5).astype(np.uint8).transpose(0, 3, 1, 2)
     assert pixels(splits) == {image.tobytes() for image in colours}
 
@@ -160,7 +160,7 @@ def test_colour_files_whose_lower_bits_can_not_be_read(tmp_path: Path) -> None:
     assert 10 < read(tmp_path / "dark", bits=16).train.images.max() <= 15
     splits = read(tmp_path / "full")
     assert splits.train.channels == 3
-    assert "24 of 24 images were brought from 16 bits to 8" in splits.notes
+    assert "24 of 24 images were converted from 16 bits to 8" in splits.notes
 
 
 def test_ready_images_of_fewer_bits_are_refused(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_several_folders_may_be_of_one_split(tmp_path: Path) -> None:
 def test_a_folder_of_another_name_beside_splits_is_asked_about(tmp_path: Path) -> None:
     divided(tmp_path, "Training", "val", "Testing")
     class_folders(tmp_path / "unlabeled", {"x": 3}, seed=300)
-    refuses(r"unlabeled: stands beside Training/; .*split_folders=true .* or data.split_folders=false", tmp_path)
+    refuses(r"unlabeled: is beside Training/; .*split_folders=true .* or data.split_folders=false", tmp_path)
     splits = read(tmp_path, split_folders=True)
     assert sizes(splits) == [20, 4, 6]
     assert "folders that are no splits were left out: unlabeled" in splits.notes
@@ -125,15 +125,15 @@ def test_splits_inside_class_folders_are_asked_about(tmp_path: Path) -> None:
 
 def test_a_folder_around_the_data_is_named(tmp_path: Path) -> None:
     class_folders(tmp_path / "archive", {"a": 10, "b": 10})
-    refuses("has one folder only, archive/, which holds folders itself; give .*archive$", tmp_path)
+    refuses("has only one folder, archive/, which contains folders; give .*archive$", tmp_path)
 
 
 def test_settings_of_folders_are_refused_for_other_sources(tmp_path: Path) -> None:
     refuses(
-        "data.split_folders=True is for a folder of image files; digits is none", Path("digits"), split_folders=True
+        "data.split_folders=True is for a folder of image files, not for digits", Path("digits"), split_folders=True
     )
     refuses("data.group_pattern='x' is for a folder of image files", Path("digits"), group_pattern="x")
-    refuses("data.group_column='x' is for a table or arrays, not digits", Path("digits"), group_column="x")
+    refuses("data.group_column='x' is for a table or arrays, not for digits", Path("digits"), group_column="x")
     refuses("data.bits=12, but digits has no image of 16 bits", Path("digits"), bits=12)
 
 
@@ -144,7 +144,7 @@ def test_images_beside_class_folders_are_told(tmp_path: Path) -> None:
     class_folders(tmp_path / "plain", {"a": 10, "b": 10})
     for number in range(3):
         write_png(tmp_path / "plain" / f"{number}.png", 500 + number)
-    told = "images lie beside the class folders, in none of them, and were left out"
+    told = "images are beside the class folders, in none of them, and were left out"
     assert f"3 {told}" in read(tmp_path / "plain").notes
     divided(tmp_path / "split", "train", "val", "test")
     write_png(tmp_path / "split" / "train" / "x.png", 600)
@@ -167,7 +167,7 @@ def test_litter_is_left_out_and_told(tmp_path: Path) -> None:
     splits = read(tmp_path)
     assert (total(splits), splits.task) == (20, Classification(("a", "b")))
     assert (
-        "hidden files and what systems leave behind were left out: .DS_Store (2), ._* (1), .ipynb_checkpoints (1), "
+        "hidden files and system files were left out: .DS_Store (2), ._* (1), .ipynb_checkpoints (1), "
         "@eaDir (2), Thumbs.db (1), __MACOSX (1), desktop.ini (1), other hidden files (1)" in splits.notes
     )
     assert not any("passed over" in note for note in splits.notes)
@@ -189,7 +189,7 @@ def test_links_inside_class_folders_are_followed(tmp_path: Path) -> None:
     splits = read(tmp_path / "data")
     labels = torch.cat([splits.pool.labels, splits.val.labels, splits.test.labels])
     assert torch.bincount(labels).tolist() == [30, 11, 7]
-    assert "1 images are reached by two paths, by way of links" in splits.notes
+    assert "1 images have two paths, because of links" in splits.notes
     (tmp_path / "whole").symlink_to(tmp_path / "data")
     assert total(read(tmp_path / "whole")) == 48
 
@@ -198,7 +198,7 @@ def test_links_inside_class_folders_are_followed(tmp_path: Path) -> None:
 def test_links_that_lead_back_are_refused(tmp_path: Path, target: str) -> None:
     class_folders(tmp_path / "data", {"a": 10, "b": 10})
     (tmp_path / "data" / "a" / "back").symlink_to(target)
-    refuses(r"back: the link leads back to .*, in which it lies; allowed: links to other", tmp_path / "data")
+    refuses(r"back: the link leads back to .*, which contains it; allowed: links to other", tmp_path / "data")
 
 
 def test_two_folders_that_link_to_each_other_are_refused(tmp_path: Path) -> None:
@@ -270,13 +270,13 @@ def test_a_pattern_keeps_tracks_whole(tmp_path: Path, pattern: str) -> None:
         splits = read(tmp_path, group_pattern=pattern, seed=seed)
         groups = group_sets(splits)
         assert sum(map(len, groups)) == len(set.union(*groups)) == 12
-    assert any("makes 12 groups of 5 to 5 images, as 'stop/00000'" in note for note in splits.notes)
+    assert any("makes 12 groups of 5 to 5 images, such as 'stop/00000'" in note for note in splits.notes)
 
 
 def test_a_pattern_without_the_class_joins_tracks_of_equal_number(tmp_path: Path) -> None:
     splits = read(tracks(tmp_path), group_pattern=r"/(\d+)_")
     assert len(set.union(*group_sets(splits))) == 6
-    assert any("makes 6 groups of 10 to 10 images, as '00000'" in note for note in splits.notes)
+    assert any("makes 6 groups of 10 to 10 images, such as '00000'" in note for note in splits.notes)
 
 
 def test_a_pattern_for_files_of_a_table(tmp_path: Path) -> None:
@@ -287,8 +287,8 @@ def test_a_pattern_for_files_of_a_table(tmp_path: Path) -> None:
 
 def test_patterns_that_can_not_be_used(tmp_path: Path) -> None:
     tracks(tmp_path / "t")
-    refuses(r"data.group_pattern='\(' is no regular expression: missing \)", tmp_path / "t", group_pattern="(")
-    refuses(r"has 2 groups in brackets; allowed: one at most", tmp_path / "t", group_pattern=r"(\d)_(\d)")
+    refuses(r"data.group_pattern='\(' is not a regular expression: missing \)", tmp_path / "t", group_pattern="(")
+    refuses(r"has 2 groups in brackets; allowed: at most one", tmp_path / "t", group_pattern=r"(\d)_(\d)")
     refuses(
         r"names no group for 30 of 60 files: yield/00000_00000.png, yield/00000_00001.png, yield/00000_00002.png and "
         r"27 more; allowed: a pattern that matches every path",

@@ -61,9 +61,9 @@ def test_what_is_no_plain_number_is_a_class_by_its_text(tmp_path: Path, names: t
 
 def test_classes_that_look_alike_are_told(tmp_path: Path) -> None:
     splits = read(labelled(tmp_path / "a", ("007", "7", "8")))
-    assert "classes whose names look alike were kept apart: '007' and '7'" in splits.notes
+    assert "classes whose names look alike were not merged: '007' and '7'" in splits.notes
     splits = read(labelled(tmp_path / "b", ("Cat", "cat", "０", "0")))
-    assert "classes whose names look alike were kept apart: '0' and '０', 'Cat' and 'cat'" in splits.notes
+    assert "classes whose names look alike were not merged: '0' and '０', 'Cat' and 'cat'" in splits.notes
     splits = read(labelled(tmp_path / "c", ("0", "1", "2")))
     assert not any("look alike" in note for note in splits.notes)
 
@@ -82,7 +82,7 @@ def test_two_spellings_of_one_letter_are_one_class(tmp_path: Path) -> None:
 def test_words_for_a_missing_label_among_words_are_told(tmp_path: Path, text: str) -> None:
     splits = read(labelled(tmp_path, ("cat", "dog", text, "cow")))
     assert text in splits.task.class_names  # type: ignore[attr-defined]
-    assert f"10 labels are {text!r}, which is read as a class; leave these rows out where their label is missing" in (
+    assert f"10 labels are {text!r}, which is read as a class; remove these rows if their label is missing" in (
         splits.notes
     )
 
@@ -90,7 +90,7 @@ def test_words_for_a_missing_label_among_words_are_told(tmp_path: Path, text: st
 @pytest.mark.parametrize("text", ["nan", "NaN", "inf", "-inf", "Infinity"])
 @pytest.mark.parametrize("other", ["1.5", "2"])
 def test_words_for_no_number_among_numbers_are_refused(tmp_path: Path, text: str, other: str) -> None:
-    with pytest.raises(UserError, match=rf"line 3: label {text} is not allowed; finite numbers are"):
+    with pytest.raises(UserError, match=rf"line 3: label {text} is not finite; allowed: finite numbers"):
         read(labelled(tmp_path, (other, text)))
 
 
@@ -138,7 +138,7 @@ def test_a_decimal_comma_is_read_and_told(tmp_path: Path, delimiter: str) -> Non
     assert set(all_labels(splits)) == {3.5, -0.25, 10.0}
     assert "the comma in labels was read as a decimal point (3,5 is 3.5)" in splits.notes
     told = {",": False, ";": "semicolons", "\t": "tabs"}[delimiter]
-    assert (f"fields of metadata.csv were parted at {told}" in splits.notes) == bool(told)
+    assert (f"fields of metadata.csv were separated at {told}" in splits.notes) == bool(told)
     assert read(folder, task="classification").task == Classification(("-0,25", "10", "3,5"))
 
 
@@ -152,7 +152,7 @@ def test_a_comma_without_quotes_is_refused_with_the_reason(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("texts", "why"),
     [
-        (("1,500", "2,000"), "numbers whose comma may part thousands or decimals"),
+        (("1,500", "2,000"), "the comma may separate thousands or decimals"),
         (("1.234,5", "2.345,5"), "numbers in a form that is not read"),
         (("1,234.5", "2,345.5"), "numbers in a form that is not read"),
         (("1 234.5", "20"), "numbers in a form that is not read"),
@@ -166,7 +166,8 @@ def test_decimals_that_could_be_read_in_two_ways_are_asked_about(
 ) -> None:
     folder = labelled(tmp_path, texts)
     with pytest.raises(
-        UserError, match=rf"line 2: labels as .{texts[0]}. may be numbers or names \({why}\); allowed: plain numbers"
+        UserError,
+        match=rf"line 2: labels such as .{texts[0]}. may be numbers or names \({why}\); allowed: plain numbers",
     ):
         read(folder)
     with pytest.raises(UserError, match=rf"line 2: label .{texts[0]}. is not a number"):
@@ -180,7 +181,7 @@ def test_decimals_that_could_be_read_in_two_ways_are_asked_about(
 def test_a_unit_behind_decimals_is_asked_about_and_read(tmp_path: Path, texts: tuple[str, ...], unit: str) -> None:
     folder = labelled(tmp_path, texts)
     with pytest.raises(
-        UserError, match=rf"labels as '{texts[0]}' may be .* unit '{unit}'\); allowed: data.task=regression"
+        UserError, match=rf"labels such as '{texts[0]}' may be .* unit '{unit}'\); allowed: data.task=regression"
     ):
         read(folder)
     splits = read(folder, task="regression")
@@ -266,7 +267,7 @@ def test_usual_numbers_are_float32_as_ever(tmp_path: Path) -> None:
 def test_labels_that_the_range_makes_one_are_told(tmp_path: Path) -> None:
     texts = [f"{time:.2f}" for time in TIMES[:-1]] + ["0.5"]  # one label missing, written as nought
     splits = read(labelled(tmp_path, texts, 80))
-    assert any(note.startswith("80 distinct labels are only ") for note in splits.notes)
+    assert any("of 80 distinct labels, because their range is " in note for note in splits.notes)
     assert "because their range is 0.5 to 1.7e+09" in str(splits.notes)
 
 

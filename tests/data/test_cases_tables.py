@@ -55,7 +55,7 @@ def test_tables_in_folders_for_splits(tmp_path: Path, train: str, val: str, test
     assert sizes(splits) == [20, 4, 6]
     assert splits.task == Classification(("a", "b"))
     assert splits.test.labels.tolist() == [0, 1] * 3
-    assert "splits are those of the folders that files lie in" in splits.notes
+    assert "splits are read from the names of the folders" in splits.notes
 
 
 def test_jsonl_tables_in_folders(tmp_path: Path) -> None:
@@ -74,13 +74,13 @@ def test_a_table_at_the_top_names_files_in_folders_for_splits(tmp_path: Path) ->
     rows = [(f"train/{n}.png", n % 2) for n in range(20)] + [(f"test/{n}.png", n % 2) for n in range(6)]
     splits = read(metadata(tmp_path / "a", rows))
     assert [len(splits.pool) + len(splits.val), len(splits.test)] == [20, 6]
-    assert "splits are those of the folders that files lie in" in splits.notes
+    assert "splits are read from the names of the folders" in splits.notes
     unsplit = read(tmp_path / "a", split_folders=False)
     assert len(unsplit.test) == 5
     folder = metadata(tmp_path / "b", [*rows, ("x.png", 1)])
-    refuses(r"line 28: 'x.png' does not lie in a folder for training.*data.split_folders=false", folder)
+    refuses(r"line 28: 'x.png' is not in a folder for training.*data.split_folders=false", folder)
     only_test = metadata(tmp_path / "c", [(f"test/{n}.png", n % 2) for n in range(20)])
-    refuses("'test/0.png' does not lie in a folder for training", only_test)
+    refuses("'test/0.png' is not in a folder for training", only_test)
 
 
 def test_the_column_split_beats_folders_and_takes_any_usual_word(tmp_path: Path) -> None:
@@ -103,9 +103,9 @@ def test_tables_that_are_not_alike(tmp_path: Path) -> None:
     refuses("test/metadata.csv: has no column 'label'.*columns found: file_name, class", tmp_path / "a")
     metadata(tmp_path / "b" / "train", [(f"{n}.png", n % 2) for n in range(20)])
     jsonl(tmp_path / "b" / "test", [{"file_name": "x.png", "label": 1}])
-    refuses("tables that end in .csv and others in .jsonl", tmp_path / "b")
+    refuses("has .csv and .jsonl tables; allowed: all of one kind", tmp_path / "b")
     jsonl(tmp_path / "b" / "train", [{"file_name": "x.png", "label": 1}])
-    refuses("train: has metadata.csv and metadata.jsonl; allowed: one of them", tmp_path / "b")
+    refuses("train: has metadata.csv and metadata.jsonl; allowed: only one of them", tmp_path / "b")
     class_folders(tmp_path / "c", {"a": 10, "b": 10})
     (tmp_path / "c" / "b" / "metadata.csv").write_text("camera,lens\nx,y\n")
     refuses("b/metadata.csv: has no column 'file_name'; columns found: camera, lens", tmp_path / "c")
@@ -126,7 +126,7 @@ def test_litter_in_a_table_is_left_out_and_told(tmp_path: Path) -> None:
     rows = [(f"{n}.png", n % 2) for n in range(20)] + [("@eaDir/0.png/THUMB_M.png", 1), ("._0.png", 1)]
     splits = read(metadata(tmp_path, rows))
     assert len(splits.pool) + len(splits.val) + len(splits.test) == 20
-    assert "2 rows name files that systems leave behind, as @eaDir/, and were left out" in splits.notes
+    assert "2 rows name system files, such as @eaDir/, and were left out" in splits.notes
 
 
 def test_names_as_other_systems_write_them(tmp_path: Path) -> None:
@@ -156,14 +156,14 @@ def test_numbers_in_jsonl_keep_their_text(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("{", "line 1: not readable as JSON: Expecting property name"),
-        ("[1]", "line 1: is no JSON object; allowed: lines such as"),
+        ("[1]", "line 1: is not a JSON object; allowed: lines such as"),
         ('{"file_name": "gone.png", "label": 1}', "line 1: file 'gone.png' is not in"),
         ('{"label": 1}', "metadata.jsonl: has no column 'file_name'; columns found: label"),
         ('{"file_name": "0.png"}', "has no column 'label'"),
         ('{"file_name": "0.png", "label": null}', "line 1: the label is empty"),
         ('{"file_name": "0.png", "label": NaN}\n{"file_name": "1.png", "label": 1.5}', "line 1: label NaN is not"),
         ("", "metadata.jsonl: is empty"),
-        ('{"file_name": "../0.png", "label": 1}', "line 1: '../0.png' leads out of the folder"),
+        ('{"file_name": "../0.png", "label": 1}', "line 1: '../0.png' is outside the folder"),
     ],
 )
 def test_jsonl_that_can_not_be_used(tmp_path: Path, line: str, message: str) -> None:
@@ -191,7 +191,7 @@ def test_all_broken_images_are_named_at_once(tmp_path: Path) -> None:
     assert [f"{n:02}.png (" in said for n in (3, 11, 30, 31, 40, 59)] == [True] * 6
     assert "truncated" in said
     assert "cannot identify image file" in said
-    assert said.count("allowed: whole PNG") == 1
+    assert said.count("allowed: complete PNG") == 1
 
 
 def test_truncated_images_of_all_splits_are_named_at_once(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_of_many_broken_images_twenty_are_named(tmp_path: Path) -> None:
 def test_a_single_broken_image_is_named_as_ever(tmp_path: Path) -> None:
     folder = metadata(tmp_path, [(f"{n:02}.png", n % 2) for n in range(20)])
     truncate(folder / "07.png")
-    with pytest.raises(UserError, match=r"/07.png: not readable as an image \(.*truncated.*\); allowed: whole PNG"):
+    with pytest.raises(UserError, match=r"/07.png: not readable as an image \(.*truncated.*\); allowed: complete PNG"):
         read(folder)
 
 

@@ -75,7 +75,7 @@ def test_what_was_cut_off_goes_on_where_it_stopped(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranges: bool
 ) -> None:
     monkeypatch.setattr(Serve, "cut", 250_000)
-    with pytest.raises(UserError, match=r"it ended after 250,000 of 600,000 bytes.; the same command goes on"):
+    with pytest.raises(UserError, match=r"it ended after 250,000 of 600,000 bytes.; the same command continues"):
         download(archive(address), tmp_path)
     assert not (tmp_path / "some.tar.gz").exists()
     monkeypatch.setattr(Serve, "cut", len(CONTENT))
@@ -86,7 +86,7 @@ def test_what_was_cut_off_goes_on_where_it_stopped(
 
 def test_another_file_than_the_published_one_is_deleted(address: str, tmp_path: Path) -> None:
     changed = archive(address, CONTENT[:-1] + b"!")
-    with pytest.raises(UserError, match=r"what came .600,000 bytes, MD5 .* is not the published file .*deleted"):
+    with pytest.raises(UserError, match=r"the fetched file .600,000 bytes, MD5 .* is not the published file .*deleted"):
         download(changed, tmp_path)
     assert list(tmp_path.iterdir()) == []
     only_md5 = Archive(address, len(CONTENT), archive(address).md5, changed.sha256)
@@ -96,5 +96,5 @@ def test_another_file_than_the_published_one_is_deleted(address: str, tmp_path: 
 
 def test_an_address_that_does_not_answer(tmp_path: Path) -> None:
     nobody = archive("http://127.0.0.1:9/other.tar.gz")  # the discard port: nothing listens
-    with pytest.raises(UserError, match=r"can't be fetched .*; the same command goes on from here, or put other"):
+    with pytest.raises(UserError, match=r"can't be fetched .*; the same command continues from here, or put other"):
         download(nobody, tmp_path)

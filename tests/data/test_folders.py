@@ -78,11 +78,11 @@ def test_what_is_not_an_image_or_hidden_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "a" / "notes.txt").write_text("x")
     splits = read(tmp_path)
     assert len(all_labels(splits)) == 21
-    assert "1 files that are not images were passed over" in splits.notes
+    assert "1 files that are not images were left out" in splits.notes
 
 
 def test_folders_that_can_not_be_used(tmp_path: Path) -> None:
-    refuses("'.*nowhere' is not there; allowed: a folder, an .npz", tmp_path / "nowhere")
+    refuses("'.*nowhere' does not exist; allowed: a folder, an .npz", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     refuses("empty: has neither a metadata.csv nor a folder per class", tmp_path / "empty")
     write_png(tmp_path / "loose" / "a.png", 1)
@@ -106,7 +106,7 @@ def test_split_folders_that_can_not_be_used(tmp_path: Path) -> None:
     refuses("new/test/c/000.png: class 'c' has no training image", tmp_path / "new")
     class_folders(tmp_path / "stray" / "train", {"a": 10, "b": 10})
     (tmp_path / "stray" / "tests").mkdir()
-    refuses("stray/tests: stands beside train/; allowed there: train, val", tmp_path / "stray")
+    refuses("stray/tests: is beside train/; allowed there: train, val", tmp_path / "stray")
     class_folders(tmp_path / "flat" / "train", {"a": 10, "b": 10})
     write_png(tmp_path / "flat" / "test" / "a.png", 1)
     refuses("flat/test: has no folder per class", tmp_path / "flat")
@@ -141,8 +141,8 @@ def test_columns_by_other_names_and_a_split(tmp_path: Path) -> None:
     assert splits.task == Regression(0.0, 10.0)
     grouped = read(folder, label_column="angle", group_column="drive")
     assert set(grouped.train.columns["group"].tolist()) == {0, 1, 2, 3}
-    assert any("4 groups occur in both train and test" in note for note in grouped.notes)
-    assert any("8 labels outside training lie beyond its range 0 to 3.75" in note for note in grouped.notes)
+    assert any("4 groups are in both train and test" in note for note in grouped.notes)
+    assert any("8 validation or test labels are outside the training range 0 to 3.75" in note for note in grouped.notes)
 
 
 def test_groups_of_a_table_stay_whole(tmp_path: Path) -> None:
@@ -161,10 +161,10 @@ ROWS = [(f"{n}.png", n / 2) for n in range(20)]
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (("0.png", 3.5), r"metadata.csv, line 22: '0.png' stands on line 2 already"),
-        (("x.png", "nan"), r"metadata.csv, line 22: label nan is not allowed; finite numbers"),
-        (("x.png", "-inf"), r"line 22: label -inf is not allowed"),
-        (("x.png", "1e60"), r"line 22: label 1e\+60 is not allowed"),
+        (("0.png", 3.5), r"metadata.csv, line 22: '0.png' is on line 2 already"),
+        (("x.png", "nan"), r"metadata.csv, line 22: label nan is not finite; allowed: finite numbers"),
+        (("x.png", "-inf"), r"line 22: label -inf is not finite"),
+        (("x.png", "1e60"), r"line 22: label 1e\+60 is not finite in float32"),
         (
             ("x.png", "soon"),
             r"line 22: label 'soon' is not a number; allowed: plain numbers such as 1234.5, or data.task=class",
@@ -184,7 +184,7 @@ def test_names_that_lead_out_of_the_folder(tmp_path: Path, name: str) -> None:
     folder = metadata(tmp_path / "in", ROWS)
     with (folder / "metadata.csv").open("a") as stream:
         stream.write(f"{name},0.5\n")
-    refuses("line 22: .* leads out of the folder; allowed: paths inside", folder)
+    refuses("line 22: .* is outside the folder; allowed: paths inside", folder)
 
 
 def test_a_name_that_comes_back_into_the_folder_is_fine(tmp_path: Path) -> None:
@@ -201,10 +201,10 @@ def test_a_name_that_comes_back_into_the_folder_is_fine(tmp_path: Path) -> None:
         ("file_name,label\n", "metadata.csv: has no rows"),
         (
             "file_name,angle\na.png,1\n",
-            "has no column 'label' .data.label_column names another.; .*file_name, angle",
+            "has no column 'label' .data.label_column sets another.; .*file_name, angle",
         ),
         ("name,label\na.png,1\n", "has no column 'file_name'; columns found: name, label"),
-        ("file_name,label,label\na.png,1,2\n", "column 'label' stands 2 times in the header"),
+        ("file_name,label,label\na.png,1,2\n", "column 'label' is 2 times in the header"),
         ("file_name,label\ngone.png,1\n", "line 2: file 'gone.png' is not in"),
         ("file_name,label\n,1\n", "line 2: file '' is not in"),
         ("file_name,label,split\na.png,1,trian\n", "line 2: split 'trian' is not known; allowed: train, val"),
@@ -221,7 +221,7 @@ def test_tables_that_can_not_be_used(tmp_path: Path, content: str | bytes, messa
 
 def test_further_refusals_of_a_table(tmp_path: Path) -> None:
     folder = metadata(tmp_path / "a", ROWS)
-    refuses("has no column 'drive' .data.group_column names another", folder, group_column="drive")
+    refuses("has no column 'drive' .data.group_column sets another", folder, group_column="drive")
     refuses("label_range is 5 to 5; allowed: two finite numbers", folder, label_range=(5, 5))
     with pytest.raises(UserError, match=r"data\.label_range\.1 = inf is not allowed"):
         from_tree({"data": {"source": str(folder), "label_range": [0, float("inf")]}})

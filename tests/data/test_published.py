@@ -50,8 +50,8 @@ def test_cifar10_from_the_folder_and_from_the_archive_are_the_same(home: Path) -
         assert getattr(one, part).content_key == getattr(two, part).content_key
     assert one.task == Classification(tuple(published.CIFAR10))
     assert len(one.train) + len(one.val) == 200
-    assert "200 training images; the published set has 50,000" in one.notes
-    assert "40 test images; the published set has 10,000" in one.notes
+    assert "200 training images; the published data set has 50,000" in one.notes
+    assert "40 test images; the published data set has 10,000" in one.notes
     raw = published.cifar_records([label for label in range(10) for _ in range(4)], 99)
     record = np.frombuffer(raw, np.uint8).reshape(40, 3073)[7]
     assert int(one.test.labels[7]) == record[0] == 1
@@ -101,7 +101,7 @@ def test_a_cut_archive_is_refused(home: Path) -> None:
     inner = published.cifar10(home / "elsewhere")
     archive = published.packed(inner, home / "cifar10" / "cifar-10-binary.tar.gz")
     archive.write_bytes(archive.read_bytes()[:100_000])
-    with pytest.raises(UserError, match=r"is not a whole .tar.gz .*; delete it and fetch it again"):
+    with pytest.raises(UserError, match=r"is not a complete .tar.gz .*; delete it and fetch it again"):
         read("cifar10")
 
 
@@ -116,7 +116,7 @@ def test_tiny_imagenet_tests_on_its_annotated_validation_images(home: Path) -> N
     assert splits.test.labels.tolist() == [0, 1, 2, 0, 1, 2]
     with Image.open(root / "val" / "images" / "val_4.JPEG") as image:
         np.testing.assert_array_equal(splits.test.images[4].permute(1, 2, 0).numpy(), np.asarray(image))
-    assert "3 classes; the published set has 200" in splits.notes
+    assert "3 classes; the published data set has 200" in splits.notes
     assert "the published validation images are the test split" in splits.notes
 
 
@@ -149,7 +149,7 @@ def test_imagenet_100_as_folders_and_as_the_authors_file(home: Path) -> None:
     other = read("imagenet-100", val_size=6)
     assert (len(other.train), len(other.val), len(other.test)) == (24, 6, 9)
     assert other.test.images[:, 0, 0, 0].tolist() == list(range(9))
-    assert "3 classes; the published set has 100" in other.notes
+    assert "3 classes; the published data set has 100" in other.notes
 
 
 # --- scalar labels ------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_rc49_trains_on_odd_tenths_and_tests_on_even_ones(home: Path) -> None:
     assert (len(splits.val), len(splits.pool), len(splits.test)) == (10, 70, 80)
     for part in (splits.pool, splits.val, splits.test):
         np.testing.assert_allclose(part.labels.numpy() * 10, part.images[:, 1, 0, 0].numpy(), atol=1e-4)
-    assert "160 images; the published set has 44,051" in splits.notes
+    assert "160 images; the published data set has 44,051" in splits.notes
     by_chair = read("rc49", group_column="types", val_size=20)
     chairs = [set(part.images[:, 0, 0, 0].tolist()) for part in (by_chair.pool, by_chair.val)]
     assert not chairs[0] & chairs[1]
@@ -186,7 +186,7 @@ def test_rc49_without_usable_training_rows_is_refused(home: Path) -> None:
         file["indx_train"] = np.array([0, 160])
     with pytest.raises(UserError, match="'indx_train' is not a list of rows; allowed: whole numbers, 0 to 159"):
         read("rc49")
-    with pytest.raises(UserError, match=r"group_column='chair' is no column of rc49; allowed: types"):
+    with pytest.raises(UserError, match=r"group_column='chair' is not a column of rc49; allowed: types"):
         read("rc49", group_column="chair")
 
 
@@ -205,7 +205,7 @@ def test_utkface_files_named_by_age(home: Path) -> None:
     for image, age in zip(splits.test.images, splits.test.labels.tolist(), strict=True):
         np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), noise(int(age) - 1, 20, 20))
     assert any("1 files whose names lack age" in note for note in splits.notes)
-    assert "3 of 63 images lie outside 1 to 60 years and were left out" in splits.notes
+    assert "labels of 3 of 63 images are outside 1 to 60 years; these images were left out" in splits.notes
 
 
 def test_utkface_with_the_published_split(home: Path) -> None:
@@ -216,7 +216,7 @@ def test_utkface_with_the_published_split(home: Path) -> None:
     assert splits.test.labels.tolist() == [20.0, 30.0]
     assert splits.test.images[:, 0, 0, 0].tolist() == [1, 2]  # rows stay with their images
     np.testing.assert_array_equal(splits.pool.labels.numpy(), train[splits.pool.images[:, 0, 0, 0].numpy()])
-    assert "11 of 133 images lie outside 1 to 60 years and were left out" in splits.notes
+    assert "labels of 11 of 133 images are outside 1 to 60 years; these images were left out" in splits.notes
     assert splits.test.images.shape[1:] == (3, 64, 64)
 
 
@@ -254,10 +254,10 @@ def test_steering_angle_with_the_published_split(home: Path) -> None:
 
 def test_labels_that_are_not_finite_are_refused(home: Path) -> None:
     published.split_h5(home / "utkface" / "UTKFace_64x64_prop_0.8.h5", np.array([3.0, np.nan]), np.array([4.0]))
-    with pytest.raises(UserError, match="array 'labels_train', row 1: label nan is not allowed"):
+    with pytest.raises(UserError, match="array 'labels_train', row 1: label nan is not finite"):
         read("utkface")
     published.split_h5(home / "utkface" / "UTKFace_64x64_prop_0.8.h5", np.array([100.0]), np.array([101.0]))
-    with pytest.raises(UserError, match="no label lies in 1 to 60 years"):
+    with pytest.raises(UserError, match="no label is in 1 to 60 years"):
         read("utkface")
 
 
@@ -284,7 +284,7 @@ def test_rendered_chairs_that_are_missing(home: Path) -> None:
 
 @pytest.mark.parametrize("name", [*sorted(public.PUBLIC), "chairs"])
 def test_columns_that_a_set_does_not_have_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match=f"group_column='drive' is no column of {name}"):
+    with pytest.raises(UserError, match=f"group_column='drive' is not a column of {name}"):
         read(name, group_column="drive")
     with pytest.raises(UserError, match=r"label_column='x' is for metadata\.csv"):
         read(name, label_column="x")

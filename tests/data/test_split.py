@@ -143,7 +143,7 @@ def test_groups_that_the_source_itself_divides_are_told() -> None:
     groups = np.arange(100) // 10
     groups[85] = 0
     division = split(np.arange(100) % 4, groups, np.repeat([TRAIN, TEST], [80, 20]))
-    assert any("1 groups occur in both" in note for note in division.notes)
+    assert any("1 groups are in both" in note for note in division.notes)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_the_order_of_other_rows_does_not_matter() -> None:
     [
         (np.arange(6) % 2, None, None, {}, "has 6 training images; at least 10"),
         (np.arange(40) % 2, np.zeros(40, int), None, {}, "all training images are of one group"),
-        (np.arange(40) % 2, None, np.repeat([TRAIN, VAL], 20), {"val_size": 3}, "brings its own validation"),
+        (np.arange(40) % 2, None, np.repeat([TRAIN, VAL], 20), {"val_size": 3}, "has its own validation"),
         (np.linspace(0, 1, 40, dtype=np.float32), None, None, {"train_per_class": 2}, "has 1 training images"),
         (np.arange(40) % 2, None, None, {"train_size": 30}, "train_size=30.*has 24 images"),
     ],

@@ -1,4 +1,4 @@
-"""Cleaning a run's folder: what finished runs rest on stays, and what they don't is freed when the user says so."""
+"""Cleaning a run's folder: what finished runs use stays, everything else is deleted when the user agrees."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_what_a_finished_run_rests_on_stays(again: Callable[..., Path], tiny: Pa
     assert after["rows"] == results["rows"]
 
 
-def test_stale_artifacts_are_freed_and_new_ones_of_a_stopped_run_are_not(
+def test_stale_artifacts_are_deleted_and_new_ones_of_a_stopped_run_are_not(
     again: Callable[..., Path], tiny: Path, typed: Typed
 ) -> None:
     out = again()
@@ -53,7 +53,7 @@ def test_stale_artifacts_are_freed_and_new_ones_of_a_stopped_run_are_not(
     assert artifacts(out) == used | {new.name}
 
 
-def test_stopped_stages_are_freed_only_where_asked(again: Callable[..., Path], tiny: Path, typed: Typed) -> None:
+def test_stopped_stages_are_deleted_only_on_request(again: Callable[..., Path], tiny: Path, typed: Typed) -> None:
     out = again()
     work = out / "work" / "train_generator-0000"
     work.mkdir(parents=True)
@@ -61,7 +61,7 @@ def test_stopped_stages_are_freed_only_where_asked(again: Callable[..., Path], t
     assert typed("clean", "out", "--yes").code == 0
     assert work.is_dir()
     said = typed("clean", "out", "--yes", "--stopped")
-    assert "freed 1.0 MB" in said.out
+    assert "deleted 1.0 MB" in said.out
     assert not work.exists()
 
 
@@ -75,7 +75,7 @@ def test_a_folder_in_use_is_left_alone(again: Callable[..., Path], tiny: Path, t
     assert (out / "cache").is_dir()
 
 
-def test_nothing_is_freed_unasked(again: Callable[..., Path], tiny: Path, typed: Typed) -> None:
+def test_nothing_is_deleted_without_confirmation(again: Callable[..., Path], tiny: Path, typed: Typed) -> None:
     out = again()
     said = typed("clean", "out")
     assert said.code == 2

@@ -40,7 +40,7 @@ def test_no_time_at_all_ends_with_the_code_of_a_batch_queue(tmp_path: Path, type
     [
         (
             ["fashionn"],
-            "'fashionn' is neither a ready recipe nor a YAML file that is there; ready recipes: continual-",
+            "'fashionn' is neither a ready recipe nor an existing YAML file; ready recipes: continual-",
         ),
         (["continual-fashion", "tasks=3", *SHORT[:3]], "tasks = 3, but 10 classes can't be cut"),
         (["continual-fashion", "wieght=3"], "key 'wieght' is not known (did you mean 'weight'?)"),

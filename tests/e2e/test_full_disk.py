@@ -1,4 +1,4 @@
-"""Out of space: a sentence, exit code 2, nothing half-written; with room made, the same command goes on."""
+"""Out of space: a sentence, exit code 2, nothing half-written; with free space, the same command continues."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_files_may_not_grow(tmp_path: Path) -> None:
 
     sentence = process(*WORDS, "--out", "out", cwd=tmp_path, preexec_fn=limited).sentence()
     assert "File too large" in sentence
-    assert "the same command goes on" in sentence
+    assert "the same command continues" in sentence
     whole(tmp_path / "out")
     assert not list((tmp_path / "out").glob("artifacts/train_network-*"))
 
@@ -72,7 +72,7 @@ def test_the_disk_is_full(tmp_path: Path, typed: Callable[..., Said]) -> None:
         before = artifacts(disk / "out")
         sentence = process(*words, cwd=tmp_path).sentence()
         assert "No space left on device" in sentence
-        assert "the same command goes on" in sentence
+        assert "the same command continues" in sentence
         assert artifacts(disk / "out") == before
         whole(disk / "out")
         (disk / "filler").unlink()

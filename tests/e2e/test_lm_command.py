@@ -100,7 +100,7 @@ def test_a_run_in_pieces_ends_with_the_numbers_of_one_in_one_piece(
     monkeypatch.setattr(Checkpoint, "save", save_and_stop)
     pieces = 0
     while (said := typed(*words, "--out", "pieces")).code == 75:
-        assert "time it was given is over" in said.err
+        assert "the time limit is reached" in said.err
         pieces += 1
     assert said.code == 0, said.err
     assert pieces == 4 + 4 + 3 + 3  # after every step of the four trainings
@@ -112,7 +112,7 @@ def test_a_run_in_pieces_ends_with_the_numbers_of_one_in_one_piece(
     [
         (
             ["nothing"],
-            "recipe 'nothing' is neither a ready recipe nor a YAML file that is there; ready recipes: pydoc",
+            "recipe 'nothing' is neither a ready recipe nor an existing YAML file; ready recipes: pydoc",
         ),
         (["pydoc", "sampling.gama=2"], "key 'sampling.gama' is not known (did you mean 'gamma'?)"),
         (["pydoc", "student.heads=5"], "5 heads need a width that is a multiple of 10"),

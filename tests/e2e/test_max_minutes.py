@@ -1,4 +1,4 @@
-"""A run that is given little time stops cleanly with exit code 75, and the same command goes on later."""
+"""A run that is given little time stops cleanly with exit code 75, and the same command continues later."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_a_run_in_pieces_ends_with_the_numbers_of_one_in_one_piece(tmp_path: Pat
     words = ["run", "tiny.yaml", *SLOWER, "--quiet"]
     pieces, inside = 0, 0
     while (said := typed(*words, "--out", "out", "--max-minutes", "0.01")).code == 75:
-        assert "time it was given is over" in said.err
+        assert "the time limit is reached" in said.err
         assert not (tmp_path / "out" / "results.json").exists()
         pieces += 1
         inside += any((tmp_path / "out" / "work").glob(f"*/{CHECKPOINT_FILE}"))

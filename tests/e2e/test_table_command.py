@@ -112,7 +112,7 @@ def test_an_ablation_shares_all_but_synthesis_and_students(
         (["table", "tiny.yaml", "--settings", "data.train_sizes=3"], "'data.train_sizes' is not known"),
         (["table", "tiny.yaml", "--seeds", "0,x"], "is not allowed"),
         (["table", "seeds=[0]"], "no recipe among"),
-        (["table", "nothing"], "'nothing' is neither a ready recipe nor a YAML file"),
+        (["table", "nothing"], "'nothing' is neither a ready recipe nor an existing YAML file"),
         (["ablate", "tiny.yaml", "--images", "100,many"], "synthesis.images = 'many' is not allowed"),
         (["ablate", "tiny.yaml", "student.network=resnett8"], "network 'resnett8' is not known"),
     ],
@@ -130,5 +130,5 @@ def test_the_folder_of_another_recipe_is_refused(
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / file).write_text(json.dumps({"recipes": ["fashion"]}))
-    assert "holds fashion, not digits alone" in typed(command, "digits", "--out", "out").sentence()
+    assert "holds results of fashion, not only of digits" in typed(command, "digits", "--out", "out").sentence()
     assert [path.name for path in (tmp_path / "out").iterdir()] == [file]

@@ -88,7 +88,7 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
         ("no_such_module_at_all:f", "can't be imported"),
         (str(tmp_path / "none.onnx"), "is not there; allowed: module:function"),
         (str(tmp_path / "notes.txt"), "is a file of another kind; allowed: module:function"),
-        (str(tmp_path / "none.npz"), "not there"),
+        (str(tmp_path / "none.npz"), "does not exist; allowed: a folder"),
         ("fashion", "is not there; allowed"),  # real images are no generator
     ]:
         with pytest.raises(UserError, match=words):
@@ -215,7 +215,7 @@ def test_what_is_no_onnx_file_at_all(tmp_path: Path) -> None:
 
 def test_without_onnxruntime_one_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r"needs onnxruntime, which pip install 'cgankd\[export\]' brings"):
+    with pytest.raises(UserError, match=r"needs onnxruntime, which pip install 'cgankd\[export\]' installs"):
         OnnxSampler(tmp_path / "g.onnx", (1, 16, 16))
 
 
@@ -311,7 +311,7 @@ def test_a_folder_s_labels_are_in_the_run_s_column_or_in_its_own(tmp_path: Path,
     found = stored.sample(torch.tensor([0.0, 0.5, 1.0]), torch.zeros(3, dtype=torch.int64), 0)
     assert found[:, 0, 0, 0].tolist() == [0, 80, 160]
     (tmp_path / "metadata.csv").write_text("\n".join(lines).replace(column, "turn"))
-    with pytest.raises(UserError, match=r"has no column 'label' \(data\.label_column names another\)"):
+    with pytest.raises(UserError, match=r"has no column 'label' \(data\.label_column sets another\)"):
         open_source(str(tmp_path), DEGREES, 1, (16, 16), "angle")
 
 

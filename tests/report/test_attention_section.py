@@ -62,9 +62,9 @@ def test_every_share_stands_in_its_cell(tmp_path: Path, make_results, write_run,
     layer_by_layer = (0.6 * shares(run)).transpose(1, 0, 2)  # as dark as it is large
     assert [float(cell) for cell in cells] == pytest.approx(layer_by_layer.ravel().tolist(), abs=1e-4)
     for words in (
-        "27 validation images, by label range",
+        "by label range, mean over 27 validation images",
         "25 % at layer2, 88 % at blocks.3",
-        "nor that the answer",
+        "or that the prediction would change",
     ):
         assert words in said
     assert 'id="attention"' in render(run).read_text(encoding="utf-8")

@@ -107,10 +107,12 @@ def test_regression_shows_the_filter_in_the_labels_unit(scalars: Path) -> None:
     assert "cut-off: 5.58" in shown  # 0.031 of a range of 180 degrees
     assert "|prediction − label|, degrees" in shown
     assert "0.7-quantile, taken over all labels" in shown
-    assert "Their label then becomes the teacher's prediction." in shown
+    assert "Their label is then replaced by the teacher's prediction." in shown
 
 
-@pytest.mark.parametrize(("by", "said"), [("bin", "for each label bin apart"), ("label", "for each label apart")])
+@pytest.mark.parametrize(
+    ("by", "said"), [("bin", "for each label bin separately"), ("label", "for each label separately")]
+)
 def test_what_each_cut_off_is_for(tmp_path: Path, make_results: Results, write_run: Write, by: str, said: str) -> None:
     run = write_run(tmp_path / "run", make_results("regression"))
     results, artifact = run / "results.json", run / "artifacts" / "synthesis-0" / "artifact.json"
@@ -152,9 +154,9 @@ def test_a_run_of_results_alone_says_what_is_missing(tmp_path: Path, make_result
         del found[key]
     shown = text_of(render(write_run(tmp_path / "run", found, stages=False)))
     for said in (
-        "no interval", "trained no generator", "did not subsample", "no filter can be shown", "no data artifact",
-        "no training histories", "measured no latency", "no ablation", "holds no recipe.yaml",
-        "did not judge its generated images",
+        "no interval", "trained no generator", "did not subsample", "there is no filter to show", "no data artifact",
+        "no training histories", "measured no latency", "no ablation", "The folder has no recipe.yaml",
+        "did not measure generated images",
     ):  # fmt: skip
         assert said in shown, said
 
@@ -178,7 +180,7 @@ def test_many_classes_and_large_images_stay_small(tmp_path: Path, make_results: 
     page = render(write_run(tmp_path / "run", found, side=72))
     shown = text_of(page)
     assert page.stat().st_size < 3_000_000
-    assert "Of 30, those where the methods shown differ most." in shown
+    assert "Of 30, those where these methods differ most are shown." in shown
     assert "Only the 24 lowest are shown." in shown
 
 

@@ -113,7 +113,7 @@ def test_of_empty_windows_a_sentence(opened: Callable[..., Run]) -> None:
     found["windows"][0]["of"] = {"raw": [None] * 3, "real": [None] * 3}
     section = sections_metrics.quality(opened(found))
     assert not of_kind(section, Drawing)
-    assert "no label window holds enough images" in of_kind(section, Note)[-1].text
+    assert "no label window has enough images" in of_kind(section, Note)[-1].text
 
 
 def test_what_many_scores_lack_for_one_reason_is_one_sentence(opened: Callable[..., Run]) -> None:
@@ -147,8 +147,8 @@ def test_no_copies_and_nothing_to_compare_with(opened: Callable[..., Run]) -> No
     for entry in run.results["metrics"]["memorisation"]:
         entry |= {"p_value": None, "share": None, "expected": None, "median_ratio": None, "why": "want of images"}
     section = sections_metrics.copies(run)
-    assert "can't be told" in of_kind(section, Note)[0].text
-    assert "raw, in pixels: no share, for want of images." in [note.text for note in of_kind(section, Note)]
+    assert "There are too few images to decide" in of_kind(section, Note)[0].text
+    assert "raw, in pixels: no share (want of images)." in [note.text for note in of_kind(section, Note)]
 
 
 def test_the_bounds_terms(opened: Callable[..., Run]) -> None:
@@ -158,6 +158,6 @@ def test_the_bounds_terms(opened: Callable[..., Run]) -> None:
     assert plain(table.rows[0])[:4] == ["weight, θ", "0.300", "2,200", "–"]
     assert plain(table.rows[1])[1] == "0.100 ± 0.040"
     assert table.rows[2][3] == "0.250"
-    assert "add up to 0.25; the bound is that or more." in of_kind(section, Note)[0].text
+    assert "add up to 0.25; the bound is at least that." in of_kind(section, Note)[0].text
     run.results["metrics"]["bound"]["at_least"] = 1.3
-    assert "here it says nothing of the student" in of_kind(sections_metrics.theory(run), Note)[0].text
+    assert "here it says nothing about the student" in of_kind(sections_metrics.theory(run), Note)[0].text

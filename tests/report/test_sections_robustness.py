@@ -46,7 +46,7 @@ def test_every_row_has_its_scores_and_the_teacher_its_own(
     run = read(write_run(tmp_path / "run", attacked(task), stages=False))
     blocks = sections_robustness.robustness(run).blocks
     (grid,) = (block for block in blocks if isinstance(block, Grid))
-    assert grid.header[1:] == ["as they are", "under PGD", "under AutoAttack"]
+    assert grid.header[1:] == ["clean", "under PGD", "under AutoAttack"]
     unit = " %" if task == "classification" else " degrees"
     places = table.decimals(run.results)
     rows = [[cell.replace("\u00a0", " ") for cell in row] for row in grid.rows]  # a score is never broken
@@ -58,7 +58,7 @@ def test_every_row_has_its_scores_and_the_teacher_its_own(
     for said in ("1,234 test images", "up to 0.05", "20 steps", "AutoAttack"):
         assert said in note.text
     (drawing,) = (block for block in blocks if isinstance(block, Drawing))
-    for said in ("under PGD", "under AutoAttack", "as they are", "the teacher"):
+    for said in ("under PGD", "under AutoAttack", "clean", "the teacher"):
         assert said in drawing.drawing
     assert ("to the left" if task == "classification" else "to the right") in drawing.caption
 
@@ -83,7 +83,7 @@ def test_terminal_and_markdown_have_a_column_for_each_attack(attacked: Results, 
     lines = table.as_markdown(found).splitlines()
     assert lines[0].endswith("| under PGD | under AutoAttack |")
     assert {line.count("|") for line in lines[:8]} == {10}
-    assert "1,234 test images, each pixel moved by up to 0.05" in table.as_markdown(found)
+    assert "1,234 test images, each pixel (0 to 1) changed by up to 0.05" in table.as_markdown(found)
     plain = table.as_markdown(make_results("classification"))
     assert "under" not in plain
     assert plain.splitlines()[0].count("|") == 8

@@ -1,4 +1,4 @@
-"""``cgankd clean``: what a run's folder holds, and freeing what nothing needs any more."""
+"""``cgankd clean``: show the size of a run's folder, and delete what is no longer needed."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ console = plain_console()
 
 def clean(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="the --out folder of a run, a table or an ablation")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would be freed")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would be deleted")] = False,
     stopped: Annotated[
-        bool, typer.Option("--stopped", help="also free the work of stages that were stopped; they begin anew then")
+        bool, typer.Option("--stopped", help="also delete the work of stopped stages; they then start again")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
 ) -> None:
-    """Show how much room a run's folder takes, and free what no finished run uses. Results and reports stay."""
+    """Delete files that no finished run uses. Shows their sizes first; results and reports stay."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
     from cgankd.core import cleaning
     from cgankd.core.run_folder import HeldFolder
 
-    cleaning.contents(folder)  # before anything is written there
+    cleaning.contents(folder)  # raises before the lock is written there
     held = HeldFolder(folder, command="")
     try:
         _clean(folder, dry_run, stopped, yes)
@@ -44,28 +44,30 @@ def _clean(folder: Path, dry_run: bool, stopped: bool, yes: bool) -> None:
     contents = cleaning.contents(folder)
     lines = (
         ("used by finished runs", contents.used, False),
-        ("made since, by a run that has not finished", contents.newer, False),
-        ("stale: of settings that were changed", contents.stale, True),
-        ("stages that were stopped", contents.stopped, stopped),
-        ("cache: computed again where it is needed", contents.cache, True),
+        ("newer, of a run that has not finished", contents.newer, False),
+        ("stale: settings have changed since", contents.stale, True),
+        ("stopped stages", contents.stopped, stopped),
+        ("cache: computed again when needed", contents.cache, True),
     )
     table = Table("what", "folders", "MB", "", box=None, pad_edge=False)
     for column in (1, 2):
         table.columns[column].justify = "right"
-    for title, folders, frees in lines:
-        table.add_row(title, str(len(folders)), _megabytes(folders), "to be freed" if frees and folders else "stays")
+    for title, folders, deletes in lines:
+        table.add_row(
+            title, str(len(folders)), _megabytes(folders), "to be deleted" if deletes and folders else "stays"
+        )
     console.print(table)
-    freed = [path for _, folders, frees in lines if frees for path in folders]
-    if not freed or dry_run:
-        console.print("nothing to free" if not freed else "nothing was freed (--dry-run)")
+    unneeded = [path for _, folders, deletes in lines if deletes for path in folders]
+    if not unneeded or dry_run:
+        console.print("nothing to delete" if not unneeded else "nothing was deleted (--dry-run)")
         return
-    amount = _megabytes(freed)
+    amount = _megabytes(unneeded)
     if not yes:
         if not sys.stdin.isatty():
-            raise UserError(f"{folder}: {amount} MB can be freed; needed: --yes, or --dry-run to only look")
-        typer.confirm(f"free {amount} MB?", abort=True)
-    cleaning.remove(freed)
-    console.print(f"freed {amount} MB")
+            raise UserError(f"{folder}: {amount} MB can be deleted; needed: --yes, or --dry-run to only look")
+        typer.confirm(f"delete {amount} MB?", abort=True)
+    cleaning.remove(unneeded)
+    console.print(f"deleted {amount} MB")
 
 
 def _megabytes(folders: Sequence[Path]) -> str:

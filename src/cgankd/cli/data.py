@@ -1,4 +1,4 @@
-"""``cgankd data``: read a data set as a run would, fetch a public one, or render one."""
+"""``cgankd data``: read a data set as a run reads it, fetch a public data set, or render one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEW = 20  # names in one sentence
 
 
 class _SourceOrCommand(TyperGroup):
-    """``cgankd data fashion`` and ``cgankd data get cifar10``: a word that is no command names a data set."""
+    """``cgankd data fashion`` and ``cgankd data get cifar10``: a word that is not a command is a data set."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or (args[0] not in self.commands and args[0] not in {"--help", "--version"}):
@@ -37,11 +37,11 @@ def source(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="data settings as key=value, such as label_column=steering")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="where the sample grid goes; default NAME.png")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="file of the sample grid; default NAME.png")] = None,
 ) -> None:
-    """Read a data set as a run would: counts, label histogram, and a grid of samples as PNG; or list the names.
+    """Read a data set as a run reads it. Prints counts and writes a PNG of samples; without a name, lists names.
 
-    The word "source" may be left out.
+    The word "source" can be omitted.
     """
     from cgankd.data import sources
 
@@ -61,27 +61,28 @@ def get(
     name: Annotated[str, typer.Argument(help="a data set's name (cgankd data lists them)")],
     to: Annotated[Path | None, typer.Option("--to", help="the folder of all sets; default $CGANKD_DATA")] = None,
 ) -> None:
-    """Fetch a public data set, or say where it is to be had; exit code 2 where it is still missing."""
+    """Fetch a public data set. If it can't be fetched, say where to find it; exit code 2 while it is missing."""
     from cgankd.core.progress import ConsoleProgress
     from cgankd.data import download, public
 
-    wanted = public.PUBLIC.get(name)
-    if wanted is None:
+    data_set = public.PUBLIC.get(name)
+    if data_set is None:
         from cgankd.data.sources import builtin_names
 
         own = "is not fetched (it comes with the package, or `cgankd data render` makes it)"
         why = own if name in builtin_names() else "is not known"
-        raise UserError(f"data set {name!r} {why}; to be fetched are: {', '.join(public.PUBLIC)}")
+        raise UserError(f"data set {name!r} {why}; allowed: {', '.join(public.PUBLIC)}")
     home = public.home() if to is None else to
-    if wanted.archive is None:
+    if data_set.archive is None:
         folder = home / name
         if folder.is_dir() and any(folder.iterdir()):
-            console.print(f"{folder} is there; cgankd data {name} reads it", soft_wrap=True)
+            console.print(f"{folder} already exists; cgankd data {name} reads it", soft_wrap=True)
             return
         raise UserError(public.how_to_get(name, home))
-    with ConsoleProgress(console).bar(f"{wanted.archive.name} (MB)", round(wanted.archive.size / 1e6)) as bar:
-        path = download.download(wanted.archive, home / name, lambda done, size: bar.to(done / 1e6))
-    console.print(f"{path} is there", soft_wrap=True)
+    archive = data_set.archive
+    with ConsoleProgress(console).bar(f"{archive.name} (MB)", round(archive.size / 1e6)) as bar:
+        path = download.download(archive, home / name, lambda done, size: bar.to(done / 1e6))
+    console.print(f"{path} is ready", soft_wrap=True)
     if home != public.home():
         console.print(f"set {public.VARIABLE}={home} so that runs find it", soft_wrap=True)
 
@@ -90,23 +91,23 @@ def get(
 def render(
     folder: Annotated[Path, typer.Argument(help="a folder with .obj or .glb files")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="the .npz file; default where data.source=chairs looks")
+        Path | None, typer.Option("--out", help="the .npz file; default: the file that data.source=chairs reads")
     ] = None,
-    angles: Annotated[int, typer.Option("--angles", help="of each mesh, evenly over 0 to 90 degrees")] = 300,
-    size: Annotated[int, typer.Option("--size", help="pixels on a side")] = 64,
-    match: Annotated[str, typer.Option("--match", help="only meshes of such names: '*chair*'")] = "*",
+    angles: Annotated[int, typer.Option("--angles", help="angles per mesh, evenly over 0 to 90 degrees")] = 300,
+    size: Annotated[int, typer.Option("--size", help="side of the images in pixels")] = 64,
+    match: Annotated[str, typer.Option("--match", help="only meshes with names such as '*chair*'")] = "*",
 ) -> None:
-    """Make a regression data set like RC-49 of your own meshes: each at many yaw angles, on white."""
+    """Render a regression data set from meshes. Like RC-49: each mesh at many yaw angles, on white."""
     from cgankd.core.progress import ConsoleProgress
     from cgankd.data import chairs
 
     path = chairs.default_path() if out is None else out
     with ConsoleProgress(console).bar("render", 1) as bar:
-        images, passed_over = chairs.render_folder(
+        images, unreadable = chairs.render_folder(
             folder, path, angles, size, match, lambda done, total: bar.to(done / total)
         )
-    for sentence in passed_over:
-        console.print(f"- passed over: {on_one_line(sentence)}")
+    for sentence in unreadable:
+        console.print(f"- left out: {on_one_line(sentence)}")
     console.print(f"wrote {path}: {images:,} images", soft_wrap=True)
 
 
@@ -117,37 +118,37 @@ def _show_data(settings: DataSettings, out: Path | None) -> None:
 
     with ConsoleProgress(console).bar("import", 1) as bar:
         splits = sources.load(settings, lambda done, total: bar.to(done / total))
-    found = preview.describe(splits)
+    summary = preview.describe(splits)
     console.print(
-        f"{on_one_line(splits.name)}: {splits.task.name}, {found['size'][0]}x{found['size'][1]} pixels, "
-        f"{found['channels']} channel(s)"
+        f"{on_one_line(splits.name)}: {splits.task.name}, {summary['size'][0]}x{summary['size'][1]} pixels, "
+        f"{summary['channels']} channel(s)"
     )
     path = out or Path(f"{Path(splits.name).stem}.png")
-    numbered = sheet(preview.examples(splits.train, splits.task), found["bins"], path)
-    console.print(_counts(found, numbers=bool(numbered)))
+    numbered = sheet(preview.examples(splits.train, splits.task), summary["bins"], path)
+    console.print(_counts(summary, numbers=bool(numbered)))
     for note in splits.notes:
         console.print(f"- {on_one_line(note)}")
     if numbered:
-        legend = _with_numbers(found["bins"], numbered)
+        legend = _with_numbers(summary["bins"], numbered)
         console.print(f"- no installed font can show every name, so the picture has numbers: {legend}")
     console.print(f"wrote {path}", soft_wrap=True)
 
 
-def _counts(found: dict[str, Any], numbers: bool) -> Table:
-    """How many images each label has in each split. numbers: with the number of each label in front."""
+def _counts(summary: dict[str, Any], numbers: bool) -> Table:
+    """The number of images per label and split. numbers: with a column of label numbers in front."""
     parts = ("train", "pool", "val", "test")
     table = Table(*["number"] * numbers, box=None, pad_edge=False)
     table.add_column("label", overflow="fold")
     for part in parts:
         table.add_column(part)
-    for number, label in enumerate(found["bins"]):
-        counts = (str(found["histogram"][part][number]) for part in parts)
+    for number, label in enumerate(summary["bins"]):
+        counts = (str(summary["histogram"][part][number]) for part in parts)
         table.add_row(*[str(number)] * numbers, on_one_line(label), *counts)
-    table.add_row(*[""] * numbers, "all", *(str(found["counts"][part]) for part in parts), style="bold")
+    table.add_row(*[""] * numbers, "all", *(str(summary["counts"][part]) for part in parts), style="bold")
     return table
 
 
 def _with_numbers(names: Sequence[str], numbers: Sequence[int]) -> str:
-    """``3 = cat, 5 = dog``; of many the first few."""
-    shown = ", ".join(f"{number} = {on_one_line(names[number])}" for number in numbers[:FEW])
-    return shown if len(numbers) <= FEW else f"{shown}, and {len(numbers) - FEW} more, as in the table"
+    """``3 = cat, 5 = dog``; at most the first ``FEW``."""
+    legend = ", ".join(f"{number} = {on_one_line(names[number])}" for number in numbers[:FEW])
+    return legend if len(numbers) <= FEW else f"{legend}, and {len(numbers) - FEW} more, as in the table"

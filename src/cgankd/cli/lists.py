@@ -1,4 +1,4 @@
-"""The commands that list what there is: recipes, methods, networks; and show a recipe whole."""
+"""The commands that list recipes, methods and networks, and show all settings of a recipe."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ console = plain_console()
 
 
 def recipes() -> None:
-    """List the ready recipes, and the command that takes them."""
+    """List the ready recipes and their commands."""
     list_recipes(*homes())
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="one of them, with all there is to it")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="a method to describe in full")] = None,
 ) -> None:
-    """List the distillation methods, or tell of one what it minimises, needs and can be set."""
+    """List the distillation methods. With a name, show its loss, needs and settings."""
     from cgankd.distill import catalogue
 
     if name is None:
@@ -31,8 +31,8 @@ def methods(
             table.add_row(*line)
         console.print(table)
         console.print(
-            "\nStacked: kd+rkd. Apart from these, teacher adaptation (cgankd continual: gkd, tkd, each +ta) and "
-            "language models (cgankd lm: kd, atkd, onpolicy, skd)."
+            "\nMethods can be combined: kd+rkd. Other commands have their own methods: cgankd continual (gkd, tkd, "
+            "each also with +ta, teacher adaptation) and cgankd lm (kd, atkd, onpolicy, skd)."
         )
         return
     facts, text = catalogue.details(name)
@@ -44,7 +44,7 @@ def methods(
 
 
 def networks() -> None:
-    """List the networks of the zoo, by name and size."""
+    """List the networks by name and size."""
     from cgankd.nets import zoo
 
     table = Table("network", "parameters at 3x32x32, 10 classes", box=None, pad_edge=False)
@@ -53,7 +53,7 @@ def networks() -> None:
         table.add_row(name, f"{count:,}")
     console.print(table)
     console.print(
-        "also: timm/NAME (pip install 'cgankd[timm]'), and your own as module:function; +vam behind a name adds "
+        "also: timm/NAME (pip install 'cgankd[timm]'), and your own as module:function; +vam after a name adds "
         "attention over blocks of its filters"
     )
 
@@ -62,6 +62,6 @@ def show(
     name: Annotated[str, typer.Argument(metavar="RECIPE", help="a ready recipe or a YAML file")],
     overrides: Overrides = None,
 ) -> None:
-    """Print a recipe with every setting resolved, as YAML."""
+    """Print all settings of a recipe as YAML."""
     home = next((home for home in homes().values() if name in home.ready()), recipe)
     typer.echo(yaml_config.to_yaml(home.load(name, overrides or [])), nl=False)

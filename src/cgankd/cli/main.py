@@ -1,4 +1,4 @@
-"""The commands. No logic of their own: they read what the user typed, call the road, and show what came of it."""
+"""The commands: they read what the user typed, call the pipeline and show the results, without logic of their own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cgankd.core.errors import OutOfTime, TrainingError, UserError
 from cgankd.core.paths import expanded_word
 from cgankd.core.terminal import escape_what_streams_cannot_write, on_one_line, plain_console
 
-# Nothing that imports torch stands up here: `cgankd --help` must not take seconds.
+# No import here may import torch, because `cgankd --help` must not take seconds.
 
 app = typer.Typer(
     help="Knowledge distillation through conditionally generated images: train a small student from few labels.",
@@ -31,14 +31,14 @@ console = plain_console()
 
 MaxMinutes = Annotated[
     float | None,
-    typer.Option("--max-minutes", min=0, help="stop at a checkpoint after so long, with exit code 75; then go on"),
+    typer.Option("--max-minutes", min=0, help="stop after this time with exit code 75; the same command continues"),
 ]
 
 
 def main() -> None:
-    """The entry point: every way of failing that a user can meet ends in one sentence and an exit code."""
+    """The entry point: every failure that a user can cause ends in one sentence and an exit code."""
     escape_what_streams_cannot_write()
-    sys.path.insert(0, "")  # networks given as module:function may lie in the current folder
+    sys.path.insert(0, "")  # networks given as module:function may be in the current folder
     try:
         code = app(args=[expanded_word(word) for word in sys.argv[1:]], standalone_mode=False)
         if code == 130:  # typer turns Ctrl-C into this
@@ -48,16 +48,16 @@ def main() -> None:
     except TrainingError as error:
         _fail(str(error), 1)
     except OutOfTime:
-        _fail("stopped: the time it was given is over; the same command goes on from here", 75)  # EX_TEMPFAIL
+        _fail("stopped: the time limit is reached; the same command continues from here", 75)  # EX_TEMPFAIL
     except typer.Exit as stop:
         code = stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        _fail("stopped; the same command goes on from here", 130)
+        _fail("stopped; the same command continues from here", 130)
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS}:
             raise
         where = f" while writing {error.filename}" if error.filename else ""
-        _fail(f"{os.strerror(error.errno)}{where}; make room or rights there, and the same command goes on", 2)
+        _fail(f"{os.strerror(error.errno)}{where}; free space or allow writing there: the same command continues", 2)
     except Exception as error:
         if not _is_click_error(error):
             raise
@@ -80,36 +80,36 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
-    """Go the whole road and print the table; started again, it goes on where it was."""
+    """Run a recipe and print its table. The same command resumes a run that was stopped."""
     settings = load("run", name, overrides)
     from cgankd.core.checkpoint import deadline_in
     from cgankd.core.progress import SILENT, ConsoleProgress
     from cgankd.pipeline.run import run as go
 
     folder = out or Path("runs") / settings.name
-    found = go(settings, folder, SILENT if quiet else ConsoleProgress(console), deadline=deadline_in(max_minutes))
-    _show(folder, found)
+    results = go(settings, folder, SILENT if quiet else ConsoleProgress(console), deadline=deadline_in(max_minutes))
+    _show(folder, results)
 
 
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="the folder of a finished run")],
-    markdown: Annotated[bool, typer.Option("--markdown", help="print the table as Markdown, nothing else")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="only print the table, as Markdown")] = False,
 ) -> None:
-    """Print a run's table again and write its report.html anew."""
+    """Print the table of a finished run. Its report.html is also written again."""
     from cgankd.core.files import read_json
 
     if not (folder / "results.json").is_file():
-        raise UserError(f"{folder} holds no results.json; give the --out folder of a run that has finished")
-    found = read_json(folder / "results.json")
-    if not isinstance(found, dict) or not {"rows", "warnings", "teacher", "control"} <= set(found):
+        raise UserError(f"{folder} holds no results.json; give the --out folder of a finished run")
+    results = read_json(folder / "results.json")
+    if not isinstance(results, dict) or not {"rows", "warnings", "teacher", "control"} <= set(results):
         raise UserError(f"{folder / 'results.json'} is not the results of cgankd run")
     if markdown:
         from cgankd.report.table import as_markdown
 
-        typer.echo(as_markdown(found), nl=False)
+        typer.echo(as_markdown(results), nl=False)
         return
-    _show(folder, found)
+    _show(folder, results)
 
 
 @app.command(name="table")
@@ -117,41 +117,41 @@ def table_(
     words: Annotated[
         list[str], typer.Argument(metavar="RECIPE... [KEY=VALUE...]", help="recipes, one table each, and overrides")
     ],
-    students: Annotated[str, typer.Option("--students", help="networks, as cnn16,resnet8; default the recipe's")] = "",
+    students: Annotated[str, typer.Option("--students", help="networks: cnn16,resnet8; default the recipe's")] = "",
     settings: Annotated[
         list[str] | None,
-        typer.Option("--settings", help="a column block: its overrides, as 'data.train_size=400 seeds=[0,1]'; repeat"),
+        typer.Option("--settings", help="overrides for a column: 'data.train_size=400 seeds=[0,1]'; can be repeated"),
     ] = None,
     methods: Annotated[
         str,
-        typer.Option("--methods", help="as dkd,kd+crd, or all: each alone and with cGAN-KD; default the recipe's"),
+        typer.Option("--methods", help="dkd,kd+crd or all: each alone and with cGAN-KD; default the recipe's rows"),
     ] = "",
-    seeds: Annotated[str, typer.Option("--seeds", help="as 0,1,2; default the recipe's")] = "",
+    seeds: Annotated[str, typer.Option("--seeds", help="such as 0,1,2; default the recipe's")] = "",
     out: Annotated[Path | None, typer.Option("--out", help="folder; default runs/table-RECIPE")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
-    """Run recipes x settings x students, sharing what they can, and print the paper's kind of table."""
-    names, overrides = _told_apart(words, seeds)
+    """Run recipes x settings x students. They share stages, and the tables are like the paper's."""
+    names, overrides = _split_words(words, seeds)
     folder = out or Path("runs") / "table-{}".format("-".join(Path(name).stem for name in names))
     for name in names:
-        load("run", name, overrides)  # refused before torch is there
+        load("run", name, overrides)  # raises for wrong settings before torch is imported
     from cgankd.core.checkpoint import deadline_in
     from cgankd.core.progress import SILENT, ConsoleProgress
     from cgankd.experiments import text
     from cgankd.experiments.table import make_table
 
-    found = make_table(
+    results = make_table(
         names,
         overrides,
-        students=_words(students),
+        students=_split_list(students),
         settings=settings or [],
-        methods=_words(methods),
+        methods=_split_list(methods),
         out=folder,
         progress=SILENT if quiet else ConsoleProgress(console),
         deadline=deadline_in(max_minutes),
     )
-    typer.echo(text.as_markdown(found), nl=False)
+    typer.echo(text.as_markdown(results), nl=False)
     console.print(f"\n{folder}: table.md, table.csv, table.json, pictures", soft_wrap=True)
 
 
@@ -161,20 +161,21 @@ def ablate(
     overrides: Overrides = None,
     images: Annotated[
         str,
-        typer.Option("--images", help="values of M, as 1000,3000,10000; 0 and the recipe's own are drawn anyway"),
+        typer.Option("--images", help="values of M: 1000,3000,10000; 0 and the recipe's own M are always included"),
     ] = "",
     out: Annotated[Path | None, typer.Option("--out", help="folder; default runs/ablate-RECIPE")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
-    """Draw what each step of cGAN-KD adds, and the error against the number of generated images."""
+    """Plot what each step of cGAN-KD adds. Also plots the error against the number of generated images."""
     folder = out or Path("runs") / f"ablate-{load('run', name, overrides).name}"
     from cgankd.core.checkpoint import deadline_in
     from cgankd.core.progress import SILENT, ConsoleProgress
     from cgankd.experiments.ablation import ablate as draw
 
-    shown = SILENT if quiet else ConsoleProgress(console)
-    draw(name, overrides or [], images=_words(images), out=folder, progress=shown, deadline=deadline_in(max_minutes))
+    bars = SILENT if quiet else ConsoleProgress(console)
+    values = _split_list(images)
+    draw(name, overrides or [], images=values, out=folder, progress=bars, deadline=deadline_in(max_minutes))
     console.print(f"{folder / 'ablation.html'}  (open it in a browser)", soft_wrap=True)
 
 
@@ -184,25 +185,25 @@ def synthesize(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/RECIPE")] = None,
     export: Annotated[
-        Path | None, typer.Option("--export", help="the folder to write images to that a teacher is to label")
+        Path | None, typer.Option("--export", help="write the images that a teacher must label to this folder")
     ] = None,
     candidates: Annotated[
         int | None, typer.Option("--candidates", min=1, help="generated images; default 1.25 M / rho")
     ] = None,
-    answers: Annotated[
-        Path | None, typer.Option("--import", help="predictions.csv, put into that folder: the run goes on with it")
+    predictions: Annotated[
+        Path | None, typer.Option("--import", help="that folder with the teacher's predictions.csv: continue the run")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
-    """For a teacher that only answers files: write the images it is to label, or go on with its answers."""
+    """Let an external teacher label images. Write the images for it (--export), or read its predictions (--import)."""
     settings = load("run", name, overrides)
-    if (export is None) == (answers is None):
+    if (export is None) == (predictions is None):
         raise UserError(
-            "synthesize writes images to be labelled or reads answers; needed: --export or --import, and not both"
+            "synthesize writes images to be labelled or reads predictions; needed: --export or --import, and not both"
         )
     if candidates is not None and export is None:
-        raise UserError("--candidates counts the images that --export writes; with --import they are there already")
+        raise UserError("--candidates is the number of images that --export writes; leave it out with --import")
     from cgankd.core.checkpoint import deadline_in
     from cgankd.core.progress import SILENT, ConsoleProgress
     from cgankd.pipeline import labelling_service, preflight
@@ -211,14 +212,14 @@ def synthesize(
     preflight.check_names(settings)
     settings, left_out = labelling_service.served(settings)
     if left_out:
-        console.print(f"left out, as they ask about further images: {', '.join(left_out)}")
+        console.print(f"left out, because they need predictions of other images: {', '.join(left_out)}")
     folder = out or Path("runs") / settings.name
     progress, deadline = SILENT if quiet else ConsoleProgress(console), deadline_in(max_minutes)
     if export is not None:
-        told = labelling_service.export(settings, folder, export, candidates, progress, deadline=deadline)
-        console.print(told, soft_wrap=True)
-    elif answers is not None:
-        _show(folder, go(labelling_service.answered(settings, answers), folder, progress, deadline=deadline))
+        message = labelling_service.export(settings, folder, export, candidates, progress, deadline=deadline)
+        console.print(message, soft_wrap=True)
+    elif predictions is not None:
+        _show(folder, go(labelling_service.answered(settings, predictions), folder, progress, deadline=deadline))
 
 
 @app.command()
@@ -231,7 +232,7 @@ def continual(
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
-    """Learn classes task after task, distilling from the old model, and print what was kept and what forgotten."""
+    """Learn classes task by task. Each model learns from the old one; prints accuracy and forgetting."""
     if name is None:
         list_recipes("continual")
         return
@@ -256,7 +257,7 @@ def lm(
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
-    """Distil a small language model (SKD, ATKD and baselines) and print the table; needs cgankd[lm]."""
+    """Distil a small language model. Runs SKD, ATKD and baselines and prints the table; needs cgankd[lm]."""
     if name is None:
         list_recipes("lm")
         return
@@ -269,38 +270,38 @@ def lm(
 app.add_typer(
     data.app,
     name="data",
-    help="Read a data set as a run would (SOURCE: a name, a folder, .npz or .h5), fetch one, or render one.",
+    help="Read, fetch or render a data set. SOURCE: a name, a folder, .npz or .h5.",
 )
 for command in (lists.recipes, lists.show, lists.methods, lists.networks, clean.clean, weights.convert_weights):
     app.command()(command)
 
 
-def _words(text: str) -> list[str]:
-    """The parts of a list with commas."""
+def _split_list(text: str) -> list[str]:
+    """The items of a list with commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _told_apart(words: list[str], seeds: str) -> tuple[list[str], list[str]]:
-    """Recipes, and overrides: the words with an equals sign."""
+def _split_words(words: list[str], seeds: str) -> tuple[list[str], list[str]]:
+    """The recipes, and the overrides: the words with an equals sign."""
     names = [word for word in words if "=" not in word]
     if not names:
         raise UserError(f"no recipe among {' '.join(words)!r}; ready recipes: {', '.join(recipe.ready())}")
     return names, [word for word in words if "=" in word] + ([f"seeds=[{seeds}]"] if seeds else [])
 
 
-def _show(folder: Path, found: dict[str, Any]) -> None:
+def _show(folder: Path, results: dict[str, Any]) -> None:
     from cgankd.report.render import render
     from cgankd.report.table import table
 
-    console.print(table(found))
-    for warning in found["warnings"]:
+    console.print(table(results))
+    for warning in results["warnings"]:
         console.print(f"! {on_one_line(warning)}")
     page = render(folder)
     console.print(f"{page}  (open it in a browser)", soft_wrap=True)
 
 
 def _is_click_error(error: Exception) -> bool:
-    """Whether typer's parser raised it: an unknown option, a missing argument."""
+    """Whether typer's parser raised the error: an unknown option, a missing argument."""
     return callable(getattr(error, "format_message", None)) and hasattr(error, "exit_code")
 
 

@@ -1,4 +1,4 @@
-"""Recipes by what the user typed: the name of a ready one, or a YAML file, with overrides."""
+"""Find the recipe that the user typed: the name of a ready recipe, or a YAML file, with overrides."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=val
 
 
 def load(command: str, name: str, overrides: list[str] | None) -> Any:
-    """A recipe of that command; UserError, which names the command, for another's."""
-    places = homes()
-    for other, home in places.items():
-        if name in home.ready() and name not in places[command].ready():
+    """A recipe of ``command``; a recipe of another command is a UserError that names that command."""
+    modules = homes()
+    for other, module in modules.items():
+        if name in module.ready() and name not in modules[command].ready():
             raise UserError(
-                f"recipe {name!r} is one of cgankd {other}, not of cgankd {command}; ready recipes: "
-                f"{', '.join(places[command].ready())}"
+                f"recipe {name!r} is for cgankd {other}, not for cgankd {command}; ready recipes: "
+                f"{', '.join(modules[command].ready())}"
             )
-    return places[command].load(name, overrides or [])
+    return modules[command].load(name, overrides or [])
 
 
 def homes() -> dict[str, Any]:
@@ -37,6 +37,7 @@ def homes() -> dict[str, Any]:
 
 
 def list_recipes(*commands: str) -> None:
+    """Print the ready recipes of these commands."""
     table = Table("recipe", "command", "what it is", box=None, pad_edge=False)
     for command, home in homes().items():
         for name in home.ready() if command in commands else ():

@@ -1,4 +1,4 @@
-"""``cgankd convert-weights``: foreign PyTorch weights become a .safetensors file."""
+"""``cgankd convert-weights``: convert PyTorch weights to a .safetensors file."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ def convert_weights(
         Path, typer.Argument(help="a checkpoint with a state dict: .pth, .pt, .bin, .ckpt, .pth.tar, ..")
     ],
     destination: Annotated[Path, typer.Argument(help="the .safetensors file to write")],
-    mean: Annotated[str | None, typer.Option(help="input means of its training: 0.49,0.48,0.45")] = None,
-    std: Annotated[str | None, typer.Option(help="input standard deviations, likewise")] = None,
+    mean: Annotated[str | None, typer.Option(help="channel means of its training images: 0.49,0.48,0.45")] = None,
+    std: Annotated[str | None, typer.Option(help="channel standard deviations of its training images")] = None,
     network: Annotated[
-        str | None, typer.Option("--network", help="the network that the weights are for; they are tried on it first")
+        str | None, typer.Option("--network", help="the network that the weights are for; it is tested with them first")
     ] = None,
     channels: Annotated[
-        int | None, typer.Option("--channels", min=1, max=3, help="of its images; none: by the first filters")
+        int | None, typer.Option("--channels", min=1, max=3, help="its input channels; none: by its first layer")
     ] = None,
     classes: Annotated[
-        int | None, typer.Option("--classes", min=1, help="its outputs, 1 for a scalar; none: by the last layer")
+        int | None, typer.Option("--classes", min=1, help="its outputs, 1 for a scalar; none: by its last layer")
     ] = None,
-    size: Annotated[int, typer.Option("--size", min=16, help="side of the images it is tried on, in pixels")] = 32,
+    size: Annotated[int, typer.Option("--size", min=16, help="side of the images for the test, in pixels")] = 32,
     entry: Annotated[
-        str | None, typer.Option("--entry", help="where in the file the weights are, if there are several")
+        str | None, typer.Option("--entry", help="the entry of the file that holds the weights, if it has several")
     ] = None,
 ) -> None:
-    """Make a .safetensors file of foreign PyTorch weights; only tensors are read, nothing is executed."""
+    """Convert PyTorch weights to .safetensors. Only tensors are read, nothing is executed."""
     import torch
 
     from cgankd.nets.conversion import Target, convert_pth

@@ -1,4 +1,4 @@
-"""A run's settings (settings.py) as one tree, and the recipes that come with the package."""
+"""All settings of a run as one tree, and the recipes that come with the package."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from cgankd.config.settings.base import OnOrOff
 
 
 class Recipe(Settings):
-    """One run."""
+    """All settings of one run."""
 
     name: str = "custom"
     description: str = ""
-    demonstration: bool = Field(False, description="too short to prove anything; the table and the report say so")
+    demonstration: bool = Field(False, description="too short to be evidence; the table and the report say so")
     seeds: Seeds = (0, 1, 2)
     vary: Literal["student", "everything"] = Field(
-        "student", description="what a seed changes: the student only, or teacher and generator too"
+        "student", description="what a seed changes: only the student, or also teacher and generator"
     )
     data: DataSettings = DataSettings()
     teacher: TeacherSettings = TeacherSettings()
@@ -44,7 +44,7 @@ class Recipe(Settings):
     synthesis: SynthesisSettings = SynthesisSettings()
     search: Annotated[SearchSettings | None, OnOrOff] = Field(
         None,
-        description="choose rho, M and the label law by validation; none: use synthesis as it is",
+        description="choose rho, M and the label law on the validation split; none: use those of synthesis",
     )
     metrics: MetricsSettings = MetricsSettings()
     compare: CompareSettings = CompareSettings()
@@ -64,7 +64,7 @@ class Recipe(Settings):
 
 
 def ready() -> dict[str, Path]:
-    """Name -> file of every recipe that comes with the package."""
+    """Name -> file of every ready recipe: those that come with the package."""
     return yaml_config.ready("cgankd.config")
 
 

@@ -1,6 +1,6 @@
-"""A tree of settings (settings.py) from a file: read from YAML, overridden by key=value, checked.
+"""Settings from a YAML file with key=value overrides, checked.
 
-Unknown keys are refused. A file may extend another (``extends: fashion``) and then holds only what differs.
+Unknown keys are errors. A file may extend another (``extends: fashion``); it then holds only what differs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Tree = TypeVar("Tree", bound=Settings)
 
 
 def ready(package: str) -> dict[str, Path]:
-    """Name -> file of every recipe in the folder ``recipes`` of a package, such as cgankd itself."""
+    """Name -> file of every recipe in the folder ``recipes`` of a package."""
     folder = Path(str(resources.files(package))) / "recipes"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
@@ -35,12 +35,12 @@ def load(model: type[Tree], known: Mapping[str, Path], name_or_path: str, overri
 
     Raises UserError with one sentence for a missing file, bad YAML, an unknown key or a value that is not allowed.
     """
-    return from_tree(model, _read(name_or_path, known, seen=()), overrides, where=name_or_path)
+    return from_tree(model, _read(name_or_path, known, chain=()), overrides, where=name_or_path)
 
 
 def from_tree(model: type[Tree], tree: dict[str, Any], overrides: Iterable[str] = (), *, where: str) -> Tree:
     """Settings from a nested mapping with ``key=value`` overrides; errors name ``where``."""
-    tree = copy.deepcopy(tree)  # the caller's stays as it is
+    tree = copy.deepcopy(tree)  # the caller's tree must not change
     for override in overrides:
         _assign(model, tree, override)
     return _validate(model, yaml_values.resolve(tree, model), where)
@@ -51,15 +51,16 @@ def to_yaml(settings: Settings) -> str:
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _read(name_or_path: str, known: Mapping[str, Path], seen: tuple[str, ...]) -> dict[str, Any]:
-    if name_or_path in seen:
-        raise UserError(f"recipe {name_or_path!r} extends itself by way of {' -> '.join(seen)}")
+def _read(name_or_path: str, known: Mapping[str, Path], chain: tuple[str, ...]) -> dict[str, Any]:
+    """The recipe's tree, merged into those that it extends; ``chain``: the recipes that extend it."""
+    if name_or_path in chain:
+        raise UserError(f"recipe {name_or_path!r} extends itself through {' -> '.join(chain)}")
     path = known.get(name_or_path)
     if path is None:
         path = expanded(name_or_path)
         if path.suffix not in {".yaml", ".yml"} or not path.is_file():
             raise UserError(
-                f"recipe {name_or_path!r} is neither a ready recipe nor a YAML file that is there; "
+                f"recipe {name_or_path!r} is neither a ready recipe nor an existing YAML file; "
                 f"ready recipes: {', '.join(known)}"
             )
     try:
@@ -70,32 +71,32 @@ def _read(name_or_path: str, known: Mapping[str, Path], seen: tuple[str, ...]) -
         tree = {}
     if not isinstance(tree, dict):
         value = tree.value if isinstance(tree, yaml_values.Typed) else tree
-        raise UserError(f"{path}: holds a {type(value).__name__}, where a mapping of settings is needed")
+        raise UserError(f"{path}: holds a {type(value).__name__}; needed: a mapping of settings")
     base = tree.pop("extends", None)
     if isinstance(base, yaml_values.Typed):
         base = None if base.value is None else base.text
     if base is None:
         tree.setdefault("name", path.stem)
         return tree
-    beside = path.parent / str(base)  # a file it extends is looked for beside it
-    merged = _read(str(beside) if beside.is_file() else str(base), known, (*seen, name_or_path))
+    beside = path.parent / str(base)  # the file that it extends may be in the same folder
+    merged = _read(str(beside) if beside.is_file() else str(base), known, (*chain, name_or_path))
     _merge(merged, {"name": path.stem, **tree})
     return merged
 
 
 def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> None:
     for key, value in changes.items():
-        there = base.get(key)
-        if isinstance(there, str) and isinstance(value, Mapping) and "kind" not in value:
-            there = base[key] = {"kind": there}
-        if isinstance(value, Mapping) and isinstance(there, dict) and not _other_kind(there, value):
-            _merge(there, value)
+        current = base.get(key)
+        if isinstance(current, str) and isinstance(value, Mapping) and "kind" not in value:
+            current = base[key] = {"kind": current}
+        if isinstance(value, Mapping) and isinstance(current, dict) and not _other_kind(current, value):
+            _merge(current, value)
         else:
             base[key] = value
 
 
 def _other_kind(base: Mapping[str, Any], changes: Mapping[str, Any]) -> bool:
-    """Whether another kind is chosen, which has none of the old one's numbers."""
+    """Whether the changes choose another kind, for which the settings of the old kind don't count."""
     return "kind" in changes and changes["kind"] != base.get("kind", changes["kind"])
 
 
@@ -111,7 +112,7 @@ def _assign(model: type[BaseModel], tree: dict[str, Any], override: str) -> None
         child = node.get(parent)
         child = child.value if isinstance(child, yaml_values.Typed) else child
         if isinstance(child, str) and any(_kind(owner) for owner in owners):
-            child = {"kind": child}  # written short
+            child = {"kind": child}  # the short form
         elif child in (None, "none") or child is True:
             child = {}
         if not isinstance(child, dict):
@@ -130,15 +131,15 @@ def _validate(model: type[Tree], tree: dict[str, Any], where: str) -> Tree:
         settings = model.model_validate(tree)
     except ValidationError as error:
         raise UserError(f"{where}: {_first_error(model, error)}") from None
-    if found := _bool_as_number(tree, settings):
-        raise UserError(f"{where}: {'.'.join(found[0])} = {found[1]} is not allowed: a number is needed")
+    if wrong := _bool_as_number(tree, settings):
+        raise UserError(f"{where}: {'.'.join(wrong[0])} = {wrong[1]} is not allowed: a number is needed")
     return settings
 
 
 def _first_error(model: type[BaseModel], error: ValidationError) -> str:
-    """The first of the errors as a sentence: the key, what was found, what is allowed."""
+    """The first of the errors as a sentence: the key, its value, what is allowed."""
     errors = error.errors()
-    # Of a setting that may be one of several types, the type that came furthest.
+    # A setting with several types has an error for each; the deepest one belongs to the type that the user meant.
     first = max((e for e in errors if e["loc"][:2] == errors[0]["loc"][:2]), key=lambda e: len(e["loc"]))
     path, owner = _resolve(model, first["loc"])
     key = ".".join(path)
@@ -156,7 +157,7 @@ def _first_error(model: type[BaseModel], error: ValidationError) -> str:
 
 
 def _resolve(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]:
-    """Where pydantic found an error: the key as a user writes it, without the names of kinds, and its owner."""
+    """The place of pydantic's error: the key as a user writes it, without the names of kinds, and its model."""
     path: list[str] = []
     candidates = [model]
     for part in location:
@@ -179,7 +180,7 @@ def _kind(model: type[BaseModel]) -> str | None:
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The settings that a field may hold, by themselves or in a list."""
+    """The settings classes that a field may hold, alone or in a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in typing.get_args(annotation):
@@ -187,7 +188,7 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _bool_as_number(tree: Any, settings: Any) -> tuple[list[str], bool] | None:
-    """A true or false that became a number, and the path to it; None where there is none."""
+    """The path to a true or false that became a number, and its value; None where there is none."""
     if isinstance(tree, bool):
         return None if isinstance(settings, bool) or not isinstance(settings, int | float) else ([], tree)
     if isinstance(tree, Mapping) and isinstance(settings, BaseModel):
@@ -198,7 +199,7 @@ def _bool_as_number(tree: Any, settings: Any) -> tuple[list[str], bool] | None:
         inside = [(name, value, settings[name]) for name, value in tree.items()]
     else:
         inside = []
-    for name, value, made in inside:
-        if found := _bool_as_number(value, made):
-            return [name, *found[0]], found[1]
+    for name, value, setting in inside:
+        if wrong := _bool_as_number(value, setting):
+            return [name, *wrong[0]], wrong[1]
     return None

@@ -1,7 +1,7 @@
-"""Values as a person typed them: YAML's words (no, on, 2024, null, dates) stay text where a setting is text.
+"""YAML values as the user typed them: no, on, 2024, null and dates stay text where a setting is text.
 
-YAML reads ``label_column: no`` as false and ``unit: 2024`` as a number. What is meant depends on the setting, so a
-plain value keeps its text until the setting that it belongs to is known (:func:`resolve`).
+YAML reads ``label_column: no`` as false and ``unit: 2024`` as a number. What the user means depends on the setting, so
+a value without quotes keeps its text until its setting is known (:func:`resolve`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-# What YAML 1.1 reads in base 8 (0100 is 64) or in base 60 (1:30 is 90), and no person means so.
+# YAML 1.1 reads these in base 8 (0100 is 64) or in base 60 (1:30 is 90), which no user means.
 OTHER_BASE = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9_]+(:[0-9_.]+)+")
 
 
 @dataclasses.dataclass(frozen=True)
 class Typed:
-    """A value that YAML reads as something else than text, with the text that was typed."""
+    """A value that YAML does not read as text, with the text that was typed."""
 
     text: str
     value: Any
@@ -56,10 +56,9 @@ def load(text: str) -> Any:
 
 
 def as_typed(text: str, *annotations: Any) -> Any:
-    """What the command line's ``text`` is for a setting of these types; raises yaml.YAMLError.
+    """The value of ``text`` from the command line for a setting of these types; raises yaml.YAMLError.
 
-    Where the setting is text, it is the text itself, without the quotes around it; null and ~ are no value where
-    the setting may have none.
+    For a text setting it is the text itself, without the quotes around it; null and ~ are None where None is allowed.
     """
     options = [option for annotation in annotations for option in _options(annotation)]
     if not _is_text(options):
@@ -77,7 +76,7 @@ def as_typed(text: str, *annotations: Any) -> Any:
 
 
 def resolve(value: Any, *annotations: Any) -> Any:
-    """The tree without :class:`Typed`: text where a setting of the given types is text, else YAML's value."""
+    """The tree without :class:`Typed`: its text where the setting has only text types, else YAML's value."""
     options = [option for annotation in annotations for option in _options(annotation)]
     if isinstance(value, Typed):
         return _resolve_one(value, options)
@@ -107,17 +106,17 @@ def resolve(value: Any, *annotations: Any) -> Any:
 def _resolve_one(value: Typed, options: Sequence[Any]) -> Any:
     if value.value is None and (type(None) in options or not _is_text(options)):
         return None
-    words = [word for option in options if typing.get_origin(option) is typing.Literal for word in _words(option)]
-    return value.text if _is_text(options) or value.text in words else value.usual
+    literals = [item for option in options if typing.get_origin(option) is typing.Literal for item in _items(option)]
+    return value.text if _is_text(options) or value.text in literals else value.usual
 
 
 def _is_text(options: Sequence[Any]) -> bool:
-    """Whether nothing but text, or one of several words, is allowed (and perhaps nothing at all)."""
+    """Whether only text or some fixed words are allowed, and perhaps None."""
     kinds = [option for option in options if option is not type(None)]
 
     def text(option: Any) -> bool:
         literal = typing.get_origin(option) is typing.Literal
-        return option is str or (literal and all(isinstance(word, str) for word in _words(option)))
+        return option is str or (literal and all(isinstance(item, str) for item in _items(option)))
 
     return bool(kinds) and all(text(option) for option in kinds)
 
@@ -140,7 +139,7 @@ def _options(annotation: Any) -> Iterator[Any]:
         yield annotation
 
 
-def _words(literal: Any) -> tuple[Any, ...]:
+def _items(literal: Any) -> tuple[Any, ...]:
     return typing.get_args(literal)
 
 
@@ -149,16 +148,16 @@ def _kind(model: type[BaseModel]) -> str | None:
     return None if field is None else field.default
 
 
-def _keys(node: yaml.Node, seen: set[int]) -> Iterator[yaml.Node]:
-    """The keys of all mappings in a document; ``seen``: what an alias may come back to."""
-    if id(node) in seen:
+def _keys(node: yaml.Node, visited: set[int]) -> Iterator[yaml.Node]:
+    """The keys of all mappings in a document; ``visited``: ids of nodes, because aliases may form a cycle."""
+    if id(node) in visited:
         return
-    seen.add(id(node))
+    visited.add(id(node))
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode):
                 yield key
-            yield from _keys(value, seen)
+            yield from _keys(value, visited)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            yield from _keys(value, seen)
+            yield from _keys(value, visited)

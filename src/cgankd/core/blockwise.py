@@ -1,4 +1,4 @@
-"""A pass over many rows (images, mostly), block by block, that goes on where it was killed or ran out of time."""
+"""Compute something for many rows (usually images) in blocks; a pass that was stopped continues at its last block."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cgankd.core.row_file import RowFile
 from cgankd.core.store import CHECKPOINT, Work
 
 BLOCK = 250
-WORTH_SAVING = 1.0  # seconds: a shorter pass is repeated after a kill
+WORTH_SAVING = 1.0  # seconds: a shorter pass is not saved, but repeated after a kill
 
 
 def blockwise(
@@ -22,12 +22,12 @@ def blockwise(
     compute: Callable[[Tensor], Mapping[str, Tensor]],
     blocks: Sequence[Tensor] | int = BLOCK,
 ) -> dict[str, Tensor]:
-    """What ``compute`` gives for each of ``count`` rows, [count, ...] on the CPU.
+    """The results of ``compute`` for each of ``count`` rows, [count, ...] on the CPU.
 
-    name: of this pass among those of the stage, shown while it runs. compute: rows, int64 [b], to named tensors
-    [b, ...] of float32, float64, uint8, int64 or bool. blocks: the rows of each call, or how many in a row; a row in
-    no block stays 0. Where ``work`` has a folder, the results lie in files there, mapped into memory, as long as the
-    stage runs.
+    name: names this pass within its stage; shown while it runs. compute: takes rows, int64 [b], and returns named
+    tensors [b, ...] of float32, float64, uint8, int64 or bool. blocks: the rows of each call, or the number of rows
+    per call; a row in no block stays 0. Where ``work`` has a folder, the results are memory-mapped files in it, until
+    the stage ends.
     """
     parts = torch.arange(count).split(blocks) if isinstance(blocks, int) else blocks
     work = work.within(name, name)

@@ -1,4 +1,4 @@
-"""How far a loop has come, in one safetensors file, so that a killed loop goes on exactly."""
+"""The state of a loop in one safetensors file, so that a killed loop resumes exactly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cgankd.core.files import load_tensors, save_tensors
 
 
 def deadline_in(minutes: float | None) -> float:
-    """The time.monotonic that is ``minutes`` away; None: never."""
+    """The value of time.monotonic() in ``minutes`` minutes; infinity for None."""
     return math.inf if minutes is None else time.monotonic() + 60.0 * minutes
 
 
@@ -26,7 +26,7 @@ class Checkpoint:
     """Saves and restores modules, optimisers, tensors and a history.
 
     Random numbers need no saving: loops reseed from (seed, stage, step). ``path`` None saves nothing. Once
-    ``deadline`` (in time.monotonic's seconds) has passed, :meth:`save` raises OutOfTime when it has saved.
+    ``deadline`` (in time.monotonic's seconds) has passed, :meth:`save` raises OutOfTime after saving.
     """
 
     def __init__(self, path: Path | None, every_seconds: float = 60.0, deadline: float = math.inf) -> None:
@@ -38,7 +38,7 @@ class Checkpoint:
 
     @property
     def there(self) -> bool:
-        """Whether something was saved."""
+        """Whether there is a saved state."""
         return self.path is not None and self.path.is_file()
 
     def due(self) -> bool:
@@ -54,7 +54,7 @@ class Checkpoint:
         history: Any = (),
         tensors: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
-        """Write the state after ``step`` steps. history: anything that JSON can hold."""
+        """Write the state after ``step`` steps. history: any JSON value."""
         if self.path is None:
             return
         tensors = {f"tensor/{name}": tensor for name, tensor in tensors.items()}
@@ -75,7 +75,7 @@ class Checkpoint:
         modules: Mapping[str, nn.Module] = MappingProxyType({}),
         optimizers: Mapping[str, torch.optim.Optimizer] = MappingProxyType({}),
     ) -> tuple[int, Any]:
-        """Restore what was saved; (steps done, history), or (0, []) where nothing was."""
+        """Restore what was saved; returns (steps done, history), or (0, []) where nothing was saved."""
         if self.path is None or not self.there:
             return 0, []
         tensors, metadata = load_tensors(self.path)
@@ -93,6 +93,6 @@ class Checkpoint:
             optimizer.load_state_dict({"state": state, "param_groups": groups})
             for weight, entries in optimizer.state.items():
                 for key, value in entries.items():
-                    if value.shape == weight.shape:  # fused kernels walk memory: state must lie as its weight does
+                    if value.shape == weight.shape:  # fused optimisers need the state in its weight's memory format
                         entries[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
         return int(metadata["step"]), json.loads(metadata["history"])

@@ -1,4 +1,4 @@
-"""What of a run's folder nothing needs any more: which files these are, how large, and removing them."""
+"""Find and remove the files in a run's folder that are no longer needed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ USED = "used"  # in results.json: the names of all artifacts that the run used
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """The folders below a run's folder, by what they are good for.
+    """The sub-folders of a run's folder, by how they are used.
 
-    used: artifacts of finished runs. newer: artifacts that no finished run used, made after the last one finished: a
-    stopped run goes on with them. stale: the other artifacts, of settings that were changed since. stopped: work of
-    stages that did not end; the same command goes on with it. cache: what can be computed again in little time.
+    used: artifacts of finished runs. newer: artifacts that no finished run uses, written after the last run finished;
+    a stopped run continues with them. stale: the other artifacts; their settings have changed since. stopped: work of
+    stages that did not finish; the same command continues with it. cache: results that take little time to compute
+    again.
     """
 
     used: Sequence[Path]
@@ -31,7 +32,7 @@ class Contents:
 
 
 def contents(folder: Path) -> Contents:
-    """Look through ``folder``; UserError where it is not the folder of a run, a table or an ablation."""
+    """The sub-folders of ``folder``; UserError where it is not the folder of a run, a table or an ablation."""
     if not (folder / ".lock").is_file():
         raise UserError(f"{folder} is not a folder that cgankd wrote; give the --out folder of a run")
     results = list(folder.rglob(RESULTS))
@@ -49,14 +50,14 @@ def contents(folder: Path) -> Contents:
 
 
 def size(folders: Sequence[Path]) -> int:
-    """Bytes of all files in them."""
+    """The total size of all files in the folders, in bytes."""
     return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
 
 
 def remove(folders: Sequence[Path]) -> None:
-    """Remove them, each whole: a killed removal leaves no artifact that looks finished."""
+    """Remove the folders."""
     for folder in folders:
-        (folder / "artifact.json").unlink(missing_ok=True)  # without it no artifact counts
+        (folder / "artifact.json").unlink(missing_ok=True)  # first: a killed removal must not look like an artifact
         shutil.rmtree(folder)
 
 

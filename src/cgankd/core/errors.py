@@ -1,4 +1,4 @@
-"""What a run may end with: the user's to mend (exit code 2), failed training (1), or time that is over (75)."""
+"""Errors that end a run: the user can correct the input (exit code 2), training failed (1), no time is left (75)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class UserError(Exception):
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """What a UserError adds behind a word that is not known: the nearest that is, or nothing where none is near.
+    """A hint after an unknown word: the most similar allowed word, or nothing where none is similar.
 
     >>> did_you_mean("resnt8", ["cnn8", "resnet8"]), did_you_mean("xyz", ["cnn8"])
     (" (did you mean 'resnet8'?)", '')
@@ -24,7 +24,7 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
 
 
 def first_of(items: Sequence[str], most: int = 20) -> str:
-    """A list for a sentence: the first ``most`` items, then how many more there are.
+    """A list within a sentence: the first ``most`` items, then how many more there are.
 
     >>> first_of(["a", "b", "c"], most=2)
     'a, b and 1 more'
@@ -34,8 +34,8 @@ def first_of(items: Sequence[str], most: int = 20) -> str:
 
 
 class OutOfTime(Exception):
-    """The time that a run was given is over; what is done is saved, and the same command goes on from there."""
+    """The time limit of a run is reached; its state is saved, and the same command continues from there."""
 
 
 class TrainingError(Exception):
-    """A training run can't go on (a loss that is not finite, a collapsed generator); says what was seen."""
+    """Training can't continue (a loss that is not finite, a collapsed generator); the message says what happened."""

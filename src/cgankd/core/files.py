@@ -1,4 +1,4 @@
-"""Files: their names, and writing them so that a killed process leaves the old one or the new, never half a one."""
+"""File names, and writing files so that a killed process leaves the old file or the new one, never a part of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cgankd.core.errors import UserError
 
 
 def file_name(text: str) -> str:
-    """Text as a file's name may have it: letters, digits, dots, equals signs, and dashes for all others.
+    """``text`` as a file name: letters, digits, dots and equals signs stay, everything else becomes a dash.
 
     >>> file_name("fashion, cnn16: a/b=[1]")
     'fashion-cnn16-a-b=-1'
@@ -29,9 +29,9 @@ def file_name(text: str) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``; on leaving, it is synced and takes the place of ``path``.
+    """Yields a temporary file beside ``path``; when the block ends, the file is synced and replaces ``path``.
 
-    If the block raises, the temporary file is removed and ``path`` is as it was.
+    If the block raises, the temporary file is removed and ``path`` does not change.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -48,7 +48,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Have the system write a file's content, or a folder's entries, to the disk."""
+    """Flush a file's content, or a folder's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -63,7 +63,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace ``path`` by ``value`` as JSON; numbers that are not finite are refused."""
+    """Replace ``path`` by ``value`` as JSON; ValueError for numbers that are not finite."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
@@ -79,7 +79,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     """Replace ``path`` by a safetensors file; tensors are copied to the CPU and made contiguous."""
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        # not save_file: where the disk is full it raises an error of its own kind, without an errno
+        # Not save_file, because on a full disk its error has no errno.
         temporary.write_bytes(safetensors.torch.save(plain, dict(metadata or {})))
 
 
@@ -92,5 +92,5 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f"{path} does not exist; a .safetensors file is needed") from None
     except safetensors.SafetensorError as error:
         raise UserError(
-            f"{path} is not a safetensors file ({error}); cgankd convert-weights makes one of a .pth file"
+            f"{path} is not a safetensors file ({error}); cgankd convert-weights converts a .pth file to one"
         ) from None

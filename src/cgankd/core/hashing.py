@@ -1,4 +1,4 @@
-"""Keys that name contents: of values, files, folders and tensors. Equal content, equal key, in every process."""
+"""Hashes of values, files, folders and tensors, called keys: equal content has the same key in every process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def content_key(*parts: Any) -> str:
-    """A hash of JSON-able ``parts``."""
+    """A hash of ``parts``, which are JSON values."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -30,7 +30,7 @@ def file_key(path: Path) -> str:
 
 
 def tensor_key(tensor: Tensor) -> str:
-    """A hash of type, shape and numbers of a tensor."""
+    """A hash of the dtype, shape and values of a tensor."""
     plain = tensor.detach().cpu().contiguous()
     digest = hashlib.blake2b(f"{plain.dtype}:{list(plain.shape)};".encode(), digest_size=16)
     digest.update(plain.flatten().view(torch.uint8).numpy().data)
@@ -38,11 +38,11 @@ def tensor_key(tensor: Tensor) -> str:
 
 
 def describe(value: Any) -> Any:
-    """``value`` as JSON that changes whenever its content does.
+    """``value`` as JSON that changes whenever its content changes.
 
-    Settings and dataclasses become their fields, paths the hash of what the file or folder holds, tensors the hash of
-    their numbers; an object with a ``content_key`` becomes that key. Raises TypeError for anything else, because a key
-    that leaves something out would give out a stale result.
+    Settings and dataclasses become their fields, paths the hash of the file's or folder's content, tensors the hash of
+    their values; an object with a ``content_key`` becomes that key. Raises TypeError for anything else, because a key
+    that ignores something would return a stale result.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value

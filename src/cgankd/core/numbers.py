@@ -1,17 +1,17 @@
-"""Numbers as a person writes them. Python's float() also reads 0_9, full-width digits and words such as "infinity"."""
+"""Numbers as people write them; Python's float() also reads 0_9, full-width digits and words such as "infinity"."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-WHOLE = re.compile(r"0|-?[1-9][0-9]*")  # without what would be lost: 007, +7 and -0 are text
+WHOLE = re.compile(r"0|-?[1-9][0-9]*")  # 007, +7 and -0 are text, because an int loses how they were written
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
 
 def number(text: str) -> float | None:
-    """The number that a text is; None where it is none. Decimals have a point, digits are 0 to 9.
+    """The text as a number; None where it is not one. Decimals have a point, digits are 0 to 9.
 
     >>> number("-1.5e3"), number(" 007 "), number("0_9"), number("3,5"), number("nan")
     (-1500.0, 7.0, None, None, None)
@@ -20,7 +20,7 @@ def number(text: str) -> float | None:
 
 
 def distinct_texts(numbers: Sequence[float]) -> list[str]:
-    """The numbers with six digits, or with ten and more, so that no two of them look alike.
+    """The numbers as text with six digits, or with the fewest from ten on that make different numbers look different.
 
     >>> distinct_texts([0.0, 90.0]), distinct_texts([1700000000.5, 1700000020.5])
     (['0', '90'], ['1700000000', '1700000020'])

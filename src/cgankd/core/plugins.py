@@ -1,7 +1,4 @@
-"""What a user brings and a recipe names: a function as ``module:function``, or an ONNX file.
-
-A network, a generator or a teacher.
-"""
+"""A user's own network, generator or teacher: a function named as ``module:function`` in a recipe, or an ONNX file."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from cgankd.core.hashing import content_key, file_key
 
 
 def is_function_name(name: str) -> bool:
-    """Whether ``name`` reads as module:function (a path with a drive's letter does not).
+    """Whether ``name`` has the form module:function (a path with a drive letter has not).
 
     >>> is_function_name("my.nets:small"), is_function_name("C:/images")
     (True, False)
@@ -37,7 +34,7 @@ def load_function(name: str, what: str) -> Callable[..., Any]:
     except (Exception, SystemExit) as error:  # whatever a user's module raises while it is imported
         raise UserError(
             f"{what} {name!r}: module {module_name!r} can't be imported ({said(error)}); "
-            "it must be installed, lie in the current folder, or its folder be on PYTHONPATH"
+            "it must be installed, in the current folder, or in a folder on PYTHONPATH"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
@@ -46,11 +43,11 @@ def load_function(name: str, what: str) -> Callable[..., Any]:
 
 
 def code_key(name: str) -> str:
-    """The key of ``module:function``: of its name, its code, and the files that it names.
+    """The key of ``module:function``: a hash of its name, its code, and the files that it names.
 
-    The code is the file of the module, or all files of the package that it lies in. What a function reads besides, as
-    weights, it names in an attribute: ``function.files = ["weights.pt"]``, paths from the folder of its module on.
-    Raises UserError where one of these is not there.
+    The code is the file of the module, or all files of its package. A function that reads other files, such as
+    weights, names them in an attribute: ``function.files = ["weights.pt"]``, paths relative to its module's folder.
+    Raises UserError where such a file does not exist.
     """
     code = _code(name.partition(":")[0].split("."))
     return content_key(name, [file_key(path) for path in [*code, *_named_files(name)]])
@@ -59,19 +56,19 @@ def code_key(name: str) -> str:
 def _named_files(name: str) -> list[Path]:
     try:
         function = load_function(name, "the function")
-    except UserError:  # whoever uses the function says so, and better
+    except UserError:  # the code that uses the function raises a better error
         return []
     module = sys.modules[name.partition(":")[0]]
     folder = Path(getattr(module, "__file__", None) or ".").parent
     files = [folder / Path(file).expanduser() for file in getattr(function, "files", ())]
     for file in files:
         if not file.is_file():
-            raise UserError(f"{name}: its attribute files names {file}, which is not there; allowed: files that are")
+            raise UserError(f"{name}: its attribute files names {file}, which does not exist; allowed: existing files")
     return files
 
 
 def _code(module: list[str]) -> list[Path]:
-    """The files of a module, found without running any; of none that is known []."""
+    """The files of a module, found without importing it; [] where there is no such module."""
     try:
         spec = importlib.util.find_spec(module[0])
     except (ImportError, ValueError):
@@ -81,7 +78,7 @@ def _code(module: list[str]) -> list[Path]:
     if spec.origin is not None and not spec.submodule_search_locations:
         return [path for path in [Path(spec.origin)] if path.is_file()]
     for folder in map(Path, spec.submodule_search_locations or []):
-        for part in module[1:]:  # down folders that are no packages, as a project's own may be
+        for part in module[1:]:  # a user's folders often have no __init__.py
             if (folder / "__init__.py").is_file():
                 break
             if (file := folder / f"{part}.py").is_file():
@@ -93,8 +90,8 @@ def _code(module: list[str]) -> list[Path]:
 
 
 def onnx_key(path: Path) -> str:
-    """The key of an ONNX file that opens, and of the files with its weights, where it names some that are there."""
-    import onnx  # beside onnxruntime in the same extra
+    """The key of a readable ONNX file and of the files beside it that hold its weights, if there are any."""
+    import onnx  # in the same extra as onnxruntime
 
     tensors = onnx.load(path, load_external_data=False).graph.initializer
     entries = (entry for tensor in tensors for entry in tensor.external_data if entry.key == "location")
@@ -103,11 +100,11 @@ def onnx_key(path: Path) -> str:
 
 
 def open_onnx(path: Path, what: str) -> Any:
-    """An onnxruntime session on the processor, for setting ``what``; UserError where the file is no ONNX file."""
+    """An onnxruntime session on the CPU, for the setting ``what``; UserError where the file is not an ONNX file."""
     try:
         import onnxruntime
     except ImportError:
-        raise UserError(f"{what} {path} needs onnxruntime, which pip install 'cgankd[export]' brings") from None
+        raise UserError(f"{what} {path} needs onnxruntime, which pip install 'cgankd[export]' installs") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors come as exceptions
@@ -119,7 +116,7 @@ def open_onnx(path: Path, what: str) -> Any:
 
 @contextlib.contextmanager
 def tried(failed: str, needed: str) -> Iterator[None]:
-    """Try the user's code: what it raises becomes a UserError that says what failed, how, and what is needed."""
+    """Run the user's code: an exception becomes a UserError that says what failed, why, and what is needed."""
     try:
         yield
     except UserError:
@@ -129,5 +126,5 @@ def tried(failed: str, needed: str) -> Iterator[None]:
 
 
 def said(error: BaseException) -> str:
-    """What an error of the user's code said, on one line."""
+    """The type and message of an exception, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,4 +1,4 @@
-"""What a person sees while something long runs: one bar per stage with the time left."""
+"""Progress in the terminal: one bar per stage with the time left."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from cgankd.core.terminal import on_one_line
 
 
 class Bar:
-    """A bar that goes nowhere; the silent default."""
+    """A bar that shows nothing; the default."""
 
     def to(self, done: float, note: str = "") -> None:
-        """``done`` of the total are done; ``note`` stands behind the bar."""
+        """``done`` of the total are done; ``note`` is shown after the bar."""
 
 
 class Progress:
-    """Silent progress: what library calls use unless they are given another."""
+    """Progress that shows nothing: the default of library calls."""
 
     @contextmanager
     def bar(self, title: str, total: float) -> Iterator[Bar]:
-        """A bar for one piece of work; it ends with the block."""
+        """A bar for one task; it ends with the block."""
         yield Bar()
 
     def passing(self, title: str, total: float) -> AbstractContextManager[Bar]:
-        """A bar that is seen only while its work lasts: for a part of a longer piece of work."""
+        """A bar that disappears when its task ends: for a part of a longer task."""
         return self.bar(title, total)
 
     def say(self, text: str) -> None:
-        """One line that stays."""
+        """Print one line."""
 
 
 class _ConsoleBar(Bar):
@@ -51,7 +51,7 @@ class _ConsoleBar(Bar):
 
 
 class ConsoleProgress(Progress):
-    """Bars on a terminal; where output is not a terminal, one line when a piece of work ends."""
+    """Bars on a terminal; where output is not a terminal, one line when a task ends."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

@@ -1,8 +1,8 @@
 """Random numbers as a pure function of (seed, stream, counters): augmented views, latents, accept draws.
 
-A number that depends on *what* it is for, and not on *when* it is asked for, makes resuming exact and keeps
-results independent of batch size and of the number of processes. The mixing function is the finaliser of
-SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), applied once per counter.
+Such a number depends on its purpose, not on when it is drawn. So resuming is exact, and results don't depend on the
+batch size or the number of processes. The mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood,
+OOPSLA 2014), applied once per counter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MIX_2 = _signed(0x94D049BB133111EB)
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    return (x >> bits) & ((1 << (64 - bits)) - 1)  # torch's >> copies the sign bit in; a hash must not
+    return (x >> bits) & ((1 << (64 - bits)) - 1)  # torch's >> copies the sign bit; a hash needs zeros
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def key(seed: int, stream: str, *counters: int) -> int:
-    """An int64 that names (seed, stream, counters); the same in every process and on every machine."""
+    """An int64 hash of (seed, stream, counters); the same in every process and on every machine."""
     text = ":".join([str(seed), stream, *map(str, counters)])
     return _signed(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
 

@@ -1,4 +1,4 @@
-"""Many rows of one shape, in a file that is mapped into memory, so that memory does not grow with their number."""
+"""Many rows of one shape in a memory-mapped file, so that memory does not grow with the number of rows."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _NUMPY = {
 
 
 class RowFile:
-    """A fixed number of rows of ``shape``; on disk where a path is given, else in memory. All are 0 at first.
+    """A fixed number of rows of ``shape``, all 0 at first; on disk where a path is given, else in memory.
 
-    resume: go on with the file of a killed process, where it is there and whole; ``resumed`` says whether it was.
+    resume: continue with the file of a killed process if it exists in full; ``resumed`` says whether it did.
     """
 
     def __init__(
@@ -39,16 +39,16 @@ class RowFile:
         self.path, self.shape, self.dtype, self.resumed = path, shape, dtype, False
         self._mapped: np.memmap | None = None
         size = count * math.prod(shape) * dtype.itemsize
-        if path is None or not size:  # no system maps an empty file
+        if path is None or not size:  # an empty file can't be memory-mapped
             self.rows = torch.zeros(count, *shape, dtype=dtype)
             if path is not None:
                 path.write_bytes(b"")
             return
         self.resumed = resume and path.is_file() and path.stat().st_size == size
         if not self.resumed:
-            path.unlink(missing_ok=True)  # a copy of a killed run's folder may share the file
+            path.unlink(missing_ok=True)  # never overwritten: a copy of the folder may share it by a hard link
             with path.open("wb") as file:
-                if hasattr(os, "posix_fallocate"):  # a full disk must be an error here, not a bus error at a write
+                if hasattr(os, "posix_fallocate"):  # so that a full disk is an error here, not a bus error later
                     os.posix_fallocate(file.fileno(), 0, size)
                 else:
                     file.truncate(size)
@@ -56,12 +56,12 @@ class RowFile:
         self.rows = torch.from_numpy(self._mapped)
 
     def flush(self) -> None:
-        """Have the system write the rows to the disk."""
+        """Flush the rows to the disk."""
         if self._mapped is not None:
             self._mapped.flush()
 
     def close(self, filled: Tensor) -> Tensor:
-        """The filled rows (bool [count]), which are all that is left of the file."""
+        """Keep only the ``filled`` rows (bool [count]) in the file, and return them."""
         if self.path is None or self._mapped is None:
             return self.rows[filled]
         self.flush()
@@ -76,9 +76,9 @@ class RowFile:
 
 
 def open_rows(path: Path, shape: tuple[int, ...], dtype: torch.dtype = torch.uint8) -> Tensor:
-    """The rows of a :class:`RowFile` that was closed, [N, *shape]: mapped, not read."""
+    """The rows of a closed :class:`RowFile`, [N, *shape]: memory-mapped, not read."""
     count = path.stat().st_size // (math.prod(shape) * dtype.itemsize)
     if not count:
         return torch.empty(0, *shape, dtype=dtype)
-    # copy-on-write: torch wants memory it could write to, and nothing reaches the file
+    # Copy-on-write, because torch needs writable memory; the file does not change.
     return torch.from_numpy(np.memmap(path, dtype=_NUMPY[dtype], mode="c", shape=(count, *shape)))

@@ -1,4 +1,4 @@
-"""The folder of a run: made where the user said, held by one process, owned by one command."""
+"""The folder of a run: one process at a time may use it, and one command owns it."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from cgankd.core.errors import UserError
 
 
 def make_folder(path: Path, option: str = "--out") -> None:
-    """Make the folder that a user named; UserError where it can't be one, or can't be written to."""
+    """Create the folder that a user named; UserError where this is not possible, or it is not writable."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"{option} {path} is a file; a folder is needed") from None
     except PermissionError:
-        raise UserError(f"{option} {path} can't be made: no permission to write there") from None
+        raise UserError(f"{option} {path} can't be created: no permission to write there") from None
     if not os.access(path, os.W_OK):
         raise UserError(f"{option} {path}: no permission to write there")
 
 
 def lock(path: Path, command: str = "") -> int | None:
-    """Hold the file until its descriptor is closed; UserError where another process holds it.
+    """Lock the file until its descriptor is closed; UserError where another process has locked it.
 
-    command: whose folder it is from now on; UserError where it is another command's.
+    command: the command that owns the folder from now on; UserError where another command owns it.
     """
     try:
         import fcntl
-    except ImportError:  # Windows has no flock; two runs in one folder are then the user's to avoid
+    except ImportError:  # Windows has no flock; there the user must not start two runs in one folder
         return None
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -42,8 +42,8 @@ def lock(path: Path, command: str = "") -> int | None:
     if command and owner not in {"", command}:
         os.close(descriptor)
         raise UserError(
-            f"--out {path.parent} is a folder of cgankd {owner}, whose files would be written over; needed: a new "
-            f"folder, or one of cgankd {command}"
+            f"--out {path.parent} is a folder of cgankd {owner}, whose files would be overwritten; needed: a new "
+            f"folder, or a folder of cgankd {command}"
         )
     if not owner:
         os.write(descriptor, command.encode())
@@ -51,10 +51,10 @@ def lock(path: Path, command: str = "") -> int | None:
 
 
 class HeldFolder:
-    """A folder that this process holds, made if it is not there; see :func:`make_folder` and :func:`lock`.
+    """A folder that this process has locked, created if necessary; see :func:`make_folder` and :func:`lock`.
 
-    It is held until it is closed, or nothing refers to this object any more. take_over: where this very process holds
-    it already, as after a cell of a notebook that is run again, the earlier holder is closed first.
+    It stays locked until it is closed or this object is deleted. take_over: where this same process has locked it
+    before (a notebook cell that runs again), the earlier holder is closed first.
     """
 
     _held: ClassVar[weakref.WeakValueDictionary[Path, HeldFolder]] = weakref.WeakValueDictionary()
@@ -70,11 +70,11 @@ class HeldFolder:
             self._release = weakref.finalize(self, os.close, self._lock)
 
     def close(self) -> None:
-        """Let another process have it; a new folder in which nothing was made is removed."""
+        """Unlock the folder; a new folder in which nothing was written is removed."""
         if self._lock is None:
             return
         if self.path.is_dir() and [file.name for file in self.path.iterdir()] == [".lock"]:
-            os.truncate(self._lock, 0)  # nothing was made, so it is no command's yet
+            os.truncate(self._lock, 0)  # nothing was written, so no command owns it yet
             if self._new:
                 shutil.rmtree(self.path)
         self._release()

@@ -1,4 +1,4 @@
-"""Device, precision and threads: how a Fabric is made from settings, and what of it belongs in a key."""
+"""Device, precision and threads: makes a Fabric from the settings, and says which of them are part of a key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def make_fabric(device: str = "auto", precision: str = "auto", threads: int | No
     if device == "auto":
         device = "cuda" if available["cuda"] else "cpu"
     if not available[device]:
-        present = ", ".join(name for name, there in available.items() if there)
+        present = ", ".join(name for name, usable in available.items() if usable)
         raise UserError(f"runtime.device = {device}, but this machine has no such device; found: {present}")
     if threads:
         torch.set_num_threads(threads)
@@ -30,32 +30,32 @@ def make_fabric(device: str = "auto", precision: str = "auto", threads: int | No
         compute_exactly()
     if precision == "auto":
         precision = "bf16" if has_bf16(device) else "fp32"
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells of its precision at every start
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs its precision at every start
     return Fabric(accelerator=device, devices=1, precision="bf16-mixed" if precision == "bf16" else "32-true")
 
 
 def compute_exactly() -> None:
-    """Have a graphics card give the same numbers every time, and all digits of a float32.
+    """Make a GPU give the same numbers every time, with full float32 precision.
 
-    An operation that has no exact form, which a user's own network may hold, warns and goes on.
+    An operation without a deterministic form, which a user's own network may contain, only warns.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the card is first used
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the GPU is first used
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Filling new memory finds faults in programs, and costs time.
+    # Filling new memory only helps to find bugs, and it takes time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device; a graphics card fetches it while the program goes on."""
+    """The tensor on the device; a copy to a GPU does not block the program."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def has_bf16(device: str) -> bool:
-    """Whether the processor computes bfloat16 faster than float32."""
+    """Whether the device computes bfloat16 faster than float32."""
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
     if device == "cpu":
@@ -64,9 +64,10 @@ def has_bf16(device: str) -> bool:
 
 
 def environment(fabric: Fabric) -> dict[str, Any]:
-    """What, beside settings and inputs, is in every result's key.
+    """The parts of every result's key beside settings and inputs.
 
-    The number of threads is not, though last bits depend on it: results are used again on another machine.
+    The number of threads is not among them, although it changes the last bits, because results are reused on other
+    machines.
     """
     return {
         "torch": torch.__version__,

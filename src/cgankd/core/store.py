@@ -1,10 +1,10 @@
-"""The store: results of stages, each computed once; what is done, what is stale, and how a killed run goes on.
+"""The store keeps the results of stages: each is computed once, and a killed run resumes where it stopped.
 
 A stage is a plain function of named arguments. :meth:`Store.call` hashes every argument, calls the function with these
-very arguments, and keeps what it made as an artifact, the folder ``artifacts/STAGE-KEY``. What a stage was not given it
-cannot read, so no key can leave anything out. A stage works in ``work/STAGE-KEY``, where a killed one finds its
-checkpoint, and the folder is renamed into place when it is whole. What several stages compute alike lies in ``cache/``,
-which may be deleted.
+arguments, and keeps the results as an artifact, the folder ``artifacts/STAGE-KEY``. A stage can only read its
+arguments, so its key covers everything that it depends on. A stage writes to ``work/STAGE-KEY``, where a killed stage
+finds its checkpoint; the finished folder is then renamed. ``cache/`` holds what several stages share; it may be
+deleted.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from cgankd.core.runtime import environment
 P = ParamSpec("P")
 Function = TypeVar("Function", bound=Callable[..., dict[str, Any]])
 
-CHECKPOINT = "checkpoint"  # checkpoint.safetensors, and checkpoint-NAME.* of loops within a loop, and of passes
+CHECKPOINT = "checkpoint"  # checkpoint.safetensors; inner loops and passes have checkpoint-NAME.*
 
 
 def stage(version: int = 1) -> Callable[[Function], Function]:
-    """Marks a module's function ``(work, **arguments) -> summary`` as a stage.
+    """Mark a module's function ``(work, **arguments) -> summary`` as a stage.
 
-    version: raised where the same arguments give other numbers, so that older results are stale.
+    version: raise it where the same arguments now give other numbers, so that older results become stale.
     """
 
     def mark(function: Function) -> Function:
@@ -56,7 +56,7 @@ def stage(version: int = 1) -> Callable[[Function], Function]:
 
 @dataclasses.dataclass(frozen=True)
 class Artifact:
-    """What a stage made: a folder with artifact.json (its summary and how it was made) and tensors."""
+    """The results of a stage: a folder with artifact.json (summary, arguments and environment) and tensors."""
 
     folder: Path
     key: str
@@ -74,11 +74,10 @@ class Artifact:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Where a stage computes and writes. Nothing here changes what comes out, so nothing here is in its key.
+    """Where a stage computes and writes. Nothing here changes its results, so nothing here is part of its key.
 
-    folder: None where nothing is kept, as in a loop that is called by itself. cache: a folder for what several stages
-    compute alike, or None. loop: names the checkpoint of a loop within a loop. deadline: time.monotonic's seconds
-    after which loops save and stop.
+    folder: None where nothing is kept, as in a loop outside a stage. cache: a folder for what several stages share, or
+    None. loop: names the checkpoint of an inner loop. deadline: in time.monotonic's seconds; loops then save and stop.
     """
 
     fabric: Fabric
@@ -91,7 +90,7 @@ class Work:
     deadline: float = math.inf
 
     def path(self, name: str) -> Path:
-        """A file of the artifact."""
+        """The path of a file in the artifact."""
         if self.folder is None:
             raise ValueError(f"there is no folder to keep {name} in")
         return self.folder / name
@@ -101,34 +100,34 @@ class Work:
         save_tensors(self.path(f"{name}.safetensors"), tensors)
 
     def within(self, name: str, title: str | None = None) -> Work:
-        """The same for a loop within this one, with a checkpoint of its own. title: None: the same."""
+        """The same for an inner loop, with its own checkpoint. title: None keeps the title."""
         name = file_name(name)
         loop = f"{self.loop}-{name}" if self.loop else name
         return dataclasses.replace(self, loop=loop, title=self.title if title is None else title)
 
     def checkpoint(self) -> Checkpoint:
-        """Where the loop saves how far it is, and goes on from."""
+        """The checkpoint that the loop saves to and resumes from."""
         file = f"{CHECKPOINT}-{self.loop}.safetensors" if self.loop else f"{CHECKPOINT}.safetensors"
         path = None if self.folder is None else self.folder / file
         return Checkpoint(path, self.checkpoint_seconds, self.deadline)
 
     @contextmanager
     def random_state(self) -> Iterator[None]:
-        """A block that seeds torch's global generators, and leaves them as they were."""
+        """A block that may seed torch's global generators; afterwards they are as before."""
         devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             yield
 
     def cache_for(self, what: str, *parts: Any) -> Path | None:
-        """A folder for what is computed from ``parts`` and nothing else; files in it may be deleted."""
+        """A folder for results that depend on ``parts`` alone; files in it may be deleted."""
         return None if self.cache is None else self.cache / f"{what}-{content_key(describe(parts))}"
 
 
 class Store:
-    """The artifacts of one folder, which one process holds.
+    """The artifacts in one folder, which one process has locked.
 
-    path: the folder of the run. artifacts: the folder that holds the artifacts, where several runs share them; None:
-    ``path``. command: whose folder it is, because another command's files would be written over. further: versions of
+    path: the folder of the run. artifacts: the folder of the artifacts, where several runs share them; None: ``path``.
+    command: the command that owns the folder, because another command would overwrite its files. further: versions of
     further libraries that results depend on. take_over: see :class:`HeldFolder`. No stage begins after ``deadline``:
     OutOfTime is raised instead.
     """
@@ -155,36 +154,36 @@ class Store:
         if artifacts is not None:
             make_folder(path)
         self._held = HeldFolder(self.artifacts, command, take_over)
-        for left in (self.artifacts / "cache").rglob(".*.tmp"):  # of a process that was killed while it wrote
-            left.unlink()
+        for leftover in (self.artifacts / "cache").rglob(".*.tmp"):  # of a process that was killed while writing
+            leftover.unlink()
 
     @classmethod
     def temporary(cls, fabric: Fabric, progress: Progress = SILENT) -> Store:
-        """A store in a temporary folder, removed with the object."""
+        """A store in a temporary folder, which is removed with the object."""
         folder = tempfile.TemporaryDirectory(prefix="cgankd-", ignore_cleanup_errors=True)
         store = cls(Path(folder.name), fabric, progress)
         store._temporary = folder
         return store
 
     def close(self) -> None:
-        """Let another process have the folder; a new one in which nothing was made is removed."""
+        """Unlock the folder; a new folder in which nothing was written is removed."""
         self._held.close()
 
     def titled(self, title: str) -> Store:
-        """The same store, whose next stages call themselves ``title`` while they run."""
-        other = copy.copy(self)
-        other.title = title
-        return other
+        """The same store; its next stages show ``title`` while they run."""
+        store = copy.copy(self)
+        store.title = title
+        return store
 
     def call(
         self, function: Callable[Concatenate[Work, P], dict[str, Any]], /, *args: P.args, **arguments: P.kwargs
     ) -> Artifact:
-        """The artifact of ``function(work, **arguments)``, computed unless it is there already.
+        """The artifact of ``function(work, **arguments)``, computed only where it does not exist yet.
 
         Raises TypeError for a function that reads more than its arguments (a closure), or an argument without a key.
         """
         version = getattr(function, "stage_version", None)
-        # "<": of <lambda>, which has no name to tell it from others, and of <locals>
+        # "<" is in the names of lambdas (<lambda>), which all have the same name, and of inner functions (<locals>)
         if version is None or args or not inspect.isfunction(function) or "<" in function.__qualname__:
             raise TypeError(f"{function} must be a module's function marked with @stage, called with named arguments")
         name = function.__name__
@@ -200,11 +199,11 @@ class Store:
         return artifact
 
     def used_names(self) -> list[str]:
-        """The folders of the artifacts that were used. They stand in the results, so that cleaning leaves them."""
+        """The folder names of the artifacts that were used; the results list them, so that cleaning keeps them."""
         return sorted({artifact.folder.name for artifact in self.used})
 
     def seconds(self) -> dict[str, float]:
-        """How long the artifacts that were used took, by stage."""
+        """The seconds that the artifacts in use took to compute, by stage."""
         total: dict[str, float] = {}
         for artifact in {artifact.key: artifact for artifact in self.used}.values():
             stage_name = artifact.folder.name.rpartition("-")[0]
@@ -230,9 +229,9 @@ class Store:
             write_json(clock, before + time.monotonic() - started)
         seconds = before + time.monotonic() - started
         clock.unlink()
-        # checkpoints, and files of a process that was killed while it wrote
-        for left in [*folder.glob(f"{CHECKPOINT}*"), *folder.glob(".*.tmp"), *folder.glob("*.compact")]:
-            left.unlink()
+        # checkpoints, and files of a process that was killed while writing
+        for leftover in [*folder.glob(f"{CHECKPOINT}*"), *folder.glob(".*.tmp"), *folder.glob("*.compact")]:
+            leftover.unlink()
         made_with = {**self.environment, "threads": torch.get_num_threads()}
         write_json(
             folder / "artifact.json",
@@ -243,19 +242,19 @@ class Store:
         done.parent.mkdir(exist_ok=True)
         folder.replace(done)
         sync(done.parent)
-        artifact = _open(done, key)  # as every later run will read it
+        artifact = _open(done, key)  # read as every later run reads it
         assert artifact is not None
         return artifact
 
 
 def _open(folder: Path, key: str) -> Artifact | None:
-    """The finished artifact at ``folder``; None where there is none, or a file of it is missing or cut short."""
+    """The finished artifact in ``folder``; None where there is none, or one of its files is missing or incomplete."""
     description = folder / "artifact.json"
     if not description.is_file():
         return None
     try:
         record = read_json(description)
-        whole = all((folder / name).stat().st_size == size for name, size in record["files"].items())
+        complete = all((folder / name).stat().st_size == size for name, size in record["files"].items())
     except (UserError, KeyError, TypeError, FileNotFoundError, json.JSONDecodeError):
         return None
-    return Artifact(folder, key, record["seconds"], record["summary"]) if whole and record["key"] == key else None
+    return Artifact(folder, key, record["seconds"], record["summary"]) if complete and record["key"] == key else None

@@ -1,4 +1,4 @@
-"""The terminal: it shows a user's words as they are, and never takes them for markup."""
+"""Printing to the terminal: a user's text is shown as it is, never read as markup."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-STEERING = {"Cc", "Zl", "Zp", "Cs"}  # Unicode categories: control, line and paragraph separators, lone surrogates
+CONTROL = {"Cc", "Zl", "Zp", "Cs"}  # Unicode categories: control, line and paragraph separators, lone surrogates
 
 
 def plain_console(**settings: Any) -> Console:
@@ -17,19 +17,19 @@ def plain_console(**settings: Any) -> Console:
 
 
 def escape_what_streams_cannot_write() -> None:
-    """Let stdout and stderr write an escape for each character that their encoding lacks, instead of failing."""
+    """Make stdout and stderr write an escape for each character that their encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
 
 
 def on_one_line(text: str) -> str:
-    r"""The text on one line: what would break the line or control the terminal becomes an escape.
+    r"""The text on one line: characters that break the line or control the terminal become escapes.
 
     >>> print(on_one_line("new\nline \x1b[31mred, 猫 stays"))
     new\nline \x1b[31mred, 猫 stays
     """
     return "".join(
-        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in STEERING else letter
+        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in CONTROL else letter
         for letter in text
     )

@@ -1,1 +1,1 @@
-"""Images and labels: the container, the sources they come from, and the batches networks are trained on."""
+"""Images and labels: the container, the sources of data, splits, and training batches."""

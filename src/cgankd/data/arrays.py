@@ -1,6 +1,6 @@
-"""Arrays in one file, .npz or HDF5: x_train, y_train, x_test, y_test, or images_..., labels_..., or images, labels.
+"""Arrays in one .npz or HDF5 file: x_train, y_train, x_test, y_test, or images_..., labels_..., or images, labels.
 
-Also read: x_val and y_val, class_names, and the group's array. Nothing that could be a pickle is opened.
+x_val and y_val, class_names and a group array are also read. Pickled objects are never loaded.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def npz_listing(path: Path, settings: DataSettings) -> Listing:
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path}: array {name!r} is broken ({error})") from None
         except MemoryError:
-            raise UserError(f"{path}: array {name!r} doesn't fit into memory; .h5 is read piecemeal") from None
+            raise UserError(f"{path}: array {name!r} doesn't fit into memory; an .h5 file is read in parts") from None
 
     with archive:
         return _listing(path, archive.files, read, read, settings)
 
 
 def h5_listing(path: Path, settings: DataSettings) -> Listing:
-    """The data sets of an HDF5 file; images stay in the file until they are needed."""
+    """The arrays of an HDF5 file; images stay in the file until they are needed."""
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -74,7 +74,7 @@ def h5_listing(path: Path, settings: DataSettings) -> Listing:
 
 
 def _reason(error: OSError) -> str:
-    """Why HDF5 can't open a file: the system's own reason where it has one, else what HDF5 says in brackets."""
+    """Why HDF5 can't open a file: the system's reason where there is one, else HDF5's own, in brackets."""
     message = " ".join(str(error).split())
     if error.errno is None:
         return message.partition("(")[2].rstrip(")") or message
@@ -83,7 +83,7 @@ def _reason(error: OSError) -> str:
         return reason
     if error.errno in (errno.EAGAIN, errno.EACCES):
         return f"{reason}, because another program has the file open; close it there, or give a copy"
-    return f"{reason}, because the disk can't lock files; HDF5_USE_FILE_LOCKING=FALSE in the environment reads it"
+    return f"{reason}, because the disk can't lock files; set the environment variable HDF5_USE_FILE_LOCKING=FALSE"
 
 
 def _listing(
@@ -95,24 +95,24 @@ def _listing(
 ) -> Listing:
     if settings.label_column is not None:
         raise UserError(f"data.label_column={settings.label_column!r} is for metadata.csv, not for {path}")
-    found = _find(path, names)
-    images = [images_of(x) for _, x, _, _ in found]
-    pictures = ArrayPictures(images, [f"{path}: array {x!r}" for _, x, _, _ in found])
+    parts = _find(path, names)
+    images = [images_of(x) for _, x, _, _ in parts]
+    pictures = ArrayPictures(images, [f"{path}: array {x!r}" for _, x, _, _ in parts])
     used = {"class_names"}
     labels = []
-    for (_, x, y, _), part in zip(found, images, strict=True):
-        labels.append(_column(path, y, read(y), len(part)))
+    for (_, x, y, _), array in zip(parts, images, strict=True):
+        labels.append(_column(path, y, read(y), len(array)))
         used |= {x, y}
-    lengths = [len(part) for part in labels]
+    lengths = [len(column) for column in labels]
     starts = np.cumsum([0, *lengths])
 
     def place(row: int) -> str:
         part = int(np.searchsorted(starts, row, side="right")) - 1
-        return f"{path}: array {found[part][2]!r}, row {row - starts[part]}"
+        return f"{path}: array {parts[part][2]!r}, row {row - starts[part]}"
 
     groups = None
     if settings.group_column is not None:
-        group_names = [settings.group_column + suffix for _, _, _, suffix in found]
+        group_names = [settings.group_column + suffix for _, _, _, suffix in parts]
         for name in group_names:
             if name not in names:
                 raise UserError(
@@ -128,7 +128,7 @@ def _listing(
         where=str(path),
         pictures=pictures,
         labels=joined.tolist() if joined.dtype.kind == "U" else joined,
-        splits=np.repeat(np.asarray([split for split, *_ in found], dtype=np.int64), lengths),
+        splits=np.repeat(np.asarray([split for split, *_ in parts], dtype=np.int64), lengths),
         place=place,
         groups=groups,
         class_names=_class_names(path, read("class_names")) if "class_names" in names else None,
@@ -137,7 +137,7 @@ def _listing(
 
 
 def _find(path: Path, names: Sequence[str]) -> list[tuple[int, str, str, str]]:
-    """(split, image array, label array, suffix) of each part that the file holds."""
+    """(split, image array, label array, suffix) of each split in the file."""
     for x, y in PAIRS:
         parts = [(split, x + end, y + end, end) for split, end in PARTS if x + end in names]
         if x in names:
@@ -154,20 +154,20 @@ def _find(path: Path, names: Sequence[str]) -> list[tuple[int, str, str, str]]:
 
 
 def _column(path: Path, name: str, values: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
-    """One value per image, [N], as text, int64-able or float; refuses anything else."""
+    """One value per image, [N]: text, whole numbers or floats; UserError for anything else."""
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
         raise UserError(f"{path}: array {name!r} has shape {list(values.shape)}; allowed: [N], one value per image")
     if len(values) != length:
-        raise UserError(f"{path}: array {name!r} has {len(values):,} rows; the images are {length:,}")
+        raise UserError(f"{path}: array {name!r} has {len(values):,} rows, but there are {length:,} images")
     if values.dtype.kind == "S":
         try:
             values = np.char.decode(values, "utf-8")
         except UnicodeDecodeError:
             raise UserError(f"{path}: array {name!r} holds text that is not UTF-8") from None
     if values.dtype.kind == "O":
-        values = values.astype(str)  # HDF5's strings of varying length; .npz has let no objects through
+        values = values.astype(str)  # HDF5 strings of varying length; objects in .npz were refused before
     if values.dtype.kind not in "biufU":
         raise UserError(f"{path}: array {name!r} holds {values.dtype}; allowed: whole numbers, decimals or text")
     return values
@@ -175,7 +175,9 @@ def _column(path: Path, name: str, values: npt.NDArray[Any], length: int) -> npt
 
 def _joined(path: Path, columns: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     if len({column.dtype.kind == "U" for column in columns}) > 1:
-        raise UserError(f"{path}: labels or groups are text in one split and numbers in another; allowed: one of them")
+        raise UserError(
+            f"{path}: labels or groups are text in one split and numbers in another; allowed: the same in all"
+        )
     return np.concatenate(columns)
 
 

@@ -1,8 +1,7 @@
 """Training batches: views of images that are pure functions of (seed, image, view number).
 
-Images stay where they are, in memory or in a file that is mapped; those of a batch are cut out and sent to the
-device together. Which images stand in batch ``step`` depends on the seed and the step alone, so a resumed loop sees
-the same batches.
+Images stay in memory or in a memory-mapped file; the images of a batch are cut out and copied to the device together.
+The images of batch ``step`` depend on the seed and the step alone, so a resumed loop sees the same batches.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from cgankd.tasks import Task
 class Views:
     """Augmented views of stored images.
 
-    sets: uint8 [N, C, H, W] each, numbered one after the other. A view is mirrored with probability 1/2 where
-    ``flip`` is true, then shifted by up to ``settings.shift`` pixels in each direction; black comes in. Then
-    RandAugment, where the settings ask for it; ``geometric``: with operations that move pixels.
+    sets: uint8 [N, C, H, W] each; images are numbered through all sets. A view is mirrored with probability 1/2 where
+    ``flip`` is true, then shifted by up to ``settings.shift`` pixels in each direction; the gap is black. Then follows
+    RandAugment, if the settings say so; ``geometric``: with operations that move pixels.
     """
 
-    VERSION = 1  # raised where the same settings give other pixels: answers that were kept are of others then
+    VERSION = 1  # raise it where the same settings give other pixels, so that cached teacher outputs become stale
 
     def __init__(
         self,
@@ -57,7 +56,7 @@ class Views:
     def draw(self, index: Tensor, view: Tensor) -> Tensor:
         """View ``view`` of image ``index``: float32 [B, C, H, W] in [0, 1], channels last, on the device.
 
-        index, view: int64 [B] on the CPU, where all that is random is drawn: a few numbers for each image.
+        index, view: int64 [B] on the CPU, where the random numbers are drawn, a few for each image.
         """
         reach = 2 * self.shift + 1
         down = rng.integers(reach, self.seed, "view/down", index, view) - self.shift
@@ -69,24 +68,24 @@ class Views:
         return images if self.randaugment is None else self.randaugment(images, index, view)
 
     def described(self) -> str:
-        """How a view is drawn, in words: views of other words are other views."""
+        """All settings of the views as text; another text means other views."""
         size = f"{self.channels}x{self.height}x{self.width}"
         return f"{self.VERSION} {size} shift={self.shift} flip={self.flip} seed={self.seed} {self.randaugment}"
 
     def clean(self, index: Tensor) -> Tensor:
-        """Image ``index`` (int64 [B], CPU) as it is: float32 [B, C, H, W] in [0, 1]."""
+        """Image ``index`` (int64 [B], CPU) without augmentation: float32 [B, C, H, W] in [0, 1]."""
         still = torch.zeros_like(index)
         return self._cut(index, still, still, still)
 
     def _cut(self, index: Tensor, down: Tensor, right: Tensor, mirrored: Tensor) -> Tensor:
-        """The part of each image that is seen: it starts ``down`` and ``right`` of the image's corner.
+        """The visible part of each image, whose corner is ``down`` and ``right`` of the image's corner.
 
-        Image by image, so that images that lie in a file need no memory.
+        Image by image, so that images in a file are not all read into memory.
         """
         cut = torch.zeros(len(index), self.channels, self.height, self.width, dtype=torch.uint8)
         rows = zip(cut.numpy(), index.tolist(), down.tolist(), right.tolist(), mirrored.tolist(), strict=True)
-        for view, number, y, x, turned in rows:
-            target = view[:, :, ::-1] if turned else view
+        for view, number, y, x, flipped in rows:
+            target = view[:, :, ::-1] if flipped else view
             target[:, max(0, -y) : self.height - max(0, y), max(0, -x) : self.width - max(0, x)] = self._image(number)[
                 :, max(0, y) : self.height + min(0, y), max(0, x) : self.width + min(0, x)
             ]
@@ -102,22 +101,22 @@ class Views:
 class Batch:
     """One training batch. index, view and fake are on the CPU, where they are drawn.
 
-    index: which stored image; view: which of its views; both int64 [B].
+    index: number of the stored image; view: number of its view; both int64 [B].
     """
 
     images: Tensor  # float32 [B, C, H, W] in [0, 1]
-    targets: Tensor  # [B], as the task's loss takes them; [B, C] where labels are mixed or probabilities
+    targets: Tensor  # [B], for the task's loss; [B, C] where labels are mixed or probabilities
     index: Tensor
     view: Tensor
-    fake: Tensor  # bool [B], of a mixed image: of the one that it is a view of
-    mixed: bool = False  # whether images are mixes of two, so that no view of an image is what is seen
+    fake: Tensor  # bool [B]; for a mixed image: whether image ``index`` is a fake
+    mixed: bool = False  # whether images are mixes of two, so that they are not plain views
 
 
 class Batches:
-    """Batches of real images and, where there are any, fake ones; batch ``step`` is a pure function of the seed.
+    """Batches of real images and of fakes, if there are any; batch ``step`` is a pure function of the seed.
 
-    Of real and fake images apart, or of all together where ``images.real_share`` is None, every image is seen once
-    before any is seen twice.
+    Every image is seen once before any is seen twice: among real images and fakes separately, or among all images
+    where ``images.real_share`` is None.
     """
 
     def __init__(
@@ -132,14 +131,14 @@ class Batches:
         real, share = images.real.open(), images.real_share
         fake = None if images.fake is None else images.fake.open()
         sets: Sequence[ImageSet] = [real] if fake is None or not len(fake) else [real, fake]
-        # Off unless asked: traffic signs, digits and text are other classes in a mirror, and angles other angles.
+        # Flips are off by default, because mirrored traffic signs, digits, text and angles have other labels.
         self.views = Views(
             [s.images for s in sets], augment, bool(augment.flip), seed, device, geometric=task.geometry_safe
         )
         self.targets = _targets(sets, task)
         self.classes = task.num_outputs
         self.mixing = Mixing(augment.mixup, augment.cutmix, seed) if augment.mixes else None
-        self.recurring = augment.views  # 0: a view never comes back
+        self.recurring = augment.views  # 0: a view never repeats
         self.count = sum(map(len, sets))
         self.real_count = len(real)
         starts = (0, len(real))
@@ -165,7 +164,7 @@ class Batches:
         return Batch(images, targets, index, view, fake, mixed=self.mixing is not None)
 
     def key(self, number: int) -> str:
-        """A hash of all that a set's views depend on: its images as they are stored, and how views are drawn."""
+        """A hash of everything that a set's views depend on: its stored images and the views' settings."""
         if number not in self._keys:
             first, _ = self.sets[number]
             digest = hashlib.blake2b(f"{first} {self.views.described()} ".encode(), digest_size=16)
@@ -178,7 +177,7 @@ class Batches:
         parts = []
         for number, (first, count, size) in enumerate(self.streams):
             place, end = step * size, (step + 1) * size
-            while place < end:  # a batch may reach over the end of an epoch, or hold several short ones
+            while place < end:  # a batch may extend past the end of an epoch, or contain several short epochs
                 epoch, start = divmod(place, count)
                 stop = min(count, start + end - place)
                 order = self._order(number, epoch, count)[start:stop]
@@ -195,7 +194,7 @@ class Batches:
 
 
 def _targets(sets: Sequence[ImageSet], task: Task) -> Tensor:
-    """All images' targets, [N]; where a set has probabilities for targets, the others' are one-hot, [N, C]."""
+    """The targets of all images, [N]; where a set has probabilities as targets, [N, C], the others are one-hot."""
     soft = any(TARGET in s.columns for s in sets)
     hard = [task.to_target(s.labels) for s in sets]
     if not soft:

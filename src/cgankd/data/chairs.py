@@ -1,6 +1,6 @@
-"""``chairs``: a data set like RC-49 that is rendered here, from any folder of meshes.
+"""``chairs``: a data set like RC-49, rendered from a folder of meshes.
 
-N angles, 90 / N degrees apart, of every mesh; every second angle tests, so test angles are never trained on.
+Every mesh has N angles, 90 / N degrees apart; every second angle is for the test, so test angles are not in training.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from cgankd.data import arrays, public, render
 from cgankd.data.listing import Listing
 from cgankd.tasks import Regression
 
-DESCRIPTION = "meshes turned by 0 to 90 degrees, 64x64 colour (cgankd data render FOLDER)"
+DESCRIPTION = "meshes rotated by 0 to 90 degrees, 64x64 colour (cgankd data render FOLDER)"
 RANGE = 90.0  # degrees
 
 
 def default_path() -> Path:
-    """Where ``data.source=chairs`` looks."""
+    """The file that ``data.source=chairs`` reads."""
     return public.home() / "chairs" / "chairs.npz"
 
 
 def listing(settings: DataSettings) -> Listing:
-    """What :func:`render_folder` wrote; ``data.group_column=object``: no mesh is in train and validation both."""
+    """The data set of :func:`render_folder`; ``data.group_column=object`` keeps each mesh in one split."""
     public.check_columns("chairs", settings, "object")
     path = default_path()
     if not path.is_file():
         raise UserError(
-            f"data.source 'chairs' is not in {path}; cgankd data render FOLDER makes it of .obj or .glb files"
+            f"data.source 'chairs' is not in {path}; cgankd data render FOLDER makes it from .obj or .glb files"
         )
-    found = public.scalar(arrays.npz_listing(path, settings), Regression(0.0, RANGE, "degrees"))
-    return dataclasses.replace(found, notes=())  # the arrays that are not read there are for people
+    scalars = public.scalar(arrays.npz_listing(path, settings), Regression(0.0, RANGE, "degrees"))
+    return dataclasses.replace(scalars, notes=())  # the unused arrays in the file need no note
 
 
 def meshes(folder: Path, match: str) -> list[Path]:
-    """The .obj and .glb files below ``folder`` whose name, without suffix, matches the pattern, sorted."""
+    """The .obj and .glb files below ``folder`` whose name without suffix matches the pattern, sorted."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; a folder with .obj or .glb files is needed")
-    everything = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in render.SUFFIXES]
-    found = [path for path in everything if fnmatch.fnmatch(path.stem.lower(), match.lower())]
-    if not found:
-        raise UserError(f"{folder}: none of its {len(everything):,} .obj and .glb files matches {match!r}")
-    return found
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in render.SUFFIXES]
+    matches = [path for path in paths if fnmatch.fnmatch(path.stem.lower(), match.lower())]
+    if not matches:
+        raise UserError(f"{folder}: none of its {len(paths):,} .obj and .glb files matches {match!r}")
+    return matches
 
 
 def render_folder(
@@ -60,25 +60,25 @@ def render_folder(
     match: str = "*",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[int, tuple[str, ...]]:
-    """Write ``out`` (.npz): x_, y_ (degrees) and object_train and _test, and object_names.
+    """Write ``out`` (.npz): x_, y_ (degrees) and object_ of _train and _test, and object_names.
 
-    Returns the number of images, and a sentence for each file that holds no readable mesh. Raises UserError where
-    fewer than 2 meshes or 20 angles are there.
+    Returns the number of images, and a sentence for each file without a readable mesh. Raises UserError for fewer
+    than 2 meshes or 20 angles.
     """
     if out.suffix != ".npz":
-        raise UserError(f"{out}: allowed is a name that ends in .npz")
+        raise UserError(f"{out} is not an .npz file; allowed: a name that ends in .npz")
     if angles < 20 or size < 16:
         raise UserError(f"{angles} angles of {size} pixels; allowed: 20 angles or more, 16 pixels or more")
     paths = meshes(folder, match)
     degrees = (np.arange(angles) + 0.5) * (RANGE / angles)
-    pictures, names, passed_over = [], [], []
+    pictures, names, unreadable = [], [], []
     for number, path in enumerate(paths):
         try:
             mesh = render.load_mesh(path).framed()
         except UserError as error:
             if "pip install" in str(error):
                 raise
-            passed_over.append(str(error))
+            unreadable.append(str(error))
             continue
         views = []
         for place, angle in enumerate(degrees):
@@ -97,4 +97,4 @@ def render_folder(
         columns[f"object_{split}"] = np.repeat(np.arange(len(stack)), len(part))
     with replacing(out) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **columns)
-    return stack.shape[0] * stack.shape[1], tuple(passed_over)
+    return stack.shape[0] * stack.shape[1], tuple(unreadable)

@@ -1,6 +1,6 @@
-"""CIFAR-10 and CIFAR-100 in their authors' binary version: records of label bytes and 3,072 pixel bytes.
+"""CIFAR-10 and CIFAR-100 in the binary version: records of label bytes and 3,072 pixel bytes.
 
-Read from the .tar.gz as it was fetched, or from the folder it unpacks to. The pickled version is not read.
+Read from the .tar.gz or from the unpacked folder. The pickled version is not read.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Layout:
     test: str
     class_names: str
     classes: int
-    label_bytes: int  # the class is the last of them; CIFAR-100 has the coarse class before it
+    label_bytes: int  # the last one is the class; CIFAR-100 has the coarse class before it
 
 
 CIFAR10 = _Layout(
@@ -73,7 +73,7 @@ def _listing(layout: _Layout, settings: DataSettings) -> Listing:
     parts = [part for part in train if part is not None]
     test = _records(read(layout.test), f"{where}: {layout.test}", layout)
     if not parts or test is None:
-        raise UserError(f"{where}: needed are {', '.join((*layout.train, layout.test))}; some are not there")
+        raise UserError(f"{where}: files are missing; needed: {', '.join((*layout.train, layout.test))}")
     images, labels = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return Listing(
         where=where,
@@ -98,22 +98,22 @@ def _folder(folder: Path) -> Callable[[str], bytes | None]:
 
 
 def _archive(path: Path, layout: _Layout) -> Callable[[str], bytes | None]:
-    """Reads the whole archive once; members are taken by their name, none is written anywhere."""
+    """Read the needed files of the archive in one pass, without writing any."""
     wanted = {f"{layout.folder}/{name}" for name in (*layout.train, layout.test, layout.class_names)}
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
                 stream = archive.extractfile(member) if member.name in wanted else None
                 if stream is not None:
-                    found[member.name] = stream.read()
+                    contents[member.name] = stream.read()
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{path}: is not a whole .tar.gz ({error}); delete it and fetch it again") from None
-    return lambda name: found.get(f"{layout.folder}/{name}")
+        raise UserError(f"{path}: is not a complete .tar.gz ({error}); delete it and fetch it again") from None
+    return lambda name: contents.get(f"{layout.folder}/{name}")
 
 
 def _records(content: bytes | None, where: str, layout: _Layout) -> tuple[npt.NDArray[np.uint8], Ints] | None:
-    """uint8 [N, 3, 32, 32] and int64 [N] of one file; None where it is not there."""
+    """Images uint8 [N, 3, 32, 32] and labels int64 [N] of one file; None where there is no file."""
     if content is None:
         return None
     size = layout.label_bytes + PIXELS

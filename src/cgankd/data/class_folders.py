@@ -1,4 +1,4 @@
-"""A folder with one sub-folder of images per class, perhaps below folders for the splits."""
+"""A folder with one sub-folder of images per class, which may be below folders for the splits."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from cgankd.data.image_files import SUFFIXES, FilePictures
 from cgankd.data.listing import TEST, TRAIN, VAL, Listing
 from cgankd.data.split_names import ALLOWED, may_be_split, split_of, splits_of
 
-ANSWERS = (
+CHOICES = (
     "data.split_folders=true (they are splits, and folders of other names are left out) or data.split_folders=false "
     "(all are classes)"
 )
 
 
 def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> Listing:
-    """The images in ``folder``, sorted by path; a class is a folder, images may lie deeper in it.
+    """The images in ``folder``, sorted by path; each class is a folder, whose sub-folders may hold images too.
 
-    tree: the folder, where it has been read. Raises UserError for a folder without images or class folders, an empty
-    class, columns that only a table has, and where it is not clear whether folders are splits or classes.
+    tree: the folder's content, if it has been scanned. Raises UserError for a folder without images or class folders,
+    an empty class, columns that only a table has, and where it is unclear whether folders are splits or classes.
     """
     for key, value in (("label_column", settings.label_column), ("group_column", settings.group_column)):
         if value is not None:
@@ -56,8 +56,8 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
         place=lambda row: str(paths[row]),
         folders=True,
         notes=(
-            *(f"{others:,} files that are not images were passed over",) * (others > 0),
-            *(f"{beside:,} images lie beside the class folders, in none of them, and were left out",) * (beside > 0),
+            *(f"{others:,} files that are not images were left out",) * (others > 0),
+            *(f"{beside:,} images are beside the class folders, in none of them, and were left out",) * (beside > 0),
             *notes,
             *tree.notes(),
         ),
@@ -65,11 +65,11 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
 
 
 def _parts(top: Folder, setting: bool | None) -> tuple[list[tuple[int, Folder]], tuple[str, ...]]:
-    """(split, folder that the class folders lie in) of each split; and notes."""
+    """(split, folder of its class folders) of each split; and notes."""
     if not top.folders:
         raise UserError(
-            f"{top.path}: has neither a metadata.csv nor a folder per class; allowed: either, "
-            "the folders perhaps below train/, val/ and test/"
+            f"{top.path}: has neither a metadata.csv nor a folder per class; allowed: one of the two, "
+            "and class folders may be below train/, val/ and test/"
         )
     splits = _splits(top, setting)
     if splits is None:
@@ -89,7 +89,7 @@ def _parts(top: Folder, setting: bool | None) -> tuple[list[tuple[int, Folder]],
 
 
 def _splits(top: Folder, setting: bool | None) -> list[int | None] | None:
-    """The split of each sub-folder, None for one that is left out; or None where all are classes."""
+    """The split of each sub-folder (None: it is left out); or None where all sub-folders are classes."""
     if setting is False:
         return None
     folders = top.folders
@@ -106,31 +106,33 @@ def _splits(top: Folder, setting: bool | None) -> list[int | None] | None:
     if not named:
         for child in rest:
             if may_be_split(child.name) and any(inner.images for inner in child.folders):
-                raise UserError(f"{child.path}: may be a split or a class, as its name has a split's word; {ANSWERS}")
+                raise UserError(
+                    f"{child.path}: may be a split or a class, because its name contains a split's name; {CHOICES}"
+                )
         return None
     if not rest and TRAIN in splits:
         return splits
     if flat and [child.name.lower() for child in named] == ["train"]:
-        return None  # a class of trains, among others
+        return None  # a class of trains
     if TRAIN in splits:
         train = folders[splits.index(TRAIN)].name
-        raise UserError(f"{rest[0].path}: stands beside {train}/; allowed there: {ALLOWED}; or {ANSWERS}")
+        raise UserError(f"{rest[0].path}: is beside {train}/; allowed there: {ALLOWED}; or {CHOICES}")
     raise UserError(
         f"{named[0].path}: names a split, but no folder beside it names training, so it is not clear whether these "
-        f"folders are splits or classes; allowed: train/ beside it, or {ANSWERS}"
+        f"folders are splits or classes; allowed: train/ beside it, or {CHOICES}"
     )
 
 
 def _check_classes(top: Folder, setting: bool | None) -> None:
-    """Refuse class folders that hold the splits, and a folder around the folder that is meant."""
+    """UserError for class folders that contain splits, and for a folder whose only sub-folder is the data set."""
     only = top.folders[0]
     if len(top.folders) == 1 and only.folders and not only.images:
-        raise UserError(f"{top.path}: has one folder only, {only.name}/, which holds folders itself; give {only.path}")
+        raise UserError(f"{top.path}: has only one folder, {only.name}/, which contains folders; give {only.path}")
     for child in top.folders if setting is None else ():
         inner = [split_of(part.name) for part in child.folders]
         if TRAIN in inner and (TEST in inner or VAL in inner):
             example = child.folders[inner.index(TRAIN)]
             raise UserError(
                 f"{example.path}: names a split inside a class folder; allowed: {example.name}/{child.name}/, or "
-                "data.split_folders=false (all images of a class folder are of one split)"
+                "data.split_folders=false (all images of a class folder belong to one split)"
             )

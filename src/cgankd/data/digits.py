@@ -1,6 +1,6 @@
 """Built-in ``digits``: 1,797 handwritten digits that come with scikit-learn; small enough for a first try.
 
-The 8x8 images (values 0 to 16) are enlarged to 16x16 by Pillow's bilinear; a quarter, by class, is the test split.
+The 8x8 images (values 0 to 16) are enlarged to 16x16 (Pillow, bilinear); a quarter, by class, is the test split.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fetch a public archive: resumed where it stopped, checked against its published digests, then put in place."""
+"""Fetch a public archive: resume an interrupted download, check the published digests, then rename the file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ TIMEOUT = 30.0  # seconds without a byte
 
 
 def download(archive: Archive, folder: Path, progress: Callable[[int, int], None] = lambda done, size: None) -> Path:
-    """Fetch ``archive`` into ``folder`` unless it is there; ``progress(bytes, bytes of all)``.
+    """Fetch ``archive`` into ``folder`` unless it exists; ``progress(bytes, bytes of all)``. Returns its path.
 
-    What has come so far stays in a file of its own, and the next call goes on from there. Only a file of the right
-    digests gets its final name. Raises UserError where the address can't be reached or something else lies there.
+    An interrupted download stays in a file of its own, and the next call continues it. Only a file with the right
+    digests gets its final name. Raises UserError where the address can't be reached or has another file.
     """
     target = folder / archive.name
     if target.is_file():
@@ -34,7 +34,7 @@ def download(archive: Archive, folder: Path, progress: Callable[[int, int], None
     except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
         raise UserError(
-            f"{archive.address} can't be fetched ({reason}); the same command goes on from here, "
+            f"{archive.address} can't be fetched ({reason}); the same command continues from here, "
             f"or put {archive.name} into {folder} yourself"
         ) from None
     md5, sha256 = _digests(part)
@@ -42,7 +42,7 @@ def download(archive: Archive, folder: Path, progress: Callable[[int, int], None
         size = part.stat().st_size
         part.unlink()
         raise UserError(
-            f"{archive.address}: what came ({size:,} bytes, MD5 {md5}) is not the published file "
+            f"{archive.address}: the fetched file ({size:,} bytes, MD5 {md5}) is not the published file "
             f"({archive.size:,} bytes, MD5 {archive.md5}) and was deleted"
         )
     sync(part)
@@ -57,9 +57,9 @@ def _fetch(archive: Archive, part: Path, progress: Callable[[int, int], None]) -
         return
     request = urllib.request.Request(archive.address, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as reply:
-        goes_on = reply.status == http.HTTPStatus.PARTIAL_CONTENT
-        have = have if goes_on else 0
-        with part.open("ab" if goes_on else "wb") as stream:
+        resumes = reply.status == http.HTTPStatus.PARTIAL_CONTENT
+        have = have if resumes else 0
+        with part.open("ab" if resumes else "wb") as stream:
             while block := reply.read(BLOCK):
                 stream.write(block)
                 have += len(block)

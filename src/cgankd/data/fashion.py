@@ -1,7 +1,7 @@
-"""Built-ins ``fashion`` (10 classes) and ``rotated-fashion`` (how far a garment is turned, in degrees).
+"""Built-in ``fashion`` (10 classes) and ``rotated-fashion`` (the rotation of a garment in degrees).
 
-Both come from builtin/fashion.npz, a subset of Fashion-MNIST (tools/make_fashion_subset.py; its licence lies beside
-it), whose 28x28 images get a black border to 32x32.
+Both come from builtin/fashion.npz, a subset of Fashion-MNIST (made by tools/make_fashion_subset.py; the licence is in
+the same folder). Its 28x28 images get a black border to 32x32.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from cgankd.data.listing import TEST, TRAIN, Ints, Listing
 from cgankd.tasks import Classification, Regression
 
 DESCRIPTION = "4,000 + 2,000 garments of Fashion-MNIST, 10 classes, 32x32 grey"
-ROTATED_DESCRIPTION = "garments and shoes turned by 0 to 90 degrees (scalar label), 32x32 grey"
+ROTATED_DESCRIPTION = "garments and shoes rotated by 0 to 90 degrees (scalar label), 32x32 grey"
 CLASS_NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 BORDER = 2
-# Classes whose upright is plain to see. A T-shirt, pullover, coat, shirt or bag is about as wide as it is high, so
-# one lying on its side looks much like another standing: such labels could not be learnt by anyone.
+# Classes whose upright position is clear. A T-shirt, pullover, coat, shirt or bag is about as wide as it is high, so it
+# looks much the same after a quarter turn, and its angle could not be learnt.
 UPRIGHT = (1, 3, 5, 7, 9)
 QUARTER = 90.0  # degrees
 
@@ -47,11 +47,11 @@ def listing(settings: DataSettings) -> Listing:
 
 
 def rotated_listing(settings: DataSettings) -> Listing:
-    """Each upright training image turned by ``settings.turns`` angles, each test image by one.
+    """Each upright training image rotated by ``settings.turns`` angles, each test image by one.
 
     The label is the angle in degrees, counter-clockwise. It is a function of (seed, split, image, turn) alone, so
-    more turns add views and change none. All views of an image are one group; turn 0 is the
-    owner's first choice.
+    more turns add views without changing others. All views of an image are one group; labelled images are chosen from
+    turn 0 first.
     """
     images: list[Tensor] = []
     angles: list[Tensor] = []
@@ -76,18 +76,18 @@ def rotated_listing(settings: DataSettings) -> Listing:
         turn=torch.cat(turns).numpy(),
         task=Regression(0.0, QUARTER, "degrees"),
         notes=(
-            "only classes with a plain upright are used: " + ", ".join(CLASS_NAMES[label] for label in UPRIGHT),
-            f"each training image was turned by {settings.turns} angles, each test image by one (bilinear)",
+            "only classes with a clear upright position are used: " + ", ".join(CLASS_NAMES[k] for k in UPRIGHT),
+            f"each training image was rotated by {settings.turns} angles, each test image by one (bilinear)",
         ),
     )
 
 
 def turned(images: Tensor, degrees: Tensor) -> Tensor:
-    """uint8 [N, 1, H, W] turned counter-clockwise about the centre by float32 [N] degrees; black comes in."""
+    """uint8 [N, 1, H, W] rotated counter-clockwise about the centre by float32 [N] degrees; outside is black."""
     out = []
     for block, angle in zip(images.split(1024), degrees.split(1024), strict=True):
         cos, sin = torch.cos(angle * math.pi / 180.0), torch.sin(angle * math.pi / 180.0)
-        # Where each target pixel (x right, y down) comes from: the target turned back, that is, clockwise.
+        # The source of each target pixel (x right, y down): the target's position rotated back, clockwise.
         theta = torch.stack([cos, -sin, torch.zeros_like(cos), sin, cos, torch.zeros_like(cos)], dim=1)
         grid = F.affine_grid(theta.view(-1, 2, 3), list(block.shape), align_corners=False)
         moved = F.grid_sample(block.to(torch.float32), grid, mode="bilinear", align_corners=False)
@@ -96,7 +96,7 @@ def turned(images: Tensor, degrees: Tensor) -> Tensor:
 
 
 def _read(split: str) -> tuple[Tensor, Ints]:
-    """uint8 [N, 1, 32, 32] and int64 [N]."""
+    """Images uint8 [N, 1, 32, 32] and labels int64 [N]."""
     file = resources.files("cgankd.data") / "builtin" / "fashion.npz"
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         images, labels = torch.from_numpy(arrays[f"x_{split}"]), arrays[f"y_{split}"]

@@ -1,6 +1,6 @@
-"""What lies in a folder and below it. Links are followed; what systems and programs leave behind is left out.
+"""The content of a folder and its sub-folders. Links are followed; hidden files and system files are left out.
 
-Everything that is left out is counted, so that a note can tell of it.
+Everything that is left out is counted for a note.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cgankd.core.errors import UserError
 from cgankd.data.image_files import SUFFIXES
 
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-# Thumbnails, caches and views that are no files of the user's; what begins with a dot is hidden anyway.
+# Thumbnails, caches and settings that systems and programs write; names that begin with a dot are left out anyway.
 LITTER = {
     "@eadir", "@recycle", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__macosx",
     "__pycache__", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r",
@@ -25,7 +25,7 @@ LITTER = {
 
 @dataclasses.dataclass
 class Folder:
-    """One folder: its sub-folders, images and tables, sorted by name, and how many other files it has."""
+    """One folder: its sub-folders, images and tables, sorted by name, and the number of its other files."""
 
     path: Path
     folders: list[Folder] = dataclasses.field(default_factory=list)
@@ -48,41 +48,41 @@ class Folder:
         return sorted(path for folder in self.every() for path in folder.images)
 
     def all_others(self) -> int:
-        """How many files are neither images nor tables, here and below."""
+        """The number of files that are neither images nor tables, here and below."""
         return sum(folder.others for folder in self.every())
 
 
 @dataclasses.dataclass
 class Tree:
-    """A folder with all below it. litter: what was left out, by name; linked: whether a link was followed."""
+    """A folder with all below it. litter: counts of what was left out, by name. linked: whether it has links."""
 
     top: Folder
     litter: Counter[str]
     linked: bool
 
     def notes(self) -> tuple[str, ...]:
-        """Sentences about what was left out, and about files that two paths lead to."""
+        """Sentences about what was left out, and about files with two paths."""
         notes = []
         if self.litter:
             parts = ", ".join(f"{name} ({count:,})" for name, count in sorted(self.litter.items()))
-            notes.append(f"hidden files and what systems leave behind were left out: {parts}")
+            notes.append(f"hidden files and system files were left out: {parts}")
         if self.linked:
             images = self.top.all_images()
             twice = len(images) - len({os.path.realpath(path) for path in images})
-            notes += [f"{twice:,} images are reached by two paths, by way of links"] * bool(twice)
+            notes += [f"{twice:,} images have two paths, because of links"] * bool(twice)
         return tuple(notes)
 
 
 def scan(folder: Path, strict: bool = True) -> Tree:
-    """All that lies in ``folder``.
+    """The content of ``folder``.
 
-    Raises UserError for a folder that can't be read, for a link that leads back to a folder it lies in, and for one
-    that leads nowhere where a folder may be meant. strict: false: these are passed over.
+    Raises UserError for a folder that can't be read, for a link to a folder that contains it, and for a broken link
+    that may be meant as a folder. strict: false ignores these.
     """
     tree = Tree(Folder(folder), Counter(), False)
     above = {}
     for parent in folder.resolve().parents:
-        with contextlib.suppress(OSError):  # one that may not be looked at can't be walked into either
+        with contextlib.suppress(OSError):  # a folder that can't be read can't be entered through a link either
             above[_identity(parent)] = parent
     _fill(tree, tree.top, above, strict)
     return tree
@@ -94,12 +94,12 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def is_litter(path: Path) -> bool:
-    """Whether a path, relative to the user's folder, leads to a known kind of litter."""
+    """Whether a path, relative to the user's folder, is a known kind of system file."""
     return any(_litter(part) not in (None, "other hidden files") for part in path.parts)
 
 
 def _litter(name: str) -> str | None:
-    """What a note calls a name that is left out; None for the user's own."""
+    """What a note calls a file that is left out; None for the user's own files."""
     if name.casefold() in LITTER:
         return name.strip()
     if name.startswith("._"):
@@ -110,7 +110,7 @@ def _litter(name: str) -> str | None:
 
 
 def _fill(tree: Tree, folder: Folder, above: dict[tuple[int, int], Path], strict: bool) -> None:
-    """Read one folder and what is below it; ``above``: the folders that it lies in, by their identity."""
+    """Read one folder and all below it; ``above``: the folders that contain it, by their identity."""
     try:
         _read(tree, folder, above, strict)
     except OSError as error:
@@ -123,7 +123,7 @@ def _read(tree: Tree, folder: Folder, above: dict[tuple[int, int], Path], strict
     if identity in above:
         if strict:
             raise UserError(
-                f"{folder.path}: the link leads back to {above[identity]}, in which it lies; allowed: links to other "
+                f"{folder.path}: the link leads back to {above[identity]}, which contains it; allowed: links to other "
                 "folders"
             )
         return
@@ -142,7 +142,7 @@ def _add(tree: Tree, folder: Folder, path: Path, above: dict[tuple[int, int], Pa
         folder.folders.append(Folder(path))
         _fill(tree, folder.folders[-1], above, strict)
     elif path.suffix.lower() in SUFFIXES:
-        folder.images.append(path)  # a link to nowhere too: it is named with all other broken images
+        folder.images.append(path)  # a broken link too, because it is reported with all other broken images
     elif link and not path.suffix and not path.exists():
         if strict:
             raise UserError(f"{path}: the link leads nowhere ({path.readlink()}); allowed: links to files and folders")

@@ -1,6 +1,6 @@
-"""Image files to pictures: every header first, so that what is wrong shows at once, then all of them in parallel.
+"""Read image files: first all headers, so that errors appear at once, then all images in parallel.
 
-Only whole images are accepted: a file that ends too early is an error, never a half-grey image.
+Only complete images are accepted: a truncated file is an error, never a half-grey image.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from torch import Tensor
 
 from cgankd.core.errors import UserError, first_of
 from cgankd.data.depth import largest
-from cgankd.data.importing import DEEP_MODES, Pixels, bring, has_alpha, in_parallel
+from cgankd.data.importing import DEEP_MODES, Pixels, convert_image, has_alpha, in_parallel
 from cgankd.data.listing import Ints, Kind, Peak, Plan
 
 T = TypeVar("T")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # and no other: EPS, say, would start a program
-MOST_PIXELS = 89_478_485  # where Pillow begins to warn of decompression bombs
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no others: to read EPS, Pillow starts a program
+MOST_PIXELS = 89_478_485  # above this Pillow warns of decompression bombs
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -35,11 +35,11 @@ _TURNS = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}  # EXIF orientation -> what undoes it
+}  # EXIF orientation -> the operation that makes the image upright
 
 
 class FilePictures:
-    """One image per file. Raises UserError naming the files that can't be used: all of them, or the first twenty."""
+    """One image per file. Raises UserError that names the files that can't be used (at most twenty)."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)
@@ -72,19 +72,19 @@ class FilePictures:
         return FilePictures([self.paths[row] for row in rows])
 
     def _each(self, look: Callable[[Path], T]) -> list[T]:
-        """What ``look`` says of each file, in order."""
+        """``look`` of each file, in order."""
 
         def work(places: Sequence[int]) -> list[T]:
             return [look(self.paths[place]) for place in places]
 
         try:
             with _strict(), in_parallel(work, len(self.paths)) as results:
-                return [seen for _, part in results for seen in part]
+                return [result for _, part in results for result in part]
         except Unusable as error:
             raise self._all_unusable(error) from None
 
     def _all_unusable(self, first: Unusable) -> UserError:
-        """All files are decoded to name every one that can't be used, not the first alone."""
+        """The error for all files that can't be used; all are decoded, so that it names more than the first."""
 
         def work(places: Sequence[int]) -> list[Unusable]:
             errors = []
@@ -118,13 +118,13 @@ def _decoded(path: Path, plan: Plan) -> Pixels:
     with _opened(path) as image:
         turn = _TURNS.get(_orientation(image))
         image.load()
-        return bring(image if turn is None else image.transpose(turn), plan)
+        return convert_image(image if turn is None else image.transpose(turn), plan)
 
 
 def _kind(path: Path) -> Kind:
     with _opened(path) as image:
         if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
-            raise Unusable(path, "holds 32-bit pixels", "allowed: 8 or 16 bits")
+            raise Unusable(path, "has 32-bit pixels", "allowed: 8 or 16 bits")
         bits = _bits(image)
         turn = _orientation(image)
         width, height = image.size if turn < 5 else image.size[::-1]
@@ -133,7 +133,7 @@ def _kind(path: Path) -> Kind:
 
 
 def _peak(path: Path) -> Peak | None:
-    """The largest value of an image of 16 bits; None for another."""
+    """The largest value of a 16-bit image; None for an 8-bit image."""
     with _opened(path) as image:
         if _bits(image) == 8:
             return None
@@ -143,7 +143,7 @@ def _peak(path: Path) -> Peak | None:
 
 
 def _bits(image: ImageFile.ImageFile) -> int:
-    """16 or 8, of one value in the file; asked before the image is decoded."""
+    """Bits per value in the file, 16 or 8; must be called before the image is decoded."""
     if image.mode in DEEP_MODES:
         return 16
     if not image.tile:
@@ -157,18 +157,18 @@ def _bits(image: ImageFile.ImageFile) -> int:
 def _orientation(image: ImageFile.ImageFile) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none."""
     if image.format == "PNG" and "exif" not in image.info:
-        return 1  # asking further would decode the whole image
+        return 1  # getexif() would decode the whole image
     if image.format == "TIFF":
-        image.load()  # newer versions of Pillow turn a TIFF as they load it, and then say 1
+        image.load()  # newer versions of Pillow apply a TIFF's orientation on loading, and then report 1
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a broken EXIF block says nothing about the pixels
+    except Exception:  # an image with a broken EXIF block can still be used
         return 1
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
-    """The image in ``path``; whatever is wrong with it while it is open becomes :class:`Unusable`."""
+    """The image in ``path``; an error while it is open becomes :class:`Unusable`."""
     try:
         with Image.open(path, formats=_formats()) as image:
             if image.width * image.height > MOST_PIXELS:
@@ -178,10 +178,11 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
         raise
     except Image.DecompressionBombError:
         raise Unusable(path, "the image has too many pixels", f"allowed: at most {MOST_PIXELS:,}") from None
-    except Exception as error:  # decoders of broken files raise about anything
+    except Exception as error:  # decoders raise many kinds of errors for broken files
         system = error.strerror if isinstance(error, OSError) else None
         reason = " ".join(str(system or error).split()).replace(f" {str(path)!r}", "")
-        raise Unusable(path, f"not readable as an image ({reason})", f"allowed: whole {', '.join(FORMATS)}") from None
+        allowed = f"allowed: complete {', '.join(FORMATS)}"
+        raise Unusable(path, f"not readable as an image ({reason})", allowed) from None
 
 
 @functools.cache
@@ -192,7 +193,7 @@ def _formats() -> tuple[str, ...]:
 
 @contextmanager
 def _strict() -> Iterator[None]:
-    """Truncated files are errors, whatever another library has set; what is raised is not warned of as well."""
+    """A block where truncated files are errors, whatever another library has set, without Pillow's warnings."""
     before = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:

@@ -1,6 +1,6 @@
-"""Tiny ImageNet (200 classes, 64x64) and ImageNet-100, in the folders they are published as, or the authors' HDF5.
+"""Tiny ImageNet (200 classes, 64x64) and ImageNet-100, in their published folders or the authors' HDF5 file.
 
-Neither has test labels: as in the literature, the published validation images are the test split.
+Neither has test labels; as usual in papers, the published validation images are the test split.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def tiny_listing(settings: DataSettings) -> Listing:
     classes = set(labels)
     for number, (file, label) in enumerate(_annotations(table), start=1):
         if label not in classes:
-            raise UserError(f"{table}, line {number}: class {label!r} has no training image; allowed: classes that do")
+            raise UserError(
+                f"{table}, line {number}: class {label!r} has no training image; allowed: classes that have some"
+            )
         paths.append(table.parent / "images" / file)
         labels.append(label)
         if not paths[-1].is_file():
@@ -75,7 +77,7 @@ def listing_100(settings: DataSettings) -> Listing:
 
 
 def _annotations(table: Path) -> list[tuple[str, str]]:
-    """(file, class) of each line; the four numbers behind them, a box, are of no use here."""
+    """(file, class) of each line; the four numbers after them, a bounding box, are not used."""
     rows = []
     for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
         fields = line.split("\t")

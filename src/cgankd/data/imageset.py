@@ -1,4 +1,4 @@
-"""ImageSet and Splits: images at rest, with their labels, before anything is computed from them."""
+"""ImageSet and Splits: the stored images with their labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cgankd.core.errors import UserError
 from cgankd.core.hashing import tensor_key
 from cgankd.tasks import Task
 
-TARGET = "target"  # the column that networks are trained on in the labels' place: probabilities float32 [N, C]
+TARGET = "target"  # a column that replaces the labels in training: probabilities float32 [N, C]
 
 LABEL_DTYPES = (torch.int64, torch.float32, torch.float64)
 
@@ -49,7 +49,7 @@ class ImageSet:
             )
         for name, column in self.columns.items():
             if column.shape[:1] != shape[:1]:
-                raise UserError(f"column {name!r} has {len(column)} rows; the images are {shape[0]}")
+                raise UserError(f"column {name!r} has {len(column)} rows, but there are {shape[0]} images")
 
     def __len__(self) -> int:
         return int(self.images.shape[0])
@@ -75,9 +75,10 @@ class ImageSet:
 
     @functools.cached_property
     def pixel_statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (N - 1) of each channel, [C] each, where 0 is black and 1 is full.
+        """Mean and standard deviation (N - 1) of each channel, [C] each, with pixels in [0, 1].
 
-        Values are counted, block by block, so that no copy of all images is made and no order of summation shows.
+        Pixel values are counted in blocks, so that no copy of all images is made and the order of summation has no
+        effect.
         """
         counts = torch.zeros(self.channels, 256, dtype=torch.float64)
         for block in self.images.split(1000):
@@ -89,7 +90,7 @@ class ImageSet:
         return mean.float(), spread.sqrt().float()
 
     def open(self) -> ImageSet:
-        """Itself: an :class:`ImageSource` that lies in memory already."""
+        """Itself: an :class:`ImageSource` that is open already."""
         return self
 
     @functools.cached_property
@@ -104,7 +105,7 @@ class ImageSet:
 
 @dataclasses.dataclass(frozen=True)
 class UnlabelledImages:
-    """Images that nobody labelled. images: uint8 [N, C, H, W]."""
+    """Images without labels. images: uint8 [N, C, H, W]."""
 
     images: Tensor
 
@@ -118,21 +119,21 @@ class UnlabelledImages:
 
 
 class ImageSource(Protocol):
-    """Images that are opened when they are needed, as generated ones in a file are."""
+    """Images that are opened when they are needed, such as generated images in a file."""
 
     @property
     def content_key(self) -> str:
-        """Names the images and their labels."""
+        """A hash of the images and their labels."""
 
     def open(self) -> ImageSet: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingImages:
-    """What one network is trained on, and validated on.
+    """The images that a network is trained and validated on.
 
-    fake: generated images, or others that stand beside the ``real`` ones. real_share: of each batch; None: all images
-    are shuffled together, so each is seen equally often. validation: scored while the network is trained.
+    fake: generated images, or other images used with the ``real`` ones. real_share: share of real images in each
+    batch; None: all images are shuffled together, so each is seen equally often. validation: scored during training.
     """
 
     real: ImageSource
@@ -150,8 +151,8 @@ def contents(images: Tensor) -> list[bytes]:
 class Splits:
     """One data set, split.
 
-    train: the labelled images of the student's owner. pool: all training images that validation leaves, train's
-    first; what a strong teacher may have seen. val: for every choice that is made. test: for the table only.
+    train: the labelled images. pool: all training images except validation, those of train first; a strong teacher
+    may be trained on it. val: for every choice during a run. test: for the table only.
     """
 
     name: str
@@ -160,9 +161,9 @@ class Splits:
     pool: ImageSet
     val: ImageSet
     test: ImageSet
-    notes: tuple[str, ...] = ()  # what was done to the images on import, for the reader
+    notes: tuple[str, ...] = ()  # sentences for the user: what was done to the images on import
 
     @functools.cached_property
     def unlabelled(self) -> UnlabelledImages:
-        """The pool without the owner's images: images that nobody labelled for the owner."""
+        """The images of the pool that are not in train; their labels are not used."""
         return UnlabelledImages(self.pool.images[len(self.train) :])

@@ -1,9 +1,9 @@
-"""The one import policy: how an image of any size, shape and mode becomes uint8 [C, H, W].
+"""How an image of any size, shape and mode becomes uint8 [C, H, W].
 
-In this order: EXIF orientation is applied; 16 bits become 8; transparency is put on black; grey or colour; then the
-size: ``crop`` brings the short side to the size and cuts the middle out, ``pad`` brings the long side to the size
-and centres the image on black. Resampling is Pillow's bilinear, which averages over all pixels (antialias) when it
-reduces. Of moving images the first frame counts.
+The steps, in this order: apply the EXIF orientation; reduce 16 bits to 8; put transparent images on black; convert to
+grey or colour; resize. ``crop`` scales the short side to the size and crops the centre, ``pad`` scales the long side to
+the size and centres the image on black. Resampling is Pillow's bilinear, which averages over all pixels (antialias)
+when it reduces. Of animated images the first frame is used.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ DEEP_MODES = {"I", "I;16", "I;16B", "I;16L", "I;16N"}
 
 
 def plan(kinds: Counter[Kind], settings: DataSettings, where: str, bits: int = 16) -> tuple[Plan, tuple[str, ...]]:
-    """The shape that images of these kinds are brought to, and one sentence for each thing that is done to them.
+    """The target shape for images of these kinds, and one sentence for each conversion.
 
-    bits: in use, of images of 16 bits. Raises UserError where images differ in size and no size is set, or are too
-    small.
+    bits: how many bits the 16-bit images use. Raises UserError where images differ in size and no size is set, or are
+    too small.
     """
     total = sum(kinds.values())
     shapes = Counter[tuple[int, int]]()
@@ -53,7 +53,7 @@ def plan(kinds: Counter[Kind], settings: DataSettings, where: str, bits: int = 1
         (high, wide), common = shapes.most_common(1)[0]
         raise UserError(
             f"{where}: images come in {len(shapes)} sizes (most often {wide}x{high}, {common} of {total}); "
-            "set data.size, to which all are then brought, or give images of one size"
+            "set data.size, to which all are then resized, or give images of one size"
         )
     if min(height, width) < SMALLEST:
         raise UserError(
@@ -69,28 +69,28 @@ def plan(kinds: Counter[Kind], settings: DataSettings, where: str, bits: int = 1
         if count:
             notes.append(f"{count:,} of {total:,} images {text}")
 
-    note(sum(n for kind, n in kinds.items() if kind.turned), "were turned upright as their EXIF orientation says")
-    note(sum(n for kind, n in kinds.items() if kind.frames), "have several frames, of which the first was taken")
-    note(sum(n for kind, n in kinds.items() if kind.bits == 16), "were brought from 16 bits to 8")
+    note(sum(n for kind, n in kinds.items() if kind.turned), "were rotated by their EXIF orientation")
+    note(sum(n for kind, n in kinds.items() if kind.frames), "have several frames, of which the first was used")
+    note(sum(n for kind, n in kinds.items() if kind.bits == 16), "were converted from 16 bits to 8")
     note(sum(n for kind, n in kinds.items() if kind.alpha), "are transparent and were put on black")
-    note(sum(n for kind, n in kinds.items() if kind.mode == "CMYK"), "were brought from CMYK to RGB")
+    note(sum(n for kind, n in kinds.items() if kind.mode == "CMYK"), "were converted from CMYK to RGB")
     if channels == 3:
-        note(total - colour, "are grey and were given three equal channels")
+        note(total - colour, "are grey and got three equal channels")
     else:
-        note(colour, "were brought from colour to grey (ITU-R 601 luma)")
+        note(colour, "were converted from colour to grey (ITU-R 601 luma)")
     how = {
-        "crop": "short side to the size, the middle cut out",
+        "crop": "short side to the size, centre crop",
         "pad": "long side to the size, centred on black",
     }[settings.shape]
     note(
         total - shapes[height, width],
-        f"were brought to {width}x{height} pixels (bilinear with antialias; {how})",
+        f"were resized to {width}x{height} pixels (bilinear with antialias; {how})",
     )
     return Plan(height, width, channels, settings.shape, bits), tuple(notes)
 
 
-def bring(image: Image.Image, plan: Plan) -> Pixels:
-    """A decoded upright image -> uint8 [C, H, W] as the plan says."""
+def convert_image(image: Image.Image, plan: Plan) -> Pixels:
+    """Convert a decoded upright image to uint8 [C, H, W] by the plan."""
     if image.mode in DEEP_MODES:
         image = Image.fromarray(to_eight(np.asarray(image), plan.bits))
     elif has_alpha(image):
@@ -106,7 +106,7 @@ def bring(image: Image.Image, plan: Plan) -> Pixels:
 
 
 def has_alpha(image: Image.Image) -> bool:
-    """Whether a part of the image may be transparent."""
+    """Whether parts of the image may be transparent."""
     return image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info
 
 
@@ -114,7 +114,7 @@ def _resize(image: Image.Image, plan: Plan) -> Image.Image:
     width, height = image.size
     if (width, height) == (plan.width, plan.height):
         return image
-    size = plan.width  # only reached with a size, so the target is square
+    size = plan.width  # sizes differ only where data.size is set, so the target is square
     if plan.shape == "crop":
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
@@ -128,9 +128,9 @@ def _resize(image: Image.Image, plan: Plan) -> Image.Image:
 
 @contextmanager
 def in_parallel(function: Callable[[Sequence[int]], T], count: int) -> Iterator[Iterator[tuple[Sequence[int], T]]]:
-    """Within the block: (range, function(range)) for ranges that cover 0..count, in order, computed by threads.
+    """Yields an iterator of (range, function(range)) over ranges that cover 0..count, in order, computed by threads.
 
-    The first error, in order, is raised; what has not begun by then is dropped.
+    The first error, in order, is raised; ranges that have not started by then are dropped.
     """
     blocks = [range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
     executor = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
@@ -172,7 +172,7 @@ class ArrayPictures:
         for array, order, name in zip(self._arrays, self._orders, self._names, strict=True):
             for first in range(0, len(array) if array.dtype.itemsize == 2 else 0, CHUNK):
                 block = _nchw(self._block(array, first, name), order)
-                peaks.append(Peak(int(block[:, :3].max(initial=0)), name))  # what a fourth channel holds is no colour
+                peaks.append(Peak(int(block[:, :3].max(initial=0)), name))  # the fourth channel is not a colour
         return largest(peaks)
 
     def read(self, rows: Ints, plan: Plan, done: Callable[[int], None]) -> Tensor:
@@ -180,16 +180,16 @@ class ArrayPictures:
         if self._kept is not None:
             rows = self._kept[rows]
         for start, array, order, name in zip(self._starts, self._arrays, self._orders, self._names, strict=False):
-            target = np.full(len(array), -1)  # where each of this array's images goes
-            mine = np.flatnonzero((rows >= start) & (rows < start + len(array)))
-            target[rows[mine] - start] = mine
-            for first in range(0, len(array), CHUNK):  # so an HDF5 file is read once, a little at a time
-                goes = target[first : first + CHUNK]
-                if (goes >= 0).any():
-                    block = _nchw(self._block(array, first, name)[goes >= 0], order)
+            target = np.full(len(array), -1)  # the place in ``out`` of each of this array's images; -1: not wanted
+            places = np.flatnonzero((rows >= start) & (rows < start + len(array)))
+            target[rows[places] - start] = places
+            for first in range(0, len(array), CHUNK):  # so an HDF5 file is read once, in small parts
+                part = target[first : first + CHUNK]
+                if (part >= 0).any():
+                    block = _nchw(self._block(array, first, name)[part >= 0], order)
                     if block.dtype.itemsize == 2:
                         block = _eight_bits(block, plan.bits)
-                    out[goes[goes >= 0]] = _bring_all(block, plan)
+                    out[part[part >= 0]] = _convert_all(block, plan)
                     done(len(block))
         return torch.from_numpy(out)
 
@@ -204,7 +204,7 @@ class ArrayPictures:
 def _layout(array: Any, name: str) -> str:
     shape = tuple(array.shape)
     if array.dtype.kind != "u" or array.dtype.itemsize > 2:
-        hint = "; decimals must be brought to 0..255 first" if np.issubdtype(array.dtype, np.floating) else ""
+        hint = "; scale decimals to 0..255 first" if np.issubdtype(array.dtype, np.floating) else ""
         raise UserError(f"{name} holds {array.dtype}; allowed: images as uint8 or uint16{hint}")
     if len(shape) == 3:
         return "NHW"
@@ -216,7 +216,7 @@ def _layout(array: Any, name: str) -> str:
 
 
 def _eight_bits(block: npt.NDArray[Any], bits: int) -> Pixels:
-    """uint16 [B, C, H, W] -> uint8; a fourth channel says how opaque a pixel is, always of 16 bits."""
+    """uint16 [B, C, H, W] -> uint8; a fourth channel is opacity, which always uses 16 bits."""
     out = to_eight(block, bits)
     if block.shape[1] == 4:
         out[:, 3] = to_eight(block[:, 3], 16)
@@ -229,8 +229,8 @@ def _nchw(block: npt.NDArray[Any], order: str) -> npt.NDArray[Any]:
     return block if order == "NCHW" else block.transpose(0, 3, 1, 2)
 
 
-def _bring_all(block: Pixels, plan: Plan) -> Pixels:
-    """uint8 [B, C, H, W] -> uint8 [B, plan's C, H, W]."""
+def _convert_all(block: Pixels, plan: Plan) -> Pixels:
+    """uint8 [B, C, H, W] -> uint8 [B, C, H, W] of the plan's shape."""
     if block.shape[1:] == (plan.channels, plan.height, plan.width):
         return block
     if block.shape[1:] == (1, plan.height, plan.width):
@@ -240,7 +240,7 @@ def _bring_all(block: Pixels, plan: Plan) -> Pixels:
     def work(places: Sequence[int]) -> None:
         for place in places:
             pixels = np.ascontiguousarray(block[place].transpose(1, 2, 0))
-            out[place] = bring(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), plan)
+            out[place] = convert_image(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), plan)
 
     with in_parallel(work, len(block)) as results:
         for _ in results:

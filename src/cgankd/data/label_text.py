@@ -1,7 +1,7 @@
-"""A column of labels that are text: names of classes, or numbers, and in which form.
+"""A column of text labels: class names, or numbers and their form.
 
-Numbers are 7, -1.5 or 1e-3. Also read are a decimal comma (3,5) and one unit behind all numbers (12.5 mm). What
-could be read in two ways is refused with both of them.
+Numbers are 7, -1.5 or 1e-3. A decimal comma (3,5) and one unit after all numbers (12.5 mm) are also read. Labels that
+could be read in two ways are an error that names both.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from cgankd.core.numbers import NOT_FINITE, NUMBER, WHOLE, number
 COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?")
 THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")  # 1,500 is 1500 to some and 1.5 to others
 WITH_UNIT = re.compile(r"([+-]?(?:[0-9]+(?:[.,][0-9]*)?|\.[0-9]+))\s*([^\W\d_]|[^\w\s.,;:+*/\\'\"()-])([^\d.,]*)")
-# What was a decimal in another form once digits are ASCII: 1.234,5 or 1 234.5 or 1'234.5
+# A decimal in a form that is not read, with ASCII digits: 1.234,5 or 1 234.5 or 1'234.5
 FOREIGN_DECIMAL = re.compile(r"[+-]?[0-9]{1,3}([ .,'’_][0-9]{3})*[.,][0-9]+")
 MISSING = {"nan", "na", "n/a", "null", "none", "nil", "-", "?"}  # how programs write that a label is missing
 DASHES = str.maketrans({"−": "-", "\N{HYPHEN}": "-", "\N{NON-BREAKING HYPHEN}": "-", "\N{EN DASH}": "-"})
 PLAIN = "plain numbers such as 1234.5"
-SHOWN = 5  # groups of names that a note lists
+SHOWN = 5  # groups of similar names that a note lists
 AS_NUMBERS = "data.task=regression to read them as numbers"
 AS_CLASSES = "data.task=classification for class names"
 
 
 def clean(text: str) -> str:
-    """A label without space around it; one letter has one form (macOS writes é as two characters in file names)."""
+    """A label without space around it, in Unicode's NFC form (macOS writes é as two characters in file names)."""
     return unicodedata.normalize("NFC", text.strip())
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """What N labels look like.
+    """How N labels were read.
 
-    values: each label's number; None where it is none. kind: what the labels are where nobody says; "unclear": they
-    may be numbers or names. why: how that was seen, for a note or a question.
+    values: each label as a number; None where it is not one. kind: what the labels are where data.task is auto;
+    "unclear": they may be numbers or names. why: the reason, for a note or an error.
     """
 
     values: list[float | None]
@@ -45,11 +45,11 @@ class Column:
     why: str
     unit: str = ""
     notes: tuple[str, ...] = ()
-    row: int = 0  # that a question is about
+    row: int = 0  # the row that an error names
 
 
 def read(texts: Sequence[str], place: Callable[[int], str]) -> Column:
-    """What a column of cleaned labels is. Raises UserError, naming the row, for a label that is empty."""
+    """Read a column of cleaned labels. Raises UserError, naming the row, for an empty label."""
     for row, text in enumerate(texts):
         if not text:
             raise UserError(f"{place(row)}: the label is empty; allowed: a number or a class name")
@@ -61,9 +61,9 @@ def read(texts: Sequence[str], place: Callable[[int], str]) -> Column:
     values = [number(text) for text in bare]
     decimals = [row for row, text in enumerate(bare) if NUMBER.fullmatch(text) and not re.fullmatch(r"[+-]?\d+", text)]
     if unit:
-        whole = not decimals
-        why = f"{'whole ' if whole else ''}numbers with the unit {unit!r}"
-        return Column(values, "classification" if whole else "unclear", why, unit, row=decimals[0] if decimals else 0)
+        kind = "unclear" if decimals else "classification"
+        why = f"{'' if decimals else 'whole '}numbers with the unit {unit!r}"
+        return Column(values, kind, why, unit, row=decimals[0] if decimals else 0)
     return _plain(texts, values, decimals)
 
 
@@ -78,8 +78,8 @@ def _plain(texts: Sequence[str], values: list[float | None], decimals: list[int]
         notes: tuple[str, ...] = ()
         if missing:
             notes = (
-                f"{len(missing):,} labels are {missing[0]!r}, which is read as a class; leave these rows out where "
-                "their label is missing",
+                f"{len(missing):,} labels are {missing[0]!r}, which is read as a class; remove these rows if their "
+                "label is missing",
             )
         return Column(values, "mixed" if decimals else "classification", "words", notes=notes)
     if decimals or any(value is None for value in values):
@@ -94,14 +94,15 @@ def _with_commas(texts: Sequence[str], unit: str) -> Column:
     values = [number(text.replace(",", ".")) for text in texts]
     first = next(row for row, text in enumerate(texts) if "," in text)
     if all(WHOLE.fullmatch(text) or THOUSANDS.fullmatch(text) for text in texts):
-        return Column([None] * len(texts), "unclear", "numbers whose comma may part thousands or decimals", row=first)
+        why = "the comma may separate thousands or decimals"
+        return Column([None] * len(texts), "unclear", why, row=first)
     note = f"the comma in labels was read as a decimal point ({texts[first]} is {values[first]:g})"
     kind = "unclear" if unit else "regression"
     return Column(values, kind, "decimals with a comma", unit, (note,), row=first)
 
 
 def _units(texts: Sequence[str]) -> str | None:
-    """The one unit behind all labels; None where there is none, or more than one."""
+    """The unit after all labels; None where there is none, or more than one."""
     units = {_split_unit(text)[1] for text in texts}
     return units.pop() if len(units) == 1 and "" not in units else None
 
@@ -114,7 +115,7 @@ def _split_unit(text: str) -> tuple[str, str]:
 
 
 def _foreign(text: str) -> bool:
-    """Whether a text is a decimal to a person, though not in a form that is read."""
+    """Whether people would read the text as a decimal, although its form is not read here."""
     ascii_digits = unicodedata.normalize("NFKC", text).translate(DASHES)
     value = number(ascii_digits)
     plain = value is not None and not re.fullmatch(r"[+-]?\d+", ascii_digits)
@@ -122,24 +123,24 @@ def _foreign(text: str) -> bool:
 
 
 def question(column: Column, texts: Sequence[str], place: Callable[[int], str]) -> UserError:
-    """What to ask about a column that may be numbers or names."""
+    """The error for a column that may be numbers or names."""
     allowed = AS_NUMBERS if all(value is not None for value in column.values) else PLAIN
     return UserError(
-        f"{place(column.row)}: labels as {texts[column.row]!r} may be numbers or names ({column.why}); allowed: "
+        f"{place(column.row)}: labels such as {texts[column.row]!r} may be numbers or names ({column.why}); allowed: "
         f"{allowed}, or {AS_CLASSES}"
     )
 
 
 def not_a_number(text: str, where: str, column: Column) -> UserError:
-    """Why a label can't be a scalar."""
+    """The error for a label that can't be a scalar."""
     if NOT_FINITE.fullmatch(text):
-        return UserError(f"{where}: label {text} is not allowed; finite numbers are")
+        return UserError(f"{where}: label {text} is not finite; allowed: finite numbers")
     reason = f" ({column.why})" if column.kind == "unclear" else " in a form that is read" if _foreign(text) else ""
     return UserError(f"{where}: label {text!r} is not a number{reason}; allowed: {PLAIN}, or {AS_CLASSES}")
 
 
 def look_alikes(names: Sequence[str]) -> tuple[str, ...]:
-    """A note for class names that a person may take for the same: case, width or zeros are all that differs."""
+    """A note for class names that look alike: they differ only in case, width or zeros."""
     alike: dict[object, list[str]] = {}
     for name in names:
         folded = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
@@ -147,5 +148,5 @@ def look_alikes(names: Sequence[str]) -> tuple[str, ...]:
         alike.setdefault(folded if value is None else value, []).append(name)
     groups = [" and ".join(map(repr, group)) for group in alike.values() if len(group) > 1]
     more = f" and {len(groups) - SHOWN:,} more" if len(groups) > SHOWN else ""
-    note = f"classes whose names look alike were kept apart: {', '.join(groups[:SHOWN])}{more}"
+    note = f"classes whose names look alike were not merged: {', '.join(groups[:SHOWN])}{more}"
     return (note,) * bool(groups)

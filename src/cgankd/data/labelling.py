@@ -1,6 +1,7 @@
-"""What a source's labels are: classes or scalars, and the task that follows.
+"""Whether a source's labels are classes or scalars, and the resulting task.
 
-Words and whole numbers are classes, decimals are scalars; ``data.task`` overrides. How they were read is told.
+Words and whole numbers are classes, decimals are scalars, unless ``data.task`` says otherwise. A note says how they
+were read.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from cgankd.tasks.regression import fits_float32
 class Labels(NamedTuple):
     """Labels as they were read.
 
-    values: int64 [N] classes, or scalars [N], float32 where that is fine enough for their range and else float64.
-    names: of the classes; None: scalars. notes: how they were read. unit: of scalars, as it stands behind them.
+    values: int64 [N] classes, or scalars [N], float32 if precise enough for their range, else float64. names: the
+    classes' names; None for scalars. notes: how labels were read. unit: the text after every scalar.
     """
 
     values: npt.NDArray[Any]
@@ -76,16 +77,16 @@ def _read_scalars(column: label_text.Column, listing: Listing, settings: DataSet
 
 
 def _merged(exact: npt.NDArray[np.float64], low: float, high: float) -> tuple[str, ...]:
-    """A note where labels that differ are one to a network, because the range is so much wider."""
+    """A note where different labels are equal as a network's float32 target, because their range is much wider."""
     distinct = len(np.unique(exact))
     left = len(np.unique(((exact - low) / max(high - low, 5e-324)).astype(np.float32)))
     ends = " to ".join(distinct_texts([low, high]))
-    note = f"{distinct:,} distinct labels are only {left:,} to a network, because their range is {ends}"
+    note = f"a network can only distinguish {left:,} of {distinct:,} distinct labels, because their range is {ends}"
     return (note,) * (low < high and left < 0.99 * distinct)
 
 
 def make_task(labels: Labels, training: Ints, listing: Listing, settings: DataSettings) -> tuple[Task, tuple[str, ...]]:
-    """The task, and notes. training: rows that the source trains on, with what validation took."""
+    """The task, and notes. training: the rows of the source's training split, with those taken for validation."""
     if listing.task is not None:
         return listing.task, ()
     if labels.names is not None:
@@ -98,12 +99,12 @@ def make_task(labels: Labels, training: Ints, listing: Listing, settings: DataSe
         raise UserError(f"{listing.where}: every training label is {low:g}; at least two distinct ones are needed")
     outside = int(((values < low) | (values > high)).sum())
     ends = " to ".join(distinct_texts([low, high]))
-    note = f"{outside:,} labels outside training lie beyond its range {ends}, which predictions keep to"
+    note = f"{outside:,} validation or test labels are outside the training range {ends}, which limits predictions"
     return Regression(low, high, unit), (note,) * (outside > 0)
 
 
 def _column(listing: Listing) -> label_text.Column:
-    """What the labels look like."""
+    """How the labels were read."""
     if isinstance(listing.labels, np.ndarray):
         values = listing.labels.tolist()
         if listing.class_names is not None:
@@ -122,14 +123,16 @@ def _texts(listing: Listing) -> list[str]:
 
 
 def _scalars(column: label_text.Column, listing: Listing) -> npt.NDArray[np.float64]:
-    """The labels as numbers, as exact as they were given."""
+    """The labels as numbers, without loss of precision."""
     if not isinstance(listing.labels, np.ndarray) and None in column.values:
         row = column.values.index(None)
         raise label_text.not_a_number(_texts(listing)[row], listing.place(row), column)
     values = np.asarray(column.values, dtype=np.float64)
     bad = np.flatnonzero(~(np.abs(values) <= np.finfo(np.float32).max))
     if len(bad):
-        raise UserError(f"{listing.place(int(bad[0]))}: label {values[bad[0]]} is not allowed; finite numbers are")
+        raise UserError(
+            f"{listing.place(int(bad[0]))}: label {values[bad[0]]} is not finite in float32; allowed: finite numbers"
+        )
     return values
 
 
@@ -155,7 +158,7 @@ def _classes(listing: Listing) -> tuple[Ints, tuple[str, ...], tuple[str, ...]]:
     if len(unknown):
         row = int(unknown[0])
         raise UserError(
-            f"{listing.place(row)}: class {str(raw[row])!r} has no training image; allowed: classes that do"
+            f"{listing.place(row)}: class {str(raw[row])!r} has no training image; allowed: classes that have some"
         )
     names = tuple(str(value) for value in values)
     notes = label_text.look_alikes(names)
@@ -172,7 +175,7 @@ def _classes(listing: Listing) -> tuple[Ints, tuple[str, ...], tuple[str, ...]]:
 
 
 def _comparable(listing: Listing) -> npt.NDArray[Any]:
-    """Labels [N] as int64 or text, which sort as a reader expects (2 before 10)."""
+    """Labels [N] as int64 or text, sorted as a reader expects (2 before 10)."""
     if not isinstance(listing.labels, np.ndarray):
         texts = _texts(listing)
         if not listing.folders and all(WHOLE.fullmatch(text) for text in texts):
@@ -194,4 +197,4 @@ def _int64(values: list[Any], listing: Listing) -> Ints:
     try:
         return np.asarray([int(value) for value in values], dtype=np.int64)
     except OverflowError:
-        raise UserError(f"{listing.where}: a label is beyond 64 bits; allowed: whole numbers below 2**63") from None
+        raise UserError(f"{listing.where}: a label exceeds 64 bits; allowed: whole numbers below 2**63") from None

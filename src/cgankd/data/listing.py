@@ -1,6 +1,6 @@
-"""Listing: what a source holds, before labels are read, images are decoded and splits are made.
+"""Listing: the content of a source, before labels are read, images are decoded and splits are made.
 
-Every source (built-in, folder, CSV, npz, HDF5) is brought to this one form; sources.py does the rest once for all.
+Every source (built-in, folder, CSV, npz, HDF5) becomes a listing; the next steps, in sources.py, are the same for all.
 """
 
 from __future__ import annotations
@@ -17,62 +17,62 @@ from torch import Tensor
 from cgankd.tasks import Task
 
 Ints = npt.NDArray[np.int64]
-TRAIN, VAL, TEST = 0, 1, 2  # a row's split as the source gives it; all TRAIN where it gives none
+TRAIN, VAL, TEST = 0, 1, 2  # a row's split in the source; TRAIN for all rows where the source has no splits
 
 
 class Kind(NamedTuple):
-    """What an image is before it is imported; its header tells."""
+    """The properties of an image before import, read from its header."""
 
-    width: int  # as seen, that is, after the EXIF orientation
+    width: int  # after the EXIF orientation
     height: int
     mode: str  # Pillow's name: "L", "RGB", "P", ...
     alpha: bool = False
     turned: bool = False  # by an EXIF orientation
-    frames: bool = False  # more than one; the first counts
-    bits: int = 8  # of one value: 8 or 16
+    frames: bool = False  # whether it has several, of which the first is used
+    bits: int = 8  # per value: 8 or 16
 
 
 class Peak(NamedTuple):
-    """The largest value in images of 16 bits."""
+    """The largest value in 16-bit images."""
 
     value: int
-    place: str  # where it was seen, for messages
-    coarse: bool = False  # only the upper 8 bits can be read; value is then the largest that it may be
+    place: str  # its file or array, for messages
+    coarse: bool = False  # whether only the upper 8 bits can be read; value is then the largest possible one
 
 
 class Plan(NamedTuple):
-    """The one shape that all images are brought to."""
+    """The shape that all images are converted to."""
 
     height: int
     width: int
     channels: int  # 1 or 3
-    shape: str  # "crop" or "pad", where an image's sides have another ratio
-    bits: int = 16  # in use, of images of 16 bits
+    shape: str  # "crop" or "pad", for images with another aspect ratio
+    bits: int = 16  # how many bits 16-bit images use
 
 
 class Pictures(Protocol):
     """The images of a source, not yet decoded."""
 
     def kinds(self) -> Counter[Kind]:
-        """How many images there are of each kind."""
+        """The number of images of each kind."""
 
     def peak(self) -> Peak:
-        """The largest value of all images of 16 bits; only asked where there are some."""
+        """The largest value of all 16-bit images; only called where there are some."""
 
     def read(self, rows: Ints, plan: Plan, done: Callable[[int], None]) -> Tensor:
         """The images at ``rows`` as uint8 [len(rows), C, H, W] in that order; ``done(n)`` after each n images."""
 
     def keep(self, rows: Ints) -> Pictures:
-        """Only the images at ``rows`` (sorted), which are counted from 0 from then on."""
+        """Only the images at ``rows`` (sorted), numbered from 0."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """N images with their labels as the source writes them.
+    """N images with their labels in the source's form.
 
-    labels: text (N strings), or numbers [N]. splits: int64 [N] of TRAIN, VAL, TEST. groups: int64 [N], equal
-    values never straddle two splits. turn: int64 [N], views with the lowest number are chosen first as the owner's.
-    place: row -> where that row's label stands, for messages.
+    labels: text (N strings), or numbers [N]. splits: int64 [N] of TRAIN, VAL, TEST. groups: int64 [N]; images of equal
+    value stay in one split. turn: int64 [N]; images with the lowest number are chosen first as labelled images.
+    place: row -> the place of its label (file, line), for messages.
     """
 
     where: str
@@ -82,13 +82,13 @@ class Listing:
     place: Callable[[int], str]
     groups: Ints | None = None
     turn: Ints | None = None
-    class_names: tuple[str, ...] | None = None  # labels are rows of it
-    folders: bool = False  # labels are names of folders: classes, whatever they look like
-    task: Task | None = None  # a built-in's own; None: read off the labels
+    class_names: tuple[str, ...] | None = None  # labels are indices into it
+    folders: bool = False  # labels are folder names: always classes, even if they look like numbers
+    task: Task | None = None  # of a built-in data set; None: decided by the labels
     notes: tuple[str, ...] = ()
 
     def keep(self, rows: Ints) -> Listing:
-        """The same source with only these rows (sorted)."""
+        """The same source with these rows (sorted) only."""
 
         def part(values: Ints | None) -> Ints | None:
             return None if values is None else values[rows]

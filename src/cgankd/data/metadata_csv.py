@@ -1,6 +1,6 @@
-"""Tables about images: metadata.csv or metadata.jsonl, with columns file_name, the label's, perhaps split and group.
+"""Tables of images: metadata.csv or metadata.jsonl, with the columns file_name, label, and perhaps split and group.
 
-A table lies in the source's folder or in folders below, such as train/ and test/, beside the images that it names:
+A table is in the source's folder or in its sub-folders, such as train/ and test/, beside the images that it names:
 the layout of Hugging Face's imagefolder.
 """
 
@@ -25,11 +25,11 @@ LABEL, SPLIT = "label", "split"
 
 
 def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> Listing:
-    """The rows of the tables in ``folder`` in order; where it has a table itself, of that one alone.
+    """The rows of the tables in ``folder``, in order; a table in ``folder`` itself excludes those in its sub-folders.
 
-    The label column is ``data.label_column`` ("label"), the group column ``data.group_column`` (none). Splits are
-    those of the column ``split``, or else of the folders that files lie in, where these are named so; else all rows
-    are training. Raises UserError naming the line for anything that can't be used.
+    The label column is ``data.label_column`` ("label"), the group column ``data.group_column`` (none). Splits come from
+    the column ``split``, else from the names of the files' folders, else all rows are training. Raises UserError that
+    names the line for anything that can't be used.
     """
     tree = scan(folder, strict=False) if tree is None else tree
     tables, notes = _tables(folder, tree)
@@ -42,7 +42,7 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
     paths = [path for table in tables for path in table.files()]
     kept = [number for number, path in enumerate(paths) if not is_litter(path.relative_to(folder))]
     if left := len(paths) - len(kept):
-        notes += (f"{left:,} rows name files that systems leave behind, as @eaDir/, and were left out",)
+        notes += (f"{left:,} rows name system files, such as @eaDir/, and were left out",)
     paths, rows = [paths[number] for number in kept], [rows[number] for number in kept]
     groups = _groups(rows, settings.group_column) if settings.group_column else None
     splits, split_notes = _splits(folder, tables, rows, paths, settings.split_folders)
@@ -58,13 +58,13 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
 
 
 def columns(folder: Path) -> list[str]:
-    """The names of the columns of the table in ``folder``; none where there is no such file."""
+    """The column names of the table in ``folder``; [] where there is no table."""
     paths = [folder / name for name in TABLES if (folder / name).is_file()]
     return list(read_table(paths[0]).columns) if paths else []
 
 
 def _tables(folder: Path, tree: Tree) -> tuple[list[Table], tuple[str, ...]]:
-    """The tables that count, read, and notes."""
+    """The tables to use, and notes."""
     homes = [home for home in tree.top.every() if home.tables]
     notes: list[str] = []
     if tree.top.tables:
@@ -75,9 +75,9 @@ def _tables(folder: Path, tree: Tree) -> tuple[list[Table], tuple[str, ...]]:
     for home in homes:
         if len(home.tables) > 1:
             names = " and ".join(path.name for path in home.tables)
-            raise UserError(f"{home.path}: has {names}; allowed: one of them")
+            raise UserError(f"{home.path}: has {names}; allowed: only one of them")
     if len({home.tables[0].suffix for home in homes}) > 1:
-        raise UserError(f"{folder}: has tables that end in .csv and others in .jsonl; allowed: all of one kind")
+        raise UserError(f"{folder}: has .csv and .jsonl tables; allowed: all of one kind")
     tables = [read_table(home.tables[0]) for home in homes]
     for table in tables:
         table.need(FILE)
@@ -112,15 +112,15 @@ def _splits(
         parts = Path(os.path.normpath(path.relative_to(folder))).parts[:-1]
         splits.append(next((split for part in parts if (split := split_of(part)) is not None), None))
     if TRAIN in splits and None not in splits:
-        return [split for split in splits if split is not None], ("splits are those of the folders that files lie in",)
+        return [split for split in splits if split is not None], ("splits are read from the names of the folders",)
     named = {split for split in splits if split is not None}
     if not named or (named == {TRAIN} and by_folder is None):
         return [TRAIN] * len(rows), ()
     odd = splits.index(None) if None in splits else 0
     table, row = rows[odd]
     raise UserError(
-        f"{table.place(row)}: {table.columns[FILE][row]!r} does not lie in a folder for training, though others lie in "
-        f"folders that are named like splits; allowed: folders that are all named so, a column {SPLIT!r}, or "
+        f"{table.place(row)}: {table.columns[FILE][row]!r} is not in a folder for training, but other files are in "
+        f"folders named like splits; allowed: a split's folder for every file, a column {SPLIT!r}, or "
         "data.split_folders=false (all rows are training)"
     )
 
@@ -134,7 +134,7 @@ def _split_word(table: Table, row: int) -> int:
 
 
 def _unlisted(tree: Tree, paths: Sequence[Path]) -> tuple[str, ...]:
-    """A note where images lie in the folder that no row names."""
+    """A note on images in the folder that no row names."""
     real = os.path.realpath if tree.linked else os.path.normpath
     listed = {real(path) for path in paths}
     count = len({real(path) for path in tree.top.all_images()} - listed)

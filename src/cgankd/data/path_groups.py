@@ -1,4 +1,4 @@
-"""``data.group_pattern``: which image files belong together, read off their paths (a track, a person, a plate)."""
+"""``data.group_pattern``: groups of image files, read from their paths (a track, a person, a plate)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from cgankd.data.listing import Listing
 
 
 def grouped(listing: Listing, folder: Path, settings: DataSettings) -> Listing:
-    """The listing with the groups that the pattern finds in each path below ``folder``, with / between folders.
+    """The listing with groups that the pattern reads from each path below ``folder``, with / between folders.
 
-    Raises UserError for a pattern that is no regular expression or has several groups, for paths that it doesn't
-    match, for a source without image files, and where a column names the groups as well.
+    Raises UserError for a pattern that is not a regular expression or has several groups, for paths that it doesn't
+    match, for a source without image files, and where data.group_column is also set.
     """
     pattern = settings.group_pattern
     if pattern is None:
@@ -32,9 +32,11 @@ def grouped(listing: Listing, folder: Path, settings: DataSettings) -> Listing:
     try:
         compiled = re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
-        raise UserError(f"{where} is no regular expression: {error}") from None
+        raise UserError(f"{where} is not a regular expression: {error}") from None
     if compiled.groups > 1:
-        raise UserError(f"{where} has {compiled.groups} groups in brackets; allowed: one at most ((?:...) is none)")
+        raise UserError(
+            f"{where} has {compiled.groups} groups in brackets; allowed: at most one ((?:...) does not count)"
+        )
     paths = [Path(os.path.normpath(path.relative_to(folder))).as_posix() for path in listing.pictures.paths]
     matches = [compiled.search(path) for path in paths]
     names = [None if match is None else match[compiled.groups] for match in matches]
@@ -46,5 +48,5 @@ def grouped(listing: Listing, folder: Path, settings: DataSettings) -> Listing:
         )
     groups = np.unique(np.asarray(names), return_inverse=True)[1].astype(np.int64)
     sizes = np.bincount(groups)
-    note = f"{where} makes {len(sizes):,} groups of {sizes.min():,} to {sizes.max():,} images, as {names[0]!r}"
+    note = f"{where} makes {len(sizes):,} groups of {sizes.min():,} to {sizes.max():,} images, such as {names[0]!r}"
     return dataclasses.replace(listing, groups=groups, notes=(*listing.notes, note))

@@ -1,4 +1,4 @@
-"""What a person wants to see of a data set first: counts, the label histogram, a few images of each label."""
+"""A first look at a data set: counts, the label histogram, a few images of each label."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def describe(splits: Splits) -> dict[str, Any]:
 
 
 def examples(images: ImageSet, task: Task, per_bin: int = PER_BIN) -> dict[str, Tensor]:
-    """The first ``per_bin`` images of each class or label bin: images, labels and bin, ordered by bin."""
+    """The first ``per_bin`` images of each class or label bin, ordered by bin: "images", "labels" and "bin"."""
     names, place = task.bins(images.labels)
     rows = torch.cat([(place == number).nonzero().squeeze(1)[:per_bin] for number in range(len(names))])
     chosen = images.take(rows)

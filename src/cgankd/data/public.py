@@ -1,6 +1,6 @@
-"""Public data sets that are not ours to ship: where each lies on this machine, and what to fetch where it doesn't.
+"""Public data sets that the package can't include: where they are on this machine, and where to fetch them.
 
-A set lies in ``$CGANKD_DATA``/NAME (default ``~/.cache/cgankd/data``/NAME), in the layout its authors publish.
+A data set is in ``$CGANKD_DATA``/NAME (default ``~/.cache/cgankd/data``/NAME), in the layout that its authors publish.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cgankd.data.listing import Listing
 from cgankd.tasks import Regression
 
 VARIABLE = "CGANKD_DATA"
-ROUNDING = 1e-3  # labels are kept as float32 or decimals; one this far beyond the range is still in it
+ROUNDING = 1e-3  # labels are stored rounded; a label this far outside the range counts as inside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Archive:
 
     address: str
     size: int
-    md5: str  # as the data set's page states it
+    md5: str  # from the data set's page
     sha256: str
 
     @property
@@ -36,7 +36,7 @@ class Archive:
 
 @dataclasses.dataclass(frozen=True)
 class Public:
-    """What a user has to fetch: "fetch WHAT from PAGE". archive: None where only a person can fetch it."""
+    """What a user has to fetch: "fetch WHAT from PAGE". archive: None where no command can fetch it."""
 
     what: str
     page: str
@@ -46,7 +46,7 @@ class Public:
 CCGAN = "the links of https://github.com/UBCDingXin/improved_CcGAN"
 CGAN_KD = "the links of https://github.com/UBCDingXin/cGAN-KD"
 PUBLIC = {
-    # The SHA-256 are those that TensorFlow Datasets and Julia's MLDatasets record for the same files.
+    # The SHA-256 digests are from TensorFlow Datasets and Julia's MLDatasets, which use the same files.
     "cifar10": Public(
         "cifar-10-binary.tar.gz",
         "https://www.cs.toronto.edu/~kriz/cifar.html",
@@ -86,14 +86,14 @@ PUBLIC = {
 
 
 def home() -> Path:
-    """The folder that all public data sets lie in."""
+    """The folder of all public data sets."""
     return Path(os.environ.get(VARIABLE) or "~/.cache/cgankd/data").expanduser()
 
 
 def find(name: str, *patterns: str) -> Path:
-    """The first path in the set's folder that matches a pattern, in the patterns' order.
+    """The first path in the data set's folder that matches a pattern, in the order of the patterns.
 
-    Raises UserError saying what to fetch, from where, and where to put it.
+    Raises UserError that says what to fetch, from where, and where to put it.
     """
     for pattern in patterns:
         for path in sorted((home() / name).glob(pattern)):
@@ -102,29 +102,29 @@ def find(name: str, *patterns: str) -> Path:
 
 
 def how_to_get(name: str, home: Path) -> str:
-    """Half a sentence: what to fetch, from where, and where to put it."""
-    wanted = PUBLIC[name]
-    if wanted.archive is not None:
-        return f"cgankd data get {name} fetches it, or put {wanted.what} of {wanted.page} there"
-    return f"fetch {wanted.what} from {wanted.page} and put it into {home / name} ({VARIABLE} names another place)"
+    """Part of a sentence: what to fetch, from where, and where to put it."""
+    data_set = PUBLIC[name]
+    if data_set.archive is not None:
+        return f"cgankd data get {name} fetches it, or put {data_set.what} from {data_set.page} there"
+    return f"fetch {data_set.what} from {data_set.page} and put it into {home / name} ({VARIABLE} sets another folder)"
 
 
 def check_columns(name: str, settings: DataSettings, *groups: str) -> None:
-    """Refuse columns that the set doesn't have. groups: allowed values of ``data.group_column``."""
+    """UserError for columns that the data set doesn't have. groups: allowed values of ``data.group_column``."""
     if settings.label_column is not None:
         raise UserError(f"data.label_column={settings.label_column!r} is for metadata.csv; {name} has its own labels")
     if settings.group_column is not None and settings.group_column not in groups:
         allowed = f"allowed: {', '.join(groups)}" if groups else "it has none"
-        raise UserError(f"data.group_column={settings.group_column!r} is no column of {name}; {allowed}")
+        raise UserError(f"data.group_column={settings.group_column!r} is not a column of {name}; {allowed}")
 
 
-def count_note(found: int, published: int, what: str) -> tuple[str, ...]:
-    """A note where a part is not of the published size: a subset is allowed, but never silent."""
-    return () if found == published else (f"{found:,} {what}; the published set has {published:,}",)
+def count_note(count: int, published: int, what: str) -> tuple[str, ...]:
+    """A note where a count differs from the published data set: a subset is allowed, but never silent."""
+    return () if count == published else (f"{count:,} {what}; the published data set has {published:,}",)
 
 
 def scalar(listing: Listing, task: Regression) -> Listing:
-    """The rows whose label lies in the task's range, as float32; a note says how many were left out.
+    """The rows whose label is in the task's range, as float32; a note says how many were left out.
 
     Raises UserError for labels that are not finite numbers, or where no row is left.
     """
@@ -134,14 +134,14 @@ def scalar(listing: Listing, task: Regression) -> Listing:
     values = raw.astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
-        raise UserError(f"{listing.place(int(bad[0]))}: label {values[bad[0]]} is not allowed; finite numbers are")
+        raise UserError(f"{listing.place(int(bad[0]))}: label {values[bad[0]]} is not finite; allowed: finite numbers")
     inside = np.flatnonzero((values >= task.low - ROUNDING) & (values <= task.high + ROUNDING))
-    told = f"{task.low:g} to {task.high:g} {task.unit}"
+    span = f"{task.low:g} to {task.high:g} {task.unit}"
     if not len(inside):
-        raise UserError(f"{listing.where}: no label lies in {told}")
+        raise UserError(f"{listing.where}: no label is in {span}")
     left = len(values) - len(inside)
     labels = values[inside].clip(task.low, task.high).astype(np.float32)
-    note = f"{left:,} of {len(values):,} images lie outside {told} and were left out"
+    note = f"labels of {left:,} of {len(values):,} images are outside {span}; these images were left out"
     return dataclasses.replace(
         listing.keep(inside), labels=labels, task=task, notes=(*listing.notes, *(note,) * (left > 0))
     )

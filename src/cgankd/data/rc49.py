@@ -1,6 +1,6 @@
 """RC-49: 49 rendered chairs at 899 yaw angles (0.1 to 89.9 degrees), from the CcGAN authors' HDF5 file.
 
-Angles whose last digit is odd train (the file's ``indx_train``), the others, which no network has seen, test.
+Angles with an odd last digit are for training (the file's ``indx_train``), the others for the test.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ CHAIRS, ANGLES = 49, 899
 def listing(settings: DataSettings) -> Listing:
     """RC-49_64x64.h5: ``images`` uint8 [N, 3, 64, 64], ``labels`` [N] in degrees, ``types`` [N], ``indx_train``.
 
-    ``data.group_column=types`` keeps each chair in one split where validation is drawn.
+    ``data.group_column=types`` keeps each chair in one split when validation is drawn.
     """
     public.check_columns("rc49", settings, "types")
     path = public.find("rc49", "RC-49_64x64.h5", "RC-49_*.h5")
-    found = arrays.h5_listing(path, settings)
-    splits = np.full(len(found.labels), TEST, dtype=np.int64)
+    stored = arrays.h5_listing(path, settings)
+    splits = np.full(len(stored.labels), TEST, dtype=np.int64)
     splits[_training_rows(path, len(splits))] = TRAIN
-    found = public.scalar(
-        dataclasses.replace(found, splits=splits, notes=public.count_note(len(splits), CHAIRS * ANGLES, "images")),
+    scalars = public.scalar(
+        dataclasses.replace(stored, splits=splits, notes=public.count_note(len(splits), CHAIRS * ANGLES, "images")),
         Regression(0.0, 90.0, "degrees"),
     )
-    # Tenths of a degree, exactly equal for equal angles: images are chosen per distinct label.
-    return dataclasses.replace(found, labels=(np.rint(np.asarray(found.labels) * 10) / 10).astype(np.float32))
+    # Rounded to tenths of a degree, so that equal angles are equal numbers: images are chosen per distinct label.
+    return dataclasses.replace(scalars, labels=(np.rint(np.asarray(scalars.labels) * 10) / 10).astype(np.float32))
 
 
 def _training_rows(path: Path, count: int) -> Ints:

@@ -1,4 +1,4 @@
-"""A small software renderer: triangles with one colour each, turned about the vertical, seen from slightly above.
+"""A small software renderer: triangles with one colour each, rotated about the vertical axis, seen from above.
 
 Orthographic, white background, Lambert shading, a z-buffer over all (triangle, pixel) pairs at once, and
 ``SAMPLES`` x ``SAMPLES`` samples per pixel. The same numbers on every machine; no graphics driver is needed.
@@ -17,9 +17,9 @@ import numpy.typing as npt
 from cgankd.core.errors import UserError
 
 ELEVATION = 20.0  # degrees that the camera looks down
-MARGIN = 1.05  # half the picture's side, in units of how far the object reaches at any yaw
-AMBIENT = 0.4  # what a face gets that the light only grazes
-LIGHT = np.array([-0.4, 0.6, 0.7]) / np.linalg.norm([-0.4, 0.6, 0.7])  # to the light, as the camera sees it
+MARGIN = 1.05  # half the image's side, in units of the object's largest extent over all yaw angles
+AMBIENT = 0.4  # brightness of a face parallel to the light
+LIGHT = np.array([-0.4, 0.6, 0.7]) / np.linalg.norm([-0.4, 0.6, 0.7])  # towards the light, in camera coordinates
 SAMPLES = 3
 SUFFIXES = (".obj", ".glb")
 
@@ -28,13 +28,13 @@ Floats = npt.NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-    """triangles: [F, 3, 3], corners as (x, y up, z). colours: [F, 3] in [0, 1]."""
+    """A mesh of F triangles: [F, 3, 3], corners as (x, y up, z). colours: [F, 3] in [0, 1]."""
 
     triangles: Floats
     colours: Floats
 
     def framed(self) -> Mesh:
-        """Centred, and scaled so that it fits into [-1, 1] on screen at every yaw."""
+        """The mesh centred, and scaled to fit into [-1, 1] on screen at every yaw angle."""
         corners = self.triangles.reshape(-1, 3)
         corners = corners - (corners.max(axis=0) + corners.min(axis=0)) / 2
         around = float(np.hypot(corners[:, 0], corners[:, 2]).max())
@@ -44,11 +44,10 @@ class Mesh:
 
 
 def load_mesh(path: Path) -> Mesh:
-    """An .obj (with its .mtl and textures) or .glb file, y up.
+    """The mesh of an .obj (with its .mtl and textures) or .glb file, y up.
 
-    A texture gives each face one colour, its mean at the corners and the centre.
-
-    Raises UserError where trimesh isn't installed, or the file holds no triangle.
+    A face with a texture gets one colour: the texture's mean over its corners and centre. Raises UserError where
+    trimesh isn't installed, or the file has no triangle.
     """
     try:
         import trimesh
@@ -58,13 +57,13 @@ def load_mesh(path: Path) -> Mesh:
         parts: list[Any] = trimesh.load_scene(path).dump()
         triangles = [np.asarray(part.triangles, dtype=np.float64) for part in parts if hasattr(part, "faces")]
         colours = [_face_colours(part) for part in parts if hasattr(part, "faces")]
-    except Exception as error:  # loaders of broken files raise about anything
+    except Exception as error:  # loaders raise many kinds of errors for broken files
         raise UserError(f"{path}: not readable as a mesh ({' '.join(str(error).split())})") from None
     if not sum(map(len, triangles)):
-        raise UserError(f"{path}: holds no triangle")
+        raise UserError(f"{path}: has no triangle; at least one is needed")
     mesh = Mesh(np.concatenate(triangles), np.concatenate(colours))
     if not np.isfinite(mesh.triangles).all() or np.ptp(mesh.triangles.reshape(-1, 3), axis=0).max() == 0:
-        raise UserError(f"{path}: its corners are not finite, or all the same point")
+        raise UserError(f"{path}: its corners are not finite, or all the same point; allowed: distinct finite points")
     return mesh
 
 
@@ -88,11 +87,11 @@ def _face_colours(part: Any) -> Floats:
 
 
 def render(mesh: Mesh, degrees: float, size: int) -> npt.NDArray[np.uint8]:
-    """uint8 [size, size, 3]: a framed mesh turned counter-clockwise (seen from above) by ``degrees``."""
+    """uint8 [size, size, 3]: a framed mesh rotated counter-clockwise (seen from above) by ``degrees``."""
     side = size * SAMPLES
-    seen = _turned(mesh.triangles, degrees)
-    face = nearest(seen, side)
-    shade = np.abs(_normals(seen) @ LIGHT)  # meshes rarely agree on which side of a face is outside
+    triangles = _turned(mesh.triangles, degrees)
+    face = nearest(triangles, side)
+    shade = np.abs(_normals(triangles) @ LIGHT)  # abs, because in many meshes some normals point inwards
     lit = mesh.colours * (AMBIENT + (1 - AMBIENT) * shade)[:, None]
     picture = np.ones((side * side, 3))
     picture[face >= 0] = lit[face[face >= 0]]
@@ -101,7 +100,7 @@ def render(mesh: Mesh, degrees: float, size: int) -> npt.NDArray[np.uint8]:
 
 
 def _turned(triangles: Floats, degrees: float) -> Floats:
-    """Corners as the camera sees them: x right, y up, z towards it."""
+    """Corners in camera coordinates: x right, y up, z towards the camera."""
     yaw, tilt = math.radians(degrees), math.radians(ELEVATION)
     about_y = np.array([[math.cos(yaw), 0, math.sin(yaw)], [0, 1, 0], [-math.sin(yaw), 0, math.cos(yaw)]])
     about_x = np.array([[1, 0, 0], [0, math.cos(tilt), -math.sin(tilt)], [0, math.sin(tilt), math.cos(tilt)]])
@@ -118,8 +117,8 @@ def _normals(triangles: Floats) -> Floats:
 def nearest(triangles: Floats, side: int) -> npt.NDArray[np.int64]:
     """The triangle in front at each of side x side pixels (rows from the top), [side * side]; -1 for none.
 
-    triangles: [F, 3, 3] as the camera sees them, the screen being [-1, 1] x [-1, 1]. A pixel is covered where its
-    centre lies in the triangle; of equally near ones the first in the list is in front.
+    triangles: [F, 3, 3] in camera coordinates; the screen is [-1, 1] x [-1, 1]. A triangle covers a pixel whose centre
+    is inside it; of two equally near triangles the first in the list is in front.
     """
     x = (triangles[..., 0] + 1) * side / 2 - 0.5  # pixel centres have whole coordinates
     y = (1 - triangles[..., 1]) * side / 2 - 0.5
@@ -133,10 +132,10 @@ def nearest(triangles: Floats, side: int) -> npt.NDArray[np.int64]:
     row = top[face] + inside_box // wide[face]
 
     area = _cross(x[:, 0], y[:, 0], x[:, 1], y[:, 1], x[:, 2], y[:, 2])
-    weights = []  # barycentric: the area opposite to each corner, over the whole
+    weights = []  # barycentric: the area opposite to each corner, divided by the triangle's area
     with np.errstate(divide="ignore", invalid="ignore"):
-        for one, other in ((1, 2), (2, 0), (0, 1)):
-            part = _cross(column, row, x[face, one], y[face, one], x[face, other], y[face, other])
+        for b, c in ((1, 2), (2, 0), (0, 1)):
+            part = _cross(column, row, x[face, b], y[face, b], x[face, c], y[face, c])
             weights.append(part / area[face])
         covered = (weights[0] >= 0) & (weights[1] >= 0) & (weights[2] >= 0)
         depth = sum(weight * triangles[face, corner, 2] for corner, weight in enumerate(weights))
@@ -149,7 +148,7 @@ def nearest(triangles: Floats, side: int) -> npt.NDArray[np.int64]:
 
 
 def _whole(values: Floats, side: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The first and last whole coordinate on screen that each triangle spans."""
+    """The first and last whole coordinate on screen within each triangle."""
     low, high = np.ceil(values.min(axis=1)), np.floor(values.max(axis=1))
     return np.maximum(low, 0).astype(np.int64), np.minimum(high, side - 1).astype(np.int64)
 

@@ -1,6 +1,6 @@
 """``load``: from ``data.source`` (a built-in name, a folder, .npz or .h5) to train, pool, val and test.
 
-The road of every source is the same: list it, read its labels, divide its rows, decode its images once.
+The steps are the same for every source: list its content, read the labels, split the rows, decode the images.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _BUILTIN: Mapping[str, tuple[Callable[[DataSettings], Listing], str]] = {
 
 
 def builtin_names() -> dict[str, str]:
-    """Name -> one-line description of every data set known by name; the first three come with the package.
+    """Name -> one-line description of every data set with a name; the first three come with the package.
 
     >>> list(builtin_names())[:3]
     ['digits', 'fashion', 'rotated-fashion']
@@ -69,28 +69,28 @@ def builtin_names() -> dict[str, str]:
 
 
 def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
-    """The data set that ``settings`` describe, split; images uint8 [N, C, H, W], the same shape in every split.
+    """The splits of the data set that ``settings`` describe; images uint8 [N, C, H, W] of one shape.
 
-    The images of ``train`` are the first of ``pool`` (both are views of one memory). ``progress(done, total)``
-    counts decoded images. Raises UserError, one sentence naming file, row or key, for anything that can't be used.
+    The images of ``train`` are the first of ``pool`` (both share memory). ``progress(done, total)`` counts decoded
+    images. Raises UserError that names file, row or key for anything that can't be used.
 
     >>> splits = load(DataSettings(source="digits", train_size=100))
     >>> list(splits.train.images.shape), len(splits.pool), len(splits.val), len(splits.test)
     ([100, 1, 16, 16], 1338, 10, 449)
     """
     listing = _list(settings)
-    read = read_labels(listing, settings)
-    labels = read.values
+    labelled = read_labels(listing, settings)
+    labels = labelled.values
     division = divide(listing, labels, settings)
     for name, rows in (("validation", division.val), ("test", division.test)):
         if not len(rows):
             raise UserError(
-                f"{listing.where}: no image is left for {name}; allowed: labels that several images share "
-                "(data.task=regression where they are numbers), or splits that hold images"
+                f"{listing.where}: no image is left for {name}; allowed: several images per label "
+                "(data.task=regression if labels are numbers), or splits that contain images"
             )
     training = np.concatenate([division.train, division.rest, division.val])
-    given = training[listing.splits[training] == TRAIN]  # what the source itself calls training
-    task, task_notes = make_task(read, given, listing, settings)
+    own_training = training[listing.splits[training] == TRAIN]  # without a validation split of the source
+    task, task_notes = make_task(labelled, own_training, listing, settings)
     kinds = listing.pictures.kinds()
     bits, depth_notes = bits_in_use(listing.pictures, kinds, settings.bits, listing.where)
     shape, shape_notes = plan(kinds, settings, listing.where, bits)
@@ -104,17 +104,17 @@ def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
             progress(done, total)
 
     images = listing.pictures.read(training, shape, count)
-    owned, pooled = len(division.train), len(division.train) + len(division.rest)
+    train_size, pool_size = len(division.train), len(division.train) + len(division.rest)
     columns = {} if listing.groups is None else {"group": listing.groups}
 
     def part(pixels: torch.Tensor, rows: Ints) -> ImageSet:
         return ImageSet(pixels, _tensor(labels, rows), {name: _tensor(col, rows) for name, col in columns.items()})
 
-    train = part(images[:owned], training[:owned])
-    pool = train if pooled == owned else part(images[:pooled], training[:pooled])
-    val = part(images[pooled:], training[pooled:])
+    train = part(images[:train_size], training[:train_size])
+    pool = train if pool_size == train_size else part(images[:pool_size], training[:pool_size])
+    val = part(images[pool_size:], training[pool_size:])
     test = part(listing.pictures.read(division.test, shape, count), division.test)
-    twins = _twins(pool, val, test)
+    repeated = _repeated_images(pool, val, test)
     return Splits(
         name=settings.source if settings.source in _BUILTIN else Path(settings.source).resolve().stem,
         task=task,
@@ -122,27 +122,27 @@ def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
         pool=pool,
         val=val,
         test=test,
-        notes=(*listing.notes, *read.notes, *task_notes, *depth_notes, *shape_notes, *division.notes, *twins),
+        notes=(*listing.notes, *labelled.notes, *task_notes, *depth_notes, *shape_notes, *division.notes, *repeated),
     )
 
 
 def load_whole(
     source: str, task: Task, channels: int, size: tuple[int, int], where: str, label_column: str | None = None
 ) -> ImageSet:
-    """All images of a folder, .npz or .h5, whatever splits it has, with labels of a task that is there already.
+    """All images of a folder, .npz or .h5, from all its splits, with labels of an existing task.
 
-    Classes are matched by name; whole numbers that are no names are class indices. ``where`` names the setting for
-    messages. label_column: of metadata.csv; where it has none of that name, its column ``label`` is read. Raises
-    UserError for images of another size or number of channels, and for labels the task has not.
+    Classes are matched by name; whole numbers that are not names are class indices. ``where`` names the setting in
+    messages. label_column: of metadata.csv; if there is no such column, the column ``label`` is read. Raises UserError
+    for images of another size or number of channels, and for labels that the task doesn't have.
     """
-    named = label_column in metadata_csv.columns(Path(source))
-    settings = DataSettings(source=source, task=task.name, label_column=label_column if named else None)
+    exists = label_column in metadata_csv.columns(Path(source))
+    settings = DataSettings(source=source, task=task.name, label_column=label_column if exists else None)
     listing = _list(settings)
     listing = dataclasses.replace(listing, splits=np.full_like(listing.splits, TRAIN))
     if not isinstance(listing.labels, np.ndarray) and {clean(text) for text in listing.labels} <= set(
         task.answer_names
     ):
-        listing = dataclasses.replace(listing, folders=True)  # a class may be called 007: not the number 7
+        listing = dataclasses.replace(listing, folders=True)  # a class may have the name 007, which is not 7
     values, names, *_ = read_labels(listing, settings)
     images = load_alike(listing.pictures, channels, size, f"{where} {source}")
     labels = _tensor(values, np.arange(len(values)))
@@ -153,42 +153,40 @@ def load_whole(
 
 
 def load_alike(pictures: Pictures, channels: int, size: tuple[int, int], where: str) -> torch.Tensor:
-    """All pictures, uint8 [N, C, H, W]; UserError, beginning with ``where``, where they are not as the run's."""
+    """All images, uint8 [N, C, H, W]; UserError, beginning with ``where``, where their shape is not the run's."""
     kinds = pictures.kinds()
     bits, _ = bits_in_use(pictures, kinds, None, where)
     if bits < 16:
+        raise UserError(f"{where}: images of 16 bits use {bits} of them; allowed: images of 8 bits, as in the run")
+    own, _ = plan(kinds, DataSettings(), where)
+    if (own.height, own.width, own.channels) != (*size, channels):
         raise UserError(
-            f"{where}: images of 16 bits use {bits} of them; allowed: images of 8 bits, as the run sees them"
-        )
-    found, _ = plan(kinds, DataSettings(), where)
-    if (found.height, found.width, found.channels) != (*size, channels):
-        raise UserError(
-            f"{where}: images are {found.width}x{found.height} pixels with {found.channels} channels; "
+            f"{where}: images are {own.width}x{own.height} pixels with {own.channels} channels; "
             f"the run's are {size[1]}x{size[0]} with {channels}"
         )
-    return pictures.read(np.arange(sum(kinds.values())), found, lambda images: None)
+    return pictures.read(np.arange(sum(kinds.values())), own, lambda images: None)
 
 
 def _class_numbers(names: tuple[str, ...], task: Classification, where: str) -> torch.Tensor:
-    """The task's number of each of the source's classes, int64 [number of names]."""
+    """The task's class index of each of the source's class names, int64 [number of names]."""
     known = task.class_names
     if not set(names) <= set(known) and all(WHOLE.fullmatch(name) and int(name) < len(known) for name in names):
         names = tuple(known[int(name)] for name in names)
-    for stray in (name for name in names if name not in known):
-        raise UserError(f"{where}: class {stray!r} is not one of the run's: {', '.join(known)}")
+    for unknown in (name for name in names if name not in known):
+        raise UserError(f"{where}: class {unknown!r} is not one of the run's: {', '.join(known)}")
     for missing in (name for name in known if name not in names):
         raise UserError(f"{where}: has no image of class {missing!r}; every class of the run needs some")
     return torch.tensor([known.index(name) for name in names])
 
 
-def _twins(pool: ImageSet, val: ImageSet, test: ImageSet) -> list[str]:
-    """A note for each split that repeats training images, pixel for pixel."""
+def _repeated_images(pool: ImageSet, val: ImageSet, test: ImageSet) -> list[str]:
+    """A note for each split that contains training images with the same pixels."""
     known = set(contents(pool.images))
     notes = []
     for name, part in (("validation", val), ("test", test)):
         repeated = sum(content in known for content in set(contents(part.images)))
         if repeated:
-            notes.append(f"{repeated:,} different {name} images occur in the training split too, pixel for pixel")
+            notes.append(f"{repeated:,} different {name} images are also in the training split, with the same pixels")
     return notes
 
 
@@ -197,12 +195,13 @@ def _tensor(values: npt.NDArray[Any], rows: Ints) -> torch.Tensor:
 
 
 def _refuse_folder_settings(settings: DataSettings) -> None:
-    """UserError for settings that only a folder of image files has."""
+    """UserError for settings that only apply to a folder of image files."""
     for name in ("group_pattern", "split_folders"):
         if (value := getattr(settings, name)) is not None:
-            raise UserError(f"data.{name}={value!r} is for a folder of image files; {settings.source} is none")
+            raise UserError(f"data.{name}={value!r} is for a folder of image files, not for {settings.source}")
     if settings.group_column is not None and settings.source in ("digits", "fashion", "rotated-fashion"):
-        raise UserError(f"data.group_column={settings.group_column!r} is for a table or arrays, not {settings.source}")
+        column = f"data.group_column={settings.group_column!r}"
+        raise UserError(f"{column} is for a table or arrays, not for {settings.source}")
 
 
 def _list(settings: DataSettings) -> Listing:
@@ -223,7 +222,7 @@ def _list(settings: DataSettings) -> Listing:
     if path.suffix.lower() in {".h5", ".hdf5"} and path.is_file():
         return arrays.h5_listing(path, settings)
     raise UserError(
-        f"data.source {settings.source!r} is {'a file of another kind' if path.is_file() else 'not there'}"
+        f"data.source {settings.source!r} {'is a file of another kind' if path.is_file() else 'does not exist'}"
         f"{did_you_mean(settings.source, _BUILTIN)}; allowed: a folder, an .npz or .h5 file, "
         f"or one of {', '.join(_BUILTIN)}"
     )

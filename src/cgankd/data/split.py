@@ -1,13 +1,14 @@
-"""Which rows are the owner's, which a teacher may have seen besides, which validate and which test.
+"""Split rows into labelled images, further images that a teacher may be trained on, validation and test.
 
-The source's own splits are honoured. Otherwise rows are drawn by class (or by tenth of the scalar labels), whole
-groups at a time, in an order that depends on (seed, row) alone. Test comes first, then validation out of training,
-then the owner's labelled images out of what validation leaves.
+The source's own splits are kept. Otherwise rows are drawn by class (or by tenth of the scalar labels), in whole
+groups, in an order that depends on (seed, row) alone. The test split is drawn first, then validation from the training
+rows, then the labelled images from the remaining training rows.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,13 @@ from cgankd.core import rng
 from cgankd.core.errors import UserError
 from cgankd.data.listing import TEST, TRAIN, VAL, Ints, Listing
 
-QUANTILES = 10  # scalar labels are drawn evenly from this many equally filled ranges
-FEWEST = 10  # training images, with those that validation takes
+QUANTILES = 10  # scalar labels are drawn evenly from this many ranges with equally many images
+FEWEST = 10  # training images, with those for validation
 
 
 @dataclasses.dataclass(frozen=True)
 class Division:
-    """Disjoint rows, each sorted. rest: training rows that are neither the owner's nor validation."""
+    """Disjoint rows, each sorted. train: labelled images. rest: training rows that are neither train nor val."""
 
     train: Ints
     rest: Ints
@@ -56,29 +57,29 @@ def divide(listing: Listing, labels: npt.NDArray[np.generic], settings: DataSett
         val = _part(training, labels, groups, wanted, seed, "validation", where)
         training = np.setdiff1d(training, val)
         if len(val) != wanted:
-            why = "no class gives its last image" if groups is None else "groups stay whole"
-            notes.append(f"validation has {len(val):,} images ({wanted:,} were wanted), for {why}")
+            why = "no class loses its last image" if groups is None else "groups are not divided"
+            notes.append(f"validation has {len(val):,} images ({wanted:,} were wanted), because {why}")
     elif settings.val_size is not None:
         raise UserError(
-            f"data.val_size={settings.val_size}, but {where} brings its own validation split of {len(val):,} "
-            "images; leave val_size out, or take that split away"
+            f"data.val_size={settings.val_size}, but {where} has its own validation split of {len(val):,} "
+            "images; leave val_size out, or remove that split"
         )
-    train = _owners(training, labels, listing, settings)
+    train = _labelled(training, labels, listing, settings)
     if groups is not None:
-        notes.extend(_straddling(groups, {"train": training, "val": val, "test": test}))
+        notes.extend(_divided_groups(groups, {"train": training, "val": val, "test": test}))
     return Division(train, np.setdiff1d(training, train), val, test, tuple(notes))
 
 
 def _usual_val_size(labels: npt.NDArray[np.generic], settings: DataSettings) -> int:
-    """A tenth of the owner's images, at least 10 and one per class, at most a quarter of the training split."""
-    owners, classes = len(labels), 0
+    """A tenth of the labelled images, at least 10 and one per class, at most a quarter of the training split."""
+    labelled, classes = len(labels), 0
     if settings.train_size is not None:
-        owners = min(owners, settings.train_size)
+        labelled = min(labelled, settings.train_size)
     elif settings.train_per_class is not None:
-        owners = min(owners, settings.train_per_class * len(np.unique(labels)))
+        labelled = min(labelled, settings.train_per_class * len(np.unique(labels)))
     if np.issubdtype(labels.dtype, np.integer):
         classes = len(np.unique(labels))
-    return max(1, min(max(round(owners / 10), FEWEST, classes), len(labels) // 4))
+    return max(1, min(max(round(labelled / 10), FEWEST, classes), len(labels) // 4))
 
 
 def _part(
@@ -88,11 +89,11 @@ def _part(
     if units < 2:
         raise UserError(
             f"{where}: all training images are of one group, so the {name} split can't be drawn without dividing "
-            "it; at least two groups are needed"
+            "the group; at least two groups are needed"
         )
     if wanted > len(rows) - 2:
         raise UserError(
-            f"{where}: {wanted:,} images are wanted for the {name} split, out of {len(rows):,}; "
+            f"{where}: {wanted:,} of {len(rows):,} images are wanted for the {name} split; "
             f"allowed: at most {len(rows) - 2:,}"
         )
     return hold_out(rows, labels, groups, max(1, wanted), seed, f"split/{name}")
@@ -101,7 +102,7 @@ def _part(
 def hold_out(
     rows: Ints, labels: npt.NDArray[np.generic], groups: Ints | None, count: int, seed: int, stream: str
 ) -> Ints:
-    """About ``count`` of ``rows`` (exactly, without groups), sorted, each class or tenth of labels by its share.
+    """About ``count`` of ``rows`` (exactly ``count`` without groups), sorted, in proportion to classes or label tenths.
 
     No class loses its last row (with groups: its last group).
     """
@@ -114,7 +115,7 @@ def hold_out(
 
 
 def _whole_groups(groups: Ints, strata: Ints, count: int) -> npt.NDArray[np.bool_]:
-    """Groups in the given order, taken so that the counts per stratum come near to their shares."""
+    """Rows of groups, taken in the given order so that the counts per stratum are close to their shares."""
     _, first, members = np.unique(groups, return_index=True, return_inverse=True)
     tables = np.zeros((len(first), int(strata.max()) + 2))  # [groups, strata and, last, their sum]
     np.add.at(tables, (members, strata), 1.0)
@@ -130,22 +131,23 @@ def _whole_groups(groups: Ints, strata: Ints, count: int) -> npt.NDArray[np.bool
     def exceeds_none(group: int) -> bool:
         return bool((have + tables[group] <= share + 1e-9).all())
 
-    def spares(group: int) -> bool:  # whether every stratum keeps a row
+    def keeps_all_strata(group: int) -> bool:  # whether every stratum still has a row without the group
         return bool(((left - tables[group] > 0) | (tables[group] == 0)).all())
 
     in_order = np.argsort(first)
-    for may_exceed in (False, True):  # what fits without exceeding any share first, then what brings nearer
+    for may_exceed in (False, True):  # first groups that exceed no share, then groups that reduce the distance
         for group in in_order[~taken[in_order]]:
             fits = distance(group) < np.square(have - share).sum() if may_exceed else exceeds_none(group)
-            if fits and spares(group):
+            if fits and keeps_all_strata(group):
                 taken[group], have, left = True, have + tables[group], left - tables[group]
-    if not taken.any():  # every group is more than twice too large: the nearest one then
-        candidates = [group for group in in_order if spares(group)] or list(in_order)
+    if not taken.any():  # every group is more than twice too large: take the closest one
+        candidates = [group for group in in_order if keeps_all_strata(group)] or list(in_order)
         taken[min(candidates, key=distance)] = True
     return np.asarray(taken[members])
 
 
-def _owners(rows: Ints, labels: npt.NDArray[np.generic], listing: Listing, settings: DataSettings) -> Ints:
+def _labelled(rows: Ints, labels: npt.NDArray[np.generic], listing: Listing, settings: DataSettings) -> Ints:
+    """The training rows that become labelled images."""
     if settings.train_per_class is not None:
         return _per_label(rows, labels, listing, settings, settings.train_per_class)
     if settings.train_size is None or settings.train_size == len(rows):
@@ -154,19 +156,21 @@ def _owners(rows: Ints, labels: npt.NDArray[np.generic], listing: Listing, setti
     if count > len(rows):
         raise UserError(
             f"data.train_size={count}, but the training split of {listing.where} has {len(rows):,} images "
-            "when validation has taken its own"
+            "left after validation"
         )
     classes = len(np.unique(labels[rows])) if np.issubdtype(labels.dtype, np.integer) else 0
     if count < classes:
-        raise UserError(f"data.train_size={count}, but there are {classes} classes; at least one image of each")
+        raise UserError(
+            f"data.train_size={count}, but there are {classes} classes; at least one image of each is needed"
+        )
     order = _shuffled(rows, settings.seed, "split/owner")
     turn = np.zeros(len(order), np.int64) if listing.turn is None else listing.turn[order]
     chosen: list[Ints] = []
-    for level in np.unique(turn):  # all first views before any second one
-        here = order[turn == level]
-        strata = _strata(labels[here])
-        quotas = _even(np.bincount(strata), min(count, len(here)))
-        chosen.append(here[_rank_within(strata) < quotas[strata]])
+    for level in np.unique(turn):  # all first views before any second view
+        candidates = order[turn == level]
+        strata = _strata(labels[candidates])
+        quotas = _even(np.bincount(strata), min(count, len(candidates)))
+        chosen.append(candidates[_rank_within(strata) < quotas[strata]])
         count -= len(chosen[-1])
     return np.sort(np.concatenate(chosen))
 
@@ -184,7 +188,7 @@ def _per_label(
         name = listing.class_names[int(rarest)] if listing.class_names else str(rarest)
         raise UserError(
             f"data.train_per_class={count}, but label {name} of {listing.where} has {sizes.min()} training "
-            "images when validation has taken its own"
+            "images left after validation"
         )
     return np.sort(order[_rank_within(strata) < count])
 
@@ -196,7 +200,7 @@ def _shuffled(rows: Ints, seed: int, stream: str) -> Ints:
 
 
 def _strata(labels: npt.NDArray[np.generic]) -> Ints:
-    """The class, counted from 0, or the tenth of the labels, of each row."""
+    """The class of each row, numbered from 0, or its tenth of the labels."""
     if np.issubdtype(labels.dtype, np.integer):
         return np.asarray(np.unique(labels, return_inverse=True)[1], dtype=np.int64)
     ranks = np.empty(len(labels), np.int64)
@@ -205,7 +209,7 @@ def _strata(labels: npt.NDArray[np.generic]) -> Ints:
 
 
 def _rank_within(strata: Ints) -> Ints:
-    """How many earlier rows have the same stratum."""
+    """For each row, how many earlier rows have the same stratum."""
     order = np.argsort(strata, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(strata))[:-1]])
     ranks = np.empty(len(strata), np.int64)
@@ -214,7 +218,7 @@ def _rank_within(strata: Ints) -> Ints:
 
 
 def _shares(sizes: Ints, count: int) -> Ints:
-    """``count`` in proportion to the sizes, one at least where there are enough, never all of one."""
+    """``count`` in proportion to the sizes: at least 1 of each stratum if possible, never all of one."""
     room = np.maximum(sizes - 1, 0)
     exact = sizes * (count / max(1, sizes.sum()))
     quotas = np.minimum(exact.astype(np.int64), room)
@@ -228,7 +232,7 @@ def _shares(sizes: Ints, count: int) -> Ints:
 
 
 def _even(sizes: Ints, count: int) -> Ints:
-    """``count`` as evenly as the sizes allow; what is left over goes to the first ones."""
+    """``count`` divided as evenly as the sizes allow; the remainder goes to the first strata."""
     quotas = np.zeros_like(sizes)
     while (left := count - int(quotas.sum())) > 0:
         open_ = np.flatnonzero(quotas < sizes)
@@ -238,11 +242,11 @@ def _even(sizes: Ints, count: int) -> Ints:
     return quotas
 
 
-def _straddling(groups: Ints, splits: dict[str, Ints]) -> list[str]:
-    notes, names = [], list(splits)
-    for place, one in enumerate(names):
-        for other in names[place + 1 :]:
-            both = np.intersect1d(groups[splits[one]], groups[splits[other]])
-            if len(both):
-                notes.append(f"{len(both):,} groups occur in both {one} and {other}, as the source splits them")
+def _divided_groups(groups: Ints, splits: dict[str, Ints]) -> list[str]:
+    """A note for each pair of splits that have groups in common."""
+    notes = []
+    for first, second in itertools.combinations(splits, 2):
+        common = np.intersect1d(groups[splits[first]], groups[splits[second]])
+        if len(common):
+            notes.append(f"{len(common):,} groups are in both {first} and {second}, because the source splits them so")
     return notes

@@ -1,4 +1,4 @@
-"""Names of splits as people write them: train, Training, test_images, val2017, "Validation set"."""
+"""Names of splits in their usual spellings: train, Training, test_images, val2017, "Validation set"."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SOMEWHERE = re.compile(rf"(.*[\W\d_])?{_WORD}([\W\d_].*)?", re.IGNORECASE)
 
 
 def split_of(name: str) -> int | None:
-    """The split that a name is; None for any other name.
+    """The split that a name stands for; None for any other name.
 
     >>> split_of("Training"), split_of("test_images"), split_of("valid-set"), split_of("val2017"), split_of("trains")
     (0, 2, 1, 1, None)
@@ -30,7 +30,7 @@ def split_of(name: str) -> int | None:
 
 
 def splits_of(names: Sequence[str]) -> list[int | None]:
-    """The split that each of some names is, without what all of them begin with (seg_train, seg_test)."""
+    """The split of each name, without a prefix that all names share (seg_train, seg_test)."""
     splits = [split_of(name) for name in names]
     first, last = min(names), max(names)
     same = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
@@ -40,5 +40,5 @@ def splits_of(names: Sequence[str]) -> list[int | None]:
 
 
 def may_be_split(name: str) -> bool:
-    """Whether the word for a split stands anywhere in a name, as in my-train-v2."""
+    """Whether a name contains the word for a split, as in my-train-v2."""
     return _SOMEWHERE.fullmatch(name) is not None

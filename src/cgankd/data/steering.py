@@ -1,6 +1,6 @@
 """Steering Angle: road scenes with the steering wheel's angle in degrees, from the authors' HDF5 or data.txt.
 
-The range is the one of the paper's experiments, -88.13 to 97.92 degrees; what lies outside is left out.
+The range is that of the paper's experiments, -88.13 to 97.92 degrees; images outside it are left out.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def listing(settings: DataSettings) -> Listing:
     path = public.find(
         "steering-angle", "SteeringAngle_*_prop_0.8.h5", "SteeringAngle_*x??.h5", "data.txt", "*/data.txt"
     )
-    found = arrays.h5_listing(path, settings) if path.suffix == ".h5" else _folder(path)
-    return public.scalar(found, TASK)
+    source = arrays.h5_listing(path, settings) if path.suffix == ".h5" else _folder(path)
+    return public.scalar(source, TASK)
 
 
 def _folder(table: Path) -> Listing:
@@ -59,5 +59,5 @@ def _folder(table: Path) -> Listing:
         labels=np.asarray(angles, dtype=np.float64),
         splits=np.full(len(paths), TRAIN, dtype=np.int64),
         place=lambda row: f"{table}, line {lines[row]}",
-        notes=("frames next to each other look alike, so a test split drawn at random flatters every row",),
+        notes=("neighbouring frames are similar, so scores on a randomly drawn test split are too good",),
     )

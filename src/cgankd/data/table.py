@@ -1,4 +1,4 @@
-"""A table about image files, .csv or .jsonl, with a column file_name: its columns by name, as text."""
+"""A table of image files, .csv or .jsonl, with a column file_name: its columns by name, as text."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table about images that lie beside it, or in folders below: its columns by name, row by row."""
+    """A table of images that are in its folder or in sub-folders: its columns by name."""
 
     path: Path
     columns: dict[str, list[str]]
-    lines: list[int]  # that each row ends on
+    lines: list[int]  # the line on which each row ends
     nested: frozenset[str] = frozenset()  # columns that hold lists or objects
     notes: tuple[str, ...] = ()
 
     def place(self, row: int) -> str:
-        """Where a row stands, for messages."""
+        """The file and line of a row, for messages."""
         return f"{self.path}, line {self.lines[row]}"
 
     def need(self, column: str, setting: str = "") -> None:
-        """UserError where the column is missing or holds lists; ``setting`` names it."""
+        """UserError where the column is missing or holds lists; ``setting``: the setting that names the column."""
         if column not in self.columns:
-            hint = f" ({setting} names another)" if setting else ""
+            hint = f" ({setting} sets another)" if setting else ""
             raise UserError(f"{self.path}: has no column {column!r}{hint}; columns found: {', '.join(self.columns)}")
         if column in self.nested:
             raise UserError(f"{self.path}: column {column!r} holds lists or objects; allowed: text and numbers")
 
     def files(self) -> list[Path]:
-        """The files that column ``file_name`` names; UserError for one that is not there, or stands twice."""
+        """The files in column ``file_name``; UserError for a file that does not exist or is listed twice."""
         if not self.lines:
             raise UserError(f"{self.path}: has no rows below its header; at least one per image is needed")
         rows: dict[str, int] = {}
@@ -57,7 +57,7 @@ class Table:
             same = os.path.normpath(path)
             if same in rows:
                 raise UserError(
-                    f"{self.place(row)}: {name!r} stands on line {self.lines[rows[same]]} already; allowed: once"
+                    f"{self.place(row)}: {name!r} is on line {self.lines[rows[same]]} already; allowed: once per file"
                 )
             rows[same] = row
             paths.append(path)
@@ -74,7 +74,7 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """The .csv or .jsonl file at ``path``; UserError naming the line for what is not one, or has no row."""
+    """Read the .csv or .jsonl file at ``path``; UserError that names the line where it is wrong, or for no rows."""
     if path.suffix.lower() == ".parquet":
         raise UserError(f"{path}: tables that end in .parquet are not read; allowed: metadata.csv or metadata.jsonl")
     try:
@@ -89,7 +89,7 @@ def read_table(path: Path) -> Table:
 def _from_csv(path: Path, text: str) -> Table:
     first, _, rest = text.partition("\n")
     skipped = 0
-    if re.fullmatch(r"sep=.\r?", first):  # a line that Excel writes for itself
+    if re.fullmatch(r"sep=.\r?", first):  # Excel's own line about the separator
         text, skipped = rest, 1
     delimiter = _delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -102,18 +102,18 @@ def _from_csv(path: Path, text: str) -> Table:
     header = [clean(name) for name in rows[0][1]]
     for name in header:
         if header.count(name) > 1:
-            raise UserError(f"{path}: column {name!r} stands {header.count(name)} times in the header; allowed: once")
+            raise UserError(f"{path}: column {name!r} is {header.count(name)} times in the header; allowed: once")
     for line, row in rows[1:]:
         if len(row) != len(header):
             hint = "; a field with a comma in it needs quotes around it" if len(row) > len(header) else ""
             raise UserError(f"{path}, line {line}: has {len(row)} fields; the header has {len(header)}{hint}")
     columns = {name: [row[place].strip() for _, row in rows[1:]] for place, name in enumerate(header)}
-    notes = (f"fields of {path.name} were parted at {DELIMITERS[delimiter]}",) * (delimiter != ",")
+    notes = (f"fields of {path.name} were separated at {DELIMITERS[delimiter]}",) * (delimiter != ",")
     return Table(path, columns, [line for line, _ in rows[1:]], notes=notes)
 
 
 def _delimiter(text: str) -> str:
-    """What parts the fields: what makes ``file_name`` one of the header's; a comma where nothing does."""
+    """The delimiter with which ``file_name`` is a column of the header; a comma where there is none."""
     header = text.lstrip("\r\n").partition("\n")[0]
     for delimiter in DELIMITERS:
         if FILE in [name.strip().strip('"') for name in header.split(delimiter)]:
@@ -126,15 +126,15 @@ def _from_json(path: Path, text: str) -> Table:
     for line, content in enumerate(text.split("\n"), start=1):
         if not content.strip():
             continue
-        try:  # numbers stay as they are written
+        try:  # numbers stay text as they are written
             row = json.loads(content, parse_float=str, parse_int=str, parse_constant=str)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {line}: not readable as JSON: {error}") from None
         if not isinstance(row, dict):
-            raise UserError(f"{path}, line {line}: is no JSON object; allowed: lines such as {{{FILE!r}: ..., ...}}")
+            raise UserError(f"{path}, line {line}: is not a JSON object; allowed: lines such as {{{FILE!r}: ..., ...}}")
         rows.append((line, {clean(name): value for name, value in row.items()}))
     if not rows:
-        raise UserError(f"{path}: is empty; each line is a JSON object with a key {FILE!r}")
+        raise UserError(f"{path}: is empty; each line must be a JSON object with a key {FILE!r}")
     names = list(dict.fromkeys(name for _, row in rows for name in row))
     columns = {name: [_as_text(row.get(name)) for _, row in rows] for name in names}
     nested = {name for _, row in rows for name, value in row.items() if isinstance(value, list | dict)}
@@ -148,20 +148,20 @@ def _as_text(value: Any) -> str:
 
 
 def _inside(folder: Path, name: str, where: str) -> Path | None:
-    """The file ``name`` of ``folder``, None where it is not there; refuses names that lead out of the folder."""
-    parts = PureWindowsPath(name)  # knows both kinds of slashes, and drives
+    """The file ``name`` in ``folder``, None where it does not exist; UserError for names outside the folder."""
+    parts = PureWindowsPath(name)  # reads both kinds of slashes, and drives
     depth = 0
     for part in parts.parts:
         depth += -1 if part == ".." else 1
         if depth < 0:
             break
     if parts.anchor or depth < 0:
-        raise UserError(f"{where}: {name!r} leads out of the folder; allowed: paths inside {folder}")
+        raise UserError(f"{where}: {name!r} is outside the folder; allowed: paths inside {folder}")
     return next((path for spelling in _spellings(name) if _is_file(path := folder / spelling)), None)
 
 
 def _spellings(name: str) -> Iterable[str]:
-    """A name as it stands, with Windows' slashes turned, and with accents as other systems write them."""
+    """A name as it is, with Windows' backslashes replaced, and with accents in both Unicode forms."""
     if name:
         for text in (name, name.replace("\\", "/")):
             yield from dict.fromkeys((text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)))
@@ -170,5 +170,5 @@ def _spellings(name: str) -> Iterable[str]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # no file can have this name
         return False

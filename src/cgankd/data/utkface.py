@@ -30,8 +30,8 @@ def listing(settings: DataSettings) -> Listing:
         "*/*.jpg.chip.jpg",
         "*/*/*.jpg.chip.jpg",
     )
-    found = arrays.h5_listing(path, settings) if path.suffix == ".h5" else _folder(path.parent)
-    return public.scalar(found, TASK)
+    source = arrays.h5_listing(path, settings) if path.suffix == ".h5" else _folder(path.parent)
+    return public.scalar(source, TASK)
 
 
 def _folder(folder: Path) -> Listing:
@@ -39,13 +39,13 @@ def _folder(folder: Path) -> Listing:
     paths = [path for path, match in matches if match]
     ages = [int(match[1]) for _, match in matches if match]
     if not paths:
-        raise UserError(f"{folder}: holds no file named AGE_GENDER_RACE_DATE.jpg.chip.jpg")
-    strange = len(matches) - len(paths)
+        raise UserError(f"{folder}: has no file with a name like AGE_GENDER_RACE_DATE.jpg.chip.jpg")
+    others = len(matches) - len(paths)
     return Listing(
         where=str(folder),
         pictures=FilePictures(paths),
         labels=np.asarray(ages, dtype=np.int64),
         splits=np.full(len(paths), TRAIN, dtype=np.int64),
         place=lambda row: str(paths[row]),
-        notes=(f"{strange:,} files whose names lack age, gender, race or date were passed over",) * (strange > 0),
+        notes=(f"{others:,} files whose names lack age, gender, race or date were left out",) * (others > 0),
     )

@@ -1,1 +1,1 @@
-"""Many runs that share their artifacts: the paper's tables (students x settings) and its ablation figures."""
+"""Experiments of several runs that share artifacts: the paper's tables (students x settings) and ablation figures."""

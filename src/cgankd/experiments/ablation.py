@@ -30,45 +30,45 @@ def ablate(
     progress: Progress = SILENT,
     deadline: float = math.inf,
 ) -> dict[str, Any]:
-    """Run a recipe (a name or a YAML file) with its ablation rows, and its row cgan for every M of ``images``.
+    """Run a recipe (a name or a YAML file) with its ablation rows, and its row cgan for every M in ``images``.
 
-    Teacher, generator and density ratio are shared. ``out`` gets ablation.html, the figures as PNG and SVG, their
-    numbers as CSV and JSON, all written anew after every run. M = 0 is the control; the recipe's own M is a point
-    too. Returns what ablation.json holds. Raises UserError for what the user can mend, before anything is trained,
-    and OutOfTime after ``deadline`` as :func:`cgankd.pipeline.run` does.
+    Teacher, generator and density ratio are shared. ``out`` gets ablation.html, the figures as PNG and SVG, and their
+    numbers as CSV and JSON; all are written again after every run. M = 0 is the control; the recipe's own M is also a
+    point. Returns the content of ablation.json. Raises UserError for wrong input, before anything is trained, and
+    OutOfTime after ``deadline``, like :func:`cgankd.pipeline.run`.
     """
     bars = Cell(recipe.load(name, [*overrides, ROWS, "compare.ablation=true"]), "ablation")
     if bars.recipe.search is not None:
         raise UserError(f"{name}: search chooses M itself; ablate sets M, so search must be none")
     own = bars.recipe.synthesis.images
     curve: list[Cell] = []
-    for wanted in images:
-        setting = f"synthesis.images={wanted}"
+    for count in images:
+        setting = f"synthesis.images={count}"
         cell = Cell(
             recipe.load(name, [*overrides, setting, "compare.methods=[cgan]", "compare.ablation=false"]), setting
         )
         if cell.recipe.synthesis.images not in {own, *(other.recipe.synthesis.images for other in curve)}:
             curve.append(cell)
     cells = [bars, *sorted(curve, key=lambda cell: cell.recipe.synthesis.images)]
-    made: dict[str, Any] = {}
-    for found in results_of(cells, out, NAME, progress, deadline):
-        made = summary(cells, found)
-        write_json(out / NAME, made)
-        write_text(out / "ablation.csv", comma_separated(made))
+    content: dict[str, Any] = {}
+    for results in results_of(cells, out, NAME, progress, deadline):
+        content = summary(cells, results)
+        write_json(out / NAME, content)
+        write_text(out / "ablation.csv", comma_separated(content))
         render(out)
-    return made
+    return content
 
 
-def summary(cells: Sequence[Cell], found: Sequence[Results | None]) -> dict[str, Any]:
-    """What ablation.json holds, scores as errors; the first cell is that with the ablation rows, and finished."""
-    first = found[0]
-    assert first is not None  # it is gone through first
+def summary(cells: Sequence[Cell], all_results: Sequence[Results | None]) -> dict[str, Any]:
+    """The content of ablation.json, with scores as errors; the first cell has the ablation rows and is finished."""
+    first = all_results[0]
+    assert first is not None  # this cell runs first
     rows = {row["method"]: as_errors(first, row) for row in first["rows"]}
     points = [
         {"images": 0, **rows[CONTROL]},
         *(
             {"images": cell.recipe.synthesis.images, **as_errors(results, row)}
-            for cell, results in zip(cells, found, strict=True)
+            for cell, results in zip(cells, all_results, strict=True)
             if results is not None
             for row in results["rows"]
             if row["method"] == "cgan"
@@ -87,30 +87,30 @@ def summary(cells: Sequence[Cell], found: Sequence[Results | None]) -> dict[str,
         "images": [cell.recipe.synthesis.images for cell in cells[1:]],
         "curve": sorted(points, key=lambda point: int(point["images"])),
         "teacher": as_errors(first, first["teacher"])["mean"],
-        "warnings": _warnings(cells, found),
-        "missing": [cell.name for cell, results in zip(cells, found, strict=True) if results is None],
+        "warnings": _warnings(cells, all_results),
+        "missing": [cell.name for cell, results in zip(cells, all_results, strict=True) if results is None],
     }
 
 
-def comma_separated(made: Mapping[str, Any]) -> str:
-    """The points of both figures, one line each, at full precision; ``values`` are separated by blanks."""
+def comma_separated(content: Mapping[str, Any]) -> str:
+    """The points of both figures as CSV, one line each, at full precision; ``values`` are separated by spaces."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["figure", "method", "images", "unit", "values", "mean", "std"])
     for figure in ("bars", "curve"):
-        for point in made[figure]:
+        for point in content[figure]:
             values = " ".join(repr(value) for value in point["values"])
             at = [point.get("method", "cgan" if point.get("images") else CONTROL), point.get("images")]
-            writer.writerow([figure, *at, made["unit"], values, point["mean"], point["std"]])
+            writer.writerow([figure, *at, content["unit"], values, point["mean"], point["std"]])
     return stream.getvalue()
 
 
-def _warnings(cells: Sequence[Cell], found: Sequence[Results | None]) -> list[str]:
-    """What the runs of the curve warn of, each once, beyond what the page says of the first."""
-    own = (found[0] or {"warnings": []})["warnings"]
-    said: dict[str, list[str]] = {}
-    for cell, results in zip(cells[1:], found[1:], strict=True):
+def _warnings(cells: Sequence[Cell], all_results: Sequence[Results | None]) -> list[str]:
+    """The warnings of the curve's runs, each once, without those of the first run, which the page shows anyway."""
+    own = (all_results[0] or {"warnings": []})["warnings"]
+    runs: dict[str, list[str]] = {}
+    for cell, results in zip(cells[1:], all_results[1:], strict=True):
         for warning in (results or {"warnings": []})["warnings"]:
             if warning not in own:
-                said.setdefault(warning, []).append(f"M = {cell.recipe.synthesis.images}")
-    return [f"{', '.join(of)}: {warning}" for warning, of in said.items()]
+                runs.setdefault(warning, []).append(f"M = {cell.recipe.synthesis.images}")
+    return [f"{', '.join(of)}: {warning}" for warning, of in runs.items()]

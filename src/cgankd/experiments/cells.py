@@ -1,7 +1,7 @@
-"""The cells of a table: which runs there are, and going through them in one folder whose artifacts they share.
+"""The cells of a table: the list of its runs, and running them in one folder with shared artifacts.
 
-Each cell's results.json lies in a folder of its own; teacher, generator, density ratio and synthetic images lie in
-the table's, where the next cell finds them.
+Each cell's results.json is in a folder of its own; teacher, generator, density ratio and generated images are in the
+table's folder, where the next cell finds them.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from cgankd.data import sources
 from cgankd.pipeline import comparisons, preflight, run
 
 Results = dict[str, Any]
-ALL = "all"  # in place of methods' names
+ALL = "all"  # instead of names of methods
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One run. ``setting``: the overrides that tell it from the other runs of its recipe and student, as typed.
+    """One run. setting: its own overrides, as typed, which the other runs of its recipe and student don't have.
 
-    left_out: what ``all`` methods does not stand for in this recipe's cells, each with why.
+    left_out: the methods that ``all`` does not include in this recipe's cells, each with the reason.
     """
 
     recipe: Recipe
@@ -42,22 +42,22 @@ class Cell:
 
     @property
     def student(self) -> str:
-        """The student's network by name."""
+        """The name of the student's network."""
         return self.recipe.student.network
 
     @property
     def name(self) -> str:
-        """What a sentence calls the cell."""
+        """The cell's name in sentences."""
         return ", ".join(part for part in (self.recipe.name, self.student, self.setting) if part)
 
     @property
     def folder(self) -> str:
-        """Where its results lie, below the table's folder, whichever cells stand beside it."""
+        """The folder of its results, below the table's folder; it does not depend on the other cells."""
         return f"cells/{file_name(self.name)[:60]}-{content_key(self.recipe.name, self.student, self.setting)[:6]}"
 
 
 def split_overrides(group: str) -> list[str]:
-    """The overrides in one group; blanks or commas stand between them, and may stand inside their lists.
+    """The overrides in one group, separated by spaces or commas, which may also be inside their lists.
 
     >>> split_overrides("data.train_size=400 seeds=[0, 1]")
     ['data.train_size=400', 'seeds=[0, 1]']
@@ -74,11 +74,11 @@ def grid(
     settings: Sequence[str],
     methods: Sequence[str] = (),
 ) -> list[Cell]:
-    """Every recipe (a name or a YAML file) x setting x student; no student or setting means the recipe's own.
+    """Every recipe (a name or a YAML file) x setting x student; without students or settings, the recipe's own.
 
-    methods: compared alone and with generated images, in place of the recipes' rows; none: these. Ablation rows are
-    left out unless an override asks for them. ``all`` stands for those that all of a recipe's cells can run. Raises
-    UserError for a cell that stands twice.
+    methods: compared alone and with generated images, instead of the recipes' rows; none: the recipes' rows. ``all``
+    means every method that all of a recipe's cells can run. Ablation rows are left out unless an override adds them.
+    Raises UserError for two equal cells.
     """
     cells = []
     for name in recipes:
@@ -90,33 +90,35 @@ def grid(
                 own.append(Cell(recipe.load(name, words), " ".join(split_overrides(setting))))
         served, left_out = _serving([cell.recipe for cell in own]) if ALL in methods else ([], {})
         if methods:
-            wanted = [method for word in methods for method in (served if word == ALL else [word])]
-            compared = comparisons.both_ways(dict.fromkeys(wanted))
+            names = [method for name in methods for method in (served if name == ALL else [name])]
+            compared = comparisons.both_ways(dict.fromkeys(names))
             own = [dataclasses.replace(cell, recipe=_comparing(cell.recipe, compared)) for cell in own]
         cells += [
-            dataclasses.replace(cell, left_out=tuple(f"{one}: {why}" for one, why in left_out.items())) for cell in own
+            dataclasses.replace(cell, left_out=tuple(f"{method}: {why}" for method, why in left_out.items()))
+            for cell in own
         ]
     for place, cell in enumerate(cells):
         if cell.folder in {other.folder for other in cells[:place]}:
-            raise UserError(f"the cell ({cell.name}) stands twice; allowed: recipes, students and settings that differ")
+            raise UserError(f"the cell ({cell.name}) is given twice; allowed: distinct recipes, students and settings")
     return cells
 
 
-def _comparing(one: Recipe, methods: Sequence[str]) -> Recipe:
-    compare = one.compare.model_dump() | {"methods": tuple(methods)}
-    return one.model_copy(update={"compare": type(one.compare).model_validate(compare)})
+def _comparing(settings: Recipe, methods: Sequence[str]) -> Recipe:
+    """The recipe with these methods as its rows."""
+    compare = settings.compare.model_dump() | {"methods": tuple(methods)}
+    return settings.model_copy(update={"compare": type(settings.compare).model_validate(compare)})
 
 
 def _serving(recipes: Sequence[Recipe]) -> tuple[list[str], dict[str, str]]:
-    """The methods, as they are published, that each of the recipes can run; and of the others why they can't."""
+    """The methods, with their published settings, that all recipes can run; and for the others the reason why not."""
     served: dict[str, None] = {}
     refused: dict[str, str] = {}
-    for one in recipes:
-        splits = sources.load(one.data)
+    for settings in recipes:
+        splits = sources.load(settings.data)
         for method in map(distill.as_published, distill.serving(splits.task)):
             served[method] = None
             try:
-                preflight.check(preflight.resolve(_comparing(one, [method])), splits)
+                preflight.check(preflight.resolve(_comparing(settings, [method])), splits)
             except UserError as error:
                 refused.setdefault(method, str(error))
     return [method for method in served if method not in refused], refused
@@ -125,64 +127,65 @@ def _serving(recipes: Sequence[Recipe]) -> tuple[list[str], dict[str, str]]:
 def results_of(
     cells: Sequence[Cell], out: Path, file: str, progress: Progress, deadline: float = math.inf
 ) -> Iterator[list[Results | None]]:
-    """Go through the cells; after each one, the results of all (None: not there yet), in the cells' order.
+    """Run the cells; after each one, yield the results of all cells in order (None: not finished).
 
-    What ``out`` holds already is gone through as well, which takes no training, but stands in the first list.
-    ``file`` is what the caller writes to ``out``. Raises UserError before anything is trained or written where a
-    cell can't be run, or ``out`` belongs to another recipe; errors while a cell is run name it.
+    Cells that ``out`` already contains run again without training; their results are in the first list. ``file``: the
+    file that the caller writes to ``out``. Raises UserError before anything is trained or written where a cell can't
+    be run, or ``out`` belongs to another recipe; errors while a cell runs name the cell.
     """
     cells = [dataclasses.replace(cell, recipe=preflight.resolve(cell.recipe)) for cell in cells]
-    _refuse_anothers(cells, out, file)
+    _refuse_other_recipes(cells, out, file)
     _check(cells)
     make_folder(out)
     descriptor = lock(out / ".cells.lock")  # not .lock, which each cell's own run takes
     try:
-        found = [_finished(cell, out / cell.folder) for cell in cells]
+        results = [_finished(cell, out / cell.folder) for cell in cells]
         for place, cell in enumerate(cells):
             progress.say(f"run {place + 1} of {len(cells)}: {cell.name}")
             folder = out / cell.folder
-            if found[place] is None:  # of other settings: must not pass for these if this run is killed
+            if results[place] is None:  # the file has other settings, and must not stay if this run is killed
                 (folder / "results.json").unlink(missing_ok=True)
             try:
-                found[place] = run.run(cell.recipe, folder, progress, deadline=deadline, artifacts=out)
+                results[place] = run.run(cell.recipe, folder, progress, deadline=deadline, artifacts=out)
             except (UserError, TrainingError) as error:
                 raise type(error)(f"{cell.name}: {error}") from error
-            yield list(found)
+            yield list(results)
     finally:
         if descriptor is not None:
             os.close(descriptor)
 
 
 def _finished(cell: Cell, folder: Path) -> Results | None:
-    """What an earlier process found for exactly this recipe."""
-    written, results = folder / "recipe.yaml", folder / "results.json"
-    if not (written.is_file() and results.is_file()):
+    """The results of an earlier process for exactly this recipe; None where there are none."""
+    recipe_file, results_file = folder / "recipe.yaml", folder / "results.json"
+    if not (recipe_file.is_file() and results_file.is_file()):
         return None
-    if written.read_text(encoding="utf-8") != cell.recipe.to_yaml():
+    if recipe_file.read_text(encoding="utf-8") != cell.recipe.to_yaml():
         return None
-    found: Results = read_json(results)
-    return found
+    results: Results = read_json(results_file)
+    return results
 
 
-def _refuse_anothers(cells: Sequence[Cell], out: Path, file: str) -> None:
+def _refuse_other_recipes(cells: Sequence[Cell], out: Path, file: str) -> None:
+    """UserError where ``out`` contains results of other recipes."""
     names = {cell.recipe.name for cell in cells}
     for path, key in ((out / file, "recipes"), (out / "results.json", "recipe")):
         if not path.is_file():
             continue
-        found = read_json(path)
-        there = found.get(key) if isinstance(found, dict) else None
-        if not isinstance(there, (str, list)):
+        content = read_json(path)
+        known = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(known, (str, list)):
             raise UserError(f"{path} is not a file of cgankd; choose another --out")
-        others = {there} - names if isinstance(there, str) else set(there) - names
+        others = {known} - names if isinstance(known, str) else set(known) - names
         if others:
             raise UserError(
-                f"--out {out} holds {', '.join(sorted(others))}, not {', '.join(sorted(names))} alone; "
+                f"--out {out} holds results of {', '.join(sorted(others))}, not only of {', '.join(sorted(names))}; "
                 "choose another folder"
             )
 
 
 def _check(cells: Sequence[Cell]) -> None:
-    """Read each data set and make each network once: what can't be used must not show after hours of training."""
+    """Read each data set and build each network once, so that errors don't appear after hours of training."""
     metrics: dict[str, tuple[str, str]] = {}
     for data in dict.fromkeys(cell.recipe.data for cell in cells):
         splits = sources.load(data)
@@ -192,7 +195,7 @@ def _check(cells: Sequence[Cell]) -> None:
                 continue
             if metrics.setdefault(cell.recipe.name, measured) != measured:
                 raise UserError(
-                    f"{cell.name}: measured in {' '.join(measured)}, other cells of its table in "
+                    f"{cell.name}: its metric is {' '.join(measured)}, but that of other cells of its table is "
                     f"{' '.join(metrics[cell.recipe.name])}; give each data set a recipe of its own"
                 )
             preflight.check(cell.recipe, splits)

@@ -1,4 +1,4 @@
-"""What generated images add: every row that has them against the same row without, in numbers."""
+"""What generated images add: every row with generated images compared with the same row without them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Record = Mapping[str, Any]
 
 
 def gains(results: Record) -> list[dict[str, Any]]:
-    """Of one run's results, per pair of rows: ``of`` (with generated images) minus ``to`` (the same without).
+    """For each pair of rows of a run: the score of ``of`` (with generated images) minus that of ``to`` (without).
 
-    Each with its difference paired by seed (:func:`cgankd.metrics.statistics.paired_difference`), and the number of
-    seeds that got ``better`` and ``worse`` by it, whichever way the metric points.
+    Each entry has the difference paired by seed (:func:`cgankd.metrics.statistics.paired_difference`), and the number
+    of seeds that became ``better`` and ``worse``, also for metrics where lower is better.
     """
     values = {entry["method"]: entry["values"] for entry in results["rows"]}
     gained = []
@@ -28,7 +28,7 @@ def gains(results: Record) -> list[dict[str, Any]]:
 
 
 def by_method(tables: Sequence[Record]) -> list[dict[str, Any]]:
-    """In how many cells each method gains by generated images; which of two is better has no unit."""
+    """The number of cells in which each method gains by generated images; counts can mix metrics of different units."""
     differences: dict[str, list[float]] = {}
     names: dict[str, tuple[str, str]] = {}  # in the first cell
     for table, gain in _all(tables):
@@ -39,9 +39,9 @@ def by_method(tables: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def by_task(tables: Sequence[Record]) -> list[dict[str, Any]]:
-    """For each task, how many pairs of all methods and cells gain: one count per pair, its mean over the seeds.
+    """For each task, how many pairs of all methods and cells gain, by their means over the seeds.
 
-    ``seeds`` counts the single seeds too.
+    ``seeds`` counts single seeds instead of means.
     """
     counts = []
     for task in dict.fromkeys(table["task"] for table in tables):
@@ -60,7 +60,7 @@ def by_task(tables: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def _all(tables: Sequence[Record]) -> Iterator[tuple[Record, Record]]:
-    """Each gain with its table."""
+    """All pairs of a table and one of its gains."""
     for table in tables:
         for cell in table["cells"]:
             for gain in cell["gains"]:

@@ -1,4 +1,4 @@
-"""The paper's tables: students x settings, every row of the comparison in each, and what generated images add."""
+"""The paper's tables: all rows of the comparison for students x settings, and what generated images add."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ def make_table(
     progress: Progress = SILENT,
     deadline: float = math.inf,
 ) -> dict[str, Any]:
-    """Run every recipe x setting x student; write table.json, table.md, table.csv and pictures to ``out``.
+    """Run every recipe x setting x student; write table.json, table.md, table.csv and figures to ``out``.
 
-    students: networks by name. settings: groups of overrides, one column block each. methods: to be compared alone
-    and with generated images, in place of the recipes' rows; ``all``: every one that all cells of a recipe can run.
-    The files are written anew after every cell, and name the cells that are missing; the same call goes on where it
-    was. Returns what table.json holds. Raises UserError for what the user can mend, before anything is trained, and
-    OutOfTime after ``deadline`` as :func:`cgankd.pipeline.run` does.
+    students: names of networks. settings: groups of overrides, one block of columns each. methods: compared alone and
+    with generated images, instead of the recipes' rows; ``all``: every method that all cells of a recipe can run. The
+    files are written again after every cell, and list the missing cells; the same call continues where it stopped.
+    Returns the content of table.json. Raises UserError for wrong input, before anything is trained, and OutOfTime after
+    ``deadline``, like :func:`cgankd.pipeline.run`.
     """
     cells = grid(recipes, overrides, students, settings, methods)
-    made: dict[str, Any] = {}
-    for found in results_of(cells, out, NAME, progress, deadline):
-        made = summary(cells, found)
-        write_json(out / NAME, made)
-        write_text(out / "table.md", text.as_markdown(made))
-        write_text(out / "table.csv", text.comma_separated(made))
-        dumbbells.draw(made, out)
-    return made
+    content: dict[str, Any] = {}
+    for results in results_of(cells, out, NAME, progress, deadline):
+        content = summary(cells, results)
+        write_json(out / NAME, content)
+        write_text(out / "table.md", text.as_markdown(content))
+        write_text(out / "table.csv", text.comma_separated(content))
+        dumbbells.draw(content, out)
+    return content
 
 
-def summary(cells: Sequence[Cell], found: Sequence[Results | None]) -> dict[str, Any]:
-    """What table.json holds, of the cells that are finished; nothing in it depends on a clock."""
+def summary(cells: Sequence[Cell], all_results: Sequence[Results | None]) -> dict[str, Any]:
+    """The content of table.json for the finished cells; nothing in it depends on time."""
     tables = []
     recipes = list(dict.fromkeys(cell.recipe.name for cell in cells))
     for name in recipes:
-        own = [(cell, results) for cell, results in zip(cells, found, strict=True) if cell.recipe.name == name]
+        own = [(cell, results) for cell, results in zip(cells, all_results, strict=True) if cell.recipe.name == name]
         finished = [(cell, results) for cell, results in own if results is not None]
         if not finished:
             continue
@@ -69,7 +69,7 @@ def summary(cells: Sequence[Cell], found: Sequence[Results | None]) -> dict[str,
                 "cells": [_cell(cell, results) for cell, results in finished],
             }
         )
-    missing = [cell for cell, results in zip(cells, found, strict=True) if results is None]
+    missing = [cell for cell, results in zip(cells, all_results, strict=True) if results is None]
     return {
         "cgankd": __version__,
         "recipes": recipes,
@@ -80,25 +80,25 @@ def summary(cells: Sequence[Cell], found: Sequence[Results | None]) -> dict[str,
     }
 
 
-def _cell(cell: Cell, found: Results) -> dict[str, Any]:
-    shown = ("method", "parameters", "steps", "real_images", "fake_images", "values", "mean", "std")
+def _cell(cell: Cell, results: Results) -> dict[str, Any]:
+    keys = ("method", "parameters", "steps", "real_images", "fake_images", "values", "mean", "std")
     return {
         "student": cell.student,
         "setting": cell.setting,
         "folder": cell.folder,
-        "seeds": found["seeds"],
-        "vary": found["vary"],
-        "rows": [{key: row[key] for key in shown} for row in found["rows"]],
-        "gains": gains.gains(found),
-        "teacher": _teacher(found["teacher"]),
-        "warnings": found["warnings"],
+        "seeds": results["seeds"],
+        "vary": results["vary"],
+        "rows": [{key: row[key] for key in keys} for row in results["rows"]],
+        "gains": gains.gains(results),
+        "teacher": _teacher(results["teacher"]),
+        "warnings": results["warnings"],
     }
 
 
-def _teacher(found: dict[str, Any]) -> dict[str, Any]:
-    values = found["values"]
+def _teacher(teacher: dict[str, Any]) -> dict[str, Any]:
+    values = teacher["values"]
     return {
-        **{key: found[key] for key in ("network", "parameters", "trained_on", "values")},
-        "mean": statistics.fmean(values) if values else None,  # one that only answers may have no score
+        **{key: teacher[key] for key in ("network", "parameters", "trained_on", "values")},
+        "mean": statistics.fmean(values) if values else None,  # a teacher from a file of predictions may have no score
         "std": statistics.stdev(values) if len(values) > 1 else None,
     }

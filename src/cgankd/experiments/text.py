@@ -1,4 +1,4 @@
-"""A table as people read it (Markdown, like the paper's) and as programs do (CSV, one line per cell and row)."""
+"""A table as text: Markdown for people, like the paper's tables, and CSV for programs, one line per cell and row."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ FIELDS = (
     "gain_seeds_better",
 )  # fmt: skip
 
-Made = Mapping[str, Any]
+Record = Mapping[str, Any]
 
 
-def as_markdown(found: Made) -> str:
-    """Per recipe a table of scores and one of what generated images add; sign tests; where nothing is gained.
+def as_markdown(content: Record) -> str:
+    """For each recipe a table of scores and a table of gains; then counts of gains, and the methods that don't gain.
 
-    found: what table.json holds. Where cells are missing, they are named at the end. Ends with a newline.
+    content: of table.json. Missing cells are listed at the end. Ends with a newline.
     """
-    tables = found["tables"]
-    places = [_decimals(made) for made in tables]
-    parts = [part for made, decimals in zip(tables, places, strict=True) for part in _one_recipe(made, decimals)]
-    parts += ["## How many gain", markdown.bullets(gains_text.counts(found["counts"]))]
+    tables = content["tables"]
+    places = [_decimals(table) for table in tables]
+    parts = [part for table, decimals in zip(tables, places, strict=True) for part in _one_recipe(table, decimals)]
+    parts += ["## How many gain", markdown.bullets(gains_text.counts(content["counts"]))]
     if unhelped := gains_text.unhelped(tables, places):
-        parts += ["## No better with generated images", markdown.bullets(unhelped)]
-    if found["left_out"]:
-        parts += ["## Left out of `all`", markdown.bullets(found["left_out"])]
-    if found["missing"]:
-        parts.append(f"**Not finished**: {len(found['missing'])} missing (…), the same command goes on:")
-        parts.append(markdown.bullets(found["missing"]))
+        parts += ["## Not better with generated images", markdown.bullets(unhelped)]
+    if content["left_out"]:
+        parts += ["## Left out of `all`", markdown.bullets(content["left_out"])]
+    if content["missing"]:
+        parts.append(f"**Not finished**: {len(content['missing'])} missing (…); the same command continues:")
+        parts.append(markdown.bullets(content["missing"]))
     return "\n\n".join(parts) + "\n"
 
 
-def comma_separated(found: Made) -> str:
-    """One line per cell and row, the teacher's too, with a header; numbers at full precision.
+def comma_separated(content: Record) -> str:
+    """CSV with a header and one line per cell and row, also for the teacher; numbers at full precision.
 
-    ``seeds`` and ``values`` are lists separated by blanks; what does not apply is empty.
+    content: of table.json. ``seeds`` and ``values`` are lists separated by spaces; fields that don't apply are empty.
     """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, FIELDS, restval="", lineterminator="\n")
     writer.writeheader()
-    for made in found["tables"]:
-        for cell in made["cells"]:
+    for table in content["tables"]:
+        for cell in table["cells"]:
             gains = {gain["of"]: gain for gain in cell["gains"]}
             for row in [*({**row, "network": cell["student"]} for row in cell["rows"]), _teacher(cell)]:
                 gain = gains.get(row["method"], {})
                 known = {
-                    **{key: made[key] for key in ("recipe", "dataset", "metric", "unit")},
+                    **{key: table[key] for key in ("recipe", "dataset", "metric", "unit")},
                     **{key: cell[key] for key in ("setting", "student")},
                     **{key: row[key] for key in FIELDS if key in row},
                     "seeds": " ".join(str(seed) for seed in cell["seeds"]),
@@ -71,63 +71,65 @@ def comma_separated(found: Made) -> str:
     return stream.getvalue()
 
 
-def _one_recipe(made: Made, places: int) -> list[str]:
+def _one_recipe(table: Record, places: int) -> list[str]:
     parts = [
-        f"## {markdown.literal(made['recipe'])}: {markdown.literal(made['dataset'])}",
-        f"{markdown.literal(style.metric_name(made))} on the test split, mean ± standard deviation over seeds",
-        _scores(made, places),
-        markdown.bullets([*_notes(made), *_warnings(made)]),
+        f"## {markdown.literal(table['recipe'])}: {markdown.literal(table['dataset'])}",
+        f"{markdown.literal(style.metric_name(table))} on the test split, mean ± standard deviation over seeds",
+        _scores(table, places),
+        markdown.bullets([*_notes(table), *_warnings(table)]),
     ]
-    if any(cell["gains"] for cell in made["cells"]):
+    if any(cell["gains"] for cell in table["cells"]):
         parts += [
             "### What generated images add",
             "Each method on real images alone, and on real and generated ones; differences are paired by seed.",
-            gains_text.gains_table(made, places),
+            gains_text.gains_table(table, places),
         ]
     return parts
 
 
-def _scores(made: Made, places: int) -> str:
-    """A line per row, the teacher's last, and a column per student and setting."""
-    cells = {(cell["student"], cell["setting"]): cell for cell in made["cells"]}
-    columns = list(itertools.product(made["settings"], made["students"]))
+def _scores(table: Record, places: int) -> str:
+    """One line per row, the teacher last, and one column per student and setting."""
+    cells = {(cell["student"], cell["setting"]): cell for cell in table["cells"]}
+    columns = list(itertools.product(table["settings"], table["students"]))
     students = ["", *(student for _, student in columns)]
-    # Each setting stands above its first student.
-    settings = ["", *(setting if student == made["students"][0] else "" for setting, student in columns)]
+    # Each setting is above its first student.
+    settings = ["", *(setting if student == table["students"][0] else "" for setting, student in columns)]
     lines = [settings, students] if any(settings) else [students]
     lines[0][0] = "method"
     scores = {
         at: {row["method"]: style.mean_and_spread(row, places) for row in [*cell["rows"], _teacher(cell)]}
         for at, cell in cells.items()
     }
-    networks = dict.fromkeys(cell["teacher"]["network"] for cell in made["cells"])
-    for method in [*made["methods"], TEACHER]:
+    networks = dict.fromkeys(cell["teacher"]["network"] for cell in table["cells"])
+    for method in [*table["methods"], TEACHER]:
         line = [f"{TEACHER} {', '.join(networks)}" if method == TEACHER else method]
         for setting, student in columns:
-            found = scores.get((student, setting))
-            line.append("…" if found is None else found.get(method, "–"))
+            by_method = scores.get((student, setting))
+            line.append("…" if by_method is None else by_method.get(method, "–"))
         lines.append(line)
     return markdown.grid(lines)
 
 
-def _teacher(cell: Made) -> Made:
+def _teacher(cell: Record) -> Record:
     return {"method": TEACHER, **cell["teacher"]}
 
 
-def _decimals(made: Made) -> int:
-    """How many decimals a table has, by its scores: of many gains some are next to nothing."""
-    return style.decimals({**made, "rows": [row for cell in made["cells"] for row in [*cell["rows"], cell["teacher"]]]})
+def _decimals(table: Record) -> int:
+    """The number of decimals of a table, by its scores; not by its gains, because some of many are nearly 0."""
+    return style.decimals(
+        {**table, "rows": [row for cell in table["cells"] for row in [*cell["rows"], cell["teacher"]]]}
+    )
 
 
-def _notes(made: Made) -> list[str]:
-    """The footnotes of a run's table, each once however many cells have it."""
+def _notes(table: Record) -> list[str]:
+    """The footnotes of the cells' tables, each once."""
     notes = [
         note
-        for cell in made["cells"]
-        for note in style.footnotes({**made, "seeds": cell["seeds"], "vary": cell["vary"], "control": None})
+        for cell in table["cells"]
+        for note in style.footnotes({**table, "seeds": cell["seeds"], "vary": cell["vary"], "control": None})
     ]
-    control = f"{made['control']} is the control: the student alone, for as many steps as every row but nokd."
-    pool = any(cell["teacher"]["trained_on"] == "pool" for cell in made["cells"])
+    control = f"{table['control']} is the control: the student alone, for as many steps as every row but nokd."
+    pool = any(cell["teacher"]["trained_on"] == "pool" for cell in table["cells"])
     return [
         *dict.fromkeys(notes),
         control,
@@ -137,11 +139,11 @@ def _notes(made: Made) -> list[str]:
     ]
 
 
-def _warnings(made: Made) -> list[str]:
-    """The runs' warnings, each once; with its cells where it is not said of all."""
-    said: dict[str, list[str]] = {}
-    for cell in made["cells"]:
+def _warnings(table: Record) -> list[str]:
+    """The runs' warnings, each once; with the names of its cells, unless all have it."""
+    cells: dict[str, list[str]] = {}
+    for cell in table["cells"]:
         for warning in cell["warnings"]:
-            said.setdefault(warning, []).append(", ".join(part for part in (cell["student"], cell["setting"]) if part))
-    everywhere = len(made["cells"])
-    return [text if len(of) == everywhere else f"{'; '.join(of)}: {text}" for text, of in said.items()]
+            cells.setdefault(warning, []).append(", ".join(part for part in (cell["student"], cell["setting"]) if part))
+    count = len(table["cells"])
+    return [text if len(of) == count else f"{'; '.join(of)}: {text}" for text, of in cells.items()]

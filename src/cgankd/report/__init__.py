@@ -1,1 +1,1 @@
-"""What a person sees of a run: a table in the terminal and one page. Reads a run's files, never the stages."""
+"""The results of a run for people: a table in the terminal and one HTML page. Reads a run's files, never the stages."""

@@ -1,4 +1,4 @@
-"""The page's section about students with attention (VAM): which blocks of filters count for which label."""
+"""The page's section on students with attention (VAM): which blocks of filters matter for which label."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cgankd.report.figures import LIGHT, MOST_BINS, TEXT, canvas, name_bins, pla
 from cgankd.report.run import Array, Run
 
 FILE = "attention.safetensors"
-DARKEST = 0.6  # of a cell with all the attention: its number stays readable on light and dark pages
+DARKEST = 0.6  # opacity of a cell with all the attention; its number stays readable on light and dark pages
 GAP = 0.5  # between two layers, in cells
 
 
@@ -31,29 +31,29 @@ def attention(run: Run) -> Section | None:
         mean, images, decided = (artifact.tensor(FILE, name) for name in ("mean", "images", "decided"))
         if mean is None or images is None or decided is None or len(mean) != len(names):
             continue
-        said = ", ".join(f"{100 * share:.0f} % at {stage}" for stage, share in zip(stages, decided, strict=True))
-        shown, cut = _most_different(mean, images)
+        by_layer = ", ".join(f"{100 * share:.0f} % at {stage}" for stage, share in zip(stages, decided, strict=True))
+        labels, cut = _most_different(mean, images)
         kind = run.task.bin_name
-        some = f" Of {len(names)}, the {MOST_BINS} that differ most from the average are shown." if cut else ""
+        limit = f" Of {len(names)}, the {MOST_BINS} that differ most from the average are shown." if cut else ""
         caption = (
-            f"{table.words(method)}, first seed: the share of its attention, in %, that each block of a layer's "
-            f"filters gets, mean over the {int(images.sum()):,} validation images, by {kind}.{some} How decided it "
-            f"is on a single image (0: all blocks alike, 100 %: one block alone): {said}."
+            f"{table.words(method)}, first seed: the share of its attention, in %, on each block of a layer's filters, "
+            f"by {kind}, mean over {int(images.sum()):,} validation images.{limit} Concentration on a single image "
+            f"(0 %: all blocks equal, 100 %: only one block): {by_layer}."
         )
-        blocks += drawn(heat_map([names[at] for at in shown], mean[shown], stages), f"attention-{method}", caption)
+        blocks += drawn(heat_map([names[k] for k in labels], mean[labels], stages), f"attention-{method}", caption)
     if not blocks:
         return None
     reading = Note(
-        "Rows that look alike share their filters, rows that differ have filters of their own; a layer with one "
-        "dark column in every row uses one block for everything. It shows which filters count for which label, not "
-        "what they look for in the image, nor that the answer would change without them. Blocks are numbered as "
-        "the filters happen to lie: number 1 of one student has nothing to do with number 1 of another."
+        "Labels with similar rows use the same filters, labels with different rows use different filters. A layer with "
+        "one dark column in every row uses one block for all labels. The figure shows which filters matter for which "
+        "label. It does not show what they detect in the image, or that the prediction would change without them. "
+        "Block numbers have no meaning across students: block 1 of one student is not related to block 1 of another."
     )
     return Section("What the student attends to", "attention", [reading, *blocks])
 
 
 def heat_map(names: Sequence[str], mean: Array, stages: Sequence[str]) -> Figure:
-    """Rows are labels, columns the blocks of each layer; mean [labels, layers, K]: shares, in the cells in %."""
+    """Rows are labels, columns the blocks of each layer. mean: shares, [labels, layers, K]; the cells show %."""
     blocks = mean.shape[2]
     figure, axes = canvas(0.9 + 0.25 * len(names))
     axes.grid(False)
@@ -83,10 +83,10 @@ def heat_map(names: Sequence[str], mean: Array, stages: Sequence[str]) -> Figure
 
 
 def _most_different(mean: Array, images: Array) -> tuple[list[int], bool]:
-    """The labels to show, in their order: those that have images, or of many those furthest from the average."""
-    there = np.flatnonzero(images)
-    if len(there) <= MOST_BINS:
-        return there.tolist(), False
-    average = np.average(mean[there], axis=0, weights=images[there])
-    far = np.abs(mean[there] - average).sum((1, 2))
-    return sorted(there[np.argsort(-far, kind="stable")[:MOST_BINS]].tolist()), True
+    """The labels to show, sorted, and whether some were left out: of many those furthest from the average stay."""
+    present = np.flatnonzero(images)
+    if len(present) <= MOST_BINS:
+        return present.tolist(), False
+    average = np.average(mean[present], axis=0, weights=images[present])
+    distance = np.abs(mean[present] - average).sum((1, 2))
+    return sorted(present[np.argsort(-distance, kind="stable")[:MOST_BINS]].tolist()), True

@@ -1,4 +1,4 @@
-"""What the page is made of: sections, and in them figures, grids of images, small tables and plain sentences."""
+"""The parts of the page: sections with figures, grids of images, small tables and sentences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cgankd.report.grids import StripRow, Tile
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """A figure and the sentence that says what to look for."""
+    """A figure and a sentence that says what to look for."""
 
     kind: ClassVar[str] = "drawing"
     drawing: Markup
@@ -24,7 +24,7 @@ class Drawing:
 
 @dataclasses.dataclass(frozen=True)
 class Strips:
-    """Per label one strip of images for each column."""
+    """A row per label, with one strip of images in each column."""
 
     kind: ClassVar[str] = "strips"
     columns: tuple[str, ...]
@@ -34,7 +34,7 @@ class Strips:
 
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-    """Single images, each with its own text; ``wide`` takes the page's whole width."""
+    """Single images, each with its own text. wide: over the whole width of the page."""
 
     kind: ClassVar[str] = "tiles"
     title: str
@@ -45,7 +45,7 @@ class Tiles:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """A small table; ``folded`` hides it behind its caption until asked for, ``prose``: its cells are sentences."""
+    """A small table. folded: hidden until the reader clicks the caption. prose: its cells are sentences."""
 
     kind: ClassVar[str] = "grid"
     header: Sequence[str]
@@ -58,7 +58,7 @@ class Grid:
 
 @dataclasses.dataclass(frozen=True)
 class Note:
-    """A plain sentence."""
+    """A paragraph."""
 
     kind: ClassVar[str] = "note"
     text: str
@@ -69,7 +69,7 @@ Block = Union[Drawing, Strips, Tiles, Grid, Note]  # noqa: UP007
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A heading and its blocks; ``anchor`` is its place in the page's address."""
+    """A heading and its blocks; ``anchor`` is its id, for links."""
 
     title: str
     anchor: str
@@ -77,5 +77,5 @@ class Section:
 
 
 def drawn(figure: Figure | None, name: str, caption: str) -> list[Block]:
-    """The figure as a block, or nothing where there is no figure."""
+    """The figure as a block; [] where there is no figure."""
     return [] if figure is None else [Drawing(svg(figure, name, caption), caption)]

@@ -1,4 +1,4 @@
-"""The figures that look inside the stages: label histograms, curves, acceptance, the filter's cut-off, windows."""
+"""Figures about the stages: label histograms, training curves, acceptance, the filter's cut-off, windows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cgankd.report.run import Array
 
 
 class Curve(NamedTuple):
-    """One line: its points in order, and whether it is one of several seeds (then drawn thin)."""
+    """One line: its points in order. seed: whether it is one of several seeds; these are thin."""
 
     name: str
     colour: str
@@ -25,13 +25,13 @@ class Curve(NamedTuple):
 
 
 def history(entries: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    """Steps and values of one key of a training history, entries without it left out."""
-    found = [(entry["step"], entry[key]) for entry in entries if entry.get(key) is not None and "step" in entry]
-    return [float(step) for step, _ in found], [float(value) for _, value in found]
+    """Steps and values of one key of a training history, without the entries that lack it."""
+    points = [(entry["step"], entry[key]) for entry in entries if entry.get(key) is not None and "step" in entry]
+    return [float(step) for step, _ in points], [float(value) for _, value in points]
 
 
 def curves(lines: Sequence[Curve], y: str, log: bool = False) -> Figure | None:
-    """Lines over optimiser steps; None where none has a point. ``log`` only where all values are positive."""
+    """Lines over optimiser steps; None where none has a point. log: logarithmic, if all values are positive."""
     lines = [line for line in lines if len(line.steps)]
     if not lines:
         return None
@@ -54,12 +54,12 @@ def curves(lines: Sequence[Curve], y: str, log: bool = False) -> Figure | None:
 
 
 def histogram(names: Sequence[str], splits: Mapping[str, Sequence[float]]) -> Figure | None:
-    """How each split's labels are spread over the bins, as a share of the split: splits differ in size."""
+    """The label histogram of each split, as shares of the split, because splits differ in size."""
     marks = {"train": ("blue", "D"), "pool": ("sky", "p"), "val": ("orange", "^"), "test": ("ink", "s")}
     known = {split: values for split, values in splits.items() if len(values) == len(names) and sum(values) > 0}
     if not known or not names:
         return None
-    # Every k-th bin where there are too many to name; all would be illegible.
+    # Every k-th bin where there are too many to read.
     shown = np.linspace(0, len(names) - 1, min(len(names), MOST_BINS)).round().astype(int)
     figure, axes = canvas(0.9 + 0.25 * len(shown), x="share of the split's images, %")
     for split, values in known.items():
@@ -76,7 +76,7 @@ def histogram(names: Sequence[str], splits: Mapping[str, Sequence[float]]) -> Fi
 
 
 def acceptance(per_label: Sequence[Mapping[str, Any]]) -> tuple[Figure, bool] | None:
-    """Accepted share per label; of many labels the lowest, and the second value says so.
+    """Accepted share per label, and whether labels were left out: of many labels only the lowest are shown.
 
     None where nothing was rejected.
     """
@@ -100,27 +100,27 @@ def acceptance(per_label: Sequence[Mapping[str, Any]]) -> tuple[Figure, bool] | 
 
 
 def windows(names: Sequence[str], sets: Mapping[str, Sequence[float | None]], x: str) -> tuple[Figure, bool] | None:
-    """A score per class or label window, one mark per set of images; of many the highest.
+    """A score per class or label window, one mark per set of images; and whether windows were left out.
 
-    The second value says whether some were left out.
+    Of many windows only the highest scores are shown. None where there is no score.
     """
     marks = {"raw": ("red", "X"), "processed": ("blue", "D"), "real images": ("ink", "o")}
     values = {
-        name: np.array([np.nan if v is None else float(v) for v in found])
-        for name, found in sets.items()
-        if len(found) == len(names)
+        name: np.array([np.nan if v is None else float(v) for v in scores])
+        for name, scores in sets.items()
+        if len(scores) == len(names)
     }
-    known = [place for place in range(len(names)) if any(np.isfinite(found[place]) for found in values.values())]
+    known = [place for place in range(len(names)) if any(np.isfinite(scores[place]) for scores in values.values())]
     if not known:
         return None
     if cut := len(known) > MOST_BINS:
         highest = np.nan_to_num(np.nanmax(np.stack(list(values.values()))[:, known], axis=0))
         known = sorted(np.asarray(known)[np.argsort(-highest, kind="stable")[:MOST_BINS]].tolist())
     figure, axes = canvas(0.9 + 0.25 * len(known), x=x)
-    for name, found in values.items():
+    for name, scores in values.items():
         colour, marker = marks.get(name, ("purple", "d"))
         axes.plot(
-            found[known], -np.arange(len(known)), marker, color=LIGHT[colour], markersize=6, alpha=0.85,
+            scores[known], -np.arange(len(known)), marker, color=LIGHT[colour], markersize=6, alpha=0.85,
             markeredgecolor=LIGHT["paper"], markeredgewidth=0.6, label=plain(name),
         )  # fmt: skip
     axes.set_xlim(left=0)
@@ -130,7 +130,7 @@ def windows(names: Sequence[str], sets: Mapping[str, Sequence[float | None]], x:
 
 
 def errors(values: Array, thresholds: Sequence[float], x: str, log: bool) -> Figure | None:
-    """Histogram of the teacher's error with the filter's cut-off, or the span of its cut-offs."""
+    """Histogram of the teacher's error with the filter's cut-off, or the range of its cut-offs."""
     values = values[np.isfinite(values)]
     if values.size == 0:
         return None
@@ -159,7 +159,7 @@ def errors(values: Array, thresholds: Sequence[float], x: str, log: bool) -> Fig
 
 
 def cutoffs(names: Sequence[str], thresholds: Sequence[float], x: str) -> tuple[Figure, bool] | None:
-    """The filter's cut-off of each class; of many classes the highest, and the second value says so."""
+    """The filter's cut-off of each class, and whether classes were left out: of many only the highest are shown."""
     if len(thresholds) != len(names) or len(names) < 2:
         return None
     known = [(name, cut) for name, cut in zip(names, thresholds, strict=True) if cut is not None and cut > 0]
@@ -175,13 +175,13 @@ def cutoffs(names: Sequence[str], thresholds: Sequence[float], x: str) -> tuple[
 
 
 def agreement(kept: tuple[Array, Array], dropped: tuple[Array, Array], unit: str) -> Figure:
-    """Assigned label against the teacher's prediction, for a scalar: kept on the diagonal, dropped off it."""
+    """The teacher's prediction against the requested label, for scalars: kept images are near the diagonal."""
     ending = f", {unit}" if unit else ""
-    figure, axes = canvas(2.9, x=f"label the generator was asked for{ending}", y=f"teacher's prediction{ending}")
-    for (asked, predicted), colour, marker, name in (
+    figure, axes = canvas(2.9, x=f"requested label{ending}", y=f"teacher's prediction{ending}")
+    for (requested, predicted), colour, marker, name in (
         (kept, LIGHT["blue"], "o", "kept"),
         (dropped, LIGHT["red"], "x", "dropped"),
     ):
-        axes.plot(asked, predicted, marker, color=colour, markersize=3, alpha=0.55, label=name)
+        axes.plot(requested, predicted, marker, color=colour, markersize=3, alpha=0.55, label=name)
     legend(axes)
     return figure

@@ -1,7 +1,7 @@
 """The figures' canvas and colours, and the figures that compare the rows of a run.
 
-A figure is drawn once, in the colours of the light page; :func:`svg` replaces each colour by a CSS variable, so the
-same drawing follows the page into the dark. Text stays text: sharp, searchable, in the page's own font.
+A figure is drawn once, in the colours of the light page; :func:`svg` replaces each colour by a CSS variable, so it also
+fits the dark page. Text in figures stays text, which can be searched and has the page's font.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cgankd.core.files import replacing
 from cgankd.core.terminal import on_one_line
 from cgankd.report import fonts, table
 
-# Okabe and Ito's colours, which the common kinds of colour blindness keep apart; the dark page has lighter ones.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; the dark page has lighter ones.
 LIGHT = {
     "ink": "#1b1f24", "muted": "#5f6b76", "grid": "#dfe3e8", "paper": "#fefefe",
     "blue": "#0072b2", "orange": "#d98a00", "green": "#009e73", "red": "#d55e00",
@@ -36,7 +36,7 @@ DARK = {
     "purple": "#dd90ba", "sky": "#9ad4f5", "brown": "#c2a070",
 }  # fmt: skip
 
-STYLE: Mapping[str, tuple[str, str]] = {  # method -> colour, marker: told apart without colour as well
+STYLE: Mapping[str, tuple[str, str]] = {  # method -> colour, marker, which differs too
     "nokd": ("muted", "o"),
     "nokd_longer": ("ink", "s"),
     "augment": ("brown", "<"),
@@ -50,13 +50,13 @@ STYLE: Mapping[str, tuple[str, str]] = {  # method -> colour, marker: told apart
     "cgan_replace": ("brown", "h"),
     "teacher": ("red", "*"),
 }
-OTHERS = [  # filled ones alone: the others have no more than an edge, and that is of the paper's colour
+OTHERS = [  # only filled markers: the others are only an edge, which has the paper's colour
     (colour, marker)
     for marker in "d*8H<>hpPX"
     for colour in ("purple", "brown", "sky", "orange", "green", "blue", "red")
     if (colour, marker) not in STYLE.values()
 ]
-WIDTH = 5.0  # inches; 360 units of the drawing, about a phone's width, so that text is never shrunk
+WIDTH = 5.0  # inches; 360 units of the drawing, about the width of a phone, so that text is never scaled down
 TEXT = 9.0
 MOST_BINS = 24
 LEGEND_LETTERS = 66  # in a line of a legend
@@ -66,18 +66,18 @@ MOST_METHODS = 8  # in one chart of all bins
 
 def style(method: str) -> tuple[str, str]:
     """A method's colour, as the hex of the light page, and its marker."""
-    number = zlib.crc32(method.encode())  # of a method that has no style of its own: always the same
+    number = zlib.crc32(method.encode())  # so that a method without its own style always has the same one
     colour, marker = STYLE.get(method, OTHERS[number % len(OTHERS)])
     return LIGHT[colour], marker
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib shall not read as mathematics, on one line."""
+    """Text on one line, escaped so that matplotlib does not read it as mathematics."""
     return on_one_line(text).replace("$", r"\$")
 
 
 def cut(text: str, longest: int) -> str:
-    """The text, or so many of its letters that an ellipsis ends.
+    """The text, cut to ``longest`` letters with an ellipsis at the end if it is longer.
 
     >>> cut("a long name", 11), cut("a long name", 7)
     ('a long name', 'a long…')
@@ -86,20 +86,20 @@ def cut(text: str, longest: int) -> str:
 
 
 def canvas(height: float, x: str = "", y: str = "", grid: str = "both") -> tuple[Figure, Axes]:
-    """One dressed pair of axes; ``height`` in inches, ``grid`` is the axis whose lines help reading."""
+    """A figure with one styled pair of axes. height: in inches; grid: the axis with grid lines."""
     figure, (axes,) = new_figure(height)
     dress(axes, x, y, grid)
     return figure, axes
 
 
 def new_figure(height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """Bare axes side by side with the same scales; ``height`` in inches."""
+    """A figure with unstyled axes side by side, on the same scales. height: in inches."""
     figure = Figure(figsize=(WIDTH * (1 + 0.7 * (columns - 1)), height), layout="constrained")
     return figure, list(figure.subplots(1, columns, squeeze=False, sharex=True, sharey=True)[0])
 
 
 def dress(axes: Axes, x: str = "", y: str = "", grid: str = "both") -> None:
-    """Give axes the page's lines, colours and letters."""
+    """Give axes the page's lines, colours and font sizes."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(LIGHT["muted"])
     axes.tick_params(which="both", colors=LIGHT["muted"], labelcolor=LIGHT["ink"], labelsize=TEXT, length=3)
@@ -110,9 +110,9 @@ def dress(axes: Axes, x: str = "", y: str = "", grid: str = "both") -> None:
 
 
 def legend(axes: Axes, columns: int = 2) -> None:
-    """A legend above the axes, where it can hide nothing; in one column where its texts are long.
+    """A legend above the axes, where it hides nothing; in one column where its texts are long.
 
-    Its lines from the third on make the figure higher by as much, so that the axes keep their size.
+    From the third line on, each line makes the figure higher, so that the axes keep their size.
     """
     labels = axes.get_legend_handles_labels()[1]
     if labels:
@@ -140,7 +140,7 @@ def log_axis(axes: Axes, which: str) -> None:
 
 
 def short(value: float) -> str:
-    """A number as a tick has room for.
+    """A number, short enough for a tick.
 
     >>> short(0.05), short(2000), short(50_000), short(2e6)
     ('0.05', '2000', '50k', '2M')
@@ -151,22 +151,22 @@ def short(value: float) -> str:
 
 
 def svg(figure: Figure, name: str, description: str) -> Markup:
-    """The figure as inline SVG; ``name`` keeps its ids apart from other figures'."""
+    """The figure as inline SVG; ``name`` makes its ids differ from those of other figures."""
     file = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), fonts.left_to_the_reader():
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.S)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)  # names of groups, the same in every figure
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # ids of groups, which are the same in every figure
     text = re.sub(r'(<svg)[^>]*?( viewBox="[^"]*")[^>]*>', r"\1\2>", text, count=1)
-    text = re.sub(r"<[^>]*>", _in_variables, text)  # not between tags: a class may be named #0072b2
+    text = re.sub(r"<[^>]*>", _in_variables, text)  # only inside tags, because a class may have the name #0072b2
     label = Markup.escape(description)
     return Markup(re.sub(r"\n\s*", "\n", text).replace("<svg", f'<svg role="img" aria-label="{label}"', 1))
 
 
 def _in_variables(tag: re.Match[str]) -> str:
-    """A tag with the page's variables in place of the light page's colours."""
+    """A tag where CSS variables replace the colours of the light page."""
     text = tag[0]
     for variable, colour in LIGHT.items():
         text = text.replace(colour, f"var(--{variable})")
@@ -174,13 +174,13 @@ def _in_variables(tag: re.Match[str]) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write ``path``.svg and ``path``.png, each whole or not at all, on the light page's colour."""
+    """Write ``path``.svg and ``path``.png, each completely or not at all, on the light page's colour."""
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name}), fonts.left_to_the_reader():
         for kind in ("svg", "png"):
             if kind == "png":
-                fonts.fit(figure)  # in the SVG text stays text
+                fonts.fit(figure)  # only for the PNG; text in an SVG stays text
             with replacing(path.with_name(f"{path.name}.{kind}")) as temporary:
-                metadata = {"Date": None} if kind == "svg" else None  # the same numbers, the same bytes
+                metadata = {"Date": None} if kind == "svg" else None  # so that the same numbers give the same bytes
                 figure.savefig(temporary, format=kind, dpi=200, facecolor=LIGHT["paper"], metadata=metadata)
 
 
@@ -219,10 +219,10 @@ def dots(results: Mapping[str, Any]) -> Figure:
 
 
 def bins(results: Mapping[str, Any]) -> tuple[Figure, str] | None:
-    """Score per class or label bin, one line per bin and one mark per main method.
+    """Score per class or label bin, one line per bin and one mark per main method; and sentences on what is left out.
 
-    Of many bins those are shown where the methods differ most, of many methods the control and those furthest from
-    it; the second value says so in sentences.
+    Of many bins, those where the methods differ most are shown; of many methods, the control and those furthest from
+    it. None where there are no scores per bin.
     """
     names: Sequence[str] = results.get("bins") or []
     methods = [
@@ -234,16 +234,16 @@ def bins(results: Mapping[str, Any]) -> tuple[Figure, str] | None:
     ] or [row for row in results["rows"] if len(row.get("per_bin") or []) == len(names)][:4]
     if not names or not methods:
         return None
-    said = ""
+    limits = ""
     if len(methods) > MOST_METHODS:
         control = next((row for row in methods if row["method"] == results.get("control")), methods[0])
         far = sorted(methods, key=lambda row: (row is not control, -abs(row["mean"] - control["mean"])))
-        said += f" Of {len(methods)} methods, {control['method']} and those furthest from it are shown."
-        methods = [row for row in methods if any(row is one for one in far[:MOST_METHODS])]
+        limits += f" Of {len(methods)} methods, {control['method']} and those furthest from it are shown."
+        methods = [row for row in methods if any(row is kept for kept in far[:MOST_METHODS])]
     scores = np.array([[np.nan if v is None else float(v) for v in row["per_bin"]] for row in methods])
     shown = list(range(len(names)))
     if len(names) > MOST_BINS:
-        said += f" Of {len(names)}, those where the methods shown differ most."
+        limits += f" Of {len(names)}, those where these methods differ most are shown."
         spread = np.nan_to_num(np.nanmax(scores, axis=0, initial=-np.inf) - np.nanmin(scores, axis=0, initial=np.inf))
         shown = sorted(np.argsort(-spread, kind="stable")[:MOST_BINS].tolist())
     figure, axes = canvas(0.9 + 0.25 * len(shown), x=table.metric_name(results), grid="both")
@@ -255,11 +255,11 @@ def bins(results: Mapping[str, Any]) -> tuple[Figure, str] | None:
         )  # fmt: skip
     name_bins(axes, [str(names[place]) for place in shown])
     legend(axes)
-    return figure, said
+    return figure, limits
 
 
 def name_bins(axes: Axes, names: Sequence[str]) -> None:
-    """Bin names down the y axis, the first on top, long ones cut."""
+    """Write bin names along the y axis, the first on top; long names are cut."""
     axes.set_yticks(-np.arange(len(names)), [plain(cut(name, 18)) for name in names])
     axes.set_ylim(-len(names) + 0.4, 0.6)
 
@@ -295,7 +295,7 @@ def cost(results: Mapping[str, Any], by: str) -> Figure | None:
 
 
 def seconds_text(seconds: float) -> str:
-    """A duration as a person says it.
+    """A duration in a suitable unit.
 
     >>> seconds_text(3.21), seconds_text(250), seconds_text(5400)
     ('3.2 s', '4.2 min', '1.5 h')
@@ -306,12 +306,12 @@ def seconds_text(seconds: float) -> str:
 
 
 def beside(axes: Axes, x: float, y: float, text: str) -> None:
-    """A bar's own number, right of its end."""
+    """Write a bar's number to the right of its end."""
     axes.annotate(text, (x, y), (3, 0), textcoords="offset points", va="center", fontsize=TEXT)
 
 
 def times(seconds: Mapping[str, float]) -> Figure:
-    """Time per stage, as bars that carry their own number."""
+    """Time per stage, as bars with numbers."""
     figure, axes = canvas(0.6 + 0.27 * len(seconds), x="time, s", grid="x")
     places = -np.arange(len(seconds))
     values = list(seconds.values())

@@ -1,6 +1,6 @@
-"""Fonts for pictures: which installed font has the characters that matplotlib's own font lacks.
+"""Fonts for figures: finds installed fonts with the characters that matplotlib's own font lacks.
 
-Text in an SVG file stays text, and the reader's own fonts show it. Text in a PNG file is drawn here.
+Text in an SVG file stays text, and the reader's fonts show it. Text in a PNG file is drawn here.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from matplotlib.text import Text
 OWN = "DejaVu Sans"  # comes with matplotlib
 INVISIBLE = "\u200d\u200e\u200f\ufe0e\ufe0f"  # joiners, and marks of direction and of style
 UNDRAWABLE = ("color emoji", "colour emoji", "lastresort", "last resort")  # these draw bitmaps, or boxes
-SHAPED = (3, 11)  # the first version of matplotlib that joins Arabic letters and writes from right to left
+SHAPED = (3, 11)  # the first version of matplotlib that joins Arabic letters and draws text from right to left
 RIGHT_TO_LEFT = {"R", "AL"}
 
 
 def can_show(text: str) -> bool:
-    """Whether the installed fonts have every character of ``text``, and matplotlib writes them in reading order."""
+    """Whether the installed fonts have every character of ``text``, and matplotlib draws them in reading order."""
     return not _unreadable(text) and not _lacking(text, families(text))
 
 
 def families(text: str) -> list[str]:
-    """The fonts that ``text`` needs, matplotlib's own first; a character that no font has adds none."""
+    """The fonts that ``text`` needs, matplotlib's own first; a character that is in no font is ignored."""
     return [OWN, *_further(frozenset(_lacking(text, [OWN])))]
 
 
 def fit(figure: Figure) -> None:
-    """Give every text of the figure the fonts that it needs; characters that no font has become Python's escapes."""
+    """Give every text of the figure the fonts that it needs; characters that are in no font become Python escapes."""
     for artist in figure.findobj(Text):
         assert isinstance(artist, Text)
         text = artist.get_text()
@@ -48,7 +48,7 @@ def fit(figure: Figure) -> None:
 
 @contextlib.contextmanager
 def left_to_the_reader() -> Iterator[None]:
-    """A block without matplotlib's warnings of missing characters, because the text it draws stays text."""
+    """A block without matplotlib's warnings about missing characters, for figures whose text stays text."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(Glyph|Matplotlib currently does not support)")
         yield
@@ -67,7 +67,7 @@ def _lacking(text: str, names: Iterable[str]) -> set[str]:
     """The characters of ``text`` that none of these fonts has."""
     needed = {letter for letter in text if not letter.isascii() and letter not in INVISIBLE}
     for name in names:
-        needed -= _had(_installed()[name], needed)
+        needed -= _covered(_installed()[name], needed)
     return needed
 
 
@@ -77,9 +77,9 @@ def _further(needed: frozenset[str]) -> tuple[str, ...]:
     chosen: list[str] = []
     left = set(needed)
     for name, path in _installed().items() if left else ():
-        if had := _had(path, left):
+        if covered := _covered(path, left):
             chosen.append(name)
-            left -= had
+            left -= covered
         if not left:
             break
     return tuple(chosen)
@@ -89,8 +89,8 @@ def _further(needed: frozenset[str]) -> tuple[str, ...]:
 def _installed() -> dict[str, str]:
     """Name -> file of the upright fonts of regular weight, Noto fonts first.
 
-    Of the fonts that come with matplotlib only OWN is among them, because the others are for formulas and have
-    characters in unusual places.
+    Of matplotlib's own fonts only OWN is included, because the others are for formulas and have characters at unusual
+    code points.
     """
     upright: dict[str, str] = {}
     for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: (abs(_weight(entry) - 400), entry.fname)):
@@ -105,9 +105,10 @@ def _weight(entry: font_manager.FontEntry) -> int:
     return entry.weight if isinstance(entry.weight, int) else 400
 
 
-def _had(path: str, letters: Iterable[str]) -> set[str]:
+def _covered(path: str, letters: Iterable[str]) -> set[str]:
+    """The letters that the font in ``path`` has."""
     try:
         font = font_manager.get_font(path)
-    except (OSError, RuntimeError):  # a file that is gone since matplotlib listed it, or that it can't read
+    except (OSError, RuntimeError):  # the file was removed after matplotlib listed it, or is not readable
         return set()
     return {letter for letter in letters if font.get_char_index(ord(letter))}

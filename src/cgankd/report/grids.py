@@ -1,4 +1,4 @@
-"""Images for the page: strips and tiles as base64 PNG, to be enlarged by the browser without smoothing."""
+"""Images for the page: strips and tiles as base64 PNG, which the browser enlarges without smoothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from cgankd.report.run import Array
 
-LARGEST = 64  # pixels: larger images are shown reduced, or a page of photographs would weigh tens of megabytes
+LARGEST = 64  # pixels; larger images are reduced, because a page of photographs would have tens of megabytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,24 +39,24 @@ class Tile:
 
 
 def picture(images: Array) -> str:
-    """uint8 images [n, C, H, W] side by side as one data URI, a one-pixel gap between them."""
+    """uint8 images [n, C, H, W] side by side as one data URI, with one-pixel gaps."""
     height, width = images.shape[2:]
     if max(height, width) > LARGEST:
         images = np.stack([_reduced(image) for image in images])
         height, width = images.shape[2:]
     channels = 3 if images.shape[1] == 3 else 1
-    gap = np.zeros((height, 1, 4), dtype=np.uint8)  # transparent: the page's own colour shows
+    gap = np.zeros((height, 1, 4), dtype=np.uint8)  # transparent, so it has the page's colour
     parts: list[Array] = []
     for image in images[:, :channels]:
         colour = np.broadcast_to(image.transpose(1, 2, 0), (height, width, 3))
         opaque = np.full((height, width, 1), 255, dtype=np.uint8)
         parts += [gap, np.concatenate([colour, opaque], axis=2)]
-    whole = np.concatenate(parts[1:], axis=1)
-    drawn = Image.fromarray(whole, "RGBA") if len(images) > 1 else Image.fromarray(whole[..., :3], "RGB")
+    pixels = np.concatenate(parts[1:], axis=1)
+    row = Image.fromarray(pixels, "RGBA") if len(images) > 1 else Image.fromarray(pixels[..., :3], "RGB")
     if channels == 1:
-        drawn = drawn.convert("LA" if len(images) > 1 else "L")
+        row = row.convert("LA" if len(images) > 1 else "L")
     file = io.BytesIO()
-    drawn.save(file, format="PNG", optimize=True)
+    row.save(file, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
@@ -69,7 +69,7 @@ def _reduced(image: Array) -> Array:
 
 
 def strip(images: Array, columns: int) -> Strip | None:
-    """At most ``columns`` of the images, evenly picked; None where there is none."""
+    """At most ``columns`` of the images, evenly spread; None where there is none."""
     if len(images) == 0:
         return None
     chosen = images[evenly(len(images), columns)]
@@ -77,7 +77,7 @@ def strip(images: Array, columns: int) -> Strip | None:
 
 
 def evenly(total: int, wanted: int) -> list[int]:
-    """At most ``wanted`` places out of ``total``, evenly spread: a choice that nobody made by looking.
+    """At most ``wanted`` of ``total`` indices, evenly spread, so that no image is chosen by its look.
 
     >>> evenly(10, 4), evenly(2, 4), evenly(0, 4)
     ([0, 3, 6, 9], [0, 1], [])

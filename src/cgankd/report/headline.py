@@ -1,4 +1,4 @@
-"""The sentence a reader remembers, made from the numbers: a gain only where the interval excludes zero."""
+"""The main result as a sentence: it reports a gain only where the interval excludes zero."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ DEMONSTRATION = "This recipe is a demonstration: short enough to try, too short 
 
 @dataclasses.dataclass(frozen=True)
 class Headline:
-    """``finding`` is what the sentence says in one word, for the page's colour and for tests."""
+    """``finding`` is the sentence's result, for the page's colour and for tests."""
 
     finding: Literal["gain", "no gain", "open"]
     sentence: str
 
 
 def headline(results: Mapping[str, Any]) -> Headline:
-    """Compare cGAN-KD (or the nearest row to it) with the control.
+    """Compare cGAN-KD with the control; without cGAN-KD, another row with generated images.
 
-    The row is chosen by name, never by its score, so the sentence can't pick the luckiest row.
+    The row is chosen by its name, never by its score, so the sentence can't report the best row by chance.
     """
     by_method = {row["method"]: row for row in results["rows"]}
     row = _subject(results, by_method)
     if row is None:
         return Headline(
-            "open", "This run has no row that learnt from generated images, so there is nothing to compare."
+            "open", "This run has no row that was trained on generated images, so there is nothing to compare."
         )
     name = table.words(row["method"])
     scored = f"{name} {table.score(results, row['mean'], row.get('std'))}"
@@ -37,8 +37,8 @@ def headline(results: Mapping[str, Any]) -> Headline:
     if control is None or not difference:
         return Headline(
             "open",
-            f"{scored}. The run has no control trained for as many steps without transfer, "
-            "so whether this is a gain can't be told.",
+            f"{scored}. The run has no control (the student trained as many steps without transfer), "
+            "so whether this is a gain is unknown.",
         )
     against = table.score(results, control["mean"], control.get("std"))
     unit = table.difference_unit(results)
@@ -50,14 +50,14 @@ def headline(results: Mapping[str, Any]) -> Headline:
     if interval is None:
         return Headline("open", f"{facts}. One seed: no interval; a demonstration, not evidence.")
     if verdict == "better":
-        made = Headline("gain", f"{facts}, 95% interval {interval}.")
+        result = Headline("gain", f"{facts}, 95% interval {interval}.")
     elif verdict == "worse":
-        made = Headline("no gain", f"No gain but a loss: {facts}, 95% interval {interval}.")
+        result = Headline("no gain", f"No gain but a loss: {facts}, 95% interval {interval}.")
     else:
-        made = Headline("no gain", f"No gain shown: {facts}; the 95% interval {interval} includes zero.")
+        result = Headline("no gain", f"No gain shown: {facts}; the 95% interval {interval} includes zero.")
     if results.get("demonstration"):
-        made = dataclasses.replace(made, sentence=f"{made.sentence} {DEMONSTRATION}")
-    return made
+        result = dataclasses.replace(result, sentence=f"{result.sentence} {DEMONSTRATION}")
+    return result
 
 
 def _subject(results: Mapping[str, Any], by_method: Mapping[str, Any]) -> Any:

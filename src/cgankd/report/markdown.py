@@ -1,4 +1,4 @@
-"""Markdown whose texts are read as they stand: names and units of a user's own are never taken for marks."""
+"""Markdown with escaped texts: a user's names and units are never read as markup."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from cgankd.core.terminal import on_one_line
 
-# What GitHub would read as a mark: code, emphasis, tables, formulas, escapes, tags, entities, links, ends of headings.
+# What GitHub reads as markup: code, emphasis, tables, formulas, escapes, tags, entities, links, ends of headings.
 MARKS = re.compile(
     r"[`*|$]|\\(?=[!-/:-@\[-`{-~])|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<=\])[(\[:]|(?<![^\W_])_|_(?![^\W_])|~(?=.*~)|(?<=~)~|"
     r"(?<= )#(?=#*$)"
@@ -18,7 +18,7 @@ MARKS_AT_THE_START = re.compile(r"[#>+\-\[]|(?<=\d)[.)](?= |$)")
 
 
 def literal(text: str) -> str:
-    r"""Text that Markdown shows letter by letter, on one line.
+    r"""Text on one line, escaped so that Markdown shows it unchanged.
 
     >>> print(literal("<b> $x$ a|b _c_ d_e a\\b [1, 2]"))
     \<b> \$x\$ a\|b \_c\_ d_e a\b [1, 2]
@@ -27,7 +27,7 @@ def literal(text: str) -> str:
 
 
 def bullets(sentences: Iterable[str]) -> str:
-    """A list."""
+    """A list with one item per sentence."""
     return "\n".join(f"- {_first(literal(sentence))}" for sentence in sentences)
 
 
@@ -37,7 +37,7 @@ def line(texts: Iterable[str]) -> str:
 
 
 def grid(lines: Sequence[Sequence[str]]) -> str:
-    """A table whose columns stand below each other in a terminal too; the first line is the header."""
+    """A table with columns that are aligned in a terminal too; the first line is the header."""
     escaped = [[literal(text) for text in texts] for texts in lines]
     widths = [max(3, *(cell_len(texts[place]) for texts in escaped)) for place in range(len(escaped[0]))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
@@ -55,8 +55,8 @@ def _joined(cells: Iterable[str]) -> str:
 
 
 def _first(text: str) -> str:
-    """What begins a line must not begin a heading, a list or a link's address."""
+    """Escape the start of a line, so that it does not begin a heading, a list or a link."""
     start = re.match(r"\d*", text)
     assert start is not None
-    at = start.end()
-    return text[:at] + "\\" + text[at:] if MARKS_AT_THE_START.match(text, at) else text
+    end = start.end()
+    return text[:end] + "\\" + text[end:] if MARKS_AT_THE_START.match(text, end) else text

@@ -1,4 +1,4 @@
-"""The last station: a run's folder becomes report.html, one file that needs no network and no script."""
+"""Write report.html from a run's folder: one file that needs no network and no script."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ NAME = "report.html"
 def render(folder: Path) -> Path:
     """Write ``report.html`` into a run's folder and return its path.
 
-    The page is written whole or not at all. Raises UserError where the folder is missing, not a run's,
+    The page is written completely or not at all. Raises UserError where the folder is missing, is not a run's folder,
     or can't be written to.
     """
     run = read(Path(folder))
-    explained = attention(run)
-    shown = [
+    attention_section = attention(run)
+    page_sections = [
         _comparison(run),
         *([sections_robustness.robustness(run)] if run.results.get("robustness") else []),
         sections.data(run),
@@ -38,19 +38,21 @@ def render(folder: Path) -> Path:
         sections_metrics.quality(run),
         sections_metrics.copies(run),
         sections.learning(run),
-        *([explained] if explained else []),
+        *([attention_section] if attention_section else []),
         _cost(run),
         sections_metrics.theory(run),
     ]
-    return write_page(run.folder / NAME, run, shown)
+    return write_page(run.folder / NAME, run, page_sections)
 
 
-def write_page(target: Path, run: Run, shown: Sequence[Section], command: str = "cgankd run recipe.yaml") -> Path:
-    """Write a page of the run's headline, its table and these sections; ``command`` is what makes it again.
+def write_page(
+    target: Path, run: Run, page_sections: Sequence[Section], command: str = "cgankd run recipe.yaml"
+) -> Path:
+    """Write a page with the run's headline, its table and these sections; ``command`` makes the page again.
 
-    Written whole or not at all; UserError where ``target`` can't be written. Returns ``target``.
+    Written completely or not at all; UserError where ``target`` can't be written. Returns ``target``.
     """
-    page = _page(run, shown, command)
+    page = _page(run, page_sections, command)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -65,7 +67,7 @@ def write_page(target: Path, run: Run, shown: Sequence[Section], command: str = 
     return target
 
 
-def _page(run: Run, shown: Sequence[Section], command: str) -> str:
+def _page(run: Run, page_sections: Sequence[Section], command: str) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cgankd.report", "."),
         autoescape=True,
@@ -83,7 +85,7 @@ def _page(run: Run, shown: Sequence[Section], command: str) -> str:
         header=table.header(results),
         rows=[(table.cells(row), row.verdict) for row in table.rows(results)],
         footnotes=table.footnotes(results),
-        sections=shown,
+        sections=page_sections,
         recipe=run.recipe,
         command=command,
         version=results.get("cgankd", "unknown"),
@@ -95,9 +97,9 @@ def _page(run: Run, shown: Sequence[Section], command: str) -> str:
 def _facts(run: Run) -> list[str]:
     results = run.results
     seeds = results.get("seeds") or []
-    said = ", ".join(str(seed) for seed in seeds)
+    listed = ", ".join(str(seed) for seed in seeds)
     facts = [f"data {results['dataset']}" if results.get("dataset") else "", run.task.name]
-    facts.append(f"{'seed' if len(seeds) == 1 else 'seeds'} {said}" if seeds else "")
+    facts.append(f"{'seed' if len(seeds) == 1 else 'seeds'} {listed}" if seeds else "")
     return [fact for fact in (*facts, "demonstration" if results.get("demonstration") else "") if fact]
 
 
@@ -105,19 +107,19 @@ def _comparison(run: Run) -> Section:
     results = run.results
     better = "right" if results["higher_is_better"] else "left"
     teacher = (results.get("teacher") or {}).get("test")
-    said = "" if teacher is None else f" The teacher scores {table.score(results, teacher, None)}."
+    teacher_score = "" if teacher is None else f" The teacher scores {table.score(results, teacher, None)}."
     blocks: list[Block] = drawn(
         figures.dots(results),
         "dots",
-        f"Further {better} is better. Small dots are seeds, the bar one standard deviation each way, the dashed "
-        f"line the control: a gain shows as all dots {better} of it.{said}",
+        f"Further {better} is better. Small dots are seeds, bars one standard deviation to each side, the dashed line "
+        f"is the control. In a clear gain all dots are {better} of it.{teacher_score}",
     )
-    shown = figures.bins(results)
-    if shown is None:
-        blocks.append(Note("The results hold no score per class or label range."))
+    by_bin = figures.bins(results)
+    if by_bin is None:
+        blocks.append(Note("The results have no score per class or label range."))
     else:
         kind = run.task.bin_name
-        blocks += drawn(shown[0], "bins", f"Score per {kind}, mean over seeds: which of them gain or lose.{shown[1]}")
+        blocks += drawn(by_bin[0], "bins", f"Score per {kind}, mean over seeds.{by_bin[1]}")
         blocks.append(_bin_table(results, kind))
     if not any(table.is_ablation(row["method"]) for row in results["rows"]):
         blocks.append(
@@ -152,7 +154,7 @@ def _cost(run: Run) -> Section:
     seconds = {str(stage): float(took) for stage, took in (results.get("seconds") or {}).items() if took is not None}
     if seconds:
         total = figures.seconds_text(sum(seconds.values()))
-        caption = f"Where the time went, {total} in all; stages that were already done count as they took then."
+        caption = f"Time per stage, {total} in total; stages from earlier runs count with their time then."
         blocks += drawn(figures.times(seconds), "times", caption)
     return Section("Size, speed and time", "cost", blocks)
 

@@ -1,7 +1,7 @@
-"""A run's folder as the report sees it: results.json, recipe.yaml and the artifacts that happen to be there.
+"""Read a run's folder for the report: results.json, recipe.yaml and the artifacts.
 
-Only results.json must be there. An artifact that is missing or damaged reads as absent, so that half a run still
-has a page.
+Only results.json is required. A missing or damaged artifact counts as absent, so that an incomplete run still has a
+page.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ class Artifact:
     summary: dict[str, Any]
 
     def length(self, file: str, name: str) -> int:
-        """How many rows a tensor has; 0 where it is absent."""
-        found = self._slice(file, name)
-        return 0 if found is None else int(found.get_shape()[0])
+        """The number of rows of a tensor; 0 where it is absent."""
+        rows = self._slice(file, name)
+        return 0 if rows is None else int(rows.get_shape()[0])
 
     def tensor(self, file: str, name: str, at: Sequence[int] | None = None) -> Array | None:
-        """A tensor, or only its rows ``at``, so that a store of many images is never read whole; None if absent."""
-        found = self._slice(file, name)
-        if found is None:
+        """A tensor, or only its rows ``at``, so that large files are not read completely; None where it is absent."""
+        rows = self._slice(file, name)
+        if rows is None:
             return None
-        shape = found.get_shape()
+        shape = rows.get_shape()
         if shape[0] == 0 or (at is not None and not at):
             return np.empty((0, *shape[1:]))  # safetensors refuses an empty slice
         if at is None:
-            return np.asarray(found[:])
-        return np.concatenate([np.asarray(found[index : index + 1]) for index in at])
+            return np.asarray(rows[:])
+        return np.concatenate([np.asarray(rows[index : index + 1]) for index in at])
 
     def _slice(self, file: str, name: str) -> Any:
         try:
@@ -58,7 +58,7 @@ class Artifact:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What there is to report."""
+    """The content of a run's folder."""
 
     folder: Path
     results: dict[str, Any]
@@ -67,8 +67,8 @@ class Run:
 
     def artifact(self, *keys: str) -> Artifact | None:
         """The (first) artifact under results["artifacts"][keys...]; None where there is none."""
-        found = self.artifacts(*keys)
-        return found[0] if found else None
+        artifacts = self.artifacts(*keys)
+        return artifacts[0] if artifacts else None
 
     def artifacts(self, *keys: str) -> list[Artifact]:
         """All artifacts under the keys, one per seed where they are lists."""
@@ -76,8 +76,8 @@ class Run:
         for key in keys:
             node = node.get(key) if isinstance(node, dict) else None
         paths = node if isinstance(node, list) else [node]
-        made = [self._open(path) for path in paths if isinstance(path, str)]
-        return [artifact for artifact in made if artifact is not None]
+        artifacts = [self._open(path) for path in paths if isinstance(path, str)]
+        return [artifact for artifact in artifacts if artifact is not None]
 
     def _open(self, path: str) -> Artifact | None:
         folder = self.folder / path
@@ -90,16 +90,14 @@ class Run:
 
 
 def read(folder: Path) -> Run:
-    """Read a run's folder. Raises UserError where it is not one."""
+    """Read a run's folder. Raises UserError where it is not the folder of a finished run."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; a report is made from the folder of a run")
     path = folder / "results.json"
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(
-            f"{folder}: holds no results.json; allowed: the folder of a run that has reached its end"
-        ) from None
+        raise UserError(f"{folder}: holds no results.json; allowed: the folder of a finished run") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON: {' '.join(str(error).split())}") from None
     _check(path, results)
@@ -116,7 +114,7 @@ def read(folder: Path) -> Run:
 
 def _check(path: Path, results: Any) -> None:
     if not isinstance(results, dict):
-        raise UserError(f"{path}: holds a {type(results).__name__}, where the results of a run are needed")
+        raise UserError(f"{path}: holds a {type(results).__name__}; needed: the results of a run")
     missing = [key for key in NEEDED if key not in results]
     if missing:
         raise UserError(f"{path}: not the results of a run: it lacks {', '.join(missing)}")

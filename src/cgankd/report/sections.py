@@ -1,6 +1,6 @@
-"""The page's sections about the stages, in the order of the road: data, generator, subsampling, filter, training.
+"""The page's sections on the stages, in their order: data, generator, subsampling, filter, training.
 
-Each takes the run and returns its blocks; where a stage is missing, a sentence that says so.
+Each function takes the run and returns a section; a missing stage gives a sentence that says so.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from cgankd.report.run import Array, Artifact, Run
 from cgankd.tasks import Classification, Regression
 
 PREVIEW, SAMPLES = "preview.safetensors", "samples.safetensors"
-STRIP, MOST_STRIPS, TILES = 6, 10, 12  # images in a strip, strips, images in half a page's width
+STRIP, MOST_STRIPS, TILES = 6, 10, 12  # images in a strip, strips, images in half the width of the page
 
 
 def data(run: Run) -> Section:
-    """How many images there are, how their labels are spread, and what they look like."""
+    """The number of images, the distribution of their labels, and examples."""
     artifact = run.artifact("data")
     if artifact is None:
-        return Section("Data", "data", [Note("The folder holds no data artifact, so there are no images to show.")])
+        return Section("Data", "data", [Note("The folder has no data artifact, so there are no images to show.")])
     summary = artifact.summary
     names = [str(name) for name in summary.get("bins") or run.results.get("bins") or []]
     counts = summary.get("counts") or {}
     size = "×".join(str(side) for side in summary.get("size") or [])
     colour = {1: "grey", 3: "colour"}.get(summary.get("channels", 0), "")
-    said = ", ".join(f"{split} {table.count(total)}" for split, total in counts.items())
+    per_split = ", ".join(f"{split} {table.count(total)}" for split, total in counts.items())
     shape = ", ".join(part for part in (f"{size} pixels" if size else "", colour) if part)
-    blocks: list[Block] = [Note(f"{summary.get('name', 'Data')}: {shape}. Images: {said}.")]
+    blocks: list[Block] = [Note(f"{summary.get('name', 'Data')}: {shape}. Images: {per_split}.")]
     notes = [*(summary.get("notes") or []), *(run.results.get("notes") or [])]
     blocks += [Note(note) for note in dict.fromkeys(str(note) for note in notes)]
     blocks += drawn(
         curves.histogram(names, summary.get("histogram") or {}),
         "labels",
-        "How the labels of each split are spread; marks far apart on one line mean that the splits differ.",
+        "The distribution of labels in each split; marks far apart on one line mean that the splits differ.",
     )
     groups = _by_bin(artifact, names)
     few = [groups[place] for place in evenly(len(groups), MOST_STRIPS)]
@@ -49,14 +49,14 @@ def data(run: Run) -> Section:
         blocks.append(Strips(("real",), rows, "Real training images, a few of each label."))
     elif rows:
         each = max(1, 4 * TILES // len(groups))
-        shown = np.concatenate([images[:each] for _, images in groups])
-        tiles = [Tile(picture(shown[i : i + 1]), "") for i in evenly(len(shown), 4 * TILES)]
+        examples = np.concatenate([images[:each] for _, images in groups])
+        tiles = [Tile(picture(examples[i : i + 1]), "") for i in evenly(len(examples), 4 * TILES)]
         blocks.append(Tiles("Samples", tiles, "Real training images in the order of their labels."))
     return Section("Data", "data", blocks)
 
 
 def generator(run: Run) -> Section:
-    """Real beside generated images, and whether the two networks kept each other in balance."""
+    """Real and generated images side by side, and the GAN's training curves."""
     artifact = run.artifact("generator")
     if artifact is None:
         return Section("Generator", "generator", [Note("This run trained no generator.")])
@@ -64,12 +64,12 @@ def generator(run: Run) -> Section:
     on_fakes = (run.results.get("generator") or {}).get("teacher_metric_on_fakes")
     on_real = (run.results.get("teacher") or {}).get("test")
     if on_fakes is not None and on_real is not None:
-        said = [table.score(run.results, value, None) for value in (on_fakes, on_real)]
+        scores = [table.score(run.results, value, None) for value in (on_fakes, on_real)]
         blocks.append(
             Note(
                 f"On raw generated images the teacher's {run.results['metric'].replace('mae', 'MAE')} against the "
-                f"label that was asked for is {said[0]}; on real test images it is {said[1]}. "
-                "The nearer the two, the better the generator obeys its label."
+                f"requested label is {scores[0]}; on real test images it is {scores[1]}. "
+                "The closer the two, the better the generated images match their labels."
             )
         )
     names = [str(name) for name in run.results.get("bins") or []]
@@ -78,11 +78,11 @@ def generator(run: Run) -> Section:
     fakes = dict(_by_bin(artifact, names))
     both = [name for name in names if name in fakes]
     rows = [
-        StripRow(names_at, tuple(strip(g[names_at], STRIP) if names_at in g else None for g in (real_images, fakes)))
-        for names_at in (both[place] for place in evenly(len(both), MOST_STRIPS))
+        StripRow(name, tuple(strip(images[name], STRIP) if name in images else None for images in (real_images, fakes)))
+        for name in (both[place] for place in evenly(len(both), MOST_STRIPS))
     ]
     if rows:
-        caption = "Each row should show one label on both sides, the right side as varied as the left."
+        caption = "Each row should show the same label on both sides, with as much variety on the right as on the left."
         blocks.append(Strips(("real", "generated"), rows, caption))
     entries = artifact.summary.get("history") or []
     losses = [
@@ -93,15 +93,15 @@ def generator(run: Run) -> Section:
         Curve("real images", LIGHT["orange"], *history(entries, "real_logit")),
         Curve("generated images", LIGHT["blue"], *history(entries, "fake_logit"), dashed=True),
     ]
-    caption = "Hinge losses need not fall: a discriminator loss that stays at zero means the generator lost touch."
+    caption = "Hinge losses need not fall. A discriminator loss that stays at zero means that the generator has failed."
     blocks += drawn(curves.curves(losses, "loss"), "gan-loss", caption)
-    caption = "The discriminator's output: lines that stay within a few units of each other mean an even contest."
+    caption = "The discriminator's output: lines within a few units of each other mean that the two are in balance."
     blocks += drawn(curves.curves(logits, "discriminator's output"), "gan-logit", caption)
     return Section("Generator", "generator", blocks)
 
 
 def subsampling(run: Run) -> Section:
-    """What rejection by the density ratio let through."""
+    """The results of rejection by the density ratio."""
     summary, artifact = _synthesis(run)
     title, anchor = "Subsampling", "subsampling"
     blocks: list[Block] = []
@@ -109,48 +109,48 @@ def subsampling(run: Run) -> Section:
     if ratio.get("mean_on_fakes") is not None and ratio.get("mean_on_real") is not None:
         blocks.append(
             Note(
-                f"The density ratio is {ratio['mean_on_fakes']:.2f} on average over generated images (it should be "
-                f"near 1) and {ratio['mean_on_real']:.2f} over real ones (it should be higher)."
+                f"The mean density ratio is {ratio['mean_on_fakes']:.2f} over generated images (it should be near 1) "
+                f"and {ratio['mean_on_real']:.2f} over real images (it should be higher)."
             )
         )
     if ratio.get("auc") is not None:
         error = ratio.get("calibration_error")
-        calibrated = "" if error is None else f"It is off by a factor of {np.exp(error):.2f} in a typical bin. "
+        calibrated = "" if error is None else f"In a typical bin it is wrong by a factor of {np.exp(error):.2f}. "
         blocks.append(
             Note(
-                f"On held-out images it tells real from generated in {100 * ratio['auc']:.0f} % of pairs "
-                f"(50: not at all). {calibrated}Weighted by it, generated images are worth "
-                f"{100 * ratio['effective_sample_share']:.0f} % of their number."
+                f"On held-out images it is higher for the real image in {100 * ratio['auc']:.0f} % of pairs of a real "
+                f"and a generated image (50 %: it can't distinguish them). {calibrated}The effective sample size of "
+                f"generated images, weighted by it, is {100 * ratio['effective_sample_share']:.0f} % of their number."
             )
         )
     if fell_back := (run.results.get("synthesis") or {}).get("fell_back"):
-        blocks.append(Note("So images were not subsampled: " + " ".join(fell_back)))
+        blocks.append(Note("Images were therefore not subsampled: " + " ".join(fell_back)))
     if summary.get("kept") is not None:
         share, draws = summary.get("acceptance"), summary.get("draws_per_image")
-        said = "" if share is None else f", acceptance {100 * share:.0f} %"
-        said += "" if draws is None else f", {draws:.1f} draws per image kept"
+        rates = "" if share is None else f", acceptance {100 * share:.0f} %"
+        rates += "" if draws is None else f", {draws:.1f} draws per image kept"
         blocks.append(
             Note(
                 f"{table.count(summary.get('generated'))} images were generated to keep "
-                f"{table.count(summary['kept'])} of the {table.count(summary.get('requested'))} requested{said}."
+                f"{table.count(summary['kept'])} of the {table.count(summary.get('requested'))} requested{rates}."
             )
         )
-    shown = curves.acceptance(summary.get("per_label") or [])
-    if shown:
-        some = f" Only the {figures.MOST_BINS} lowest are shown." if shown[1] else ""
-        caption = f"A label with a much lower bar is one that the generator draws less faithfully.{some}"
-        blocks += drawn(shown[0], "acceptance", caption)
+    figure = curves.acceptance(summary.get("per_label") or [])
+    if figure:
+        limit = f" Only the {figures.MOST_BINS} lowest are shown." if figure[1] else ""
+        caption = f"A much lower bar means that the generator is worse at this label.{limit}"
+        blocks += drawn(figure[0], "acceptance", caption)
     ratios = run.artifact("ratio")
     if ratios:
         line = Curve("loss", LIGHT["blue"], *history(ratios.summary.get("history") or [], "loss"))
-        caption = "Training of the density ratio; it should fall and settle."
+        caption = "Training of the density ratio; the loss should fall and then stay level."
         blocks += drawn(curves.curves([line], "loss of the density ratio"), "ratio-loss", caption)
     if artifact and (total := artifact.length(SAMPLES, "rejected_images")):
         at = evenly(total, 2 * TILES)
         values = artifact.tensor(SAMPLES, "rejected_ratios", at)
         labels = _labels(run, artifact, "rejected_labels", at)
         texts = [f"{name}" + ("" if values is None else f" · {values[i]:.2f}") for i, name in enumerate(labels)]
-        caption = "Label asked for and density ratio: on the whole these should look less real than those kept below."
+        caption = "Requested label and density ratio; most of these should look less real than the kept images below."
         blocks.append(Tiles("Rejected", _tiles(artifact, "rejected_images", at, texts), caption, wide=True))
     blocks += _other_syntheses(run)
     if not blocks:
@@ -159,42 +159,42 @@ def subsampling(run: Run) -> Section:
 
 
 def searched(run: Run) -> Section:
-    """What the search on the validation split tried, and what it chose."""
-    found, results = run.results["search"], run.results
+    """The values that the search on the validation split tried, and those that it chose."""
+    search, results = run.results["search"], run.results
     names = {
         "start": "start",
         "rho": "filter's quantile",
         "labels": "label law",
         "images": "images kept",
     }
-    chosen = found["chosen"]
-    alone = [trial["score"] for trial in found["trials"]].count(found["score"]) == 1
+    chosen = search["chosen"]
+    unique = [trial["score"] for trial in search["trials"]].count(search["score"]) == 1
     rows = [
         [
             names.get(trial["setting"], trial["setting"]),
             "the recipe's" if trial["value"] is None else f"{trial['value']}",
             table.score(results, trial["score"], None),
-            "best" if trial["score"] == found["score"] and (trial["setting"] != "start" or alone) else "",
+            "best" if trial["score"] == search["score"] and (trial["setting"] != "start" or unique) else "",
         ]
-        for trial in found["trials"]
+        for trial in search["trials"]
     ]
-    rows.append(["no generated images", "", table.score(results, found["control"], None), "the control"])
-    said = ", ".join(f"{names[name]} {value}" for name, value in chosen.items())
+    rows.append(["no generated images", "", table.score(results, search["control"], None), "the control"])
+    values = ", ".join(f"{names[name]} {value}" for name, value in chosen.items())
     caption = (
-        f"Score on the validation split of a student trained with each value, one seed. Chosen: {said}. "
-        + ("Better" if found["helps"] else "Not better")
-        + " than no generated images at all there."
+        f"Score on the validation split of a student trained with each value, one seed. Chosen: {values}. "
+        + ("Better" if search["helps"] else "Not better")
+        + " than no generated images on this split."
     )
     header = ["setting", "value", f"validation {table.metric_name(results)}", ""]
     return Section("Search", "search", [Note(caption), Grid(header, rows, "What was tried", wide=False)])
 
 
 def filtering(run: Run) -> Section:
-    """What the teacher's error threw out, and where the line lay."""
+    """The teacher's error, its cut-offs, and the images that were kept and dropped."""
     summary, artifact = _synthesis(run)
     title, anchor = "Filter", "filter"
     if artifact is None:
-        return Section(title, anchor, [Note("This run holds no processed images, so no filter can be shown.")])
+        return Section(title, anchor, [Note("This run has no processed images, so there is no filter to show.")])
     scalar = run.task if isinstance(run.task, Regression) else None
     scale = scalar.span if scalar else 1.0
     unit = f", {scalar.unit}" if scalar and scalar.unit else ""
@@ -204,57 +204,64 @@ def filtering(run: Run) -> Section:
     if summary.get("filter_quantile") is not None and cuts:
         processed = run.results.get("synthesis") or {}
         part = ("label bin" if processed.get("filter_by") == "bin" else "label") if scalar else "class"
-        each = "over all labels" if len(cuts) == 1 else f"for each {part} apart"
+        each = "over all labels" if len(cuts) == 1 else f"for each {part} separately"
         teachers = summary.get("teachers", 1)
         error = "error" if teachers == 1 else f"error, the mean of {teachers} teachers',"
         becomes = {
-            "hard": " Their label then becomes the teacher's prediction.",
-            "soft": " The student learns the teacher's probabilities in their label's place.",
+            "hard": " Their label is then replaced by the teacher's prediction.",
+            "soft": " Their label is then replaced by the teacher's probabilities.",
         }.get(str(processed.get("replace")), "")
         blocks.append(
             Note(
-                f"Kept: images whose {error} lies below the {summary['filter_quantile']:g}-quantile, taken {each}."
+                f"Kept: images whose {error} is below the {summary['filter_quantile']:g}-quantile, taken {each}."
                 + becomes
             )
         )
     if not cuts:
-        blocks.append(Note("No cut-off is recorded: this run did not filter its images."))
+        blocks.append(Note("There is no cut-off: this run did not filter its images."))
     measured = artifact.tensor(SAMPLES, "calibration_errors")
     if measured is None or not measured.size:
         parts = [artifact.tensor(SAMPLES, name) for name in ("kept_errors", "dropped_errors")]
         measured = np.concatenate([part for part in parts if part is not None] or [np.empty(0)])
     line = (
-        "the line was dropped"
+        "the line"
         if len(cuts) < 2
-        else f"the cut-off of its {'label' if scalar else 'class'} was dropped (band: all, line: median)"
+        else f"the cut-off of their {'label' if scalar else 'class'} (band: all cut-offs, line: their median)"
     )
-    caption = f"How much the teacher disagrees with the label asked for; what lies right of {line}."
+    caption = f"The teacher's error against the requested label; images to the right of {line} were dropped."
     histogram = curves.errors(measured.astype(float) * scale, cuts, x, log=scalar is None)
     blocks += drawn(histogram, "errors", caption)
     if isinstance(run.task, Classification):
-        if shown := curves.cutoffs(list(run.task.class_names), cuts, x):
-            some = f" Only the {figures.MOST_BINS} highest are shown." if shown[1] else ""
-            caption = f"The cut-off of each class; a high one is a class that the generator draws loosely.{some}"
-            blocks += drawn(shown[0], "cutoffs", caption)
+        if figure := curves.cutoffs(list(run.task.class_names), cuts, x):
+            limit = f" Only the {figures.MOST_BINS} highest are shown." if figure[1] else ""
+            caption = f"The cut-off of each class; a high one means that the generator is worse at this class.{limit}"
+            blocks += drawn(figure[0], "cutoffs", caption)
     else:
         pairs = [_pairs(artifact, name) for name in ("kept", "dropped")]
         if pairs[0][0].size:
-            caption = "Dropped images lie far from the diagonal: the generator drew another label than asked for."
+            caption = "Dropped images are far from the diagonal: their content does not match the requested label."
             blocks += drawn(curves.agreement(pairs[0], pairs[1], scalar.unit if scalar else ""), "pairs", caption)
+    return Section(title, anchor, [*blocks, *_kept_and_dropped(run, artifact)])
+
+
+def _kept_and_dropped(run: Run, artifact: Artifact) -> list[Block]:
+    """Examples of kept and of dropped images, with requested label and prediction."""
+    blocks: list[Block] = []
     for name, caption in (
-        ("kept", "Label asked for → the teacher's prediction; the two should agree, and the image show it."),
-        ("dropped", "Label asked for → the teacher's prediction; a good image here is one the filter wasted."),
+        ("kept", "Requested label → the teacher's prediction; the two should agree with the image."),
+        ("dropped", "Requested label → the teacher's prediction; a good image here was dropped by mistake."),
     ):
         total = artifact.length(SAMPLES, f"{name}_images")
         at = evenly(total, TILES)
         if not at:
             blocks.append(Note(f"No {name} images are stored."))
             continue
-        asked, said = (_labels(run, artifact, f"{name}_{kind}", at) for kind in ("labels", "predictions"))
-        # Hard spaces: a line may break before the arrow only.
-        texts = [f"{a} →\u00a0{b.replace(' ', chr(160))}" for a, b in zip(asked, said, strict=False)] or [""] * len(at)
+        requested, predicted = (_labels(run, artifact, f"{name}_{kind}", at) for kind in ("labels", "predictions"))
+        # Non-breaking spaces, so that a line can only break before the arrow.
+        pairs = zip(requested, predicted, strict=False)
+        texts = [f"{a} →\u00a0{b.replace(' ', chr(160))}" for a, b in pairs] or [""] * len(at)
         blocks.append(Tiles(name.capitalize(), _tiles(artifact, f"{name}_images", at, texts), caption))
-    return Section(title, anchor, blocks)
+    return blocks
 
 
 def learning(run: Run) -> Section:
@@ -271,20 +278,20 @@ def learning(run: Run) -> Section:
         entries = artifact.summary.get("history") or []
         losses.append(Curve("the teacher", LIGHT["red"], *history(entries, "loss"), dashed=True))
         scores.append(Curve("the teacher", LIGHT["red"], *history(entries, "val"), dashed=True))
-    caption = "Score on the validation split, one line per seed; a line still climbing at its end wanted more steps."
+    caption = "Score on the validation split, one line per seed; a line that improves until the end needs more steps."
     blocks = drawn(curves.curves(scores, f"validation {table.metric_name(run.results)}"), "val-curves", caption)
-    caption = "Each method's own loss, so compare shapes, not heights: with KD it holds the teacher's term too."
+    caption = "Each method has its own loss (KD's contains the teacher's term), so compare shapes, not heights."
     blocks += drawn(curves.curves(losses, "training loss", log=True), "loss-curves", caption)
-    return Section("Learning curves", "curves", blocks or [Note("The folder holds no training histories.")])
+    return Section("Learning curves", "curves", blocks or [Note("The folder has no training histories.")])
 
 
 def _other_syntheses(run: Run) -> list[Block]:
-    """The sets of images that the ablation's rows learnt from, as a small table."""
-    found = (run.results.get("artifacts") or {}).get("synthesis")
-    if not isinstance(found, dict) or len(found) < 2:
+    """The sets of generated images of the ablation's rows, as a small table."""
+    syntheses = (run.results.get("artifacts") or {}).get("synthesis")
+    if not isinstance(syntheses, dict) or len(syntheses) < 2:
         return []
     rows = []
-    for method in found:
+    for method in syntheses:
         artifact = run.artifact("synthesis", method)
         if artifact:
             share = artifact.summary.get("acceptance")
@@ -294,8 +301,9 @@ def _other_syntheses(run: Run) -> list[Block]:
 
 
 def _synthesis(run: Run) -> tuple[Mapping[str, Any], Artifact | None]:
-    found = (run.results.get("artifacts") or {}).get("synthesis")
-    methods = list(found) if isinstance(found, dict) else []
+    """The summary and the artifact of the generated images of cGAN-KD, or of the first row that has some."""
+    syntheses = (run.results.get("artifacts") or {}).get("synthesis")
+    methods = list(syntheses) if isinstance(syntheses, dict) else []
     for method in ["cgan", "cgan_kd", *methods]:
         if artifact := run.artifact("synthesis", method):
             return artifact.summary or run.results.get("synthesis") or {}, artifact
@@ -303,7 +311,7 @@ def _synthesis(run: Run) -> tuple[Mapping[str, Any], Artifact | None]:
 
 
 def _by_bin(artifact: Artifact, names: Sequence[str]) -> list[tuple[str, Array]]:
-    """A preview's images of each bin that has any."""
+    """The images of a preview, by bin; bins without images are left out."""
     images, place = artifact.tensor(PREVIEW, "images"), artifact.tensor(PREVIEW, "bin")
     if images is None or place is None:
         return []
@@ -312,10 +320,10 @@ def _by_bin(artifact: Artifact, names: Sequence[str]) -> list[tuple[str, Array]]
 
 def _pairs(artifact: Artifact, name: str) -> tuple[Array, Array]:
     at = evenly(artifact.length(SAMPLES, f"{name}_labels"), 400)
-    found = [artifact.tensor(SAMPLES, f"{name}_{kind}", at) for kind in ("labels", "predictions")]
-    if found[0] is None or found[1] is None:
+    labels, predictions = (artifact.tensor(SAMPLES, f"{name}_{kind}", at) for kind in ("labels", "predictions"))
+    if labels is None or predictions is None:
         return np.empty(0), np.empty(0)
-    return found[0], found[1]
+    return labels, predictions
 
 
 def _labels(run: Run, artifact: Artifact, name: str, at: Sequence[int]) -> list[str]:

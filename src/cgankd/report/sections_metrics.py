@@ -1,4 +1,4 @@
-"""The page's sections about the generated images as such: how good, whether copies, what theory says of them."""
+"""The page's sections on the generated images: their quality, whether they are copies, and the error bound."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from cgankd.report.run import Run
 PAIRS = "pairs.safetensors"
 SETS = {"raw": "raw", "processed": "processed", "real": "real images"}
 SPACES = {"pixels": "pixels", "teacher": "the teacher's features", "nokd": "the NOKD student's features"}
-NONE = "This run did not judge its generated images (metrics.generator, in a run that generates some)."
+NONE = "This run did not measure generated images (metrics.generator measures them, in a run that generates some)."
 SIGNIFICANT = 0.01
 SAYS = {
-    "FID": "Fréchet distance of two Gaussians fitted to the features; sees both quality and variety",
-    "KID": "kernel distance; unlike FID not larger for fewer images; ± over random subsets",
-    "precision": "share of the images that lie among real ones: quality",
-    "recall": "share of real images that lie among these: variety",
+    "FID": "Fréchet distance of two Gaussians fitted to the features; measures quality and variety",
+    "KID": "kernel distance; unlike FID it does not grow for fewer images; ± over random subsets",
+    "precision": "share of these images that are close to real images: quality",
+    "recall": "share of real images that are close to these images: variety",
     "Intra-FID": "mean of FID within each class; ± over classes",
     "SFID": "mean of FID within windows of the label; ± over windows",
-    "diversity": "distance between images of one label, as a share of that between real images; 1 is right, "
-    "and more can be noise",
-    "label score": "the teacher's metric against the label that was asked for (real images: validation)",
+    "diversity": "distance between images of one label, divided by that of real images; 1 is ideal, and more can be "
+    "noise",
+    "label score": "the teacher's metric against the requested label (real images: validation)",
 }
 
 
 def quality(run: Run) -> Section:
-    """The scores, raw against processed against the floor of real images, and where labels differ."""
+    """The scores of raw, processed and real images, and the scores per class or label window."""
     title, anchor = "How good are the generated images?", "quality"
-    found = run.results.get("metrics") or {}
-    scores = found.get("scores") or []
+    metrics = run.results.get("metrics") or {}
+    scores = metrics.get("scores") or []
     if not scores:
         return Section(title, anchor, [Note(NONE)])
     blocks: list[Block] = [
         Note(
-            f"Compared with {found.get('reference', 'real images')}. Raw: as the generator made them; processed: "
-            "after subsampling and filter, with the student's labels; real images: other real ones in their place, "
-            "which no generator can be expected to beat. In brackets, how many there are. Scores with other "
-            "features, or on other numbers of images, are not comparable, least of all with the FID of papers "
-            "(Inception features, 50,000 images)."
+            f"Compared with {metrics.get('reference', 'real images')}. Raw: unprocessed generated images. Processed: "
+            "after subsampling and filter, with the labels for the student. Real images: other real images, a score "
+            "that no generator can be expected to beat. The number of images is in brackets. Scores with other "
+            "features or other numbers of images can't be compared, so neither can the FID of papers (Inception "
+            "features, 50,000 images)."
         )
     ]
     usual = {name: scores[0]["of"].get(name, {}).get("images") for name in SETS}
@@ -56,56 +56,56 @@ def quality(run: Run) -> Section:
               "better is", "features"]  # fmt: skip
     blocks.append(Grid(header, rows, "Scores"))
     kinds = dict.fromkeys(score["name"].split("[")[0] for score in scores)
-    explained = [[kind, SAYS[kind]] for kind in kinds if kind in SAYS]
-    blocks.append(Grid(["score", "what it says"], explained, "What each score says", folded=True, prose=True))
+    meanings = [[kind, SAYS[kind]] for kind in kinds if kind in SAYS]
+    blocks.append(Grid(["score", "meaning"], meanings, "What each score means", folded=True, prose=True))
     blocks += _missing(scores)
     empty: list[str] = []
     kind = "label window" if run.task.continuous else "class"
-    for place, windows in enumerate(found.get("windows") or []):
+    for place, windows in enumerate(metrics.get("windows") or []):
         of = {SETS.get(name, name): values for name, values in windows["of"].items()}
-        shown = curves.windows(windows["windows"], of, f"FID within a {kind}, {windows['name']}")
-        if shown:
-            some = f" Only the {figures.MOST_BINS} highest are shown." if shown[1] else ""
+        figure = curves.windows(windows["windows"], of, f"FID within a {kind}, {windows['name']}")
+        if figure:
+            limit = f" Only the {figures.MOST_BINS} highest are shown." if figure[1] else ""
             caption = (
-                f"The Fréchet distance within each {kind} (lower is better); far right of the real images is a "
-                f"{kind} that the generator draws badly.{some}"
+                f"The Fréchet distance within each {kind} (lower is better); the generator is bad at a {kind} whose "
+                f"mark is far right of the real images' mark.{limit}"
             )
-            blocks += drawn(shown[0], f"windows-{place}", caption)
+            blocks += drawn(figure[0], f"windows-{place}", caption)
         else:
             empty.append(windows["name"])
     if empty:
-        blocks.append(Note(f"{', '.join(empty)}: no {kind} holds enough images for a score of its own."))
+        blocks.append(Note(f"{', '.join(empty)}: no {kind} has enough images for a score of its own."))
     return Section(title, anchor, blocks)
 
 
 def copies(run: Run) -> Section:
-    """How near generated images lie to training images, and the nearest pairs to look at."""
+    """The distance of generated images to training images, and the nearest pairs."""
     title, anchor = "Are they copies?", "copies"
-    found = (run.results.get("metrics") or {}).get("memorisation") or []
-    if not found:
+    entries = (run.results.get("metrics") or {}).get("memorisation") or []
+    if not entries:
         return Section(title, anchor, [Note(NONE)])
-    blocks: list[Block] = [Note(_verdict(found))]
+    blocks: list[Block] = [Note(_verdict(entries))]
     rows = [
         [f"{SETS.get(entry['set'], entry['set'])}, in {SPACES.get(entry['space'], entry['space'])}",
          _percent(entry["share"]), _percent(entry["expected"]), _p_value(entry["p_value"]),
          table.number(entry["median_ratio"], 2)]
-        for entry in found
+        for entry in entries
     ]  # fmt: skip
-    header = ["images", "very near", "expected", "chance of as many", "median distance"]
+    header = ["images", "very near", "expected", "p-value", "median distance"]
     blocks.append(Grid(header, rows, "Distance to the nearest training image"))
-    entry = found[0]
+    entry = entries[0]
     blocks.append(
         Note(
-            f"Very near: nearer to one of the {table.count(entry['train'])} training images than the nearest 1 % "
-            f"(or the nearest one) of {table.count(entry['held_out'])} validation images, new to the generator. "
-            "Expected: the share if the images were as new as those, with the chance of at least as many as "
-            "were found. Median distance: as a share of the validation images'. Blurred and typical images lie "
-            "near others without being copies, so look at the pairs."
+            f"Very near: closer to one of the {table.count(entry['train'])} training images than the closest 1 % (or "
+            f"the closest one) of {table.count(entry['held_out'])} validation images, which are new to the generator. "
+            "Expected: the share for images as new as those. p-value: the probability that at least as many of them "
+            "are very near. Median distance: divided by that of the validation images. Blurred and typical images are "
+            "close to others without being copies, so look at the pairs."
         )
     )
     blocks += [
-        Note(f"{SETS.get(e['set'], e['set'])}, in {SPACES.get(e['space'], e['space'])}: no share, for {e['why']}.")
-        for e in found
+        Note(f"{SETS.get(e['set'], e['set'])}, in {SPACES.get(e['space'], e['space'])}: no share ({e['why']}).")
+        for e in entries
         if e.get("why")
     ]
     artifact = run.artifact("metrics")
@@ -121,28 +121,28 @@ def copies(run: Run) -> Section:
             for fake, nearest, ratio in zip(*known, strict=True)
         ]
         caption = (
-            "The processed images nearest to a training image: generated left, training image right, and their "
-            "distance (1: as far as a validation image typically is). The same picture twice would be a copy."
+            "The processed images closest to a training image: generated image left, training image right, and their "
+            "distance (1: the typical distance of a validation image). Two equal images would be a copy."
         )
         blocks.append(Tiles(f"Nearest in {name}", tiles, caption))
     return Section(title, anchor, blocks)
 
 
 def theory(run: Run) -> Section:
-    """The error bound's terms, each with what it can't say."""
+    """The terms of the error bound, each with its meaning and limits."""
     title, anchor = "What the theory says here", "theory"
-    found = (run.results.get("metrics") or {}).get("bound") or {}
-    terms = found.get("terms") or []
+    bound = (run.results.get("metrics") or {}).get("bound") or {}
+    terms = bound.get("terms") or []
     if not terms:
         return Section(title, anchor, [Note(NONE)])
-    least = float(found.get("at_least") or 0.0)
-    nothing = ", so here it says nothing of the student" if least >= 1.0 else ""
+    least = float(bound.get("at_least") or 0.0)
+    useless = ", so here it says nothing about the student" if least >= 1.0 else ""
     blocks: list[Block] = [
         Note(
-            "How much worse than the best possible student this one may be is bounded by a sum of terms (docs, "
-            f"method). The loss is {found.get('loss', 'in [0, 1]')}, at most 1. The terms that can be estimated "
-            f"add up to {least:.2f}; the bound is that or more{nothing}. The student may be far better than its "
-            "bound, which shows what to work on, not how good it is."
+            "A sum of terms bounds how much worse than the best possible student this student can be (docs, method). "
+            f"The loss is {bound.get('loss', 'in [0, 1]')}, at most 1. The terms that can be estimated add up to "
+            f"{least:.2f}; the bound is at least that{useless}. The student may be far better than the bound: the "
+            "terms show what to improve, not how good the student is."
         )
     ]
     rows = [
@@ -156,7 +156,7 @@ def theory(run: Run) -> Section:
 
 
 def _missing(scores: Sequence[Mapping[str, Any]]) -> list[Block]:
-    """A sentence per reason why scores have no value, however many they are."""
+    """One sentence per reason why scores have no value."""
     named: dict[str, list[str]] = {}
     for score in scores:
         reasons: dict[str, list[str]] = {}
@@ -170,43 +170,43 @@ def _missing(scores: Sequence[Mapping[str, Any]]) -> list[Block]:
 
 
 def _named(score: Mapping[str, Any]) -> str:
-    """KID is small, and usually given times 1,000."""
+    """The score's name; KID is small, so it is given times 1,000."""
     return f"{score['name']} × 1,000" if score["name"].startswith("KID") else str(score["name"])
 
 
 def _value(score: Mapping[str, Any], name: str, usual: int | None) -> str:
-    """A set's value with its spread; the number of images where it is not the ``usual`` one, and of windows."""
+    """A set's value with its spread; also the number of images, if not the ``usual`` one, and of filled windows."""
     measured = score["of"].get(name) or {}
     if measured.get("value") is None:
         return "–"
     scale = 1000.0 if score["name"].startswith("KID") else 1.0
     size = abs(measured["value"]) * scale
     places = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
-    said = table.number(scale * measured["value"], places)
+    text = table.number(scale * measured["value"], places)
     if measured.get("spread") is not None:
-        said += f" ± {table.number(scale * measured['spread'], places)}"
+        text += f" ± {table.number(scale * measured['spread'], places)}"
     filled, windows = measured.get("windows") or (0, 0)
     if filled < windows:
-        said += f" ({filled} of {windows} windows)"
+        text += f" ({filled} of {windows} windows)"
     if measured["images"] != usual:
-        said += f" ({table.count(measured['images'])})"
-    return said.replace(" ", "\u00a0")
+        text += f" ({table.count(measured['images'])})"
+    return text.replace(" ", "\u00a0")
 
 
-def _verdict(found: list[Mapping[str, Any]]) -> str:
-    known = [entry for entry in found if entry.get("p_value") is not None]
+def _verdict(entries: list[Mapping[str, Any]]) -> str:
+    known = [entry for entry in entries if entry.get("p_value") is not None]
     if not known:
-        return "Whether the images are copies can't be told here, for want of images to compare with."
+        return "There are too few images to decide whether the generated images are copies."
     where = [
         f"{SETS.get(entry['set'], entry['set'])} images in {SPACES.get(entry['space'], entry['space'])}"
         for entry in known
         if entry["p_value"] < SIGNIFICANT
     ]
     if not where:
-        return "No sign of copying: no more of the images lie very near a training image than new real ones would."
+        return "No sign of copying: the images are not close to training images more often than new real images are."
     return (
-        f"More images lie very near a training image than new real ones would ({', '.join(where)}). They may be "
-        "copies, or merely plain; the pairs show which."
+        f"More images are very near a training image than expected of new real images ({', '.join(where)}). They may "
+        "be copies, or only simple images; the pairs show which."
     )
 
 
@@ -222,5 +222,5 @@ def _p_value(value: float | None) -> str:
 
 def _with_error(term: Mapping[str, Any]) -> str:
     error = term.get("error")
-    spread = "" if error is None else f"\u00a0±\u00a0{table.number(error, 3)}"  # never broken
+    spread = "" if error is None else f"\u00a0±\u00a0{table.number(error, 3)}"  # non-breaking spaces
     return table.number(term["value"], 3) + spread

@@ -1,4 +1,4 @@
-"""The picture that ``cgankd data`` writes: a few images of each class or label bin, one row per bin."""
+"""The image that ``cgankd data`` writes: a few samples of each class or label bin, one row per bin."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from cgankd.report.run import Array
 DPI = 110
 GAP = 9  # pixels
 CELL, SMALL_CELL = 99, 55  # pixels on a side, with the gap
-MANY = 25  # rows; more stand in smaller cells and several panels
+MANY = 25  # rows; with more rows, cells are smaller and rows are in several panels
 LONGEST = 30  # letters of a row's name
 
 
 def sheet(examples: Mapping[str, Tensor], bins: Sequence[str], path: Path) -> list[int]:
-    """Write a PNG of ``examples`` (images uint8 [N, C, H, W], bin int64 [N]), each row named after its bin.
+    """Write a PNG of ``examples`` (images uint8 [N, C, H, W], bin int64 [N]), one row per bin with its name.
 
-    Returns the bins whose number stands in their name's place, because no installed font can show the name.
+    Returns the bins that have a number in place of their name, because no installed font can show the name.
     """
     images, place = examples["images"].numpy(), examples["bin"].numpy()
     present = [number for number in range(len(bins)) if (place == number).any()]
@@ -44,8 +44,8 @@ def sheet(examples: Mapping[str, Tensor], bins: Sequence[str], path: Path) -> li
     panels = 1 if len(rows) <= MANY else max(1, round(math.sqrt(len(rows) * cell / panel)))  # about a square
     rows_in_panel = math.ceil(len(rows) / panels)
     width, height = panels * panel, rows_in_panel * cell + GAP
-    figure.set_size_inches((width + 0.1) / DPI, (height + 0.1) / DPI)  # whole pixels, whatever the division leaves
-    # All images in one array: an axis for each image would take minutes where there are many classes.
+    figure.set_size_inches((width + 0.1) / DPI, (height + 0.1) / DPI)  # + 0.1: no pixel is lost by rounding
+    # All images are in one array, because one axis per image would take minutes for many classes.
     pixels = np.full((height, width, 3), 255, np.uint8)
     for number, (name, part) in enumerate(rows):
         left, top = number // rows_in_panel * panel + label, number % rows_in_panel * cell + GAP
@@ -58,7 +58,7 @@ def sheet(examples: Mapping[str, Tensor], bins: Sequence[str], path: Path) -> li
             _put(pixels[top : top + cell - GAP, left : left + cell - GAP], image)
             left += cell
     canvas.draw()
-    text = np.asarray(canvas.buffer_rgba())[..., :3]  # the names alone, black on white
+    text = np.asarray(canvas.buffer_rgba())[..., :3]  # only the names, black on white
     with replacing(path) as temporary:
         Image.fromarray(np.minimum(pixels, text)).save(temporary, format="PNG")
     return numbered
@@ -75,7 +75,7 @@ def _widest(names: Sequence[str], canvas: FigureCanvasAgg) -> int:
 
 
 def _put(square: Array, image: Array) -> None:
-    """Draw an image [C, H, W] in the middle of a square [S, S, 3], as large as it fits."""
+    """Draw an image [C, H, W] in the centre of a square [S, S, 3], as large as possible."""
     side, (height, width) = len(square), image.shape[1:]
     scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

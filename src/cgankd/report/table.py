@@ -1,6 +1,6 @@
-"""The table of a run, formatted once and written three ways: terminal, markdown, page.
+"""The table of a run, for the terminal, Markdown and the page.
 
-Every number a reader sees as ``mean ± spread`` or as a difference with its interval is made here.
+All texts such as ``mean ± spread`` and differences with their intervals are made here.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ ATTACKS: Mapping[str, str] = {"pgd": "PGD", "autoattack": "AutoAttack"}
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One row of the table as text; ``verdict`` says where its interval lies relative to the control.
+    """One row of the table as text. verdict: the row's interval compared with the control.
 
-    attacked: the score under each attack, where robustness was measured; the page has a section of its own for it.
+    attacked: the score under each attack, if robustness was measured; the page shows it in a section of its own.
     """
 
     method: str
@@ -56,7 +56,7 @@ class Row:
 
 
 def words(method: str) -> str:
-    """What a method is called in a sentence.
+    """A method's name in a sentence.
 
     >>> words("cgan"), words("dkd"), words("cgan+dkd")
     ('cGAN-KD', 'dkd', 'cGAN-KD + dkd')
@@ -67,12 +67,12 @@ def words(method: str) -> str:
 
 
 def is_ablation(method: str) -> bool:
-    """Whether a row takes cGAN-KD apart, rather than being a method of its own."""
+    """Whether a row is a step of cGAN-KD, not a method of its own."""
     return method in {"cgan_raw", "cgan_subsample", "cgan_filter", "cgan_replace"}
 
 
 def compared(of: str) -> str:
-    """What the row ``of`` with generated images is compared without them.
+    """The name of row ``of`` without generated images, with which it is compared.
 
     >>> compared("cgan"), compared("cgan_kd"), compared("cgan+kd+rkd@fake")
     ('labels alone', 'kd', 'kd+rkd@fake')
@@ -81,25 +81,25 @@ def compared(of: str) -> str:
 
 
 def unit_of(results: Mapping[str, Any]) -> str:
-    """The metric's unit as it stands after a number: "%", "degrees", or nothing."""
+    """The metric's unit, which is written after numbers: "%", "degrees", or nothing."""
     return str(results.get("unit") or "")
 
 
 def difference_unit(results: Mapping[str, Any]) -> str:
-    """A difference of percentages is in points."""
+    """The unit of differences: points for percentages."""
     unit = unit_of(results)
     return "points" if unit == "%" else unit
 
 
 def metric_name(results: Mapping[str, Any]) -> str:
-    """The metric as an axis or a column calls it, with its unit."""
+    """The metric's name with its unit, for axes and columns."""
     name = {"mae": "MAE"}.get(str(results["metric"]), str(results["metric"]))
     unit = unit_of(results)
     return f"{name}, {unit}" if unit else name
 
 
 def improvement(results: Mapping[str, Any], difference: float) -> float:
-    """A difference of scores, positive where it is for the better.
+    """A difference of scores, with the sign changed so that positive is better.
 
     >>> improvement({"higher_is_better": False}, -0.5)
     0.5
@@ -108,7 +108,7 @@ def improvement(results: Mapping[str, Any], difference: float) -> float:
 
 
 def number(value: float | None, decimals: int, signed: bool = False) -> str:
-    """A number with a real minus sign, a dash where there is none; never a negative zero.
+    """A number with a typographic minus sign, never a negative zero; a dash for None.
 
     >>> number(0.84, 1, signed=True), number(-0.04, 1), number(None, 1)
     ('+0.8', '0.0', '–')
@@ -123,32 +123,32 @@ def number(value: float | None, decimals: int, signed: bool = False) -> str:
 
 
 def count(value: float | None) -> str:
-    """A whole number with thousands separated, a dash where there is none."""
+    """A whole number with thousands separated by commas; a dash for None."""
     return "–" if value is None else f"{int(value):,}"
 
 
 def decimals(results: Mapping[str, Any]) -> int:
-    """How many decimals the whole table has: by the size of the scores, one more where a spread would read as 0."""
+    """The number of decimals in the table: by the size of the scores, one more where a spread would become 0."""
     rows = results["rows"]
     sizes = [abs(row["mean"]) for row in rows if row.get("mean")]
     smallest = min(sizes, default=1.0)
     base = 1 if unit_of(results) == "%" or smallest >= 10 else 2 if smallest >= 1 else 3
     small: list[float] = [row["std"] for row in rows if row.get("std")]
     for row in rows:
-        found = row.get("difference") or {}
-        small += [abs(found[name]) for name in ("mean", "low", "high") if found.get(name)]
+        gain = row.get("difference") or {}
+        small += [abs(gain[name]) for name in ("mean", "low", "high") if gain.get(name)]
     vanishes = any(round(value, base) == 0 for value in small)
     return base + 1 if vanishes else base
 
 
 def score(results: Mapping[str, Any], mean: float | None, std: float | None) -> str:
-    """``85.7 ± 0.2 %``; without the spread where there is none."""
+    """``85.7 ± 0.2 %``, or ``85.7 %`` where there is no spread."""
     unit = unit_of(results) if mean is not None else ""
     return f"{mean_and_spread({'mean': mean, 'std': std}, decimals(results))}{' ' if unit else ''}{unit}"
 
 
 def mean_and_spread(scored: Mapping[str, Any], places: int) -> str:
-    """``85.7 ± 0.2`` of ``mean`` and ``std``, the latter if there is one.
+    """``85.7 ± 0.2`` from ``mean`` and ``std``; ``std`` may be None.
 
     >>> mean_and_spread({"mean": 85.71, "std": None}, 1)
     '85.7'
@@ -158,7 +158,7 @@ def mean_and_spread(scored: Mapping[str, Any], places: int) -> str:
 
 
 def difference(gain: Mapping[str, Any], places: int, unit: str = "") -> str:
-    """``+2.0 [+1.0, +3.0]``, a unit behind the first number."""
+    """``+2.0 [+1.0, +3.0]``, with a unit after the first number."""
     mean = number(gain["mean"], places, signed=True) + (f" {unit}" if unit else "")
     if gain["low"] is None:
         return f"{mean} (no interval)"
@@ -167,7 +167,7 @@ def difference(gain: Mapping[str, Any], places: int, unit: str = "") -> str:
 
 
 def interval(results: Mapping[str, Any], difference: Mapping[str, Any]) -> str | None:
-    """``[+0.3, +1.3]``, or None where there is no interval."""
+    """``[+0.3, +1.3]``; None where there is no interval."""
     low, high = difference.get("low"), difference.get("high")
     if low is None or high is None:
         return None
@@ -176,7 +176,7 @@ def interval(results: Mapping[str, Any], difference: Mapping[str, Any]) -> str |
 
 
 def verdict(results: Mapping[str, Any], row: Mapping[str, Any]) -> Verdict:
-    """Where a row's 95% interval lies: better or worse than the control only where it excludes zero."""
+    """A row compared with the control: better or worse only where its 95% interval excludes zero."""
     if row["method"] == results.get("control"):
         return "control"
     difference = row.get("difference")
@@ -192,20 +192,20 @@ def verdict(results: Mapping[str, Any], row: Mapping[str, Any]) -> Verdict:
 
 def rows(results: Mapping[str, Any]) -> list[Row]:
     """The table's rows as text, the teacher last."""
-    made = [_row(results, row) for row in results["rows"]]
+    texts = [_row(results, row) for row in results["rows"]]
     teacher = results.get("teacher")
-    return [*made, _teacher_row(results, teacher)] if teacher else made
+    return [*texts, _teacher_row(results, teacher)] if teacher else texts
 
 
 def _row(results: Mapping[str, Any], row: Mapping[str, Any]) -> Row:
     difference = row.get("difference")
     if row["method"] == results.get("control"):
-        shown = "control"
+        text = "control"
     elif not difference:
-        shown = "–"
+        text = "–"
     else:
         mean = number(difference["mean"], decimals(results), signed=True)
-        shown = f"{mean} {interval(results, difference) or '(no interval)'}"
+        text = f"{mean} {interval(results, difference) or '(no interval)'}"
     return Row(
         method=str(row["method"]),
         words=words(str(row["method"])),
@@ -213,7 +213,7 @@ def _row(results: Mapping[str, Any], row: Mapping[str, Any]) -> Row:
         steps=count(row.get("steps")),
         images=f"{count(row.get('real_images'))} + {count(row.get('fake_images') or 0)}",
         score=score(results, row["mean"], row.get("std")),
-        difference=shown,
+        difference=text,
         verdict=verdict(results, row),
         attacked=_attacked(results, row),
     )
@@ -236,25 +236,25 @@ def _teacher_row(results: Mapping[str, Any], teacher: Mapping[str, Any]) -> Row:
 
 
 def attacks(results: Mapping[str, Any]) -> list[str]:
-    """The attacks that robustness was measured by; none where it was not."""
+    """The attacks with which robustness was measured; [] where it was not."""
     return list((results.get("robustness") or {}).get("attacks") or [])
 
 
 def _attacked(results: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[str, ...]:
-    found = row.get("robustness") or {}
-    known = [found.get(attack) or {} for attack in attacks(results)]
-    return tuple(score(results, under.get("mean"), under.get("std")) for under in known)
+    robustness = row.get("robustness") or {}
+    scores = [robustness.get(attack) or {} for attack in attacks(results)]
+    return tuple(score(results, attacked.get("mean"), attacked.get("std")) for attacked in scores)
 
 
 def _under_attack(results: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """The columns that terminal and markdown have besides, and the footnote on them."""
+    """The columns for attacks in the terminal and in Markdown, and their footnote."""
     columns = [f"under {ATTACKS.get(attack, attack)}" for attack in attacks(results)]
     if not columns:
         return [], []
-    known = results["robustness"]
+    settings = results["robustness"]
     note = (
-        f"Under attack: {count(known['images'])} test images, each pixel moved by up to {known['eps']:.3g} "
-        "(of 0 to 1) so as to mislead the network; of each image the worse score, moved or not."
+        f"Under attack: {count(settings['images'])} test images, each pixel (0 to 1) changed by up to "
+        f"{settings['eps']:.3g} to mislead the network; for each image the worse score counts, changed or not."
     )
     return columns, [note]
 
@@ -272,7 +272,7 @@ def cells(row: Row) -> list[str]:
 
 
 def footnotes(results: Mapping[str, Any]) -> list[str]:
-    """What the table's numbers mean and what they do not cover, one sentence each."""
+    """The meaning and the limits of the table's numbers, one sentence each."""
     seeds = results.get("seeds") or []
     better = "higher" if results["higher_is_better"] else "lower"
     notes = [f"Measured on the test split; {better} is better."]
@@ -297,7 +297,7 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
 def table(results: Mapping[str, Any]) -> Table:
     """The table for the terminal."""
     under, note = _under_attack(results)
-    made = Table(
+    output = Table(
         title=Text(f"{results.get('recipe', 'run')}: {results.get('dataset', '')}".rstrip(": ")),
         caption=Text("\n".join([*footnotes(results), *note])),
         caption_justify="left",
@@ -307,27 +307,27 @@ def table(results: Mapping[str, Any]) -> Table:
         pad_edge=False,
     )
     _, _, network, steps, images, metric, _ = header(results)
-    # So narrow that 80 characters suffice: method and words share a column, and a difference is never broken.
-    made.add_column("method, in words", overflow="fold")
-    if not under:  # columns of attacks need the room
-        made.add_column(network, no_wrap=True, overflow="fold")
-        made.add_column(steps, justify="right", no_wrap=True)
-    made.add_column(images, justify="right")
-    made.add_column(Text(metric), justify="right", no_wrap=unit_of(results) == "%")
-    made.add_column(Text("difference\n[95% interval]"), justify="right", no_wrap=True)
+    # The table fits into 80 characters: method and words share a column, and a difference is never broken.
+    output.add_column("method, in words", overflow="fold")
+    if not under:  # columns of attacks need the space
+        output.add_column(network, no_wrap=True, overflow="fold")
+        output.add_column(steps, justify="right", no_wrap=True)
+    output.add_column(images, justify="right")
+    output.add_column(Text(metric), justify="right", no_wrap=unit_of(results) == "%")
+    output.add_column(Text("difference\n[95% interval]"), justify="right", no_wrap=True)
     for name in under:
-        made.add_column(Text(name), justify="right")
+        output.add_column(Text(name), justify="right")
     colours: dict[Verdict, str] = {"better": "bold green", "worse": "bold red"}
     for row in rows(results):
-        method, said, *rest = (Text(on_one_line(cell)) for cell in cells(row))
+        method, in_words, *rest = (Text(on_one_line(cell)) for cell in cells(row))
         rest[-1].stylize(colours.get(row.verdict, ""))
-        shown = rest[2:] if under else rest
-        made.add_row(Text(": ").join([method, said]), *shown, *map(Text, row.attacked))
-    return made
+        others = rest[2:] if under else rest
+        output.add_row(Text(": ").join([method, in_words]), *others, *map(Text, row.attacked))
+    return output
 
 
 def as_markdown(results: Mapping[str, Any]) -> str:
-    """The same table as GitHub markdown, with its footnotes; ends with a newline."""
+    """The same table in GitHub Markdown, with its footnotes; ends with a newline."""
     under, note = _under_attack(results)
     lines = [markdown.line([*header(results), *under])]
     lines += ["| --- | --- | --- | ---: | ---: | ---: | ---: |" + " ---: |" * len(under)]

@@ -1,4 +1,4 @@
-"""The settings of every part of a run, typed: defaults, bounds, units, and what each one is for."""
+"""The settings of every part of a run: types, defaults, bounds, units and descriptions."""
 
 from cgankd.config.settings.base import Decay, PathText, Seeds, Settings
 from cgankd.config.settings.compare import CompareSettings

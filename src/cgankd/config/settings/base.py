@@ -1,4 +1,4 @@
-"""What all settings share: strict types, no unknown keys, and alternatives that are told apart by ``kind``."""
+"""What all settings share: strict types, no unknown keys, and alternatives that are chosen by ``kind``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 def _expanded(path: str) -> str:
     try:
-        return str(expanded(path)) if path.startswith("~") else path  # another path stays as it was typed
+        return str(expanded(path)) if path.startswith("~") else path  # other paths stay as they were typed
     except UserError as error:
         raise ValueError(str(error)) from None
 
@@ -27,7 +27,7 @@ def _expanded(path: str) -> str:
 Seeds = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_distinct)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
-PathText = Annotated[str, AfterValidator(_expanded)]  # a path, in which ~ is the home folder, or another name
+PathText = Annotated[str, AfterValidator(_expanded)]  # a path, where ~ is the home folder, or a name
 
 
 class Settings(BaseModel):
@@ -37,9 +37,9 @@ class Settings(BaseModel):
 
 
 def by_kind(default: str) -> BeforeValidator:
-    """Lets a setting with several kinds be written short: ``none`` for ``{kind: none}``.
+    """Allow a short form for a setting with several kinds: ``none`` for ``{kind: none}``.
 
-    default: the kind where only its numbers are given, as in ``{q: 0.95}``.
+    default: the kind where none is given, as in ``{q: 0.95}``.
     """
 
     def expand(value: Any) -> Any:
@@ -56,5 +56,5 @@ def _on_or_off(value: Any) -> Any:
     return {} if value is True else None if value is False or value == "none" else value
 
 
-# For settings that are absent (none) or there with all their numbers: true and false, or none, may be written for it.
+# For an optional group of settings: true means its defaults, false or none means no such group.
 OnOrOff = BeforeValidator(_on_or_off)

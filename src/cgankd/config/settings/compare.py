@@ -12,8 +12,8 @@ class CompareSettings(Settings):
 
     methods: tuple[str, ...] = Field(
         ("nokd", "nokd_longer", "kd", "cgan", "cgan_kd"),
-        description="nokd, nokd_longer (the control), augment, pseudo, any distillation method as kd or kd+pkt "
-        "(cgankd methods lists them), cgan, and cgan+ before a method (cgan_kd is cgan+kd)",
+        description="nokd, nokd_longer (the control), augment, pseudo, any distillation method such as kd or kd+pkt "
+        "(cgankd methods lists them), cgan, and cgan+METHOD (cgan_kd is cgan+kd)",
     )
     ablation: bool = Field(False, description="also raw fakes, + subsampling, + filter, + replacement")
 
@@ -21,5 +21,5 @@ class CompareSettings(Settings):
     @classmethod
     def _methods_differ(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
         if not methods or len(set(methods)) != len(methods):
-            raise ValueError("one method stands twice, or there is none; allowed: distinct methods, at least one")
+            raise ValueError("a method is listed twice, or none is listed; allowed: distinct methods, at least one")
         return methods

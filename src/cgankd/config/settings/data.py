@@ -1,4 +1,4 @@
-"""Which images, and which of them are labelled."""
+"""The data set, and which of its images are labelled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cgankd.config.settings.base import PathText, Settings
 
 
 class DataSettings(Settings):
-    """Which images, which of them are labelled, and how they are brought to one shape."""
+    """The data set, which of its images are labelled, and how images get one shape."""
 
     source: PathText = Field(
         "digits", min_length=1, description="a built-in name (cgankd data lists them), a folder, .npz or .h5"
@@ -18,43 +18,45 @@ class DataSettings(Settings):
     task: Literal["auto", "classification", "regression"] = Field(
         "auto", description="auto: words and whole numbers are classes, decimals are scalars"
     )
-    size: int | None = Field(None, ge=16, description="side in pixels; none: as the images are")
+    size: int | None = Field(None, ge=16, description="side in pixels; none: the images' own size")
     shape: Literal["crop", "pad"] = Field(
-        "crop", description="not square: crop (short side to size, centre crop) or pad (long side, black border)"
+        "crop",
+        description="images that are not square: crop (short side to size, centre crop) or pad (long side to size, "
+        "black border)",
     )
-    channels: Literal[1, 3] | None = Field(None, description="1 grey, 3 colour; none: as the images are")
+    channels: Literal[1, 3] | None = Field(None, description="1 grey, 3 colour; none: the images' own channels")
     bits: int | None = Field(
         None,
         ge=8,
         le=16,
-        description="16-bit images: how many of the bits are in use; none: 8, 10, 12, 14 or 16, as the largest value "
-        "of the whole set says",
+        description="16-bit images: how many of the bits are in use; none: the fewest of 8, 10, 12, 14 and 16 that "
+        "hold the largest value of the data set",
     )
     split_folders: bool | None = Field(
         None,
-        description="folders: whether those at the top are splits (true) or classes (false); none: by their names, "
-        "and asked where these are unclear",
+        description="whether the folders at the top are splits (true) or classes (false); none: their names decide, "
+        "and unclear names are an error",
     )
     label_column: str | None = Field(None, description="metadata.csv: none means the column 'label'")
     group_column: str | None = Field(
-        None, description="column or array whose equal values never straddle two splits (drive, object, person)"
+        None, description="column or array: images of equal value stay in one split (a drive, an object, a person)"
     )
     group_pattern: str | None = Field(
         None,
-        description="a regular expression for the path of an image file below the source, with / between folders: "
-        "what its one group matches, or all that it matches, names the file's group, as group_column does",
+        description="a regular expression for the path of each image file below the source, with / between folders: "
+        "the text that it matches (or its group in brackets, if it has one) is the image's group, as in group_column",
     )
     label_range: tuple[float, float] | None = Field(
         None, description="regression: allowed labels; none: the range of the training split"
     )
     unit: str = Field("", description="regression: the label's unit, for tables")
-    train_size: int | None = Field(None, ge=2, description="labelled images of the student's owner; none: all")
+    train_size: int | None = Field(None, ge=2, description="number of labelled images; none: all training images")
     train_per_class: int | None = Field(
-        None, ge=1, description="the same, per class or per distinct label (excludes train_size)"
+        None, ge=1, description="labelled images per class or per distinct label (instead of train_size)"
     )
     val_size: int | None = Field(
-        None, ge=1, description="validation images, out of the training split; none: a tenth of the owner's"
+        None, ge=1, description="validation images, taken from the training split; none: a tenth of the labelled ones"
     )
     test_fraction: float = Field(0.2, gt=0, lt=1, description="test share where the source has no test split")
-    seed: int = Field(0, description="of the split, the choice of labelled images and the turns")
-    turns: int = Field(4, ge=1, description="rotated-fashion: how many angles each training image is turned by")
+    seed: int = Field(0, description="for the split, the choice of labelled images and the angles of rotated-fashion")
+    turns: int = Field(4, ge=1, description="rotated-fashion: number of angles that each training image is rotated by")

@@ -1,4 +1,4 @@
-"""The conditional GAN, or what takes its place."""
+"""The conditional GAN, or what replaces it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from cgankd.config.settings.base import Decay, OnOrOff, PathText, Settings, by_k
 
 
 class RobustWidth(Settings):
-    """Each target label has its own half-width, which holds its nearest images [ours]."""
+    """Each target label has its own half-width, just wide enough for its nearest images [ours]."""
 
     kind: Literal["robust"] = "robust"
     neighbours: int = Field(30, ge=1, description="images inside the window")
-    widest: float = Field(0.1, gt=0, description="half-width at most, as a share of the label range")
+    widest: float = Field(0.1, gt=0, description="largest half-width, as a share of the label range")
 
 
 class PaperWidth(Settings):
@@ -35,13 +35,13 @@ class _Vicinity(Settings):
 
 
 class HardVicinity(_Vicinity):
-    """Images inside the window count alike."""
+    """All images inside the window have the same weight."""
 
     kind: Literal["hard"] = "hard"
 
 
 class SoftVicinity(_Vicinity):
-    """Images weigh less the farther their label is."""
+    """The weight of an image falls with the distance of its label."""
 
     kind: Literal["soft"] = "soft"
     draw: Literal["uniform", "weighted"] = Field(
@@ -53,7 +53,7 @@ class ILI(Settings):
     """Improved label input: an embedding of the label that is trained before the GAN."""
 
     kind: Literal["ili"] = "ili"
-    steps: int = Field(600, ge=1, description="of each of the two networks of the embedding")
+    steps: int = Field(600, ge=1, description="training steps of each of the embedding's two networks")
 
 
 class NLI(Settings):
@@ -63,10 +63,10 @@ class NLI(Settings):
 
 
 class ScalarLabelSettings(Settings):
-    """How scalar labels enter the GAN (CcGAN); class labels read nothing of it."""
+    """How scalar labels enter the GAN (CcGAN); not used for classes."""
 
     vicinity: Annotated[HardVicinity | SoftVicinity, Field(discriminator="kind"), by_kind("hard")] = Field(
-        HardVicinity(), description="which real images count as being at a label: hard or soft"
+        HardVicinity(), description="which real images count as images of a label: hard or soft"
     )
     label_input: Annotated[ILI | NLI, Field(discriminator="kind"), by_kind("ili")] = Field(
         ILI(), description="how the label is fed in: ili or nli"
@@ -100,8 +100,8 @@ class BigGAN(_WithAttention):
 class R1Settings(Settings):
     """The R1 penalty on the discriminator's gradient at real images."""
 
-    gamma: float = Field(1.0, gt=0, description="half of it times the squared gradient")
-    every: int = Field(16, ge=1, description="discriminator steps between two penalties, which are as much larger")
+    gamma: float = Field(1.0, gt=0, description="the penalty is gamma / 2 times the squared norm of the gradient")
+    every: int = Field(16, ge=1, description="discriminator steps between two penalties, each multiplied by this")
 
 
 class GanSettings(Settings):
@@ -111,43 +111,44 @@ class GanSettings(Settings):
         SNGAN(), description="sngan, sagan or biggan"
     )
     channels: int = Field(32, ge=4, description="base channels")
-    discriminator_channels: int | None = Field(None, ge=4, description="none: as channels")
+    discriminator_channels: int | None = Field(None, ge=4, description="base channels; none: those of the generator")
     multipliers: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         None, description="base channels times these, from the largest map to the smallest; none: 1, 2, 4, 4 ..."
     )
     shared_embedding: bool = Field(
-        True, description="one label embedding for all norms of the generator; false: each norm learns its own"
+        True, description="one label embedding for all norm layers of the generator; false: each layer learns its own"
     )
-    latent: int = Field(32, ge=2, description="length of z; short ones are learnt sooner and give varied images sooner")
+    latent: int = Field(32, ge=2, description="length of z; a short z trains faster and soon gives varied images")
     label_dim: int = Field(128, ge=4, description="length of the label embedding")
     steps: int = Field(3000, ge=1, description="generator steps")
     discriminator_steps: int = Field(1, ge=1, description="per generator step")
     batch_size: int = Field(64, ge=2)
     generator_rate: float = Field(3e-4, gt=0, description="Adam's learning rate")
     discriminator_rate: float = Field(4e-4, gt=0, description="Adam's learning rate")
-    betas: tuple[Decay, Decay] = Field((0.0, 0.99), description="Adam's, of both networks")
+    betas: tuple[Decay, Decay] = Field((0.0, 0.99), description="Adam's betas, for both networks")
     loss: Literal["hinge", "vanilla"] = "hinge"
     r1: Annotated[R1Settings | None, OnOrOff] = Field(None, description="R1 penalty; none: without")
     lecam: float = Field(0.0, ge=0, description="weight of the LeCam regulariser; 0: without")
     mode_seeking: float = Field(
         0.0,
         ge=0,
-        description="weight of the term that keeps images of one label apart, against collapse; 0: without",
+        description="weight of the mode-seeking term, which keeps images of one label different, against mode "
+        "collapse; 0: without",
     )
     ema: float = Field(0.995, ge=0, lt=1, description="decay of the generator's moving average")
     ema_start: int = Field(200, ge=0, description="steps before the average starts")
     diffaugment: tuple[Literal["color", "translation", "cutout"], ...] = ("translation",)
     pooling: Literal["sum", "flatten"] = Field(
-        "flatten", description="of the discriminator's last map: keep positions, or add them up (SNGAN)"
+        "flatten", description="the discriminator's last map: flatten keeps positions, sum adds them up (SNGAN)"
     )
 
 
 class GeneratorSettings(GanSettings):
-    """The conditional GAN, or with ``source`` what takes its place; then the other settings are not read."""
+    """The conditional GAN, or with ``source`` what replaces it; then the other settings are not used."""
 
     source: PathText | None = Field(
         None,
-        description="in place of a GAN: module:function, an .onnx file, or ready images with labels "
+        description="in place of a GAN: module:function, an .onnx file, or existing images with labels "
         "(a folder, .npz, .h5); none: a GAN is trained here",
     )
     scalar: ScalarLabelSettings = ScalarLabelSettings()

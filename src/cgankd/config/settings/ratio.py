@@ -9,7 +9,7 @@ from pydantic import Field
 from cgankd.config.settings.base import Decay, Settings, by_kind
 
 RatioWidths = Annotated[tuple[Annotated[int, Field(ge=32, multiple_of=8)], ...], Field(min_length=1)]
-RATIO_NETWORKS = {  # of the paper; MLP5 is wider for classes than for a scalar
+RATIO_NETWORKS = {  # the paper's; MLP5 is wider for classes than for scalars
     "mlp3": (512, 256, 128),
     "mlp5": (2048, 1024, 512, 256, 128),
     "mlp5_scalar": (1024, 512, 256, 128, 64),
@@ -29,12 +29,12 @@ class NOKDFeatures(Settings):
 
 
 class _TrainedFeatures(Settings):
-    network: str = Field("cnn24", description="the network that is trained for it")
+    network: str = Field("cnn24", description="the network that is trained for the features")
     steps: int = Field(2000, ge=1, description="training steps")
 
 
 class ClassifierFeatures(_TrainedFeatures):
-    """The penultimate layer of a network of its own, trained on the labelled images (paper, classes)."""
+    """The penultimate layer of a classifier that is trained on the labelled images for this (paper, classes)."""
 
     kind: Literal["classifier"] = "classifier"
 
@@ -49,23 +49,25 @@ class RatioFitSettings(Settings):
     """The network of the density ratio and its training."""
 
     hidden: Literal["mlp3", "mlp5", "mlp5_scalar"] | RatioWidths = Field(
-        (512, 256, 128), description="widths, normalised in eight groups, or one of the paper's networks"
+        (512, 256, 128), description="widths of the hidden layers (group norm, 8 groups), or a network of the paper"
     )
     vicinity_gaps: float | None = Field(
         None,
         gt=0,
-        description="scalar labels: leave out fakes whose predicted label is more than so many widest gaps from "
-        "the real label (paper: 6); none: leave out none",
+        description="scalar labels: leave out fakes whose predicted label differs from the real label by more than "
+        "this many times the widest gap between labels (paper: 6); none: keep all",
     )
     dropout: float = Field(0.5, ge=0, lt=1)
     penalty: float = Field(
-        1.0, ge=0, description="lambda: holds the mean ratio of fakes at 1; the paper's .01 leaves few to accept"
+        1.0, ge=0, description="lambda: keeps the mean ratio of fakes near 1; with the paper's .01 few are accepted"
     )
     steps: int = Field(1000, ge=1)
     batch_size: int = Field(256, ge=2)
-    learning_rate: float = Field(5e-4, gt=0, description="of Adam")
-    milestones: tuple[float, ...] = Field((0.4, 0.75), description="shares of the steps where the rate is tenthed")
-    betas: tuple[Decay, Decay] = Field((0.5, 0.999), description="of Adam")
+    learning_rate: float = Field(5e-4, gt=0, description="Adam's learning rate")
+    milestones: tuple[float, ...] = Field(
+        (0.4, 0.75), description="the learning rate is divided by 10 at these shares of the steps"
+    )
+    betas: tuple[Decay, Decay] = Field((0.5, 0.999), description="Adam's betas")
     weight_decay: float = Field(1e-4, ge=0)
     fakes_per_image: int = Field(10, ge=1, description="fakes drawn at the label of each real image")
 
@@ -84,11 +86,11 @@ class RatioSettings(RatioFitSettings):
         by_kind("teacher"),
     ] = Field(
         TeacherFeatures(),
-        description="of images, computed once: the penultimate layer of teacher, nokd (the student trained on "
-        "labels alone) or a classifier of its own, or the code of an autoencoder",
+        description="image features, computed once: the penultimate layer of teacher, nokd (the student trained on "
+        "labels alone) or a classifier trained for this, or the code of an autoencoder",
     )
 
     @property
     def fit(self) -> RatioFitSettings:
-        """Without the features that it sees."""
+        """The settings without ``features``."""
         return RatioFitSettings(**{name: getattr(self, name) for name in RatioFitSettings.model_fields})

@@ -1,4 +1,4 @@
-"""The student: its network, its training, and what the rows of the table share."""
+"""The student: its network, its training, and the settings that all rows of the table share."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class FromScratch(Settings):
 
 
 class FromNOKD(Settings):
-    """Rows start from the NOKD student, which learnt from labels alone, as in the final paper."""
+    """Rows start from the NOKD student, which was trained on labels alone, as in the final paper."""
 
     kind: Literal["nokd"] = "nokd"
-    learning_rate: float = Field(0.01, gt=0, description="the peak, in place of fit.learning_rate")
+    learning_rate: float = Field(0.01, gt=0, description="peak learning rate, in place of fit.learning_rate")
 
 
 class StudentSettings(Settings):
-    """The small network; ``fit`` trains NOKD, ``transfer_steps`` every row that is compared."""
+    """The small network; ``fit`` is for NOKD, ``transfer_steps`` for every row that is compared."""
 
     network: str = Field("resnet8", description="a network of `cgankd networks`, timm/NAME, or module:function")
     fit: FitSettings = FitSettings()
@@ -33,14 +33,14 @@ class StudentSettings(Settings):
         FromScratch(), description="what rows start from: scratch or nokd"
     )
     real_share: float | None = Field(
-        None, gt=0, lt=1, description="share of real images in a batch; none: all images equally often"
+        None, gt=0, lt=1, description="share of real images in a batch; none: every image equally often"
     )
     strong_augment: AugmentSettings = Field(
-        AugmentSettings(randaugment=RandAugmentSettings(), cutmix=1.0), description="the views of row augment"
+        AugmentSettings(randaugment=RandAugmentSettings(), cutmix=1.0), description="augmentation of the row augment"
     )
-    temperature: float = Field(4.0, gt=0, description="classes: of softened probabilities, in kd and its relatives")
-    label_weight: float | None = Field(None, ge=0, description="kd: r, of the labels; none: .1 classes, .5 scalar")
-    teacher_weight: float | None = Field(None, ge=0, description="kd: a, of the teacher; none: .9 classes, .5 scalar")
+    temperature: float = Field(4.0, gt=0, description="classes: softens probabilities, in kd and similar methods")
+    label_weight: float | None = Field(None, ge=0, description="kd: weight of labels; none: .1 classes, .5 scalar")
+    teacher_weight: float | None = Field(None, ge=0, description="kd: weight of teacher; none: .9 classes, .5 scalar")
     method_settings: dict[str, dict[str, float]] = Field(
-        {}, description="numbers of methods by name, as in crd: {weight: 0.8}; `cgankd methods NAME` lists them"
+        {}, description="settings of methods by name, such as crd: {weight: 0.8}; `cgankd methods NAME` lists them"
     )

@@ -1,4 +1,4 @@
-"""Which generated images the student sees: labels, subsampling, filter, labels, and the search for them."""
+"""The generated images that the student sees: their labels, subsampling, filter, replaced labels, and the search."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ class NoSubsampling(Settings):
 
 
 class _Subsampling(Settings):
-    burn_in: int = Field(500, ge=1, description="fakes per class, or per twentieth of the range, that set M first")
+    burn_in: int = Field(
+        500, ge=1, description="fakes per class, or per twentieth of the label range, for the first value of M"
+    )
     fall_back: bool = Field(
-        True, description="keep all where h fails its held-out checks, and say so; false: subsample all the same"
+        True, description="where h fails its held-out checks: keep all fakes, with a warning; false: subsample anyway"
     )
 
 
@@ -29,17 +31,17 @@ class MaximumRatio(_Subsampling):
 
 
 class QuantileRatio(_Subsampling):
-    """Accept with probability min(1, h / M), M a high quantile of h: one outlier can't stop everything [ours]."""
+    """Accept with probability min(1, h / M), M a high quantile of h, which one outlier can't change [ours]."""
 
     kind: Literal["quantile"] = "quantile"
-    q: float = Field(0.99, gt=0, lt=1, description="which quantile of the burn-in's h is M")
+    q: float = Field(0.99, gt=0, lt=1, description="M is this quantile of h over the burn-in")
 
 
 class RatioBudget(_Subsampling):
     """Accept with probability min(1, h / M), M such that a given number of draws is needed [ours]."""
 
     kind: Literal["budget"] = "budget"
-    draws: float = Field(4.0, ge=1, description="draws per accepted image, in expectation")
+    draws: float = Field(4.0, ge=1, description="expected number of draws per accepted image")
 
 
 Subsampling = Annotated[
@@ -55,10 +57,11 @@ class FilterSettings(Settings):
     )
     by: Literal["auto", "label", "all"] | Annotated[int, Field(ge=2)] = Field(
         "auto",
-        description="thresholds per label (Algorithm 1), one over all (Algorithm 2), or in so many bins of the "
-        "label range, which keeps the frequencies of labels; auto: label for classes, all for scalars",
+        description="one threshold per label (Algorithm 1), one for all (Algorithm 2), or a number: so many bins of "
+        "the label range with one threshold each, which keeps the frequencies of labels; auto: label for classes, all "
+        "for scalars",
     )
-    calibration: int = Field(1000, ge=10, description="fakes per threshold that the quantile is taken over")
+    calibration: int = Field(1000, ge=10, description="fakes from which each threshold is computed")
 
 
 class EvenLabels(Settings):
@@ -84,7 +87,7 @@ LabelLaw = Annotated[EvenLabels | DistinctLabels | EmpiricalLabels, Field(discri
 
 
 class SynthesisSettings(Settings):
-    """Which generated images the student sees."""
+    """The generated images that the student sees."""
 
     images: int = Field(10_000, ge=1, description="M: images kept")
     labels: LabelLaw = Field(EvenLabels(), description="scalar labels: even, distinct or empirical")
@@ -94,20 +97,20 @@ class SynthesisSettings(Settings):
     filter: Annotated[FilterSettings | None, OnOrOff] = Field(FilterSettings(), description="M2; none: keep all")
     replace: Literal["auto", "none", "hard", "soft"] = Field(
         "auto",
-        description="M2: the label becomes the teacher's prediction (hard), or its probabilities (soft, classes); "
+        description="M2: the teacher's prediction (hard) or its probabilities (soft, classes) replace the label; "
         "auto: none for classes, hard for scalars (final paper)",
     )
-    max_draws: int = Field(50, ge=1, description="images generated per image kept, at most")
+    max_draws: int = Field(50, ge=1, description="most images that are generated per image kept")
     batch_size: int = Field(500, ge=1, description="images generated at once")
 
 
 class SearchSettings(Settings):
-    """rho, M and the label law, chosen on the validation split (the grid of the paper's first version)."""
+    """rho, M and the label law are chosen on the validation split (the grid of the paper's first version)."""
 
     rho: tuple[Share, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-    images: tuple[Annotated[int, Field(ge=1)], ...] = Field((), description="values of M; none: synthesis.images alone")
-    labels: tuple[LabelLaw, ...] = Field((), description="scalar labels: label laws; none: synthesis.labels alone")
-    steps: int | None = Field(None, ge=1, description="of each trial student; none: student.transfer_steps")
+    images: tuple[Annotated[int, Field(ge=1)], ...] = Field((), description="values of M; none: only synthesis.images")
+    labels: tuple[LabelLaw, ...] = Field((), description="scalar labels: label laws; none: only synthesis.labels")
+    steps: int | None = Field(None, ge=1, description="training steps of each trial; none: student.transfer_steps")
     patience: int = Field(
-        2, ge=1, description="values in a row that don't improve before the search of a setting stops"
+        2, ge=1, description="the search of a setting stops after so many values in a row without improvement"
     )

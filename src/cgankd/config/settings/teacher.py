@@ -1,4 +1,4 @@
-"""The teacher, and those that vote beside it."""
+"""The teacher, and further teachers that vote with it (the jury)."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ OutputWord = Literal["auto", "logits", "probabilities", "log_probabilities", "sc
 
 
 class JurorSettings(Settings):
-    """One teacher, trained here or loaded, or what only answers in its place; one of a jury, by its own seed."""
+    """One teacher: trained here, loaded, or one that only gives predictions; each of a jury has its own seed."""
 
     source: PathText | None = Field(
-        None, description="what only answers in a network's place: module:function or an .onnx file; none: network"
+        None, description="a teacher that only gives predictions: module:function or an .onnx file; none: network"
     )
     network: str = "resnet8x4"
     weights: PathText | None = Field(None, description="a .safetensors file; then nothing is trained")
     start: PathText | None = Field(
         None,
-        description="weights that training starts from: a .safetensors file or package:NAME; layers whose shapes "
-        "differ, as the head's may, and a head that is not there start anew; none: random",
+        description="weights that training starts from: a .safetensors file or package:NAME; a head that is missing "
+        "and layers of another shape start from random weights; none: all start from random weights",
     )
 
     outputs: OutputWord = Field(
         "auto",
-        description="what it gives: logits, probabilities, log_probabilities; a scalar scaled to [0, 1], or in its "
-        "label_unit; auto: told by its outputs on training images",
+        description="form of its outputs: logits, probabilities, log_probabilities; for scalars scaled (to [0, 1]) or "
+        "label_unit; auto: recognised by its outputs on training images",
     )
 
 
 class TeacherSettings(JurorSettings):
-    """The strong network, and those that vote beside it in the filter and in replaced labels."""
+    """The strong network, and the jury that votes with it in the filter and in replaced labels."""
 
     source: PathText | None = Field(
         None,
-        description="what stands in the trained teacher's place and only answers: module:function, an .onnx "
+        description="a teacher that only gives predictions, in place of a trained one: module:function, an .onnx "
         "file, or a .csv file of predictions; none: network",
     )
     trained_on: Literal["train", "pool"] = Field(
-        "train", description="train: the owner's labelled images; pool: all of the training split"
+        "train", description="train: the labelled images; pool: all images of the training split"
     )
     fit: FitSettings = FitSettings()
     jury: tuple[JurorSettings, ...] = Field(
-        (), description="more teachers; the filter takes the mean of all errors, labels that of all votes"
+        (), description="more teachers; the filter uses the mean of all errors, replaced labels that of all predictions"
     )
     votes: Literal["first", "mean", "confidence"] = Field(
         "first",
-        description="several teachers (jury): whose outputs distillation matches; the mean of all, or one weighted "
-        "for each image by how sure each teacher is (confidence), as then are errors and replaced labels too",
+        description="several teachers (jury): distillation matches the outputs of the first, the mean of all, or a "
+        "mean weighted by each teacher's confidence in the image, which then weights errors and replaced labels too",
     )
 
     def all(self) -> list[tuple[str, JurorSettings]]:
-        """This one and its jurors, each with the setting that it stands under."""
-        return [("teacher", self), *((f"teacher.jury.{place}", one) for place, one in enumerate(self.jury))]
+        """This teacher and its jury, each with the name of its setting."""
+        return [("teacher", self), *((f"teacher.jury.{place}", juror) for place, juror in enumerate(self.jury))]

@@ -1,4 +1,4 @@
-"""How one network is trained: steps, optimiser, schedule, random views of its images."""
+"""How a network is trained: steps, optimiser, schedule, random views of its images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cgankd.config.settings.base import OnOrOff, Settings, by_kind
 
 
 class RandAugmentSettings(Settings):
-    """RandAugment (arXiv 1909.13719): random operations on each view, of those that keep the label."""
+    """RandAugment (arXiv 1909.13719): random operations on each view; only operations that keep the label."""
 
     operations: int = Field(2, ge=1, description="operations on each view")
     magnitude: float = Field(0.5, gt=0, le=1, description="strength of the operations")
@@ -25,18 +25,20 @@ def _operations(value: Any) -> Any:
 class AugmentSettings(Settings):
     """Random views of a training image."""
 
-    shift: int = Field(2, ge=0, description="shift by up to this many pixels in each direction; black comes in")
+    shift: int = Field(2, ge=0, description="shift by up to this many pixels in each direction; the gap is black")
     flip: bool | None = Field(
-        None, description="mirror half of the views; none: no, and strong_augment does as fit.augment"
+        None, description="mirror half of the views; none: no, and in strong_augment the value of fit.augment"
     )
     views: int = Field(
-        64, ge=0, description="views of an image that recur, so that teacher outputs can be kept; 0: never the same"
+        64, ge=0, description="number of views of an image, which then repeat (teacher outputs are kept); 0: all differ"
     )
     randaugment: Annotated[RandAugmentSettings | None, BeforeValidator(_operations), OnOrOff] = Field(
-        None, description="none, or a number of operations, or both its settings"
+        None, description="none, a number of operations, or both settings"
     )
-    mixup: float = Field(0.0, ge=0, description="MixUp: a of Beta(a, a), a share for each image; 0: none")
-    cutmix: float = Field(0.0, ge=0, description="CutMix: a of Beta(a, a); 0: none; with both, each image draws which")
+    mixup: float = Field(0.0, ge=0, description="MixUp: a of Beta(a, a), drawn for each image; 0: none")
+    cutmix: float = Field(
+        0.0, ge=0, description="CutMix: a of Beta(a, a); 0: none; with MixUp, each image gets one of the two"
+    )
 
     @property
     def mixes(self) -> bool:
@@ -45,11 +47,11 @@ class AugmentSettings(Settings):
 
 
 class AttackSettings(Settings):
-    """How far an attack on a network moves the pixels of an image, which lie in [0, 1]."""
+    """How far an attack on a network changes the pixels of an image, which are in [0, 1]."""
 
-    eps: float = Field(8 / 255, gt=0, le=1, description="at most, in any pixel and channel (L-infinity)")
+    eps: float = Field(8 / 255, gt=0, le=1, description="largest change of a pixel in a channel (L-infinity)")
     steps: int = Field(20, ge=1, description="PGD: steps along the sign of the gradient")
-    step_size: float | None = Field(None, gt=0, le=1, description="PGD: of one step; none: 2.5 eps / steps")
+    step_size: float | None = Field(None, gt=0, le=1, description="PGD: size of a step; none: 2.5 eps / steps")
 
     @property
     def step(self) -> float:
@@ -60,31 +62,31 @@ class AttackSettings(Settings):
 class AdversarialSettings(AttackSettings):
     """Adversarial training (arXiv 1706.06083): PGD against the network as it is at each step."""
 
-    steps: int = Field(5, ge=1, description="of PGD; each costs a forward and a backward pass")
+    steps: int = Field(5, ge=1, description="PGD: steps; each costs a forward and a backward pass")
 
 
 class OneCycle(Settings):
-    """The rate rises in a line to its peak, then falls along a cosine."""
+    """The learning rate rises linearly to its peak, then falls along a cosine."""
 
     kind: Literal["onecycle"] = "onecycle"
     warmup: float = Field(0.2, ge=0, lt=1, description="share of the steps before the peak")
 
 
 class Cosine(Settings):
-    """The rate falls from its peak along a cosine."""
+    """The learning rate falls from its peak along a cosine."""
 
     kind: Literal["cosine"] = "cosine"
 
 
 class StepDecay(Settings):
-    """The rate is divided by 10 at each milestone."""
+    """The learning rate is divided by 10 at each milestone."""
 
     kind: Literal["step"] = "step"
-    milestones: tuple[float, ...] = Field((0.625, 0.75, 0.875), description="as shares of the steps")
+    milestones: tuple[float, ...] = Field((0.625, 0.75, 0.875), description="shares of the steps")
 
 
 class Constant(Settings):
-    """The rate stays at its peak."""
+    """The learning rate stays at its peak."""
 
     kind: Literal["constant"] = "constant"
 
@@ -97,16 +99,16 @@ class FitSettings(Settings):
 
     steps: int = Field(2000, ge=1, description="optimiser steps")
     batch_size: int = Field(128, ge=2)
-    learning_rate: float = Field(0.05, gt=0, description="the peak")
+    learning_rate: float = Field(0.05, gt=0, description="the peak of the schedule")
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
     schedule: Schedule = Field(OneCycle(), description="onecycle, cosine, step or constant")
     clip_norm: Literal["auto"] | Annotated[float, Field(gt=0)] | None = Field(
         "auto",
-        description="gradients are clipped to this norm; none: never; auto: 1 for scalars, whose squared error "
-        "diverges without it at the usual rates, none for classes, as losses are published",
+        description="gradients are clipped to this norm; none: never; auto: 1 for scalars, because their squared error "
+        "diverges otherwise at the usual learning rates, and none for classes, as in the papers",
     )
     augment: AugmentSettings = AugmentSettings()
     adversarial: Annotated[AdversarialSettings | None, OnOrOff] = Field(
-        None, description="attack the images before the network learns from them; needs labels alone; none: never"
+        None, description="train on attacked images; only for training on labels alone; none: never"
     )
