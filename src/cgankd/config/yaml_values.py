@@ -123,7 +123,7 @@ def _is_text(options: Sequence[Any]) -> bool:
 
 def _is_none(options: Sequence[Any]) -> bool:
     """Whether the word none can only mean that a setting has no value."""
-    words = [word for option in options if typing.get_origin(option) is typing.Literal for word in _words(option)]
+    words = [word for option in options if typing.get_origin(option) is typing.Literal for word in typing.get_args(option)]
     return type(None) in options and str not in options and "none" not in words
 
 
