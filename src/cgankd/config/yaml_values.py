@@ -123,7 +123,8 @@ def _is_text(options: Sequence[Any]) -> bool:
 
 def _is_none(options: Sequence[Any]) -> bool:
     """Whether the word none can only mean that a setting has no value."""
-    words = [word for option in options if typing.get_origin(option) is typing.Literal for word in typing.get_args(option)]
+    literals = [option for option in options if typing.get_origin(option) is typing.Literal]
+    words = [word for literal in literals for word in typing.get_args(literal)]
     return type(None) in options and str not in options and "none" not in words
 
 
