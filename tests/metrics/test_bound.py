@@ -94,4 +94,4 @@ def test_what_a_teacher_that_was_not_asked_leaves_open() -> None:
         discrepancy=bound.TwoSample(0.9, 0.6, 50), features="the NOKD student's features", teacher_loss=None,
     )  # fmt: skip
     assert (teacher["value"], teacher["error"], teacher["adds"], teacher["n"]) == (None, None, None, None)
-    assert teacher["says"] == "nothing: the teacher has not answered about validation images"
+    assert teacher["says"] == "nothing: the teacher has no outputs for validation images"
