@@ -33,14 +33,15 @@ FEWEST, MOST = 10, 1000  # images of each kind for the two-sample classifier
 
 @dataclasses.dataclass(frozen=True)
 class TwoSample:
-    """The accuracy of a classifier that separates real from processed images; ``images`` of each kind."""
+    """The accuracy of a classifier that separates real from processed images by ``features``; ``images`` of each."""
 
     accuracy: float
     lower_bound: float  # of TV, with confidence 95 %
     images: int
+    features: str = "the teacher's features"
 
 
-def two_sample(real: Tensor, fake: Tensor, seed: int) -> TwoSample:
+def two_sample(real: Tensor, fake: Tensor, seed: int, features: str = TwoSample.features) -> TwoSample:
     """A lower bound of the total variation (TV) between two samples [N, F]: TV >= 2 accuracy - 1 for any classifier.
 
     Logistic regression, cross-fitted over five folds, on equally many rows of each kind (10 to 1,000). The bound uses
@@ -59,7 +60,7 @@ def two_sample(real: Tensor, fake: Tensor, seed: int) -> TwoSample:
         correct += int((classifier.predict(x[held_out]) == y[held_out]).sum())
     # the exact one-sided 95 % limit; 0 where nothing was correct
     low = float(stats.beta.ppf(DELTA, correct, 2 * count - correct + 1)) if correct else 0.0
-    return TwoSample(correct / (2 * count), max(0.0, 2.0 * low - 1.0), count)
+    return TwoSample(correct / (2 * count), max(0.0, 2.0 * low - 1.0), count, features)
 
 
 def _chosen(features: Tensor, count: int, seed: int, stream: str) -> Any:
@@ -85,15 +86,14 @@ def terms(
     replaced: bool,
     discrepancy: TwoSample | None,
     teacher_loss: Tensor | None,
-    features: str = "the teacher's features",
     chosen: bool = False,
 ) -> list[dict[str, Any]]:
     """One mapping per term: term, symbol, value, error (standard error), adds (to the bound), n, says, cannot_say.
 
     value and adds are None where they are not known. real_share: the recipe's share of real images in a batch.
-    discrepancy: measured in ``features``; None where there are too few images. teacher_loss: [n], the teacher's
-    bounded loss on validation images; None where its outputs for them are not known. chosen: whether the validation
-    images chose the synthesis settings, so that no discrepancy could be measured on them.
+    discrepancy: None where there are too few images. teacher_loss: [n], the teacher's bounded loss on validation
+    images; None where its outputs for them are not known. chosen: whether the validation images chose the synthesis
+    settings, so that no discrepancy could be measured on them.
     """
     theta = real_share if real_share is not None else real_images / (real_images + processed_images)
     rest = 1.0 - theta
@@ -114,7 +114,7 @@ def terms(
         _term(
             "mismatch of real and processed", "TV ≥ 2a − 1", mismatch, discrepancy.images if discrepancy else None,
             adds=None if mismatch is None else 2.0 * rest * mismatch,
-            says=_mismatch(discrepancy, replaced, features, chosen),
+            says=_mismatch(discrepancy, replaced, chosen),
             cannot_say="how large the mismatch is: it is a lower bound only, because a better classifier, or more "
             "images, might separate them better",
         ),
@@ -174,14 +174,14 @@ def _upper(losses: Tensor) -> float:
     return min(1.0, float(losses.mean()) + math.sqrt(math.log(1.0 / DELTA) / (2.0 * len(losses))))
 
 
-def _mismatch(discrepancy: TwoSample | None, replaced: bool, features: str, chosen: bool) -> str:
+def _mismatch(discrepancy: TwoSample | None, replaced: bool, chosen: bool) -> str:
     if discrepancy is None and chosen:
         return "nothing: the synthesis settings were chosen on the validation images, so none is left for this"
     if discrepancy is None:
         return f"nothing: fewer than {FEWEST} validation or processed images"
     result = (
-        f"of {2 * discrepancy.images} held-out images, half of them real, a classifier on {features} classified "
-        f"{discrepancy.accuracy:.0%} correctly as real or processed: "
+        f"of {2 * discrepancy.images} held-out images, half of them real, a classifier on {discrepancy.features} "
+        f"classified {discrepancy.accuracy:.0%} correctly as real or processed: "
     )
     if discrepancy.lower_bound == 0.0:
         return result + "no difference is shown"

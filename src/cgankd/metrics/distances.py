@@ -44,8 +44,8 @@ def within(queries: Tensor, references: Tensor, radii: Tensor, rows: int = ROWS)
     inside = []
     for _, block in _blocks(queries, rows):
         covered = torch.zeros(len(block), dtype=torch.bool)
-        for offset, other in _blocks(references, rows):
-            covered |= (torch.cdist(block, other) <= radii[offset : offset + len(other)]).any(dim=1)
+        for offset, centres in _blocks(references, rows):
+            covered |= (torch.cdist(block, centres) <= radii[offset : offset + len(centres)]).any(dim=1)
         inside.append(covered)
     return torch.cat(inside)
 

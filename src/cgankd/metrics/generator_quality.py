@@ -260,7 +260,10 @@ def _bound(
         fake = processed.images.take(_order(len(processed.images), seed, "two-sample")[: len(real)])
         if min(len(real), len(fake)) >= bound.FEWEST:
             discrepancy = bound.two_sample(
-                extractors.features("unused", real.images), extractors.features("two-sample", fake.images), seed
+                extractors.features("unused", real.images),
+                extractors.features("two-sample", fake.images),
+                seed,
+                NAMES[extractors.space],
             )
     return bound.terms(
         task,
@@ -269,7 +272,6 @@ def _bound(
         real_share=processed.real_share,
         replaced=processed.replaced,
         discrepancy=discrepancy,
-        features=NAMES[extractors.space],
         chosen=unused is None,
         teacher_loss=None
         if held_out.outputs is None
