@@ -58,8 +58,8 @@ def check_names(recipe: Recipe) -> None:
     for name in recipe.rows:
         if not row(name).fakes and name not in ROWS and (alone := partner(FAKES + name)) != name:
             raise UserError(
-                f"compare.methods holds {name!r}, but @fake needs generated images, which this row has not; "
-                f"allowed: {FAKES}{name}, and {alone}"
+                f"compare.methods holds {name!r}, a row without generated images, but @fake needs them; allowed: "
+                f"{FAKES}{name}, and {alone}"
             )
         for method in distill.parts(row(name).method):
             if method not in distill.METHODS:
