@@ -199,9 +199,9 @@ def _named_networks(recipe: Recipe) -> Iterator[tuple[str, str, JurorSettings | 
     student, features, teacher = recipe.student, recipe.ratio.features, recipe.teacher
     for name in dict.fromkeys([student.network, *(student_network(name, student) for name in recipe.rows)]):
         yield "student", name, None, student.fit.batch_size
-    for setting, juror in teacher.all():
-        if juror.source is None:
-            yield setting, juror.network, juror, teacher.fit.batch_size
+    for setting, member in teacher.all():
+        if member.source is None:
+            yield setting, member.network, member, teacher.fit.batch_size
     if isinstance(features, ClassifierFeatures | AutoencoderFeatures):
         yield "ratio.features", features.network, None, student.fit.batch_size
 
