@@ -438,7 +438,7 @@ def test_what_the_teachers_cannot_give_shows_at_once(fabric: Fabric) -> None:
     with pytest.raises(UserError, match=r"the teacher: for images \[16, 1, 16, 16\] it gives \[16\]"):
         Distiller(images, labels, lambda x: x.mean(dim=(1, 2, 3)), features_of=student(1), fabric=fabric)
     road = Distiller(images, labels, Brightness(classes=False), fabric=fabric)
-    with pytest.raises(UserError, match="features = autoencoder is a recipe's"):
+    with pytest.raises(UserError, match="features = autoencoder is possible in a recipe only"):
         road.train_density_ratio(features="autoencoder")
     with pytest.raises(UserError, match="soft needs classes"):
         road.synthesize(images=4, replace="soft")
@@ -557,7 +557,7 @@ def test_a_student_is_tried_before_anything_is_made(fabric: Fabric, network: Any
         ("teacher.pt", {}, r"the teacher is 'teacher.pt'; needed: a torch.nn.Module, or a function of images"),
         (Brightness, {}, r"the teacher is <class .*>; needed: a torch.nn.Module, or a function of images"),
         (Brightness(classes=True), {"jury": [student(4)]}, r"juror 1: .* it gives \[16, 4\]; allowed: a tensor"),
-        (lambda x: 1 / 0, {}, r"the teacher: asking about 16 images failed \(ZeroDivisionError: division by zero\)"),
+        (lambda x: 1 / 0, {}, r"the teacher: the call with 16 images failed \(ZeroDivisionError: division by zero\)"),
         (lambda x: (x.mean((1, 2, 3)),), {}, r"the teacher: for images .* it gives tuple; allowed: one tensor \[16, 3"),
         (Brightness(classes=True), {"features_of": "resnet8"}, r"features_of is 'resnet8'; needed: a torch.nn.Module"),
         (Brightness(classes=True), {"features_of": student(3).half()}, r"features_of: it fails on images .* float16"),

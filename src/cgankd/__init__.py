@@ -29,7 +29,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are imported when first used: `cgankd --help` must not wait for torch."""
+    """Import public names when first used, so that `cgankd --help` does not wait for torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'cgankd' has no attribute {name!r}")
     from importlib import import_module

@@ -1,4 +1,4 @@
-"""``python -m cgankd``: the command, where no script of that name is on the path."""
+"""``python -m cgankd``: the command line without the installed script."""
 
 from cgankd.cli.main import main
 

@@ -1,4 +1,4 @@
-"""The road for people with their own arrays and modules: a thin face of the stages, each with sensible settings.
+"""The Python interface: the pipeline for a user's own arrays and modules.
 
 A module, teacher or student, takes float images [B, C, H, W] in [0, 1] and gives logits [B, classes], or [B, 1]:
 the label mapped to [0, 1] by the task's range (``LabelUnit`` wraps a module that predicts in the label's own unit).
@@ -56,11 +56,11 @@ from cgankd.training.rehearsal import rehearse
 from cgankd.training.scoring import metric
 
 METHOD_NUMBERS = {"temperature", "label_weight", "teacher_weight", "method_settings"}  # of StudentSettings
-TOLD_APART_BY = 16  # images on which a callable's answers name it, and tell what kind they are
+TRIAL_IMAGES = 16  # images on which teachers are tried; the outputs for them are the content key of a callable
 
 
 class LabelUnit(nn.Module):
-    """A regressor in the label's own unit, made to speak the task's: [B, 1] or [B] -> [B, 1] in [0, 1]."""
+    """Wraps a regressor that predicts in the label's own unit: its [B, 1] or [B] -> [B, 1], mapped to [0, 1]."""
 
     def __init__(self, network: nn.Module, task: Regression) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class LabelUnit(nn.Module):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Converted:
-    """A callable whose outputs become those that losses take."""
+    """A callable with its outputs converted to the kind that losses take."""
 
     function: inference.Predictor
     gives: OutputKind
@@ -83,33 +83,36 @@ class _Converted:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CallableTeacher:
-    """A callable in a teacher's place. It shows no weights, so what it answers about a few images is its key."""
+    """A callable as a teacher. Its content key is the hash of its outputs for a few images, because it has no weights
+    to hash."""
 
     function: inference.Predictor
     content_key: str
 
     def open(self, fabric: Fabric) -> inference.Predictor:
-        """Itself."""
+        """The callable itself."""
         return self.function
 
 
 @dataclasses.dataclass
 class Distiller:
-    """Labelled images, a teacher, and the road between them.
+    """The pipeline from labelled images and a teacher to a student.
 
-    images: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W]. labels: whole numbers [N] (classes) or decimals [N] (a
-    scalar of any range and sign). teacher: a module, or any callable on float images in [0, 1]; a callable shows no
-    features, so ``features_of`` must then be a module that was trained on the images. jury: more teachers, whose
-    votes count in the filter and in replaced labels. votes: whose outputs distillation matches: first, mean or
-    confidence, by which errors and replaced labels are weighed then too (``teacher.votes`` of a recipe). outputs: what
-    teacher and jury give, as ``teacher.outputs`` of a recipe says it; auto: told by their outputs for a few images,
-    with a warning where these are turned into others, and UserError where they can't be taken.
-    held_out: a few more images and labels, by which the density ratio's weights are chosen and checked
-    (``ratio_check``); without them it may learn its images by heart, and nobody would see. out: a folder where
-    results are kept; the same calls go on there, and a killed program resumes. None: a temporary one.
+    images: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W]. labels: integers [N] (classes) or decimals [N] (a scalar of
+    any range and sign). teacher: a module, or any callable on float images in [0, 1]. A callable gives no features, so
+    ``features_of`` must then be a module that was trained on the images. jury: further teachers, which count in the
+    filter and in replaced labels. votes: the outputs that distillation matches: first (of the teacher alone), mean or
+    confidence (of all teachers; the weights of the latter also apply to errors and replaced labels), as
+    ``teacher.votes`` of a recipe. outputs: the kind of outputs of teacher and jury, as ``teacher.outputs`` of a recipe.
+    auto: recognised from the outputs for a few images, with a warning where outputs are converted. held_out: further
+    images and labels, by which the weights of the density ratio are chosen and checked (``ratio_check``). Without them
+    the density ratio may memorise its images without any sign of it. out: a folder for results; the same calls find
+    them there, and an interrupted program resumes. None: a temporary folder.
 
-    Stages run when they are first needed, or when called by name to give them settings; then what rests on them is
-    made anew.
+    Stages run when they are first needed, or when they are called by name with settings. A new call of a stage discards
+    the results of the stages after it.
+
+    Raises UserError for arguments that can't be used.
     """
 
     images: npt.ArrayLike | Tensor
@@ -131,14 +134,14 @@ class Distiller:
         self.task = self.task or task
         self.task.check_labels(self.data.labels, "labels")
         self.device: Fabric = self.fabric or make_fabric()
-        self.few = self.data.few(TOLD_APART_BY)
+        self.few = self.data.few(TRIAL_IMAGES)
         named = [("the teacher", self.teacher), *((f"juror {n}", juror) for n, juror in enumerate(self.jury, start=1))]
         sources = [self._source(who, predictor) for who, predictor in named]
         self.teachers = Teachers(tuple(sources[:1] if self.votes == "first" else sources), self.votes)
-        self.teachers.open(self._task, self.device)  # votes that are not known are refused at once
-        features = None if self.features_of is None else ModuleNetwork(self._shown(self.features_of))
+        self.teachers.open(self._task, self.device)  # so that unknown votes are refused at once
+        features = None if self.features_of is None else ModuleNetwork(self._feature_network(self.features_of))
         self.extractor = Extractor(sources[0], features, tuple(sources[1:]), self.votes)
-        with self.extractor.open(self.device) as extractor:  # what teachers can't give must not show after the GAN
+        with self.extractor.open(self.device) as extractor:  # so that missing features are reported before training
             extractor.votes(self.few.images[:2])
         if self.out is None:
             self.store = Store.temporary(self.device, self.progress)
@@ -147,7 +150,7 @@ class Distiller:
         self._generator: GeneratorSource | None = None
         self._ratio: Artifact | None = None
         self.synthesis: Artifact | None = None
-        self.fell_back: list[str] = []  # why images were not subsampled though they should have been
+        self.fell_back: list[str] = []  # the failed checks because of which images were not subsampled
 
     @property
     def _task(self) -> Task:
@@ -155,12 +158,12 @@ class Distiller:
         return self.task
 
     def _source(self, who: str, predictor: inference.Predictor) -> NetworkSource:
-        """A teacher, tried on a few of the images, and its outputs as losses take them."""
+        """A teacher, tried on a few images, with its outputs converted to the kind that losses take."""
         if not callable(predictor) or isinstance(predictor, type):
             raise UserError(f"{who} is {predictor!r}; needed: a torch.nn.Module, or a function of images")
         width = self._task.num_outputs
 
-        def ask(images: Tensor) -> Tensor:
+        def checked(images: Tensor) -> Tensor:
             return trial.check_outputs(who, predictor(images), images, width)
 
         if isinstance(predictor, nn.Module):
@@ -168,8 +171,8 @@ class Distiller:
             images = inference.to_input(self.few.images, trial.device(predictor))
             outputs = trial.check_answers(who, predictor, images, width)
         else:
-            with tried(f"{who}: asking about {len(self.few)} images failed", f"needed: outputs [B, {width}]"):
-                outputs = inference.outputs(Work(self.device), ask, self.few.images)
+            with tried(f"{who}: the call with {len(self.few)} images failed", f"needed: outputs [B, {width}]"):
+                outputs = inference.outputs(Work(self.device), checked, self.few.images)
         trial.check_finite(who, outputs)
         kind = resolve(self.outputs, outputs, self.few.labels, self._task, who, "outputs")
         gives = kind if kind.changes else None
@@ -181,8 +184,8 @@ class Distiller:
             return CallableTeacher(predictor, tensor_key(outputs))
         return CallableTeacher(_Converted(predictor, gives), tensor_key(gives(outputs)))
 
-    def _shown(self, network: nn.Module) -> nn.Module:
-        """A module that shows features, tried on a few of the images."""
+    def _feature_network(self, network: nn.Module) -> nn.Module:
+        """A module for features, tried on a few images."""
         if not isinstance(network, nn.Module):
             raise UserError(f"features_of is {network!r}; needed: a torch.nn.Module")
         trial.check_runs("features_of", network, inference.to_input(self.few.images, trial.device(network)))
@@ -192,7 +195,7 @@ class Distiller:
     # --- the stages -----------------------------------------------------------------------------------------------
 
     def train_generator(self, **settings: Any) -> Sampler:
-        """Train the conditional GAN; keywords are those of GeneratorSettings."""
+        """Train the conditional GAN. settings: those of GeneratorSettings."""
         chosen = from_tree(GeneratorSettings, settings, where="train_generator")
         artifact = self.store.call(
             stages.train_generator,
@@ -207,10 +210,11 @@ class Distiller:
         return self._sampler()
 
     def use_generator(self, generator: Callable[[Tensor, Tensor, int], Tensor] | Sampler | str) -> None:
-        """Put any generator in the GAN's place.
+        """Use another generator instead of the GAN.
 
-        generator: a function ``(targets, indices, seed) -> uint8 [B, C, H, W]``, a Sampler, or a source as the
-        recipe's ``generator.source`` names it: "module:function", an .onnx file, or ready images with labels.
+        generator: a function ``(targets, indices, seed) -> uint8 [B, C, H, W]``, a Sampler, or a source as in
+        ``generator.source`` of a recipe: "module:function", an .onnx file, or ready images with labels. Raises
+        UserError for a source that can't be used.
         """
         channels, size = self.data.channels, self.data.size
         if isinstance(generator, str):
@@ -222,13 +226,13 @@ class Distiller:
         self._use(generator)
 
     def _sampled_key(self, generator: Sampler) -> str:
-        """What a generator without a name samples at a few labels names it."""
-        few = self.data.labels[:: max(1, len(self.data) // TOLD_APART_BY)]
+        """The content key of a generator without one: the hash of its images at a few labels."""
+        few = self.data.labels[:: max(1, len(self.data) // TRIAL_IMAGES)]
         images = generator.sample(self._task.to_target(few), torch.arange(len(few)), self.seed)
         return content_key(tensor_key(images))
 
     def _use(self, generator: GeneratorSource) -> None:
-        self._generator, self._ratio, self.synthesis = generator, None, None  # what rested on another one is stale
+        self._generator, self._ratio, self.synthesis = generator, None, None  # because these depend on the generator
 
     def _sampler(self) -> Sampler:
         if self._generator is None:
@@ -236,12 +240,12 @@ class Distiller:
         return self._generator.open(self.device)
 
     def train_density_ratio(self, **settings: Any) -> RatioNetwork:
-        """Train h(x, y) on real images and fakes at their labels; keywords are those of RatioSettings."""
+        """Train h(x, y) on real images and fakes at their labels. settings: those of RatioSettings."""
         chosen = from_tree(RatioSettings, settings, where="train_density_ratio")
         if not isinstance(chosen.features, TeacherFeatures):
             raise UserError(
-                f"features = {chosen.features.kind} is a recipe's; here the features are the teacher's or those of "
-                "Distiller(features_of=a module)"
+                f"features = {chosen.features.kind} is possible in a recipe only; allowed: the features of the "
+                "teacher, or of Distiller(features_of=a module)"
             )
         self._sampler()
         assert self._generator is not None
@@ -256,22 +260,25 @@ class Distiller:
             settings=chosen.fit,
             seed=self.seed,
         )
-        self.synthesis = None  # it was weighed by another ratio
+        self.synthesis = None  # because it depends on the ratio
         return StoredRatio(self._ratio).open(self.device)
 
     @property
     def _features(self) -> Extractor:
-        """Sees images without asking a teacher, where another network shows features."""
-        own = self.extractor.features
-        return Extractor(self.extractor.teacher) if own is None else Extractor(None, own)
+        """For features alone: without teacher outputs, if another network gives the features."""
+        network = self.extractor.features
+        return Extractor(self.extractor.teacher) if network is None else Extractor(None, network)
 
     @property
     def ratio_check(self) -> dict[str, Any] | None:
-        """What the density ratio is worth on ``held_out``; None where it was not checked."""
+        """The results of the checks of the density ratio on ``held_out``; None where it was not checked."""
         return None if self._ratio is None or "passed" not in self._ratio.summary else self._ratio.summary
 
     def synthesize(self, images: int = 10_000, **settings: Any) -> ImageSet:
-        """Subsample, filter and relabel; keywords are those of SynthesisSettings. What happened: ``synthesis``."""
+        """Generate, subsample, filter and relabel images. settings: those of SynthesisSettings.
+
+        ``self.synthesis`` then holds the counts of generated, accepted and kept images.
+        """
         chosen = from_tree(SynthesisSettings, {"images": images, **settings}, where="synthesize")
         replace = adjust.replacement(chosen, self._task)
         sampler = self._sampler()
@@ -304,12 +311,12 @@ class Distiller:
     def distill(
         self, student: nn.Module, method: str = "supervised", real_share: float | None = None, **settings: Any
     ) -> nn.Module:
-        """Train the student on real images and processed fakes; further keywords are those of FitSettings.
+        """Train the student in place on real images and processed fakes, and return it.
 
-        method: "supervised" (cGAN-KD: the knowledge is in the images), "kd" (and the teacher's outputs besides), or
-        any other, stacked as in a recipe; UserError where it can't serve these networks, before any training.
-        Among the keywords may be those of StudentSettings that are about methods: temperature, label_weight,
-        teacher_weight and method_settings, as in ``{"crd": {"weight": 0.8}}``.
+        method: "supervised" (cGAN-KD: the knowledge is in the images), "kd" (teacher outputs as well), or any other
+        method or combination, as in a recipe; UserError, before any training, where it does not suit these networks.
+        settings: those of FitSettings, and of StudentSettings temperature, label_weight, teacher_weight and
+        method_settings, as in ``{"crd": {"weight": 0.8}}``.
         """
         numbers = {name: settings.pop(name) for name in METHOD_NUMBERS & set(settings)}
         own = from_tree(StudentSettings, numbers, where="distill")
@@ -328,7 +335,7 @@ class Distiller:
             self.synthesize()
         artifact = self.store.titled(f"distil by {method}").call(
             stages.train_module,
-            student=ModuleNetwork(copy.deepcopy(student)),  # so that a training that was cut short can go on
+            student=ModuleNetwork(copy.deepcopy(student)),  # because an interrupted training resumes from these weights
             methods=methods,
             teachers=self.teachers if methods.numbers else None,
             images=TrainingImages(self.data, self._fakes, real_share),
@@ -340,25 +347,25 @@ class Distiller:
         return inference.place(student, self.device).eval()
 
     def _check_student(self, student: nn.Module, fit: FitSettings) -> None:
-        """Try a student in both modes before anything is trained; UserError where it can't be."""
+        """Try the student in eval and training mode, before any training; UserError where it fails."""
         who, outputs = "the student", self._task.num_outputs
         if not isinstance(student, nn.Module):
             raise UserError(f"{who} is {student!r}; needed: a torch.nn.Module")
         images = inference.to_input(self.few.images, trial.device(student))
-        answers = trial.check_answers(who, student, images, outputs)
-        trial.check_finite(who, answers)
-        check_unchanged(resolve(AUTO, answers, self.few.labels, self._task, who, "outputs", trained=False), who)
+        predictions = trial.check_answers(who, student, images, outputs)
+        trial.check_finite(who, predictions)
+        check_unchanged(resolve(AUTO, predictions, self.few.labels, self._task, who, "outputs", trained=False), who)
         trial.check_learns(who, student, images[: min(2, fit.batch_size)], outputs)
 
     def score(self, network: nn.Module, images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> float:
-        """Accuracy in %, or the mean absolute error in the label's unit, on images the network has not seen."""
+        """Accuracy in %, or the mean absolute error in the label's unit. images: not those of the training."""
         unseen = _arrays(images, labels)
         self._task.check_test_labels(unseen.labels, "labels")
         return metric(Work(self.device, self.progress), network, unseen, self._task)[0]
 
 
 def image_set(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> tuple[ImageSet, Task]:
-    """Arrays as an ImageSet, and the task their labels suggest: whole numbers are classes, decimals a scalar."""
+    """Arrays as an ImageSet, and the task of their labels: integers are classes, decimals are a scalar."""
     labelled = _arrays(images, labels)
     if labelled.labels.is_floating_point():
         return labelled, Regression(float(labelled.labels.min()), float(labelled.labels.max()))
@@ -377,5 +384,5 @@ def _arrays(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> I
         raise UserError(f"labels: found {values[row].item()} at row {row}; finite numbers are needed")
     if not values.is_floating_point():
         return ImageSet(pixels.contiguous(), values.long())
-    fine = fits_float32(float(values.min()), float(values.max()))
-    return ImageSet(pixels.contiguous(), values.float() if fine else values.double())
+    single = fits_float32(float(values.min()), float(values.max()))
+    return ImageSet(pixels.contiguous(), values.float() if single else values.double())

@@ -220,7 +220,7 @@ def test_a_network_without_batch_normalisation_can_do_all_but_adapt(noise: Noise
 def test_adversarial_training_is_for_methods_that_ask_no_old_model(noise: Noise) -> None:
     splits, fit = splits_of(noise(40, classes=4), 4), {"steps": 2, "adversarial": {"eps": 0.1}}
     check(tiny(fit=fit, methods=["finetune", "joint"]), splits)
-    with pytest.raises(UserError, match=r"fit.adversarial is set, .* that ask none \(finetune, joint\)$"):
+    with pytest.raises(UserError, match=r"fit.adversarial is set, .* without distillation \(finetune, joint\)$"):
         check(tiny(fit=fit, methods=["finetune", "gkd"]), splits)
 
 
@@ -234,14 +234,16 @@ def test_a_class_without_an_image_in_a_split_is_named(noise: Noise) -> None:
 def test_scalars_are_refused(noise: Noise) -> None:
     images = noise(40, scalar=True)
     splits = Splits("angles", Regression(0.0, 1.0, ""), images, images, images, images)
-    with pytest.raises(UserError, match=r"'digits' has scalar labels \(regression\); .* a data set of classes$"):
+    with pytest.raises(
+        UserError, match=r"'digits' has scalar labels \(regression\), but .*; allowed: a data set of classes$"
+    ):
         check(tiny(), splits)
 
 
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("methods=[gkd, gkd]", "one method stands twice"),
+        ("methods=[gkd, gkd]", "a method is listed twice"),
         ("methods=[lwf]", "'gkd+ta'"),
         ("fit.augment.views=64", "Input should be 0"),
         ("fit.augment.cutmix=1.0", "less than or equal to 0"),

@@ -116,7 +116,7 @@ def test_a_run_in_pieces_ends_with_the_numbers_of_one_in_one_piece(
         ),
         (["pydoc", "sampling.gama=2"], "key 'sampling.gama' is not known (did you mean 'gamma'?)"),
         (["pydoc", "student.heads=5"], "5 heads need a width that is a multiple of 10"),
-        (["pydoc", "distil.methods=[skd,skd]"], "one method stands twice"),
+        (["pydoc", "distil.methods=[skd,skd]"], "a method is listed twice"),
         (["tiny.yaml", "sampling.length=5000"], "is 5003, but the"),
         (["tiny.yaml", "text.source=nowhere"], "text.source = 'nowhere' is not there"),
         (["tiny.yaml", "student.folder=nowhere"], "student.folder = 'nowhere' has no config.json"),

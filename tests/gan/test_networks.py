@@ -15,6 +15,7 @@ from cgankd.core.errors import UserError
 from cgankd.gan import biggan
 from cgankd.gan.blocks import SelfAttention, attention_level, map_widths
 from cgankd.gan.generator import new_networks
+from cgankd.gan.residual import Maps
 from cgankd.labels import label_embedding
 from cgankd.tasks import Classification, Regression, Task
 
@@ -255,9 +256,9 @@ def test_biggan_gives_each_block_its_own_part_of_z() -> None:
 
 
 def test_parts_of_uneven_length_and_too_short_a_z() -> None:
-    widths, embedding = map_widths((16, 16), 4), nn.Embedding(2, 6)
-    generator = biggan.Generator(embedding, widths, 8, 6, 1, (16, 16), attention=1)
+    maps, embedding = Maps(map_widths((16, 16), 4), (16, 16), 1, 6, attention=1), nn.Embedding(2, 6)
+    generator = biggan.Generator(embedding, maps, 8)
     assert generator.parts == [3, 3, 2]
     assert generator(torch.randn(2, 8), torch.tensor([0, 1])).shape == (2, 1, 16, 16)
     with pytest.raises(UserError, match=r"^generator.latent is 2; biggan cuts it into 3 parts at 16x16 pixels"):
-        biggan.Generator(embedding, widths, 2, 6, 1, (16, 16), attention=1)
+        biggan.Generator(embedding, maps, 2)

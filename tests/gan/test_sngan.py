@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cgankd.gan.blocks import ConditionalNorm, DownBlock, map_widths, up_blocks
+from cgankd.gan.residual import Maps
 from cgankd.gan.sngan import Discriminator, Generator
 
 SIZES = [(16, 16), (24, 24), (32, 32), (49, 33), (64, 64), (20, 70)]
@@ -17,9 +18,8 @@ def networks(
     size: tuple[int, int], channels: int = 3, pooling: str = "sum", width: int = 4
 ) -> tuple[Generator, Discriminator]:
     torch.manual_seed(0)
-    widths = map_widths(size, width)
-    generator = Generator(nn.Embedding(5, 6), widths, 7, 6, channels, size)
-    return generator, Discriminator(nn.Embedding(5, 6), widths, 6, channels, size, pooling)
+    maps = Maps(map_widths(size, width), size, channels, 6)
+    return Generator(nn.Embedding(5, 6), maps, 7), Discriminator(nn.Embedding(5, 6), maps, pooling)
 
 
 @pytest.mark.parametrize("size", SIZES)

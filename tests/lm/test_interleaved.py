@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cgankd.core import rng
 from cgankd.lm.sampling import Sampled, among_best, draw, sample
+from cgankd.lm.settings import SamplingSettings
 
 Make = Callable[..., nn.Module]
 SEED, V = 5, 12
@@ -48,7 +49,9 @@ def loop(
 
 
 def run(student: nn.Module, teacher: nn.Module | None, length: int = 9, **more: object) -> Sampled:
-    return sample(student, PROMPTS, length, ids=IDS, seed=SEED, teacher=teacher, **more)  # type: ignore[arg-type]
+    end = more.pop("end", None)
+    settings = SamplingSettings(length=length, **more)  # type: ignore[arg-type]
+    return sample(student, PROMPTS, settings, ids=IDS, seed=SEED, teacher=teacher, end=end)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
@@ -107,8 +110,10 @@ def test_a_cold_student_proposes_and_a_cold_teacher_replaces_greedily(make: Make
 def test_a_sequence_does_not_depend_on_its_neighbours(make: Make) -> None:
     student, teacher = make(0), make(1)
     together = run(student, teacher, top_k=4)
+    settings = SamplingSettings(length=9, top_k=4)
     for row in range(len(IDS)):
-        alone = sample(student, PROMPTS[row : row + 1], 9, ids=IDS[row : row + 1], seed=SEED, teacher=teacher, top_k=4)
+        own = slice(row, row + 1)
+        alone = sample(student, PROMPTS[own], settings, ids=IDS[own], seed=SEED, teacher=teacher)
         for name in ("tokens", "proposed", "accepted"):
             assert torch.equal(getattr(alone, name)[0], getattr(together, name)[row])
 
@@ -119,7 +124,8 @@ def test_prompts_of_different_lengths_are_filled_up_at_the_left(make: Make, arch
     lengths = [4, 1, 3, 2, 4]
     mask = torch.arange(4) >= 4 - torch.tensor(lengths)[:, None]
     filled = torch.where(mask, PROMPTS, 0)
-    found = sample(student, filled, 9, ids=IDS, seed=SEED, teacher=teacher, top_k=4, prompt_mask=mask)
+    settings = SamplingSettings(length=9, top_k=4)
+    found = sample(student, filled, settings, ids=IDS, seed=SEED, teacher=teacher, prompt_mask=mask)
     for row, length in enumerate(lengths):
         tokens, proposals, _ = loop(student, teacher, PROMPTS[row, 4 - length :].tolist(), int(IDS[row]), 9, 4)
         assert found.tokens[row].tolist() == tokens
@@ -152,11 +158,10 @@ def test_frequencies_are_the_exact_probabilities(make: Make, k: int) -> None:
     found = sample(
         student,
         torch.tensor([prompt]).expand(count, -1),
-        2,
+        SamplingSettings(length=2, top_k=k),
         ids=torch.arange(count),
         seed=1,
         teacher=teacher,
-        top_k=k,
     )
     pairs = list(itertools.product(range(5), repeat=2))
     expected = np.array([exact(prompt)[a] * exact([*prompt, a])[b] for a, b in pairs])

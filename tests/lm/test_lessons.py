@@ -16,7 +16,7 @@ from cgankd.core.errors import UserError
 from cgankd.lm import losses, models, scoring, text
 from cgankd.lm.methods import METHODS, Lesson, from_labels, from_teacher
 from cgankd.lm.sampling import sample
-from cgankd.lm.settings import LanguageRecipe
+from cgankd.lm.settings import LanguageRecipe, SamplingSettings
 from cgankd.lm.text import Corpus
 
 Make = Callable[..., nn.Module]
@@ -58,7 +58,8 @@ def test_on_real_text_the_tokens_after_the_prompt_count(make: Make, corpus: Corp
 def test_skd_minimises_the_forward_divergence_on_interleaved_text(make: Make, corpus: Corpus) -> None:
     student, teacher = make(0), make(1)
     prompts = corpus.windows(9, 2, 3, 10)[:, :4]
-    made = sample(student, prompts, 6, ids=torch.arange(6, 9), seed=9, teacher=teacher, top_k=3, end=11)
+    settings = SamplingSettings(length=6, top_k=3)
+    made = sample(student, prompts, settings, ids=torch.arange(6, 9), seed=9, teacher=teacher, end=11)
     found, notes = lesson("skd", student, teacher, corpus, recipe(), 9)(2)
     total, count = 0.0, 0
     for prompt, tokens, mask in zip(prompts, made.tokens, made.mask, strict=True):
@@ -166,7 +167,7 @@ def test_a_model_is_read_back_as_it_was(make: Make, folder: Path) -> None:
 
 
 def test_folders_that_can_not_be_used(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"teacher\.folder = '.*none' has no config\.json; needed are"):
+    with pytest.raises(UserError, match=r"teacher\.folder = '.*none' has no config\.json; needed:"):
         checked(tmp_path / "none")
     with pytest.raises(UserError, match=r"the model has 32 places, but .* is 44; allowed: 32 at most"):
         checked(folder, sampling={"prompt": 4, "length": 40})

@@ -56,7 +56,7 @@ def test_text_that_can_not_be_used(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'nowhere' is not there; allowed: pydoc, a folder"):
         text.documents("nowhere")
     (tmp_path / "one.txt").write_text("short")
-    with pytest.raises(UserError, match="has 1 documents; needed are three"):
+    with pytest.raises(UserError, match="has 1 documents; needed: three"):
         text.documents(str(tmp_path / "one.txt"))
     (tmp_path / "one.txt").write_bytes(b"caf\xe9")
     with pytest.raises(UserError, match=r"one\.txt is not UTF-8 text: byte 3"):

@@ -91,7 +91,7 @@ def test_no_error_seen_is_not_no_error() -> None:
 def test_what_a_teacher_that_was_not_asked_leaves_open() -> None:
     (*_, teacher) = bound.terms(
         Classification(("a", "b")), real_images=10, processed_images=10, real_share=None, replaced=True,
-        discrepancy=bound.TwoSample(0.9, 0.6, 50), features="the NOKD student's features", teacher_loss=None,
+        discrepancy=bound.TwoSample(0.9, 0.6, 50, "the NOKD student's features"), teacher_loss=None,
     )  # fmt: skip
     assert (teacher["value"], teacher["error"], teacher["adds"], teacher["n"]) == (None, None, None, None)
-    assert teacher["says"] == "nothing: the teacher has not answered about validation images"
+    assert teacher["says"] == "nothing: the teacher has no outputs for validation images"

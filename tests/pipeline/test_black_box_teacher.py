@@ -58,8 +58,8 @@ FILES = ["teacher.source=predictions.csv", "generator.source=images", "synthesis
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["compare.methods=[fitnet]"], "'fitnet' looks inside the teacher, but teacher.source only answers"),
-        (["compare.methods=[kd+kdiga]"], "'kdiga' differentiates the teacher, but teacher.source only answers"),
+        (["compare.methods=[fitnet]"], "'fitnet' looks inside the teacher, but teacher.source is a black box"),
+        (["compare.methods=[kd+kdiga]"], "'kdiga' differentiates the teacher, but teacher.source is a black box"),
         (["compare.methods=[takd]"], "'takd' looks inside the teacher"),
         (
             ["teacher.weights=t.safetensors"],
@@ -71,7 +71,7 @@ FILES = ["teacher.source=predictions.csv", "generator.source=images", "synthesis
         ),
         (
             ["teacher.jury=[{source: predictions.csv}]"],
-            r"teacher\.jury\.0\.source predictions\.csv answers files, which a juror can't",
+            r"teacher\.jury\.0\.source predictions\.csv is a file of predictions, which a juror can't be",
         ),
         (["teacher.votes=mean"], "teacher.votes = mean needs teacher.jury, which is empty; allowed: first"),
         (["teacher.source=predictions.csv"], "needed: generator.source, the folder of those images"),
@@ -80,7 +80,7 @@ FILES = ["teacher.source=predictions.csv", "generator.source=images", "synthesis
             "synthesis.subsampling = maximum, but .* has subsampled; allowed: none",
         ),
         *(
-            ([*FILES, f"compare.methods=[{name}]"], f"'{name}', which asks the teacher about further images")
+            ([*FILES, f"compare.methods=[{name}]"], f"'{name}', which needs teacher outputs for further images")
             for name in ("kd", "cgan_kd", "pseudo")
         ),
     ],
@@ -160,7 +160,7 @@ def test_votes_that_differ_teach_something_else(tmp_path: Path) -> None:
 
 def test_votes_show_nothing_inside(tmp_path: Path) -> None:
     words = ["compare.methods=[pkt]", "teacher.jury=[{network: cnn8}]", "teacher.votes=mean"]
-    with pytest.raises(UserError, match=r"'pkt' looks inside the teacher, but teacher.votes = mean makes one of sev"):
+    with pytest.raises(UserError, match=r"'pkt' looks inside the teacher, but teacher.votes = mean combines several"):
         run.run(tiny(*words), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

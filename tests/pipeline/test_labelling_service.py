@@ -132,7 +132,7 @@ def test_scalars_there_and_back_with_nothing_said_of_the_test_images(tmp_path: P
     assert found["teacher"]["values"] == []
     assert found["teacher"]["test"] is None
     assert found["teacher"]["val"] is not None
-    assert any(re.search(r"about 0 of \d+ test images", note) for note in found["notes"])
+    assert any(re.search(r"predictions for 0 of \d+ test images", note) for note in found["notes"])
     assert not any("nothing to transfer" in warning for warning in found["warnings"])
     assert "| teacher | the teacher |" in table_text.style.as_markdown(found)
     render(out)
@@ -149,7 +149,7 @@ def test_images_without_an_answer_are_counted(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     labelling_service.export(tiny("metrics.generator=false"), tmp_path / "run", folder, 40)
     path = answer(folder, ["prediction"], lambda pixels: [3], skip="candidates/00000")  # ten of them
-    with pytest.raises(UserError, match=r"10 of generator.source's 40 images have no answer; needed: one for each"):
+    with pytest.raises(UserError, match=r"10 of generator.source's 40 images have no prediction; needed: one for each"):
         run.run(labelling_service.answered(tiny(), path), tmp_path / "run")
     with pytest.raises(UserError, match="is there already; a new or empty folder is needed"):
         labelling_service.export(tiny(), tmp_path / "run", folder)
@@ -169,9 +169,9 @@ def test_a_split_that_is_answered_in_part_is_named(tmp_path: Path) -> None:
     path = answer(folder, ["prediction"], lambda pixels: [3], skip="validation/000003")
     found = run.run(labelling_service.answered(quick, path), tmp_path / "run")
     assert found["teacher"]["val"] is None
-    notes = [note for note in found["notes"] if "answered" in note]
-    assert notes == ["the teacher has answered about 9 of 10 validation images, so it has no score there"]
-    assert any("so cgan_raw is cgan_subsample" in note for note in found["notes"])
+    notes = [note for note in found["notes"] if "has predictions for" in note]
+    assert notes == ["the teacher has predictions for 9 of 10 validation images, so it has no score there"]
+    assert any("cgan_raw is the same as cgan_subsample" in note for note in found["notes"])
     assert len(stages(tmp_path / "run", "make_images")) == 1 + 2  # the candidates; raw and subsampled are one
     assert Path(read_recipe(tmp_path / "run")["teacher"]["source"]).is_absolute()
 
@@ -198,7 +198,7 @@ def test_another_exports_files_have_other_names(tmp_path: Path) -> None:
 
 
 def test_a_ratio_that_asks_the_teacher_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"ratio.vicinity_gaps asks the teacher about images before they are"):
+    with pytest.raises(UserError, match=r"ratio.vicinity_gaps needs teacher outputs for images before their export"):
         labelling_service.export(tiny("ratio.vicinity_gaps=6"), tmp_path / "run", tmp_path / "images")
     assert not list(tmp_path.iterdir())
 
@@ -210,7 +210,7 @@ def test_rows_that_ask_about_further_images_are_left_out_and_named() -> None:
     assert kept.compare.methods == ("nokd", "cgan")
     assert kept.compare.ablation
     assert left_out == ["kd", "cgan+pkt", "pseudo"]
-    with pytest.raises(UserError, match="holds no row that a teacher who answers files can serve"):
+    with pytest.raises(UserError, match="holds no row that is possible with a teacher that labels files"):
         labelling_service.served(tiny("compare.methods=[kd]"))
 
 

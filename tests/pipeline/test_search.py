@@ -97,7 +97,7 @@ def test_a_run_searches_on_the_validation_split_and_uses_what_it_found(tmp_path:
     assert found["synthesis"]["filter_quantile"] == found["search"]["chosen"]["rho"]
     assert found["synthesis"]["requested"] == found["search"]["chosen"]["images"]
     assert found["search"]["score"] == max(trial["score"] for trial in trials)
-    said = [warning for warning in found["warnings"] if "they would hurt" in warning]
+    said = [warning for warning in found["warnings"] if "generated images do not help here" in warning]
     assert bool(said) == (not found["search"]["helps"])
     before = stages(tmp_path)
     assert run.run(tiny(*extra), tmp_path)["search"] == found["search"]  # every trial is found again

@@ -42,7 +42,7 @@ def test_weights_are_chosen_by_one_half_and_checked_on_the_other(
     with opened(tiny("data.val_size=20"), tmp_path) as road:
         road.ratio(0)
         first, second = checks.halves(20, seed=0)
-        with road.extractor(0, asks=False).open(road.store.fabric) as extractor:
+        with road.extractor(0, with_outputs=False).open(road.store.fabric) as extractor:
             features = extractor(road.splits.val.images)[1]
         assert torch.allclose(seen["chosen by"], features[first], atol=1e-5)
         assert seen["checked on"] == len(second) == 10

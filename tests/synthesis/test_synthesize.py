@@ -625,5 +625,5 @@ def test_draws_end_where_the_shelf_does(fabric: Fabric) -> None:
     held.zero_()
     for ratio, filtered in ((Ratio(), False), (None, True), (None, False)):  # whichever asks the shelf first
         settings = SynthesisSettings(images=30, **({**PLAIN} if filtered else {**PLAIN, "filter": False}))
-        with pytest.raises(UserError, match="holds no image at any of the labels"):
+        with pytest.raises(UserError, match="holds no image at any of the requested labels"):
             processed(Shelf(), extractor, ratio, plan_of(CLASSES, 30), CLASSES, settings, seed=3)

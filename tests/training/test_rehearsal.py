@@ -75,7 +75,7 @@ REFUSED = [
     *((name, {"classes": 0}, [], f"'{name}' does not serve regression, only classification; methods for regr")
       for name in ("dkd", "dist", "mlkd", "atkd", "sskd", "ls-kd")),
     ("vam", {}, ["student.network=test_rehearsal:without_maps"], "without_maps"),
-    ("pkt", {}, ["teacher.source=test_rehearsal:only_answers"], "'pkt' looks inside .*teacher.source only answers"),
+    ("pkt", {}, ["teacher.source=test_rehearsal:only_answers"], "'pkt' looks inside .*teacher.source is a black box"),
     ("tbr", {}, [], "'tbr' does not serve classification"),
     *((name, {}, [f"{who}.network=test_rehearsal:without_maps"],
        f"'{name}' compares feature maps, but the {who}'s network")

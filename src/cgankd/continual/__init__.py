@@ -1,1 +1,1 @@
-"""Class-incremental learning: classes come in tasks, and the network's old self is the teacher that is adapted."""
+"""Class-incremental learning: classes come in tasks, and the network after the last task is the teacher of the next."""

@@ -1,4 +1,4 @@
-"""What a task is learnt by: the labels' loss on the new classes, and distillation of what the old model says.
+"""The losses of a task: cross-entropy on the new classes, and distillation from the old model.
 
 Szatkowski et al., Adapt Your Teacher (arXiv 2308.09544), section 3: L = CE + lambda KD.
 """
@@ -17,24 +17,24 @@ from cgankd.tasks import Classification
 
 @dataclasses.dataclass(frozen=True)
 class Increment(Classification):
-    """The classes so far, of which the label's loss compares those from place ``first`` on.
+    """Classification among all classes so far, with cross-entropy over the outputs from ``first`` on.
 
-    Without images of old classes the cross-entropy is taken over the new classes' outputs alone, or the old ones
-    would be pushed down in every image. Predictions are always among all classes so far (task-agnostic).
+    Without images of old classes the cross-entropy is over the outputs of the new classes alone, because else every
+    image would push the old outputs down. Predictions are always among all classes so far (task-agnostic).
     """
 
     first: int = 0
 
     def loss(self, outputs: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-        """outputs [B, classes so far], targets [B], all of them ``first`` or more."""
+        """outputs [B, classes so far]; targets [B], all of which are ``first`` or larger."""
         return super().loss(outputs[:, self.first :], targets - self.first, reduction)
 
 
 class GlobalKD(Method):
     """GKD: lambda KL(softmax(o/T) || softmax(f/T)) over all old outputs together, a mean over the batch.
 
-    o [B, old]: the old model's outputs; f: the first ``old`` of the network's; T = 2, lambda = 10. The paper writes
-    the cross-entropy, which differs by the old model's entropy and so in no gradient; without T^2, as published.
+    o [B, old]: outputs of the old model; f: the first ``old`` outputs of the network; T = 2, lambda = 10. The paper
+    writes it as cross-entropy, which has the same gradient. There is no factor T^2, as published.
     """
 
     name = "gkd"
@@ -59,10 +59,10 @@ class GlobalKD(Method):
 
 
 class TaskwiseKD(GlobalKD):
-    """TKD, the loss of Learning without Forgetting (arXiv 1606.09282): a softmax for each old task by itself.
+    """TKD, the loss of Learning without Forgetting (arXiv 1606.09282): a separate softmax for each old task.
 
-    lambda times the sum over old tasks of T^2 KL(softmax(o_j/T) || softmax(f_j/T)), with o_j, f_j the ``width``
-    outputs of task j; the T^2 is in the authors' code.
+    lambda times the sum over old tasks of T^2 KL(softmax(o_j/T) || softmax(f_j/T)), where o_j and f_j are the
+    ``width`` outputs of task j; the T^2 is in the authors' code.
     """
 
     name = "tkd"
@@ -70,6 +70,6 @@ class TaskwiseKD(GlobalKD):
     def divergence(self, outputs: Tensor, old: Tensor) -> Tensor:
         heads = zip(outputs.split(self.width, dim=1), old.split(self.width, dim=1), strict=True)
         total = outputs.new_zeros(())
-        for mine, theirs in heads:
-            total = total + self.task.imitation_loss(mine, theirs, self.temperature)
+        for new_head, old_head in heads:
+            total = total + self.task.imitation_loss(new_head, old_head, self.temperature)
         return total

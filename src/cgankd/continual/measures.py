@@ -1,7 +1,6 @@
-"""How well a continual learner did: accuracy after each task, its mean, and what was forgotten.
+"""Scores of continual learning: accuracy after each task, its mean, and forgetting.
 
-Task-agnostic, but for what is called told: a prediction is one of all classes so far, and nobody says which task an
-image is of.
+They are task-agnostic (a prediction is among all classes so far), except the task-aware accuracy.
 """
 
 from __future__ import annotations
@@ -21,36 +20,37 @@ from cgankd.tasks import Task
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
-    """In percent, on the images of all tasks so far.
+    """In percent, on the images of all tasks so far. All but ``task_aware_accuracy`` are task-agnostic.
 
-    told: where each image is answered among its own task's classes; it shows what a network still knows where
-    ``together`` also asks whether the outputs of different tasks can be compared.
+    together: over all images. per_task: over the images of each task. task_aware_accuracy: over all images, with each
+    prediction among the classes of the image's own task (Masana et al., arXiv 2010.15277), so that it does not depend
+    on whether the outputs of different tasks can be compared.
     """
 
     together: float
     per_task: list[float]
-    told: float
+    task_aware_accuracy: float
 
 
 def accuracy(network: nn.Module, images: ImageSet, task: Task, width: int, work: Work) -> Accuracy:
-    """images: labelled by place; there are some of each of the tasks, which have ``width`` classes each."""
-    outputs, of = inference.outputs(work, network, images.images), images.labels // width
-    right = task.score(outputs, images.labels)  # [N], 0 or 100
-    own = outputs.unflatten(1, (-1, width))[torch.arange(len(of)), of]  # [N, width]
+    """The accuracy of ``network``. images: of all tasks, with labels as in :class:`Stream`. width: classes per task."""
+    outputs, task_of = inference.outputs(work, network, images.images), images.labels // width
+    score = task.score(outputs, images.labels)  # [N], 0 or 100
+    own = outputs.unflatten(1, (-1, width))[torch.arange(len(task_of)), task_of]  # [N, width]
     return Accuracy(
-        together=float(right.mean()),
-        per_task=[float(right[of == t].mean()) for t in range(task.num_outputs // width)],
-        told=float(task.score(own, images.labels % width).mean()),
+        together=float(score.mean()),
+        per_task=[float(score[task_of == number].mean()) for number in range(task.num_outputs // width)],
+        task_aware_accuracy=float(task.score(own, images.labels % width).mean()),
     )
 
 
 def average_incremental(together: Sequence[float]) -> float:
-    """Mean over the tasks of the accuracy after each, on all classes so far (Rebuffi et al., arXiv 1611.07725)."""
+    """The mean of the accuracies after each task, on all classes so far (Rebuffi et al., arXiv 1611.07725)."""
     return statistics.fmean(together)
 
 
 def forgetting(per_task: Sequence[Sequence[float]]) -> float:
-    """Mean over all tasks but the last of their best earlier accuracy minus the final one, in points.
+    """The best earlier accuracy on a task minus the final one, averaged over all tasks but the last, in points.
 
     per_task[t][j]: accuracy on task j after task t, for j <= t (Chaudhry et al., arXiv 1801.10112, section 3.1).
 

@@ -1,4 +1,4 @@
-"""The old model: as the teacher of a task, its normalisation adapted, and as what the new network grows from."""
+"""The old model, after the task before: as the teacher, with adapted normalisation, and as the network's start."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm  # what all of torch's batch normalisations are
+from torch.nn.modules.batchnorm import _BatchNorm  # the base class of all batch normalisations of torch
 
 from cgankd.core.errors import UserError
 
 
 class AdaptedTeacher:
-    """Teacher adaptation (arXiv 2308.09544): the old model with batch normalisation by the new data's statistics.
+    """Teacher adaptation (arXiv 2308.09544): the old model with batch normalisation by statistics of the new data.
 
-    A copy of ``network``, which stays as it is. The copy's weights are frozen; its batch normalisations are in
-    train mode, so they normalise by each batch's own mean and variance and their running statistics follow; every
-    other layer (dropout, say) is in eval mode. What it says of an image therefore depends on the batch: nothing of
-    it may be cached. No answer depends on an earlier one, so a resumed training goes on exactly.
+    A copy of ``network`` with frozen weights. Its batch normalisations are in train mode, so they use the mean and
+    variance of each batch and update their running statistics; every other layer, such as dropout, is in eval mode.
+    So the outputs for an image depend on the batch, and must not be cached. They do not depend on earlier batches, so
+    a resumed training gives the same result.
 
     Raises UserError where there is no batch normalisation to adapt.
     """
@@ -27,11 +27,11 @@ class AdaptedTeacher:
         check_adaptable(network, type(network).__name__)
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         for layer in normalisations(self.network):
-            layer.training = True  # not .train(): a layer of timm's holds others
+            layer.training = True  # not .train(), because a batch normalisation of timm contains other layers
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Float images [B, C, H, W] in [0, 1], B two or more -> the old outputs [B, old]."""
+        """Float images [B, C, H, W] in [0, 1], B >= 2 -> the old outputs [B, old]."""
         return self.network(images)
 
 
@@ -44,15 +44,15 @@ def check_adaptable(network: nn.Module, name: str) -> None:
     """UserError where ``network`` has no batch normalisation."""
     if not normalisations(network):
         raise UserError(
-            f"network {name} has no batch normalisation, whose statistics teacher adaptation would change; allowed "
-            "with +ta: a network with torch.nn.BatchNorm layers"
+            f"network {name} has no batch normalisation, which teacher adaptation needs; allowed with +ta: a network "
+            "with torch.nn.BatchNorm layers"
         )
 
 
 def grow(network: nn.Module, old: Mapping[str, Tensor]) -> None:
-    """Fill ``network`` with an old model's state dict ``old``; rows that the old one has not stay as they are.
+    """Load an old model's state dict into ``network``, which has more outputs.
 
-    Those are the outputs of new classes, the last layer's last rows. Raises UserError where another shape differs.
+    The rows of the last layer for new classes stay as they are. Raises UserError where shapes differ otherwise.
     """
     for name, tensor in network.state_dict().items():
         before = old[name]

@@ -1,4 +1,4 @@
-"""``cgankd continual``: each method and seed of a recipe through its tasks, and the comparison that comes of it."""
+"""``cgankd continual``: trains each method and seed of a recipe on all tasks, and compares the methods."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cgankd.continual import report
 from cgankd.continual.measures import average_incremental, forgetting
 from cgankd.continual.old_model import check_adaptable, grow
 from cgankd.continual.settings import Continual
-from cgankd.continual.stages import WAYS, class_names, learn
+from cgankd.continual.stages import LEARNERS, class_names, learn
 from cgankd.continual.stream import Stream
 from cgankd.core.errors import UserError
 from cgankd.core.files import write_json, write_text
@@ -31,15 +31,15 @@ from cgankd.nets.build import Architecture, fresh_network
 from cgankd.nets.inference import to_input
 from cgankd.tasks import outputs as output_kinds
 
-MEASURES = ("final", "incremental", "forgetting", "told")
+MEASURES = ("final", "incremental", "forgetting", "task_aware_accuracy")
 
 
 def run(settings: Continual, out: Path, progress: Progress = SILENT, *, deadline: float = math.inf) -> dict[str, Any]:
-    """Learn every task by every method and seed; ``out`` gets recipe.yaml, results.json, table.md and the curves.
+    """Learn all tasks with every method and seed; write recipe.yaml, results.json, table.md and the curves to ``out``.
 
-    What is finished there is used again: the same call goes on where it was and ends with the same numbers. Returns
-    what results.json holds. Raises UserError for what the user can mend, before anything is trained, and OutOfTime
-    where time.monotonic has passed ``deadline``, at the next checkpoint.
+    Finished artifacts there are used again, so an interrupted run can be resumed, with the same results. Returns the
+    contents of results.json. Raises UserError for what the user can fix, before any training, and OutOfTime where
+    time.monotonic has passed ``deadline``, at the next checkpoint.
     """
     started = time.monotonic()
     fabric = make_fabric(settings.runtime.device, settings.runtime.precision, settings.runtime.threads)
@@ -68,17 +68,17 @@ def run(settings: Continual, out: Path, progress: Progress = SILENT, *, deadline
 
 
 def check(settings: Continual, splits: Splits) -> None:
-    """Raise UserError for what can't be run on these images."""
+    """UserError where the settings do not fit the images or the network."""
     task = splits.task
     if task.continuous:
         raise UserError(
-            f"data.source = {settings.data.source!r} has scalar labels ({task.name}); continual tasks are made of "
-            "classes, so allowed is a data set of classes"
+            f"data.source = {settings.data.source!r} has scalar labels ({task.name}), but continual tasks consist of "
+            "classes; allowed: a data set of classes"
         )
-    if settings.fit.adversarial is not None and any(WAYS[method].distils for method in settings.methods):
+    if settings.fit.adversarial is not None and any(LEARNERS[method].distils for method in settings.methods):
         raise UserError(
-            "fit.adversarial is set, but the old model is asked about images as they are; allowed with it: methods "
-            f"that ask none ({', '.join(name for name, way in WAYS.items() if not way.distils)})"
+            "fit.adversarial is set, but the old model's outputs are for clean images; allowed with it: methods "
+            f"without distillation ({', '.join(name for name, learner in LEARNERS.items() if not learner.distils)})"
         )
     stream = Stream.of(task.num_outputs, settings.tasks, settings.seeds[0])
     names = task.bins(stream.order)[0]
@@ -86,15 +86,13 @@ def check(settings: Continual, splits: Splits) -> None:
         counts = torch.bincount(getattr(splits, split).labels, minlength=task.num_outputs)
         if not counts.all():
             missing = names[int((counts == 0).nonzero()[0])]
-            raise UserError(
-                f"{splits.name}: class {missing!r} has no {split} image; a continual run needs one or more of each"
-            )
+            raise UserError(f"{splits.name}: class {missing!r} has no {split} image; needed: one or more of each class")
     network = Architecture(settings.network)
     small, large = (fresh_network(network, splits.train, tasks * stream.width, settings.seeds[0]) for tasks in (1, 2))
     images = to_input(splits.train.images[: min(2, settings.fit.batch_size)], torch.device("cpu"))
-    for made, tasks in ((small, 1), (large, 2)):
-        who = f"network {settings.network!r}"
-        outputs = trial.check_answers(who, made, images, tasks * stream.width)
+    who = f"network {settings.network!r}"
+    for candidate, tasks in ((small, 1), (large, 2)):
+        outputs = trial.check_answers(who, candidate, images, tasks * stream.width)
         trial.check_finite(who, outputs)
         output_kinds.check_unchanged(
             output_kinds.resolve(
@@ -102,19 +100,19 @@ def check(settings: Continual, splits: Splits) -> None:
             ),
             who,
         )
-        trial.check_learns(who, made, images, tasks * stream.width)
+        trial.check_learns(who, candidate, images, tasks * stream.width)
     grow(large, small.state_dict())
-    if any(WAYS[method].adapts for method in settings.methods):
+    if any(LEARNERS[method].adapts for method in settings.methods):
         check_adaptable(small, settings.network)
 
 
 def collect(store: Store, settings: Continual, splits: Splits) -> dict[str, Any]:
-    """Go through all seeds, methods and tasks; everything of results.json but the seconds."""
+    """Run all seeds, methods and tasks; the contents of results.json without the seconds."""
     chains: dict[str, list[list[Artifact]]] = {method: [] for method in settings.methods}
     for seed in settings.seeds:
-        for method, of in chains.items():
-            of.append([learn(store, settings, splits, method, seed, task) for task in range(settings.tasks)])
-    rows = [_row(method, of, settings) for method, of in chains.items()]
+        for method, per_seed in chains.items():
+            per_seed.append([learn(store, settings, splits, method, seed, task) for task in range(settings.tasks)])
+    rows = [_row(method, per_seed, settings) for method, per_seed in chains.items()]
     last = next(iter(chains.values()))[0][-1]
     streams = [Stream.of(splits.task.num_outputs, settings.tasks, seed) for seed in settings.seeds]
     return {
@@ -137,18 +135,18 @@ def collect(store: Store, settings: Continual, splits: Splits) -> dict[str, Any]
 
 
 def _row(method: str, chains: Sequence[Sequence[Artifact]], settings: Continual) -> dict[str, Any]:
-    """One method. chains: for each seed, the artifact of each task."""
+    """The row of a method. chains: for each seed, the artifact of each task."""
     together = [[artifact.summary["test"]["together"] for artifact in chain] for chain in chains]
     per_task = [[artifact.summary["test"]["per_task"] for artifact in chain] for chain in chains]
     values = {
         "final": [curve[-1] for curve in together],
         "incremental": [average_incremental(curve) for curve in together],
         "forgetting": [forgetting(matrix) for matrix in per_task],
-        "told": [chain[-1].summary["test"]["told"] for chain in chains],
+        "task_aware_accuracy": [chain[-1].summary["test"]["task_aware_accuracy"] for chain in chains],
     }
     return {
         "method": method,
-        "words": (settings.exemplars and WAYS[method].replays) or WAYS[method].words,
+        "words": (settings.exemplars and LEARNERS[method].with_exemplars) or LEARNERS[method].description,
         **{name: spread(values[name]) for name in MEASURES},
         "val": spread([chain[-1].summary["val"]["together"] for chain in chains]),
         "together": together,
@@ -157,9 +155,9 @@ def _row(method: str, chains: Sequence[Sequence[Artifact]], settings: Continual)
 
 
 def _gains(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What teacher adaptation adds to each kind of distillation, paired by seed."""
+    """The gain of teacher adaptation for each kind of distillation, paired by seed."""
     by_name = {row["method"]: row for row in rows}
-    pairs = [(name, name.removesuffix("+ta")) for name in by_name if WAYS[name].adapts]
+    pairs = [(name, name.removesuffix("+ta")) for name in by_name if LEARNERS[name].adapts]
     return [
         {
             "of": of,

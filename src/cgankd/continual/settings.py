@@ -1,4 +1,4 @@
-"""The settings of ``cgankd continual``, apart from the road's: one typed tree, with recipes of its own."""
+"""The settings of ``cgankd continual``, and where its recipes are."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Method = Literal["finetune", "gkd", "gkd+ta", "tkd", "tkd+ta", "joint"]
 
 
 class FreshViews(AugmentSettings):
-    """Random views that never recur: what an adapted teacher says of one depends on the batch around it."""
+    """Random views that never repeat, because the outputs of an adapted teacher depend on the whole batch."""
 
-    views: Literal[0] = Field(0, description="views never recur, so no teacher output is kept")
-    mixup: float = Field(0.0, ge=0, le=0, description="must be 0: the labels of tasks are not mixed")
-    cutmix: float = Field(0.0, ge=0, le=0, description="must be 0: the labels of tasks are not mixed")
+    views: Literal[0] = Field(0, description="must be 0: views never repeat, and no teacher output is stored")
+    mixup: float = Field(0.0, ge=0, le=0, description="must be 0: labels are not mixed")
+    cutmix: float = Field(0.0, ge=0, le=0, description="must be 0: labels are not mixed")
 
 
 class TaskFit(FitSettings):
@@ -30,23 +30,24 @@ class TaskFit(FitSettings):
 
 
 class Continual(Settings):
-    """One comparison of continual learners on one data set."""
+    """A comparison of continual-learning methods on one data set."""
 
     name: str = "custom"
     description: str = ""
     seeds: Seeds = Field(
-        (0, 1, 2), description="a seed changes the order of the classes, the first weights and the batches"
+        (0, 1, 2), description="a seed changes the order of the classes, the initial weights and the batches"
     )
     data: DataSettings = DataSettings()
-    tasks: int = Field(5, ge=2, description="the classes are cut into so many tasks of equal size")
+    tasks: int = Field(5, ge=2, description="number of tasks, each with the same number of classes")
     network: str = "resnet8"
     fit: TaskFit = TaskFit()
     methods: tuple[Method, ...] = Field(
         ("finetune", "gkd", "gkd+ta", "joint"),
-        description="finetune (lower bound), gkd, tkd (the old model teaches), each also +ta, joint (upper bound)",
+        description="finetune (lower bound), gkd, tkd (distillation from the old model), gkd+ta, tkd+ta (with teacher "
+        "adaptation), joint (upper bound)",
     )
-    temperature: float = Field(2.0, gt=0, description="gkd, tkd: T of both models' outputs")
-    weight: float = Field(10.0, gt=0, description="gkd, tkd: lambda, what distillation counts beside the labels")
+    temperature: float = Field(2.0, gt=0, description="gkd, tkd: temperature T")
+    weight: float = Field(10.0, gt=0, description="gkd, tkd: lambda, the weight of the distillation loss")
     exemplars: int = Field(0, ge=0, description="images of each old class that are kept; 0: none (paper)")
     runtime: RuntimeSettings = RuntimeSettings()
 
@@ -54,7 +55,7 @@ class Continual(Settings):
     @classmethod
     def _methods_differ(cls, methods: tuple[Method, ...]) -> tuple[Method, ...]:
         if not methods or len(set(methods)) != len(methods):
-            raise ValueError("one method stands twice, or there is none; allowed: distinct methods, at least one")
+            raise ValueError("a method is listed twice, or there is none; allowed: distinct methods, at least one")
         return methods
 
 
@@ -64,5 +65,5 @@ def ready() -> dict[str, Path]:
 
 
 def load(name_or_path: str, overrides: Iterable[str] = ()) -> Continual:
-    """A ready continual recipe by name, or a YAML file, with ``key=value`` overrides; UserError as recipe.load."""
+    """A ready continual recipe by name, or a YAML file, with ``key=value`` overrides; UserError as yaml_config.load."""
     return yaml_config.load(Continual, ready(), name_or_path, overrides)

@@ -1,6 +1,6 @@
-"""The stage of a continual run: one task, learnt by one method, from the network after the task before.
+"""The stage of a continual run: one method learns one task, starting from the network after the task before.
 
-The loop is :func:`cgankd.training.loop.fit`, with a label loss, a teacher and images of its own.
+The training loop is :func:`cgankd.training.loop.fit`; loss, teacher and images are those of the method.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ DISTILLATION: dict[str, type[GlobalKD]] = {"gkd": GlobalKD, "tkd": TaskwiseKD}
 
 
 @dataclasses.dataclass(frozen=True)
-class Way:
-    """How a method learns a further task.
+class Learner:
+    """How a method learns every task after the first.
 
-    words: what the table calls it; replays: in its place where images of old classes are kept. distils: by which
-    loss from the old model. adapts: whether that model's batch statistics follow the new data. joint: whether images
-    of all tasks so far are seen.
+    description: for the table; with_exemplars: replaces it where images of old classes are kept. distils: the loss for
+    distillation from the old model. adapts: whether the old model normalises by statistics of the new data. joint:
+    whether it trains on the images of all tasks so far.
     """
 
-    words: str
+    description: str
     distils: Literal["", "gkd", "tkd"] = ""
     adapts: bool = False
     joint: bool = False
-    replays: str = ""
+    with_exemplars: str = ""
 
 
-WAYS = {
-    "finetune": Way("new images alone (lower bound)", replays="new images and the kept ones"),
-    "gkd": Way("global KD", "gkd"),
-    "gkd+ta": Way("global KD, teacher adapted", "gkd", adapts=True),
-    "tkd": Way("task-wise KD (LwF)", "tkd"),
-    "tkd+ta": Way("task-wise KD, teacher adapted", "tkd", adapts=True),
-    "joint": Way("images of all tasks so far (upper bound)", joint=True),
+LEARNERS = {
+    "finetune": Learner("new images alone (lower bound)", with_exemplars="new images and the kept ones"),
+    "gkd": Learner("global KD", "gkd"),
+    "gkd+ta": Learner("global KD, teacher adapted", "gkd", adapts=True),
+    "tkd": Learner("task-wise KD (LwF)", "tkd"),
+    "tkd+ta": Learner("task-wise KD, teacher adapted", "tkd", adapts=True),
+    "joint": Learner("images of all tasks so far (upper bound)", joint=True),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Distillation:
-    """What is distilled from the old model. loss: of DISTILLATION; temperature and weight are its own."""
+    """How to distil from the old model. loss: one of DISTILLATION, which has the temperature and weight."""
 
     loss: str
     adapts: bool
@@ -64,7 +64,7 @@ class Distillation:
     weight: float
 
 
-@stage()
+@stage(version=2)
 def learn_task(
     work: Work,
     *,
@@ -81,7 +81,7 @@ def learn_task(
 ) -> dict[str, Any]:
     """The network after ``task`` (from 0): its weights, and its accuracy on all classes so far.
 
-    before: the network after the task before. exemplars: images of each old class that are seen too.
+    before: the network after the task before. exemplars: images of each old class to train on as well.
     """
     stream = Stream.of(splits.task.num_outputs, tasks, seed)
     student, teacher = fresh(network, splits.train, stream, task, seed), None
@@ -91,7 +91,7 @@ def learn_task(
             old = StoredNetwork(before).open(work.fabric)
             teacher = AdaptedTeacher(old) if distillation.adapts else old
     images = _images(splits.train, stream, task, joint, exemplars)
-    first = int(images.labels.min())  # without images of old classes, the labels' loss leaves their outputs out
+    first = int(images.labels.min())  # without images of old classes, cross-entropy ignores their outputs
     increment = Increment(class_names(splits, stream)[: (task + 1) * stream.width], first)
     methods = []
     if distillation is not None and before is not None:
@@ -110,25 +110,25 @@ def learn_task(
     summary = keep_network(work, student, network, splits.train, outputs)
     summary |= {"images": len(images), "parameters": cost.parameters(student), "history": history}
     for name in ("val", "test"):
-        scored = stream.images(getattr(splits, name), range(task + 1))
-        summary[name] = dataclasses.asdict(accuracy(student, scored, increment, stream.width, work.within(name, name)))
+        so_far = stream.images(getattr(splits, name), range(task + 1))
+        summary[name] = dataclasses.asdict(accuracy(student, so_far, increment, stream.width, work.within(name, name)))
     return summary
 
 
 def fresh(network: Architecture, train: ImageSet, stream: Stream, task: int, seed: int) -> nn.Module:
-    """New weights; inputs are normalised by the images of the first task, because others come later."""
+    """A new network. Its inputs are normalised by the images of the first task, because the others come later."""
     images = stream.images(train, [0])
     return fresh_network(network, images, (task + 1) * stream.width, rng.key(seed, "task", task))
 
 
 def class_names(splits: Splits, stream: Stream) -> tuple[str, ...]:
-    """In the order of the stream."""
+    """The names of all classes, in the order of the stream."""
     names, _ = splits.task.bins(stream.order)
     return tuple(names[label] for label in stream.order.tolist())
 
 
 def _images(train: ImageSet, stream: Stream, task: int, joint: bool, exemplars: int) -> ImageSet:
-    """What the task is learnt from."""
+    """The training images of the task."""
     if joint:
         return stream.images(train, range(task + 1))
     new = stream.images(train, [task])
@@ -140,11 +140,11 @@ def _images(train: ImageSet, stream: Stream, task: int, joint: bool, exemplars: 
 
 def learn(store: Store, settings: Continual, splits: Splits, method: str, seed: int, task: int) -> Artifact:
     """The network after ``task`` by ``method``; the first task is the same for all methods."""
-    way = WAYS[method]
+    learner = LEARNERS[method]
     before = learn(store, settings, splits, method, seed, task - 1) if task else None
     distillation = None
-    if task and way.distils:
-        distillation = Distillation(way.distils, way.adapts, settings.temperature, settings.weight)
+    if task and learner.distils:
+        distillation = Distillation(learner.distils, learner.adapts, settings.temperature, settings.weight)
     title = f"{method} (seed {seed}), task {task + 1}" if task else f"first task (seed {seed})"
     return store.titled(title).call(
         learn_task,
@@ -154,8 +154,8 @@ def learn(store: Store, settings: Continual, splits: Splits, method: str, seed: 
         network=Architecture(settings.network),
         before=before,
         distillation=distillation,
-        joint=bool(task) and way.joint,
-        exemplars=settings.exemplars if task and not way.joint else 0,
+        joint=bool(task) and learner.joint,
+        exemplars=settings.exemplars if task and not learner.joint else 0,
         fit=settings.fit,
         seed=seed,
     )

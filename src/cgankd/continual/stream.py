@@ -1,4 +1,4 @@
-"""The stream of tasks: classes in the order of a seed, cut into equal parts that come one after the other."""
+"""The stream of tasks: the classes in a random order, cut into tasks of equal size."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from cgankd.data.imageset import ImageSet
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """``order``, int64 [classes], holds every class once; task t has the w = ``width`` places from t w on.
+    """``order``, int64 [classes], holds every class once; task t has the classes at w t to w t + w - 1, w = ``width``.
 
-    Images that it hands out are labelled by their class's place in the order: the output of a network that grows by
-    w with each task.
+    Its images are labelled by the place of their class in the order, which is the output of a network that grows by w
+    outputs with each task.
     """
 
     order: Tensor
@@ -27,17 +27,17 @@ class Stream:
 
     @classmethod
     def of(cls, classes: int, tasks: int, seed: int) -> Stream:
-        """The seed's order of the classes. UserError where they can't be cut into equal tasks of two or more.
+        """The stream of a seed. UserError where the classes can't be cut into equal tasks of two or more classes.
 
         >>> Stream.of(10, 5, seed=0).width
         2
         """
         if classes % tasks or classes < 2 * tasks:
             allowed = [n for n in range(2, classes // 2 + 1) if classes % n == 0]
-            said = ", ".join(map(str, allowed)) or f"no number, {classes} classes are too few to be cut"
+            choices = ", ".join(map(str, allowed)) or f"no number, because {classes} classes can't be cut"
             raise UserError(
-                f"tasks = {tasks}, but {classes} classes can't be cut into so many equal tasks of two classes or "
-                f"more; allowed: {said}"
+                f"tasks = {tasks}, but {classes} classes can't be cut into {tasks} equal tasks of two classes or "
+                f"more; allowed: {choices}"
             )
         return cls(rng.bits(seed, "class order", torch.arange(classes)).argsort(), tasks, seed)
 
@@ -47,13 +47,13 @@ class Stream:
         return len(self.order) // self.tasks
 
     def images(self, source: ImageSet, tasks: Iterable[int]) -> ImageSet:
-        """The images of these tasks, relabelled; in the order in which they stand in ``source``."""
+        """The images of these tasks, relabelled, in the order of ``source``."""
         place = self.order.argsort()[source.labels]
         rows = torch.isin(place // self.width, torch.tensor(list(tasks), dtype=torch.int64)).nonzero().squeeze(1)
         return ImageSet(source.images[rows], place[rows])
 
     def exemplars(self, source: ImageSet, task: int, per_class: int) -> ImageSet:
-        """Of each class before ``task``, ``per_class`` images (or all there are): once drawn, always the same."""
+        """``per_class`` images (or all, if fewer) of each class before ``task``; for every task the same images."""
         place = self.order.argsort()[source.labels]
         drawn = rng.bits(self.seed, "exemplars", torch.arange(len(source))).argsort()
         kept = [drawn[place[drawn] == old][:per_class] for old in range(task * self.width)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from cgankd.core.files import read_json
+from cgankd.metrics.statistics import spread
 from cgankd.report import table
 from cgankd.report.blocks import Grid, Note, Section, drawn
 from cgankd.report.figures import LIGHT, beside, canvas, legend, name_bins, plain, save, short, style
@@ -31,8 +31,7 @@ def as_errors(results: Record, scored: Record) -> dict[str, Any]:
     {'values': [10.0, 8.0], 'mean': 9.0, 'std': 1.4142135623730951}
     """
     values = [100.0 - value if results["higher_is_better"] else value for value in scored["values"]]
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return {"values": values, "mean": statistics.fmean(values) if values else None, "std": std}
+    return spread(values)
 
 
 def render(out: Path) -> Path:

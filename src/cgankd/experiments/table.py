@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from cgankd.core.files import write_json, write_text
 from cgankd.core.progress import SILENT, Progress
 from cgankd.experiments import dumbbells, gains, text
 from cgankd.experiments.cells import Cell, Results, grid, results_of
+from cgankd.metrics.statistics import spread
 from cgankd.pipeline.comparisons import CONTROL
 
 NAME = "table.json"
@@ -96,9 +96,4 @@ def _cell(cell: Cell, results: Results) -> dict[str, Any]:
 
 
 def _teacher(teacher: dict[str, Any]) -> dict[str, Any]:
-    values = teacher["values"]
-    return {
-        **{key: teacher[key] for key in ("network", "parameters", "trained_on", "values")},
-        "mean": statistics.fmean(values) if values else None,  # a teacher from a file of predictions may have no score
-        "std": statistics.stdev(values) if len(values) > 1 else None,
-    }
+    return {**{key: teacher[key] for key in ("network", "parameters", "trained_on")}, **spread(teacher["values"])}

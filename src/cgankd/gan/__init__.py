@@ -1,1 +1,1 @@
-"""The conditional generator: networks, losses, augmentation, and how it is trained."""
+"""The conditional generator: networks, losses, augmentation and training."""

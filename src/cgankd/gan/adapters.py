@@ -1,4 +1,4 @@
-"""What may stand in the trained GAN's place: a function, an ONNX file, or images that someone made before."""
+"""Generators other than the trained GAN: a function, an ONNX file, or ready images."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def open_source(
 ) -> Sampler:
     """The generator that ``generator.source`` names: module:function, an .onnx file, or ready images with labels.
 
-    label_column: where a folder's metadata.csv has the labels, if it has such a column; else in ``label``. A
-    function and an ONNX file are tried on two labels. Raises UserError where the source is not there, can't be
-    opened, or gives other images than uint8 [B, channels, height, width].
+    label_column: the column of a folder's metadata.csv with the labels, if it has such a column; else ``label``.
+    A function and an ONNX file are tried on two labels. Raises UserError where the source does not exist, can't be
+    opened, or does not give uint8 images [B, channels, height, width].
     """
     path = expanded(source)
     shape = (channels, *size)
@@ -56,10 +56,10 @@ def open_source(
 
 
 class CallableSampler(Sampler):
-    """Any function ``(targets, indices, seed) -> uint8 images`` in a trained GAN's place.
+    """Any function ``(targets, indices, seed) -> uint8 images``.
 
-    shape: (C, H, W) of the images that are needed; None: whatever comes. Raises UserError for images of another.
-    content_key: names what it samples, where results are kept.
+    shape: (C, H, W) that the images must have; None: any. Raises UserError for images of another shape.
+    content_key: identifies the function where results are stored.
     """
 
     def __init__(
@@ -79,12 +79,12 @@ class CallableSampler(Sampler):
 
 
 class OnnxSampler(Sampler):
-    """A generator in an ONNX file, run by onnxruntime on the processor.
+    """A generator in an ONNX file, run by onnxruntime on the CPU.
 
-    Inputs, told apart by their shapes: the latent, float32 [B, Z], and the label, [B]: int64 (class index) or
-    float32 (class index, or the scalar mapped to [0, 1] by the label range). Output, the first one: images
-    [B, C, H, W], uint8, or floats in [-1, 1]. B must be free, Z given. z is standard normal, the same for (seed,
-    label, index) as a trained GAN's. Raises UserError for any other file.
+    The inputs are recognised by their shapes: the latent, float32 [B, Z], and the label, [B]: int64 (class index) or
+    float32 (class index, or the scalar mapped to [0, 1] by the label range). The first output is images
+    [B, C, H, W]: uint8, or floats in [-1, 1]. B must be a free dimension and Z a number. z is standard normal, and
+    the same as a trained GAN's for the same (seed, label, index). Raises UserError for any other file.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
@@ -95,9 +95,9 @@ class OnnxSampler(Sampler):
                 self.latent, self.latent_name = latent.shape[1], latent.name
                 self.label_name, self.label_dtype = label.name, _LABEL_TYPES[label.type]
             case nodes:
-                found = ", ".join(f"{node.name} {node.type} {node.shape}" for node in nodes)
+                inputs = ", ".join(f"{node.name} {node.type} {node.shape}" for node in nodes)
                 raise UserError(
-                    f"generator.source {path}: has inputs {found}; needed: a latent tensor(float) ['B', Z] and a "
+                    f"generator.source {path}: has inputs {inputs}; needed: a latent tensor(float) ['B', Z] and a "
                     "label tensor(int64) or tensor(float) ['B'], B free and Z a number"
                 )
 
@@ -127,13 +127,13 @@ def _fits(label: Any, latent: Any) -> bool:
 
 
 class StoredImages(Sampler):
-    """Ready images with labels; image j of a label is one of them, in an order that the seed decides.
+    """Ready images with labels. The seed sets the order in which the images of a label are used.
 
-    Of a class: image j of the class, all of them before any comes again. Of a scalar: the j-th nearest image by
-    its own label, those at equal labels in the seed's order.
+    Class labels: image j is the j-th image of the class; no image is repeated before all were used. Scalar labels:
+    image j is the one with the j-th nearest label; the seed orders images with equal labels.
 
-    targets: the distinct labels, [L], sorted, as targets. counts: how many images each has, int64 [L]. A plan that
-    asks for these labels and no more images than these gets every image once.
+    targets: the distinct labels as targets, sorted, [L]. counts: how many images each has, int64 [L]. A plan that
+    asks for these labels and these counts gets every image once.
     """
 
     def __init__(self, images: ImageSet, task: Task) -> None:
@@ -145,7 +145,7 @@ class StoredImages(Sampler):
         self._order = functools.lru_cache(maxsize=8)(self._new_order)
 
     def available(self, targets: Tensor) -> Tensor:
-        """Images at the label, or at the nearest label that has any."""
+        """The number of images at the label, or at the nearest label that has any; int64 [B]."""
         above = torch.searchsorted(self.targets, targets).clamp(max=len(self.targets) - 1)
         below = (above - 1).clamp(min=0)
         nearer = (targets - self.targets[below]).abs() < (self.targets[above] - targets).abs()
@@ -165,17 +165,17 @@ class StoredImages(Sampler):
 
 
 def _nearest(labels: Tensor, target: Tensor, rank: Tensor) -> Tensor:
-    """The place in sorted ``labels`` [N] of the one with ``rank`` others nearer to the target; int64 [B].
+    """The place in sorted ``labels`` [N] of the label with rank ``rank`` (from 0) by distance to the target; int64 [B].
 
-    The n nearest are neighbours, and those n with one more: what one more adds is the one wanted. Of two that are
-    equally near the smaller counts as nearer.
+    The ``rank`` nearest labels form a window of the sorted labels, and so do the ``rank + 1`` nearest. The result is
+    the label that only the larger window holds. Of two labels at equal distance the smaller counts as nearer.
     """
     first, before = _window(labels, target, rank + 1), _window(labels, target, rank)
     return torch.where(first < before, first, first + rank)
 
 
 def _window(labels: Tensor, target: Tensor, count: Tensor) -> Tensor:
-    """Where the ``count`` sorted labels nearest to the target begin, by bisection; int64 [B]."""
+    """Where the window of the ``count`` sorted labels nearest to the target begins, by bisection; int64 [B]."""
     low, high = torch.zeros_like(count), len(labels) - count
     while bool((low < high).any()):
         middle = (low + high) // 2

@@ -7,7 +7,6 @@ Brock, Donahue and Simonyan, "Large Scale GAN Training for High Fidelity Natural
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,43 +14,38 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from cgankd.core.errors import UserError
 from cgankd.gan.blocks import DownBlock, initialise
-from cgankd.gan.residual import ProjectionDiscriminator, ResidualGenerator
+from cgankd.gan.residual import Maps, ProjectionDiscriminator, ResidualGenerator
 
 
 class Generator(ResidualGenerator):
-    """z is cut into parts: one makes the first map, each block's norms get one and the label embedding.
+    """z is cut into parts: the first map is computed from one; the norms of each block get one and the label.
 
-    Parts are as long as each other, the first ones by one longer where that does not come out even. The embedding
-    is scaled to the size of the part beside it. Raises UserError where z is shorter than the number of parts.
+    All parts are of equal length, or the first ones are longer by one. The embedding is scaled so that its norm is
+    similar to that of the part beside it. Raises UserError where z is shorter than the number of parts.
     """
 
-    def __init__(
-        self,
-        embedding: nn.Module,
-        widths: Sequence[int],
-        latent: int,
-        label_dim: int,
-        image_channels: int,
-        size: tuple[int, int],
-        *,
-        attention: int | None,
-        shared: bool = True,
-    ) -> None:
-        count = 1 + len(widths)
+    def __init__(self, embedding: nn.Module, maps: Maps, latent: int, *, shared: bool = True) -> None:
+        count, (height, width) = 1 + len(maps.widths), maps.size
         if latent < count:
             raise UserError(
-                f"generator.latent is {latent}; biggan cuts it into {count} parts at {size[1]}x{size[0]} pixels, "
+                f"generator.latent is {latent}; biggan cuts it into {count} parts at {width}x{height} pixels, "
                 f"so {count} or more are needed"
             )
         parts = [latent // count + (number < latent % count) for number in range(count)]
         super().__init__(
-            embedding, widths, parts[0], [part + label_dim for part in parts[1:]], 2 * len(widths), image_channels,
-            size, wrap=spectral_norm, wrap_norm=spectral_norm, attention=attention, shared=shared,
-        )  # fmt: skip
+            embedding,
+            maps,
+            parts[0],
+            [part + maps.label_dim for part in parts[1:]],
+            2 * len(maps.widths),
+            wrap=spectral_norm,
+            wrap_norm=spectral_norm,
+            shared=shared,
+        )
         self.parts = parts
-        self.label_scales = [(part / label_dim) ** 0.5 for part in parts[1:] for _ in range(2)]  # two norms a block
+        self.label_scales = [(part / maps.label_dim) ** 0.5 for part in parts[1:] for _ in range(2)]  # two norms each
         initialise(self, nn.init.orthogonal_, nn.Conv2d)
-        for part in (self.first, self.blocks):  # not the embedding's layers: they may be trained
+        for part in (self.first, self.blocks):  # not the layers of the embedding: they may be trained already
             initialise(part, nn.init.orthogonal_, nn.Linear)
 
     def conditions(self, z: Tensor, labels: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -63,24 +57,15 @@ class Generator(ResidualGenerator):
 
 
 class Discriminator(ProjectionDiscriminator):
-    """Residual blocks from the image on; the last one keeps its side. attention: level of the maps with it."""
+    """Residual blocks, of which the last keeps the map's size."""
 
-    def __init__(
-        self,
-        embedding: nn.Module,
-        widths: Sequence[int],
-        label_dim: int,
-        image_channels: int,
-        size: tuple[int, int],
-        pooling: str,
-        *,
-        attention: int | None,
-    ) -> None:
+    def __init__(self, embedding: nn.Module, maps: Maps, pooling: str) -> None:
+        widths = maps.widths
         blocks = [
-            DownBlock(image_channels, widths[0], down=True, on_image=True),
+            DownBlock(maps.channels, widths[0], down=True, on_image=True),
             *(DownBlock(a, b, down=True) for a, b in itertools.pairwise(widths)),
             DownBlock(widths[-1], widths[-1], down=False),
         ]
-        super().__init__(embedding, blocks, widths, label_dim, image_channels, size, pooling, attention)
+        super().__init__(embedding, blocks, maps, pooling)
         for part in (self.blocks, self.linear, self.projection):
             initialise(part, nn.init.orthogonal_, nn.Conv2d, nn.Linear)

@@ -1,4 +1,4 @@
-"""What the GAN networks are built of: the maps of an image size, conditional norm, residual blocks, attention."""
+"""Building blocks of the GAN networks: sizes and widths of the maps, conditional norm, residual blocks, attention."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from cgankd.core.errors import UserError
 
-Wrap = Callable[[nn.Module], nn.Module]  # what is done to a layer's weight: spectral_norm, or nothing
+Wrap = Callable[[nn.Module], nn.Module]  # what is applied to a layer: spectral_norm or unwrapped
 
 
 def unwrapped(layer: nn.Module) -> nn.Module:
@@ -20,12 +20,12 @@ def unwrapped(layer: nn.Module) -> nn.Module:
     return layer
 
 
-# --- the maps of an image size ------------------------------------------------------------------------------------
-# Level 0 is as large as the image, each further one half of that; level ``up_blocks(size)`` is where G starts.
+# --- sizes and widths of the maps ---------------------------------------------------------------------------------
+# Level 0 is as large as the image, each further level half as large. G starts at level ``up_blocks(size)``.
 
 
 def up_blocks(size: tuple[int, int]) -> int:
-    """How often a side of at least 4 pixels is doubled to reach the image: 2 at 16, 3 at 32, 4 at 64."""
+    """How often a first map with sides of 4 or more pixels is doubled: 2 times for 16, 3 for 32, 4 for 64 pixels."""
     blocks = 0
     while min(size) >= 4 * 2 ** (blocks + 1):
         blocks += 1
@@ -33,15 +33,16 @@ def up_blocks(size: tuple[int, int]) -> int:
 
 
 def start_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of the generator's first map; doubled ``up_blocks`` times they cover the image."""
+    """Height and width of the generator's first map; doubled ``up_blocks`` times, it covers the image."""
     ups = up_blocks(size)
     return -(-size[0] // 2**ups), -(-size[1] // 2**ups)
 
 
 def map_widths(size: tuple[int, int], channels: int, multipliers: Sequence[int] | None = None) -> list[int]:
-    """Channels of the maps from the largest to the smallest, one per level but the last, which repeats its own.
+    """Channels of the maps from the largest to the smallest; the last level, which is left out, has as many as the
+    one before it.
 
-    Raises UserError where there are more or fewer multipliers than levels.
+    Raises UserError where the number of multipliers is not ``up_blocks(size)``.
 
     >>> map_widths((32, 32), 8)
     [8, 16, 32]
@@ -57,10 +58,10 @@ def map_widths(size: tuple[int, int], channels: int, multipliers: Sequence[int] 
 
 
 def attention_level(size: tuple[int, int], side: int | None) -> int:
-    """The level whose maps get self-attention; ``side`` is that of the generator's map, its shorter one.
+    """The level whose maps get self-attention. side: the shorter side of the generator's map, in pixels.
 
-    None: level 1, half the image. Level 0 is left out: its maps are the largest, and the discriminators have none.
-    Raises UserError naming the sides that exist.
+    None: level 1, half the image. Level 0 is not allowed: its maps are the largest, and discriminators have no
+    map there. Raises UserError for a side that no level has.
     """
     ups, start = up_blocks(size), min(start_size(size))
     sides = {start * 2 ** (ups - level): level for level in range(1, ups + 1)}
@@ -94,9 +95,9 @@ class ConditionalNorm(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Twice the side: norm, ReLU, up, conv, norm, ReLU, conv, plus an upsampled 1x1 shortcut.
+    """Doubles the side: norm, ReLU, upsampling, conv, norm, ReLU, conv, plus an upsampled 1x1 shortcut.
 
-    ``wrap`` is for the convolutions, ``wrap_norm`` for what is linear in the condition.
+    wrap: of the convolutions. wrap_norm: of the linear layers on the condition.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class UpBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """ReLU (not where ``on_image``), conv, ReLU, conv, halved (where ``down``), plus a 1x1 shortcut."""
+    """ReLU (unless ``on_image``), conv, ReLU, conv, average pooling (if ``down``), plus a 1x1 shortcut."""
 
     def __init__(self, width_in: int, width_out: int, down: bool, on_image: bool = False) -> None:
         super().__init__()
@@ -133,7 +134,7 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv2(F.relu(self.conv1(x if self.on_image else F.relu(x))))
-        if self.down:  # halving before the 1x1 shortcut is the same as after, and cheaper
+        if self.down:  # pooling before the 1x1 shortcut gives the same as after it, and is cheaper
             return F.avg_pool2d(h, 2, ceil_mode=True) + self.shortcut(F.avg_pool2d(x, 2, ceil_mode=True))
         return h + self.shortcut(x)
 
@@ -143,8 +144,8 @@ class SelfAttention(nn.Module):
 
     Zhang et al., "Self-Attention Generative Adversarial Networks" (arXiv 1805.08318), section 3: f and g have C / 8
     channels, h has C / 2, all are 1x1 convolutions with spectral norm. As in the authors' code g and h are
-    max-pooled 2x2, which makes it four times cheaper. Written out rather than by torch's fused attention, for R1
-    needs its second derivative.
+    max-pooled 2x2, which makes it four times cheaper. torch's fused attention is not used, because R1 needs a second
+    derivative.
     """
 
     def __init__(self, width: int) -> None:
@@ -161,12 +162,12 @@ class SelfAttention(nn.Module):
         key = F.max_pool2d(self.g(x), 2, ceil_mode=True).flatten(2)  # [B, C / 8, I]
         value = F.max_pool2d(self.h(x), 2, ceil_mode=True).flatten(2)  # [B, C / 2, I]
         weight = torch.softmax(query.transpose(1, 2) @ key, dim=2)  # [B, J, I]
-        seen = (value @ weight.transpose(1, 2)).unflatten(2, x.shape[2:])
-        return x + self.gamma * self.v(seen)
+        attended = (value @ weight.transpose(1, 2)).unflatten(2, x.shape[2:])
+        return x + self.gamma * self.v(attended)
 
 
 def initialise(network: nn.Module, weights: Callable[[Tensor], Tensor], *kinds: type[nn.Module]) -> None:
-    """Fill the weights of all layers of ``kinds``, those under a spectral norm too, and set their biases to 0."""
+    """Initialise the weights of all layers of ``kinds``, also under a spectral norm, and set their biases to 0."""
     for module in network.modules():
         if isinstance(module, kinds):
             if parametrize.is_parametrized(module, "weight"):

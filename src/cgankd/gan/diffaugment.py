@@ -1,7 +1,7 @@
-"""Differentiable augmentation of what the discriminator sees (Zhao et al., "DiffAugment", arXiv 2006.10738).
+"""Differentiable augmentation of the discriminator's images (Zhao et al., "DiffAugment", arXiv 2006.10738).
 
-The same kind of change is made to real and fake images, each image with its own random numbers, so that a
-discriminator short of data can't learn the images by heart. No policy turns or mirrors, so angles keep.
+Real and fake images are changed in the same ways, each with its own random numbers. So a discriminator with little
+data can't memorise the images. No policy rotates or flips, so labels such as angles stay right.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def diffaugment(images: Tensor, policies: Sequence[str], rng: torch.Generator) -> Tensor:
-    """images: float [B, C, H, W] in [-1, 1]; rng: on the images' device. The same shape comes back."""
+    """images: float [B, C, H, W] in [-1, 1]; rng: on the images' device. Returns images of the same shape."""
     for policy in policies:
         images = _POLICIES[policy](images, rng)
     return images
@@ -30,9 +30,9 @@ def _color(images: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _translation(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Up to an eighth of the side in each direction; black (-1) comes in.
+    """Shift by up to an eighth of the side in each direction; the empty border is black (-1).
 
-    A shift is a product with a shifted identity matrix: exact, differentiable, one matrix product per axis.
+    A shift is a product with a shifted identity matrix: exact and differentiable, with one product per axis.
     """
     count, _, height, width = images.shape
     vertical = _shift_matrices(count, height, rng, images)
@@ -48,7 +48,7 @@ def _shift_matrices(count: int, side: int, rng: torch.Generator, like: Tensor) -
 
 
 def _cutout(images: Tensor, rng: torch.Generator) -> Tensor:
-    """A grey square of half the side, its centre anywhere."""
+    """Cover a square of half the side with grey; its centre is uniform over the image."""
     count, _, height, width = images.shape
     keep = []
     for side in (height, width):

@@ -1,4 +1,4 @@
-"""The generator's contract, and the trained GAN that fulfils it."""
+"""The interface of all generators, :class:`Sampler`, and the trained GAN behind it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from cgankd.core.store import Artifact, Work
 from cgankd.data.imageset import ImageSet
 from cgankd.gan import biggan, sagan, sngan
 from cgankd.gan.blocks import attention_level, map_widths
+from cgankd.gan.residual import Maps
 from cgankd.labels import label_embedding
 from cgankd.nets import inference
 from cgankd.nets.build import WEIGHTS
@@ -27,12 +28,12 @@ UNBOUNDED = torch.iinfo(torch.int64).max
 
 
 class Sampler(ABC):
-    """What synthesis needs of a generator: a trained GAN, a callable, a folder of images made elsewhere.
+    """What synthesis needs of a generator: a trained GAN, a callable, or a folder of ready images.
 
-    Image ``indices[j]`` of label ``targets[j]`` is the same whoever draws it, in whatever batch.
+    Image ``indices[j]`` of label ``targets[j]`` is always the same, in every batch.
     """
 
-    content_key: str  # names what it samples; a GeneratorSource that needs no opening has one
+    content_key: str  # identifies what it samples; needed only where the sampler is its own GeneratorSource
 
     @abstractmethod
     def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
@@ -41,11 +42,11 @@ class Sampler(ABC):
     held: tuple[Tensor, Tensor] | None = None  # ready images: their distinct labels, and how many each has
 
     def available(self, targets: Tensor) -> Tensor:
-        """How many distinct images each label has, int64 [B]; UNBOUNDED where there is always another."""
+        """How many distinct images each label has, int64 [B]; UNBOUNDED where there is no limit."""
         return torch.full(targets.shape, UNBOUNDED)
 
     def open(self, fabric: Fabric) -> Sampler:
-        """Itself."""
+        """The sampler itself."""
         return self
 
 
@@ -54,7 +55,7 @@ class GeneratorSource(Protocol):
 
     @property
     def content_key(self) -> str:
-        """Names what it samples."""
+        """Identifies what it samples."""
 
     def open(self, fabric: Fabric) -> Sampler:
         """Ready to sample, on the device of ``fabric``."""
@@ -62,7 +63,7 @@ class GeneratorSource(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class TrainedGenerator:
-    """The generator that a stage kept by :func:`keep_generator`; opening it needs no data set."""
+    """The generator that a stage saved with :func:`keep_generator`; opening it needs no data set."""
 
     artifact: Artifact
 
@@ -91,7 +92,7 @@ def keep_generator(
     task: Task,
     images: ImageSet,
 ) -> dict[str, Any]:
-    """Write the weights; what belongs into the summary so that :class:`TrainedGenerator` opens them."""
+    """Save the weights. Returns the entries of the summary that :class:`TrainedGenerator` needs to load them."""
     work.save(WEIGHTS, sampler.network.state_dict())
     return {
         "built": {
@@ -119,7 +120,7 @@ class GanSampler(Sampler):
 
 
 def latents(targets: Tensor, indices: Tensor, seed: int, width: int) -> Tensor:
-    """Standard normal z, float32 [B, width]: a pure function of (seed, label, index)."""
+    """Standard normal z, float32 [B, width], which depends on (seed, label, index) alone."""
     label = targets if not targets.is_floating_point() else targets.float().view(torch.int32)
     return rng.normal(seed, "latent", label, indices, width=width)
 
@@ -139,22 +140,20 @@ def new_networks(
     Raises UserError where the settings don't fit images of this size.
     """
     generator, discriminator = _NETWORKS[settings.network.kind]
-    attention = {}
-    if not isinstance(settings.network, SNGAN):
-        side = settings.network.attention
-        attention["attention"] = None if side == 0 else attention_level(size, side)
-    base, label_dim = settings.channels, settings.label_dim
-    widths = map_widths(size, base, settings.multipliers)
-    others = map_widths(size, settings.discriminator_channels or base, settings.multipliers)
+    attention = None
+    if not isinstance(settings.network, SNGAN) and settings.network.attention != 0:
+        attention = attention_level(size, settings.network.attention)
+
+    def maps(base: int) -> Maps:
+        return Maps(map_widths(size, base, settings.multipliers), size, channels, settings.label_dim, attention)
+
+    generator_maps, discriminator_maps = (
+        maps(base) for base in (settings.channels, settings.discriminator_channels or settings.channels)
+    )
     return (
-        generator(
-            copy.deepcopy(embedding), widths, settings.latent, label_dim, channels, size,
-            shared=settings.shared_embedding, **attention,
-        ),
-        discriminator(
-            copy.deepcopy(embedding), others, label_dim, channels, size, settings.pooling, **attention
-        ),
-    )  # fmt: skip
+        generator(copy.deepcopy(embedding), generator_maps, settings.latent, shared=settings.shared_embedding),
+        discriminator(copy.deepcopy(embedding), discriminator_maps, settings.pooling),
+    )
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""GAN losses, with a weight per image where the vicinity is soft, and regularisers of both networks.
+"""GAN losses, weighted per image where the vicinity is soft, and regularisers of both networks.
 
-A weighted loss is a mean over the batch, not over the weights' sum (METHOD of CcGAN's soft vicinity). D(x_r) and
-D(x_f) are logits [B] of real and fake images, weights [B] or all 1.
+A weighted loss is divided by the batch size, not by the sum of the weights (as in CcGAN's soft vicinity). D(x_r) and
+D(x_f) are logits [B] of real and fake images; weights are [B], or None for all 1.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def discriminator_vanilla(
 
 
 def generator_vanilla(fake: Tensor) -> Tensor:
-    """-mean(log s(D(x_f))), the form that does not saturate."""
+    """-mean(log s(D(x_f))), the non-saturating form."""
     return F.softplus(-fake).mean()
 
 
@@ -47,7 +47,7 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], Callable[[Tensor], Tensor]]] = {
 
 
 def squared_gradient(discriminator: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    """mean over the batch of ||grad_x D(x, y)||^2, which can be differentiated once more.
+    """mean over the batch of ||grad_x D(x, y)||^2, which can itself be differentiated.
 
     R1 is gamma / 2 times this at real images (Mescheder, Geiger and Nowozin, arXiv 1801.04406).
     """
@@ -58,11 +58,11 @@ def squared_gradient(discriminator: nn.Module, images: Tensor, targets: Tensor) 
 
 
 def mode_seeking(images: Tensor, other_images: Tensor, z: Tensor, other_z: Tensor) -> Tensor:
-    """1 / (mean_i(mean |x_i - x'_i| / mean |z_i - z'_i|) + LEAST): small where other latents give other images.
+    """1 / (mean_i(mean |x_i - x'_i| / mean |z_i - z'_i|) + LEAST): small where different latents give different images.
 
-    images [P, C, H, W], z [P, L]: pairs, each of one label. Mao et al., "Mode Seeking Generative Adversarial
-    Networks for Diverse Image Synthesis" (arXiv 1903.05628); they maximise the ratio, and minimise its inverse in
-    their code, as is done here. [ours]: each pair has its own ratio, where they take that of two batch means.
+    images [P, C, H, W], z [P, L]: pairs with the same label. Mao et al., "Mode Seeking Generative Adversarial
+    Networks for Diverse Image Synthesis" (arXiv 1903.05628). The paper maximises the ratio; the authors' code
+    minimises its inverse, as here. [ours]: a ratio for each pair; theirs is one ratio of two batch means.
     """
     apart = (images - other_images).abs().mean(dim=(1, 2, 3)) / (z - other_z).abs().mean(dim=1)
     return 1.0 / (apart.mean() + LEAST)
@@ -71,8 +71,8 @@ def mode_seeking(images: Tensor, other_images: Tensor, z: Tensor, other_z: Tenso
 class LeCam(nn.Module):
     """mean((D(x_r) - a_f)^2) + mean((D(x_f) - a_r)^2), a_r and a_f moving averages of D on real and fake images.
 
-    Tseng et al., "Regularizing Generative Adversarial Networks under Limited Data" (arXiv 2104.03310); decay .99 as
-    theirs. The first batch sets the averages. They are buffers, so that a checkpoint has them.
+    Tseng et al., "Regularizing Generative Adversarial Networks under Limited Data" (arXiv 2104.03310), with their decay
+    of 0.99. The first batch sets the averages. They are buffers, so that checkpoints hold them.
     """
 
     DECAY = 0.99
@@ -88,7 +88,7 @@ class LeCam(nn.Module):
         self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
 
     def forward(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Logits [B] of real and fake images; the averages take them in first."""
+        """Logits [B] of real and fake images; the averages are updated with them first."""
         with torch.no_grad():
             for average, logits in ((self.real, real), (self.fake, fake)):
                 mean = logits.mean()

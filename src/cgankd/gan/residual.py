@@ -1,11 +1,12 @@
-"""The frame that all generators and discriminators share; sngan.py, sagan.py and biggan.py say what differs.
+"""What all generators and discriminators share; sngan.py, sagan.py and biggan.py define their differences.
 
-The label comes in as an embedding [B, E], so classes and scalars are the same to all networks.
+The networks take the label as an embedding [B, E], so they are the same for classes and scalars.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,29 +19,42 @@ from torch.nn.utils.parametrizations import spectral_norm
 from cgankd.gan.blocks import SelfAttention, UpBlock, Wrap, start_size, unwrapped
 
 
+@dataclasses.dataclass(frozen=True)
+class Maps:
+    """The feature maps of a network, and what enters and leaves it.
+
+    widths: channels of the maps from the largest to the smallest (``blocks.map_widths``). size: (H, W) of the images.
+    channels: of the images. label_dim: E, the length of the label embedding. attention: the level with self-attention.
+    """
+
+    widths: Sequence[int]
+    size: tuple[int, int]
+    channels: int
+    label_dim: int
+    attention: int | None = None
+
+
 class ResidualGenerator(nn.Module, ABC):
     """z [B, latent] and targets [B] -> images [B, C, H, W] in [-1, 1], for any image side of 16 or more.
 
-    widths: of the maps from the largest to the smallest (``blocks.map_widths``). first_dim: length of what the
-    first map is linear in. condition_dims: length of the condition of each block. attention: level that has it.
+    first_dim: length of the vector that the first map is computed from. condition_dims: length of the condition of
+    each block.
 
-    places: where the label enters. shared False gives each place its own copy of the label embedding, to be learnt
-    by itself. An embedding that does not learn (ILI) stays one: each norm has its own linear layer on it anyway.
+    places: how often the label enters. With ``shared`` False each place has its own copy of the label embedding,
+    which is trained apart. An embedding that is not trained (ILI) is always shared, because each norm has its own
+    linear layer on it.
     """
 
     def __init__(
         self,
         embedding: nn.Module,
-        widths: Sequence[int],
+        maps: Maps,
         first_dim: int,
         condition_dims: Sequence[int],
         places: int,
-        image_channels: int,
-        size: tuple[int, int],
         *,
         wrap: Wrap = unwrapped,
         wrap_norm: Wrap = unwrapped,
-        attention: int | None = None,
         shared: bool = True,
     ) -> None:
         super().__init__()
@@ -49,23 +63,23 @@ class ResidualGenerator(nn.Module, ABC):
         self.places = places
         others = 0 if shared or not learns else places - 1
         self.other_embeddings = nn.ModuleList(copy.deepcopy(embedding) for _ in range(others))
-        self.size, self.start = size, start_size(size)
-        widths = [widths[-1], *reversed(widths)]  # as many channels at the smallest side as after the first block
+        self.size, self.start = maps.size, start_size(maps.size)
+        widths = [maps.widths[-1], *reversed(maps.widths)]  # the first map has as many channels as the second
         self.first = wrap(nn.Linear(first_dim, widths[0] * self.start[0] * self.start[1]))
         self.blocks = nn.ModuleList(
             UpBlock(width_in, width_out, dim, wrap, wrap_norm)
             for (width_in, width_out), dim in zip(itertools.pairwise(widths), condition_dims, strict=True)
         )
         self.norm = nn.BatchNorm2d(widths[-1])
-        self.last = wrap(nn.Conv2d(widths[-1], image_channels, 3, padding=1))
-        self.attention_after = None if attention is None else len(self.blocks) - attention  # blocks
+        self.last = wrap(nn.Conv2d(widths[-1], maps.channels, 3, padding=1))
+        self.attention_after = None if maps.attention is None else len(self.blocks) - maps.attention  # blocks
         self.attention = None if self.attention_after is None else SelfAttention(widths[self.attention_after])
 
     @abstractmethod
     def conditions(self, z: Tensor, labels: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """What the first map is made of [B, first_dim], and the condition of each norm, two per block.
+        """The input of the first map [B, first_dim], and the condition of each norm, two per block.
 
-        labels: embeddings [B, E], one for each place, or a single one that all share.
+        labels: embeddings [B, E], one for each place, or a single one that all places share.
         """
 
     def forward(self, z: Tensor, targets: Tensor) -> Tensor:
@@ -85,37 +99,26 @@ class ResidualGenerator(nn.Module, ABC):
 class ProjectionDiscriminator(nn.Module):
     """Images [B, C, H, W] in [-1, 1] and targets [B] -> logits [B].
 
-    blocks: the images' way to the last map, with spectral norm; block number i makes the map of level i + 1.
-    widths: of the maps from the largest to the smallest. attention: level with self-attention.
-    pooling: "sum" adds the last map up (projection discriminator, Miyato and Koyama, arXiv 1802.05637), "flatten"
-    keeps positions (CcGAN). The embedding is divided by sqrt(E), so that the label's term and the label-free term
-    are of one size.
+    blocks: from the images to the last map, with spectral norm; block i makes the map of level i + 1.
+    pooling: "sum" sums the last map over positions (projection discriminator, Miyato and Koyama, arXiv 1802.05637),
+    "flatten" keeps positions (CcGAN). The embedding is divided by sqrt(E), so that the term with the label and the
+    term without are of similar size.
     """
 
-    def __init__(
-        self,
-        embedding: nn.Module,
-        blocks: Sequence[nn.Module],
-        widths: Sequence[int],
-        label_dim: int,
-        image_channels: int,
-        size: tuple[int, int],
-        pooling: str,
-        attention: int | None = None,
-    ) -> None:
+    def __init__(self, embedding: nn.Module, blocks: Sequence[nn.Module], maps: Maps, pooling: str) -> None:
         super().__init__()
         self.embedding = embedding
         self.pooling = pooling
-        self.label_scale = label_dim**-0.5
+        self.label_scale = maps.label_dim**-0.5
         self.blocks = nn.Sequential(*blocks)
-        if attention is not None:
-            self.blocks.insert(attention, SelfAttention(widths[attention - 1]))
-        feature = widths[-1]
+        if maps.attention is not None:
+            self.blocks.insert(maps.attention, SelfAttention(maps.widths[maps.attention - 1]))
+        feature = maps.widths[-1]
         if pooling == "flatten":
             with torch.no_grad():
-                feature = self.blocks(torch.zeros(1, image_channels, *size)).numel()
+                feature = self.blocks(torch.zeros(1, maps.channels, *maps.size)).numel()
         self.linear = spectral_norm(nn.Linear(feature, 1))
-        self.projection = spectral_norm(nn.Linear(label_dim, feature, bias=False))
+        self.projection = spectral_norm(nn.Linear(maps.label_dim, feature, bias=False))
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
         h = F.relu(self.blocks(images.contiguous(memory_format=torch.channels_last)))

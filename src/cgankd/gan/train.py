@@ -1,4 +1,4 @@
-"""Training a conditional GAN: one loop for classes and scalars, for the label space draws the batches."""
+"""Training a conditional GAN: one loop for classes and scalars, because the label space draws the batches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cgankd.nets import inference
 from cgankd.tasks import Task
 
 LOG_POINTS = 50
-STATISTICS_BATCHES = 20  # generator batches that its final batch-norm statistics are taken over
+STATISTICS_BATCHES = 20  # generator batches over which its final batch-norm statistics are computed
 
 
 def train_gan(
@@ -37,7 +37,7 @@ def train_gan(
     *,
     seed: int,
 ) -> tuple[GanSampler, list[dict[str, Any]]]:
-    """Train on ``train`` and return the moving average of the generator, with the history of losses and logits.
+    """Train on ``train``. Returns the moving average of the generator, and the history of losses and logits.
 
     Raises TrainingError where a loss is not finite or all generated images are alike.
     """
@@ -61,10 +61,10 @@ def train_gan(
     log_every = max(1, settings.steps // LOG_POINTS)
     with work.progress.bar("generator", settings.steps) as bar:
         for step in range(start, settings.steps):
-            seen = gan.step(step)
+            values = gan.step(step)
             done = step + 1
             if done % log_every == 0 or done == settings.steps:
-                entry = {"step": done, **{name: float(value) for name, value in seen.items()}}
+                entry = {"step": done, **{name: float(value) for name, value in values.items()}}
                 _check(entry)
                 history.append(entry)
                 bar.to(done, f"D {entry['discriminator_loss']:.2f}  G {entry['generator_loss']:.2f}")
@@ -105,14 +105,15 @@ class _Gan:
         self.update_average = get_ema_multi_avg_fn(settings.ema)
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """``discriminator_steps`` of D and one of G; what was seen, as tensors (nothing waits for the device)."""
+        """``discriminator_steps`` steps of D and one of G. Returns losses and logits as tensors, without waiting
+        for the device."""
         settings, size = self.settings, self.settings.batch_size
         host = rng.generator("cpu", self.seed, "gan/draw", step)
         torch_rng = rng.generator(self.fabric.device, self.seed, "gan/noise", step)
         for number in range(step * settings.discriminator_steps, (step + 1) * settings.discriminator_steps):
-            seen = self._discriminator_step(number, size, host, torch_rng)
+            values = self._discriminator_step(number, size, host, torch_rng)
 
-        half = size // 2 if settings.mode_seeking else 0  # then images half a batch apart are of one label
+        half = size // 2 if settings.mode_seeking else 0  # then images half a batch apart share a label
         targets = self.space.generator_draw(size - half, host)
         targets = to_device(torch.cat([targets, targets[:half]]), self.fabric.device)
         z = self._latents(size, torch_rng)
@@ -131,7 +132,7 @@ class _Gan:
             weight.requires_grad_(True)
         self._average(step)
         spread = fake.detach().float().std(dim=0).mean()
-        return {**seen, "generator_loss": loss.detach(), "spread": spread}
+        return {**values, "generator_loss": loss.detach(), "spread": spread}
 
     def _discriminator_step(
         self, number: int, size: int, host: torch.Generator, torch_rng: torch.Generator
@@ -144,7 +145,7 @@ class _Gan:
             with torch.no_grad():
                 fake = self.generator(self._latents(size, torch_rng), to_device(draw.fake_targets, device))
             real = to_device(self.images[draw.real], device).to(memory_format=torch.channels_last)
-            # One pass over both: spectral norm's power iteration must not run twice before one backward.
+            # One pass over both, because spectral norm's power iteration must not run twice before one backward.
             both = diffaugment(torch.cat([from_uint8(real), fake]), settings.diffaugment, torch_rng)
             logits = self.discriminator(both, torch.cat([condition, condition])).float()
         real_logits, fake_logits = logits.chunk(2)
@@ -155,8 +156,8 @@ class _Gan:
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         if settings.r1 and number % settings.r1.every == 0:
-            # Its own pass, after the first one's backward. At full precision, for squares of small gradients are
-            # smaller still; at the augmented images, for those are what D is asked about.
+            # A second pass, after the backward of the first. At full precision, because squares of small gradients
+            # are tiny; on the augmented images, because D sees no others.
             penalty = settings.r1.gamma / 2 * squared_gradient(self.discriminator, both[:size].float(), condition)
             self.fabric.backward(penalty * settings.r1.every)
         self.discriminator_optimizer.step()
@@ -203,12 +204,12 @@ def _settle_statistics(
     fabric: Fabric,
     seed: int,
 ) -> None:
-    """Batch-norm statistics of the averaged weights themselves, over STATISTICS_BATCHES batches.
+    """Compute the batch-norm statistics of the averaged weights over STATISTICS_BATCHES batches.
 
-    Each batch is also one power iteration of the averaged weights' spectral norms, from the trained ones on.
+    Each batch is also one power iteration of their spectral norms, which start from those of the trained generator.
     """
-    for mine, trained in zip(average.buffers(), generator.buffers(), strict=True):
-        mine.copy_(trained)
+    for buffer, trained in zip(average.buffers(), generator.buffers(), strict=True):
+        buffer.copy_(trained)
     norms = [module for module in average.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()

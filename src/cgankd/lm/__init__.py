@@ -1,4 +1,4 @@
-"""Distilling language models, apart from the road of images: SKD's interleaved sampling, ATKD on tokens, baselines.
+"""Distillation of language models, apart from the image pipeline: SKD's interleaved sampling, ATKD, baselines.
 
-Its models are Hugging Face transformers' (extra ``[lm]``); nothing of it is imported where they are not needed.
+The models are those of Hugging Face transformers (extra ``[lm]``), which is imported only where it is needed.
 """

@@ -1,4 +1,4 @@
-"""``cgankd lm``: goes the road of text, shows what came of it."""
+"""``cgankd lm``: runs a recipe for text and prints its results."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from cgankd.lm.settings import LanguageRecipe
 
 
 def run(recipe: LanguageRecipe, out: Path | None, max_minutes: float | None, console: Console, quiet: bool) -> None:
-    """Run the recipe, print table and warnings, and write curves.png beside results.json."""
+    """Run the recipe, print the table and warnings, and write curves.png beside results.json."""
     from cgankd.core.checkpoint import deadline_in
     from cgankd.core.progress import SILENT, ConsoleProgress
-    from cgankd.lm import run as road
+    from cgankd.lm import run as runs
     from cgankd.lm import show
 
     folder = out or Path("runs") / f"lm-{recipe.name}"
-    found = road.run(recipe, folder, SILENT if quiet else ConsoleProgress(console), deadline=deadline_in(max_minutes))
-    console.print(show.headline(found), soft_wrap=True)
-    console.print(show.table(found))
-    for warning in found["warnings"]:
+    results = runs.run(recipe, folder, SILENT if quiet else ConsoleProgress(console), deadline=deadline_in(max_minutes))
+    console.print(show.headline(results), soft_wrap=True)
+    console.print(show.table(results))
+    for warning in results["warnings"]:
         console.print(f"! {warning}")
-    show.save_curves(found, folder / "curves.png")
+    show.save_curves(results, folder / "curves.png")
     console.print(f"{folder}: results.json, curves.png", soft_wrap=True)

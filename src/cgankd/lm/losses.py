@@ -1,6 +1,6 @@
-"""Losses over tokens: cross-entropy, three divergences between teacher and student, and ATKD in its original form.
+"""Losses over tokens: cross-entropy, three divergences between teacher and student, and ATKD as published.
 
-Logits are [B, L, V], ``scored`` is bool [B, L] and says which places count; every loss is a mean over those.
+Logits are [B, L, V]. ``scored``, bool [B, L], marks the places that count; every loss is a mean over these.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ def cross_entropy(student: Tensor, tokens: Tensor, scored: Tensor) -> Tensor:
 
 
 def divergence(student: Tensor, teacher: Tensor, scored: Tensor, kind: str = "forward") -> Tensor:
-    """forward: KL(t || s), as SKD and supervised KD; reverse: KL(s || t); jsd: their mean to the even mixture.
-
-    arXiv 2410.11325, equation 1; reverse and jsd as in GKD (arXiv 2306.13649) with beta = 1/2.
-    """
+    """forward: KL(t || s), as in SKD (arXiv 2410.11325, equation 1) and supervised KD; reverse: KL(s || t); jsd: the
+    Jensen-Shannon divergence, as in GKD (arXiv 2306.13649) with beta = 1/2. In nats per token."""
     s, t = (F.log_softmax(logits[scored], dim=-1) for logits in (student, teacher))
     if kind == "forward":
         return _kl(t, s)
@@ -41,10 +39,10 @@ def _kl(p: Tensor, q: Tensor) -> Tensor:
 def atkd(student: Tensor, teacher: Tensor, tokens: Tensor, scored: Tensor, easy: float = 0.2) -> Tensor:
     """easy mean_easy KL(q) + (1 - easy) mean_hard (KL(b) + KL(q)), as published (arXiv 2402.11890).
 
-    b = (p_y, 1 - p_y) for the text's own token y (int64 [B, L]); q are the probabilities of the other tokens, given
-    that it is one of them. A token is easy where 1 - p_t(y) is below its median in the batch.
+    b = (p_y, 1 - p_y) for the token y of the text (int64 [B, L]); q is the distribution over the other tokens, given
+    that it is not y. A token is easy where 1 - p_t(y) is below its median in the batch.
     """
     label = tokens[scored]
     every = torch.ones_like(label, dtype=torch.bool)
-    simple, difficult = easy_and_hard(student[scored], teacher[scored], label, (every,))
-    return easy * simple + (1.0 - easy) * difficult
+    easy_loss, hard_loss = easy_and_hard(student[scored], teacher[scored], label, (every,))
+    return easy * easy_loss + (1.0 - easy) * hard_loss

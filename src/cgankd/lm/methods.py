@@ -1,4 +1,4 @@
-"""The methods: whose text the student sees after a prompt of real text, and what it minimises on it."""
+"""The methods: which text follows a prompt of real text, and which loss the student minimises on it."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ Lesson = Callable[[int], tuple[Tensor, dict[str, float]]]
 
 
 @dataclasses.dataclass(frozen=True)
-class How:
-    """What makes a method."""
+class Definition:
+    """The text after the prompt, and the loss, of a method."""
 
     text: Literal["real", "student", "interleaved"]
     loss: Literal["labels", "divergence", "atkd"]
     version: int = 1  # raised where the same settings give other numbers
 
 
-METHODS: Mapping[str, How] = {
-    "sft": How("real", "labels"),
-    "kd": How("real", "divergence"),
-    "atkd": How("real", "atkd", version=2),
-    "onpolicy": How("student", "divergence"),
-    "skd": How("interleaved", "divergence"),
+METHODS: Mapping[str, Definition] = {
+    "sft": Definition("real", "labels"),
+    "kd": Definition("real", "divergence"),
+    "atkd": Definition("real", "atkd", version=2),
+    "onpolicy": Definition("student", "divergence"),
+    "skd": Definition("interleaved", "divergence"),
 }
 
 
 def from_labels(model: nn.Module, corpus: Corpus, batch: int, window: int, seed: int) -> Lesson:
-    """Cross-entropy on every token of real text: how a teacher, and a student before its distillation, learns."""
+    """Cross-entropy on every token of real text: for the teacher, and the student before its distillation."""
     device = next(model.parameters()).device
 
     def lesson(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -58,42 +58,42 @@ def from_teacher(
     sampling: SamplingSettings,
     seed: int,
 ) -> Lesson:
-    """What ``method`` minimises, on the tokens after the prompt; every method has the same prompts at a step."""
-    how, batch = METHODS[method], settings.fit.batch_size
+    """The loss of ``method`` on the tokens after the prompt; at a step all methods have the same prompts."""
+    definition, batch = METHODS[method], settings.fit.batch_size
+    interleaved = definition.text == "interleaved"
+    if not interleaved:
+        sampling = sampling.model_copy(update={"gamma": 1})  # nobody checks the student's tokens
     device = next(student.parameters()).device
     teacher.eval()
 
     def lesson(step: int) -> tuple[Tensor, dict[str, float]]:
         tokens = corpus.windows(seed, step, batch, sampling.prompt + sampling.length).to(device)
-        after = torch.ones_like(tokens[:, sampling.prompt :], dtype=torch.bool)
+        scored = torch.ones_like(tokens[:, sampling.prompt :], dtype=torch.bool)
         notes = {}
-        if how.text != "real":
-            student.eval()  # what is sampled is what the student will say, without dropout
+        if definition.text != "real":
+            student.eval()  # because the student samples without dropout when it is used
             sampled = sample(
                 student,
                 tokens[:, : sampling.prompt],
-                sampling.length,
+                sampling,
                 ids=step * batch + torch.arange(batch, device=device),
                 seed=seed,
-                teacher=teacher if how.text == "interleaved" else None,
-                top_k=sampling.top_k,
-                gamma=sampling.gamma if how.text == "interleaved" else 1,
-                temperature=sampling.temperature,
+                teacher=teacher if interleaved else None,
                 end=corpus.end,
             )
             student.train()
-            torch.clear_autocast_cache()  # older torch: weights rounded in there would get no gradient
-            tokens, after = torch.cat([tokens[:, : sampling.prompt], sampled.tokens], dim=1), sampled.mask
-            if how.text == "interleaved":
+            torch.clear_autocast_cache()  # in older torch, weights that were cast while sampling would get no gradient
+            tokens, scored = torch.cat([tokens[:, : sampling.prompt], sampled.tokens], dim=1), sampled.mask
+            if interleaved:
                 notes["acceptance"] = sampled.acceptance
         labels = tokens[:, sampling.prompt :]
-        said = next_logits(student, tokens)[:, sampling.prompt - 1 :]
-        if how.loss == "labels":
-            return losses.cross_entropy(said, labels, after), notes
+        student_logits = next_logits(student, tokens)[:, sampling.prompt - 1 :]
+        if definition.loss == "labels":
+            return losses.cross_entropy(student_logits, labels, scored), notes
         with torch.no_grad():
-            taught = next_logits(teacher, tokens)[:, sampling.prompt - 1 :]
-        if how.loss == "atkd":
-            return losses.atkd(said, taught, labels, after, settings.easy), notes
-        return losses.divergence(said, taught, after, settings.divergence), notes
+            teacher_logits = next_logits(teacher, tokens)[:, sampling.prompt - 1 :]
+        if definition.loss == "atkd":
+            return losses.atkd(student_logits, teacher_logits, labels, scored, settings.easy), notes
+        return losses.divergence(student_logits, teacher_logits, scored, settings.divergence), notes
 
     return lesson

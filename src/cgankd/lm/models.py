@@ -1,6 +1,6 @@
-"""Causal language models of transformers: made on the spot, kept in a folder, or read from a user's.
+"""Causal language models of transformers: new ones, and their folders.
 
-A folder holds config.json, model.safetensors and tokenizer.json; nothing is fetched, unpickled or executed.
+A folder holds config.json, model.safetensors and tokenizer.json; nothing is downloaded, unpickled or executed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ FILES = ("config.json", "model.safetensors", text.TOKENIZER)
 
 
 def transformers() -> Any:
-    """The library, without its bars and notes; UserError where it can't be imported."""
+    """The library, with its progress bars and messages off; UserError where it can't be imported."""
     try:
         import tokenizers  # noqa: F401
         import transformers as library
-    except Exception as error:  # one that doesn't fit the torch beside it raises other than ImportError
+    except Exception as error:  # a version that does not fit the installed torch raises other errors than ImportError
         raise UserError(
             f"language models need transformers, which can't be imported ({type(error).__name__}: "
             f"{' '.join(str(error).split())}); pip install 'cgankd[lm]'"
@@ -38,7 +38,7 @@ def transformers() -> Any:
 
 
 def create(settings: ModelSettings, vocabulary: int, end: int, window: int, seed: int) -> nn.Module:
-    """A model with random weights for ``vocabulary`` tokens, of which ``end`` ends a text, in ``window`` places."""
+    """A model with random weights for ``vocabulary`` tokens and ``window`` places; token ``end`` ends a text."""
     library = transformers()
     shared = {"vocab_size": vocabulary, "bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
     if settings.architecture == "gpt2":
@@ -68,16 +68,16 @@ def load(folder: Path) -> nn.Module:
 
 
 def save(model: nn.Module, tokenizer: Path, folder: Path) -> None:
-    """Write the three files of a model to a folder, its tokenizer's being a copy."""
-    saved: Any = model
-    saved.save_pretrained(folder)
+    """Write the three files of a model to a folder; ``tokenizer`` is copied."""
+    pretrained: Any = model
+    pretrained.save_pretrained(folder)
     shutil.copyfile(tokenizer, folder / tokenizer.name)
 
 
 def check(recipe: LanguageRecipe) -> Path | None:
-    """The user's folder whose tokenizer the run takes; None: it makes its own.
+    """The user's folder whose tokenizer the run uses; None: the run trains its own.
 
-    Raises UserError where a folder has no model that serves the recipe, or student and teacher differ in tokens.
+    Raises UserError where a folder has no model that the recipe can use, or student and teacher differ in tokens.
     """
     named = {"teacher": recipe.teacher.folder, "student": recipe.student.folder}
     folders = {f"{who}.folder": Path(folder) for who, folder in named.items() if folder is not None}
@@ -89,7 +89,7 @@ def check(recipe: LanguageRecipe) -> Path | None:
 
 
 def tokens(folder: Path) -> dict[str, Any]:
-    """What a model and its tokenizer must agree in to be distilled: ``vocabulary`` (V), ``end``, ``ids``."""
+    """What must be equal for teacher and student: ``vocabulary`` (V), ``end`` and ``ids`` (token -> number)."""
     config = _config(folder)
     ends = config.eos_token_id
     return {
@@ -106,28 +106,31 @@ def _config(folder: Path) -> Any:
 def _check_folder(folder: Path, setting: str, window: int) -> None:
     for name in FILES:
         if not (folder / name).is_file():
-            raise UserError(f"{setting} = {str(folder)!r} has no {name}; needed are {', '.join(FILES)}")
+            raise UserError(f"{setting} = {str(folder)!r} has no {name}; needed: {', '.join(FILES)}")
     library = transformers()
     try:
-        model, found, config = load(folder), tokens(folder), _config(folder)
+        model, token_set, config = load(folder), tokens(folder), _config(folder)
         sliding = any(library.DynamicCache(config=config).is_sliding) or "local" in getattr(
             config, "attention_layers", ()
         )
         forgetful = sliding or forgets(model)
-    except Exception as error:  # whatever the library makes of files that are not its own
-        said = " ".join(str(error).split())[:200]
+    except Exception as error:  # the library raises any type of error for files that it can't read
+        message = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{setting} = {str(folder)!r} can't be read as a causal language model ({type(error).__name__}: {said})"
+            f"{setting} = {str(folder)!r} can't be read as a causal language model ({type(error).__name__}: {message})"
         ) from error
-    if not isinstance(found["end"], int):
-        raise UserError(f"{setting}: config.json names no eos_token_id; needed is the token that ends a text")
-    if max(found["ids"].values()) >= found["vocabulary"]:
-        raise UserError(f"{setting}: tokenizer.json has more tokens than the model's {found['vocabulary']}")
+    if not isinstance(token_set["end"], int):
+        raise UserError(f"{setting}: config.json names no eos_token_id; needed: the token that ends a text")
+    if max(token_set["ids"].values()) >= token_set["vocabulary"]:
+        raise UserError(
+            f"{setting}: tokenizer.json has token numbers up to {max(token_set['ids'].values())}; allowed: under the "
+            f"model's vocabulary of {token_set['vocabulary']}"
+        )
     if sliding:
         raise UserError(f"{setting}: a {config.model_type} attends to a sliding window; allowed: full attention")
     if not forgetful:
         raise UserError(
-            f"{setting}: a {config.model_type} can't take back a token that it has read, as interleaved sampling "
+            f"{setting}: a {config.model_type} can't take back a token that it has read, but interleaved sampling "
             "does; allowed: a transformer with full attention"
         )
     places = getattr(config, "max_position_embeddings", window)
@@ -139,6 +142,6 @@ def _check_folder(folder: Path, setting: str, window: int) -> None:
 
 
 def next_logits(model: nn.Module, tokens: Tensor) -> Tensor:
-    """float32 [B, T - 1, V]: what the model says of each token [B, T] but the first, from those before it."""
+    """Logits of each token [B, T] but the first, given the tokens before it; float32 [B, T - 1, V]."""
     logits: Tensor = model(input_ids=tokens[:, :-1], use_cache=False).logits
     return logits.float()

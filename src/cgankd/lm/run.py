@@ -1,4 +1,4 @@
-"""From a recipe to results.json: the road of text for every seed and method, and the table's numbers."""
+"""From a recipe for text to results.json: every seed and method, and the numbers of the table."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ SCORES = ("bits_per_byte", "perplexity", "kl", "acceptance")
 def run(
     recipe: LanguageRecipe, out: Path, progress: Progress = SILENT, *, deadline: float = math.inf
 ) -> dict[str, Any]:
-    """Go the road for every seed and method of the recipe and write recipe.yaml and results.json to ``out``.
+    """Run every seed and method of the recipe, and write recipe.yaml and results.json to ``out``.
 
-    What is finished there already is used again. Raises UserError for what the user can mend, and OutOfTime where
-    time.monotonic has passed ``deadline``: at the next checkpoint of a loop, or before the next station.
+    Finished artifacts there are used again. Raises UserError for what the user can fix, and OutOfTime where
+    time.monotonic has passed ``deadline``, at the next checkpoint or before the next stage.
     """
     models.transformers()
     tokenizer_folder = models.check(recipe)
@@ -56,33 +56,32 @@ def run(
     return record
 
 
-def collect(road: LanguageRun) -> dict[str, Any]:
-    """Everything of results.json: a row per method, its scores seed by seed, and paired differences to sft."""
-    recipe = road.recipe
-    teacher = road.teacher()
-    students = [road.student(seed) for seed in recipe.seeds]
-    methods = recipe.distil.methods
-    made = {method: [road.distilled(method, seed) for seed in recipe.seeds] for method in methods}
-    rows = [_row(method, artifacts) for method, artifacts in made.items()]
+def collect(stages: LanguageRun) -> dict[str, Any]:
+    """The contents of results.json: a row per method with its scores over seeds and paired differences to sft."""
+    recipe = stages.recipe
+    teacher = stages.teacher()
+    students = [stages.student(seed) for seed in recipe.seeds]
+    distilled = {method: [stages.distilled(method, seed) for seed in recipe.seeds] for method in recipe.distil.methods}
+    rows = [_row(method, artifacts) for method, artifacts in distilled.items()]
     control = next((row for row in rows if row["method"] == CONTROL), None)
     if control is not None:
         for row, name in itertools.product([row for row in rows if row is not control], SCORES):
             row[name]["difference"] = paired_difference(row[name]["values"], control[name]["values"])
-    found = {
+    results = {
         "cgankd": __version__,
         "name": recipe.name,
         "demonstration": recipe.demonstration,
         "seeds": list(recipe.seeds),
-        "text": road.text.summary,
+        "text": stages.text.summary,
         "teacher": _model(teacher),
         "student": {
             **_model(students[0]),
             "bits_per_byte": spread([a.summary["bits_per_byte"] for a in students]),
         },
         "rows": rows,
-        "seconds": {path.name: seconds for path, seconds in {a.folder: a.seconds for a in road.store.used}.items()},
+        "seconds": {path.name: seconds for path, seconds in {a.folder: a.seconds for a in stages.store.used}.items()},
     }
-    return {**found, "warnings": warnings(found)}
+    return {**results, "warnings": warnings(results)}
 
 
 def _row(method: str, artifacts: Sequence[Artifact]) -> dict[str, Any]:
@@ -98,18 +97,18 @@ def _model(artifact: Artifact) -> dict[str, Any]:
     return {name: artifact.summary[name] for name in ("parameters", "bits_per_byte", "perplexity")}
 
 
-def warnings(found: dict[str, Any]) -> list[str]:
-    """Sentences about what a reader should know before believing the table."""
-    said = []
-    if found["demonstration"]:
-        said.append("This is a demonstration: its trainings are too short to prove anything.")
+def warnings(results: dict[str, Any]) -> list[str]:
+    """What a reader should know before trusting the table, one sentence each."""
+    sentences = []
+    if results["demonstration"]:
+        sentences.append("This is a demonstration: its trainings are too short to prove anything.")
     else:
-        said += few_seeds(len(found["seeds"]))
-    teacher = found["teacher"]["bits_per_byte"]
-    control = next((row for row in found["rows"] if row["method"] == CONTROL), None)
+        sentences += few_seeds(len(results["seeds"]))
+    teacher = results["teacher"]["bits_per_byte"]
+    control = next((row for row in results["rows"] if row["method"] == CONTROL), None)
     if control is not None and teacher >= control["bits_per_byte"]["mean"]:
-        said.append(
-            f"The teacher ({teacher:.3f} bits per byte) reads no better than the student fine-tuned alone "
+        sentences.append(
+            f"The teacher ({teacher:.3f} bits per byte) is no better than the student fine-tuned on labels alone "
             f"({control['bits_per_byte']['mean']:.3f}): it has nothing to transfer."
         )
-    return said
+    return sentences

@@ -1,4 +1,4 @@
-"""How good a language model is: bits per byte of unseen text, how near it is to its teacher on text of its own."""
+"""Scores of a language model: bits per byte of unseen text, and its distance to the teacher on its own text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCH = 32
 
 @torch.no_grad()
 def nats(model: nn.Module, tokens: Tensor, window: int) -> float:
-    """The sum of -log p of tokens [N] but the first, each once, in windows of ``window`` that share one token."""
+    """The sum of -log p of all tokens [N] but the first, in nats; windows of ``window`` tokens overlap by one token."""
     model.eval()
     device = next(model.parameters()).device
     count = len(tokens) - 1
@@ -34,7 +34,7 @@ def nats(model: nn.Module, tokens: Tensor, window: int) -> float:
 
 
 def scores(model: nn.Module, corpus: Corpus, part: str, window: int) -> dict[str, float]:
-    """``perplexity`` per token, and ``bits_per_byte`` of the split's documents, the bits of end tokens included."""
+    """``perplexity`` per token, and ``bits_per_byte`` of the split's documents; both count end tokens."""
     total = nats(model, corpus.tokens[part], window)
     return {
         "bits_per_byte": total / math.log(2.0) / corpus.sizes[part],
@@ -46,10 +46,10 @@ def scores(model: nn.Module, corpus: Corpus, part: str, window: int) -> dict[str
 def against_teacher(
     student: nn.Module, teacher: nn.Module, corpus: Corpus, settings: SamplingSettings, test_prompts: int
 ) -> dict[str, float]:
-    """On what follows the test prompts, sampled with the same random numbers for every student:
+    """On continuations of the test prompts, sampled with the same random numbers for every student:
 
     kl: KL(t || s) per token of the student's own text, in nats; acceptance: the share of its proposals that the
-    teacher lets stay when the two interleave.
+    teacher accepts in interleaved sampling.
     """
     student.eval()
     teacher.eval()
@@ -58,17 +58,12 @@ def against_teacher(
     ids = torch.arange(len(prompts), device=device)
     sums = torch.zeros(4, dtype=torch.float64)  # of KL, of its tokens, of accepted, of proposed
     for part, own in zip(prompts.split(BATCH), ids.split(BATCH), strict=True):
-        alone = sample(
-            student, part, settings.length, ids=own, seed=0, temperature=settings.temperature, end=corpus.end
-        )
+        alone = sample(student, part, settings, ids=own, seed=0, end=corpus.end)
         text = torch.cat([part, alone.tokens], dim=1)
         logits = [next_logits(model, text)[:, settings.prompt - 1 :] for model in (student, teacher)]
         tokens = float(alone.mask.sum())
-        mixed = sample(
-            student, part, settings.length, ids=own, seed=0, teacher=teacher, top_k=settings.top_k,
-            gamma=settings.gamma, temperature=settings.temperature, end=corpus.end,
-        )  # fmt: skip
+        mixed = sample(student, part, settings, ids=own, seed=0, teacher=teacher, end=corpus.end)
         kl = float(divergence(logits[0], logits[1], alone.mask))
-        stayed = float((mixed.accepted & mixed.mask).sum())
-        sums += torch.tensor([kl * tokens, tokens, stayed, float(mixed.mask.sum())], dtype=torch.float64)
+        accepted = float((mixed.accepted & mixed.mask).sum())
+        sums += torch.tensor([kl * tokens, tokens, accepted, float(mixed.mask.sum())], dtype=torch.float64)
     return {"kl": float(sums[0] / sums[1]), "acceptance": float(sums[2] / sums[3])}

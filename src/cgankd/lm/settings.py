@@ -1,4 +1,4 @@
-"""The settings of a run on text, typed; reading.py reads and checks them."""
+"""The settings of a run on text, and where its recipes are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Method = Literal["sft", "kd", "atkd", "onpolicy", "skd"]
 
 
 class TextSettings(Settings):
-    """Which documents, and how they become tokens."""
+    """The documents and the tokenizer."""
 
     source: PathText = Field(
         "pydoc", description="pydoc (the documentation that comes with Python), a folder of .txt files, or one .txt"
@@ -24,22 +24,22 @@ class TextSettings(Settings):
         1024, ge=258, le=65_536, description="tokens of the byte-level BPE made of the training text"
     )
     val_share: float = Field(0.1, gt=0, lt=0.5, description="of the text, in whole documents")
-    test_share: float = Field(0.1, gt=0, lt=0.5, description="likewise")
+    test_share: float = Field(0.1, gt=0, lt=0.5, description="of the text, in whole documents")
 
 
 class ModelSettings(Settings):
-    """A causal language model: made here, or loaded."""
+    """A causal language model: a new one, or one from a folder."""
 
     folder: PathText | None = Field(
         None,
-        description="a local folder with config.json, model.safetensors and tokenizer.json; then it is not trained "
-        "before the distillation, and the tokens are its own",
+        description="a local folder with config.json, model.safetensors and tokenizer.json; this model is not trained "
+        "before the distillation, and its tokenizer is used",
     )
     architecture: Literal["llama", "gpt2"] = "llama"
     width: int = Field(64, ge=8, multiple_of=2)
     layers: int = Field(2, ge=1)
     heads: int = Field(4, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1, description="llama: of attention only")
+    dropout: float = Field(0.0, ge=0, lt=1, description="for llama in attention only")
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> ModelSettings:
@@ -49,18 +49,18 @@ class ModelSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """One training with AdamW and a one-cycle rate."""
+    """Training with AdamW and a one-cycle learning rate."""
 
     steps: int = Field(300, ge=1)
     batch_size: int = Field(16, ge=1, description="sequences")
-    learning_rate: float = Field(3e-3, gt=0, description="the peak")
+    learning_rate: float = Field(3e-3, gt=0, description="the peak of the schedule")
     weight_decay: float = Field(0.1, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps before the peak")
     clip_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
 
 
 class TrainedModelSettings(ModelSettings):
-    """A model and how it learns the text, labels only, before anything is distilled."""
+    """A model, and its training on text before the distillation, by cross-entropy."""
 
     fit: TrainSettings = TrainSettings()
 
@@ -71,45 +71,45 @@ class TrainedModelSettings(ModelSettings):
 
 
 class SamplingSettings(Settings):
-    """How sequences are made: the prompt is real text, the rest is sampled, by whom depends on the method."""
+    """How sequences are generated. The prompt is real text; the method decides which model samples the rest."""
 
     prompt: int = Field(16, ge=1, description="tokens of real text that each sequence begins with")
-    length: int = Field(48, ge=1, description="tokens after the prompt; they alone count in the distillation's loss")
-    gamma: int = Field(5, ge=1, description="tokens that the student proposes before the teacher looks")
-    top_k: int = Field(25, ge=0, description="K: a proposed token stays if it is among the teacher's K best")
+    length: int = Field(48, ge=1, description="tokens after the prompt; the distillation loss is over these alone")
+    gamma: int = Field(5, ge=1, description="tokens that the student proposes before the teacher checks them")
+    top_k: int = Field(25, ge=0, description="K: a proposed token is accepted if it is among the teacher's K best")
     temperature: float = Field(1.0, gt=0, description="of the student's and the teacher's sampling")
 
 
 class LessonSettings(Settings):
-    """What the methods minimise; all go on from the same student for as many steps."""
+    """The losses of the methods; all start from the same student and train for the same number of steps."""
 
     divergence: Literal["forward", "reverse", "jsd"] = Field(
-        "forward", description="per token, of kd, onpolicy and skd: KL(t||s), KL(s||t), or Jensen and Shannon's"
+        "forward", description="per token, of kd, onpolicy and skd: KL(t||s), KL(s||t), or Jensen-Shannon"
     )
     easy: float = Field(0.2, ge=0, le=1, description="atkd: the weight of tokens that are easy for the teacher")
     fit: TrainSettings = TrainSettings(steps=200, learning_rate=1e-3)
 
 
 class DistilSettings(LessonSettings):
-    """The rows of the table, and what they minimise."""
+    """The rows of the table, and their losses."""
 
     methods: tuple[Method, ...] = Field(
         ("sft", "kd", "atkd", "onpolicy", "skd"),
         min_length=1,
-        description="sft: labels (the control); kd, atkd: the teacher on real text; onpolicy: the teacher on the "
-        "student's text; skd: on text that student and teacher interleave",
+        description="sft: cross-entropy (the control); kd, atkd: the teacher on real text; onpolicy: the teacher on "
+        "the student's text; skd: the teacher on text that student and teacher interleave",
     )
 
     @property
     def lesson(self) -> LessonSettings:
-        """Without the rows."""
+        """The settings without the rows."""
         return LessonSettings(divergence=self.divergence, easy=self.easy, fit=self.fit)
 
     @field_validator("methods")
     @classmethod
     def _methods_differ(cls, methods: tuple[Method, ...]) -> tuple[Method, ...]:
         if len(set(methods)) != len(methods):
-            raise ValueError("one method stands twice; allowed: distinct methods")
+            raise ValueError("a method is listed twice; allowed: distinct methods")
         return methods
 
 
@@ -118,7 +118,7 @@ class LanguageRecipe(Settings):
 
     name: str = "custom"
     description: str = ""
-    demonstration: bool = Field(False, description="too short to prove anything; the table says so")
+    demonstration: bool = Field(False, description="too short to prove anything; a warning says so")
     seeds: Seeds = (0, 1, 2)
 
     text: TextSettings = TextSettings()
@@ -126,12 +126,12 @@ class LanguageRecipe(Settings):
     student: TrainedModelSettings = TrainedModelSettings()
     sampling: SamplingSettings = SamplingSettings()
     distil: DistilSettings = DistilSettings()
-    test_prompts: int = Field(64, ge=1, description="prompts from the test split that the students are judged on")
+    test_prompts: int = Field(64, ge=1, description="prompts from the test split, for kl and acceptance")
     runtime: RuntimeSettings = RuntimeSettings()
 
     @property
     def window(self) -> int:
-        """Tokens of a sequence: prompt and what follows."""
+        """Tokens of a sequence: the prompt and the tokens after it."""
         return self.sampling.prompt + self.sampling.length
 
 
@@ -141,5 +141,5 @@ def ready() -> dict[str, Path]:
 
 
 def load(name_or_path: str, overrides: Iterable[str] = ()) -> LanguageRecipe:
-    """A ready recipe by name, or a YAML file, with ``key=value`` overrides; UserError as reading.load."""
+    """A ready recipe by name, or a YAML file, with ``key=value`` overrides; UserError as yaml_config.load."""
     return yaml_config.load(LanguageRecipe, ready(), name_or_path, overrides)

@@ -1,6 +1,6 @@
-"""The stages of a run on text: tokens -> teacher -> student that has read the text -> each method.
+"""The stages of a run on text: tokens -> teacher -> student trained on the text -> each method.
 
-Those that hold a model write a folder that transformers reads.
+A stage that trains a model writes a folder that transformers can load.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cgankd.metrics import cost
 
 @dataclasses.dataclass(frozen=True)
 class Documents:
-    """The texts of each split. Their hash stands in their place in the artifact's description."""
+    """The texts of each split. The artifact's description holds their hash instead of them."""
 
     of: dict[str, list[str]]
 
@@ -42,7 +42,7 @@ class Documents:
 
 @dataclasses.dataclass(frozen=True)
 class ModelFolder:
-    """A model of the user's own, in a folder. Its content key follows the files that are read of it."""
+    """A model in a folder of the user. Its content key is the hash of its files."""
 
     folder: Path
 
@@ -53,7 +53,7 @@ class ModelFolder:
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """The text as :func:`read_text` kept it."""
+    """The text as :func:`read_text` saved it."""
 
     artifact: Artifact
 
@@ -68,15 +68,15 @@ class Corpus:
 
     def open(self) -> text.Corpus:
         """The tokens of each split."""
-        known = self.artifact.summary
-        return text.Corpus(self.artifact.tensors("tokens"), known["vocabulary"], known["end"], known["bytes"])
+        summary = self.artifact.summary
+        return text.Corpus(self.artifact.tensors("tokens"), summary["vocabulary"], summary["end"], summary["bytes"])
 
 
 @stage(version=2)
 def read_text(
     work: Work, *, documents: Documents, settings: TextSettings, tokens_of: ModelFolder | None
 ) -> dict[str, Any]:
-    """The splits as tokens, and the tokenizer. tokens_of: whose tokenizer is taken; None: one is made of the text."""
+    """The splits as tokens, and the tokenizer. tokens_of: the model whose tokenizer is used; None: a new one."""
     if tokens_of is None:
         tokenizer = text.make_tokenizer(documents.of["train"], settings.vocabulary)
         known = {"vocabulary": tokenizer.get_vocab_size(), "end": tokenizer.token_to_id(text.END)}
@@ -98,7 +98,7 @@ def read_text(
 def train_model(
     work: Work, *, corpus: Corpus, settings: ModelSettings, fit: TrainSettings, window: int, seed: int
 ) -> dict[str, Any]:
-    """A model that learns the text by its labels: the teacher, or a student before its distillation."""
+    """A model trained on the text by cross-entropy: the teacher, or a student before its distillation."""
     tokens = corpus.open()
     model = models.create(settings, tokens.vocabulary, tokens.end, window, seed).to(work.fabric.device)
     lesson = from_labels(model, tokens, fit.batch_size, window, seed)
@@ -107,14 +107,14 @@ def train_model(
 
 @stage()
 def score_model(work: Work, *, corpus: Corpus, model: ModelFolder, window: int) -> dict[str, Any]:
-    """A model of the user's own, as it is."""
+    """The scores of a model of the user, without training."""
     loaded = models.load(model.folder).to(work.fabric.device)
     return {"history": [], **_scores(loaded, corpus.open(), window)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """One of METHODS by name. Its content key follows its version."""
+    """One of METHODS by name. Its content key holds its version."""
 
     name: str
 
@@ -136,18 +136,18 @@ def distil(
     test_prompts: int,
     seed: int,
 ) -> dict[str, Any]:
-    """The student after the method, and how near it is to the teacher."""
+    """The student trained by the method, with its scores and its distance to the teacher."""
     tokens, window = corpus.open(), sampling.prompt + sampling.length
-    own, other = (models.load(model.folder).to(work.fabric.device) for model in (student, teacher))
-    lesson = from_teacher(method.name, own, other, tokens, settings, sampling, seed)
-    summary = _train(work, own, lesson, corpus, settings.fit, window, seed)
-    return {**summary, **scoring.against_teacher(own, other, tokens, sampling, test_prompts)}
+    student_model, teacher_model = (models.load(model.folder).to(work.fabric.device) for model in (student, teacher))
+    lesson = from_teacher(method.name, student_model, teacher_model, tokens, settings, sampling, seed)
+    summary = _train(work, student_model, lesson, corpus, settings.fit, window, seed)
+    return {**summary, **scoring.against_teacher(student_model, teacher_model, tokens, sampling, test_prompts)}
 
 
 def _train(
     work: Work, model: nn.Module, lesson: Lesson, corpus: Corpus, fit: TrainSettings, window: int, seed: int
 ) -> dict[str, Any]:
-    """Train the model and keep it."""
+    """Train the model, save it and score it."""
     tokens = corpus.open()
     history = train(
         work,
@@ -167,9 +167,9 @@ def _scores(model: nn.Module, tokens: text.Corpus, window: int) -> dict[str, Any
 
 
 class LanguageRun:
-    """Which stage gets what. What a seed changes is the student: its weights, its batches, its sampled text.
+    """Which stage gets which arguments. A seed changes the student: its weights, its batches, its sampled text.
 
-    documents: of each split. tokens_of: the folder whose tokenizer is taken; None: one is made of the text.
+    documents: of each split. tokens_of: the folder whose tokenizer is used; None: a new one is trained on the text.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class LanguageRun:
         self.text = store.call(
             read_text,
             documents=Documents(documents),
-            settings=recipe.text.model_copy(update={"source": ""}),  # the documents themselves are in the key
+            settings=recipe.text.model_copy(update={"source": ""}),  # because the key holds the documents themselves
             tokens_of=None if tokens_of is None else ModelFolder(tokens_of),
         )
         self.corpus = Corpus(self.text)
@@ -191,18 +191,18 @@ class LanguageRun:
                 )
 
     def teacher(self) -> Artifact:
-        """The large model, trained on the text by its labels, or read from a folder."""
+        """The large model, trained on the text or read from a folder."""
         return self._model("teacher", self.recipe.teacher, self.recipe.seeds[0])
 
     def student(self, seed: int) -> Artifact:
-        """The small model before its distillation, trained on the text by its labels, or read from a folder."""
+        """The small model before its distillation, trained on the text or read from a folder."""
         return self._model("student", self.recipe.student, seed)
 
     def _model(self, name: str, settings: TrainedModelSettings, seed: int) -> Artifact:
         store = self.store.titled(f"{name} (seed {seed})")
         if settings.folder is not None:
-            own = ModelFolder(Path(settings.folder))
-            return store.call(score_model, corpus=self.corpus, model=own, window=self.recipe.window)
+            model = ModelFolder(Path(settings.folder))
+            return store.call(score_model, corpus=self.corpus, model=model, window=self.recipe.window)
         return store.call(
             train_model,
             corpus=self.corpus,
@@ -213,7 +213,7 @@ class LanguageRun:
         )
 
     def distilled(self, method: str, seed: int) -> Artifact:
-        """The student after the method."""
+        """The student trained by the method."""
         recipe = self.recipe
         return self.store.titled(f"{method} (seed {seed})").call(
             distil,

@@ -1,6 +1,6 @@
-"""Real text as tokens: documents, split whole into train, val and test, and a tokenizer made of the first.
+"""Real text as tokens: whole documents are split into train, val and test; the tokenizer is trained on train.
 
-Before and behind every document stands the end token, so a split is one row of tokens.
+The end token stands before and after every document, so a split is one row of tokens.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from cgankd.lm.settings import TextSettings
 
 END = "<|end|>"
 TOKENIZER = "tokenizer.json"
-PIECE = 4000  # characters: a single file is cut into documents of about so many
+PIECE = 4000  # characters of the documents that a single file is cut into
 SPLITS = ("train", "val", "test")
 
 
 def documents(source: str) -> list[str]:
-    """The texts that ``text.source`` names; UserError where there are fewer than three.
+    """The documents that ``text.source`` names; UserError where there are fewer than three.
 
-    pydoc: the topics of Python's own documentation. A folder: its .txt files, one document each. One .txt file: its
-    pieces of about 4,000 characters, cut between lines.
+    pydoc: the topics of Python's own documentation. A folder: its .txt files, one document each. One .txt file: pieces
+    of about 4,000 characters, cut between lines.
     """
     path = Path(source)
     if source == "pydoc":
         from pydoc_data.topics import topics  # half a megabyte
 
-        found = [text for _, text in sorted(topics.items())]
+        texts = [text for _, text in sorted(topics.items())]
     elif path.is_dir():
-        found = [_read(file) for file in sorted(path.rglob("*.txt"))]
+        texts = [_read(file) for file in sorted(path.rglob("*.txt"))]
     elif path.suffix == ".txt" and path.is_file():
-        found = _pieces(_read(path))
+        texts = _pieces(_read(path))
     else:
         raise UserError(f"text.source = {source!r} is not there; allowed: pydoc, a folder of .txt files, one .txt file")
-    found = [text for text in found if text.strip()]
-    if len(found) < 3:
-        raise UserError(f"text.source = {source!r} has {len(found)} documents; needed are three, one for each split")
-    return found
+    texts = [text for text in texts if text.strip()]
+    if len(texts) < 3:
+        raise UserError(f"text.source = {source!r} has {len(texts)} documents; needed: three, one for each split")
+    return texts
 
 
 def _read(path: Path) -> str:
@@ -53,18 +53,19 @@ def _read(path: Path) -> str:
 
 
 def _pieces(text: str) -> list[str]:
-    found, size = [""], 0
+    pieces, size = [""], 0
     for line in text.splitlines(keepends=True):
         if size >= PIECE:
-            found.append("")
+            pieces.append("")
             size = 0
-        found[-1] += line
+        pieces[-1] += line
         size += len(line)
-    return found
+    return pieces
 
 
 def split(texts: list[str], settings: TextSettings) -> dict[str, list[str]]:
-    """Whole documents in an order drawn once for all: one for each split, then test, validation to their share."""
+    """Split whole documents, in an order that is always the same: first one for each split; the others go to test,
+    then to val, while these are below their shares, then to train."""
     order = rng.uniform(0, "lm/split", torch.arange(len(texts))).argsort().tolist()
     total = sum(map(len, texts))
     wanted = {"test": settings.test_share * total, "val": settings.val_share * total}
@@ -85,7 +86,7 @@ class Corpus:
     sizes: dict[str, int]  # of each split's documents, in bytes of UTF-8
 
     def windows(self, seed: int, step: int, batch: int, width: int, part: str = "train") -> Tensor:
-        """``batch`` pieces of ``width`` tokens, int64 [batch, width], from anywhere: a function of (seed, step)."""
+        """``batch`` random pieces of ``width`` tokens, int64 [batch, width], which depend on (seed, step) alone."""
         tokens = self.tokens[part]
         rows = step * batch + torch.arange(batch)
         starts = rng.integers(len(tokens) - width + 1, seed, f"lm/windows/{part}", rows)
@@ -93,7 +94,7 @@ class Corpus:
 
 
 def make_tokenizer(texts: list[str], vocabulary: int) -> Any:
-    """A byte-level BPE tokenizer (of the library tokenizers) with at most ``vocabulary`` tokens, END among them."""
+    """A byte-level BPE tokenizer (of the library tokenizers) with at most ``vocabulary`` tokens, including END."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -110,7 +111,7 @@ def make_tokenizer(texts: list[str], vocabulary: int) -> Any:
 
 
 def read_tokenizer(folder: Path) -> Any:
-    """The tokenizer in a model's folder; whole texts are wanted, whatever it was cut or filled up for there."""
+    """The tokenizer in a model's folder, with truncation and padding turned off."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))

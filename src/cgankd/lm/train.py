@@ -1,4 +1,4 @@
-"""The one training loop of language models: teacher, student before its distillation, distilled student."""
+"""The training loop of language models: for the teacher, and the student before and in its distillation."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def train(
     seed: int,
     validate: Callable[[], float],
 ) -> list[dict[str, Any]]:
-    """Train ``model`` in place for ``settings.steps`` steps; the last weights stay (nothing is picked).
+    """Train ``model`` in place for ``settings.steps`` steps; the last weights are kept, not the best ones.
 
-    Returns the history: step, loss, what the lesson notes, and ``val``, what ``validate()`` says.
+    Returns the history: step, loss, the numbers of the lesson, and ``val``, which ``validate()`` returns.
     Raises TrainingError where the loss is not finite.
     """
     fabric, checkpoint, title = work.fabric, work.checkpoint(), work.title

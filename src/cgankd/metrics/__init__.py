@@ -1,1 +1,1 @@
-"""How good the generated images are, whether they repeat the training images, and what the error bound says."""
+"""Measures of generated images and networks: quality, memorisation, error bound, robustness, cost; statistics."""

@@ -1,4 +1,4 @@
-"""What a network costs: parameters and latency."""
+"""The cost of a network: parameters and latency."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @torch.no_grad()
 def latency_ms(network: nn.Module, shape: tuple[int, int, int], repeats: int = 30) -> float:
-    """Milliseconds for one image [C, H, W] at float32 on the network's own device: the median of ``repeats``."""
+    """Milliseconds for one float32 image of ``shape`` (C, H, W), on the network's device: the median of ``repeats``."""
     device = next(network.parameters()).device
     image = torch.zeros(1, *shape, device=device)
     training = network.training
@@ -27,5 +27,5 @@ def latency_ms(network: nn.Module, shape: tuple[int, int, int], repeats: int = 3
 
 
 def parameters(network: nn.Module) -> int:
-    """The number of trainable numbers in a network."""
+    """The number of parameters of a network."""
     return sum(p.numel() for p in network.parameters())

@@ -1,4 +1,4 @@
-"""Distances between many vectors, block by block, so that memory does not grow with their number."""
+"""Nearest neighbours among many vectors, computed block by block to limit memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-ROWS = 1000  # of each side that are held as one block of distances
+ROWS = 1000  # of queries and of references in one block of distances
 
 
 def nearest(
@@ -15,8 +15,8 @@ def nearest(
 ) -> tuple[Tensor, Tensor]:
     """The ``k`` nearest references of every query, the nearest first: distances float32 [Q, k], rows int64 [Q, k].
 
-    queries [Q, ...] and references [R, ...], R >= k (R > k with ``same``), are flattened; bytes are read block by
-    block. ``same``: both are the same set, and nothing is its own neighbour. Euclidean.
+    queries [Q, ...] and references [R, ...], R >= k (R > k with ``same``), are flattened; uint8 is converted block by
+    block. same: both are the same set, and a vector is not its own neighbour. The distance is Euclidean.
 
     >>> nearest(torch.tensor([[0.0], [9.0]]), torch.tensor([[1.0], [5.0]]))[0].tolist()
     [[1.0], [4.0]]
@@ -25,14 +25,14 @@ def nearest(
     for start, block in _blocks(queries, rows):
         best = torch.full((len(block), k), torch.inf)
         place = torch.zeros(len(block), k, dtype=torch.int64)
-        for offset, other in _blocks(references, rows):
-            found = torch.cdist(block, other)
+        for offset, candidates in _blocks(references, rows):
+            distance = torch.cdist(block, candidates)
             if same and offset == start:
-                found.fill_diagonal_(torch.inf)
-            column = torch.arange(offset, offset + len(other)).expand_as(found)
-            best, order = torch.cat([best, found], dim=1).topk(k, largest=False)
+                distance.fill_diagonal_(torch.inf)
+            column = torch.arange(offset, offset + len(candidates)).expand_as(distance)
+            best, order = torch.cat([best, distance], dim=1).topk(k, largest=False)
             place = torch.cat([place, column], dim=1).gather(1, order)
-        # Large matrices go through |a|^2 + |b|^2 - 2ab, which is inexact just where two images are alike.
+        # For large matrices cdist computes |a|^2 + |b|^2 - 2ab, which is inexact where two images are alike.
         exact = torch.stack([(block - _vectors(references[place[:, j]])).norm(dim=1) for j in range(k)], dim=1)
         distances.append(exact)
         places.append(place)
@@ -40,12 +40,12 @@ def nearest(
 
 
 def within(queries: Tensor, references: Tensor, radii: Tensor, rows: int = ROWS) -> Tensor:
-    """Whether each query lies in the ball of any reference, bool [Q]. radii: float32 [R], one per reference."""
+    """Whether each query lies within the radius of any reference, bool [Q]. radii: float32 [R], one per reference."""
     inside = []
     for _, block in _blocks(queries, rows):
         covered = torch.zeros(len(block), dtype=torch.bool)
-        for offset, other in _blocks(references, rows):
-            covered |= (torch.cdist(block, other) <= radii[offset : offset + len(other)]).any(dim=1)
+        for offset, centres in _blocks(references, rows):
+            covered |= (torch.cdist(block, centres) <= radii[offset : offset + len(centres)]).any(dim=1)
         inside.append(covered)
     return torch.cat(inside)
 

@@ -1,8 +1,8 @@
-"""How alike two sets of feature vectors are: Fréchet and kernel distance, precision and recall, diversity.
+"""Similarity of two sets of feature vectors: Fréchet and kernel distance, precision and recall, diversity.
 
-All take float32 features [N, F] of real and of generated images, of any extractor; a score's name must say which.
-Ours rather than torchmetrics': its Fréchet distance takes the eigenvalues of an F x F matrix however few images a
-label window holds, a hundred times as long where F is in the hundreds; its kernel distance draws from torch's
+All take float32 features [N, F] of real and of generated images, of any extractor; the name of a score must say
+which. torchmetrics is not used for two reasons. Its Fréchet distance computes the eigenvalues of an F x F matrix even
+for few images, which takes a hundred times as long for an F of some hundreds. Its kernel distance draws from torch's
 global generator.
 """
 
@@ -14,17 +14,17 @@ from torch import Tensor
 from cgankd.core import rng
 from cgankd.metrics.distances import nearest, within
 
-NEIGHBOURS = 3  # of the manifold that precision and recall are taken over
+NEIGHBOURS = 3  # which set the radii for precision and recall
 SUBSETS, LARGEST_SUBSET = 20, 500  # of the kernel distance
 LARGEST_GROUP = 200  # vectors whose pairwise distances are averaged
 
 
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
-    """FID's arithmetic (Heusel et al., arXiv 1706.08500) on any features; both need two rows or more.
+    """The formula of FID (Heusel et al., arXiv 1706.08500) on any features; both sets need two rows or more.
 
     |m_r - m_f|^2 + tr S_r + tr S_f - 2 tr (S_r S_f)^(1/2). With S_r = A'A and S_f = B'B, the last trace is the sum
-    of the singular values of AB', which needs no root of a matrix and is exact where a covariance is singular.
-    The fewer images, the larger: compare it only between sets of the same sizes.
+    of the singular values of AB', which needs no matrix root and is exact for singular covariances. The distance grows
+    as the number of images falls, so compare it only between sets of equal sizes.
     """
     real, fake = real.double(), fake.double()
     mean = (real.mean(dim=0) - fake.mean(dim=0)).square().sum()
@@ -45,8 +45,8 @@ def _covariance_root(x: Tensor) -> Tensor:
 def kernel_distance(real: Tensor, fake: Tensor, seed: int) -> tuple[float, float]:
     """KID (Binkowski et al., arXiv 1801.01401): mean and standard deviation over random subsets.
 
-    The unbiased squared maximum mean discrepancy with the kernel (x'y / F + 1)^3; it may come out below zero, and
-    its mean does not depend on how many images there are. A subset takes half of the smaller set, 500 at most.
+    The unbiased squared maximum mean discrepancy with the kernel (x'y / F + 1)^3. It may be below zero, and its
+    expectation does not depend on the number of images. A subset has half the size of the smaller set, 500 at most.
     """
     size = min(LARGEST_SUBSET, len(real) // 2, len(fake) // 2)
     values = torch.empty(SUBSETS, dtype=torch.float64)
@@ -77,8 +77,8 @@ def squared_discrepancy(x: Tensor, y: Tensor) -> Tensor:
 def precision_recall(real: Tensor, fake: Tensor) -> tuple[float, float]:
     """Improved precision and recall (Kynkäänniemi et al., arXiv 1904.06991) with 3 nearest neighbours.
 
-    Precision: the share of fakes inside the real manifold (nearer to some real vector than its third neighbour);
-    recall: the share of real vectors inside the fakes' manifold. Both sets need four rows or more.
+    Precision: the share of fakes inside the real manifold (nearer to some real vector than its third neighbour).
+    Recall: the share of real vectors inside the fakes' manifold. Both sets need four rows or more.
     """
 
     def covered(queries: Tensor, manifold: Tensor) -> float:
@@ -89,5 +89,5 @@ def precision_recall(real: Tensor, fake: Tensor) -> tuple[float, float]:
 
 
 def mean_pairwise_distance(features: Tensor) -> float:
-    """Over all pairs of the first 200 rows; at least two rows."""
+    """The mean distance over all pairs of the first 200 rows; needs at least two rows."""
     return float(torch.pdist(features[:LARGEST_GROUP].double()).mean())

@@ -1,9 +1,9 @@
-"""How good the generated images are: which images are compared, seen once by each network, then every score of them.
+"""The quality of the generated images: chooses the images, computes each network's outputs once, then all scores.
 
-Nothing here touches the test split. The real images that fakes are compared with are one random half of the pool
-(all training images, the owner's among them); the other half plays the fakes' part for the floor. Raw fakes are
-made at the labels of that other half and processed ones drawn to its label frequencies, so that how often a label
-occurs counts for nothing, and all sets are of nearly one size, on which the Fréchet distance depends.
+The test split is not used. Fakes are compared with one random half of the pool (all training images, also the
+owner's). The other half is scored in place of fakes, as a reference. Raw fakes are generated at the labels of that
+other half, and processed fakes are drawn to its label frequencies. So label frequencies do not matter, and all sets
+have nearly equal sizes, on which the Fréchet distance depends.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ PAIRS = 12  # of a fake and its nearest training image, for the report
 
 @dataclasses.dataclass(frozen=True)
 class RealImages:
-    """What fakes are compared with: the owner's images, the pool around them, and the validation split.
+    """What fakes are compared with: the owner's images, the pool that contains them, and the validation split.
 
-    unused: those of the validation split by which nothing was chosen, for the error bound; None: all chose something.
+    unused: the validation images by which nothing was chosen, for the error bound; None: there are none.
     """
 
     train: ImageSet
@@ -50,10 +50,10 @@ class RealImages:
 
 @dataclasses.dataclass(frozen=True)
 class Processed:
-    """What M1 and M2 left, as the student sees it.
+    """The fakes after M1 and M2, as the student sees them.
 
-    images.labels: the label asked for. labels: the student's, the teacher's prediction where labels were replaced.
-    real_share: of a training batch, None where every image counts alike.
+    images.labels: the labels given to the generator. labels: those of the student, which are the teacher's predictions
+    where labels were replaced. real_share: of a training batch; None where every image counts the same.
     """
 
     images: ImageSet
@@ -73,10 +73,10 @@ def measure_quality(
     seed: int,
     teacher: Predictor | None = None,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """All numbers as JSON, and the pairs of images for the report.
+    """All numbers as JSON, and pairs of images for the report.
 
-    networks: by name, those whose penultimate layers the distances are taken in, ``teacher`` among them; copies are
-    looked for in its features. teacher: one that only answers, and is no network; then the first network's count.
+    networks: by name, those whose penultimate layers are the feature spaces. Copies are searched in the features of
+    ``teacher``, or of the first network if there is none. teacher: a teacher that is no network and gives outputs only.
     """
     with _Extractors(work, networks, teacher) as extractors:
         return _measure(work, real, sampler, processed, extractors, settings, seed)
@@ -124,7 +124,7 @@ def _measure(
 
 
 class _Extractors:
-    """The networks whose features are compared; the teacher's outputs come with its features, where it shows any."""
+    """The networks whose features are compared, and the source of the teacher's outputs."""
 
     def __init__(self, work: Work, networks: Mapping[str, nn.Module], teacher: Predictor | None) -> None:
         self._of = {name: FeatureExtractor(network, work.fabric) for name, network in networks.items()}
@@ -139,14 +139,14 @@ class _Extractors:
             extractor.close()
 
     def observe(self, which: str, images: ImageSet, labels: Tensor | None = None) -> Observed:
-        """which: the images' name. labels: those to sort the images by, where they are not their own."""
+        """which: the name of the images. labels: for the label windows; None: those of the images."""
         results = {name: self._extract(which, name, images.images) for name in self._of}
         features = {name: result[1] for name, result in results.items()}
         outputs = results[TEACHER][0] if TEACHER in results else self._ask(which, images.images)
         return Observed(images.labels if labels is None else labels, images.labels, outputs, features)
 
     def features(self, which: str, images: Tensor) -> Tensor:
-        """The features in ``space`` alone, float32 [N, F]. which: the images' name."""
+        """The features in ``space`` alone, float32 [N, F]. which: the name of the images."""
         return self._extract(which, self.space, images)[1]
 
     def _ask(self, which: str, images: Tensor) -> Tensor | None:
@@ -154,7 +154,7 @@ class _Extractors:
             return None
         if isinstance(self._teacher, BlackBox) and not self._teacher.knows(images):
             return None
-        return outputs(self._work, self._teacher, images, f"{which} images: answers")
+        return outputs(self._work, self._teacher, images, f"{which} images: teacher outputs")
 
     def _extract(self, which: str, name: str, images: Tensor) -> tuple[Tensor, Tensor]:
         extractor = self._of[name]
@@ -163,9 +163,9 @@ class _Extractors:
             return dict(zip(("outputs", "features"), extractor(images[rows]), strict=True))
 
         if len(images):
-            found = blockwise(self._work, f"{which} images: {name}", len(images), compute, images_at_once(images))
-            return found["outputs"], found["features"]
-        outputs, features = extractor(images.new_zeros((1, *images.shape[1:])))  # not every network takes no image
+            table = blockwise(self._work, f"{which} images: {name}", len(images), compute, images_at_once(images))
+            return table["outputs"], table["features"]
+        outputs, features = extractor(images.new_zeros((1, *images.shape[1:])))  # some networks reject an empty batch
         return outputs[:0].cpu(), features[:0].cpu()
 
 
@@ -175,7 +175,7 @@ def _order(total: int, seed: int, stream: str) -> Tensor:
 
 
 def _generate(work: Work, sampler: Sampler, labels: Tensor, task: Task, seed: int) -> ImageSet:
-    """One untouched fake at each label."""
+    """One fake at each label, neither subsampled nor filtered."""
     targets = task.to_target(labels)
 
     def compute(rows: Tensor) -> dict[str, Tensor]:
@@ -185,7 +185,7 @@ def _generate(work: Work, sampler: Sampler, labels: Tensor, task: Task, seed: in
 
 
 def _matching(labels: Tensor, wanted: Tensor, task: Task, seed: int) -> Tensor:
-    """Random rows whose labels fall into the task's bins as often as ``wanted``'s, as far as there are enough."""
+    """Random rows whose labels fall into the task's bins as often as those of ``wanted``, if there are enough."""
     order = _order(len(labels), seed, "processed")
     names, place = task.bins(labels[order])
     quota = torch.bincount(task.bins(wanted)[1], minlength=len(names))
@@ -199,11 +199,11 @@ def _copies(
     train: ImageSet,
     spaces: Mapping[str, tuple[Mapping[str, Tensor], Tensor, Tensor]],
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """Nearness to training images and the closest processed pairs, in each space.
+    """Distances to training images, and the nearest pairs of processed and training images, in each space.
 
-    spaces: by name, the fakes by set, the training images and the held-out real images as they are there.
+    spaces: by name, the vectors of the fakes by set, of the training images and of the held-out real images.
     """
-    found: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     pairs: dict[str, Tensor] = {}
     for space, (vectors, known, new) in spaces.items():
         new_distance = None
@@ -214,7 +214,7 @@ def _copies(
                 "space": space, "set": name, "images": len(images), "train": len(known), "held_out": len(new),
                 "share": None, "expected": None, "p_value": None, "median_ratio": None, "why": None,
             }  # fmt: skip
-            found.append(entry)
+            entries.append(entry)
             if new_distance is None or len(images) < memorisation.FEWEST:
                 few = "validation" if len(new) < memorisation.FEWEST else name
                 entry["why"] = f"there are fewer than {memorisation.FEWEST} {few} images"
@@ -230,18 +230,18 @@ def _copies(
                 rows = memorisation.closest(near, PAIRS)
                 pairs[f"{space}_fakes"], pairs[f"{space}_train"] = images.images[rows], train.images[near.row[rows]]
                 pairs[f"{space}_distances"] = near.distance[rows] / max(near.typical, 1e-12)
-    return found, pairs
+    return entries, pairs
 
 
 def _nearest(work: Work, name: str, vectors: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance to the nearest of ``known``, float32 [N], and which it is, int64 [N]."""
+    """The distance to the nearest of ``known``, float32 [N], and its row, int64 [N]."""
 
     def compute(rows: Tensor) -> dict[str, Tensor]:
         distance, row = nearest(vectors[rows], known)
         return {"distance": distance.squeeze(1), "row": row.squeeze(1)}
 
-    found = blockwise(work, name, len(vectors), compute, ROWS)
-    return found["distance"], found["row"]
+    table = blockwise(work, name, len(vectors), compute, ROWS)
+    return table["distance"], table["row"]
 
 
 def _bound(
@@ -253,14 +253,17 @@ def _bound(
     real_images: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """The bound's terms; the fakes here are as the student sees them, labels as frequent as they are there."""
+    """The terms of the error bound. The fakes are as the student sees them, with their own label frequencies."""
     discrepancy = None
     if unused is not None:
         real = unused.take(_order(len(unused), seed, "unused")[: bound.MOST])
         fake = processed.images.take(_order(len(processed.images), seed, "two-sample")[: len(real)])
         if min(len(real), len(fake)) >= bound.FEWEST:
             discrepancy = bound.two_sample(
-                extractors.features("unused", real.images), extractors.features("two-sample", fake.images), seed
+                extractors.features("unused", real.images),
+                extractors.features("two-sample", fake.images),
+                seed,
+                NAMES[extractors.space],
             )
     return bound.terms(
         task,
@@ -269,7 +272,6 @@ def _bound(
         real_share=processed.real_share,
         replaced=processed.replaced,
         discrepancy=discrepancy,
-        features=NAMES[extractors.space],
         chosen=unused is None,
         teacher_loss=None
         if held_out.outputs is None

@@ -1,4 +1,4 @@
-"""Whether generated images are copies: how near they lie to training images, beside held-out real images."""
+"""Whether generated images are copies: their distances to training images, compared with held-out real images'."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from scipy import stats
 from torch import Tensor
 
 PERCENTILE = 0.01
-FEWEST = 10  # held-out images: with fewer, their nearest distance says nothing
+FEWEST = 10  # held-out images; with fewer, their smallest distance says nothing
 
 
 @dataclasses.dataclass(frozen=True)
 class Nearness:
-    """Fakes' distances to their nearest training image, against held-out real images' distances to theirs.
+    """Distances of fakes to their nearest training image, compared with those of held-out real images.
 
-    The cut-off is an order statistic of the held-out distances, so that the share of fakes below it, were they as
-    new as held-out images, is known exactly: ``expected`` on average, and beta-binomial around it.
+    The cut-off is an order statistic of the held-out distances. So the share of fakes below it has a known
+    distribution if fakes are as new as held-out images: beta-binomial with mean ``expected``.
     """
 
     distance: Tensor  # float32 [N], each fake's
     row: Tensor  # int64 [N], its nearest training image
     cutoff: float  # the 1st percentile of held-out distances, or the smallest where they are fewer than 100
-    share: float  # of fakes that are nearer than the cut-off
+    share: float  # of fakes with a distance below the cut-off
     expected: float
-    p_value: float  # chance of as large a share, were the fakes as new as held-out images
-    typical: float  # held-out images' median distance
+    p_value: float  # probability of this or a larger share if fakes are as new as held-out images
+    typical: float  # median distance of held-out images
 
     @property
     def median_ratio(self) -> float | None:
-        """The fakes' median distance over the held-out images'; None where the latter is 0."""
+        """The median distance of fakes over that of held-out images; None where the latter is 0."""
         return float(self.distance.median()) / self.typical if self.typical > 0 else None
 
 
 def nearness(distance: Tensor, row: Tensor, held_out: Tensor) -> Nearness:
     """Compare distances to the nearest training image, in one space: pixels or features.
 
-    distance, row: float32 and int64 [N], of the fakes: how far it is, and which. held_out: float32 [M], how far it is
-    from held-out images, ten or more. A small distance alone is no proof: blurred and typical images lie near many
-    others too.
+    distance, row: float32 and int64 [N], of the fakes: the distance to the nearest training image, and its row.
+    held_out: float32 [M], the distances of ten or more held-out images. A small distance alone is no proof of a copy,
+    because blurred and typical images are near many others too.
     """
     real = held_out.sort().values
-    rank = math.floor(PERCENTILE * (len(real) - 1)) + 1  # the cut-off's, counted from 1
+    rank = math.floor(PERCENTILE * (len(real) - 1)) + 1  # of the cut-off, counted from 1
     cutoff = float(real[rank - 1])
     closer = int((distance < cutoff).sum())
     return Nearness(
@@ -57,11 +57,11 @@ def nearness(distance: Tensor, row: Tensor, held_out: Tensor) -> Nearness:
     )
 
 
-def closest(found: Nearness, count: int) -> Tensor:
-    """Rows of the ``count`` fakes nearest to a training image, the nearest first, no training image twice."""
+def closest(near: Nearness, count: int) -> Tensor:
+    """Rows of the ``count`` fakes nearest to a training image, the nearest first; no training image appears twice."""
     nearest_of: dict[int, int] = {}  # training image -> its nearest fake
-    for fake in found.distance.argsort(stable=True).tolist():
-        nearest_of.setdefault(int(found.row[fake]), fake)
+    for fake in near.distance.argsort(stable=True).tolist():
+        nearest_of.setdefault(int(near.row[fake]), fake)
         if len(nearest_of) == count:
             break
     return torch.tensor(list(nearest_of.values()))

@@ -1,4 +1,4 @@
-"""Robustness: what is left of a network's score where test images are changed to mislead it."""
+"""Robustness: the score of a network on test images under adversarial attack."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from cgankd.nets import inference
 from cgankd.tasks import Task
 from cgankd.training.adversarial import pgd
 
-FEWEST_CLASSES = 4  # of which AutoAttack's targeted loss takes the third and fourth largest logits
-MOST_TARGETS = 9  # classes that AutoAttack's standard version aims at
+FEWEST_CLASSES = 4  # because AutoAttack's targeted loss uses the third and fourth largest logits
+MOST_TARGETS = 9  # target classes of AutoAttack's standard version
 BATCH = 250
 
 
 def check(settings: RobustnessSettings, task: Task) -> None:
-    """UserError where an attack of the settings can't be made: it must not show after hours of training."""
+    """UserError where an attack of the settings is not possible. Called before any training."""
     if "autoattack" not in settings.attacks:
         return
     if task.num_outputs < FEWEST_CLASSES:
-        found = f"{task.num_outputs} classes" if task.num_outputs > 1 else f"one number ({task.name})"
+        output = f"{task.num_outputs} classes" if task.num_outputs > 1 else f"one number ({task.name})"
         raise UserError(
             f"metrics.robustness.attacks holds autoattack, whose losses need {FEWEST_CLASSES} classes or more, but "
-            f"the network's output is {found}; allowed: pgd"
+            f"the network's output is {output}; allowed: pgd"
         )
     library()
 
@@ -48,15 +48,16 @@ def library() -> ModuleType:
             f"metrics.robustness.attacks holds autoattack, which needs pyautoattack ({error}); "
             "pip install 'cgankd[robust]'"
         ) from error
-    found: ModuleType = pyautoattack
-    return found
+    module: ModuleType = pyautoattack
+    return module
 
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
-    """One attack, with the numbers that it reads and no others.
+    """One attack, with the settings that it depends on and no others.
 
-    eps: at most, in any pixel. images: how many test images. pgd: of PGD; None: AutoAttack, by its ``version``.
+    eps: the largest change of any pixel value. images: number of test images. pgd: settings of PGD; None: AutoAttack.
+    version: of AutoAttack's package.
     """
 
     name: str
@@ -84,11 +85,11 @@ def measure(
     *,
     seed: int,
 ) -> dict[str, Any]:
-    """The task's metric on ``attack.images`` random images of ``test``, as they are and under one attack.
+    """The task's metric on ``attack.images`` random images of ``test``, clean and under one attack.
 
-    The worse of both scores of an image counts as its score under attack. All is computed at full precision, because
-    a rounded gradient would make a network look hard to attack. Random numbers, and which images, depend on ``seed``
-    alone, so that networks are compared on the same images.
+    The score of an image under attack is the worse of its two scores. All is computed at full precision, because
+    rounded gradients would make a network look more robust than it is. The random numbers and the choice of images
+    depend on ``seed`` alone, so that networks are compared on the same images.
     """
     frozen = inference.place(copy.deepcopy(network), work.fabric).eval().requires_grad_(False)
     order = rng.bits(seed, "robustness/images", torch.arange(len(test))).argsort()
@@ -104,15 +105,16 @@ def measure(
         else:
             moved = _autoattack(frozen, images, targets, task.num_outputs, attack.eps, seed)
         with torch.no_grad():
-            clean, misled = (task.score(frozen(shown).cpu(), labels) for shown in (images, moved))
-        return {"clean": clean, "attacked": worse(clean, misled)}
+            clean, attacked = (task.score(frozen(batch).cpu(), labels) for batch in (images, moved))
+        return {"clean": clean, "attacked": worse(clean, attacked)}
 
     scores = blockwise(work, f"{work.title}: {attack.name}", len(chosen), compute, BATCH)
     return {"images": len(chosen), **{name: float(score.mean()) for name, score in scores.items()}}
 
 
 def _autoattack(network: nn.Module, images: Tensor, targets: Tensor, classes: int, eps: float, seed: int) -> Tensor:
-    """The standard version: APGD on cross-entropy, targeted APGD and FAB, Square; each on what is left."""
+    """The standard version: APGD on cross-entropy, targeted APGD, targeted FAB, Square. Each attacks the images that
+    the ones before it left correctly classified."""
     with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
         attack = library().AutoAttack(network, eps=eps, device=images.device, seed=seed)
         attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(MOST_TARGETS, classes - 1)

@@ -1,4 +1,4 @@
-"""Mean and spread over seeds, paired differences, intervals: the only copy."""
+"""Statistics over seeds, for all tables: mean and standard deviation, paired differences, intervals."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from scipy import stats
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Values over the seeds, their mean and standard deviation (None of one)."""
+    """The values, their mean (None without values) and standard deviation (None with fewer than two).
+
+    >>> spread([1.0, 3.0])
+    {'values': [1.0, 3.0], 'mean': 2.0, 'std': 1.4142135623730951}
+    """
+    mean = statistics.fmean(values) if values else None
     deviation = statistics.stdev(values) if len(values) > 1 else None
-    return {"values": list(values), "mean": statistics.fmean(values), "std": deviation}
+    return {"values": list(values), "mean": mean, "std": deviation}
 
 
 def few_seeds(seeds: int) -> list[str]:
-    """The sentence that a table of so few seeds needs, if any."""
+    """The warning that a table over this number of seeds needs, if any."""
     if seeds == 1:
         return ["One seed: no spread and no interval, so a difference may be chance."]
     return ["Fewer than three seeds: a spread or an interval over so few says little."] if seeds < 3 else []
@@ -26,7 +31,7 @@ def few_seeds(seeds: int) -> list[str]:
 def paired_difference(values: Sequence[float], control: Sequence[float]) -> dict[str, Any]:
     """values - control, seed by seed: the differences, their mean, and its 95% t interval (None with one seed).
 
-    Rounded to ten decimals, so that what is level is 0, and no gain of 1e-15.
+    Rounded to ten decimals, so that equal scores give 0 rather than 1e-15.
 
     >>> paired_difference([3.0, 5.0], [1.0, 2.0])["mean"]
     2.5
@@ -43,7 +48,7 @@ def paired_difference(values: Sequence[float], control: Sequence[float]) -> dict
 def count_signs(differences: Sequence[float]) -> dict[str, int]:
     """How many differences there are, and how many are above and below zero.
 
-    Counts only: rows of one run share teacher, generator and first weights, so a sign test over them means nothing.
+    Only counts, because rows of one run share teacher, generator and initial weights, so a sign test is not valid.
 
     >>> count_signs([0.3, 0.1, 0.0, -0.2])
     {'pairs': 4, 'better': 2, 'worse': 1}

@@ -1,4 +1,4 @@
-"""The rows of the table: what the student of each minimises, what it sees, and for how long."""
+"""The rows of the comparison table: the loss, the training images and the training steps of each row's student."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from cgankd.tasks import Task
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-    """How far generated images are processed, in place of what the settings say. replace: none or hard."""
+    """The steps of processing that an ablation row takes, instead of those of the settings. replace: none or hard."""
 
     subsample: bool
     filter: bool
     replace: str
 
     def applied(self, settings: SynthesisSettings) -> SynthesisSettings:
-        """The settings with the steps that are left out or always taken."""
+        """The settings with these steps turned on or off."""
         changes: dict[str, Any] = {"replace": self.replace}
         if not self.subsample:
             changes["subsampling"] = NoSubsampling()
@@ -38,9 +38,9 @@ class Ablation:
 class Row:
     """A row of the table.
 
-    fakes: whether its student sees generated images. pseudo: in their place, the real images that nobody labelled,
-    with the teacher's labels. strong: views by ``student.strong_augment``. longer: trained for ``transfer_steps``, as
-    the control is; else for the NOKD student's own steps.
+    fakes: whether its student trains on generated images. pseudo: whether it trains on the unlabelled real images, with
+    labels predicted by the teacher. strong: whether augmentation is ``student.strong_augment``. longer: trained for
+    ``transfer_steps``, as the control; else for the steps of the NOKD student.
     """
 
     method: str = distill.SUPERVISED
@@ -67,11 +67,11 @@ ROWS = {
 }
 FAKES = "cgan+"
 MATCHING = "fm"
-CONTROL = "nokd_longer"  # NOKD trained for as many steps: what a gain is measured against
+CONTROL = "nokd_longer"  # NOKD trained for as many steps as the other rows; gains are differences to it
 
 
 def row(name: str) -> Row:
-    """The row called ``name``: one of ROWS, any distillation method, or cgan+ and a method.
+    """The row with this name: one of ROWS, any distillation method, or cgan+ and a method.
 
     >>> row("cgan+pkt@fake") == Row(method="pkt@fake", fakes=True)
     True
@@ -82,55 +82,56 @@ def row(name: str) -> Row:
 
 
 def student_network(name: str, student: StudentSettings) -> str:
-    """The network of row ``name``'s student: the recipe's, with what the row's methods add to it."""
+    """The network of row ``name``'s student: that of the recipe, with the layers that the row's methods add."""
     return distill.student_network(row(name).method, student.network)
 
 
 def partner(name: str) -> str | None:
-    """The row that is row ``name`` without generated images; None where it has none, or an ablation's.
+    """The row that differs from row ``name`` only in having no generated images; None for rows without generated
+    images and for ablation rows.
 
     >>> partner("cgan+dkd"), partner("cgan_kd"), partner("cgan"), partner("dkd"), partner("cgan_raw")
     ('dkd', 'kd', 'nokd_longer', None, None)
     >>> partner("cgan+kd+rkd@fake"), partner("cgan+rkd@fake")
     ('kd', 'nokd_longer')
     """
-    wanted = row(name)
-    if not wanted.fakes or wanted.ablation:
+    compared = row(name)
+    if not compared.fakes or compared.ablation:
         return None
-    seen = [word for word in wanted.method.split("+") if not word.endswith("@fake") and word != distill.SUPERVISED]
-    return "+".join(seen) or CONTROL
+    methods = [part for part in compared.method.split("+") if not part.endswith("@fake") and part != distill.SUPERVISED]
+    return "+".join(methods) or CONTROL
 
 
 def pairs(names: Collection[str]) -> list[tuple[str, str]]:
-    """(with generated images, without) for each row that is there both ways, in the order of ``names``.
+    """(row with generated images, row without) for all such pairs in ``names``, in their order.
 
     >>> pairs(["nokd_longer", "cgan", "kd", "cgan_kd", "cgan+kd", "dkd"])
     [('cgan', 'nokd_longer'), ('cgan_kd', 'kd')]
     """
-    found: dict[str, tuple[str, str]] = {}  # by method, for a row may stand there by two names
+    by_method: dict[str, tuple[str, str]] = {}  # because a row may be listed under two names
     for name in names:
         without = partner(name)
         if without is not None and without in names:
-            found.setdefault(row(name).method, (name, without))
-    return list(found.values())
+            by_method.setdefault(row(name).method, (name, without))
+    return list(by_method.values())
 
 
 def both_ways(methods: Iterable[str]) -> list[str]:
-    """The rows that compare each method alone and with generated images; first, no method at all.
+    """The rows that compare each method with and without generated images, after those without a method.
 
     >>> both_ways(["dkd", "kd+crd"])
     ['nokd_longer', 'cgan', 'dkd', 'cgan+dkd', 'kd+crd', 'cgan+kd+crd']
     """
-    made = [(partner(FAKES + method) or CONTROL, FAKES + method) for method in methods]
-    return list(dict.fromkeys([CONTROL, "cgan", *(name for both in made for name in both)]))
+    names = [(partner(FAKES + method) or CONTROL, FAKES + method) for method in methods]
+    return list(dict.fromkeys([CONTROL, "cgan", *(name for pair in names for name in pair)]))
 
 
 def views(compared: Row, student: StudentSettings, task: Task) -> AugmentSettings:
-    """The random views of a row's training images.
+    """The augmentation of a row's training images.
 
-    Of row ``augment`` those of ``student.strong_augment``, without mixed images where these have no label. Of rows with
-    ``fm``, which asks the teacher about the very view, the same with MixUp in place of CutMix; for scalars MixUp alone,
-    because a teacher's answer to changed brightness or contrast misleads (docs/research-notes.md).
+    Row ``augment``: ``student.strong_augment``, without mixed images where the task gives them no label. Rows with
+    ``fm``, which matches teacher outputs for the augmented images: the same with MixUp instead of CutMix. For scalars
+    MixUp alone, because teacher outputs at changed brightness or contrast are misleading (docs/research-notes.md).
     """
     plain = student.fit.augment
     strong = student.strong_augment

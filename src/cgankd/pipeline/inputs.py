@@ -1,6 +1,6 @@
-"""What stages take, besides settings and images: networks, teachers and generators that they open when needed.
+"""Arguments of stages besides settings and images: networks, teachers and generators, opened only when needed.
 
-Each of these names its content, so that the store can hash it (core/hashing.py).
+Each can be hashed by the store (core/hashing.py).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from cgankd.teachers.jury import as_one
 
 @dataclasses.dataclass(frozen=True)
 class Surroundings:
-    """What all networks of a run share.
+    """The task and the images that all networks of a run share.
 
-    train: the owner's images, by which inputs are normalised. val, test: the images that networks are scored on.
+    train: the owner's images, whose statistics normalise the inputs. val, test: the images that networks are scored on.
     """
 
     task: Task
@@ -41,7 +41,7 @@ class Surroundings:
 
 @dataclasses.dataclass(frozen=True)
 class Student:
-    """A network to be trained. start: the weights it starts from; None: random ones."""
+    """A network to be trained. start: its initial weights; None: random ones."""
 
     network: Architecture
     methods: MethodStack
@@ -50,21 +50,21 @@ class Student:
 
 @dataclasses.dataclass(frozen=True)
 class Teachers:
-    """Whose outputs distillation matches: those of the first, or of all by their votes."""
+    """The teachers whose outputs distillation matches. votes: first (the first teacher alone), mean or confidence."""
 
     members: tuple[NetworkSource, ...]
     votes: str = "first"
 
     def open(self, task: Task, fabric: Fabric) -> inference.Predictor | None:
-        """As one predictor."""
+        """All teachers as one predictor."""
         return as_one([member.open(fabric) for member in self.members], self.votes, task, fabric)
 
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """Which networks see images: teachers for their outputs, and one whose penultimate layer is the feature.
+    """The networks that read images: teachers for outputs, and one network whose penultimate layer gives features.
 
-    teacher: None where outputs count for nothing. features: None where they are the teacher's own.
+    teacher: None where no outputs are needed. features: None where the features are those of the teacher.
     """
 
     teacher: NetworkSource | None
@@ -73,7 +73,7 @@ class Extractor:
     votes: str = "first"
 
     def open(self, fabric: Fabric) -> FeatureExtractor:
-        """To be closed by whoever opens it."""
+        """The caller must close it."""
         features = None if self.features is None else self.features.open(fabric)
         teacher = features if self.teacher is None else self.teacher.open(fabric)
         assert teacher is not None
@@ -89,7 +89,7 @@ class Extractor:
 
 @dataclasses.dataclass(frozen=True)
 class ProposalSource:
-    """What burn-in, calibration and synthesis draw from. ratio: None where all proposals are accepted."""
+    """The source of proposals for burn-in, calibration and synthesis. ratio: None where all proposals are accepted."""
 
     generator: GeneratorSource
     extractor: Extractor
@@ -110,7 +110,7 @@ class ProposalSource:
 
 @dataclasses.dataclass(frozen=True)
 class PseudoLabelled:
-    """Real images with the labels that :func:`pseudo_label` gave them."""
+    """Real images with labels predicted by :func:`pseudo_label`."""
 
     images: UnlabelledImages
     artifact: Artifact
@@ -120,5 +120,5 @@ class PseudoLabelled:
         return self.artifact.content_key
 
     def open(self) -> ImageSet:
-        """Labels in the user's own unit."""
+        """The images, with labels in the user's unit."""
         return ImageSet(self.images.images, self.artifact.tensors("labels")["labels"])

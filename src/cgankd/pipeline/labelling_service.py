@@ -1,8 +1,8 @@
-"""A teacher that only answers files: images written out to be labelled, and a recipe that goes on with the answers.
+"""A teacher that labels files offline: exports images, and makes a recipe that uses their labels.
 
-``export`` goes the road up to the density ratio and writes generated images, subsampled but not filtered, with the
-owner's validation and test images. Somebody labels them. ``answered`` is the recipe with those answers as teacher
-and those images as generator; it is run as any other.
+``export`` runs the pipeline up to the density ratio and writes generated images, subsampled but not filtered, with the
+owner's validation and test images. Somebody labels them. ``answered`` is the recipe with these labels as the teacher
+and these images as the generator; it is run as any other recipe.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from cgankd.core.run_folder import make_folder
 from cgankd.data.imageset import ImageSet, contents
 from cgankd.data.metadata_csv import LABEL, NAME
 from cgankd.data.table import FILE
-from cgankd.pipeline.preflight import EXPORT, asks_about_others, with_features
+from cgankd.pipeline.preflight import EXPORT, needs_other_outputs, with_features
 from cgankd.pipeline.run import opened
 from cgankd.synthesis.store import StoredFakes
 from cgankd.tasks import Task
 from cgankd.teachers.opening import answers_files
 
 CANDIDATES, VALIDATION, TEST = "candidates", "validation", "test"
-SPARE = 1.25  # candidates for each image wanted that passes the filter; labels don't pass it equally often
+SPARE = 1.25  # surplus of candidates, because labels do not pass the filter equally often
 
 
 def export(
@@ -45,31 +45,31 @@ def export(
     *,
     deadline: float = math.inf,
 ) -> str:
-    """Write the images that a teacher is to label to ``folder``, and say what was written.
+    """Write the images that the teacher has to label to ``folder``. Returns a sentence on what was written.
 
-    ``folder``/metadata.csv lists all files with their labels: candidates/ (the label asked for), validation/ and
-    test/ (the true ones); candidates/ has a metadata.csv of its own, as ready images have. candidates: how many;
-    None: 1.25 M / rho. Generator and density ratio stay in ``out``; the seed is the recipe's first. Raises
-    UserError where the folder holds something, or where the ratio would ask the teacher about other images.
+    ``folder``/metadata.csv lists all files with their labels: candidates/ (the labels given to the generator),
+    validation/ and test/ (the true labels). candidates/ has its own metadata.csv, as ready images need it. candidates:
+    their number; None: 1.25 M / rho. Generator and density ratio are stored in ``out``; the seed is the recipe's first.
+    Raises UserError where the folder is not empty, or where the ratio would need teacher outputs for other images.
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise UserError(f"--export {folder} is there already; a new or empty folder is needed")
     if recipe.ratio.vicinity_gaps is not None and not isinstance(recipe.synthesis.subsampling, NoSubsampling):
-        raise UserError("ratio.vicinity_gaps asks the teacher about images before they are exported; allowed: none")
+        raise UserError("ratio.vicinity_gaps needs teacher outputs for images before their export; allowed: none")
     make_folder(folder.absolute().parent, "--export")
-    unasked = TeacherSettings(trained_on=recipe.teacher.trained_on)
-    recipe = with_features(recipe.model_copy(update={"teacher": unasked}))
-    with opened(recipe, out, progress, deadline=deadline) as road:
-        settings, task = recipe.synthesis, road.task
+    placeholder = TeacherSettings(trained_on=recipe.teacher.trained_on)
+    recipe = with_features(recipe.model_copy(update={"teacher": placeholder}))
+    with opened(recipe, out, progress, deadline=deadline) as run:
+        settings, task = recipe.synthesis, run.task
         rho = (settings.filter.rho or task.filter_quantile) if settings.filter else 1.0
         count = math.ceil(SPARE * settings.images / rho) if candidates is None else candidates
-        made = StoredFakes(road.candidates(recipe.seeds[0], count)).open()
-        reasons = road.fell_back(recipe.seeds[0])
-        parts = {CANDIDATES: made, VALIDATION: road.splits.val, TEST: road.splits.test}
+        fakes = StoredFakes(run.candidates(recipe.seeds[0], count)).open()
+        reasons = run.fell_back(recipe.seeds[0])
+        parts = {CANDIDATES: fakes, VALIDATION: run.splits.val, TEST: run.splits.test}
         work = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}."))
         try:
             _write(work, parts, task, progress)
-            write_json(work / EXPORT, {"train": road.splits.train.content_key})
+            write_json(work / EXPORT, {"train": run.splits.train.content_key})
             work.chmod(0o755)
             work.replace(folder)
         finally:
@@ -77,29 +77,30 @@ def export(
         sync(folder.absolute().parent)
     sizes = ", ".join(f"{len(images):,} {name}" for name, images in parts.items())
     columns = f"; or {FILE} and a column per class" if task.answer_names else ""
-    as_made = f"; not subsampled, as the density ratio fails its checks: {' '.join(reasons)}" if reasons else ""
+    fallback = f"; not subsampled, because the density ratio fails its checks: {' '.join(reasons)}" if reasons else ""
     return (
-        f"wrote {folder}: {sizes} images; have those of {folder / NAME} labelled into "
-        f"{folder / 'predictions.csv'} ({FILE},prediction{columns}), then --import it{as_made}"
+        f"wrote {folder}: {sizes} images; let the teacher label the files of {folder / NAME}, write its predictions to "
+        f"{folder / 'predictions.csv'} ({FILE},prediction{columns}), then use --import{fallback}"
     )
 
 
 def served(recipe: Recipe) -> tuple[Recipe, list[str]]:
-    """The recipe without the rows that ask the teacher about other images than the exported ones; their names."""
+    """The recipe without the rows that need teacher outputs for other images than the exported ones, and the names of
+    these rows."""
     methods = recipe.compare.methods
-    left = tuple(name for name in methods if not asks_about_others(name))
-    if not left:
+    possible = tuple(name for name in methods if not needs_other_outputs(name))
+    if not possible:
         raise UserError(
-            "compare.methods holds no row that a teacher who answers files can serve; allowed: nokd, nokd_longer, "
-            "augment, cgan"
+            "compare.methods holds no row that is possible with a teacher that labels files; allowed: nokd, "
+            "nokd_longer, augment, cgan"
         )
-    compare = recipe.compare.model_copy(update={"methods": left})
-    return recipe.model_copy(update={"compare": compare}), [name for name in methods if name not in left]
+    compare = recipe.compare.model_copy(update={"methods": possible})
+    return recipe.model_copy(update={"compare": compare}), [name for name in methods if name not in possible]
 
 
 def answered(recipe: Recipe, answers: Path) -> Recipe:
-    """The recipe with the answers as teacher and the exported images, subsampled already, as generator."""
-    answers = answers.absolute()  # so that the run's recipe.yaml can be run from elsewhere
+    """The recipe with the predictions as teacher and the exported images, already subsampled, as generator."""
+    answers = answers.absolute()  # so that the run's recipe.yaml works from any folder
     images = answers.parent / CANDIDATES
     if not answers_files(str(answers)) or not answers.is_file() or not images.is_dir():
         raise UserError(
@@ -114,23 +115,23 @@ def answered(recipe: Recipe, answers: Path) -> Recipe:
 
 
 def _write(folder: Path, parts: dict[str, ImageSet], task: Task, progress: Progress) -> None:
-    everything: list[tuple[str, str]] = []
+    all_rows: list[tuple[str, str]] = []
     with progress.bar("export", sum(len(images) for images in parts.values())) as bar:
         for name, images in parts.items():
             (folder / name).mkdir()
-            own = []
+            rows = []
             labels = map(task.label_text, images.labels.tolist())
-            # Another export's files have other names, so that answers to it are not taken for answers to this.
+            # File names contain a digest, so that predictions for another export are not taken for these.
             digests = [content.hex()[:6] for content in contents(images.images)]
             for number, (digest, pixels, text) in enumerate(zip(digests, images.images, labels, strict=True)):
                 file = f"{number:06d}-{digest}.png"
                 _picture(pixels).save(folder / name / file)
-                own.append((file, text))
-                everything.append((f"{name}/{file}", text))
-                bar.to(len(everything))
+                rows.append((file, text))
+                all_rows.append((f"{name}/{file}", text))
+                bar.to(len(all_rows))
             if name == CANDIDATES:
-                _list(folder / name / NAME, own)
-    _list(folder / NAME, everything)
+                _list(folder / name / NAME, rows)
+    _list(folder / NAME, all_rows)
 
 
 def _picture(pixels: Tensor) -> Image.Image:

@@ -1,4 +1,4 @@
-"""What of a run is measured beside its students' scores: the generated images, and networks under attack."""
+"""Measurements besides the students' scores: quality of the generated images, and robustness of networks."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ if TYPE_CHECKING:
     from cgankd.pipeline.run import Run
 
 
-def quality(road: Run, seed: int) -> Artifact:
-    """How good the generated images are, whether they are copies, and the error bound's terms."""
-    settings, splits = road.recipe.metrics.generator, road.splits
+def quality(run: Run, seed: int) -> Artifact:
+    """The quality of the generated images, whether they are copies, and the terms of the error bound."""
+    settings, splits = run.recipe.metrics.generator, run.splits
     assert settings is not None
     features: dict[str, NetworkSource] = {}
-    if road.black_box is None:
-        features["teacher"] = road.teachers(seed, jury=False)[0]
+    if run.black_box is None:
+        features["teacher"] = run.teachers(seed, jury=False)[0]
     if "nokd" in settings.features:
-        features["nokd"] = StoredNetwork(road.nokd(seed))
-    unused = None if road.recipe.search else splits.val  # validation images that chose nothing
-    if unused is not None and not isinstance(road.recipe.synthesis.subsampling, NoSubsampling):
+        features["nokd"] = StoredNetwork(run.nokd(seed))
+    unused = None if run.recipe.search else splits.val  # validation images by which nothing was chosen
+    if unused is not None and not isinstance(run.recipe.synthesis.subsampling, NoSubsampling):
         unused = unused.take(checks.halves(len(unused), seed)[1])
-    return road.store.call(
+    return run.store.call(
         stages.measure_generator,
         real=RealImages(splits.train, splits.pool, splits.val, unused, splits.task),
-        generator=road.sampler(seed),
-        fakes=StoredFakes(road.synthesis(seed, row("cgan")), road.replace),
-        real_share=road.recipe.student.real_share,
+        generator=run.sampler(seed),
+        fakes=StoredFakes(run.synthesis(seed, row("cgan")), run.replace),
+        real_share=run.recipe.student.real_share,
         features=features,
-        black_box=road.black_box,
+        black_box=run.black_box,
         settings=settings,
         seed=seed,
     )
 
 
-def attacked(road: Run, network: Artifact, attack: Attack) -> Artifact:
-    """What is left of a teacher's or student's score where test images are changed to mislead it."""
-    return road.store.titled(f"{attack.name} on {network.summary['network']}").call(
+def attacked(run: Run, network: Artifact, attack: Attack) -> Artifact:
+    """The score of a teacher or student on test images under one attack."""
+    return run.store.titled(f"{attack.name} on {network.summary['network']}").call(
         stages.attack_network,
         network=StoredNetwork(network),
-        test=road.splits.test,
-        task=road.task,
+        test=run.splits.test,
+        task=run.task,
         attack=attack,
-        seed=road.recipe.data.seed,  # it chooses images there too
+        seed=run.recipe.data.seed,  # which also chooses the images of the splits
     )

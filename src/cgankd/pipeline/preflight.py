@@ -1,4 +1,4 @@
-"""All that is refused before anything is trained: a mistake must not show after hours."""
+"""Checks of a recipe before any training, so that mistakes are reported at once."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ from cgankd.teachers.black_box import SETTING, BlackBox
 from cgankd.teachers.opening import TRIED, answers_files
 from cgankd.training.rehearsal import rehearse
 
-EXPORT = "export.json"  # beside exported images: the key of the labelled images that their generator learnt from
+EXPORT = "export.json"  # beside exported images: the key of the labelled images that their generator was trained on
 
 
-# --- the recipe by itself -----------------------------------------------------------------------------------------
+# --- checks without images ----------------------------------------------------------------------------------------
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """The recipe as its teacher can serve it; UserError for what is wrong whatever the images are."""
+    """The recipe, with features that its teacher can give; UserError for mistakes that need no images to be found."""
     check_names(recipe)
     _check_teachers(recipe)
     return recipe if recipe.teacher.source is None else with_features(recipe)
 
 
 def check_names(recipe: Recipe) -> None:
-    """UserError for a row, or a method with numbers of its own, that is not known or would show nothing."""
+    """UserError for a row or method that is not known, and for @fake in a row without generated images."""
     for name in recipe.student.method_settings:
         distill.find(name)
     for name in recipe.rows:
         if not row(name).fakes and name not in ROWS and (alone := partner(FAKES + name)) != name:
             raise UserError(
-                f"compare.methods holds {name!r}, a row without generated images, so @fake has none to see; "
-                f"allowed: {FAKES}{name}, and {alone}"
+                f"compare.methods holds {name!r}, a row without generated images, but @fake needs them; allowed: "
+                f"{FAKES}{name}, and {alone}"
             )
         for method in distill.parts(row(name).method):
             if method not in distill.METHODS:
@@ -80,62 +80,64 @@ def _check_teachers(recipe: Recipe) -> None:
             raise UserError(f"{name}.{ways[0]} and {name}.{ways[1]} are both set; allowed: one of them")
         if teacher is not settings and answers_files(teacher.source):
             raise UserError(
-                f"{name}.source {teacher.source} answers files, which a juror can't; allowed: module:function or an "
-                ".onnx file"
+                f"{name}.source {teacher.source} is a file of predictions, which a juror can't be; allowed: "
+                "module:function or an .onnx file"
             )
     if answers_files(settings.source):
-        _check_answers_of_files(recipe)
+        _check_file_of_predictions(recipe)
 
 
-def _check_answers_of_files(recipe: Recipe) -> None:
-    """UserError where more would be asked than what was answered: the images of the generator, as they are."""
+def _check_file_of_predictions(recipe: Recipe) -> None:
+    """UserError where outputs for images would be needed that the file does not hold."""
     source = recipe.teacher.source
     if recipe.generator.source is None:
         raise UserError(
-            f"{SETTING} {source} answers images that are there already, but the generator would make others; "
+            f"{SETTING} {source} holds predictions for ready images, but the generator would make other ones; "
             "needed: generator.source, the folder of those images (cgankd synthesize --export writes one)"
         )
     if not isinstance(recipe.synthesis.subsampling, NoSubsampling):
         raise UserError(
-            f"synthesis.subsampling = {recipe.synthesis.subsampling.kind}, but {SETTING} {source} answers images "
-            "that cgankd synthesize --export has subsampled; allowed: none"
+            f"synthesis.subsampling = {recipe.synthesis.subsampling.kind}, but {SETTING} {source} holds predictions "
+            "for images that cgankd synthesize --export has subsampled; allowed: none"
         )
-    for name in filter(asks_about_others, recipe.rows):
+    for name in filter(needs_other_outputs, recipe.rows):
         raise UserError(
-            f"compare.methods holds {name!r}, which asks the teacher about further images, but one that answers "
-            "files knows the exported ones alone; allowed: nokd, nokd_longer, augment, cgan and its ablation"
+            f"compare.methods holds {name!r}, which needs teacher outputs for further images, but {SETTING} {source} "
+            "holds predictions for the exported images alone; allowed: nokd, nokd_longer, augment, cgan and its "
+            "ablation"
         )
 
 
-def asks_about_others(name: str) -> bool:
-    """Whether the row asks the teacher about other images than those that somebody labelled in files."""
+def needs_other_outputs(name: str) -> bool:
+    """Whether the row needs teacher outputs for other images than the exported ones."""
     return row(name).method != distill.SUPERVISED or row(name).pseudo
 
 
 def with_features(recipe: Recipe) -> Recipe:
-    """The recipe with the NOKD student's features wherever it asks for those of a teacher that shows none."""
+    """The recipe with features of the NOKD student instead of the teacher, for a teacher that gives none."""
     ratio, metrics = recipe.ratio, recipe.metrics
     if isinstance(ratio.features, TeacherFeatures):
         ratio = ratio.model_copy(update={"features": NOKDFeatures()})
     if metrics.generator is not None and "teacher" in metrics.generator.features:
-        shown = metrics.generator.model_copy(update={"features": ("nokd",)})
-        metrics = metrics.model_copy(update={"generator": shown})
+        generator = metrics.generator.model_copy(update={"features": ("nokd",)})
+        metrics = metrics.model_copy(update={"generator": generator})
     return recipe.model_copy(update={"ratio": ratio, "metrics": metrics})
 
 
 def weights_file(path: str) -> Path:
-    """The file that ``teacher.weights`` names; UserError where there is none."""
+    """The file of ``teacher.weights``; UserError where it does not exist."""
     file = Path(path)
     if not file.is_file():
         raise UserError(f"teacher.weights = {path} does not exist; a .safetensors file is needed")
     return file
 
 
-# --- the recipe on its images -------------------------------------------------------------------------------------
+# --- checks with the images ---------------------------------------------------------------------------------------
 
 
 def check(recipe: Recipe, splits: Splits) -> dict[str, OutputKind]:
-    """UserError for what can't be run on these images; by setting, the kind of outputs of each teacher's network."""
+    """UserError where the recipe does not fit the images. Returns the kind of outputs of each teacher's network, by
+    setting."""
     adjust.replacement(recipe.synthesis, splits.task)
     networks, kinds = _networks(recipe, splits)
     _check_rows(recipe, splits, networks)
@@ -145,12 +147,15 @@ def check(recipe: Recipe, splits: Splits) -> dict[str, OutputKind]:
 
 
 def _networks(recipe: Recipe, splits: Splits) -> tuple[dict[str, nn.Module], dict[str, OutputKind]]:
-    """Each network by name, made and tried once, the teachers with their weights; by setting, what kind these give."""
+    """All networks by name, each tried on a few images, and the kind of outputs of each teacher's network, by setting.
+
+    Teachers have their weights.
+    """
     train, task = splits.train, splits.task
     networks: dict[str, nn.Module] = {}
     kinds: dict[str, OutputKind] = {}
     with torch.random.fork_rng([]):
-        for setting, name, teacher, batch_size in _wanted(recipe):
+        for setting, name, teacher, batch_size in _named_networks(recipe):
             network, who = zoo.create(name, train.channels, task.num_outputs, train.size), f"{setting}.network {name!r}"
             if teacher is not None and teacher.weights is not None:
                 weights.load_weights(network, weights_file(teacher.weights))
@@ -176,7 +181,10 @@ def _networks(recipe: Recipe, splits: Splits) -> tuple[dict[str, nn.Module], dic
 def _tried(
     who: str, network: nn.Module, splits: Splits, setting: str, stated: str, batch_size: int | None
 ) -> OutputKind:
-    """The kind of a network's outputs for training images. batch_size: of its training; None: it is trained already."""
+    """The kind of a network's outputs, after trying it on a few training images.
+
+    stated: the kind in the settings. batch_size: of its training; None: it is trained already.
+    """
     few, task = splits.train.few(TRIED), splits.task
     images = to_input(few.images, torch.device("cpu"))
     outputs = trial.check_answers(who, network, images, task.num_outputs)
@@ -186,14 +194,14 @@ def _tried(
     return output_kinds.resolve(stated, outputs, few.labels, task, who, setting, trained=batch_size is None)
 
 
-def _wanted(recipe: Recipe) -> Iterator[tuple[str, str, JurorSettings | None, int | None]]:
-    """Under which setting which network stands, with the settings of a teacher, and the size of its batches."""
+def _named_networks(recipe: Recipe) -> Iterator[tuple[str, str, JurorSettings | None, int | None]]:
+    """For each network of the recipe: the setting, the network's name, a teacher's settings, and the batch size."""
     student, features, teacher = recipe.student, recipe.ratio.features, recipe.teacher
     for name in dict.fromkeys([student.network, *(student_network(name, student) for name in recipe.rows)]):
         yield "student", name, None, student.fit.batch_size
-    for setting, one in teacher.all():
-        if one.source is None:
-            yield setting, one.network, one, teacher.fit.batch_size
+    for setting, member in teacher.all():
+        if member.source is None:
+            yield setting, member.network, member, teacher.fit.batch_size
     if isinstance(features, ClassifierFeatures | AutoencoderFeatures):
         yield "ratio.features", features.network, None, student.fit.batch_size
 
@@ -208,46 +216,49 @@ def _check_rows(recipe: Recipe, splits: Splits, networks: Mapping[str, nn.Module
         objective = distill.create(compared.method, splits.task, settings)
         check_adversarial(objective, settings.fit)
         if source is not None:
-            check_answers_suffice(objective, "teacher.source only answers")
+            check_answers_suffice(objective, "teacher.source is a black box")
         elif votes != "first":
-            check_answers_suffice(objective, f"teacher.votes = {votes} makes one of several")
+            check_answers_suffice(objective, f"teacher.votes = {votes} combines several teachers")
         student = networks[student_network(name, settings)]
         rehearse(student, teacher, objective, splits.train, augment, fabric)
         if compared.pseudo and not len(splits.unlabelled):
             raise UserError(
-                f"compare.methods holds {name}, but {splits.name} has no unlabelled images, as all "
+                f"compare.methods holds {name}, but {splits.name} has no unlabelled images, because all "
                 f"{len(splits.pool):,} are the owner's; allowed: data.train_size under {len(splits.pool)}, or the "
                 "other methods"
             )
 
 
-def told_of_outputs(recipe: Recipe, kinds: Mapping[str, OutputKind], black_boxes: Mapping[str, BlackBox]) -> list[str]:
-    """What to tell of teachers whose outputs become others though no setting says so; both by setting."""
-    said = [teacher.told for teacher in black_boxes.values() if teacher.told]
+def output_notes(recipe: Recipe, kinds: Mapping[str, OutputKind], black_boxes: Mapping[str, BlackBox]) -> list[str]:
+    """A sentence for each teacher whose outputs are converted although no setting says so.
+
+    kinds, black_boxes: by setting.
+    """
+    notes = [teacher.told for teacher in black_boxes.values() if teacher.told]
     for setting, teacher in recipe.teacher.all():
         if setting in kinds and teacher.outputs == AUTO:
-            said.append(sentence(kinds[setting], f"{setting}.network {teacher.network}", f"{setting}.outputs"))
-    return said
+            notes.append(sentence(kinds[setting], f"{setting}.network {teacher.network}", f"{setting}.outputs"))
+    return notes
 
 
 def check_answers(teacher: BlackBox | None, generator: Sampler | None, splits: Splits) -> None:
-    """UserError where images of the generator have no answer, or come from a run on other labelled images."""
+    """UserError where a file of predictions lacks images of the generator, or belongs to other labelled images."""
     if not isinstance(teacher, StoredAnswers):
         return
     if not isinstance(generator, StoredImages):
         raise UserError(
-            f"{SETTING} {teacher.name} answers images that are there already, but generator.source makes "
-            "others; allowed: ready images"
+            f"{SETTING} {teacher.name} holds predictions for ready images, but generator.source makes other ones; "
+            "allowed: ready images"
         )
     missing = teacher.unanswered(generator.images)
     if missing:
         raise UserError(
             f"{SETTING} {teacher.name}: {missing:,} of generator.source's {len(generator.images):,} images "
-            "have no answer; needed: one for each"
+            "have no prediction; needed: one for each"
         )
     exported = Path(teacher.name).parent / EXPORT
     if exported.is_file() and read_json(exported)["train"] != splits.train.content_key:
         raise UserError(
             f"{SETTING} {teacher.name}: its images were exported by a run on other labelled images, which may "
-            "be test images here; needed: that run's data settings (source, seed, sizes), or an export of this"
+            "be test images here; needed: that run's data settings (source, seed, sizes), or a new export"
         )

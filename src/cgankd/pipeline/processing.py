@@ -1,4 +1,4 @@
-"""M1 and M2 in the order of the road: burn-in, calibration of the filter, synthesis; each an artifact of its own."""
+"""M1 and M2: burn-in, calibration of the filter, and synthesis, each with its own artifact."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def process(
 ) -> Artifact:
     """The images of ``plan`` that are accepted and not filtered out.
 
-    subsampling: how, in place of what the settings say. features: sees images where no teacher needs to be asked.
-    Burn-in and calibration depend on the labels, not on how many images are kept of each: another M, another rho or an
-    ablation use them again.
+    subsampling: replaces that of the settings. features: for the steps that need no teacher outputs. Burn-in and
+    calibration depend on the labels of the plan, but not on the number of images, so that another M, another rho or an
+    ablation uses them again.
     """
     rule, burn_in = None, None
     if not isinstance(subsampling, NoSubsampling):

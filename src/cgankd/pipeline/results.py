@@ -1,4 +1,4 @@
-"""From finished artifacts to results.json: rows over seeds, paired differences, what the synthesis did."""
+"""From finished artifacts to results.json: rows over seeds, paired differences, and a summary of the synthesis."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from cgankd.teachers.answers import StoredAnswers
 if TYPE_CHECKING:
     from cgankd.pipeline.run import Run
 
-INNER = {"built", "history", "shape"}  # of summaries: by what artifacts are opened again, and curves
+INNER = {"built", "history", "shape"}  # entries of summaries that results.json leaves out
 
 
-def collect(road: Run) -> dict[str, Any]:
-    """Go the road for every seed and row of its recipe; everything of results.json but the seconds."""
-    recipe, task, names = road.recipe, road.task, road.recipe.rows
-    data = road.data()
-    upstream = list(dict.fromkeys(road.upstream(seed) for seed in recipe.seeds))
-    teachers = [road.teacher(seed) for seed in upstream]
+def collect(run: Run) -> dict[str, Any]:
+    """Run every seed and row of the recipe. Returns the contents of results.json without the seconds."""
+    recipe, task, names = run.recipe, run.task, run.recipe.rows
+    data = run.data()
+    upstream = list(dict.fromkeys(run.upstream(seed) for seed in recipe.seeds))
+    teachers = [run.teacher(seed) for seed in upstream]
     students: dict[str, list[Artifact]] = {name: [] for name in names}
     for seed in recipe.seeds:
         for name in names:
-            students[name].append(road.student(name, seed))
-    rows = _rows(road, students, upstream[0])
+            students[name].append(run.student(name, seed))
+    rows = _rows(run, students, upstream[0])
     networks = [teachers[0], *(artifacts[0] for artifacts in students.values())]
     results: dict[str, Any] = {
         "cgankd": __version__,
@@ -46,108 +46,108 @@ def collect(road: Run) -> dict[str, Any]:
         "metric": task.metric,
         "unit": task.metric_unit,
         "higher_is_better": task.higher_is_better,
-        "dataset": road.splits.name,
+        "dataset": run.splits.name,
         "seeds": list(recipe.seeds),
         "vary": recipe.vary,
         "control": CONTROL,
         "bins": data.summary["bins"],
         "rows": rows,
-        "teacher": _teacher(road, teachers),
+        "teacher": _teacher(run, teachers),
         "latency_ms": {network.summary["network"]: network.summary["latency_ms"] for network in networks},
-        "notes": [*road.splits.notes, *row_notes(road), *teacher_notes(road, teachers[0].summary)],
+        "notes": [*run.splits.notes, *row_notes(run), *teacher_notes(run, teachers[0].summary)],
         "artifacts": {
-            "data": _path(road, data),
-            "teacher": _path(road, teachers[0]),
-            "students": {name: [_path(road, artifact) for artifact in students[name]] for name in names},
+            "data": _path(run, data),
+            "teacher": _path(run, teachers[0]),
+            "students": {name: [_path(run, artifact) for artifact in students[name]] for name in names},
         },
     }
     if recipe.metrics.robustness is not None:
         results["robustness"] = recipe.metrics.robustness.model_dump(mode="json")
-        results["robustness"]["images"] = min(recipe.metrics.robustness.images, len(road.splits.test))
+        results["robustness"]["images"] = min(recipe.metrics.robustness.images, len(run.splits.test))
     for name in names:
         if row(name).pseudo:
-            results["artifacts"][name] = _path(road, road.pseudo(upstream[0]))
+            results["artifacts"][name] = _path(run, run.pseudo(upstream[0]))
     if any(row(name).fakes for name in names):
-        _add_synthesis(road, results, upstream)
-    results["warnings"] = [*warnings(results), *road.told]
+        _add_synthesis(run, results, upstream)
+    results["warnings"] = [*warnings(results), *run.output_notes]
     return results
 
 
-def _path(road: Run, artifact: Artifact) -> str:
-    """From the folder of the run on; a shared artifact may lie beside it."""
-    return Path(os.path.relpath(artifact.folder, road.store.path)).as_posix()
+def _path(run: Run, artifact: Artifact) -> str:
+    """The path from the folder of the run, which may lead out of it to a shared artifact."""
+    return Path(os.path.relpath(artifact.folder, run.store.path)).as_posix()
 
 
-def _rows(road: Run, students: Mapping[str, Sequence[Artifact]], seed: int) -> list[dict[str, Any]]:
-    """The rows of the table. seed: of the generator whose images are counted."""
-    settings, rows = road.recipe.student, []
+def _rows(run: Run, students: Mapping[str, Sequence[Artifact]], seed: int) -> list[dict[str, Any]]:
+    """The rows of the table. seed: that of the generator whose images are counted."""
+    settings, rows = run.recipe.student, []
     for name, artifacts in students.items():
         compared = row(name)
-        unlabelled = road.pseudo(seed).summary["images"] if compared.pseudo else 0
+        unlabelled = run.pseudo(seed).summary["images"] if compared.pseudo else 0
         details = {
             "steps": settings.transfer_steps if compared.longer else settings.fit.steps,
-            "real_images": len(road.splits.train) + unlabelled,
-            "pseudo_labelled": unlabelled,  # of the real ones
-            "fake_images": road.synthesis(seed, compared).summary["kept"] if compared.fakes else 0,
+            "real_images": len(run.splits.train) + unlabelled,
+            "pseudo_labelled": unlabelled,  # included in real_images
+            "fake_images": run.synthesis(seed, compared).summary["kept"] if compared.fakes else 0,
         }
         entry = table_row(name, [artifact.summary for artifact in artifacts], details)
-        if road.recipe.metrics.robustness is not None:
-            entry["robustness"] = robustness(road, artifacts)
+        if run.recipe.metrics.robustness is not None:
+            entry["robustness"] = robustness(run, artifacts)
         rows.append(entry)
     compare(rows)
     return rows
 
 
-def _teacher(road: Run, teachers: Sequence[Artifact]) -> dict[str, Any]:
+def _teacher(run: Run, teachers: Sequence[Artifact]) -> dict[str, Any]:
     summary = teachers[0].summary
     record = {
         **{name: summary[name] for name in ("network", "parameters", "images", "val", "test")},
-        "trained_on": "elsewhere" if summary["images"] is None else road.recipe.teacher.trained_on,
+        "trained_on": "elsewhere" if summary["images"] is None else run.recipe.teacher.trained_on,
         "per_bin": summary["test_per_bin"],
         "values": [value for artifact in teachers if (value := artifact.summary["test"]) is not None],
     }
-    if road.recipe.metrics.robustness is not None and not summary.get("only_answers"):
-        record["robustness"] = robustness(road, teachers)
+    if run.recipe.metrics.robustness is not None and not summary.get("only_answers"):
+        record["robustness"] = robustness(run, teachers)
     return record
 
 
-def _add_synthesis(road: Run, results: dict[str, Any], upstream: Sequence[int]) -> None:
-    """What is known of generator, density ratio and generated images, those of the first seed."""
-    recipe, first = road.recipe, upstream[0]
-    images = {name: road.synthesis(first, row(name)) for name in recipe.rows if row(name).fakes}
-    generator = road.generator(first)
-    # The teacher's metric on what came out of the generator, before anything was rejected or dropped.
+def _add_synthesis(run: Run, results: dict[str, Any], upstream: Sequence[int]) -> None:
+    """Add the entries on generator, density ratio and generated images, those of the first seed."""
+    recipe, first = run.recipe, upstream[0]
+    images = {name: run.synthesis(first, row(name)) for name in recipe.rows if row(name).fakes}
+    generator = run.generator(first)
+    # The teacher's metric on all generated images, before any was rejected or filtered out.
     untouched = images.get("cgan_raw") or next(iter(images.values()))
     results["generator"] = {
         "parameters": generator.summary["parameters"],
         "teacher_metric_on_fakes": untouched.summary["teacher_metric"]["generated"],
-        "ready_images": road.ready_generator is not None and road.ready_generator.held is not None,
+        "ready_images": run.ready_generator is not None and run.ready_generator.held is not None,
     }
     results["artifacts"] |= {
-        "generator": _path(road, generator),
-        "synthesis": {name: _path(road, artifact) for name, artifact in images.items()},
+        "generator": _path(run, generator),
+        "synthesis": {name: _path(run, artifact) for name, artifact in images.items()},
     }
     if not isinstance(recipe.synthesis.subsampling, NoSubsampling):
-        ratio = road.ratio(first)
+        ratio = run.ratio(first)
         results["ratio"] = _outer(ratio.summary)
-        results["artifacts"]["ratio"] = _path(road, ratio)
-    processed = images.get("cgan") or road.synthesis(first, row("cgan"))
-    reasons = {seed: road.fell_back(seed) for seed in upstream}
+        results["artifacts"]["ratio"] = _path(run, ratio)
+    processed = images.get("cgan") or run.synthesis(first, row("cgan"))
+    reasons = {seed: run.fell_back(seed) for seed in upstream}
     results["synthesis"] = {
         **_outer(processed.summary),
         "filter_by": _filter_by(recipe.synthesis.filter),
-        "replace": road.replace,
+        "replace": run.replace,
         "fell_back": [
             reason if len(upstream) == 1 else f"Seed {seed}: {reason}" for seed in upstream for reason in reasons[seed]
         ],
     }
-    choice = road.choice(first)
+    choice = run.choice(first)
     if choice is not None:
         results["search"] = choice.to_json()
     if recipe.metrics.generator is not None:
-        quality = measurements.quality(road, first)
+        quality = measurements.quality(run, first)
         results["metrics"] = quality.summary
-        results["artifacts"]["metrics"] = _path(road, quality)
+        results["artifacts"]["metrics"] = _path(run, quality)
 
 
 def _outer(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,54 +160,56 @@ def _filter_by(settings: FilterSettings | None) -> str | None:
     return "bin" if isinstance(settings.by, int) else settings.by
 
 
-def row_notes(road: Run) -> list[str]:
-    """What the task leaves out of a row's settings."""
-    strong, task = road.recipe.student.strong_augment, road.task
+def row_notes(run: Run) -> list[str]:
+    """Notes on settings of a row that the task does not allow."""
+    strong, task = run.recipe.student.strong_augment, run.task
     notes = []
-    for name in (name for name in road.recipe.rows if row(name).strong):
+    for name in (name for name in run.recipe.rows if row(name).strong):
         if strong.mixes and not task.mixable:
             notes.append(f"row {name} mixes no images, because a mix of two has no label in {task.name}")
         if strong.randaugment and not task.geometry_safe:
-            notes.append(f"row {name} changes pixel values only: turning or shearing an image may change its label")
+            notes.append(
+                f"row {name} changes pixel values only, because rotating or shearing an image may change its label"
+            )
     return notes
 
 
-def teacher_notes(road: Run, teacher: Mapping[str, Any]) -> list[str]:
-    """What teachers knew before they were trained, or what can't be known of one that only answers."""
-    jury = enumerate(road.recipe.teacher.jury, start=1)
+def teacher_notes(run: Run, teacher: Mapping[str, Any]) -> list[str]:
+    """Notes on the initial weights of teachers, and on what is not known of a black box."""
+    jury = enumerate(run.recipe.teacher.jury, start=1)
     notes = [
         f"juror {number} is {juror.source or juror.start}" for number, juror in jury if juror.source or juror.start
     ]
     if "started_anew" in teacher:
         anew = ", ".join(teacher["started_anew"]) or "no layer"
-        notes.append(f"the teacher's training started from {road.recipe.teacher.start}; from random weights: {anew}")
-    return [*notes, *_notes_on_answers(road)] if teacher.get("only_answers") else notes
+        notes.append(f"the teacher's training started from {run.recipe.teacher.start}; from random weights: {anew}")
+    return [*notes, *_notes_on_black_box(run)] if teacher.get("only_answers") else notes
 
 
-def _notes_on_answers(road: Run) -> Iterator[str]:
-    recipe = road.recipe
+def _notes_on_black_box(run: Run) -> Iterator[str]:
+    recipe = run.recipe
     quality = recipe.metrics.generator
-    shown = "none" if quality is None else f"[{', '.join(quality.features)}]"
+    features = "none" if quality is None else f"[{', '.join(quality.features)}]"
     yield (
-        "the teacher only answers, so its size and speed are not known, and features are those of others: "
-        f"ratio.features={recipe.ratio.features.kind}, metrics.generator.features={shown}"
+        "the teacher is a black box, so its size and speed are not known, and features come from other networks: "
+        f"ratio.features={recipe.ratio.features.kind}, metrics.generator.features={features}"
     )
-    if isinstance(answers := road.black_box, StoredAnswers):
-        yield from _notes_on_files(road, answers)
+    if isinstance(predictions := run.black_box, StoredAnswers):
+        yield from _notes_on_predictions(run, predictions)
     if recipe.metrics.robustness is not None:
-        yield "the teacher was not attacked, because it shows no gradient to attack it by"
+        yield "the teacher was not attacked, because a black box gives no gradients"
 
 
-def _notes_on_files(road: Run, answers: StoredAnswers) -> Iterator[str]:
+def _notes_on_predictions(run: Run, predictions: StoredAnswers) -> Iterator[str]:
     for split, name in (("val", "validation"), ("test", "test")):
-        images = getattr(road.splits, split).images
-        if missing := answers.unanswered(images):
+        images = getattr(run.splits, split).images
+        if missing := predictions.unanswered(images):
             yield (
-                f"the teacher has answered about {len(images) - missing} of {len(images)} {name} images, so it has "
+                f"the teacher has predictions for {len(images) - missing} of {len(images)} {name} images, so it has "
                 "no score there"
             )
-    if {"cgan_raw", "cgan_subsample"} & set(road.recipe.rows):
-        yield "images were subsampled before they were exported, if at all, so cgan_raw is cgan_subsample"
+    if {"cgan_raw", "cgan_subsample"} & set(run.recipe.rows):
+        yield "cgan_raw is the same as cgan_subsample, because images can be subsampled only before their export"
 
 
 def table_row(method: str, per_seed: Sequence[Mapping[str, Any]], details: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,27 +229,27 @@ def table_row(method: str, per_seed: Sequence[Mapping[str, Any]], details: Mappi
 
 
 def _label_share(per_seed: Sequence[Mapping[str, Any]]) -> float | None:
-    """What share of the loss was the label's at the end, mean over the seeds; None where it is all."""
+    """The share of the label loss in the total loss at the end, a mean over seeds; None where it is the only loss."""
     ends = [summary["history"][-1] for summary in per_seed if summary.get("history")]
     shares = [end["label_share"] for end in ends if "label_share" in end]
     return statistics.fmean(shares) if shares else None
 
 
-def robustness(road: Run, networks: Sequence[Artifact]) -> dict[str, Any]:
-    """The scores of networks on the attacked test images: as they are ("clean") and under each attack."""
-    settings = road.recipe.metrics.robustness
+def robustness(run: Run, networks: Sequence[Artifact]) -> dict[str, Any]:
+    """The scores of networks on the test images chosen for attacks: clean, and under each attack."""
+    settings = run.recipe.metrics.robustness
     assert settings is not None
     scores: dict[str, Any] = {}
     for name in settings.attacks:
         attack = Attack.of(settings, name)
-        summaries = [measurements.attacked(road, network, attack).summary for network in networks]
+        summaries = [measurements.attacked(run, network, attack).summary for network in networks]
         scores["clean"] = spread([summary["clean"] for summary in summaries])
         scores[name] = spread([summary["attacked"] for summary in summaries])
     return scores
 
 
 def compare(rows: list[dict[str, Any]]) -> None:
-    """Give every row trained as long as the control its paired difference to it, in place."""
+    """Add its paired difference to the control to every row with the same number of training steps, in place."""
     control = next((entry for entry in rows if entry["method"] == CONTROL), None)
     if control is None:
         return

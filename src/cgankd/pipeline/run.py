@@ -1,7 +1,8 @@
-"""The road: data -> teacher, NOKD student -> generator -> density ratio -> synthesis -> students -> results.
+"""The pipeline: data -> teacher, NOKD student -> generator -> density ratio -> synthesis -> students -> results.
 
-The file to read first. :class:`Run` says which stage (stages.py) gets which arguments; results.py asks it for every
-seed and row (comparisons.py) of a recipe; the store (core/store.py) knows what is there already.
+The file to read first. :class:`Run` calls each stage (stages/) with its arguments, through the store (core/store.py),
+which returns finished artifacts without computing them again. results.py calls it for every seed and row
+(comparisons.py) of a recipe.
 """
 
 from __future__ import annotations
@@ -56,19 +57,19 @@ from cgankd.teachers.opening import open_teacher
 def run(
     recipe: Recipe, out: Path, progress: Progress = SILENT, *, deadline: float = math.inf, artifacts: Path | None = None
 ) -> dict[str, Any]:
-    """Go the whole road for every seed of the recipe and write recipe.yaml and results.json to ``out``.
+    """Run the pipeline for every seed of the recipe, and write recipe.yaml and results.json to ``out``.
 
-    What is finished there already is used again. ``artifacts`` is a folder that several runs share, so that what
-    one has trained the others need not; none: ``out``. Raises UserError for what the user can mend, and OutOfTime
-    where time.monotonic has passed ``deadline``: at the next checkpoint of a loop, or before the next stage.
+    Finished artifacts are used again. artifacts: a folder for artifacts that several runs share; None: ``out``. Raises
+    UserError for what the user can fix, and OutOfTime where time.monotonic has passed ``deadline``, at the next
+    checkpoint or before the next stage.
     """
     started = time.monotonic()
-    with opened(recipe, out, progress, deadline=deadline, artifacts=artifacts) as road:
+    with opened(recipe, out, progress, deadline=deadline, artifacts=artifacts) as this_run:
         import_seconds = time.monotonic() - started
-        write_text(out / "recipe.yaml", road.recipe.to_yaml())
-        record = results.collect(road)
-        record["seconds"] = {"import": import_seconds, **road.store.seconds()}
-        record["used"] = road.store.used_names()
+        write_text(out / "recipe.yaml", this_run.recipe.to_yaml())
+        record = results.collect(this_run)
+        record["seconds"] = {"import": import_seconds, **this_run.store.seconds()}
+        record["used"] = this_run.store.used_names()
         write_json(out / "results.json", record)
     return record
 
@@ -77,7 +78,7 @@ def run(
 def opened(
     recipe: Recipe, out: Path, progress: Progress = SILENT, *, deadline: float = math.inf, artifacts: Path | None = None
 ) -> Iterator[Run]:
-    """The run of a recipe, its images read and its settings checked, while its folder is this process's alone."""
+    """The run of a recipe, with its images read and its settings checked. No other process can use its folder."""
     recipe = preflight.resolve(recipe)
     runtime = recipe.runtime
     fabric = make_fabric(runtime.device, runtime.precision, runtime.threads)
@@ -94,9 +95,9 @@ def opened(
 
 
 class Run:
-    """Which stage gets what; ``seed`` is always the seed of the stage's own random numbers.
+    """Calls each stage with its arguments. ``seed`` is always the seed of the stage's own random numbers.
 
-    kinds: by setting, what kind of outputs the networks of teachers give; none: those that losses take.
+    kinds: the kind of outputs of the teachers' networks, by setting; a missing one is the kind that losses take.
     Raises UserError where the recipe names a teacher or generator that can't be opened, or that does not fit.
     """
 
@@ -118,20 +119,20 @@ class Run:
             if teacher.source is not None
         }
         self.kinds = {setting: kind for setting, kind in (kinds or {}).items() if kind.changes}
-        self.told = preflight.told_of_outputs(recipe, self.kinds, self.black_boxes)
-        for said in self.told:
-            store.progress.say(said)
+        self.output_notes = preflight.output_notes(recipe, self.kinds, self.black_boxes)
+        for note in self.output_notes:
+            store.progress.say(note)
         preflight.check_answers(self.black_box, self.ready_generator, splits)
         self.replace = adjust.replacement(recipe.synthesis, self.task)
         self.choice = functools.cache(functools.partial(choose, self))
 
     @property
     def black_box(self) -> BlackBox | None:
-        """What stands in the first teacher's place and only answers."""
+        """The black box that is the first teacher; None: the first teacher is a network."""
         return self.black_boxes.get("teacher")
 
     def upstream(self, seed: int) -> int:
-        """The seed of teacher and generator for the seed of a student."""
+        """The seed of teacher and generator for a student's seed."""
         return seed if self.recipe.vary == "everything" else self.recipe.seeds[0]
 
     # --- data, teachers, students ---------------------------------------------------------------------------------
@@ -141,11 +142,11 @@ class Run:
         return self.store.call(stages.describe_data, splits=self.splits)
 
     def teacher(self, seed: int) -> Artifact:
-        """The strong network, trained or loaded, or what only answers; with its scores."""
+        """The teacher with its scores: a network, trained or loaded, or a black box."""
         return self._teacher(f"teacher (seed {seed})", "teacher", self.recipe.teacher, seed)
 
     def jury(self, seed: int) -> list[Artifact]:
-        """The teachers that vote beside the first; each that is trained here has a seed of its own."""
+        """The further teachers; each that is trained here has its own seed."""
         return [
             self._teacher(f"juror {number}", setting, juror, rng.key(seed, "juror", number))
             for number, (setting, juror) in enumerate(self.recipe.teacher.all()[1:], start=1)
@@ -179,7 +180,7 @@ class Run:
         )
 
     def teachers(self, seed: int, *, jury: bool) -> tuple[NetworkSource, ...]:
-        """The teacher, and its jury where it is wanted, as stages take them."""
+        """The teacher, and with ``jury`` the further ones, as arguments of stages."""
         artifacts = [self.teacher(seed), *(self.jury(seed) if jury else [])]
         return tuple(
             StoredNetwork(artifact) if teacher.source is None else self.black_boxes[setting]
@@ -210,7 +211,7 @@ class Run:
         return self.store.titled(f"{name} (seed {seed})").call(
             stages.train_student,
             student=Student(Architecture(student_network(name, settings)), methods, start),
-            teachers=self._imitated(upstream) if methods.numbers else None,
+            teachers=self._distilled(upstream) if methods.numbers else None,
             images=self._images(compared, upstream),
             fit=fit,
             around=self.around,
@@ -218,20 +219,21 @@ class Run:
         )
 
     def transfer(self, seed: int, changes: dict[str, Any]) -> tuple[FitSettings, StoredNetwork | None]:
-        """How a row that is compared is trained, and what it starts from."""
+        """The training settings of a row with ``changes``, and the network that it starts from."""
         settings, start = self.recipe.student, None
         if isinstance(settings.start, FromNOKD):
             start = StoredNetwork(self.nokd(seed))
             changes = {**changes, "learning_rate": settings.start.learning_rate}
         return settings.fit.model_copy(update=changes), start
 
-    def _imitated(self, seed: int) -> Teachers:
+    def _distilled(self, seed: int) -> Teachers:
+        """The teachers whose outputs distillation matches."""
         votes = self.recipe.teacher.votes
         members = self.teachers(seed, jury=votes != "first")
         return Teachers(members, votes)
 
     def _images(self, compared: Row, seed: int) -> TrainingImages:
-        """What the student of a row learns from."""
+        """The training images of a row's student."""
         share = self.recipe.student.real_share
         if compared.pseudo:
             pseudo = PseudoLabelled(self.splits.unlabelled, self.pseudo(seed))
@@ -243,7 +245,7 @@ class Run:
         return TrainingImages(self.splits.train)
 
     def pseudo(self, seed: int) -> Artifact:
-        """The teacher's labels for the real images that nobody labelled for the owner."""
+        """The teacher's labels for the unlabelled real images."""
         return self.store.call(
             stages.pseudo_label,
             images=self.splits.unlabelled,
@@ -254,7 +256,7 @@ class Run:
     # --- generator and density ratio ------------------------------------------------------------------------------
 
     def generator(self, seed: int) -> Artifact:
-        """The conditional GAN, trained on the owner's images, or a few images of what takes its place."""
+        """The conditional GAN, trained on the owner's images, or a few images of another generator for the report."""
         settings, train = self.recipe.generator, self.splits.train
         if self.ready_generator is not None:
             return self.store.call(
@@ -270,11 +272,11 @@ class Run:
         )
 
     def sampler(self, seed: int) -> GeneratorSource:
-        """The same, as stages take it."""
+        """The generator, as an argument of stages."""
         return self.ready_generator or TrainedGenerator(self.generator(seed))
 
     def features(self, seed: int) -> NetworkSource | None:
-        """The network whose penultimate layer the density ratio sees; None: the teacher itself."""
+        """The network whose penultimate layer gives the features of the density ratio; None: the teacher."""
         features, fit = self.recipe.ratio.features, self.recipe.student.fit
         store = self.store.titled("features of the ratio")
         if isinstance(features, NOKDFeatures):
@@ -287,7 +289,7 @@ class Run:
                 images=TrainingImages(self.splits.train),
                 fit=fit.model_copy(update={"steps": features.steps}),
                 around=self.around,
-                seed=rng.key(seed, "ratio/features"),  # of the teacher's seed and network, it would be the teacher
+                seed=rng.key(seed, "ratio/features"),  # so that it differs from a teacher with the same network
             )
             return StoredNetwork(artifact)
         if isinstance(features, AutoencoderFeatures):
@@ -304,17 +306,17 @@ class Run:
             return StoredAutoencoder(artifact)
         return None
 
-    def extractor(self, seed: int, *, asks: bool, jury: bool = False) -> Extractor:
-        """Which networks see the images. asks: whether outputs of the teacher count, or features alone."""
+    def extractor(self, seed: int, *, with_outputs: bool, jury: bool = False) -> Extractor:
+        """The networks that read images. with_outputs: whether teacher outputs are needed, or features alone."""
         features = self.features(seed)
-        if features is not None and not asks:
+        if features is not None and not with_outputs:
             return Extractor(None, features)
         teacher, *others = self.teachers(seed, jury=jury)
         votes = self.recipe.teacher.votes
         return Extractor(teacher, features, tuple(others), votes) if jury else Extractor(teacher, features)
 
     def ratio(self, seed: int) -> Artifact:
-        """The conditional density ratio, on features that are computed once."""
+        """The conditional density ratio."""
         settings = self.recipe.ratio
         return self.store.call(
             stages.train_density_ratio,
@@ -322,13 +324,13 @@ class Run:
             val=self.splits.val,
             task=self.task,
             generator=self.sampler(seed),
-            extractor=self.extractor(seed, asks=settings.vicinity_gaps is not None),
+            extractor=self.extractor(seed, with_outputs=settings.vicinity_gaps is not None),
             settings=settings.fit,
             seed=seed,
         )
 
     def fell_back(self, seed: int) -> list[str]:
-        """Why images are not subsampled though the recipe says so: the checks that the density ratio fails."""
+        """The checks that the density ratio fails, because of which images are not subsampled."""
         return self._subsampling(self.recipe.synthesis, seed)[1]
 
     def _subsampling(self, settings: SynthesisSettings, seed: int) -> tuple[Subsampling, list[str]]:
@@ -339,22 +341,22 @@ class Run:
     # --- synthesis ------------------------------------------------------------------------------------------------
 
     def synthesis(self, seed: int, compared: Row) -> Artifact:
-        """The generated images that the student of a row sees, with the teacher's predictions beside them."""
+        """The generated images of a row's student, with the teacher's predictions."""
         settings = self.processing(seed)
         return self.images(seed, compared.ablation.applied(settings) if compared.ablation else settings)
 
     def candidates(self, seed: int, count: int) -> Artifact:
-        """Generated images for a teacher that is yet to be asked: subsampled, not filtered."""
+        """Generated images for a teacher that will label them: subsampled, not filtered."""
         changes = {"images": count, "filter": None}
-        return self.images(seed, self.recipe.synthesis.model_copy(update=changes), asks=False)
+        return self.images(seed, self.recipe.synthesis.model_copy(update=changes), with_outputs=False)
 
-    def images(self, seed: int, settings: SynthesisSettings, asks: bool = True) -> Artifact:
-        """Synthesis by given settings. asks: whether teachers see the images."""
+    def images(self, seed: int, settings: SynthesisSettings, with_outputs: bool = True) -> Artifact:
+        """Synthesis with given settings. with_outputs: whether to compute teacher outputs."""
         subsampling, _ = self._subsampling(settings, seed)
         held = None if self.ready_generator is None else self.ready_generator.held
         source = ProposalSource(
             self.sampler(seed),
-            self.extractor(seed, asks=asks, jury=asks),
+            self.extractor(seed, with_outputs=with_outputs, jury=with_outputs),
             None if isinstance(subsampling, NoSubsampling) else StoredRatio(self.ratio(seed)),
             self.task,
             seed,
@@ -367,11 +369,11 @@ class Run:
             self.space.plan(settings, held),
             settings,
             subsampling,
-            features=self.extractor(seed, asks=False),
+            features=self.extractor(seed, with_outputs=False),
             keep_probabilities=self.replace == "soft",
         )
 
     def processing(self, seed: int) -> SynthesisSettings:
-        """The synthesis settings of the recipe, or what the search on the validation split chose."""
+        """The synthesis settings of the recipe, or those that the search chose."""
         choice = self.choice(seed)
         return self.recipe.synthesis if choice is None else choice.settings

@@ -1,7 +1,7 @@
-"""rho, the label law and M, chosen on the validation split: the grid of the paper's v1, setting by setting.
+"""The search: chooses rho, the label law and M on the validation split, one setting after another (paper, v1).
 
-A ``trial`` is what a student reaches on the validation split with given synthesis settings. A trial
-is an artifact of the run, so a search that was stopped goes on, and a wider grid asks only for what is new.
+A trial trains a student with given synthesis settings and scores it on the validation split. Each trial is an artifact
+of the run, so a search can be resumed, and a larger grid only adds new trials.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from cgankd.tasks import Task
 if TYPE_CHECKING:
     from cgankd.pipeline.run import Run
 
-Trial = Callable[[SynthesisSettings | None], float]  # None: the control, without generated images
+Trial = Callable[[SynthesisSettings | None], float]  # the validation score; None: without generated images
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What a search found."""
+    """The result of a search."""
 
     settings: SynthesisSettings
     control: float  # the validation score without generated images
-    score: float  # with the chosen ones
-    helps: bool  # whether the chosen ones are better than none
-    trials: tuple[dict[str, Any], ...]  # setting, value, score, in the order they were made
+    score: float  # the validation score with the chosen settings
+    helps: bool  # whether ``score`` is better than ``control``
+    trials: tuple[dict[str, Any], ...]  # setting, value and score, in order
 
     def to_json(self) -> dict[str, Any]:
         """For results.json."""
@@ -48,10 +48,10 @@ SETTINGS = ("rho", "labels", "images")
 
 
 def search(settings: SearchSettings, base: SynthesisSettings, task: Task, trial: Trial) -> Choice:
-    """Go along one setting at a time (rho, then the label law, then M), keeping the best so far.
+    """Search one setting after another (rho, then the label law, then M), and keep the best settings so far.
 
-    The values of a setting are tried in their order, and given up after ``settings.patience`` in a row that don't
-    improve on its best. A setting without values, and the label law where labels are classes, stays as in ``base``.
+    The values of a setting are tried in order, until ``settings.patience`` values in a row are no better than the best
+    of this setting. A setting without values, and the label law for class labels, stays as in ``base``.
     """
     best = base if base.filter is None else _changed(base, "rho", base.filter.rho or task.filter_quantile)
     score, trials = trial(best), []
@@ -88,35 +88,35 @@ def _changed(settings: SynthesisSettings, name: str, value: Any) -> SynthesisSet
 
 
 def _value(settings: SynthesisSettings, name: str) -> Any:
-    """As results.json has it: a number, or the kind of a label law."""
+    """The value for results.json: a number, or the kind of a label law."""
     if name == "rho":
         return settings.filter.rho if settings.filter else None
     return settings.labels.kind if name == "labels" else getattr(settings, name)
 
 
-def choose(road: Run, seed: int) -> Choice | None:
-    """rho, label law and M by the validation split; None where the recipe doesn't ask for it."""
-    settings, student = road.recipe.search, road.recipe.student
+def choose(run: Run, seed: int) -> Choice | None:
+    """The search of a run; None where the recipe has none."""
+    settings, student = run.recipe.search, run.recipe.student
     if settings is None:
         return None
-    fit, start = road.transfer(seed, {"steps": settings.steps or student.transfer_steps})
+    fit, start = run.transfer(seed, {"steps": settings.steps or student.transfer_steps})
 
     def trial(synthesis: SynthesisSettings | None) -> float:
-        images = TrainingImages(road.splits.train)
+        images = TrainingImages(run.splits.train)
         if synthesis is not None:
-            fakes = StoredFakes(road.images(seed, synthesis), road.replace)
-            images = TrainingImages(road.splits.train, fakes, student.real_share)
-        artifact = road.store.titled(f"search (seed {seed})").call(
+            fakes = StoredFakes(run.images(seed, synthesis), run.replace)
+            images = TrainingImages(run.splits.train, fakes, student.real_share)
+        artifact = run.store.titled(f"search (seed {seed})").call(
             stages.train_trial,
             network=Architecture(student.network),
             start=start,
             images=images,
             fit=fit,
-            val=road.splits.val,
-            task=road.task,
-            normalised_by=road.splits.train,
+            val=run.splits.val,
+            task=run.task,
+            normalised_by=run.splits.train,
             seed=seed,
         )
         return float(artifact.summary["val"])
 
-    return search(settings, road.recipe.synthesis, road.task, trial)
+    return search(settings, run.recipe.synthesis, run.task, trial)

@@ -1,4 +1,4 @@
-"""What a reader of results.json should know before believing the table, one sentence each."""
+"""Warnings: what a reader should know before trusting the table of results.json, one sentence each."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from cgankd import distill
 from cgankd.metrics.statistics import few_seeds
 from cgankd.pipeline.comparisons import CONTROL, row
 
-SMALL_SHARE = 0.1  # of the loss, under which the label counts for little
+SMALL_SHARE = 0.1  # of the loss; below this the labels have little influence
 
 Scored = Callable[[float], str]
 
 
 def warnings(results: Mapping[str, Any]) -> list[str]:
-    """All that hold for these results."""
+    """All warnings for these results."""
     better = 1.0 if results["higher_is_better"] else -1.0
 
     def scored(value: float) -> str:
@@ -42,36 +42,37 @@ def _few_runs(results: Mapping[str, Any]) -> list[str]:
 
 def _weak_teacher(results: Mapping[str, Any], better: float, scored: Scored) -> Iterator[str]:
     control = next((entry for entry in results["rows"] if entry["method"] == CONTROL), None)
-    values = results["teacher"]["values"]  # none of a teacher that has not answered about test images
+    values = results["teacher"]["values"]  # empty for a teacher without outputs for test images
     teacher = statistics.fmean(values) if values else math.nan
     if control is None or not better * (teacher - control["mean"]) <= 0:
         return
     attacked = [entry.get("robustness", {}) for entry in (results["teacher"], control)]
     attacks = (attacked[0].keys() & attacked[1].keys()) - {"clean"}
-    sturdier = any(better * (attacked[0][name]["mean"] - attacked[1][name]["mean"]) > 0 for name in attacks)
-    but = " except its robustness to attacks" if sturdier else ""
+    more_robust = any(better * (attacked[0][name]["mean"] - attacked[1][name]["mean"]) > 0 for name in attacks)
+    but = " except its robustness to attacks" if more_robust else ""
     yield (
-        f"The teacher ({scored(teacher)}) is no better than the student trained alone for as many steps "
-        f"({scored(control['mean'])}): it has nothing to transfer{but}."
+        f"The teacher ({scored(teacher)}) is no better than the student trained on labels alone for as many steps as "
+        f"the other rows ({scored(control['mean'])}): it has nothing to transfer{but}."
     )
 
 
 def label_loss_share_too_small(rows: Sequence[Mapping[str, Any]], better: float, scored: Scored) -> list[str]:
-    """Advice for rows whose method leaves little of the label's loss and that labels alone outdo, by validation."""
+    """Advice for rows with a small share of label loss that are worse than labels alone, on the validation split."""
     plain = {row(entry["method"]).fakes: entry for entry in rows if entry["method"] in (CONTROL, "cgan")}
     advice = []
     for entry in rows:
         compared = row(entry["method"])
         weights = [part for part in distill.parts(compared.method) if "weight" in distill.find(part).defaults]
-        share, alone = entry.get("label_share"), plain.get(compared.fakes)
-        if not weights or share is None or share >= SMALL_SHARE or alone is None:
+        share, labels_alone = entry.get("label_share"), plain.get(compared.fakes)
+        if not weights or share is None or share >= SMALL_SHARE or labels_alone is None:
             continue
-        own, other = entry["val"]["mean"], alone["val"]["mean"]
-        if better * (own - other) < 0:
+        score, reference = entry["val"]["mean"], labels_alone["val"]["mean"]
+        if better * (score - reference) < 0:
             settings = ", ".join(f"student.method_settings.{part}.weight" for part in weights)
             advice.append(
-                f"On the validation split row {entry['method']} ({scored(own)}) is worse than {alone['method']} "
-                f"({scored(other)}). At the end only {share:.1%} of its loss came from the labels. A smaller "
+                f"On the validation split row {entry['method']} ({scored(score)}) is worse than row "
+                f"{labels_alone['method']} ({scored(reference)}). At the end only {share:.1%} of its loss came from "
+                f"the labels. A smaller "
                 f"{settings} may help."
             )
     return advice
@@ -80,8 +81,8 @@ def label_loss_share_too_small(rows: Sequence[Mapping[str, Any]], better: float,
 def _pseudo_labels(results: Mapping[str, Any]) -> Iterator[str]:
     if results["teacher"].get("trained_on") == "pool" and any(r.get("pseudo_labelled") for r in results["rows"]):
         yield (
-            "The teacher was trained on the very images that it labels for row pseudo, with their true labels. So the "
-            "row is an upper reference: its labels are nearly the true ones."
+            "The teacher was trained on the images that it labels for row pseudo, with their true labels. So this row "
+            "is an upper bound: its labels are nearly the true ones."
         )
 
 
@@ -89,8 +90,8 @@ def _search(results: Mapping[str, Any], scored: Scored) -> Iterator[str]:
     choice = results.get("search")
     if choice and not choice["helps"]:
         yield (
-            f"On the validation split nothing in the search ({scored(choice['score'])} at best) beats the student "
-            f"without generated images ({scored(choice['control'])}): they would hurt here."
+            f"On the validation split no setting of the search ({scored(choice['score'])} at best) is better than the "
+            f"student without generated images ({scored(choice['control'])}): generated images do not help here."
         )
 
 
@@ -103,7 +104,7 @@ def _subsampling(results: Mapping[str, Any]) -> Iterator[str]:
         )
     elif ratio and ratio.get("reasons"):
         yield (
-            "The density ratio fails its held-out checks, and images were subsampled by it all the same: "
+            "The density ratio fails its held-out checks, but images were subsampled with it nevertheless: "
             + " ".join(ratio["reasons"])
         )
 
@@ -113,8 +114,8 @@ def _missing_images(results: Mapping[str, Any]) -> Iterator[str]:
     if not synthesis or synthesis["kept"] >= synthesis["requested"]:
         return
     ready = results.get("generator", {}).get("ready_images")
-    why = "generator.source has no more of their labels, or " if ready else ""
+    why = "generator.source has no more images of some labels, or " if ready else ""
     yield (
         f"{synthesis['requested'] - synthesis['kept']} of {synthesis['requested']} images are missing: {why}"
-        f"{'they' if ready else 'their labels'} reached synthesis.max_draws draws per image."
+        "some labels reached synthesis.max_draws draws per image."
     )

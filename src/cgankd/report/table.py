@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cgankd.core.terminal import on_one_line
+from cgankd.metrics.statistics import spread
 from cgankd.report import markdown
 
 Verdict = Literal["control", "better", "worse", "undecided", "one seed", "none"]
@@ -221,14 +221,13 @@ def _row(results: Mapping[str, Any], row: Mapping[str, Any]) -> Row:
 
 def _teacher_row(results: Mapping[str, Any], teacher: Mapping[str, Any]) -> Row:
     values = teacher.get("values") or []
-    std = statistics.stdev(values) if len(values) > 1 else None
     return Row(
         method="teacher",
         words="the teacher" + (", trained on the whole pool" if teacher.get("trained_on") == "pool" else ""),
         network=str(teacher.get("network", "–")),
         steps="–",
         images=count(teacher.get("images")),
-        score=score(results, teacher.get("test"), std),
+        score=score(results, teacher.get("test"), spread(values)["std"]),
         difference="–",
         verdict="none",
         attacked=_attacked(results, teacher),

@@ -1,1 +1,1 @@
-"""From a generator to the images a student sees: density ratio, subsampling, filter, replacement, store."""
+"""From a generator to the student's images: density ratio, subsampling, filter, label replacement, storage."""

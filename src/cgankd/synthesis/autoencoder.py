@@ -1,7 +1,7 @@
-"""Features for the density ratio: the code of a sparse auto-encoder that must also predict the label.
+"""Features for the density ratio: the code of a sparse auto-encoder that also predicts the label.
 
-Paper, section 3.2 (its features for regression): L = reconstruction MSE + 1e-3 mean(code) + the label's own loss.
-The label's branch is the task's, so classes have one too.
+Paper, section 3.2 (its features for regression): L = reconstruction MSE + 1e-3 mean(code) + label loss.
+The label loss is the task's, so the auto-encoder also works for classes.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from cgankd.nets.build import WEIGHTS, Architecture, fresh_network, keep_network
 from cgankd.nets.layers import conv_bn_relu, initialise
 from cgankd.tasks import Task
 
-CODE = 256  # numbers in the code: what a zoo network that ends in so many outputs says of an image
+CODE = 256  # numbers in the code, which are the outputs of any network of the zoo
 SPARSITY = 1e-3  # paper
 LABEL_WEIGHT = 1.0  # paper
-LEARNING_RATE = 1e-3  # Adam, falling to 0 along a cosine
+LEARNING_RATE = 1e-3  # of Adam, with cosine decay to 0
 LOG_POINTS = 25
 
 
 class SparseAutoencoder(nn.Module):
     """Float images in [0, 1], [B, C, H, W], to outputs [B, num_outputs]; the penultimate layer is the code.
 
-    encoder: any network with outputs [B, CODE]; ReLU makes them the code. The decoder mirrors a convolutional
-    encoder of three halvings: an eighth of the size, doubled three times, ``width`` channels on the largest map.
+    encoder: any network with outputs [B, CODE]; their ReLU is the code. The decoder starts at an eighth of the image
+    size and doubles it three times; its largest map has ``width`` channels.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class SparseAutoencoder(nn.Module):
     def decode(self, code: Tensor) -> Tensor:
         """[B, CODE] -> images in [0, 1], [B, C, H, W]."""
         images: Tensor = self.decoder(code)
-        return images[..., : self.size[0], : self.size[1]]  # sides that 8 doesn't divide were rounded up
+        return images[..., : self.size[0], : self.size[1]]  # sides not divisible by 8 were rounded up
 
     def forward(self, images: Tensor) -> Tensor:
         outputs: Tensor = self.branch(self.code(images))
@@ -88,7 +88,7 @@ def train_autoencoder(
     *,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Train in place on ``train``; Returns the history.
+    """Train in place on ``train``. Returns the history.
 
     Raises TrainingError where the loss is not finite.
     """
@@ -101,14 +101,14 @@ def train_autoencoder(
     log_every = max(1, steps // LOG_POINTS)
     with work.random_state(), work.progress.bar("auto-encoder", steps) as bar:
         for step in range(start, steps):
-            torch.manual_seed(rng.key(seed, "autoencoder", step))  # dropout, where the encoder has any
+            torch.manual_seed(rng.key(seed, "autoencoder", step))  # for dropout, if the encoder has any
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * 0.5 * (1.0 + math.cos(math.pi * step / steps))
             batch = batches.at(step)
             with fabric.autocast():
                 code = network.code(batch.images)
                 decoded = network.decode(code)
-            outputs = network.branch(code.float())  # a scalar of bfloat16 would have few steps
+            outputs = network.branch(code.float())  # bfloat16 is too coarse for a scalar
             loss = autoencoder_loss(task, batch.images, decoded.float(), code.float(), outputs, batch.targets)
             optimizer.zero_grad(set_to_none=True)
             fabric.backward(loss)
@@ -130,7 +130,7 @@ def _doubled(in_channels: int, out_channels: int) -> list[nn.Module]:
 
 
 def new_autoencoder(network: Architecture, images: ImageSet, task: Task, seed: int) -> SparseAutoencoder:
-    """With the random weights of ``seed``; its inputs are normalised by these images."""
+    """A network with random weights from ``seed``; its inputs are normalised by the statistics of ``images``."""
     encoder = fresh_network(network, images, CODE, seed)
     with torch.random.fork_rng([]):
         torch.manual_seed(rng.key(seed, "autoencoder/weights"))
@@ -139,7 +139,7 @@ def new_autoencoder(network: Architecture, images: ImageSet, task: Task, seed: i
 
 @dataclasses.dataclass(frozen=True)
 class StoredAutoencoder:
-    """The auto-encoder that a stage kept by :func:`keep_autoencoder`."""
+    """The auto-encoder that a stage saved with :func:`keep_autoencoder`."""
 
     artifact: Artifact
 
@@ -160,5 +160,5 @@ class StoredAutoencoder:
 def keep_autoencoder(
     work: Work, autoencoder: SparseAutoencoder, network: Architecture, images: ImageSet, task: Task
 ) -> dict[str, Any]:
-    """Write the weights; what belongs into the summary so that :class:`StoredAutoencoder` opens them."""
+    """Save the weights. Returns the entries of the summary that :class:`StoredAutoencoder` needs to load them."""
     return keep_network(work, autoencoder, network, images, task.num_outputs)

@@ -1,4 +1,4 @@
-"""The conditional density ratio h(x, y), about p_real(x | y) / p_fake(x | y), on features of x (paper, 3.2)."""
+"""The conditional density ratio: h(x, y) estimates p_real(x | y) / p_fake(x | y) on features of x (paper, 3.2)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LOG_POINTS = 25
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """Features of N real images and of K fakes at the label of each, computed once."""
+    """Features of N real images and of K fakes at the label of each."""
 
     real: Tensor  # float32 [N, F]
     targets: Tensor  # [N], the real labels
@@ -45,33 +45,33 @@ class Pairs:
 
     @functools.cached_property
     def usable(self) -> Tensor:
-        """The rows of real images that have a fake which counts, int64."""
+        """The rows of real images with at least one valid fake, int64."""
         return self.valid.any(dim=1).nonzero().squeeze(1)
 
     @functools.cached_property
     def all_count(self) -> bool:
-        """Whether every fake does."""
+        """Whether every fake is valid."""
         return bool(self.valid.all())
 
     @property
     def left_out(self) -> float:
-        """The share of the fakes that does not count."""
+        """The share of the fakes that is not valid."""
         return 1.0 - float(self.valid.float().mean())
 
     def draw(self, size: int, torch_rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Rows of real images, and for each the number of a fake that counts in its row; int64 [size]."""
+        """Random rows of real images, and for each the column of a random valid fake in its row; int64 [size]."""
         row = self.usable[torch.randint(len(self.usable), (size,), generator=torch_rng)]
         if self.all_count:
             return row, torch.randint(self.valid.shape[1], (size,), generator=torch_rng)
         inside = self.valid[row]
         place = (
             torch.rand(size, generator=torch_rng, dtype=torch.float64) * inside.sum(dim=1)
-        ).long()  # the place-th of those that count
+        ).long()  # the number of the fake among the valid ones
         return row, (inside.cumsum(dim=1) > place[:, None]).float().argmax(dim=1)
 
 
 class RatioNetwork(nn.Module):
-    """MLP on [standardised features; label embedding]; the final ReLU keeps h >= 0."""
+    """An MLP on [standardised features; label embedding]; the final ReLU keeps h >= 0."""
 
     LABEL_DIM = 128
 
@@ -84,7 +84,7 @@ class RatioNetwork(nn.Module):
         for width_in, width_out in itertools.pairwise([feature_dim + self.LABEL_DIM, *hidden]):
             layers += [nn.Linear(width_in, width_out), nn.GroupNorm(8, width_out), nn.ReLU(), nn.Dropout(dropout)]
         last = nn.Linear(hidden[-1], 1)
-        nn.init.ones_(last.bias)  # starts around h = 1, where most of the ReLU is alive
+        nn.init.ones_(last.bias)  # h starts near 1, so that the ReLU rarely outputs 0
         self.layers = nn.Sequential(*layers, last, nn.ReLU())
 
     mean: Tensor
@@ -105,14 +105,14 @@ class RatioNetwork(nn.Module):
         return self(real, targets), torch.stack(on_fake, dim=1)
 
     def loss(self, pairs: Pairs, penalty: float) -> float:
-        """The loss on images given as in :meth:`values`."""
+        """:func:`ratio_loss` on all real images and all valid fakes."""
         h_real, h_fake = self.values(pairs)
         return float(ratio_loss(h_real, h_fake[pairs.valid.to(h_fake.device)], penalty))
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredRatio:
-    """The density ratio that a stage kept by :func:`keep_ratio`."""
+    """The density ratio that a stage saved with :func:`keep_ratio`."""
 
     artifact: Artifact
 
@@ -130,13 +130,13 @@ class StoredRatio:
 
 
 def keep_ratio(work: Work, network: RatioNetwork, settings: RatioFitSettings, task: Task) -> dict[str, Any]:
-    """Write the weights; what belongs into the summary so that :class:`StoredRatio` opens them."""
+    """Save the weights. Returns the entries of the summary that :class:`StoredRatio` needs to load them."""
     work.save(WEIGHTS, network.state_dict())
     return {"built": {"task": task.to_json(), "hidden": list(settings.widths), "dropout": settings.dropout}}
 
 
 def ratio_loss(h_real: Tensor, h_fake: Tensor, penalty: float) -> Tensor:
-    """Softplus Bregman divergence, and a penalty that holds the fakes' mean ratio at 1.
+    """Softplus Bregman divergence, and a penalty that keeps the mean ratio of the fakes near 1.
 
     L = E_fake[s(h) h - softplus(h)] - E_real[s(h)] + lambda (E_fake[h] - 1)^2, s the sigmoid (paper, equation 5).
     """
@@ -148,14 +148,14 @@ def ratio_loss(h_real: Tensor, h_fake: Tensor, penalty: float) -> Tensor:
 def fakes_at_labels(
     work: Work, generator: Sampler, extractor: FeatureExtractor, targets: Tensor, count: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``count`` fakes at each of N labels, as the teacher sees them; the images are not kept.
+    """Features and teacher outputs of ``count`` fakes at each of N labels; the images are not stored.
 
-    Returns features float32 [N, count, F], the teacher's outputs [N, count, O], and bool [N, count]: which of them
-    there are, because a generator may be a set of ready images with none at a label. What isn't there is 0.
+    Returns features float32 [N, count, F], teacher outputs [N, count, O], and bool [N, count]: which of them exist,
+    because a generator of ready images may hold none at a label. Features and outputs of missing fakes are 0.
     """
     stream = rng.key(seed, "ratio/fakes")
     held = generator.available(targets)[:, None]
-    # The index counts over all rows: two images that share a label get different fakes, while there are any.
+    # The index counts over all rows, so that two images with the same label get different fakes, if there are enough.
     index = (torch.arange(len(targets))[:, None] * count + torch.arange(count)) % held.clamp(min=1)
     there = (held > 0).expand_as(index)
     blocks = [
@@ -187,10 +187,10 @@ def real_and_fakes(
     settings: RatioFitSettings,
     seed: int,
 ) -> Pairs:
-    """Real images, and ``settings.fakes_per_image`` fakes at the label of each.
+    """Features of real images, and of ``settings.fakes_per_image`` fakes at the label of each.
 
-    With ``settings.vicinity_gaps`` (paper: zeta), a fake counts only if the label that the teacher sees in it is
-    that near to the label that was asked for.
+    With ``settings.vicinity_gaps`` (paper: zeta), a fake is valid only if the teacher's prediction for it is that near
+    to the label that it was generated at.
     """
     targets = task.to_target(images.labels)
     features, outputs, valid = fakes_at_labels(work, generator, extractor, targets, settings.fakes_per_image, seed)
@@ -219,23 +219,15 @@ def train_ratio(
     seed: int,
     held_out: Pairs | None = None,
 ) -> tuple[RatioNetwork, list[dict[str, Any]]]:
-    """Train h on features that were computed once.
+    """Train h on stored features. Returns the network in eval mode, and the history.
 
-    held_out: images that neither generator nor h was trained on. The weights of lowest loss there are kept [ours]:
-    with few real images h soon tells them from fakes by heart, and would accept nothing new.
-    embedding: targets [B] -> [B, 128]. Returns the network in eval mode and the history.
+    embedding: targets [B] -> [B, 128]. held_out: images that trained neither the generator nor h. The weights with the
+    lowest loss there are kept [ours], because with few real images h soon memorises them and would accept no fake.
+    Raises TrainingError where the loss is not finite.
     """
     fabric, checkpoint = work.fabric, work.checkpoint()
     with work.random_state(), work.progress.bar("density ratio", settings.steps) as bar:
-        torch.manual_seed(rng.key(seed, "ratio/weights"))
-        for layer in embedding.modules():
-            if isinstance(layer, nn.Embedding):
-                layer.reset_parameters()  # drawn by the caller from torch's global generator, which nobody seeds
-        network = RatioNetwork(pairs.real.shape[1], embedding, settings.widths, settings.dropout)
-        usable = pairs.real[pairs.usable]
-        network.mean.copy_(usable.mean(dim=0))
-        network.scale.copy_(usable.std(dim=0).clamp(min=1e-3))
-        network.to(fabric.device).train()
+        network = _new_network(pairs, embedding, settings, seed).to(fabric.device).train()
         real, targets, fake = (t.to(fabric.device) for t in (pairs.real, pairs.targets, pairs.fake))
         optimizer = torch.optim.Adam(
             network.parameters(), settings.learning_rate, settings.betas, weight_decay=settings.weight_decay
@@ -275,3 +267,16 @@ def train_ratio(
     if best:
         network.load_state_dict(best)
     return network.eval(), history
+
+
+def _new_network(pairs: Pairs, embedding: nn.Module, settings: RatioFitSettings, seed: int) -> RatioNetwork:
+    """An untrained network that standardises features by the usable real images. Seeds torch's global generator."""
+    torch.manual_seed(rng.key(seed, "ratio/weights"))
+    for layer in embedding.modules():
+        if isinstance(layer, nn.Embedding):
+            layer.reset_parameters()  # because the caller drew its weights without a seed
+    network = RatioNetwork(pairs.real.shape[1], embedding, settings.widths, settings.dropout)
+    usable = pairs.real[pairs.usable]
+    network.mean.copy_(usable.mean(dim=0))
+    network.scale.copy_(usable.std(dim=0).clamp(min=1e-3))
+    return network

@@ -1,6 +1,6 @@
-"""Proposals: generated, shown to the teachers, weighed by the density ratio, accepted or not, filtered or not.
+"""Proposals: generated images with teacher outputs and density ratios, which are accepted and filtered or not.
 
-Proposal j of label i is a pure function of (seed, label, j): its latent, its accept draw, its fate.
+Proposal j of label i depends on (seed, label, j) alone: its latent, its random number for acceptance, and the result.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from cgankd.tasks import Task
 
 @dataclasses.dataclass
 class Block:
-    """Proposals [l, n] of l labels: the images, and what is known of them."""
+    """n proposals of each of l labels."""
 
     label: Tensor  # int64 [l], rows of the plan
     index: Tensor  # int64 [l, n]
     images: Tensor  # uint8 [l * n, C, H, W]
-    outputs: Tensor  # [l * n, number of outputs], the teachers' mean vote
+    outputs: Tensor  # [l * n, number of outputs], the consensus of the teachers
     error: Tensor  # [l, n], the mean of the teachers' errors
     ratio: Tensor  # [l, n]; all 1 without a ratio network
     accepted: Tensor  # bool [l, n], by the density ratio
     kept: Tensor  # bool [l, n], accepted, not filtered out, and within the quota
-    considered: Tensor  # bool [l, n]; proposals of a label after its quota was full don't count
+    considered: Tensor  # bool [l, n]; false for proposals of a label after its quota is full
 
 
 @dataclasses.dataclass
 class Drawn:
-    """How far drawing has come; changed while it goes on. All that :meth:`Proposals.draw` needs to go on."""
+    """The progress of :meth:`Proposals.draw`, which updates it in place and can resume from it."""
 
     kept: Tensor  # int64 [L], proposals of each label of the plan that were kept
-    drawn: Tensor  # int64 [L], and all that were looked at
+    drawn: Tensor  # int64 [L], all proposals that were generated
     maxima: Tensor | None  # float32 [L], M of each label; None where all are accepted
 
     @classmethod
@@ -53,20 +53,21 @@ class Drawn:
 
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint."""
-        found = {"kept": self.kept, "drawn": self.drawn}
-        return found if self.maxima is None else {**found, "maxima": self.maxima}
+        tensors = {"kept": self.kept, "drawn": self.drawn}
+        return tensors if self.maxima is None else {**tensors, "maxima": self.maxima}
 
     @classmethod
     def restored(cls, tensors: Mapping[str, Tensor]) -> Drawn:
-        """What :meth:`tensors` gave."""
+        """The progress that :meth:`tensors` saved."""
         return cls(tensors["kept"], tensors["drawn"], tensors.get("maxima"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Proposals:
-    """What is the same for burn-in, calibration and synthesis.
+    """Draws proposals, for burn-in, calibration and synthesis.
 
-    ratio: None where no ratio is needed. batch_size: images generated at once. max_draws: per image wanted, at most.
+    ratio: None where no ratio is needed. batch_size: images generated at once. max_draws: most draws per image of the
+    quota.
     """
 
     generator: Sampler
@@ -78,16 +79,14 @@ class Proposals:
     max_draws: int
 
     def held(self, plan: LabelPlan) -> Tensor:
-        """How many images the generator has at each label, int64 [L]; UserError where it has none at any."""
+        """How many images the generator has at each label, int64 [L]; UserError where it has none at all."""
         held = self.generator.available(plan.targets)
         if not bool((held > 0).any()):
-            raise UserError(
-                "the generator holds no image at any of the labels that are asked for; allowed: at least one"
-            )
+            raise UserError("the generator holds no image at any of the requested labels; allowed: at least one")
         return held
 
     def generate(self, plan: LabelPlan, label: Tensor, first: Tensor, count: int, stream: str) -> Block:
-        """Proposals ``first .. first + count - 1`` of each label, weighed; all are kept so far."""
+        """Proposals ``first .. first + count - 1`` of each label with outputs, errors, ratios; all marked as kept."""
         index = first[:, None] + torch.arange(count)
         targets = plan.targets[label].repeat_interleave(count)
         images = self.generator.sample(targets, index.flatten(), rng.key(self.seed, stream))
@@ -110,10 +109,10 @@ class Proposals:
         thresholds: Tensor | None = None,
         progress: Drawn | None = None,
     ) -> Iterator[Block]:
-        """Blocks of proposals, until every label's quota or its bound on draws is reached.
+        """Yield blocks of proposals until every label has reached its quota or its limit of draws.
 
         acceptance: None where all are accepted. thresholds: float32 [groups], of the filter; None: no filter.
-        progress: how far it came before; it is up to date whenever a block is given. None: nothing was drawn yet.
+        progress: where to resume; it is up to date whenever a block is yielded. None: start anew.
         """
         progress = progress or Drawn.nothing(plan, acceptance)
         kept, drawn, maxima = progress.kept, progress.drawn, progress.maxima
@@ -138,7 +137,7 @@ class Proposals:
             yield block
 
     def _count(self, plan: LabelPlan, label: Tensor, kept: Tensor, drawn: Tensor, bound: Tensor) -> int:
-        """How many proposals of each of these labels to generate next, by how many were kept so far."""
+        """How many proposals of each of these labels to generate next, estimated from the share kept so far."""
         rate = (kept[label].sum() / drawn[label].sum().clamp(min=1)).clamp(min=0.05)
         rate = rate if int(drawn[label].sum()) else torch.tensor(1.0)
         wanted = ((plan.quota - kept)[label].max() / rate).ceil()

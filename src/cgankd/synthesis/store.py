@@ -1,4 +1,4 @@
-"""Generated images that a stage kept: raw uint8 in a file that is mapped into memory, and columns beside them."""
+"""Storage of generated images: raw uint8 in a memory-mapped file, and columns in a file of tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGES = "images.u8"
 
 @dataclasses.dataclass(frozen=True)
 class StoredFakes:
-    """The images that a stage kept by :func:`keep_fakes`. replace: what becomes of their labels."""
+    """The images that a stage saved with :func:`keep_fakes`. replace: how their labels are replaced."""
 
     artifact: Artifact
     replace: str = "none"
@@ -26,7 +26,7 @@ class StoredFakes:
         return content_key(self.artifact.content_key, self.replace)
 
     def open(self) -> ImageSet:
-        """Mapped into memory, not read."""
+        """The images are mapped into memory, not read."""
         columns = self.artifact.tensors("columns")
         channels, height, width = self.artifact.summary["shape"]
         images = open_rows(self.artifact.folder / IMAGES, (channels, height, width))
@@ -34,6 +34,6 @@ class StoredFakes:
 
 
 def keep_fakes(work: Work, fakes: ImageSet) -> dict[str, Any]:
-    """Write labels and columns beside the images, which lie in their file; what belongs into the summary."""
+    """Save labels and columns; the images are in their file already. Returns the entries of the summary for both."""
     work.save("columns", {"labels": fakes.labels, **fakes.columns})
     return {"shape": list(fakes.images.shape[1:])}

@@ -1,7 +1,7 @@
-"""The streaming loop of M1 and M2: propose, weigh, accept, filter, store.
+"""The loop of M1 and M2: propose, weight by the density ratio, accept, filter, store.
 
-The images kept for a label are its first ``quota`` proposals that pass, so the result does not depend on the batch
-size, and those of a smaller M are the first of a larger one's.
+A label keeps its first ``quota`` proposals that pass. So the result does not depend on the batch size, and a smaller
+number of images gives the first images of a larger number.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class BurnIn:
     label: Tensor
 
     def acceptance(self, plan: LabelPlan, rule: Rule) -> Acceptance:
-        """M of each label, by the fakes of near labels together."""
+        """M of each label, from the fakes of all labels in its pool."""
         pools = int(plan.pool.max()) + 1
         maxima = rejection.first_maxima(self.ratio, plan.pool[self.label], pools, rule)
         return Acceptance(maxima[plan.pool], rule.rising)
 
     def weights(self, plan: LabelPlan) -> Tensor:
-        """The ratios over the mean of their pool, because the rule h / M does not see a label's own scale of h."""
+        """The ratios divided by the mean of their pool, because h / M does not depend on a pool's scale of h."""
         pool, pools = plan.pool[self.label], int(plan.pool.max()) + 1
         mean = torch.zeros(pools).index_add_(0, pool, self.ratio) / torch.bincount(pool, minlength=pools)
         return self.ratio / mean[pool]
@@ -60,15 +60,15 @@ def draw_errors(
 ) -> tuple[Tensor, Tensor]:
     """Errors of subsampled fakes, float32 [N], and the filter group of each, int64 [N].
 
-    The quantile of the filter is taken over these, which are drawn apart from the images that are kept.
+    They set the thresholds of the filter. None of these fakes is among the images of :func:`synthesize`.
     """
 
     def columns(block: Block) -> dict[str, Tensor]:
         group = plan.group[block.label][:, None].expand_as(block.kept)
         return {"error": block.error[block.kept], "group": group[block.kept]}
 
-    drawn = _drawn_columns(work, proposals, plan, "calibration", acceptance, columns)
-    return drawn["error"], drawn["group"]
+    table = _drawn_columns(work, proposals, plan, "calibration", acceptance, columns)
+    return table["error"], table["group"]
 
 
 def _drawn_columns(
@@ -79,15 +79,15 @@ def _drawn_columns(
     acceptance: Acceptance | None,
     columns: Callable[[Block], dict[str, Tensor]],
 ) -> dict[str, Tensor]:
-    """Columns of the proposals of ``stream`` that are kept; a killed drawing goes on."""
+    """Columns of the kept proposals of ``stream``; an interrupted call resumes from its checkpoint."""
     checkpoint = work.checkpoint()
     progress, parts = Drawn.nothing(plan, acceptance), list[dict[str, Tensor]]()
     blocks, _ = checkpoint.load()
     if blocks:
-        progress = Drawn.restored(_taken(checkpoint.tensors, "drawn"))
-        parts = [_taken(checkpoint.tensors, "column")]
+        progress = Drawn.restored(_ungrouped(checkpoint.tensors, "drawn"))
+        parts = [_ungrouped(checkpoint.tensors, "column")]
 
-    def whole() -> dict[str, Tensor]:
+    def joined() -> dict[str, Tensor]:
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     with work.progress.bar(work.title or stream, int(plan.quota.sum())) as bar:
@@ -96,24 +96,24 @@ def _drawn_columns(
             blocks += 1
             bar.to(int(progress.kept.sum()))
             if checkpoint.due():
-                checkpoint.save(blocks, tensors=_named(drawn=progress.tensors(), column=whole()))
-    return whole()
+                checkpoint.save(blocks, tensors=_grouped(drawn=progress.tensors(), column=joined()))
+    return joined()
 
 
-def _named(**groups: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """One mapping of several, for a checkpoint: GROUP/NAME -> tensor."""
+def _grouped(**groups: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Several mappings as one, for a checkpoint: GROUP/NAME -> tensor."""
     return {f"{group}/{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
 
 
-def _taken(tensors: Mapping[str, Tensor], group: str) -> dict[str, Tensor]:
-    """One of the groups that :func:`_named` put together."""
-    start = f"{group}/"
-    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+def _ungrouped(tensors: Mapping[str, Tensor], group: str) -> dict[str, Tensor]:
+    """One of the groups that :func:`_grouped` joined."""
+    prefix = f"{group}/"
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 @dataclasses.dataclass(frozen=True)
 class FilterRule:
-    """errors, group: what :func:`draw_errors` gave. rho: the quantile below which a fake is kept."""
+    """errors, group: of :func:`draw_errors`. rho: the quantile below which a fake is kept."""
 
     errors: Tensor
     group: Tensor
@@ -126,9 +126,9 @@ class FilterRule:
 
 @dataclasses.dataclass(frozen=True)
 class Synthesis:
-    """Processed fakes and what happened on the way."""
+    """The processed fakes."""
 
-    fakes: ImageSet  # labels in the user's unit; columns prediction, error, ratio, and probabilities where wanted
+    fakes: ImageSet  # labels in the user's unit; columns prediction, error, ratio and, if requested, probabilities
     summary: dict[str, Any]
     samples: dict[str, Tensor]  # examples for the report
 
@@ -143,11 +143,11 @@ def synthesize(
     filter_rule: FilterRule | None = None,
     keep_probabilities: bool = False,
 ) -> Synthesis:
-    """Generate until every label of ``plan`` has its quota, or its bound on draws is reached.
+    """Generate until every label of ``plan`` has reached its quota or its limit of draws.
 
     rule, burn_in: how proposals are accepted; without them all are. filter_rule: None: no filter.
-    keep_probabilities: also keep the teachers' probabilities of each image. Where ``work`` has a folder, images go to
-    ``images.u8`` there; else they stay in memory. Labels that fell short are in the summary.
+    keep_probabilities: also store the teachers' probabilities for each image. Where ``work`` has a folder, images are
+    written to ``images.u8`` there; else they stay in memory. The summary counts requested and kept images per label.
     """
     task, acceptance = proposals.task, None
     if burn_in is not None:
@@ -161,10 +161,10 @@ def synthesize(
     blocks = 0
     if kept.images.resumed:
         blocks, score = checkpoint.load()
-        progress = Drawn.restored(_taken(checkpoint.tensors, "drawn"))
-        examples.restore(_taken(checkpoint.tensors, "example"))
-        kept.columns = _taken(checkpoint.tensors, "column")
-        kept.tally.restore(_taken(checkpoint.tensors, "tally"), score)
+        progress = Drawn.restored(_ungrouped(checkpoint.tensors, "drawn"))
+        examples.restore(_ungrouped(checkpoint.tensors, "example"))
+        kept.columns = _ungrouped(checkpoint.tensors, "column")
+        kept.tally.restore(_ungrouped(checkpoint.tensors, "tally"), score)
     with work.progress.bar(work.title or "synthesis", int(plan.quota.sum())) as bar:
         for block in proposals.draw(plan, "proposal", acceptance, thresholds, progress):
             kept.add(block)
@@ -173,7 +173,7 @@ def synthesize(
             _show(bar, kept.tally)
             if checkpoint.due():
                 kept.images.flush()
-                tensors = _named(
+                tensors = _grouped(
                     drawn=progress.tensors(),
                     example=examples.tensors(),
                     column=kept.columns,
@@ -199,7 +199,7 @@ def _show(bar: Bar, tally: Tally) -> None:
 
 
 class _Kept:
-    """The images that are kept, each in its slot: those of a label side by side, in the order of their index."""
+    """The kept images, sorted by label, then by index."""
 
     def __init__(
         self, path: Path | None, plan: LabelPlan, proposals: Proposals, probabilities: bool, resume: bool
@@ -234,7 +234,7 @@ class _Kept:
 
 
 def _shape(proposals: Proposals, plan: LabelPlan) -> tuple[int, int, int]:
-    """C, H, W of the generator's images, from one of them."""
+    """(C, H, W) of the generator's images, from a sample."""
     first = int((proposals.held(plan) > 0).long().argmax())
     targets, index = plan.targets[first : first + 1], torch.zeros(1, dtype=torch.int64)
     channels, height, width = proposals.generator.sample(targets, index, proposals.seed).shape[1:]

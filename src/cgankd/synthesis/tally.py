@@ -1,4 +1,4 @@
-"""What the synthesis says about itself: counts per label and a few images of each fate, for table and report."""
+"""Counts per label and example images of the synthesis, for results.json and the report."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cgankd.synthesis.proposals import Block
 from cgankd.synthesis.rejection import effective_sample_share
 from cgankd.tasks import Task
 
-EXAMPLES = 60  # kept, dropped and rejected images that are put aside for the report, each
+EXAMPLES = 60  # images for the report of each outcome: kept, dropped by the filter, rejected by the density ratio
 
 
 class Tally:
-    """Counts per label while images stream by."""
+    """Counts of generated, accepted and kept images per label."""
 
     def __init__(self, plan: LabelPlan, task: Task) -> None:
         self.plan, self.task = plan, task
@@ -40,15 +40,15 @@ class Tally:
         return {"generated": self.generated, "accepted": self.accepted, "kept": self.kept}
 
     def restore(self, tensors: Mapping[str, Tensor], score: Mapping[str, float]) -> None:
-        """Go on from what :meth:`tensors` and ``score`` were."""
+        """Resume from :meth:`tensors` and ``score``."""
         self.generated, self.accepted, self.kept = (tensors[name] for name in ("generated", "accepted", "kept"))
         self.score = dict(score)
 
     def summary(self, weights: Tensor | None, at: Tensor | None) -> dict[str, Any]:
         """Totals and counts per label bin.
 
-        weights: float32 [B], the burn-in's ratios over their pool's mean, at labels ``at`` int64 [B] of the plan;
-        both None without subsampling.
+        weights: float32 [B], the burn-in ratios divided by the mean of their pool. at: int64 [B], their labels, rows of
+        the plan. Both are None without subsampling.
         """
         names, place = self.task.bins(self.task.from_target(self.plan.targets))
         counts = {"requested": self.plan.quota, "generated": self.generated, "accepted": self.accepted,
@@ -77,7 +77,7 @@ class Tally:
 
 
 class Examples:
-    """A few images of each fate, the first of each label that come by."""
+    """A few images of each outcome: the first ones of each label."""
 
     COLUMNS = ("images", "labels", "predictions", "errors", "ratios")
 
@@ -87,14 +87,14 @@ class Examples:
         self.taken: dict[str, int] = dict.fromkeys(self.rows, 0)
 
     def add(self, block: Block, plan: LabelPlan) -> None:
-        """Put some of a block's proposals aside."""
-        fates = {
+        """Take some of a block's proposals, while fewer than ``EXAMPLES`` of their outcome were taken."""
+        outcomes = {
             "kept": block.kept,
             "dropped": block.accepted & ~block.kept,
             "rejected": block.considered & ~block.accepted,
         }
         per_label = max(1, EXAMPLES // len(plan.targets))
-        for name, mask in fates.items():
+        for name, mask in outcomes.items():
             room = EXAMPLES - self.taken[name]
             chosen = (mask & (mask.cumsum(dim=1) <= per_label)).flatten().nonzero().squeeze(1)
             chosen = chosen[:: max(1, len(chosen) // max(room, 1))][:room]
@@ -112,17 +112,17 @@ class Examples:
                 self.taken[name] += len(chosen)
 
     def tensors(self) -> dict[str, Tensor]:
-        """``FATE_COLUMN`` -> one row per example."""
+        """``OUTCOME_COLUMN`` -> one row per example."""
         return {
-            f"{fate}_{column}": torch.cat([row[number] for row in rows])
-            for fate, rows in self.rows.items()
+            f"{outcome}_{column}": torch.cat([row[number] for row in rows])
+            for outcome, rows in self.rows.items()
             if rows
             for number, column in enumerate(self.COLUMNS)
         }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`tensors` gave."""
-        for fate in self.rows:
-            if f"{fate}_{self.COLUMNS[0]}" in tensors:
-                self.rows[fate] = [tuple(tensors[f"{fate}_{column}"] for column in self.COLUMNS)]
-                self.taken[fate] = len(self.rows[fate][0][0])
+        """Resume from :meth:`tensors`."""
+        for outcome in self.rows:
+            if f"{outcome}_{self.COLUMNS[0]}" in tensors:
+                self.rows[outcome] = [tuple(tensors[f"{outcome}_{column}"] for column in self.COLUMNS)]
+                self.taken[outcome] = len(self.rows[outcome][0][0])

@@ -1,7 +1,7 @@
-"""The stages of the road: plain functions of what they are given, called through the store (core/store.py).
+"""The stages of the pipeline: plain functions of their arguments, called through the store (core/store.py).
 
-Each writes what it makes to ``work`` and returns a summary, as JSON. What it takes of earlier stages are sources
-(a trained network, a generator, kept images), which it opens when it needs them.
+Each writes its results to ``work`` and returns a summary that can be written as JSON. The results of earlier stages are
+arguments (a trained network, a generator, stored images), which are opened when needed.
 """
 
 from __future__ import annotations

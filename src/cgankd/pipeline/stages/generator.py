@@ -40,16 +40,16 @@ def train_generator(
     scalar: ScalarLabelSettings | None,
     seed: int,
 ) -> dict[str, Any]:
-    """The conditional GAN. scalar: how scalar labels enter it; None for classes."""
+    """Train the conditional GAN. scalar: settings for scalar labels; None for classes."""
     sampler, history = train_gan(work, train, task, gan, scalar, seed=seed)
-    kept = keep_generator(work, sampler, gan, scalar, task, train)
+    entries = keep_generator(work, sampler, gan, scalar, task, train)
     _preview_generator(work, sampler, train, task, seed)
-    return {**kept, "parameters": cost.parameters(sampler.network), "history": history}
+    return {**entries, "parameters": cost.parameters(sampler.network), "history": history}
 
 
 @stage()
 def show_generator(work: Work, *, generator: GeneratorSource, train: ImageSet, task: Task, seed: int) -> dict[str, Any]:
-    """A few images of what takes a GAN's place, for the report."""
+    """A few images of a generator other than the GAN, for the report."""
     _preview_generator(work, generator.open(work.fabric), train, task, seed)
     return {"parameters": None, "history": []}
 
@@ -72,14 +72,13 @@ def train_density_ratio(
     settings: RatioFitSettings,
     seed: int,
 ) -> dict[str, Any]:
-    """The conditional density ratio, on features that are computed once. val: one half of it chooses the
-    weights, the other checks them."""
+    """Train the conditional density ratio. val: one half of it chooses the weights, the other checks them."""
     space, sampler = label_space(task, task.to_target(train.labels)), generator.open(work.fabric)
     with extractor.open(work.fabric) as opened:
 
         def pairs(images: ImageSet, stream: str) -> Pairs:
-            numbers = rng.key(seed, stream)
-            return real_and_fakes(work.within(stream), images, task, space, sampler, opened, settings, numbers)
+            key = rng.key(seed, stream)
+            return real_and_fakes(work.within(stream), images, task, space, sampler, opened, settings, key)
 
         known = pairs(train, "train")
         held_out = None if val is None else pairs(val, "held out")
@@ -108,8 +107,8 @@ def train_encoder(
     task: Task,
     seed: int,
 ) -> dict[str, Any]:
-    """The sparse auto-encoder whose code the density ratio may see."""
+    """Train the sparse auto-encoder, whose code may be the features of the density ratio."""
     autoencoder = new_autoencoder(network, train, task, seed)
     history = train_autoencoder(work, autoencoder, task, train, steps, batch_size, augment, seed=seed)
-    kept = keep_autoencoder(work, autoencoder, network, train, task)
-    return {**kept, "history": history, "parameters": cost.parameters(autoencoder)}
+    entries = keep_autoencoder(work, autoencoder, network, train, task)
+    return {**entries, "history": history, "parameters": cost.parameters(autoencoder)}

@@ -1,4 +1,4 @@
-"""Stages that make images: burn-in, the thresholds of the filter, synthesis; and labels for images that have none."""
+"""Stages for generated images: burn-in, calibration of the filter, synthesis; and pseudo-labels of real images."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from cgankd.core.store import Artifact, Work, stage
 from cgankd.data.imageset import UnlabelledImages
 from cgankd.labels import LabelPlan
 from cgankd.nets import inference
-from cgankd.nets.build import (
-    NetworkSource,
-)
+from cgankd.nets.build import NetworkSource
 from cgankd.pipeline.inputs import ProposalSource
 from cgankd.synthesis.rejection import Rule
 from cgankd.synthesis.store import keep_fakes
@@ -20,15 +18,15 @@ from cgankd.tasks import Task
 
 @stage()
 def burn_in(work: Work, *, source: ProposalSource, plan: LabelPlan) -> dict[str, Any]:
-    """The density ratios of fakes, which set how many are accepted first."""
+    """The density ratios of fakes, which set the first M of each label pool."""
     with source.open(work.fabric) as proposals:
-        drawn = draw_burn_in(work, proposals, plan)
-    work.save("ratios", {"ratio": drawn.ratio, "label": drawn.label})
-    return {"fakes": len(drawn.ratio)}
+        ratios = draw_burn_in(work, proposals, plan)
+    work.save("ratios", {"ratio": ratios.ratio, "label": ratios.label})
+    return {"fakes": len(ratios.ratio)}
 
 
 def read_burn_in(artifact: Artifact | None) -> BurnIn | None:
-    """What :func:`burn_in` kept."""
+    """The result of :func:`burn_in`."""
     return None if artifact is None else BurnIn(**artifact.tensors("ratios"))
 
 
@@ -41,9 +39,9 @@ def calibrate_filter(
     burn_in: Artifact | None,
     rule: Rule | None,
 ) -> dict[str, Any]:
-    """The errors of subsampled fakes, which the thresholds of the filter are quantiles of."""
-    drawn = read_burn_in(burn_in)
-    acceptance = None if drawn is None or rule is None else drawn.acceptance(plan, rule)
+    """The errors of subsampled fakes, whose quantiles are the thresholds of the filter."""
+    ratios = read_burn_in(burn_in)
+    acceptance = None if ratios is None or rule is None else ratios.acceptance(plan, rule)
     with source.open(work.fabric) as proposals:
         errors, group = draw_errors(work, proposals, plan, acceptance)
     work.save("errors", {"error": errors, "group": group})
@@ -62,7 +60,7 @@ def make_images(
     rho: float | None,
     keep_probabilities: bool,
 ) -> dict[str, Any]:
-    """Generated images that were accepted and not filtered out, with the teachers' predictions beside them."""
+    """Generated images that are accepted and not filtered out, with the teachers' predictions."""
     filter_rule = None
     if calibration is not None and rho is not None:
         errors = calibration.tensors("errors")
@@ -83,7 +81,7 @@ def make_images(
 
 @stage()
 def pseudo_label(work: Work, *, images: UnlabelledImages, teacher: NetworkSource, task: Task) -> dict[str, Any]:
-    """The teacher's labels for real images that nobody labelled for the owner."""
+    """The teacher's labels for unlabelled real images."""
     outputs = inference.outputs(work, teacher.open(work.fabric), images.images)
     work.save("labels", {"labels": task.predict(outputs)})
     return {"images": len(outputs)}

@@ -1,4 +1,4 @@
-"""Stages that measure: the generated images, and networks on images that were changed to mislead them."""
+"""Stages that measure the quality of generated images and the robustness of networks."""
 
 from __future__ import annotations
 
@@ -8,18 +8,13 @@ from typing import Any
 from lightning_fabric import Fabric
 from torch import nn
 
-from cgankd.config.settings import (
-    GeneratorMetricsSettings,
-)
+from cgankd.config.settings import GeneratorMetricsSettings
 from cgankd.core.store import Work, stage
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.generator import GeneratorSource
 from cgankd.metrics import robustness
 from cgankd.metrics.generator_quality import Processed, RealImages, measure_quality
-from cgankd.nets.build import (
-    NetworkSource,
-    StoredNetwork,
-)
+from cgankd.nets.build import NetworkSource, StoredNetwork
 from cgankd.synthesis.store import StoredFakes
 from cgankd.tasks import Task
 from cgankd.teachers.black_box import BlackBox
@@ -38,16 +33,16 @@ def measure_generator(
     settings: GeneratorMetricsSettings,
     seed: int,
 ) -> dict[str, Any]:
-    """How good the generated images are, whether they are copies, and the terms of the error bound.
+    """The quality of the generated images, whether they are copies, and the terms of the error bound.
 
-    features: the networks whose penultimate layers distances are taken in. black_box: a teacher that only answers.
+    features: the networks whose penultimate layers are the feature spaces. black_box: a teacher without features.
     """
-    asked, taught = dataclasses.replace(fakes, replace="none").open(), fakes.open()
+    generated, relabelled = dataclasses.replace(fakes, replace="none").open(), fakes.open()
     summary, pairs = measure_quality(
         work,
         real,
         generator.open(work.fabric),
-        Processed(asked, taught.labels, fakes.replace != "none", real_share),
+        Processed(generated, relabelled.labels, fakes.replace != "none", real_share),
         {name: _module(source, work.fabric) for name, source in features.items()},
         settings,
         seed=seed,
@@ -61,7 +56,7 @@ def measure_generator(
 def attack_network(
     work: Work, *, network: StoredNetwork, test: ImageSet, task: Task, attack: robustness.Attack, seed: int
 ) -> dict[str, Any]:
-    """What is left of a network's score where test images are changed to mislead it."""
+    """The score of a network on test images under one attack."""
     return robustness.measure(work, network.open(work.fabric), test, task, attack, seed=seed)
 
 

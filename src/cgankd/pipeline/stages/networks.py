@@ -1,4 +1,4 @@
-"""Stages that describe the data, train or load networks that predict, and score them."""
+"""Stages that describe the data, and train, load and score teachers and students."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from cgankd.config.settings import (
-    FitSettings,
-)
+from cgankd.config.settings import FitSettings
 from cgankd.core.store import Work, stage
 from cgankd.data import preview
 from cgankd.data.imageset import ImageSet, Splits, TrainingImages
@@ -50,7 +48,7 @@ def train_network(
     around: Surroundings,
     seed: int,
 ) -> dict[str, Any]:
-    """A network that learns from labels alone: a teacher, or the classifier whose features the density ratio sees."""
+    """A network trained on labels alone: a teacher, or the classifier for the features of the density ratio."""
     student = Student(network, MethodStack(SUPERVISED), start)
     return _train(work, student, None, images, fit, around, seed)
 
@@ -66,7 +64,7 @@ def train_student(
     around: Surroundings,
     seed: int,
 ) -> dict[str, Any]:
-    """The student of one row: alone, or distilled from ``teachers``."""
+    """The student of one row: trained on labels alone, or distilled from ``teachers``."""
     return _train(work, student, teachers, images, fit, around, seed)
 
 
@@ -100,7 +98,7 @@ def _train(
 
 
 def _start(student: Student, normalised_by: ImageSet, task: Task, seed: int) -> tuple[nn.Module, dict[str, Any]]:
-    """The network before its training, and what the summary says of that."""
+    """The network before its training, and entries of the summary on its initial weights."""
     network = fresh_network(student.network, normalised_by, task.num_outputs, seed)
     if isinstance(student.start, StoredNetwork):
         start = student.start.artifact.folder / f"{WEIGHTS}.safetensors"
@@ -122,7 +120,7 @@ def train_trial(
     normalised_by: ImageSet,
     seed: int,
 ) -> dict[str, Any]:
-    """A student of the search, which is scored on the validation split alone: no choice sees the test split."""
+    """A student of the search, scored on the validation split alone, because no choice may use the test split."""
     student = _start(Student(network, MethodStack(SUPERVISED), start), normalised_by, task, seed)[0]
     history = train(work, student, MethodStack(SUPERVISED).create(task), images, fit, seed=seed)
     return {"val": scoring.metric(work, student, val, task)[0], "history": history}
@@ -140,7 +138,7 @@ def train_module(
     task: Task,
     seed: int,
 ) -> dict[str, Any]:
-    """A student that is a module of the user's own program, trained from the weights that it has."""
+    """A student that is a module of the user's program, trained from its current weights."""
     history = train(
         work,
         student.module,
@@ -158,21 +156,21 @@ def train_module(
 @stage()
 def load_network(work: Work, *, network: Architecture, file: Path, around: Surroundings) -> dict[str, Any]:
     """A teacher that was trained elsewhere, from a file of weights."""
-    made = fresh_network(network, around.train, around.task.num_outputs, 0)
-    weights.load_weights(made, file)
-    kept = keep_network(work, made, network, around.train, around.task.num_outputs)
-    return {**kept, **score(work, made, network.name, around), "history": [], "images": None}
+    module = fresh_network(network, around.train, around.task.num_outputs, 0)
+    weights.load_weights(module, file)
+    entries = keep_network(work, module, network, around.train, around.task.num_outputs)
+    return {**entries, **score(work, module, network.name, around), "history": [], "images": None}
 
 
 @stage()
 def score_black_box(work: Work, *, teacher: BlackBox, name: str, around: Surroundings) -> dict[str, Any]:
-    """A teacher that only answers: how good its answers are."""
+    """The scores of a black-box teacher."""
     scores = score(work, teacher, name, around)
     return {**scores, "only_answers": True, "history": [], "images": None}
 
 
 def score(work: Work, predictor: inference.Predictor, name: str, around: Surroundings) -> dict[str, Any]:
-    """Scores, size and time; None for what can't be known of a teacher that only answers."""
+    """Scores, size and latency; None for what is not known of a black box."""
     shape = (around.test.channels, *around.test.size)
     module = predictor if isinstance(predictor, nn.Module) else None
     test, per_bin = _metric(work, predictor, around.test, around.task, "test")
