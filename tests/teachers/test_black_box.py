@@ -88,10 +88,10 @@ def test_probabilities_become_logits_unless_a_setting_says_otherwise(module: Cal
     for teacher in (noticed, stated):
         torch.testing.assert_close(teacher(images), probabilities.clamp(min=1e-12).log())
     assert noticed.content_key == stated.content_key != as_they_are.content_key
-    assert noticed.told.startswith(f"teacher.source {source}: its outputs for training images are probabilities")
-    assert (stated.told, as_they_are.told) == ("", "")
+    assert noticed.note.startswith(f"teacher.source {source}: its outputs for training images are probabilities")
+    assert (stated.note, as_they_are.note) == ("", "")
     logits = open_teacher(source.replace("probable", "linear"), CLASSES, known())
-    assert (logits.gives, logits.told) == (None, "")
+    assert (logits.gives, logits.note) == (None, "")
     with pytest.raises(UserError, match=r"teacher\.jury\.1\.source .*: its outputs .* are no probabilities"):
         open_teacher(source.replace("probable", "linear"), CLASSES, known(), "teacher.jury.1", "probabilities")
 
@@ -176,6 +176,6 @@ def test_a_file_that_a_function_reads_is_part_of_its_key(tmp_path: Path, monkeyp
     assert keys[0] == keys[2] != keys[1]
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(
-        UserError, match=r"reads_weights:answer: its attribute files names .*weights\.bin, which is not"
+        UserError, match=r"reads_weights:answer: its attribute files names .*weights\.bin, which does not exist"
     ):
         code_key("reads_weights:answer")

@@ -234,7 +234,7 @@ def output_notes(recipe: Recipe, kinds: Mapping[str, OutputKind], black_boxes: M
 
     kinds, black_boxes: by setting.
     """
-    notes = [teacher.told for teacher in black_boxes.values() if teacher.told]
+    notes = [teacher.note for teacher in black_boxes.values() if teacher.note]
     for setting, teacher in recipe.teacher.all():
         if setting in kinds and teacher.outputs == AUTO:
             notes.append(sentence(kinds[setting], f"{setting}.network {teacher.network}", f"{setting}.outputs"))

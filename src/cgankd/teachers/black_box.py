@@ -29,7 +29,7 @@ class BlackBox(ABC):
 
     answers_anything: ClassVar[bool] = True  # whether it accepts any image, such as an augmented view
     gives: OutputKind | None = None
-    told = ""  # a note for the user about the kind of its outputs
+    note = ""  # a note for the user about the kind of its outputs
     own_key: str  # the content key without ``gives``
 
     @property

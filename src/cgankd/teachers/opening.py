@@ -51,7 +51,7 @@ def open_teacher(source: str, task: Task, known: ImageSet, setting: str = "teach
     kind = resolve(outputs, predictions, few.labels, task, f"{named} {source}", f"{setting}.outputs")
     if kind.changes:
         teacher.gives = kind
-        teacher.told = sentence(kind, f"{named} {source}", f"{setting}.outputs") if outputs == AUTO else ""
+        teacher.note = sentence(kind, f"{named} {source}", f"{setting}.outputs") if outputs == AUTO else ""
     return teacher
 
 
