@@ -32,7 +32,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests src  # one thread for each worker, because two workers share two cores
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests src  # one thread for each worker, because two workers share two cores
 
 bench: $(READY)
 	$(BIN)/python benchmarks/speed.py

@@ -15,6 +15,7 @@ from PIL import Image
 
 from cgankd import __version__
 from cgankd.cli import main
+from cgankd.cli.screen import console
 from cgankd.config import recipe
 from cgankd.core.errors import TrainingError, UserError
 from cgankd.data import public
@@ -26,7 +27,7 @@ Run = Callable[..., tuple[int, str, str]]
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """run("show", "digits") -> exit code, stdout, stderr; in ``tmp_path``."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console, "width", 200)
 
     def typed(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["cgankd", *words])

@@ -13,13 +13,14 @@ import pytest
 from commands import TINY, Said, process
 
 from cgankd.cli import main
+from cgankd.cli.screen import console
 
 
 @pytest.fixture
 def typed(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
     """typed("run", "tiny.yaml", ..) -> the same inside this process, in ``tmp_path``: no seconds for torch."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console, "width", 200)
 
     def run(*words: Any) -> Said:
         monkeypatch.setattr(sys, "argv", ["cgankd", *map(str, words)])

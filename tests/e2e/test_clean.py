@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +22,13 @@ def artifacts(folder: Path) -> set[str]:
     return {path.name for path in (folder / "artifacts").iterdir()}
 
 
-def test_what_a_finished_run_rests_on_stays(again: Callable[..., Path], tiny: Path, typed: Typed) -> None:
-    out = again()
+@pytest.fixture
+def out(finished: tuple[Path, Said], tiny: Path) -> Path:
+    """A copy of the finished folder, beside where commands are typed."""
+    return Path(shutil.copytree(finished[0], tiny.parent / "out"))
+
+
+def test_what_a_finished_run_rests_on_stays(out: Path, typed: Typed) -> None:
     before, results = artifacts(out), json.loads((out / "results.json").read_text())
     assert set(results["used"]) == before
     assert (out / "cache").is_dir()
@@ -35,10 +41,7 @@ def test_what_a_finished_run_rests_on_stays(again: Callable[..., Path], tiny: Pa
     assert after["rows"] == results["rows"]
 
 
-def test_stale_artifacts_are_deleted_and_new_ones_of_a_stopped_run_are_not(
-    again: Callable[..., Path], tiny: Path, typed: Typed
-) -> None:
-    out = again()
+def test_stale_artifacts_are_deleted_and_new_ones_of_a_stopped_run_are_not(out: Path, typed: Typed) -> None:
     old = artifacts(out)
     assert typed(*WORDS, "synthesis.images=31").code == 0
     used = set(json.loads((out / "results.json").read_text())["used"])
@@ -53,8 +56,7 @@ def test_stale_artifacts_are_deleted_and_new_ones_of_a_stopped_run_are_not(
     assert artifacts(out) == used | {new.name}
 
 
-def test_stopped_stages_are_deleted_only_on_request(again: Callable[..., Path], tiny: Path, typed: Typed) -> None:
-    out = again()
+def test_stopped_stages_are_deleted_only_on_request(out: Path, typed: Typed) -> None:
     work = out / "work" / "train_generator-0000"
     work.mkdir(parents=True)
     (work / "checkpoint.safetensors").write_bytes(bytes(1_000_000))
@@ -65,8 +67,7 @@ def test_stopped_stages_are_deleted_only_on_request(again: Callable[..., Path], 
     assert not work.exists()
 
 
-def test_a_folder_in_use_is_left_alone(again: Callable[..., Path], tiny: Path, typed: Typed) -> None:
-    out = again()
+def test_a_folder_in_use_is_left_alone(out: Path, typed: Typed) -> None:
     held = HeldFolder(out, "run")
     said = typed("clean", "out", "--yes")
     held.close()
@@ -75,8 +76,7 @@ def test_a_folder_in_use_is_left_alone(again: Callable[..., Path], tiny: Path, t
     assert (out / "cache").is_dir()
 
 
-def test_nothing_is_deleted_without_confirmation(again: Callable[..., Path], tiny: Path, typed: Typed) -> None:
-    out = again()
+def test_nothing_is_deleted_without_confirmation(out: Path, typed: Typed) -> None:
     said = typed("clean", "out")
     assert said.code == 2
     assert "needed: --yes, or --dry-run" in said.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -32,25 +33,43 @@ class Scaled(Method):
 '''
 
 
+SCRIPT = """
+import json, sys
+from cgankd.cli import main
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["cgankd", *words]
+    try:
+        main.main()
+    except SystemExit as stop:
+        print("EXIT", stop.code, flush=True)
+"""
+
+
 def test_one_new_file_is_a_method(tmp_path: Path) -> None:
     package = tmp_path / "cgankd"
     shutil.copytree(Path(cgankd.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "distill" / "methods" / "scaled.py").write_text(FILE)
-
-    def cgankd_says(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "cgankd", *words]
-        there = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "200"}
-        return subprocess.run(command, cwd=tmp_path, env=there, capture_output=True, text=True, check=False)
-
-    assert "scaled" in cgankd_says("methods").stdout
-    assert "student.method_settings.scaled: weight 1" in cgankd_says("methods", "scaled").stdout
     short = ["teacher.fit.steps=3", "student.fit.steps=3", "student.transfer_steps=3", "generator.steps=2"]
     made = ["ratio.steps=2", "synthesis.images=40", "metrics.generator=false", "compare.ablation=false", "seeds=[0]"]
     rows = "compare.methods=[nokd_longer,cgan,scaled,cgan+kd+scaled@fake]"
-    done = cgankd_says("run", "digits", *short, *made, rows, "runtime.threads=1", "--out", "out", "--quiet")
-    assert done.returncode == 0, done.stderr
-    rows_said = [line.split()[0] for line in done.stdout.splitlines() if line.split()]
-    assert {"scaled:", "cgan+kd+scaled@fake:"} <= set(rows_said)
-    refused = cgankd_says("run", "digits", rows, "student.method_settings={scaled: {wieght: 2}}", "--out", "other")
-    assert refused.returncode == 2
-    assert "'wieght' is not known; allowed: weight" in refused.stderr
+    commands = [
+        ["methods"],
+        ["methods", "scaled"],
+        ["run", "digits", *short, *made, rows, "runtime.threads=1", "--out", "out", "--quiet"],
+        ["run", "digits", rows, "student.method_settings={scaled: {wieght: 2}}", "--out", "other"],
+    ]
+    done = subprocess.run(  # one process for all, because starting takes seconds
+        [sys.executable, "-c", SCRIPT, json.dumps(commands)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    listed, details, run, _ = done.stdout.split("EXIT ")[:4]
+    assert "scaled" in listed
+    assert "student.method_settings.scaled: weight 1" in details
+    table = [line.split()[0] for line in run.splitlines() if line.split()]
+    assert {"scaled:", "cgan+kd+scaled@fake:"} <= set(table)
+    assert [part[0] for part in done.stdout.split("EXIT ")[1:]] == ["0", "0", "0", "2"], done.stderr
+    assert "'wieght' is not known; allowed: weight" in done.stderr

@@ -18,6 +18,7 @@ from PIL import Image
 
 from answering_teachers import TINY, stages, tiny, weight
 from cgankd.cli import main
+from cgankd.cli.screen import console
 from cgankd.core.errors import UserError
 from cgankd.core.files import load_tensors, read_json
 from cgankd.experiments import text as table_text
@@ -54,7 +55,7 @@ def read_recipe(out: Path) -> dict[str, Any]:
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """command("synthesize", ...) -> what it printed; it must end well."""
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console, "width", 200)
 
     def typed(*words: str) -> str:
         monkeypatch.setattr(sys, "argv", ["cgankd", *words])

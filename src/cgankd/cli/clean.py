@@ -10,10 +10,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from cgankd.cli.screen import console
 from cgankd.core.errors import UserError
-from cgankd.core.terminal import plain_console
-
-console = plain_console()
 
 
 def clean(

@@ -10,12 +10,12 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
+from cgankd.cli.screen import console
 from cgankd.config import recipe
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
-from cgankd.core.terminal import on_one_line, plain_console
+from cgankd.core.terminal import on_one_line
 
-console = plain_console()
 FEW = 20  # names in one sentence
 
 

@@ -8,10 +8,8 @@ import typer
 from rich.table import Table
 
 from cgankd.cli.recipes import Overrides, homes, list_recipes
+from cgankd.cli.screen import console
 from cgankd.config import recipe, yaml_config
-from cgankd.core.terminal import plain_console
-
-console = plain_console()
 
 
 def recipes() -> None:

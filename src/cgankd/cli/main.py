@@ -13,6 +13,7 @@ import typer
 from cgankd._version import __version__
 from cgankd.cli import clean, data, lists, weights
 from cgankd.cli.recipes import Overrides, list_recipes, load
+from cgankd.cli.screen import console
 from cgankd.config import recipe
 from cgankd.core.errors import OutOfTime, TrainingError, UserError
 from cgankd.core.paths import expanded_word
@@ -27,7 +28,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-console = plain_console()
 
 MaxMinutes = Annotated[
     float | None,

@@ -7,11 +7,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from cgankd.cli.screen import console
 from cgankd.config import recipe
 from cgankd.core.errors import UserError
-from cgankd.core.terminal import plain_console
-
-console = plain_console()
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, such as seeds=[0,1]")]
 

@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from cgankd.cli.screen import console
 from cgankd.core.errors import UserError
-from cgankd.core.terminal import on_one_line, plain_console
-
-console = plain_console()
+from cgankd.core.terminal import on_one_line
 
 
 def convert_weights(

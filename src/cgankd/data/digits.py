@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from cgankd.config.settings import DataSettings
 from cgankd.data.importing import ArrayPictures
@@ -22,6 +21,8 @@ SIDE = 16
 
 def listing(settings: DataSettings) -> Listing:
     """All digits; the test split depends on ``settings.seed``."""
+    from sklearn.datasets import load_digits  # takes as long to import as torch
+
     bunch = load_digits()
     small = np.rint(np.asarray(bunch.images) * (255 / 16)).astype(np.uint8)  # [1797, 8, 8]
     images = np.stack(
