@@ -137,7 +137,7 @@ def made(before: dict[str, Any], after: dict[str, Any]) -> Counter[str]:
     return Counter(name.rsplit("-", 1)[0] for name in after if name not in before)
 
 
-# What each setting changes is tested in tests/pipeline/test_keys.py, without training; here, that it is so in real runs.
+# The keys that settings change are tested in tests/pipeline/test_keys.py, without training. Here: some, in real runs.
 # Of eight students (cgan and cgan_filter are one: classes keep their labels) and three syntheses (raw, subsampled,
 # subsampled and filtered).
 @pytest.mark.parametrize(
