@@ -46,7 +46,14 @@ def test_a_regression_from_a_csv_folder(tmp_path: Path) -> None:
 def test_a_regression_killed_in_its_generator(tmp_path: Path, typed: Callable[..., Said]) -> None:
     write_bars(tmp_path / "bars")
     (tmp_path / "bars.yaml").write_text(BARS)
-    words = ["run", "bars.yaml", "generator.steps=60", "runtime.checkpoint_seconds=0.02", "compare.methods=[cgan]"]
+    words = [
+        "run",
+        "bars.yaml",
+        "generator.steps=60",
+        "runtime.checkpoint_seconds=0.02",
+        "compare.methods=[cgan]",
+        "--no-report",
+    ]
     kill_in("train_generator", CHECKPOINT_FILE, 2, words, tmp_path, step=5)  # its label embedding is not trained again
     assert typed(*words, "--out", "out", "--quiet").code == 0
     assert typed(*words, "--out", "whole", "--quiet").code == 0

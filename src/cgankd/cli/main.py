@@ -77,6 +77,7 @@ def run(
     name: Annotated[str, typer.Argument(metavar="RECIPE", help="a ready recipe (cgankd recipes) or a YAML file")],
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/RECIPE")] = None,
+    no_report: Annotated[bool, typer.Option("--no-report", help="print the table, write no report.html")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
@@ -88,7 +89,7 @@ def run(
 
     folder = out or Path("runs") / settings.name
     results = go(settings, folder, SILENT if quiet else ConsoleProgress(console), deadline=deadline_in(max_minutes))
-    _show(folder, results)
+    _show(folder, results, page=not no_report)
 
 
 @app.command()
@@ -289,15 +290,16 @@ def _split_words(words: list[str], seeds: str) -> tuple[list[str], list[str]]:
     return names, [word for word in words if "=" in word] + ([f"seeds=[{seeds}]"] if seeds else [])
 
 
-def _show(folder: Path, results: dict[str, Any]) -> None:
-    from cgankd.report.render import render
+def _show(folder: Path, results: dict[str, Any], page: bool = True) -> None:
     from cgankd.report.table import table
 
     console.print(table(results))
     for warning in results["warnings"]:
         console.print(f"! {on_one_line(warning)}")
-    page = render(folder)
-    console.print(f"{page}  (open it in a browser)", soft_wrap=True)
+    if page:
+        from cgankd.report.render import render
+
+        console.print(f"{render(folder)}  (open it in a browser)", soft_wrap=True)
 
 
 def _is_click_error(error: Exception) -> bool:
