@@ -63,7 +63,8 @@ def again(finished: tuple[Path, Said], tiny: Path, typed: Callable[..., Said]) -
     shutil.copytree(finished[0], out)
 
     def run(*changes: str) -> Path:
-        said = typed("run", tiny, "compare.ablation=true", *changes, "--out", out, "--quiet", "--no-report")
+        words = [*changes, "--out", out, "--quiet", "--no-report", "--no-export"]
+        said = typed("run", tiny, "compare.ablation=true", *words)
         assert said.code == 0, said.err
         return out
 

@@ -15,7 +15,7 @@ from cgankd.core import cleaning
 from cgankd.core.run_folder import HeldFolder
 
 Typed = Callable[..., Said]
-WORDS = ("run", "tiny.yaml", "--quiet", "--no-report", "--out", "out", "compare.ablation=true")
+WORDS = ("run", "tiny.yaml", "--quiet", "--no-report", "--no-export", "--out", "out", "compare.ablation=true")
 
 
 def artifacts(folder: Path) -> set[str]:

@@ -29,7 +29,7 @@ def test_a_converted_network_is_the_teacher_of_a_run(typed: Typed, tiny: Path, t
         assert torch.equal(tensor, network.state_dict()[name])
 
     words = ["teacher.network=cnn16", "teacher.weights=teacher.safetensors", "compare.methods=[kd]"]
-    said = typed("run", tiny, *words, "--quiet", "--no-report", "--out", "out")
+    said = typed("run", tiny, *words, "--quiet", "--no-report", "--no-export", "--out", "out")
     assert said.code == 0, said.err
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert found["teacher"]["network"] == "cnn16"

@@ -14,7 +14,7 @@ import pytest
 from commands import TINY, Said, artifacts, process
 
 KIB = 1024
-WORDS = ["run", "tiny.yaml", "--quiet", "--no-report", "compare.methods=[nokd,cgan]"]
+WORDS = ["run", "tiny.yaml", "--quiet", "--no-report", "--no-export", "compare.methods=[nokd,cgan]"]
 
 
 def whole(out: Path) -> None:

@@ -11,7 +11,7 @@ from commands import CHECKPOINT_FILE, SLOWER, TINY, Said, same
 
 def test_a_run_in_pieces_ends_with_the_numbers_of_one_in_one_piece(tmp_path: Path, typed: Callable[..., Said]) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
-    words = ["run", "tiny.yaml", *SLOWER, "compare.methods=[cgan]", "--quiet", "--no-report"]
+    words = ["run", "tiny.yaml", *SLOWER, "compare.methods=[cgan]", "--quiet", "--no-report", "--no-export"]
     pieces, inside = 0, 0
     while (said := typed(*words, "--out", "out", "--max-minutes", "0.03")).code == 75:
         assert "the time limit is reached" in said.err

@@ -53,6 +53,7 @@ def test_a_regression_killed_in_its_generator(tmp_path: Path, typed: Callable[..
         "runtime.checkpoint_seconds=0.02",
         "compare.methods=[cgan]",
         "--no-report",
+        "--no-export",
     ]
     kill_in("train_generator", CHECKPOINT_FILE, 2, words, tmp_path, step=5)  # its label embedding is not trained again
     assert typed(*words, "--out", "out", "--quiet").code == 0

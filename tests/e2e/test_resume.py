@@ -12,7 +12,7 @@ from commands import CHECKPOINT_FILE, SLOWER, TINY, Said, kill_in, same
 @pytest.mark.xdist_group("resume")
 def test_a_run_killed_in_every_stage_ends_with_the_same_numbers(tmp_path: Path, typed: Callable[..., Said]) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
-    words = ["run", "tiny.yaml", *SLOWER, "metrics.generator=false", "--no-report"]
+    words = ["run", "tiny.yaml", *SLOWER, "metrics.generator=false", "--no-report", "--no-export"]
     kill_in("train_network", CHECKPOINT_FILE, 1, words, tmp_path)  # after the data
     kill_in("train_generator", CHECKPOINT_FILE, 5, words, tmp_path, step=20)  # after teacher, nokd, nokd_longer, kd
     kill_in("make_images", "images.u8", 9, words, tmp_path)

@@ -77,7 +77,7 @@ def test_what_the_run_said_and_wrote(finished: tuple[Path, Said], found: dict[st
     assert page.startswith("<!")
     assert 'src="http' not in page
     assert sorted(path.name for path in out.iterdir()) == [
-        ".lock", "artifacts", "cache", "recipe.yaml", "report.html", "results.json", "work",
+        ".lock", "artifacts", "cache", "recipe.yaml", "report.html", "results.json", "student.onnx", "work",
     ]  # fmt: skip
     assert not list((out / "work").iterdir())
     assert not list(out.rglob("*.tmp"))
@@ -98,7 +98,7 @@ def test_the_written_recipe_makes_the_same_numbers_elsewhere(
     finished: tuple[Path, Said], found: dict[str, Any], typed: Callable[..., Said], tmp_path: Path
 ) -> None:
     shutil.copy(finished[0] / "recipe.yaml", tmp_path / "copy.yaml")
-    said = typed("run", "copy.yaml", "--out", "anew", "--quiet", "--no-report")
+    said = typed("run", "copy.yaml", "--out", "anew", "--quiet", "--no-report", "--no-export")
     assert said.code == 0, said.err
     anew = json.loads((tmp_path / "anew" / "results.json").read_text())
     assert without_clocks(anew) == without_clocks(found)
@@ -226,7 +226,7 @@ def test_a_network_in_the_current_folder_is_the_student_and_its_code_part_of_the
     (tmp_path / "tiny.yaml").write_text(TINY)
     (tmp_path / "own_student.py").write_text(OWN)
     words = ["run", "tiny.yaml", "student.network=own_student:make", "compare.methods=[nokd]", "--out", "out",
-             "--quiet", "--no-report"]  # fmt: skip
+             "--quiet", "--no-report", "--no-export"]  # fmt: skip
     said = process(*words, cwd=tmp_path)
     assert said.code == 0, said.err
     row = json.loads((tmp_path / "out" / "results.json").read_text())["rows"][0]
@@ -247,7 +247,7 @@ def test_an_edited_network_is_a_new_teacher_even_where_its_weights_are_loaded(
     network = nn.Sequential(nn.Conv2d(1, 6, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 49, 10))
     save_file(network.state_dict(), tmp_path / "own.safetensors")
     words = ["run", "tiny.yaml", "teacher.network=own_teacher:make", "teacher.weights=own.safetensors",
-             "compare.methods=[nokd]", "--out", "out", "--quiet", "--no-report"]  # fmt: skip
+             "compare.methods=[nokd]", "--out", "out", "--quiet", "--no-report", "--no-export"]  # fmt: skip
     assert typed(*words).code == 0
     (tmp_path / "own_teacher.py").write_text(OWN.replace("nn.ReLU()", "nn.Tanh()"))
     assert typed(*words).code == 0

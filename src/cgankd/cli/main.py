@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cgankd._version import __version__
-from cgankd.cli import clean, data, lists, weights
+from cgankd.cli import clean, data, init, lists, ship, weights
 from cgankd.cli.recipes import Overrides, list_recipes, load
 from cgankd.cli.screen import console
 from cgankd.config import recipe
@@ -74,14 +75,21 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
 
 @app.command()
 def run(
-    name: Annotated[str, typer.Argument(metavar="RECIPE", help="a ready recipe (cgankd recipes) or a YAML file")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="a ready recipe (cgankd recipes), a YAML file, or a folder of images"),
+    ],
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/RECIPE")] = None,
+    budget: init.Budget = init.BUDGET,
+    no_export: Annotated[bool, typer.Option("--no-export", help="write no file of the best student")] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="print the table, write no report.html")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
     """Run a recipe and print its table. The same command resumes a run that was stopped."""
+    if name not in recipe.ready() and init.is_source(name):
+        name, overrides = init.recipe_for(name, overrides or [], budget)
     settings = load("run", name, overrides)
     from cgankd.core.checkpoint import deadline_in
     from cgankd.core.progress import SILENT, ConsoleProgress
@@ -90,6 +98,10 @@ def run(
     folder = out or Path("runs") / settings.name
     results = go(settings, folder, SILENT if quiet else ConsoleProgress(console), deadline=deadline_in(max_minutes))
     _show(folder, results, page=not no_report)
+    if not no_export:
+        from cgankd.shipping.export import export_after_run
+
+        ship.show_export(export_after_run(folder))
 
 
 @app.command()
@@ -273,7 +285,11 @@ app.add_typer(
     name="data",
     help="Read, fetch or render a data set. SOURCE: a name, a folder, .npz or .h5.",
 )
-for command in (lists.recipes, lists.show, lists.methods, lists.networks, clean.clean, weights.convert_weights):
+COMMANDS: tuple[Callable[..., None], ...] = (
+    init.init, ship.export, ship.predict, ship.bench, ship.generate,
+    lists.recipes, lists.show, lists.methods, lists.networks, clean.clean, weights.convert_weights,
+)  # fmt: skip
+for command in COMMANDS:
     app.command()(command)
 
 

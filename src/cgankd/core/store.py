@@ -247,6 +247,15 @@ class Store:
         return artifact
 
 
+def open_artifact(folder: Path) -> Artifact:
+    """The finished artifact at ``folder``, whatever its key; UserError where there is none."""
+    path = folder / "artifact.json"
+    artifact = _open(folder, read_json(path).get("key", "")) if path.is_file() else None
+    if artifact is None:
+        raise UserError(f"{folder} is missing or damaged; the same command makes it anew")
+    return artifact
+
+
 def _open(folder: Path, key: str) -> Artifact | None:
     """The finished artifact in ``folder``; None where there is none, or one of its files is missing or incomplete."""
     description = folder / "artifact.json"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cgankd.core.errors import UserError
 from cgankd.core.hashing import tensor_key
+from cgankd.data.listing import Plan
 from cgankd.tasks import Task
 
 TARGET = "target"  # a column that replaces the labels in training: probabilities float32 [N, C]
@@ -162,6 +163,7 @@ class Splits:
     val: ImageSet
     test: ImageSet
     notes: tuple[str, ...] = ()  # sentences for the user: what was done to the images on import
+    plan: Plan | None = None  # the shape that images were brought to; None where they were given as tensors
 
     @functools.cached_property
     def unlabelled(self) -> UnlabelledImages:

@@ -27,6 +27,7 @@ def describe(splits: Splits) -> dict[str, Any]:
         "channels": splits.train.channels,
         "size": list(splits.train.size),
         "notes": list(splits.notes),
+        "plan": None if splits.plan is None else splits.plan._asdict(),
         "bins": names,
         "histogram": histogram,
     }

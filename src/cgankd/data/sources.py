@@ -78,7 +78,7 @@ def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
     >>> list(splits.train.images.shape), len(splits.pool), len(splits.val), len(splits.test)
     ([100, 1, 16, 16], 1338, 10, 449)
     """
-    listing = _list(settings)
+    listing = list_source(settings)
     labelled = read_labels(listing, settings)
     labels = labelled.values
     division = divide(listing, labels, settings)
@@ -122,6 +122,7 @@ def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
         pool=pool,
         val=val,
         test=test,
+        plan=shape,
         notes=(*listing.notes, *labelled.notes, *task_notes, *depth_notes, *shape_notes, *division.notes, *repeated),
     )
 
@@ -137,7 +138,7 @@ def load_whole(
     """
     exists = label_column in metadata_csv.columns(Path(source))
     settings = DataSettings(source=source, task=task.name, label_column=label_column if exists else None)
-    listing = _list(settings)
+    listing = list_source(settings)
     listing = dataclasses.replace(listing, splits=np.full_like(listing.splits, TRAIN))
     if not isinstance(listing.labels, np.ndarray) and {clean(text) for text in listing.labels} <= set(
         task.answer_names
@@ -204,7 +205,8 @@ def _refuse_folder_settings(settings: DataSettings) -> None:
         raise UserError(f"{column} is for a table or arrays, not for {settings.source}")
 
 
-def _list(settings: DataSettings) -> Listing:
+def list_source(settings: DataSettings) -> Listing:
+    """What the source holds, not yet decoded; UserError where it can't be read."""
     builtin = _BUILTIN.get(settings.source)
     if builtin is not None:
         _refuse_folder_settings(settings)

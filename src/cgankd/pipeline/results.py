@@ -69,8 +69,16 @@ def collect(run: Run) -> dict[str, Any]:
             results["artifacts"][name] = _path(run, run.pseudo(upstream[0]))
     if any(row(name).fakes for name in names):
         _add_synthesis(run, results, upstream)
+    results["best"] = best_row(rows, task.higher_is_better)
     results["warnings"] = [*warnings(results), *run.output_notes]
     return results
+
+
+def best_row(rows: Sequence[Mapping[str, Any]], higher_is_better: bool) -> dict[str, Any]:
+    """The row whose students are best on the validation split, on average over seeds; the first of equal ones."""
+    choose = max if higher_is_better else min
+    best = choose(rows, key=lambda entry: float(entry["val"]["mean"]))
+    return {"row": best["method"], "val": best["val"]["mean"], "test": best["mean"]}
 
 
 def _path(run: Run, artifact: Artifact) -> str:

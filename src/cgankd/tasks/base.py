@@ -31,6 +31,7 @@ class Task(ABC):
     label_weight: ClassVar[float]  # r in plain KD: the weight of the label's loss
     teacher_weight: ClassVar[float]  # a in plain KD: the weight of the teacher's term
     clip_norm: ClassVar[float | None]  # default norm for clipping gradients; None: no clipping
+    deployed_name: ClassVar[str]  # the name of an exported student's output
     bin_name: ClassVar[str]  # the groups that scores and attention are reported for
     window_score: ClassVar[str]  # the name of the mean Fréchet distance over label windows
     bounded_loss_name: ClassVar[str]  # the name of :meth:`bounded_loss`, for tables
@@ -104,6 +105,19 @@ class Task(ABC):
     @abstractmethod
     def predict(self, outputs: Tensor) -> Tensor:
         """Network outputs [B, num_outputs] -> labels in the user's unit, [B]."""
+
+    @abstractmethod
+    def deployed(self, outputs: Tensor) -> Tensor:
+        """What a student that leaves gives in place of network outputs [B, num_outputs]."""
+
+    @abstractmethod
+    def from_deployed(self, values: Tensor) -> Tensor:
+        """The inverse of :meth:`deployed`: network outputs [B, num_outputs]."""
+
+    @property
+    @abstractmethod
+    def deployed_facts(self) -> dict[str, Any]:
+        """What a user must know of :meth:`deployed`, as JSON: class names, or unit and range."""
 
     @abstractmethod
     def consensus(self, votes: Tensor, weights: Tensor | None = None) -> Tensor:

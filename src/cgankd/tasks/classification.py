@@ -33,6 +33,7 @@ class Classification(Task):
     label_weight = 0.1
     teacher_weight = 0.9
     clip_norm = None
+    deployed_name = "logits"
     bin_name = "class"
     window_score = "Intra-FID"
     bounded_loss_name = "the share of wrong predictions"
@@ -116,6 +117,17 @@ class Classification(Task):
 
     def predict(self, outputs: Tensor) -> Tensor:
         return outputs.argmax(dim=1)
+
+    def deployed(self, outputs: Tensor) -> Tensor:
+        """Logits [B, classes], as they are."""
+        return outputs
+
+    def from_deployed(self, values: Tensor) -> Tensor:
+        return values
+
+    @property
+    def deployed_facts(self) -> dict[str, Any]:
+        return {"shape": ["batch", self.num_outputs], "is": "logits", "classes": list(self.class_names)}
 
     def consensus(self, votes: Tensor, weights: Tensor | None = None) -> Tensor:
         """Logits of the mean probabilities; a single network's logits don't change."""

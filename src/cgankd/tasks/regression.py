@@ -50,6 +50,7 @@ class Regression(Task):
     label_weight = 0.5
     teacher_weight = 0.5
     clip_norm = 1.0
+    deployed_name = "label"
     bin_name = "label range"
     window_score = "SFID"
     bounded_loss_name = "the absolute error as a share of the label range"
@@ -124,6 +125,17 @@ class Regression(Task):
 
     def predict(self, outputs: Tensor) -> Tensor:
         return self.from_target(outputs.squeeze(1).clamp(0.0, 1.0))
+
+    def deployed(self, outputs: Tensor) -> Tensor:
+        """Labels in the user's unit, float32 or float64 [B]."""
+        return self.predict(outputs)
+
+    def from_deployed(self, values: Tensor) -> Tensor:
+        return self.to_target(values)[:, None]
+
+    @property
+    def deployed_facts(self) -> dict[str, Any]:
+        return {"shape": ["batch"], "is": "label", "unit": self.unit, "range": [self.low, self.high]}
 
     def consensus(self, votes: Tensor, weights: Tensor | None = None) -> Tensor:
         return votes.mean(dim=0) if weights is None else (votes * weights[:, :, None]).sum(dim=0)

@@ -1,0 +1,96 @@
+"""``cgankd init``: look at a data set, and write a recipe that fits it and this machine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cgankd.cli.recipes import Overrides
+from cgankd.cli.screen import console
+from cgankd.core.errors import UserError
+from cgankd.core.terminal import on_one_line
+
+if TYPE_CHECKING:
+    from cgankd.planning.plan import Plan
+
+BUDGET = "30m"
+Budget = Annotated[str, typer.Option("--budget", help="how long the run may take here: 20m, 2h")]
+
+
+def init(
+    source: Annotated[str, typer.Argument(help="a folder, .npz or .h5 with images and labels")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", help="the recipe; default NAME.yaml")] = None,
+    budget: Budget = BUDGET,
+) -> None:
+    """Look at a data set, and write a recipe that fits it and this machine. Overrides are data settings."""
+    path = out or Path(f"{_name(source)}.yaml")
+    if path.exists():
+        raise UserError(f"{path} exists; give --out another name, or remove it")
+    plan, text = make(source, overrides or [], budget)
+    from cgankd.core.files import write_text
+
+    write_text(path, text)
+    console.print(f"{path} written. cgankd run {path} takes about {_minutes(plan)}.", soft_wrap=True)
+
+
+def is_source(name: str) -> bool:
+    """Whether a word in a recipe's place names images of the user's own."""
+    return Path(name).is_dir() or (Path(name).suffix.lower() in {".npz", ".h5", ".hdf5"} and Path(name).is_file())
+
+
+def recipe_for(source: str, overrides: list[str], budget: str) -> tuple[str, list[str]]:
+    """The recipe file of a data set, written by :func:`init` unless it exists; and the overrides that remain."""
+    path = Path(f"{_name(source)}.yaml")
+    own = [override for override in overrides if override.startswith("data.")]
+    if path.exists():
+        console.print(f"{path} exists and is used; remove it, and it is written anew", soft_wrap=True)
+        return str(path), overrides
+    init(source, own, path, budget)
+    return str(path), [override for override in overrides if override not in own]
+
+
+def make(source: str, overrides: list[str], budget: str) -> tuple[Plan, str]:
+    """The plan and the recipe's text; prints what was found and chosen."""
+    seconds = _seconds(budget)
+    from cgankd.config import recipe
+    from cgankd.core.progress import ConsoleProgress
+    from cgankd.core.runtime import make_fabric
+    from cgankd.planning.look import look
+    from cgankd.planning.plan import make_plan
+    from cgankd.planning.text import as_yaml
+
+    changes = [override if override.startswith("data.") else f"data.{override}" for override in overrides]
+    asked = recipe.from_tree({"data": {"source": source}}, changes, where=f"init {source}").data
+    fixed = asked.model_dump(exclude_defaults=True, exclude={"source"}, mode="json")
+    with ConsoleProgress(console).passing("reading images", 1) as bar:
+        looked = look(asked.source, fixed, lambda done, total: bar.to(done / total))
+    for fact in looked.facts:
+        console.print(on_one_line(fact), soft_wrap=True)
+    for name, reason in looked.reasons.items():
+        value = getattr(looked.settings, name)
+        console.print(on_one_line(f"data.{name}={value}: {reason}"), soft_wrap=True)
+    console.print("measuring a few steps of each network ...")
+    data = {"source": asked.source, **{name: getattr(looked.settings, name) for name in looked.reasons}}
+    plan = make_plan(data, _name(source), looked.splits, make_fabric(), seconds)
+    return plan, as_yaml(looked, plan)
+
+
+def _minutes(plan: Plan) -> str:
+    from cgankd.planning.text import minutes
+
+    return minutes(plan.total)
+
+
+def _name(source: str) -> str:
+    return Path(source).resolve().stem
+
+
+def _seconds(budget: str) -> float:
+    match: Any = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(s|m|min|h)\s*", budget)
+    if match is None or float(match[1]) <= 0:
+        raise UserError(f"--budget {budget!r} is no time; allowed: a number with s, m or h, such as 45m or 2h")
+    return float(match[1]) * {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}[match[2]]

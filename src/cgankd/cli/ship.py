@@ -1,0 +1,147 @@
+"""The commands after a run: ``export``, ``predict``, ``bench`` and ``generate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from cgankd.cli.screen import console
+from cgankd.core.errors import UserError
+from cgankd.core.terminal import on_one_line
+
+Run = Annotated[Path, typer.Argument(metavar="DIR", help="the --out folder of a finished run")]
+Row = Annotated[str | None, typer.Option("--row", help="a row of the table; default the best on the validation split")]
+Seed = Annotated[int | None, typer.Option("--seed", help="one of the run's seeds; default the best on validation")]
+
+
+def export(
+    folder: Run,
+    row: Row = None,
+    seed: Seed = None,
+    to: Annotated[str, typer.Option("--to", help="onnx, torch-export or safetensors")] = "onnx",
+    floats: Annotated[
+        bool, typer.Option("--float", help="the file takes floats in [0, 1]; without it bytes, 0 to 255")
+    ] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="also a file with 8-bit weights, and its score")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="the file; default DIR/student.onnx")] = None,
+) -> None:
+    """Write a student to a file that needs no cgankd, and check on the test images that it gives the same."""
+    from cgankd.shipping.export import export as write
+
+    exported = write(folder, row=row, seed=seed, to=to, kind="float32" if floats else "uint8", int8=int8, out=out)
+    show_export(exported)
+
+
+def show_export(exported: Any) -> None:
+    """What was written, and how it was checked."""
+    facts = exported.facts
+
+    def scored(value: float) -> str:
+        return f"{facts['metric']} {value:.4g} {facts['unit']}".rstrip()
+
+    console.print(
+        f"{exported.path}: row {facts['row']}, seed {facts['seed']}, {facts['network']}; "
+        f"validation {scored(facts['validation'])}, test {scored(facts['test'])}",
+        soft_wrap=True,
+    )
+    if exported.difference is not None:
+        own = "" if exported.score is None else f"; its own test {scored(exported.score)}"
+        console.print(
+            f"checked on {exported.compared:,} images: it gives what the student gives, within "
+            f"{exported.difference:.0e}{own}",
+            soft_wrap=True,
+        )
+    if exported.int8 is not None:
+        change = exported.int8.score - exported.score
+        console.print(
+            f"{exported.int8.path}: {scored(exported.int8.score)} ({change:+.3g} against float32)", soft_wrap=True
+        )
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="DIR|FILE.onnx", help="a finished run, or a file of cgankd export")],
+    images: Annotated[list[Path], typer.Argument(help="image files, or folders of them")],
+    to: Annotated[str, typer.Option("--to", help="table, csv or json")] = "table",
+    out: Annotated[Path | None, typer.Option("--out", help="write the predictions to this file")] = None,
+    row: Row = None,
+    seed: Seed = None,
+) -> None:
+    """Print what a student says of image files, which are brought to its size as in training."""
+    from cgankd.core.files import write_text
+    from cgankd.shipping import predict as predictions
+
+    if to not in predictions.FORMATS:
+        raise UserError(f"--to {to}: allowed are {', '.join(predictions.FORMATS)}")
+    opened = predictions.open_model(model, row, seed)
+    records = predictions.predict(opened, predictions.image_files(images))
+    unit = opened[0].deployed_facts.get("unit", "")
+    if out is not None:
+        write_text(out, predictions.as_text(records, "json" if out.suffix == ".json" else "csv", unit))
+        console.print(f"{out}: {len(records):,} predictions", soft_wrap=True)
+    elif to == "table":
+        _print_predictions(records, unit)
+    else:
+        typer.echo(predictions.as_text(records, to, unit), nl=False)
+
+
+def _print_predictions(records: list[dict[str, Any]], unit: str) -> None:
+    classes = "probabilities" in records[0]
+    table = Table("image", "prediction", *(["probability"] if classes else []), box=None, pad_edge=False)
+    for record in records:
+        best = [f"{next(iter(record['probabilities'].values())):.1%}"] if classes else []
+        text = record["prediction"] if classes else f"{record['prediction']:.4g} {unit}".rstrip()
+        table.add_row(on_one_line(record["file"]), on_one_line(text), *best)
+    console.print(table)
+
+
+def bench(
+    model: Annotated[Path, typer.Argument(metavar="DIR|FILE.onnx", help="a finished run, or a file of cgankd export")],
+    row: Row = None,
+    seed: Seed = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Print a student's parameters, arithmetic, file size, and latency on this machine."""
+    from cgankd.shipping import bench as measure
+
+    facts = measure.bench_run(model, row, seed) if model.is_dir() else {model.name: measure.bench_onnx(model)}
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in facts.items():
+        for inner, number in value.items() if isinstance(value, dict) else [("", value)]:
+            table.add_row(f"{name} {inner}".strip(), _number(number))
+    console.print(table)
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) else on_one_line(str(value))
+
+
+def generate(
+    folder: Run,
+    label: Annotated[str, typer.Option("--label", help="a class, or a number in the label's unit")],
+    count: Annotated[int, typer.Option("--count", min=1, help="how many images")] = 16,
+    seed: Annotated[int, typer.Option("--seed", help="another seed gives other images")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="a .png for one grid, or a folder for one file each; default a grid")
+    ] = None,
+) -> None:
+    """Generate images of one label with a run's trained generator; the data set is not needed."""
+    from cgankd.shipping import generate as images
+
+    made = images.generate(folder, label, count, seed)
+    path = out or Path(f"{folder.name}-{label}.png".replace("/", "-"))
+    if path.suffix.lower() == ".png":
+        images.write_grid(made, path)
+    else:
+        from cgankd.shipping.finished import FinishedRun
+
+        images.write_files(made, FinishedRun.open(folder).task, label, path)
+    console.print(f"{path}: {count} images of label {on_one_line(label)}", soft_wrap=True)

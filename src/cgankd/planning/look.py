@@ -1,0 +1,147 @@
+"""What a data set is, before any recipe: its task, sizes, groups, counts, and what is odd about it."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
+from cgankd.data import metadata_csv, sources
+from cgankd.data.image_files import FilePictures
+from cgankd.data.imageset import ImageSet, Splits
+from cgankd.data.listing import Listing
+from cgankd.tasks import Task
+
+SIZES = (32, 48, 64)  # sides that are proposed: what trains in minutes on a processor
+COLUMNS = {"file_name", "split"}  # of a table, which are no labels
+GROUP_COLUMNS = ("group", "subject", "patient", "person", "object", "track", "drive", "plate", "session", "sequence")
+FRAME = r"([^/]+)[_-]\d+\.\w+$"  # names such as 00012_00007.png: frames of one track
+GROUPED_SHARE = 0.9  # of the files, that must have such names
+FRAMES = 3.0  # images of a group, on average, from which names are taken for frames
+RARE = 20  # images of a class, below which it counts as rare
+UNEVEN = 10  # times as many images of one class as of another
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """settings: the data section of a recipe. reasons: why each was chosen. facts: a dozen sentences for the user."""
+
+    settings: DataSettings
+    splits: Splits
+    reasons: Mapping[str, str]
+    facts: tuple[str, ...]
+
+
+def look(source: str, fixed: Mapping[str, object], progress: Callable[[int, int], None] | None = None) -> Look:
+    """Read the data set. fixed: data settings that the user gave. Raises UserError as a run does."""
+    values: dict[str, object] = {"source": source, **fixed}
+    reasons: dict[str, str] = dict.fromkeys(fixed, "as you said")
+    folder = Path(source)
+    if folder.is_dir():
+        _choose_columns(folder, values, reasons)
+    listing = sources.list_source(DataSettings.model_validate(values))
+    _choose_groups(listing, folder, values, reasons)
+    _choose_size(listing, values, reasons)
+    settings = DataSettings.model_validate(values)
+    splits = sources.load(settings, progress)
+    return Look(settings, splits, reasons, _facts(settings, splits))
+
+
+def _choose_columns(folder: Path, values: dict[str, object], reasons: dict[str, str]) -> None:
+    """Which column of a table holds the label, and which names groups."""
+    columns = metadata_csv.columns(folder)
+    if not columns:
+        return
+    groups = [name for name in columns if name.lower() in GROUP_COLUMNS]
+    if len(groups) == 1 and "group_column" not in values:
+        values["group_column"] = groups[0]
+        reasons["group_column"] = f"images with equal {groups[0]!r} stay in one split"
+    if "label" in columns or "label_column" in values:
+        return
+    others = [name for name in columns if name not in COLUMNS and name not in groups]
+    if len(others) != 1:
+        raise UserError(
+            f"{folder}: its table has no column 'label', and {len(others)} others: {', '.join(others)}; needed: "
+            "label_column=NAME behind the source"
+        )
+    values["label_column"] = others[0]
+    reasons["label_column"] = "the only column that can hold labels"
+
+
+def _choose_groups(listing: Listing, folder: Path, values: dict[str, object], reasons: dict[str, str]) -> None:
+    """Frames of one track, by their names: 00012_00007.png."""
+    if not isinstance(listing.pictures, FilePictures) or listing.groups is not None or "group_pattern" in values:
+        return
+    pattern = re.compile(FRAME)
+    paths = [path.relative_to(folder).as_posix() for path in listing.pictures.paths]
+    names = [f"{Path(path).parent}/{match[1]}" for path in paths if (match := pattern.search(path))]
+    groups = collections.Counter(names)
+    per_folder = collections.Counter(Path(name).parent for name in groups)
+    several = min(per_folder.values(), default=0) >= FRAMES  # one group for each class would be no group
+    if len(names) >= GROUPED_SHARE * len(paths) and several and len(names) >= FRAMES * len(groups):
+        values["group_pattern"] = r"(.+)[_-]\d+\.\w+$"
+        reasons["group_pattern"] = (
+            f"file names look like frames of {len(groups):,} tracks (such as {names[0]!r}); a track stays in one split"
+        )
+
+
+def _choose_size(listing: Listing, values: dict[str, object], reasons: dict[str, str]) -> None:
+    """One side for all images, where they differ or are large."""
+    if "size" in values:
+        return
+    kinds = listing.pictures.kinds()
+    sides = sorted(min(kind.width, kind.height) for kind, count in kinds.items() for _ in range(count))
+    middle, shapes = sides[len(sides) // 2], {(kind.width, kind.height) for kind in kinds}
+    if len(shapes) == 1 and 16 <= middle <= SIZES[-1]:
+        return
+    size = max((side for side in SIZES if side <= middle), default=SIZES[0])
+    values["size"] = size
+    why = "images differ in size" if len(shapes) > 1 else "large images take long"
+    reasons["size"] = f"{why} (half have a short side of {middle} pixels or more)"
+
+
+def _facts(settings: DataSettings, splits: Splits) -> tuple[str, ...]:
+    train, task = splits.train, splits.task
+    parts = {"training": train, "validation": splits.val, "test": splits.test}
+    counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
+    height, width = train.size
+    facts = [
+        f"task: {task.name}, {_labels(task)}",
+        f"images: {counts}; {width}x{height}, {'colour' if train.channels == 3 else 'grey'}",
+        *_histogram(train, task),
+    ]
+    return (*facts, *splits.notes)
+
+
+def _labels(task: Task) -> str:
+    facts = task.deployed_facts
+    if task.answer_names:
+        return f"{task.num_outputs} classes"
+    low, high = facts["range"]
+    return f"labels {low:g} to {high:g} {facts['unit']}".rstrip()
+
+
+def _histogram(train: ImageSet, task: Task) -> list[str]:
+    """How many training images each class or label range has, and whether that is uneven."""
+    names, place = task.bins(train.labels)
+    histogram = torch.bincount(place, minlength=len(names)).tolist()
+    ordered = sorted(zip(histogram, names, strict=True), key=lambda pair: -pair[0]) if task.answer_names else list(
+        zip(histogram, names, strict=True)
+    )  # fmt: skip
+    shown = [f"{name}: {count:,}" for count, name in ordered]
+    if len(shown) > 10:
+        shown = [*shown[:4], "...", *shown[-4:]]
+    sentences = [f"training images per {task.bin_name}: {', '.join(shown)}"]
+    (most, largest), (least, smallest) = max(ordered), min(ordered)
+    rare = sum(count < RARE for count in histogram)
+    if rare and task.answer_names:
+        sentences.append(f"{rare} of {len(names)} classes have fewer than {RARE} training images")
+    if most > UNEVEN * max(1, least):
+        sentences.append(f"uneven: {largest} has {most:,} training images, {smallest} has {least:,}")
+    return sentences

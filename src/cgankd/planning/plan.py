@@ -1,0 +1,112 @@
+"""Settings that fit the images and the machine, and how long the run will take."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from cgankd.config import recipe as recipes
+from cgankd.config.recipe import Recipe
+from cgankd.config.settings import ILI
+from cgankd.data.imageset import Splits
+from cgankd.pipeline.comparisons import row
+from cgankd.planning.timing import Seconds, measure
+
+METHODS = ("nokd_longer", "kd", "fm", "cgan_kd", "cgan+fm")
+STEPS = {"teacher": 2000, "student": 1500, "transfer": 3000, "generator": 3000}  # where time allows
+LEAST = 0.1  # of these, below which a run proves nothing
+DRAWS = 4.0  # proposals for each image that is kept, until it is known
+RATIO_STEP = 0.006  # seconds of a step on features, with the usual layers on one core
+REPORT = 10.0  # seconds for tables, pictures and the page
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """recipe: checked. tree: what differs from the defaults. seconds: of the whole run, by part."""
+
+    recipe: Recipe
+    tree: Mapping[str, Any]
+    seconds: Mapping[str, float]
+    share: float  # of the usual steps
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
+
+
+def make_plan(data: Mapping[str, Any], name: str, splits: Splits, fabric: Fabric, budget: float) -> Plan:
+    """A recipe whose run takes about ``budget`` seconds here, or less where the usual steps need less."""
+    whole = _recipe(data, name, splits, 1.0)[1]
+    seconds = measure(whole, splits, fabric)
+    share = 1.0
+    for _ in range(20):  # what does not follow the steps makes the time not quite proportional to them
+        tree, recipe = _recipe(data, name, splits, share)
+        parts = estimate(recipe, splits, seconds)
+        total = sum(parts.values())
+        if total <= budget or share <= LEAST:
+            break
+        share = max(LEAST, share * min(0.95, budget / total))
+    return Plan(recipe, tree, parts, share)
+
+
+def _recipe(data: Mapping[str, Any], name: str, splits: Splits, share: float) -> tuple[dict[str, Any], Recipe]:
+    def steps(what: str) -> int:
+        return max(50, round(share * STEPS[what] / 50) * 50)
+
+    scalar = splits.task.continuous
+    images = max(1000, min(10_000, 10 * len(splits.train)))
+    tree: dict[str, Any] = {
+        "name": name,
+        "seeds": [0],
+        "data": dict(data),
+        "teacher": {"network": "cnn40_grid" if scalar else "cnn48_grid", "fit": {"steps": steps("teacher")}},
+        "student": {
+            "network": "cnn16",
+            "fit": {"steps": steps("student")},
+            "transfer_steps": steps("transfer"),
+            "real_share": 0.4,
+        },
+        "generator": {"steps": steps("generator")},
+        "synthesis": {"images": round(images * max(share, 0.3) / 100) * 100},
+        "compare": {"methods": list(METHODS)},
+    }
+    return tree, recipes.from_tree(tree, where=name)
+
+
+def estimate(recipe: Recipe, splits: Splits, seconds: Seconds) -> dict[str, float]:
+    """Seconds of each part of a run, from those of a step and of an image."""
+    student, teacher, train = recipe.student, recipe.teacher, len(splits.train)
+    held = len(splits.val) + len(splits.test)
+    generated = seconds.generated_image + seconds.teacher_image
+    students = student.fit.steps * seconds.student_step
+    for name in recipe.rows:
+        compared = row(name)
+        if not compared.longer:
+            continue
+        students += student.transfer_steps * seconds.student_step + held * seconds.student_image
+        if "fm" in compared.method:
+            students += student.transfer_steps * student.fit.batch_size * seconds.teacher_image
+        elif compared.method != "supervised":
+            count = train + (recipe.synthesis.images if compared.fakes else 0)
+            views = student.fit.augment.views or 10**9
+            seen = min(count * views, student.transfer_steps * student.fit.batch_size)
+            students += seen * seconds.teacher_image
+    ratio, synthesis = recipe.ratio, recipe.synthesis
+    label_input = recipe.generator.scalar.label_input
+    embedding = 2 * label_input.steps * 0.4 * seconds.student_step if isinstance(label_input, ILI) else 0.0
+    calibration = 0 if synthesis.filter is None else synthesis.filter.calibration
+    proposals = DRAWS * (synthesis.images + calibration) + 500 * (
+        1 if splits.task.continuous else splits.task.num_outputs
+    )
+    metrics = 0 if recipe.metrics.generator is None else recipe.metrics.generator.images
+    return {
+        "teacher": teacher.fit.steps * seconds.teacher_step + held * seconds.teacher_image,
+        "students": students,
+        "generator": recipe.generator.steps * seconds.generator_step + (embedding if splits.task.continuous else 0.0),
+        "density ratio": ratio.fakes_per_image * (train + len(splits.val)) * generated + ratio.steps * RATIO_STEP,
+        "generated images": proposals * generated,
+        "measurements": 5 * metrics * (seconds.teacher_image + seconds.student_image) + REPORT,
+    }

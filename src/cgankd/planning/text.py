@@ -1,0 +1,60 @@
+"""The recipe that ``cgankd init`` writes: short, commented, and only what differs from the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from cgankd.planning.look import Look
+from cgankd.planning.plan import Plan
+
+COMMENTS = {
+    "seeds": "one run; seeds: [0, 1, 2] gives a spread over students",
+    "teacher": "trained here on the labelled images; your own: docs/teachers.md",
+    "student": "the network that you ship; cgankd networks lists others",
+    "generator": "the conditional GAN, trained on the same images",
+    "synthesis": "generated images that are kept",
+    "compare": "rows of the table; cgankd methods lists more",
+}
+
+
+def minutes(seconds: float) -> str:
+    """
+    >>> minutes(50.0), minutes(1500.0), minutes(9000.0)
+    ('1 minute', '25 minutes', '2.5 hours')
+    """
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} hours"
+    count = max(1, round(seconds / 60))
+    return f"{count} minute{'s' if count > 1 else ''}"
+
+
+def as_yaml(looked: Look, plan: Plan) -> str:
+    """The recipe with its reasons as comments."""
+    parts = "; ".join(f"{name} {minutes(seconds)}" for name, seconds in plan.seconds.items() if seconds >= 30)
+    lines = [f"# About {minutes(plan.total)} on this machine ({parts})."]
+    if plan.share < 1:
+        lines.append(
+            f"# Steps are {plan.share:.0%} of the usual ones, to keep to the budget; --budget gives more time."
+        )
+    for name, value in plan.tree.items():
+        if name == "data":
+            lines += ["data:", *_data(value, looked.reasons)]
+            continue
+        comment = f"  # {COMMENTS[name]}" if name in COMMENTS else ""
+        lines.append(f"{name}: {_flow(value)}{comment}")
+    return "\n".join(lines) + "\n"
+
+
+def _data(values: Mapping[str, Any], reasons: Mapping[str, str]) -> list[str]:
+    return [
+        f"  {name}: {_flow(value)}" + (f"  # {' '.join(reasons[name].split())}" if name in reasons else "")
+        for name, value in values.items()
+    ]
+
+
+def _flow(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...").strip()

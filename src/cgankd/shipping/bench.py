@@ -1,0 +1,73 @@
+"""What a student costs where it runs: size, arithmetic, latency, memory."""
+
+from __future__ import annotations
+
+import functools
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch.utils.flop_counter import FlopCounterMode
+
+from cgankd.metrics.cost import parameters
+from cgankd.shipping.deployed import INPUT, Deployed, example
+from cgankd.shipping.finished import FinishedRun
+from cgankd.shipping.formats import OnnxStudent
+
+BATCHES = (1, 32)
+REPEATS = 30
+
+
+def bench_run(folder: Path, row: str | None = None, seed: int | None = None) -> dict[str, Any]:
+    """Of the PyTorch student on this processor; and of student.onnx, where the folder has it."""
+    student = FinishedRun.open(folder).student(Fabric(accelerator="cpu", devices=1), row, seed)
+    module = Deployed(student.network, student.task, "float32")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(example(student, "float32", 1))
+    facts: dict[str, Any] = {
+        "student": dict(student.facts),
+        "threads": torch.get_num_threads(),
+        "parameters": parameters(student.network),
+        "megaflops": counter.get_total_flops() / 1e6,  # two for each multiplication and addition
+        "pytorch": {},
+    }
+    for size in BATCHES:
+        images = example(student, "float32", size)
+        with torch.no_grad():
+            facts["pytorch"][f"batch {size}, ms"] = _median_ms(functools.partial(module, images))
+    if (folder / "student.onnx").is_file():
+        facts["student.onnx"] = bench_onnx(folder / "student.onnx")
+    facts["peak memory of this process, MB"] = _peak_memory()
+    return facts
+
+
+def bench_onnx(path: Path) -> dict[str, Any]:
+    """Of an exported file by onnxruntime."""
+    student = OnnxStudent(path)
+    shape = student.description["input"]["shape"][1:]
+    facts: dict[str, Any] = {"file, kB": path.stat().st_size / 1e3}
+    for size in BATCHES:
+        images = np.zeros((size, *shape), student.kind)
+        facts[f"batch {size}, ms"] = _median_ms(functools.partial(student.session.run, None, {INPUT: images}))
+    return facts
+
+
+def _median_ms(ask: Callable[[], Any]) -> float:
+    times = []
+    for _ in range(REPEATS + 5):
+        started = time.perf_counter()
+        ask()
+        times.append(time.perf_counter() - started)
+    return 1e3 * statistics.median(times[5:])
+
+
+def _peak_memory() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3  # bytes there, kilobytes on Linux

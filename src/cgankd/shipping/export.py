@@ -1,0 +1,133 @@
+"""Exporting a student: the file is written, then tried on the test images of the run, beside the student itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from cgankd.config import recipe as recipes
+from cgankd.core.errors import TrainingError, UserError
+from cgankd.core.store import Work
+from cgankd.data import sources
+from cgankd.data.imageset import ImageSet
+from cgankd.nets.inference import outputs
+from cgankd.shipping import formats
+from cgankd.shipping.deployed import InputKind
+from cgankd.shipping.finished import FinishedRun, Student
+from cgankd.tasks import Task
+
+CALIBRATION = 500  # training images, at most, that the scales of 8-bit activations are taken over
+TOLERANCE = 1e-3  # of the spread of the outputs: two libraries add in other orders, in float32
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """A file that was written. compared: on how many test images; difference: the largest, in the output's unit."""
+
+    path: Path
+    facts: dict[str, Any]
+    compared: int = 0
+    difference: float | None = None
+    score: float | None = None  # the file's own, on the test images
+    int8: Exported | None = None
+
+
+def export(
+    folder: Path,
+    *,
+    row: str | None = None,
+    seed: int | None = None,
+    to: str = "onnx",
+    kind: InputKind = "uint8",
+    int8: bool = False,
+    out: Path | None = None,
+) -> Exported:
+    """Write the student of a finished run to a file that needs no cgankd, and check it on the run's test images.
+
+    row, seed: of the student; None: the best on the validation split. out: the file; None: student.SUFFIX in the
+    folder. int8: a second file beside it. Raises UserError for what the user can mend, TrainingError where the file
+    answers otherwise than the student.
+    """
+    if to not in formats.SUFFIXES:
+        raise UserError(f"--to {to}: allowed are {', '.join(formats.SUFFIXES)}")
+    if int8 and to != "onnx":
+        raise UserError(f"--int8 makes an ONNX file, not {to}; needed with it: --to onnx")
+    run = FinishedRun.open(folder)
+    student = run.student(_fabric(), row, seed)
+    path = out or folder / f"student{formats.SUFFIXES[to]}"
+    if path.suffix != formats.SUFFIXES[to]:
+        raise UserError(f"--out {path}: a file of {to} ends in {formats.SUFFIXES[to]}")
+    formats.WRITERS[to](student, path, kind)
+    exported = Exported(path, dict(student.facts))
+    if to == "safetensors":
+        return exported
+    splits = sources.load(recipes.load(str(folder / "recipe.yaml")).data)
+    answers = _answers(path, student, splits.test.images, kind)
+    difference = _difference(path, student, splits.test.images, answers)
+    score = _score(student.task, answers, splits.test)
+    exported = dataclasses.replace(exported, compared=len(answers), difference=difference, score=score)
+    if not int8:
+        return exported
+    small = path.with_name(f"{path.stem}-int8{path.suffix}")
+    formats.write_int8(student, path, small, splits.train.few(CALIBRATION).images)
+    score = _score(student.task, formats.OnnxStudent(small)(splits.test.images), splits.test)
+    return dataclasses.replace(exported, int8=Exported(small, exported.facts, len(splits.test), None, score))
+
+
+def export_after_run(folder: Path) -> Exported:
+    """The best student of a run that has just finished, as ONNX; its weights where onnx is not installed.
+
+    It is compared on the few images that the run keeps for its report, so that the data set is not read again.
+    """
+    run = FinishedRun.open(folder)
+    student = run.student(_fabric())
+    exported = Exported(folder / "student.onnx", dict(student.facts))
+    if importlib.util.find_spec("onnx") is None or importlib.util.find_spec("onnxruntime") is None:
+        exported = dataclasses.replace(exported, path=folder / "student.safetensors")
+        formats.write_safetensors(student, exported.path, "uint8")
+        return exported
+    formats.write_onnx(student, exported.path, "uint8")
+    images = run.examples()
+    answers = _answers(exported.path, student, images, "uint8")
+    difference = _difference(exported.path, student, images, answers)
+    return dataclasses.replace(exported, compared=len(images), difference=difference)
+
+
+def _answers(path: Path, student: Student, images: Tensor, kind: InputKind) -> Tensor:
+    """What the written file gives for uint8 images."""
+    if path.suffix == formats.SUFFIXES["onnx"]:
+        return formats.OnnxStudent(path)(images)
+    program = torch.export.load(path).module()
+
+    def ask(block: Tensor) -> Tensor:
+        given = block if kind == "float32" else (255.0 * block).round().to(torch.uint8)
+        return program(given)  # type: ignore[no-any-return]
+
+    return outputs(Work(_fabric()), ask, images)
+
+
+def _difference(path: Path, student: Student, images: Tensor, answers: Tensor) -> float:
+    """The largest from the student itself; where it is too large the file is removed, and TrainingError raised."""
+    expected = student.task.deployed(outputs(Work(_fabric()), student.network, images)).double()
+    difference = float((answers.double() - expected).abs().max())
+    if not difference <= TOLERANCE * max(1.0, float(expected.std())):
+        path.unlink()
+        raise TrainingError(
+            f"{path} was removed: what it gives for {len(images)} images differs from the student by up to "
+            f"{difference:.3g}"
+        )
+    return difference
+
+
+def _fabric() -> Fabric:
+    return Fabric(accelerator="cpu", devices=1)
+
+
+def _score(task: Task, answers: Tensor, images: ImageSet) -> float:
+    return float(task.score(task.from_deployed(answers), images.labels).mean())

@@ -1,0 +1,113 @@
+"""A finished run, opened without its data set: its students, its generator, and how images are brought to its shape."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from cgankd import tasks
+from cgankd.core.errors import UserError, did_you_mean
+from cgankd.core.files import read_json
+from cgankd.core.store import Artifact, open_artifact
+from cgankd.data.listing import Plan
+from cgankd.gan.generator import Sampler, TrainedGenerator
+from cgankd.nets.build import StoredNetwork
+from cgankd.tasks import Task
+
+NEEDED = ("task_settings", "artifacts", "rows", "best")
+
+
+@dataclasses.dataclass(frozen=True)
+class Student:
+    """One trained student of a run.
+
+    plan: the shape that images are brought to before the network sees them.
+    """
+
+    network: nn.Module
+    task: Task
+    plan: Plan
+    facts: Mapping[str, Any]  # row, seed, network, and its scores with their unit
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedRun:
+    """The folder of a run that has reached its end."""
+
+    folder: Path
+    results: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> FinishedRun:
+        """Raises UserError where the folder holds no finished run."""
+        path = folder / "results.json"
+        if not path.is_file():
+            raise UserError(f"{folder} holds no results.json; give the --out folder of a cgankd run that has finished")
+        results = read_json(path)
+        missing = [name for name in NEEDED if not isinstance(results, dict) or name not in results]
+        if missing:
+            raise UserError(
+                f"{path} lacks {', '.join(missing)}: it is not of cgankd run, or of an older version; the same "
+                "command writes it anew"
+            )
+        return cls(folder, results)
+
+    @property
+    def task(self) -> Task:
+        return tasks.from_json(self.results["task_settings"])
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(**self._artifact("data").summary["plan"])
+
+    def student(self, fabric: Fabric, row: str | None = None, seed: int | None = None) -> Student:
+        """The student of a row and seed, in eval mode. None: the one that is best on the validation split.
+
+        Raises UserError for a row or seed that the run has not.
+        """
+        students, seeds, best = self.results["artifacts"]["students"], self.results["seeds"], self.results["best"]
+        row = best["row"] if row is None else row
+        if row not in students:
+            raise UserError(
+                f"{self.folder} has no row {row!r}{did_you_mean(row, students)}; rows: {', '.join(students)}"
+            )
+        scores = next(entry for entry in self.results["rows"] if entry["method"] == row)
+        if seed is None:
+            choose = max if self.results["higher_is_better"] else min
+            place = scores["val"]["values"].index(choose(scores["val"]["values"]))
+        elif seed in seeds:
+            place = seeds.index(seed)
+        else:
+            raise UserError(f"{self.folder} has no seed {seed}; seeds: {', '.join(map(str, seeds))}")
+        network = StoredNetwork(open_artifact(self.folder / students[row][place]))
+        facts = {
+            "row": row,
+            "seed": seeds[place],
+            "network": scores["network"],
+            "metric": self.results["metric"],
+            "unit": self.results["unit"],
+            "validation": scores["val"]["values"][place],
+            "test": scores["values"][place],
+        }
+        return Student(network.open(fabric), self.task, self.plan, facts)
+
+    def generator(self, fabric: Fabric) -> Sampler:
+        """The trained generator; UserError where the run trained none."""
+        if "generator" not in self.results["artifacts"]:
+            raise UserError(f"{self.folder} has no row with generated images, and so no generator")
+        artifact = self._artifact("generator")
+        if "built" not in artifact.summary:
+            raise UserError(f"{self.folder} took its generated images from generator.source; ask that for more")
+        return TrainedGenerator(artifact).open(fabric)
+
+    def examples(self) -> Tensor:
+        """The few labelled images that the run keeps for its report, uint8 [N, C, H, W]."""
+        return self._artifact("data").tensors("preview")["images"]
+
+    def _artifact(self, name: str) -> Artifact:
+        return open_artifact(self.folder / self.results["artifacts"][name])

@@ -1,0 +1,66 @@
+"""Images from a run's trained generator, at a label that the user names; no data set is needed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from PIL import Image
+from torch import Tensor
+
+from cgankd.core.errors import UserError
+from cgankd.core.files import replacing
+from cgankd.shipping.finished import FinishedRun
+from cgankd.tasks import Task
+
+GAP = 2  # pixels between the images of a grid
+
+
+def generate(folder: Path, label: str, count: int, seed: int = 0) -> Tensor:
+    """uint8 [count, C, H, W]: the first ``count`` images at a label, in the user's own words (a class, a number).
+
+    Raises UserError where the run has no trained generator, and for a label that the task has not.
+    """
+    run = FinishedRun.open(folder)
+    sampler = run.generator(Fabric(accelerator="cpu", devices=1))
+    try:
+        value = run.task.read_label(label)
+    except ValueError as error:
+        raise UserError(f"--label {label!r}: {error}") from None
+    labels = torch.tensor([value], dtype=run.task.label_dtype)
+    run.task.check_labels(labels, f"--label {label}")
+    targets = run.task.to_target(labels).expand(count)
+    return sampler.sample(targets, torch.arange(count), seed)
+
+
+def write_grid(images: Tensor, path: Path) -> None:
+    """A PNG of all images, in rows, about as wide as high."""
+    count, channels, height, width = images.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    grid = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, channels), 255, np.uint8)
+    for number, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
+        top, left = number // columns * (height + GAP), number % columns * (width + GAP)
+        grid[top : top + height, left : left + width] = image
+    with replacing(path) as temporary:
+        _picture(grid).save(temporary, format="PNG")
+
+
+def write_files(images: Tensor, task: Task, label: str, folder: Path) -> None:
+    """One PNG for each image, and metadata.csv with their label, as a data set is read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["file_name,label"]
+    for number, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
+        name = f"{number:05d}.png"
+        with replacing(folder / name) as temporary:
+            _picture(image).save(temporary, format="PNG")
+        lines.append(f"{name},{task.label_text(task.read_label(label))}")
+    with replacing(folder / "metadata.csv") as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _picture(pixels: np.ndarray) -> Image.Image:  # type: ignore[type-arg]
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)

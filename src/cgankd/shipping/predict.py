@@ -1,0 +1,97 @@
+"""What a student says of image files: opened from a run or from an exported file, images brought to its shape."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from cgankd import tasks
+from cgankd.core.errors import UserError
+from cgankd.core.store import Work
+from cgankd.data.folder_tree import is_litter
+from cgankd.data.image_files import SUFFIXES, FilePictures
+from cgankd.data.listing import Plan
+from cgankd.nets.inference import outputs
+from cgankd.shipping.finished import FinishedRun
+from cgankd.shipping.formats import OnnxStudent
+from cgankd.tasks import Task
+
+FORMATS = ("table", "csv", "json")
+MOST = 1000  # images that are decoded at once
+Model = tuple[Task, Plan, Callable[[Tensor], Tensor]]  # the last: uint8 images -> network outputs
+
+
+def open_model(source: Path, row: str | None = None, seed: int | None = None) -> Model:
+    """The folder of a finished run, or an .onnx file of cgankd export. Raises UserError for anything else."""
+    if source.is_dir():
+        fabric = Fabric(accelerator="cpu", devices=1)
+        student = FinishedRun.open(source).student(fabric, row, seed)
+        return student.task, student.plan, lambda images: outputs(Work(fabric), student.network, images)
+    if row is not None or seed is not None:
+        raise UserError(f"--row and --seed choose a student of a run; {source} is a file, which holds one")
+    exported = OnnxStudent(source)
+    task = tasks.from_json(exported.description["task"])
+    plan = Plan(**exported.description["input"]["plan"])
+    return task, plan, lambda images: task.from_deployed(exported(images))
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """The files, and all image files in the folders, sorted; UserError where there are none or one is not there."""
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+            files += [file for file in inside if not is_litter(file.relative_to(path))]
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise UserError(f"{path} is not there; needed: image files, or folders of them")
+    if not files:
+        raise UserError(f"{', '.join(map(str, paths))}: no image files ({', '.join(SUFFIXES)})")
+    return files
+
+
+def predict(model: Model, files: Sequence[Path]) -> list[dict[str, Any]]:
+    """One record for each file: its name and the prediction; for classes also each probability, the largest first."""
+    task, plan, ask = model
+    pictures = FilePictures(files)
+    pictures.kinds()  # what can't be read shows before anything is computed
+    records: list[dict[str, Any]] = []
+    for rows in np.array_split(np.arange(len(files)), max(1, -(-len(files) // MOST))):
+        given = ask(pictures.read(rows, plan, lambda count: None))
+        labels = task.predict(given)
+        for row, label, answer in zip(rows, labels.tolist(), task.answer(given), strict=True):
+            records.append({"file": str(files[row]), "prediction": _label(task, label)})
+            if task.answer_names:
+                order = answer.argsort(descending=True)
+                records[-1]["probabilities"] = {
+                    task.answer_names[int(number)]: round(float(answer[number]), 6) for number in order
+                }
+    return records
+
+
+def _label(task: Task, label: float) -> str | float:
+    return task.answer_names[int(label)] if task.answer_names else float(task.label_text(label))
+
+
+def as_text(records: Sequence[dict[str, Any]], kind: str, unit: str) -> str:
+    """The records as CSV or JSON."""
+    if kind == "json":
+        return json.dumps([{**record, "unit": unit} if unit else record for record in records], indent=1) + "\n"
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    classes = "probabilities" in records[0]
+    name = "prediction" if classes or not unit else f"prediction, {unit}"
+    writer.writerow(["file_name", name, *(["probability"] if classes else [])])
+    for record in records:
+        best = [next(iter(record["probabilities"].values()))] if classes else []
+        writer.writerow([record["file"], record["prediction"], *best])
+    return stream.getvalue()

@@ -1,0 +1,211 @@
+"""From a finished run to what leaves it: files of the student, predictions, generated images."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import BARS, Said, environment, process, write_bars
+from PIL import Image
+
+from cgankd.config import recipe
+from cgankd.data import sources
+from cgankd.nets import weights, zoo
+
+pytest.importorskip("onnxruntime")
+Typed = Callable[..., Said]
+
+# A program of a user who has onnxruntime and numpy, and no cgankd and no torch.
+ELSEWHERE = """
+import json, sys
+import numpy as np, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+about = json.loads(session.get_modelmeta().custom_metadata_map["cgankd"])
+images = np.load(sys.argv[2])
+if about["input"]["type"] == "float32":
+    images = images.astype(np.float32) / np.float32(255)
+(answers,) = session.run([about["output"]["name"]], {about["input"]["name"]: images})
+np.save(sys.argv[3], answers)
+assert not {"torch", "cgankd"} & set(sys.modules)
+print(json.dumps(about))
+"""
+
+
+def asked_elsewhere(file: Path, images: torch.Tensor, folder: Path) -> tuple[dict, np.ndarray]:
+    np.save(folder / "images.npy", images.numpy())
+    words = [sys.executable, "-c", ELSEWHERE, str(file), str(folder / "images.npy"), str(folder / "answers.npy")]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=True, cwd=folder)
+    return json.loads(done.stdout), np.load(folder / "answers.npy")
+
+
+@pytest.fixture
+def out(finished: tuple[Path, Said], tiny: Path) -> Path:
+    """A copy of the finished folder, beside where commands are typed."""
+    return Path(shutil.copytree(finished[0], tiny.parent / "out"))
+
+
+def student_of(out: Path, row: str) -> tuple[torch.nn.Module, torch.Tensor]:
+    """The student of a row as the docs say how to load it, and the test images."""
+    results = json.loads((out / "results.json").read_text())
+    splits = sources.load(recipe.load(str(out / "recipe.yaml")).data)
+    width, outputs = splits.test.channels, splits.task.num_outputs
+    network = zoo.create("cnn8", width, outputs, splits.test.size)
+    weights.load_weights(network, out / results["artifacts"]["students"][row][0] / "weights.safetensors")
+    return network.eval(), splits.test.images
+
+
+def test_a_run_names_its_best_student_by_validation_and_writes_it(finished: tuple[Path, Said], tmp_path: Path) -> None:
+    out, said = finished
+    results = json.loads((out / "results.json").read_text())
+    best = max(results["rows"], key=lambda row: row["val"]["mean"])
+    assert results["best"] == {"row": best["method"], "val": best["val"]["mean"], "test": best["mean"]}
+    assert f"student.onnx: row {best['method']}, seed 0, cnn8; validation accuracy " in said.out
+    assert "it gives what the student gives" in said.out
+    network, images = student_of(out, best["method"])
+    about, answers = asked_elsewhere(out / "student.onnx", images, tmp_path)
+    with torch.no_grad():
+        expected = network(images.float() / 255)
+    assert answers == pytest.approx(expected.numpy(), abs=1e-4)
+    assert about["output"]["classes"] == [str(digit) for digit in range(10)]
+    assert about["input"]["shape"] == ["batch", 1, 16, 16]
+    assert (about["input"]["type"], about["input"]["range"]) == ("uint8", [0, 255])
+    assert about["student"]["row"] == best["method"]
+    assert about["student"]["test"] == pytest.approx(best["mean"])
+
+
+def test_any_row_leaves_in_any_format(out: Path, typed: Typed, tmp_path: Path) -> None:
+    network, images = student_of(out, "cgan")
+    with torch.no_grad():
+        expected = network(images.float() / 255)
+    said = typed("export", "out", "--row", "cgan", "--float", "--out", "a.onnx")
+    assert said.code == 0, said.err
+    about, answers = asked_elsewhere(tmp_path / "a.onnx", images, tmp_path)
+    assert answers == pytest.approx(expected.numpy(), abs=1e-4)
+    assert (about["input"]["type"], about["student"]["row"]) == ("float32", "cgan")
+
+    assert typed("export", "out", "--row", "cgan", "--to", "torch-export", "--out", "a.pt2").code == 0
+    program = torch.export.load(tmp_path / "a.pt2").module()
+    for count in (1, 7):
+        assert torch.allclose(program(images[:count]), expected[:count], atol=1e-5)
+
+    assert typed("export", "out", "--row", "cgan", "--to", "safetensors", "--out", "a.safetensors").code == 0
+    fresh = zoo.create("cnn8", 1, 10, (16, 16)).eval()
+    weights.load_weights(fresh, tmp_path / "a.safetensors")
+    with torch.no_grad():
+        assert torch.equal(fresh(images.float() / 255), expected)
+
+
+def test_eight_bits_come_with_their_score(out: Path, typed: Typed, tmp_path: Path) -> None:
+    said = typed("export", "out", "--row", "nokd_longer", "--int8", "--out", "a.onnx")
+    assert said.code == 0, said.err
+    _, images = student_of(out, "nokd_longer")
+    labels = sources.load(recipe.load(str(out / "recipe.yaml")).data).test.labels.numpy()
+    _, answers = asked_elsewhere(tmp_path / "a-int8.onnx", images, tmp_path)
+    accuracy = 100 * (answers.argmax(axis=1) == labels).mean()
+    assert f"a-int8.onnx: accuracy {accuracy:.4g} %" in said.out
+    assert (tmp_path / "a-int8.onnx").stat().st_size < 0.6 * (tmp_path / "a.onnx").stat().st_size
+
+
+def test_predictions_of_run_and_file_agree_and_images_are_brought_to_the_size(
+    out: Path, typed: Typed, tmp_path: Path
+) -> None:
+    network, images = student_of(out, "kd")
+    for number, image in enumerate(images[:5]):
+        grey = Image.fromarray(image[0].numpy())
+        path = tmp_path / "pictures" / f"part{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (grey.convert("RGB") if number % 2 else grey).save(path)  # colour becomes grey, as on import
+    (tmp_path / "pictures" / "notes.txt").write_text("no image")
+    assert typed("export", "out", "--row", "kd", "--out", "kd.onnx").code == 0
+    for model in (["out", "--row", "kd"], ["kd.onnx"]):
+        said = typed("predict", model[0], "pictures", "--to", "json", *model[1:])
+        assert said.code == 0, said.err
+        records = json.loads(said.out)
+        assert [record["file"] for record in records] == [
+            f"pictures/part{part}/{number}.png" for part, number in ((0, 0), (0, 2), (0, 4), (1, 1), (1, 3))
+        ]
+        with torch.no_grad():
+            probabilities = network(images[[0, 2, 4, 1, 3]].float() / 255).softmax(dim=1)
+        for record, row in zip(records, probabilities, strict=True):
+            assert record["prediction"] == str(int(row.argmax()))
+            assert record["probabilities"] == pytest.approx({str(k): float(p) for k, p in enumerate(row)}, abs=1e-4)
+    said = typed("predict", "kd.onnx", "pictures/part0/0.png", "--out", "a.csv")
+    assert said.code == 0
+    (line,) = csv.DictReader((tmp_path / "a.csv").open())
+    assert line["prediction"] == records[0]["prediction"]
+
+
+def test_generated_images_come_from_the_checkpoint_alone(out: Path, typed: Typed, tmp_path: Path) -> None:
+    shutil.rmtree(out / "cache")
+    assert typed("generate", "out", "--label", "3", "--count", "10", "--out", "grid.png").code == 0
+    assert Image.open(tmp_path / "grid.png").size == (4 * 18 - 2, 3 * 18 - 2)
+    assert typed("generate", "out", "--label", "3", "--count", "10", "--out", "threes").code == 0
+    lines = list(csv.DictReader((tmp_path / "threes" / "metadata.csv").open()))
+    assert [line["label"] for line in lines] == ["3"] * 10
+    grid = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert (np.asarray(Image.open(tmp_path / "threes" / "00001.png")) == grid[:16, 18:34]).all()
+    assert typed("generate", "out", "--label", "3", "--count", "2", "--seed", "1", "--out", "other").code == 0
+    one, other = (np.asarray(Image.open(tmp_path / name / "00000.png")) for name in ("threes", "other"))
+    assert (one != other).any()
+
+
+def test_bench_says_what_a_student_costs(out: Path, typed: Typed) -> None:
+    facts = json.loads(typed("bench", "out", "--json").out)
+    assert facts["parameters"] == sum(p.numel() for p in zoo.create("cnn8", 1, 10, (16, 16)).parameters())
+    assert facts["megaflops"] > 0.1
+    assert facts["pytorch"]["batch 32, ms"] > facts["pytorch"]["batch 1, ms"] > 0
+    assert facts["student.onnx"]["file, kB"] == (out / "student.onnx").stat().st_size / 1e3
+    assert "batch 1, ms" in typed("bench", "out/student.onnx").out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["export", "nowhere"], "nowhere holds no results.json; give the --out folder"),
+        (["export", "out", "--row", "kdd"], "out has no row 'kdd' (did you mean 'kd'?); rows: nokd, nokd_longer, kd,"),
+        (["export", "out", "--seed", "7"], "out has no seed 7; seeds: 0"),
+        (["export", "out", "--to", "tflite"], "--to tflite: allowed are onnx, torch-export, safetensors"),
+        (["export", "out", "--int8", "--to", "safetensors"], "--int8 makes an ONNX file, not safetensors"),
+        (["export", "out", "--out", "a.txt"], "--out a.txt: a file of onnx ends in .onnx"),
+        (["predict", "out", "nowhere.png"], "nowhere.png is not there; needed: image files"),
+        (["predict", "nowhere.onnx", "tiny.yaml"], "nowhere.onnx is not there; needed: the folder of a run, or"),
+        (["predict", "out", "tiny.yaml"], "tiny.yaml: not readable as an image"),
+        (["predict", "out", "out", "--to", "xml"], "--to xml: allowed are table, csv, json"),
+        (["generate", "out", "--label", "x"], "--label 'x'"),
+    ],
+)
+def test_what_is_not_allowed_is_answered_in_a_sentence(
+    words: list[str], sentence: str, out: Path, typed: Typed
+) -> None:
+    (out / "student.onnx").unlink()
+    assert sentence in typed(*words).sentence()
+    assert not (out / "student.onnx").exists()
+
+
+@pytest.mark.xdist_group("regression")
+def test_a_scalar_leaves_in_the_labels_own_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_bars(tmp_path / "bars")
+    (tmp_path / "mine.yaml").write_text(BARS)
+    assert process("run", "mine.yaml", "compare.methods=[kd]", "--out", "out", cwd=tmp_path).code == 0
+    out = tmp_path / "out"
+    best = json.loads((out / "results.json").read_text())["best"]["row"]
+    network, images = student_of(out, best)
+    about, answers = asked_elsewhere(out / "student.onnx", images, tmp_path)
+    low, high = about["output"]["range"]
+    with torch.no_grad():
+        expected = low + (high - low) * network(images.float() / 255).squeeze(1).clamp(0, 1)
+    assert answers == pytest.approx(expected.numpy(), abs=1e-2)
+    assert answers.std() > 1
+    assert about["output"]["unit"] == "degrees"
+    said = process("predict", "out/student.onnx", "bars/000.png", "--to", "csv", cwd=tmp_path)
+    assert said.out.splitlines()[0] == 'file_name,"prediction, degrees"'
+    assert low <= float(said.out.splitlines()[1].split(",")[1]) <= high

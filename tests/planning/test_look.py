@@ -1,0 +1,91 @@
+"""What is seen in a data set before any recipe: columns, groups, sizes, and what is odd."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cgankd.core.errors import UserError
+from cgankd.planning.look import look
+
+
+def save(path: Path, seed: int, width: int = 20, height: int = 20) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path.name
+
+
+def table(folder: Path, header: str, line: str, count: int = 60, **shape: int) -> str:
+    """Images and metadata.csv; line: of n, the number of the image."""
+    lines = [header]
+    for n in range(count):
+        save(folder / f"{n}.png", n, **shape)
+        lines.append(f"{n}.png," + line.format(n=n, angle=n * 1.37, group=n // 5))
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return str(folder)
+
+
+def test_the_only_column_is_the_label_and_a_group_column_keeps_images_together(tmp_path: Path) -> None:
+    seen = look(table(tmp_path, "file_name,steering,drive", "{angle:.2f},{group}"), {})
+    assert seen.settings.label_column == "steering"
+    assert seen.settings.group_column == "drive"
+    assert seen.splits.task.name == "regression"
+    groups = [set(part.columns["group"].tolist()) for part in (seen.splits.train, seen.splits.val, seen.splits.test)]
+    assert not groups[0] & groups[1]
+    assert not groups[0] & groups[2]
+    assert seen.facts[0].startswith("task: regression, labels ")
+    assert seen.reasons["label_column"] == "the only column that can hold labels"
+
+
+def test_several_columns_are_a_question(tmp_path: Path) -> None:
+    source = table(tmp_path, "file_name,width,height", "{angle:.2f},{n}")
+    with pytest.raises(UserError, match="no column 'label', and 2 others: width, height; needed: label_column=NAME"):
+        look(source, {})
+    assert look(source, {"label_column": "width"}).splits.task.continuous
+
+
+def test_frames_of_a_track_stay_in_one_split(tmp_path: Path) -> None:
+    for kind in ("stop", "yield"):
+        for track in range(12):
+            for frame in range(5):
+                save(tmp_path / kind / f"{track:05}_{frame:05}.png", 1000 * track + frame)
+    seen = look(str(tmp_path), {})
+    assert "look like frames of 24 tracks" in seen.reasons["group_pattern"]
+    train, val = (set(part.columns["group"].tolist()) for part in (seen.splits.train, seen.splits.val))
+    assert not train & val
+
+
+def test_numbered_files_of_a_class_are_no_tracks(tmp_path: Path) -> None:
+    for kind in ("cat", "dog"):
+        for number in range(40):
+            save(tmp_path / kind / f"{kind}_{number}.png", number)
+    seen = look(str(tmp_path), {})
+    assert seen.settings.group_pattern is None
+    assert seen.facts[0] == "task: classification, 2 classes"
+
+
+@pytest.mark.parametrize(("side", "size"), [(17, None), (64, None), (100, 64)])
+def test_a_size_is_chosen_where_images_are_large(side: int, size: int | None, tmp_path: Path) -> None:
+    source = table(tmp_path, "file_name,label", "{angle:.2f}", width=side, height=side)
+    assert look(source, {}).settings.size == size
+
+
+def test_a_size_is_chosen_where_images_differ(tmp_path: Path) -> None:
+    for n in range(60):
+        save(tmp_path / ("a" if n % 2 else "b") / f"{n}.png", n, width=40 + n, height=50)
+    seen = look(str(tmp_path), {})
+    assert seen.settings.size == 48
+    assert "images differ in size" in seen.reasons["size"]
+    assert look(str(tmp_path), {"size": 32}).splits.train.size == (32, 32)
+
+
+def test_rare_classes_and_imbalance_are_told(tmp_path: Path) -> None:
+    for number in range(200):
+        save(tmp_path / ("many" if number < 188 else "few") / f"x{number}.png", number)
+    facts = " | ".join(look(str(tmp_path), {}).facts)
+    assert "1 of 2 classes have fewer than 20 training images" in facts
+    assert "uneven: many has " in facts

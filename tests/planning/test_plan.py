@@ -1,0 +1,73 @@
+"""Settings that keep to a time, from given speeds; and the recipe that is written."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cgankd.config import recipe
+from cgankd.data.imageset import ImageSet, Splits
+from cgankd.planning import plan as planning
+from cgankd.planning.look import Look
+from cgankd.planning.plan import LEAST, estimate, make_plan
+from cgankd.planning.text import as_yaml
+from cgankd.planning.timing import Seconds
+from cgankd.tasks import Classification, Regression
+
+FAST = Seconds(0.05, 0.01, 0.08, 0.0004, 0.0001, 0.0003)
+
+
+def splits(scalar: bool) -> Splits:
+    labels = torch.linspace(0, 90, 200) if scalar else torch.arange(200) % 2
+    images = ImageSet(torch.zeros(200, 1, 16, 16, dtype=torch.uint8), labels)
+    task = Regression(0.0, 90.0, "degrees") if scalar else Classification(("a", "b"))
+    return Splits("mine", task, images, images, images, images)
+
+
+@pytest.fixture(autouse=True)
+def speeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "measure", lambda *_: FAST)
+
+
+@pytest.mark.parametrize("scalar", [False, True])
+@pytest.mark.parametrize("minutes", [3, 10, 600])
+def test_a_plan_keeps_to_its_time(minutes: float, scalar: bool) -> None:
+    plan = make_plan({"source": "mine"}, "mine", splits(scalar), None, 60.0 * minutes)  # type: ignore[arg-type]
+    assert plan.total <= 60 * minutes or plan.share == LEAST
+    if minutes == 600:
+        assert plan.share == 1.0
+        assert plan.recipe.student.transfer_steps == 3000
+    else:
+        assert plan.share < 1
+        assert plan.recipe.student.transfer_steps < 3000
+    assert plan.recipe.teacher.network == ("cnn40_grid" if scalar else "cnn48_grid")
+
+
+def test_the_time_is_the_sum_of_what_a_run_does() -> None:
+    mine = recipe.from_tree(
+        {
+            "teacher": {"fit": {"steps": 100}},
+            "student": {"fit": {"steps": 50, "batch_size": 10}, "transfer_steps": 80},
+            "generator": {"steps": 200},
+            "compare": {"methods": ["nokd", "nokd_longer", "kd", "fm"]},
+        }
+    )
+    parts = estimate(mine, splits(False), FAST)
+    assert parts["teacher"] == pytest.approx(100 * 0.05 + 400 * 0.0004)
+    # nokd; then three rows, scored on validation and test images; kd and fm ask the teacher about each image seen
+    assert parts["students"] == pytest.approx(50 * 0.01 + 3 * (80 * 0.01 + 400 * 0.0001) + 2 * 800 * 0.0004)
+    assert parts["generator"] == pytest.approx(200 * 0.08)
+
+
+@pytest.mark.parametrize("scalar", [False, True])
+def test_the_written_recipe_is_the_plan(scalar: bool) -> None:
+    data = {"source": "my images/", "size": 32, "group_pattern": r"(.+)[_-]\d+\.\w+$"}
+    parts = splits(scalar)
+    plan = make_plan(data, "mine", parts, None, 600.0)  # type: ignore[arg-type]
+    reasons = {"size": "large images take long", "group_pattern": "frames: of 'a # b'"}
+    text = as_yaml(Look(plan.recipe.data, parts, reasons, ()), plan)
+    assert text.startswith("# About ")
+    assert "size: 32  # large images take long" in text
+    import yaml
+
+    assert recipe.from_tree(yaml.safe_load(text)) == plan.recipe
