@@ -20,6 +20,7 @@ STEPS = {"teacher": 2000, "student": 1500, "transfer": 3000, "generator": 3000} 
 LEAST = 0.1  # of these, below which a run proves nothing
 DRAWS = 4.0  # proposals for each image that is kept, until it is known
 RATIO_STEP = 0.006  # seconds of a step on features, with the usual layers on one core
+FAKES = 20_000  # that the density ratio is learnt from, at most
 REPORT = 10.0  # seconds for tables, pictures and the page
 
 
@@ -70,6 +71,8 @@ def _recipe(data: Mapping[str, Any], name: str, splits: Splits, share: float) ->
             "real_share": 0.4,
         },
         "generator": {"steps": steps("generator")},
+        # Ten fakes for each labelled image, as in the paper, or fewer where these are many.
+        "ratio": {"fakes_per_image": max(2, min(10, FAKES // len(splits.train)))},
         "synthesis": {"images": round(images * max(share, 0.3) / 100) * 100},
         "compare": {"methods": list(METHODS)},
     }

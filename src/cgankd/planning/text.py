@@ -15,6 +15,7 @@ COMMENTS = {
     "teacher": "trained here on the labelled images; your own: docs/teachers.md",
     "student": "the network that you ship; cgankd networks lists others",
     "generator": "the conditional GAN, trained on the same images",
+    "ratio": "the density ratio between real and generated images",
     "synthesis": "generated images that are kept",
     "compare": "rows of the table; cgankd methods lists more",
 }
