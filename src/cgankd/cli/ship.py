@@ -136,12 +136,12 @@ def generate(
     """Generate images of one label with a run's trained generator; the data set is not needed."""
     from cgankd.shipping import generate as images
 
-    made = images.generate(folder, label, count, seed)
+    pictures = images.generate(folder, label, count, seed)
     path = out or Path(f"{folder.name}-{label}.png".replace("/", "-"))
     if path.suffix.lower() == ".png":
-        images.write_grid(made, path)
+        images.write_grid(pictures, path)
     else:
         from cgankd.shipping.finished import FinishedRun
 
-        images.write_files(made, FinishedRun.open(folder).task, label, path)
+        images.write_files(pictures, FinishedRun.open(folder).task, label, path)
     console.print(f"{path}: {count} images of label {on_one_line(label)}", soft_wrap=True)
