@@ -19,6 +19,7 @@ from PIL import Image
 from cgankd.config import recipe
 from cgankd.data import sources
 from cgankd.nets import weights, zoo
+from cgankd.shipping.export import export_after_run
 
 pytest.importorskip("onnxruntime")
 Typed = Callable[..., Said]
@@ -101,6 +102,23 @@ def test_any_row_leaves_in_any_format(out: Path, typed: Typed, tmp_path: Path) -
     weights.load_weights(fresh, tmp_path / "a.safetensors")
     with torch.no_grad():
         assert torch.equal(fresh(images.float() / 255), expected)
+
+
+def test_a_run_ends_well_where_its_student_is_no_onnx_file(
+    out: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*words: object, **more: object) -> None:
+        raise RuntimeError("no such operator")
+
+    (out / "student.onnx").unlink()
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    sentence = typed("export", "out").sentence()
+    assert "cnn8 can't be written as onnx (RuntimeError: no such operator); allowed: --to torch-export, saf" in sentence
+    exported = export_after_run(out)
+    assert exported.path == out / "student.safetensors"
+    assert "no such operator" in exported.note
+    assert exported.path.is_file()
+    assert not (out / "student.onnx").exists()
 
 
 def test_eight_bits_come_with_their_score(out: Path, typed: Typed, tmp_path: Path) -> None:

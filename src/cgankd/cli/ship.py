@@ -48,6 +48,8 @@ def show_export(exported: Any) -> None:
         f"validation {scored(facts['validation'])}, test {scored(facts['test'])}",
         soft_wrap=True,
     )
+    if exported.note:
+        console.print(on_one_line(exported.note), soft_wrap=True)
     if exported.difference is not None:
         own = "" if exported.score is None else f"; its own test {scored(exported.score)}"
         console.print(

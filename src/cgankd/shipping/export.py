@@ -36,6 +36,7 @@ class Exported:
     difference: float | None = None
     score: float | None = None  # the file's own, on the test images
     int8: Exported | None = None
+    note: str = ""  # why it is no ONNX file
 
 
 def export(
@@ -81,22 +82,25 @@ def export(
 
 
 def export_after_run(folder: Path) -> Exported:
-    """The best student of a run that has just finished, as ONNX; its weights where onnx is not installed.
+    """The best student of a run that has just finished, as ONNX; its weights where that can't be had.
 
     It is compared on the few images that the run keeps for its report, so that the data set is not read again.
     """
     run = FinishedRun.open(folder)
     student = run.student(_fabric())
     exported = Exported(folder / "student.onnx", dict(student.facts))
-    if importlib.util.find_spec("onnx") is None or importlib.util.find_spec("onnxruntime") is None:
-        exported = dataclasses.replace(exported, path=folder / "student.safetensors")
-        formats.write_safetensors(student, exported.path, "uint8")
-        return exported
-    formats.write_onnx(student, exported.path, "uint8")
-    images = run.examples()
-    answers = _answers(exported.path, student, images, "uint8")
-    difference = _difference(exported.path, student, images, answers)
-    return dataclasses.replace(exported, compared=len(images), difference=difference)
+    try:
+        if importlib.util.find_spec("onnx") is None or importlib.util.find_spec("onnxruntime") is None:
+            raise UserError("an ONNX file needs pip install 'cgankd[export]'")
+        formats.write_onnx(student, exported.path, "uint8")
+        images = run.examples()
+        answers = _answers(exported.path, student, images, "uint8")
+        difference = _difference(exported.path, student, images, answers)
+        return dataclasses.replace(exported, compared=len(images), difference=difference)
+    except (UserError, TrainingError) as error:  # the run itself has succeeded
+        path = folder / "student.safetensors"
+        formats.write_safetensors(student, path, "uint8")
+        return dataclasses.replace(exported, path=path, note=str(error))
 
 
 def _answers(path: Path, student: Student, images: Tensor, kind: InputKind) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cgankd.core.errors import UserError
 from cgankd.core.files import replacing, save_tensors
-from cgankd.core.plugins import open_onnx
+from cgankd.core.plugins import open_onnx, said
 from cgankd.shipping.deployed import INPUT, Deployed, InputKind, description, example
 from cgankd.shipping.finished import Student
 
@@ -35,7 +35,7 @@ def write_onnx(student: Student, path: Path, kind: InputKind) -> None:
     onnx = _library("onnx")
     deployed = Deployed(student.network, student.task, kind).cpu()
     name = student.task.deployed_name
-    with replacing(path) as temporary, _quiet():
+    with replacing(path) as temporary, _quiet(), _exporting(student, "onnx"):
         torch.onnx.export(
             deployed,
             (example(student, kind),),
@@ -55,7 +55,7 @@ def write_torch_export(student: Student, path: Path, kind: InputKind) -> None:
     """A program of torch.export (.pt2), opened with torch alone: ``torch.export.load(path).module()(images)``."""
     deployed = Deployed(student.network, student.task, kind).cpu()
     batch = torch.export.Dim("batch", min=1)
-    with replacing(path) as temporary, _quiet():
+    with replacing(path) as temporary, _quiet(), _exporting(student, "torch-export"):
         program = torch.export.export(deployed, (example(student, kind),), dynamic_shapes={"images": {0: batch}})
         renamed = temporary.with_suffix(".pt2")  # torch.export refuses other suffixes
         torch.export.save(program, renamed, extra_files={"cgankd.json": json.dumps(description(student, kind))})
@@ -149,6 +149,20 @@ def _library(name: str) -> ModuleType:
     except ImportError as error:
         raise UserError(f"this needs {name.partition('.')[0]} ({error}); pip install 'cgankd[export]'") from None
     return module
+
+
+@contextlib.contextmanager
+def _exporting(student: Student, to: str) -> Iterator[None]:
+    """Turns whatever an exporter raises about a network into a UserError."""
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # each exporter has its own kinds of errors
+        others = ", ".join(name for name in SUFFIXES if name != to)
+        raise UserError(
+            f"{student.facts['network']} can't be written as {to} ({said(error)}); allowed: --to {others}"
+        ) from None
 
 
 @contextlib.contextmanager
