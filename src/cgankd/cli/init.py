@@ -36,8 +36,8 @@ def init(
     write_text(path, text)
     if plan.total > 1.1 * _seconds(budget):
         console.print(
-            f"--budget {budget} is too short for these images: fewer steps would prove nothing; fewer labelled images "
-            "(train_size=1000) or a smaller size (size=32) take less time",
+            f"--budget {budget} is too short: with fewer steps the networks would hardly be trained. Fewer or smaller "
+            "images (train_size=, size=) take less time.",
             soft_wrap=True,
         )
     console.print(f"{path} written. cgankd run {path} takes about {_minutes(plan)}.", soft_wrap=True)

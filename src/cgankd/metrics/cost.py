@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
+WARM_UP, REPEATS = 5, 30  # calls that don't count, and calls that do
+
+
+def median_ms(call: Callable[[], object]) -> float:
+    """Milliseconds of one call: the median of REPEATS, after a few that don't count."""
+    times = []
+    for _ in range(WARM_UP + REPEATS):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return 1e3 * sorted(times[WARM_UP:])[REPEATS // 2]
+
 
 @torch.no_grad()
-def latency_ms(network: nn.Module, shape: tuple[int, int, int], repeats: int = 30) -> float:
-    """Milliseconds for one float32 image of ``shape`` (C, H, W), on the network's device: the median of ``repeats``."""
+def latency_ms(network: nn.Module, shape: tuple[int, int, int]) -> float:
+    """Milliseconds for one image [C, H, W] at float32 on the network's own device, as :func:`median_ms`."""
     device = next(network.parameters()).device
     image = torch.zeros(1, *shape, device=device)
-    training = network.training
-    network.eval()
-    times = []
-    for _ in range(repeats + 5):
-        start = time.perf_counter()
+
+    def call() -> None:
         network(image)
         if device.type == "cuda":
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
+
+    training = network.training
+    network.eval()
+    milliseconds = median_ms(call)
     network.train(training)
-    return 1e3 * sorted(times[5:])[repeats // 2]
+    return milliseconds
 
 
 def parameters(network: nn.Module) -> int:

@@ -50,7 +50,7 @@ def look(source: str, fixed: Mapping[str, object], progress: Callable[[int, int]
     _choose_size(listing, values, reasons)
     settings = DataSettings.model_validate(values)
     splits = sources.load(settings, progress)
-    return Look(settings, splits, reasons, _facts(settings, splits))
+    return Look(settings, splits, reasons, _facts(splits))
 
 
 def _choose_columns(folder: Path, values: dict[str, object], reasons: dict[str, str]) -> None:
@@ -106,7 +106,7 @@ def _choose_size(listing: Listing, values: dict[str, object], reasons: dict[str,
     reasons["size"] = f"{why} (half have a short side of {middle} pixels or more)"
 
 
-def _facts(settings: DataSettings, splits: Splits) -> tuple[str, ...]:
+def _facts(splits: Splits) -> tuple[str, ...]:
     train, task = splits.train, splits.task
     parts = {"training": train, "validation": splits.val, "test": splits.test}
     counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())

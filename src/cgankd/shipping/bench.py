@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import functools
 import resource
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +13,12 @@ import torch
 from lightning_fabric import Fabric
 from torch.utils.flop_counter import FlopCounterMode
 
-from cgankd.metrics.cost import parameters
+from cgankd.metrics.cost import median_ms, parameters
 from cgankd.shipping.deployed import INPUT, Deployed, example
 from cgankd.shipping.finished import FinishedRun
 from cgankd.shipping.formats import OnnxStudent
 
 BATCHES = (1, 32)
-REPEATS = 30
 
 
 def bench_run(folder: Path, row: str | None = None, seed: int | None = None) -> dict[str, Any]:
@@ -41,7 +37,7 @@ def bench_run(folder: Path, row: str | None = None, seed: int | None = None) -> 
     for size in BATCHES:
         images = example(student, "float32", size)
         with torch.no_grad():
-            facts["pytorch"][f"batch {size}, ms"] = _median_ms(functools.partial(module, images))
+            facts["pytorch"][f"batch {size}, ms"] = median_ms(functools.partial(module, images))
     if (folder / "student.onnx").is_file():
         facts["student.onnx"] = bench_onnx(folder / "student.onnx")
     facts["peak memory of this process, MB"] = _peak_memory()
@@ -55,17 +51,8 @@ def bench_onnx(path: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {"file, kB": path.stat().st_size / 1e3}
     for size in BATCHES:
         images = np.zeros((size, *shape), student.kind)
-        facts[f"batch {size}, ms"] = _median_ms(functools.partial(student.session.run, None, {INPUT: images}))
+        facts[f"batch {size}, ms"] = median_ms(functools.partial(student.session.run, None, {INPUT: images}))
     return facts
-
-
-def _median_ms(ask: Callable[[], Any]) -> float:
-    times = []
-    for _ in range(REPEATS + 5):
-        started = time.perf_counter()
-        ask()
-        times.append(time.perf_counter() - started)
-    return 1e3 * statistics.median(times[5:])
 
 
 def _peak_memory() -> float:
