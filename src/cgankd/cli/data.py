@@ -11,6 +11,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from cgankd.cli.screen import console
+from cgankd.cli.watch import one_loop
 from cgankd.config import recipe
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
@@ -62,7 +63,6 @@ def get(
     to: Annotated[Path | None, typer.Option("--to", help="the folder of all sets; default $CGANKD_DATA")] = None,
 ) -> None:
     """Fetch a public data set. If it can't be fetched, say where to find it; exit code 2 while it is missing."""
-    from cgankd.core.progress import ConsoleProgress
     from cgankd.data import download, public
 
     data_set = public.PUBLIC.get(name)
@@ -80,7 +80,7 @@ def get(
             return
         raise UserError(public.how_to_get(name, home))
     archive = data_set.archive
-    with ConsoleProgress(console).bar(f"{archive.name} (MB)", round(archive.size / 1e6)) as bar:
+    with one_loop() as progress, progress.bar(f"{archive.name} (MB)", round(archive.size / 1e6)) as bar:
         path = download.download(archive, home / name, lambda done, size: bar.to(done / 1e6))
     console.print(f"{path} is ready", soft_wrap=True)
     if home != public.home():
@@ -98,11 +98,10 @@ def render(
     match: Annotated[str, typer.Option("--match", help="only meshes with names such as '*chair*'")] = "*",
 ) -> None:
     """Render a regression data set from meshes. Like RC-49: each mesh at many yaw angles, on white."""
-    from cgankd.core.progress import ConsoleProgress
     from cgankd.data import chairs
 
     path = chairs.default_path() if out is None else out
-    with ConsoleProgress(console).bar("render", 1) as bar:
+    with one_loop() as progress, progress.bar("render", 1) as bar:
         images, unreadable = chairs.render_folder(
             folder, path, angles, size, match, lambda done, total: bar.to(done / total)
         )
@@ -112,11 +111,10 @@ def render(
 
 
 def _show_data(settings: DataSettings, out: Path | None) -> None:
-    from cgankd.core.progress import ConsoleProgress
     from cgankd.data import preview, sources
     from cgankd.report.sheet import sheet
 
-    with ConsoleProgress(console).bar("import", 1) as bar:
+    with one_loop() as progress, progress.bar("import", 1) as bar:
         splits = sources.load(settings, lambda done, total: bar.to(done / total))
     summary = preview.describe(splits)
     console.print(

@@ -10,6 +10,7 @@ import typer
 
 from cgankd.cli.recipes import Overrides
 from cgankd.cli.screen import console
+from cgankd.cli.watch import one_loop
 from cgankd.core.errors import UserError
 from cgankd.core.terminal import on_one_line
 
@@ -63,7 +64,6 @@ def make(source: str, overrides: list[str], budget: str) -> tuple[Plan, str]:
     """The plan and the recipe's text; prints what was found and chosen."""
     seconds = _seconds(budget)
     from cgankd.config import recipe
-    from cgankd.core.progress import ConsoleProgress
     from cgankd.core.runtime import make_fabric
     from cgankd.planning.look import look
     from cgankd.planning.plan import make_plan
@@ -72,7 +72,7 @@ def make(source: str, overrides: list[str], budget: str) -> tuple[Plan, str]:
     changes = [override if override.startswith("data.") else f"data.{override}" for override in overrides]
     asked = recipe.from_tree({"data": {"source": source}}, changes, where=f"init {source}").data
     fixed = asked.model_dump(exclude_defaults=True, exclude={"source"}, mode="json")
-    with ConsoleProgress(console).passing("reading images", 1) as bar:
+    with one_loop() as progress, progress.passing("reading images", 1) as bar:
         looked = look(asked.source, fixed, lambda done, total: bar.to(done / total))
     for fact in looked.facts:
         console.print(on_one_line(fact), soft_wrap=True)

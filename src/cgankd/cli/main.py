@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from cgankd._version import __version__
-from cgankd.cli import clean, data, init, lists, ship, weights
+from cgankd.cli import clean, data, init, lists, ship, watch, weights
+from cgankd.cli.ending import ending
 from cgankd.cli.recipes import Overrides, list_recipes, load
 from cgankd.cli.screen import console
 from cgankd.config import recipe
-from cgankd.core.errors import OutOfTime, TrainingError, UserError
+from cgankd.core.errors import UserError
 from cgankd.core.paths import expanded_word
 from cgankd.core.terminal import escape_what_streams_cannot_write, on_one_line, plain_console
 
@@ -44,25 +43,13 @@ def main() -> None:
         code = app(args=[expanded_word(word) for word in sys.argv[1:]], standalone_mode=False)
         if code == 130:  # typer turns Ctrl-C into this
             raise KeyboardInterrupt
-    except UserError as error:
-        _fail(str(error), 2)
-    except TrainingError as error:
-        _fail(str(error), 1)
-    except OutOfTime:
-        _fail("stopped: the time limit is reached; the same command continues from here", 75)  # EX_TEMPFAIL
     except typer.Exit as stop:
         code = stop.exit_code
-    except (typer.Abort, KeyboardInterrupt):
-        _fail("stopped; the same command continues from here", 130)
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS}:
+    except BaseException as error:
+        end = ending(error)
+        if end is None:
             raise
-        where = f" while writing {error.filename}" if error.filename else ""
-        _fail(f"{os.strerror(error.errno)}{where}; free space or allow writing there: the same command continues", 2)
-    except Exception as error:
-        if not _is_click_error(error):
-            raise
-        _fail(error.format_message(), 2)  # type: ignore[attr-defined]
+        _fail(end[1], end[0])
     sys.exit(code or 0)
 
 
@@ -84,24 +71,34 @@ def run(
     budget: init.Budget = init.BUDGET,
     no_export: Annotated[bool, typer.Option("--no-export", help="write no file of the best student")] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="print the table, write no report.html")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
+    quiet: watch.Quiet = False,
+    as_json: watch.Json = False,
+    track: watch.Track = None,
     max_minutes: MaxMinutes = None,
 ) -> None:
     """Run a recipe and print its table. The same command resumes a run that was stopped."""
-    if name not in recipe.ready() and init.is_source(name):
-        name, overrides = init.recipe_for(name, overrides or [], budget)
-    settings = load("run", name, overrides)
-    from cgankd.core.checkpoint import deadline_in
-    from cgankd.core.progress import SILENT, ConsoleProgress
-    from cgankd.pipeline.run import run as go
+    with watch.watching(quiet, as_json, track) as progress:
+        if name not in recipe.ready() and init.is_source(name):
+            name, overrides = init.recipe_for(name, overrides or [], budget)
+        settings = load("run", name, overrides)
+        from cgankd.core.checkpoint import deadline_in
+        from cgankd.pipeline.run import run as go
 
-    folder = out or Path("runs") / settings.name
-    results = go(settings, folder, SILENT if quiet else ConsoleProgress(console), deadline=deadline_in(max_minutes))
-    _show(folder, results, page=not no_report)
-    if not no_export:
-        from cgankd.shipping.export import export_after_run
+        folder = out or Path("runs") / settings.name
+        results = go(settings, folder, progress, deadline=deadline_in(max_minutes))
+        progress.rest()
+        page = _show(folder, results, page=not no_report, with_table=not as_json)
+        exported = None
+        if not no_export:
+            from cgankd.shipping.export import export_after_run
 
-        ship.show_export(export_after_run(folder))
+            exported = export_after_run(folder)
+            ship.show_export(exported)
+        progress.finish(
+            results=str(folder / "results.json"),
+            report=None if page is None else str(page),
+            student=None if exported is None else str(exported.path),
+        )
 
 
 @app.command()
@@ -141,7 +138,7 @@ def table_(
     ] = "",
     seeds: Annotated[str, typer.Option("--seeds", help="such as 0,1,2; default the recipe's")] = "",
     out: Annotated[Path | None, typer.Option("--out", help="folder; default runs/table-RECIPE")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
+    quiet: watch.Quiet = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
     """Run recipes x settings x students. They share stages, and the tables are like the paper's."""
@@ -150,20 +147,21 @@ def table_(
     for name in names:
         load("run", name, overrides)  # raises for wrong settings before torch is imported
     from cgankd.core.checkpoint import deadline_in
-    from cgankd.core.progress import SILENT, ConsoleProgress
     from cgankd.experiments import text
     from cgankd.experiments.table import make_table
 
-    results = make_table(
-        names,
-        overrides,
-        students=_split_list(students),
-        settings=settings or [],
-        methods=_split_list(methods),
-        out=folder,
-        progress=SILENT if quiet else ConsoleProgress(console),
-        deadline=deadline_in(max_minutes),
-    )
+    with watch.watching(quiet) as progress:
+        results = make_table(
+            names,
+            overrides,
+            students=_split_list(students),
+            settings=settings or [],
+            methods=_split_list(methods),
+            out=folder,
+            progress=progress,
+            deadline=deadline_in(max_minutes),
+        )
+        progress.finish(results=str(folder / "table.json"))
     typer.echo(text.as_markdown(results), nl=False)
     console.print(f"\n{folder}: table.md, table.csv, table.json, pictures", soft_wrap=True)
 
@@ -177,18 +175,18 @@ def ablate(
         typer.Option("--images", help="values of M: 1000,3000,10000; 0 and the recipe's own M are always included"),
     ] = "",
     out: Annotated[Path | None, typer.Option("--out", help="folder; default runs/ablate-RECIPE")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
+    quiet: watch.Quiet = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
     """Plot what each step of cGAN-KD adds. Also plots the error against the number of generated images."""
     folder = out or Path("runs") / f"ablate-{load('run', name, overrides).name}"
     from cgankd.core.checkpoint import deadline_in
-    from cgankd.core.progress import SILENT, ConsoleProgress
     from cgankd.experiments.ablation import ablate as draw
 
-    bars = SILENT if quiet else ConsoleProgress(console)
     values = _split_list(images)
-    draw(name, overrides or [], images=values, out=folder, progress=bars, deadline=deadline_in(max_minutes))
+    with watch.watching(quiet) as progress:
+        draw(name, overrides or [], images=values, out=folder, progress=progress, deadline=deadline_in(max_minutes))
+        progress.finish(results=str(folder / "ablation.json"))
     console.print(f"{folder / 'ablation.html'}  (open it in a browser)", soft_wrap=True)
 
 
@@ -206,7 +204,7 @@ def synthesize(
     predictions: Annotated[
         Path | None, typer.Option("--import", help="that folder with the teacher's predictions.csv: continue the run")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
+    quiet: watch.Quiet = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
     """Let an external teacher label images. Write the images for it (--export), or read its predictions (--import)."""
@@ -218,7 +216,6 @@ def synthesize(
     if candidates is not None and export is None:
         raise UserError("--candidates is the number of images that --export writes; leave it out with --import")
     from cgankd.core.checkpoint import deadline_in
-    from cgankd.core.progress import SILENT, ConsoleProgress
     from cgankd.pipeline import labelling_service, preflight
     from cgankd.pipeline.run import run as go
 
@@ -227,12 +224,18 @@ def synthesize(
     if left_out:
         console.print(f"left out, because they need predictions of other images: {', '.join(left_out)}")
     folder = out or Path("runs") / settings.name
-    progress, deadline = SILENT if quiet else ConsoleProgress(console), deadline_in(max_minutes)
-    if export is not None:
-        message = labelling_service.export(settings, folder, export, candidates, progress, deadline=deadline)
-        console.print(message, soft_wrap=True)
-    elif predictions is not None:
-        _show(folder, go(labelling_service.answered(settings, predictions), folder, progress, deadline=deadline))
+    deadline = deadline_in(max_minutes)
+    with watch.watching(quiet) as progress:
+        if export is not None:
+            message = labelling_service.export(settings, folder, export, candidates, progress, deadline=deadline)
+            progress.rest()
+            console.print(message, soft_wrap=True)
+            progress.finish(results=str(export))
+        elif predictions is not None:
+            results = go(labelling_service.answered(settings, predictions), folder, progress, deadline=deadline)
+            progress.rest()
+            page = _show(folder, results)
+            progress.finish(results=str(folder / "results.json"), report=str(page))
 
 
 @app.command()
@@ -242,7 +245,7 @@ def continual(
     ] = None,
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/RECIPE")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
+    quiet: watch.Quiet = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
     """Learn classes task by task. Each model learns from the old one; prints accuracy and forgetting."""
@@ -252,10 +255,11 @@ def continual(
     settings = load("continual", name, overrides)
     from cgankd.continual.run import run as learn
     from cgankd.core.checkpoint import deadline_in
-    from cgankd.core.progress import SILENT, ConsoleProgress
 
     folder = out or Path("runs") / settings.name
-    learn(settings, folder, SILENT if quiet else ConsoleProgress(console), deadline=deadline_in(max_minutes))
+    with watch.watching(quiet) as progress:
+        learn(settings, folder, progress, deadline=deadline_in(max_minutes))
+        progress.finish(results=str(folder / "results.json"))
     typer.echo((folder / "table.md").read_text(encoding="utf-8"), nl=False)
     console.print(f"\n{folder}: table.md, accuracy.png, results.json", soft_wrap=True)
 
@@ -267,7 +271,7 @@ def lm(
     ] = None,
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/lm-RECIPE")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
+    quiet: watch.Quiet = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
     """Distil a small language model. Runs SKD, ATKD and baselines and prints the table; needs cgankd[lm]."""
@@ -277,7 +281,8 @@ def lm(
     settings = load("lm", name, overrides)
     from cgankd.lm import command
 
-    command.run(settings, out, max_minutes, console, quiet)
+    with watch.watching(quiet) as progress:
+        command.run(settings, out, max_minutes, console, progress)
 
 
 app.add_typer(
@@ -286,7 +291,7 @@ app.add_typer(
     help="Read, fetch or render a data set. SOURCE: a name, a folder, .npz or .h5.",
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
-    init.init, ship.export, ship.predict, ship.bench, ship.generate,
+    watch.status, init.init, ship.export, ship.predict, ship.bench, ship.generate,
     lists.recipes, lists.show, lists.methods, lists.networks, clean.clean, weights.convert_weights,
 )  # fmt: skip
 for command in COMMANDS:
@@ -306,21 +311,21 @@ def _split_words(words: list[str], seeds: str) -> tuple[list[str], list[str]]:
     return names, [word for word in words if "=" in word] + ([f"seeds=[{seeds}]"] if seeds else [])
 
 
-def _show(folder: Path, results: dict[str, Any], page: bool = True) -> None:
-    from cgankd.report.table import table
+def _show(folder: Path, results: dict[str, Any], page: bool = True, with_table: bool = True) -> Path | None:
+    """Print the table and write the page. Returns the page's path; None without a page."""
+    if with_table:
+        from cgankd.report.table import table
 
-    console.print(table(results))
-    for warning in results["warnings"]:
-        console.print(f"! {on_one_line(warning)}")
-    if page:
-        from cgankd.report.render import render
+        console.print(table(results))
+        for warning in results["warnings"]:
+            console.print(f"! {on_one_line(warning)}")
+    if not page:
+        return None
+    from cgankd.report.render import render
 
-        console.print(f"{render(folder)}  (open it in a browser)", soft_wrap=True)
-
-
-def _is_click_error(error: Exception) -> bool:
-    """Whether typer's parser raised the error: an unknown option, a missing argument."""
-    return callable(getattr(error, "format_message", None)) and hasattr(error, "exit_code")
+    path = render(folder)
+    console.print(f"{path}  (open it in a browser)", soft_wrap=True)
+    return path
 
 
 def _fail(message: str, code: int) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cgankd.core.errors import OutOfTime
 from cgankd.core.files import load_tensors, save_tensors
+from cgankd.core.stopping import reason_to_stop
 
 
 def deadline_in(minutes: float | None) -> float:
@@ -26,7 +27,7 @@ class Checkpoint:
     """Saves and restores modules, optimisers, tensors and a history.
 
     Random numbers need no saving: loops reseed from (seed, stage, step). ``path`` None saves nothing. Once
-    ``deadline`` (in time.monotonic's seconds) has passed, :meth:`save` raises OutOfTime after saving.
+    ``deadline`` (in time.monotonic's seconds) has passed, or SIGTERM came, :meth:`save` raises OutOfTime after saving.
     """
 
     def __init__(self, path: Path | None, every_seconds: float = 60.0, deadline: float = math.inf) -> None:
@@ -43,8 +44,9 @@ class Checkpoint:
 
     def due(self) -> bool:
         """Whether it is time to save again."""
-        now = time.monotonic()
-        return self.path is not None and (now - self._saved_at >= self.every_seconds or now >= self.deadline)
+        if self.path is None:
+            return False
+        return time.monotonic() - self._saved_at >= self.every_seconds or reason_to_stop(self.deadline) is not None
 
     def save(
         self,
@@ -67,8 +69,8 @@ class Checkpoint:
                         tensors[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value)
         save_tensors(self.path, tensors, {"step": str(step), "history": json.dumps(history)})
         self._saved_at = time.monotonic()
-        if self._saved_at >= self.deadline:
-            raise OutOfTime
+        if (reason := reason_to_stop(self.deadline)) is not None:
+            raise OutOfTime(reason)
 
     def load(
         self,

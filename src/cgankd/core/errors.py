@@ -34,7 +34,7 @@ def first_of(items: Sequence[str], most: int = 20) -> str:
 
 
 class OutOfTime(Exception):
-    """The time limit of a run is reached; its state is saved, and the same command continues from there."""
+    """A run has to stop (its message says why); its state is saved, and the same command continues from there."""
 
 
 class TrainingError(Exception):

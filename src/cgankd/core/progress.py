@@ -1,88 +1,67 @@
-"""Progress in the terminal: one bar per stage with the time left."""
+"""What loops and stages report while they work. The base classes show nothing; watching.py shows it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as RichProgress
+from cgankd.core.run_plan import Station
 
-from cgankd.core.terminal import on_one_line
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Bar:
-    """A bar that shows nothing; the default."""
+    """How far one loop is. images: in each of the loop's steps, for a speed in images per second; 0: not counted."""
+
+    images: float = 0.0
 
     def to(self, done: float, note: str = "") -> None:
-        """``done`` of the total are done; ``note`` is shown after the bar."""
+        """``done`` of the total are done. Cheap enough for every step. An empty note keeps the last one."""
+
+    def log(self, entry: Mapping[str, float]) -> None:
+        """An entry of the loop's history: ``step``, and numbers such as losses, which are plotted over the steps."""
 
 
 class Progress:
-    """Progress that shows nothing: the default of library calls."""
+    """Reports that go nowhere: the default of library calls."""
 
     @contextmanager
     def bar(self, title: str, total: float) -> Iterator[Bar]:
-        """A bar for one task; it ends with the block."""
+        """A loop of ``total`` steps; it ends with the block."""
         yield Bar()
 
     def passing(self, title: str, total: float) -> AbstractContextManager[Bar]:
-        """A bar that disappears when its task ends: for a part of a longer task."""
+        """A bar that leaves no trace when it ends: for a part of a longer task."""
         return self.bar(title, total)
 
     def say(self, text: str) -> None:
-        """Print one line."""
+        """One line for the reader."""
 
+    def opened(self, folder: Path) -> None:
+        """``folder`` is locked by this process, which may write files there."""
 
-class _ConsoleBar(Bar):
-    def __init__(self, bars: RichProgress, row: TaskID) -> None:
-        self.bars, self.row = bars, row
+    def part(self, number: int, count: int, name: str) -> None:
+        """Run ``number`` (from 1) of ``count`` begins: a cell of a table."""
 
-    def to(self, done: float, note: str = "") -> None:
-        self.bars.update(self.row, completed=done, note=note)
-
-
-class ConsoleProgress(Progress):
-    """Bars on a terminal; where output is not a terminal, one line when a task ends."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def plan(self, stations: Callable[[], Sequence[Station]]) -> None:
+        """A run begins; ``stations()`` lists all its stages. It is called again where a stage comes unforeseen."""
 
     @contextmanager
-    def bar(self, title: str, total: float) -> Iterator[Bar]:
-        with self._bar(title, total) as bar:
-            yield bar
+    def stage(self, station: Station) -> Iterator[None]:
+        """A stage that is computed; it ends with the block."""
+        yield
 
-    def passing(self, title: str, total: float) -> AbstractContextManager[Bar]:
-        return self._bar(title, total, transient=True)
+    def score(self, row: str, seed: int, scores: Mapping[str, float | None]) -> None:
+        """The student of a row and seed is scored: ``validation`` and ``test``, in the metric's unit."""
 
-    @contextmanager
-    def _bar(self, title: str, total: float, transient: bool = False) -> Iterator[Bar]:
-        bars = RichProgress(
-            TextColumn("{task.description:<24}", markup=False),
-            BarColumn(bar_width=12),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=self.console,
-            transient=transient,
-            disable=transient and not self.console.is_terminal,
-        )
-        with bars:
-            yield _ConsoleBar(bars, bars.add_task(on_one_line(title), total=total, note=""))
+    def warn(self, sentence: str) -> None:
+        """What a reader of the results should know."""
 
-    def say(self, text: str) -> None:
-        self.console.print(on_one_line(text), markup=False, emoji=False, highlight=False)
+    def picture(self, name: str, image: Tensor) -> None:
+        """A picture for trackers, uint8 [C, H, W]."""
 
 
 SILENT = Progress()

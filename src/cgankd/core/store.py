@@ -33,7 +33,9 @@ from cgankd.core.files import file_name, load_tensors, read_json, save_tensors, 
 from cgankd.core.hashing import content_key, describe
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.run_folder import HeldFolder, make_folder
+from cgankd.core.run_plan import Station
 from cgankd.core.runtime import environment
+from cgankd.core.stopping import reason_to_stop
 
 P = ParamSpec("P")
 Function = TypeVar("Function", bound=Callable[..., dict[str, Any]])
@@ -70,6 +72,17 @@ class Artifact:
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of ``name``.safetensors, on the CPU."""
         return load_tensors(self.folder / f"{name}.safetensors")[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A call of a stage that :meth:`Store.noting` noted. seconds: None where its artifact does not exist yet."""
+
+    key: str
+    title: str
+    stage: str
+    arguments: Mapping[str, Any]
+    seconds: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +167,8 @@ class Store:
         if artifacts is not None:
             make_folder(path)
         self._held = HeldFolder(self.artifacts, command, take_over)
+        self._calls: list[Call] | None = None
+        progress.opened(self.artifacts)
         for leftover in (self.artifacts / "cache").rglob(".*.tmp"):  # of a process that was killed while writing
             leftover.unlink()
 
@@ -175,6 +190,16 @@ class Store:
         store.title = title
         return store
 
+    def noting(self, calls: list[Call]) -> Store:
+        """The same store; its calls compute nothing and are only added to ``calls``.
+
+        So a run can be walked through before it starts. Where there is no artifact yet, a call returns one without a
+        summary, whose key is right, because keys do not depend on results.
+        """
+        store = copy.copy(self)
+        store._calls = calls
+        return store
+
     def call(
         self, function: Callable[Concatenate[Work, P], dict[str, Any]], /, *args: P.args, **arguments: P.kwargs
     ) -> Artifact:
@@ -191,10 +216,15 @@ class Store:
         key = content_key(description, self.environment)
         done = self.artifacts / "artifacts" / f"{name}-{key}"
         artifact = _open(done, key)
+        title = self.title or name.replace("_", " ")
+        if self._calls is not None:
+            self._calls.append(Call(key, title, name, arguments, None if artifact is None else artifact.seconds))
+            return artifact or Artifact(done, key, 0.0, {})
         if artifact is None:
-            if time.monotonic() >= self.deadline:
-                raise OutOfTime
-            artifact = self._build(done, key, description, lambda work: function(work, *args, **arguments))
+            if (reason := reason_to_stop(self.deadline)) is not None:
+                raise OutOfTime(reason)
+            with self.progress.stage(Station(key, title, name)):
+                artifact = self._build(done, key, description, lambda work: function(work, *args, **arguments))
         self.used.append(artifact)
         return artifact
 

@@ -33,6 +33,19 @@ def describe(splits: Splits) -> dict[str, Any]:
     }
 
 
+def grid(images: Tensor, row: Tensor, gap: int = 2) -> Tensor:
+    """Images uint8 [N, C, H, W] as one picture uint8 [C, H', W'], white between them. row: int64 [N], of each image."""
+    column = torch.stack([(row[:number] == row[number]).sum() for number in range(len(row))])
+    _, channels, height, width = images.shape
+    rows, columns = int(row.max()) + 1, int(column.max()) + 1
+    picture = torch.full((channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 255, dtype=torch.uint8)
+    for image, top, left in zip(
+        images.cpu(), (row * (height + gap)).tolist(), (column * (width + gap)).tolist(), strict=True
+    ):
+        picture[:, top : top + height, left : left + width] = image
+    return picture
+
+
 def examples(images: ImageSet, task: Task, per_bin: int = PER_BIN) -> dict[str, Tensor]:
     """The first ``per_bin`` images of each class or label bin, ordered by bin: "images", "labels" and "bin"."""
     names, place = task.bins(images.labels)

@@ -141,7 +141,7 @@ def results_of(
     try:
         results = [_finished(cell, out / cell.folder) for cell in cells]
         for place, cell in enumerate(cells):
-            progress.say(f"run {place + 1} of {len(cells)}: {cell.name}")
+            progress.part(place + 1, len(cells), cell.name)
             folder = out / cell.folder
             if results[place] is None:  # the file has other settings, and must not stay if this run is killed
                 (folder / "results.json").unlink(missing_ok=True)

@@ -60,6 +60,7 @@ def train_gan(
     start, history = checkpoint.load(modules, optimizers)
     log_every = max(1, settings.steps // LOG_POINTS)
     with work.progress.bar("generator", settings.steps) as bar:
+        bar.images = settings.batch_size
         for step in range(start, settings.steps):
             values = gan.step(step)
             done = step + 1
@@ -67,7 +68,8 @@ def train_gan(
                 entry = {"step": done, **{name: float(value) for name, value in values.items()}}
                 _check(entry)
                 history.append(entry)
-                bar.to(done, f"D {entry['discriminator_loss']:.2f}  G {entry['generator_loss']:.2f}")
+                bar.log(entry)
+            bar.to(done)
             if checkpoint.due():
                 checkpoint.save(done, modules, optimizers, history)
     _settle_statistics(average, generator, space, settings, fabric, seed)

@@ -62,7 +62,8 @@ def train(
                         f"than {settings.learning_rate:g} may help"
                     )
                 history.append({**entry, "val": validate()})
-                bar.to(done, f"loss {entry['loss']:.3g}")
+                bar.log(history[-1])
+            bar.to(done)
             if checkpoint.due():
                 checkpoint.save(done, {"model": model}, {"adamw": optimizer}, history)
     model.eval()

@@ -45,7 +45,7 @@ def quality(run: Run, seed: int) -> Artifact:
 
 def attacked(run: Run, network: Artifact, attack: Attack) -> Artifact:
     """The score of a teacher or student on test images under one attack."""
-    return run.store.titled(f"{attack.name} on {network.summary['network']}").call(
+    return run.store.titled(f"{attack.name} on {network.summary.get('network', 'a network')}").call(
         stages.attack_network,
         network=StoredNetwork(network),
         test=run.splits.test,

@@ -31,7 +31,7 @@ def process(
     rule, burn_in = None, None
     if not isinstance(subsampling, NoSubsampling):
         rule = Rule.of(subsampling)
-        burn_in = store.call(
+        burn_in = store.titled(f"{store.title}: burn-in").call(
             stages.burn_in,
             source=dataclasses.replace(source, extractor=features),
             plan=plan.with_total_per(plan.pool, subsampling.burn_in).without_groups(),
@@ -39,14 +39,14 @@ def process(
     calibration, rho = None, None
     if settings.filter is not None:
         rho = settings.filter.rho or source.task.filter_quantile
-        calibration = store.call(
+        calibration = store.titled(f"{store.title}: calibration").call(
             stages.calibrate_filter,
             source=source,
             plan=plan.with_total_per(plan.group, settings.filter.calibration),
             burn_in=burn_in,
             rule=rule,
         )
-    return store.titled("synthesis" if settings.filter else "synthesis (ablation)").call(
+    return store.titled(store.title if settings.filter else f"{store.title} (ablation)").call(
         stages.make_images,
         source=source,
         plan=plan,

@@ -33,7 +33,10 @@ def collect(run: Run) -> dict[str, Any]:
     students: dict[str, list[Artifact]] = {name: [] for name in names}
     for seed in recipe.seeds:
         for name in names:
-            students[name].append(run.student(name, seed))
+            student = run.student(name, seed)
+            students[name].append(student)
+            scores = {"validation": student.summary["val"], "test": student.summary["test"]}
+            run.store.progress.score(name, seed, scores)
     rows = _rows(run, students, upstream[0])
     networks = [teachers[0], *(artifacts[0] for artifacts in students.values())]
     results: dict[str, Any] = {
@@ -71,6 +74,8 @@ def collect(run: Run) -> dict[str, Any]:
         _add_synthesis(run, results, upstream)
     results["best"] = best_row(rows, task.higher_is_better)
     results["warnings"] = [*warnings(results), *run.output_notes]
+    for sentence in results["warnings"]:
+        run.store.progress.warn(sentence)
     return results
 
 

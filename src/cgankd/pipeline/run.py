@@ -45,6 +45,7 @@ from cgankd.pipeline.comparisons import Row, row, student_network, views
 from cgankd.pipeline.inputs import Extractor, ProposalSource, PseudoLabelled, Student, Surroundings, Teachers
 from cgankd.pipeline.processing import process
 from cgankd.pipeline.search import choose
+from cgankd.pipeline.stations import stations
 from cgankd.synthesis import adjust, checks
 from cgankd.synthesis.autoencoder import StoredAutoencoder
 from cgankd.synthesis.density_ratio import StoredRatio
@@ -67,6 +68,7 @@ def run(
     with opened(recipe, out, progress, deadline=deadline, artifacts=artifacts) as this_run:
         import_seconds = time.monotonic() - started
         write_text(out / "recipe.yaml", this_run.recipe.to_yaml())
+        progress.plan(functools.partial(stations, this_run))
         record = results.collect(this_run)
         record["seconds"] = {"import": import_seconds, **this_run.store.seconds()}
         record["used"] = this_run.store.used_names()
@@ -135,11 +137,16 @@ class Run:
         """The seed of teacher and generator for a student's seed."""
         return seed if self.recipe.vary == "everything" else self.recipe.seeds[0]
 
+    def _titled(self, title: str, seed: int) -> Store:
+        """The store with a stage's title; the seed is part of it where there is more than one."""
+        several = self.recipe.vary == "everything" and len(self.recipe.seeds) > 1
+        return self.store.titled(f"{title} (seed {seed})" if several else title)
+
     # --- data, teachers, students ---------------------------------------------------------------------------------
 
     def data(self) -> Artifact:
         """Counts, label histograms and a few images, for the report."""
-        return self.store.call(stages.describe_data, splits=self.splits)
+        return self.store.titled("data").call(stages.describe_data, splits=self.splits)
 
     def teacher(self, seed: int) -> Artifact:
         """The teacher with its scores: a network, trained or loaded, or a black box."""
@@ -257,12 +264,12 @@ class Run:
 
     def generator(self, seed: int) -> Artifact:
         """The conditional GAN, trained on the owner's images, or a few images of another generator for the report."""
-        settings, train = self.recipe.generator, self.splits.train
+        settings, train, store = self.recipe.generator, self.splits.train, self._titled("generator", seed)
         if self.ready_generator is not None:
-            return self.store.call(
+            return store.call(
                 stages.show_generator, generator=self.ready_generator, train=train, task=self.task, seed=seed
             )
-        return self.store.call(
+        return store.call(
             stages.train_generator,
             train=train,
             task=self.task,
@@ -318,7 +325,7 @@ class Run:
     def ratio(self, seed: int) -> Artifact:
         """The conditional density ratio."""
         settings = self.recipe.ratio
-        return self.store.call(
+        return self._titled("density ratio", seed).call(
             stages.train_density_ratio,
             train=self.splits.train,
             val=self.splits.val,
@@ -336,7 +343,8 @@ class Run:
     def _subsampling(self, settings: SynthesisSettings, seed: int) -> tuple[Subsampling, list[str]]:
         if isinstance(settings.subsampling, NoSubsampling):
             return settings.subsampling, []
-        return checks.fall_back(settings.subsampling, self.ratio(seed).summary)
+        ratio = self.ratio(seed).summary
+        return checks.fall_back(settings.subsampling, ratio) if ratio else (settings.subsampling, [])
 
     # --- synthesis ------------------------------------------------------------------------------------------------
 
@@ -364,7 +372,7 @@ class Run:
             settings.max_draws,
         )
         return process(
-            self.store,
+            self._titled("synthesis", seed),
             source,
             self.space.plan(settings, held),
             settings,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cgankd.config.settings import SearchSettings, SynthesisSettings
+from cgankd.core.store import Artifact
 from cgankd.data.imageset import TrainingImages
 from cgankd.nets.build import Architecture
 from cgankd.pipeline import stages
@@ -94,7 +95,11 @@ def _value(settings: SynthesisSettings, name: str) -> Any:
     return settings.labels.kind if name == "labels" else getattr(settings, name)
 
 
-def choose(run: Run, seed: int) -> Choice | None:
+def validation_score(trial: Artifact) -> float:
+    return float(trial.summary["val"])
+
+
+def choose(run: Run, seed: int, score: Callable[[Artifact], float] = validation_score) -> Choice | None:
     """The search of a run; None where the recipe has none."""
     settings, student = run.recipe.search, run.recipe.student
     if settings is None:
@@ -117,6 +122,6 @@ def choose(run: Run, seed: int) -> Choice | None:
             normalised_by=run.splits.train,
             seed=seed,
         )
-        return float(artifact.summary["val"])
+        return score(artifact)
 
     return search(settings, run.recipe.synthesis, run.task, trial)

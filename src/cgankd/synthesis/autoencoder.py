@@ -100,6 +100,7 @@ def train_autoencoder(
     start, history = checkpoint.load({"network": network}, {"adam": optimizer})
     log_every = max(1, steps // LOG_POINTS)
     with work.random_state(), work.progress.bar("auto-encoder", steps) as bar:
+        bar.images = batch_size
         for step in range(start, steps):
             torch.manual_seed(rng.key(seed, "autoencoder", step))  # for dropout, if the encoder has any
             for group in optimizer.param_groups:
@@ -118,7 +119,8 @@ def train_autoencoder(
                 history.append({"step": done, "loss": float(loss.detach())})
                 if not math.isfinite(history[-1]["loss"]):
                     raise TrainingError(f"auto-encoder: the loss is {history[-1]['loss']} at step {done}")
-                bar.to(done, f"loss {history[-1]['loss']:.3g}")
+                bar.log(history[-1])
+            bar.to(done)
             if checkpoint.due():
                 checkpoint.save(done, {"network": network}, {"adam": optimizer}, history)
     network.eval()

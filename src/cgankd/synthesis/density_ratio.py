@@ -261,7 +261,8 @@ def train_ratio(
                     if all(entry["held_out"] < earlier["held_out"] for earlier in history):
                         best = copy.deepcopy(network.state_dict())
                 history.append(entry)
-                bar.to(done, f"loss {entry['loss']:.3f}")
+                bar.log(entry)
+            bar.to(done)
             if checkpoint.due():
                 checkpoint.save(done, modules, optimizers, history, best)
     if best:

@@ -91,6 +91,7 @@ def _drawn_columns(
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     with work.progress.bar(work.title or stream, int(plan.quota.sum())) as bar:
+        bar.images = 1
         for block in proposals.draw(plan, stream, acceptance, progress=progress):
             parts.append(columns(block))
             blocks += 1
@@ -166,6 +167,7 @@ def synthesize(
         kept.columns = _ungrouped(checkpoint.tensors, "column")
         kept.tally.restore(_ungrouped(checkpoint.tensors, "tally"), score)
     with work.progress.bar(work.title or "synthesis", int(plan.quota.sum())) as bar:
+        bar.images = 1
         for block in proposals.draw(plan, "proposal", acceptance, thresholds, progress):
             kept.add(block)
             examples.add(block, plan)

@@ -105,6 +105,7 @@ def _minimise(
     start, history = checkpoint.load(modules, optimizers)
     log_every = max(1, settings.steps // LOG_POINTS)
     with work.random_state(), work.progress.bar(work.title, settings.steps) as bar:
+        bar.images = settings.batch_size
         for step in range(start, settings.steps):
             torch.manual_seed(rng.key(seed, "fit", step))  # for dropout
             for group in optimizer.param_groups:
@@ -126,7 +127,8 @@ def _minimise(
                 entry["learning_rate"] = learning_rate(settings, step)
                 entry |= clipping.share() | _label_share(terms) | _validation(work, student, objective, validation)
                 history.append(entry)
-                bar.to(done, f"loss {entry['loss']:.3g}")
+                bar.log(entry)
+            bar.to(done)
             if checkpoint.due():
                 checkpoint.save(done, modules, optimizers, history)
     return history

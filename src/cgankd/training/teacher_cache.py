@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 import zlib
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from cgankd.core.errors import OutOfTime
 from cgankd.core.row_file import RowFile
 from cgankd.core.runtime import to_device
+from cgankd.core.stopping import reason_to_stop
 from cgankd.data.batches import Batch, Batches
 from cgankd.nets import inference
 
@@ -69,8 +69,8 @@ class TeacherOutputs:
         cached = self._views[number, view]
         for block in (rows // self.BLOCK).unique().tolist():
             if not cached.has(block):
-                if time.monotonic() >= self.deadline:
-                    raise OutOfTime
+                if (reason := reason_to_stop(self.deadline)) is not None:
+                    raise OutOfTime(reason)
                 index = torch.arange(block * self.BLOCK, min(count, (block + 1) * self.BLOCK)) + first
                 cached.put(block, self._run(self.batches.views.draw(index, torch.full_like(index, view))).cpu())
         return cached.outputs.rows[rows]

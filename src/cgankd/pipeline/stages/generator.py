@@ -57,7 +57,9 @@ def show_generator(work: Work, *, generator: GeneratorSource, train: ImageSet, t
 def _preview_generator(work: Work, sampler: Sampler, train: ImageSet, task: Task, seed: int) -> None:
     labels = preview.examples(train, task)["labels"]
     images = sampler.sample(task.to_target(labels), torch.arange(len(labels)), seed)
-    work.save("preview", {"images": images, "labels": labels, "bin": task.bins(labels)[1]})
+    bins = task.bins(labels)[1]
+    work.save("preview", {"images": images, "labels": labels, "bin": bins})
+    work.progress.picture("generator/samples", preview.grid(images, bins))
 
 
 @stage(version=3)

@@ -1,0 +1,95 @@
+"""How the long commands are watched: their options, what is shown while they run, and ``cgankd status``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cgankd.cli.ending import FAILED, ending
+from cgankd.cli.screen import console
+from cgankd.core.errors import UserError
+from cgankd.core.terminal import on_one_line
+
+if TYPE_CHECKING:
+    from cgankd.core.watching import Output, Watched
+
+Quiet = Annotated[bool, typer.Option("--quiet", help="print the result only, no progress")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object a line, for programs")]
+Track = Annotated[
+    str | None,
+    typer.Option("--track", help="tensorboard, csv, wandb, mlflow or none; default tensorboard where it is installed"),
+]
+
+
+@contextmanager
+def watching(quiet: bool = False, as_json: bool = False, track: str | None = "none") -> Iterator[Watched]:
+    """Shows and records what a long command does, until the block ends.
+
+    SIGTERM stops it at the next checkpoint. as_json: everything for a person goes to stderr. track: see
+    :func:`cgankd.core.trackers.choose`. An error is recorded in the status file, and goes on.
+    """
+    if quiet and as_json:
+        raise UserError("--quiet and --json exclude each other; allowed: one of them")
+    from cgankd.core.status_file import StatusFile, same_command
+    from cgankd.core.stopping import stopping_on_sigterm
+    from cgankd.core.trackers import NONE, Tracker, choose
+    from cgankd.core.views import JsonLines, view
+    from cgankd.core.watching import Watched
+
+    outputs: list[Output] = [StatusFile()]
+    if (tracker := choose(track)) != NONE:
+        outputs.append(Tracker(tracker))
+    if as_json:
+        outputs.append(JsonLines(sys.stdout))
+    elif not quiet:
+        outputs.append(view(console))
+    with _people_at_stderr(as_json), stopping_on_sigterm(), Watched(outputs) as watched:
+        try:
+            yield watched
+        except BaseException as error:
+            code, reason = ending(error) or (FAILED, f"{type(error).__name__}: {error}")
+            watched.stop(reason, code, same_command())
+            raise
+
+
+@contextmanager
+def one_loop() -> Iterator[Watched]:
+    """Shows a loop of a short command, such as a download."""
+    from cgankd.core.views import view
+    from cgankd.core.watching import Watched
+
+    with Watched([view(console)]) as watched:
+        yield watched
+
+
+@contextmanager
+def _people_at_stderr(redirected: bool) -> Iterator[None]:
+    if not redirected:
+        yield
+        return
+    console.file = sys.stderr
+    try:
+        yield
+    finally:
+        console.file = None  # type: ignore[assignment]  # sys.stdout again
+
+
+def status(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the --out folder of a run")],
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Print how far a run is, from any terminal, or how it ended."""
+    from cgankd.core.status_file import as_lines, read_status
+
+    record = read_status(folder)
+    if as_json:
+        typer.echo(json.dumps(record, indent=1))
+        return
+    for line in as_lines(folder, record):
+        console.print(on_one_line(line), soft_wrap=True)

@@ -1,0 +1,79 @@
+"""Loggers for Weights & Biases and MLflow with the interface of Lightning Fabric's loggers."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric.loggers.logger import Logger
+from torch import Tensor
+
+
+class WandbLogger(Logger):
+    """Each stage has its own steps, so each is plotted over ``STAGE/step``. WANDB_MODE=offline needs no network."""
+
+    def __init__(self, wandb: Any, folder: Path) -> None:
+        self._wandb = wandb
+        self._run = wandb.init(project="cgankd", name=folder.resolve().name, dir=str(folder))
+        self._known: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        return "wandb"
+
+    @property
+    def version(self) -> str:
+        return str(self._run.id)
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        groups = {name.rpartition("/")[0] for name in metrics}
+        for group in sorted(groups - self._known):
+            self._run.define_metric(f"{group}/*", step_metric=f"{group}/step")
+        self._known |= groups
+        self._run.log({**metrics, **{f"{group}/step": step for group in groups}})
+
+    def log_picture(self, name: str, image: Tensor) -> None:
+        self._run.log({name: self._wandb.Image(pixels(image))})
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        self._run.config.update(params)
+
+    def finalize(self, status: str) -> None:
+        self._run.finish()
+
+
+class MlflowLogger(Logger):
+    """A run of the experiment "cgankd" on the server, or in the folder, that MLFLOW_TRACKING_URI names."""
+
+    def __init__(self, mlflow: Any, folder: Path) -> None:
+        self._mlflow = mlflow
+        mlflow.set_experiment("cgankd")
+        self._run = mlflow.start_run(run_name=folder.resolve().name)
+
+    @property
+    def name(self) -> str:
+        return "mlflow"
+
+    @property
+    def version(self) -> str:
+        return str(self._run.info.run_id)
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        # MLflow allows no equals sign in a name
+        self._mlflow.log_metrics({name.replace("=", "-"): value for name, value in metrics.items()}, step=step)
+
+    def log_picture(self, name: str, image: Tensor) -> None:
+        self._mlflow.log_image(pixels(image), f"{name.replace('/', '-')}.png")
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        self._mlflow.log_params(params)
+
+    def finalize(self, status: str) -> None:
+        self._mlflow.end_run()
+
+
+def pixels(image: Tensor) -> Any:
+    """uint8 [C, H, W] as an array [H, W, 3]."""
+    colour = image if image.shape[0] == 3 else image.expand(3, -1, -1)
+    return colour.permute(1, 2, 0).numpy()

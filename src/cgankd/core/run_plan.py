@@ -1,0 +1,91 @@
+"""The stations of a run, known before it starts: which are done, and how long the others will take."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class Station:
+    """One stage that a run needs.
+
+    key: its artifact's. kind: the stage function's name. alike: stations with the same text take time in proportion to
+    their ``amount``; amounts of others are only roughly comparable. seconds: what it took, where it is finished.
+    """
+
+    key: str
+    title: str
+    kind: str
+    alike: str = ""
+    amount: float = 0.0
+    seconds: float | None = None
+
+
+class RunPlan:
+    """The stations of the whole run, each once, in their order."""
+
+    def __init__(self) -> None:
+        self._stations: dict[str, Station] = {}
+        self._ended: dict[str, Station] = {}  # those that ended in this process
+
+    def replace(self, stations: Sequence[Station]) -> None:
+        """Use these stations from now on; what ended in this process stays done."""
+        self._stations = {station.key: station for station in stations}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._stations
+
+    def station(self, key: str) -> Station | None:
+        return self._stations.get(key)
+
+    def add(self, station: Station) -> None:
+        """A station that was not foreseen."""
+        self._stations[station.key] = station
+
+    def end(self, station: Station, seconds: float) -> None:
+        self._ended[station.key] = dataclasses.replace(station, seconds=seconds)
+
+    def _all(self) -> dict[str, Station]:
+        return {**self._stations, **self._ended}
+
+    @property
+    def total(self) -> int:
+        return len(self._all())
+
+    @property
+    def done(self) -> int:
+        """Stations that are finished, in this process or an earlier one."""
+        return sum(station.seconds is not None for station in self._all().values())
+
+    def left(self, running: Station | None, elapsed: float, running_left: float | None) -> float | None:
+        """Seconds until the last station ends; None where nothing is known yet.
+
+        The time of a station that has not begun is estimated from those that are finished: their seconds, scaled by
+        the amount of work (training steps times batch size, or images), from stations that are alike where there are
+        any, else from all. Nothing is measured in advance. elapsed, running_left: seconds of the running station; None:
+        its end is not known. The page and the exported student, a few seconds at the end, are not included.
+        """
+        stations = self._all()
+        measured = [station for station in stations.values() if station.seconds is not None]
+        if running is not None and running_left is not None:
+            measured.append(dataclasses.replace(running, seconds=elapsed + running_left))
+        measured = [station for station in measured if station.amount > 0]
+        waiting = [station for station in stations.values() if station.seconds is None]
+        waiting = [station for station in waiting if running is None or station.key != running.key]
+        expected = [_expected(station, measured) for station in waiting]
+        if running is not None and running_left is None:
+            whole = _expected(running, measured)
+            running_left = None if whole is None else max(0.0, whole - elapsed)
+        times = [*expected, 0.0 if running is None else running_left]
+        known = [seconds for seconds in times if seconds is not None]
+        return sum(known) if len(known) == len(times) else None
+
+
+def _expected(station: Station, measured: Sequence[Station]) -> float | None:
+    """The seconds that a station will take; None where nothing comparable was measured."""
+    alike = [other for other in measured if other.alike == station.alike] or measured
+    amount = sum(other.amount for other in alike)
+    if station.amount == 0:
+        return 0.0
+    return station.amount * sum(other.seconds or 0.0 for other in alike) / amount if amount else None

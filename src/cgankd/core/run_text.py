@@ -1,0 +1,97 @@
+"""What is known of a run as text: the lines of a log, of ``cgankd status`` and of the live view."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+SHOWN = ("val", "held_out")  # values of a history that are shown, beside losses
+MOST = 2
+
+
+def duration(seconds: float) -> str:
+    """Rounded as a person would say it.
+
+    >>> [duration(seconds) for seconds in (0.4, 59.7, 100, 3599, 7260, 200000)]
+    ['0 s', '1 min', '2 min', '1 h', '2 h 1 min', '2 d 8 h']
+    """
+    if seconds < 59.5:
+        return f"{round(seconds)} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def finite(value: Any) -> Any:
+    """The value without numbers that JSON does not have.
+
+    >>> finite({"loss": float("nan"), "step": 3})
+    {'loss': None, 'step': 3}
+    """
+    if isinstance(value, Mapping):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value
+
+
+def values(entry: Mapping[str, float]) -> str:
+    """The losses and the validation score of an entry of a history.
+
+    >>> values({"loss": 0.1234, "learning_rate": 0.1, "val": 95.25})
+    'loss 0.123, validation 95.2'
+    """
+    names = [name for name in entry if (name.endswith("loss") or name in SHOWN) and entry[name] is not None]
+    words = {"val": "validation", "held_out": "held-out loss"}
+    return ", ".join(f"{words.get(name, name.replace('_', ' '))} {entry[name]:.3g}" for name in names[:MOST])
+
+
+def place(now: Mapping[str, Any]) -> str:
+    """Which stage of how many.
+
+    >>> place({"number": 3, "of": 9, "run": {"number": 1, "of": 2, "name": "a"}}), place({"number": 3, "of": None})
+    ('run 1/2 [3/9]', '[3]')
+    """
+    run, number, of = now.get("run"), now["number"], now["of"]
+    parts = [f"run {run['number']}/{run['of']}"] if run else []
+    if number is not None:
+        parts.append(f"[{number}/{of}]" if of else f"[{number}]")
+    return " ".join(parts)
+
+
+def count(now: Mapping[str, Any]) -> str:
+    """How far the loop is: ``1200/6000 steps``; nothing where there is no loop."""
+    if now["done"] is None:
+        return ""
+    if now["total"] == 1:  # a share
+        return f"{now['done']:.0%}"
+    return f"{now['done']:.0f}/{now['total']:.0f} {now['unit']}"
+
+
+def line(now: Mapping[str, Any]) -> str:
+    """One line of a log."""
+    stage, loop = now["stage"], now["loop"]
+    title = stage if loop in (None, stage) else f"{stage}, {loop}"
+    head = " ".join(part for part in (place(now), title, count(now)) if part)
+    speed, left, whole = now["images_per_second"], now["stage_left"], now["left"]
+    parts = [
+        head,
+        f"{speed:,.0f} images/s" if speed else "",
+        now["note"],
+        values(now["values"]),
+        f"{duration(left)} left" if left else "",
+    ]
+    text = ", ".join(part for part in parts if part)
+    return text if whole is None else f"{text}; whole run {duration(whole)} left"
+
+
+def score(fields: Mapping[str, Any]) -> str:
+    """The score of a row."""
+    scores = [f"{name} {fields[name]:.4g}" for name in ("validation", "test") if fields.get(name) is not None]
+    return f"{fields['row']} (seed {fields['seed']}): {', '.join(scores)}"

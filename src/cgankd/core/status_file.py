@@ -1,0 +1,162 @@
+"""The status file of a run, which ``cgankd status`` reads from another terminal or another machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cgankd.core import run_text
+from cgankd.core.errors import UserError
+from cgankd.core.watching import Output, Watched
+
+NAME = "status.json"
+EVERY = 3.0  # seconds between two writes
+SILENT_AFTER = 600.0  # seconds; a run on another host that has written nothing for longer may be dead
+
+
+def same_command() -> str:
+    """The command of this process, as one types it into a shell."""
+    name = Path(sys.argv[0]).name
+    words = [*(["python", "-m", "cgankd"] if name == "__main__.py" else [name]), *sys.argv[1:]]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+class StatusFile(Output):
+    """Writes the status of a run to its folder: every few seconds, and when it ends."""
+
+    every = EVERY
+
+    def __init__(self) -> None:
+        self._record: dict[str, Any] = {}
+        self._last: dict[str, Any] = {}  # what was known before the end, which also ends loops and stages
+
+    def event(self, event: str, fields: Mapping[str, Any], watched: Watched) -> None:
+        match event:
+            case "run_started" | "stage_started" | "stage_ended":
+                self._write(watched, "running")
+            case "done":
+                self._write(watched, "done", **fields)
+            case "stopped":
+                self._write(watched, "waiting" if fields["code"] in (75, 130) else "failed", **fields)
+
+    def tick(self, watched: Watched) -> None:
+        self._write(watched, "running")
+
+    def _write(self, watched: Watched, state: str, **fields: Any) -> None:
+        """Nothing is written before the run has begun, because a refused run must not leave files behind."""
+        if watched.folder is None or (not self._record and state != "running"):
+            return
+        if not self._record:
+            self._record = {
+                "command": same_command(),
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "process_started": process_started(os.getpid()),
+                "started": watched.started,
+            }
+        from cgankd.core.files import write_json
+
+        if state == "running":
+            self._last = watched.now()
+        record = {"state": state, **self._record, "updated": time.time(), **self._last, **fields}
+        try:
+            write_json(watched.folder / NAME, run_text.finite(record), durable=False)
+        except OSError:  # such as a full disk: the run goes on as long as its own files can be written
+            return
+
+
+def process_started(pid: int) -> str | None:
+    """When a process of this machine started, because numbers of processes are used again; None: there is none.
+
+    An empty text means that this machine can't tell (Windows).
+    """
+    if os.name == "nt":
+        return ""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        fields = stat.read_text().rpartition(")")[2].split()  # the name before may contain anything
+        return None if fields[0] in "ZX" else fields[19]  # a zombie does nothing any more
+    except (OSError, IndexError):
+        pass
+    if Path("/proc/self/stat").exists():
+        return None
+    shown = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return shown.stdout.strip() or None
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """The status of the run in ``folder``, with what became of its process.
+
+    ``state``: running; done; waiting (stopped in an orderly way: the same command goes on); failed; killed; silent (on
+    another host, without news); unknown (a run without a status file that has not finished). Raises UserError where
+    the folder is not one of a run.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; needed: the --out folder of a run")
+    path = folder / NAME
+    if not path.is_file():
+        if (folder / "results.json").is_file():
+            return {"state": "done", "results": str(folder / "results.json")}
+        if (folder / ".lock").is_file():
+            return {"state": "unknown", "updated": (folder / ".lock").stat().st_mtime}
+        raise UserError(f"{folder} is not the folder of a run: it has no {NAME} and no results.json")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        record = None
+    if not isinstance(record, dict) or "state" not in record:
+        raise UserError(f"{path} is not the status of a run")
+    if record["state"] == "running":
+        record["state"] = _state(record)
+    return record
+
+
+def _state(record: Mapping[str, Any]) -> str:
+    """What became of a process that was running when it wrote its status."""
+    if record["host"] == socket.gethostname():
+        started = process_started(record["pid"])
+        if started != "":
+            return "running" if started == record["process_started"] else "killed"
+    return "running" if time.time() - record["updated"] < SILENT_AFTER else "silent"
+
+
+def as_lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
+    """The status for a person."""
+    now, state = time.time(), record["state"]
+    if "pid" not in record:
+        return [_without_file(folder, record)]
+    ago = f"{run_text.duration(now - record['updated'])} ago"
+    began = f"{run_text.duration(record['updated'] - record['started'])}"
+    again = f"the same command goes on: {record['command']}"
+    words = {
+        "running": f"running for {began} (process {record['pid']} on {record['host']}), last news {ago}",
+        "done": f"done {ago}, after {began}; results: {record.get('results')}",
+        "waiting": f"stopped {ago}: {record.get('reason')}; {again}",
+        "failed": f"failed {ago}: {record.get('reason')}",
+        "killed": f"killed: process {record['pid']} ended without a word after its last news {ago}; {again}",
+        "silent": f"no news from {record['host']} since {ago.removesuffix(' ago')}; it may have been killed",
+    }
+    lines = [f"{folder}: {words[state]}"]
+    if record.get("stage") and state != "done":
+        lines.append(run_text.line(record) if state == "running" else f"it was at: {run_text.line(_still(record))}")
+    return lines
+
+
+def _still(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Without times left, which mean nothing where nothing moves."""
+    return {**record, "stage_left": None, "left": None, "images_per_second": None}
+
+
+def _without_file(folder: Path, record: Mapping[str, Any]) -> str:
+    if record["state"] == "done":
+        return f"{folder}: done; results: {record['results']}"
+    ago = run_text.duration(time.time() - record["updated"])
+    return f"{folder}: begun {ago} ago and not finished; whether it still runs is not known, because it has no {NAME}"

@@ -1,0 +1,116 @@
+"""Curves, scores and pictures of a run for experiment trackers, through Lightning Fabric's loggers.
+
+TensorBoard and CSV are Fabric's own loggers. Those for Weights & Biases and MLflow, which Fabric does not have, are
+here, with Fabric's interface.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cgankd.core.errors import UserError, did_you_mean
+from cgankd.core.watching import Output, Watched
+
+if TYPE_CHECKING:
+    from lightning_fabric.loggers.logger import Logger
+    from torch import Tensor
+
+NEEDED = {"tensorboard": "tensorboard", "csv": None, "wandb": "wandb", "mlflow": "mlflow"}
+NONE = "none"
+
+
+def choose(name: str | None) -> str:
+    """The tracker to use. None: tensorboard where it is installed, else none.
+
+    Raises UserError for an unknown name, and for a package that is not installed.
+    """
+    if name is None:
+        return "tensorboard" if importlib.util.find_spec("tensorboard") else NONE
+    if name not in (*NEEDED, NONE):
+        allowed = (*NEEDED, NONE)
+        raise UserError(f"--track {name!r} is not known; allowed: {', '.join(allowed)}{did_you_mean(name, allowed)}")
+    package = NEEDED.get(name)
+    if package is not None and not importlib.util.find_spec(package):
+        raise UserError(f"--track {name} needs the package {package}: pip install 'cgankd[track]'")
+    return name
+
+
+class Tracker(Output):
+    """Passes histories, scores and pictures to one logger, which is opened when there is something to log."""
+
+    def __init__(self, name: str, open_logger: Callable[[str, Path], Logger] | None = None) -> None:
+        self.name, self._open = name, open_logger or open_logger_of
+        self._logger: Logger | None = None
+        self._folder: Path | None = None
+
+    def event(self, event: str, fields: Mapping[str, Any], watched: Watched) -> None:
+        from cgankd.core.files import file_name  # it imports torch
+
+        self._folder = watched.folder
+        match event:
+            case "values":
+                loop = file_name(fields["loop"])
+                self._log({f"{loop}/{name}": value for name, value in fields["values"].items()}, fields["step"])
+            case "row_scored":
+                row = file_name(fields["row"])
+                scores = {f"{split}/{row}": fields[split] for split in ("validation", "test")}
+                self._log({name: value for name, value in scores.items() if value is not None}, fields["seed"])
+
+    def picture(self, name: str, image: Tensor) -> None:
+        if (logger := self._opened()) is not None and (show := getattr(logger, "log_picture", None)) is not None:
+            show(name, image)
+
+    def close(self) -> None:
+        if self._logger is not None:
+            self._logger.finalize("success")
+
+    def _log(self, metrics: dict[str, float], step: int) -> None:
+        if metrics and (logger := self._opened()) is not None:
+            logger.log_metrics(metrics, step)
+
+    def _opened(self) -> Logger | None:
+        if self._logger is None and self._folder is not None:
+            self._logger = self._open(self.name, self._folder)
+        return self._logger
+
+
+def open_logger_of(name: str, folder: Path) -> Logger:
+    """The logger called ``name`` for the run in ``folder``."""
+    match name:
+        case "tensorboard":
+            return _tensorboard(folder / "tensorboard")
+        case "csv":
+            return _csv(folder)
+        case "wandb":
+            import wandb
+
+            from cgankd.core.own_loggers import WandbLogger
+
+            return WandbLogger(wandb, folder)
+        case "mlflow":
+            import mlflow
+
+            from cgankd.core.own_loggers import MlflowLogger
+
+            return MlflowLogger(mlflow, folder)
+    raise ValueError(name)
+
+
+def _tensorboard(folder: Path) -> Logger:
+    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+
+    class WithPictures(TensorBoardLogger):
+        def log_picture(self, name: str, image: Tensor) -> None:
+            self.experiment.add_image(name, image)
+
+    return WithPictures(folder, name="", version="")
+
+
+def _csv(folder: Path) -> Logger:
+    from lightning_fabric.loggers.csv_logs import CSVLogger
+
+    # csv/version_N/metrics.csv, because Fabric's logger deletes an earlier file of the same name.
+    return CSVLogger(folder, name="csv", flush_logs_every_n_steps=1)

@@ -1,0 +1,233 @@
+"""One observer for all that loops and stages report; views, JSON lines, the status file and trackers read it.
+
+:class:`Watched` keeps what is known of the run (:meth:`Watched.now`) and passes events to its outputs. The keys of
+events are documented in docs/running.md.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cgankd.core.progress import Bar, Progress
+from cgankd.core.run_plan import RunPlan, Station
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KNOWN_AFTER = 0.5  # seconds that a loop must have run before its speed is known
+
+
+class Output:
+    """Something that shows or keeps what a run reports. every: seconds between two calls of :meth:`tick`."""
+
+    every: float = float("inf")
+
+    def event(self, event: str, fields: Mapping[str, Any], watched: Watched) -> None:
+        """Something happened."""
+
+    def tick(self, watched: Watched) -> None:
+        """Time has passed, and a loop has moved."""
+
+    def picture(self, name: str, image: Tensor) -> None:
+        """A picture, uint8 [C, H, W]."""
+
+    def close(self) -> None:
+        """Nothing more will come."""
+
+
+class _Loop(Bar):
+    """The loop that is at work. passing: it is a part of a longer task."""
+
+    def __init__(self, watched: Watched, title: str, total: float, passing: bool) -> None:
+        self._watched, self.title, self.total, self.passing = watched, title, total, passing
+        self.done, self.note, self.values = 0.0, "", dict[str, float]()
+        self.started = self._first_time = time.monotonic()
+        self._first: float | None = None  # done at the first report, because a resumed loop starts further on
+
+    def to(self, done: float, note: str = "") -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._first_time = done, now
+        self.done, self.note = done, note or self.note
+        self._watched.moved(now)
+
+    def log(self, entry: Mapping[str, float]) -> None:
+        self.values = {name: value for name, value in entry.items() if name != "step"}
+        self._watched.emit("values", loop=self.title, step=int(entry["step"]), values=self.values)
+
+    @property
+    def speed(self) -> float | None:
+        """Steps per second; None where it is not known yet."""
+        seconds = time.monotonic() - self._first_time
+        steps = self.done - (self._first or 0.0)
+        return steps / seconds if self._first is not None and steps > 0 and seconds > KNOWN_AFTER else None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the loop ends; None where this is not known yet."""
+        speed = self.speed
+        return (self.total - self.done) / speed if speed else None
+
+
+class Watched(Progress):
+    """Passes what is reported to its outputs. Use it as a context that covers the whole command."""
+
+    def __init__(self, outputs: Sequence[Output] = ()) -> None:
+        self.outputs = list(outputs)
+        self.folder: Path | None = None
+        self.run_plan = RunPlan()
+        self.station: Station | None = None
+        self.started = time.time()
+        self._list_stations: Callable[[], Sequence[Station]] | None = None
+        self._part: tuple[int, int, str] | None = None
+        self._loops: list[_Loop] = []
+        self._station_started = 0.0
+        self._main: _Loop | None = None  # the last loop of this stage that is not passing
+        self._next_tick = {id(output): 0.0 for output in self.outputs}
+        self._next = 0.0
+
+    def __enter__(self) -> Watched:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for output in self.outputs:
+            output.close()
+
+    # --- what is reported -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def bar(self, title: str, total: float) -> Iterator[Bar]:
+        with self._loop(_Loop(self, title, total, passing=False)) as loop:
+            self._main = loop
+            yield loop
+
+    def passing(self, title: str, total: float) -> AbstractContextManager[Bar]:
+        return self._loop(_Loop(self, title, total, passing=True))
+
+    @contextmanager
+    def _loop(self, loop: _Loop) -> Iterator[_Loop]:
+        self._loops.append(loop)
+        self.emit("loop_started", loop=loop.title)
+        try:
+            yield loop
+        finally:
+            self._loops.remove(loop)
+            seconds = time.monotonic() - loop.started
+            self.emit("loop_ended", loop=loop.title, seconds=seconds, passing=loop.passing)
+
+    def say(self, text: str) -> None:
+        self.emit("note", text=text)
+
+    def opened(self, folder: Path) -> None:
+        self.folder = folder
+
+    def part(self, number: int, count: int, name: str) -> None:
+        self._part = (number, count, name)
+
+    def plan(self, stations: Callable[[], Sequence[Station]]) -> None:
+        self._list_stations = stations
+        self.run_plan = RunPlan()
+        self.run_plan.replace(stations())
+        fields = {"stages": self.run_plan.total, "stages_done": self.run_plan.done, "run": self._run_fields()}
+        self.emit("run_started", folder=str(self.folder), **fields)
+
+    @contextmanager
+    def stage(self, station: Station) -> Iterator[None]:
+        if station.key not in self.run_plan and self._list_stations is not None:
+            self.run_plan.replace(self._list_stations())  # a result of an earlier stage has changed the rest of the run
+        if (foreseen := self.run_plan.station(station.key)) is None:
+            self.run_plan.add(station)
+        self.station, self._main, self._station_started = foreseen or station, None, time.monotonic()
+        self.emit("stage_started", **self.stage_fields())
+        yield
+        seconds, fields = time.monotonic() - self._station_started, self.stage_fields()
+        self.run_plan.end(self.station, seconds)
+        self.station = None
+        self.emit("stage_ended", **fields, seconds=seconds, values=self._main.values if self._main else {})
+
+    def score(self, row: str, seed: int, scores: Mapping[str, float | None]) -> None:
+        self.emit("row_scored", row=row, seed=seed, **scores)
+
+    def warn(self, sentence: str) -> None:
+        self.emit("warning", text=sentence)
+
+    def picture(self, name: str, image: Tensor) -> None:
+        for output in self.outputs:
+            output.picture(name, image)
+
+    def rest(self) -> None:
+        """Nothing is computed for a while, so that other text can be printed."""
+        self.emit("resting")
+
+    def finish(self, **paths: str | None) -> None:
+        """The command has done its work. paths: of what it wrote."""
+        self.emit("done", **paths, seconds=time.time() - self.started)
+
+    def stop(self, reason: str, code: int, command: str) -> None:
+        """The command ends before its work is done."""
+        self.emit("stopped", reason=reason, code=code, command=command)
+
+    # --- what is known --------------------------------------------------------------------------------------------
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Pass an event to all outputs."""
+        for output in self.outputs:
+            output.event(event, fields, self)
+
+    def moved(self, now: float) -> None:
+        """A loop has moved; outputs whose time has come are called."""
+        if now < self._next:
+            return
+        for output in self.outputs:
+            if now >= self._next_tick[id(output)]:
+                if self._next_tick[id(output)]:
+                    output.tick(self)
+                self._next_tick[id(output)] = now + output.every
+        self._next = min(self._next_tick.values(), default=float("inf"))
+
+    def stage_fields(self) -> dict[str, Any]:
+        """The running stage, and which of how many it is; without a stage, the name of the running loop."""
+        loop = self._loops[-1].title if self._loops else None
+        if self.station is None:
+            return {"stage": loop, "kind": None, "number": None, "of": None}
+        foreseen = self._list_stations is not None
+        return {
+            "stage": self.station.title,
+            "kind": self.station.kind,
+            "number": self.run_plan.done + 1,
+            "of": self.run_plan.total if foreseen else None,
+        }
+
+    def now(self) -> dict[str, Any]:
+        """All that is known of the running stage and of the whole run, for every output; None: not known."""
+        loop = self._loops[-1] if self._loops else None
+        elapsed = time.monotonic() - (self._station_started if self.station else loop.started if loop else 0.0)
+        left = self._stage_left()
+        whole = self.run_plan.left(self.station, elapsed, left) if self._list_stations is not None else None
+        speed = loop.speed if loop else None
+        return {
+            **self.stage_fields(),
+            "run": self._run_fields(),
+            "loop": loop.title if loop else None,
+            "done": loop.done if loop else None,
+            "total": loop.total if loop else None,
+            "unit": "blocks" if loop and loop.passing else "images" if loop and loop.images == 1 else "steps",
+            "images_per_second": speed * loop.images if loop and speed and loop.images else None,
+            "stage_seconds": elapsed if self.station or loop else None,
+            "stage_left": left if self.station else loop.left if loop else None,
+            "left": whole,
+            "values": dict(self._main.values) if self._main else {},
+            "note": loop.note if loop else "",
+        }
+
+    def _stage_left(self) -> float | None:
+        if self.station is None or self._main is None:
+            return None
+        return 0.0 if self._main not in self._loops else self._main.left
+
+    def _run_fields(self) -> dict[str, Any] | None:
+        return None if self._part is None else dict(zip(("number", "of", "name"), self._part, strict=True))
