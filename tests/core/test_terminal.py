@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 import cgankd
-from cgankd.core.progress import ConsoleProgress
 from cgankd.core.terminal import on_one_line, plain_console
+from cgankd.core.views import PlainLines
+from cgankd.core.watching import Watched
 
 NAMES = ["duck [male]", "[/on]", "[bold]x[/bold]", ":duck: 7", "a\\[b]", "[link=http://a]b[/link]", "猫", "100%"]
 
@@ -32,14 +33,13 @@ def test_what_is_printed_is_what_was_given(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_bars_and_lines_of_progress_on_any_console(name: str) -> None:
     stream = io.StringIO()
-    progress = ConsoleProgress(Console(file=stream, width=200))
+    view = PlainLines(Console(file=stream, width=200))
+    progress = Watched([view])
     with progress.bar(name, 2) as bar:
         bar.to(1, name)
+        view.tick(progress)
     progress.say(name)
-    bars, said = stream.getvalue().splitlines()
-    assert bars.startswith(name)
-    assert bars.rstrip().endswith(f" {name}")  # the note behind the bar
-    assert said == name
+    assert stream.getvalue().splitlines() == [f"{name} 1/2 steps, {name}", name]
 
 
 def test_letters_that_break_lines_or_steer_the_terminal_become_escapes() -> None:

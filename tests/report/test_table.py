@@ -39,7 +39,7 @@ def test_a_row_reads_as_a_person_would_write_it() -> None:
 
 
 def test_all_outputs_hold_the_same_figures() -> None:
-    console = Console(width=140)
+    console = Console(width=80)
     with console.capture() as shown:
         console.print(table.table(small()))
     for text in ("85.7 ± 0.2 %", "84.9 ± 0.1 %", "+0.8 [+0.3, +1.3]", "7,000 + 50,000"):
@@ -47,14 +47,51 @@ def test_all_outputs_hold_the_same_figures() -> None:
         assert text in table.as_markdown(small())
 
 
-def test_eighty_characters_cut_no_number(make_results: Results) -> None:
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_row_is_one_line_of_eighty_characters(make_results: Results, task: str) -> None:
+    results = make_results(task, ablation=True)
+    results["rows"][1]["method"] = "cgan+kd+rkd@fake"
     console = Console(width=80)
     with console.capture() as shown:
-        console.print(table.table(make_results("classification", ablation=True)))
+        console.print(table.table(results))
+    lines = shown.get().splitlines()
     assert "…" not in shown.get()
-    for row in table.rows(make_results("classification", ablation=True)):
-        assert row.difference in shown.get()
-        assert row.score in shown.get()
+    for row in table.rows(results):
+        (line,) = [line for line in lines if line.startswith(f"{row.method} ") and " = " not in line]
+        for text in (row.steps, row.images, row.score.removesuffix(" degrees"), row.difference):
+            assert f" {text} " in f"{line} "
+
+
+def test_the_words_for_methods_and_the_networks_are_under_the_table() -> None:
+    teacher = {"network": "resnet8x4", "trained_on": "pool", "images": 54000, "test": 90.0, "values": [90.0]}
+    console = Console(width=300)
+    with console.capture() as shown:
+        console.print(table.table(small(teacher=teacher)))
+    assert " ".join(shown.get().split()).endswith(
+        "nokd_longer = student alone, as many steps (control); cgan = cGAN-KD; students = resnet8; teacher = "
+        "resnet8x4, trained on the whole pool."
+    )
+
+
+def test_students_of_different_networks_have_a_column_for_them() -> None:
+    results = small()
+    results["rows"][1]["network"] = "cnn8"
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(table.table(results))
+    rows = [line.split()[:3] for line in shown.get().splitlines() if "4,000" in line]
+    assert rows == [["nokd_longer", "resnet8", "4,000"], ["cgan", "cnn8", "4,000"]]
+
+
+def test_without_intervals_no_column_speaks_of_them() -> None:
+    results = small(seeds=[0])
+    results["rows"][1]["difference"] |= {"low": None, "high": None}
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(table.table(results))
+    assert "interval]" not in shown.get()
+    assert "(no interval)" not in shown.get()
+    assert "+0.8" in shown.get()
 
 
 def test_markup_in_names_is_text() -> None:

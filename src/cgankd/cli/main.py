@@ -315,8 +315,11 @@ def _show(folder: Path, results: dict[str, Any], page: bool = True, with_table: 
     """Print the table and write the page. Returns the page's path; None without a page."""
     if with_table:
         from cgankd.report.table import table
+        from cgankd.report.verdicts import verdicts
 
         console.print(table(results))
+        for sentence in verdicts(results):
+            console.print(on_one_line(sentence))
         for warning in results["warnings"]:
             console.print(f"! {on_one_line(warning)}")
     if not page:

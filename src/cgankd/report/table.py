@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from rich import box
@@ -294,11 +294,13 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
 
 
 def table(results: Mapping[str, Any]) -> Table:
-    """The table for the terminal."""
+    """The table for the terminal: a row in one line of 80 characters, with the words for methods below."""
     under, note = _under_attack(results)
+    texts = rows(results)
+    networks = {row.network for row in texts if row.method != "teacher"}
     output = Table(
         title=Text(f"{results.get('recipe', 'run')}: {results.get('dataset', '')}".rstrip(": ")),
-        caption=Text("\n".join([*footnotes(results), *note])),
+        caption=Text("\n".join([*footnotes(results), *note, _legend(texts, with_networks=len(networks) == 1)])),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -306,23 +308,45 @@ def table(results: Mapping[str, Any]) -> Table:
         pad_edge=False,
     )
     _, _, network, steps, images, metric, _ = header(results)
-    # The table fits into 80 characters: method and words share a column, and a difference is never broken.
-    output.add_column("method, in words", overflow="fold")
-    if not under:  # columns of attacks need the space
-        output.add_column(network, no_wrap=True, overflow="fold")
-        output.add_column(steps, justify="right", no_wrap=True)
-    output.add_column(images, justify="right")
-    output.add_column(Text(metric), justify="right", no_wrap=unit_of(results) == "%")
-    output.add_column(Text("difference\n[95% interval]"), justify="right", no_wrap=True)
+    columns = {"network": network} if len(networks) > 1 else {}
+    columns |= {} if under else {"steps": steps, "images": images.replace("images, ", "images,\n")}
+    has_interval = any(row.difference.endswith("]") for row in texts)
+    columns |= {"score": metric, "difference": "difference\n[95% interval]" if has_interval else "difference"}
+    output.add_column("method", overflow="fold")
+    for name, title in columns.items():
+        justify: Literal["left", "right"] = "left" if name == "network" else "right"
+        output.add_column(Text(title), justify=justify, no_wrap=name != "score" or unit_of(results) == "%")
     for name in under:
         output.add_column(Text(name), justify="right")
     colours: dict[Verdict, str] = {"better": "bold green", "worse": "bold red"}
-    for row in rows(results):
-        method, in_words, *rest = (Text(on_one_line(cell)) for cell in cells(row))
-        rest[-1].stylize(colours.get(row.verdict, ""))
-        others = rest[2:] if under else rest
-        output.add_row(Text(": ").join([method, in_words]), *others, *map(Text, row.attacked))
+    for row in texts:
+        short = dataclasses.replace(
+            row,
+            score=_without_unit(results, row.score),
+            difference=row.difference.removesuffix(" (no interval)"),
+        )
+        cells_ = {name: Text(on_one_line(getattr(short, name))) for name in columns}
+        cells_["difference"].stylize(colours.get(row.verdict, ""))
+        attacked = [Text(_without_unit(results, text)) for text in row.attacked]
+        output.add_row(Text(on_one_line(row.method)), *cells_.values(), *attacked)
     return output
+
+
+def _without_unit(results: Mapping[str, Any], text: str) -> str:
+    """A score without its unit, which the column's title has; a percent sign stays."""
+    unit = unit_of(results)
+    return text if unit == "%" or not unit else text.removesuffix(f" {unit}")
+
+
+def _legend(texts: Sequence[Row], with_networks: bool) -> str:
+    """What the methods' names mean, and where all students have one network, its name and the teacher's."""
+    names = [f"{row.method} = {row.words}" for row in texts if row.words != row.method and row.method != "teacher"]
+    networks = [f"students = {texts[0].network}"] if with_networks else []
+    teacher = texts[-1] if texts[-1].method == "teacher" else None
+    if teacher is not None:
+        words_ = teacher.words.removeprefix("the teacher").lstrip(", ")
+        networks.append("teacher = " + ", ".join(part for part in (with_networks * teacher.network, words_) if part))
+    return on_one_line("; ".join(part for part in [*names, *networks] if not part.endswith("= ")) + ".")
 
 
 def as_markdown(results: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,8 @@ def bench_run(folder: Path, row: str | None = None, seed: int | None = None) -> 
             facts["pytorch"][f"batch {size}, ms"] = median_ms(functools.partial(module, images))
     if (folder / "student.onnx").is_file():
         facts["student.onnx"] = bench_onnx(folder / "student.onnx")
-    facts["peak memory of this process, MB"] = _peak_memory()
+    if (peak := _peak_memory()) is not None:
+        facts["peak memory of this process, MB"] = peak
     return facts
 
 
@@ -55,6 +55,11 @@ def bench_onnx(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _peak_memory() -> float:
+def _peak_memory() -> float | None:
+    """In MB; None on Windows, where Python's standard library does not know it."""
+    try:
+        import resource
+    except ImportError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3  # bytes there, kilobytes on Linux
