@@ -49,6 +49,12 @@ class DataSettings(Settings):
     label_range: tuple[float, float] | None = Field(
         None, description="regression: allowed labels; none: the range of the training split"
     )
+    circular: float | None = Field(
+        None,
+        gt=0,
+        description="regression: the period of a label that wraps, in its unit (360 for degrees, 24 for hours); none: "
+        "the label does not wrap",
+    )
     unit: str = Field("", description="regression: the label's unit, for tables")
     train_size: int | None = Field(None, ge=2, description="number of labelled images; none: all training images")
     train_per_class: int | None = Field(
