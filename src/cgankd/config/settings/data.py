@@ -61,7 +61,10 @@ class DataSettings(Settings):
         None, ge=1, description="labelled images per class or per distinct label (instead of train_size)"
     )
     val_size: int | None = Field(
-        None, ge=1, description="validation images, taken from the training split; none: a tenth of the labelled ones"
+        None,
+        ge=1,
+        description="validation images, taken from the training split; none: a tenth of the labelled "
+        "ones, at least 100, at most a third of the training split",
     )
     test_fraction: float = Field(0.2, gt=0, lt=1, description="test share where the source has no test split")
     seed: int = Field(0, description="for the split, the choice of labelled images and the angles of rotated-fashion")
