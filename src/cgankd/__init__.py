@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from cgankd.api import Distiller, LabelUnit
     from cgankd.core.errors import TrainingError, UserError
     from cgankd.data.imageset import ImageSet
-    from cgankd.tasks import Classification, Regression
+    from cgankd.tasks import CircularRegression, Classification, Regression
 
 _HOMES = {
+    "CircularRegression": "cgankd.tasks",
     "Classification": "cgankd.tasks",
     "Distiller": "cgankd.api",
     "ImageSet": "cgankd.data.imageset",
@@ -23,8 +24,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "Classification", "Distiller", "ImageSet", "LabelUnit", "Regression", "TrainingError", "UserError",
-    "__version__",
+    "CircularRegression", "Classification", "Distiller", "ImageSet", "LabelUnit", "Regression", "TrainingError",
+    "UserError", "__version__",
 ]  # fmt: skip
 
 

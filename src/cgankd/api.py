@@ -60,14 +60,17 @@ TRIAL_IMAGES = 16  # images on which teachers are tried; the outputs for them ar
 
 
 class LabelUnit(nn.Module):
-    """Wraps a regressor that predicts in the label's own unit: its [B, 1] or [B] -> [B, 1], mapped to [0, 1]."""
+    """Wraps a regressor that predicts in the label's own unit: its [B, 1] or [B] -> [B, 1], mapped to [0, 1].
+
+    For a label that wraps -> [B, 2], cosine and sine.
+    """
 
     def __init__(self, network: nn.Module, task: Regression) -> None:
         super().__init__()
-        self.network, self.low, self.span = network, task.low, task.span
+        self.network, self.task = network, task
 
     def forward(self, images: Tensor) -> Tensor:
-        return (self.network(images).reshape(-1, 1) - self.low) / self.span
+        return self.task.from_kind(self.network(images).reshape(-1, 1), "label_unit")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -68,7 +68,7 @@ def test_train_and_test_arrays(tmp_path: Path, suffix: str, x: str, y: str) -> N
 def test_one_pair_of_arrays_is_split(tmp_path: Path, suffix: str) -> None:
     labels = np.linspace(-1, 1, 50, dtype=np.float32)
     splits = read(write(tmp_path / f"set{suffix}", {"images": images(50), "labels": labels}), unit="rad")
-    assert [len(part) for part in (splits.train, splits.val, splits.test)] == [30, 10, 10]
+    assert [len(part) for part in (splits.train, splits.val, splits.test)] == [27, 13, 10]
     low, high = splits.train.labels.min(), splits.train.labels.max()
     assert splits.task == Regression(
         min(float(low), float(splits.val.labels.min())), max(float(high), float(splits.val.labels.max())), "rad"

@@ -47,7 +47,12 @@ def test_every_row_is_in_exactly_one_part(seed: int) -> None:
     labels = np.random.default_rng(seed).integers(0, 4, 200)
     division = split(labels, seed=seed, train_size=60)
     assert sorted(np.concatenate(parts(division))) == list(range(200))
-    assert [len(part) for part in parts(division)] == [60, 90, 10, 40]
+    assert [len(part) for part in parts(division)] == [
+        60,
+        47,
+        53,
+        40,
+    ]  # a third of 160 validate, because 100 would be more
 
 
 def test_test_and_validation_keep_the_shares_of_the_classes() -> None:
@@ -136,7 +141,7 @@ def test_validation_comes_out_of_training_where_only_a_test_split_is_given() -> 
     division = split(np.arange(100) % 4, splits=np.repeat([TRAIN, TEST], [80, 20]))
     assert division.test.tolist() == list(range(80, 100))
     assert division.val.max() < 80
-    assert len(division.val) == 10
+    assert len(division.val) == 26
 
 
 def test_groups_that_the_source_itself_divides_are_told() -> None:
@@ -147,16 +152,43 @@ def test_groups_that_the_source_itself_divides_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("train_size", "expected"), [(None, 20), (20, 10), (150, 15), (10, 10)], ids=["all", "few", "some", "least"]
+    ("training", "settings", "expected"),
+    [
+        (200, {}, 66),  # a third
+        (300, {}, 100),  # what a choice needs
+        (3000, {}, 300),  # a tenth
+        (3000, {"train_size": 500}, 100),
+        (200, {"train_size": 150}, 50),  # what the labelled images leave
+        (200, {"train_size": 20}, 66),
+        (200, {"train_per_class": 40}, 40),  # of 50 of each class
+        (12, {}, 4),
+    ],
 )
-def test_usual_validation_size(train_size: int | None, expected: int) -> None:
-    labels = np.arange(240) % 4
-    division = split(labels, splits=np.repeat([TRAIN, TEST], [200, 40]), train_size=train_size)
+def test_usual_validation_size(training: int, settings: dict[str, int], expected: int) -> None:
+    labels = np.arange(training + 40) % 4
+    division = split(labels, splits=np.repeat([TRAIN, TEST], [training, 40]), **settings)
     assert len(division.val) == expected
+    uncertain = [note for note in division.notes if "a choice by its score may be chance" in note]
+    assert len(uncertain) == (expected < 100)
 
 
-def test_validation_never_takes_more_than_a_quarter_unasked() -> None:
-    assert len(split(np.arange(15) % 2, splits=np.repeat([TRAIN, TEST], [12, 3])).val) == 3
+def test_a_validation_split_that_is_too_small_to_choose_by_is_told() -> None:
+    labels, given = np.arange(300) % 4, np.repeat([TRAIN, VAL, TEST], [200, 25, 75])
+    note = (
+        "validation has only 25 images, so a choice by its score may be chance: one standard error is up to 10 points "
+        "of an accuracy, or about 15 % of a mean error"
+    )
+    assert split(labels, splits=given).notes == (note,)
+    assert split(labels, val_size=25).notes == ("the source has no test split, so 60 images were drawn for it",)
+
+
+def test_validation_of_few_groups_is_told() -> None:
+    groups = np.arange(1200) // 100
+    division = split(np.arange(1200) % 4, groups)
+    assert len(set(groups[division.val])) == 1
+    assert "validation has images of 1 group only, so its score depends on them" in division.notes
+    many = split(np.arange(1200) % 4, np.arange(1200) // 3)
+    assert not any("only, so its score" in note for note in many.notes)
 
 
 def test_the_order_of_other_rows_does_not_matter() -> None:
@@ -179,3 +211,12 @@ def test_the_order_of_other_rows_does_not_matter() -> None:
 def test_what_can_not_be_split(labels, groups, given, settings, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UserError, match=message):
         split(labels, groups, given, **settings)
+
+
+def test_usual_validation_of_scalars() -> None:
+    labels = np.random.default_rng(0).standard_normal(400).astype(np.float32)
+    for training, settings, expected in [(200, {}, 66), (360, {}, 100), (200, {"train_size": 150}, 50)]:
+        division = split(labels[: training + 40], splits=np.repeat([TRAIN, TEST], [training, 40]), **settings)
+        assert len(division.val) == expected
+    repeated = np.repeat(np.linspace(0, 1, 20, dtype=np.float32), 15)
+    assert len(split(repeated, splits=np.repeat([TRAIN, TEST], [285, 15]), train_per_class=10).val) == 47

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 from commands import BARS, CHECKPOINT_FILE, Said, kill_in, process, same, write_bars
+from PIL import Image
 
 pytestmark = pytest.mark.xdist_group("regression")
 
@@ -41,6 +45,27 @@ def test_a_regression_from_a_csv_folder(tmp_path: Path) -> None:
     for row in found["rows"]:
         assert f"{row['method']}:" in said.out
     assert "MAE, degrees" in said.out
+
+
+def test_a_label_that_wraps(tmp_path: Path, typed: Callable[..., Said]) -> None:
+    write_bars(tmp_path / "bars")
+    (tmp_path / "bars.yaml").write_text(BARS)
+    words = ["data.circular=180", "compare.methods=[nokd, cgan_kd]"]
+    assert typed("run", "bars.yaml", *words, "--out", "out", "--no-report", "--quiet").code == 0
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["task_settings"] == {"type": "circular", "low": 0.0, "high": 180.0, "unit": "degrees"}
+    assert all(0 < row["mean"] <= 90 for row in found["rows"])  # no error is above half the period
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "student.onnx"))
+    pixels = [np.asarray(Image.open(file)) for file in sorted((tmp_path / "bars").glob("*.png"))]
+    answers = session.run(None, {"images": np.stack(pixels)[:, None]})[0]
+    assert answers.shape == (130,)
+    assert answers.min() >= 0
+    assert answers.max() < 180
+    assert typed("predict", "out", "bars", "--out", "of-run.csv").code == 0
+    with (tmp_path / "of-run.csv").open(newline="") as stream:
+        predictions = np.array([float(row["prediction, degrees"]) for row in csv.DictReader(stream)])
+    away = np.abs(answers - predictions)
+    assert np.minimum(away, 180 - away).max() < 0.05
 
 
 def test_a_regression_killed_in_its_generator(tmp_path: Path, typed: Callable[..., Said]) -> None:

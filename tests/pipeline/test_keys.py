@@ -129,8 +129,8 @@ SKIPPED = {
     "name", "description", "demonstration", "data.source", "data.task", "compare.methods", "compare.ablation",
     "seeds", "vary", "generator.source", "teacher.source", "teacher.weights", "teacher.start", "teacher.jury",
     "teacher.outputs", "teacher.votes", "search.labels", "data.label_column", "data.group_column",
-    "data.train_per_class", "data.label_range", "data.bits", "data.split_folders", "data.group_pattern",
-    "runtime.device", "runtime.precision", "metrics.robustness.attacks",
+    "data.train_per_class", "data.label_range", "data.circular", "data.bits", "data.split_folders",
+    "data.group_pattern", "runtime.device", "runtime.precision", "metrics.robustness.attacks",
 }  # fmt: skip
 
 

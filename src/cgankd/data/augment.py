@@ -223,7 +223,7 @@ class Mixing:
                 chosen = rng.integers(2, self.seed, "mix/kind", torch.tensor(step), torch.arange(count)) == 1
             by_image = to_device(chosen, images.device)[:, None, None, None]
             mixed, shares = torch.where(by_image, cut, mixed), torch.where(chosen, covered, shares)
-        if classes == 1:
+        if targets.ndim == 1 and targets.is_floating_point():
             return mixed, torch.full_like(targets, math.nan)
         labels = targets if targets.is_floating_point() else F.one_hot(targets, classes).to(torch.float32)
         share = to_device(shares[:, None].float(), images.device)

@@ -18,7 +18,7 @@ from cgankd.core.errors import UserError
 from cgankd.core.numbers import WHOLE, distinct_texts
 from cgankd.data import label_text
 from cgankd.data.listing import TRAIN, Ints, Listing
-from cgankd.tasks import Classification, Regression, Task
+from cgankd.tasks import CircularRegression, Classification, Regression, Task
 from cgankd.tasks.regression import fits_float32
 
 
@@ -44,13 +44,17 @@ def read_labels(listing: Listing, settings: DataSettings) -> Labels:
     """
     fixed = listing.task
     if fixed is not None:
-        if settings.task not in ("auto", fixed.name) or settings.label_range is not None:
-            raise UserError(f"{listing.where} is {fixed.name}; data.task and data.label_range can't change that")
+        if settings.task not in ("auto", fixed.name) or settings.label_range or settings.circular:
+            raise UserError(
+                f"{listing.where} is {fixed.name}; data.task, data.label_range and data.circular can't change that"
+            )
         names = fixed.class_names if isinstance(fixed, Classification) else None
         return Labels(np.asarray(listing.labels), names, ())
     column, chosen = _column(listing), settings.task
-    if chosen == "auto" and column.kind == "unclear":
+    if chosen == "auto" and settings.circular is None and column.kind == "unclear":
         raise label_text.question(column, _texts(listing), listing.place)
+    if settings.circular is not None:
+        return _read_circular(column, listing, settings, settings.circular)
     if chosen == "regression" or (chosen == "auto" and column.kind != "classification"):
         return _read_scalars(column, listing, settings)
     if settings.label_range is not None:
@@ -76,6 +80,22 @@ def _read_scalars(column: label_text.Column, listing: Listing, settings: DataSet
     return Labels(scalars, None, (note, *column.notes, *_merged(exact, low, high)), column.unit)
 
 
+def _read_circular(column: label_text.Column, listing: Listing, settings: DataSettings, period: float) -> Labels:
+    """Scalars in [0, period); labels of other turns become those of the first."""
+    if settings.task == "classification" or settings.label_range is not None:
+        other = "data.task=classification" if settings.label_range is None else "data.label_range"
+        raise UserError(f"{listing.where}: data.circular={period:g} and {other} are both set; allowed: one of them")
+    exact = _scalars(column, listing)
+    scalars = np.remainder(exact, period).astype(np.float32)
+    scalars[scalars >= np.float32(period)] = 0.0  # rounding gives the period for a label just below 0
+    turned = int(((exact < 0.0) | (exact >= period)).sum())
+    notes = (
+        f"labels were read as scalars that wrap at {period:g} ({column.why})",
+        f"{turned:,} labels outside 0 to {period:g} became the same point of the circle inside it" * (turned > 0),
+    )
+    return Labels(scalars, None, (*filter(None, notes), *column.notes), column.unit)
+
+
 def _merged(exact: npt.NDArray[np.float64], low: float, high: float) -> tuple[str, ...]:
     """A note where different labels are equal as a network's float32 target, because their range is much wider."""
     distinct = len(np.unique(exact))
@@ -92,6 +112,8 @@ def make_task(labels: Labels, training: Ints, listing: Listing, settings: DataSe
     if labels.names is not None:
         return Classification(labels.names), ()
     values, unit = labels.values, settings.unit or labels.unit
+    if settings.circular is not None:
+        return CircularRegression(high=settings.circular, unit=unit), ()
     if settings.label_range is not None:
         return Regression(*settings.label_range, unit), ()
     low, high = float(values[training].min()), float(values[training].max())

@@ -76,7 +76,7 @@ def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
 
     >>> splits = load(DataSettings(source="digits", train_size=100))
     >>> list(splits.train.images.shape), len(splits.pool), len(splits.val), len(splits.test)
-    ([100, 1, 16, 16], 1338, 10, 449)
+    ([100, 1, 16, 16], 1248, 100, 449)
     """
     listing = list_source(settings)
     labelled = read_labels(listing, settings)

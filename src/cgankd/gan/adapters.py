@@ -140,20 +140,21 @@ class StoredImages(Sampler):
         self.images = images.images
         self.content_key = images.content_key
         self._labels = task.to_target(images.labels)
-        self._sorted = self._labels.sort().values
         self.held = self.targets, self.counts = self._labels.unique(return_counts=True)
+        unrolled = task.axis.unrolled if task.continuous else Tensor.clone  # as they lie around a target
+        self._sorted, self._distinct = unrolled(self._labels.sort().values), unrolled(self.targets)
         self._order = functools.lru_cache(maxsize=8)(self._new_order)
 
     def available(self, targets: Tensor) -> Tensor:
         """The number of images at the label, or at the nearest label that has any; int64 [B]."""
-        above = torch.searchsorted(self.targets, targets).clamp(max=len(self.targets) - 1)
+        above = torch.searchsorted(self._distinct, targets).clamp(max=len(self._distinct) - 1)
         below = (above - 1).clamp(min=0)
-        nearer = (targets - self.targets[below]).abs() < (self.targets[above] - targets).abs()
-        return self.counts[torch.where(nearer, below, above)]
+        nearer = (targets - self._distinct[below]).abs() < (self._distinct[above] - targets).abs()
+        return self.counts[torch.where(nearer, below, above) % len(self.counts)]
 
     def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
         if targets.is_floating_point():
-            place = _nearest(self._sorted, targets, indices % len(self._sorted))
+            place = _nearest(self._sorted, targets, indices % len(self._labels)) % len(self._labels)
         else:
             place = torch.searchsorted(self._sorted, targets) + indices % self.available(targets)
         return self.images[self._order(seed)[place]]

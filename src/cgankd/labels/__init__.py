@@ -29,17 +29,17 @@ def label_space(task: Task, targets: Tensor, settings: ScalarLabelSettings | Non
     targets: [N], of the training split. settings: how scalar labels enter the GAN; only the GAN uses them.
     """
     if task.continuous:
-        return ScalarLabels(targets, settings or ScalarLabelSettings())
+        return ScalarLabels(targets, settings or ScalarLabelSettings(), task.axis)
     return ClassLabels(task.num_outputs, targets)
 
 
 def label_embedding(task: Task, settings: ScalarLabelSettings | None, dim: int) -> nn.Module:
     """The untrained label embedding of a GAN, targets [B] -> [B, dim]."""
     if task.continuous:
-        return new_embedding((settings or ScalarLabelSettings()).label_input, dim)
+        return new_embedding((settings or ScalarLabelSettings()).label_input, dim, task.axis)
     return nn.Embedding(task.num_outputs, dim)
 
 
 def ratio_embedding(task: Task, dim: int) -> nn.Module:
     """The label input of the density ratio, targets [B] -> [B, dim]: learnt for classes, fixed for scalars."""
-    return FourierEmbedding(dim) if task.continuous else nn.Embedding(task.num_outputs, dim)
+    return FourierEmbedding(dim, task.axis) if task.continuous else nn.Embedding(task.num_outputs, dim)

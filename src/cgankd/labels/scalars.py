@@ -27,16 +27,17 @@ from cgankd.labels.space import DiscriminatorDraw, LabelPlan, LabelSpace, spread
 from cgankd.labels.vicinity import Vicinity
 from cgankd.nets import inference, zoo
 from cgankd.tasks import Task
+from cgankd.tasks.axis import LINE, Line
 
 POOLS = 20  # number of equal parts of the range; labels in one part share a burn-in
 
 
 class ScalarLabels(LabelSpace):
-    """targets: float32 [N] in [0, 1], of the training split."""
+    """targets: float32 [N] on the axis, of the training split."""
 
-    def __init__(self, targets: Tensor, settings: ScalarLabelSettings) -> None:
-        self.targets, self.label_input = targets, settings.label_input
-        self.vicinity = Vicinity(targets, settings.vicinity)
+    def __init__(self, targets: Tensor, settings: ScalarLabelSettings, axis: Line = LINE) -> None:
+        self.targets, self.label_input, self.axis = targets, settings.label_input, axis
+        self.vicinity = Vicinity(targets, settings.vicinity, axis)
 
     def train_embedding(self, work: Work, embedding: nn.Module, train: ImageSet, task: Task, seed: int) -> None:
         if isinstance(self.label_input, ILI):  # NLI is learnt inside the GAN
@@ -56,7 +57,7 @@ class ScalarLabels(LabelSpace):
             targets, counts = held
             quota = _shares(counts, settings.images)
         elif isinstance(settings.labels, EvenLabels):
-            targets = torch.linspace(0.0, 1.0, min(settings.labels.count, settings.images))
+            targets = self.axis.grid(min(settings.labels.count, settings.images))
             quota = spread(settings.images, len(targets))
         else:
             targets, counts = self.targets.unique(return_counts=True)
@@ -75,24 +76,26 @@ class ScalarLabels(LabelSpace):
         return _parts(targets, POOLS)
 
     def near(self, predicted: Tensor, targets: Tensor, gaps: float) -> Tensor:
-        return (predicted - targets).abs() <= gaps * self.vicinity.widest_gap
+        return self.axis.distance(predicted, targets) <= gaps * self.vicinity.widest_gap
 
 
 class FourierEmbedding(nn.Module):
     """[ours] Sines and cosines of pi y k, for the label y and k = 1 .. dim / 2, divided by k^2. It is not trained.
 
+    On a circle of 2 pi y k, so that the embedding has the label's period.
+
     The factor 1 / k^2 keeps networks smooth in the label. With few images, large high frequencies would let a network
     memorise single labels.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, axis: Line = LINE) -> None:
         super().__init__()
-        self.waves = torch.arange(1, dim // 2 + 1, dtype=torch.float32)
+        self.waves, self.half_waves = torch.arange(1, dim // 2 + 1, dtype=torch.float32), axis.half_waves
 
     def forward(self, targets: Tensor) -> Tensor:
         """[B] -> [B, dim]."""
         waves = self.waves.to(targets.device)
-        angle = math.pi * targets.float()[:, None] * waves
+        angle = self.half_waves * math.pi * targets.float()[:, None] * waves
         return torch.cat([angle.sin(), angle.cos()], dim=1) / waves.repeat(2) ** 2
 
 
@@ -100,15 +103,17 @@ class ILIEmbedding(nn.Module):
     """Improved label input (CcGAN): maps a label to a regressor's features for it, [B] -> [B, dim].
 
     Two networks. T1 = image -> h -> y learns to predict the label. T2 = y -> h is trained so that T1's head reads the
-    noisy, clipped label from it: head(T2(y + e)) = clip(y + e, 0, 1), e ~ N(0, 0.2^2). G and D are conditioned on
-    T2(y). It is fixed after this training, and normalised to mean 0 and variance 1 over the label range [ours].
+    noisy, clipped label from it: head(T2(y + e)) = clip(y + e, 0, 1), e ~ N(0, 0.2^2). For a label that wraps, both
+    give and take cosine and sine, and nothing is clipped. G and D are conditioned on T2(y). It is fixed after this
+    training, and normalised to mean 0 and variance 1 over the label range [ours].
     """
 
     NOISE = 0.2
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, axis: Line = LINE) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Linear(1, dim), nn.GroupNorm(_groups(dim), dim), nn.ReLU()]
+        self.axis = axis
+        layers: list[nn.Module] = [nn.Linear(axis.width, dim), nn.GroupNorm(_groups(dim), dim), nn.ReLU()]
         for _ in range(3):
             layers += [nn.Linear(dim, dim), nn.GroupNorm(_groups(dim), dim), nn.ReLU()]
         self.label_to_h = nn.Sequential(*layers, nn.Linear(dim, dim), nn.ReLU())
@@ -120,7 +125,7 @@ class ILIEmbedding(nn.Module):
     scale: Tensor
 
     def forward(self, targets: Tensor) -> Tensor:
-        h = self.label_to_h(targets.float()[:, None])
+        h = self.label_to_h(self.axis.coordinates(targets.float()))
         return (h - self.mean) / self.scale
 
     def train_on(self, work: Work, train: ImageSet, task: Task, steps: int, seed: int) -> None:
@@ -129,7 +134,7 @@ class ILIEmbedding(nn.Module):
         with work.random_state():
             torch.manual_seed(rng.key(seed, "ili"))
             body = nn.Sequential(zoo.create("cnn16_grid", train.channels, dim, train.size), nn.ReLU())
-            head = nn.Linear(dim, 1)
+            head = nn.Linear(dim, self.axis.width)
         inference.place(body, fabric)
         inference.place(head, fabric)
         batches = Batches(TrainingImages(train), task, 128, AugmentSettings(views=0), seed, fabric.device)
@@ -148,20 +153,20 @@ class ILIEmbedding(nn.Module):
                     with fabric.autocast():
                         features = body(batch.images)
                     output = head(features.float())  # at float32, because bfloat16 is too coarse for a scalar
-                    _descend(F.mse_loss(output.squeeze(1), batch.targets), from_images, fabric)
+                    _descend(F.mse_loss(output, self.axis.coordinates(batch.targets)), from_images, fabric)
                 else:
                     head.requires_grad_(False)
                     torch_rng = rng.generator("cpu", seed, "ili/noise", step - steps)
                     y = labels[torch.randint(len(labels), (256,), generator=torch_rng)]
                     y = to_device(y + self.NOISE * torch.randn(256, generator=torch_rng), fabric.device)
-                    output = head(self.label_to_h(y[:, None]))
-                    _descend(F.mse_loss(output.squeeze(1), y.clamp(0, 1)), from_labels, fabric)
+                    output = head(self.label_to_h(self.axis.coordinates(y)))
+                    _descend(F.mse_loss(output, self.axis.coordinates(self.axis.clip(y))), from_labels, fabric)
                 bar.to(step + 1)
                 if checkpoint.due():
                     checkpoint.save(step + 1, modules, optimizers)
         self.requires_grad_(False)
         with torch.no_grad():
-            h = self.label_to_h(torch.linspace(0, 1, 1001, device=fabric.device)[:, None])
+            h = self.label_to_h(self.axis.coordinates(torch.linspace(0, 1, 1001, device=fabric.device)))
             self.mean.copy_(h.mean(dim=0))
             self.scale.copy_(h.std(dim=0).clamp(min=1e-2))
 
@@ -172,23 +177,24 @@ class NLIEmbedding(nn.Module):
     In CcGAN, G adds the scalar to the latent's first feature map, and D has a linear layer for the label of the
     projection. Both are linear in the scalar. The same is true here, where G and D each have a copy of this layer: G's
     first layer is linear in [z, embedding], so it adds a multiple of the scalar to each element of the first map; D's
-    projection is linear in the embedding. As in ILI, the scalar is normalised to mean 0 and variance 1 over the label
-    range [ours].
+    projection is linear in the embedding. A label that wraps enters as cosine and sine. As in ILI, the scalar is
+    normalised to mean 0 and variance 1 over the label range [ours].
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, axis: Line = LINE) -> None:
         super().__init__()
-        self.linear = nn.Linear(1, dim)
+        self.axis = axis
+        self.linear = nn.Linear(axis.width, dim)
         nn.init.normal_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, targets: Tensor) -> Tensor:
-        return self.linear((targets.float()[:, None] - 0.5) * math.sqrt(12.0))  # type: ignore[no-any-return]
+        return self.linear(self.axis.standardised(targets.float()))  # type: ignore[no-any-return]
 
 
-def new_embedding(label_input: ILI | NLI, dim: int) -> nn.Module:
+def new_embedding(label_input: ILI | NLI, dim: int, axis: Line = LINE) -> nn.Module:
     """An untrained embedding of scalar labels, [B] -> [B, dim]."""
-    return ILIEmbedding(dim) if isinstance(label_input, ILI) else NLIEmbedding(dim)
+    return ILIEmbedding(dim, axis) if isinstance(label_input, ILI) else NLIEmbedding(dim, axis)
 
 
 def _shares(counts: Tensor, total: int) -> Tensor:

@@ -31,7 +31,7 @@ def check(settings: RobustnessSettings, task: Task) -> None:
     if "autoattack" not in settings.attacks:
         return
     if task.num_outputs < FEWEST_CLASSES:
-        output = f"{task.num_outputs} classes" if task.num_outputs > 1 else f"one number ({task.name})"
+        output = f"one number ({task.name})" if task.continuous else f"{task.num_outputs} classes"
         raise UserError(
             f"metrics.robustness.attacks holds autoattack, whose losses need {FEWEST_CLASSES} classes or more, but "
             f"the network's output is {output}; allowed: pgd"

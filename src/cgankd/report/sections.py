@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from cgankd.report import curves, figures, table
 from cgankd.report.blocks import Block, Grid, Note, Section, Strips, Tiles, drawn
@@ -237,7 +238,7 @@ def filtering(run: Run) -> Section:
             caption = f"The cut-off of each class; a high one means that the generator is worse at this class.{limit}"
             blocks += drawn(figure[0], "cutoffs", caption)
     else:
-        pairs = [_pairs(artifact, name) for name in ("kept", "dropped")]
+        pairs = [_pairs(run, artifact, name) for name in ("kept", "dropped")]
         if pairs[0][0].size:
             caption = "Dropped images are far from the diagonal: their content does not match the requested label."
             blocks += drawn(curves.agreement(pairs[0], pairs[1], scalar.unit if scalar else ""), "pairs", caption)
@@ -318,12 +319,13 @@ def _by_bin(artifact: Artifact, names: Sequence[str]) -> list[tuple[str, Array]]
     return [(name, images[place == i]) for i, name in enumerate(names) if (place == i).any()]
 
 
-def _pairs(artifact: Artifact, name: str) -> tuple[Array, Array]:
+def _pairs(run: Run, artifact: Artifact, name: str) -> tuple[Array, Array]:
+    """Requested labels, and predictions; those of a label that wraps may be outside its range, to lie beside them."""
     at = evenly(artifact.length(SAMPLES, f"{name}_labels"), 400)
     labels, predictions = (artifact.tensor(SAMPLES, f"{name}_{kind}", at) for kind in ("labels", "predictions"))
     if labels is None or predictions is None:
         return np.empty(0), np.empty(0)
-    return labels, predictions
+    return labels, labels + run.task.difference(torch.from_numpy(predictions), torch.from_numpy(labels)).numpy()
 
 
 def _labels(run: Run, artifact: Artifact, name: str, at: Sequence[int]) -> list[str]:

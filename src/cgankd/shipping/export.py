@@ -119,7 +119,7 @@ def _answers(path: Path, student: Student, images: Tensor, kind: InputKind) -> T
 def _difference(path: Path, student: Student, images: Tensor, answers: Tensor) -> float:
     """The largest from the student itself; where it is too large the file is removed, and TrainingError raised."""
     expected = student.task.deployed(outputs(Work(_fabric()), student.network, images)).double()
-    difference = float((answers.double() - expected).abs().max())
+    difference = float(student.task.difference(answers, expected).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(expected.std())):
         path.unlink()
         raise TrainingError(

@@ -6,10 +6,11 @@ from typing import Any
 
 from cgankd.core.errors import UserError
 from cgankd.tasks.base import Task
+from cgankd.tasks.circular import CircularRegression
 from cgankd.tasks.classification import Classification
 from cgankd.tasks.regression import Regression
 
-__all__ = ["Classification", "Regression", "Task", "from_json"]
+__all__ = ["CircularRegression", "Classification", "Regression", "Task", "from_json"]
 
 
 def from_json(value: dict[str, Any]) -> Task:
@@ -17,6 +18,7 @@ def from_json(value: dict[str, Any]) -> Task:
     fields = {name: item for name, item in value.items() if name != "type"}
     if value.get("type") == Classification.name:
         return Classification(class_names=tuple(fields["class_names"]))
-    if value.get("type") == Regression.name:
-        return Regression(**fields)
-    raise UserError(f"task type {value.get('type')!r} is not known; allowed: classification, regression")
+    for scalar in (Regression, CircularRegression):
+        if value.get("type") == scalar.kind:
+            return scalar(**fields)
+    raise UserError(f"task type {value.get('type')!r} is not known; allowed: classification, regression, circular")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cgankd.core.hashing import content_key
+from cgankd.tasks.axis import Line
 
 
 class Task(ABC):
@@ -25,6 +26,7 @@ class Task(ABC):
     geometry_safe: ClassVar[bool]  # does the label stay right if an image is rotated, sheared or moved far?
     mixable: ClassVar[bool]  # can labels be mixed, as CutMix does?
     continuous: ClassVar[bool]
+    axis: ClassVar[Line]  # of the targets, if ``continuous``
     has_temperature: ClassVar[bool]  # can outputs be softened by a temperature, as logits can?
     filter_quantile: ClassVar[float]  # rho in the final paper
     replace_labels: ClassVar[str]  # how the final paper replaces labels: none, or hard (by the prediction)
@@ -41,7 +43,7 @@ class Task(ABC):
     @property
     @abstractmethod
     def num_outputs(self) -> int:
-        """The number of outputs of a network: the classes, or 1."""
+        """The number of outputs of a network: the classes, or the coordinates of a scalar."""
 
     @property
     @abstractmethod
@@ -113,6 +115,10 @@ class Task(ABC):
     @abstractmethod
     def from_deployed(self, values: Tensor) -> Tensor:
         """The inverse of :meth:`deployed`: network outputs [B, num_outputs]."""
+
+    def difference(self, deployed: Tensor, others: Tensor) -> Tensor:
+        """What :meth:`deployed` gives, or labels, minus others, float64."""
+        return deployed.to(torch.float64) - others.to(torch.float64)
 
     @property
     @abstractmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from cgankd.core.errors import UserError
 from cgankd.core.numbers import distinct_texts, number
+from cgankd.tasks.axis import LINE
 from cgankd.tasks.base import Task
 
 
@@ -39,11 +41,13 @@ class Regression(Task):
     unit: str = ""
 
     name = "regression"
+    kind: ClassVar[str] = "regression"  # in JSON
     metric = "mae"
     higher_is_better = False
     geometry_safe = False  # the scalar may be an angle, a count or a position, which would change
     mixable = False  # a mix of images with two angles has no angle
     continuous = True
+    axis = LINE
     has_temperature = False
     filter_quantile = 0.7
     replace_labels = "hard"
@@ -54,8 +58,8 @@ class Regression(Task):
     bin_name = "label range"
     window_score = "SFID"
     bounded_loss_name = "the absolute error as a share of the label range"
-    output_kinds = ("scaled", "label_unit")
-    converted_kinds = {"label_unit": "they are mapped to [0, 1] by the label range"}  # noqa: RUF012
+    output_kinds: ClassVar[tuple[str, ...]] = ("scaled", "label_unit")
+    converted_kinds: ClassVar[Mapping[str, str]] = {"label_unit": "they are mapped to [0, 1] by the label range"}
 
     REPORT_BINS: ClassVar[int] = 10
 
@@ -188,7 +192,7 @@ class Regression(Task):
         return value
 
     def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return (self.predict(outputs).to(torch.float64) - labels.to(torch.float64)).abs()
+        return self.difference(self.predict(outputs), labels).abs()
 
     def bins(self, labels: Tensor) -> tuple[list[str], Tensor]:
         edges = [self.low + self.span * k / self.REPORT_BINS for k in range(self.REPORT_BINS + 1)]
@@ -217,4 +221,4 @@ class Regression(Task):
         """Does nothing, because any number can be compared."""
 
     def to_json(self) -> dict[str, Any]:
-        return {"type": self.name, "low": self.low, "high": self.high, "unit": self.unit}
+        return {"type": self.kind, "low": self.low, "high": self.high, "unit": self.unit}

@@ -49,13 +49,22 @@ class DataSettings(Settings):
     label_range: tuple[float, float] | None = Field(
         None, description="regression: allowed labels; none: the range of the training split"
     )
+    circular: float | None = Field(
+        None,
+        gt=0,
+        description="regression: the period of a label that wraps, in its unit (360 for degrees, 24 for hours); none: "
+        "the label does not wrap",
+    )
     unit: str = Field("", description="regression: the label's unit, for tables")
     train_size: int | None = Field(None, ge=2, description="number of labelled images; none: all training images")
     train_per_class: int | None = Field(
         None, ge=1, description="labelled images per class or per distinct label (instead of train_size)"
     )
     val_size: int | None = Field(
-        None, ge=1, description="validation images, taken from the training split; none: a tenth of the labelled ones"
+        None,
+        ge=1,
+        description="validation images, taken from the training split; none: a tenth of the labelled "
+        "ones, at least 100, at most a third of the training split",
     )
     test_fraction: float = Field(0.2, gt=0, lt=1, description="test share where the source has no test split")
     seed: int = Field(0, description="for the split, the choice of labelled images and the angles of rotated-fashion")

@@ -9,7 +9,7 @@ from pydantic import Field
 from cgankd.config.settings.base import PathText, Settings
 from cgankd.config.settings.training import FitSettings
 
-OutputWord = Literal["auto", "logits", "probabilities", "log_probabilities", "scaled", "label_unit"]
+OutputWord = Literal["auto", "logits", "probabilities", "log_probabilities", "scaled", "label_unit", "cosine_sine"]
 
 
 class JurorSettings(Settings):
@@ -29,7 +29,7 @@ class JurorSettings(Settings):
     outputs: OutputWord = Field(
         "auto",
         description="form of its outputs: logits, probabilities, log_probabilities; for scalars scaled (to [0, 1]) or "
-        "label_unit; auto: recognised by its outputs on training images",
+        "label_unit; for labels that wrap cosine_sine; auto: recognised by its outputs on training images",
     )
 
 
