@@ -13,6 +13,7 @@ from cgankd.config.settings import FilterSettings, NoSubsampling
 from cgankd.core.store import Artifact
 from cgankd.metrics.robustness import Attack
 from cgankd.metrics.statistics import paired_difference, spread
+from cgankd.nets.build import BEST, WEIGHTS, StoredNetwork
 from cgankd.pipeline import measurements
 from cgankd.pipeline.comparisons import CONTROL, row
 from cgankd.pipeline.warnings import warnings
@@ -98,9 +99,9 @@ def _rows(run: Run, students: Mapping[str, Sequence[Artifact]], seed: int) -> li
             "pseudo_labelled": unlabelled,  # included in real_images
             "fake_images": run.synthesis(seed, compared).summary["kept"] if compared.fakes else 0,
         }
-        entry = table_row(name, [artifact.summary for artifact in artifacts], details)
+        entry = table_row(name, [artifact.summary for artifact in artifacts], details, settings.ships)
         if run.recipe.metrics.robustness is not None:
-            entry["robustness"] = robustness(run, artifacts)
+            entry["robustness"] = robustness(run, artifacts, WEIGHTS if settings.ships == "last" else BEST)
         rows.append(entry)
     compare(rows)
     return rows
@@ -220,20 +221,36 @@ def _notes_on_predictions(run: Run, predictions: StoredAnswers) -> Iterator[str]
         yield "cgan_raw is the same as cgan_subsample, because images can be subsampled only before their export"
 
 
-def table_row(method: str, per_seed: Sequence[Mapping[str, Any]], details: Mapping[str, Any]) -> dict[str, Any]:
-    """One row of the table. per_seed: the summaries of the students, one per seed."""
-    bins = zip(*(summary["test_per_bin"] for summary in per_seed), strict=True)
+def table_row(
+    method: str, per_seed: Sequence[Mapping[str, Any]], details: Mapping[str, Any], ships: str = "last"
+) -> dict[str, Any]:
+    """One row of the table. per_seed: the summaries of the students, one per seed. ships: last or best, the weights
+    whose scores are the row's."""
+    scores = [summary if ships == "last" else summary["best"] for summary in per_seed]
+    bins = zip(*(entry["test_per_bin"] for entry in scores), strict=True)
     return {
         "method": method,
         "network": per_seed[0]["network"],
         "parameters": per_seed[0]["parameters"],
         **details,
-        **spread([summary["test"] for summary in per_seed]),
-        "val": spread([summary["val"] for summary in per_seed]),
-        "per_bin": [None if None in scores else statistics.fmean(scores) for scores in bins],
+        **spread([entry["test"] for entry in scores]),
+        "val": spread([entry["val"] for entry in scores]),
+        "per_bin": [None if None in values else statistics.fmean(values) for values in bins],
         "difference": None,
         "label_share": _label_share(per_seed),
+        "weights": {"ships": ships, **_weights(per_seed)},
     }
+
+
+def _weights(per_seed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The scores of the last weights and of those with the best validation score, and the latter's steps."""
+    best = [summary["best"] for summary in per_seed]
+    sets = {"last": per_seed, "best": best}
+    scores = {
+        name: {split: spread([entry[split] for entry in entries]) for split in ("val", "test")}
+        for name, entries in sets.items()
+    }
+    return {**scores, "best_steps": [entry["step"] for entry in best]}
 
 
 def _label_share(per_seed: Sequence[Mapping[str, Any]]) -> float | None:
@@ -243,14 +260,16 @@ def _label_share(per_seed: Sequence[Mapping[str, Any]]) -> float | None:
     return statistics.fmean(shares) if shares else None
 
 
-def robustness(run: Run, networks: Sequence[Artifact]) -> dict[str, Any]:
+def robustness(run: Run, networks: Sequence[Artifact], weights: str = WEIGHTS) -> dict[str, Any]:
     """The scores of networks on the test images chosen for attacks: clean, and under each attack."""
     settings = run.recipe.metrics.robustness
     assert settings is not None
     scores: dict[str, Any] = {}
     for name in settings.attacks:
         attack = Attack.of(settings, name)
-        summaries = [measurements.attacked(run, network, attack).summary for network in networks]
+        summaries = [
+            measurements.attacked(run, StoredNetwork(network, weights), attack).summary for network in networks
+        ]
         scores["clean"] = spread([summary["clean"] for summary in summaries])
         scores[name] = spread([summary["attacked"] for summary in summaries])
     return scores

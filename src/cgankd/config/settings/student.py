@@ -32,6 +32,11 @@ class StudentSettings(Settings):
     start: Annotated[FromScratch | FromNOKD, Field(discriminator="kind"), by_kind("scratch")] = Field(
         FromScratch(), description="what rows start from: scratch or nokd"
     )
+    ships: Literal["last", "best"] = Field(
+        "last",
+        description="which of a student's weights count in the table and are exported: last (those at the end of its "
+        "training) or best (those with the best validation score of about 25 during it)",
+    )
     real_share: float | None = Field(
         None, gt=0, lt=1, description="share of real images in a batch; none: every image equally often"
     )
