@@ -13,6 +13,7 @@ from cgankd.config.recipe import Recipe
 from cgankd.config.settings import (
     AutoencoderFeatures,
     ClassifierFeatures,
+    GeneratorSettings,
     JurorSettings,
     NOKDFeatures,
     NoSubsampling,
@@ -47,6 +48,7 @@ EXPORT = "export.json"  # beside exported images: the key of the labelled images
 def resolve(recipe: Recipe) -> Recipe:
     """The recipe, with features that its teacher can give; UserError for mistakes that need no images to be found."""
     check_names(recipe)
+    _check_generator(recipe.generator)
     _check_teachers(recipe)
     return recipe if recipe.teacher.source is None else with_features(recipe)
 
@@ -85,6 +87,14 @@ def _check_teachers(recipe: Recipe) -> None:
             )
     if answers_files(settings.source):
         _check_file_of_predictions(recipe)
+
+
+def _check_generator(settings: GeneratorSettings) -> None:
+    if settings.source is not None and settings.size is not None:
+        raise UserError(
+            f"generator.size = {settings.size} is the side of images of a GAN that is trained here, but "
+            f"generator.source {settings.source} takes its place; allowed: one of the two"
+        )
 
 
 def _check_file_of_predictions(recipe: Recipe) -> None:
@@ -174,8 +184,25 @@ def _networks(recipe: Recipe, splits: Splits) -> tuple[dict[str, nn.Module], dic
         if recipe.generator.source is None:
             gan = recipe.generator.gan
             embedding = label_embedding(splits.task, recipe.generator.scalar, gan.label_dim)
-            new_networks(gan, embedding, train.channels, train.size)
+            check_generator_size(recipe.generator.size, train.size)
+            new_networks(gan, embedding, train.channels, recipe.generator.drawn(train.size))
     return networks, kinds
+
+
+def check_generator_size(drawn: int | None, size: tuple[int, int]) -> None:
+    """UserError where a GAN can't draw images of the side ``drawn`` for images of ``size``, (height, width)."""
+    if drawn is None:
+        return
+    height, width = size
+    if height != width:
+        raise UserError(
+            f"generator.size = {drawn}, but the images have {width}x{height} pixels; needed: square ones (data.size)"
+        )
+    if drawn > width:
+        raise UserError(
+            f"generator.size = {drawn} is larger than the images, which have {width}x{height} pixels; allowed: 16 to "
+            f"{width}"
+        )
 
 
 def _tried(

@@ -43,7 +43,7 @@ from cgankd.nets.pretrained import PretrainedWeights
 from cgankd.pipeline import preflight, results, stages
 from cgankd.pipeline.comparisons import Row, row, student_network, views
 from cgankd.pipeline.inputs import Extractor, ProposalSource, PseudoLabelled, Student, Surroundings, Teachers
-from cgankd.pipeline.processing import process
+from cgankd.pipeline.processing import process, train_gan
 from cgankd.pipeline.search import choose
 from cgankd.synthesis import adjust, checks
 from cgankd.synthesis.autoencoder import StoredAutoencoder
@@ -257,19 +257,12 @@ class Run:
 
     def generator(self, seed: int) -> Artifact:
         """The conditional GAN, trained on the owner's images, or a few images of another generator for the report."""
-        settings, train = self.recipe.generator, self.splits.train
+        train = self.splits.train
         if self.ready_generator is not None:
             return self.store.call(
                 stages.show_generator, generator=self.ready_generator, train=train, task=self.task, seed=seed
             )
-        return self.store.call(
-            stages.train_generator,
-            train=train,
-            task=self.task,
-            gan=settings.gan,
-            scalar=settings.scalar if self.task.continuous else None,
-            seed=seed,
-        )
+        return train_gan(self.store, self.recipe.generator, train, self.task, seed)
 
     def sampler(self, seed: int) -> GeneratorSource:
         """The generator, as an argument of stages."""
