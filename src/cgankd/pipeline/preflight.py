@@ -13,6 +13,7 @@ from cgankd.config.recipe import Recipe
 from cgankd.config.settings import (
     AutoencoderFeatures,
     ClassifierFeatures,
+    FromWeights,
     GeneratorSettings,
     JurorSettings,
     NOKDFeatures,
@@ -169,8 +170,8 @@ def _networks(recipe: Recipe, splits: Splits) -> tuple[dict[str, nn.Module], dic
             network, who = zoo.create(name, train.channels, task.num_outputs, train.size), f"{setting}.network {name!r}"
             if teacher is not None and teacher.weights is not None:
                 weights.load_weights(network, weights_file(teacher.weights))
-            if teacher is not None and teacher.start is not None:
-                pretrained.start_from(network, teacher.start)
+            if start := _start_of(recipe, setting, teacher):
+                pretrained.start_from(network, start, f"{setting}.start")
             trained = teacher is not None and teacher.weights is not None
             stated = AUTO if teacher is None else teacher.outputs
             kind = _tried(
@@ -187,6 +188,14 @@ def _networks(recipe: Recipe, splits: Splits) -> tuple[dict[str, nn.Module], dic
             check_generator_size(recipe.generator.size, train.size)
             new_networks(gan, embedding, train.channels, recipe.generator.drawn(train.size))
     return networks, kinds
+
+
+def _start_of(recipe: Recipe, setting: str, teacher: JurorSettings | None) -> str | None:
+    """The file or package that the network of a setting starts from."""
+    if teacher is not None:
+        return teacher.start
+    start = recipe.student.start
+    return start.file if setting == "student" and isinstance(start, FromWeights) else None
 
 
 def check_generator_size(drawn: int | None, size: tuple[int, int]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgankd._version import __version__
-from cgankd.config.settings import FilterSettings, NoSubsampling
+from cgankd.config.settings import FilterSettings, FromWeights, NoSubsampling
 from cgankd.core.store import Artifact
 from cgankd.metrics.robustness import Attack
 from cgankd.metrics.statistics import paired_difference, spread
@@ -55,7 +55,12 @@ def collect(run: Run) -> dict[str, Any]:
         "rows": rows,
         "teacher": _teacher(run, teachers),
         "latency_ms": {network.summary["network"]: network.summary["latency_ms"] for network in networks},
-        "notes": [*run.splits.notes, *row_notes(run), *teacher_notes(run, teachers[0].summary)],
+        "notes": [
+            *run.splits.notes,
+            *row_notes(run),
+            *start_notes(run, students),
+            *teacher_notes(run, teachers[0].summary),
+        ],
         "artifacts": {
             "data": _path(run, data),
             "teacher": _path(run, teachers[0]),
@@ -181,6 +186,16 @@ def row_notes(run: Run) -> list[str]:
                 f"row {name} changes pixel values only, because rotating or shearing an image may change its label"
             )
     return notes
+
+
+def start_notes(run: Run, students: Mapping[str, Sequence[Artifact]]) -> list[str]:
+    """A note on the weights of another task that the students started from."""
+    start = run.recipe.student.start
+    if not isinstance(start, FromWeights):
+        return []
+    anew = list(dict.fromkeys(layer for seeds in students.values() for layer in seeds[0].summary["started_anew"]))
+    layers = ", ".join(anew) or "no layer"
+    return [f"the students' trainings started from {start.file}; from random weights: {layers}"]
 
 
 def teacher_notes(run: Run, teacher: Mapping[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ from cgankd.config.settings import (
     ClassifierFeatures,
     FitSettings,
     FromNOKD,
+    FromWeights,
     JurorSettings,
     NOKDFeatures,
     NoSubsampling,
@@ -172,7 +173,7 @@ class Run:
         return store.call(
             stages.train_network,
             network=network,
-            start=None if teacher.start is None else PretrainedWeights(teacher.start),
+            start=None if teacher.start is None else PretrainedWeights(teacher.start, f"{setting}.start"),
             images=TrainingImages(self.splits.pool if settings.trained_on == "pool" else self.splits.train),
             fit=settings.fit,
             around=self.around,
@@ -192,7 +193,7 @@ class Run:
         settings = self.recipe.student
         return self.store.titled(f"nokd (seed {seed})").call(
             stages.train_student,
-            student=Student(Architecture(settings.network), MethodStack(SUPERVISED)),
+            student=Student(Architecture(settings.network), MethodStack(SUPERVISED), self._weights()),
             teachers=None,
             images=TrainingImages(self.splits.train),
             fit=settings.fit,
@@ -218,13 +219,21 @@ class Run:
             seed=seed,
         )
 
-    def transfer(self, seed: int, changes: dict[str, Any]) -> tuple[FitSettings, StoredNetwork | None]:
-        """The training settings of a row with ``changes``, and the network that it starts from."""
-        settings, start = self.recipe.student, None
+    def transfer(
+        self, seed: int, changes: dict[str, Any]
+    ) -> tuple[FitSettings, StoredNetwork | PretrainedWeights | None]:
+        """The training settings of a row with ``changes``, and the weights that it starts from."""
+        settings = self.recipe.student
+        start: StoredNetwork | PretrainedWeights | None = self._weights()
         if isinstance(settings.start, FromNOKD):
             start = StoredNetwork(self.nokd(seed))
             changes = {**changes, "learning_rate": settings.start.learning_rate}
         return settings.fit.model_copy(update=changes), start
+
+    def _weights(self) -> PretrainedWeights | None:
+        """The weights of another task that all students start from; None: they start from none."""
+        start = self.recipe.student.start
+        return PretrainedWeights(start.file, "student.start") if isinstance(start, FromWeights) else None
 
     def _distilled(self, seed: int) -> Teachers:
         """The teachers whose outputs distillation matches."""

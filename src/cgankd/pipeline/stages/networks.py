@@ -127,7 +127,7 @@ def train_trial(
     work: Work,
     *,
     network: Architecture,
-    start: StoredNetwork | None,
+    start: StoredNetwork | pretrained.PretrainedWeights | None,
     images: TrainingImages,
     fit: FitSettings,
     val: ImageSet,
