@@ -45,7 +45,8 @@ from cgankd.nets import inference, trial
 from cgankd.nets.build import WEIGHTS, ModuleNetwork, NetworkSource
 from cgankd.pipeline import stages
 from cgankd.pipeline.inputs import Extractor, ProposalSource, Teachers
-from cgankd.pipeline.processing import process
+from cgankd.pipeline.preflight import check_generator_size
+from cgankd.pipeline.processing import process, train_gan
 from cgankd.synthesis import adjust, checks
 from cgankd.synthesis.density_ratio import RatioNetwork, StoredRatio
 from cgankd.synthesis.store import StoredFakes
@@ -200,14 +201,8 @@ class Distiller:
     def train_generator(self, **settings: Any) -> Sampler:
         """Train the conditional GAN. settings: those of GeneratorSettings."""
         chosen = from_tree(GeneratorSettings, settings, where="train_generator")
-        artifact = self.store.call(
-            stages.train_generator,
-            train=self.data,
-            task=self._task,
-            gan=chosen.gan,
-            scalar=chosen.scalar if self._task.continuous else None,
-            seed=self.seed,
-        )
+        check_generator_size(chosen.size, self.data.size)
+        artifact = train_gan(self.store, chosen, self.data, self._task, self.seed)
         self.history = artifact.summary["history"]
         self._use(TrainedGenerator(artifact))
         return self._sampler()

@@ -62,6 +62,16 @@ def test_training_starts_from_the_file_and_the_table_says_so(tmp_path: Path) -> 
         ),
         (["teacher.start=absent.safetensors"], r"teacher.start = absent.safetensors does not exist"),
         (["teacher.start=w.safetensors", "teacher.network=resnet8"], r"is missing; CifarResNet needs it"),
+        (["student.start=absent.safetensors"], r"student.start = absent.safetensors does not exist"),
+        (["student.start=w.safetensors", "student.network=resnet8"], r"is missing; CifarResNet needs it"),
+        (
+            ["student.start=w.safetensors", "student.network=cnn24"],
+            r"student.start = 'w.safetensors': \d+ of the \d+ layers of ConvNet .* \(first \S+: "
+            r"\[8, 1, 3, 3\] in the file, \[24, 1, 3, 3\] in the network\)",
+        ),
+        (["student.start=package:absent"], r"student.start = 'package:absent' is not known"),
+        (["teacher.jury=[{start: w.safetensors, network: resnet8}]"], r"is missing; CifarResNet needs it"),
+        (["teacher.jury=[{start: absent.safetensors}]"], r"teacher.jury.0.start = absent.safetensors does not exist"),
     ],
 )
 def test_what_cannot_be_started_from_is_refused_before_anything_is_trained(
@@ -72,3 +82,34 @@ def test_what_cannot_be_started_from_is_refused_before_anything_is_trained(
     with pytest.raises(UserError, match=message):
         run.run(recipe(*overrides), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_all_students_start_from_the_file_with_a_new_head(tmp_path: Path) -> None:
+    source = other_task(tmp_path / "w.safetensors")
+    words = [
+        f"student.start={tmp_path / 'w.safetensors'}", "student.fit.learning_rate=1e-6", "student.transfer_steps=1",
+        "compare.methods=[nokd,kd,kd+vam]",
+    ]  # fmt: skip
+    results = run.run(recipe(*words), tmp_path / "run")
+    for name in ("nokd", "kd", "kd+vam"):
+        folder = tmp_path / "run" / results["artifacts"]["students"][name][0]
+        after = load_tensors(folder / "weights.safetensors")[0]
+        for layer, tensor in source.items():
+            if layer.endswith("weight") and layer != "fc.weight":
+                assert torch.allclose(after[layer], tensor, atol=1e-4), (name, layer)
+        assert after["fc.weight"].shape[0] == 10
+    (note,) = [note for note in results["notes"] if note.startswith("the students' trainings")]
+    assert note.startswith(
+        f"the students' trainings started from {tmp_path / 'w.safetensors'}; from random weights: fc"
+    )
+
+
+def test_the_key_follows_what_the_file_holds_and_not_its_name(tmp_path: Path) -> None:
+    other_task(tmp_path / "a.safetensors")
+    other_task(tmp_path / "b.safetensors")
+    save_weights(zoo.create("cnn8", 1, 4, (16, 16)), tmp_path / "c.safetensors")
+    artifacts = [
+        run.run(recipe(f"student.start={tmp_path / name}.safetensors"), tmp_path / "run")["artifacts"]["students"]
+        for name in "abc"
+    ]
+    assert artifacts[0] == artifacts[1] != artifacts[2]

@@ -24,6 +24,7 @@ from cgankd.core.store import Artifact, Store
 from cgankd.data import sources
 from cgankd.data.imageset import Splits
 from cgankd.metrics.robustness import Attack
+from cgankd.nets.build import StoredNetwork
 from cgankd.pipeline import measurements, preflight
 from cgankd.pipeline.run import Run
 
@@ -89,7 +90,7 @@ def keys(recipe: Recipe, splits: Splits, fabric: Fabric) -> dict[str, str]:
         measurements.quality(road, first)
     if recipe.metrics.robustness is not None:
         for name in recipe.metrics.robustness.attacks:
-            measurements.attacked(road, road.teacher(first), Attack.of(recipe.metrics.robustness, name))
+            measurements.attacked(road, StoredNetwork(road.teacher(first)), Attack.of(recipe.metrics.robustness, name))
     return store.keys
 
 
@@ -178,6 +179,7 @@ def expected(key: str, task: str) -> set[str] | None:
         ("student.transfer_steps", {"train_student"}),
         ("student.start.", {"train_student", "train_trial"}),
         ("student.real_share", {"train_student", "train_trial", "measure_generator"}),
+        ("student.ships", set()),  # both sets of weights are kept
         ("student.strong_augment.mixup", set() if scalar else {"train_student"}),  # a mix of scalars has no label
         ("student.strong_augment.cutmix", set() if scalar else {"train_student"}),
         ("student.strong_augment.", {"train_student"}),
@@ -185,6 +187,8 @@ def expected(key: str, task: str) -> set[str] | None:
         ("student.label_weight", {"train_student"}),
         ("student.teacher_weight", {"train_student"}),
         ("student.method_settings", {"train_student"}),
+        # train_small_generator in place of train_generator, and so another generator for all that draws from it
+        ("generator.size", {*PROCESSED, "train_density_ratio", "measure_generator"}),
         ("generator.scalar.", {"train_generator"} if scalar else set()),
         ("generator.", {"train_generator"}),
         ("ratio.features.", {"train_network"}),

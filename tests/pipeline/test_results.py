@@ -15,7 +15,8 @@ from cgankd.pipeline.warnings import warnings
 
 
 def summary(test: float, bins: list[float | None]) -> dict[str, Any]:
-    return {"network": "cnn8", "parameters": 7, "val": test - 1.0, "test": test, "test_per_bin": bins}
+    best = {"step": 8, "val": test + 1.0, "test": test + 0.5, "test_per_bin": bins}
+    return {"network": "cnn8", "parameters": 7, "val": test - 1.0, "test": test, "test_per_bin": bins, "best": best}
 
 
 def made(method: str, values: list[float], steps: int = 10) -> dict[str, Any]:
@@ -48,6 +49,18 @@ def test_row_means_and_spread() -> None:
     assert row["per_bin"] == [2.0, None]
     assert (row["method"], row["network"], row["parameters"], row["steps"]) == ("kd", "cnn8", 7, 5)
     assert made("kd", [1.0])["std"] is None
+
+
+def test_a_row_has_the_scores_of_the_weights_that_ship_and_those_of_both_sets() -> None:
+    per_seed = [summary(1.0, [1.0]), summary(4.0, [3.0])]
+    last, best = (results.table_row("kd", per_seed, {"steps": 5}, ships) for ships in ("last", "best"))
+    assert (last["values"], last["val"]["values"]) == ([1.0, 4.0], [0.0, 3.0])
+    assert (best["values"], best["val"]["values"]) == ([1.5, 4.5], [2.0, 5.0])
+    assert (last["weights"].pop("ships"), best["weights"].pop("ships")) == ("last", "best")
+    assert last["weights"] == best["weights"]
+    assert best["weights"]["last"]["test"]["mean"] == 2.5
+    assert best["weights"]["best"]["test"]["mean"] == 3.0
+    assert best["weights"]["best_steps"] == [8, 8]
 
 
 def test_only_rows_of_the_controls_length_are_compared() -> None:

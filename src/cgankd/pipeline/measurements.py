@@ -43,11 +43,11 @@ def quality(run: Run, seed: int) -> Artifact:
     )
 
 
-def attacked(run: Run, network: Artifact, attack: Attack) -> Artifact:
+def attacked(run: Run, network: StoredNetwork, attack: Attack) -> Artifact:
     """The score of a teacher or student on test images under one attack."""
-    return run.store.titled(f"{attack.name} on {network.summary.get('network', 'a network')}").call(
+    return run.store.titled(f"{attack.name} on {network.artifact.summary.get('network', 'a network')}").call(
         stages.attack_network,
-        network=StoredNetwork(network),
+        network=network,
         test=run.splits.test,
         task=run.task,
         attack=attack,

@@ -13,6 +13,8 @@ from cgankd.config.recipe import Recipe
 from cgankd.config.settings import (
     AutoencoderFeatures,
     ClassifierFeatures,
+    FromWeights,
+    GeneratorSettings,
     JurorSettings,
     NOKDFeatures,
     NoSubsampling,
@@ -47,6 +49,7 @@ EXPORT = "export.json"  # beside exported images: the key of the labelled images
 def resolve(recipe: Recipe) -> Recipe:
     """The recipe, with features that its teacher can give; UserError for mistakes that need no images to be found."""
     check_names(recipe)
+    _check_generator(recipe.generator)
     _check_teachers(recipe)
     return recipe if recipe.teacher.source is None else with_features(recipe)
 
@@ -85,6 +88,14 @@ def _check_teachers(recipe: Recipe) -> None:
             )
     if answers_files(settings.source):
         _check_file_of_predictions(recipe)
+
+
+def _check_generator(settings: GeneratorSettings) -> None:
+    if settings.source is not None and settings.size is not None:
+        raise UserError(
+            f"generator.size = {settings.size} is the side of images of a GAN that is trained here, but "
+            f"generator.source {settings.source} takes its place; allowed: one of the two"
+        )
 
 
 def _check_file_of_predictions(recipe: Recipe) -> None:
@@ -159,8 +170,8 @@ def _networks(recipe: Recipe, splits: Splits) -> tuple[dict[str, nn.Module], dic
             network, who = zoo.create(name, train.channels, task.num_outputs, train.size), f"{setting}.network {name!r}"
             if teacher is not None and teacher.weights is not None:
                 weights.load_weights(network, weights_file(teacher.weights))
-            if teacher is not None and teacher.start is not None:
-                pretrained.start_from(network, teacher.start)
+            if start := _start_of(recipe, setting, teacher):
+                pretrained.start_from(network, start, f"{setting}.start")
             trained = teacher is not None and teacher.weights is not None
             stated = AUTO if teacher is None else teacher.outputs
             kind = _tried(
@@ -174,8 +185,33 @@ def _networks(recipe: Recipe, splits: Splits) -> tuple[dict[str, nn.Module], dic
         if recipe.generator.source is None:
             gan = recipe.generator.gan
             embedding = label_embedding(splits.task, recipe.generator.scalar, gan.label_dim)
-            new_networks(gan, embedding, train.channels, train.size)
+            check_generator_size(recipe.generator.size, train.size)
+            new_networks(gan, embedding, train.channels, recipe.generator.drawn(train.size))
     return networks, kinds
+
+
+def _start_of(recipe: Recipe, setting: str, teacher: JurorSettings | None) -> str | None:
+    """The file or package that the network of a setting starts from."""
+    if teacher is not None:
+        return teacher.start
+    start = recipe.student.start
+    return start.file if setting == "student" and isinstance(start, FromWeights) else None
+
+
+def check_generator_size(drawn: int | None, size: tuple[int, int]) -> None:
+    """UserError where a GAN can't draw images of the side ``drawn`` for images of ``size``, (height, width)."""
+    if drawn is None:
+        return
+    height, width = size
+    if height != width:
+        raise UserError(
+            f"generator.size = {drawn}, but the images have {width}x{height} pixels; needed: square ones (data.size)"
+        )
+    if drawn > width:
+        raise UserError(
+            f"generator.size = {drawn} is larger than the images, which have {width}x{height} pixels; allowed: 16 to "
+            f"{width}"
+        )
 
 
 def _tried(

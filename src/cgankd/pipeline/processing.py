@@ -1,15 +1,33 @@
-"""M1 and M2: burn-in, calibration of the filter, and synthesis, each with its own artifact."""
+"""The GAN; M1 and M2: burn-in, calibration of the filter, and synthesis, each with its own artifact."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from cgankd.config.settings import NoSubsampling, Subsampling, SynthesisSettings
+from cgankd.config.settings import GeneratorSettings, NoSubsampling, Subsampling, SynthesisSettings
 from cgankd.core.store import Artifact, Store
+from cgankd.data.imageset import ImageSet
 from cgankd.labels import LabelPlan
 from cgankd.pipeline import stages
 from cgankd.pipeline.inputs import Extractor, ProposalSource
 from cgankd.synthesis.rejection import Rule
+from cgankd.tasks import Task
+
+
+def train_gan(store: Store, settings: GeneratorSettings, train: ImageSet, task: Task, seed: int) -> Artifact:
+    """The conditional GAN, trained on ``train``, or on images reduced to ``settings.size``."""
+    scalar = settings.scalar if task.continuous else None
+    if settings.size is None or settings.drawn(train.size) == train.size:
+        return store.call(stages.train_generator, train=train, task=task, gan=settings.gan, scalar=scalar, seed=seed)
+    return store.call(
+        stages.train_small_generator,
+        train=train,
+        size=settings.size,
+        task=task,
+        gan=settings.gan,
+        scalar=scalar,
+        seed=seed,
+    )
 
 
 def process(

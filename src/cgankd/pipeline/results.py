@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgankd._version import __version__
-from cgankd.config.settings import FilterSettings, NoSubsampling
+from cgankd.config.settings import FilterSettings, FromWeights, NoSubsampling
 from cgankd.core.store import Artifact
 from cgankd.metrics.robustness import Attack
 from cgankd.metrics.statistics import paired_difference, spread
+from cgankd.nets.build import StoredNetwork
 from cgankd.pipeline import measurements
 from cgankd.pipeline.comparisons import CONTROL, row
 from cgankd.pipeline.warnings import warnings
@@ -57,7 +58,12 @@ def collect(run: Run) -> dict[str, Any]:
         "rows": rows,
         "teacher": _teacher(run, teachers),
         "latency_ms": {network.summary["network"]: network.summary["latency_ms"] for network in networks},
-        "notes": [*run.splits.notes, *row_notes(run), *teacher_notes(run, teachers[0].summary)],
+        "notes": [
+            *run.splits.notes,
+            *row_notes(run),
+            *start_notes(run, students),
+            *teacher_notes(run, teachers[0].summary),
+        ],
         "artifacts": {
             "data": _path(run, data),
             "teacher": _path(run, teachers[0]),
@@ -103,9 +109,9 @@ def _rows(run: Run, students: Mapping[str, Sequence[Artifact]], seed: int) -> li
             "pseudo_labelled": unlabelled,  # included in real_images
             "fake_images": run.synthesis(seed, compared).summary["kept"] if compared.fakes else 0,
         }
-        entry = table_row(name, [artifact.summary for artifact in artifacts], details)
+        entry = table_row(name, [artifact.summary for artifact in artifacts], details, settings.ships)
         if run.recipe.metrics.robustness is not None:
-            entry["robustness"] = robustness(run, artifacts)
+            entry["robustness"] = robustness(run, [run.shipped(artifact) for artifact in artifacts])
         rows.append(entry)
     compare(rows)
     return rows
@@ -120,7 +126,7 @@ def _teacher(run: Run, teachers: Sequence[Artifact]) -> dict[str, Any]:
         "values": [value for artifact in teachers if (value := artifact.summary["test"]) is not None],
     }
     if run.recipe.metrics.robustness is not None and not summary.get("only_answers"):
-        record["robustness"] = robustness(run, teachers)
+        record["robustness"] = robustness(run, [StoredNetwork(teacher) for teacher in teachers])
     return record
 
 
@@ -187,6 +193,16 @@ def row_notes(run: Run) -> list[str]:
     return notes
 
 
+def start_notes(run: Run, students: Mapping[str, Sequence[Artifact]]) -> list[str]:
+    """A note on the weights of another task that the students started from."""
+    start = run.recipe.student.start
+    if not isinstance(start, FromWeights):
+        return []
+    anew = list(dict.fromkeys(layer for seeds in students.values() for layer in seeds[0].summary["started_anew"]))
+    layers = ", ".join(anew) or "no layer"
+    return [f"the students' trainings started from {start.file}; from random weights: {layers}"]
+
+
 def teacher_notes(run: Run, teacher: Mapping[str, Any]) -> list[str]:
     """Notes on the initial weights of teachers, and on what is not known of a black box."""
     jury = enumerate(run.recipe.teacher.jury, start=1)
@@ -225,20 +241,36 @@ def _notes_on_predictions(run: Run, predictions: StoredAnswers) -> Iterator[str]
         yield "cgan_raw is the same as cgan_subsample, because images can be subsampled only before their export"
 
 
-def table_row(method: str, per_seed: Sequence[Mapping[str, Any]], details: Mapping[str, Any]) -> dict[str, Any]:
-    """One row of the table. per_seed: the summaries of the students, one per seed."""
-    bins = zip(*(summary["test_per_bin"] for summary in per_seed), strict=True)
+def table_row(
+    method: str, per_seed: Sequence[Mapping[str, Any]], details: Mapping[str, Any], ships: str = "last"
+) -> dict[str, Any]:
+    """One row of the table. per_seed: the summaries of the students, one per seed. ships: last or best, the weights
+    whose scores are the row's."""
+    scores = [summary if ships == "last" else summary["best"] for summary in per_seed]
+    bins = zip(*(entry["test_per_bin"] for entry in scores), strict=True)
     return {
         "method": method,
         "network": per_seed[0]["network"],
         "parameters": per_seed[0]["parameters"],
         **details,
-        **spread([summary["test"] for summary in per_seed]),
-        "val": spread([summary["val"] for summary in per_seed]),
-        "per_bin": [None if None in scores else statistics.fmean(scores) for scores in bins],
+        **spread([entry["test"] for entry in scores]),
+        "val": spread([entry["val"] for entry in scores]),
+        "per_bin": [None if None in values else statistics.fmean(values) for values in bins],
         "difference": None,
         "label_share": _label_share(per_seed),
+        "weights": {"ships": ships, **_weights(per_seed)},
     }
+
+
+def _weights(per_seed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The scores of the last weights and of those with the best validation score, and the latter's steps."""
+    best = [summary["best"] for summary in per_seed]
+    sets = {"last": per_seed, "best": best}
+    scores = {
+        name: {split: spread([entry[split] for entry in entries]) for split in ("val", "test")}
+        for name, entries in sets.items()
+    }
+    return {**scores, "best_steps": [entry["step"] for entry in best]}
 
 
 def _label_share(per_seed: Sequence[Mapping[str, Any]]) -> float | None:
@@ -248,7 +280,7 @@ def _label_share(per_seed: Sequence[Mapping[str, Any]]) -> float | None:
     return statistics.fmean(shares) if shares else None
 
 
-def robustness(run: Run, networks: Sequence[Artifact]) -> dict[str, Any]:
+def robustness(run: Run, networks: Sequence[StoredNetwork]) -> dict[str, Any]:
     """The scores of networks on the test images chosen for attacks: clean, and under each attack."""
     settings = run.recipe.metrics.robustness
     assert settings is not None

@@ -21,6 +21,7 @@ from cgankd.config.settings import (
     ClassifierFeatures,
     FitSettings,
     FromNOKD,
+    FromWeights,
     JurorSettings,
     NOKDFeatures,
     NoSubsampling,
@@ -43,7 +44,7 @@ from cgankd.nets.pretrained import PretrainedWeights
 from cgankd.pipeline import preflight, results, stages
 from cgankd.pipeline.comparisons import Row, row, student_network, views
 from cgankd.pipeline.inputs import Extractor, ProposalSource, PseudoLabelled, Student, Surroundings, Teachers
-from cgankd.pipeline.processing import process
+from cgankd.pipeline.processing import process, train_gan
 from cgankd.pipeline.search import choose
 from cgankd.pipeline.stations import stations
 from cgankd.synthesis import adjust, checks
@@ -179,7 +180,7 @@ class Run:
         return store.call(
             stages.train_network,
             network=network,
-            start=None if teacher.start is None else PretrainedWeights(teacher.start),
+            start=None if teacher.start is None else PretrainedWeights(teacher.start, f"{setting}.start"),
             images=TrainingImages(self.splits.pool if settings.trained_on == "pool" else self.splits.train),
             fit=settings.fit,
             around=self.around,
@@ -199,7 +200,7 @@ class Run:
         settings = self.recipe.student
         return self.store.titled(f"nokd (seed {seed})").call(
             stages.train_student,
-            student=Student(Architecture(settings.network), MethodStack(SUPERVISED)),
+            student=Student(Architecture(settings.network), MethodStack(SUPERVISED), self._weights()),
             teachers=None,
             images=TrainingImages(self.splits.train),
             fit=settings.fit,
@@ -225,13 +226,21 @@ class Run:
             seed=seed,
         )
 
-    def transfer(self, seed: int, changes: dict[str, Any]) -> tuple[FitSettings, StoredNetwork | None]:
-        """The training settings of a row with ``changes``, and the network that it starts from."""
-        settings, start = self.recipe.student, None
+    def transfer(
+        self, seed: int, changes: dict[str, Any]
+    ) -> tuple[FitSettings, StoredNetwork | PretrainedWeights | None]:
+        """The training settings of a row with ``changes``, and the weights that it starts from."""
+        settings = self.recipe.student
+        start: StoredNetwork | PretrainedWeights | None = self._weights()
         if isinstance(settings.start, FromNOKD):
             start = StoredNetwork(self.nokd(seed))
             changes = {**changes, "learning_rate": settings.start.learning_rate}
         return settings.fit.model_copy(update=changes), start
+
+    def _weights(self) -> PretrainedWeights | None:
+        """The weights of another task that all students start from; None: they start from none."""
+        start = self.recipe.student.start
+        return PretrainedWeights(start.file, "student.start") if isinstance(start, FromWeights) else None
 
     def _distilled(self, seed: int) -> Teachers:
         """The teachers whose outputs distillation matches."""
@@ -264,19 +273,12 @@ class Run:
 
     def generator(self, seed: int) -> Artifact:
         """The conditional GAN, trained on the owner's images, or a few images of another generator for the report."""
-        settings, train, store = self.recipe.generator, self.splits.train, self._titled("generator", seed)
+        train, store = self.splits.train, self._titled("generator", seed)
         if self.ready_generator is not None:
             return store.call(
                 stages.show_generator, generator=self.ready_generator, train=train, task=self.task, seed=seed
             )
-        return store.call(
-            stages.train_generator,
-            train=train,
-            task=self.task,
-            gan=settings.gan,
-            scalar=settings.scalar if self.task.continuous else None,
-            seed=seed,
-        )
+        return train_gan(store, self.recipe.generator, train, self.task, seed)
 
     def sampler(self, seed: int) -> GeneratorSource:
         """The generator, as an argument of stages."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cgankd.core.run_plan import Station
 from cgankd.core.store import Artifact, Call
 from cgankd.metrics.robustness import Attack
+from cgankd.nets.build import StoredNetwork
 from cgankd.pipeline import measurements
 from cgankd.pipeline.comparisons import row
 from cgankd.pipeline.search import choose
@@ -45,9 +46,9 @@ def _walk(run: Run) -> None:
         for name in recipe.rows:
             if row(name).fakes:
                 run.synthesis(upstream[0], row(name))
-            _attack(run, [students[seed, name] for seed in recipe.seeds])
+            _attack(run, [run.shipped(students[seed, name]) for seed in recipe.seeds])
         if run.black_box is None:
-            _attack(run, teachers)
+            _attack(run, [StoredNetwork(teacher) for teacher in teachers])
     for name in recipe.rows:
         if row(name).pseudo:
             run.pseudo(upstream[0])
@@ -61,7 +62,7 @@ def _walk(run: Run) -> None:
             measurements.quality(run, upstream[0])
 
 
-def _attack(run: Run, networks: list[Artifact]) -> None:
+def _attack(run: Run, networks: list[StoredNetwork]) -> None:
     settings = run.recipe.metrics.robustness
     assert settings is not None
     for name in settings.attacks:
@@ -87,7 +88,7 @@ def _amount(stage: str, arguments: Mapping[str, Any]) -> tuple[str, float]:
         case "train_student":
             taught = arguments["teachers"] is not None
             return f"fit {arguments['student'].network.name} {taught}", _steps(arguments) * (1.5 if taught else 1.0)
-        case "train_generator":
+        case "train_generator" | "train_small_generator":
             gan = arguments["gan"]
             return stage, gan.steps * gan.batch_size * (1 + gan.discriminator_steps) * 1e-3
         case "train_encoder":

@@ -13,6 +13,7 @@ from torch import nn
 from cgankd.config.recipe import Recipe
 from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet, Splits, TrainingImages
+from cgankd.data.resizing import resized_set
 from cgankd.distill import SUPERVISED, MethodStack
 from cgankd.gan.train import train_gan
 from cgankd.nets import inference
@@ -51,6 +52,7 @@ def measure(recipe: Recipe, splits: Splits, fabric: Fabric) -> Seconds:
         return train
 
     sampler = None
+    small = resized_set(images, recipe.generator.drawn(images.size))
 
     def gan(steps: int) -> None:
         nonlocal sampler
@@ -58,7 +60,7 @@ def measure(recipe: Recipe, splits: Splits, fabric: Fabric) -> Seconds:
         scalar = recipe.generator.scalar if task.continuous else None
         if scalar is not None:
             scalar = scalar.model_copy(update={"label_input": scalar.label_input.model_copy(update={"steps": 1})})
-        sampler, _ = train_gan(work, images, task, settings, scalar, seed=0)
+        sampler, _ = train_gan(work, small, task, settings, scalar, seed=0)
 
     generator_step = _per_step(gan)
     assert sampler is not None

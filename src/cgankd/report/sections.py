@@ -283,7 +283,27 @@ def learning(run: Run) -> Section:
     blocks = drawn(curves.curves(scores, f"validation {table.metric_name(run.results)}"), "val-curves", caption)
     caption = "Each method has its own loss (KD's contains the teacher's term), so compare shapes, not heights."
     blocks += drawn(curves.curves(losses, "training loss", log=True), "loss-curves", caption)
+    blocks += _last_and_best(run)
     return Section("Learning curves", "curves", blocks or [Note("The folder has no training histories.")])
+
+
+def _last_and_best(run: Run) -> list[Block]:
+    """The scores of both sets of weights that are kept of every student; none where the run is of an older version."""
+    rows = []
+    for row in run.results["rows"]:
+        weights = row.get("weights") or {}
+        if "best_steps" in weights:
+            pairs = [(which, split) for which in ("last", "best") for split in ("val", "test")]
+            scores = [table.score(run.results, *(weights[a][b][part] for part in ("mean", "std"))) for a, b in pairs]
+            steps = ", ".join(table.count(step) for step in weights["best_steps"])
+            rows.append([table.words(row["method"]), weights["ships"], *scores, steps])
+    if not rows:
+        return []
+    columns = ["row", "shipped", "last: validation", "last: test", "best: validation", "best: test", "best after steps"]
+    title = (
+        "Last weights, and weights with the best validation score. The shipped ones (student.ships) are scored above"
+    )
+    return [Grid(columns, rows, title)]
 
 
 def _other_syntheses(run: Run) -> list[Block]:

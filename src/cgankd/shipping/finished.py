@@ -16,7 +16,7 @@ from cgankd.core.files import read_json
 from cgankd.core.store import Artifact, open_artifact
 from cgankd.data.listing import Plan
 from cgankd.gan.generator import Sampler, TrainedGenerator
-from cgankd.nets.build import StoredNetwork
+from cgankd.nets.build import BEST, WEIGHTS, StoredNetwork
 from cgankd.tasks import Task
 
 NEEDED = ("task_settings", "artifacts", "rows", "best")
@@ -84,11 +84,13 @@ class FinishedRun:
             place = seeds.index(seed)
         else:
             raise UserError(f"{self.folder} has no seed {seed}; seeds: {', '.join(map(str, seeds))}")
-        network = StoredNetwork(open_artifact(self.folder / students[row][place]))
+        ships = scores.get("weights", {}).get("ships", "last")  # older results have the last weights alone
+        network = StoredNetwork(open_artifact(self.folder / students[row][place]), BEST if ships == "best" else WEIGHTS)
         facts = {
             "row": row,
             "seed": seeds[place],
             "network": scores["network"],
+            "weights": ships,
             "metric": self.results["metric"],
             "unit": self.results["unit"],
             "validation": scores["val"]["values"][place],

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import itertools
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from cgankd.distill.limits import check_adversarial, check_views
 from cgankd.nets import inference
 from cgankd.training import scoring
 from cgankd.training.adversarial import attacked
+from cgankd.training.best import NOTHING, BestWeights, Kept
 from cgankd.training.forward import BatchForward
 
 LOG_POINTS = 25  # number of entries in a history, evenly spaced over the steps
@@ -37,24 +37,25 @@ def fit(
     *,
     seed: int,
     teacher: inference.Predictor | None = None,
-    outputs_folder: Path | None = None,
+    kept: Kept = NOTHING,
 ) -> list[dict[str, Any]]:
-    """Train ``student`` in place for ``settings.steps`` steps. The last weights are kept; no best ones are selected.
+    """Train ``student`` in place for ``settings.steps`` steps. It ends with its last weights.
 
     objective: the label's loss and the terms of stacked methods (:func:`cgankd.distill.create`). teacher:
-    maps float images [B, C, H, W] in [0, 1] to outputs; if views recur, it runs once for each view. outputs_folder:
-    caches the outputs of this teacher for other trainings on the same views.
+    maps float images [B, C, H, W] in [0, 1] to outputs; if views recur, it runs once for each view. kept: what is kept
+    beside the student, such as its weights at the best score on ``images.validation``.
 
     Returns the history: step, loss, learning rate; the label's share of the loss, if methods add terms; the share of
     steps whose gradient was clipped, if clipping is on; the metric on ``images.validation``, if there is one. Raises
     TrainingError if the loss is not finite, and UserError if a method needs the inside of a plain callable, labels of
     mixed images, or the teacher's outputs for attacked images.
     """
+    assert kept.best is None or images.validation is not None, "the best weights need a validation split"
     check_views(objective, settings.augment)
     check_adversarial(objective, settings)
     inference.place(student, work.fabric).train()
     batches = Batches(images, objective.task, settings.batch_size, settings.augment, seed, work.fabric.device)
-    forward = BatchForward(student, teacher, objective, batches, work.fabric, seed, outputs_folder, work.deadline)
+    forward = BatchForward(student, teacher, objective, batches, work.fabric, seed, kept.teacher_outputs, work.deadline)
     numbers = itertools.count(1)
 
     def train(network: nn.Module, method: str, steps: int) -> None:
@@ -62,14 +63,15 @@ def fit(
         inner = dataclasses.replace(work, title=f"{work.title}: {method}", loop=loop)
         fit(
             inner, network, objective.teaching(method), dataclasses.replace(images, validation=None),
-            settings.model_copy(update={"steps": steps}), seed=seed, teacher=teacher, outputs_folder=outputs_folder,
+            settings.model_copy(update={"steps": steps}), seed=seed, teacher=teacher,
+            kept=dataclasses.replace(kept, best=None),
         )  # fmt: skip
 
     with contextlib.closing(forward):
         fresh = not work.checkpoint().there
         if fresh:
             objective.prepare(Preparation(forward, student, settings.steps, work, seed, train))
-        history = _minimise(work, forward, objective, images.validation, settings, seed, save_first=fresh)
+        history = _minimise(work, forward, objective, images.validation, settings, seed, kept.best, save_first=fresh)
     student.eval()
     return history
 
@@ -81,6 +83,7 @@ def _minimise(
     validation: ImageSource | None,
     settings: FitSettings,
     seed: int,
+    best: BestWeights | None,
     save_first: bool,
 ) -> list[dict[str, Any]]:
     """All steps, or the remaining ones of a resumed run. save_first: save what the methods have trained before."""
@@ -103,6 +106,8 @@ def _minimise(
     if save_first and checkpoint.due():
         checkpoint.save(0, modules, optimizers, [])
     start, history = checkpoint.load(modules, optimizers)
+    if best is not None:
+        best.resume(checkpoint.tensors, history)
     log_every = max(1, settings.steps // LOG_POINTS)
     with work.random_state(), work.progress.bar(work.title, settings.steps) as bar:
         bar.images = settings.batch_size
@@ -128,9 +133,11 @@ def _minimise(
                 entry |= clipping.share() | _label_share(terms) | _validation(work, student, objective, validation)
                 history.append(entry)
                 bar.log(entry)
+                if best is not None:
+                    best.see(student, done, entry["val"])
             bar.to(done)
             if checkpoint.due():
-                checkpoint.save(done, modules, optimizers, history)
+                checkpoint.save(done, modules, optimizers, history, {} if best is None else best.tensors)
     return history
 
 

@@ -28,7 +28,7 @@ from cgankd.config.settings.ratio import (
     TeacherFeatures,
 )
 from cgankd.config.settings.runtime import RuntimeSettings
-from cgankd.config.settings.student import FromNOKD, FromScratch, StudentSettings
+from cgankd.config.settings.student import FromNOKD, FromScratch, FromWeights, StudentSettings
 from cgankd.config.settings.synthesis import (
     DistinctLabels,
     EmpiricalLabels,
@@ -80,6 +80,7 @@ __all__ = [
     "FitSettings",
     "FromNOKD",
     "FromScratch",
+    "FromWeights",
     "GanSettings",
     "GeneratorMetricsSettings",
     "GeneratorSettings",

@@ -151,7 +151,18 @@ class GeneratorSettings(GanSettings):
         description="in place of a GAN: module:function, an .onnx file, or existing images with labels "
         "(a folder, .npz, .h5); none: a GAN is trained here",
     )
+    size: int | None = Field(
+        None,
+        ge=16,
+        description="side in pixels of what the GAN generates; a side below that of the images makes it faster: real "
+        "images are reduced for it, and generated ones are enlarged, both by bilinear resampling with antialias; "
+        "none: the images' own size",
+    )
     scalar: ScalarLabelSettings = ScalarLabelSettings()
+
+    def drawn(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size of the GAN's images, (height, width), for images of this size."""
+        return size if self.size is None else (self.size, self.size)
 
     @property
     def gan(self) -> GanSettings:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from cgankd.config.settings.base import Settings, by_kind
+from cgankd.config.settings.base import PathText, Settings, by_kind
 from cgankd.config.settings.training import AugmentSettings, FitSettings, RandAugmentSettings
 
 
@@ -23,14 +25,45 @@ class FromNOKD(Settings):
     learning_rate: float = Field(0.01, gt=0, description="peak learning rate, in place of fit.learning_rate")
 
 
+class FromWeights(Settings):
+    """All students, NOKD too, start from weights of another task; fit.learning_rate is the peak of all trainings."""
+
+    kind: Literal["weights"] = "weights"
+    file: PathText = Field(
+        description="a .safetensors file or package:NAME, as in teacher.start; a head that is missing and layers of "
+        "another shape start from random weights"
+    )
+
+
+def _file(value: Any) -> Any:
+    """The short form of the kind weights: a package, or a file with a suffix."""
+    if isinstance(value, str) and (value.startswith("package:") or Path(value).suffix):
+        return {"kind": "weights", "file": value}
+    if isinstance(value, Mapping) and "kind" not in value and "file" in value:
+        return {"kind": "weights", **value}
+    return value
+
+
+Start = Annotated[
+    FromScratch | FromNOKD | FromWeights, Field(discriminator="kind"), by_kind("scratch"), BeforeValidator(_file)
+]
+
+
 class StudentSettings(Settings):
     """The small network; ``fit`` is for NOKD, ``transfer_steps`` for every row that is compared."""
 
     network: str = Field("resnet8", description="a network of `cgankd networks`, timm/NAME, or module:function")
     fit: FitSettings = FitSettings()
     transfer_steps: int = Field(4000, ge=1, description="optimiser steps of the control and of every distilled row")
-    start: Annotated[FromScratch | FromNOKD, Field(discriminator="kind"), by_kind("scratch")] = Field(
-        FromScratch(), description="what rows start from: scratch or nokd"
+    start: Start = Field(
+        FromScratch(),
+        description="what rows start from: scratch, nokd, or weights of another task (a .safetensors file or "
+        "package:NAME), from which NOKD starts too",
+    )
+    ships: Literal["last", "best"] = Field(
+        "last",
+        description="which of a student's weights count in the table and are exported: last (those at the end of its "
+        "training) or best (those with the best validation score of about 25 during it)",
     )
     real_share: float | None = Field(
         None, gt=0, lt=1, description="share of real images in a batch; none: every image equally often"

@@ -6,7 +6,13 @@ arguments (a trained network, a generator, stored images), which are opened when
 
 from __future__ import annotations
 
-from cgankd.pipeline.stages.generator import show_generator, train_density_ratio, train_encoder, train_generator
+from cgankd.pipeline.stages.generator import (
+    show_generator,
+    train_density_ratio,
+    train_encoder,
+    train_generator,
+    train_small_generator,
+)
 from cgankd.pipeline.stages.images import burn_in, calibrate_filter, make_images, pseudo_label, read_burn_in
 from cgankd.pipeline.stages.measurements import attack_network, measure_generator
 from cgankd.pipeline.stages.networks import (
@@ -38,6 +44,7 @@ __all__ = [
     "train_generator",
     "train_module",
     "train_network",
+    "train_small_generator",
     "train_student",
     "train_trial",
 ]

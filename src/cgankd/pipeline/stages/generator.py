@@ -16,7 +16,8 @@ from cgankd.core import rng
 from cgankd.core.store import Work, stage
 from cgankd.data import preview
 from cgankd.data.imageset import ImageSet
-from cgankd.gan.generator import GeneratorSource, Sampler, keep_generator
+from cgankd.data.resizing import resized_set
+from cgankd.gan.generator import Enlarged, GeneratorSource, Sampler, keep_generator
 from cgankd.gan.train import train_gan
 from cgankd.labels import label_space, ratio_embedding
 from cgankd.metrics import cost
@@ -45,6 +46,29 @@ def train_generator(
     entries = keep_generator(work, sampler, gan, scalar, task, train)
     _preview_generator(work, sampler, train, task, seed)
     return {**entries, "parameters": cost.parameters(sampler.network), "history": history}
+
+
+@stage()
+def train_small_generator(
+    work: Work,
+    *,
+    train: ImageSet,
+    size: int,
+    task: Task,
+    gan: GanSettings,
+    scalar: ScalarLabelSettings | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Train the conditional GAN on images reduced to ``size`` pixels; what it draws is enlarged to the images' size."""
+    small = resized_set(train, (size, size))
+    sampler, history = train_gan(work, small, task, gan, scalar, seed=seed)
+    built = keep_generator(work, sampler, gan, scalar, task, small)["built"]
+    _preview_generator(work, Enlarged(sampler, train.size), train, task, seed)
+    return {
+        "built": {**built, "enlarged_to": list(train.size)},
+        "parameters": cost.parameters(sampler.network),
+        "history": history,
+    }
 
 
 @stage()

@@ -16,6 +16,7 @@ from cgankd.distill import SUPERVISED, MethodStack
 from cgankd.metrics import cost
 from cgankd.nets import attention, inference, pretrained, weights
 from cgankd.nets.build import (
+    BEST,
     WEIGHTS,
     Architecture,
     ModuleNetwork,
@@ -27,6 +28,7 @@ from cgankd.pipeline.inputs import Student, Surroundings, Teachers
 from cgankd.tasks import Task
 from cgankd.teachers.black_box import BlackBox
 from cgankd.training import scoring
+from cgankd.training.best import BestWeights, Kept
 from cgankd.training.loop import fit as train
 
 
@@ -50,10 +52,10 @@ def train_network(
 ) -> dict[str, Any]:
     """A network trained on labels alone: a teacher, or the classifier for the features of the density ratio."""
     student = Student(network, MethodStack(SUPERVISED), start)
-    return _train(work, student, None, images, fit, around, seed)
+    return _train(work, student, None, images, fit, around, seed)[1]
 
 
-@stage()
+@stage(version=2)  # version 1 kept the last weights alone
 def train_student(
     work: Work,
     *,
@@ -64,8 +66,15 @@ def train_student(
     around: Surroundings,
     seed: int,
 ) -> dict[str, Any]:
-    """The student of one row: trained on labels alone, or distilled from ``teachers``."""
-    return _train(work, student, teachers, images, fit, around, seed)
+    """The student of one row: trained on labels alone, or distilled from ``teachers``.
+
+    Its last weights and those with the best validation score are both kept, and both are scored.
+    """
+    best = BestWeights(around.task)
+    network, summary = _train(work, student, teachers, images, fit, around, seed, best)
+    work.save(BEST, best.tensors)
+    network.load_state_dict(best.tensors)
+    return {**summary, "best": {"step": best.step, **split_scores(work, network, around, "best weights: ")}}
 
 
 def _train(
@@ -76,7 +85,9 @@ def _train(
     settings: FitSettings,
     around: Surroundings,
     seed: int,
-) -> dict[str, Any]:
+    best: BestWeights | None = None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The network with its last weights, and its summary. best: also keeps the best weights."""
     task = around.task
     network, summary = _start(student, around.train, task, seed)
     history = train(
@@ -87,14 +98,18 @@ def _train(
         settings,
         seed=seed,
         teacher=None if teachers is None else teachers.open(task, work.fabric),
-        outputs_folder=None if teachers is None else work.cache_for("teacher_outputs", teachers),
+        kept=Kept(_teacher_outputs(work, teachers), best),
     )
     summary |= keep_network(work, network, student.network, around.train, task.num_outputs)
     summary |= {**score(work, network, student.network.name, around), "history": history}
     if gates := attention.gates(network):
         work.save("attention", scoring.attention_per_bin(work, network, around.val, task))
         summary["attention"] = {"stages": [gate.stage for gate in gates.values()]}
-    return {**summary, "images": len(images.real.open())}
+    return network, {**summary, "images": len(images.real.open())}
+
+
+def _teacher_outputs(work: Work, teachers: Teachers | None) -> Path | None:
+    return None if teachers is None else work.cache_for("teacher_outputs", teachers)
 
 
 def _start(student: Student, normalised_by: ImageSet, task: Task, seed: int) -> tuple[nn.Module, dict[str, Any]]:
@@ -112,7 +127,7 @@ def train_trial(
     work: Work,
     *,
     network: Architecture,
-    start: StoredNetwork | None,
+    start: StoredNetwork | pretrained.PretrainedWeights | None,
     images: TrainingImages,
     fit: FitSettings,
     val: ImageSet,
@@ -147,7 +162,7 @@ def train_module(
         fit,
         seed=seed,
         teacher=None if teachers is None else teachers.open(task, work.fabric),
-        outputs_folder=None if teachers is None else work.cache_for("teacher_outputs", teachers),
+        kept=Kept(_teacher_outputs(work, teachers)),
     )
     work.save(WEIGHTS, student.module.state_dict())
     return {"history": history}
@@ -173,15 +188,22 @@ def score(work: Work, predictor: inference.Predictor, name: str, around: Surroun
     """Scores, size and latency; None for what is not known of a black box."""
     shape = (around.test.channels, *around.test.size)
     module = predictor if isinstance(predictor, nn.Module) else None
-    test, per_bin = _metric(work, predictor, around.test, around.task, "test")
     return {
         "network": name,
         "parameters": None if module is None else cost.parameters(module),
-        "val": _metric(work, predictor, around.val, around.task, "validation")[0],
-        "test": test,
-        "test_per_bin": per_bin,
+        **split_scores(work, predictor, around),
         "latency_ms": None if module is None else cost.latency_ms(module, shape),
     }
+
+
+def split_scores(work: Work, predictor: inference.Predictor, around: Surroundings, which: str = "") -> dict[str, Any]:
+    """The metric on the validation split and on the test split; None where a black box has no outputs for one.
+
+    which: what the predictor is called in the names of these passes.
+    """
+    test, per_bin = _metric(work, predictor, around.test, around.task, f"{which}test")
+    val = _metric(work, predictor, around.val, around.task, f"{which}validation")[0]
+    return {"val": val, "test": test, "test_per_bin": per_bin}
 
 
 def _metric(
