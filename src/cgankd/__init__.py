@@ -10,10 +10,13 @@ if TYPE_CHECKING:
     from cgankd.api import Distiller, LabelUnit
     from cgankd.core.errors import TrainingError, UserError
     from cgankd.data.imageset import ImageSet
+    from cgankd.sklearn import DistilledClassifier, DistilledRegressor
     from cgankd.tasks import Classification, Regression
 
 _HOMES = {
     "Classification": "cgankd.tasks",
+    "DistilledClassifier": "cgankd.sklearn",
+    "DistilledRegressor": "cgankd.sklearn",
     "Distiller": "cgankd.api",
     "ImageSet": "cgankd.data.imageset",
     "LabelUnit": "cgankd.api",
@@ -23,8 +26,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "Classification", "Distiller", "ImageSet", "LabelUnit", "Regression", "TrainingError", "UserError",
-    "__version__",
+    "Classification", "DistilledClassifier", "DistilledRegressor", "Distiller", "ImageSet", "LabelUnit", "Regression",
+    "TrainingError", "UserError", "__version__",
 ]  # fmt: skip
 
 
