@@ -10,11 +10,14 @@ if TYPE_CHECKING:
     from cgankd.api import Distiller, LabelUnit
     from cgankd.core.errors import TrainingError, UserError
     from cgankd.data.imageset import ImageSet
+    from cgankd.sklearn import DistilledClassifier, DistilledRegressor
     from cgankd.tasks import CircularRegression, Classification, Regression
 
 _HOMES = {
     "CircularRegression": "cgankd.tasks",
     "Classification": "cgankd.tasks",
+    "DistilledClassifier": "cgankd.sklearn",
+    "DistilledRegressor": "cgankd.sklearn",
     "Distiller": "cgankd.api",
     "ImageSet": "cgankd.data.imageset",
     "LabelUnit": "cgankd.api",
@@ -24,8 +27,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "CircularRegression", "Classification", "Distiller", "ImageSet", "LabelUnit", "Regression", "TrainingError",
-    "UserError", "__version__",
+    "CircularRegression", "Classification", "DistilledClassifier", "DistilledRegressor", "Distiller", "ImageSet",
+    "LabelUnit", "Regression", "TrainingError", "UserError", "__version__",
 ]  # fmt: skip
 
 

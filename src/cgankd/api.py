@@ -307,10 +307,17 @@ class Distiller:
         return self._fakes.open()
 
     def distill(
-        self, student: nn.Module, method: str = "supervised", real_share: float | None = None, **settings: Any
+        self,
+        student: nn.Module,
+        method: str = "supervised",
+        real_share: float | None = None,
+        *,
+        generated: bool = True,
+        **settings: Any,
     ) -> nn.Module:
         """Train the student in place on real images and processed fakes, and return it.
 
+        generated: False: on real images alone, as a control or for plain distillation.
         method: "supervised" (cGAN-KD: the knowledge is in the images), "kd" (teacher outputs as well), or any other
         method or combination, as in a recipe; UserError, before any training, where it does not suit these networks.
         settings: those of FitSettings, and of StudentSettings temperature, label_weight, teacher_weight and
@@ -329,14 +336,15 @@ class Distiller:
             chosen.augment,
             self.device,
         )
-        if self.synthesis is None:
+        if generated and self.synthesis is None:
             self.synthesize()
+        fakes = self._fakes if generated else None
         artifact = self.store.titled(f"distil by {method}").call(
             stages.train_module,
             student=ModuleNetwork(copy.deepcopy(student)),  # because an interrupted training resumes from these weights
             methods=methods,
             teachers=self.teachers if methods.numbers else None,
-            images=TrainingImages(self.data, self._fakes, real_share),
+            images=TrainingImages(self.data, fakes, real_share if generated else None),
             fit=chosen,
             task=self._task,
             seed=self.seed,

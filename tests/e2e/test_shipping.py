@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from commands import BARS, Said, environment, process, write_bars
 from PIL import Image
 
+from cgankd import tasks
 from cgankd.config import recipe
 from cgankd.data import sources
+from cgankd.gan.adapters import open_source
 from cgankd.nets import weights, zoo
 from cgankd.shipping.export import export_after_run
 
@@ -184,6 +187,50 @@ def test_bench_says_what_a_student_costs(out: Path, typed: Typed) -> None:
     assert "batch 1, ms" in typed("bench", "out/student.onnx").out
 
 
+def test_generated_images_leave_with_a_card_and_come_back_as_a_generator(
+    out: Path, typed: Typed, tmp_path: Path
+) -> None:
+    said = typed("export-images", "out", "--out", "fakes")
+    assert said.code == 0, said.err
+    results = json.loads((out / "results.json").read_text())
+    kept = results["synthesis"]["kept"]
+    assert f"fakes: {kept} generated images of row cgan, and README.md" in said.out
+    assert f"near copies of training images: 0 of {kept} compared" in said.out
+    card = (tmp_path / "fakes" / "README.md").read_text()
+    header = yaml.safe_load(card.split("---")[1])
+    assert header["task_categories"] == ["image-classification"]
+    assert header["size_categories"] == ["n<1K"]
+    for words in ("| generator | sngan, trained here for 30 steps |", "| row of the table | cgan |", "100 of digits",
+                  f"| generated | {results['synthesis']['generated']} |", "the 0.9-quantile of the teacher's error",
+                  "| 3 | 20 |", "**Near copies: 0 (0.0%)**", "cgankd and its authors claim no rights"):  # fmt: skip
+        assert words in card, words
+    assert Image.open(tmp_path / "fakes" / "nearest.png").size == (840, 420)
+    said = typed("data", "fakes")
+    assert said.code == 0, said.err
+    assert "fakes: classification, 16x16 pixels, 1 channel(s)" in said.out
+    task = tasks.from_json(results["task_settings"])
+    sampler = open_source(str(tmp_path / "fakes"), task, 1, (16, 16))
+    assert sampler.held is not None
+    assert int(sampler.held[1].sum()) == kept
+
+
+def test_without_its_data_set_the_images_leave_and_the_card_says_what_is_missing(
+    out: Path, typed: Typed, tmp_path: Path
+) -> None:
+    text = (out / "recipe.yaml").read_text()
+    (out / "recipe.yaml").write_text(text.replace("source: digits", "source: gone"))
+    said = typed("export-images", "out", "--to", "hdf5", "--row", "cgan_raw", "--out", "fakes")
+    assert "near copies were not counted: the data set of the run can't be read (data.source 'gone'" in said.out
+    card = (tmp_path / "fakes" / "README.md").read_text()
+    assert "Not measured: the data set of the run can't be read" in card
+    assert "| accepted by the density ratio | not subsampled |" in card
+    assert "| cut-off of the filter | no filter |" in card
+    assert sorted(path.name for path in (tmp_path / "fakes").iterdir()) == ["README.md", "images.h5"]
+    (out / "recipe.yaml").write_text(text.replace("train_size: 100", "train_size: 90"))
+    said = typed("export-images", "out", "--out", "more")
+    assert "the data set has changed since the run, so its images are not those of the training" in said.out
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -198,6 +245,12 @@ def test_bench_says_what_a_student_costs(out: Path, typed: Typed) -> None:
         (["predict", "out", "tiny.yaml"], "tiny.yaml: not readable as an image"),
         (["predict", "out", "out", "--to", "xml"], "--to xml: allowed are table, csv, json"),
         (["generate", "out", "--label", "x"], "--label 'x'"),
+        (["export-images", "out", "--out", "x", "--to", "zip"], "--to zip: allowed are imagefolder, parquet, hdf5"),
+        (
+            ["export-images", "out", "--out", "x", "--row", "kd"],
+            "out has no generated images of a row 'kd'; rows: cgan",
+        ),
+        (["export-images", "out", "--out", "out"], "--out out is there already; a new or empty folder is needed"),
     ],
 )
 def test_what_is_not_allowed_is_answered_in_a_sentence(

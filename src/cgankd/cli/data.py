@@ -34,7 +34,7 @@ app = typer.Typer(cls=_SourceOrCommand, rich_markup_mode=None, subcommand_metava
 
 @app.command()
 def source(
-    source: Annotated[str | None, typer.Argument(help="a data set's name, a folder, .npz or .h5")] = None,
+    source: Annotated[str | None, typer.Argument(help="a data set's name, a folder, .npz, .h5 or .parquet")] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(help="data settings as key=value, such as label_column=steering")
     ] = None,

@@ -288,10 +288,10 @@ def lm(
 app.add_typer(
     data.app,
     name="data",
-    help="Read, fetch or render a data set. SOURCE: a name, a folder, .npz or .h5.",
+    help="Read, fetch or render a data set. SOURCE: a name, a folder, .npz, .h5 or .parquet.",
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
-    watch.status, init.init, ship.export, ship.predict, ship.bench, ship.generate,
+    watch.status, init.init, ship.export, ship.export_images, ship.predict, ship.bench, ship.generate,
     lists.recipes, lists.show, lists.methods, lists.networks, clean.clean, weights.convert_weights,
 )  # fmt: skip
 for command in COMMANDS:

@@ -1,4 +1,4 @@
-"""The commands after a run: ``export``, ``predict``, ``bench`` and ``generate``."""
+"""The commands after a run: ``export``, ``export-images``, ``predict``, ``bench`` and ``generate``."""
 
 from __future__ import annotations
 
@@ -62,6 +62,31 @@ def show_export(exported: Any) -> None:
         change = exported.int8.score - exported.score
         console.print(
             f"{exported.int8.path}: {scored(exported.int8.score)} ({change:+.3g} against float32)", soft_wrap=True
+        )
+
+
+def export_images(
+    folder: Run,
+    out: Annotated[Path, typer.Option("--out", help="a new folder for the images")],
+    to: Annotated[str, typer.Option("--to", help="imagefolder, parquet or hdf5")] = "imagefolder",
+    row: Annotated[
+        str | None, typer.Option("--row", help="a row with generated images; default cgan, else the first")
+    ] = None,
+) -> None:
+    """Write the generated images of a run as a data set with a data card. It can be a data.source again."""
+    from cgankd.core.progress import ConsoleProgress
+    from cgankd.shipping.images import export_images as write
+
+    written = write(folder, out, to=to, row=row, progress=ConsoleProgress(console))
+    console.print(f"{out}: {written.images:,} generated images of row {written.row}, and README.md", soft_wrap=True)
+    if written.note:
+        console.print(f"! near copies were not counted: {on_one_line(written.note)}", soft_wrap=True)
+    elif written.near is not None and written.near.near is not None:
+        near = written.near
+        console.print(
+            f"near copies of training images: {near.near:,} of {near.compared:,} compared ({near.expected:.1%} are "
+            f"expected of new images); {out / 'nearest.png'} shows training images",
+            soft_wrap=True,
         )
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
 from cgankd.core.errors import UserError
+from cgankd.core.files import sync
 
 
 def make_folder(path: Path, option: str = "--out") -> None:
@@ -21,6 +25,31 @@ def make_folder(path: Path, option: str = "--out") -> None:
         raise UserError(f"{option} {path} can't be created: no permission to write there") from None
     if not os.access(path, os.W_OK):
         raise UserError(f"{option} {path}: no permission to write there")
+
+
+def check_new(folder: Path, option: str = "--out") -> None:
+    """UserError where ``folder`` is a file, is not empty, or can't be created; its parent folder is created."""
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise UserError(f"{option} {folder} is there already; a new or empty folder is needed")
+    make_folder(folder.absolute().parent, option)
+
+
+@contextmanager
+def new_folder(folder: Path, option: str = "--out") -> Iterator[Path]:
+    """Yields a temporary folder, which gets the name ``folder`` when the block ends; if it raises, nothing is left.
+
+    Raises UserError as :func:`check_new` does.
+    """
+    check_new(folder, option)
+    parent = folder.absolute().parent
+    work = Path(tempfile.mkdtemp(dir=parent, prefix=f".{folder.name}."))
+    try:
+        yield work
+        work.chmod(0o755)
+        work.replace(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    sync(parent)
 
 
 def lock(path: Path, command: str = "") -> int | None:

@@ -1,11 +1,13 @@
-"""Read image files: first all headers, so that errors appear at once, then all images in parallel.
+"""Read image files, also those inside another file: first all headers, so that errors appear at once, then all images.
 
 Only complete images are accepted: a truncated file is an error, never a half-grey image.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import io
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +38,20 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # EXIF orientation -> the operation that makes the image upright
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """The bytes of an image file inside another file. place: where it is, for messages."""
+
+    data: bytes
+    place: str
+
+    def __str__(self) -> str:
+        return self.place
+
+
+File = Path | Encoded
 
 
 class FilePictures:
@@ -106,22 +122,67 @@ class FilePictures:
         return UserError(f"{len(errors):,} of {len(self.paths):,} image files can't be used: {listed}; {allowed}")
 
 
+class EncodedPictures:
+    """Images that lie encoded in other files. Raises UserError that names the first that can't be used.
+
+    blocks: all of them, in order, a few at a time; called for each pass. count: their number. kept: rows; None: all.
+    """
+
+    def __init__(self, blocks: Callable[[], Iterator[list[Encoded]]], count: int, kept: Ints | None = None) -> None:
+        self._blocks, self._count = blocks, count
+        self._kept = np.arange(count) if kept is None else kept
+
+    def keep(self, rows: Ints) -> EncodedPictures:
+        return EncodedPictures(self._blocks, self._count, self._kept[rows])
+
+    def kinds(self) -> Counter[Kind]:
+        return Counter(kind for _, kind in self._each(self._kept, _kind))
+
+    def peak(self) -> Peak:
+        return largest([peak for _, peak in self._each(self._kept, _peak) if peak is not None])
+
+    def read(self, rows: Ints, plan: Plan, done: Callable[[int], None]) -> Tensor:
+        out = np.empty((len(rows), plan.channels, plan.height, plan.width), np.uint8)
+        places: dict[int, list[int]] = {}  # row in the files -> places in ``out``
+        for place, row in enumerate(self._kept[rows].tolist()):
+            places.setdefault(row, []).append(place)
+        for row, pixels in self._each(np.asarray(list(places), np.int64), lambda file: _decoded(file, plan)):
+            out[places[row]] = pixels
+            done(len(places[row]))
+        return torch.from_numpy(out)
+
+    def _each(self, rows: Ints, look: Callable[[File], T]) -> Iterator[tuple[int, T]]:
+        """(row, ``look`` of its image) for the images at ``rows``, in the order of the files."""
+        wanted = np.zeros(self._count, bool)
+        wanted[rows] = True
+        start = 0
+        try:
+            with _strict():
+                for block in self._blocks():
+                    for row, file in enumerate(block, start):
+                        if wanted[row]:
+                            yield row, look(file)
+                    start += len(block)
+        except Unusable as error:
+            raise UserError(f"{error.path}: {error.reason}; {error.allowed}") from None
+
+
 class Unusable(Exception):
     """A file that holds no image of an allowed kind."""
 
-    def __init__(self, path: Path, reason: str, allowed: str) -> None:
+    def __init__(self, path: File, reason: str, allowed: str) -> None:
         super().__init__(path, reason, allowed)
         self.path, self.reason, self.allowed = path, reason, allowed
 
 
-def _decoded(path: Path, plan: Plan) -> Pixels:
+def _decoded(path: File, plan: Plan) -> Pixels:
     with _opened(path) as image:
         turn = _TURNS.get(_orientation(image))
         image.load()
         return convert_image(image if turn is None else image.transpose(turn), plan)
 
 
-def _kind(path: Path) -> Kind:
+def _kind(path: File) -> Kind:
     with _opened(path) as image:
         if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
             raise Unusable(path, "has 32-bit pixels", "allowed: 8 or 16 bits")
@@ -132,7 +193,7 @@ def _kind(path: Path) -> Kind:
         return Kind(width, height, image.mode, has_alpha(image), turn in _TURNS, frames, bits)
 
 
-def _peak(path: Path) -> Peak | None:
+def _peak(path: File) -> Peak | None:
     """The largest value of a 16-bit image; None for an 8-bit image."""
     with _opened(path) as image:
         if _bits(image) == 8:
@@ -167,10 +228,10 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
+def _opened(path: File) -> Iterator[ImageFile.ImageFile]:
     """The image in ``path``; an error while it is open becomes :class:`Unusable`."""
     try:
-        with Image.open(path, formats=_formats()) as image:
+        with Image.open(io.BytesIO(path.data) if isinstance(path, Encoded) else path, formats=_formats()) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
             yield image

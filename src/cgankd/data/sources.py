@@ -1,4 +1,4 @@
-"""``load``: from ``data.source`` (a built-in name, a folder, .npz or .h5) to train, pool, val and test.
+"""``load``: from ``data.source`` (a built-in name, a folder, .npz, .h5 or .parquet) to train, pool, val and test.
 
 The steps are the same for every source: list its content, read the labels, split the rows, decode the images.
 """
@@ -27,6 +27,7 @@ from cgankd.data import (
     fashion,
     imagenet,
     metadata_csv,
+    parquet,
     rc49,
     steering,
     utkface,
@@ -130,7 +131,7 @@ def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
 def load_whole(
     source: str, task: Task, channels: int, size: tuple[int, int], where: str, label_column: str | None = None
 ) -> ImageSet:
-    """All images of a folder, .npz or .h5, from all its splits, with labels of an existing task.
+    """All images of a folder, .npz, .h5 or .parquet, from all its splits, with labels of an existing task.
 
     Classes are matched by name; whole numbers that are not names are class indices. ``where`` names the setting in
     messages. label_column: of metadata.csv; if there is no such column, the column ``label`` is read. Raises UserError
@@ -212,6 +213,9 @@ def list_source(settings: DataSettings) -> Listing:
         _refuse_folder_settings(settings)
         return builtin[0](settings)
     path = Path(settings.source)
+    if path.is_dir() and (shards := parquet.shards(path)):
+        _refuse_folder_settings(settings)
+        return parquet.listing(shards, settings)
     if path.is_dir():
         tree = scan(path, strict=not any(os.path.isfile(path / name) for name in TABLES))  # noqa: PTH113 - never raises
         tables = any(folder.tables for folder in tree.top.every())
@@ -223,8 +227,10 @@ def list_source(settings: DataSettings) -> Listing:
         return arrays.npz_listing(path, settings)
     if path.suffix.lower() in {".h5", ".hdf5"} and path.is_file():
         return arrays.h5_listing(path, settings)
+    if path.suffix.lower() == parquet.SUFFIX and path.is_file():
+        return parquet.listing([path], settings)
     raise UserError(
         f"data.source {settings.source!r} {'is a file of another kind' if path.is_file() else 'does not exist'}"
-        f"{did_you_mean(settings.source, _BUILTIN)}; allowed: a folder, an .npz or .h5 file, "
+        f"{did_you_mean(settings.source, _BUILTIN)}; allowed: a folder, an .npz, .h5 or .parquet file, "
         f"or one of {', '.join(_BUILTIN)}"
     )

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import csv
 import math
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,9 +18,9 @@ from torch import Tensor
 from cgankd.config.recipe import Recipe
 from cgankd.config.settings import NoSubsampling, TeacherSettings
 from cgankd.core.errors import UserError
-from cgankd.core.files import replacing, sync, write_json
+from cgankd.core.files import replacing, write_json
 from cgankd.core.progress import SILENT, Progress
-from cgankd.core.run_folder import make_folder
+from cgankd.core.run_folder import check_new, new_folder
 from cgankd.data.imageset import ImageSet, contents
 from cgankd.data.metadata_csv import LABEL, NAME
 from cgankd.data.table import FILE
@@ -52,11 +50,9 @@ def export(
     their number; None: 1.25 M / rho. Generator and density ratio are stored in ``out``; the seed is the recipe's first.
     Raises UserError where the folder is not empty, or where the ratio would need teacher outputs for other images.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise UserError(f"--export {folder} is there already; a new or empty folder is needed")
+    check_new(folder, "--export")
     if recipe.ratio.vicinity_gaps is not None and not isinstance(recipe.synthesis.subsampling, NoSubsampling):
         raise UserError("ratio.vicinity_gaps needs teacher outputs for images before their export; allowed: none")
-    make_folder(folder.absolute().parent, "--export")
     placeholder = TeacherSettings(trained_on=recipe.teacher.trained_on)
     recipe = with_features(recipe.model_copy(update={"teacher": placeholder}))
     with opened(recipe, out, progress, deadline=deadline) as run:
@@ -66,15 +62,9 @@ def export(
         fakes = StoredFakes(run.candidates(recipe.seeds[0], count)).open()
         reasons = run.fell_back(recipe.seeds[0])
         parts = {CANDIDATES: fakes, VALIDATION: run.splits.val, TEST: run.splits.test}
-        work = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}."))
-        try:
+        with new_folder(folder, "--export") as work:
             _write(work, parts, task, progress)
             write_json(work / EXPORT, {"train": run.splits.train.content_key})
-            work.chmod(0o755)
-            work.replace(folder)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-        sync(folder.absolute().parent)
     sizes = ", ".join(f"{len(images):,} {name}" for name, images in parts.items())
     columns = f"; or {FILE} and a column per class" if task.answer_names else ""
     fallback = f"; not subsampled, because the density ratio fails its checks: {' '.join(reasons)}" if reasons else ""

@@ -226,6 +226,10 @@ class Run:
             seed=seed,
         )
 
+    def shipped(self, student: Artifact) -> StoredNetwork:
+        """The student with the weights that ``student.ships`` names."""
+        return StoredNetwork(student, WEIGHTS if self.recipe.student.ships == "last" else BEST)
+
     def transfer(
         self, seed: int, changes: dict[str, Any]
     ) -> tuple[FitSettings, StoredNetwork | PretrainedWeights | None]:

@@ -107,6 +107,17 @@ class FinishedRun:
             raise UserError(f"{self.folder} took its generated images from generator.source; ask that for more")
         return TrainedGenerator(artifact).open(fabric)
 
+    @property
+    def data_summary(self) -> Mapping[str, Any]:
+        """Counts, label histograms and sizes of the run's images."""
+        return self._artifact("data").summary
+
+    @property
+    def train_key(self) -> str:
+        """The content key of the labelled images that the run was trained on."""
+        record = read_json(self._artifact("data").folder / "artifact.json")
+        return str(next(iter(record["arguments"]["splits"]["train"].values())))
+
     def examples(self) -> Tensor:
         """The few labelled images that the run keeps for its report, uint8 [N, C, H, W]."""
         return self._artifact("data").tensors("preview")["images"]

@@ -13,7 +13,7 @@ class DataSettings(Settings):
     """The data set, which of its images are labelled, and how images get one shape."""
 
     source: PathText = Field(
-        "digits", min_length=1, description="a built-in name (cgankd data lists them), a folder, .npz or .h5"
+        "digits", min_length=1, description="a built-in name (cgankd data lists them), a folder, .npz, .h5 or .parquet"
     )
     task: Literal["auto", "classification", "regression"] = Field(
         "auto", description="auto: words and whole numbers are classes, decimals are scalars"

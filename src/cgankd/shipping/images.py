@@ -1,0 +1,97 @@
+"""The generated images of a run as a data set of its own: in a common layout, with a data card."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from cgankd.config import recipe as recipes
+from cgankd.config.recipe import Recipe
+from cgankd.config.settings import NoSubsampling
+from cgankd.core.errors import UserError, did_you_mean
+from cgankd.core.files import write_text
+from cgankd.core.progress import SILENT, Progress
+from cgankd.core.run_folder import new_folder
+from cgankd.core.store import Artifact, open_artifact
+from cgankd.data import sources
+from cgankd.data.imageset import Splits
+from cgankd.shipping.data_card import CARD, PAIRS, Origin, data_card
+from cgankd.shipping.finished import FinishedRun
+from cgankd.shipping.image_columns import LeavingImages, leaving
+from cgankd.shipping.image_formats import WRITERS
+from cgankd.shipping.near_copies import NearCopies, near_copies, write_pairs
+from cgankd.synthesis.store import StoredFakes
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportedImages:
+    """The folder that was written. note: why the card says nothing about near copies; empty where it does."""
+
+    folder: Path
+    images: int
+    row: str
+    near: NearCopies | None
+    note: str
+
+
+def export_images(
+    run: Path, out: Path, *, to: str = "imagefolder", row: str | None = None, progress: Progress = SILENT
+) -> ExportedImages:
+    """Write the generated images of a finished run to the new folder ``out``, with all columns and a data card.
+
+    to: imagefolder, parquet or hdf5. row: whose student's images; None: cgan, or the first with generated images.
+    The run's data set is read again, so that the card can compare the images with the training images; where this is
+    not possible, the card says why. Raises UserError for what the user can mend; ``out`` is then not there.
+    """
+    if to not in WRITERS:
+        raise UserError(f"--to {to}: allowed are {', '.join(WRITERS)}")
+    finished = FinishedRun.open(run)
+    row, artifact = _synthesis(finished, row)
+    recipe = recipes.load(str(run / "recipe.yaml"))
+    origin = Origin(finished, recipe, row, artifact, to, out.name)
+    images = _leaving(origin)
+    if not len(images):
+        raise UserError(f"{run}: row {row!r} has no generated image, because the filter or the draws left none")
+    with new_folder(out) as folder:
+        with progress.bar(f"export {len(images):,} images", len(images)) as bar:
+            WRITERS[to](images, folder, bar)
+        splits, note = _training_images(finished, recipe)
+        near = None
+        if splits is not None:
+            near = near_copies(images.images, splits.train, splits.val, progress)
+            write_pairs(near, folder / PAIRS)
+        write_text(folder / CARD, data_card(origin, images, near, note))
+    return ExportedImages(out, len(images), row, near, note)
+
+
+def _synthesis(finished: FinishedRun, row: str | None) -> tuple[str, Artifact]:
+    """The row, and the artifact of its generated images."""
+    rows = finished.results["artifacts"].get("synthesis", {})
+    if not rows:
+        raise UserError(f"{finished.folder} has no row with generated images, so there are none to export")
+    if row is None:
+        row = "cgan" if "cgan" in rows else next(iter(rows))
+    if row not in rows:
+        raise UserError(
+            f"{finished.folder} has no generated images of a row {row!r}{did_you_mean(row, rows)}; rows: "
+            f"{', '.join(rows)}"
+        )
+    return row, open_artifact(finished.folder / rows[row])
+
+
+def _leaving(origin: Origin) -> LeavingImages:
+    artifact, replace = origin.synthesis, origin.replace
+    requested, relabelled = StoredFakes(artifact).open(), StoredFakes(artifact, replace).open()
+    subsampled = artifact.summary["subsampling"] != NoSubsampling().kind
+    return leaving(requested, relabelled, origin.run.task, replace == "hard", subsampled)
+
+
+def _training_images(finished: FinishedRun, recipe: Recipe) -> tuple[Splits | None, str]:
+    """The images that the run was trained on; or None, and a sentence that says why they can't be had."""
+    try:
+        splits = sources.load(recipe.data)
+    except UserError as error:
+        return None, f"the data set of the run can't be read ({error})"
+    if splits.train.content_key != finished.train_key:
+        return None, "the data set has changed since the run, so its images are not those of the training"
+    return splits, ""
