@@ -271,6 +271,10 @@ class Run:
             seed=seed,
         )
 
+    def along_labels(self, seed: int) -> Artifact:
+        """Images of the generator along the range of a scalar label, for the report."""
+        return self.store.call(stages.draw_along_labels, generator=self.sampler(seed), task=self.task, seed=seed)
+
     def sampler(self, seed: int) -> GeneratorSource:
         """The generator, as an argument of stages."""
         return self.ready_generator or TrainedGenerator(self.generator(seed))

@@ -1,4 +1,4 @@
-"""Write report.html from a run's folder: one file that needs no network and no script."""
+"""Write report.html from a run's folder: one file that needs no network; its script only moves sliders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from cgankd.core.errors import UserError
-from cgankd.report import figures, sections, sections_metrics, sections_robustness, table
+from cgankd.report import figures, sections, sections_examples, sections_metrics, sections_robustness, table
 from cgankd.report.attention import attention
 from cgankd.report.blocks import Block, Grid, Note, Section, drawn
 from cgankd.report.headline import headline
@@ -26,10 +26,11 @@ def render(folder: Path) -> Path:
     or can't be written to.
     """
     run = read(Path(folder))
-    attention_section = attention(run)
+    attention_section, worst_section = attention(run), sections_examples.worst(run)
     page_sections = [
         _comparison(run),
         *([sections_robustness.robustness(run)] if run.results.get("robustness") else []),
+        *([worst_section] if worst_section else []),
         sections.data(run),
         sections.generator(run),
         sections.subsampling(run),
