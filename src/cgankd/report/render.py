@@ -147,7 +147,7 @@ def _cost(run: Run) -> Section:
     blocks: list[Block] = []
     best = "upper" if results["higher_is_better"] else "lower"
     for by, what in (("parameters", "parameters"), ("latency", "milliseconds")):
-        caption = f"The {best} left corner is best: a good score with few {what}."
+        caption = f"The {best} left corner is best: a good score with few {what}. Lines are one standard deviation."
         blocks += drawn(figures.cost(results, by), by, caption)
     if not results.get("latency_ms"):
         blocks.append(Note("This run measured no latency."))
