@@ -176,19 +176,30 @@ def ablate(
         str,
         typer.Option("--images", help="values of M: 1000,3000,10000; 0 and the recipe's own M are always included"),
     ] = "",
+    labels: Annotated[
+        str,
+        typer.Option("--labels", help="numbers of labelled images: 50,100,200; the recipe's own is always included"),
+    ] = "",
     out: Annotated[Path | None, typer.Option("--out", help="folder; default runs/ablate-RECIPE")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress bars")] = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
-    """Plot what each step of cGAN-KD adds. Also plots the error against the number of generated images."""
+    """Plot what each step of cGAN-KD adds. Also plots the error against the number of generated images or of labels."""
     folder = out or Path("runs") / f"ablate-{load('run', name, overrides).name}"
     from cgankd.core.checkpoint import deadline_in
     from cgankd.core.progress import SILENT, ConsoleProgress
     from cgankd.experiments.ablation import ablate as draw
 
     bars = SILENT if quiet else ConsoleProgress(console)
-    values = _split_list(images)
-    draw(name, overrides or [], images=values, out=folder, progress=bars, deadline=deadline_in(max_minutes))
+    draw(
+        name,
+        overrides or [],
+        images=_split_list(images),
+        labels=_split_list(labels),
+        out=folder,
+        progress=bars,
+        deadline=deadline_in(max_minutes),
+    )
     console.print(f"{folder / 'ablation.html'}  (open it in a browser)", soft_wrap=True)
 
 

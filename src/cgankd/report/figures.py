@@ -285,7 +285,7 @@ def cost(results: Mapping[str, Any], by: str) -> Figure | None:
     figure, axes = canvas(3.0, x=label, y=table.metric_name(results))
     places = [place for _, place, _, _ in points]
     low, high = min(places) / 2, max(places) * 2
-    beside_each_other = _side_by_side(places, 0.028 * math.log(high / low))
+    beside_each_other = side_by_side(places, 0.028 * math.log(high / low))
     for (method, _, value, deviation), place in zip(points, beside_each_other, strict=True):
         colour, marker = style(method)
         name = "the teacher" if method == "teacher" else table.words(method).replace(" (control)", "")
@@ -302,10 +302,10 @@ def cost(results: Mapping[str, Any], by: str) -> Figure | None:
     return figure
 
 
-def _side_by_side(places: Sequence[float], step: float) -> list[float]:
+def side_by_side(places: Sequence[float], step: float) -> list[float]:
     """Places on a logarithmic axis, equal ones moved apart by ``step`` (a difference of natural logarithms).
 
-    >>> [round(place, 2) for place in _side_by_side([10.0, 10.0, 50.0], math.log(1.21))]
+    >>> [round(place, 2) for place in side_by_side([10.0, 10.0, 50.0], math.log(1.21))]
     [9.09, 11.0, 50.0]
     """
     seen: dict[float, int] = {}

@@ -10,7 +10,15 @@ from typing import Any
 import jinja2
 
 from cgankd.core.errors import UserError
-from cgankd.report import figures, sections, sections_examples, sections_metrics, sections_robustness, table
+from cgankd.report import (
+    figures,
+    label_curve,
+    sections,
+    sections_examples,
+    sections_metrics,
+    sections_robustness,
+    table,
+)
 from cgankd.report.attention import attention
 from cgankd.report.blocks import Block, Grid, Note, Section, drawn
 from cgankd.report.headline import headline
@@ -41,6 +49,7 @@ def render(folder: Path) -> Path:
         sections.learning(run),
         *([attention_section] if attention_section else []),
         _cost(run),
+        *([label_curve.section(ablation)] if (ablation := label_curve.read(run.folder)) else []),
         sections_metrics.theory(run),
     ]
     return write_page(run.folder / NAME, run, page_sections)
