@@ -49,7 +49,7 @@ def test_results_have_the_documented_fields(found: dict[str, Any]) -> None:
     assert all(seconds >= 0 for seconds in found["seconds"].values())
     assert set(found["seconds"]) == {
         "import", "describe_data", "train_network", "train_generator", "train_density_ratio", "burn_in",
-        "calibrate_filter", "make_images", "train_student", "measure_generator",
+        "calibrate_filter", "make_images", "train_student", "measure_generator", "find_worst_answers",
     }  # fmt: skip
 
 

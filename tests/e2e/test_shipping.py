@@ -70,7 +70,7 @@ def test_a_run_names_its_best_student_by_validation_and_writes_it(finished: tupl
     out, said = finished
     results = json.loads((out / "results.json").read_text())
     best = max(results["rows"], key=lambda row: row["val"]["mean"])
-    assert results["best"] == {"row": best["method"], "val": best["val"]["mean"], "test": best["mean"]}
+    assert results["best"] == {"row": best["method"], "seed": 0, "val": best["val"]["mean"], "test": best["mean"]}
     assert f"student.onnx: row {best['method']}, seed 0, cnn8; validation accuracy " in said.out
     assert "it gives what the student gives" in said.out
     network, images = student_of(out, best["method"])

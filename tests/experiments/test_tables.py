@@ -25,7 +25,9 @@ from cgankd.experiments import ablation_page as figures
 from cgankd.experiments.cells import Cell, grid
 from cgankd.metrics import statistics
 from cgankd.pipeline import comparisons, preflight
+from cgankd.report import label_curve
 from cgankd.report.figures import LIGHT
+from cgankd.report.render import render
 
 BLOCKS = ["data.train_size=60", "data.train_size=90"]
 
@@ -566,6 +568,77 @@ def test_the_ablations_runs(tmp_path: Path, runs: list[str], monkeypatch: pytest
     ]  # fmt: skip
     assert drawn == {tmp_path: 3}
     assert [point["images"] for point in found["curve"]] == [0, 500, 2000, 3000]
+
+
+def over_labels() -> dict[str, Any]:
+    """An ablation of a recipe with 60 labels, and runs with 20 labels (finished) and 30 (not finished)."""
+    made = [
+        Cell(recipe.load("digits"), setting) for setting in ("ablation", "data.train_size=20", "data.train_size=30")
+    ]
+    few = results(gain=1.0)
+    for row in few["rows"]:
+        row["real_images"] = 20
+    first = results()
+    return {**ablation.summary(made[:1], [first]), **ablation.over_labels(made, [first, few, None])}
+
+
+def test_points_over_labels_are_errors_with_their_number_of_labels() -> None:
+    found = over_labels()["labels"]
+    assert [(point["labels"], point["method"], point["mean"]) for point in found] == [
+        (20, "nokd_longer", 20.0), (20, "cgan", 19.0), (20, "cgan_kd", 15.0), (20, "teacher", 10.0),
+        (60, "nokd_longer", 20.0), (60, "cgan", 18.0), (60, "cgan_kd", 14.0), (60, "teacher", 10.0),
+    ]  # fmt: skip
+    assert found[1]["values"] == [20.5, 17.5]
+    lines = list(csv.reader(io.StringIO(ablation.comma_separated(over_labels()))))
+    assert lines[0][-1] == "labels"
+    assert [(line[1], line[-1], float(line[5])) for line in lines if line[0] == "labels"][:2] == [
+        ("nokd_longer", "20", 20.0), ("cgan", "20", 19.0),
+    ]  # fmt: skip
+
+
+def test_the_figure_over_labels_has_a_line_for_each_method() -> None:
+    found = over_labels()
+    (axes,) = label_curve.figure(found["labels"], label_curve.error_name(found)).axes
+    lines = {
+        str(line.get_label()): line.get_ydata() for line in axes.lines if not str(line.get_label()).startswith("_")
+    }
+    assert {name: list(ends) for name, ends in lines.items()} == {
+        "student alone, as many steps": [20.0, 20.0], "cGAN-KD": [19.0, 18.0], "cGAN-KD + KD": [15.0, 14.0],
+        "the teacher": [10.0, 10.0],
+    }  # fmt: skip
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("labelled training images", "error, % (100 − accuracy)")
+    assert axes.get_xticks().tolist() == [20.0, 60.0]
+    (_, grid) = label_curve.section(found).blocks
+    assert [row[:2] for row in grid.rows] == [["20", "20.0 ± 0.7"], ["60", "20.0 ± 0.7"]]
+
+
+def test_a_report_shows_the_figure_over_labels_of_its_folder(tmp_path: Path) -> None:
+    assert label_curve.read(tmp_path) is None
+    (tmp_path / "ablation.json").write_text(json.dumps({**over_labels(), "labels": []}))
+    assert label_curve.read(tmp_path) is None
+    (tmp_path / "ablation.json").write_text(json.dumps(over_labels()))
+    (tmp_path / "results.json").write_text(json.dumps(results()))
+    page = render(tmp_path).read_text(encoding="utf-8")
+    assert 'id="labels-curve"' in page
+    assert "labelled training images" in page
+
+
+def test_runs_over_labels(tmp_path: Path, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablation, "render", lambda out: None)
+    found = ablation.ablate("digits", ["data.train_per_class=20", "data.train_size=null"], labels=["80", "50", "80"],
+                            out=tmp_path)  # fmt: skip
+    assert [name.rsplit("-", 1)[0] for name in runs] == [
+        "digits-cnn8-ablation", "digits-cnn8-data.train_size=50", "digits-cnn8-data.train_size=80",
+    ]  # fmt: skip
+    assert len(found["labels"]) == 3 * 4
+    assert found["missing"] == []
+
+
+@pytest.mark.parametrize("labels", ["null", "many", "-5", "99999"])
+def test_numbers_of_labels_that_are_refused(labels: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=labels):
+        ablation.ablate("digits", labels=["50", labels], out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_teacher_without_a_score_stands_in_the_table_without_one() -> None:

@@ -325,6 +325,17 @@ def test_latents_differ_over_labels_indices_and_seeds(sampler: GanSampler) -> No
     assert float(z.std()) == pytest.approx(1, abs=0.08)
 
 
+def test_along_labels_the_latent_stays(sampler: GanSampler) -> None:
+    targets = labels(sampler, 5)
+    seen: list[Tensor] = []
+    handle = sampler.network.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    images = sampler.along(targets, 2, 4)
+    handle.remove()
+    assert images.shape == (5, 1, 16, 16)
+    assert torch.equal(seen[0], latents(sampler, targets[:1], torch.tensor([2]), 4).expand(5, -1))
+    assert torch.equal(images[0], sampler.sample(targets[:1], torch.tensor([2]), 4)[0])
+
+
 def test_there_is_always_another_image(sampler: GanSampler) -> None:
     assert sampler.available(labels(sampler, 3)).tolist() == [UNBOUNDED] * 3
 

@@ -70,6 +70,13 @@ def test_only_rows_of_the_controls_length_are_compared() -> None:
     assert rows[2]["difference"]["to"] == CONTROL
 
 
+def test_the_best_row_and_its_best_seed_are_chosen_on_the_validation_split() -> None:
+    rows = [made("kd", [5.0, 5.0]), made("cgan", [4.0, 8.0]), made("dkd", [9.0, 9.0])]
+    rows[2]["val"] = statistics.spread([1.0, 1.0])  # best on the test split alone
+    assert results.best_row(rows, True, [3, 7]) == {"row": "cgan", "seed": 7, "val": 5.0, "test": 6.0}
+    assert results.best_row(rows[:2], False, [3, 7]) == {"row": "kd", "seed": 3, "val": 4.0, "test": 5.0}
+
+
 def test_without_a_control_nothing_is_compared() -> None:
     rows = [made("nokd", [1.0]), made("kd", [5.0])]
     results.compare(rows)

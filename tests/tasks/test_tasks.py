@@ -282,3 +282,19 @@ def test_labels_are_read_as_they_were_written(task: Task, labels: torch.Tensor) 
     for text in ("wasp", "", "nan"):
         with pytest.raises(ValueError, match="one of ant, 007, 3.5" if not task.continuous else "a finite number"):
             task.read_label(text)
+
+
+def test_labels_and_predictions_for_people() -> None:
+    assert [CLASSES.short_text(label) for label in (1, 4, 7)] == ["b", "e", "7"]
+    assert CLASSES.prediction_text(1, 2, 0.876) == "b (88 %)"
+    assert [YEARS.short_text(label) for label in (-7.26, -0.2, 59.7)] == ["−7", "0", "60"]
+    assert YEARS.prediction_text(12.2, 30.4, 1.0) == "12 (error 18)"
+    assert Regression(0.0, 0.004).short_text(0.00123456) == "0.00123"
+
+
+def test_errors_have_a_name_and_a_unit() -> None:
+    assert (CLASSES.error_name, CLASSES.error_scale) == ("cross-entropy, nats", 1.0)
+    assert (YEARS.error_name, YEARS.error_scale) == ("|prediction − label|, years", 80.0)
+    assert Regression(0.0, 1.0).error_name == "|prediction − label|"
+    error = YEARS.error(torch.tensor([[0.25]]), YEARS.to_target(torch.tensor([40.0])))
+    assert float(error) * YEARS.error_scale == pytest.approx(40.0)  # 0.25 stands for 0 years

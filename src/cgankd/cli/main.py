@@ -174,18 +174,29 @@ def ablate(
         str,
         typer.Option("--images", help="values of M: 1000,3000,10000; 0 and the recipe's own M are always included"),
     ] = "",
+    labels: Annotated[
+        str,
+        typer.Option("--labels", help="numbers of labelled images: 50,100,200; the recipe's own is always included"),
+    ] = "",
     out: Annotated[Path | None, typer.Option("--out", help="folder; default runs/ablate-RECIPE")] = None,
     quiet: watch.Quiet = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
-    """Plot what each step of cGAN-KD adds. Also plots the error against the number of generated images."""
+    """Plot what each step of cGAN-KD adds. Also plots the error against the number of generated images or of labels."""
     folder = out or Path("runs") / f"ablate-{load('run', name, overrides).name}"
     from cgankd.core.checkpoint import deadline_in
     from cgankd.experiments.ablation import ablate as draw
 
-    values = _split_list(images)
     with watch.watching(quiet) as progress:
-        draw(name, overrides or [], images=values, out=folder, progress=progress, deadline=deadline_in(max_minutes))
+        draw(
+            name,
+            overrides or [],
+            images=_split_list(images),
+            labels=_split_list(labels),
+            out=folder,
+            progress=progress,
+            deadline=deadline_in(max_minutes),
+        )
         progress.finish(results=str(folder / "ablation.json"))
     console.print(f"{folder / 'ablation.html'}  (open it in a browser)", soft_wrap=True)
 

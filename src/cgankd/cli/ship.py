@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from cgankd.cli.screen import console
+from cgankd.cli.watch import one_loop
 from cgankd.core.errors import UserError
 from cgankd.core.terminal import on_one_line
 
@@ -74,10 +75,10 @@ def export_images(
     ] = None,
 ) -> None:
     """Write the generated images of a run as a data set with a data card. It can be a data.source again."""
-    from cgankd.core.progress import ConsoleProgress
     from cgankd.shipping.images import export_images as write
 
-    written = write(folder, out, to=to, row=row, progress=ConsoleProgress(console))
+    with one_loop() as progress:
+        written = write(folder, out, to=to, row=row, progress=progress)
     console.print(f"{out}: {written.images:,} generated images of row {written.row}, and README.md", soft_wrap=True)
     if written.note:
         console.print(f"! near copies were not counted: {on_one_line(written.note)}", soft_wrap=True)

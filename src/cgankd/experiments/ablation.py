@@ -1,4 +1,4 @@
-"""The paper's two ablation figures: what each step of cGAN-KD adds, and the error against the number of images."""
+"""The paper's ablation figures: what each step of cGAN-KD adds, the error against the number of images or labels."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from cgankd.experiments.cells import Cell, Results, results_of
 from cgankd.pipeline.comparisons import CONTROL
 
 ROWS = f"compare.methods=[nokd,{CONTROL},cgan,cgan_kd]"
+TRAIN_SIZE = "data.train_size="
+COMPARED = (CONTROL, "cgan", "cgan_kd")  # over numbers of labels
 
 
 def ablate(
@@ -26,16 +28,19 @@ def ablate(
     overrides: Sequence[str] = (),
     *,
     images: Sequence[str] = (),
+    labels: Sequence[str] = (),
     out: Path,
     progress: Progress = SILENT,
     deadline: float = math.inf,
 ) -> dict[str, Any]:
-    """Run a recipe (a name or a YAML file) with its ablation rows, and its row cgan for every M in ``images``.
+    """Run a recipe (a name or a YAML file) with its ablation rows, its row cgan for every M in ``images``, and its
+    control and cGAN-KD rows for every number of labelled images in ``labels``.
 
-    Teacher, generator and density ratio are shared. ``out`` gets ablation.html, the figures as PNG and SVG, and their
-    numbers as CSV and JSON; all are written again after every run. M = 0 is the control; the recipe's own M is also a
-    point. Returns the content of ablation.json. Raises UserError for wrong input, before anything is trained, and
-    OutOfTime after ``deadline``, like :func:`cgankd.pipeline.run`.
+    Runs over M share teacher, generator and density ratio; each number of labels has its own. ``out`` gets
+    ablation.html, the figures as PNG and SVG, and their numbers as CSV and JSON; all are written again after every run.
+    M = 0 is the control; the recipe's own M and number of labels are also points. Returns the content of ablation.json.
+    Raises UserError for wrong input, before anything is trained, and OutOfTime after ``deadline``, like
+    :func:`cgankd.pipeline.run`.
     """
     bars = Cell(recipe.load(name, [*overrides, ROWS, "compare.ablation=true"]), "ablation")
     if bars.recipe.search is not None:
@@ -49,10 +54,16 @@ def ablate(
         )
         if cell.recipe.synthesis.images not in {own, *(other.recipe.synthesis.images for other in curve)}:
             curve.append(cell)
-    cells = [bars, *sorted(curve, key=lambda cell: cell.recipe.synthesis.images)]
+    curve.sort(key=lambda cell: cell.recipe.synthesis.images)
+    sizes = _sizes(name, overrides, labels, bars.recipe.data.train_size)
+    cells = [bars, *curve, *sizes]
     content: dict[str, Any] = {}
     for results in results_of(cells, out, NAME, progress, deadline):
-        content = summary(cells, results)
+        content = summary(cells[: 1 + len(curve)], results[: 1 + len(curve)])
+        if sizes:
+            content |= over_labels(cells[:1] + sizes, results[:1] + results[1 + len(curve) :])
+            content["warnings"] = _warnings(cells, results)
+            content["missing"] = [cell.name for cell, finished in zip(cells, results, strict=True) if finished is None]
         write_json(out / NAME, content)
         write_text(out / "ablation.csv", comma_separated(content))
         render(out)
@@ -92,25 +103,64 @@ def summary(cells: Sequence[Cell], all_results: Sequence[Results | None]) -> dic
     }
 
 
+def _sizes(name: str, overrides: Sequence[str], labels: Sequence[str], own: int | None) -> list[Cell]:
+    """The runs with other numbers of labels than the recipe's ``own``, each once, the smallest first."""
+    rows = [f"compare.methods=[{','.join(COMPARED)}]", "compare.ablation=false"]
+    cells: dict[int | None, Cell] = {}
+    for count in labels:
+        setting = f"{TRAIN_SIZE}{count}"
+        cell = Cell(recipe.load(name, [*overrides, "data.train_per_class=null", setting, *rows]), setting)
+        if cell.recipe.data.train_size is None:
+            raise UserError(f"--labels {count}: not a number of images; allowed: whole numbers such as 50,100,200")
+        cells.setdefault(cell.recipe.data.train_size, cell)
+    return [
+        cell for _, cell in sorted(cells.items(), key=lambda item: item[0] or 0) if cell.recipe.data.train_size != own
+    ]
+
+
+def over_labels(cells: Sequence[Cell], all_results: Sequence[Results | None]) -> dict[str, Any]:
+    """The entry ``labels`` of ablation.json: the errors of each method and number of labels.
+
+    The first cell is the one with the ablation rows, which has the recipe's own number of labels.
+    """
+    points = []
+    for results in all_results:
+        if results is None:
+            continue
+        rows = {row["method"]: row for row in results["rows"]}
+        labelled = rows[CONTROL]["real_images"]
+        for method in COMPARED:
+            points.append({"method": method, "labels": labelled, **as_errors(results, rows[method])})
+        if results["teacher"]["values"]:
+            points.append({"method": "teacher", "labels": labelled, **as_errors(results, results["teacher"])})
+    return {"labels": sorted(points, key=lambda point: int(point["labels"]))}
+
+
 def comma_separated(content: Mapping[str, Any]) -> str:
-    """The points of both figures as CSV, one line each, at full precision; ``values`` are separated by spaces."""
+    """The points of all figures as CSV, one line each, at full precision; ``values`` are separated by spaces."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["figure", "method", "images", "unit", "values", "mean", "std"])
-    for figure in ("bars", "curve"):
-        for point in content[figure]:
+    writer.writerow(["figure", "method", "images", "unit", "values", "mean", "std", "labels"])
+    for figure in ("bars", "curve", "labels"):
+        for point in content.get(figure, ()):
             values = " ".join(repr(value) for value in point["values"])
             at = [point.get("method", "cgan" if point.get("images") else CONTROL), point.get("images")]
-            writer.writerow([figure, *at, content["unit"], values, point["mean"], point["std"]])
+            writer.writerow([figure, *at, content["unit"], values, point["mean"], point["std"], point.get("labels")])
     return stream.getvalue()
 
 
+def _setting_in_words(cell: Cell) -> str:
+    if cell.setting.startswith(TRAIN_SIZE):
+        return f"{cell.recipe.data.train_size} labels"
+    return f"M = {cell.recipe.synthesis.images}"
+
+
 def _warnings(cells: Sequence[Cell], all_results: Sequence[Results | None]) -> list[str]:
-    """The warnings of the curve's runs, each once, without those of the first run, which the page shows anyway."""
+    """The warnings of the other runs, each once, without those of the first run, which the page shows anyway."""
     own = (all_results[0] or {"warnings": []})["warnings"]
     runs: dict[str, list[str]] = {}
     for cell, results in zip(cells[1:], all_results[1:], strict=True):
         for warning in (results or {"warnings": []})["warnings"]:
             if warning not in own:
-                runs.setdefault(warning, []).append(f"M = {cell.recipe.synthesis.images}")
+                runs.setdefault(warning, []).append(_setting_in_words(cell))
     return [f"{', '.join(of)}: {warning}" for warning, of in runs.items()]

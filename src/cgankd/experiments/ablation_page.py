@@ -1,4 +1,4 @@
-"""The ablation's page and figures, from ablation.json: bars for what each step adds, and the error against M."""
+"""The ablation's page and figures, from ablation.json: what each step adds, and the error against M and labels."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from cgankd.core.files import read_json
 from cgankd.metrics.statistics import spread
-from cgankd.report import table
+from cgankd.report import label_curve, table
 from cgankd.report.blocks import Grid, Note, Section, drawn
 from cgankd.report.figures import LIGHT, beside, canvas, legend, name_bins, plain, save, short, style
+from cgankd.report.label_curve import error_name
 from cgankd.report.render import write_page
 from cgankd.report.run import read
 
@@ -70,6 +71,10 @@ def render(out: Path) -> Path:
     sections.append(Section("Error against M", "images", [*(Note(note) for note in notes), *blocks]))
     counts = ",".join(map(str, ablation["images"])) or ablation["curve"][-1]["images"]
     command = f"cgankd ablate recipe.yaml --images {counts}"
+    if ablation.get("labels"):
+        save(label_curve.figure(ablation["labels"], error_name(ablation)), out / "ablation-labels")
+        sections.append(label_curve.section(ablation))
+        command += f" --labels {','.join(str(size) for size in sorted({p['labels'] for p in ablation['labels']}))}"
     return write_page(out / "ablation.html", read(out / ablation["run"]), sections, command)
 
 
@@ -121,13 +126,6 @@ def curve(ablation: Record) -> Figure:
     axes.set_ylim(0, 1.1 * max(value for point in points for value in [*point["values"], point["mean"]]) + 1e-9)
     legend(axes)
     return figure
-
-
-def error_name(ablation: Record) -> str:
-    """The label of the error axis: the metric itself, or 100 - accuracy."""
-    if not ablation["higher_is_better"]:
-        return table.metric_name(ablation)
-    return f"error, {ablation['unit']} (100 − {ablation['metric']})"
 
 
 def _teacher_line(ablation: Record, draw: Any) -> None:

@@ -40,6 +40,15 @@ class Sampler(ABC):
     def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
         """targets [B] (class index, or scalar in [0, 1]), indices int64 [B] -> uint8 images [B, C, H, W]."""
 
+    one_latent = False  # does `along` change nothing but the label?
+
+    def along(self, targets: Tensor, index: int, seed: int) -> Tensor:
+        """Image number ``index`` at each of several labels: targets [B] -> uint8 images [B, C, H, W].
+
+        With ``one_latent`` all have the latent of the first label, so only what the label controls changes.
+        """
+        return self.sample(targets, torch.full((len(targets),), index), seed)
+
     held: tuple[Tensor, Tensor] | None = None  # ready images: their distinct labels, and how many each has
 
     def available(self, targets: Tensor) -> Tensor:
@@ -114,10 +123,19 @@ class GanSampler(Sampler):
         self.network = inference.place(network, fabric).eval()
         self.latent, self.fabric = latent, fabric
 
-    @torch.no_grad()
     def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
-        z = latents(targets, indices, seed, self.latent).to(self.fabric.device)
-        images = self.network(z, targets.to(self.fabric.device))  # at float32, because images are stored
+        return self._images(latents(targets, indices, seed, self.latent), targets)
+
+    one_latent = True
+
+    def along(self, targets: Tensor, index: int, seed: int) -> Tensor:
+        z = latents(targets[:1], torch.tensor([index]), seed, self.latent)
+        return self._images(z.expand(len(targets), -1), targets)
+
+    @torch.no_grad()
+    def _images(self, z: Tensor, targets: Tensor) -> Tensor:
+        device = self.fabric.device
+        images = self.network(z.to(device), targets.to(device))  # at float32, because images are stored
         return to_uint8(images.float()).cpu()
 
 

@@ -21,6 +21,15 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     return {"values": list(values), "mean": mean, "std": deviation}
 
 
+def place_of_best(values: Sequence[float], higher_is_better: bool) -> int:
+    """The place of the best value; of equal ones the first.
+
+    >>> place_of_best([3.0, 5.0, 5.0], True), place_of_best([3.0, 5.0], False)
+    (1, 0)
+    """
+    return list(values).index(max(values) if higher_is_better else min(values))
+
+
 def few_seeds(seeds: int) -> list[str]:
     """The warning that a table over this number of seeds needs, if any."""
     if seeds == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cgankd.config.settings import NoSubsampling
@@ -52,4 +53,14 @@ def attacked(run: Run, network: StoredNetwork, attack: Attack) -> Artifact:
         task=run.task,
         attack=attack,
         seed=run.recipe.data.seed,  # which also chooses the images of the splits
+    )
+
+
+def worst_answers(run: Run, networks: Mapping[str, Artifact]) -> Artifact:
+    """The test images on which networks, each under its name in the report, are most wrong."""
+    return run.store.titled("worst test images").call(
+        stages.find_worst_answers,
+        networks={name: StoredNetwork(network) for name, network in networks.items()},
+        test=run.splits.test,
+        task=run.task,
     )

@@ -12,7 +12,7 @@ from cgankd._version import __version__
 from cgankd.config.settings import FilterSettings, FromWeights, NoSubsampling
 from cgankd.core.store import Artifact
 from cgankd.metrics.robustness import Attack
-from cgankd.metrics.statistics import paired_difference, spread
+from cgankd.metrics.statistics import paired_difference, place_of_best, spread
 from cgankd.nets.build import StoredNetwork
 from cgankd.pipeline import measurements
 from cgankd.pipeline.comparisons import CONTROL, row
@@ -78,18 +78,31 @@ def collect(run: Run) -> dict[str, Any]:
             results["artifacts"][name] = _path(run, run.pseudo(upstream[0]))
     if any(row(name).fakes for name in names):
         _add_synthesis(run, results, upstream)
-    results["best"] = best_row(rows, task.higher_is_better)
+    results["best"] = best_row(rows, task.higher_is_better, recipe.seeds)
+    _add_worst_answers(run, results, students)
     results["warnings"] = [*warnings(results), *run.output_notes]
     for sentence in results["warnings"]:
         run.store.progress.warn(sentence)
     return results
 
 
-def best_row(rows: Sequence[Mapping[str, Any]], higher_is_better: bool) -> dict[str, Any]:
-    """The row whose students are best on the validation split, on average over seeds; the first of equal ones."""
-    choose = max if higher_is_better else min
-    best = choose(rows, key=lambda entry: float(entry["val"]["mean"]))
-    return {"row": best["method"], "val": best["val"]["mean"], "test": best["mean"]}
+def best_row(rows: Sequence[Mapping[str, Any]], higher_is_better: bool, seeds: Sequence[int]) -> dict[str, Any]:
+    """The row whose students are best on the validation split, on average over seeds, and the seed of its best student.
+
+    Of equal ones the first is taken.
+    """
+    means = [float(entry["val"]["mean"]) for entry in rows]
+    best = rows[place_of_best(means, higher_is_better)]
+    seed = seeds[place_of_best(best["val"]["values"], higher_is_better)]
+    return {"row": best["method"], "seed": seed, "val": best["val"]["mean"], "test": best["mean"]}
+
+
+def _add_worst_answers(run: Run, results: dict[str, Any], students: Mapping[str, Sequence[Artifact]]) -> None:
+    """Add the test images on which the best student, and the control of the same seed, are most wrong."""
+    best = results["best"]
+    place = run.recipe.seeds.index(best["seed"])
+    networks = {name: students[name][place] for name in (CONTROL, best["row"]) if name in students}
+    results["artifacts"]["worst"] = _path(run, measurements.worst_answers(run, networks))
 
 
 def _path(run: Run, artifact: Artifact) -> str:
@@ -146,6 +159,8 @@ def _add_synthesis(run: Run, results: dict[str, Any], upstream: Sequence[int]) -
         "generator": _path(run, generator),
         "synthesis": {name: _path(run, artifact) for name, artifact in images.items()},
     }
+    if run.task.continuous:
+        results["artifacts"]["along"] = _path(run, run.along_labels(first))
     if not isinstance(recipe.synthesis.subsampling, NoSubsampling):
         ratio = run.ratio(first)
         results["ratio"] = _outer(ratio.summary)

@@ -39,7 +39,7 @@ from cgankd.distill import SUPERVISED, MethodStack
 from cgankd.gan.adapters import open_source
 from cgankd.gan.generator import GeneratorSource, Sampler, TrainedGenerator
 from cgankd.labels import label_space
-from cgankd.nets.build import Architecture, NetworkSource, StoredNetwork
+from cgankd.nets.build import BEST, WEIGHTS, Architecture, NetworkSource, StoredNetwork
 from cgankd.nets.pretrained import PretrainedWeights
 from cgankd.pipeline import preflight, results, stages
 from cgankd.pipeline.comparisons import Row, row, student_network, views
@@ -283,6 +283,10 @@ class Run:
                 stages.show_generator, generator=self.ready_generator, train=train, task=self.task, seed=seed
             )
         return train_gan(store, self.recipe.generator, train, self.task, seed)
+
+    def along_labels(self, seed: int) -> Artifact:
+        """Images of the generator along the range of a scalar label, for the report."""
+        return self.store.call(stages.draw_along_labels, generator=self.sampler(seed), task=self.task, seed=seed)
 
     def sampler(self, seed: int) -> GeneratorSource:
         """The generator, as an argument of stages."""

@@ -64,7 +64,48 @@ class Note:
     text: str
 
 
-Block = Union[Drawing, Strips, Tiles, Grid, Note]  # noqa: UP007
+@dataclasses.dataclass(frozen=True)
+class Answered:
+    """One image, its true label, and the answers of networks, as texts."""
+
+    source: str
+    texts: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """A table with one image in each row. header: of the texts."""
+
+    kind: ClassVar[str] = "answers"
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Answered]
+
+
+@dataclasses.dataclass(frozen=True)
+class SliderStep:
+    """The images at one label."""
+
+    label: str
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Slider:
+    """Images at labels in order: a slider shows one label; without script and on paper all are shown.
+
+    name, unit: of the label; the unit begins with a space, or is empty.
+    """
+
+    kind: ClassVar[str] = "slider"
+    title: str
+    name: str
+    unit: str
+    steps: Sequence[SliderStep]
+    caption: str
+
+
+Block = Union[Drawing, Strips, Tiles, Grid, Note, Answers, Slider]  # noqa: UP007
 
 
 @dataclasses.dataclass(frozen=True)

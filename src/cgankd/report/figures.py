@@ -7,6 +7,7 @@ fits the dark page. Text in figures stays text, which can be searched and has th
 from __future__ import annotations
 
 import io
+import math
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -265,33 +266,54 @@ def name_bins(axes: Axes, names: Sequence[str]) -> None:
 
 
 def cost(results: Mapping[str, Any], by: str) -> Figure | None:
-    """Score against ``by``: "parameters", or "latency" in ms per image; None where it was not measured."""
+    """Score against ``by``: "parameters", or "latency" in ms per image; None where it was not measured.
+
+    Rows at the same place are drawn side by side, so that none hides another.
+    """
     latency = results.get("latency_ms") or {}
-    points: list[tuple[str, float, float]] = []
+    points: list[tuple[str, float, float, float]] = []
     teacher = results.get("teacher") or {}
     named = [("teacher", teacher, teacher.get("test"))] if teacher else []
-    named += [(row["method"], row, row["mean"]) for row in results["rows"] if not table.is_ablation(row["method"])]
+    named += [(row["method"], row, row["mean"]) for row in results["rows"]]
     for method, source, value in named:
         place = source.get("parameters") if by == "parameters" else latency.get(source.get("network"))
         if place and value is not None:
-            points.append((method, float(place), float(value)))
+            points.append((method, float(place), float(value), float(source.get("std") or 0.0)))
     if not points:
         return None
-    label = "parameters" if by == "parameters" else "time for one image, ms (batch of 1)"
+    label = "size, parameters" if by == "parameters" else "time for one image, ms (batch of 1)"
     figure, axes = canvas(3.0, x=label, y=table.metric_name(results))
-    for method, place, value in points:
+    places = [place for _, place, _, _ in points]
+    low, high = min(places) / 2, max(places) * 2
+    beside_each_other = side_by_side(places, 0.028 * math.log(high / low))
+    for (method, _, value, deviation), place in zip(points, beside_each_other, strict=True):
         colour, marker = style(method)
         name = "the teacher" if method == "teacher" else table.words(method).replace(" (control)", "")
+        if deviation:
+            axes.plot([place] * 2, [value - deviation, value + deviation], color=colour, linewidth=2.2, alpha=0.4)
         axes.plot(
             [place], [value], marker, color=colour, markersize=11 if marker == "*" else 7, alpha=0.9,
             markeredgecolor=LIGHT["paper"], label=plain(name),
         )  # fmt: skip
-    places = [place for _, place, _ in points]
-    axes.set_xlim(min(places) / 2, max(places) * 2)
+    axes.set_xlim(low, high)
     log_axis(axes, "x")
     axes.margins(y=0.12)
     legend(axes)
     return figure
+
+
+def side_by_side(places: Sequence[float], step: float) -> list[float]:
+    """Places on a logarithmic axis, equal ones moved apart by ``step`` (a difference of natural logarithms).
+
+    >>> [round(place, 2) for place in side_by_side([10.0, 10.0, 50.0], math.log(1.21))]
+    [9.09, 11.0, 50.0]
+    """
+    seen: dict[float, int] = {}
+    moved = []
+    for place in places:
+        rank = seen[place] = seen.get(place, -1) + 1
+        moved.append(place * math.exp(step * (rank - (places.count(place) - 1) / 2)))
+    return moved
 
 
 def seconds_text(seconds: float) -> str:

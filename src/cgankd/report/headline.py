@@ -1,14 +1,16 @@
-"""The main result as a sentence: it reports a gain only where the interval excludes zero."""
+"""The main result in sentences: what generated images add, by rows that were chosen on the validation split."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from cgankd.metrics.statistics import paired_difference, place_of_best
 from cgankd.report import table
 
 DEMONSTRATION = "This recipe is a demonstration: short enough to try, too short to be evidence."
+Row = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,49 +22,78 @@ class Headline:
 
 
 def headline(results: Mapping[str, Any]) -> Headline:
-    """Compare cGAN-KD with the control; without cGAN-KD, another row with generated images.
+    """Compare the best row with generated images with the best row without.
 
-    The row is chosen by its name, never by its score, so the sentence can't report the best row by chance.
+    Both are chosen on the validation split, so the test split measures the difference without having chosen the rows.
+    Rows without a validation score are not compared, and are named. Where no row has one, cGAN-KD is compared with the
+    control.
     """
-    by_method = {row["method"]: row for row in results["rows"]}
-    row = _subject(results, by_method)
-    if row is None:
-        return Headline(
-            "open", "This run has no row that was trained on generated images, so there is nothing to compare."
-        )
-    name = table.words(row["method"])
-    scored = f"{name} {table.score(results, row['mean'], row.get('std'))}"
-    control = by_method.get(str(results.get("control")))
-    difference = row.get("difference")
-    if control is None or not difference:
-        return Headline(
-            "open",
-            f"{scored}. The run has no control (the student trained as many steps without transfer), "
-            "so whether this is a gain is unknown.",
-        )
-    against = table.score(results, control["mean"], control.get("std"))
-    unit = table.difference_unit(results)
-    change = table.number(difference["mean"], table.decimals(results), signed=True) + (f" {unit}" if unit else "")
-    better = "" if results["higher_is_better"] else " (lower is better)"
-    facts = f"{scored} against {against} for the student trained as many steps without transfer{better}: {change}"
-    interval = table.interval(results, difference)
-    verdict = table.verdict(results, row)
-    if interval is None:
-        return Headline("open", f"{facts}. One seed: no interval; a demonstration, not evidence.")
-    if verdict == "better":
-        result = Headline("gain", f"{facts}, 95% interval {interval}.")
-    elif verdict == "worse":
-        result = Headline("no gain", f"No gain but a loss: {facts}, 95% interval {interval}.")
-    else:
-        result = Headline("no gain", f"No gain shown: {facts}; the 95% interval {interval} includes zero.")
+    sides = [[row for row in results["rows"] if bool(row.get("fake_images")) is fake] for fake in (True, False)]
+    chosen = [_best(results, rows) for rows in sides]
+    unscored = [str(row["method"]) for rows in sides for row in rows if _validation(row) is None]
+    notes = [f"Without a validation score, so not compared: {', '.join(unscored)}."] if unscored else []
+    if not any(chosen):
+        chosen, notes = _by_name(results), [_NO_VALIDATION]
+    with_fakes, without = chosen
+    if with_fakes is None or without is None:
+        return Headline("open", " ".join([_missing(with_fakes, without), *notes]))
+    result = _compared(results, with_fakes, without)
     if results.get("demonstration"):
-        result = dataclasses.replace(result, sentence=f"{result.sentence} {DEMONSTRATION}")
-    return result
+        notes.append(DEMONSTRATION)
+    return dataclasses.replace(result, sentence=" ".join([result.sentence, *notes]))
 
 
-def _subject(results: Mapping[str, Any], by_method: Mapping[str, Any]) -> Any:
-    for method in ("cgan", "cgan_kd"):
-        if method in by_method:
-            return by_method[method]
-    with_fakes = [row for row in results["rows"] if row.get("fake_images")]
-    return with_fakes[-1] if with_fakes else None
+_NO_VALIDATION = (
+    "The results have no validation scores, so the best rows can't be chosen fairly; compared are cGAN-KD and the "
+    "student trained alone for as many steps."
+)
+
+
+def _validation(row: Row) -> float | None:
+    mean = (row.get("val") or {}).get("mean")
+    return None if mean is None else float(mean)
+
+
+def _best(results: Mapping[str, Any], rows: Sequence[Row]) -> Row | None:
+    """The row with the best mean validation score; None where no row has one."""
+    scored = [(row, score) for row in rows if (score := _validation(row)) is not None]
+    if not scored:
+        return None
+    return scored[place_of_best([score for _, score in scored], results["higher_is_better"])][0]
+
+
+def _by_name(results: Mapping[str, Any]) -> list[Row | None]:
+    rows = {row["method"]: row for row in results["rows"]}
+    return [rows.get("cgan") or rows.get("cgan_kd"), rows.get(str(results.get("control")))]
+
+
+def _missing(with_fakes: Row | None, without: Row | None) -> str:
+    if with_fakes is None and without is None:
+        return "There is nothing to compare."
+    kind = "on generated images" if with_fakes is None else "without generated images"
+    return f"This run has no row to compare that was trained {kind}, so what generated images add is not known."
+
+
+def _compared(results: Mapping[str, Any], with_fakes: Row, without: Row) -> Headline:
+    scores = [table.score(results, row["mean"], row.get("std")) for row in (with_fakes, without)]
+    names = [table.words(str(row["method"])).replace(" (control)", "") for row in (with_fakes, without)]
+    better = "" if results["higher_is_better"] else " (lower is better)"
+    measured = table.metric_name(results).split(",")[0]
+    facts = (
+        f"With generated images ({names[0]}) the student's {measured} on the test split is {scores[0]}; without "
+        f"({names[1]}) it is {scores[1]}{better}. "
+    )
+    change = paired_difference(with_fakes["values"], without["values"])
+    places = table.decimals({**results, "rows": [{"mean": without["mean"], "std": None, "difference": change}]})
+    places = max(places, table.decimals(results))
+    unit = table.difference_unit(results)
+    facts += f"The difference is {table.number(change['mean'], places)}{' ' if unit else ''}{unit}"
+    if change["low"] is None:
+        return Headline("open", f"{facts}. With one seed there is no interval, so the difference may be chance.")
+    low, high = (table.number(change[end], places) for end in ("low", "high"))
+    facts += f", 95% interval {low} to {high}"
+    if change["low"] <= 0 <= change["high"]:
+        return Headline("no gain", f"{facts}, so it may be chance.")
+    if (change["low"] > 0) == bool(results["higher_is_better"]):
+        return Headline("gain", f"{facts}, so generated images help here.")
+    return Headline("no gain", f"{facts}, so generated images make the student worse here.")

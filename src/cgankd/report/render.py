@@ -1,4 +1,4 @@
-"""Write report.html from a run's folder: one file that needs no network and no script."""
+"""Write report.html from a run's folder: one file that needs no network; its script only moves sliders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from typing import Any
 import jinja2
 
 from cgankd.core.errors import UserError
-from cgankd.report import figures, sections, sections_metrics, sections_robustness, table
+from cgankd.report import (
+    figures,
+    label_curve,
+    sections,
+    sections_examples,
+    sections_metrics,
+    sections_robustness,
+    table,
+)
 from cgankd.report.attention import attention
 from cgankd.report.blocks import Block, Grid, Note, Section, drawn
 from cgankd.report.headline import headline
@@ -26,10 +34,11 @@ def render(folder: Path) -> Path:
     or can't be written to.
     """
     run = read(Path(folder))
-    attention_section = attention(run)
+    attention_section, worst_section = attention(run), sections_examples.worst(run)
     page_sections = [
         _comparison(run),
         *([sections_robustness.robustness(run)] if run.results.get("robustness") else []),
+        *([worst_section] if worst_section else []),
         sections.data(run),
         sections.generator(run),
         sections.subsampling(run),
@@ -40,6 +49,7 @@ def render(folder: Path) -> Path:
         sections.learning(run),
         *([attention_section] if attention_section else []),
         _cost(run),
+        *([label_curve.section(ablation)] if (ablation := label_curve.read(run.folder)) else []),
         sections_metrics.theory(run),
     ]
     return write_page(run.folder / NAME, run, page_sections)
@@ -145,8 +155,10 @@ def _cost(run: Run) -> Section:
     results = run.results
     blocks: list[Block] = []
     best = "upper" if results["higher_is_better"] else "lower"
+    lines = " Lines are one standard deviation to each side." if any(row.get("std") for row in results["rows"]) else ""
     for by, what in (("parameters", "parameters"), ("latency", "milliseconds")):
-        caption = f"The {best} left corner is best: a good score with few {what}."
+        caption = f"The {best} left corner is best: a good score with few {what}.{lines}"
+        caption += " Rows with the same network are drawn side by side." if by == "parameters" else ""
         blocks += drawn(figures.cost(results, by), by, caption)
     if not results.get("latency_ms"):
         blocks.append(Note("This run measured no latency."))

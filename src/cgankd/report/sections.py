@@ -17,7 +17,7 @@ from cgankd.report.curves import Curve, history
 from cgankd.report.figures import LIGHT, style
 from cgankd.report.grids import StripRow, Tile, evenly, picture, strip
 from cgankd.report.run import Array, Artifact, Run
-from cgankd.tasks import Classification, Regression
+from cgankd.report.sections_examples import along
 
 PREVIEW, SAMPLES = "preview.safetensors", "samples.safetensors"
 STRIP, MOST_STRIPS, TILES = 6, 10, 12  # images in a strip, strips, images in half the width of the page
@@ -85,6 +85,7 @@ def generator(run: Run) -> Section:
     if rows:
         caption = "Each row should show the same label on both sides, with as much variety on the right as on the left."
         blocks.append(Strips(("real", "generated"), rows, caption))
+    blocks += along(run)
     entries = artifact.summary.get("history") or []
     losses = [
         Curve("discriminator", LIGHT["orange"], *history(entries, "discriminator_loss")),
@@ -196,15 +197,12 @@ def filtering(run: Run) -> Section:
     title, anchor = "Filter", "filter"
     if artifact is None:
         return Section(title, anchor, [Note("This run has no processed images, so there is no filter to show.")])
-    scalar = run.task if isinstance(run.task, Regression) else None
-    scale = scalar.span if scalar else 1.0
-    unit = f", {scalar.unit}" if scalar and scalar.unit else ""
-    x = f"|prediction − label|{unit}" if scalar else "cross-entropy of the teacher, nats"
-    cuts = [scale * cut for cut in summary.get("thresholds") or [] if cut is not None]
+    task, x = run.task, run.task.error_name
+    cuts = [task.error_scale * cut for cut in summary.get("thresholds") or [] if cut is not None]
     blocks: list[Block] = []
     if summary.get("filter_quantile") is not None and cuts:
         processed = run.results.get("synthesis") or {}
-        part = ("label bin" if processed.get("filter_by") == "bin" else "label") if scalar else "class"
+        part = ("label bin" if processed.get("filter_by") == "bin" else "label") if task.continuous else "class"
         each = "over all labels" if len(cuts) == 1 else f"for each {part} separately"
         teachers = summary.get("teachers", 1)
         error = "error" if teachers == 1 else f"error, the mean of {teachers} teachers',"
@@ -227,21 +225,19 @@ def filtering(run: Run) -> Section:
     line = (
         "the line"
         if len(cuts) < 2
-        else f"the cut-off of their {'label' if scalar else 'class'} (band: all cut-offs, line: their median)"
+        else f"the cut-off of their {'label' if task.continuous else 'class'} (band: all cut-offs, line: their median)"
     )
     caption = f"The teacher's error against the requested label; images to the right of {line} were dropped."
-    histogram = curves.errors(measured.astype(float) * scale, cuts, x, log=scalar is None)
+    histogram = curves.errors(measured.astype(float) * task.error_scale, cuts, x, log=not task.continuous)
     blocks += drawn(histogram, "errors", caption)
-    if isinstance(run.task, Classification):
-        if figure := curves.cutoffs(list(run.task.class_names), cuts, x):
-            limit = f" Only the {figures.MOST_BINS} highest are shown." if figure[1] else ""
-            caption = f"The cut-off of each class; a high one means that the generator is worse at this class.{limit}"
-            blocks += drawn(figure[0], "cutoffs", caption)
-    else:
-        pairs = [_pairs(run, artifact, name) for name in ("kept", "dropped")]
-        if pairs[0][0].size:
-            caption = "Dropped images are far from the diagonal: their content does not match the requested label."
-            blocks += drawn(curves.agreement(pairs[0], pairs[1], scalar.unit if scalar else ""), "pairs", caption)
+    if figure := curves.cutoffs(list(task.answer_names), cuts, x):
+        limit = f" Only the {figures.MOST_BINS} highest are shown." if figure[1] else ""
+        caption = f"The cut-off of each class; a high one means that the generator is worse at this class.{limit}"
+        blocks += drawn(figure[0], "cutoffs", caption)
+    pairs = [_pairs(run, artifact, name) for name in ("kept", "dropped")]
+    if task.continuous and pairs[0][0].size:
+        caption = "Dropped images are far from the diagonal: their content does not match the requested label."
+        blocks += drawn(curves.agreement(pairs[0], pairs[1], task.metric_unit), "pairs", caption)
     return Section(title, anchor, [*blocks, *_kept_and_dropped(run, artifact)])
 
 
@@ -350,13 +346,7 @@ def _pairs(run: Run, artifact: Artifact, name: str) -> tuple[Array, Array]:
 
 def _labels(run: Run, artifact: Artifact, name: str, at: Sequence[int]) -> list[str]:
     values = artifact.tensor(SAMPLES, name, at)
-    if values is None:
-        return []
-    if isinstance(run.task, Classification):
-        names = run.task.class_names
-        return [names[int(v)] if 0 <= int(v) < len(names) else str(int(v)) for v in values]
-    places = 0 if isinstance(run.task, Regression) and run.task.span >= 50 else 1
-    return [f"{float(v):.{places}f}".replace("-", "−") for v in values]
+    return [] if values is None else [run.task.short_text(float(value)) for value in values]
 
 
 def _tiles(artifact: Artifact, name: str, at: Sequence[int], texts: Sequence[str]) -> list[Tile]:

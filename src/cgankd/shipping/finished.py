@@ -16,6 +16,7 @@ from cgankd.core.files import read_json
 from cgankd.core.store import Artifact, open_artifact
 from cgankd.data.listing import Plan
 from cgankd.gan.generator import Sampler, TrainedGenerator
+from cgankd.metrics.statistics import place_of_best
 from cgankd.nets.build import BEST, WEIGHTS, StoredNetwork
 from cgankd.tasks import Task
 
@@ -78,8 +79,7 @@ class FinishedRun:
             )
         scores = next(entry for entry in self.results["rows"] if entry["method"] == row)
         if seed is None:
-            choose = max if self.results["higher_is_better"] else min
-            place = scores["val"]["values"].index(choose(scores["val"]["values"]))
+            place = place_of_best(scores["val"]["values"], self.results["higher_is_better"])
         elif seed in seeds:
             place = seeds.index(seed)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,9 +18,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
 
-from cgankd.core.progress import SILENT, ConsoleProgress
 from cgankd.core.runtime import make_fabric
 from cgankd.core.store import Work
+from cgankd.core.views import view
+from cgankd.core.watching import Watched
 from cgankd.data.imageset import ImageSet
 from cgankd.nets import inference
 from cgankd.sklearn.layout import Layout, NotImages
@@ -85,7 +87,8 @@ class _Distilled(BaseEstimator):  # type: ignore[misc]
         train, held_out = self._held_out(len(pixels), labels, plan)
         sets = [None if rows is None else ImageSet(pixels[rows], labels[rows]) for rows in (train, held_out)]
         assert sets[0] is not None
-        taught = teach(plan, sets[0], sets[1], self.task_)
+        with Watched([view(Console())] if self.verbose else []) as progress:
+            taught = teach(dataclasses.replace(plan, progress=progress), sets[0], sets[1], self.task_)
         self.student_ = taught.student.cpu().eval()
         self.teacher_ = taught.teacher
         self.generated_ = taught.fakes
@@ -173,7 +176,6 @@ class _Distilled(BaseEstimator):  # type: ignore[misc]
             generator_steps=self.generator_steps,
             settings=self.settings or {},
             seed=seed,
-            progress=ConsoleProgress(Console()) if self.verbose else SILENT,
         )
 
     def _held_out(self, count: int, labels: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None]:

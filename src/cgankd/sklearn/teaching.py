@@ -17,7 +17,7 @@ from cgankd.api import Distiller
 from cgankd.config.settings import FitSettings
 from cgankd.config.yaml_config import from_tree
 from cgankd.core.errors import UserError, did_you_mean
-from cgankd.core.progress import Progress
+from cgankd.core.progress import SILENT, Progress
 from cgankd.core.runtime import make_fabric
 from cgankd.core.store import Store
 from cgankd.data.imageset import ImageSet, TrainingImages
@@ -87,7 +87,7 @@ class Plan:
     generator_steps: int
     settings: Mapping[str, Mapping[str, Any]]
     seed: int
-    progress: Progress
+    progress: Progress = SILENT
 
     def __post_init__(self) -> None:
         for name in self.settings:

@@ -104,6 +104,16 @@ class Task(ABC):
     def error(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The error of each image, by which the filter sorts (paper, section 3.3), [B]."""
 
+    @property
+    @abstractmethod
+    def error_name(self) -> str:
+        """The name of :meth:`error` on an axis, with its unit."""
+
+    @property
+    @abstractmethod
+    def error_scale(self) -> float:
+        """The factor from :meth:`error` to the unit in :attr:`error_name`."""
+
     @abstractmethod
     def predict(self, outputs: Tensor) -> Tensor:
         """Network outputs [B, num_outputs] -> labels in the user's unit, [B]."""
@@ -173,6 +183,17 @@ class Task(ABC):
     @abstractmethod
     def label_text(self, label: float) -> str:
         """A label as text in a file; :meth:`read_label` is the inverse."""
+
+    @abstractmethod
+    def short_text(self, label: float) -> str:
+        """A label for people: the class, or the number without more digits than its range needs."""
+
+    @abstractmethod
+    def prediction_text(self, prediction: float, label: float, probability: float) -> str:
+        """A prediction for people, with its probability, or its error against the ``label``; both in the user's unit.
+
+        probability: of the predicted class, from 0 to 1; a scalar has none.
+        """
 
     @abstractmethod
     def read_label(self, text: str) -> float:

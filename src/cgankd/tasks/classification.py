@@ -115,6 +115,14 @@ class Classification(Task):
     def error(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return self.loss(outputs, targets, reduction="none")
 
+    @property
+    def error_name(self) -> str:
+        return "cross-entropy, nats"
+
+    @property
+    def error_scale(self) -> float:
+        return 1.0
+
     def predict(self, outputs: Tensor) -> Tensor:
         return outputs.argmax(dim=1)
 
@@ -192,6 +200,13 @@ class Classification(Task):
 
     def label_text(self, label: float) -> str:
         return self.class_names[int(label)]
+
+    def short_text(self, label: float) -> str:
+        number = int(label)
+        return self.class_names[number] if 0 <= number < self.num_outputs else str(number)
+
+    def prediction_text(self, prediction: float, label: float, probability: float) -> str:
+        return f"{self.short_text(prediction)} ({100.0 * probability:.0f} %)"
 
     def read_label(self, text: str) -> float:
         if text not in self.class_names:

@@ -127,6 +127,14 @@ class Regression(Task):
     def error(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs.squeeze(1).clamp(0.0, 1.0) - targets).abs()
 
+    @property
+    def error_name(self) -> str:
+        return "|prediction − label|" + (f", {self.unit}" if self.unit else "")
+
+    @property
+    def error_scale(self) -> float:
+        return self.span
+
     def predict(self, outputs: Tensor) -> Tensor:
         return self.from_target(outputs.squeeze(1).clamp(0.0, 1.0))
 
@@ -184,6 +192,19 @@ class Regression(Task):
     def label_text(self, label: float) -> str:
         digits = 9 if self.label_dtype == torch.float32 else 17  # enough digits to read the same value back
         return f"{label:.{digits}g}"
+
+    def short_text(self, label: float) -> str:
+        """The step of the last digit is at most a fiftieth of the range.
+
+        >>> Regression(0.0, 90.0).short_text(-7.26), Regression(0.0, 0.5).short_text(0.123456)
+        ('−7', '0.12')
+        """
+        places = max(0, math.ceil(math.log10(50.0 / self.span)))
+        text = f"{round(float(label), places) + 0.0:.{places}f}"
+        return text.replace("-", "−")
+
+    def prediction_text(self, prediction: float, label: float, probability: float) -> str:
+        return f"{self.short_text(prediction)} (error {self.short_text(abs(prediction - label))})"
 
     def read_label(self, text: str) -> float:
         value = number(text)

@@ -7,6 +7,7 @@ arguments (a trained network, a generator, stored images), which are opened when
 from __future__ import annotations
 
 from cgankd.pipeline.stages.generator import (
+    draw_along_labels,
     show_generator,
     train_density_ratio,
     train_encoder,
@@ -14,7 +15,7 @@ from cgankd.pipeline.stages.generator import (
     train_small_generator,
 )
 from cgankd.pipeline.stages.images import burn_in, calibrate_filter, make_images, pseudo_label, read_burn_in
-from cgankd.pipeline.stages.measurements import attack_network, measure_generator
+from cgankd.pipeline.stages.measurements import attack_network, find_worst_answers, measure_generator
 from cgankd.pipeline.stages.networks import (
     describe_data,
     load_network,
@@ -31,6 +32,8 @@ __all__ = [
     "burn_in",
     "calibrate_filter",
     "describe_data",
+    "draw_along_labels",
+    "find_worst_answers",
     "load_network",
     "make_images",
     "measure_generator",

@@ -30,6 +30,8 @@ from cgankd.synthesis.autoencoder import keep_autoencoder, new_autoencoder, trai
 from cgankd.synthesis.density_ratio import Pairs, RatioNetwork, keep_ratio, real_and_fakes, train_ratio
 from cgankd.tasks import Task
 
+LABELS, IMAGES_PER_LABEL = 17, 3  # of draw_along_labels: every sixteenth of the range
+
 
 @stage()
 def train_generator(
@@ -76,6 +78,19 @@ def show_generator(work: Work, *, generator: GeneratorSource, train: ImageSet, t
     """A few images of a generator other than the GAN, for the report."""
     _preview_generator(work, generator.open(work.fabric), train, task, seed)
     return {"parameters": None, "history": []}
+
+
+@stage()
+def draw_along_labels(work: Work, *, generator: GeneratorSource, task: Task, seed: int) -> dict[str, Any]:
+    """A few images at each of 17 labels, evenly spread over the range of a scalar, for the report.
+
+    along.safetensors: ``labels`` [17] in the label's unit, ``images`` uint8 [17, 3, C, H, W].
+    """
+    targets = torch.linspace(0.0, 1.0, LABELS)
+    sampler = generator.open(work.fabric)
+    images = torch.stack([sampler.along(targets, index, seed) for index in range(IMAGES_PER_LABEL)], dim=1)
+    work.save("along", {"labels": task.from_target(targets), "images": images})
+    return {"one_latent": sampler.one_latent}
 
 
 def _preview_generator(work: Work, sampler: Sampler, train: ImageSet, task: Task, seed: int) -> None:

@@ -14,10 +14,13 @@ from cgankd.data.imageset import ImageSet
 from cgankd.gan.generator import GeneratorSource
 from cgankd.metrics import robustness
 from cgankd.metrics.generator_quality import Processed, RealImages, measure_quality
+from cgankd.metrics.worst import worst_answers
 from cgankd.nets.build import NetworkSource, StoredNetwork
 from cgankd.synthesis.store import StoredFakes
 from cgankd.tasks import Task
 from cgankd.teachers.black_box import BlackBox
+
+WORST = 10  # images of each network
 
 
 @stage()
@@ -58,6 +61,14 @@ def attack_network(
 ) -> dict[str, Any]:
     """The score of a network on test images under one attack."""
     return robustness.measure(work, network.open(work.fabric), test, task, attack, seed=seed)
+
+
+@stage()
+def find_worst_answers(work: Work, *, networks: dict[str, StoredNetwork], test: ImageSet, task: Task) -> dict[str, Any]:
+    """The ten test images on which each network is most wrong, for the report."""
+    opened = {name: network.open(work.fabric) for name, network in networks.items()}
+    work.save("worst", worst_answers(work, opened, test, task, WORST))
+    return {"networks": list(networks)}
 
 
 def _module(source: NetworkSource, fabric: Fabric) -> nn.Module:

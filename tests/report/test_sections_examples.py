@@ -1,0 +1,96 @@
+"""The sections with single images: the worst test images, and the slider over a scalar label."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cgankd.report.render import render
+
+Results = Callable[..., dict[str, Any]]
+Write = Callable[..., Path]
+WriteArtifact = Callable[..., str]
+
+
+def worst(images: int, classes: int, *names: str) -> dict[str, np.ndarray]:
+    """Image n has the label n; network number k answers n + k + 1, with a probability of 0.5 + 0.1 k."""
+    tensors = {"images": np.zeros((images, 1, 16, 16), np.uint8), "labels": np.arange(images) % classes}
+    for number, name in enumerate(names):
+        tensors[f"{name}_worst"] = np.arange(images)[::-1][:10]
+        tensors[f"{name}_predictions"] = (np.arange(images) + number + 1) % classes
+        tensors[f"{name}_probabilities"] = np.full(images, 0.5 + 0.1 * number, np.float32)
+    return tensors
+
+
+def cells(page: Path) -> list[list[list[str]]]:
+    """The texts of the tables of worst images, without the column of images."""
+    source = page.read_text(encoding="utf-8")
+    tables = re.findall(r'<table class="answers">(.*?)</table>', source, re.S)
+    return [[re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", row) for row in re.findall("<tr>.*", each)] for each in tables]
+
+
+def text_of(page: Path) -> str:
+    return html.unescape(re.sub(r"<[^>]+>", " ", page.read_text(encoding="utf-8")))
+
+
+def test_worst_images_of_control_and_best_student(
+    tmp_path: Path, make_results: Results, write_artifact: WriteArtifact, write_run: Write
+) -> None:
+    results = make_results("classification", best={"row": "cgan_kd", "seed": 2, "val": 90.0, "test": 89.0})
+    tensors = worst(10, 10, "nokd_longer", "cgan_kd")
+    path = write_artifact(tmp_path, "worst-0", {"networks": ["nokd_longer", "cgan_kd"]}, worst=tensors)
+    results["artifacts"]["worst"] = path
+    page = render(write_run(tmp_path, results, stages=False))
+    control, best = cells(page)
+    assert control[0] == ["image", "true label", "the control", "the best student"]
+    assert control[1] == ["digit 9", "digit 0 (50 %)", "digit 1 (60 %)"]
+    assert (len(control), len(best)) == (11, 11)
+    text = text_of(page)
+    assert "row cgan_kd, seed 2; the control has the same seed" in text
+    assert "Worst of the best student (cGAN-KD + KD)" in text
+
+
+def test_scalars_show_value_and_error(
+    tmp_path: Path, make_results: Results, write_artifact: WriteArtifact, write_run: Write
+) -> None:
+    results = make_results("regression", best={"row": "nokd_longer", "seed": 0, "val": 5.0, "test": 5.0})
+    tensors = worst(3, 180, "nokd_longer")
+    tensors["nokd_longer_predictions"] = np.array([10.4, 20.0, 170.0], np.float32)
+    path = write_artifact(tmp_path, "worst-0", {"networks": ["nokd_longer"]}, worst=tensors)
+    results["artifacts"]["worst"] = path
+    page = render(write_run(tmp_path, results, stages=False))
+    assert cells(page) == [[
+        ["image", "true label", "the best student"], ["2", "170 (error 168)"], ["1", "20 (error 19)"],
+        ["0", "10 (error 10)"],
+    ]]  # fmt: skip
+    text = text_of(page)
+    assert "the predicted value and its error, in degrees" in text
+    assert "is the control itself, so there is one list" in text
+
+
+@pytest.mark.parametrize("one_latent", [True, False])
+def test_a_slider_over_the_label_of_a_scalar(
+    one_latent: bool, tmp_path: Path, make_results: Results, write_artifact: WriteArtifact, write_run: Write
+) -> None:
+    results = make_results("regression")
+    images = np.random.default_rng(0).integers(0, 255, (3, 2, 1, 16, 16), np.uint8)
+    tensors = {"labels": np.array([0.0, 90.0, 180.0], np.float32), "images": images}
+    folder = write_run(tmp_path / "run", results)
+    results["artifacts"]["along"] = write_artifact(folder, "along-0", {"one_latent": one_latent}, along=tensors)
+    source = render(write_run(folder, results, stages=False)).read_text(encoding="utf-8")
+    assert '<input type="range" min="0" max="2" step="1" value="0">' in source
+    assert re.findall(r'data-label="([^"]*)"', source) == ["0 degrees", "90 degrees", "180 degrees"]
+    assert 'alt="generated images, requested label 90 degrees"' in source
+    assert ("one latent vector" in source) is one_latent
+
+
+def test_runs_without_these_files_have_pages(tmp_path: Path, make_results: Results, write_run: Write) -> None:
+    source = render(write_run(tmp_path, make_results("regression"))).read_text(encoding="utf-8")
+    assert 'id="worst"' not in source
+    assert "<input" not in source
