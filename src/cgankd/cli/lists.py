@@ -11,6 +11,11 @@ from cgankd.cli.recipes import Overrides, homes, list_recipes
 from cgankd.cli.screen import console
 from cgankd.config import recipe, yaml_config
 
+OTHER_METHODS = (
+    "Other commands have their own methods: cgankd continual (gkd, tkd, each also with +ta, teacher adaptation) and "
+    "cgankd lm (kd, atkd, onpolicy, skd)."
+)
+
 
 def recipes() -> None:
     """List the ready recipes and their commands."""
@@ -28,10 +33,7 @@ def methods(
         for line in catalogue.lines():
             table.add_row(*line)
         console.print(table)
-        console.print(
-            "\nMethods can be combined: kd+rkd. Other commands have their own methods: cgankd continual (gkd, tkd, "
-            "each also with +ta, teacher adaptation) and cgankd lm (kd, atkd, onpolicy, skd)."
-        )
+        console.print(f"\nMethods can be combined: kd+rkd. {OTHER_METHODS}")
         return
     facts, text = catalogue.details(name)
     table = Table(box=None, pad_edge=False, show_header=False)
