@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from cgankd._version import __version__
-from cgankd.cli import clean, data, init, lists, ship, weights
+from cgankd.cli import clean, data, doctor, init, lists, ship, weights
 from cgankd.cli.recipes import Overrides, list_recipes, load
 from cgankd.cli.screen import console
 from cgankd.config import recipe
@@ -287,7 +287,7 @@ app.add_typer(
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
     init.init, ship.export, ship.predict, ship.bench, ship.generate,
-    lists.recipes, lists.show, lists.methods, lists.networks, clean.clean, weights.convert_weights,
+    lists.recipes, lists.show, lists.methods, lists.networks, clean.clean, weights.convert_weights, doctor.doctor,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)
