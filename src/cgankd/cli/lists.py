@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from cgankd.cli import completion
 from cgankd.cli.recipes import Overrides, homes, list_recipes
 from cgankd.cli.screen import console
 from cgankd.config import recipe, yaml_config
@@ -23,7 +24,12 @@ def recipes() -> None:
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="a method to describe in full")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[METHOD]", help="a method to describe in full", autocompletion=completion.method_names
+        ),
+    ] = None,
 ) -> None:
     """List the distillation methods. With a name, show its loss, needs and settings."""
     from cgankd.distill import catalogue
@@ -59,7 +65,12 @@ def networks() -> None:
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="RECIPE", help="a ready recipe or a YAML file")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="a ready recipe or a YAML file", autocompletion=completion.all_recipe_names
+        ),
+    ],
     overrides: Overrides = None,
 ) -> None:
     """Print all settings of a recipe as YAML."""
