@@ -7,9 +7,15 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from cgankd.cli import completion
 from cgankd.cli.recipes import Overrides, homes, list_recipes
 from cgankd.cli.screen import console
 from cgankd.config import recipe, yaml_config
+
+OTHER_METHODS = (
+    "Other commands have their own methods: cgankd continual (gkd, tkd, each also with +ta, teacher adaptation) and "
+    "cgankd lm (kd, atkd, onpolicy, skd)."
+)
 
 
 def recipes() -> None:
@@ -18,7 +24,10 @@ def recipes() -> None:
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="a method to describe in full")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[METHOD]", help="a method to describe in full", autocompletion=completion.method_names),
+    ] = None,
 ) -> None:
     """List the distillation methods. With a name, show its loss, needs and settings."""
     from cgankd.distill import catalogue
@@ -28,10 +37,7 @@ def methods(
         for line in catalogue.lines():
             table.add_row(*line)
         console.print(table)
-        console.print(
-            "\nMethods can be combined: kd+rkd. Other commands have their own methods: cgankd continual (gkd, tkd, "
-            "each also with +ta, teacher adaptation) and cgankd lm (kd, atkd, onpolicy, skd)."
-        )
+        console.print(f"\nMethods can be combined: kd+rkd. {OTHER_METHODS}")
         return
     facts, text = catalogue.details(name)
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -57,7 +63,12 @@ def networks() -> None:
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="RECIPE", help="a ready recipe or a YAML file")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="a ready recipe or a YAML file", autocompletion=completion.all_recipe_names
+        ),
+    ],
     overrides: Overrides = None,
 ) -> None:
     """Print all settings of a recipe as YAML."""

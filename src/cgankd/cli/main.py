@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cgankd._version import __version__
-from cgankd.cli import clean, data, init, lists, ship, watch, weights
+from cgankd.cli import clean, completion, data, doctor, init, lists, ship, watch, weights
 from cgankd.cli.ending import ending
 from cgankd.cli.recipes import Overrides, list_recipes, load
 from cgankd.cli.screen import console
@@ -24,11 +24,18 @@ from cgankd.core.terminal import escape_what_streams_cannot_write, on_one_line, 
 app = typer.Typer(
     help="Knowledge distillation through conditionally generated images: train a small student from few labels.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
+Recipe = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="a ready recipe (cgankd recipes) or a YAML file",
+        autocompletion=completion.recipe_names,
+    ),
+]
 MaxMinutes = Annotated[
     float | None,
     typer.Option("--max-minutes", min=0, help="stop after this time with exit code 75; the same command continues"),
@@ -40,7 +47,8 @@ def main() -> None:
     escape_what_streams_cannot_write()
     sys.path.insert(0, "")  # networks given as module:function may be in the current folder
     try:
-        code = app(args=[expanded_word(word) for word in sys.argv[1:]], standalone_mode=False)
+        words = [expanded_word(word) for word in sys.argv[1:]]
+        code = app(args=words, prog_name="cgankd", standalone_mode=False)
         if code == 130:  # typer turns Ctrl-C into this
             raise KeyboardInterrupt
     except typer.Exit as stop:
@@ -64,7 +72,11 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
 def run(
     name: Annotated[
         str,
-        typer.Argument(metavar="RECIPE", help="a ready recipe (cgankd recipes), a YAML file, or a folder of images"),
+        typer.Argument(
+            metavar="RECIPE",
+            help="a ready recipe (cgankd recipes), a YAML file, or a folder of images",
+            autocompletion=completion.recipe_names,
+        ),
     ],
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/RECIPE")] = None,
@@ -125,16 +137,32 @@ def report(
 @app.command(name="table")
 def table_(
     words: Annotated[
-        list[str], typer.Argument(metavar="RECIPE... [KEY=VALUE...]", help="recipes, one table each, and overrides")
+        list[str],
+        typer.Argument(
+            metavar="RECIPE... [KEY=VALUE...]",
+            help="recipes, one table each, and overrides",
+            autocompletion=completion.recipe_names,
+        ),
     ],
-    students: Annotated[str, typer.Option("--students", help="networks: cnn16,resnet8; default the recipe's")] = "",
+    students: Annotated[
+        str,
+        typer.Option(
+            "--students",
+            help="networks: cnn16,resnet8; default the recipe's",
+            autocompletion=completion.network_lists,
+        ),
+    ] = "",
     settings: Annotated[
         list[str] | None,
         typer.Option("--settings", help="overrides for a column: 'data.train_size=400 seeds=[0,1]'; can be repeated"),
     ] = None,
     methods: Annotated[
         str,
-        typer.Option("--methods", help="dkd,kd+crd or all: each alone and with cGAN-KD; default the recipe's rows"),
+        typer.Option(
+            "--methods",
+            help="dkd,kd+crd or all: each alone and with cGAN-KD; default the recipe's rows",
+            autocompletion=completion.method_lists,
+        ),
     ] = "",
     seeds: Annotated[str, typer.Option("--seeds", help="such as 0,1,2; default the recipe's")] = "",
     out: Annotated[Path | None, typer.Option("--out", help="folder; default runs/table-RECIPE")] = None,
@@ -168,7 +196,7 @@ def table_(
 
 @app.command()
 def ablate(
-    name: Annotated[str, typer.Argument(metavar="RECIPE", help="a ready recipe (cgankd recipes) or a YAML file")],
+    name: Recipe,
     overrides: Overrides = None,
     images: Annotated[
         str,
@@ -203,7 +231,7 @@ def ablate(
 
 @app.command()
 def synthesize(
-    name: Annotated[str, typer.Argument(metavar="RECIPE", help="a ready recipe (cgankd recipes) or a YAML file")],
+    name: Recipe,
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/RECIPE")] = None,
     export: Annotated[
@@ -252,7 +280,12 @@ def synthesize(
 @app.command()
 def continual(
     name: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE]", help="a continual recipe or a YAML file; none: list them")
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]",
+            help="a continual recipe or a YAML file; none: list them",
+            autocompletion=completion.continual_recipe_names,
+        ),
     ] = None,
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/RECIPE")] = None,
@@ -278,7 +311,12 @@ def continual(
 @app.command()
 def lm(
     name: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE]", help="pydoc, or a YAML file; none: list them")
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]",
+            help="pydoc, or a YAML file; none: list them",
+            autocompletion=completion.lm_recipe_names,
+        ),
     ] = None,
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/lm-RECIPE")] = None,
@@ -303,7 +341,7 @@ app.add_typer(
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
     watch.status, init.init, ship.export, ship.export_images, ship.predict, ship.bench, ship.generate,
-    lists.recipes, lists.show, lists.methods, lists.networks, clean.clean, weights.convert_weights,
+    lists.recipes, lists.show, lists.methods, lists.networks, clean.clean, weights.convert_weights, doctor.doctor,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cgankd.cli import completion
 from cgankd.cli.screen import console
 from cgankd.core.errors import UserError
 from cgankd.core.terminal import on_one_line
@@ -20,7 +21,12 @@ def convert_weights(
     mean: Annotated[str | None, typer.Option(help="channel means of its training images: 0.49,0.48,0.45")] = None,
     std: Annotated[str | None, typer.Option(help="channel standard deviations of its training images")] = None,
     network: Annotated[
-        str | None, typer.Option("--network", help="the network that the weights are for; it is tested with them first")
+        str | None,
+        typer.Option(
+            "--network",
+            help="the network that the weights are for; it is tested with them first",
+            autocompletion=completion.network_names,
+        ),
     ] = None,
     channels: Annotated[
         int | None, typer.Option("--channels", min=1, max=3, help="its input channels; none: by its first layer")

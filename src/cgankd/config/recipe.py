@@ -29,10 +29,10 @@ from cgankd.config.settings.base import OnOrOff
 class Recipe(Settings):
     """All settings of one run."""
 
-    name: str = "custom"
-    description: str = ""
+    name: str = Field("custom", description="name of the run: heading of the report and default folder under runs/")
+    description: str = Field("", description="one sentence, which `cgankd recipes` prints")
     demonstration: bool = Field(False, description="too short to be evidence; the table and the report say so")
-    seeds: Seeds = (0, 1, 2)
+    seeds: Seeds = Field((0, 1, 2), description="one run of every row for each seed; the spread is over them")
     vary: Literal["student", "everything"] = Field(
         "student", description="what a seed changes: only the student, or also teacher and generator"
     )

@@ -32,14 +32,14 @@ class TaskFit(FitSettings):
 class Continual(Settings):
     """A comparison of continual-learning methods on one data set."""
 
-    name: str = "custom"
-    description: str = ""
+    name: str = Field("custom", description="name of the run: heading of the report and default folder under runs/")
+    description: str = Field("", description="one sentence, which `cgankd recipes` prints")
     seeds: Seeds = Field(
         (0, 1, 2), description="a seed changes the order of the classes, the initial weights and the batches"
     )
     data: DataSettings = DataSettings()
     tasks: int = Field(5, ge=2, description="number of tasks, each with the same number of classes")
-    network: str = "resnet8"
+    network: str = Field("resnet8", description="a network of `cgankd networks`, or module:function")
     fit: TaskFit = TaskFit()
     methods: tuple[Method, ...] = Field(
         ("finetune", "gkd", "gkd+ta", "joint"),

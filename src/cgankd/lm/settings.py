@@ -35,10 +35,10 @@ class ModelSettings(Settings):
         description="a local folder with config.json, model.safetensors and tokenizer.json; this model is not trained "
         "before the distillation, and its tokenizer is used",
     )
-    architecture: Literal["llama", "gpt2"] = "llama"
-    width: int = Field(64, ge=8, multiple_of=2)
-    layers: int = Field(2, ge=1)
-    heads: int = Field(4, ge=1)
+    architecture: Literal["llama", "gpt2"] = Field("llama", description="kind of a new model")
+    width: int = Field(64, ge=8, multiple_of=2, description="length of a token's vector; a multiple of 2 heads")
+    layers: int = Field(2, ge=1, description="number of transformer blocks")
+    heads: int = Field(4, ge=1, description="attention heads of each block")
     dropout: float = Field(0.0, ge=0, lt=1, description="for llama in attention only")
 
     @model_validator(mode="after")
@@ -51,10 +51,10 @@ class ModelSettings(Settings):
 class TrainSettings(Settings):
     """Training with AdamW and a one-cycle learning rate."""
 
-    steps: int = Field(300, ge=1)
+    steps: int = Field(300, ge=1, description="optimiser steps")
     batch_size: int = Field(16, ge=1, description="sequences")
     learning_rate: float = Field(3e-3, gt=0, description="the peak of the schedule")
-    weight_decay: float = Field(0.1, ge=0)
+    weight_decay: float = Field(0.1, ge=0, description="AdamW's, for all parameters")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps before the peak")
     clip_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
 
@@ -116,10 +116,12 @@ class DistilSettings(LessonSettings):
 class LanguageRecipe(Settings):
     """One run on text."""
 
-    name: str = "custom"
-    description: str = ""
+    name: str = Field("custom", description="name of the run: heading of the report and default folder under runs/")
+    description: str = Field("", description="one sentence, which `cgankd recipes` prints")
     demonstration: bool = Field(False, description="too short to prove anything; a warning says so")
-    seeds: Seeds = (0, 1, 2)
+    seeds: Seeds = Field(
+        (0, 1, 2), description="one run of every row for each seed: first weights of a new student, order of the text"
+    )
 
     text: TextSettings = TextSettings()
     teacher: TrainedModelSettings = TrainedModelSettings(width=160, layers=4, heads=5)

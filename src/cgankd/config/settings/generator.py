@@ -122,11 +122,11 @@ class GanSettings(Settings):
     label_dim: int = Field(128, ge=4, description="length of the label embedding")
     steps: int = Field(3000, ge=1, description="generator steps")
     discriminator_steps: int = Field(1, ge=1, description="per generator step")
-    batch_size: int = Field(64, ge=2)
+    batch_size: int = Field(64, ge=2, description="real images, and as many fakes, in a step")
     generator_rate: float = Field(3e-4, gt=0, description="Adam's learning rate")
     discriminator_rate: float = Field(4e-4, gt=0, description="Adam's learning rate")
     betas: tuple[Decay, Decay] = Field((0.0, 0.99), description="Adam's betas, for both networks")
-    loss: Literal["hinge", "vanilla"] = "hinge"
+    loss: Literal["hinge", "vanilla"] = Field("hinge", description="hinge, or vanilla (logistic, non-saturating)")
     r1: Annotated[R1Settings | None, OnOrOff] = Field(None, description="R1 penalty; none: without")
     lecam: float = Field(0.0, ge=0, description="weight of the LeCam regulariser; 0: without")
     mode_seeking: float = Field(
@@ -137,7 +137,9 @@ class GanSettings(Settings):
     )
     ema: float = Field(0.995, ge=0, lt=1, description="decay of the generator's moving average")
     ema_start: int = Field(200, ge=0, description="steps before the average starts")
-    diffaugment: tuple[Literal["color", "translation", "cutout"], ...] = ("translation",)
+    diffaugment: tuple[Literal["color", "translation", "cutout"], ...] = Field(
+        ("translation",), description="DiffAugment: random changes of all images that the discriminator sees; []: none"
+    )
     pooling: Literal["sum", "flatten"] = Field(
         "flatten", description="the discriminator's last map: flatten keeps positions, sum adds them up (SNGAN)"
     )

@@ -57,18 +57,18 @@ class RatioFitSettings(Settings):
         description="scalar labels: leave out fakes whose predicted label differs from the real label by more than "
         "this many times the widest gap between labels (paper: 6); none: keep all",
     )
-    dropout: float = Field(0.5, ge=0, lt=1)
+    dropout: float = Field(0.5, ge=0, lt=1, description="share of the hidden units that are switched off")
     penalty: float = Field(
         1.0, ge=0, description="lambda: keeps the mean ratio of fakes near 1; with the paper's .01 few are accepted"
     )
-    steps: int = Field(1000, ge=1)
-    batch_size: int = Field(256, ge=2)
+    steps: int = Field(1000, ge=1, description="optimiser steps")
+    batch_size: int = Field(256, ge=2, description="real images, and as many fakes, in a step")
     learning_rate: float = Field(5e-4, gt=0, description="Adam's learning rate")
     milestones: tuple[float, ...] = Field(
         (0.4, 0.75), description="the learning rate is divided by 10 at these shares of the steps"
     )
     betas: tuple[Decay, Decay] = Field((0.5, 0.999), description="Adam's betas")
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(1e-4, ge=0, description="Adam's")
     fakes_per_image: int = Field(10, ge=1, description="fakes drawn at the label of each real image")
 
     @property

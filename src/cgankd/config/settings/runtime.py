@@ -12,7 +12,7 @@ from cgankd.config.settings.base import Settings
 class RuntimeSettings(Settings):
     """Where and how a run computes; device and precision are part of every result's key."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: cuda where there is one, else cpu")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the device is fast at it")
     threads: int | None = Field(None, ge=1, description="CPU threads; none: all cores")
     checkpoint_seconds: float = Field(60.0, ge=0, description="seconds between two saves of a training loop's state")

@@ -107,7 +107,9 @@ class SynthesisSettings(Settings):
 class SearchSettings(Settings):
     """rho, M and the label law are chosen on the validation split (the grid of the paper's first version)."""
 
-    rho: tuple[Share, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    rho: tuple[Share, ...] = Field(
+        (0.5, 0.6, 0.7, 0.8, 0.9, 1.0), description="values of synthesis.filter.rho that are tried"
+    )
     images: tuple[Annotated[int, Field(ge=1)], ...] = Field((), description="values of M; none: only synthesis.images")
     labels: tuple[LabelLaw, ...] = Field((), description="scalar labels: label laws; none: only synthesis.labels")
     steps: int | None = Field(None, ge=1, description="training steps of each trial; none: student.transfer_steps")

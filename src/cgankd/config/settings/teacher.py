@@ -18,7 +18,7 @@ class JurorSettings(Settings):
     source: PathText | None = Field(
         None, description="a teacher that only gives predictions: module:function or an .onnx file; none: network"
     )
-    network: str = "resnet8x4"
+    network: str = Field("resnet8x4", description="a network of `cgankd networks`, timm/NAME, or module:function")
     weights: PathText | None = Field(None, description="a .safetensors file; then nothing is trained")
     start: PathText | None = Field(
         None,

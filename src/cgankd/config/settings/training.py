@@ -98,10 +98,10 @@ class FitSettings(Settings):
     """The training of one network: SGD with Nesterov momentum."""
 
     steps: int = Field(2000, ge=1, description="optimiser steps")
-    batch_size: int = Field(128, ge=2)
+    batch_size: int = Field(128, ge=2, description="images")
     learning_rate: float = Field(0.05, gt=0, description="the peak of the schedule")
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov's; 0: none")
+    weight_decay: float = Field(5e-4, ge=0, description="SGD's, for all parameters")
     schedule: Schedule = Field(OneCycle(), description="onecycle, cosine, step or constant")
     clip_norm: Literal["auto"] | Annotated[float, Field(gt=0)] | None = Field(
         "auto",
