@@ -40,6 +40,7 @@ from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.distill import MethodStack
 from cgankd.gan.adapters import CallableSampler, open_source
 from cgankd.gan.generator import GeneratorSource, Sampler, TrainedGenerator
+from cgankd.gan.guidance import check_terms
 from cgankd.labels import label_space
 from cgankd.nets import inference, trial
 from cgankd.nets.build import WEIGHTS, ModuleNetwork, NetworkSource
@@ -197,12 +198,14 @@ class Distiller:
     def train_generator(self, **settings: Any) -> Sampler:
         """Train the conditional GAN. settings: those of GeneratorSettings."""
         chosen = from_tree(GeneratorSettings, settings, where="train_generator")
+        check_terms(chosen.gan, self._task, None if isinstance(self.teacher, nn.Module) else "a callable")
         artifact = self.store.call(
             stages.train_generator,
             train=self.data,
             task=self._task,
             gan=chosen.gan,
             scalar=chosen.scalar if self._task.continuous else None,
+            teacher=self.extractor.teacher if chosen.guidance else None,
             seed=self.seed,
         )
         self.history = artifact.summary["history"]

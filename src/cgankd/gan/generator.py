@@ -18,7 +18,7 @@ from cgankd.core.store import Artifact, Work
 from cgankd.data.imageset import ImageSet
 from cgankd.gan import biggan, sagan, sngan
 from cgankd.gan.blocks import attention_level, map_widths
-from cgankd.gan.residual import Maps
+from cgankd.gan.residual import Maps, ProjectionDiscriminator, ResidualGenerator
 from cgankd.labels import label_embedding
 from cgankd.nets import inference
 from cgankd.nets.build import WEIGHTS
@@ -125,7 +125,7 @@ def latents(targets: Tensor, indices: Tensor, seed: int, width: int) -> Tensor:
     return rng.normal(seed, "latent", label, indices, width=width)
 
 
-_NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
+_NETWORKS: dict[str, tuple[Callable[..., ResidualGenerator], Callable[..., ProjectionDiscriminator]]] = {
     "sngan": (sngan.Generator, sngan.Discriminator),
     "sagan": (sagan.Generator, sagan.Discriminator),
     "biggan": (biggan.Generator, biggan.Discriminator),
@@ -134,7 +134,7 @@ _NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] 
 
 def new_networks(
     settings: GanSettings, embedding: nn.Module, channels: int, size: tuple[int, int]
-) -> tuple[nn.Module, nn.Module]:
+) -> tuple[ResidualGenerator, ProjectionDiscriminator]:
     """An untrained generator and discriminator, each with its own copy of the label embedding.
 
     Raises UserError where the settings don't fit images of this size.
@@ -152,8 +152,14 @@ def new_networks(
     )
     return (
         generator(copy.deepcopy(embedding), generator_maps, settings.latent, shared=settings.shared_embedding),
-        discriminator(copy.deepcopy(embedding), discriminator_maps, settings.pooling),
+        discriminator(copy.deepcopy(embedding), discriminator_maps, settings.pooling, _heads(settings)),
     )
+
+
+def _heads(settings: GanSettings) -> list[str]:
+    """The discriminator's outputs besides its logits."""
+    wanted = {"unconditional": settings.transition is not None, "label": settings.auxiliary > 0}
+    return [name for name, used in wanted.items() if used]
 
 
 def to_uint8(images: Tensor) -> Tensor:

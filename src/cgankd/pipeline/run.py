@@ -268,6 +268,7 @@ class Run:
             task=self.task,
             gan=settings.gan,
             scalar=settings.scalar if self.task.continuous else None,
+            teacher=self.teachers(seed, jury=False)[0] if settings.guidance else None,
             seed=seed,
         )
 

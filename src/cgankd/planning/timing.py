@@ -58,7 +58,7 @@ def measure(recipe: Recipe, splits: Splits, fabric: Fabric) -> Seconds:
         scalar = recipe.generator.scalar if task.continuous else None
         if scalar is not None:
             scalar = scalar.model_copy(update={"label_input": scalar.label_input.model_copy(update={"steps": 1})})
-        sampler, _ = train_gan(work, images, task, settings, scalar, seed=0)
+        sampler, _ = train_gan(work, images, task, settings, scalar, seed=0, teacher=teacher)
 
     generator_step = _per_step(gan)
     assert sampler is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
 from cgankd.config.settings import (
     AugmentSettings,
@@ -20,9 +21,7 @@ from cgankd.gan.generator import GeneratorSource, Sampler, keep_generator
 from cgankd.gan.train import train_gan
 from cgankd.labels import label_space, ratio_embedding
 from cgankd.metrics import cost
-from cgankd.nets.build import (
-    Architecture,
-)
+from cgankd.nets.build import Architecture, NetworkSource
 from cgankd.pipeline.inputs import Extractor
 from cgankd.synthesis import checks
 from cgankd.synthesis.autoencoder import keep_autoencoder, new_autoencoder, train_autoencoder
@@ -38,10 +37,13 @@ def train_generator(
     task: Task,
     gan: GanSettings,
     scalar: ScalarLabelSettings | None,
+    teacher: NetworkSource | None,
     seed: int,
 ) -> dict[str, Any]:
-    """Train the conditional GAN. scalar: settings for scalar labels; None for classes."""
-    sampler, history = train_gan(work, train, task, gan, scalar, seed=seed)
+    """Train the conditional GAN. scalar: settings for scalar labels; None for classes. teacher: for its guidance."""
+    guide = None if teacher is None else teacher.open(work.fabric)
+    assert guide is None or isinstance(guide, nn.Module)  # preflight refuses black boxes here
+    sampler, history = train_gan(work, train, task, gan, scalar, seed=seed, teacher=guide)
     entries = keep_generator(work, sampler, gan, scalar, task, train)
     _preview_generator(work, sampler, train, task, seed)
     return {**entries, "parameters": cost.parameters(sampler.network), "history": history}
