@@ -24,7 +24,7 @@ from cgankd.data import sources
 from cgankd.data.imageset import TrainingImages
 from cgankd.gan.generator import GanSampler, new_networks
 from cgankd.gan.losses import discriminator_hinge, generator_hinge
-from cgankd.gan.train import _Gan
+from cgankd.gan.step import GanStep, Networks
 from cgankd.labels import label_embedding, label_space, ratio_embedding
 from cgankd.labels.vicinity import Vicinity
 from cgankd.nets import inference, zoo
@@ -90,8 +90,11 @@ def gan_step(fabric: Fabric) -> None:
     networks = new_networks(settings, label_embedding(splits.task, None, settings.label_dim), 1, (32, 32))
     generator, discriminator = (inference.place(network, fabric) for network in networks)
     average = copy.deepcopy(generator).requires_grad_(False)
-    gan = _Gan(generator, discriminator, average, splits.train, space, settings, fabric, seed=0)
-    bare = _Gan(*map(copy.deepcopy, (generator, discriminator, average)), splits.train, space, settings, fabric, 0)
+    used = Networks(generator, discriminator, average)
+    gan, bare = (
+        GanStep(copied, splits.train, splits.train.labels, space, settings, fabric, seed=0)
+        for copied in (used, copy.deepcopy(used))
+    )
     size, device = settings.batch_size, fabric.device
     both = torch.rand(2 * size, 1, 32, 32, device=device)
     targets = torch.randint(10, (size,), device=device)

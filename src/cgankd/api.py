@@ -40,6 +40,7 @@ from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.distill import MethodStack
 from cgankd.gan.adapters import CallableSampler, open_source
 from cgankd.gan.generator import GeneratorSource, Sampler, TrainedGenerator
+from cgankd.gan.guidance import check_terms
 from cgankd.labels import label_space
 from cgankd.nets import inference, trial
 from cgankd.nets.build import WEIGHTS, ModuleNetwork, NetworkSource
@@ -202,7 +203,8 @@ class Distiller:
         """Train the conditional GAN. settings: those of GeneratorSettings."""
         chosen = from_tree(GeneratorSettings, settings, where="train_generator")
         check_generator_size(chosen.size, self.data.size)
-        artifact = train_gan(self.store, chosen, self.data, self._task, self.seed)
+        check_terms(chosen.gan, self._task, None if isinstance(self.teacher, nn.Module) else "a callable")
+        artifact = train_gan(self.store, chosen, self.data, self._task, self.extractor.teacher, self.seed)
         self.history = artifact.summary["history"]
         self._use(TrainedGenerator(artifact))
         return self._sampler()

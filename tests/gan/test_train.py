@@ -333,7 +333,8 @@ def test_along_labels_the_latent_stays(sampler: GanSampler) -> None:
     handle.remove()
     assert images.shape == (5, 1, 16, 16)
     assert torch.equal(seen[0], latents(sampler, targets[:1], torch.tensor([2]), 4).expand(5, -1))
-    assert torch.equal(images[0], sampler.sample(targets[:1], torch.tensor([2]), 4)[0])
+    alone = sampler.sample(targets[:1], torch.tensor([2]), 4)[0]
+    assert (images[0].int() - alone.int()).abs().max() <= 1  # sums in another order may round otherwise
 
 
 def test_there_is_always_another_image(sampler: GanSampler) -> None:

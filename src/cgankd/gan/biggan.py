@@ -7,6 +7,7 @@ Brock, Donahue and Simonyan, "Large Scale GAN Training for High Fidelity Natural
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -59,13 +60,13 @@ class Generator(ResidualGenerator):
 class Discriminator(ProjectionDiscriminator):
     """Residual blocks, of which the last keeps the map's size."""
 
-    def __init__(self, embedding: nn.Module, maps: Maps, pooling: str) -> None:
+    def __init__(self, embedding: nn.Module, maps: Maps, pooling: str, heads: Sequence[str] = ()) -> None:
         widths = maps.widths
         blocks = [
             DownBlock(maps.channels, widths[0], down=True, on_image=True),
             *(DownBlock(a, b, down=True) for a, b in itertools.pairwise(widths)),
             DownBlock(widths[-1], widths[-1], down=False),
         ]
-        super().__init__(embedding, blocks, maps, pooling)
+        super().__init__(embedding, blocks, maps, pooling, heads)
         for part in (self.blocks, self.linear, self.projection):
             initialise(part, nn.init.orthogonal_, nn.Conv2d, nn.Linear)

@@ -19,7 +19,7 @@ from cgankd.data.imageset import ImageSet
 from cgankd.data.resizing import resized
 from cgankd.gan import biggan, sagan, sngan
 from cgankd.gan.blocks import attention_level, map_widths
-from cgankd.gan.residual import Maps
+from cgankd.gan.residual import Maps, ProjectionDiscriminator, ResidualGenerator
 from cgankd.labels import label_embedding
 from cgankd.nets import inference
 from cgankd.nets.build import WEIGHTS
@@ -91,8 +91,8 @@ class TrainedGenerator:
         )
         network, _ = new_networks(settings, embedding, built["channels"], tuple(built["size"]))
         network.load_state_dict(self.artifact.tensors(WEIGHTS))
-        sampler = GanSampler(network, settings.latent, fabric)
-        return Enlarged(sampler, tuple(built["enlarged_to"])) if "enlarged_to" in built else sampler
+        size = built.get("enlarged_to")  # older artifacts have none
+        return GanSampler(network, settings.latent, fabric, None if size is None else tuple(size))
 
 
 def keep_generator(
@@ -112,16 +112,20 @@ def keep_generator(
             "task": task.to_json(),
             "channels": images.channels,
             "size": list(images.size),
+            "enlarged_to": None if sampler.size is None else list(sampler.size),
         }
     }
 
 
 class GanSampler(Sampler):
-    """A trained conditional generator."""
+    """A trained conditional generator.
 
-    def __init__(self, network: nn.Module, latent: int, fabric: Fabric) -> None:
+    size: (H, W) to which its images are resized (:func:`cgankd.data.resizing.resized`); None: as they are drawn.
+    """
+
+    def __init__(self, network: nn.Module, latent: int, fabric: Fabric, size: tuple[int, int] | None = None) -> None:
         self.network = inference.place(network, fabric).eval()
-        self.latent, self.fabric = latent, fabric
+        self.latent, self.fabric, self.size = latent, fabric, size
 
     def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
         return self._images(latents(targets, indices, seed, self.latent), targets)
@@ -136,17 +140,8 @@ class GanSampler(Sampler):
     def _images(self, z: Tensor, targets: Tensor) -> Tensor:
         device = self.fabric.device
         images = self.network(z.to(device), targets.to(device))  # at float32, because images are stored
-        return to_uint8(images.float()).cpu()
-
-
-class Enlarged(Sampler):
-    """A sampler whose images are resized (:func:`cgankd.data.resizing.resized`). size: (height, width)."""
-
-    def __init__(self, sampler: Sampler, size: tuple[int, int]) -> None:
-        self.sampler, self.size = sampler, size
-
-    def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
-        return resized(self.sampler.sample(targets, indices, seed), self.size)
+        drawn = to_uint8(images.float()).cpu()
+        return drawn if self.size is None else resized(drawn, self.size)
 
 
 def latents(targets: Tensor, indices: Tensor, seed: int, width: int) -> Tensor:
@@ -155,7 +150,7 @@ def latents(targets: Tensor, indices: Tensor, seed: int, width: int) -> Tensor:
     return rng.normal(seed, "latent", label, indices, width=width)
 
 
-_NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
+_NETWORKS: dict[str, tuple[Callable[..., ResidualGenerator], Callable[..., ProjectionDiscriminator]]] = {
     "sngan": (sngan.Generator, sngan.Discriminator),
     "sagan": (sagan.Generator, sagan.Discriminator),
     "biggan": (biggan.Generator, biggan.Discriminator),
@@ -164,7 +159,7 @@ _NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] 
 
 def new_networks(
     settings: GanSettings, embedding: nn.Module, channels: int, size: tuple[int, int]
-) -> tuple[nn.Module, nn.Module]:
+) -> tuple[ResidualGenerator, ProjectionDiscriminator]:
     """An untrained generator and discriminator, each with its own copy of the label embedding.
 
     Raises UserError where the settings don't fit images of this size.
@@ -182,8 +177,14 @@ def new_networks(
     )
     return (
         generator(copy.deepcopy(embedding), generator_maps, settings.latent, shared=settings.shared_embedding),
-        discriminator(copy.deepcopy(embedding), discriminator_maps, settings.pooling),
+        discriminator(copy.deepcopy(embedding), discriminator_maps, settings.pooling, _heads(settings)),
     )
+
+
+def _heads(settings: GanSettings) -> list[str]:
+    """The discriminator's outputs besides its logits."""
+    wanted = {"unconditional": settings.transition is not None, "label": settings.auxiliary > 0}
+    return [name for name, used in wanted.items() if used]
 
 
 def to_uint8(images: Tensor) -> Tensor:

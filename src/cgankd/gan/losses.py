@@ -6,6 +6,8 @@ D(x_f) are logits [B] of real and fake images; weights are [B], or None for all 
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable
 
 import torch
@@ -39,17 +41,43 @@ def generator_vanilla(fake: Tensor) -> Tensor:
     return F.softplus(-fake).mean()
 
 
-# name -> (discriminator's, generator's)
-LOSSES: dict[str, tuple[Callable[..., Tensor], Callable[[Tensor], Tensor]]] = {
-    "hinge": (discriminator_hinge, generator_hinge),
-    "vanilla": (discriminator_vanilla, generator_vanilla),
+def discriminator_relativistic(
+    real: Tensor, fake: Tensor, real_weight: Tensor | None = None, fake_weight: Tensor | None = None
+) -> Tensor:
+    """mean(w_r w_f log(1 + exp(-(D(x_r) - D(x_f))))): image i of both batches has the same label.
+
+    Jolicoeur-Martineau (arXiv 1807.00734); with R1 and R2 it is the loss of Huang et al., "The GAN is dead; long live
+    the GAN!" (arXiv 2501.05441). The product of the vicinity's weights is [ours].
+    """
+    weights = [weight for weight in (real_weight, fake_weight) if weight is not None]
+    return _mean(F.softplus(fake - real), math.prod(weights, start=torch.ones_like(real)) if weights else None)
+
+
+def generator_relativistic(fake: Tensor, real: Tensor) -> Tensor:
+    """mean(log(1 + exp(-(D(x_f) - D(x_r)))))."""
+    return F.softplus(real - fake).mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """discriminator: (real, fake, real_weight, fake_weight). generator: (fake), or if ``pairs`` (fake, real)."""
+
+    discriminator: Callable[..., Tensor]
+    generator: Callable[..., Tensor]
+    pairs: bool = False
+
+
+LOSSES = {
+    "hinge": Loss(discriminator_hinge, generator_hinge),
+    "vanilla": Loss(discriminator_vanilla, generator_vanilla),
+    "relativistic": Loss(discriminator_relativistic, generator_relativistic, pairs=True),
 }
 
 
 def squared_gradient(discriminator: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     """mean over the batch of ||grad_x D(x, y)||^2, which can itself be differentiated.
 
-    R1 is gamma / 2 times this at real images (Mescheder, Geiger and Nowozin, arXiv 1801.04406).
+    R1 is gamma / 2 times this at real images, R2 at generated ones (Mescheder, Geiger and Nowozin, arXiv 1801.04406).
     """
     images = images.detach().requires_grad_()
     logits = discriminator(images, targets)

@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -74,6 +75,7 @@ class ResidualGenerator(nn.Module, ABC):
         self.last = wrap(nn.Conv2d(widths[-1], maps.channels, 3, padding=1))
         self.attention_after = None if maps.attention is None else len(self.blocks) - maps.attention  # blocks
         self.attention = None if self.attention_after is None else SelfAttention(widths[self.attention_after])
+        self.label_strength = 1.0  # the label embedding is multiplied by this; below 1 only during a transition
 
     @abstractmethod
     def conditions(self, z: Tensor, labels: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -83,7 +85,7 @@ class ResidualGenerator(nn.Module, ABC):
         """
 
     def forward(self, z: Tensor, targets: Tensor) -> Tensor:
-        labels = [embedding(targets) for embedding in (self.embedding, *self.other_embeddings)]
+        labels = [embedding(targets) * self.label_strength for embedding in (self.embedding, *self.other_embeddings)]
         first, conditions = self.conditions(z, labels)
         x = self.first(first).unflatten(1, (-1, *self.start))
         x = x.contiguous(memory_format=torch.channels_last)
@@ -96,16 +98,39 @@ class ResidualGenerator(nn.Module, ABC):
         return x[:, :, top : top + self.size[0], left : left + self.size[1]]
 
 
+class Verdict(NamedTuple):
+    """What a discriminator says of B images.
+
+    logits [B]: given the label. unconditional [B]: logits without any label; None: not asked for. label [B]: the
+    scalar label that it reads in the image; None: not asked for.
+    """
+
+    logits: Tensor
+    unconditional: Tensor | None = None
+    label: Tensor | None = None
+
+    def float(self) -> Verdict:
+        """At float32."""
+        return Verdict(*(None if part is None else part.float() for part in self))  # type: ignore[arg-type]
+
+    def chunk(self, parts: int) -> list[Verdict]:
+        """The verdicts on equal parts of the images."""
+        split = [[None] * parts if part is None else part.chunk(parts) for part in self]
+        return [Verdict(*part) for part in zip(*split, strict=True)]  # type: ignore[arg-type]
+
+
 class ProjectionDiscriminator(nn.Module):
     """Images [B, C, H, W] in [-1, 1] and targets [B] -> logits [B].
 
     blocks: from the images to the last map, with spectral norm; block i makes the map of level i + 1.
     pooling: "sum" sums the last map over positions (projection discriminator, Miyato and Koyama, arXiv 1802.05637),
     "flatten" keeps positions (CcGAN). The embedding is divided by sqrt(E), so that the term with the label and the
-    term without are of similar size.
+    term without are of similar size. heads: further outputs, by the field of :class:`Verdict`.
     """
 
-    def __init__(self, embedding: nn.Module, blocks: Sequence[nn.Module], maps: Maps, pooling: str) -> None:
+    def __init__(
+        self, embedding: nn.Module, blocks: Sequence[nn.Module], maps: Maps, pooling: str, heads: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self.embedding = embedding
         self.pooling = pooling
@@ -119,9 +144,17 @@ class ProjectionDiscriminator(nn.Module):
                 feature = self.blocks(torch.zeros(1, maps.channels, *maps.size)).numel()
         self.linear = spectral_norm(nn.Linear(feature, 1))
         self.projection = spectral_norm(nn.Linear(maps.label_dim, feature, bias=False))
+        self.unconditional = spectral_norm(nn.Linear(feature, 1)) if "unconditional" in heads else None
+        self.label = nn.Linear(feature, 1) if "label" in heads else None
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
+        return self.verdict(images, targets).logits
+
+    def verdict(self, images: Tensor, targets: Tensor) -> Verdict:
+        """The logits, and the outputs of the further heads."""
         h = F.relu(self.blocks(images.contiguous(memory_format=torch.channels_last)))
         h = h.flatten(1) if self.pooling == "flatten" else h.sum(dim=(2, 3))
         label = self.projection(self.embedding(targets)) * self.label_scale
-        return self.linear(h).squeeze(1) + (label * h).sum(dim=1)
+        logits = self.linear(h).squeeze(1) + (label * h).sum(dim=1)
+        further = [None if head is None else head(h).squeeze(1) for head in (self.unconditional, self.label)]
+        return Verdict(logits, *further)

@@ -7,6 +7,7 @@ Discriminator" (arXiv 1802.05637). The smallest and fastest of the three GANs.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +41,11 @@ class Generator(ResidualGenerator):
 class Discriminator(ProjectionDiscriminator):
     """A strided convolution, then residual blocks, of which the last keeps the map's size."""
 
-    def __init__(self, embedding: nn.Module, maps: Maps, pooling: str) -> None:
+    def __init__(self, embedding: nn.Module, maps: Maps, pooling: str, heads: Sequence[str] = ()) -> None:
         widths = maps.widths
         blocks = [
             spectral_norm(nn.Conv2d(maps.channels, widths[0], 4, stride=2, padding=1)),
             *(DownBlock(a, b, down=True) for a, b in itertools.pairwise(widths)),
             DownBlock(widths[-1], widths[-1], down=False),
         ]
-        super().__init__(embedding, blocks, maps, pooling)
+        super().__init__(embedding, blocks, maps, pooling, heads)

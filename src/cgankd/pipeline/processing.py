@@ -8,24 +8,25 @@ from cgankd.config.settings import GeneratorSettings, NoSubsampling, Subsampling
 from cgankd.core.store import Artifact, Store
 from cgankd.data.imageset import ImageSet
 from cgankd.labels import LabelPlan
+from cgankd.nets.build import NetworkSource
 from cgankd.pipeline import stages
 from cgankd.pipeline.inputs import Extractor, ProposalSource
 from cgankd.synthesis.rejection import Rule
 from cgankd.tasks import Task
 
 
-def train_gan(store: Store, settings: GeneratorSettings, train: ImageSet, task: Task, seed: int) -> Artifact:
-    """The conditional GAN, trained on ``train``, or on images reduced to ``settings.size``."""
-    scalar = settings.scalar if task.continuous else None
-    if settings.size is None or settings.drawn(train.size) == train.size:
-        return store.call(stages.train_generator, train=train, task=task, gan=settings.gan, scalar=scalar, seed=seed)
+def train_gan(
+    store: Store, settings: GeneratorSettings, train: ImageSet, task: Task, teacher: NetworkSource | None, seed: int
+) -> Artifact:
+    """The conditional GAN, trained on ``train``. teacher: needed for ``settings.guidance`` alone."""
     return store.call(
-        stages.train_small_generator,
+        stages.train_generator,
         train=train,
-        size=settings.size,
+        size=settings.drawn(train.size),
         task=task,
         gan=settings.gan,
-        scalar=scalar,
+        scalar=settings.scalar if task.continuous else None,
+        teacher=teacher if settings.guidance else None,
         seed=seed,
     )
 

@@ -282,7 +282,8 @@ class Run:
             return store.call(
                 stages.show_generator, generator=self.ready_generator, train=train, task=self.task, seed=seed
             )
-        return train_gan(store, self.recipe.generator, train, self.task, seed)
+        teacher = self.teachers(seed, jury=False)[0] if self.recipe.generator.guidance else None
+        return train_gan(store, self.recipe.generator, train, self.task, teacher, seed)
 
     def along_labels(self, seed: int) -> Artifact:
         """Images of the generator along the range of a scalar label, for the report."""

@@ -88,7 +88,7 @@ def _amount(stage: str, arguments: Mapping[str, Any]) -> tuple[str, float]:
         case "train_student":
             taught = arguments["teachers"] is not None
             return f"fit {arguments['student'].network.name} {taught}", _steps(arguments) * (1.5 if taught else 1.0)
-        case "train_generator" | "train_small_generator":
+        case "train_generator":
             gan = arguments["gan"]
             return stage, gan.steps * gan.batch_size * (1 + gan.discriminator_steps) * 1e-3
         case "train_encoder":

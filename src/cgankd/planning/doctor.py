@@ -77,7 +77,7 @@ def examine(seconds: float = 2.0) -> Findings:
 
 def check_python(findings: Findings) -> None:
     """Python and this package."""
-    from cgankd import __version__
+    from cgankd._version import __version__
 
     findings.add("versions", cgankd=__version__, python=platform.python_version(), system=platform.platform())
     if sys.version_info < (3, 10):

@@ -15,6 +15,7 @@ from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet, Splits, TrainingImages
 from cgankd.data.resizing import resized_set
 from cgankd.distill import SUPERVISED, MethodStack
+from cgankd.gan.guidance import Guidance
 from cgankd.gan.train import train_gan
 from cgankd.nets import inference
 from cgankd.nets.build import Architecture, fresh_network
@@ -60,7 +61,10 @@ def measure(recipe: Recipe, splits: Splits, fabric: Fabric) -> Seconds:
         scalar = recipe.generator.scalar if task.continuous else None
         if scalar is not None:
             scalar = scalar.model_copy(update={"label_input": scalar.label_input.model_copy(update={"steps": 1})})
-        sampler, _ = train_gan(work, small, task, settings, scalar, seed=0)
+        guidance = None
+        if settings.guidance is not None:
+            guidance = Guidance(teacher, task, settings.guidance, fabric, images)
+        sampler, _ = train_gan(work, small, task, settings, scalar, seed=0, guidance=guidance)
 
     generator_step = _per_step(gan)
     assert sampler is not None

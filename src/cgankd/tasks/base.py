@@ -33,6 +33,7 @@ class Task(ABC):
     label_weight: ClassVar[float]  # r in plain KD: the weight of the label's loss
     teacher_weight: ClassVar[float]  # a in plain KD: the weight of the teacher's term
     clip_norm: ClassVar[float | None]  # default norm for clipping gradients; None: no clipping
+    guidance_scale: ClassVar[float]  # makes a loss of a trained teacher about 1 where its outputs are badly wrong
     deployed_name: ClassVar[str]  # the name of an exported student's output
     bin_name: ClassVar[str]  # the groups that scores and attention are reported for
     window_score: ClassVar[str]  # the name of the mean Fréchet distance over label windows

@@ -33,6 +33,7 @@ class Classification(Task):
     label_weight = 0.1
     teacher_weight = 0.9
     clip_norm = None
+    guidance_scale = 1.0
     deployed_name = "logits"
     bin_name = "class"
     window_score = "Intra-FID"

@@ -54,6 +54,7 @@ class Regression(Task):
     label_weight = 0.5
     teacher_weight = 0.5
     clip_norm = 1.0
+    guidance_scale = 100.0  # squared errors in tenths of the range
     deployed_name = "label"
     bin_name = "label range"
     window_score = "SFID"

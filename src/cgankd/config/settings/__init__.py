@@ -11,12 +11,14 @@ from cgankd.config.settings.generator import (
     BigGAN,
     GanSettings,
     GeneratorSettings,
+    GuidanceSettings,
     HardVicinity,
     PaperWidth,
     R1Settings,
     RobustWidth,
     ScalarLabelSettings,
     SoftVicinity,
+    TransitionSettings,
 )
 from cgankd.config.settings.metrics import GeneratorMetricsSettings, MetricsSettings, RobustnessSettings
 from cgankd.config.settings.ratio import (
@@ -84,6 +86,7 @@ __all__ = [
     "GanSettings",
     "GeneratorMetricsSettings",
     "GeneratorSettings",
+    "GuidanceSettings",
     "HardVicinity",
     "JurorSettings",
     "LabelLaw",
@@ -115,4 +118,5 @@ __all__ = [
     "SynthesisSettings",
     "TeacherFeatures",
     "TeacherSettings",
+    "TransitionSettings",
 ]

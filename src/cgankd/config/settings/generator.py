@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cgankd.config.settings.base import Decay, OnOrOff, PathText, Settings, by_kind
 
@@ -102,6 +102,34 @@ class R1Settings(Settings):
 
     gamma: float = Field(1.0, gt=0, description="the penalty is gamma / 2 times the squared norm of the gradient")
     every: int = Field(16, ge=1, description="discriminator steps between two penalties, each multiplied by this")
+    fakes: bool = Field(False, description="the same penalty at generated images too (R2)")
+
+
+class TransitionSettings(Settings):
+    """An unconditional GAN at first, into which the label enters step by step."""
+
+    start: float = Field(0.2, ge=0, lt=1, description="share of the steps after which the label begins to enter")
+    end: float = Field(0.4, gt=0, le=1, description="share of the steps after which it has entered in full")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> TransitionSettings:
+        if self.start >= self.end:
+            raise ValueError(f"start {self.start:g} is not below end {self.end:g}")
+        return self
+
+
+class GuidanceSettings(Settings):
+    """The teacher inside the generator's loss. It must be a network, because its gradient is needed."""
+
+    outputs: float = Field(
+        1.0,
+        ge=0,
+        description="weight of the teacher's loss on generated images: cross-entropy, or for a scalar the squared "
+        "error in tenths of the label range",
+    )
+    statistics: float = Field(
+        1.0, ge=0, description="weight of the distance to the statistics that the teacher's batch norm keeps"
+    )
 
 
 class GanSettings(Settings):
@@ -126,7 +154,11 @@ class GanSettings(Settings):
     generator_rate: float = Field(3e-4, gt=0, description="Adam's learning rate")
     discriminator_rate: float = Field(4e-4, gt=0, description="Adam's learning rate")
     betas: tuple[Decay, Decay] = Field((0.0, 0.99), description="Adam's betas, for both networks")
-    loss: Literal["hinge", "vanilla"] = Field("hinge", description="hinge, or vanilla (logistic, non-saturating)")
+    loss: Literal["hinge", "vanilla", "relativistic"] = Field(
+        "hinge",
+        description="hinge, vanilla (logistic, non-saturating), or relativistic, which compares each generated image "
+        "with a real one of the same label",
+    )
     r1: Annotated[R1Settings | None, OnOrOff] = Field(None, description="R1 penalty; none: without")
     lecam: float = Field(0.0, ge=0, description="weight of the LeCam regulariser; 0: without")
     mode_seeking: float = Field(
@@ -134,6 +166,24 @@ class GanSettings(Settings):
         ge=0,
         description="weight of the mode-seeking term, which keeps images of one label different, against mode "
         "collapse; 0: without",
+    )
+    transition: Annotated[TransitionSettings | None, OnOrOff] = Field(
+        None, description="from an unconditional GAN to a conditional one; none: conditional from the start"
+    )
+    consistency: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the squared difference of the discriminator's logits on two augmentations of one image; "
+        "0: without",
+    )
+    auxiliary: float = Field(
+        0.0,
+        ge=0,
+        description="weight of a regression head in the discriminator, which the generator's images must satisfy too; "
+        "for scalar labels alone; 0: without",
+    )
+    guidance: Annotated[GuidanceSettings | None, OnOrOff] = Field(
+        None, description="the teacher inside the generator's loss; none: without"
     )
     ema: float = Field(0.995, ge=0, lt=1, description="decay of the generator's moving average")
     ema_start: int = Field(200, ge=0, description="steps before the average starts")

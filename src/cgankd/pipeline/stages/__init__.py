@@ -12,7 +12,6 @@ from cgankd.pipeline.stages.generator import (
     train_density_ratio,
     train_encoder,
     train_generator,
-    train_small_generator,
 )
 from cgankd.pipeline.stages.images import burn_in, calibrate_filter, make_images, pseudo_label, read_burn_in
 from cgankd.pipeline.stages.measurements import attack_network, find_worst_answers, measure_generator
@@ -47,7 +46,6 @@ __all__ = [
     "train_generator",
     "train_module",
     "train_network",
-    "train_small_generator",
     "train_student",
     "train_trial",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
 from cgankd.config.settings import (
     AugmentSettings,
@@ -17,13 +18,12 @@ from cgankd.core.store import Work, stage
 from cgankd.data import preview
 from cgankd.data.imageset import ImageSet
 from cgankd.data.resizing import resized_set
-from cgankd.gan.generator import Enlarged, GeneratorSource, Sampler, keep_generator
+from cgankd.gan.generator import GeneratorSource, Sampler, keep_generator
+from cgankd.gan.guidance import Guidance
 from cgankd.gan.train import train_gan
 from cgankd.labels import label_space, ratio_embedding
 from cgankd.metrics import cost
-from cgankd.nets.build import (
-    Architecture,
-)
+from cgankd.nets.build import Architecture, NetworkSource
 from cgankd.pipeline.inputs import Extractor
 from cgankd.synthesis import checks
 from cgankd.synthesis.autoencoder import keep_autoencoder, new_autoencoder, train_autoencoder
@@ -38,39 +38,29 @@ def train_generator(
     work: Work,
     *,
     train: ImageSet,
+    size: tuple[int, int],
     task: Task,
     gan: GanSettings,
     scalar: ScalarLabelSettings | None,
+    teacher: NetworkSource | None,
     seed: int,
 ) -> dict[str, Any]:
-    """Train the conditional GAN. scalar: settings for scalar labels; None for classes."""
-    sampler, history = train_gan(work, train, task, gan, scalar, seed=seed)
-    entries = keep_generator(work, sampler, gan, scalar, task, train)
+    """Train the conditional GAN.
+
+    size: (H, W) of what it draws; where the images of ``train`` are larger, they are reduced for it, and what it draws
+    is enlarged. scalar: settings for scalar labels; None for classes. teacher: for ``gan.guidance``; else None.
+    """
+    guidance = None
+    if gan.guidance is not None and teacher is not None:
+        network = teacher.open(work.fabric)
+        assert isinstance(network, nn.Module)  # black boxes are refused before
+        guidance = Guidance(network, task, gan.guidance, work.fabric, train)
+    drawn = resized_set(train, size)
+    sampler, history = train_gan(work, drawn, task, gan, scalar, seed=seed, guidance=guidance)
+    sampler.size = train.size
+    entries = keep_generator(work, sampler, gan, scalar, task, drawn)
     _preview_generator(work, sampler, train, task, seed)
     return {**entries, "parameters": cost.parameters(sampler.network), "history": history}
-
-
-@stage()
-def train_small_generator(
-    work: Work,
-    *,
-    train: ImageSet,
-    size: int,
-    task: Task,
-    gan: GanSettings,
-    scalar: ScalarLabelSettings | None,
-    seed: int,
-) -> dict[str, Any]:
-    """Train the conditional GAN on images reduced to ``size`` pixels; what it draws is enlarged to the images' size."""
-    small = resized_set(train, (size, size))
-    sampler, history = train_gan(work, small, task, gan, scalar, seed=seed)
-    built = keep_generator(work, sampler, gan, scalar, task, small)["built"]
-    _preview_generator(work, Enlarged(sampler, train.size), train, task, seed)
-    return {
-        "built": {**built, "enlarged_to": list(train.size)},
-        "parameters": cost.parameters(sampler.network),
-        "history": history,
-    }
 
 
 @stage()

@@ -1,0 +1,211 @@
+"""One step of a conditional GAN: the discriminator's steps, then the generator's."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from cgankd.config.settings import GanSettings
+from cgankd.core import rng
+from cgankd.core.runtime import to_device
+from cgankd.data.imageset import ImageSet
+from cgankd.gan.diffaugment import diffaugment
+from cgankd.gan.generator import from_uint8
+from cgankd.gan.guidance import Guidance
+from cgankd.gan.losses import LOSSES, LeCam, mode_seeking, squared_gradient
+from cgankd.gan.residual import ProjectionDiscriminator, ResidualGenerator, Verdict
+from cgankd.labels import LabelSpace
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """average: the moving average of the generator."""
+
+    generator: ResidualGenerator
+    discriminator: ProjectionDiscriminator
+    average: ResidualGenerator
+
+
+class GanStep:
+    """The two networks' optimisers, and one step of both.
+
+    labels: targets [N] of ``train``. guidance: the teacher in the generator's loss; None: without.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        train: ImageSet,
+        labels: Tensor,
+        space: LabelSpace,
+        settings: GanSettings,
+        fabric: Fabric,
+        seed: int,
+        guidance: Guidance | None = None,
+    ) -> None:
+        self.generator, self.discriminator, self.average = networks.generator, networks.discriminator, networks.average
+        self.space, self.settings, self.fabric, self.seed = space, settings, fabric, seed
+        self.images, self.labels, self.guidance = train.images, labels, guidance
+        self.generator_weights = [p for p in self.generator.parameters() if p.requires_grad]
+        self.discriminator_weights = [p for p in self.discriminator.parameters() if p.requires_grad]
+        fused = fabric.device.type in {"cpu", "cuda"}
+        self.generator_optimizer = torch.optim.Adam(
+            self.generator_weights, settings.generator_rate, settings.betas, fused=fused
+        )
+        self.discriminator_optimizer = torch.optim.Adam(
+            self.discriminator_weights, settings.discriminator_rate, settings.betas, fused=fused
+        )
+        self.losses = LOSSES[settings.loss]
+        self.lecam = LeCam().to(fabric.device)
+        self.update_average = get_ema_multi_avg_fn(settings.ema)
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        """``discriminator_steps`` steps of D and one of G. Returns losses and logits as tensors, without waiting
+        for the device."""
+        settings = self.settings
+        self.generator.label_strength = label_strength(step, settings)
+        host = rng.generator("cpu", self.seed, "gan/draw", step)
+        torch_rng = rng.generator(self.fabric.device, self.seed, "gan/noise", step)
+        for number in range(step * settings.discriminator_steps, (step + 1) * settings.discriminator_steps):
+            values = self._discriminator_step(number, host, torch_rng)
+        values |= self._generator_step(host, torch_rng)
+        self._average(step)
+        return values
+
+    # --- the generator --------------------------------------------------------------------------------------------
+
+    def _generator_step(self, host: torch.Generator, torch_rng: torch.Generator) -> dict[str, Tensor]:
+        settings, size = self.settings, self.settings.batch_size
+        half = size // 2 if settings.mode_seeking else 0  # then images half a batch apart share a label
+        real, targets = self._real_and_targets(size - half, host)
+        targets = to_device(torch.cat([targets, targets[:half]]), self.fabric.device)
+        z = self._latents(size, torch_rng)
+        self.discriminator.requires_grad_(False)  # its weights' gradients are not needed here
+        with self.fabric.autocast():
+            fake = self.generator(z, targets)
+            shown, conditions = fake, targets
+            if real is not None:
+                shown = torch.cat([fake, self._real(torch.cat([real, real[:half]]))])
+                conditions = torch.cat([targets, targets])
+            verdict = self.discriminator.verdict(
+                diffaugment(shown, settings.diffaugment, torch_rng), conditions
+            ).float()
+        loss = self._generator_loss(verdict if real is None else verdict.chunk(2), targets)
+        if half:
+            first, second = fake.float()[:half], fake.float()[-half:]
+            loss = loss + settings.mode_seeking * mode_seeking(first, second, z[:half], z[-half:])
+        if self.guidance is not None:
+            loss = loss + self.generator.label_strength * self.guidance.loss(fake.float(), targets)
+        self.generator_optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.generator_optimizer.step()
+        for weight in self.discriminator_weights:
+            weight.requires_grad_(True)
+        return {"generator_loss": loss.detach(), "spread": fake.detach().float().std(dim=0).mean()}
+
+    def _real_and_targets(self, size: int, host: torch.Generator) -> tuple[Tensor | None, Tensor]:
+        """Labels of generated images, and rows of real images with the same labels where the loss compares pairs."""
+        if not self.losses.pairs:
+            return None, self.space.generator_draw(size, host)
+        draw = self.space.discriminator_draw(size, host)
+        return draw.real, draw.condition
+
+    def _generator_loss(self, verdict: Verdict | list[Verdict], targets: Tensor) -> Tensor:
+        pair = [verdict] if isinstance(verdict, Verdict) else verdict
+        strength, settings = self.generator.label_strength, self.settings
+        loss = strength * self.losses.generator(*(part.logits for part in pair))
+        if pair[0].unconditional is not None:
+            loss = loss + self.losses.generator(*(part.unconditional for part in pair))
+        if pair[0].label is not None:
+            loss = loss + strength * settings.auxiliary * (pair[0].label - targets).abs().mean()
+        return loss
+
+    # --- the discriminator ----------------------------------------------------------------------------------------
+
+    def _discriminator_step(self, number: int, host: torch.Generator, torch_rng: torch.Generator) -> dict[str, Tensor]:
+        settings, size = self.settings, self.settings.batch_size
+        device = self.fabric.device
+        draw = self.space.discriminator_draw(size, host)
+        condition = to_device(draw.condition, device)
+        views = 2 if settings.consistency else 1
+        with self.fabric.autocast():
+            with torch.no_grad():
+                fake = self.generator(self._latents(size, torch_rng), to_device(draw.fake_targets, device))
+            plain = torch.cat([self._real(draw.real), fake])
+            # One pass over all, because spectral norm's power iteration must not run twice before one backward.
+            shown = torch.cat([diffaugment(plain, settings.diffaugment, torch_rng) for _ in range(views)])
+            verdict = self.discriminator.verdict(shown, condition.repeat(2 * views)).float()
+        first = verdict.chunk(views)[0]
+        real, fakes = first.chunk(2)
+        weights = [w if w is None else to_device(w, device) for w in (draw.real_weight, draw.fake_weight)]
+        loss = self.generator.label_strength * self.losses.discriminator(real.logits, fakes.logits, *weights)
+        if real.unconditional is not None:
+            loss = loss + self.losses.discriminator(real.unconditional, fakes.unconditional, *weights)
+        if first.label is not None:
+            labels = to_device(torch.cat([self.labels[draw.real], draw.fake_targets]), device)
+            loss = loss + settings.auxiliary * (first.label - labels).square().mean()
+        if settings.consistency:
+            one, other = verdict.chunk(2)
+            loss = loss + settings.consistency * _difference(one, other)
+        if settings.lecam:
+            loss = loss + settings.lecam * self.lecam(real.logits, fakes.logits)
+        self.discriminator_optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self._penalise(number, shown[: 2 * size], condition)
+        self.discriminator_optimizer.step()
+        return {
+            "discriminator_loss": loss.detach(),
+            "real_logit": real.logits.detach().mean(),
+            "fake_logit": fakes.logits.detach().mean(),
+        }
+
+    def _penalise(self, number: int, both: Tensor, condition: Tensor) -> None:
+        """Add the gradients of R1, and of R2 if asked for.
+
+        A further pass, after the backward of the first. At full precision, because squares of small gradients are
+        tiny; on the augmented images, because D sees no others.
+        """
+        r1, size = self.settings.r1, len(condition)
+        if r1 is None or number % r1.every:
+            return
+        parts = 2 if r1.fakes else 1
+        penalty = squared_gradient(self.discriminator, both[: parts * size].float(), condition.repeat(parts))
+        self.fabric.backward(parts * r1.gamma / 2 * penalty * r1.every)  # the mean over both parts, times 2: R1 + R2
+
+    def _real(self, rows: Tensor) -> Tensor:
+        images = to_device(self.images[rows], self.fabric.device).to(memory_format=torch.channels_last)
+        return from_uint8(images)
+
+    def _latents(self, size: int, torch_rng: torch.Generator) -> Tensor:
+        return torch.randn(size, self.settings.latent, generator=torch_rng, device=self.fabric.device)
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        pairs = zip(self.average.parameters(), self.generator.parameters(), strict=True)
+        averaged: list[Tensor] = [mean for mean, weight in pairs if weight.requires_grad]
+        if step >= self.settings.ema_start:
+            self.update_average(averaged, list(self.generator_weights), step)
+            return
+        for mean, weight in zip(averaged, self.generator_weights, strict=True):
+            mean.copy_(weight)
+
+
+def label_strength(step: int, settings: GanSettings) -> float:
+    """The weight of the label during a transition, from 0 to 1; 1 without one (Shahbazi et al., arXiv 2201.06578)."""
+    transition = settings.transition
+    if transition is None:
+        return 1.0
+    share = (step / settings.steps - transition.start) / (transition.end - transition.start)
+    return min(1.0, max(0.0, share))
+
+
+def _difference(one: Verdict, other: Verdict) -> Tensor:
+    """mean (D(T x) - D(T' x))^2 over real and generated images, of each kind of logits (arXiv 2002.04724)."""
+    squares = (one.logits - other.logits).square().mean()
+    if one.unconditional is None or other.unconditional is None:
+        return squares
+    return squares + (one.unconditional - other.unconditional).square().mean()
