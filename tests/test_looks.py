@@ -16,7 +16,9 @@ from test_api import ALL_KEPT, GAN, RATIO, SYNTHESIS, Brightness, classes, real_
 
 def test_every_step_can_be_looked_at(fabric: Fabric) -> None:
     task = Classification(("low", "middle", "high"))
-    road = Distiller(*classes(), Brightness(classes=True), task, fabric=fabric)
+    road = Distiller(*classes(), Brightness(classes=True), task, held_out=classes(30, seed=7), fabric=fabric)
+    with pytest.raises(UserError, match=r"the density ratio was not checked; needed: Distiller\(held_out"):
+        _ = road.checks
     for look in (lambda: road.counts, road.curves, road.examples):
         with pytest.raises(UserError, match=r"call (synthesize|train_generator)\(\) first"):
             look()
@@ -35,6 +37,11 @@ def test_every_step_can_be_looked_at(fabric: Fabric) -> None:
     with pytest.raises(UserError, match="label 3 at row 0 is not a class"):
         road.generate([3])
     road.train_density_ratio(**RATIO)
+    assert road.checks.rows[0] == [
+        "mean over generated images (right: 1)",
+        f"{road.ratio_check['mean_on_fakes']:.3f}",
+    ]
+    assert list(road.checks.notes) == (road.ratio_check["reasons"] or ["All checks are passed."])
     fakes = road.synthesize(images=30, **SYNTHESIS)
     assert fakes.names == task.class_names
     assert [line[0] for line in road.counts.rows] == ["low", "middle", "high", "all"]

@@ -22,6 +22,13 @@ from cgankd.report.table import number
 from cgankd.tasks import Task
 
 LABELS = 10  # numbers at which a generator is shown, evenly over the label range
+CHECKS = {  # of the density ratio, by name in its summary
+    "mean_on_fakes": "mean over generated images (right: 1)",
+    "mean_on_real": "mean over real images (higher than over generated ones)",
+    "auc": "share of pairs of a real and a generated image in which the real one has the higher ratio",
+    "effective_sample_share": "effective number of generated images, weighted by the ratio, as a share",
+    "calibration_error": "calibration error (a dash: too few images)",
+}
 Outcome = Literal["kept", "dropped", "rejected"]
 
 
@@ -41,6 +48,11 @@ class Looks:
         raise NotImplementedError
 
     def _sampler(self) -> Sampler:
+        raise NotImplementedError
+
+    @property
+    def ratio_check(self) -> dict[str, Any] | None:
+        """The results of the checks, see ``Distiller``."""
         raise NotImplementedError
 
     def score(self, network: nn.Module, images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> float:
@@ -89,6 +101,16 @@ class Looks:
     def counts(self) -> ShownTable:
         """How many images of each label the last synthesis generated, accepted and kept."""
         return shown.counts(self._synthesis().summary)
+
+    @property
+    def checks(self) -> ShownTable:
+        """The checks of the density ratio on ``held_out``. UserError where it was not checked."""
+        measured = self.ratio_check
+        if measured is None:
+            raise UserError("the density ratio was not checked; needed: Distiller(held_out=..), train_density_ratio()")
+        rows = [[words, number(measured[name], 3)] for name, words in CHECKS.items()]
+        reasons = measured["reasons"] or ["All checks are passed."]
+        return ShownTable(["density ratio on held-out images", "value"], rows, reasons)
 
     def _synthesis(self) -> Artifact:
         if self.synthesis is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from cgankd.core.errors import UserError
 from cgankd.core.hashing import tensor_key
 from cgankd.data import showing
 from cgankd.data.listing import Plan
+from cgankd.data.torch_dataset import ImageDataset
 from cgankd.tasks import Task
 
 TARGET = "target"  # a column that replaces the labels in training: probabilities float32 [N, C]
@@ -92,6 +93,10 @@ class ImageSet:
         """The images at ``rows`` (int64 [M]), in that order."""
         columns = {name: column[rows] for name, column in self.columns.items()}
         return ImageSet(self.images[rows], self.labels[rows], columns, self.names)
+
+    def dataset(self, transform: Callable[[Tensor], Tensor] | None = None) -> ImageDataset:
+        """For a ``DataLoader``: (float image [C, H, W] in [0, 1], label); or probabilities in place of a label."""
+        return ImageDataset(self.images, self.columns.get(TARGET, self.labels), transform)
 
     def few(self, count: int) -> ImageSet:
         """At most ``count`` of the images, evenly spread."""
