@@ -115,7 +115,7 @@ class Distiller(Looks):
     the density ratio may memorise its images without any sign of it. out: a folder for results; the same calls find
     them there, and an interrupted program resumes. None: a temporary folder.
 
-    Between the steps, ``generate``, ``curves``, ``checks``, ``counts``, ``examples`` and ``compare`` (looks.py) show it.
+    Between the steps, ``generate``, ``curves``, ``checks``, ``counts``, ``examples``, ``compare`` (looks.py) show it.
     Stages run when they are first needed, or when they are called by name with settings. A new call of a stage discards
     the results of the stages after it.
 
