@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from cgankd.api import Distiller, LabelUnit
     from cgankd.core.errors import TrainingError, UserError
     from cgankd.data.imageset import ImageSet
+    from cgankd.runs import load_data, open_fakes, open_results, run_recipe
     from cgankd.sklearn import DistilledClassifier, DistilledRegressor
     from cgankd.tasks import CircularRegression, Classification, Regression
 
@@ -24,11 +25,16 @@ _HOMES = {
     "Regression": "cgankd.tasks",
     "TrainingError": "cgankd.core.errors",
     "UserError": "cgankd.core.errors",
+    "load_data": "cgankd.runs",
+    "open_fakes": "cgankd.runs",
+    "open_results": "cgankd.runs",
+    "run_recipe": "cgankd.runs",
 }
 
 __all__ = [
     "CircularRegression", "Classification", "DistilledClassifier", "DistilledRegressor", "Distiller", "ImageSet",
-    "LabelUnit", "Regression", "TrainingError", "UserError", "__version__",
+    "LabelUnit", "Regression", "TrainingError", "UserError", "__version__", "load_data", "open_fakes",
+    "open_results", "run_recipe",
 ]  # fmt: skip
 
 

@@ -42,6 +42,7 @@ from cgankd.gan.adapters import CallableSampler, open_source
 from cgankd.gan.generator import GeneratorSource, Sampler, TrainedGenerator
 from cgankd.gan.guidance import check_terms
 from cgankd.labels import label_space
+from cgankd.looks import Looks
 from cgankd.nets import inference, trial
 from cgankd.nets.build import WEIGHTS, ModuleNetwork, NetworkSource
 from cgankd.pipeline import stages
@@ -99,8 +100,8 @@ class CallableTeacher:
         return self.function
 
 
-@dataclasses.dataclass
-class Distiller:
+@dataclasses.dataclass(repr=False)
+class Distiller(Looks):
     """The pipeline from labelled images and a teacher to a student.
 
     images: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W]. labels: integers [N] (classes) or decimals [N] (a scalar of
@@ -114,6 +115,7 @@ class Distiller:
     the density ratio may memorise its images without any sign of it. out: a folder for results; the same calls find
     them there, and an interrupted program resumes. None: a temporary folder.
 
+    Between the steps, ``generate``, ``curves``, ``checks``, ``counts``, ``examples``, ``compare`` (looks.py) show it.
     Stages run when they are first needed, or when they are called by name with settings. A new call of a stage discards
     the results of the stages after it.
 
@@ -306,7 +308,7 @@ class Distiller:
             keep_probabilities=replace == "soft",
         )
         self._fakes = StoredFakes(self.synthesis, replace)
-        return self._fakes.open()
+        return self.named(self._fakes.open())
 
     def distill(
         self,

@@ -9,14 +9,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from commands import BARS, Said, environment, process, write_bars
+from pages import code
 from PIL import Image
+from torch.utils.data import TensorDataset
 
+import cgankd
 from cgankd import tasks
 from cgankd.config import recipe
 from cgankd.data import sources
@@ -229,6 +233,32 @@ def test_without_its_data_set_the_images_leave_and_the_card_says_what_is_missing
     (out / "recipe.yaml").write_text(text.replace("train_size: 100", "train_size: 90"))
     said = typed("export-images", "out", "--out", "more")
     assert "the data set has changed since the run, so its images are not those of the training" in said.out
+
+
+def test_a_loop_of_ones_own_learns_from_real_and_generated_images(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    out.rename(tmp_path / "runs" / "mine")
+    blocks = code("your-own.md", "How do I use the generated images in my own training loop?")
+    assert len(blocks) == 2
+    student = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 10))
+    before = student[1].weight.clone()
+    names: dict[str, Any] = {
+        "real": TensorDataset(torch.rand(20, 1, 16, 16), torch.arange(20) % 10),
+        "student": student,
+    }
+    exec("".join(blocks), names)
+    fakes = cgankd.open_fakes("runs/mine")
+    assert len(names["data"]) == 20 + len(fakes)
+    image, label = names["fakes"][7]
+    assert torch.equal(image, fakes.images[7].float() / 255)
+    assert (label.dtype, int(label)) == (torch.int64, int(fakes.labels[7]))
+    assert fakes.names[3] == "3"
+    assert not torch.equal(student[1].weight, before)
+    with pytest.raises(cgankd.UserError, match="has no generated images of a row 'kd'"):
+        cgankd.open_fakes("runs/mine", "kd")
 
 
 @pytest.mark.parametrize(

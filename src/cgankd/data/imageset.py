@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +14,9 @@ from torch import Tensor
 
 from cgankd.core.errors import UserError
 from cgankd.core.hashing import tensor_key
+from cgankd.data import showing
 from cgankd.data.listing import Plan
+from cgankd.data.torch_dataset import ImageDataset
 from cgankd.tasks import Task
 
 TARGET = "target"  # a column that replaces the labels in training: probabilities float32 [N, C]
@@ -28,12 +30,13 @@ class ImageSet:
 
     images: uint8 [N, C, H, W], C 1 or 3, H and W at least 16. labels: int64 [N] (classes), or float32 or
     float64 [N] (in the user's own unit). columns: further tensors whose first dimension is N, by name (group,
-    teacher output, ratio).
+    teacher output, ratio). names: of the classes, only to show them. A notebook shows a grid of samples.
     """
 
     images: Tensor
     labels: Tensor
     columns: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape = tuple(self.images.shape)
@@ -55,6 +58,28 @@ class ImageSet:
     def __len__(self) -> int:
         return int(self.images.shape[0])
 
+    def __repr__(self) -> str:
+        height, width = self.size
+        labels = self.labels.unique()
+        ends = ""
+        if len(labels):
+            ends = f" {self._text(labels[0])}" + f" to {self._text(labels[-1])}" * (len(labels) > 1)
+        kind = f"{len(labels)} labels" if self.labels.is_floating_point() else f"{len(labels)} classes"
+        columns = f", columns {', '.join(self.columns)}" if self.columns else ""
+        return f"ImageSet({len(self):,} images of {width}x{height}x{self.channels}, {kind}{ends}{columns})"
+
+    def _repr_html_(self) -> str:
+        rows = torch.tensor(showing.evenly(len(self)), dtype=torch.int64)
+        return showing.grid_html(self.images[rows], [self._text(label) for label in self.labels[rows]], repr(self))
+
+    def _repr_png_(self) -> bytes:
+        return showing.grid_png(self.images[torch.tensor(showing.evenly(len(self)), dtype=torch.int64)])
+
+    def _text(self, label: Tensor) -> str:
+        if label.is_floating_point():
+            return f"{float(label):.4g}"
+        return self.names[int(label)] if self.names else str(int(label))
+
     @property
     def channels(self) -> int:
         return int(self.images.shape[1])
@@ -66,9 +91,12 @@ class ImageSet:
 
     def take(self, rows: Tensor) -> ImageSet:
         """The images at ``rows`` (int64 [M]), in that order."""
-        return ImageSet(
-            self.images[rows], self.labels[rows], {name: column[rows] for name, column in self.columns.items()}
-        )
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return ImageSet(self.images[rows], self.labels[rows], columns, self.names)
+
+    def dataset(self, transform: Callable[[Tensor], Tensor] | None = None) -> ImageDataset:
+        """For a ``DataLoader``: (float image [C, H, W] in [0, 1], label); or probabilities in place of a label."""
+        return ImageDataset(self.images, self.columns.get(TARGET, self.labels), transform)
 
     def few(self, count: int) -> ImageSet:
         """At most ``count`` of the images, evenly spread."""

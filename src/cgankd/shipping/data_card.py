@@ -12,9 +12,9 @@ import yaml
 from cgankd._version import __version__
 from cgankd.config.recipe import Recipe
 from cgankd.core.store import Artifact
-from cgankd.core.terminal import on_one_line
 from cgankd.metrics.memorisation import FEWEST
 from cgankd.pipeline.comparisons import row as row_of
+from cgankd.report.markdown import literal
 from cgankd.shipping.finished import FinishedRun
 from cgankd.shipping.image_columns import LeavingImages
 from cgankd.shipping.near_copies import NearCopies
@@ -74,8 +74,8 @@ def _title(origin: Origin) -> str:
 
 
 def _text(value: Any) -> str:
-    """A user's word on one line, so that it can't break the card."""
-    return on_one_line(str(value)).replace("|", r"\|").replace("<", "&lt;")
+    """A user's word as it is, so that it can't break the card."""
+    return literal(str(value))
 
 
 def _header(origin: Origin, images: LeavingImages) -> str:

@@ -14,7 +14,7 @@ from cgankd.core.progress import SILENT, Progress
 from cgankd.core.run_folder import new_folder
 from cgankd.core.store import Artifact, open_artifact
 from cgankd.data import sources
-from cgankd.data.imageset import Splits
+from cgankd.data.imageset import ImageSet, Splits
 from cgankd.shipping.data_card import CARD, PAIRS, Origin, data_card
 from cgankd.shipping.finished import FinishedRun
 from cgankd.shipping.image_columns import LeavingImages, leaving
@@ -62,6 +62,18 @@ def export_images(
             write_pairs(near, folder / PAIRS)
         write_text(folder / CARD, data_card(origin, images, near, note))
     return ExportedImages(out, len(images), row, near, note)
+
+
+def processed(run: Path, row: str | None = None) -> ImageSet:
+    """The generated images of a finished run as the row's student saw them, mapped into memory; no data set is needed.
+
+    row: None: cgan, or the first with generated images. Raises UserError where there are none.
+    """
+    finished = FinishedRun.open(run)
+    row, artifact = _synthesis(finished, row)
+    origin = Origin(finished, recipes.load(str(run / "recipe.yaml")), row, artifact, "", "")
+    images = StoredFakes(artifact, origin.replace).open()
+    return dataclasses.replace(images, names=finished.task.answer_names)
 
 
 def _synthesis(finished: FinishedRun, row: str | None) -> tuple[str, Artifact]:

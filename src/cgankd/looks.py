@@ -1,0 +1,145 @@
+"""What a user of ``Distiller`` looks at between its steps: generated images, dropped ones, counts, curves, scores."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from cgankd.core.errors import UserError
+from cgankd.core.store import Artifact
+from cgankd.data.imageset import ImageSet
+from cgankd.gan.generator import Sampler
+from cgankd.report import shown
+from cgankd.report.curves import Curve, curves, history
+from cgankd.report.figures import LIGHT
+from cgankd.report.shown import ShownFigure, ShownTable
+from cgankd.report.table import number
+from cgankd.tasks import Task
+
+LABELS = 10  # numbers at which a generator is shown, evenly over the label range
+CHECKS = {  # of the density ratio, by name in its summary
+    "mean_on_fakes": "mean over generated images (right: 1)",
+    "mean_on_real": "mean over real images (higher than over generated ones)",
+    "auc": "share of pairs of a real and a generated image in which the real one has the higher ratio",
+    "effective_sample_share": "effective number of generated images, weighted by the ratio, as a share",
+    "calibration_error": "calibration error (a dash: too few images)",
+}
+Outcome = Literal["kept", "dropped", "rejected"]
+
+
+class Looks:
+    """Methods of ``Distiller`` that show results and change nothing."""
+
+    data: ImageSet
+    synthesis: Artifact | None
+    history: list[dict[str, Any]]
+
+    def __repr__(self) -> str:
+        kept = "no images synthesized yet" if self.synthesis is None else f"{self.synthesis.summary['kept']:,} kept"
+        return f"{type(self).__name__}({self._task.name}, {self.data!r}, {kept})"
+
+    @property
+    def _task(self) -> Task:
+        raise NotImplementedError
+
+    def _sampler(self) -> Sampler:
+        raise NotImplementedError
+
+    @property
+    def ratio_check(self) -> dict[str, Any] | None:
+        """The results of the checks, see ``Distiller``."""
+        raise NotImplementedError
+
+    def score(self, network: nn.Module, images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> float:
+        """The metric of a network on images, see ``Distiller``."""
+        raise NotImplementedError
+
+    def named(self, images: ImageSet) -> ImageSet:
+        """The same images, which show the classes' names in place of numbers."""
+        return dataclasses.replace(images, names=self._task.answer_names)
+
+    def generate(
+        self, labels: npt.ArrayLike | Tensor | None = None, per_label: int = 4, seed: int | None = None
+    ) -> ImageSet:
+        """Images of the generator as it is: not subsampled, not filtered. It is trained first where it is not.
+
+        labels: classes, or numbers in the label's unit; None: all classes, or ten numbers over the label range.
+        seed: another seed gives other images; None: that of the Distiller.
+        """
+        task, own = self._task, self.data.labels
+        if labels is not None:
+            chosen = torch.as_tensor(labels).reshape(-1).to(task.label_dtype)
+            task.check_labels(chosen, "labels")
+        elif task.continuous:
+            chosen = torch.linspace(float(own.min()), float(own.max()), LABELS).to(task.label_dtype)
+        else:
+            chosen = torch.arange(task.num_outputs)
+        repeated = chosen.repeat_interleave(per_label)
+        index = torch.arange(per_label).repeat(len(chosen))
+        seed = int(getattr(self, "seed", 0)) if seed is None else seed
+        return self.named(ImageSet(self._sampler().sample(task.to_target(repeated), index, seed), repeated))
+
+    def examples(self, outcome: Outcome = "dropped") -> ImageSet:
+        """A few images that the synthesis kept, that its filter dropped, or that the density ratio rejected.
+
+        Columns: ``predictions`` of the teachers, ``errors``, ``ratios``. UserError before ``synthesize``, and where
+        there are none.
+        """
+        samples = self._synthesis().tensors("samples")
+        if f"{outcome}_images" not in samples:
+            raise UserError(f"the last synthesis has no {outcome!r} images; allowed: kept, dropped, rejected")
+        known = {name.removeprefix(f"{outcome}_"): part for name, part in samples.items() if name.startswith(outcome)}
+        images, labels = known.pop("images"), known.pop("labels")
+        return self.named(ImageSet(images, labels, known))
+
+    @property
+    def counts(self) -> ShownTable:
+        """How many images of each label the last synthesis generated, accepted and kept."""
+        return shown.counts(self._synthesis().summary)
+
+    @property
+    def checks(self) -> ShownTable:
+        """The checks of the density ratio on ``held_out``. UserError where it was not checked."""
+        measured = self.ratio_check
+        if measured is None:
+            raise UserError("the density ratio was not checked; needed: Distiller(held_out=..), train_density_ratio()")
+        rows = [[words, number(measured[name], 3)] for name, words in CHECKS.items()]
+        reasons = measured["reasons"] or ["All checks are passed."]
+        return ShownTable(["density ratio on held-out images", "value"], rows, reasons)
+
+    def _synthesis(self) -> Artifact:
+        if self.synthesis is None:
+            raise UserError("no images were synthesized yet; call synthesize() first")
+        return self.synthesis
+
+    def curves(self) -> ShownFigure:
+        """The GAN's losses over its training. UserError before ``train_generator``."""
+        entries = getattr(self, "history", None)
+        if not entries:
+            raise UserError("no generator was trained here yet; call train_generator() first")
+        figure = curves(
+            [
+                Curve("discriminator", LIGHT["orange"], *history(entries, "discriminator_loss")),
+                Curve("generator", LIGHT["blue"], *history(entries, "generator_loss"), dashed=True),
+            ],
+            "loss",
+        )
+        if figure is None:
+            raise UserError("the training of the generator was too short to draw a curve")
+        return ShownFigure(figure, "losses of the GAN")
+
+    def compare(
+        self, networks: Mapping[str, nn.Module], images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor
+    ) -> ShownTable:
+        """A table of the scores of networks on the same unseen images. networks: by the names for the table."""
+        task = self._task
+        unit = f", {task.metric_unit}" if task.metric_unit else ""
+        scores = {name: self.score(network, images, labels) for name, network in networks.items()}
+        better = "higher" if task.higher_is_better else "lower"
+        rows = [[name, number(value, 3 if task.continuous else 1)] for name, value in scores.items()]
+        return ShownTable(["network", f"{task.metric}{unit}"], rows, [f"{better} is better"])
