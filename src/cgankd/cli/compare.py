@@ -45,7 +45,7 @@ def _print_part(part: Part) -> None:
         console.print(on_one_line(part.why), soft_wrap=True)
     output = _table(["run, method", "network", "images,\nreal + fake", metric_name(part.results), ""], "")
     texts, best = comparison.rows(part)
-    for place, (name, words, network, _, _, images, _, score, note) in enumerate(texts):
+    for place, (name, words, score, note, network, _, _, images, _) in enumerate(texts):
         cells = [f"{name}: {words}", network, images, score, note]
         output.add_row(*(Text(on_one_line(cell)) for cell in cells), style="bold" if place == best else None)
     output.caption = Text("\n".join(comparison.footnotes(part)))

@@ -23,7 +23,8 @@ from cgankd.report.render import environment, write
 from cgankd.report.run import Run, read
 
 UNTOLD = frozenset({"name", "description"})  # settings that change no result
-HEADER = ("run", "method", "network", "parameters", "ms per image", "images, real + fake", "seeds")
+AFTER_SCORE = ("network", "parameters", "ms per image", "images, real + fake", "seeds")  # columns of the page
+NOTE = 3  # its place in a row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,19 +104,36 @@ def rows(part: Part) -> tuple[list[list[str]], int]:
             score = table.mean_and_spread({"std": None, **row}, decimals)
             images = f"{table.count(row.get('real_images'))} + {table.count(row.get('fake_images') or 0)}"
             note = "chosen on validation" if row["method"] == best else ""
-            texts.append([
-                name, table.words(row["method"]), str(row.get("network", "–")), table.count(row.get("parameters")),
-                table.number(latency.get(row.get("network")), 2), images, seeds, score, note,
-            ])  # fmt: skip
+            texts.append(
+                [
+                    name,
+                    table.words(row["method"]),
+                    score,
+                    note,
+                    str(row.get("network", "–")),
+                    table.count(row.get("parameters")),
+                    table.number(latency.get(row.get("network")), 2),
+                    images,
+                    seeds,
+                ]
+            )
         if teacher := run.results.get("teacher"):
             network = teacher.get("network")
-            texts.append([
-                name, "the teacher", str(network or "–"), table.count(teacher.get("parameters")),
-                table.number(latency.get(network), 2), table.count(teacher.get("images")),
-                str(len(teacher.get("values") or [])), table.number(teacher.get("test"), decimals), "",
-            ])  # fmt: skip
+            texts.append(
+                [
+                    name,
+                    "the teacher",
+                    table.number(teacher.get("test"), decimals),
+                    "",
+                    str(network or "–"),
+                    table.count(teacher.get("parameters")),
+                    table.number(latency.get(network), 2),
+                    table.count(teacher.get("images")),
+                    str(len(teacher.get("values") or [])),
+                ]
+            )
     place = places[place_of_best(means, results["higher_is_better"])]
-    texts[place][-1] = ", ".join(note for note in ("best here", texts[place][-1]) if note)
+    texts[place][NOTE] = ", ".join(note for note in ("best here", texts[place][NOTE]) if note)
     return texts, place
 
 
@@ -174,7 +192,7 @@ def _blocks(part: Part, number: int) -> Iterator[Block]:
     if part.why:
         yield Note(part.why)
     texts, best = rows(part)
-    header = [*HEADER, table.metric_name(part.results), ""]
+    header = ["run", "method", table.metric_name(part.results), "", *AFTER_SCORE]
     unbroken = [[text.replace(" ± ", "\u00a0±\u00a0") for text in row] for row in texts]
     yield Grid(header, unbroken, "All rows", strong=(best,), left=2)
     yield from (Note(sentence) for sentence in footnotes(part))

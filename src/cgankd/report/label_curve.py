@@ -79,7 +79,7 @@ def figure(points: Sequence[Record], y: str) -> Figure:
                 axes.plot([place, place], ends, color=colour, linewidth=2.2, alpha=0.5)
         axes.plot(
             places, [point["mean"] for point in own], marker, color=colour, linestyle=dashes, linewidth=1.4,
-            markersize=7, markeredgecolor=LIGHT["paper"], label=plain(_words(method)),
+            markersize=11 if marker == "*" else 7, markeredgecolor=LIGHT["paper"], label=plain(_words(method)),
         )  # fmt: skip
     axes.xaxis.set_major_locator(FixedLocator(sizes))
     axes.xaxis.set_minor_locator(NullLocator())
