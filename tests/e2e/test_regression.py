@@ -44,7 +44,7 @@ def test_a_regression_from_a_csv_folder(tmp_path: Path) -> None:
     assert sum(entry["kept"] for entry in made["per_label"]) == made["kept"]
     assert any("scalars (decimals)" in note for note in found["notes"])
     for row in found["rows"]:
-        assert f"{row['method']}:" in said.out
+        assert f"\n{row['method']} " in said.out
     assert "MAE, degrees" in said.out
     along = load_file(out / found["artifacts"]["along"] / "along.safetensors")
     assert along["images"].shape[:2] == (17, 3)

@@ -33,6 +33,8 @@ def compare(
         for line in settings:
             differences.add_row(*(Text(on_one_line(cell)) for cell in line))
         console.print(differences)
+    if times := comparison.times(runs):
+        console.print(on_one_line(times), soft_wrap=True)
     console.print(f"{page}  (open it in a browser)", soft_wrap=True)
 
 
@@ -43,10 +45,10 @@ def _print_part(part: Part) -> None:
 
     if part.why:
         console.print(on_one_line(part.why), soft_wrap=True)
-    output = _table(["run, method", "network", "images,\nreal + fake", metric_name(part.results), ""], "")
+    output = _table(["run, method", "network", "parameters", "ms per\nimage", metric_name(part.results), ""], "")
     texts, best = comparison.rows(part)
-    for place, (name, words, score, note, network, _, _, images, _) in enumerate(texts):
-        cells = [f"{name}: {words}", network, images, score, note]
+    for place, (name, words, score, note, network, size, latency, *_) in enumerate(texts):
+        cells = [f"{name}: {words}", network, size, latency, score, note]
         output.add_row(*(Text(on_one_line(cell)) for cell in cells), style="bold" if place == best else None)
     output.caption = Text("\n".join(comparison.footnotes(part)))
     console.print(output)

@@ -19,6 +19,7 @@ from cgankd.metrics.statistics import place_of_best
 from cgankd.report import table
 from cgankd.report.blocks import Block, Grid, Note, Section, drawn
 from cgankd.report.figures import LIGHT, TEXT, canvas, plain, seconds_text, style
+from cgankd.report.label_curve import NO_BREAK
 from cgankd.report.render import environment, write
 from cgankd.report.run import Run, read
 
@@ -193,7 +194,7 @@ def _blocks(part: Part, number: int) -> Iterator[Block]:
         yield Note(part.why)
     texts, best = rows(part)
     header = ["run", "method", table.metric_name(part.results), "", *AFTER_SCORE]
-    unbroken = [[text.replace(" ± ", "\u00a0±\u00a0") for text in row] for row in texts]
+    unbroken = [[text.replace(" ± ", f"{NO_BREAK}±{NO_BREAK}") for text in row] for row in texts]
     yield Grid(header, unbroken, "All rows", strong=(best,), left=2)
     yield from (Note(sentence) for sentence in footnotes(part))
     side = "right" if part.results["higher_is_better"] else "left"
@@ -205,15 +206,25 @@ def _facts(runs: Mapping[str, Run]) -> Grid:
     lines = []
     for name, run in runs.items():
         results = run.results
-        seconds = [float(took) for took in (results.get("seconds") or {}).values() if took is not None]
         best = results.get("best") or {}
         lines.append([
             name, str(results.get("recipe", "–")), str(results.get("dataset", "–")),
             ", ".join(map(str, results.get("seeds") or [])), table.words(str(best.get("row", "–"))),
-            seconds_text(sum(seconds)) if seconds else "–", str(results.get("cgankd", "–")),
+            _time(run) or "–", str(results.get("cgankd", "–")),
         ])  # fmt: skip
     header = ["run", "recipe", "data", "seeds", "chosen on validation", "time in total", "cgankd"]
     return Grid(header, lines, "Each run", prose=True)
+
+
+def times(runs: Mapping[str, Run]) -> str:
+    """A sentence with the time that each run took; "" where none is known."""
+    known = [f"{name} {time}" for name, run in runs.items() if (time := _time(run))]
+    return f"Time in total: {', '.join(known)}." if known else ""
+
+
+def _time(run: Run) -> str:
+    seconds = [float(took) for took in (run.results.get("seconds") or {}).values() if took is not None]
+    return seconds_text(sum(seconds)) if seconds else ""
 
 
 def _settings(runs: Mapping[str, Run]) -> list[Block]:

@@ -17,6 +17,7 @@ from cgankd.report.figures import LIGHT, canvas, legend, plain, short, side_by_s
 
 FILE = "ablation.json"
 TEACHER = "teacher"
+NO_BREAK = "\u00a0"  # a space at which no line ends
 Record = Mapping[str, Any]
 
 
@@ -47,7 +48,10 @@ def section(ablation: Record) -> Section:
     )
     methods = list(dict.fromkeys(point["method"] for point in ablation["labels"]))
     places = table.decimals({**ablation, "rows": ablation["labels"]})
-    cells = {(point["labels"], point["method"]): table.mean_and_spread(point, places) for point in ablation["labels"]}
+    cells = {
+        (point["labels"], point["method"]): table.mean_and_spread(point, places).replace(" ", NO_BREAK)
+        for point in ablation["labels"]
+    }
     rows = [
         [table.count(size), *(cells.get((size, method), "–") for method in methods)]
         for size in sorted({point["labels"] for point in ablation["labels"]})
