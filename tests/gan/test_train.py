@@ -19,11 +19,9 @@ from cgankd.core.checkpoint import Checkpoint
 from cgankd.core.errors import TrainingError
 from cgankd.core.store import Store, Work, stage
 from cgankd.data.imageset import ImageSet
-from cgankd.data.resizing import resized
 from cgankd.gan import train as gan_train
 from cgankd.gan.generator import (
     UNBOUNDED,
-    Enlarged,
     GanSampler,
     TrainedGenerator,
     from_uint8,
@@ -337,10 +335,6 @@ def test_along_labels_the_latent_stays(sampler: GanSampler) -> None:
     assert torch.equal(seen[0], latents(sampler, targets[:1], torch.tensor([2]), 4).expand(5, -1))
     alone = sampler.sample(targets[:1], torch.tensor([2]), 4)[0]
     assert (images[0].int() - alone.int()).abs().max() <= 1  # sums in another order may round otherwise
-    larger = Enlarged(sampler, (32, 32))
-    assert larger.one_latent
-    enlarged = larger.along(targets, 2, 4)
-    assert (enlarged.int() - resized(images, (32, 32)).int()).abs().max() <= 1
 
 
 def test_there_is_always_another_image(sampler: GanSampler) -> None:

@@ -143,13 +143,6 @@ class GanSampler(Sampler):
         drawn = to_uint8(images.float()).cpu()
         return drawn if self.size is None else resized(drawn, self.size)
 
-    @property
-    def one_latent(self) -> bool:  # type: ignore[override]
-        return self.sampler.one_latent
-
-    def along(self, targets: Tensor, index: int, seed: int) -> Tensor:
-        return resized(self.sampler.along(targets, index, seed), self.size)
-
 
 def latents(targets: Tensor, indices: Tensor, seed: int, width: int) -> Tensor:
     """Standard normal z, float32 [B, width], which depends on (seed, label, index) alone."""
