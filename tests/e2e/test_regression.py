@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from commands import BARS, CHECKPOINT_FILE, Said, kill_in, process, same, write_bars
 from PIL import Image
+from safetensors.torch import load_file
 
 pytestmark = pytest.mark.xdist_group("regression")
 
@@ -43,8 +44,12 @@ def test_a_regression_from_a_csv_folder(tmp_path: Path) -> None:
     assert sum(entry["kept"] for entry in made["per_label"]) == made["kept"]
     assert any("scalars (decimals)" in note for note in found["notes"])
     for row in found["rows"]:
-        assert f"{row['method']}:" in said.out
+        assert f"\n{row['method']} " in said.out
     assert "MAE, degrees" in said.out
+    along = load_file(out / found["artifacts"]["along"] / "along.safetensors")
+    assert along["images"].shape[:2] == (17, 3)
+    assert along["labels"][[0, -1]].tolist() == pytest.approx([low, high])
+    assert '<input type="range"' in (out / "report.html").read_text()
 
 
 def test_a_label_that_wraps(tmp_path: Path, typed: Callable[..., Said]) -> None:

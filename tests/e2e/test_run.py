@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from commands import TINY, Said, artifacts, environment, files, process, script, without_clocks
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 pytestmark = pytest.mark.xdist_group("finished")
@@ -252,3 +252,27 @@ def test_an_edited_network_is_a_new_teacher_even_where_its_weights_are_loaded(
     (tmp_path / "own_teacher.py").write_text(OWN.replace("nn.ReLU()", "nn.Tanh()"))
     assert typed(*words).code == 0
     assert len(artifacts(tmp_path / "out", "load_network")) == 2
+
+
+def test_finished_runs_are_compared(finished: tuple[Path, Said], tmp_path: Path, typed: Callable[..., Said]) -> None:
+    out, other = finished[0], tmp_path / "wider"
+    shutil.copytree(out, other)
+    recipe = other / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("transfer_steps: 25", "transfer_steps: 50"))
+    said = typed("compare", out, other, "--out", tmp_path / "page.html")
+    assert said.code == 0, said.err
+    assert "student.transfer_steps 25 50" in " ".join(said.out.split())
+    assert "is not compared" not in said.out
+    assert (tmp_path / "page.html").read_text().startswith("<!")
+    assert "holds no results.json" in typed("compare", out, tmp_path).sentence()
+    assert "two or more finished runs" in typed("compare", out).sentence()
+
+
+def test_every_run_keeps_its_worst_test_images(finished: tuple[Path, Said], found: dict[str, Any]) -> None:
+    tensors = load_file(finished[0] / found["artifacts"]["worst"] / "worst.safetensors")
+    names = dict.fromkeys(["nokd_longer", found["best"]["row"]])
+    assert all(len(tensors[f"{name}_worst"]) == 10 for name in names)
+    assert len(tensors["images"]) == len(tensors["labels"]) <= 10 * len(names)
+    page = (finished[0] / "report.html").read_text()
+    assert page.count('<table class="answers">') == len(names)
+    assert "along" not in found["artifacts"]  # classes have no range

@@ -609,7 +609,7 @@ def test_the_figure_over_labels_has_a_line_for_each_method() -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("labelled training images", "error, % (100 − accuracy)")
     assert axes.get_xticks().tolist() == [20.0, 60.0]
     (_, grid) = label_curve.section(found).blocks
-    assert [row[:2] for row in grid.rows] == [["20", "20.0 ± 0.7"], ["60", "20.0 ± 0.7"]]
+    assert [row[:2] for row in grid.rows] == [["20", "20.0\u00a0±\u00a00.7"], ["60", "20.0\u00a0±\u00a00.7"]]
 
 
 def test_a_report_shows_the_figure_over_labels_of_its_folder(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
+from cgankd.report import sections_examples
 from cgankd.report.render import render
+from cgankd.report.run import read
 
 Results = Callable[..., dict[str, Any]]
 Write = Callable[..., Path]
@@ -74,23 +75,43 @@ def test_scalars_show_value_and_error(
     assert "is the control itself, so there is one list" in text
 
 
-@pytest.mark.parametrize("one_latent", [True, False])
-def test_a_slider_over_the_label_of_a_scalar(
-    one_latent: bool, tmp_path: Path, make_results: Results, write_artifact: WriteArtifact, write_run: Write
-) -> None:
-    results = make_results("regression")
+def along(folder: Path, results: dict[str, Any], write_artifact: WriteArtifact, one_latent: bool) -> None:
+    """Add images at three labels to the run's artifacts."""
     images = np.random.default_rng(0).integers(0, 255, (3, 2, 1, 16, 16), np.uint8)
     tensors = {"labels": np.array([0.0, 90.0, 180.0], np.float32), "images": images}
-    folder = write_run(tmp_path / "run", results)
-    results["artifacts"]["along"] = write_artifact(folder, "along-0", {"one_latent": one_latent}, along=tensors)
-    source = render(write_run(folder, results, stages=False)).read_text(encoding="utf-8")
+    results["artifacts"]["along"] = write_artifact(
+        folder, f"along-{one_latent}", {"one_latent": one_latent}, along=tensors
+    )
+
+
+def test_a_slider_over_the_label_of_a_scalar(
+    tmp_path: Path, make_results: Results, write_artifact: WriteArtifact, write_run: Write
+) -> None:
+    results = make_results("regression")
+    results["artifacts"]["generator"] = write_artifact(tmp_path, "generator-0", {})
+    along(tmp_path, results, write_artifact, one_latent=True)
+    source = render(write_run(tmp_path, results, stages=False)).read_text(encoding="utf-8")
     assert '<input type="range" min="0" max="2" step="1" value="0">' in source
-    assert re.findall(r'data-label="([^"]*)"', source) == ["0 degrees", "90 degrees", "180 degrees"]
+    assert re.findall(r'data-label="([^"]*)"', source.partition('id="generator"')[2].partition("<section")[0]) == [
+        "0 degrees", "90 degrees", "180 degrees",
+    ]  # fmt: skip
     assert 'alt="generated images, requested label 90 degrees"' in source
-    assert ("one latent vector" in source) is one_latent
+    assert "one latent vector" in source
 
 
-def test_runs_without_these_files_have_pages(tmp_path: Path, make_results: Results, write_run: Write) -> None:
-    source = render(write_run(tmp_path, make_results("regression"))).read_text(encoding="utf-8")
-    assert 'id="worst"' not in source
-    assert "<input" not in source
+def test_a_generator_that_has_no_latent_is_said_to_draw_other_images(
+    tmp_path: Path, make_results: Results, write_artifact: WriteArtifact, write_run: Write
+) -> None:
+    results = make_results("regression")
+    along(tmp_path, results, write_artifact, one_latent=False)
+    (slider,) = sections_examples.along(read(write_run(tmp_path, results, stages=False)))
+    assert "draws other images for each label" in slider.caption
+    assert [step.label for step in slider.steps] == ["0", "90", "180"]
+
+
+def test_runs_without_these_files_have_no_such_sections(
+    tmp_path: Path, make_results: Results, write_run: Write
+) -> None:
+    run = read(write_run(tmp_path, make_results("regression"), stages=False))
+    assert sections_examples.worst(run) is None
+    assert sections_examples.along(run) == []

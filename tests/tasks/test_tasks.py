@@ -13,7 +13,7 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 
 from cgankd.core.errors import UserError
-from cgankd.tasks import Classification, Regression, Task, from_json
+from cgankd.tasks import CircularRegression, Classification, Regression, Task, from_json
 
 CLASSES = Classification(("a", "b", "c", "d", "e"))
 YEARS = Regression(low=-20.0, high=60.0, unit="years")
@@ -289,6 +289,7 @@ def test_labels_and_predictions_for_people() -> None:
     assert CLASSES.prediction_text(1, 2, 0.876) == "b (88 %)"
     assert [YEARS.short_text(label) for label in (-7.26, -0.2, 59.7)] == ["−7", "0", "60"]
     assert YEARS.prediction_text(12.2, 30.4, 1.0) == "12 (error 18)"
+    assert CircularRegression(0.0, 360.0).prediction_text(350.0, 10.0, 1.0) == "350 (error 20)"
     assert Regression(0.0, 0.004).short_text(0.00123456) == "0.00123"
 
 

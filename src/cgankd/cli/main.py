@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cgankd._version import __version__
-from cgankd.cli import clean, completion, data, doctor, init, lists, ship, watch, weights
+from cgankd.cli import clean, compare, completion, data, doctor, init, lists, ship, watch, weights
 from cgankd.cli.ending import ending
 from cgankd.cli.recipes import Overrides, list_recipes, load
 from cgankd.cli.screen import console
@@ -340,7 +340,7 @@ app.add_typer(
     help="Read, fetch or render a data set. SOURCE: a name, a folder, .npz, .h5 or .parquet.",
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
-    watch.status, init.init, ship.export, ship.export_images, ship.predict, ship.bench, ship.generate,
+    watch.status, init.init, compare.compare, ship.export, ship.export_images, ship.predict, ship.bench, ship.generate,
     lists.recipes, lists.show, lists.methods, lists.networks, clean.clean, weights.convert_weights, doctor.doctor,
 )  # fmt: skip
 for command in COMMANDS:

@@ -56,11 +56,11 @@ def attacked(run: Run, network: StoredNetwork, attack: Attack) -> Artifact:
     )
 
 
-def worst_answers(run: Run, networks: Mapping[str, Artifact]) -> Artifact:
-    """The test images on which networks, each under its name in the report, are most wrong."""
+def worst_answers(run: Run, students: Mapping[str, Artifact]) -> Artifact:
+    """The test images on which students, each under its row's name, are most wrong, with the weights that ship."""
     return run.store.titled("worst test images").call(
         stages.find_worst_answers,
-        networks={name: StoredNetwork(network) for name, network in networks.items()},
+        networks={name: run.shipped(student) for name, student in students.items()},
         test=run.splits.test,
         task=run.task,
     )

@@ -51,6 +51,7 @@ def collect(run: Run) -> dict[str, Any]:
         "unit": task.metric_unit,
         "higher_is_better": task.higher_is_better,
         "dataset": run.splits.name,
+        "test_images": run.splits.test.content_key,  # scores on other images are not compared
         "seeds": list(recipe.seeds),
         "vary": recipe.vary,
         "control": CONTROL,
@@ -101,8 +102,8 @@ def _add_worst_answers(run: Run, results: dict[str, Any], students: Mapping[str,
     """Add the test images on which the best student, and the control of the same seed, are most wrong."""
     best = results["best"]
     place = run.recipe.seeds.index(best["seed"])
-    networks = {name: students[name][place] for name in (CONTROL, best["row"]) if name in students}
-    results["artifacts"]["worst"] = _path(run, measurements.worst_answers(run, networks))
+    compared = {name: students[name][place] for name in (CONTROL, best["row"]) if name in students}
+    results["artifacts"]["worst"] = _path(run, measurements.worst_answers(run, compared))
 
 
 def _path(run: Run, artifact: Artifact) -> str:

@@ -45,7 +45,10 @@ class Tiles:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """A small table. folded: hidden until the reader clicks the caption. prose: its cells are sentences."""
+    """A small table. folded: hidden until the reader clicks the caption. prose: its cells are sentences.
+
+    strong: the places of the rows that are marked. left: the number of columns that are text, not numbers.
+    """
 
     kind: ClassVar[str] = "grid"
     header: Sequence[str]
@@ -54,6 +57,8 @@ class Grid:
     folded: bool = False
     wide: bool = True
     prose: bool = False
+    strong: Sequence[int] = ()
+    left: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +110,15 @@ class Slider:
     caption: str
 
 
-Block = Union[Drawing, Strips, Tiles, Grid, Note, Answers, Slider]  # noqa: UP007
+@dataclasses.dataclass(frozen=True)
+class Code:
+    """Text to copy."""
+
+    kind: ClassVar[str] = "code"
+    text: str
+
+
+Block = Union[Drawing, Strips, Tiles, Grid, Note, Answers, Slider, Code]  # noqa: UP007
 
 
 @dataclasses.dataclass(frozen=True)

@@ -58,9 +58,9 @@ OTHERS = [  # only filled markers: the others are only an edge, which has the pa
     if (colour, marker) not in STYLE.values()
 ]
 WIDTH = 5.0  # inches; 360 units of the drawing, about the width of a phone, so that text is never scaled down
-TEXT = 9.0
+TEXT = 10.0
 MOST_BINS = 24
-LEGEND_LETTERS = 66  # in a line of a legend
+LEGEND_LETTERS = 64  # in a line of a legend
 LEGEND_LINE = 0.2  # inches
 MOST_METHODS = 8  # in one chart of all bins
 
@@ -261,7 +261,7 @@ def bins(results: Mapping[str, Any]) -> tuple[Figure, str] | None:
 
 def name_bins(axes: Axes, names: Sequence[str]) -> None:
     """Write bin names along the y axis, the first on top; long names are cut."""
-    axes.set_yticks(-np.arange(len(names)), [plain(cut(name, 18)) for name in names])
+    axes.set_yticks(-np.arange(len(names)), [plain(cut(name, 20)) for name in names])
     axes.set_ylim(-len(names) + 0.4, 0.6)
 
 

@@ -17,6 +17,7 @@ from cgankd.report.figures import LIGHT, canvas, legend, plain, short, side_by_s
 
 FILE = "ablation.json"
 TEACHER = "teacher"
+NO_BREAK = "\u00a0"  # a space at which no line ends
 Record = Mapping[str, Any]
 
 
@@ -47,7 +48,10 @@ def section(ablation: Record) -> Section:
     )
     methods = list(dict.fromkeys(point["method"] for point in ablation["labels"]))
     places = table.decimals({**ablation, "rows": ablation["labels"]})
-    cells = {(point["labels"], point["method"]): table.mean_and_spread(point, places) for point in ablation["labels"]}
+    cells = {
+        (point["labels"], point["method"]): table.mean_and_spread(point, places).replace(" ", NO_BREAK)
+        for point in ablation["labels"]
+    }
     rows = [
         [table.count(size), *(cells.get((size, method), "–") for method in methods)]
         for size in sorted({point["labels"] for point in ablation["labels"]})
@@ -79,7 +83,7 @@ def figure(points: Sequence[Record], y: str) -> Figure:
                 axes.plot([place, place], ends, color=colour, linewidth=2.2, alpha=0.5)
         axes.plot(
             places, [point["mean"] for point in own], marker, color=colour, linestyle=dashes, linewidth=1.4,
-            markersize=7, markeredgecolor=LIGHT["paper"], label=plain(_words(method)),
+            markersize=11 if marker == "*" else 7, markeredgecolor=LIGHT["paper"], label=plain(_words(method)),
         )  # fmt: skip
     axes.xaxis.set_major_locator(FixedLocator(sizes))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -11,6 +11,7 @@ import jinja2
 
 from cgankd.core.errors import UserError
 from cgankd.report import (
+    citation,
     figures,
     label_curve,
     sections,
@@ -51,6 +52,7 @@ def render(folder: Path) -> Path:
         _cost(run),
         *([label_curve.section(ablation)] if (ablation := label_curve.read(run.folder)) else []),
         sections_metrics.theory(run),
+        citation.section(str(run.results.get("cgankd", "unknown"))),
     ]
     return write_page(run.folder / NAME, run, page_sections)
 
@@ -62,7 +64,11 @@ def write_page(
 
     Written completely or not at all; UserError where ``target`` can't be written. Returns ``target``.
     """
-    page = _page(run, page_sections, command)
+    return write(target, _page(run, page_sections, command))
+
+
+def write(target: Path, page: str) -> Path:
+    """Write a page completely or not at all, and return its path; UserError where it can't be written."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -77,30 +83,38 @@ def write_page(
     return target
 
 
-def _page(run: Run, page_sections: Sequence[Section], command: str) -> str:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """The templates of all pages; what they are given is escaped."""
+    templates = jinja2.Environment(
         loader=jinja2.PackageLoader("cgankd.report", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.globals |= {"light": figures.LIGHT, "dark": figures.DARK}
+    return templates
+
+
+def _page(run: Run, page_sections: Sequence[Section], command: str) -> str:
     results = run.results
-    return environment.get_template("page.html.jinja").render(
-        name=results.get("recipe", "run"),
-        description=results.get("description") or "",
-        facts=_facts(run),
-        headline=headline(results),
-        warnings=[str(warning) for warning in results.get("warnings") or []],
-        header=table.header(results),
-        rows=[(table.cells(row), row.verdict) for row in table.rows(results)],
-        footnotes=table.footnotes(results),
-        sections=page_sections,
-        recipe=run.recipe,
-        command=command,
-        version=results.get("cgankd", "unknown"),
-        light=figures.LIGHT,
-        dark=figures.DARK,
+    return (
+        environment()
+        .get_template("page.html.jinja")
+        .render(
+            name=results.get("recipe", "run"),
+            description=results.get("description") or "",
+            facts=_facts(run),
+            headline=headline(results),
+            warnings=[str(warning) for warning in results.get("warnings") or []],
+            header=table.header(results),
+            rows=[(table.cells(row), row.verdict) for row in table.rows(results)],
+            footnotes=table.footnotes(results),
+            sections=page_sections,
+            recipe=run.recipe,
+            command=command,
+            version=results.get("cgankd", "unknown"),
+        )
     )
 
 

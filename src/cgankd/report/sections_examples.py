@@ -50,22 +50,24 @@ def _reading(run: Run, networks: list[str], best: str, control: str) -> Note:
 
 def _answered(run: Run, artifact: Artifact, networks: list[str], worst: Array | None) -> list[Answered]:
     images, labels = artifact.tensor(WORST, "images"), artifact.tensor(WORST, "labels")
-    predictions = {name: artifact.tensor(WORST, f"{name}_predictions") for name in networks}
-    probabilities = {name: artifact.tensor(WORST, f"{name}_probabilities") for name in networks}
     if worst is None or images is None or labels is None:
         return []
     rows = []
     for place in worst.tolist():
         label = float(labels[place])
         texts = [run.task.short_text(label)]
-        for name in networks:
-            prediction, probability = predictions[name], probabilities[name]
-            if prediction is None or probability is None:
-                texts.append("–")
-            else:
-                texts.append(run.task.prediction_text(float(prediction[place]), label, float(probability[place])))
+        texts += [_prediction(run, artifact, name, place, label) for name in networks]
         rows.append(Answered(picture(images[place : place + 1]), texts))
     return rows
+
+
+def _prediction(run: Run, artifact: Artifact, name: str, place: int, label: float) -> str:
+    prediction, probability = (
+        artifact.tensor(WORST, f"{name}_{what}", [place]) for what in ("predictions", "probabilities")
+    )
+    if prediction is None or probability is None:
+        return "–"
+    return run.task.prediction_text(float(prediction[0]), label, float(probability[0]))
 
 
 def along(run: Run) -> list[Block]:

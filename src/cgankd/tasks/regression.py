@@ -205,7 +205,12 @@ class Regression(Task):
         return text.replace("-", "−")
 
     def prediction_text(self, prediction: float, label: float, probability: float) -> str:
-        return f"{self.short_text(prediction)} (error {self.short_text(abs(prediction - label))})"
+        error = abs(
+            float(
+                self.difference(torch.tensor(prediction, dtype=torch.float64), torch.tensor(label, dtype=torch.float64))
+            )
+        )
+        return f"{self.short_text(prediction)} (error {self.short_text(error)})"
 
     def read_label(self, text: str) -> float:
         value = number(text)

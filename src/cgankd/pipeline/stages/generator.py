@@ -76,7 +76,7 @@ def draw_along_labels(work: Work, *, generator: GeneratorSource, task: Task, see
 
     along.safetensors: ``labels`` [17] in the label's unit, ``images`` uint8 [17, 3, C, H, W].
     """
-    targets = torch.linspace(0.0, 1.0, LABELS)
+    targets = task.axis.grid(LABELS)
     sampler = generator.open(work.fabric)
     images = torch.stack([sampler.along(targets, index, seed) for index in range(IMAGES_PER_LABEL)], dim=1)
     work.save("along", {"labels": task.from_target(targets), "images": images})

@@ -1,0 +1,265 @@
+"""The page compare.html: the rows of several runs side by side, and what differs in their settings.
+
+Only scores on the same test images are put into one table. Other runs get a table of their own, with the reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cgankd.core.errors import UserError
+from cgankd.metrics.statistics import place_of_best
+from cgankd.report import table
+from cgankd.report.blocks import Block, Grid, Note, Section, drawn
+from cgankd.report.figures import LIGHT, TEXT, canvas, plain, seconds_text, style
+from cgankd.report.label_curve import NO_BREAK
+from cgankd.report.render import environment, write
+from cgankd.report.run import Run, read
+
+UNTOLD = frozenset({"name", "description"})  # settings that change no result
+AFTER_SCORE = ("network", "parameters", "ms per image", "images, real + fake", "seeds")  # columns of the page
+NOTE = 3  # its place in a row
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Runs whose scores can be compared. why: the reason for which they are in no earlier part; "" for the first."""
+
+    runs: Mapping[str, Run]  # by name
+    why: str
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """The first run's results, with the rows and the teachers of all runs as rows, for the texts of numbers."""
+        rows = [row | {"difference": None} for run in self.runs.values() for row in run.results["rows"]]
+        return {**next(iter(self.runs.values())).results, "rows": rows}
+
+
+def read_runs(folders: Sequence[Path]) -> dict[str, Run]:
+    """The runs by name: the folder's name, or its path where two have the same name.
+
+    Raises UserError for fewer than two folders, a folder given twice, and a folder that holds no finished run.
+    """
+    if len(folders) < 2:
+        raise UserError(f"{len(folders)} folder is given; needed: the --out folders of two or more finished runs")
+    runs: dict[str, Run] = {}
+    names = [folder.resolve().name for folder in folders]
+    for place, folder in enumerate(folders):
+        if folder.resolve() in {other.resolve() for other in folders[:place]}:
+            raise UserError(f"{folder} is given twice; allowed: folders of different runs")
+        runs[names[place] if names.count(names[place]) == 1 else str(folder)] = read(folder)
+    return runs
+
+
+def parts(runs: Mapping[str, Run]) -> list[Part]:
+    """The runs in parts with the same test images and metric each, in the order given."""
+    groups: dict[tuple[str, ...], dict[str, Run]] = {}
+    for name, run in runs.items():
+        known = run.results.get("test_images")
+        key = (str(run.results["metric"]), table.unit_of(run.results), str(known) if known else f"unknown: {name}")
+        groups.setdefault(key, {})[name] = run
+    first = next(iter(runs))
+    return [
+        Part(group, "" if first in group else _why(first, runs[first], group, key))
+        for key, group in groups.items()
+    ]  # fmt: skip
+
+
+def _why(first: str, reference: Run, group: Mapping[str, Run], key: Sequence[str]) -> str:
+    """The reason for which a group of runs can't be compared with the first run."""
+    names, results = ", ".join(group), next(iter(group.values())).results
+    verb = "is" if len(group) == 1 else "are"
+    metric, other = table.metric_name(results), table.metric_name(reference.results)
+    if metric != other:
+        reason = f"the score is {metric} there, and {other} in {first}"
+    elif not results.get("test_images") or not reference.results.get("test_images"):
+        older = first if results.get("test_images") else names
+        reason = f"{older} does not say which test images it used; the same run command adds this"
+    else:
+        data = [str(found.get("dataset")) for found in (results, reference.results)]
+        same = data[0] == data[1]
+        reason = "the test images differ" + ("" if same else f": {data[0]} there, {data[1]} in {first}")
+    return f"{names} {verb} not compared with {first}, because {reason}."
+
+
+def rows(part: Part) -> tuple[list[list[str]], int]:
+    """The table's rows as texts, those of the teachers last in each run; and the place of the best row of a student."""
+    results = part.results
+    texts: list[list[str]] = []
+    decimals = table.decimals(results)
+    means: list[float] = []
+    places: list[int] = []
+    for name, run in part.runs.items():
+        latency, best = run.results.get("latency_ms") or {}, (run.results.get("best") or {}).get("row")
+        seeds = str(len(run.results.get("seeds") or []))
+        for row in run.results["rows"]:
+            means.append(row["mean"])
+            places.append(len(texts))
+            score = table.mean_and_spread({"std": None, **row}, decimals)
+            images = f"{table.count(row.get('real_images'))} + {table.count(row.get('fake_images') or 0)}"
+            note = "chosen on validation" if row["method"] == best else ""
+            texts.append(
+                [
+                    name,
+                    table.words(row["method"]),
+                    score,
+                    note,
+                    str(row.get("network", "–")),
+                    table.count(row.get("parameters")),
+                    table.number(latency.get(row.get("network")), 2),
+                    images,
+                    seeds,
+                ]
+            )
+        if teacher := run.results.get("teacher"):
+            network = teacher.get("network")
+            texts.append(
+                [
+                    name,
+                    "the teacher",
+                    table.number(teacher.get("test"), decimals),
+                    "",
+                    str(network or "–"),
+                    table.count(teacher.get("parameters")),
+                    table.number(latency.get(network), 2),
+                    table.count(teacher.get("images")),
+                    str(len(teacher.get("values") or [])),
+                ]
+            )
+    place = places[place_of_best(means, results["higher_is_better"])]
+    texts[place][NOTE] = ", ".join(note for note in ("best here", texts[place][NOTE]) if note)
+    return texts, place
+
+
+def footnotes(part: Part) -> list[str]:
+    """The meaning and the limits of the table, one sentence each."""
+    better = "higher" if part.results["higher_is_better"] else "lower"
+    return [
+        f"Mean ± standard deviation over seeds on the same test images; {better} is better.",
+        "Best here: the best mean of a student in this table. It was chosen on the test images themselves, so it is "
+        "slightly optimistic.",
+        "Chosen on validation: the row whose student each run exports.",
+        "Seeds of different runs are not paired, so a difference between runs that is not clearly larger than their "
+        "standard deviations may be chance.",
+    ]
+
+
+def different_settings(runs: Mapping[str, Run]) -> list[list[str]]:
+    """The settings that differ between the runs: a name with dots, and its value in each run ("–": has none)."""
+    leaves = {name: dict(_leaves(yaml.safe_load(run.recipe) or {})) for name, run in runs.items() if run.recipe}
+    settings = dict.fromkeys(setting for known in leaves.values() for setting in known if setting not in UNTOLD)
+    lines = []
+    for setting in settings:
+        values = [str(known.get(setting, "–")) for known in leaves.values()]
+        if len(set(values)) > 1:
+            lines.append([setting, *(str(leaves[name].get(setting, "–")) if name in leaves else "?" for name in runs)])
+    return lines
+
+
+def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, "none" if tree is None else str(tree)
+
+
+def render(runs: Mapping[str, Run], out: Path) -> Path:
+    """Write the page, completely or not at all; UserError where it can't be written. Returns its path."""
+    sections = []
+    for number, part in enumerate(parts(runs)):
+        results = part.results
+        title = f"{results.get('dataset') or 'unknown data'}: {table.metric_name(results).split(',')[0]}"
+        sections.append(Section(title, f"part-{number}", list(_blocks(part, number))))
+    sections.append(Section("The runs", "runs", [_facts(runs)]))
+    sections.append(Section("What differs in their settings", "settings", _settings(runs)))
+    warnings = [f"{name}: {warning}" for name, run in runs.items() for warning in run.results.get("warnings") or []]
+    page = (
+        environment()
+        .get_template("comparison.html.jinja")
+        .render(names=list(runs), sections=sections, warnings=warnings)
+    )
+    return write(out, page)
+
+
+def _blocks(part: Part, number: int) -> Iterator[Block]:
+    if part.why:
+        yield Note(part.why)
+    texts, best = rows(part)
+    header = ["run", "method", table.metric_name(part.results), "", *AFTER_SCORE]
+    unbroken = [[text.replace(" ± ", f"{NO_BREAK}±{NO_BREAK}") for text in row] for row in texts]
+    yield Grid(header, unbroken, "All rows", strong=(best,), left=2)
+    yield from (Note(sentence) for sentence in footnotes(part))
+    side = "right" if part.results["higher_is_better"] else "left"
+    caption = f"Further {side} is better. Small dots are seeds, bars one standard deviation to each side."
+    yield from drawn(figure(part), f"comparison-{number}", caption)
+
+
+def _facts(runs: Mapping[str, Run]) -> Grid:
+    lines = []
+    for name, run in runs.items():
+        results = run.results
+        best = results.get("best") or {}
+        lines.append([
+            name, str(results.get("recipe", "–")), str(results.get("dataset", "–")),
+            ", ".join(map(str, results.get("seeds") or [])), table.words(str(best.get("row", "–"))),
+            _time(run) or "–", str(results.get("cgankd", "–")),
+        ])  # fmt: skip
+    header = ["run", "recipe", "data", "seeds", "chosen on validation", "time in total", "cgankd"]
+    return Grid(header, lines, "Each run", prose=True)
+
+
+def times(runs: Mapping[str, Run]) -> str:
+    """A sentence with the time that each run took; "" where none is known."""
+    known = [f"{name} {time}" for name, run in runs.items() if (time := _time(run))]
+    return f"Time in total: {', '.join(known)}." if known else ""
+
+
+def _time(run: Run) -> str:
+    seconds = [float(took) for took in (run.results.get("seconds") or {}).values() if took is not None]
+    return seconds_text(sum(seconds)) if seconds else ""
+
+
+def _settings(runs: Mapping[str, Run]) -> list[Block]:
+    unknown = [name for name, run in runs.items() if not run.recipe]
+    notes: list[Block] = []
+    if unknown:
+        notes.append(Note(f"Without recipe.yaml, so its settings are not known: {', '.join(unknown)}."))
+    lines = different_settings(runs)
+    if not lines:
+        return [*notes, Note("No setting differs between the recipes that are known.")]
+    return [*notes, Grid(["setting", *runs], lines, "Settings that differ", prose=True)]
+
+
+def figure(part: Part) -> Figure:
+    """One line per row, run after run: a dot per seed, and the mean with its standard deviation."""
+    results = part.results
+    lines = [(name, row) for name, run in part.runs.items() for row in run.results["rows"]]
+    drawing, axes = canvas(0.62 + 0.46 * len(lines), x=table.metric_name(results), grid="x")
+    for place, (name, row) in enumerate(lines):
+        colour, marker = style(row["method"])
+        if row.get("std"):
+            ends = [row["mean"] - row["std"], row["mean"] + row["std"]]
+            axes.plot(ends, [-place, -place], color=colour, linewidth=2.2, alpha=0.55)
+        axes.plot(row["values"], [-place] * len(row["values"]), "o", color=colour, markersize=4, alpha=0.6)
+        axes.plot([row["mean"]], [-place], marker, color=colour, markersize=7.5, markeredgecolor=LIGHT["paper"])
+        text = f"{name}, {table.words(row['method'])}: {table.score(results, row['mean'], row.get('std'))}"
+        axes.text(
+            0.0, -place + 0.3, plain(text), transform=axes.get_yaxis_transform(), fontsize=TEXT, va="center",
+            bbox={"facecolor": LIGHT["paper"], "edgecolor": "none", "pad": 0.8},
+        )  # fmt: skip
+        if place and lines[place - 1][0] != name:
+            axes.axhline(-place + 0.58, color=LIGHT["muted"], linewidth=0.8)
+    axes.set_ylim(-len(lines) + 0.55, 0.6)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.06)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    return drawing
