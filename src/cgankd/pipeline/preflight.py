@@ -38,6 +38,7 @@ from cgankd.tasks import outputs as output_kinds
 from cgankd.tasks.outputs import AUTO, OutputKind, sentence
 from cgankd.teachers.answers import StoredAnswers
 from cgankd.teachers.black_box import SETTING, BlackBox
+from cgankd.teachers.endpoint import check_address, is_address
 from cgankd.teachers.opening import TRIED, answers_files
 from cgankd.training.rehearsal import rehearse
 
@@ -79,13 +80,15 @@ def _check_teachers(recipe: Recipe) -> None:
     if settings.votes != "first" and not settings.jury:
         raise UserError(f"teacher.votes = {settings.votes} needs teacher.jury, which is empty; allowed: first")
     for name, teacher in settings.all():
+        if is_address(teacher.source):
+            check_address(str(teacher.source), f"{name}.source")
         ways = [way for way in ("source", "weights", "start") if getattr(teacher, way) is not None]
         if len(ways) > 1:
             raise UserError(f"{name}.{ways[0]} and {name}.{ways[1]} are both set; allowed: one of them")
         if teacher is not settings and answers_files(teacher.source):
             raise UserError(
                 f"{name}.source {teacher.source} is a file of predictions, which a juror can't be; allowed: "
-                "module:function or an .onnx file"
+                "module:function, an .onnx file, or an address"
             )
     if answers_files(settings.source):
         _check_file_of_predictions(recipe)

@@ -53,7 +53,7 @@ from cgankd.synthesis.density_ratio import StoredRatio
 from cgankd.synthesis.store import StoredFakes
 from cgankd.tasks.outputs import OutputKind
 from cgankd.teachers.black_box import BlackBox
-from cgankd.teachers.opening import open_teacher
+from cgankd.teachers.opening import open_teacher, shown_name
 
 
 def run(
@@ -117,7 +117,9 @@ class Run:
                 recipe.generator.source, self.task, train.channels, train.size, recipe.data.label_column
             )
         self.black_boxes = {
-            setting: open_teacher(teacher.source, self.task, train, setting, teacher.outputs)
+            setting: open_teacher(
+                teacher.source, self.task, train, setting, teacher.outputs, teacher.http, store.artifacts / "answers"
+            )
             for setting, teacher in recipe.teacher.all()
             if teacher.source is not None
         }
@@ -167,7 +169,7 @@ class Run:
             return store.call(
                 stages.score_black_box,
                 teacher=self.black_boxes[setting],
-                name=Path(teacher.source).name,
+                name=shown_name(teacher.source),
                 around=self.around,
             )
         if teacher.weights is not None:

@@ -34,6 +34,15 @@ class OutputKind:
         return content_key(self.kind, self.task.content_key)
 
 
+def why(num_outputs: int) -> str:
+    """Why a network needs so many outputs, for messages.
+
+    >>> why(43), why(1)
+    ('because the data has 43 classes', 'because the label is one number')
+    """
+    return "because the label is one number" if num_outputs == 1 else f"because the data has {num_outputs} classes"
+
+
 def resolve(
     stated: str, outputs: Tensor, labels: Tensor, task: Task, who: str, setting: str, *, trained: bool = True
 ) -> OutputKind:

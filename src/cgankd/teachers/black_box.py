@@ -15,7 +15,7 @@ from cgankd.core.errors import UserError
 from cgankd.core.hashing import content_key
 from cgankd.core.plugins import code_key, onnx_key, open_onnx
 from cgankd.tasks import Task
-from cgankd.tasks.outputs import OutputKind
+from cgankd.tasks.outputs import OutputKind, why
 
 SETTING = "teacher.source"
 
@@ -63,7 +63,7 @@ class FunctionTeacher(BlackBox):
 
     @torch.no_grad()
     def raw_outputs(self, images: Tensor) -> Tensor:
-        return _checked(self.function(images), len(images), self.width, self.name).to(images.device)
+        return checked(self.function(images), len(images), self.width, self.name).to(images.device)
 
 
 class OnnxTeacher(BlackBox):
@@ -86,14 +86,18 @@ class OnnxTeacher(BlackBox):
 
     def raw_outputs(self, images: Tensor) -> Tensor:
         outputs = self.session.run(None, {self.input: images.detach().float().contiguous().cpu().numpy()})[0]
-        return _checked(torch.from_numpy(outputs), len(images), self.width, self.name).to(images.device)
+        return checked(torch.from_numpy(outputs), len(images), self.width, self.name).to(images.device)
 
 
-def _checked(outputs: Any, images: int, width: int, name: str) -> Tensor:
+def checked(outputs: Any, images: int, width: int, name: str) -> Tensor:
+    """The outputs as float32. UserError, beginning with ``name``, if they are not finite numbers [images, width]."""
     if not isinstance(outputs, Tensor):
         raise UserError(f"{name}: gives {type(outputs).__name__}; needed: a tensor [{images}, {width}]")
     if tuple(outputs.shape) != (images, width):
-        raise UserError(f"{name}: gives outputs {list(outputs.shape)} for {images} images; needed: [{images}, {width}]")
+        raise UserError(
+            f"{name}: gives outputs {list(outputs.shape)} for {images} images; needed: [{images}, {width}], "
+            f"{why(width)}"
+        )
     outputs = outputs.float()
     if not torch.isfinite(outputs).all():
         raise UserError(f"{name}: gives outputs that are not finite; finite numbers are needed")
