@@ -123,11 +123,14 @@ class Run:
             for setting, teacher in recipe.teacher.all()
             if teacher.source is not None
         }
+        preflight.check_answers(self.black_box, self.ready_generator, splits)
         self.kinds = {setting: kind for setting, kind in (kinds or {}).items() if kind.changes}
-        self.output_notes = preflight.output_notes(recipe, self.kinds, self.black_boxes)
+        self.output_notes = [
+            *preflight.output_notes(recipe, kinds or {}, self.black_boxes),
+            *preflight.prediction_notes(self.black_box, self.ready_generator, splits),
+        ]
         for note in self.output_notes:
             store.progress.say(note)
-        preflight.check_answers(self.black_box, self.ready_generator, splits)
         self.replace = adjust.replacement(recipe.synthesis, self.task)
         self.choice = functools.cache(functools.partial(choose, self))
 

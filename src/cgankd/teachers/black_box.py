@@ -29,7 +29,7 @@ class BlackBox(ABC):
 
     answers_anything: ClassVar[bool] = True  # whether it accepts any image, such as an augmented view
     gives: OutputKind | None = None
-    note = ""  # a note for the user about the kind of its outputs
+    note = ""  # for the user: what is suspect about its outputs, and that they are converted
     own_key: str  # the content key without ``gives``
 
     @property
@@ -82,7 +82,16 @@ class OnnxTeacher(BlackBox):
             raise UserError(
                 f"{self.name}: has inputs {signature}; needed: one input tensor(float) ['B', C, H, W] with a dynamic B"
             )
-        self.input = inputs[0].name
+        self.input, self.shape = inputs[0].name, inputs[0].shape[1:]
+
+    def check_images(self, channels: int, size: tuple[int, int]) -> None:
+        """UserError where the file takes images of another shape."""
+        ours = (channels, *size)
+        if any(isinstance(theirs, int) and theirs != own for theirs, own in zip(self.shape, ours, strict=True)):
+            raise UserError(
+                f"{self.name}: takes images {list(self.shape)}, but those of the data are {list(ours)} (channels, "
+                "height, width); needed: another file, or data.channels and data.size"
+            )
 
     def raw_outputs(self, images: Tensor) -> Tensor:
         outputs = self.session.run(None, {self.input: images.detach().float().contiguous().cpu().numpy()})[0]

@@ -55,6 +55,8 @@ def open_teacher(
             f"{named} {source!r} {'is a file of another kind' if path.is_file() else 'does not exist'}; "
             "allowed: module:function, an .onnx file, an address (http:// or https://), or a .csv file"
         )
+    if isinstance(teacher, OnnxTeacher):
+        teacher.check_images(known.channels, known.size)
     few = known.few(TRIED)
     expected = f"float images [B, {known.channels}, {known.size[0]}, {known.size[1]}] in [0, 1]"
     with tried(
@@ -63,9 +65,11 @@ def open_teacher(
     ):
         predictions = teacher(to_input(few.images, torch.device("cpu")))
     kind = resolve(outputs, predictions, few.labels, task, f"{named} {source}", f"{setting}.outputs")
+    notes = [kind.misfit]
     if kind.changes:
         teacher.gives = kind
-        teacher.note = sentence(kind, f"{named} {source}", f"{setting}.outputs") if outputs == AUTO else ""
+        notes.append(sentence(kind, f"{named} {source}", f"{setting}.outputs") if outputs == AUTO else "")
+    teacher.note = " ".join(filter(None, notes))
     return teacher
 
 
