@@ -53,7 +53,7 @@ from cgankd.synthesis.density_ratio import StoredRatio
 from cgankd.synthesis.store import StoredFakes
 from cgankd.tasks.outputs import OutputKind
 from cgankd.teachers.black_box import BlackBox
-from cgankd.teachers.opening import open_teacher, shown_name
+from cgankd.teachers.opening import open_teachers, shown_name
 
 
 def run(
@@ -116,13 +116,7 @@ class Run:
             self.ready_generator = open_source(
                 recipe.generator.source, self.task, train.channels, train.size, recipe.data.label_column
             )
-        self.black_boxes = {
-            setting: open_teacher(
-                teacher.source, self.task, train, setting, teacher.outputs, teacher.http, store.artifacts / "answers"
-            )
-            for setting, teacher in recipe.teacher.all()
-            if teacher.source is not None
-        }
+        self.black_boxes = open_teachers(recipe.teacher, self.task, train, store.artifacts / "answers")
         preflight.check_answers(self.black_box, self.ready_generator, splits)
         self.kinds = {setting: kind for setting, kind in (kinds or {}).items() if kind.changes}
         self.output_notes = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from cgankd.config.settings import HttpSettings
+from cgankd.config.settings import HttpSettings, TeacherSettings
 from cgankd.core.errors import UserError
 from cgankd.core.plugins import is_function_name, load_function, tried
 from cgankd.data.imageset import ImageSet
@@ -19,6 +19,15 @@ from cgankd.teachers.endpoint import HttpTeacher, is_address
 
 HTTP = HttpSettings()
 TRIED = 32  # number of images for the trial
+
+
+def open_teachers(settings: TeacherSettings, task: Task, known: ImageSet, folder: Path) -> dict[str, BlackBox]:
+    """The black boxes among the teacher and its jury, by setting; see :func:`open_teacher`."""
+    return {
+        setting: open_teacher(teacher.source, task, known, setting, teacher.outputs, teacher.http, folder)
+        for setting, teacher in settings.all()
+        if teacher.source is not None
+    }
 
 
 def open_teacher(
