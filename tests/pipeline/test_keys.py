@@ -37,7 +37,7 @@ class Keys(Store):
     """Notes the key of every stage that is called, by stage and title, and computes none."""
 
     def __init__(self, fabric: Fabric) -> None:
-        self.fabric, self.title, self.keys = fabric, "", {}
+        self.fabric, self.title, self.keys, self.artifacts = fabric, "", {}, Path("nowhere")
 
     def call(self, function: Any, /, *args: Any, **arguments: Any) -> Artifact:
         title = re.sub(r" \(seed \d+\)", "", self.title)
