@@ -1,4 +1,4 @@
-"""All settings of a recipe as Markdown tables: key, default, what is allowed, description. Raises where one has none."""
+"""All settings of a recipe as Markdown tables: key, default, what is allowed, description. Each must have one."""
 
 from __future__ import annotations
 

@@ -56,11 +56,11 @@ def attacked(run: Run, network: StoredNetwork, attack: Attack) -> Artifact:
     )
 
 
-def worst_answers(run: Run, networks: Mapping[str, Artifact]) -> Artifact:
+def worst_answers(run: Run, networks: Mapping[str, StoredNetwork]) -> Artifact:
     """The test images on which networks, each under its name in the report, are most wrong."""
     return run.store.titled("worst test images").call(
         stages.find_worst_answers,
-        networks={name: StoredNetwork(network) for name, network in networks.items()},
+        networks=dict(networks),
         test=run.splits.test,
         task=run.task,
     )
