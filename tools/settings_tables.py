@@ -1,4 +1,4 @@
-"""All settings of a recipe as Markdown tables: key, default, what is allowed, description. Raises where one has none."""
+"""All settings of a recipe as Markdown tables: key, default, what is allowed, description. Each must have one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Literal
 import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 Row = tuple[str, str, str, str]  # key, default, allowed, description
 HEADER = "| setting | default | allowed | what it is |\n| --- | --- | --- | --- |\n"
@@ -53,7 +54,7 @@ def _rows(key: str, field: FieldInfo, note: str = "") -> Iterator[Row]:
             return
         for name, model in zip(names, kinds, strict=True):
             about = f"kind {name}"
-            yield from _inside(key, model, field.default if isinstance(field.default, model) else model(), about)
+            yield from _inside(key, model, _default(field, model), about)
         return
     if models:
         yield from _optional_or_list(key, field, models[0], description)
@@ -74,8 +75,13 @@ def _inside(key: str, model: type[BaseModel], default: Any, note: str = "") -> I
     """The settings of a group; ``default``: the group that holds their defaults there."""
     for name, field in model.model_fields.items():
         if name != "kind":
-            here = FieldInfo.merge_field_infos(field, default=getattr(default, name))
+            here = FieldInfo.merge_field_infos(field, default=getattr(default, name, PydanticUndefined))
             yield from _rows(f"{key}.{name}", here, note)
+
+
+def _default(field: FieldInfo, model: type[BaseModel]) -> BaseModel:
+    """The group's default, or that of this kind; settings that must be given are missing there."""
+    return field.default if isinstance(field.default, model) else model.model_construct()
 
 
 def _group(field: FieldInfo) -> type[BaseModel] | None:
@@ -124,6 +130,8 @@ def _bounds(metadata: list[Any] | tuple[Any, ...]) -> str:
 
 
 def _value(value: Any) -> str:
+    if value is PydanticUndefined:
+        return "must be given"
     if value is None:
         return "none"
     if isinstance(value, bool):

@@ -182,6 +182,8 @@ class Distiller(Looks):
                 outputs = inference.outputs(Work(self.device), checked, self.few.images)
         trial.check_finite(who, outputs)
         kind = resolve(self.outputs, outputs, self.few.labels, self._task, who, "outputs")
+        if kind.misfit:
+            warnings.warn(kind.misfit, stacklevel=5)
         gives = kind if kind.changes else None
         if gives is not None and self.outputs == AUTO:
             warnings.warn(sentence(gives, who, "outputs"), stacklevel=5)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cgankd.core.errors import UserError
-from cgankd.tasks import Classification, Regression
+from cgankd.tasks import CircularRegression, Classification, Regression
 from cgankd.tasks.outputs import AUTO, OutputKind, check_unchanged, resolve, sentence
 
 CLASSES = Classification(("a", "b", "c"))
@@ -123,3 +123,11 @@ def test_what_is_told() -> None:
     with pytest.raises(UserError, match=r"the student: it gives probabilities, but its loss takes logits; needed:"):
         check_unchanged(OutputKind(CLASSES, "probabilities"), "the student")
     check_unchanged(OutputKind(CLASSES, "log_probabilities"), "the student")
+
+
+def test_a_cosine_and_sine_that_miss_the_labels_are_suspect() -> None:
+    hours = CircularRegression(0.0, 24.0, "hours")
+    labels = torch.linspace(0.0, 23.9, 40)
+    outputs = hours.from_deployed(labels)
+    assert hours.misfit(outputs, labels, "cosine_sine") == ""
+    assert "by 0.25 of a turn on average" in hours.misfit(outputs.flip(1), labels, "cosine_sine")

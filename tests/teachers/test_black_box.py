@@ -101,7 +101,7 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_text("no network")
     for source, words in [
         ("no_such_module_at_all:f", "teacher.source .* can't be imported"),
-        (str(tmp_path / "none.onnx"), "does not exist; allowed: module:function, an .onnx file, or a .csv file"),
+        (str(tmp_path / "none.onnx"), "does not exist; allowed: module:function, an .onnx file, an address"),
         (str(tmp_path / "none.csv"), "does not exist; allowed"),
         (str(tmp_path / "notes.txt"), "is a file of another kind; allowed"),
         (str(tmp_path / "broken.onnx"), "teacher.source .* not readable as ONNX"),

@@ -137,7 +137,7 @@ class StoredImages(Sampler):
     """
 
     def __init__(self, images: ImageSet, task: Task) -> None:
-        self.images = images.images
+        self.images, self.labels = images.images, images.labels
         self.content_key = images.content_key
         self._labels = task.to_target(images.labels)
         self.held = self.targets, self.counts = self._labels.unique(return_counts=True)

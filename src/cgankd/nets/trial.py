@@ -13,6 +13,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from cgankd.core.errors import UserError
 from cgankd.core.plugins import said
 from cgankd.nets.taps import undisturbed
+from cgankd.tasks.outputs import why
 
 
 def check_answers(who: str, network: nn.Module, images: Tensor, num_outputs: int) -> Tensor:
@@ -85,7 +86,10 @@ def check_outputs(who: str, outputs: Any, images: Tensor, num_outputs: int, mode
             "the outputs"
         )
     if list(outputs.shape) != needed:
-        raise UserError(f"{who}: for images {shape} it gives {list(outputs.shape)}{mode}; allowed: a tensor {needed}")
+        raise UserError(
+            f"{who}: for images {shape} it gives {list(outputs.shape)}{mode}; allowed: a tensor {needed}, "
+            f"{why(num_outputs)}"
+        )
     if not outputs.is_floating_point():
         raise UserError(
             f"{who}: it gives numbers of type {_dtype_name(outputs.dtype)}{mode}; allowed: floating-point ones"

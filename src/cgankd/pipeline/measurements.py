@@ -56,11 +56,11 @@ def attacked(run: Run, network: StoredNetwork, attack: Attack) -> Artifact:
     )
 
 
-def worst_answers(run: Run, students: Mapping[str, Artifact]) -> Artifact:
-    """The test images on which students, each under its row's name, are most wrong, with the weights that ship."""
+def worst_answers(run: Run, networks: Mapping[str, StoredNetwork]) -> Artifact:
+    """The test images on which networks, each under its name in the report, are most wrong."""
     return run.store.titled("worst test images").call(
         stages.find_worst_answers,
-        networks={name: run.shipped(student) for name, student in students.items()},
+        networks=dict(networks),
         test=run.splits.test,
         task=run.task,
     )

@@ -38,6 +38,7 @@ from cgankd.tasks import outputs as output_kinds
 from cgankd.tasks.outputs import AUTO, OutputKind, sentence
 from cgankd.teachers.answers import StoredAnswers
 from cgankd.teachers.black_box import SETTING, BlackBox
+from cgankd.teachers.endpoint import check_address, is_address
 from cgankd.teachers.opening import TRIED, answers_files
 from cgankd.training.rehearsal import rehearse
 
@@ -79,13 +80,15 @@ def _check_teachers(recipe: Recipe) -> None:
     if settings.votes != "first" and not settings.jury:
         raise UserError(f"teacher.votes = {settings.votes} needs teacher.jury, which is empty; allowed: first")
     for name, teacher in settings.all():
+        if is_address(teacher.source):
+            check_address(str(teacher.source), f"{name}.source")
         ways = [way for way in ("source", "weights", "start") if getattr(teacher, way) is not None]
         if len(ways) > 1:
             raise UserError(f"{name}.{ways[0]} and {name}.{ways[1]} are both set; allowed: one of them")
         if teacher is not settings and answers_files(teacher.source):
             raise UserError(
                 f"{name}.source {teacher.source} is a file of predictions, which a juror can't be; allowed: "
-                "module:function or an .onnx file"
+                "module:function, an .onnx file, or an address"
             )
     if answers_files(settings.source):
         _check_file_of_predictions(recipe)
@@ -170,7 +173,7 @@ def _networks(recipe: Recipe, splits: Splits) -> tuple[dict[str, nn.Module], dic
         for setting, name, teacher, batch_size in _named_networks(recipe):
             network, who = zoo.create(name, train.channels, task.num_outputs, train.size), f"{setting}.network {name!r}"
             if teacher is not None and teacher.weights is not None:
-                weights.load_weights(network, weights_file(teacher.weights))
+                _load(network, teacher.weights, splits)
             if start := _start_of(recipe, setting, teacher):
                 pretrained.start_from(network, start, f"{setting}.start")
             trained = teacher is not None and teacher.weights is not None
@@ -190,6 +193,18 @@ def _networks(recipe: Recipe, splits: Splits) -> tuple[dict[str, nn.Module], dic
             check_terms(gan, splits.task, recipe.teacher.source)
             new_networks(gan, embedding, train.channels, recipe.generator.drawn(train.size))
     return networks, kinds
+
+
+def _load(network: nn.Module, file: str, splits: Splits) -> None:
+    """Load a teacher's weights. UserError, with what the data needs, where they are those of another network."""
+    train, outputs = splits.train, splits.task.num_outputs
+    try:
+        weights.load_weights(network, weights_file(file))
+    except UserError as error:
+        raise UserError(
+            f"{error} (the network is made for images [{train.channels}, {train.size[0]}, {train.size[1]}] and "
+            f"{outputs} output{'s' if outputs > 1 else ''}, {output_kinds.why(outputs)})"
+        ) from None
 
 
 def _start_of(recipe: Recipe, setting: str, teacher: JurorSettings | None) -> str | None:
@@ -268,13 +283,17 @@ def _check_rows(recipe: Recipe, splits: Splits, networks: Mapping[str, nn.Module
 
 
 def output_notes(recipe: Recipe, kinds: Mapping[str, OutputKind], black_boxes: Mapping[str, BlackBox]) -> list[str]:
-    """A sentence for each teacher whose outputs are converted although no setting says so.
+    """Sentences on teachers whose outputs hardly fit the labels, or are converted although no setting says so.
 
     kinds, black_boxes: by setting.
     """
     notes = [teacher.note for teacher in black_boxes.values() if teacher.note]
     for setting, teacher in recipe.teacher.all():
-        if setting in kinds and teacher.outputs == AUTO:
+        if setting not in kinds:
+            continue
+        if kinds[setting].misfit:
+            notes.append(kinds[setting].misfit)
+        if kinds[setting].changes and teacher.outputs == AUTO:
             notes.append(sentence(kinds[setting], f"{setting}.network {teacher.network}", f"{setting}.outputs"))
     return notes
 
@@ -300,3 +319,20 @@ def check_answers(teacher: BlackBox | None, generator: Sampler | None, splits: S
             f"{SETTING} {teacher.name}: its images were exported by a run on other labelled images, which may "
             "be test images here; needed: that run's data settings (source, seed, sizes), or a new export"
         )
+
+
+def prediction_notes(teacher: BlackBox | None, generator: Sampler | None, splits: Splits) -> list[str]:
+    """A sentence on a file of predictions that hardly fit the labels: of validation images, or else of the generator's
+    if they are scalars."""
+    if not isinstance(teacher, StoredAnswers) or not isinstance(generator, StoredImages):
+        return []
+    task, images, labels = splits.task, splits.val.images, splits.val.labels
+    if teacher.unanswered(images):
+        if not task.continuous:
+            return []
+        images, labels = generator.images, generator.labels
+    outputs = teacher.raw_outputs(to_input(images, torch.device("cpu")))
+    kind = "label_unit" if "label_unit" in task.converted_kinds else task.output_kinds[0]
+    predictions = task.from_target(outputs[:, 0])[:, None].float() if kind == "label_unit" else outputs
+    misfit = task.misfit(predictions, labels, kind)
+    return [f"{SETTING} {teacher.name}: {misfit}"] if misfit else []

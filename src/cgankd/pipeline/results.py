@@ -36,7 +36,8 @@ def collect(run: Run) -> dict[str, Any]:
         for name in names:
             student = run.student(name, seed)
             students[name].append(student)
-            scores = {"validation": student.summary["val"], "test": student.summary["test"]}
+            scored = student.summary if recipe.student.ships == "last" else student.summary["best"]
+            scores = {"validation": scored["val"], "test": scored["test"]}
             run.store.progress.score(name, seed, scores)
     rows = _rows(run, students, upstream[0])
     networks = [teachers[0], *(artifacts[0] for artifacts in students.values())]
@@ -102,8 +103,8 @@ def _add_worst_answers(run: Run, results: dict[str, Any], students: Mapping[str,
     """Add the test images on which the best student, and the control of the same seed, are most wrong."""
     best = results["best"]
     place = run.recipe.seeds.index(best["seed"])
-    compared = {name: students[name][place] for name in (CONTROL, best["row"]) if name in students}
-    results["artifacts"]["worst"] = _path(run, measurements.worst_answers(run, compared))
+    networks = {name: run.shipped(students[name][place]) for name in (CONTROL, best["row"]) if name in students}
+    results["artifacts"]["worst"] = _path(run, measurements.worst_answers(run, networks))
 
 
 def _path(run: Run, artifact: Artifact) -> str:

@@ -53,7 +53,7 @@ from cgankd.synthesis.density_ratio import StoredRatio
 from cgankd.synthesis.store import StoredFakes
 from cgankd.tasks.outputs import OutputKind
 from cgankd.teachers.black_box import BlackBox
-from cgankd.teachers.opening import open_teacher
+from cgankd.teachers.opening import open_teachers, shown_name
 
 
 def run(
@@ -116,16 +116,15 @@ class Run:
             self.ready_generator = open_source(
                 recipe.generator.source, self.task, train.channels, train.size, recipe.data.label_column
             )
-        self.black_boxes = {
-            setting: open_teacher(teacher.source, self.task, train, setting, teacher.outputs)
-            for setting, teacher in recipe.teacher.all()
-            if teacher.source is not None
-        }
+        self.black_boxes = open_teachers(recipe.teacher, self.task, train, store.artifacts / "answers")
+        preflight.check_answers(self.black_box, self.ready_generator, splits)
         self.kinds = {setting: kind for setting, kind in (kinds or {}).items() if kind.changes}
-        self.output_notes = preflight.output_notes(recipe, self.kinds, self.black_boxes)
+        self.output_notes = [
+            *preflight.output_notes(recipe, kinds or {}, self.black_boxes),
+            *preflight.prediction_notes(self.black_box, self.ready_generator, splits),
+        ]
         for note in self.output_notes:
             store.progress.say(note)
-        preflight.check_answers(self.black_box, self.ready_generator, splits)
         self.replace = adjust.replacement(recipe.synthesis, self.task)
         self.choice = functools.cache(functools.partial(choose, self))
 
@@ -167,7 +166,7 @@ class Run:
             return store.call(
                 stages.score_black_box,
                 teacher=self.black_boxes[setting],
-                name=Path(teacher.source).name,
+                name=shown_name(teacher.source),
                 around=self.around,
             )
         if teacher.weights is not None:

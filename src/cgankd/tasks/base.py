@@ -178,6 +178,13 @@ class Task(ABC):
         """Raise ValueError, with their values, if outputs can't be of that kind."""
 
     @abstractmethod
+    def misfit(self, outputs: Tensor, labels: Tensor, kind: str) -> str:
+        """What is suspect about a trained teacher's outputs [N, num_outputs] of a kind, for images with labels [N].
+
+        The rest of a sentence that begins with the teacher's name; empty where nothing is.
+        """
+
+    @abstractmethod
     def from_kind(self, outputs: Tensor, kind: str) -> Tensor:
         """Convert outputs of a kind to those that losses take, both [B, num_outputs]."""
 

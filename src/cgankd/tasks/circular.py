@@ -37,6 +37,8 @@ class CircularRegression(Regression):
     output_kinds = ("cosine_sine",)
     converted_kinds: ClassVar[Mapping[str, str]] = {}
 
+    FAR: ClassVar[float] = 0.2  # of a turn: a mean error above it is suspect
+
     def __post_init__(self) -> None:
         if self.low != 0.0 or not 0.0 < self.high < math.inf:
             raise UserError(f"a label that wraps goes from {self.low:g} to {self.high:g}; allowed: from 0 to a period")
@@ -116,6 +118,16 @@ class CircularRegression(Regression):
                 "outputs=cosine_sine to use them all the same"
             )
         return "cosine_sine"
+
+    def misfit(self, outputs: Tensor, labels: Tensor, kind: str) -> str:
+        error = float(self.error(outputs, self.to_target(labels)).mean())
+        if error <= self.FAR:
+            return ""
+        return (
+            f"its cosine and sine miss the labels of images by {error:.2f} of a turn on average, and outputs that have "
+            "nothing to do with the labels by 0.25; are they the cosine first, then the sine, and does it take pixels "
+            "in [0, 1]?"
+        )
 
     def from_kind(self, outputs: Tensor, kind: str) -> Tensor:
         """Outputs as they are; for ``label_unit`` [B, 1] -> [B, 2]."""

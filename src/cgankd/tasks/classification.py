@@ -47,6 +47,7 @@ class Classification(Task):
     ROUNDING: ClassVar[float] = 0.01  # allowed deviation of the sum of probabilities from 1
     # How much a good teacher's sigmoid of the true class exceeds the mean of the others.
     FAR_ABOVE: ClassVar[float] = 0.4
+    ENOUGH: ClassVar[int] = 20  # labelled images that show whether a teacher is better than guessing
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
@@ -183,6 +184,17 @@ class Classification(Task):
                 f"{float(outputs.min()):.4g}, and rows add up to {float(numbers.sum(1).min()):.4g} to "
                 f"{float(numbers.sum(1).max()):.4g}"
             )
+
+    def misfit(self, outputs: Tensor, labels: Tensor, kind: str) -> str:
+        right, count, chance = int((outputs.argmax(1) == labels).sum()), len(labels), 1.0 / self.num_outputs
+        by_chance = count * chance
+        if count < self.ENOUGH or right > by_chance + 2.0 * math.sqrt(by_chance * (1.0 - chance)):
+            return ""
+        few = ", ".join(self.class_names[:3]) + (", ..." if self.num_outputs > 3 else "")
+        return (
+            f"it is right for {right} of {count} labelled images, guessing for {by_chance:.3g}; is the order of its "
+            f"outputs that of the data's {self.num_outputs} classes ({few}), and does it take pixels in [0, 1]?"
+        )
 
     def _are_probabilities(self, outputs: Tensor) -> bool:
         sums = outputs.sum(dim=1)

@@ -15,10 +15,14 @@ AUTO = "auto"
 
 @dataclasses.dataclass(frozen=True)
 class OutputKind:
-    """Converts outputs [B, num_outputs] of a kind in ``task.output_kinds`` to those that the task's losses take."""
+    """Converts outputs [B, num_outputs] of a kind in ``task.output_kinds`` to those that the task's losses take.
+
+    misfit: a sentence where outputs of this kind hardly fit the labels of the images that they were seen for.
+    """
 
     task: Task
     kind: str
+    misfit: str = dataclasses.field(default="", compare=False)
 
     def __call__(self, outputs: Tensor) -> Tensor:
         return self.task.from_kind(outputs.float(), self.kind)
@@ -32,6 +36,19 @@ class OutputKind:
     def content_key(self) -> str:
         """Depends on everything that the conversion depends on."""
         return content_key(self.kind, self.task.content_key)
+
+
+def why(num_outputs: int) -> str:
+    """Why a network needs so many outputs, for messages.
+
+    >>> why(43), why(1), why(2)
+    ('because the data has 43 classes', 'because the label is one number', 'because the data has 2 classes, or a label \
+that wraps (cosine and sine)')
+    """
+    if num_outputs == 1:
+        return "because the label is one number"
+    wraps = ", or a label that wraps (cosine and sine)" if num_outputs == 2 else ""
+    return f"because the data has {num_outputs} classes{wraps}"
 
 
 def resolve(
@@ -53,7 +70,8 @@ def resolve(
         task.check_kind(numbers, kind)
     except ValueError as reason:
         raise UserError(f"{who}: {str(reason).replace('outputs=', f'{setting}=')}") from None
-    return OutputKind(task, kind)
+    misfit = task.misfit(numbers, labels.cpu(), kind) if trained else ""
+    return OutputKind(task, kind, f"{who}: {misfit}" if misfit else "")
 
 
 def sentence(kind: OutputKind, who: str, setting: str) -> str:

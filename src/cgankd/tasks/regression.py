@@ -63,6 +63,7 @@ class Regression(Task):
     converted_kinds: ClassVar[Mapping[str, str]] = {"label_unit": "they are mapped to [0, 1] by the label range"}
 
     REPORT_BINS: ClassVar[int] = 10
+    FLAT: ClassVar[float] = 0.05  # outputs whose range is below this share of the labels' range are suspect
 
     def __post_init__(self) -> None:
         if not -math.inf < self.low < self.high < math.inf:
@@ -172,9 +173,8 @@ class Regression(Task):
         return answers
 
     def kind_of(self, outputs: Tensor, labels: Tensor, *, trained: bool) -> str:
-        error = float((outputs.squeeze(1) - self.to_target(labels)).abs().mean())
-        in_unit = float((self.from_kind(outputs, "label_unit").squeeze(1) - self.to_target(labels)).abs().mean())
-        if trained and (error > 0.5 or error > 4.0 * in_unit):  # above 0.5: worse than 0.5 for all
+        error, in_unit = self._error_as(outputs, labels, "scaled"), self._error_as(outputs, labels, "label_unit")
+        if trained and _suspect(error, in_unit):
             label_range = f"{self.low:g} to {self.high:g} {self.unit}".strip()
             raise ValueError(
                 f"its outputs for training images go from {float(outputs.min()):.4g} to {float(outputs.max()):.4g} and "
@@ -186,6 +186,25 @@ class Regression(Task):
 
     def check_kind(self, outputs: Tensor, kind: str) -> None:
         """Does nothing, because a scalar can be of any kind."""
+
+    def misfit(self, outputs: Tensor, labels: Tensor, kind: str) -> str:
+        other = "scaled" if kind == "label_unit" else "label_unit"
+        error, otherwise = self._error_as(outputs, labels, kind), self._error_as(outputs, labels, other)
+        ends = [self.from_kind(outputs, kind), self.to_target(labels)]
+        spread, wanted = (float(values.max() - values.min()) for values in ends)
+        if not _suspect(error, otherwise) and spread >= self.FLAT * wanted:
+            return ""
+        numbers = [f"{float(end):.4g}" for values in (outputs, labels) for end in (values.min(), values.max())]
+        return (
+            f"its outputs go from {numbers[0]} to {numbers[1]} for images whose labels go from {numbers[2]} to "
+            f"{numbers[3]} {self.unit}".rstrip()
+            + f"; taken as {kind} they miss the labels by {100 * error:.3g} % of the label range on average, taken as "
+            f"{other} by {100 * otherwise:.3g} %"
+        )
+
+    def _error_as(self, outputs: Tensor, labels: Tensor, kind: str) -> float:
+        """The mean error on the labels of outputs of this kind, as a share of the label range."""
+        return float((self.from_kind(outputs, kind).squeeze(1) - self.to_target(labels)).abs().mean())
 
     def from_kind(self, outputs: Tensor, kind: str) -> Tensor:
         return (outputs - self.low) / self.span if kind == "label_unit" else outputs
@@ -249,3 +268,11 @@ class Regression(Task):
 
     def to_json(self) -> dict[str, Any]:
         return {"type": self.kind, "low": self.low, "high": self.high, "unit": self.unit}
+
+
+def _suspect(error: float, otherwise: float) -> bool:
+    """Whether outputs of a trained teacher, with this mean error, are hardly of the kind that they are taken for.
+
+    otherwise: their error if they are taken for the other kind. Above 0.5 they are worse than 0.5 for all images.
+    """
+    return error > 0.5 or error > 4.0 * otherwise

@@ -15,7 +15,7 @@ from cgankd.core.errors import UserError
 from cgankd.core.hashing import content_key
 from cgankd.core.plugins import code_key, onnx_key, open_onnx
 from cgankd.tasks import Task
-from cgankd.tasks.outputs import OutputKind
+from cgankd.tasks.outputs import OutputKind, why
 
 SETTING = "teacher.source"
 
@@ -29,7 +29,7 @@ class BlackBox(ABC):
 
     answers_anything: ClassVar[bool] = True  # whether it accepts any image, such as an augmented view
     gives: OutputKind | None = None
-    note = ""  # a note for the user about the kind of its outputs
+    note = ""  # for the user: what is suspect about its outputs, and that they are converted
     own_key: str  # the content key without ``gives``
 
     @property
@@ -63,7 +63,7 @@ class FunctionTeacher(BlackBox):
 
     @torch.no_grad()
     def raw_outputs(self, images: Tensor) -> Tensor:
-        return _checked(self.function(images), len(images), self.width, self.name).to(images.device)
+        return checked(self.function(images), len(images), self.width, self.name).to(images.device)
 
 
 class OnnxTeacher(BlackBox):
@@ -82,18 +82,31 @@ class OnnxTeacher(BlackBox):
             raise UserError(
                 f"{self.name}: has inputs {signature}; needed: one input tensor(float) ['B', C, H, W] with a dynamic B"
             )
-        self.input = inputs[0].name
+        self.input, self.shape = inputs[0].name, inputs[0].shape[1:]
+
+    def check_images(self, channels: int, size: tuple[int, int]) -> None:
+        """UserError where the file takes images of another shape."""
+        ours = (channels, *size)
+        if any(isinstance(theirs, int) and theirs != own for theirs, own in zip(self.shape, ours, strict=True)):
+            raise UserError(
+                f"{self.name}: takes images {list(self.shape)}, but those of the data are {list(ours)} (channels, "
+                "height, width); needed: another file, or data.channels and data.size"
+            )
 
     def raw_outputs(self, images: Tensor) -> Tensor:
         outputs = self.session.run(None, {self.input: images.detach().float().contiguous().cpu().numpy()})[0]
-        return _checked(torch.from_numpy(outputs), len(images), self.width, self.name).to(images.device)
+        return checked(torch.from_numpy(outputs), len(images), self.width, self.name).to(images.device)
 
 
-def _checked(outputs: Any, images: int, width: int, name: str) -> Tensor:
+def checked(outputs: Any, images: int, width: int, name: str) -> Tensor:
+    """The outputs as float32. UserError, beginning with ``name``, if they are not finite numbers [images, width]."""
     if not isinstance(outputs, Tensor):
         raise UserError(f"{name}: gives {type(outputs).__name__}; needed: a tensor [{images}, {width}]")
     if tuple(outputs.shape) != (images, width):
-        raise UserError(f"{name}: gives outputs {list(outputs.shape)} for {images} images; needed: [{images}, {width}]")
+        raise UserError(
+            f"{name}: gives outputs {list(outputs.shape)} for {images} images; needed: [{images}, {width}], "
+            f"{why(width)}"
+        )
     outputs = outputs.float()
     if not torch.isfinite(outputs).all():
         raise UserError(f"{name}: gives outputs that are not finite; finite numbers are needed")

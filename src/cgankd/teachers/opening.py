@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from cgankd.config.settings import HttpSettings, TeacherSettings
 from cgankd.core.errors import UserError
 from cgankd.core.plugins import is_function_name, load_function, tried
 from cgankd.data.imageset import ImageSet
@@ -14,20 +15,42 @@ from cgankd.tasks import Task
 from cgankd.tasks.outputs import AUTO, resolve, sentence
 from cgankd.teachers.answers import read_answers
 from cgankd.teachers.black_box import BlackBox, FunctionTeacher, OnnxTeacher
+from cgankd.teachers.endpoint import HttpTeacher, is_address
 
+HTTP = HttpSettings()
 TRIED = 32  # number of images for the trial
 
 
-def open_teacher(source: str, task: Task, known: ImageSet, setting: str = "teacher", outputs: str = AUTO) -> BlackBox:
-    """The teacher that a setting names: module:function, an .onnx file, or a .csv file of predictions.
+def open_teachers(settings: TeacherSettings, task: Task, known: ImageSet, folder: Path) -> dict[str, BlackBox]:
+    """The black boxes among the teacher and its jury, by setting; see :func:`open_teacher`."""
+    return {
+        setting: open_teacher(teacher.source, task, known, setting, teacher.outputs, teacher.http, folder)
+        for setting, teacher in settings.all()
+        if teacher.source is not None
+    }
 
-    A function and an ONNX file are tried on a few of the ``known`` images. Their labels help to recognise the kind of
+
+def open_teacher(
+    source: str,
+    task: Task,
+    known: ImageSet,
+    setting: str = "teacher",
+    outputs: str = AUTO,
+    http: HttpSettings = HTTP,
+    folder: Path | None = None,
+) -> BlackBox:
+    """The teacher that a setting names: module:function, an .onnx file, an address, or a .csv file of predictions.
+
+    http: how an address is asked. folder: where its answers are kept; None: in memory.
+    All but a file of predictions are tried on a few of the ``known`` images. Their labels help to recognise the kind of
     outputs, if ``outputs`` does not state it. Raises UserError if the source does not exist, can't be opened, or gives
     outputs other than [B, number of outputs].
     """
     path, named = Path(source), f"{setting}.source"
-    if is_function_name(source) and not path.exists():
-        teacher: BlackBox = FunctionTeacher(load_function(source, named), task, source, named)
+    if is_address(source):
+        teacher: BlackBox = HttpTeacher(source, task, http, named, folder)
+    elif is_function_name(source) and not path.exists():
+        teacher = FunctionTeacher(load_function(source, named), task, source, named)
     elif path.suffix.lower() == ".onnx" and path.is_file():
         teacher = OnnxTeacher(path, task, named)
     elif answers_files(source) and path.is_file():
@@ -39,8 +62,10 @@ def open_teacher(source: str, task: Task, known: ImageSet, setting: str = "teach
     else:
         raise UserError(
             f"{named} {source!r} {'is a file of another kind' if path.is_file() else 'does not exist'}; "
-            "allowed: module:function, an .onnx file, or a .csv file"
+            "allowed: module:function, an .onnx file, an address (http:// or https://), or a .csv file"
         )
+    if isinstance(teacher, OnnxTeacher):
+        teacher.check_images(known.channels, known.size)
     few = known.few(TRIED)
     expected = f"float images [B, {known.channels}, {known.size[0]}, {known.size[1]}] in [0, 1]"
     with tried(
@@ -49,10 +74,23 @@ def open_teacher(source: str, task: Task, known: ImageSet, setting: str = "teach
     ):
         predictions = teacher(to_input(few.images, torch.device("cpu")))
     kind = resolve(outputs, predictions, few.labels, task, f"{named} {source}", f"{setting}.outputs")
+    notes = [kind.misfit]
     if kind.changes:
         teacher.gives = kind
-        teacher.note = sentence(kind, f"{named} {source}", f"{setting}.outputs") if outputs == AUTO else ""
+        notes.append(sentence(kind, f"{named} {source}", f"{setting}.outputs") if outputs == AUTO else "")
+    teacher.note = " ".join(filter(None, notes))
     return teacher
+
+
+def shown_name(source: str) -> str:
+    """The name of a teacher in tables.
+
+    >>> shown_name("models/teacher.onnx"), shown_name("http://localhost:8000/predict?size=2")
+    ('teacher.onnx', 'localhost:8000/predict')
+    """
+    if is_address(source):
+        return source.partition("://")[2].partition("?")[0]
+    return Path(source).name
 
 
 def answers_files(source: str | None) -> bool:
@@ -61,4 +99,4 @@ def answers_files(source: str | None) -> bool:
     >>> answers_files("labels/predictions.csv"), answers_files("my.service:ask"), answers_files(None)
     (True, False, False)
     """
-    return source is not None and Path(source).suffix.lower() == ".csv"
+    return source is not None and not is_address(source) and Path(source).suffix.lower() == ".csv"

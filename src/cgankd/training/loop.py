@@ -90,14 +90,7 @@ def _minimise(
     student, checkpoint = forward.student, work.checkpoint()
     trained = nn.ModuleDict({"student": student, "method": objective})
     weights = [weight for weight in trained.parameters() if weight.requires_grad]
-    optimizer = torch.optim.SGD(
-        weights,
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        nesterov=settings.momentum > 0,
-        weight_decay=settings.weight_decay,
-        fused=work.fabric.device.type in {"cpu", "cuda"},
-    )
+    optimizer = _optimizer(work, weights, settings)
     clipping = _Clipping(objective.task.clip_norm if settings.clip_norm == "auto" else settings.clip_norm).to(
         work.fabric.device
     )
@@ -139,6 +132,17 @@ def _minimise(
             if checkpoint.due():
                 checkpoint.save(done, modules, optimizers, history, {} if best is None else best.tensors)
     return history
+
+
+def _optimizer(work: Work, weights: list[nn.Parameter], settings: FitSettings) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        weights,
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=settings.momentum > 0,
+        weight_decay=settings.weight_decay,
+        fused=work.fabric.device.type in {"cpu", "cuda"},
+    )
 
 
 def _finite(work: Work, loss: Tensor, settings: FitSettings, step: int) -> float:

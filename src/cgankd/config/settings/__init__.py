@@ -45,7 +45,7 @@ from cgankd.config.settings.synthesis import (
     Subsampling,
     SynthesisSettings,
 )
-from cgankd.config.settings.teacher import JurorSettings, TeacherSettings
+from cgankd.config.settings.teacher import HttpSettings, JurorSettings, TeacherSettings
 from cgankd.config.settings.training import (
     AdversarialSettings,
     AttackSettings,
@@ -88,6 +88,7 @@ __all__ = [
     "GeneratorSettings",
     "GuidanceSettings",
     "HardVicinity",
+    "HttpSettings",
     "JurorSettings",
     "LabelLaw",
     "MaximumRatio",

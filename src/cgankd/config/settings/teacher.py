@@ -12,12 +12,35 @@ from cgankd.config.settings.training import FitSettings
 OutputWord = Literal["auto", "logits", "probabilities", "log_probabilities", "scaled", "label_unit", "cosine_sine"]
 
 
+class HttpSettings(Settings):
+    """How a teacher is asked whose source is an address; not used for other teachers."""
+
+    batch_size: int = Field(64, ge=1, description="most images in one request")
+    timeout: float = Field(60.0, gt=0, description="seconds until a request counts as failed")
+    tries: int = Field(6, ge=1, description="how often a request is sent before the run stops")
+    wait: float = Field(
+        1.0, ge=0, description="seconds before the second try; each further wait is twice as long, at most a minute"
+    )
+    token: str | None = Field(
+        None,
+        min_length=1,
+        description="name of an environment variable that holds a token, which is sent as Authorization: Bearer; the "
+        "token itself is never written to a file",
+    )
+    version: str = Field(
+        "", description="any text; another text means another model at the same address, which is asked about all anew"
+    )
+
+
 class JurorSettings(Settings):
     """One teacher: trained here, loaded, or one that only gives predictions; each of a jury has its own seed."""
 
     source: PathText | None = Field(
-        None, description="a teacher that only gives predictions: module:function or an .onnx file; none: network"
+        None,
+        description="a teacher that only gives predictions: module:function, an .onnx file, or an address "
+        "(http:// or https://); none: network",
     )
+    http: HttpSettings = HttpSettings()
     network: str = Field("resnet8x4", description="a network of `cgankd networks`, timm/NAME, or module:function")
     weights: PathText | None = Field(None, description="a .safetensors file; then nothing is trained")
     start: PathText | None = Field(
@@ -39,7 +62,7 @@ class TeacherSettings(JurorSettings):
     source: PathText | None = Field(
         None,
         description="a teacher that only gives predictions, in place of a trained one: module:function, an .onnx "
-        "file, or a .csv file of predictions; none: network",
+        "file, an address (http:// or https://), or a .csv file of predictions; none: network",
     )
     trained_on: Literal["train", "pool"] = Field(
         "train", description="train: the labelled images; pool: all images of the training split"
