@@ -109,8 +109,6 @@ def test_tables_that_are_not_alike(tmp_path: Path) -> None:
     class_folders(tmp_path / "c", {"a": 10, "b": 10})
     (tmp_path / "c" / "b" / "metadata.csv").write_text("camera,lens\nx,y\n")
     refuses("b/metadata.csv: has no column 'file_name'; columns found: camera, lens", tmp_path / "c")
-    (tmp_path / "c" / "b" / "metadata.csv").rename(tmp_path / "c" / "metadata.parquet")
-    refuses("metadata.parquet: tables that end in .parquet are not read; allowed: metadata.csv", tmp_path / "c")
 
 
 def test_what_a_table_leaves_out_is_told(tmp_path: Path) -> None:
