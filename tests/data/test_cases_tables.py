@@ -103,7 +103,7 @@ def test_tables_that_are_not_alike(tmp_path: Path) -> None:
     refuses("test/metadata.csv: has no column 'label'.*columns found: file_name, class", tmp_path / "a")
     metadata(tmp_path / "b" / "train", [(f"{n}.png", n % 2) for n in range(20)])
     jsonl(tmp_path / "b" / "test", [{"file_name": "x.png", "label": 1}])
-    refuses("has .csv and .jsonl tables; allowed: all of one kind", tmp_path / "b")
+    refuses("has tables of several kinds; allowed: all of one kind", tmp_path / "b")
     jsonl(tmp_path / "b" / "train", [{"file_name": "x.png", "label": 1}])
     refuses("train: has metadata.csv and metadata.jsonl; allowed: only one of them", tmp_path / "b")
     class_folders(tmp_path / "c", {"a": 10, "b": 10})

@@ -30,7 +30,7 @@ EXTRA = "pip install 'cgankd[hub]'"
 _SHARD = re.compile(r"(-of-\d+|-[0-9a-f]{8,})+$")  # train-00000-of-00004, train-00000-of-00001-0a1b2c3d4e5f6789
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Part:
     """One table: a shard or a split. where: its file or split, for messages. classes: of columns with class numbers."""
 
@@ -99,9 +99,7 @@ def parquet_listing(source: Path, paths: Sequence[Path], settings: DataSettings)
     homes = {path.parent for path, split in zip(paths, splits, strict=True) if split_of(path.parent.name) is None}
     if len(homes) > 1:
         names = ", ".join(str(home) for home in sorted(homes)[:4])
-        raise UserError(
-            f"{source}: has Parquet files in several folders ({names}); allowed: one of them as data.source"
-        )
+        raise UserError(f"{source}: has Parquet files in several folders ({names}); allowed: one of them")
     parts = []
     for path, split in zip(paths, splits, strict=True):
         table = read(path)
@@ -201,7 +199,7 @@ def _without_labels(part: Part, label: str) -> bool:
     column = part.table.column(label)
     if column.null_count == len(column):
         return True
-    return label in part.classes and set(column.unique().to_pylist()) <= {-1, None}
+    return label in part.classes and all(value in (-1, None) for value in column.to_pylist())
 
 
 def _labels(parts: Sequence[Part], label: str, place: Any) -> list[str] | npt.NDArray[Any]:
@@ -216,13 +214,23 @@ def _labels(parts: Sequence[Part], label: str, place: Any) -> list[str] | npt.ND
         start += len(column)
     if pyarrow.types.is_dictionary(columns[0].type):
         columns = [column.dictionary_decode() for column in columns]
-    kind = columns[0].type
-    numbers = (pyarrow.types.is_integer(kind), pyarrow.types.is_floating(kind), pyarrow.types.is_boolean(kind))
-    if any(numbers):
+    kinds = pyarrow.types
+    numbers, texts = (
+        [any(is_kind(column.type) for is_kind in allowed) for column in columns]
+        for allowed in (
+            (kinds.is_integer, kinds.is_floating, kinds.is_boolean),
+            (kinds.is_string, kinds.is_large_string, kinds.is_decimal),
+        )
+    )
+    if all(numbers):
         return np.concatenate([np.asarray(column.to_pylist()) for column in columns])
-    if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_decimal(kind):
+    if all(texts):
         return [str(value) for column in columns for value in column.to_pylist()]
-    raise UserError(f"{parts[0].where}: column {label!r} holds {kind}; allowed: whole numbers, decimals or text")
+    found = " and ".join(dict.fromkeys(str(column.type) for column in columns))
+    raise UserError(
+        f"{parts[0].where}: column {label!r} holds {found}; allowed: whole numbers, decimals or text, the same in all "
+        "splits"
+    )
 
 
 def _splits(parts: Sequence[Part], splits: Ints, place: Any) -> Ints:

@@ -1,4 +1,4 @@
-"""Read encoded images, of files or tables: first all headers, so that errors appear at once, then all images in parallel.
+"""Read encoded images: first all headers, so that errors appear at once, then all images in parallel.
 
 Only complete images are accepted: a truncated file is an error, never a half-grey image.
 """

@@ -1,4 +1,4 @@
-"""Tables of images: metadata.csv, metadata.jsonl or metadata.parquet, with the columns file_name, label, and perhaps split and group.
+"""Tables of images, metadata.csv, .jsonl or .parquet: columns file_name, label, and perhaps split and group.
 
 A table is in the source's folder or in its sub-folders, such as train/ and test/, beside the images that it names:
 the layout of Hugging Face's imagefolder.

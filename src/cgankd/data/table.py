@@ -59,7 +59,8 @@ class Table:
             same = os.path.normpath(path)
             if same in rows:
                 raise UserError(
-                    f"{self.place(row)}: {name!r} is on {self.counted} {self.lines[rows[same]]} already; allowed: once per file"
+                    f"{self.place(row)}: {name!r} is on {self.counted} {self.lines[rows[same]]} already; "
+                    "allowed: once per file"
                 )
             rows[same] = row
             paths.append(path)
@@ -76,7 +77,7 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read the .csv, .jsonl or .parquet file at ``path``; UserError that names the line where it is wrong, or for no rows."""
+    """Read the .csv, .jsonl or .parquet file at ``path``; UserError that names the line, or for no rows."""
     if path.suffix.lower() == ".parquet":
         return _from_parquet(path)
     try:
