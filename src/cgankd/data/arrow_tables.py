@@ -80,6 +80,16 @@ def read(path: Path) -> Any:
         raise UserError(f"{path}: not readable as Parquet: {said(error)}") from None
 
 
+def column_names(path: Path) -> list[str]:
+    """The columns of a Parquet file that hold no images."""
+    parquet = library("pyarrow.parquet", str(path))
+    try:
+        schema = parquet.read_schema(path)
+    except Exception:  # reading the images says why
+        return []
+    return [field.name for field in schema if not _holds_images(field.type)]
+
+
 def parquet_files(folder: Path) -> list[Path]:
     """The Parquet files of a folder and of the folders below it, without tables of image files and hidden ones."""
     paths = sorted(path for path in folder.rglob("*.parquet") if path.name != "metadata.parquet")
@@ -169,14 +179,7 @@ def _classes_of(schema: Any) -> dict[str, tuple[str, ...]]:
 
 
 def _image_column(part: Part) -> str:
-    import pyarrow
-
-    def holds_images(kind: Any) -> bool:
-        if pyarrow.types.is_struct(kind):
-            return kind.get_field_index("bytes") >= 0
-        return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
-
-    columns = [field.name for field in part.table.schema if holds_images(field.type)]
+    columns = [field.name for field in part.table.schema if _holds_images(field.type)]
     if "image" in columns or len(columns) == 1:
         return "image" if "image" in columns else columns[0]
     found = ", ".join(columns) or f"none of {', '.join(part.table.column_names)}"
@@ -184,6 +187,14 @@ def _image_column(part: Part) -> str:
         f"{part.where}: which column holds the images? Columns with bytes: {found}; allowed: one such column, or one "
         "named 'image'"
     )
+
+
+def _holds_images(kind: Any) -> bool:
+    import pyarrow
+
+    if pyarrow.types.is_struct(kind):
+        return bool(kind.get_field_index("bytes") >= 0)
+    return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
 
 
 def _need(part: Part, column: str, hint: str) -> None:

@@ -170,6 +170,20 @@ def load_alike(pictures: Pictures, channels: int, size: tuple[int, int], where: 
     return pictures.read(np.arange(sum(kinds.values())), own, lambda images: None)
 
 
+def columns(source: str) -> tuple[list[str], bool]:
+    """The columns or arrays of a source that settings can name, and whether labels are found without a setting."""
+    path = Path(source)
+    if path.is_dir():
+        names = metadata_csv.columns(path)
+        shards = [] if names else arrow_tables.parquet_files(path)
+        if not shards:
+            return names, not names or metadata_csv.LABEL in names
+    elif path.suffix.lower() != ".parquet":
+        return (arrays.names(path), True) if path.is_file() else ([], True)
+    names = arrow_tables.column_names(shards[0] if path.is_dir() else path)
+    return names, arrow_tables.LABEL in names
+
+
 def _class_numbers(names: tuple[str, ...], task: Classification, where: str) -> torch.Tensor:
     """The task's class index of each of the source's class names, int64 [number of names]."""
     known = task.class_names
