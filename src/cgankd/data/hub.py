@@ -34,7 +34,10 @@ def hub_listing(settings: DataSettings) -> Listing:
         tables = {split: _encoded(datasets, loaded[split]) for split in loaded}
         classes = {split: _classes(loaded[split]) for split in loaded}
     except Exception as error:  # the library raises errors of many kinds: of the network, of the data set
-        raise UserError(f"data.source {source!r} can't be read: {said(error)}") from None
+        raise UserError(
+            f"data.source {source!r} can't be read: {said(error)}; needed: a data set of images that is on the hub and "
+            "can be reached, or a folder with its files"
+        ) from None
     splits = {split: split_of(split) for split in loaded}
     if len(splits) == 1:
         splits = dict.fromkeys(splits, TRAIN)
