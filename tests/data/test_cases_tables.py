@@ -183,7 +183,7 @@ def test_all_broken_images_are_named_at_once(tmp_path: Path) -> None:
     for number in (3, 11, 30, 31, 59):
         truncate(folder / f"{number:02}.png")
     (folder / "40.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"^6 of 60 image files can't be used: ") as caught:
+    with pytest.raises(UserError, match=r"^6 of 60 images can't be used: ") as caught:
         read(folder)
     said = str(caught.value)
     assert [f"{n:02}.png (" in said for n in (3, 11, 30, 31, 40, 59)] == [True] * 6
@@ -205,7 +205,7 @@ def test_of_many_broken_images_twenty_are_named(tmp_path: Path) -> None:
     folder = metadata(tmp_path, [(f"{n:02}.png", n % 2) for n in range(60)])
     for number in range(50):
         truncate(folder / f"{number:02}.png")
-    with pytest.raises(UserError, match=r"^50 of 60 image files .*/19.png \([^()]*\([^()]*\)\) and 30 more; allowed"):
+    with pytest.raises(UserError, match=r"^50 of 60 images .*/19.png \([^()]*\([^()]*\)\) and 30 more; allowed"):
         read(folder)
 
 

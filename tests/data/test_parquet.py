@@ -137,7 +137,11 @@ def broken(table: pa.Table, row: int, value: object) -> pa.Table:
             broken(hub_table(20), 7, {"bytes": b"nothing", "path": None}),
             "a.parquet, row 7: not readable as an image",
         ),
-        (broken(hub_table(20), 3, None), "a.parquet, row 3: holds no image; allowed: an image in each row"),
+        (broken(hub_table(20), 5, {"bytes": None, "path": "/etc/x.png"}), "a.parquet, row 5: holds no image"),
+        (
+            broken(hub_table(20), 3, None),
+            "a.parquet, row 3: holds no image; allowed: the bytes of an image in each row",
+        ),
     ],
 )
 def test_what_can_not_be_used_is_named(table: pa.Table, message: str, tmp_path: Path) -> None:

@@ -32,12 +32,16 @@ _SHARD = re.compile(r"(-of-\d+|-[0-9a-f]{8,})+$")  # train-00000-of-00004, train
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-    """One table: a shard or a split. where: its file or split, for messages. classes: of columns with class numbers."""
+    """One table: a shard or a split. where: its file or split, for messages. classes: of columns with class numbers.
+
+    paths: whether images may be files that cells name; a table from elsewhere must not choose files of this machine.
+    """
 
     split: int
     table: Any  # pyarrow.Table
     where: str
     classes: Mapping[str, tuple[str, ...]]
+    paths: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Cell:
     column: Any  # pyarrow.ChunkedArray
     row: int
     where: str
+    paths: bool
 
     def __str__(self) -> str:
         return f"{self.where}, row {self.row}"
@@ -56,9 +61,9 @@ class Cell:
         content = value.get("bytes") if isinstance(value, dict) else value
         if content is not None:
             return io.BytesIO(content)
-        if isinstance(value, dict) and value.get("path"):
+        if self.paths and isinstance(value, dict) and value.get("path"):
             return Path(value["path"])
-        raise Unusable(self, "holds no image", "allowed: an image in each row")
+        raise Unusable(self, "holds no image", "allowed: the bytes of an image in each row")
 
 
 def library(name: str, source: str) -> ModuleType:
@@ -140,7 +145,11 @@ def listing(source: str, parts: Sequence[Part], settings: DataSettings) -> Listi
     if settings.group_column is not None:
         values = [str(value) for part in labelled for value in part.table.column(settings.group_column).to_pylist()]
         groups = np.unique(values, return_inverse=True)[1].astype(np.int64)
-    cells = [Cell(part.table.column(image), row, part.where) for part in labelled for row in range(part.table.num_rows)]
+    cells = [
+        Cell(part.table.column(image), row, part.where, part.paths)
+        for part in labelled
+        for row in range(part.table.num_rows)
+    ]
     classes = labelled[0].classes.get(label)
     used = {image, label, settings.group_column, SPLIT}
     unused = [name for name in labelled[0].table.column_names if name not in used]

@@ -44,7 +44,7 @@ def hub_listing(settings: DataSettings) -> Listing:
     if TRAIN not in splits.values():
         raise UserError(f"{source}: has the splits {', '.join(splits)}; needed: one that is named train")
     parts = [
-        Part(split, tables[name], f"{source}, split {name}", classes[name])
+        Part(split, tables[name], f"{source}, split {name}", classes[name], paths=True)
         for name, split in splits.items()
         if split is not None
     ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -111,7 +112,7 @@ class EncodedPictures:
             return UserError(f"{errors[0].path}: {errors[0].reason}; {errors[0].allowed}")
         listed = first_of([f"{error.path} ({error.reason})" for error in errors])
         allowed = "; ".join(dict.fromkeys(error.allowed for error in errors))
-        return UserError(f"{len(errors):,} of {len(self.items):,} image files can't be used: {listed}; {allowed}")
+        return UserError(f"{len(errors):,} of {len(self.items):,} images can't be used: {listed}; {allowed}")
 
 
 class FilePictures(EncodedPictures):
@@ -196,7 +197,9 @@ def _opened(path: Path | Encoded) -> Iterator[ImageFile.ImageFile]:
         raise Unusable(path, "the image has too many pixels", f"allowed: at most {MOST_PIXELS:,}") from None
     except Exception as error:  # decoders raise many kinds of errors for broken files
         system = error.strerror if isinstance(error, OSError) else None
-        reason = " ".join(str(system or error).split()).replace(f" {str(path)!r}", "")
+        reason = re.sub(r" <_io\.BytesIO [^>]*>", "", " ".join(str(system or error).split())).replace(
+            f" {str(path)!r}", ""
+        )
         allowed = f"allowed: complete {', '.join(FORMATS)}"
         raise Unusable(path, f"not readable as an image ({reason})", allowed) from None
 
