@@ -79,7 +79,7 @@ def onnx_file(path: Path, outputs: int, batch: Any = "B", rank: int = 4) -> None
 
 
 TINY = {
-    "seeds": [0], "demonstration": True, "data": {"source": "digits", "train_size": 60},
+    "seeds": [0], "demonstration": True, "data": {"source": "digits", "train_size": 60, "val_size": 10},
     "teacher": {"network": "cnn8", "fit": {"steps": 4, "batch_size": 16}},
     "student": {"network": "cnn8", "fit": {"steps": 3, "batch_size": 16}, "transfer_steps": 3},
     "generator": {"channels": 8, "latent": 8, "label_dim": 8, "steps": 4, "batch_size": 16, "ema_start": 2,

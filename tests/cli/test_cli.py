@@ -137,6 +137,28 @@ def test_a_word_that_is_no_data_command_is_a_source(run: Run, tmp_path: Path) ->
     assert (tmp_path / "first.png").is_file()
 
 
+def test_data_reads_a_recipe_as_it_reads_a_source(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("data: {source: digits, train_size: 100, val_size: 50}\nseeds: [0]\n")
+    code, of_recipe, err = run("data", "mine.yaml")
+    assert (code, err) == (0, "")
+    of_source = run("data", "digits", "train_size=100", "val_size=50")[1]
+    assert of_recipe.splitlines()[1:] == of_source.splitlines()[1:]  # the first line is the bar
+    changed = run("data", "mine.yaml", "train_size=60", "--out", "other.png")[1]
+    assert next(line.split() for line in changed.splitlines() if line.startswith("all"))[1] == "60"
+    assert (tmp_path / "other.png").is_file()
+    code, ready, _ = run("data", "fashion-equal", "--out", "ready.png")  # the name of a ready recipe
+    assert code == 0
+    assert "fashion: classification, 32x32 pixels" in ready
+
+
+def test_data_names_what_is_wrong_in_a_recipe(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("data: {sauce: digits}\n")
+    code, _, err = run("data", "mine.yaml")
+    assert code == 2
+    assert "'data.sauce' is not known (did you mean 'source'?)" in err
+    assert "missing.yaml" in run("data", "missing.yaml")[2]
+
+
 def test_data_help_names_its_commands(run: Run) -> None:
     code, out, _ = run("data", "--help")
     assert code == 0

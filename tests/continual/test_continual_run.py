@@ -36,7 +36,7 @@ Noise = Callable[..., ImageSet]
 def tiny(**changes: Any) -> Continual:
     tree: dict[str, Any] = {
         "seeds": [0],
-        "data": {"source": "digits", "train_size": 200},
+        "data": {"source": "digits", "train_size": 200, "val_size": 20},
         "tasks": 2,
         "network": "cnn8",
         "fit": {"steps": 6, "batch_size": 16, "momentum": 0, "weight_decay": 0},

@@ -86,7 +86,7 @@ def test_folders_that_can_not_be_used(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     refuses("empty: has neither a metadata.csv nor a folder per class", tmp_path / "empty")
     write_png(tmp_path / "loose" / "a.png", 1)
-    refuses("loose: has neither", tmp_path / "loose")
+    refuses("loose: has 1 image, but neither", tmp_path / "loose")
     class_folders(tmp_path / "one", {"a": 20})
     refuses("one: 1 distinct training label; at least two", tmp_path / "one")
     class_folders(tmp_path / "hollow", {"a": 20})

@@ -174,11 +174,10 @@ def test_usual_validation_size(training: int, settings: dict[str, int], expected
 
 def test_a_validation_split_that_is_too_small_to_choose_by_is_told() -> None:
     labels, given = np.arange(300) % 4, np.repeat([TRAIN, VAL, TEST], [200, 25, 75])
-    note = (
-        "validation has only 25 images, so a choice by its score may be chance: one standard error is up to 10 points "
-        "of an accuracy, or about 15 % of a mean error"
-    )
-    assert split(labels, splits=given).notes == (note,)
+    note = "validation has only 25 images, so a choice by its score may be chance (standard error: {})"
+    assert split(labels, splits=given).notes == (note.format("up to 10 points of accuracy"),)
+    scalars = labels.astype(np.float32)
+    assert split(scalars, splits=given).notes == (note.format("about 15 % of a mean absolute error"),)
     assert split(labels, val_size=25).notes == ("the source has no test split, so 60 images were drawn for it",)
 
 

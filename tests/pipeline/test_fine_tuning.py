@@ -17,7 +17,7 @@ from cgankd.pipeline import run
 
 SETTINGS = {
     "seeds": [0],
-    "data": {"source": "digits", "train_size": 40},
+    "data": {"source": "digits", "train_size": 40, "val_size": 10},
     "teacher": {"network": "cnn8", "fit": {"steps": 1, "batch_size": 8, "learning_rate": 1e-6}},
     "student": {"network": "cnn8", "fit": {"steps": 1, "batch_size": 8}},
     "compare": {"methods": ["nokd"]},

@@ -18,7 +18,7 @@ from cgankd.pipeline import run
 TINY: dict[str, Any] = {
     "demonstration": True,
     "seeds": [0, 1],
-    "data": {"source": "digits", "train_size": 60},
+    "data": {"source": "digits", "train_size": 60, "val_size": 10},
     "teacher": {"network": "cnn8", "fit": {"steps": 6, "batch_size": 16}},
     "student": {"network": "cnn8", "fit": {"steps": 4, "batch_size": 16}, "transfer_steps": 4},
     "compare": {"methods": ["nokd_longer", "kd"]},

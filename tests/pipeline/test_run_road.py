@@ -45,7 +45,7 @@ CLASSES, SCALAR = Classification(("a", "b", "c")), Regression(0.0, 1.0)
 TINY = {
     "demonstration": True,
     "seeds": [0, 1],
-    "data": {"source": "digits", "train_size": 60},
+    "data": {"source": "digits", "train_size": 60, "val_size": 10},
     "teacher": {"network": "cnn8", "fit": {"steps": 6, "batch_size": 16}},
     "student": {"network": "cnn8", "fit": {"steps": 4, "batch_size": 16}, "transfer_steps": 5, "real_share": 0.5},
     "generator": {"channels": 8, "latent": 8, "label_dim": 8, "steps": 6, "batch_size": 16, "ema_start": 2},

@@ -18,7 +18,7 @@ from cgankd.synthesis import checks
 TINY = {
     "demonstration": True,
     "seeds": [0],
-    "data": {"source": "digits", "train_size": 60},
+    "data": {"source": "digits", "train_size": 60, "val_size": 10},
     "teacher": {"network": "cnn8", "fit": {"steps": 4, "batch_size": 16}},
     "student": {"network": "cnn8", "fit": {"steps": 2, "batch_size": 16}, "transfer_steps": 3},
     "generator": {"channels": 8, "latent": 8, "label_dim": 8, "steps": 4, "batch_size": 16, "ema_start": 2},

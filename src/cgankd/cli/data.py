@@ -34,13 +34,18 @@ app = typer.Typer(cls=_SourceOrCommand, rich_markup_mode=None, subcommand_metava
 
 @app.command()
 def source(
-    source: Annotated[str | None, typer.Argument(help="a data set's name, a folder, .npz, .h5 or .parquet")] = None,
+    source: Annotated[
+        str | None,
+        typer.Argument(help="a data set's name, a folder, .npz, .h5 or .parquet, hf://owner/name, or a recipe"),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(help="data settings as key=value, such as label_column=steering")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="file of the sample grid; default NAME.png")] = None,
 ) -> None:
     """Read a data set as a run reads it. Prints counts and writes a PNG of samples; without a name, lists names.
+
+    Of a recipe, its data section is read.
 
     The word "source" can be omitted.
     """
@@ -53,7 +58,11 @@ def source(
         console.print(table)
         return
     changes = [override if override.startswith("data.") else f"data.{override}" for override in overrides or []]
-    settings = recipe.from_tree({"data": {"source": source}}, changes, where=f"data {source}").data
+    names_recipe = source in recipe.ready() and source not in sources.builtin_names()
+    if names_recipe or Path(source).suffix.lower() in {".yaml", ".yml"}:
+        settings = recipe.load(source, changes).data
+    else:
+        settings = recipe.from_tree({"data": {"source": source}}, changes, where=f"data {source}").data
     _show_data(settings, out)
 
 

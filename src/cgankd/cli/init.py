@@ -22,7 +22,9 @@ Budget = Annotated[str, typer.Option("--budget", help="how long the run may take
 
 
 def init(
-    source: Annotated[str, typer.Argument(help="a folder, .npz, .h5 or .parquet with images and labels")],
+    source: Annotated[
+        str, typer.Argument(help="a folder, .npz, .h5, .parquet or hf://owner/name with images and labels")
+    ],
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", help="the recipe; default NAME.yaml")] = None,
     budget: Budget = BUDGET,
@@ -46,9 +48,8 @@ def init(
 
 def is_source(name: str) -> bool:
     """Whether a word in a recipe's place names images of the user's own."""
-    return Path(name).is_dir() or (
-        Path(name).suffix.lower() in {".npz", ".h5", ".hdf5", ".parquet"} and Path(name).is_file()
-    )
+    file = Path(name).suffix.lower() in {".npz", ".h5", ".hdf5", ".parquet"} and Path(name).is_file()
+    return Path(name).is_dir() or file or name.startswith("hf://")
 
 
 def recipe_for(source: str, overrides: list[str], budget: str) -> tuple[str, list[str]]:
@@ -73,7 +74,7 @@ def make(source: str, overrides: list[str], budget: str) -> tuple[Plan, str]:
 
     changes = [override if override.startswith("data.") else f"data.{override}" for override in overrides]
     asked = recipe.from_tree({"data": {"source": source}}, changes, where=f"init {source}").data
-    fixed = asked.model_dump(exclude_defaults=True, exclude={"source"}, mode="json")
+    fixed = asked.model_dump(exclude_unset=True, exclude={"source"}, mode="json")
     with one_loop() as progress, progress.passing("reading images", 1) as bar:
         looked = look(asked.source, fixed, lambda done, total: bar.to(done / total))
     for fact in looked.facts:

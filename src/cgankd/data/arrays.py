@@ -73,6 +73,22 @@ def h5_listing(path: Path, settings: DataSettings) -> Listing:
     return _listing(path, names, lazily, read, settings)
 
 
+def names(path: Path) -> list[str]:
+    """The names of arrays with a value for each image, such as groups, without the ending of their split."""
+    try:
+        if path.suffix.lower() == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                every = list(archive.files)
+        else:
+            with h5py.File(path, "r") as file:
+                every = list(file)
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
+        return []  # reading the images says why
+    endings = tuple(ending for _, ending in PARTS)
+    bare = [next((name[: -len(end)] for end in endings if name.endswith(end)), name) for name in every]
+    return list(dict.fromkeys(bare))
+
+
 def _reason(error: OSError) -> str:
     """Why HDF5 can't open a file: the system's reason where there is one, else HDF5's own, in brackets."""
     message = " ".join(str(error).split())

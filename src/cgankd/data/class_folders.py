@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cgankd.config.settings import DataSettings
-from cgankd.core.errors import UserError
+from cgankd.core.errors import UserError, first_of
 from cgankd.data.folder_tree import Folder, Tree, scan
 from cgankd.data.image_files import SUFFIXES, FilePictures
 from cgankd.data.listing import TEST, TRAIN, VAL, Listing
@@ -45,6 +45,8 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
             paths += images
             labels += [child.name] * len(images)
             splits += [split] * len(images)
+    if len(set(labels)) < 2 and (hint := _other_tables(tree.top)):
+        raise UserError(f"{folder}: has one class folder, {labels[0]!r}; at least two are needed{hint}")
     used = [child for _, home in parts for child in home.folders]
     others = sum(child.all_others() for child in used) + sum(home.others for _, home in parts)
     beside = sum(len(home.images) for _, home in parts)
@@ -59,17 +61,44 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
             *(f"{others:,} files that are not images were left out",) * (others > 0),
             *(f"{beside:,} images are beside the class folders, in none of them, and were left out",) * (beside > 0),
             *notes,
+            *_inner_folders(used),
             *tree.notes(),
         ),
     )
 
 
+def _other_tables(top: Folder) -> str:
+    """A hint at tables that are not read because of their name."""
+    names = sorted(
+        path.name for path in top.path.iterdir() if path.suffix.lower() in {".csv", ".tsv", ".jsonl", ".xlsx"}
+    )
+    if not names:
+        return ""
+    return (
+        f" ({names[0]} is not read: a table must be named metadata.csv and name the images, with their folders, in a "
+        "column file_name)"
+    )
+
+
+def _inner_folders(classes: list[Folder]) -> list[str]:
+    """A note where class folders hold further folders, which may be meant as classes."""
+    inner = [[folder.name for folder in child.folders if folder.all_images()] for child in classes]
+    if max(map(len, inner), default=0) < 2:
+        return []  # such as CLASS/images/
+    names = [f"{child.name}/{name}" for child, own in zip(classes, inner, strict=True) for name in own]
+    return [
+        f"images of folders inside class folders ({first_of(names, most=3)}) belong to the class of the upper folder; "
+        "to be classes, these folders must be one level higher"
+    ]
+
+
 def _parts(top: Folder, setting: bool | None) -> tuple[list[tuple[int, Folder]], tuple[str, ...]]:
     """(split, folder of its class folders) of each split; and notes."""
     if not top.folders:
+        images = f"{len(top.images):,} image{'s' * (len(top.images) > 1)}, but " if top.images else ""
         raise UserError(
-            f"{top.path}: has neither a metadata.csv nor a folder per class; allowed: one of the two, "
-            "and class folders may be below train/, val/ and test/"
+            f"{top.path}: has {images}neither a metadata.csv nor a folder per class; allowed: one of the two, "
+            f"and class folders may be below train/, val/ and test/{_other_tables(top)}"
         )
     splits = _splits(top, setting)
     if splits is None:

@@ -1,19 +1,19 @@
-"""Read image files, also those inside another file: first all headers, so that errors appear at once, then all images.
+"""Read encoded images: first all headers, so that errors appear at once, then all images in parallel.
 
 Only complete images are accepted: a truncated file is an error, never a half-grey image.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import io
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -40,25 +40,18 @@ _TURNS = {
 }  # EXIF orientation -> the operation that makes the image upright
 
 
-@dataclasses.dataclass(frozen=True)
-class Encoded:
-    """The bytes of an image file inside another file. place: where it is, for messages."""
+class Encoded(Protocol):
+    """An encoded image that is not a file of its own; ``str`` names its place for messages."""
 
-    data: bytes
-    place: str
-
-    def __str__(self) -> str:
-        return self.place
+    def open(self) -> Path | io.BytesIO: ...
 
 
-File = Path | Encoded
+class EncodedPictures:
+    """Encoded images: files, or cells of tables. Raises UserError that names those that can't be used (at most
+    twenty)."""
 
-
-class FilePictures:
-    """One image per file. Raises UserError that names the files that can't be used (at most twenty)."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = list(paths)
+    def __init__(self, items: Sequence[Path | Encoded]) -> None:
+        self.items = list(items)
 
     def kinds(self) -> Counter[Kind]:
         kinds = Counter[Kind]()
@@ -74,7 +67,7 @@ class FilePictures:
 
         def work(places: Sequence[int]) -> None:
             for place in places:
-                out[place] = _decoded(self.paths[rows[place]], plan)
+                out[place] = _decoded(self.items[rows[place]], plan)
 
         try:
             with _strict(), in_parallel(work, len(rows)) as results:
@@ -84,17 +77,17 @@ class FilePictures:
             raise self._all_unusable(error) from None
         return torch.from_numpy(out)
 
-    def keep(self, rows: Ints) -> FilePictures:
-        return FilePictures([self.paths[row] for row in rows])
+    def keep(self, rows: Ints) -> EncodedPictures:
+        return type(self)([self.items[row] for row in rows])
 
-    def _each(self, look: Callable[[Path], T]) -> list[T]:
+    def _each(self, look: Callable[[Path | Encoded], T]) -> list[T]:
         """``look`` of each file, in order."""
 
         def work(places: Sequence[int]) -> list[T]:
-            return [look(self.paths[place]) for place in places]
+            return [look(self.items[place]) for place in places]
 
         try:
-            with _strict(), in_parallel(work, len(self.paths)) as results:
+            with _strict(), in_parallel(work, len(self.items)) as results:
                 return [result for _, part in results for result in part]
         except Unusable as error:
             raise self._all_unusable(error) from None
@@ -106,83 +99,46 @@ class FilePictures:
             errors = []
             for place in places:
                 try:
-                    _kind(self.paths[place])
-                    with _opened(self.paths[place]) as image:
+                    _kind(self.items[place])
+                    with _opened(self.items[place]) as image:
                         image.load()
                 except Unusable as error:
                     errors.append(error)
             return errors
 
-        with _strict(), in_parallel(work, len(self.paths)) as results:
+        with _strict(), in_parallel(work, len(self.items)) as results:
             errors = [error for _, part in results for error in part] or [first]
         if len(errors) == 1:
             return UserError(f"{errors[0].path}: {errors[0].reason}; {errors[0].allowed}")
         listed = first_of([f"{error.path} ({error.reason})" for error in errors])
         allowed = "; ".join(dict.fromkeys(error.allowed for error in errors))
-        return UserError(f"{len(errors):,} of {len(self.paths):,} image files can't be used: {listed}; {allowed}")
+        return UserError(f"{len(errors):,} of {len(self.items):,} images can't be used: {listed}; {allowed}")
 
 
-class EncodedPictures:
-    """Images that lie encoded in other files. Raises UserError that names the first that can't be used.
+class FilePictures(EncodedPictures):
+    """One image per file."""
 
-    blocks: all of them, in order, a few at a time; called for each pass. count: their number. kept: rows; None: all.
-    """
-
-    def __init__(self, blocks: Callable[[], Iterator[list[Encoded]]], count: int, kept: Ints | None = None) -> None:
-        self._blocks, self._count = blocks, count
-        self._kept = np.arange(count) if kept is None else kept
-
-    def keep(self, rows: Ints) -> EncodedPictures:
-        return EncodedPictures(self._blocks, self._count, self._kept[rows])
-
-    def kinds(self) -> Counter[Kind]:
-        return Counter(kind for _, kind in self._each(self._kept, _kind))
-
-    def peak(self) -> Peak:
-        return largest([peak for _, peak in self._each(self._kept, _peak) if peak is not None])
-
-    def read(self, rows: Ints, plan: Plan, done: Callable[[int], None]) -> Tensor:
-        out = np.empty((len(rows), plan.channels, plan.height, plan.width), np.uint8)
-        places: dict[int, list[int]] = {}  # row in the files -> places in ``out``
-        for place, row in enumerate(self._kept[rows].tolist()):
-            places.setdefault(row, []).append(place)
-        for row, pixels in self._each(np.asarray(list(places), np.int64), lambda file: _decoded(file, plan)):
-            out[places[row]] = pixels
-            done(len(places[row]))
-        return torch.from_numpy(out)
-
-    def _each(self, rows: Ints, look: Callable[[File], T]) -> Iterator[tuple[int, T]]:
-        """(row, ``look`` of its image) for the images at ``rows``, in the order of the files."""
-        wanted = np.zeros(self._count, bool)
-        wanted[rows] = True
-        start = 0
-        try:
-            with _strict():
-                for block in self._blocks():
-                    for row, file in enumerate(block, start):
-                        if wanted[row]:
-                            yield row, look(file)
-                    start += len(block)
-        except Unusable as error:
-            raise UserError(f"{error.path}: {error.reason}; {error.allowed}") from None
+    def __init__(self, paths: Sequence[Path]) -> None:
+        super().__init__(paths)
+        self.paths = list(paths)
 
 
 class Unusable(Exception):
     """A file that holds no image of an allowed kind."""
 
-    def __init__(self, path: File, reason: str, allowed: str) -> None:
+    def __init__(self, path: Path | Encoded, reason: str, allowed: str) -> None:
         super().__init__(path, reason, allowed)
         self.path, self.reason, self.allowed = path, reason, allowed
 
 
-def _decoded(path: File, plan: Plan) -> Pixels:
+def _decoded(path: Path | Encoded, plan: Plan) -> Pixels:
     with _opened(path) as image:
         turn = _TURNS.get(_orientation(image))
         image.load()
         return convert_image(image if turn is None else image.transpose(turn), plan)
 
 
-def _kind(path: File) -> Kind:
+def _kind(path: Path | Encoded) -> Kind:
     with _opened(path) as image:
         if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
             raise Unusable(path, "has 32-bit pixels", "allowed: 8 or 16 bits")
@@ -193,7 +149,7 @@ def _kind(path: File) -> Kind:
         return Kind(width, height, image.mode, has_alpha(image), turn in _TURNS, frames, bits)
 
 
-def _peak(path: File) -> Peak | None:
+def _peak(path: Path | Encoded) -> Peak | None:
     """The largest value of a 16-bit image; None for an 8-bit image."""
     with _opened(path) as image:
         if _bits(image) == 8:
@@ -228,10 +184,10 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 
 
 @contextmanager
-def _opened(path: File) -> Iterator[ImageFile.ImageFile]:
+def _opened(path: Path | Encoded) -> Iterator[ImageFile.ImageFile]:
     """The image in ``path``; an error while it is open becomes :class:`Unusable`."""
     try:
-        with Image.open(io.BytesIO(path.data) if isinstance(path, Encoded) else path, formats=_formats()) as image:
+        with Image.open(path if isinstance(path, Path) else path.open(), formats=_formats()) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
             yield image
@@ -241,7 +197,9 @@ def _opened(path: File) -> Iterator[ImageFile.ImageFile]:
         raise Unusable(path, "the image has too many pixels", f"allowed: at most {MOST_PIXELS:,}") from None
     except Exception as error:  # decoders raise many kinds of errors for broken files
         system = error.strerror if isinstance(error, OSError) else None
-        reason = " ".join(str(system or error).split()).replace(f" {str(path)!r}", "")
+        reason = re.sub(r" <_io\.BytesIO [^>]*>", "", " ".join(str(system or error).split())).replace(
+            f" {str(path)!r}", ""
+        )
         allowed = f"allowed: complete {', '.join(FORMATS)}"
         raise Unusable(path, f"not readable as an image ({reason})", allowed) from None
 

@@ -50,7 +50,7 @@ def read_labels(listing: Listing, settings: DataSettings) -> Labels:
             )
         names = fixed.class_names if isinstance(fixed, Classification) else None
         return Labels(np.asarray(listing.labels), names, ())
-    column, chosen = _column(listing), settings.task
+    column, chosen = read_column(listing), settings.task
     if chosen == "auto" and settings.circular is None and column.kind == "unclear":
         raise label_text.question(column, _texts(listing), listing.place)
     if settings.circular is not None:
@@ -125,7 +125,7 @@ def make_task(labels: Labels, training: Ints, listing: Listing, settings: DataSe
     return Regression(low, high, unit), (note,) * (outside > 0)
 
 
-def _column(listing: Listing) -> label_text.Column:
+def read_column(listing: Listing) -> label_text.Column:
     """How the labels were read."""
     if isinstance(listing.labels, np.ndarray):
         values = listing.labels.tolist()

@@ -1,4 +1,4 @@
-"""Tables of images: metadata.csv or metadata.jsonl, with the columns file_name, label, and perhaps split and group.
+"""Tables of images, metadata.csv, .jsonl or .parquet: columns file_name, label, and perhaps split and group.
 
 A table is in the source's folder or in its sub-folders, such as train/ and test/, beside the images that it names:
 the layout of Hugging Face's imagefolder.
@@ -77,7 +77,7 @@ def _tables(folder: Path, tree: Tree) -> tuple[list[Table], tuple[str, ...]]:
             names = " and ".join(path.name for path in home.tables)
             raise UserError(f"{home.path}: has {names}; allowed: only one of them")
     if len({home.tables[0].suffix for home in homes}) > 1:
-        raise UserError(f"{folder}: has .csv and .jsonl tables; allowed: all of one kind")
+        raise UserError(f"{folder}: has tables of several kinds; allowed: all of one kind")
     tables = [read_table(home.tables[0]) for home in homes]
     for table in tables:
         table.need(FILE)

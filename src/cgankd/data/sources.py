@@ -1,4 +1,4 @@
-"""``load``: from ``data.source`` (a built-in name, a folder, .npz, .h5 or .parquet) to train, pool, val and test.
+"""``load``: from ``data.source`` (a built-in name, a folder, a file, hf://) to train, pool, val and test.
 
 The steps are the same for every source: list its content, read the labels, split the rows, decode the images.
 """
@@ -20,14 +20,15 @@ from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.numbers import WHOLE
 from cgankd.data import (
     arrays,
+    arrow_tables,
     chairs,
     cifar,
     class_folders,
     digits,
     fashion,
+    hub,
     imagenet,
     metadata_csv,
-    parquet,
     rc49,
     steering,
     utkface,
@@ -169,6 +170,20 @@ def load_alike(pictures: Pictures, channels: int, size: tuple[int, int], where: 
     return pictures.read(np.arange(sum(kinds.values())), own, lambda images: None)
 
 
+def columns(source: str) -> tuple[list[str], bool]:
+    """The columns or arrays of a source that settings can name, and whether labels are found without a setting."""
+    path = Path(source)
+    if path.is_dir():
+        names = metadata_csv.columns(path)
+        shards = [] if names else arrow_tables.parquet_files(path)
+        if not shards:
+            return names, not names or metadata_csv.LABEL in names
+    elif path.suffix.lower() != ".parquet":
+        return (arrays.names(path), True) if path.is_file() else ([], True)
+    names = arrow_tables.column_names(shards[0] if path.is_dir() else path)
+    return names, arrow_tables.LABEL in names
+
+
 def _class_numbers(names: tuple[str, ...], task: Classification, where: str) -> torch.Tensor:
     """The task's class index of each of the source's class names, int64 [number of names]."""
     known = task.class_names
@@ -212,25 +227,29 @@ def list_source(settings: DataSettings) -> Listing:
     if builtin is not None:
         _refuse_folder_settings(settings)
         return builtin[0](settings)
-    path = Path(settings.source)
-    if path.is_dir() and (shards := parquet.shards(path)):
+    if settings.source.startswith(hub.PREFIX):
         _refuse_folder_settings(settings)
-        return parquet.listing(shards, settings)
+        return hub.hub_listing(settings)
+    path = Path(settings.source)
     if path.is_dir():
         tree = scan(path, strict=not any(os.path.isfile(path / name) for name in TABLES))  # noqa: PTH113 - never raises
         tables = any(folder.tables for folder in tree.top.every())
+        loose = not any(folder.images for inner in tree.top.folders for folder in inner.every())
+        if not tables and loose and (shards := arrow_tables.parquet_files(path)):
+            _refuse_folder_settings(settings)
+            return arrow_tables.parquet_listing(path, shards, settings)
         listing = (metadata_csv if tables else class_folders).listing(path, settings, tree)
         return grouped(listing, path, settings)
     if path.is_file():
         _refuse_folder_settings(settings)
+    if path.suffix.lower() == ".parquet" and path.is_file():
+        return arrow_tables.parquet_listing(path, [path], settings)
     if path.suffix.lower() == ".npz" and path.is_file():
         return arrays.npz_listing(path, settings)
     if path.suffix.lower() in {".h5", ".hdf5"} and path.is_file():
         return arrays.h5_listing(path, settings)
-    if path.suffix.lower() == parquet.SUFFIX and path.is_file():
-        return parquet.listing([path], settings)
     raise UserError(
         f"data.source {settings.source!r} {'is a file of another kind' if path.is_file() else 'does not exist'}"
         f"{did_you_mean(settings.source, _BUILTIN)}; allowed: a folder, an .npz, .h5 or .parquet file, "
-        f"or one of {', '.join(_BUILTIN)}"
+        f"{hub.FORM}, or one of {', '.join(_BUILTIN)}"
     )

@@ -70,7 +70,7 @@ def divide(listing: Listing, labels: npt.NDArray[np.generic], settings: DataSett
             "images; leave val_size out, or remove that split"
         )
     if settings.val_size is None:
-        notes += _uncertain(val, groups)
+        notes += _uncertain(val, labels, groups)
     train = _labelled(training, labels, listing, settings)
     if groups is not None:
         notes.extend(_divided_groups(groups, {"train": training, "val": val, "test": test}))
@@ -99,14 +99,18 @@ def _usual_val_size(labels: npt.NDArray[np.generic], settings: DataSettings) -> 
     return max(1, least, min(USEFUL, most))
 
 
-def _uncertain(val: Ints, groups: Ints | None) -> list[str]:
+def _uncertain(val: Ints, labels: npt.NDArray[np.generic], groups: Ints | None) -> list[str]:
     """A note where the validation score is not precise enough to choose by."""
     notes = []
     if 0 < len(val) < USEFUL:
+        classes = np.issubdtype(labels.dtype, np.integer)
+        error = (
+            f"up to {50 / len(val) ** 0.5:.0f} points of accuracy"
+            if classes
+            else f"about {76 / len(val) ** 0.5:.0f} % of a mean absolute error"
+        )
         notes.append(
-            f"validation has only {len(val):,} images, so a choice by its score may be chance: one standard error is "
-            f"up to {50 / len(val) ** 0.5:.0f} points of an accuracy, or about {76 / len(val) ** 0.5:.0f} % of a mean "
-            "error"
+            f"validation has only {len(val):,} images, so a choice by its score may be chance (standard error: {error})"
         )
     if groups is not None and 0 < (count := len(np.unique(groups[val]))) < FEW_GROUPS:
         notes.append(f"validation has images of {count:,} group{'s' * (count > 1)} only, so its score depends on them")

@@ -1,4 +1,4 @@
-"""A table of image files, .csv or .jsonl, with a column file_name: its columns by name, as text."""
+"""A table of image files, .csv, .jsonl or .parquet, with a column file_name: its columns by name, as text."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from cgankd.core.errors import UserError, first_of
+from cgankd.data import arrow_tables
 from cgankd.data.label_text import clean
 
 FILE = "file_name"
@@ -29,10 +30,11 @@ class Table:
     lines: list[int]  # the line on which each row ends
     nested: frozenset[str] = frozenset()  # columns that hold lists or objects
     notes: tuple[str, ...] = ()
+    counted: str = "line"  # what ``lines`` counts
 
     def place(self, row: int) -> str:
         """The file and line of a row, for messages."""
-        return f"{self.path}, line {self.lines[row]}"
+        return f"{self.path}, {self.counted} {self.lines[row]}"
 
     def need(self, column: str, setting: str = "") -> None:
         """UserError where the column is missing or holds lists; ``setting``: the setting that names the column."""
@@ -57,7 +59,8 @@ class Table:
             same = os.path.normpath(path)
             if same in rows:
                 raise UserError(
-                    f"{self.place(row)}: {name!r} is on line {self.lines[rows[same]]} already; allowed: once per file"
+                    f"{self.place(row)}: {name!r} is on {self.counted} {self.lines[rows[same]]} already; "
+                    "allowed: once per file"
                 )
             rows[same] = row
             paths.append(path)
@@ -69,14 +72,14 @@ class Table:
         names = self.columns[FILE]
         if len(rows) == 1:
             return f"{self.place(rows[0])}: file {names[rows[0]]!r} is not in {self.path.parent}"
-        listed = first_of([f"{names[row]!r} (line {self.lines[row]})" for row in rows])
+        listed = first_of([f"{names[row]!r} ({self.counted} {self.lines[row]})" for row in rows])
         return f"{self.path}: {len(rows):,} of {len(names):,} files are not in {self.path.parent}: {listed}"
 
 
 def read_table(path: Path) -> Table:
-    """Read the .csv or .jsonl file at ``path``; UserError that names the line where it is wrong, or for no rows."""
+    """Read the .csv, .jsonl or .parquet file at ``path``; UserError that names the line, or for no rows."""
     if path.suffix.lower() == ".parquet":
-        raise UserError(f"{path}: tables that end in .parquet are not read; allowed: metadata.csv or metadata.jsonl")
+        return _from_parquet(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -141,10 +144,17 @@ def _from_json(path: Path, text: str) -> Table:
     return Table(path, columns, [line for line, _ in rows], frozenset(nested))
 
 
+def _from_parquet(path: Path) -> Table:
+    table = arrow_tables.read(path)
+    columns = {name: [_as_text(value) for value in table.column(name).to_pylist()] for name in table.column_names}
+    nested = {field.name for field in table.schema if field.type.num_fields}
+    return Table(path, columns, list(range(table.num_rows)), frozenset(nested), counted="row")
+
+
 def _as_text(value: Any) -> str:
     if value is None:
         return ""
-    return value.strip() if isinstance(value, str) else json.dumps(value)
+    return value.strip() if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _inside(folder: Path, name: str, where: str) -> Path | None:

@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 
 from cgankd.config.settings import DataSettings
-from cgankd.core.errors import UserError
-from cgankd.data import metadata_csv, sources
+from cgankd.core.errors import UserError, first_of
+from cgankd.data import sources
 from cgankd.data.image_files import FilePictures
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.data.listing import Listing
+from cgankd.planning import labels
 from cgankd.tasks import Task
 
 SIZES = (32, 48, 64)  # sides that are proposed: what trains in minutes on a processor
@@ -43,35 +44,50 @@ def look(source: str, fixed: Mapping[str, object], progress: Callable[[int, int]
     values: dict[str, object] = {"source": source, **fixed}
     reasons: dict[str, str] = dict.fromkeys(fixed, "as you said")
     folder = Path(source)
-    if folder.is_dir():
-        _choose_columns(folder, values, reasons)
+    _choose_columns(source, values, reasons)
     listing = sources.list_source(DataSettings.model_validate(values))
+    _choose_task(listing, values, reasons)
     _choose_groups(listing, folder, values, reasons)
     _choose_size(listing, values, reasons)
     settings = DataSettings.model_validate(values)
     splits = sources.load(settings, progress)
-    return Look(settings, splits, reasons, _facts(splits))
+    return Look(settings, splits, reasons, (*_facts(splits), *_odd(listing)))
 
 
-def _choose_columns(folder: Path, values: dict[str, object], reasons: dict[str, str]) -> None:
-    """Which column of a table holds the label, and which names groups."""
-    columns = metadata_csv.columns(folder)
-    if not columns:
-        return
+def _choose_columns(source: str, values: dict[str, object], reasons: dict[str, str]) -> None:
+    """Which column of a table holds the label, and which column or array names groups."""
+    columns, labelled = sources.columns(source)
     groups = [name for name in columns if name.lower() in GROUP_COLUMNS]
-    if len(groups) == 1 and "group_column" not in values:
+    if len(groups) == 1 and not {"group_column", "group_pattern"} & set(values):
         values["group_column"] = groups[0]
         reasons["group_column"] = f"images with equal {groups[0]!r} stay in one split"
-    if "label" in columns or "label_column" in values:
+    if labelled or "label_column" in values:
         return
     others = [name for name in columns if name not in COLUMNS and name not in groups]
     if len(others) != 1:
         raise UserError(
-            f"{folder}: its table has no column 'label', and {len(others)} others: {', '.join(others)}; needed: "
+            f"{source}: its table has no column 'label', and {len(others)} others: {', '.join(others)}; needed: "
             "label_column=NAME behind the source"
         )
     values["label_column"] = others[0]
     reasons["label_column"] = "the only column that can hold labels"
+
+
+def _choose_task(listing: Listing, values: dict[str, object], reasons: dict[str, str]) -> None:
+    """Whether labels wrap, and whether whole numbers are amounts."""
+    if {"task", "label_range"} & set(values) or values.get("circular") is not None:
+        return
+    wraps = None if "circular" in values else labels.period(listing, str(values.get("label_column", "label")))
+    if wraps is not None:
+        values["circular"], reasons["circular"] = wraps
+    elif (why := labels.seem_counts(listing)) is not None:
+        values["task"], reasons["task"] = "regression", why
+
+
+def _odd(listing: Listing) -> list[str]:
+    """What can be read, but is probably a mistake."""
+    note = "labels count the images one by one, as row numbers do: is it the right column?"
+    return [note] * labels.seem_row_numbers(listing)
 
 
 def _choose_groups(listing: Listing, folder: Path, values: dict[str, object], reasons: dict[str, str]) -> None:
@@ -115,8 +131,20 @@ def _facts(splits: Splits) -> tuple[str, ...]:
         f"task: {task.name}, {_labels(task)}",
         f"images: {counts}; {width}x{height}, {'colour' if train.channels == 3 else 'grey'}",
         *_histogram(train, task),
+        *_missing(splits),
     ]
     return (*facts, *splits.notes)
+
+
+def _missing(splits: Splits) -> list[str]:
+    """Classes that are not measured, because a split has no image of them."""
+    sentences = []
+    for name, part in (("validation", splits.val), ("test", splits.test)):
+        names, place = splits.task.bins(part.labels)
+        empty = [names[n] for n, count in enumerate(torch.bincount(place, minlength=len(names))) if not count]
+        if empty and splits.task.answer_names:
+            sentences.append(f"no {name} image is of {first_of(empty, most=3)}, so nothing is measured there")
+    return sentences
 
 
 def _labels(task: Task) -> str:
@@ -124,7 +152,8 @@ def _labels(task: Task) -> str:
     if task.answer_names:
         return f"{task.num_outputs} classes"
     low, high = facts["range"]
-    return f"labels {low:g} to {high:g} {facts['unit']}".rstrip()
+    ends = f"labels {low:g} to {high:g} {facts['unit']}".rstrip()
+    return f"{ends}, which wrap" if facts.get("wraps") else ends
 
 
 def _histogram(train: ImageSet, task: Task) -> list[str]:
@@ -141,7 +170,8 @@ def _histogram(train: ImageSet, task: Task) -> list[str]:
     (most, largest), (least, smallest) = max(ordered), min(ordered)
     rare = sum(count < RARE for count in histogram)
     if rare and task.answer_names:
-        sentences.append(f"{rare} of {len(names)} classes have fewer than {RARE} training images")
+        fewest = f", {smallest} only {least}" if least < RARE else ""
+        sentences.append(f"{rare} of {len(names)} classes have fewer than {RARE} training images{fewest}")
     if most > UNEVEN * max(1, least):
         sentences.append(f"uneven: {largest} has {most:,} training images, {smallest} has {least:,}")
     return sentences

@@ -13,7 +13,9 @@ class DataSettings(Settings):
     """The data set, which of its images are labelled, and how images get one shape."""
 
     source: PathText = Field(
-        "digits", min_length=1, description="a built-in name (cgankd data lists them), a folder, .npz, .h5 or .parquet"
+        "digits",
+        min_length=1,
+        description="a built-in name (cgankd data lists them), a folder, .npz, .h5 or .parquet, or hf://owner/name",
     )
     task: Literal["auto", "classification", "regression"] = Field(
         "auto", description="auto: words and whole numbers are classes, decimals are scalars"

@@ -1,0 +1,265 @@
+"""Tables with encoded images in a column, as Hugging Face stores them: Parquet files, and data sets of its hub.
+
+The column of images holds {bytes, path}, or bytes; a label column holds classes by number (ClassLabel), text or
+numbers. Images stay encoded until they are needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
+from cgankd.core.plugins import said
+from cgankd.data.image_files import EncodedPictures, Unusable
+from cgankd.data.listing import TRAIN, Ints, Listing
+from cgankd.data.split_names import ALLOWED, split_of
+
+LABEL, SPLIT = "label", "split"
+EXTRA = "pip install 'cgankd[hub]'"
+_SHARD = re.compile(r"(-of-\d+|-[0-9a-f]{8,})+$")  # train-00000-of-00004, train-00000-of-00001-0a1b2c3d4e5f6789
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """One table: a shard or a split. where: its file or split, for messages. classes: of columns with class numbers.
+
+    paths: whether images may be files that cells name; a table from elsewhere must not choose files of this machine.
+    """
+
+    split: int
+    table: Any  # pyarrow.Table
+    where: str
+    classes: Mapping[str, tuple[str, ...]]
+    paths: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """An encoded image: a cell of a column of {bytes, path} or of bytes."""
+
+    column: Any  # pyarrow.ChunkedArray
+    row: int
+    where: str
+    paths: bool
+
+    def __str__(self) -> str:
+        return f"{self.where}, row {self.row}"
+
+    def open(self) -> Path | io.BytesIO:
+        value = self.column[self.row].as_py()
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if content is not None:
+            return io.BytesIO(content)
+        if self.paths and isinstance(value, dict) and value.get("path"):
+            return Path(value["path"])
+        raise Unusable(self, "holds no image", "allowed: the bytes of an image in each row")
+
+
+def library(name: str, source: str) -> ModuleType:
+    """pyarrow.parquet or datasets; UserError with what installs it where it is missing."""
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"data.source {source} needs {name.partition('.')[0]} ({said(error)}); {EXTRA}") from None
+
+
+def read(path: Path) -> Any:
+    """A Parquet file as a pyarrow table; UserError where it can't be read."""
+    parquet = library("pyarrow.parquet", str(path))
+    try:
+        return parquet.ParquetFile(path).read()  # not read_table, which takes columns from folders' names such as a=1
+    except Exception as error:  # pyarrow raises errors of several kinds for broken files
+        raise UserError(f"{path}: not readable as Parquet: {said(error)}") from None
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of a Parquet file that hold no images."""
+    parquet = library("pyarrow.parquet", str(path))
+    try:
+        schema = parquet.read_schema(path)
+    except Exception:  # reading the images says why
+        return []
+    return [field.name for field in schema if not _holds_images(field.type)]
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """The Parquet files of a folder and of the folders below it, without tables of image files and hidden ones."""
+    paths = sorted(path for path in folder.rglob("*.parquet") if path.name != "metadata.parquet")
+    return [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
+def parquet_listing(source: Path, paths: Sequence[Path], settings: DataSettings) -> Listing:
+    """The rows of Parquet files, in order. Splits come from the names of files (train-00000-of-00002.parquet), else
+    from those of their folders, else from a column ``split``; else all rows are training.
+
+    Raises UserError that names the file, and the row or column, for anything that can't be used.
+    """
+    splits = [_split_of_file(path, source) if source.is_dir() else None for path in paths]
+    if any(split is not None for split in splits) and None in splits:
+        odd = paths[splits.index(None)]
+        raise UserError(f"{odd}: its name is no split's, but the names of other files are; allowed: {ALLOWED}")
+    homes = {path.parent for path, split in zip(paths, splits, strict=True) if split_of(path.parent.name) is None}
+    if len(homes) > 1:
+        names = ", ".join(str(home) for home in sorted(homes)[:4])
+        raise UserError(f"{source}: has Parquet files in several folders ({names}); allowed: one of them")
+    parts = []
+    for path, split in zip(paths, splits, strict=True):
+        table = read(path)
+        parts.append(Part(TRAIN if split is None else split, table, str(path), _classes_of(table.schema)))
+    return listing(str(source), parts, settings)
+
+
+def listing(source: str, parts: Sequence[Part], settings: DataSettings) -> Listing:
+    """All rows of the parts. Raises UserError as :func:`parquet_listing`."""
+    image, label = _image_column(parts[0]), settings.label_column or LABEL
+    for part in parts:
+        _need(part, image, "")
+        _need(part, label, "data.label_column sets another")
+        if settings.group_column is not None:
+            _need(part, settings.group_column, "data.group_column sets another")
+    labelled = [part for part in parts if not _without_labels(part, label)]
+    left = [part.where for part in parts if part not in labelled]
+    if not labelled:
+        raise UserError(f"{source}: column {label!r} holds no label in any row")
+    sizes = [part.table.num_rows for part in labelled]
+    starts = np.cumsum([0, *sizes])
+
+    def place(row: int) -> str:
+        number = int(np.searchsorted(starts, row, side="right")) - 1
+        return f"{labelled[number].where}, row {row - starts[number]}"
+
+    groups = None
+    if settings.group_column is not None:
+        values = [str(value) for part in labelled for value in part.table.column(settings.group_column).to_pylist()]
+        groups = np.unique(values, return_inverse=True)[1].astype(np.int64)
+    cells = [
+        Cell(part.table.column(image), row, part.where, part.paths)
+        for part in labelled
+        for row in range(part.table.num_rows)
+    ]
+    classes = labelled[0].classes.get(label)
+    used = {image, label, settings.group_column, SPLIT}
+    unused = [name for name in labelled[0].table.column_names if name not in used]
+    notes = (
+        f"without labels, and left out: {', '.join(left)}" * bool(left),
+        f"columns that were not used: {', '.join(unused)}" * bool(unused),
+    )
+    return Listing(
+        where=source,
+        pictures=EncodedPictures(cells),
+        labels=_labels(labelled, label, place),
+        splits=_splits(labelled, np.repeat([part.split for part in labelled], sizes).astype(np.int64), place),
+        place=place,
+        groups=groups,
+        class_names=classes,
+        notes=tuple(filter(None, notes)),
+    )
+
+
+def _split_of_file(path: Path, source: Path) -> int | None:
+    named = split_of(_SHARD.sub("", path.stem))
+    return named if named is not None or path.parent == source else split_of(path.parent.name)
+
+
+def _classes_of(schema: Any) -> dict[str, tuple[str, ...]]:
+    """The class names that Hugging Face writes into a Parquet file's metadata, by column."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            name: tuple(feature["names"])
+            for name, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+        }
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def _image_column(part: Part) -> str:
+    columns = [field.name for field in part.table.schema if _holds_images(field.type)]
+    if "image" in columns or len(columns) == 1:
+        return "image" if "image" in columns else columns[0]
+    found = ", ".join(columns) or f"none of {', '.join(part.table.column_names)}"
+    raise UserError(
+        f"{part.where}: which column holds the images? Columns with bytes: {found}; allowed: one such column, or one "
+        "named 'image'"
+    )
+
+
+def _holds_images(kind: Any) -> bool:
+    import pyarrow
+
+    if pyarrow.types.is_struct(kind):
+        return bool(kind.get_field_index("bytes") >= 0)
+    return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
+
+
+def _need(part: Part, column: str, hint: str) -> None:
+    names = part.table.column_names
+    if names.count(column) != 1:
+        raise UserError(
+            f"{part.where}: has no column {column!r}{f' ({hint})' if hint else ''}; columns found: {', '.join(names)}"
+        )
+
+
+def _without_labels(part: Part, label: str) -> bool:
+    """Whether no row has a label: none, or class number -1, as the hub's test splits have."""
+    column = part.table.column(label)
+    if column.null_count == len(column):
+        return True
+    return label in part.classes and all(value in (-1, None) for value in column.to_pylist())
+
+
+def _labels(parts: Sequence[Part], label: str, place: Any) -> list[str] | npt.NDArray[Any]:
+    import pyarrow
+
+    columns = [part.table.column(label).combine_chunks() for part in parts]
+    start = 0
+    for column in columns:
+        if column.null_count:
+            row = start + column.is_null().to_pylist().index(True)
+            raise UserError(f"{place(row)}: the label is empty; allowed: a number or a class name")
+        start += len(column)
+    if pyarrow.types.is_dictionary(columns[0].type):
+        columns = [column.dictionary_decode() for column in columns]
+    kinds = pyarrow.types
+    numbers, texts = (
+        [any(is_kind(column.type) for is_kind in allowed) for column in columns]
+        for allowed in (
+            (kinds.is_integer, kinds.is_floating, kinds.is_boolean),
+            (kinds.is_string, kinds.is_large_string, kinds.is_decimal),
+        )
+    )
+    if all(numbers):
+        return np.concatenate([np.asarray(column.to_pylist()) for column in columns])
+    if all(texts):
+        return [str(value) for column in columns for value in column.to_pylist()]
+    found = " and ".join(dict.fromkeys(str(column.type) for column in columns))
+    raise UserError(
+        f"{parts[0].where}: column {label!r} holds {found}; allowed: whole numbers, decimals or text, the same in all "
+        "splits"
+    )
+
+
+def _splits(parts: Sequence[Part], splits: Ints, place: Any) -> Ints:
+    """Each row's split: those of the parts, or where all are training those of a column ``split``."""
+    if (splits != TRAIN).any() or any(SPLIT not in part.table.column_names for part in parts):
+        return splits
+    words = [str(word) for part in parts for word in part.table.column(SPLIT).to_pylist()]
+    read = [split_of(word) for word in words]
+    if None in read:
+        row = read.index(None)
+        raise UserError(f"{place(row)}: split {words[row]!r} is not known; allowed: {ALLOWED}")
+    return np.asarray(read, dtype=np.int64)
