@@ -33,7 +33,7 @@ from cgankd.nets import zoo
 from cgankd.nets.inference import Predictor
 from cgankd.tasks import Classification, Regression, Task
 from cgankd.training.forward import BatchForward
-from cgankd.training.loop import fit, learning_rate
+from cgankd.training.loop import _optimizer, fit, learning_rate
 from cgankd.training.teacher_cache import TeacherOutputs
 
 CLASSES = Classification(("a", "b", "c"))
@@ -535,3 +535,29 @@ def test_by_default_published_losses_are_not_clipped_and_scalars_are(noise: Nois
         never = settings(2, clip_norm=None)
         history = fit(Work(fabric), network(task), distill.create("supervised", task), images, never, seed=0)
         assert "clipped" not in history[0]
+
+
+@pytest.mark.parametrize("task", [CLASSES, SCALAR])
+def test_weights_may_get_their_first_gradient_late(task: Task, noise: Noise, fabric: Fabric) -> None:
+    """In the first half of ``ab`` the labels don't count, so the head has no gradient."""
+    student = network(task)
+    head = [parameter for name, parameter in student.named_parameters()][-1]
+    before = head.detach().clone()
+    images = TrainingImages(noise(16, scalar=task.continuous))
+    history = fit(
+        Work(fabric), student, distill.create("ab", task), images, settings(6), seed=0, teacher=network(task, 9)
+    )
+    assert math.isfinite(history[-1]["loss"])
+    assert not torch.equal(head, before)
+
+
+def test_momentum_begins_at_zero_as_in_torch(noise: Noise, fabric: Fabric) -> None:
+    plain = torch.optim.SGD([nn.Parameter(torch.ones(3))], lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1)
+    weights = [nn.Parameter(torch.ones(3))]
+    ours = _optimizer(Work(fabric), weights, settings(learning_rate=0.1, weight_decay=0.1, momentum=0.9))
+    for gradient in (1.0, -2.0, 0.5):
+        for optimizer in (plain, ours):
+            weight = optimizer.param_groups[0]["params"][0]
+            weight.grad = torch.full((3,), gradient)
+            optimizer.step()
+    assert torch.equal(weights[0], plain.param_groups[0]["params"][0])

@@ -135,7 +135,7 @@ def _minimise(
 
 
 def _optimizer(work: Work, weights: list[nn.Parameter], settings: FitSettings) -> torch.optim.Optimizer:
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         weights,
         lr=settings.learning_rate,
         momentum=settings.momentum,
@@ -143,6 +143,10 @@ def _optimizer(work: Work, weights: list[nn.Parameter], settings: FitSettings) -
         weight_decay=settings.weight_decay,
         fused=work.fabric.device.type in {"cpu", "cuda"},
     )
+    if settings.momentum:  # fused steps fail where some weights get their first gradient later than others (ab)
+        for weight in weights:
+            optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+    return optimizer
 
 
 def _finite(work: Work, loss: Tensor, settings: FitSettings, step: int) -> float:
