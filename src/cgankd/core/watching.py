@@ -82,6 +82,7 @@ class Watched(Progress):
         self.run_plan = RunPlan()
         self.station: Station | None = None
         self.started = time.time()
+        self.at_error: dict[str, Any] | None = None  # what was known when an error ended a loop
         self._list_stations: Callable[[], Sequence[Station]] | None = None
         self._part: tuple[int, int, str] | None = None
         self._loops: list[_Loop] = []
@@ -114,6 +115,9 @@ class Watched(Progress):
         self.emit("loop_started", loop=loop.title)
         try:
             yield loop
+        except BaseException:
+            self.at_error = self.at_error or self.now()
+            raise
         finally:
             self._loops.remove(loop)
             seconds = time.monotonic() - loop.started
