@@ -29,10 +29,11 @@ def test_json_lines_are_all_that_is_on_stdout(tiny: Path, typed: Callable[..., S
     records = [json.loads(line) for line in said.out.splitlines()]
     events = [record["event"] for record in records if record["event"] != "progress"]
     assert events == [
-        "run_started", *["stage_started", "stage_ended"] * 3, "row_scored", "warning", "done",
+        "run_started", *["stage_started", "stage_ended"] * 3, "row_scored", "stage_started", "stage_ended", "warning",
+        "done",
     ]  # fmt: skip
     assert [(r["stage"], r["number"], r["of"]) for r in records if r["event"] == "stage_started"] == [
-        ("data", 1, 3), ("teacher (seed 0)", 2, 3), ("nokd (seed 0)", 3, 3),
+        ("data", 1, 4), ("teacher (seed 0)", 2, 4), ("nokd (seed 0)", 3, 4), ("worst test images", 4, 4),
     ]  # fmt: skip
     results = json.loads((tiny.parent / "out" / "results.json").read_text())
     (scored,) = [record for record in records if record["event"] == "row_scored"]
@@ -53,9 +54,9 @@ def test_a_log_has_a_line_for_each_stage_and_score_and_quiet_has_none(tiny: Path
     said = typed(*ONE_ROW)
     assert said.code == 0
     lines = said.out.splitlines()
-    assert lines[0] == "3 stages; folder out"
+    assert lines[0] == "4 stages; folder out"
     assert [line.partition(";")[0] for line in lines[1:] if line.startswith("[")] == [
-        "[1/3] data", "[2/3] teacher (seed 0)", "[3/3] nokd (seed 0)",
+        "[1/4] data", "[2/4] teacher (seed 0)", "[3/4] nokd (seed 0)", "[4/4] worst test images",
     ]  # fmt: skip
     assert any(line.startswith("nokd (seed 0): validation ") for line in lines)
     quiet = typed(*ONE_ROW, "--quiet")
@@ -83,7 +84,7 @@ def test_on_a_terminal_without_colours(tiny: Path) -> None:
     text = shown.decode()
     assert re.search(r"teacher \(seed 0\) .*/100", text)
     assert "whole run" in text
-    assert "stage 2/3" in text
+    assert "stage 2/4" in text
     assert not re.search(r"\x1b\[(?:\d+;)*[349]\d", text), "a colour, although NO_COLOR is set"
     plain = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", text).replace("\r", "\n")
     assert max(len(line.rstrip()) for line in plain.splitlines()) <= 80
@@ -133,7 +134,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(tiny: Path, typed: Callable[...
     assert said.code == 0
     first, second = said.out.splitlines()
     assert re.fullmatch(rf"the run: {re.escape(reason)} \(\d+ (s|min) ago\); {re.escape(again)}", first)
-    assert second.startswith("it was at: [2/3] teacher (seed 0) ")
+    assert second.startswith("it was at: [2/4] teacher (seed 0) ")
     assert "/1000000 steps" in second
 
     killed = ended_by(signal.SIGKILL, tiny.parent)

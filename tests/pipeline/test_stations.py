@@ -56,7 +56,9 @@ def artifacts(out: Path) -> set[str]:
 def test_the_first_plan_is_what_the_run_computes_in_the_same_order(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     fixed = () if any("subsampling" in override for override in overrides) else (FIXED,)
     seen, watched = watch(tmp_path, *overrides, *fixed)
-    assert {station.key for station in seen.first} == artifacts(tmp_path)
+    # which students the last stage shows depends on their scores
+    assert seen.first[-1].kind == "find_worst_answers"
+    assert {station.key for station in seen.first[:-1]} <= artifacts(tmp_path)
     assert [kind for kind, _, _ in seen.ran] == [station.kind for station in seen.first]
     total = len(seen.first)
     assert [(number, of) for _, number, of in seen.ran] == [(place, total) for place in range(1, total + 1)]

@@ -36,8 +36,8 @@ def collect(run: Run) -> dict[str, Any]:
         for name in names:
             student = run.student(name, seed)
             students[name].append(student)
-            scores = {"validation": student.summary["val"], "test": student.summary["test"]}
-            run.store.progress.score(name, seed, scores)
+            scored = student.summary if recipe.student.ships == "last" else student.summary["best"]
+            run.store.progress.score(name, seed, {"validation": scored["val"], "test": scored["test"]})
     rows = _rows(run, students, upstream[0])
     networks = [teachers[0], *(artifacts[0] for artifacts in students.values())]
     results: dict[str, Any] = {
@@ -100,10 +100,16 @@ def best_row(rows: Sequence[Mapping[str, Any]], higher_is_better: bool, seeds: S
 
 def _add_worst_answers(run: Run, results: dict[str, Any], students: Mapping[str, Sequence[Artifact]]) -> None:
     """Add the test images on which the best student, and the control of the same seed, are most wrong."""
-    best = results["best"]
+    networks = networks_shown(run, students, results["best"])
+    results["artifacts"]["worst"] = _path(run, measurements.worst_answers(run, networks))
+
+
+def networks_shown(
+    run: Run, students: Mapping[str, Sequence[Artifact]], best: Mapping[str, Any]
+) -> dict[str, Artifact]:
+    """The control and the best student, of the same seed."""
     place = run.recipe.seeds.index(best["seed"])
-    compared = {name: students[name][place] for name in (CONTROL, best["row"]) if name in students}
-    results["artifacts"]["worst"] = _path(run, measurements.worst_answers(run, compared))
+    return {name: students[name][place] for name in (CONTROL, best["row"]) if name in students}
 
 
 def _path(run: Run, artifact: Artifact) -> str:
