@@ -141,7 +141,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(tiny: Path, typed: Callable[...
     assert killed.code == -signal.SIGKILL
     assert "the same command goes on" in typed("status", "the run").out
     record = json.loads(typed("status", "the run", "--json").out)
-    assert (record["state"], record["stage"], record["total"]) == ("killed", "teacher (seed 0)", 1_000_000)
+    assert (record["state"], record["stage"], record["number"]) == ("killed", "teacher (seed 0)", 2)
 
 
 @pytest.mark.parametrize(
