@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -213,6 +214,14 @@ def test_json_lines(clock: Clock) -> None:
     assert plain[5] == {**plain[1], "seconds": 80.0, "values": {"loss": None, "val": 95.0}}
     assert plain[6] == {"row": "kd", "seed": 0, "validation": 95.0, "test": 93.25}
     assert plain[9] == {"results": "runs/x/results.json", "seconds": 80.0}
+
+
+def test_a_reader_that_leaves_does_not_end_the_run(clock: Clock) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        a_small_run(Watched([JsonLines(stream)]), clock)
+        stream.write("to nowhere")
 
 
 def test_the_live_view_is_for_terminals_that_move_their_cursor(monkeypatch: pytest.MonkeyPatch) -> None:

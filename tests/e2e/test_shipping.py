@@ -310,3 +310,11 @@ def test_a_scalar_leaves_in_the_labels_own_unit(tmp_path: Path, monkeypatch: pyt
     said = process("predict", "out/student.onnx", "bars/000.png", "--to", "csv", cwd=tmp_path)
     assert said.out.splitlines()[0] == 'file_name,"prediction, degrees"'
     assert low <= float(said.out.splitlines()[1].split(",")[1]) <= high
+
+
+def test_bench_where_the_standard_library_does_not_know_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cgankd.shipping import bench
+
+    assert bench._peak_memory() > 1.0
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    assert bench._peak_memory() is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 
@@ -13,25 +14,37 @@ from cgankd.core.status_file import same_command
 FAILED, USER, WAITING, INTERRUPTED = 1, 2, 75, 130  # 75: EX_TEMPFAIL of sysexits.h
 
 
-def ending(error: BaseException) -> tuple[int, str] | None:
-    """The exit code and the sentence for an error; None for one that nobody foresaw, which is shown in full."""
+@dataclasses.dataclass(frozen=True)
+class Ending:
+    """reason: a sentence without its full stop. continues: whether the same command goes on where this one ended."""
+
+    code: int
+    reason: str
+    continues: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """For the user."""
+        return f"{self.reason}; the same command goes on: {same_command()}" if self.continues else self.reason
+
+
+def ending(error: BaseException) -> Ending | None:
+    """How the command ends after an error; None for an error that nobody foresaw, which is shown in full."""
     match error:
         case UserError():
-            return USER, str(error)
+            return Ending(USER, str(error))
         case TrainingError():
-            return FAILED, str(error)
+            return Ending(FAILED, str(error))
         case OutOfTime():
-            return WAITING, f"stopped, because {error}; the same command goes on: {same_command()}"
+            return Ending(WAITING, f"stopped, because {error}", continues=True)
         case typer.Abort() | KeyboardInterrupt():
-            return INTERRUPTED, f"stopped; the same command goes on: {same_command()}"
+            return Ending(INTERRUPTED, "stopped by Ctrl-C", continues=True)
         case OSError() if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS}:
             where = f" while writing {error.filename}" if error.filename else ""
-            return USER, (
-                f"{os.strerror(error.errno or 0)}{where}; free space or allow writing there, then the same command "
-                f"goes on: {same_command()}"
-            )
+            text = f"{os.strerror(error.errno or 0)}{where}; free space or allow writing there"
+            return Ending(USER, text, continues=True)
     if _is_click_error(error):
-        return USER, error.format_message()  # type: ignore[attr-defined]
+        return Ending(USER, error.format_message())  # type: ignore[attr-defined]
     return None
 
 

@@ -57,7 +57,7 @@ def main() -> None:
         end = ending(error)
         if end is None:
             raise
-        _fail(end[1], end[0])
+        _fail(end.sentence, end.code)
     sys.exit(code or 0)
 
 

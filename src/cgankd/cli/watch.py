@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cgankd.cli.ending import FAILED, ending
+from cgankd.cli.ending import FAILED, Ending, ending
 from cgankd.cli.screen import console
 from cgankd.core.errors import UserError
 from cgankd.core.terminal import on_one_line
@@ -53,8 +53,8 @@ def watching(quiet: bool = False, as_json: bool = False, track: str | None = "no
         try:
             yield watched
         except BaseException as error:
-            code, reason = ending(error) or (FAILED, f"{type(error).__name__}: {error}")
-            watched.stop(reason, code, same_command())
+            end = ending(error) or Ending(FAILED, f"{type(error).__name__}: {error}")
+            watched.stop(end.reason, end.code, same_command())
             raise
 
 

@@ -66,7 +66,8 @@ class StatusFile(Output):
 
         if state == "running":
             self._last = watched.now()
-        record = {"state": state, **self._record, "updated": time.time(), **self._last, **fields}
+        known = watched.at_error or self._last
+        record = {"state": state, **self._record, "updated": time.time(), **known, **fields}
         try:
             write_json(watched.folder / NAME, run_text.finite(record), durable=False)
         except OSError:  # such as a full disk: the run goes on as long as its own files can be written
@@ -139,7 +140,7 @@ def as_lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
     words = {
         "running": f"running for {began} (process {record['pid']} on {record['host']}), last news {ago}",
         "done": f"done {ago}, after {began}; results: {record.get('results')}",
-        "waiting": f"stopped {ago}: {record.get('reason')}; {again}",
+        "waiting": f"{record.get('reason')} ({ago}); {again}",
         "failed": f"failed {ago}: {record.get('reason')}",
         "killed": f"killed: process {record['pid']} ended without a word after its last news {ago}; {again}",
         "silent": f"no news from {record['host']} since {ago.removesuffix(' ago')}; it may have been killed",

@@ -47,15 +47,13 @@ class Tracker(Output):
         self._folder: Path | None = None
 
     def event(self, event: str, fields: Mapping[str, Any], watched: Watched) -> None:
-        from cgankd.core.files import file_name  # it imports torch
-
         self._folder = watched.folder
         match event:
             case "values":
-                loop = file_name(fields["loop"])
+                loop = _name(fields["loop"])
                 self._log({f"{loop}/{name}": value for name, value in fields["values"].items()}, fields["step"])
             case "row_scored":
-                row = file_name(fields["row"])
+                row = _name(fields["row"])
                 scores = {f"{split}/{row}": fields[split] for split in ("validation", "test")}
                 self._log({name: value for name, value in scores.items() if value is not None}, fields["seed"])
 
@@ -75,6 +73,12 @@ class Tracker(Output):
         if self._logger is None and self._folder is not None:
             self._logger = self._open(self.name, self._folder)
         return self._logger
+
+
+def _name(text: str) -> str:
+    from cgankd.core.files import file_name  # imported here, because it imports torch
+
+    return file_name(text)
 
 
 def open_logger_of(name: str, folder: Path) -> Logger:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
+import os
 import time
 from collections.abc import Mapping
 from typing import Any, TextIO
@@ -140,7 +140,7 @@ class JsonLines(Output):
     every = JSON_SECONDS
 
     def __init__(self, stream: TextIO) -> None:
-        self.stream, self._lock = stream, threading.Lock()
+        self.stream = stream
 
     def event(self, event: str, fields: Mapping[str, Any], watched: Watched) -> None:
         if event not in ("loop_started", "loop_ended", "values", "resting"):
@@ -151,6 +151,10 @@ class JsonLines(Output):
 
     def _write(self, event: str, fields: Mapping[str, Any]) -> None:
         record = {"event": event, "time": round(time.time(), 3), **run_text.finite(fields)}
-        with self._lock:
+        try:
             self.stream.write(json.dumps(record, allow_nan=False, ensure_ascii=True) + "\n")
             self.stream.flush()
+        except BrokenPipeError:  # the reader has gone; the run goes on, and cgankd status still shows it
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)

@@ -82,6 +82,7 @@ class Watched(Progress):
         self.run_plan = RunPlan()
         self.station: Station | None = None
         self.started = time.time()
+        self.at_error: dict[str, Any] | None = None  # what was known when an error ended a loop
         self._list_stations: Callable[[], Sequence[Station]] | None = None
         self._part: tuple[int, int, str] | None = None
         self._loops: list[_Loop] = []
@@ -114,6 +115,9 @@ class Watched(Progress):
         self.emit("loop_started", loop=loop.title)
         try:
             yield loop
+        except BaseException:
+            self.at_error = self.at_error or self.now()
+            raise
         finally:
             self._loops.remove(loop)
             seconds = time.monotonic() - loop.started
@@ -191,43 +195,46 @@ class Watched(Progress):
 
     def stage_fields(self) -> dict[str, Any]:
         """The running stage, and which of how many it is; without a stage, the name of the running loop."""
-        loop = self._loops[-1].title if self._loops else None
-        if self.station is None:
-            return {"stage": loop, "kind": None, "number": None, "of": None}
-        foreseen = self._list_stations is not None
-        return {
-            "stage": self.station.title,
-            "kind": self.station.kind,
-            "number": self.run_plan.done + 1,
-            "of": self.run_plan.total if foreseen else None,
-        }
+        return self._stage_fields(self.station, self._running())
+
+    def _stage_fields(self, station: Station | None, loop: _Loop | None) -> dict[str, Any]:
+        if station is None:
+            return {"stage": loop and loop.title, "kind": None, "number": None, "of": None}
+        plan, foreseen = self.run_plan, self._list_stations is not None
+        of = plan.total if foreseen else None
+        return {"stage": station.title, "kind": station.kind, "number": plan.done + 1, "of": of}
+
+    def _running(self) -> _Loop | None:
+        return next(reversed(list(self._loops)), None)
 
     def now(self) -> dict[str, Any]:
-        """All that is known of the running stage and of the whole run, for every output; None: not known."""
-        loop = self._loops[-1] if self._loops else None
-        elapsed = time.monotonic() - (self._station_started if self.station else loop.started if loop else 0.0)
-        left = self._stage_left()
-        whole = self.run_plan.left(self.station, elapsed, left) if self._list_stations is not None else None
-        speed = loop.speed if loop else None
+        """All that is known of the running stage and of the whole run, for every output; None: not known.
+
+        The live view calls it from its own thread, so each attribute that may change is read once.
+        """
+        station, loop, main = self.station, self._running(), self._main
+        elapsed, left = 0.0, None
+        if station is not None:
+            elapsed = time.monotonic() - self._station_started
+            left = None if main is None else main.left if main in list(self._loops) else 0.0
+        elif loop is not None:
+            elapsed, left = time.monotonic() - loop.started, loop.left
+        foreseen = self._list_stations is not None
+        speed = None if loop is None else loop.speed
         return {
-            **self.stage_fields(),
+            **self._stage_fields(station, loop),
             "run": self._run_fields(),
-            "loop": loop.title if loop else None,
-            "done": loop.done if loop else None,
-            "total": loop.total if loop else None,
+            "loop": loop and loop.title,
+            "done": loop and loop.done,
+            "total": loop and loop.total,
             "unit": "blocks" if loop and loop.passing else "images" if loop and loop.images == 1 else "steps",
             "images_per_second": speed * loop.images if loop and speed and loop.images else None,
-            "stage_seconds": elapsed if self.station or loop else None,
-            "stage_left": left if self.station else loop.left if loop else None,
-            "left": whole,
-            "values": dict(self._main.values) if self._main else {},
+            "stage_seconds": elapsed,
+            "stage_left": left,
+            "left": self.run_plan.left(station, elapsed, left if station else None) if foreseen else None,
+            "values": dict(main.values) if main else {},
             "note": loop.note if loop else "",
         }
-
-    def _stage_left(self) -> float | None:
-        if self.station is None or self._main is None:
-            return None
-        return 0.0 if self._main not in self._loops else self._main.left
 
     def _run_fields(self) -> dict[str, Any] | None:
         return None if self._part is None else dict(zip(("number", "of", "name"), self._part, strict=True))

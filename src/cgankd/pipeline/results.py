@@ -37,8 +37,7 @@ def collect(run: Run) -> dict[str, Any]:
             student = run.student(name, seed)
             students[name].append(student)
             scored = student.summary if recipe.student.ships == "last" else student.summary["best"]
-            scores = {"validation": scored["val"], "test": scored["test"]}
-            run.store.progress.score(name, seed, scores)
+            run.store.progress.score(name, seed, {"validation": scored["val"], "test": scored["test"]})
     rows = _rows(run, students, upstream[0])
     networks = [teachers[0], *(artifacts[0] for artifacts in students.values())]
     results: dict[str, Any] = {
@@ -101,10 +100,16 @@ def best_row(rows: Sequence[Mapping[str, Any]], higher_is_better: bool, seeds: S
 
 def _add_worst_answers(run: Run, results: dict[str, Any], students: Mapping[str, Sequence[Artifact]]) -> None:
     """Add the test images on which the best student, and the control of the same seed, are most wrong."""
-    best = results["best"]
-    place = run.recipe.seeds.index(best["seed"])
-    networks = {name: run.shipped(students[name][place]) for name in (CONTROL, best["row"]) if name in students}
+    networks = networks_shown(run, students, results["best"])
     results["artifacts"]["worst"] = _path(run, measurements.worst_answers(run, networks))
+
+
+def networks_shown(
+    run: Run, students: Mapping[str, Sequence[Artifact]], best: Mapping[str, Any]
+) -> dict[str, StoredNetwork]:
+    """The control and the best student, of the same seed."""
+    place = run.recipe.seeds.index(best["seed"])
+    return {name: run.shipped(students[name][place]) for name in (CONTROL, best["row"]) if name in students}
 
 
 def _path(run: Run, artifact: Artifact) -> str:

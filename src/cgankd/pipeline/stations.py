@@ -11,7 +11,7 @@ from cgankd.core.run_plan import Station
 from cgankd.core.store import Artifact, Call
 from cgankd.metrics.robustness import Attack
 from cgankd.nets.build import StoredNetwork
-from cgankd.pipeline import measurements
+from cgankd.pipeline import measurements, results
 from cgankd.pipeline.comparisons import row
 from cgankd.pipeline.search import choose
 
@@ -54,12 +54,28 @@ def _walk(run: Run) -> None:
             run.pseudo(upstream[0])
     if fakes:
         run.generator(upstream[0])
+        if run.task.continuous:
+            run.along_labels(upstream[0])
         run.synthesis(upstream[0], row("cgan"))
         for seed in upstream:
             run.fell_back(seed)
         run.choice(upstream[0])
         if recipe.metrics.generator is not None:
             measurements.quality(run, upstream[0])
+    by_row = {name: [students[seed, name] for seed in recipe.seeds] for name in recipe.rows}
+    measurements.worst_answers(run, results.networks_shown(run, by_row, _best(run, by_row)))
+
+
+def _best(run: Run, students: Mapping[str, list[Artifact]]) -> dict[str, Any]:
+    """The best row and its seed; the first ones until all students are trained."""
+    recipe = run.recipe
+    if not all(student.summary for trained in students.values() for student in trained):
+        return {"row": recipe.rows[0], "seed": recipe.seeds[0]}
+    rows = [
+        results.table_row(name, [student.summary for student in trained], {}, recipe.student.ships)
+        for name, trained in students.items()
+    ]
+    return results.best_row(rows, run.task.higher_is_better, recipe.seeds)
 
 
 def _attack(run: Run, networks: list[StoredNetwork]) -> None:

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.console import Console
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from cgankd.core.runtime import make_fabric
 from cgankd.core.store import Work
+from cgankd.core.terminal import plain_console
 from cgankd.core.views import view
 from cgankd.core.watching import Watched
 from cgankd.data.imageset import ImageSet
@@ -87,7 +87,7 @@ class _Distilled(BaseEstimator):  # type: ignore[misc]
         train, held_out = self._held_out(len(pixels), labels, plan)
         sets = [None if rows is None else ImageSet(pixels[rows], labels[rows]) for rows in (train, held_out)]
         assert sets[0] is not None
-        with Watched([view(Console())] if self.verbose else []) as progress:
+        with Watched([view(plain_console())] if self.verbose else []) as progress:
             taught = teach(dataclasses.replace(plan, progress=progress), sets[0], sets[1], self.task_)
         self.student_ = taught.student.cpu().eval()
         self.teacher_ = taught.teacher

@@ -1,0 +1,139 @@
+"""The status file: what it tells of a process that runs, ended, was killed, or is on another machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cgankd.core import status_file
+from cgankd.core.errors import UserError
+from cgankd.core.run_plan import Station
+from cgankd.core.status_file import StatusFile, as_lines, process_started, read_status
+from cgankd.core.watching import Watched
+
+KD = Station("key", "kd (seed 0)", "train_student", "fit", 1.0)
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    monkeypatch.setattr(sys, "argv", ["/bin/cgankd", "run", "my recipe.yaml", "--out", "x"])
+    watched = Watched([StatusFile()])
+    watched.opened(tmp_path)
+    return watched
+
+
+def change(folder: Path, **values: Any) -> None:
+    path = folder / "status.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def dead() -> dict[str, Any]:
+    """The number of a process that has ended."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return {"pid": ended.pid}
+
+
+def test_a_run_that_was_refused_leaves_no_file(watched: Watched, tmp_path: Path) -> None:
+    watched.stop("data.source is wrong", 2, "cgankd run x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_running_stage(watched: Watched, tmp_path: Path) -> None:
+    watched.plan(lambda: [Station("data", "data", "describe_data", seconds=1.0), KD])
+    with watched.stage(KD), watched.bar("kd (seed 0)", 10) as bar:
+        bar.images = 64
+        bar.to(5)
+        watched.outputs[0].tick(watched)
+        record = read_status(tmp_path)
+    assert {name: record[name] for name in ("state", "host", "pid", "command", "stage", "number", "of", "done")} == {
+        "state": "running", "host": socket.gethostname(), "pid": os.getpid(),
+        "command": "cgankd run 'my recipe.yaml' --out x", "stage": "kd (seed 0)", "number": 2, "of": 2, "done": 5,
+    }  # fmt: skip
+    first, second = as_lines(tmp_path, record)
+    assert first.startswith(f"{tmp_path}: running for 0 s (process {os.getpid()} on ")
+    assert second == "[2/2] kd (seed 0) 5/10 steps"
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]  # no temporary file is left
+
+
+def test_how_a_run_ended(watched: Watched, tmp_path: Path) -> None:
+    with contextlib.suppress(KeyboardInterrupt), watched.stage(KD), watched.bar("kd (seed 0)", 10) as bar:
+        bar.to(7)
+        raise KeyboardInterrupt
+    command = "cgankd run 'my recipe.yaml' --out x"
+    again = f"the same command goes on: {command}"
+    watched.stop("stopped by Ctrl-C", 130, command)
+    assert as_lines(tmp_path, read_status(tmp_path)) == [
+        f"{tmp_path}: stopped by Ctrl-C (0 s ago); {again}", "it was at: [1] kd (seed 0) 7/10 steps",
+    ]  # fmt: skip
+    watched.stop("the loss is nan", 1, command)
+    assert as_lines(tmp_path, read_status(tmp_path))[0] == f"{tmp_path}: failed 0 s ago: the loss is nan"
+    watched.finish(results="x/results.json")
+    assert as_lines(tmp_path, read_status(tmp_path)) == [
+        f"{tmp_path}: done 0 s ago, after 0 s; results: x/results.json"
+    ]
+
+
+def test_a_killed_process_is_told_from_a_living_one(watched: Watched, tmp_path: Path) -> None:
+    with watched.stage(KD):
+        pass
+    assert read_status(tmp_path)["state"] == "running"
+    change(tmp_path, process_started="1")  # another process that got the same number later
+    assert read_status(tmp_path)["state"] == "killed"
+    change(tmp_path, process_started=process_started(os.getpid()), **dead())
+    record = read_status(tmp_path)
+    assert record["state"] == "killed"
+    assert "ended without a word" in as_lines(tmp_path, record)[0]
+
+
+def test_a_zombie_is_dead() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    while (started := process_started(child.pid)) is not None:
+        assert started
+        time.sleep(0.01)
+    child.wait()
+
+
+def test_on_another_host_only_the_age_of_the_file_is_known(watched: Watched, tmp_path: Path) -> None:
+    with watched.stage(KD):
+        pass
+    change(tmp_path, host="elsewhere", **dead())
+    assert read_status(tmp_path)["state"] == "running"
+    change(tmp_path, updated=time.time() - status_file.SILENT_AFTER - 60)
+    record = read_status(tmp_path)
+    assert record["state"] == "silent"
+    assert as_lines(tmp_path, record)[0] == f"{tmp_path}: no news from elsewhere since 11 min; it may have been killed"
+
+
+def test_a_disk_that_is_full_does_not_end_the_run(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cgankd.core.files.write_json", full)
+    with watched.stage(KD):
+        pass
+
+
+def test_folders_without_a_status(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no folder; needed: the --out folder of a run"):
+        read_status(tmp_path / "none")
+    with pytest.raises(UserError, match=r"is not the folder of a run: it has no status.json and no results.json"):
+        read_status(tmp_path)
+    (tmp_path / ".lock").write_text("run")
+    assert as_lines(tmp_path, read_status(tmp_path))[0].startswith(
+        f"{tmp_path}: begun 0 s ago and not finished; whether"
+    )
+    (tmp_path / "results.json").write_text("{}")
+    assert as_lines(tmp_path, read_status(tmp_path)) == [f"{tmp_path}: done; results: {tmp_path / 'results.json'}"]
+    (tmp_path / "status.json").write_text("[]")
+    with pytest.raises(UserError, match="is not the status of a run"):
+        read_status(tmp_path)

@@ -1,0 +1,50 @@
+"""SIGTERM stops loops as a time limit does; a second one ends the process."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from cgankd.core.checkpoint import Checkpoint
+from cgankd.core.errors import OutOfTime
+from cgankd.core.stopping import reason_to_stop, stopping_on_sigterm
+
+
+def test_the_time_limit() -> None:
+    assert reason_to_stop(math.inf) is None
+    assert reason_to_stop(time.monotonic() + 60) is None
+    assert reason_to_stop(time.monotonic()) == "the time limit is reached"
+
+
+def test_sigterm_makes_a_checkpoint_due_which_then_stops(tmp_path: Path) -> None:
+    before, checkpoint = signal.getsignal(signal.SIGTERM), Checkpoint(tmp_path / "checkpoint.safetensors")
+    with stopping_on_sigterm():
+        assert not checkpoint.due()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert checkpoint.due()
+        with pytest.raises(OutOfTime, match=r"it was asked to stop \(SIGTERM\)"):
+            checkpoint.save(3)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # the next one ends the process
+    assert checkpoint.load() == (3, [])
+    assert reason_to_stop(math.inf) is None
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_thread_sets_no_handler() -> None:
+    handlers = []
+
+    def block() -> None:
+        with stopping_on_sigterm():
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=block)
+    thread.start()
+    thread.join()
+    assert handlers == [before]

@@ -1,0 +1,118 @@
+"""Trackers get curves, scores and pictures from the same observer as everything else."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cgankd.core.errors import UserError
+from cgankd.core.own_loggers import MlflowLogger, WandbLogger
+from cgankd.core.trackers import Tracker, choose
+from cgankd.core.watching import Watched
+
+
+def report(tracker: Tracker, folder: Path) -> None:
+    """What a short run reports."""
+    with Watched([tracker]) as watched:
+        watched.opened(folder)
+        with watched.bar("teacher (seed 0)", 2) as bar:
+            bar.log({"step": 1, "loss": 0.5, "learning_rate": 0.1})
+            bar.log({"step": 2, "loss": 0.25, "learning_rate": 0.05, "val": 91.0})
+        watched.picture("generator/samples", torch.arange(12, dtype=torch.uint8).reshape(1, 3, 4))
+        watched.score("kd+sp@fake", 1, {"validation": 95.0, "test": None})
+
+
+def test_names() -> None:
+    assert choose("csv") == "csv"
+    assert choose("none") == "none"
+    with pytest.raises(UserError, match=r"--track 'wandbb' is not known; allowed: .*none \(did you mean 'wandb'\?\)"):
+        choose("wandbb")
+
+
+def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert choose(None) == "none"
+    with pytest.raises(UserError, match=r"--track mlflow needs the package mlflow: pip install 'cgankd\[track\]'"):
+        choose("mlflow")
+
+
+def test_tensorboard_is_the_default_and_gets_curves_scores_and_pictures(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert choose(None) == "tensorboard"
+    report(Tracker("tensorboard"), tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    curves = {tag: [(e.step, round(e.value, 6)) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert curves == {
+        "teacher-seed-0/loss": [(1, 0.5), (2, 0.25)],
+        "teacher-seed-0/learning_rate": [(1, 0.1), (2, 0.05)],
+        "teacher-seed-0/val": [(2, 91.0)],
+        "validation/kd-sp-fake": [(1, 95.0)],
+    }
+    (picture,) = events.Images("generator/samples")
+    assert (picture.width, picture.height) == (4, 3)
+
+
+def test_csv(tmp_path: Path) -> None:
+    report(Tracker("csv"), tmp_path)
+    with (tmp_path / "csv" / "version_0" / "metrics.csv").open() as stream:
+        lines = list(csv.DictReader(stream))
+    assert [(line["step"], line["teacher-seed-0/loss"], line["validation/kd-sp-fake"]) for line in lines] == [
+        ("1", "0.5", ""), ("2", "0.25", ""), ("1", "", "95.0"),
+    ]  # fmt: skip
+
+
+class Recorder:
+    """Stands for a package: notes every call of any of its functions."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*args: Any, **named: Any) -> Recorder:
+            self.calls.append((name, args, named))
+            return self
+
+        return call
+
+
+def test_wandb_plots_each_stage_over_its_own_steps(tmp_path: Path) -> None:
+    package = Recorder()
+    report(Tracker("wandb", lambda _, folder: WandbLogger(package, folder)), tmp_path)
+    assert [(name, args, named) for name, args, named in package.calls if name != "Image"] == [
+        ("init", (), {"project": "cgankd", "name": tmp_path.name, "dir": str(tmp_path)}),
+        ("define_metric", ("teacher-seed-0/*",), {"step_metric": "teacher-seed-0/step"}),
+        ("log", ({"teacher-seed-0/loss": 0.5, "teacher-seed-0/learning_rate": 0.1, "teacher-seed-0/step": 1},), {}),
+        ("log", ({"teacher-seed-0/loss": 0.25, "teacher-seed-0/learning_rate": 0.05, "teacher-seed-0/val": 91.0,
+                  "teacher-seed-0/step": 2},), {}),
+        ("log", ({"generator/samples": package},), {}),
+        ("define_metric", ("validation/*",), {"step_metric": "validation/step"}),
+        ("log", ({"validation/kd-sp-fake": 95.0, "validation/step": 1},), {}),
+        ("finish", (), {}),
+    ]  # fmt: skip
+    (pixels,) = next(args for name, args, _ in package.calls if name == "Image")
+    assert pixels.shape == (3, 4, 3)
+    assert pixels[2, 3].tolist() == [11, 11, 11]
+
+
+def test_mlflow(tmp_path: Path) -> None:
+    package = Recorder()
+    report(Tracker("mlflow", lambda _, folder: MlflowLogger(package, folder)), tmp_path)
+    assert [name for name, _, _ in package.calls] == [
+        "set_experiment", "start_run", "log_metrics", "log_metrics", "log_image", "log_metrics", "end_run",
+    ]  # fmt: skip
+    assert package.calls[2][1:] == (({"teacher-seed-0/loss": 0.5, "teacher-seed-0/learning_rate": 0.1},), {"step": 1})
+    assert package.calls[4][1][1] == "generator-samples.png"
+
+
+def test_nothing_is_opened_where_nothing_was_logged(tmp_path: Path) -> None:
+    with Watched([Tracker("csv")]) as watched:
+        watched.opened(tmp_path)
+    assert list(tmp_path.iterdir()) == []
