@@ -113,10 +113,8 @@ def recipes_page() -> str:
     ]
     for command, home in homes().items():
         for name, path in home.ready().items():
-            text = path.read_text(encoding="utf-8").strip()
-            parts.append(
-                f"## `{name}`\n\n{home.load(name).description}\n\n```yaml\n# cgankd {command} {name}\n{text}\n```\n"
-            )
+            text, about = path.read_text(encoding="utf-8").strip(), home.load(name).description
+            parts.append(f"## `{name}`\n\n{about}\n\n```yaml\n# cgankd {command} {name}\n{text}\n```\n")
     return "\n".join(parts)
 
 
