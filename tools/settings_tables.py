@@ -11,6 +11,7 @@ from typing import Any, Literal
 import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from cgankd.config.yaml_values import is_model
 
@@ -55,7 +56,7 @@ def _rows(key: str, field: FieldInfo, note: str = "") -> Iterator[Row]:
             return
         for name, model in zip(names, kinds, strict=True):
             about = f"kind {name}"
-            yield from _inside(key, model, field.default if isinstance(field.default, model) else model(), about)
+            yield from _inside(key, model, field.default if isinstance(field.default, model) else None, about)
         return
     if models:
         yield from _optional_or_list(key, field, models[0], description)
@@ -66,17 +67,17 @@ def _rows(key: str, field: FieldInfo, note: str = "") -> Iterator[Row]:
 def _optional_or_list(key: str, field: FieldInfo, model: type[BaseModel], description: str) -> Iterator[Row]:
     if isinstance(field.default, tuple):
         yield key, _value(field.default), "a list of groups of the settings below", description
-        yield from _inside(f"{key}[]", model, model())
+        yield from _inside(f"{key}[]", model, None)
         return
     yield key, "on" if field.default else "none", "on or off", description
-    yield from _inside(key, model, field.default or model())
+    yield from _inside(key, model, field.default)
 
 
 def _inside(key: str, model: type[BaseModel], default: Any, note: str = "") -> Iterator[Row]:
-    """The settings of a group; ``default``: the group that holds their defaults there."""
+    """The settings of a group; ``default``: the group that holds their defaults there, None: those of its class."""
     for name, field in model.model_fields.items():
         if name != "kind":
-            here = FieldInfo.merge_field_infos(field, default=getattr(default, name))
+            here = field if default is None else FieldInfo.merge_field_infos(field, default=getattr(default, name))
             yield from _rows(f"{key}.{name}", here, note)
 
 
@@ -125,6 +126,8 @@ def _bounds(metadata: list[Any] | tuple[Any, ...]) -> str:
 
 
 def _value(value: Any) -> str:
+    if value is PydanticUndefined:
+        return "required"
     if value is None:
         return "none"
     if isinstance(value, bool):
