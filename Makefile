@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint bench results clean
+.PHONY: help demo test lint bench results docs docs-test dist dist-test clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,10 @@ help:
 	@echo "make lint    lint and types alone"
 	@echo "make bench   speed, as ratios to a simple version in the same run"
 	@echo "make results the two main recipes of docs/results.md, one to two hours on two cores"
+	@echo "make docs    the documentation as a site in site/, from docs/ and from the code"
+	@echo "make docs-test  run the tutorial's commands in an empty folder, about 15 minutes on two cores"
+	@echo "make dist    the wheel and the sdist, in dist/"
+	@echo "make dist-test  install both into empty environments and run them: DIST_PYTHONS='python3.10 python3.13'"
 	@echo "make clean   remove .venv and build files"
 
 $(READY): pyproject.toml constraints.txt
@@ -41,5 +45,22 @@ results: $(READY)
 	$(BIN)/cgankd run fashion --out runs/fashion
 	$(BIN)/cgankd run rotated-fashion --out runs/rotated-fashion
 
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]' -c constraints.txt
+	$(BIN)/python tools/write_reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-test: $(READY)
+	$(BIN)/python tools/run_tutorial.py
+
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dist]' -c constraints.txt
+	$(BIN)/python -m build
+
+DIST_PYTHONS ?= $(PYTHON)
+dist-test: dist
+	$(BIN)/python tools/try_distribution.py $(DIST_PYTHONS)
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache

@@ -70,7 +70,8 @@ def parsed(words: list[str]) -> tuple[str, dict[str, Any]]:
     context = group.make_context("cgankd", list(words), resilient_parsing=False)
     names = []
     while hasattr(group, "commands"):
-        name, group, rest = group.resolve_command(context, [*context._protected_args, *context.args])
+        first = context._protected_args if hasattr(context, "_protected_args") else context.protected_args
+        name, group, rest = group.resolve_command(context, [*first, *context.args])
         names.append(name)
         context = group.make_context(name, rest, parent=context)
     return " ".join(names), context.params

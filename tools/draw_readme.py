@@ -1,7 +1,7 @@
 """Draw the picture of README.md from a finished run of a scalar task: what goes in, what is generated, what comes out.
 
-    cgankd run rotated-fashion --out runs/rotated-fashion compare.methods='[nokd_longer, kd, fm, cgan_kd, cgan+fm]'
-    python tools/draw_readme.py runs/rotated-fashion
+cgankd run rotated-fashion --out runs/rotated-fashion compare.methods='[nokd_longer, kd, fm, cgan_kd, cgan+fm]'
+python tools/draw_readme.py runs/rotated-fashion
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""All settings of a recipe as Markdown tables: key, default, what is allowed, description. Each must have one."""
+"""All settings of a recipe as Markdown tables: key, default, what is allowed, description."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+
+from cgankd.config.yaml_values import is_model
 
 Row = tuple[str, str, str, str]  # key, default, allowed, description
 HEADER = "| setting | default | allowed | what it is |\n| --- | --- | --- | --- |\n"
@@ -54,7 +56,7 @@ def _rows(key: str, field: FieldInfo, note: str = "") -> Iterator[Row]:
             return
         for name, model in zip(names, kinds, strict=True):
             about = f"kind {name}"
-            yield from _inside(key, model, _default(field, model), about)
+            yield from _inside(key, model, field.default if isinstance(field.default, model) else None, about)
         return
     if models:
         yield from _optional_or_list(key, field, models[0], description)
@@ -65,34 +67,28 @@ def _rows(key: str, field: FieldInfo, note: str = "") -> Iterator[Row]:
 def _optional_or_list(key: str, field: FieldInfo, model: type[BaseModel], description: str) -> Iterator[Row]:
     if isinstance(field.default, tuple):
         yield key, _value(field.default), "a list of groups of the settings below", description
-        yield from _inside(f"{key}[]", model, model())
+        yield from _inside(f"{key}[]", model, None)
         return
     yield key, "on" if field.default else "none", "on or off", description
-    yield from _inside(key, model, field.default or model())
+    yield from _inside(key, model, field.default)
 
 
 def _inside(key: str, model: type[BaseModel], default: Any, note: str = "") -> Iterator[Row]:
-    """The settings of a group; ``default``: the group that holds their defaults there."""
+    """The settings of a group; ``default``: the group that holds their defaults there, None: those of its class."""
     for name, field in model.model_fields.items():
         if name != "kind":
-            here = FieldInfo.merge_field_infos(field, default=getattr(default, name, PydanticUndefined))
+            here = field if default is None else FieldInfo.merge_field_infos(field, default=getattr(default, name))
             yield from _rows(f"{key}.{name}", here, note)
-
-
-def _default(field: FieldInfo, model: type[BaseModel]) -> BaseModel:
-    """The group's default, or that of this kind; settings that must be given are missing there."""
-    return field.default if isinstance(field.default, model) else model.model_construct()
 
 
 def _group(field: FieldInfo) -> type[BaseModel] | None:
     """The class of a setting that is always a group of settings, without kinds; else None."""
     annotation = field.annotation
-    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return annotation if is_model and "kind" not in annotation.model_fields else None
+    return annotation if is_model(annotation) and "kind" not in annotation.model_fields else None
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if is_model(annotation):
         yield annotation
     for inner in typing.get_args(annotation):
         yield from _models(inner)
@@ -131,7 +127,7 @@ def _bounds(metadata: list[Any] | tuple[Any, ...]) -> str:
 
 def _value(value: Any) -> str:
     if value is PydanticUndefined:
-        return "must be given"
+        return "required"
     if value is None:
         return "none"
     if isinstance(value, bool):

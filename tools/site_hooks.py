@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
+LOADED = re.compile(r"""<(?:script|img|iframe|source|link)\b[^>]*\s(?:src|href)=["']?(?:https?:)?//[^>]*""")
 BESIDE = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}  # page -> file of the repository
 
 
@@ -25,3 +27,10 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     for target, name in BESIDE.items():
         markdown = re.sub(rf"\]\((?:\.\./)?{re.escape(name)}", f"]({target}", markdown)
     return markdown.replace("](README.md)", "](index.md)").replace("](../README.md)", "](index.md)")
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Nothing is loaded from another host, so that the site can be read without a network."""
+    if loaded := LOADED.search(output):
+        raise PluginError(f"{page.file.src_uri} loads something from another host: {loaded[0]}")
+    return output

@@ -279,3 +279,20 @@ def test_report_needs_results(run: Run, tmp_path: Path) -> None:
     code, _, err = run("report", str(tmp_path))
     assert code == 2
     assert "results.json" in err
+
+
+def test_the_default_folder_of_a_run_has_a_name_that_every_system_allows(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cgankd.pipeline import run as pipeline
+
+    folders: list[Path] = []
+
+    def go(settings: object, folder: Path, *_: object, **__: object) -> None:
+        folders.append(folder)
+        raise UserError("far enough")
+
+    monkeypatch.setattr(pipeline, "run", go)
+    for name in ("C:\\x", "../up", "con"):
+        run("run", "digits", f"name={name}")
+    assert folders == [Path("runs", "C--x"), Path("runs", "..-up"), Path("runs", "_con")]

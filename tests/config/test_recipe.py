@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cgankd.config import recipe
+from cgankd.config import recipe, yaml_values
 from cgankd.config.recipe import Recipe
 from cgankd.config.settings import (
     ILI,
@@ -384,3 +384,11 @@ def test_overrides_leave_the_callers_tree_as_it_is() -> None:
     tree: dict[str, Any] = {"student": {"fit": {"steps": 10}}}
     assert recipe.from_tree(tree, ["student.fit.steps=20", "ratio.steps=5"]).student.fit.steps == 20
     assert tree == {"student": {"fit": {"steps": 10}}}
+
+
+def test_a_wrong_value_of_a_list_is_refused_on_every_python() -> None:
+    """In Python 3.10 the type tuple[int, ...] looks like a class, and asking whether it is one of settings fails."""
+    with pytest.raises(UserError, match="seeds = 'x' is not allowed"):
+        recipe.load("digits", ["seeds=x"])
+    assert not yaml_values.is_model(tuple[int, ...])
+    assert yaml_values.is_model(recipe.Recipe)

@@ -16,7 +16,7 @@ from cgankd.cli.recipes import Overrides, list_recipes, load
 from cgankd.cli.screen import console
 from cgankd.config import recipe
 from cgankd.core.errors import UserError
-from cgankd.core.paths import expanded_word
+from cgankd.core.paths import expanded_word, portable
 from cgankd.core.terminal import escape_what_streams_cannot_write, on_one_line, plain_console
 
 # No import here may import torch, because `cgankd --help` must not take seconds.
@@ -96,7 +96,7 @@ def run(
         from cgankd.core.checkpoint import deadline_in
         from cgankd.pipeline.run import run as go
 
-        folder = out or Path("runs") / settings.name
+        folder = out or Path("runs") / portable(settings.name)
         results = go(settings, folder, progress, deadline=deadline_in(max_minutes))
         progress.rest()
         page = _show(folder, results, page=not no_report, with_table=not as_json)
@@ -171,7 +171,7 @@ def table_(
 ) -> None:
     """Run recipes x settings x students. They share stages, and the tables are like the paper's."""
     names, overrides = _split_words(words, seeds)
-    folder = out or Path("runs") / "table-{}".format("-".join(Path(name).stem for name in names))
+    folder = out or Path("runs") / portable("table-{}".format("-".join(Path(name).stem for name in names)))
     for name in names:
         load("run", name, overrides)  # raises for wrong settings before torch is imported
     from cgankd.core.checkpoint import deadline_in
@@ -211,7 +211,7 @@ def ablate(
     max_minutes: MaxMinutes = None,
 ) -> None:
     """Plot what each step of cGAN-KD adds. Also plots the error against the number of generated images or of labels."""
-    folder = out or Path("runs") / f"ablate-{load('run', name, overrides).name}"
+    folder = out or Path("runs") / portable(f"ablate-{load('run', name, overrides).name}")
     from cgankd.core.checkpoint import deadline_in
     from cgankd.experiments.ablation import ablate as draw
 
@@ -262,7 +262,7 @@ def synthesize(
     settings, left_out = labelling_service.served(settings)
     if left_out:
         console.print(f"left out, because they need predictions of other images: {', '.join(left_out)}")
-    folder = out or Path("runs") / settings.name
+    folder = out or Path("runs") / portable(settings.name)
     deadline = deadline_in(max_minutes)
     with watch.watching(quiet) as progress:
         if export is not None:
@@ -300,7 +300,7 @@ def continual(
     from cgankd.continual.run import run as learn
     from cgankd.core.checkpoint import deadline_in
 
-    folder = out or Path("runs") / settings.name
+    folder = out or Path("runs") / portable(settings.name)
     with watch.watching(quiet) as progress:
         learn(settings, folder, progress, deadline=deadline_in(max_minutes))
         progress.finish(results=str(folder / "results.json"))

@@ -12,6 +12,7 @@ from rich.table import Table
 from cgankd.cli.screen import console
 from cgankd.cli.watch import one_loop
 from cgankd.core.errors import UserError
+from cgankd.core.paths import portable
 from cgankd.core.terminal import on_one_line
 
 Run = Annotated[Path, typer.Argument(metavar="DIR", help="the --out folder of a finished run")]
@@ -166,7 +167,7 @@ def generate(
     from cgankd.shipping import generate as images
 
     pictures = images.generate(folder, label, count, seed)
-    path = out or Path(f"{folder.name}-{label}.png".replace("/", "-"))
+    path = out or Path(f"{portable(f'{folder.name}-{label}')}.png")
     if path.suffix.lower() == ".png":
         images.write_grid(pictures, path)
     else:

@@ -181,7 +181,7 @@ def _kind(model: type[BaseModel]) -> str | None:
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
     """The settings classes that a field may hold, alone or in a list."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if yaml_values.is_model(annotation):
         yield annotation
     for inner in typing.get_args(annotation):
         yield from _models(inner)

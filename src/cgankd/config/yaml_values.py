@@ -81,7 +81,7 @@ def resolve(value: Any, *annotations: Any) -> Any:
     if isinstance(value, Typed):
         return _resolve_one(value, options)
     if isinstance(value, Mapping):
-        models = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+        models = [option for option in options if is_model(option)]
         kind = value.get("kind")
         models = [model for model in models if _kind(model) in (None, kind)] or models
         inner = [typing.get_args(option)[1] for option in options if typing.get_origin(option) is dict]
@@ -162,3 +162,9 @@ def _keys(node: yaml.Node, visited: set[int]) -> Iterator[yaml.Node]:
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
             yield from _keys(value, visited)
+
+
+def is_model(annotation: Any) -> bool:
+    """Whether a type is a class of settings. In Python 3.10 ``tuple[int, ...]`` also counts as an instance of type."""
+    is_class = isinstance(annotation, type) and typing.get_origin(annotation) is None
+    return is_class and issubclass(annotation, BaseModel)

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from cgankd.core.errors import UserError
 
+WINDOWS = os.name == "nt"
+
 
 def file_name(text: str) -> str:
     """``text`` as a file name: letters, digits, dots and equals signs stay, everything else becomes a dash.
@@ -35,7 +37,7 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     the disk, for files that are written often and worth nothing after a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
     try:
@@ -52,7 +54,9 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
 
 def sync(path: Path) -> None:
     """Flush a file's content, or a folder's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    if WINDOWS and path.is_dir():
+        return  # Windows opens no folders, and writes their entries by itself
+    descriptor = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)  # there only an open for writing can be flushed
     try:
         os.fsync(descriptor)
     finally:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from cgankd.core.errors import UserError
+
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices of Windows, with any ending
 
 
 def expanded(path: str | Path) -> Path:
@@ -19,3 +22,13 @@ def expanded_word(word: str) -> str:
     """An argument of the command line with ~ replaced where no shell did so: in quotes, or in --out=~/runs."""
     option, equals, path = word.rpartition("=") if word.startswith("--") else ("", "", word)
     return f"{option}{equals}{expanded(path)}" if path.startswith("~") else word
+
+
+def portable(text: str) -> str:
+    """``text`` as the name of one file or folder that every system allows, also Windows; at most 100 letters.
+
+    >>> portable("a/b: c?"), portable("con.png"), portable(".."), portable("digit 3")
+    ('a-b- c-', '_con.png', '_', 'digit 3')
+    """
+    name = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", text)[:100].rstrip(" .")
+    return f"_{name}" if not name or RESERVED.fullmatch(name) else name

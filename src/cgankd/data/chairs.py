@@ -85,7 +85,7 @@ def render_folder(
             views.append(render.render(mesh, float(angle), size))
             progress(number * angles + place + 1, len(paths) * angles)
         pictures.append(np.stack(views))
-        names.append(str(path.relative_to(folder)))
+        names.append(path.relative_to(folder).as_posix())
     if len(pictures) < 2:
         raise UserError(f"{folder}: {len(pictures)} readable meshes; at least two are needed")
     stack = np.stack(pictures)  # [objects, angles, size, size, 3]

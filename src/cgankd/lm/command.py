@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from cgankd.core.paths import portable
 from cgankd.core.watching import Watched
 from cgankd.lm.settings import LanguageRecipe
 
@@ -18,7 +19,7 @@ def run(
     from cgankd.lm import run as runs
     from cgankd.lm import show
 
-    folder = out or Path("runs") / f"lm-{recipe.name}"
+    folder = out or Path("runs") / portable(f"lm-{recipe.name}")
     results = runs.run(recipe, folder, progress, deadline=deadline_in(max_minutes))
     progress.rest()
     console.print(show.headline(results), soft_wrap=True)

@@ -9,7 +9,6 @@ import dataclasses
 import importlib
 import platform
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
@@ -18,6 +17,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
+from cgankd._version import __version__
 from cgankd.core import machine
 
 GIB = 2**30
@@ -77,11 +77,7 @@ def examine(seconds: float = 2.0) -> Findings:
 
 def check_python(findings: Findings) -> None:
     """Python and this package."""
-    from cgankd._version import __version__
-
     findings.add("versions", cgankd=__version__, python=platform.python_version(), system=platform.platform())
-    if sys.version_info < (3, 10):
-        findings.problem(f"Python {platform.python_version()} is too old: install Python 3.10 or later", needed=True)
 
 
 def check_packages(findings: Findings, requirements: Iterable[str]) -> None:
@@ -124,8 +120,8 @@ def check_processor(findings: Findings) -> None:
     usable = cores if limit is None else min(cores, max(1, int(limit)))
     if threads > usable:
         findings.problem(
-            f"torch starts {threads} threads, but this process may use {usable} core(s), which makes every step slower: "
-            f"set runtime.threads={usable}, or OMP_NUM_THREADS={usable} in the environment"
+            f"torch starts {threads} threads, but this process may use {usable} core(s), which makes every step "
+            f"slower: set runtime.threads={usable}, or OMP_NUM_THREADS={usable} in the environment"
         )
 
 
@@ -143,8 +139,8 @@ def check_gpus(findings: Findings) -> None:
     if not torch.cuda.is_available() and shutil.which("nvidia-smi"):
         build = "has no CUDA" if torch.version.cuda is None else f"is for CUDA {torch.version.cuda}"
         findings.problem(
-            f"an NVIDIA driver is installed, but torch {torch.__version__} can't use it (this build {build}): install the "
-            "torch build for the driver's CUDA version, as pytorch.org lists them; until then runs use the processor"
+            f"an NVIDIA driver is installed, but torch {torch.__version__} can't use it (this build {build}): install "
+            "the torch build for the driver's CUDA version, as pytorch.org lists them; until then the processor is used"
         )
     if len(gpus) > 1:
         findings.add("gpus", note="a run uses one; CUDA_VISIBLE_DEVICES chooses it")
@@ -215,7 +211,8 @@ def _what_is_wrong(requirement: Requirement, version: str | None) -> str:
         importlib.import_module(OTHER_NAMES.get(name.lower(), name.lower().replace("-", "_")))
     except Exception as error:  # a broken library may fail in any way
         reason = " ".join(str(error).split())
-        return f"{name} {version} can't be imported ({reason}): pip install --force-reinstall '{name}=={version}'"
+        public = version.partition("+")[0]  # 2.13.0+cpu: package indexes know only 2.13.0
+        return f"{name} {version} can't be imported ({reason}): pip install --force-reinstall '{name}=={public}'"
     return ""
 
 

@@ -26,7 +26,7 @@ def steps_per_second(device: str, seconds: float = 2.0) -> dict[str, float]:
 def _speed(device: str, bf16: bool, order: torch.memory_format, seconds: float) -> float:
     rng = torch.Generator().manual_seed(0)
     network = zoo.create(NETWORK, 3, 10, (SIDE, SIDE)).to(device)
-    network.to(memory_format=order)  # type: ignore[call-overload]
+    network = network.to(memory_format=order)  # type: ignore[call-overload]  # torch's stubs don't have it
     images = torch.rand(BATCH, 3, SIDE, SIDE, generator=rng).to(device, memory_format=order)
     labels = torch.randint(0, 10, (BATCH,), generator=rng).to(device)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)

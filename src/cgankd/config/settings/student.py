@@ -35,18 +35,20 @@ class FromWeights(Settings):
     )
 
 
-def _file(value: Any) -> Any:
-    """The short form of the kind weights: a package, or a file with a suffix."""
+SHORT = by_kind("scratch")
+
+
+def _expanded(value: Any) -> Any:
+    """The short forms: a package, or a file with a suffix, for the kind weights; and those of all kinds."""
     if isinstance(value, str) and (value.startswith("package:") or Path(value).suffix):
         return {"kind": "weights", "file": value}
     if isinstance(value, Mapping) and "kind" not in value and "file" in value:
         return {"kind": "weights", **value}
-    return value
+    return SHORT.func(value)  # type: ignore[call-arg]
 
 
-Start = Annotated[
-    FromScratch | FromNOKD | FromWeights, Field(discriminator="kind"), by_kind("scratch"), BeforeValidator(_file)
-]
+# One validator, because pydantic before 2.12 looks at the kind before the second of two has run.
+Start = Annotated[FromScratch | FromNOKD | FromWeights, Field(discriminator="kind"), BeforeValidator(_expanded)]
 
 
 class StudentSettings(Settings):
