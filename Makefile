@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint bench results docs docs-test dist dist-test clean
+.PHONY: help demo test quick-tests test-long lint bench results docs docs-test dist dist-test clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    both tasks on real images, ten minutes on two cores: two tables, two reports"
 	@echo "make test    lint, types and tests, under 8 minutes on two cores"
+	@echo "make test-long  kills in every stage, full disks, stopped runs and other long tests, some minutes"
 	@echo "make lint    lint and types alone"
 	@echo "make bench   speed, as ratios to a simple version in the same run"
 	@echo "make results the two main recipes of docs/results.md, one to two hours on two cores"
@@ -35,8 +36,17 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests src  # one thread for each worker, because two workers share two cores
+# One thread for each worker, because two workers share two cores. Lint uses one core, so it runs beside the tests.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test: $(READY)
+	$(MAKE) --no-print-directory -j 2 --output-sync=target lint quick-tests
+
+quick-tests: $(READY)
+	$(PYTEST) tests src
+
+test-long: $(READY)
+	$(PYTEST) -m long tests
 
 bench: $(READY)
 	$(BIN)/python benchmarks/speed.py

@@ -649,6 +649,7 @@ except UserError as error: print(error)
 """
 
 
+@pytest.mark.long
 def test_a_folder_is_one_programs_at_a_time(tmp_path: Path, fabric: Fabric) -> None:
     images, labels = classes()
     road = Distiller(images, labels, Brightness(classes=True), fabric=fabric, out=tmp_path)

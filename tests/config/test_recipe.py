@@ -247,7 +247,7 @@ def test_an_unknown_key_is_named_with_what_is_near(key: str, near: str, allowed:
     ("override", "near", "allowed"),
     [
         ("generator.network=sngann", "sngan", "; allowed: sngan, sagan, biggan"),
-        ("generator.loss=hinges", "hinge", ": Input should be 'hinge' or 'vanilla'"),
+        ("generator.loss=hinges", "hinge", ": Input should be 'hinge', 'vanilla' or 'relativistic'"),
         ("generator.diffaugment=[colour]", "color", ": Input should be 'color', 'translation' or 'cutout'"),
         ("ratio.hidden=mlp55", "mlp5", ": Input should be 'mlp3', 'mlp5'"),  # one of several kinds of value
         ("search.labels=[distinct, evn]", "even", "; allowed: even, distinct, empirical"),
@@ -258,7 +258,7 @@ def test_a_word_that_is_not_allowed_is_met_with_what_is_near(override: str, near
         recipe.from_tree({}, [override])
     with pytest.raises(UserError, match="= 'xyzzy' is not allowed; allowed: sngan, sagan, biggan"):
         recipe.from_tree({}, ["generator.network=xyzzy"])
-    with pytest.raises(UserError, match="= 'xyzzy' is not allowed: Input should be 'hinge' or 'vanilla'"):
+    with pytest.raises(UserError, match="= 'xyzzy' is not allowed: Input should be 'hinge', 'vanilla' or 'rel"):
         recipe.from_tree({}, ["generator.loss=xyzzy"])
     with pytest.raises(UserError, match=r"data\.channels = 2 is not allowed: Input should be 1 or 3"):
         recipe.from_tree({}, ["data.channels=2"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.seen: list[dict[str, Any]] = []
+        self.artifacts = Path("nowhere")
 
     def titled(self, title: str) -> Watched:
         return self

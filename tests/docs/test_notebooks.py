@@ -12,7 +12,7 @@ nbclient = pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
 
 FOLDER = Path(__file__).parents[2] / "docs" / "notebooks"
-NAMES = ["classification", "regression"]
+NAMES = ["classification", pytest.param("regression", marks=pytest.mark.long)]
 
 
 def outputs(notebook: Any) -> list[dict[str, Any]]:

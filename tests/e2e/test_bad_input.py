@@ -232,7 +232,7 @@ def test_folders_of_classes(refused: Callable[..., str], tmp_path: Path, case: s
     break_it, words, named = CLASSES[case]
     class_folders(tmp_path / "pictures")
     break_it(tmp_path / "pictures")
-    sentence = refused("tiny.yaml", "data.train_size=null", "data.source=pictures", *words)
+    sentence = refused("tiny.yaml", "data.train_size=null", "data.val_size=null", "data.source=pictures", *words)
     for word in named:
         assert word in sentence
 
@@ -263,7 +263,7 @@ def test_folders_with_a_table(refused: Callable[..., str], tmp_path: Path, case:
     break_it, words, named = SCALARS[case]
     write_bars(tmp_path / "pictures", 30)
     break_it(tmp_path / "pictures")
-    sentence = refused("tiny.yaml", "data.train_size=null", "data.source=pictures", *words)
+    sentence = refused("tiny.yaml", "data.train_size=null", "data.val_size=null", "data.source=pictures", *words)
     for word in named:
         assert word in sentence
 

@@ -95,7 +95,7 @@ def test_a_run_in_pieces_ends_with_the_numbers_of_one_in_one_piece(
 
     def save_and_stop(self: Checkpoint, *state: Any) -> None:
         save(self, *state)
-        raise OutOfTime
+        raise OutOfTime("the time limit is reached")
 
     monkeypatch.setattr(Checkpoint, "save", save_and_stop)
     pieces = 0

@@ -9,6 +9,7 @@ import pytest
 from commands import CHECKPOINT_FILE, SLOWER, TINY, Said, same
 
 
+@pytest.mark.long
 def test_a_run_in_pieces_ends_with_the_numbers_of_one_in_one_piece(tmp_path: Path, typed: Callable[..., Said]) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
     words = ["run", "tiny.yaml", *SLOWER, "compare.methods=[cgan]", "--quiet", "--no-report", "--no-export"]

@@ -9,6 +9,7 @@ import pytest
 from commands import CHECKPOINT_FILE, SLOWER, TINY, Said, kill_in, same
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("resume")
 def test_a_run_killed_in_every_stage_ends_with_the_same_numbers(tmp_path: Path, typed: Callable[..., Said]) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)

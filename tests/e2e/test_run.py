@@ -143,13 +143,13 @@ def made(before: dict[str, Any], after: dict[str, Any]) -> Counter[str]:
 @pytest.mark.parametrize(
     ("change", "new"),
     [
-        ("student.transfer_steps=26", {"train_student": 7}),
+        ("student.transfer_steps=26", {"train_student": 7, "find_worst_answers": 1}),
         ("synthesis.filter.rho=0.8", {"make_images": 1, "train_student": 3, "measure_generator": 1}),
         ("generator.steps=31", {"train_generator": 1, "train_density_ratio": 1, "burn_in": 1, "calibrate_filter": 1,
                                 "make_images": 3, "train_student": 5, "measure_generator": 1}),
         ("data.seed=1", {"describe_data": 1, "train_network": 1, "train_generator": 1, "train_density_ratio": 1,
                          "burn_in": 1, "calibrate_filter": 1, "make_images": 3, "train_student": 8,
-                         "measure_generator": 1}),
+                         "measure_generator": 1, "find_worst_answers": 1}),
     ],
 )  # fmt: skip
 def test_a_change_makes_anew_what_depends_on_it_and_nothing_else(
@@ -236,7 +236,7 @@ def test_a_network_in_the_current_folder_is_the_student_and_its_code_part_of_the
     before = artifacts(tmp_path / "out")
     (tmp_path / "own_student.py").write_text(OWN.replace("nn.ReLU()", "nn.Tanh()"))
     assert typed(*words).code == 0
-    assert made(before, artifacts(tmp_path / "out")) == {"train_student": 1}
+    assert made(before, artifacts(tmp_path / "out")) == {"train_student": 1, "find_worst_answers": 1}
 
 
 def test_an_edited_network_is_a_new_teacher_even_where_its_weights_are_loaded(

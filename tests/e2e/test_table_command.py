@@ -27,6 +27,7 @@ def stages(out: Path) -> Counter[str]:
     return Counter(path.name.rsplit("-", 1)[0] for path in (out / "artifacts").iterdir())
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("table")
 def test_a_table_killed_in_its_second_cell_ends_as_one_that_nobody_killed(
     tmp_path: Path, tiny: Path, typed: Callable[..., Said]
@@ -53,6 +54,7 @@ def test_a_table_killed_in_its_second_cell_ends_as_one_that_nobody_killed(
         "calibrate_filter": 1,
         "make_images": 1,
         "train_student": 4,
+        "find_worst_answers": 2,
     }
     found = json.loads((tmp_path / "out" / "table.json").read_text())
     assert found["missing"] == []
@@ -91,6 +93,7 @@ def test_an_ablation_shares_all_but_synthesis_and_students(
         "calibrate_filter": 1,
         "make_images": 4,
         "train_student": 8,
+        "find_worst_answers": 2,
     }
     found = json.loads((out / "ablation.json").read_text())
     bars = {bar["method"]: bar["values"] for bar in found["bars"]}

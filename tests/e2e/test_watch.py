@@ -64,6 +64,7 @@ def test_a_log_has_a_line_for_each_stage_and_score_and_quiet_has_none(tiny: Path
     assert quiet.out.split()[0] == "tiny:"  # the table's title
 
 
+@pytest.mark.long
 def test_on_a_terminal_without_colours(tiny: Path) -> None:
     main, other = pty.openpty()
     env = {**environment(), "COLUMNS": "80", "TERM": "xterm", "NO_COLOR": "1"}
@@ -118,6 +119,7 @@ def ended_by(number: int, cwd: Path) -> Said:
     return Said(run.returncode, shown, errors)
 
 
+@pytest.mark.long
 def test_a_run_that_is_stopped_says_how_to_go_on(tiny: Path, typed: Callable[..., Said]) -> None:
     out, command = tiny.parent / "the run", shlex.join(["cgankd", *ENDLESS])
 

@@ -133,6 +133,7 @@ def test_all_methods_are_those_that_serve_the_task_as_they_are_published() -> No
     assert comparisons.pairs(of_classes) == [("cgan", "nokd_longer"), *((f"cgan+{name}", name) for name in methods)]
 
 
+@pytest.mark.long
 def test_what_one_cell_cannot_run_is_left_out_of_all_with_why() -> None:
     made = grid(["digits"], ["data.train_size=60"], ["cnn8", "vgg8"], [], ["all"])
     assert made[0].recipe.rows == made[1].recipe.rows

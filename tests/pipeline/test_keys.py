@@ -123,6 +123,7 @@ OTHER = {
     "ratio.milestones": [0.5], "student.fit.schedule.milestones": [0.5],
     "synthesis.filter.by": "all", "synthesis.filter.rho": 0.6, "search.rho": [0.5], "search.images": [700],
     "metrics.generator.features": ["nokd"], "metrics.robustness.attacks": ["pgd"],
+    "generator.transition": {"start": 0.1, "end": 0.2}, "generator.guidance": {"outputs": 0.5}, "generator.size": 18,
     "generator.scalar.vicinity.noise": 0.2, "data.seed": 5, "data.unit": "radians", "synthesis.replace": "none",
 }  # fmt: skip
 SKIPPED = {
@@ -187,8 +188,6 @@ def expected(key: str, task: str) -> set[str] | None:
         ("student.label_weight", {"train_student"}),
         ("student.teacher_weight", {"train_student"}),
         ("student.method_settings", {"train_student"}),
-        # train_small_generator in place of train_generator, and so another generator for all that draws from it
-        ("generator.size", {*PROCESSED, "train_density_ratio", "measure_generator"}),
         ("generator.scalar.", {"train_generator"} if scalar else set()),
         ("generator.", {"train_generator"}),
         ("ratio.features.", {"train_network"}),
@@ -277,7 +276,7 @@ def test_an_ablation_and_another_m_share_burn_in_and_calibration(
     _, recipe, splits = world
     plain = recipe.model_copy(update={"search": None})
     more = recipes.from_tree(plain.model_dump(mode="json"), ["synthesis.images=20000", "synthesis.filter.rho=0.5"])
-    shared = ("burn_in", "calibrate_filter")
+    shared = ("burn_in synthesis: burn-in", "calibrate_filter synthesis: calibration")
     for one, other in itertools.pairwise([keys(plain, splits, fabric), keys(more, splits, fabric)]):
         assert [one[name] for name in shared] == [other[name] for name in shared]
         assert one["make_images synthesis"] != other["make_images synthesis"]

@@ -87,6 +87,7 @@ def learnt(request: pytest.FixtureRequest, fabric: Fabric) -> tuple[RatioNetwork
     return network, {"mean_on_real": float(on_real.mean()), "mean_on_fakes": float(on_fakes.mean())}, scalar
 
 
+@pytest.mark.long
 def test_learnt_ratio_is_the_true_one(learnt: tuple[RatioNetwork, dict[str, float], bool]) -> None:
     network, _, scalar = learnt
     x = torch.linspace(-2, 2, 81)

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich.console import Console
 
+from cgankd.core.terminal import plain_console
 from cgankd.report import table
 from cgankd.report.figures import LIGHT
 
@@ -45,7 +45,7 @@ class RunResults(dict[str, Any]):
 
     def __repr__(self) -> str:
         file = io.StringIO()
-        Console(file=file, width=COLUMNS, markup=False, emoji=False, highlight=False).print(table.table(self))
+        plain_console(file=file, width=COLUMNS).print(table.table(self))
         warnings = [f"! {warning}" for warning in self.get("warnings", [])]
         return "\n".join([*(line.rstrip() for line in file.getvalue().rstrip().splitlines()), *warnings])
 
