@@ -40,7 +40,7 @@ lint: $(READY)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)
-	$(MAKE) --no-print-directory -j 2 --output-sync=target lint quick-tests
+	$(MAKE) --no-print-directory -j 2 lint quick-tests
 
 quick-tests: $(READY)
 	$(PYTEST) tests src

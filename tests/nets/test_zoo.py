@@ -305,7 +305,7 @@ def test_a_users_network_is_built_by_its_function(users_module, function):
         ("wrong_return", r"it returned str; needed: a torch\.nn\.Module$"),
         (
             "wrong_outputs",
-            r"images \[2, 3, 16, 16\] gives \[2, 768\]; allowed: .* \[2, 4\], because the data has 4 classes$",
+            r"images \[2, 3, 16, 16\] .*gives \[2, 768\]; allowed: .* \[2, 4\], because the data has 4 classes$",
         ),
         ("two_outputs", r"it gives tuple; allowed: one tensor \[2, 4\], the outputs$"),
         ("fails_to_run", r"it fails on images \[2, 3, 16, 16\] \(RuntimeError: "),
