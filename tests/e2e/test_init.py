@@ -9,6 +9,8 @@ import pytest
 from commands import Said, write_bars
 
 from cgankd.config import recipe
+from cgankd.planning import plan as planning
+from cgankd.planning.timing import Seconds
 
 Typed = Callable[..., Said]
 
@@ -41,3 +43,57 @@ def test_what_is_not_allowed_is_answered_in_a_sentence(
     write_bars(tmp_path / "bars", 20)
     assert sentence in typed("init", *words).sentence()
     assert not list(tmp_path.glob("*.yaml"))
+
+
+def seconds(images: object, side: int = 16) -> Seconds:
+    """Of a slow machine, where steps on images of 32 pixels take 20 times as long as on those of 16."""
+    slow = 1.0 if side > 16 else 0.05
+    return Seconds(slow, slow, slow, 0.0001, 0.0001, 0.0001)
+
+
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "measure", lambda recipe, splits, fabric: seconds(splits, min(splits.train.size)))
+
+
+def test_run_takes_the_settings_of_init_and_refuses_before_it_looks(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bars(tmp_path / "bars")
+    monkeypatch.setattr(planning, "measure", lambda *_: pytest.fail("nothing is measured"))
+    assert "key 'sise' is not known" in typed("run", "bars", "sise=32").sentence()
+    assert "--budget 'soon' is no time" in typed("run", "bars", "--budget", "soon").sentence()
+    assert "--budget is for images, but digits is a recipe" in typed("run", "digits", "--budget", "5m").sentence()
+    assert "there is no folder nowhere" in typed("run", "nowhere/").sentence()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bars"]
+
+
+def test_a_run_that_would_break_its_budget_does_not_begin(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bars(tmp_path / "bars")
+    slow(monkeypatch)
+    sentence = typed("run", "bars", "size=32", "--budget", "2m").sentence()
+    assert "--budget 2m is too short: about " in sentence
+    assert "Give --budget " in sentence
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bars"]
+
+
+def test_images_are_made_smaller_to_keep_to_the_budget(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bars(tmp_path / "bars", size=64)
+    monkeypatch.setattr(
+        planning, "measure", lambda recipe, splits, fabric: seconds(splits, 16 if min(splits.train.size) == 32 else 64)
+    )
+    said = typed("init", "bars", "--budget", "4m")
+    assert said.code == 0, said.err
+    assert "with 64 pixels, so 48 are tried" in said.out
+    assert "with 48 pixels, so 32 are tried" in said.out
+    assert "data.size=32: smaller images, to keep to the budget" in said.out
+    assert recipe.load("bars.yaml").data.size == 32
+
+
+def test_alone_it_shows_its_help(typed: Typed) -> None:
+    said = typed()
+    assert said.code == 0
+    assert "Commands:" in said.out

@@ -156,6 +156,22 @@ def test_few_seeds_demonstrations_and_missing_images_are_said() -> None:
     assert "generator.source has no more images of some labels" in warnings(found(9.0, 8.0, True, **ready))[0]
 
 
+def test_labels_without_any_image_are_named() -> None:
+    per_label = [{"label": name, "requested": 10, "kept": kept} for name, kept in (("a", 0), ("b", 9), ("c", 0))]
+    synthesis = {"kept": 9, "requested": 30, "per_label": per_label}
+    said = warnings(found(9.0, 8.0, True, synthesis=synthesis))
+    assert said[1].startswith("No generated image was kept for a, c: the generator does not follow these labels")
+
+
+@pytest.mark.parametrize(
+    ("higher", "test", "useless"), [(True, 52.0, True), (True, 60.0, False), (False, 46.0, True), (False, 44.0, False)]
+)
+def test_a_student_that_is_hardly_better_than_one_answer_is_told(higher: bool, test: float, useless: bool) -> None:
+    facts = {"best": {"test": test}, "constant": {"label": "7", "test": 50.0}}
+    said = " ".join(warnings(found(90.0, 8.0, higher, **facts)))
+    assert ("is hardly better than always answering 7 (50 %)" in said) is useless
+
+
 def test_nothing_is_said_of_a_teacher_without_a_score() -> None:
     found = {
         "higher_is_better": True, "unit": "%", "demonstration": False, "seeds": [0, 1, 2],

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +18,15 @@ from cgankd.core.errors import UserError
 from cgankd.core.terminal import on_one_line
 
 if TYPE_CHECKING:
+    from cgankd.planning.look import Look
     from cgankd.planning.plan import Plan
 
 BUDGET = "30m"
-Budget = Annotated[str, typer.Option("--budget", help="how long the run may take here: 20m, 2h")]
+BUDGET_HELP = "how long the run may take here: 20m, 2h"
+Budget = Annotated[str, typer.Option("--budget", help=BUDGET_HELP)]
+RunBudget = Annotated[
+    str | None, typer.Option("--budget", help=f"{BUDGET_HELP}; for images, not for a recipe; default {BUDGET}")
+]
 
 
 def init(
@@ -37,12 +45,8 @@ def init(
     from cgankd.core.files import write_text
 
     write_text(path, text)
-    if plan.total > 1.1 * _seconds(budget):
-        console.print(
-            f"--budget {budget} is too short: with fewer steps the networks would hardly be trained. Fewer or smaller "
-            "images (train_size=, size=) take less time.",
-            soft_wrap=True,
-        )
+    if _too_long(plan, budget):
+        console.print(f"! {_advice(plan, budget)}", soft_wrap=True)
     console.print(f"{path} written. cgankd run {path} takes about {_minutes(plan)}.", soft_wrap=True)
 
 
@@ -52,14 +56,28 @@ def is_source(name: str) -> bool:
     return Path(name).is_dir() or file or name.startswith("hf://")
 
 
-def recipe_for(source: str, overrides: list[str], budget: str) -> tuple[str, list[str]]:
+def recipe_for(source: str, overrides: list[str], budget: str | None) -> tuple[str, list[str]]:
     """The recipe file of a data set, written by :func:`init` unless it exists; and the overrides that remain."""
+    from cgankd.config import recipe
+    from cgankd.config.settings import DataSettings
+    from cgankd.core.files import write_text
+
     path = Path(f"{_name(source)}.yaml")
-    own = [override for override in overrides if override.startswith("data.")]
+    names = set(DataSettings.model_fields) - set(recipe.Recipe.model_fields)
+    overrides = [f"data.{word}" if word.partition("=")[0] in names else word for word in overrides]
+    recipe.from_tree({"data": {"source": source}}, overrides, where=f"run {source}")  # before minutes of looking
+    _seconds(budget or BUDGET)
     if path.exists():
-        console.print(f"{path} exists and is used; remove it, and it is written anew", soft_wrap=True)
+        ignored = "" if budget is None else f", so --budget {budget} has no effect"
+        console.print(f"{path} exists and is used as it is{ignored}; without it, it is written anew", soft_wrap=True)
         return str(path), overrides
-    init(source, own, path, budget)
+    budget = budget or BUDGET
+    own = [override for override in overrides if override.startswith("data.")]
+    plan, text = make(source, own, budget)
+    if _too_long(plan, budget):
+        raise UserError(_advice(plan, budget))
+    write_text(path, text)
+    console.print(f"{path} written. The run takes about {_minutes(plan)}.", soft_wrap=True)
     return str(path), [override for override in overrides if override not in own]
 
 
@@ -68,24 +86,46 @@ def make(source: str, overrides: list[str], budget: str) -> tuple[Plan, str]:
     seconds = _seconds(budget)
     from cgankd.config import recipe
     from cgankd.core.runtime import make_fabric
-    from cgankd.planning.look import look
+    from cgankd.planning.look import look, smaller
     from cgankd.planning.plan import make_plan
     from cgankd.planning.text import as_yaml
 
     changes = [override if override.startswith("data.") else f"data.{override}" for override in overrides]
     asked = recipe.from_tree({"data": {"source": source}}, changes, where=f"init {source}").data
     fixed = asked.model_dump(exclude_unset=True, exclude={"source"}, mode="json")
-    with one_loop() as progress, progress.passing("reading images", 1) as bar:
-        looked = look(asked.source, fixed, lambda done, total: bar.to(done / total))
+    fabric = make_fabric()
+
+    def planned(fixed: Mapping[str, object]) -> tuple[Look, Plan]:
+        with one_loop() as progress, progress.passing("reading images", 1) as bar:
+            looked = look(asked.source, fixed, lambda done, total: bar.to(done / total))
+        data = {"source": asked.source, **{name: getattr(looked.settings, name) for name in looked.reasons}}
+        console.print(f"measuring a few steps of each network at {looked.splits.train.size[1]} pixels ...")
+        return looked, make_plan(data, _name(source), looked.splits, fabric, seconds)
+
+    looked, plan = planned(fixed)
+    while plan.total > 1.1 * seconds and (side := smaller(looked)) is not None:
+        console.print(f"about {_minutes(plan)} with {looked.splits.train.size[1]} pixels, so {side} are tried")
+        looked, plan = planned({**fixed, "size": side})
+        reasons = {**looked.reasons, "size": "smaller images, to keep to the budget"}
+        looked = dataclasses.replace(looked, reasons=reasons)
     for fact in looked.facts:
         console.print(on_one_line(fact), soft_wrap=True)
     for name, reason in looked.reasons.items():
         value = getattr(looked.settings, name)
         console.print(on_one_line(f"data.{name}={value}: {reason}"), soft_wrap=True)
-    console.print("measuring a few steps of each network ...")
-    data = {"source": asked.source, **{name: getattr(looked.settings, name) for name in looked.reasons}}
-    plan = make_plan(data, _name(source), looked.splits, make_fabric(), seconds)
     return plan, as_yaml(looked, plan)
+
+
+def _too_long(plan: Plan, budget: str) -> bool:
+    return plan.total > 1.1 * _seconds(budget)
+
+
+def _advice(plan: Plan, budget: str) -> str:
+    return (
+        f"--budget {budget} is too short: about {_minutes(plan)} are needed, because with fewer steps the networks "
+        f"would hardly be trained. Give --budget {math.ceil(plan.total / 60)}m, or smaller or fewer images, such as "
+        "data.size=32 data.train_size=1000"
+    )
 
 
 def _minutes(plan: Plan) -> str:

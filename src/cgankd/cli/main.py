@@ -47,7 +47,7 @@ def main() -> None:
     escape_what_streams_cannot_write()
     sys.path.insert(0, "")  # networks given as module:function may be in the current folder
     try:
-        words = [expanded_word(word) for word in sys.argv[1:]]
+        words = [expanded_word(word) for word in sys.argv[1:]] or ["--help"]
         code = app(args=words, prog_name="cgankd", standalone_mode=False)
         if code == 130:  # typer turns Ctrl-C into this
             raise KeyboardInterrupt
@@ -80,7 +80,7 @@ def run(
     ],
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/RECIPE")] = None,
-    budget: init.Budget = init.BUDGET,
+    budget: init.RunBudget = None,
     no_export: Annotated[bool, typer.Option("--no-export", help="write no file of the best student")] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="print the table, write no report.html")] = False,
     quiet: watch.Quiet = False,
@@ -91,7 +91,10 @@ def run(
     """Run a recipe and print its table. The same command resumes a run that was stopped."""
     with watch.watching(quiet, as_json, track) as progress:
         if name not in recipe.ready() and init.is_source(name):
-            name, overrides = init.recipe_for(name, overrides or [], budget)
+            with watch.silenced(quiet):
+                name, overrides = init.recipe_for(name, overrides or [], budget)
+        elif budget is not None:
+            raise UserError(f"--budget is for images, but {name} is a recipe, which has its own numbers of steps")
         settings = load("run", name, overrides)
         from cgankd.core.checkpoint import deadline_in
         from cgankd.pipeline.run import run as go

@@ -55,8 +55,9 @@ def show_export(exported: Any) -> None:
         console.print(on_one_line(exported.note), soft_wrap=True)
     if exported.difference is not None:
         own = "" if exported.score is None else f"; its own test {scored(exported.score)}"
+        which = "images that the run keeps" if exported.score is None else "test images"
         console.print(
-            f"checked on {exported.compared:,} images: it gives what the student gives, within "
+            f"checked on {exported.compared:,} {which}: it gives what the student gives, within "
             f"{exported.difference:.0e}{own}",
             soft_wrap=True,
         )

@@ -59,6 +59,16 @@ def watching(quiet: bool = False, as_json: bool = False, track: str | None = "no
 
 
 @contextmanager
+def silenced(quiet: bool) -> Iterator[None]:
+    """In this block the console prints nothing, if ``quiet``."""
+    before, console.quiet = console.quiet, quiet or console.quiet
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
+@contextmanager
 def one_loop() -> Iterator[Watched]:
     """Shows a loop of a short command, such as a download."""
     from cgankd.core.views import view

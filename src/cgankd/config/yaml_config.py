@@ -51,6 +51,13 @@ def to_yaml(settings: Settings) -> str:
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def _no_path(text: str, path: Path) -> str:
+    """What is wrong with a word that looks like a path to images."""
+    if path.is_file():
+        return f", and this file holds no images ({path.suffix or 'no suffix'})"
+    return f", and there is no folder {path}" if "/" in text or "\\" in text else ""
+
+
 def _read(name_or_path: str, known: Mapping[str, Path], chain: tuple[str, ...]) -> dict[str, Any]:
     """The recipe's tree, merged into those that it extends; ``chain``: the recipes that extend it."""
     if name_or_path in chain:
@@ -60,8 +67,8 @@ def _read(name_or_path: str, known: Mapping[str, Path], chain: tuple[str, ...]) 
         path = expanded(name_or_path)
         if path.suffix not in {".yaml", ".yml"} or not path.is_file():
             raise UserError(
-                f"recipe {name_or_path!r} is neither a ready recipe nor an existing YAML file; "
-                f"ready recipes: {', '.join(known)}"
+                f"recipe {name_or_path!r} is neither a ready recipe nor an existing YAML file"
+                f"{_no_path(name_or_path, path)}; ready recipes: {', '.join(known)}"
             )
     try:
         tree = yaml_values.load(path.read_text(encoding="utf-8"))

@@ -23,6 +23,8 @@ def make_folder(path: Path, option: str = "--out") -> None:
         raise UserError(f"{option} {path} is a file; a folder is needed") from None
     except PermissionError:
         raise UserError(f"{option} {path} can't be created: no permission to write there") from None
+    except FileNotFoundError:  # as below /proc
+        raise UserError(f"{option} {path} can't be created there") from None
     if not os.access(path, os.W_OK):
         raise UserError(f"{option} {path}: no permission to write there")
 

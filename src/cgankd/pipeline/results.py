@@ -58,6 +58,7 @@ def collect(run: Run) -> dict[str, Any]:
         "bins": data.summary["bins"],
         "rows": rows,
         "teacher": _teacher(run, teachers),
+        "constant": _constant(run),
         "latency_ms": {network.summary["network"]: network.summary["latency_ms"] for network in networks},
         "notes": [
             *run.splits.notes,
@@ -110,6 +111,12 @@ def networks_shown(
     """The control and the best student, of the same seed."""
     place = run.recipe.seeds.index(best["seed"])
     return {name: run.shipped(students[name][place]) for name in (CONTROL, best["row"]) if name in students}
+
+
+def _constant(run: Run) -> dict[str, Any]:
+    """What always answering the same label would score: a student has to be better than that."""
+    task, label = run.task, run.task.constant(run.splits.train.labels)
+    return {"label": task.short_text(label), "test": task.constant_score(label, run.splits.test.labels)}
 
 
 def _path(run: Run, artifact: Artifact) -> str:

@@ -11,6 +11,7 @@ from cgankd import distill
 from cgankd.metrics.statistics import few_seeds
 from cgankd.pipeline.comparisons import CONTROL, row
 
+USEFUL = 0.1  # of the constant answer's score, by which a useful student is better
 SMALL_SHARE = 0.1  # of the loss; below this the labels have little influence
 
 Scored = Callable[[float], str]
@@ -31,6 +32,7 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
         *_search(results, scored),
         *_subsampling(results),
         *_missing_images(results),
+        *_no_better_than_constant(results, better, scored),
     ]
 
 
@@ -119,3 +121,22 @@ def _missing_images(results: Mapping[str, Any]) -> Iterator[str]:
         f"{synthesis['requested'] - synthesis['kept']} of {synthesis['requested']} images are missing: {why}"
         "some labels reached synthesis.max_draws draws per image."
     )
+    none = [entry["label"] for entry in synthesis.get("per_label", []) if entry["requested"] and not entry["kept"]]
+    if none and not ready:
+        shown = ", ".join(none[:5]) + (f" and {len(none) - 5} more" if len(none) > 5 else "")
+        yield (
+            f"No generated image was kept for {shown}: the generator does not follow these labels, so generated images "
+            "can make the student worse there. More generator.steps may help."
+        )
+
+
+def _no_better_than_constant(results: Mapping[str, Any], better: float, scored: Scored) -> Iterator[str]:
+    """The student that ships, beside an answer that needs no image."""
+    best, constant = results.get("best"), results.get("constant")
+    if not best or not constant:
+        return
+    if better * (best["test"] - constant["test"]) < USEFUL * abs(constant["test"]):
+        yield (
+            f"The best student by validation ({scored(best['test'])} on the test split) is hardly better than always "
+            f"answering {constant['label']} ({scored(constant['test'])})."
+        )

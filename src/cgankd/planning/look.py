@@ -25,6 +25,7 @@ GROUP_COLUMNS = ("group", "subject", "patient", "person", "object", "track", "dr
 FRAME = r"([^/]+)[_-]\d+\.\w+$"  # names such as 00012_00007.png: frames of one track
 GROUPED_SHARE = 0.9  # of the files, that must have such names
 FRAMES = 3.0  # images of a group, on average, from which names are taken for frames
+AS_SAID = "as you said"
 RARE = 20  # images of a class, below which it counts as rare
 UNEVEN = 10  # times as many images of one class as of another
 
@@ -42,7 +43,7 @@ class Look:
 def look(source: str, fixed: Mapping[str, object], progress: Callable[[int, int], None] | None = None) -> Look:
     """Read the data set. fixed: data settings that the user gave. Raises UserError as a run does."""
     values: dict[str, object] = {"source": source, **fixed}
-    reasons: dict[str, str] = dict.fromkeys(fixed, "as you said")
+    reasons: dict[str, str] = dict.fromkeys(fixed, AS_SAID)
     folder = Path(source)
     _choose_columns(source, values, reasons)
     listing = sources.list_source(DataSettings.model_validate(values))
@@ -52,6 +53,13 @@ def look(source: str, fixed: Mapping[str, object], progress: Callable[[int, int]
     settings = DataSettings.model_validate(values)
     splits = sources.load(settings, progress)
     return Look(settings, splits, reasons, (*_facts(splits), *_odd(listing)))
+
+
+def smaller(looked: Look) -> int | None:
+    """A smaller side that saves time, unless the user gave one; None where there is none."""
+    if looked.reasons.get("size") == AS_SAID:
+        return None
+    return max((side for side in SIZES if side < min(looked.splits.train.size)), default=None)
 
 
 def _choose_columns(source: str, values: dict[str, object], reasons: dict[str, str]) -> None:

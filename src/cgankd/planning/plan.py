@@ -20,7 +20,8 @@ STEPS = {"teacher": 2000, "student": 1500, "transfer": 3000, "generator": 3000} 
 LEAST = 0.1  # of these, below which a run proves nothing
 DRAWS = 4.0  # proposals for each image that is kept, until it is known
 RATIO_STEP = 0.006  # seconds of a step on features, with the usual layers on one core
-FAKES = 20_000  # that the density ratio is learnt from, at most
+FAKES = 20_000  # that the density ratio is learnt from, at most, where time allows
+VALIDATIONS = 25  # of a student while it is trained
 REPORT = 10.0  # seconds for tables, pictures and the page
 
 
@@ -59,6 +60,7 @@ def _recipe(data: Mapping[str, Any], name: str, splits: Splits, share: float) ->
 
     scalar = splits.task.continuous
     images = max(1000, min(10_000, 10 * len(splits.train)))
+    fakes = max(0.2, share) * FAKES // len(splits.train)
     tree: dict[str, Any] = {
         "name": name,
         "seeds": [0],
@@ -72,11 +74,16 @@ def _recipe(data: Mapping[str, Any], name: str, splits: Splits, share: float) ->
         },
         "generator": {"steps": steps("generator")},
         # Ten fakes for each labelled image, as in the paper, or fewer where these are many.
-        "ratio": {"fakes_per_image": max(2, min(10, FAKES // len(splits.train)))},
-        "synthesis": {"images": round(images * max(share, 0.3) / 100) * 100},
+        "ratio": {"fakes_per_image": max(1, min(10, int(fakes)))},
+        "synthesis": {"images": round(images * max(share, 0.2) / 100) * 100, **_filter(share)},
         "compare": {"methods": list(METHODS)},
     }
     return tree, recipes.from_tree(tree, where=name)
+
+
+def _filter(share: float) -> dict[str, Any]:
+    """A cut-off that is found with fewer images, where the budget is short."""
+    return {"filter": {"calibration": 500}} if share < 0.3 else {}
 
 
 def estimate(recipe: Recipe, splits: Splits, seconds: Seconds) -> dict[str, float]:
@@ -89,7 +96,8 @@ def estimate(recipe: Recipe, splits: Splits, seconds: Seconds) -> dict[str, floa
         compared = row(name)
         if not compared.longer:
             continue
-        students += student.transfer_steps * seconds.student_step + held * seconds.student_image
+        validations = VALIDATIONS * len(splits.val) * seconds.student_image
+        students += student.transfer_steps * seconds.student_step + held * seconds.student_image + validations
         if "fm" in compared.method:
             students += student.transfer_steps * student.fit.batch_size * seconds.teacher_image
         elif compared.method != "supervised":

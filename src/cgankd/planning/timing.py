@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
 from cgankd.config.recipe import Recipe
+from cgankd.config.settings import FitSettings
+from cgankd.core.progress import Bar, Progress
 from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet, Splits, TrainingImages
 from cgankd.data.resizing import resized_set
@@ -21,7 +26,7 @@ from cgankd.nets import inference
 from cgankd.nets.build import Architecture, fresh_network
 from cgankd.training.loop import fit
 
-FEW, MORE = 2, 8  # steps of two short trainings: their difference is free of what a start costs
+STEPS, FIRST = 7, 2  # steps of a short training, and how many of them only warm up
 IMAGES = 512  # that the measurements are made with
 
 
@@ -42,36 +47,27 @@ def measure(recipe: Recipe, splits: Splits, fabric: Fabric) -> Seconds:
     images, task = splits.train.few(IMAGES), splits.task
     teacher = fresh_network(Architecture(recipe.teacher.network), images, task.num_outputs, 0)
     student = fresh_network(Architecture(recipe.student.network), images, task.num_outputs, 0)
-    work = Work(fabric)
+    clock = _Clock()
+    work = Work(fabric, progress=clock)
 
-    def supervised(network: nn.Module, recipe_fit: object) -> Callable[[int], None]:
-        def train(steps: int) -> None:
-            settings = recipe_fit.model_copy(update={"steps": steps})  # type: ignore[attr-defined]
-            objective = MethodStack.of(SUPERVISED, task).create(task)
-            fit(work, network, objective, TrainingImages(images), settings, seed=0)
+    def supervised(network: nn.Module, settings: FitSettings) -> float:
+        objective = MethodStack.of(SUPERVISED, task).create(task)
+        short = settings.model_copy(update={"steps": STEPS})
+        fit(work, network, objective, TrainingImages(images), short, seed=0)
+        return clock.seconds_per_step
 
-        return train
-
-    sampler = None
     small = resized_set(images, recipe.generator.drawn(images.size))
-
-    def gan(steps: int) -> None:
-        nonlocal sampler
-        settings = recipe.generator.gan.model_copy(update={"steps": steps})
-        scalar = recipe.generator.scalar if task.continuous else None
-        if scalar is not None:
-            scalar = scalar.model_copy(update={"label_input": scalar.label_input.model_copy(update={"steps": 1})})
-        guidance = None
-        if settings.guidance is not None:
-            guidance = Guidance(teacher, task, settings.guidance, fabric, images)
-        sampler, _ = train_gan(work, small, task, settings, scalar, seed=0, guidance=guidance)
-
-    generator_step = _per_step(gan)
-    assert sampler is not None
+    gan = recipe.generator.gan.model_copy(update={"steps": STEPS})
+    scalar = recipe.generator.scalar if task.continuous else None
+    if scalar is not None:
+        scalar = scalar.model_copy(update={"label_input": scalar.label_input.model_copy(update={"steps": 1})})
+    guidance = None if gan.guidance is None else Guidance(teacher, task, gan.guidance, fabric, images)
+    sampler, _ = train_gan(work, small, task, gan, scalar, seed=0, guidance=guidance)
+    generator_step = clock.seconds_per_step
     targets = task.to_target(images.labels)
     return Seconds(
-        teacher_step=_per_step(supervised(teacher, recipe.teacher.fit)),
-        student_step=_per_step(supervised(student, recipe.student.fit)),
+        teacher_step=supervised(teacher, recipe.teacher.fit),
+        student_step=supervised(student, recipe.student.fit),
         generator_step=generator_step,
         teacher_image=_per_image(work, teacher, images),
         student_image=_per_image(work, student, images),
@@ -79,9 +75,27 @@ def measure(recipe: Recipe, splits: Splits, fabric: Fabric) -> Seconds:
     )
 
 
-def _per_step(train: Callable[[int], None]) -> float:
-    few, more = _timed(lambda: train(FEW)), _timed(lambda: train(MORE))
-    return max(more - few, 1e-4) / (MORE - FEW)
+class _Clock(Progress):
+    """Notes when each step of the last loop ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    @contextmanager
+    def bar(self, title: str, total: float) -> Iterator[Bar]:
+        ends = self.ends = []
+
+        class Noted(Bar):
+            def to(self, done: float, note: str = "") -> None:
+                ends.append(time.perf_counter())
+
+        yield Noted()
+
+    @property
+    def seconds_per_step(self) -> float:
+        """The median, so that another program that works for a moment does not count."""
+        ends = self.ends[FIRST - 1 :]
+        return statistics.median(after - before for before, after in itertools.pairwise(ends))
 
 
 def _per_image(work: Work, network: nn.Module, images: ImageSet) -> float:

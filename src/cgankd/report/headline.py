@@ -79,9 +79,10 @@ def _compared(results: Mapping[str, Any], with_fakes: Row, without: Row) -> Head
     names = [table.words(str(row["method"])).replace(" (control)", "") for row in (with_fakes, without)]
     better = "" if results["higher_is_better"] else " (lower is better)"
     measured = table.metric_name(results).split(",")[0]
+    chosen = "the rows that are best on the validation split" if _validation(with_fakes) is not None else "two rows"
     facts = (
-        f"With generated images ({names[0]}) the student's {measured} on the test split is {scores[0]}; without "
-        f"({names[1]}) it is {scores[1]}{better}. "
+        f"Of {chosen}: with generated images ({names[0]}) the student's {measured} on the test split is {scores[0]}; "
+        f"without ({names[1]}) it is {scores[1]}{better}. "
     )
     change = paired_difference(with_fakes["values"], without["values"])
     places = table.decimals({**results, "rows": [{"mean": without["mean"], "std": None, "difference": change}]})

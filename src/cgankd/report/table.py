@@ -275,6 +275,8 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
     seeds = results.get("seeds") or []
     better = "higher" if results["higher_is_better"] else "lower"
     notes = [f"Measured on the test split; {better} is better."]
+    if constant := results.get("constant"):
+        notes.append(f"Always answering {constant['label']} would score {score(results, constant['test'], None)}.")
     if len(seeds) < 2:
         notes.append("One seed: no spread and no interval.")
         return notes

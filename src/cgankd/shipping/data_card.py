@@ -113,7 +113,7 @@ def _reading(origin: Origin, images: LeavingImages) -> str:
         stored = "labels" if name == "label" and origin.to == "hdf5" else name
         lines[-1] += f"\n| `{stored}` | {_text(column.meaning)} |"
     if task.continuous:
-        low, high = (task.label_text(task.to_json()[end]) for end in ("low", "high"))
+        low, high = (task.short_text(task.to_json()[end]) for end in ("low", "high"))
         lines.append(f"Labels lie between {low} and {high} {_text(task.metric_unit)}".rstrip() + ".")
     read, again = (text[origin.to].format(name=origin.name) for text in (READ, AGAIN))
     code = f"```python\n{read}\n```\n\n```\ncgankd data {again} task={task.name}\n```"

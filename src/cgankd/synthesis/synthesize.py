@@ -161,11 +161,11 @@ def synthesize(
     examples, progress = Examples(task), Drawn.nothing(plan, acceptance)
     blocks = 0
     if kept.images.resumed:
-        blocks, score = checkpoint.load()
+        blocks, _ = checkpoint.load()
         progress = Drawn.restored(_ungrouped(checkpoint.tensors, "drawn"))
         examples.restore(_ungrouped(checkpoint.tensors, "example"))
         kept.columns = _ungrouped(checkpoint.tensors, "column")
-        kept.tally.restore(_ungrouped(checkpoint.tensors, "tally"), score)
+        kept.tally.restore(_ungrouped(checkpoint.tensors, "tally"))
     with work.progress.bar(work.title or "synthesis", int(plan.quota.sum())) as bar:
         bar.images = 1
         for block in proposals.draw(plan, "proposal", acceptance, thresholds, progress):
@@ -181,7 +181,7 @@ def synthesize(
                     column=kept.columns,
                     tally=kept.tally.tensors(),
                 )
-                checkpoint.save(blocks, history=kept.tally.score, tensors=tensors)
+                checkpoint.save(blocks, tensors=tensors)
     weights, at = (None, None) if burn_in is None else (burn_in.weights(plan), burn_in.label)
     summary = {
         **kept.tally.summary(weights, at),

@@ -13,6 +13,7 @@ from cgankd.synthesis.proposals import Block
 from cgankd.synthesis.rejection import effective_sample_share
 from cgankd.tasks import Task
 
+OUTCOMES = ("generated", "accepted", "kept")
 EXAMPLES = 60  # images for the report of each outcome: kept, dropped by the filter, rejected by the density ratio
 
 
@@ -22,7 +23,7 @@ class Tally:
     def __init__(self, plan: LabelPlan, task: Task) -> None:
         self.plan, self.task = plan, task
         self.generated, self.accepted, self.kept = (torch.zeros_like(plan.quota) for _ in range(3))
-        self.score = dict.fromkeys(("generated", "accepted", "kept"), 0.0)
+        self.scores = {name: torch.zeros(len(plan.quota), dtype=torch.float64) for name in OUTCOMES}
 
     def add(self, block: Block) -> None:
         """Count a block of proposals."""
@@ -31,18 +32,29 @@ class Tally:
         self.accepted[block.label] += block.accepted.sum(dim=1)
         self.kept[block.label] += block.kept.sum(dim=1)
         labels = self.task.from_target(self.plan.targets[block.label]).repeat_interleave(block.index.shape[1])
-        score = self.task.score(block.outputs, labels)
+        score = self.task.score(block.outputs, labels).reshape(block.index.shape)
         for name, mask in masks.items():
-            self.score[name] += float(score[mask.flatten()].sum())
+            self.scores[name][block.label] += (score * mask).sum(dim=1)
 
     def tensors(self) -> dict[str, Tensor]:
-        """For a checkpoint, beside ``score``."""
-        return {"generated": self.generated, "accepted": self.accepted, "kept": self.kept}
+        """For a checkpoint."""
+        scores = {f"score_{name}": score for name, score in self.scores.items()}
+        return {"generated": self.generated, "accepted": self.accepted, "kept": self.kept, **scores}
 
-    def restore(self, tensors: Mapping[str, Tensor], score: Mapping[str, float]) -> None:
-        """Resume from :meth:`tensors` and ``score``."""
-        self.generated, self.accepted, self.kept = (tensors[name] for name in ("generated", "accepted", "kept"))
-        self.score = dict(score)
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Resume from :meth:`tensors`."""
+        self.generated, self.accepted, self.kept = (tensors[name] for name in OUTCOMES)
+        self.scores = {name: tensors[f"score_{name}"] for name in OUTCOMES}
+
+    def _metric(self, name: str) -> float:
+        """The teacher's metric on one outcome: the mean of each label, weighted by the images asked for.
+
+        Not the mean over images, because labels whose images are dropped are drawn more often than others.
+        """
+        count = getattr(self, name)
+        weight = self.plan.quota * (count > 0)
+        means = self.scores[name] / count.clamp(min=1)
+        return float((weight * means).sum() / weight.sum().clamp(min=1))
 
     def summary(self, weights: Tensor | None, at: Tensor | None) -> dict[str, Any]:
         """Totals and counts per label bin.
@@ -71,7 +83,7 @@ class Tally:
         return {
             **entry(total, weights),
             "acceptance": total["accepted"] / max(total["generated"], 1),
-            "teacher_metric": {name: s / max(total[name], 1) for name, s in self.score.items()},
+            "teacher_metric": {name: self._metric(name) for name in OUTCOMES},
             "per_label": per_label,
         }
 

@@ -212,6 +212,16 @@ class Task(ABC):
         """The score of each image, float64 [N]; its mean is the metric."""
 
     @abstractmethod
+    def constant(self, labels: Tensor) -> float:
+        """The label that is the best answer to every image, for these labels, without a look at the images."""
+
+    def constant_score(self, constant: float, labels: Tensor) -> float:
+        """The metric of always answering ``constant``, for images with these labels."""
+        target = self.to_target(torch.tensor([constant], dtype=labels.dtype))
+        outputs = self.from_answer(self.right_answer(target)).expand(len(labels), -1)
+        return float(self.score(outputs, labels).mean())
+
+    @abstractmethod
     def bins(self, labels: Tensor) -> tuple[list[str], Tensor]:
         """Names of the bins that errors are reported for, and the bin of each label, int64 [N]."""
 

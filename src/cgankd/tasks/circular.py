@@ -47,6 +47,11 @@ class CircularRegression(Regression):
     def num_outputs(self) -> int:
         return 2
 
+    def constant(self, labels: Tensor) -> float:
+        """The label of a fine grid with the smallest mean distance around the circle."""
+        grid = torch.linspace(0.0, self.high, 361, dtype=torch.float64)[:-1]
+        return float(min(grid, key=lambda label: float(self.difference(labels.double(), label).abs().mean())))
+
     def to_target(self, labels: Tensor) -> Tensor:
         return CIRCLE.wrap((labels.to(torch.float64) / self.span).remainder(1.0).to(torch.float32))
 

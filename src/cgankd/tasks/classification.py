@@ -229,6 +229,10 @@ class Classification(Task):
     def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return (self.predict(outputs) == labels).to(torch.float64) * 100.0
 
+    def constant(self, labels: Tensor) -> float:
+        """The most frequent class."""
+        return float(torch.bincount(labels.long()).argmax())
+
     def bins(self, labels: Tensor) -> tuple[list[str], Tensor]:
         return list(self.class_names), labels.to(torch.int64)
 

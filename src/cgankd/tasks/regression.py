@@ -240,6 +240,10 @@ class Regression(Task):
     def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return self.difference(self.predict(outputs), labels).abs()
 
+    def constant(self, labels: Tensor) -> float:
+        """The median, which has the smallest mean absolute error."""
+        return float(labels.double().quantile(0.5))
+
     def bins(self, labels: Tensor) -> tuple[list[str], Tensor]:
         edges = [self.low + self.span * k / self.REPORT_BINS for k in range(self.REPORT_BINS + 1)]
         names = [f"{a} to {b}" for a, b in itertools.pairwise(distinct_texts(edges))]

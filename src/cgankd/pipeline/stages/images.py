@@ -48,7 +48,7 @@ def calibrate_filter(
     return {"fakes": len(errors)}
 
 
-@stage()
+@stage(version=2)
 def make_images(
     work: Work,
     *,
