@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from cgankd.api import Distiller, LabelUnit
     from cgankd.core.errors import TrainingError, UserError
     from cgankd.data.imageset import ImageSet
-    from cgankd.runs import load_data, open_fakes, open_results, run_recipe
+    from cgankd.runs import load_data, open_fakes, open_results, run_recipe, show_progress
     from cgankd.sklearn import DistilledClassifier, DistilledRegressor
     from cgankd.tasks import CircularRegression, Classification, Regression
 
@@ -29,12 +29,13 @@ _HOMES = {
     "open_fakes": "cgankd.runs",
     "open_results": "cgankd.runs",
     "run_recipe": "cgankd.runs",
+    "show_progress": "cgankd.runs",
 }
 
 __all__ = [
     "CircularRegression", "Classification", "DistilledClassifier", "DistilledRegressor", "Distiller", "ImageSet",
     "LabelUnit", "Regression", "TrainingError", "UserError", "__version__", "load_data", "open_fakes",
-    "open_results", "run_recipe",
+    "open_results", "run_recipe", "show_progress",
 ]  # fmt: skip
 
 

@@ -113,11 +113,11 @@ class Distiller(Looks):
     auto: recognised from the outputs for a few images, with a warning where outputs are converted. held_out: further
     images and labels, by which the weights of the density ratio are chosen and checked (``ratio_check``). Without them
     the density ratio may memorise its images without any sign of it. out: a folder for results; the same calls find
-    them there, and an interrupted program resumes. None: a temporary folder.
+    them there, and an interrupted program resumes. None: a temporary folder. progress: ``cgankd.show_progress()``.
 
     Between the steps, ``generate``, ``curves``, ``checks``, ``counts``, ``examples``, ``compare`` (looks.py) show it.
-    Stages run when they are first needed, or when they are called by name with settings. A new call of a stage discards
-    the results of the stages after it.
+    Stages run when they are first needed, with default steps that take minutes to hours on a processor, or when they
+    are called by name with settings. A new call of a stage discards the results of the stages after it.
 
     Raises UserError for arguments that can't be used.
     """

@@ -9,12 +9,23 @@ from typing import Any
 from cgankd.config import recipe as recipes
 from cgankd.core.paths import expanded
 from cgankd.core.progress import SILENT, Progress
+from cgankd.core.terminal import plain_console
+from cgankd.core.views import PlainLines
+from cgankd.core.watching import Watched
 from cgankd.data import sources
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.pipeline.run import run
 from cgankd.report.shown import RunResults
 from cgankd.shipping.finished import FinishedRun
 from cgankd.shipping.images import processed
+
+
+def show_progress(seconds: float = 5.0) -> Progress:
+    """Print what works, how fast, and the time left, a line every ``seconds``: for ``Distiller(progress=...)`` and
+    :func:`run_recipe`."""
+    lines = PlainLines(plain_console())
+    lines.every = seconds
+    return Watched([lines])
 
 
 def load_data(source: str, **settings: Any) -> Splits:

@@ -1,0 +1,17 @@
+"""Data sets and runs from Python."""
+
+from __future__ import annotations
+
+import pytest
+
+from cgankd import show_progress
+
+
+def test_progress_is_lines_of_text(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = show_progress(seconds=0.0)
+    with progress.bar("generator", 4) as bar:
+        for step in range(1, 5):
+            bar.to(step)
+    said = capsys.readouterr().out
+    assert "generator 2/4 steps" in said
+    assert "\x1b" not in said
