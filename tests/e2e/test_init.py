@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from commands import Said, write_bars
 
+from cgankd.cli.init import _seconds
 from cgankd.config import recipe
 from cgankd.planning import plan as planning
 from cgankd.planning.timing import Seconds
@@ -91,6 +92,11 @@ def test_images_are_made_smaller_to_keep_to_the_budget(
     assert "with 48 pixels, so 32 are tried" in said.out
     assert "data.size=32: smaller images, to keep to the budget" in said.out
     assert recipe.load("bars.yaml").data.size == 32
+
+
+@pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("1h30m", 5400), ("2 h", 7200), ("1.5min", 90)])
+def test_a_time_may_have_parts(text: str, expected: float) -> None:
+    assert _seconds(text) == expected
 
 
 def test_alone_it_shows_its_help(typed: Typed) -> None:

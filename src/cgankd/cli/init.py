@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -138,8 +138,13 @@ def _name(source: str) -> str:
     return Path(source).resolve().stem
 
 
+UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+TIME = r"\s*([0-9]+(?:\.[0-9]+)?)\s*(s|min|m|h)\s*"
+
+
 def _seconds(budget: str) -> float:
-    match: Any = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(s|m|min|h)\s*", budget)
-    if match is None or float(match[1]) <= 0:
-        raise UserError(f"--budget {budget!r} is no time; allowed: a number with s, m or h, such as 45m or 2h")
-    return float(match[1]) * {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}[match[2]]
+    parts = re.findall(TIME, budget)
+    seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if re.fullmatch(f"(?:{TIME})+", budget) is None or seconds <= 0:
+        raise UserError(f"--budget {budget!r} is no time; allowed: a number with s, m or h, such as 45m or 1h30m")
+    return seconds
