@@ -109,7 +109,7 @@ class OnnxStudent:
         """Raises UserError for any other file."""
         if not path.is_file():
             raise UserError(f"{path} is not there; needed: the folder of a run, or an .onnx file of cgankd export")
-        self.session = open_onnx(path, "predict")
+        self.session = open_onnx(path, "student")
         text = self.session.get_modelmeta().custom_metadata_map.get(DESCRIPTION)
         if text is None:
             raise UserError(f"{path} does not say what its outputs mean; needed: a file that cgankd export wrote")
