@@ -49,7 +49,7 @@ def test_what_is_not_allowed_is_answered_in_a_sentence(
 def seconds(images: object, side: int = 16) -> Seconds:
     """Of a slow machine, where steps on images of 32 pixels take 20 times as long as on those of 16."""
     slow = 1.0 if side > 16 else 0.05
-    return Seconds(slow, slow, slow, 0.0001, 0.0001, 0.0001)
+    return Seconds(slow, slow, slow, slow, 0.0001, 0.0001, 0.0001)
 
 
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:

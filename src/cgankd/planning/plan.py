@@ -19,7 +19,6 @@ METHODS = ("nokd_longer", "kd", "fm", "cgan_kd", "cgan+fm")
 STEPS = {"teacher": 2000, "student": 1500, "transfer": 3000, "generator": 3000}  # where time allows
 LEAST = 0.1  # of these, below which a run proves nothing
 DRAWS = 4.0  # proposals for each image that is kept, until it is known
-RATIO_STEP = 0.006  # seconds of a step on features, with the usual layers on one core
 FAKES = 20_000  # that the density ratio is learnt from, at most, where time allows
 VALIDATIONS = 25  # of a student while it is trained
 REPORT = 10.0  # seconds for tables, pictures and the page
@@ -74,7 +73,7 @@ def _recipe(data: Mapping[str, Any], name: str, splits: Splits, share: float) ->
         },
         "generator": {"steps": steps("generator")},
         # Ten fakes for each labelled image, as in the paper, or fewer where these are many.
-        "ratio": {"fakes_per_image": max(1, min(10, int(fakes)))},
+        "ratio": {"fakes_per_image": max(1, min(10, int(fakes))), "steps": round(1000 * max(share, 0.4) / 50) * 50},
         "synthesis": {"images": round(images * max(share, 0.2) / 100) * 100, **_filter(share)},
         "compare": {"methods": list(METHODS)},
     }
@@ -106,6 +105,7 @@ def estimate(recipe: Recipe, splits: Splits, seconds: Seconds) -> dict[str, floa
             seen = min(count * views, student.transfer_steps * student.fit.batch_size)
             students += seen * seconds.teacher_image
     ratio, synthesis = recipe.ratio, recipe.synthesis
+    drawn = ratio.fakes_per_image * (train + len(splits.val))
     label_input = recipe.generator.scalar.label_input
     embedding = 2 * label_input.steps * 0.4 * seconds.student_step if isinstance(label_input, ILI) else 0.0
     calibration = 0 if synthesis.filter is None else synthesis.filter.calibration
@@ -117,7 +117,7 @@ def estimate(recipe: Recipe, splits: Splits, seconds: Seconds) -> dict[str, floa
         "teacher": teacher.fit.steps * seconds.teacher_step + held * seconds.teacher_image,
         "students": students,
         "generator": recipe.generator.steps * seconds.generator_step + (embedding if splits.task.continuous else 0.0),
-        "density ratio": ratio.fakes_per_image * (train + len(splits.val)) * generated + ratio.steps * RATIO_STEP,
+        "density ratio": drawn * generated + ratio.steps * seconds.ratio_step,
         "generated images": proposals * generated,
         "measurements": 5 * metrics * (seconds.teacher_image + seconds.student_image) + REPORT,
     }

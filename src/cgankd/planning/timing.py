@@ -22,8 +22,12 @@ from cgankd.data.resizing import resized_set
 from cgankd.distill import SUPERVISED, MethodStack
 from cgankd.gan.guidance import Guidance
 from cgankd.gan.train import train_gan
+from cgankd.labels import ratio_embedding
 from cgankd.nets import inference
 from cgankd.nets.build import Architecture, fresh_network
+from cgankd.nets.taps import example_images, last_linear
+from cgankd.synthesis.density_ratio import Pairs, RatioNetwork, train_ratio
+from cgankd.tasks import Task
 from cgankd.training.loop import fit
 
 STEPS, FIRST = 7, 2  # steps of a short training, and how many of them only warm up
@@ -37,6 +41,7 @@ class Seconds:
     teacher_step: float
     student_step: float
     generator_step: float
+    ratio_step: float
     teacher_image: float
     student_image: float
     generated_image: float
@@ -69,10 +74,21 @@ def measure(recipe: Recipe, splits: Splits, fabric: Fabric) -> Seconds:
         teacher_step=supervised(teacher, recipe.teacher.fit),
         student_step=supervised(student, recipe.student.fit),
         generator_step=generator_step,
+        ratio_step=_ratio_step(work, clock, recipe, images, task, teacher),
         teacher_image=_per_image(work, teacher, images),
         student_image=_per_image(work, student, images),
         generated_image=_timed(lambda: sampler.sample(targets, torch.arange(len(targets)), 0)) / len(targets),
     )
+
+
+def _ratio_step(work: Work, clock: _Clock, recipe: Recipe, images: ImageSet, task: Task, teacher: nn.Module) -> float:
+    """A step on random features of the width of the teacher's penultimate layer."""
+    width = last_linear(teacher, example_images(teacher, images.channels, images.size)).in_features
+    features, valid = torch.rand(len(images), width), torch.ones(len(images), 1, dtype=torch.bool)
+    pairs = Pairs(features, task.to_target(images.labels), features[:, None], valid)
+    settings = recipe.ratio.fit.model_copy(update={"steps": STEPS})
+    train_ratio(work, pairs, ratio_embedding(task, RatioNetwork.LABEL_DIM), settings, seed=0)
+    return clock.seconds_per_step
 
 
 class _Clock(Progress):
