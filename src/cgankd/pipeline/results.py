@@ -60,12 +60,7 @@ def collect(run: Run) -> dict[str, Any]:
         "teacher": _teacher(run, teachers),
         "constant": _constant(run),
         "latency_ms": {network.summary["network"]: network.summary["latency_ms"] for network in networks},
-        "notes": [
-            *run.splits.notes,
-            *row_notes(run),
-            *start_notes(run, students),
-            *teacher_notes(run, teachers[0].summary),
-        ],
+        "notes": [*run.splits.notes, *run_notes(run, students, teachers[0])],
         "artifacts": {
             "data": _path(run, data),
             "teacher": _path(run, teachers[0]),
@@ -111,6 +106,11 @@ def networks_shown(
     """The control and the best student, of the same seed."""
     place = run.recipe.seeds.index(best["seed"])
     return {name: run.shipped(students[name][place]) for name in (CONTROL, best["row"]) if name in students}
+
+
+def run_notes(run: Run, students: Mapping[str, Sequence[Artifact]], teacher: Artifact) -> list[str]:
+    """What a reader should know of rows, starts and teachers, beside what is said of the data."""
+    return [*row_notes(run), *start_notes(run, students), *teacher_notes(run, teacher.summary)]
 
 
 def _constant(run: Run) -> dict[str, Any]:
