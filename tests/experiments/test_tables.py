@@ -573,14 +573,19 @@ def test_the_ablations_runs(tmp_path: Path, runs: list[str], monkeypatch: pytest
 
 def over_labels() -> dict[str, Any]:
     """An ablation of a recipe with 60 labels, and runs with 20 labels (finished) and 30 (not finished)."""
-    made = [
-        Cell(recipe.load("digits"), setting) for setting in ("ablation", "data.train_size=20", "data.train_size=30")
-    ]
     few = results(gain=1.0)
     for row in few["rows"]:
         row["real_images"] = 20
     first = results()
-    return {**ablation.summary(made[:1], [first]), **ablation.over_labels(made, [first, few, None])}
+    compared = ("nokd_longer", "cgan", "cgan_kd")
+    own = Cell(recipe.load("digits"), "ablation")
+    return {**ablation.summary([own], [first]), **ablation.over_labels(compared, [first, few, None])}
+
+
+def test_the_rows_over_labels_are_those_of_the_recipe() -> None:
+    assert ablation._compared("digits", ["compare.methods=[nokd, fm, cgan+fm]"]) == ("nokd_longer", "fm", "cgan+fm")
+    defaults = ("nokd_longer", "augment", "kd", "fm", "cgan", "cgan_kd", "cgan+fm")
+    assert ablation._compared("digits", ["compare.methods=auto"]) == defaults
 
 
 def test_points_over_labels_are_errors_with_their_number_of_labels() -> None:
@@ -626,8 +631,9 @@ def test_a_report_shows_the_figure_over_labels_of_its_folder(tmp_path: Path) -> 
 
 def test_runs_over_labels(tmp_path: Path, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ablation, "render", lambda out: None)
-    found = ablation.ablate("digits", ["data.train_per_class=20", "data.train_size=null"], labels=["80", "50", "80"],
-                            out=tmp_path)  # fmt: skip
+    rows = "compare.methods=[nokd_longer,kd,cgan]"
+    found = ablation.ablate("digits", ["data.train_per_class=20", "data.train_size=null", rows],
+                            labels=["80", "50", "80"], out=tmp_path)  # fmt: skip
     assert [name.rsplit("-", 1)[0] for name in runs] == [
         "digits-cnn8-ablation", "digits-cnn8-data.train_size=50", "digits-cnn8-data.train_size=80",
     ]  # fmt: skip

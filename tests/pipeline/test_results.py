@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from cgankd.config.recipe import Recipe
+from cgankd.core.store import Artifact
 from cgankd.metrics import statistics
 from cgankd.pipeline import results
 from cgankd.pipeline.comparisons import CONTROL
+from cgankd.pipeline.gathering import best_by_validation
 from cgankd.pipeline.warnings import warnings
+from cgankd.tasks import Classification, Regression
 
 
 def summary(test: float, bins: list[float | None]) -> dict[str, Any]:
@@ -70,11 +76,21 @@ def test_only_rows_of_the_controls_length_are_compared() -> None:
     assert rows[2]["difference"]["to"] == CONTROL
 
 
-def test_the_best_row_and_its_best_seed_are_chosen_on_the_validation_split() -> None:
-    rows = [made("kd", [5.0, 5.0]), made("cgan", [4.0, 8.0]), made("dkd", [9.0, 9.0])]
-    rows[2]["val"] = statistics.spread([1.0, 1.0])  # best on the test split alone
-    assert results.best_row(rows, True, [3, 7]) == {"row": "cgan", "seed": 7, "val": 5.0, "test": 6.0}
-    assert results.best_row(rows[:2], False, [3, 7]) == {"row": "kd", "seed": 3, "val": 4.0, "test": 5.0}
+def test_the_best_row_and_its_best_seed_are_chosen_on_the_validation_split(tmp_path: Path) -> None:
+    def students(val: list[float], test: list[float]) -> list[Artifact]:
+        scored = zip(val, test, strict=True)
+        return [Artifact(tmp_path, "key", 0.0, {"val": one, "test": other}) for one, other in scored]
+
+    recipe = Recipe(seeds=(3, 7))
+    run: Any = SimpleNamespace(recipe=recipe, task=Classification(("a", "b")), rows=("kd", "cgan", "dkd"))
+    trained = {
+        "kd": students([4.0, 4.0], [5.0, 5.0]),
+        "cgan": students([3.0, 7.0], [4.0, 8.0]),
+        "dkd": students([1.0, 1.0], [9.0, 9.0]),  # best on the test split alone
+    }
+    assert best_by_validation(run, trained) == ("cgan", 7)
+    run.task = Regression(0.0, 1.0)
+    assert best_by_validation(run, trained) == ("dkd", 3)
 
 
 def test_without_a_control_nothing_is_compared() -> None:

@@ -351,6 +351,13 @@ def test_rows_of_function_matching_mix_images_and_need_no_label(tmp_path: Path) 
         ("augment", SCALAR, {"randaugment": {"operations": 2, "magnitude": 0.5}}),
         ("fm", CLASSES, {"randaugment": {"operations": 2, "magnitude": 0.5}, "mixup": 1.0, "views": 0}),
         ("cgan+fm", SCALAR, {"mixup": 1.0, "views": 0}),
+        ("fm~cutmix", SCALAR, {"cutmix": 1.0, "views": 0}),
+        (
+            "kd~randaugment~mixup",
+            SCALAR,
+            {"randaugment": {"operations": 2, "magnitude": 0.5}, "mixup": 1.0, "views": 0},
+        ),
+        ("cgan+fm~plain", CLASSES, {}),
     ],
 )
 def test_the_views_of_a_row(row: str, task: Task, expected: dict[str, Any]) -> None:

@@ -52,9 +52,9 @@ class Recipe(Settings):
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """The rows of the table, in order."""
+        """The rows of the table, in order; with ``compare.methods: auto`` the candidates."""
         ablation = ("cgan_raw", "cgan_subsample", "cgan_filter", "cgan_replace") if self.compare.ablation else ()
-        methods = self.compare.methods
+        methods = self.compare.named
         at = methods.index("cgan") if "cgan" in methods else len(methods)
         return (*methods[:at], *ablation, *methods[at:])
 

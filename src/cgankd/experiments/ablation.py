@@ -11,16 +11,17 @@ from typing import Any
 
 from cgankd._version import __version__
 from cgankd.config import recipe
+from cgankd.config.settings import CompareSettings
 from cgankd.core.errors import UserError
 from cgankd.core.files import write_json, write_text
 from cgankd.core.progress import SILENT, Progress
 from cgankd.experiments.ablation_page import NAME, as_errors, render
 from cgankd.experiments.cells import Cell, Results, results_of
+from cgankd.pipeline import comparisons
 from cgankd.pipeline.comparisons import CONTROL
 
-ROWS = f"compare.methods=[nokd,{CONTROL},cgan,cgan_kd]"
+ROWS = ("nokd", CONTROL, "cgan", "cgan_kd")
 TRAIN_SIZE = "data.train_size="
-COMPARED = (CONTROL, "cgan", "cgan_kd")  # over numbers of labels
 
 
 def ablate(
@@ -34,7 +35,7 @@ def ablate(
     deadline: float = math.inf,
 ) -> dict[str, Any]:
     """Run a recipe (a name or a YAML file) with its ablation rows, its row cgan for every M in ``images``, and its
-    control and cGAN-KD rows for every number of labelled images in ``labels``.
+    own rows for every number of labelled images in ``labels``.
 
     Runs over M share teacher, generator and density ratio; each number of labels has its own. ``out`` gets
     ablation.html, the figures as PNG and SVG, and their numbers as CSV and JSON; all are written again after every run.
@@ -42,7 +43,8 @@ def ablate(
     Raises UserError for wrong input, before anything is trained, and OutOfTime after ``deadline``, like
     :func:`cgankd.pipeline.run`.
     """
-    bars = Cell(recipe.load(name, [*overrides, ROWS, "compare.ablation=true"]), "ablation")
+    compared = _compared(name, overrides) if labels else ()
+    bars = Cell(recipe.load(name, [*overrides, _rows(*ROWS, *compared), "compare.ablation=true"]), "ablation")
     if bars.recipe.search is not None:
         raise UserError(f"{name}: search chooses M itself; ablate sets M, so search must be none")
     own = bars.recipe.synthesis.images
@@ -55,13 +57,13 @@ def ablate(
         if cell.recipe.synthesis.images not in {own, *(other.recipe.synthesis.images for other in curve)}:
             curve.append(cell)
     curve.sort(key=lambda cell: cell.recipe.synthesis.images)
-    sizes = _sizes(name, overrides, labels, bars.recipe.data.train_size)
+    sizes = _sizes(name, [*overrides, _rows(*compared)], labels, bars.recipe.data.train_size)
     cells = [bars, *curve, *sizes]
     content: dict[str, Any] = {}
     for results in results_of(cells, out, NAME, progress, deadline):
         content = summary(cells[: 1 + len(curve)], results[: 1 + len(curve)])
         if sizes:
-            content |= over_labels(cells[:1] + sizes, results[:1] + results[1 + len(curve) :])
+            content |= over_labels(compared, results[:1] + results[1 + len(curve) :])
             content["warnings"] = _warnings(cells, results)
             content["missing"] = [cell.name for cell, finished in zip(cells, results, strict=True) if finished is None]
         write_json(out / NAME, content)
@@ -105,11 +107,11 @@ def summary(cells: Sequence[Cell], all_results: Sequence[Results | None]) -> dic
 
 def _sizes(name: str, overrides: Sequence[str], labels: Sequence[str], own: int | None) -> list[Cell]:
     """The runs with other numbers of labels than the recipe's ``own``, each once, the smallest first."""
-    rows = [f"compare.methods=[{','.join(COMPARED)}]", "compare.ablation=false"]
     cells: dict[int | None, Cell] = {}
     for count in labels:
         setting = f"{TRAIN_SIZE}{count}"
-        cell = Cell(recipe.load(name, [*overrides, "data.train_per_class=null", setting, *rows]), setting)
+        changes = ["data.train_per_class=null", setting, "compare.ablation=false"]
+        cell = Cell(recipe.load(name, [*overrides, *changes]), setting)
         if cell.recipe.data.train_size is None:
             raise UserError(f"--labels {count}: not a number of images; allowed: whole numbers such as 50,100,200")
         cells.setdefault(cell.recipe.data.train_size, cell)
@@ -118,18 +120,26 @@ def _sizes(name: str, overrides: Sequence[str], labels: Sequence[str], own: int 
     ]
 
 
-def over_labels(cells: Sequence[Cell], all_results: Sequence[Results | None]) -> dict[str, Any]:
-    """The entry ``labels`` of ablation.json: the errors of each method and number of labels.
+def _compared(name: str, overrides: Sequence[str]) -> tuple[str, ...]:
+    """The rows that are compared over numbers of labels: the recipe's, with the control; with ``auto`` the defaults."""
+    own = recipe.load(name, [*overrides, "compare.ablation=false"]).compare.methods
+    methods = CompareSettings().named if own == "auto" else own
+    return tuple(dict.fromkeys([CONTROL, *(method for method in methods if comparisons.row(method).longer)]))
 
-    The first cell is the one with the ablation rows, which has the recipe's own number of labels.
-    """
+
+def _rows(*names: str) -> str:
+    return f"compare.methods=[{','.join(dict.fromkeys(names))}]"
+
+
+def over_labels(compared: Sequence[str], all_results: Sequence[Results | None]) -> dict[str, Any]:
+    """The entry ``labels`` of ablation.json: the errors of each row and number of labels, of the finished runs."""
     points = []
     for results in all_results:
         if results is None:
             continue
         rows = {row["method"]: row for row in results["rows"]}
         labelled = rows[CONTROL]["real_images"]
-        for method in COMPARED:
+        for method in compared:
             points.append({"method": method, "labels": labelled, **as_errors(results, rows[method])})
         if results["teacher"]["values"]:
             points.append({"method": "teacher", "labels": labelled, **as_errors(results, results["teacher"])})

@@ -11,6 +11,7 @@ from cgankd.config.settings import (
     AugmentSettings,
     FilterSettings,
     NoSubsampling,
+    RandAugmentSettings,
     StudentSettings,
     SynthesisSettings,
 )
@@ -40,7 +41,8 @@ class Row:
 
     fakes: whether its student trains on generated images. pseudo: whether it trains on the unlabelled real images, with
     labels predicted by the teacher. strong: whether augmentation is ``student.strong_augment``. longer: trained for
-    ``transfer_steps``, as the control; else for the steps of the NOKD student.
+    ``transfer_steps``, as the control; else for the steps of the NOKD student. views: how its images are changed, words
+    of VIEWS; none: as the row's method says (:func:`views`).
     """
 
     method: str = distill.SUPERVISED
@@ -49,6 +51,7 @@ class Row:
     pseudo: bool = False
     strong: bool = False
     longer: bool = True
+    views: tuple[str, ...] = ()
 
 
 ROWS = {
@@ -67,18 +70,22 @@ ROWS = {
 }
 FAKES = "cgan+"
 MATCHING = "fm"
+VIEWS = ("plain", "randaugment", "mixup", "cutmix")  # after a row's name: fm~mixup, kd~randaugment~cutmix
 CONTROL = "nokd_longer"  # NOKD trained for as many steps as the other rows; gains are differences to it
 
 
 def row(name: str) -> Row:
-    """The row with this name: one of ROWS, any distillation method, or cgan+ and a method.
+    """The row with this name: one of ROWS, a distillation method, or cgan+ and a method; then ~ and each of its VIEWS.
 
     >>> row("cgan+pkt@fake") == Row(method="pkt@fake", fakes=True)
     True
+    >>> row("fm~mixup~cutmix") == Row(method="fm", views=("mixup", "cutmix"))
+    True
     """
-    if name in ROWS:
-        return ROWS[name]
-    return Row(method=name.removeprefix(FAKES), fakes=name.startswith(FAKES))
+    base, *words = name.split("~")
+    if base in ROWS:
+        return dataclasses.replace(ROWS[base], views=tuple(words))
+    return Row(method=base.removeprefix(FAKES), fakes=base.startswith(FAKES), views=tuple(words))
 
 
 def student_network(name: str, student: StudentSettings) -> str:
@@ -92,14 +99,14 @@ def partner(name: str) -> str | None:
 
     >>> partner("cgan+dkd"), partner("cgan_kd"), partner("cgan"), partner("dkd"), partner("cgan_raw")
     ('dkd', 'kd', 'nokd_longer', None, None)
-    >>> partner("cgan+kd+rkd@fake"), partner("cgan+rkd@fake")
-    ('kd', 'nokd_longer')
+    >>> partner("cgan+kd+rkd@fake"), partner("cgan+rkd@fake"), partner("cgan+fm~mixup")
+    ('kd', 'nokd_longer', 'fm~mixup')
     """
     compared = row(name)
     if not compared.fakes or compared.ablation:
         return None
     methods = [part for part in compared.method.split("+") if not part.endswith("@fake") and part != distill.SUPERVISED]
-    return "+".join(methods) or CONTROL
+    return "~".join(["+".join(methods) or CONTROL, *compared.views])
 
 
 def pairs(names: Collection[str]) -> list[tuple[str, str]]:
@@ -108,12 +115,12 @@ def pairs(names: Collection[str]) -> list[tuple[str, str]]:
     >>> pairs(["nokd_longer", "cgan", "kd", "cgan_kd", "cgan+kd", "dkd"])
     [('cgan', 'nokd_longer'), ('cgan_kd', 'kd')]
     """
-    by_method: dict[str, tuple[str, str]] = {}  # because a row may be listed under two names
+    by_row: dict[Row, tuple[str, str]] = {}  # because a row may be listed under two names
     for name in names:
         without = partner(name)
         if without is not None and without in names:
-            by_method.setdefault(row(name).method, (name, without))
-    return list(by_method.values())
+            by_row.setdefault(row(name), (name, without))
+    return list(by_row.values())
 
 
 def both_ways(methods: Iterable[str]) -> list[str]:
@@ -132,13 +139,27 @@ def views(compared: Row, student: StudentSettings, task: Task) -> AugmentSetting
     Row ``augment``: ``student.strong_augment``, without mixed images where the task gives them no label. Rows with
     ``fm``, which matches teacher outputs for the augmented images: the same with MixUp instead of CutMix. For scalars
     MixUp alone, because teacher outputs at changed brightness or contrast are misleading (docs/research-notes.md).
+    A row that names its views gets exactly these, with the strengths of ``student.strong_augment``.
     """
-    plain = student.fit.augment
-    strong = student.strong_augment
+    plain, strong = student.fit.augment, student.strong_augment
     strong = strong.model_copy(update={"flip": plain.flip}) if strong.flip is None else strong
+    if compared.views:
+        return _named(compared.views, plain, strong)
     if MATCHING in distill.parts(compared.method):
-        mixing = {"mixup": strong.mixup or 1.0, "cutmix": 0.0, "views": 0}
-        return strong.model_copy(update=mixing if task.geometry_safe else {**mixing, "randaugment": None})
+        words = ("randaugment", "mixup") if task.geometry_safe and strong.randaugment else ("mixup",)
+        return _named(words, plain, strong)
     if not compared.strong:
         return plain
     return strong if task.mixable else strong.model_copy(update={"mixup": 0.0, "cutmix": 0.0})
+
+
+def _named(words: Collection[str], plain: AugmentSettings, strong: AugmentSettings) -> AugmentSettings:
+    """The views of these words. Strong ones never recur, because no two mixes are the same."""
+    if set(words) == {"plain"}:
+        return plain
+    changes = {
+        "randaugment": (strong.randaugment or RandAugmentSettings()) if "randaugment" in words else None,
+        "mixup": (strong.mixup or 1.0) if "mixup" in words else 0.0,
+        "cutmix": (strong.cutmix or 1.0) if "cutmix" in words else 0.0,
+    }
+    return strong.model_copy(update={**changes, "views": 0})

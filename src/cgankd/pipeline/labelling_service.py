@@ -77,7 +77,7 @@ def export(
 def served(recipe: Recipe) -> tuple[Recipe, list[str]]:
     """The recipe without the rows that need teacher outputs for other images than the exported ones, and the names of
     these rows."""
-    methods = recipe.compare.methods
+    methods = recipe.compare.named
     possible = tuple(name for name in methods if not needs_other_outputs(name))
     if not possible:
         raise UserError(

@@ -12,10 +12,11 @@ from cgankd._version import __version__
 from cgankd.config.settings import FilterSettings, FromWeights, NoSubsampling
 from cgankd.core.store import Artifact
 from cgankd.metrics.robustness import Attack
-from cgankd.metrics.statistics import paired_difference, place_of_best, spread
+from cgankd.metrics.statistics import paired_difference, spread
 from cgankd.nets.build import StoredNetwork
 from cgankd.pipeline import measurements
 from cgankd.pipeline.comparisons import CONTROL, row
+from cgankd.pipeline.gathering import gather, networks_shown
 from cgankd.pipeline.warnings import warnings
 from cgankd.teachers.answers import StoredAnswers
 
@@ -27,17 +28,9 @@ INNER = {"built", "history", "shape"}  # entries of summaries that results.json 
 
 def collect(run: Run) -> dict[str, Any]:
     """Run every seed and row of the recipe. Returns the contents of results.json without the seconds."""
-    recipe, task, names = run.recipe, run.task, run.recipe.rows
-    data = run.data()
-    upstream = list(dict.fromkeys(run.upstream(seed) for seed in recipe.seeds))
-    teachers = [run.teacher(seed) for seed in upstream]
-    students: dict[str, list[Artifact]] = {name: [] for name in names}
-    for seed in recipe.seeds:
-        for name in names:
-            student = run.student(name, seed)
-            students[name].append(student)
-            scored = student.summary if recipe.student.ships == "last" else student.summary["best"]
-            run.store.progress.score(name, seed, {"validation": scored["val"], "test": scored["test"]})
+    gathered = gather(run)
+    recipe, task, upstream, names = run.recipe, run.task, run.upstreams(), run.rows
+    data, teachers, students = gathered.data, gathered.teachers, gathered.students
     rows = _rows(run, students, upstream[0])
     networks = [teachers[0], *(artifacts[0] for artifacts in students.values())]
     results: dict[str, Any] = {
@@ -75,37 +68,17 @@ def collect(run: Run) -> dict[str, Any]:
             results["artifacts"][name] = _path(run, run.pseudo(upstream[0]))
     if any(row(name).fakes for name in names):
         _add_synthesis(run, results, upstream)
-    results["best"] = best_row(rows, task.higher_is_better, recipe.seeds)
-    _add_worst_answers(run, results, students)
+    if recipe.compare.methods == "auto":
+        results["autopilot"] = run.flight().to_json(task.metric_unit)
+    best, seed = gathered.best
+    scored = next(entry for entry in rows if entry["method"] == best)
+    results["best"] = {"row": best, "seed": seed, "val": scored["val"]["mean"], "test": scored["mean"]}
+    worst = measurements.worst_answers(run, networks_shown(run, students, best, seed))
+    results["artifacts"]["worst"] = _path(run, worst)
     results["warnings"] = [*warnings(results), *run.output_notes]
     for sentence in results["warnings"]:
         run.store.progress.warn(sentence)
     return results
-
-
-def best_row(rows: Sequence[Mapping[str, Any]], higher_is_better: bool, seeds: Sequence[int]) -> dict[str, Any]:
-    """The row whose students are best on the validation split, on average over seeds, and the seed of its best student.
-
-    Of equal ones the first is taken.
-    """
-    means = [float(entry["val"]["mean"]) for entry in rows]
-    best = rows[place_of_best(means, higher_is_better)]
-    seed = seeds[place_of_best(best["val"]["values"], higher_is_better)]
-    return {"row": best["method"], "seed": seed, "val": best["val"]["mean"], "test": best["mean"]}
-
-
-def _add_worst_answers(run: Run, results: dict[str, Any], students: Mapping[str, Sequence[Artifact]]) -> None:
-    """Add the test images on which the best student, and the control of the same seed, are most wrong."""
-    networks = networks_shown(run, students, results["best"])
-    results["artifacts"]["worst"] = _path(run, measurements.worst_answers(run, networks))
-
-
-def networks_shown(
-    run: Run, students: Mapping[str, Sequence[Artifact]], best: Mapping[str, Any]
-) -> dict[str, StoredNetwork]:
-    """The control and the best student, of the same seed."""
-    place = run.recipe.seeds.index(best["seed"])
-    return {name: run.shipped(students[name][place]) for name in (CONTROL, best["row"]) if name in students}
 
 
 def run_notes(run: Run, students: Mapping[str, Sequence[Artifact]], teacher: Artifact) -> list[str]:
@@ -160,7 +133,7 @@ def _teacher(run: Run, teachers: Sequence[Artifact]) -> dict[str, Any]:
 def _add_synthesis(run: Run, results: dict[str, Any], upstream: Sequence[int]) -> None:
     """Add the entries on generator, density ratio and generated images, those of the first seed."""
     recipe, first = run.recipe, upstream[0]
-    images = {name: run.synthesis(first, row(name)) for name in recipe.rows if row(name).fakes}
+    images = {name: run.synthesis(first, row(name)) for name in run.rows if row(name).fakes}
     generator = run.generator(first)
     # The teacher's metric on all generated images, before any was rejected or filtered out.
     untouched = images.get("cgan_raw") or next(iter(images.values()))
@@ -212,7 +185,7 @@ def row_notes(run: Run) -> list[str]:
     """Notes on settings of a row that the task does not allow."""
     strong, task = run.recipe.student.strong_augment, run.task
     notes = []
-    for name in (name for name in run.recipe.rows if row(name).strong):
+    for name in (name for name in run.rows if row(name).strong):
         if strong.mixes and not task.mixable:
             notes.append(f"row {name} mixes no images, because a mix of two has no label in {task.name}")
         if strong.randaugment and not task.geometry_safe:
@@ -266,7 +239,7 @@ def _notes_on_predictions(run: Run, predictions: StoredAnswers) -> Iterator[str]
                 f"the teacher has predictions for {len(images) - missing} of {len(images)} {name} images, so it has "
                 "no score there"
             )
-    if {"cgan_raw", "cgan_subsample"} & set(run.recipe.rows):
+    if {"cgan_raw", "cgan_subsample"} & set(run.rows):
         yield "cgan_raw is the same as cgan_subsample, because images can be subsampled only before their export"
 
 

@@ -41,7 +41,7 @@ from cgankd.gan.generator import GeneratorSource, Sampler, TrainedGenerator
 from cgankd.labels import label_space
 from cgankd.nets.build import BEST, WEIGHTS, Architecture, NetworkSource, StoredNetwork
 from cgankd.nets.pretrained import PretrainedWeights
-from cgankd.pipeline import preflight, results, stages
+from cgankd.pipeline import autopilot, preflight, results, stages
 from cgankd.pipeline.comparisons import Row, row, student_network, views
 from cgankd.pipeline.inputs import Extractor, ProposalSource, PseudoLabelled, Student, Surroundings, Teachers
 from cgankd.pipeline.processing import process, train_gan
@@ -127,6 +127,12 @@ class Run:
             store.progress.say(note)
         self.replace = adjust.replacement(recipe.synthesis, self.task)
         self.choice = functools.cache(functools.partial(choose, self))
+        self.flight = functools.cache(functools.partial(autopilot.choose, self))
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows of the table: those of the recipe, or the control and the row that the autopilot chooses."""
+        return self.flight().rows if self.recipe.compare.methods == "auto" else self.recipe.rows
 
     @property
     def black_box(self) -> BlackBox | None:
@@ -136,6 +142,10 @@ class Run:
     def upstream(self, seed: int) -> int:
         """The seed of teacher and generator for a student's seed."""
         return seed if self.recipe.vary == "everything" else self.recipe.seeds[0]
+
+    def upstreams(self) -> list[int]:
+        """The seeds of all teachers and generators."""
+        return list(dict.fromkeys(self.upstream(seed) for seed in self.recipe.seeds))
 
     def _titled(self, title: str, seed: int) -> Store:
         """The store with a stage's title; the seed is part of it where there is more than one."""
@@ -209,21 +219,37 @@ class Run:
 
     def student(self, name: str, seed: int) -> Artifact:
         """The student of row ``name``."""
-        compared, settings, upstream = row(name), self.recipe.student, self.upstream(seed)
-        if not compared.longer:
+        if not row(name).longer:
             return self.nokd(seed)
-        changes = {"steps": settings.transfer_steps, "augment": views(compared, settings, self.task)}
-        fit, start = self.transfer(seed, changes)
-        methods = MethodStack.of(compared.method, self.task, settings)
         return self.store.titled(f"{name} (seed {seed})").call(
             stages.train_student,
-            student=Student(Architecture(student_network(name, settings)), methods, start),
-            teachers=self._distilled(upstream) if methods.numbers else None,
-            images=self._images(compared, upstream),
-            fit=fit,
+            **self._lesson(name, seed, self.recipe.student.transfer_steps),
             around=self.around,
             seed=seed,
         )
+
+    def trial(self, name: str, seed: int, steps: int) -> Artifact:
+        """The student of row ``name`` after another number of steps, scored on the validation split alone."""
+        return self.store.titled(f"trial of {name}, {steps} steps").call(
+            stages.train_trial,
+            **self._lesson(name, seed, steps),
+            val=self.splits.val,
+            task=self.task,
+            normalised_by=self.splits.train,
+            seed=seed,
+        )
+
+    def _lesson(self, name: str, seed: int, steps: int) -> dict[str, Any]:
+        """Arguments of the stages that train the student of row ``name``: what it learns from, and how."""
+        compared, settings, upstream = row(name), self.recipe.student, self.upstream(seed)
+        fit, start = self.transfer(seed, {"steps": steps, "augment": views(compared, settings, self.task)})
+        methods = MethodStack.of(compared.method, self.task, settings)
+        return {
+            "student": Student(Architecture(student_network(name, settings)), methods, start),
+            "teachers": self._distilled(upstream) if methods.numbers else None,
+            "images": self._images(compared, upstream),
+            "fit": fit,
+        }
 
     def shipped(self, student: Artifact) -> StoredNetwork:
         """The student with the weights that ``student.ships`` names."""

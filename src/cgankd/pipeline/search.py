@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from cgankd.config.settings import SearchSettings, SynthesisSettings
 from cgankd.core.store import Artifact
 from cgankd.data.imageset import TrainingImages
+from cgankd.distill import SUPERVISED, MethodStack
 from cgankd.nets.build import Architecture
 from cgankd.pipeline import stages
+from cgankd.pipeline.inputs import Student
 from cgankd.synthesis.store import StoredFakes
 from cgankd.tasks import Task
 
@@ -113,8 +115,8 @@ def choose(run: Run, seed: int, score: Callable[[Artifact], float] = validation_
             images = TrainingImages(run.splits.train, fakes, student.real_share)
         artifact = run.store.titled(f"search (seed {seed})").call(
             stages.train_trial,
-            network=Architecture(student.network),
-            start=start,
+            student=Student(Architecture(student.network), MethodStack(SUPERVISED), start),
+            teachers=None,
             images=images,
             fit=fit,
             val=run.splits.val,

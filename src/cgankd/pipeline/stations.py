@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from cgankd.core.run_plan import Station
 from cgankd.core.store import Artifact, Call
-from cgankd.metrics.robustness import Attack
-from cgankd.nets.build import StoredNetwork
-from cgankd.pipeline import measurements, results
-from cgankd.pipeline.comparisons import row
+from cgankd.pipeline import autopilot
+from cgankd.pipeline.gathering import gather
 from cgankd.pipeline.search import choose
 
 if TYPE_CHECKING:
@@ -29,61 +27,10 @@ def stations(run: Run) -> list[Station]:
     walker = copy.copy(run)
     walker.store = run.store.noting(calls)
     walker.choice = functools.cache(functools.partial(choose, walker, score=_score_so_far))
-    _walk(walker)
+    walker.flight = functools.cache(functools.partial(autopilot.choose, walker, score=_score_so_far))
+    gather(walker)
     once = {call.key: call for call in calls}
     return [_station(call) for call in once.values()]
-
-
-def _walk(run: Run) -> None:
-    """Call the stages in the order of results.collect."""
-    recipe = run.recipe
-    run.data()
-    upstream = list(dict.fromkeys(run.upstream(seed) for seed in recipe.seeds))
-    teachers = [run.teacher(seed) for seed in upstream]
-    students = {(seed, name): run.student(name, seed) for seed in recipe.seeds for name in recipe.rows}
-    fakes = any(row(name).fakes for name in recipe.rows)
-    if recipe.metrics.robustness is not None:
-        for name in recipe.rows:
-            if row(name).fakes:
-                run.synthesis(upstream[0], row(name))
-            _attack(run, [run.shipped(students[seed, name]) for seed in recipe.seeds])
-        if run.black_box is None:
-            _attack(run, [StoredNetwork(teacher) for teacher in teachers])
-    for name in recipe.rows:
-        if row(name).pseudo:
-            run.pseudo(upstream[0])
-    if fakes:
-        run.generator(upstream[0])
-        if run.task.continuous:
-            run.along_labels(upstream[0])
-        run.synthesis(upstream[0], row("cgan"))
-        for seed in upstream:
-            run.fell_back(seed)
-        run.choice(upstream[0])
-        if recipe.metrics.generator is not None:
-            measurements.quality(run, upstream[0])
-    by_row = {name: [students[seed, name] for seed in recipe.seeds] for name in recipe.rows}
-    measurements.worst_answers(run, results.networks_shown(run, by_row, _best(run, by_row)))
-
-
-def _best(run: Run, students: Mapping[str, list[Artifact]]) -> dict[str, Any]:
-    """The best row and its seed; the first ones until all students are trained."""
-    recipe = run.recipe
-    if not all(student.summary for trained in students.values() for student in trained):
-        return {"row": recipe.rows[0], "seed": recipe.seeds[0]}
-    rows = [
-        results.table_row(name, [student.summary for student in trained], {}, recipe.student.ships)
-        for name, trained in students.items()
-    ]
-    return results.best_row(rows, run.task.higher_is_better, recipe.seeds)
-
-
-def _attack(run: Run, networks: list[StoredNetwork]) -> None:
-    settings = run.recipe.metrics.robustness
-    assert settings is not None
-    for name in settings.attacks:
-        for network in networks:
-            measurements.attacked(run, network, Attack.of(settings, name))
 
 
 def _score_so_far(trial: Artifact) -> float:
@@ -99,9 +46,9 @@ def _amount(stage: str, arguments: Mapping[str, Any]) -> tuple[str, float]:
     """What a stage's time depends on beside its amount of work, and this amount, in seconds of one core with small
     networks and images; only its proportions matter."""
     match stage:
-        case "train_network" | "train_trial":
+        case "train_network":
             return f"fit {arguments['network'].name}", _steps(arguments)
-        case "train_student":
+        case "train_student" | "train_trial":
             taught = arguments["teachers"] is not None
             return f"fit {arguments['student'].network.name} {taught}", _steps(arguments) * (1.5 if taught else 1.0)
         case "train_generator":

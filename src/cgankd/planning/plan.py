@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from lightning_fabric import Fabric
 
@@ -12,16 +13,21 @@ from cgankd.config import recipe as recipes
 from cgankd.config.recipe import Recipe
 from cgankd.config.settings import ILI
 from cgankd.data.imageset import Splits
-from cgankd.pipeline.comparisons import row
+from cgankd.distill import SUPERVISED
+from cgankd.pipeline.autopilot import fly
+from cgankd.pipeline.comparisons import row, views
 from cgankd.planning.timing import Seconds, measure
 
-METHODS = ("nokd_longer", "kd", "fm", "cgan_kd", "cgan+fm")
+METHODS = ("nokd_longer", "kd", "fm", "cgan_kd", "cgan+fm")  # where time is too short for the autopilot's trials
 STEPS = {"teacher": 2000, "student": 1500, "transfer": 3000, "generator": 3000}  # where time allows
 LEAST = 0.1  # of these, below which a run proves nothing
+LEAST_WITH_TRIALS = 0.4  # of these, below which a trial, a quarter of a training, says nothing
 DRAWS = 4.0  # proposals for each image that is kept, until it is known
 FAKES = 20_000  # that the density ratio is learnt from, at most, where time allows
 VALIDATIONS = 25  # of a student while it is trained
 REPORT = 10.0  # seconds for tables, pictures and the page
+
+Methods = Literal["auto"] | tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,20 +46,25 @@ class Plan:
 
 def make_plan(data: Mapping[str, Any], name: str, splits: Splits, fabric: Fabric, budget: float) -> Plan:
     """A recipe whose run takes about ``budget`` seconds here, or less where the usual steps need less."""
-    whole = _recipe(data, name, splits, 1.0)[1]
-    seconds = measure(whole, splits, fabric)
-    share = 1.0
-    for _ in range(20):  # what does not follow the steps makes the time not quite proportional to them
-        tree, recipe = _recipe(data, name, splits, share)
-        parts = estimate(recipe, splits, seconds)
-        total = sum(parts.values())
-        if total <= budget or share <= LEAST:
-            break
-        share = max(LEAST, share * min(0.95, budget / total))
-    return Plan(recipe, tree, parts, share)
+    seconds = measure(_recipe(data, name, splits, 1.0, "auto")[1], splits, fabric)
+
+    def fitted(methods: Methods, least: float) -> Plan:
+        share = 1.0
+        for _ in range(20):  # what does not follow the steps makes the time not quite proportional to them
+            tree, recipe = _recipe(data, name, splits, share, methods)
+            plan = Plan(recipe, tree, estimate(recipe, splits, seconds), share)
+            if plan.total <= budget or share <= least:
+                break
+            share = max(least, share * min(0.95, budget / plan.total))
+        return plan
+
+    plan = fitted("auto", LEAST_WITH_TRIALS)
+    return plan if plan.total <= budget else fitted(METHODS, LEAST)
 
 
-def _recipe(data: Mapping[str, Any], name: str, splits: Splits, share: float) -> tuple[dict[str, Any], Recipe]:
+def _recipe(
+    data: Mapping[str, Any], name: str, splits: Splits, share: float, methods: Methods
+) -> tuple[dict[str, Any], Recipe]:
     def steps(what: str) -> int:
         return max(50, round(share * STEPS[what] / 50) * 50)
 
@@ -75,7 +86,7 @@ def _recipe(data: Mapping[str, Any], name: str, splits: Splits, share: float) ->
         # Ten fakes for each labelled image, as in the paper, or fewer where these are many.
         "ratio": {"fakes_per_image": max(1, min(10, int(fakes))), "steps": round(1000 * max(share, 0.4) / 50) * 50},
         "synthesis": {"images": round(images * max(share, 0.2) / 100) * 100, **_filter(share)},
-        "compare": {"methods": list(METHODS)},
+        "compare": {"methods": methods if methods == "auto" else list(methods)},
     }
     return tree, recipes.from_tree(tree, where=name)
 
@@ -87,23 +98,9 @@ def _filter(share: float) -> dict[str, Any]:
 
 def estimate(recipe: Recipe, splits: Splits, seconds: Seconds) -> dict[str, float]:
     """Seconds of each part of a run, from those of a step and of an image."""
-    student, teacher, train = recipe.student, recipe.teacher, len(splits.train)
+    teacher, train = recipe.teacher, len(splits.train)
     held = len(splits.val) + len(splits.test)
     generated = seconds.generated_image + seconds.teacher_image
-    students = student.fit.steps * seconds.student_step
-    for name in recipe.rows:
-        compared = row(name)
-        if not compared.longer:
-            continue
-        validations = VALIDATIONS * len(splits.val) * seconds.student_image
-        students += student.transfer_steps * seconds.student_step + held * seconds.student_image + validations
-        if "fm" in compared.method:
-            students += student.transfer_steps * student.fit.batch_size * seconds.teacher_image
-        elif compared.method != "supervised":
-            count = train + (recipe.synthesis.images if compared.fakes else 0)
-            views = student.fit.augment.views or 10**9
-            seen = min(count * views, student.transfer_steps * student.fit.batch_size)
-            students += seen * seconds.teacher_image
     ratio, synthesis = recipe.ratio, recipe.synthesis
     drawn = ratio.fakes_per_image * (train + len(splits.val))
     label_input = recipe.generator.scalar.label_input
@@ -115,9 +112,43 @@ def estimate(recipe: Recipe, splits: Splits, seconds: Seconds) -> dict[str, floa
     metrics = 0 if recipe.metrics.generator is None else recipe.metrics.generator.images
     return {
         "teacher": teacher.fit.steps * seconds.teacher_step + held * seconds.teacher_image,
-        "students": students,
+        "students": _students(recipe, splits, seconds),
         "generator": recipe.generator.steps * seconds.generator_step + (embedding if splits.task.continuous else 0.0),
         "density ratio": drawn * generated + ratio.steps * seconds.ratio_step,
         "generated images": proposals * generated,
         "measurements": 5 * metrics * (seconds.teacher_image + seconds.student_image) + REPORT,
     }
+
+
+def _students(recipe: Recipe, splits: Splits, seconds: Seconds) -> float:
+    """NOKD, which gives the features of the density ratio; then every row, or the autopilot's trials and two rows."""
+    student = recipe.student
+    nokd = student.fit.steps * seconds.student_step
+    rows = [name for name in recipe.rows if row(name).longer]
+    if recipe.compare.methods != "auto":
+        return nokd + sum(_student(recipe, name, student.transfer_steps, splits, seconds) for name in rows)
+    trials: list[float] = []
+
+    def trial(name: str, steps: int) -> float:
+        trials.append(_student(recipe, name, steps, splits, seconds))
+        return trials[-1]
+
+    # The dearest candidates are taken to win, so that the time is enough whichever do.
+    flight = fly(rows, student.transfer_steps, None, True, trial)
+    full = [_student(recipe, name, student.transfer_steps, splits, seconds) for name in flight.rows]
+    return nokd + sum(trials) + sum(full)
+
+
+def _student(recipe: Recipe, name: str, steps: int, splits: Splits, seconds: Seconds) -> float:
+    """The training of one row's student, and its scores."""
+    compared, fit = row(name), recipe.student.fit
+    held = len(splits.val) + len(splits.test)
+    validations = VALIDATIONS * len(splits.val) * seconds.student_image
+    total = steps * seconds.student_step + held * seconds.student_image + validations
+    asked = 0.0
+    if compared.method != SUPERVISED:
+        augment = views(compared, recipe.student, splits.task)
+        count = len(splits.train) + (recipe.synthesis.images if compared.fakes else 0)
+        recurring = not augment.mixes and augment.views
+        asked = min(float(count * augment.views) if recurring else math.inf, float(steps * fit.batch_size))
+    return total + asked * seconds.teacher_image

@@ -18,6 +18,7 @@ from cgankd.report import (
     sections_examples,
     sections_metrics,
     sections_robustness,
+    sections_search,
     table,
 )
 from cgankd.report.attention import attention
@@ -44,7 +45,8 @@ def render(folder: Path) -> Path:
         sections.generator(run),
         sections.subsampling(run),
         sections.filtering(run),
-        *([sections.searched(run)] if run.results.get("search") else []),
+        *([sections_search.piloted(run)] if run.results.get("autopilot") else []),
+        *([sections_search.searched(run)] if run.results.get("search") else []),
         sections_metrics.quality(run),
         sections_metrics.copies(run),
         sections.learning(run),

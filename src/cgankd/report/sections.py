@@ -160,37 +160,6 @@ def subsampling(run: Run) -> Section:
     return Section(title, anchor, blocks)
 
 
-def searched(run: Run) -> Section:
-    """The values that the search on the validation split tried, and those that it chose."""
-    search, results = run.results["search"], run.results
-    names = {
-        "start": "start",
-        "rho": "filter's quantile",
-        "labels": "label law",
-        "images": "images kept",
-    }
-    chosen = search["chosen"]
-    unique = [trial["score"] for trial in search["trials"]].count(search["score"]) == 1
-    rows = [
-        [
-            names.get(trial["setting"], trial["setting"]),
-            "the recipe's" if trial["value"] is None else f"{trial['value']}",
-            table.score(results, trial["score"], None),
-            "best" if trial["score"] == search["score"] and (trial["setting"] != "start" or unique) else "",
-        ]
-        for trial in search["trials"]
-    ]
-    rows.append(["no generated images", "", table.score(results, search["control"], None), "the control"])
-    values = ", ".join(f"{names[name]} {value}" for name, value in chosen.items())
-    caption = (
-        f"Score on the validation split of a student trained with each value, one seed. Chosen: {values}. "
-        + ("Better" if search["helps"] else "Not better")
-        + " than no generated images on this split."
-    )
-    header = ["setting", "value", f"validation {table.metric_name(results)}", ""]
-    return Section("Search", "search", [Note(caption), Grid(header, rows, "What was tried", wide=False)])
-
-
 def filtering(run: Run) -> Section:
     """The teacher's error, its cut-offs, and the images that were kept and dropped."""
     summary, artifact = _synthesis(run)

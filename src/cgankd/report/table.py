@@ -274,7 +274,8 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
     """The meaning and the limits of the table's numbers, one sentence each."""
     seeds = results.get("seeds") or []
     better = "higher" if results["higher_is_better"] else "lower"
-    notes = [f"Measured on the test split; {better} is better."]
+    notes = [*(results.get("autopilot") or {}).get("reasons", [])]
+    notes.append(f"Measured on the test split; {better} is better.")
     if constant := results.get("constant"):
         notes.append(f"Always answering {constant['label']} would score {score(results, constant['test'], None)}.")
     if len(seeds) < 2:

@@ -126,8 +126,8 @@ def _start(student: Student, normalised_by: ImageSet, task: Task, seed: int) -> 
 def train_trial(
     work: Work,
     *,
-    network: Architecture,
-    start: StoredNetwork | pretrained.PretrainedWeights | None,
+    student: Student,
+    teachers: Teachers | None,
     images: TrainingImages,
     fit: FitSettings,
     val: ImageSet,
@@ -135,10 +135,19 @@ def train_trial(
     normalised_by: ImageSet,
     seed: int,
 ) -> dict[str, Any]:
-    """A student of the search, scored on the validation split alone, because no choice may use the test split."""
-    student = _start(Student(network, MethodStack(SUPERVISED), start), normalised_by, task, seed)[0]
-    history = train(work, student, MethodStack(SUPERVISED).create(task), images, fit, seed=seed)
-    return {"val": scoring.metric(work, student, val, task)[0], "history": history}
+    """A student of a search, scored on the validation split alone, because no choice may use the test split."""
+    network = _start(student, normalised_by, task, seed)[0]
+    history = train(
+        work,
+        network,
+        student.methods.create(task),
+        images,
+        fit,
+        seed=seed,
+        teacher=None if teachers is None else teachers.open(task, work.fabric),
+        kept=Kept(_teacher_outputs(work, teachers)),
+    )
+    return {"val": scoring.metric(work, network, val, task)[0], "history": history}
 
 
 @stage()

@@ -1,0 +1,123 @@
+"""The autopilot (``compare.methods: auto``): finds the row to ship by successive halving on the validation split.
+
+Candidates (settings.CANDIDATES) share teacher, generator and generated images. Each is trained for a share of the
+student's steps; the better half of them goes on to the next, larger share. Candidates without generated images go
+first: where the best of them is at the teacher's level already, no generator is trained. Only the chosen row and the
+control are trained in full and scored on the test split, so that nothing is chosen on it.
+
+Successive halving: Jamieson and Talwalkar, arXiv 1502.07943. A trial starts anew at each share, because the learning
+rate's schedule depends on the number of steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cgankd.core.store import Artifact
+from cgankd.metrics.statistics import place_of_best
+from cgankd.pipeline.comparisons import CONTROL, row
+from cgankd.pipeline.search import validation_score
+
+if TYPE_CHECKING:
+    from cgankd.pipeline.run import Run
+
+SHARES = (0.25, 0.5)  # of the student's steps, for one round of trials each
+
+Trial = Callable[[str, int], float]  # (row, steps) -> the score on the validation split
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One candidate's score on the validation split after a number of steps."""
+
+    row: str
+    steps: int
+    val: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Flight:
+    """What the autopilot tried and chose. teacher: its score on the validation split; None: not known."""
+
+    chosen: str
+    trials: tuple[Record, ...]
+    teacher: float | None
+    with_fakes: bool  # whether candidates with generated images were tried
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows of the table."""
+        return (CONTROL, self.chosen)
+
+    def to_json(self, unit: str) -> dict[str, Any]:
+        """For results.json. unit: of a score."""
+        return {**dataclasses.asdict(self), "reasons": reasons(self, lambda value: f"{value:.4g} {unit}".rstrip())}
+
+
+def fly(candidates: Sequence[str], steps: int, teacher: float | None, higher_is_better: bool, trial: Trial) -> Flight:
+    """Find the best of ``candidates``. steps: of a full training.
+
+    Of equal candidates the earlier one is taken, and one without generated images before one with them.
+    """
+    real = [name for name in candidates if not row(name).fakes and name != CONTROL]
+    fakes = [name for name in candidates if row(name).fakes]
+    records = _halve(real, steps, higher_is_better, trial)
+    best = records[-1:]
+    done = bool(best) and teacher is not None and _at_least(best[0].val, teacher, higher_is_better)
+    if fakes and not done:
+        tried = _halve(fakes, steps, higher_is_better, trial)
+        records, best = records + tried, best + tried[-1:]
+    chosen = best[place_of_best([trial.val for trial in best], higher_is_better)]
+    return Flight(chosen.row, tuple(records), teacher, with_fakes=bool(fakes) and not done)
+
+
+def _halve(names: Sequence[str], steps: int, higher_is_better: bool, trial: Trial) -> list[Record]:
+    """The trials of all rounds; the best one of the last round is the last."""
+    records: list[Record] = []
+    for share in SHARES:
+        reached = max(1, round(share * steps))
+        tried = [Record(name, reached, trial(name, reached)) for name in names]
+        ranked = sorted(tried, key=lambda record: record.val, reverse=higher_is_better)
+        records += reversed(ranked)
+        names = [record.row for record in ranked[: max(1, len(ranked) // 2)]]
+    return records
+
+
+def _at_least(score: float, level: float, higher_is_better: bool) -> bool:
+    return score >= level if higher_is_better else score <= level
+
+
+def choose(run: Run, score: Callable[[Artifact], float] = validation_score) -> Flight:
+    """The autopilot of a run. Trials use the run's first seed."""
+    recipe, seed = run.recipe, run.recipe.seeds[0]
+    teacher = run.teacher(run.upstream(seed)).summary.get("val")
+
+    def trial(name: str, steps: int) -> float:
+        return score(run.trial(name, seed, steps))
+
+    return fly(recipe.rows, recipe.student.transfer_steps, teacher, run.task.higher_is_better, trial)
+
+
+def reasons(flight: Flight, scored: Callable[[float], str]) -> list[str]:
+    """What was chosen and why, in three sentences. scored: a score with its unit."""
+    last = {record.row: record for record in flight.trials}  # each row's longest trial
+    chosen = last[flight.chosen]
+    others = [record for record in last.values() if record.row != chosen.row and record.steps == chosen.steps]
+    beside = ", ".join(f"{record.row} {scored(record.val)}" for record in reversed(others))
+    first = (
+        f"Of {len(last)} candidates, row {chosen.row} is best on the validation split: {scored(chosen.val)} after "
+        f"{chosen.steps:,} steps" + (f" ({beside})." if beside else ".")
+    )
+    level = "not known" if flight.teacher is None else scored(flight.teacher)
+    second = f"The teacher's score there is {level}."
+    if not flight.with_fakes:
+        third = (
+            "No generated images were tried, because the student is at the teacher's level: nothing is left to gain."
+        )
+    elif row(flight.chosen).fakes:
+        third = "Generated images help here: no candidate without them is better."
+    else:
+        third = "Generated images were tried and do not help here."
+    return [first, second, third]

@@ -1,0 +1,120 @@
+"""Every stage that a run needs, in order. What a run computes is listed here and nowhere else.
+
+results.py makes results.json of the artifacts; stations.py calls the same with a store that computes nothing, so that
+the stages are known before the run starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cgankd.core.store import Artifact
+from cgankd.metrics.robustness import Attack
+from cgankd.metrics.statistics import place_of_best
+from cgankd.nets.build import StoredNetwork
+from cgankd.pipeline import measurements
+from cgankd.pipeline.comparisons import CONTROL, row
+
+if TYPE_CHECKING:
+    from cgankd.pipeline.run import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Gathered:
+    """The artifacts that results.json begins with.
+
+    teachers: one for each seed of a teacher. students: row -> one for each seed. best: row and seed of the best student
+    by validation, which are the first ones where a student is not trained yet.
+    """
+
+    data: Artifact
+    teachers: list[Artifact]
+    students: Mapping[str, Sequence[Artifact]]
+    best: tuple[str, int]
+
+
+def gather(run: Run) -> Gathered:
+    """Call all stages. Every student's score is announced as soon as it is there."""
+    recipe, upstream = run.recipe, run.upstreams()
+    data = run.data()
+    teachers = [run.teacher(seed) for seed in upstream]
+    students: dict[str, list[Artifact]] = {name: [] for name in run.rows}
+    for seed in recipe.seeds:
+        for name in run.rows:
+            student = run.student(name, seed)
+            students[name].append(student)
+            if student.summary:
+                scored = scores(run, student)
+                run.store.progress.score(name, seed, {"validation": scored["val"], "test": scored["test"]})
+    _attack_all(run, teachers, students)
+    if any(row(name).pseudo for name in run.rows):
+        run.pseudo(upstream[0])
+    if any(row(name).fakes for name in run.rows):
+        _gather_generated(run, upstream)
+    best = best_by_validation(run, students)
+    measurements.worst_answers(run, networks_shown(run, students, *best))
+    return Gathered(data, teachers, students, best)
+
+
+def scores(run: Run, student: Artifact) -> Mapping[str, Any]:
+    """The scores of the weights that ship: val, test and test_per_bin."""
+    return student.summary if run.recipe.student.ships == "last" else student.summary["best"]
+
+
+def networks_shown(
+    run: Run, students: Mapping[str, Sequence[Artifact]], best: str, seed: int
+) -> dict[str, StoredNetwork]:
+    """The control and the best student, of the same seed."""
+    place = run.recipe.seeds.index(seed)
+    return {name: run.shipped(students[name][place]) for name in (CONTROL, best) if name in students}
+
+
+def best_by_validation(run: Run, students: Mapping[str, Sequence[Artifact]]) -> tuple[str, int]:
+    """The row whose students are best on the validation split, on average over seeds, and its best seed."""
+    if not all(student.summary for trained in students.values() for student in trained):
+        return run.rows[0], run.recipe.seeds[0]
+    values = {name: [float(scores(run, student)["val"]) for student in trained] for name, trained in students.items()}
+    return best_student(values, run.recipe.seeds, run.task.higher_is_better)
+
+
+def best_student(
+    values: Mapping[str, Sequence[float]], seeds: Sequence[int], higher_is_better: bool
+) -> tuple[str, int]:
+    """The row with the best mean, and the seed of its best student. values: row -> a score for each seed.
+
+    Of equal ones the first is taken.
+
+    >>> best_student({"kd": [4.0, 4.0], "cgan": [3.0, 7.0]}, [3, 7], higher_is_better=True)
+    ('cgan', 7)
+    """
+    best = list(values)[place_of_best([statistics.fmean(each) for each in values.values()], higher_is_better)]
+    return best, seeds[place_of_best(values[best], higher_is_better)]
+
+
+def _attack_all(run: Run, teachers: Sequence[Artifact], students: Mapping[str, Sequence[Artifact]]) -> None:
+    settings = run.recipe.metrics.robustness
+    if settings is None:
+        return
+    attacked = [run.shipped(student) for trained in students.values() for student in trained]
+    if run.black_box is None:
+        attacked += [StoredNetwork(teacher) for teacher in teachers]
+    for network in attacked:
+        for name in settings.attacks:
+            measurements.attacked(run, network, Attack.of(settings, name))
+
+
+def _gather_generated(run: Run, upstream: Sequence[int]) -> None:
+    """What is shown and measured of generator, density ratio and generated images."""
+    first = upstream[0]
+    run.generator(first)
+    if run.task.continuous:
+        run.along_labels(first)
+    run.synthesis(first, row("cgan"))
+    for seed in upstream:
+        run.fell_back(seed)
+    run.choice(first)
+    if run.recipe.metrics.generator is not None:
+        measurements.quality(run, first)

@@ -1,0 +1,174 @@
+"""The autopilot: halving candidates on the validation split, and stopping where nothing is left to gain."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cgankd.config import recipe
+from cgankd.config.recipe import Recipe
+from cgankd.config.settings.compare import CANDIDATES
+from cgankd.core.errors import UserError
+from cgankd.core.files import read_json
+from cgankd.pipeline import autopilot, preflight, run
+from cgankd.pipeline.comparisons import CONTROL, row
+from cgankd.pipeline.stations import stations
+from cgankd.report.render import render
+
+TINY = {
+    "seeds": [0],
+    "data": {"source": "digits", "train_size": 60, "val_size": 10},
+    "teacher": {"network": "cnn8", "fit": {"steps": 6, "batch_size": 16}},
+    "student": {"network": "cnn8", "fit": {"steps": 2, "batch_size": 16}, "transfer_steps": 8, "real_share": 0.5},
+    "generator": {"channels": 8, "latent": 8, "label_dim": 8, "steps": 3, "batch_size": 16, "ema_start": 1},
+    "synthesis": {"images": 20, "filter": None, "subsampling": "none"},
+    "metrics": {"generator": False},
+    "compare": {"methods": "auto"},
+    "runtime": {"threads": 1, "precision": "fp32"},
+}
+SCORES = {"augment": 60.0, "kd": 70.0, "fm~mixup": 80.0, "fm~randaugment~mixup": 75.0, "cgan_kd": 65.0,
+          "cgan+fm~plain": 72.0, "cgan+fm~mixup": 81.0, "cgan+fm~randaugment~mixup": 79.0}  # fmt: skip
+
+
+def tiny(*overrides: str) -> Recipe:
+    return recipe.from_tree(json.loads(json.dumps(TINY)), overrides)
+
+
+class Trials:
+    """Scores by row; notes what was asked."""
+
+    def __init__(self, scores: Mapping[str, float]) -> None:
+        self.scores, self.asked = scores, list[tuple[str, int]]()
+
+    def __call__(self, name: str, steps: int) -> float:
+        self.asked.append((name, steps))
+        return self.scores[name]
+
+
+def test_the_better_half_of_the_candidates_goes_on() -> None:
+    trial = Trials(SCORES)
+    flight = autopilot.fly(CANDIDATES, 1000, 95.0, True, trial)
+    assert flight.chosen == "cgan+fm~mixup"
+    assert flight.rows == (CONTROL, "cgan+fm~mixup")
+    assert Counter(steps for _, steps in trial.asked) == {250: 8, 500: 4}
+    assert {name for name, steps in trial.asked if steps == 500} == {
+        "fm~mixup", "fm~randaugment~mixup", "cgan+fm~mixup", "cgan+fm~randaugment~mixup",
+    }  # fmt: skip
+    fakes_begin = [row(name).fakes for name, _ in trial.asked].index(True)
+    assert not any(row(name).fakes for name, _ in trial.asked[:fakes_begin])
+    assert all(row(name).fakes for name, _ in trial.asked[fakes_begin:])
+
+
+def test_errors_are_better_when_lower() -> None:
+    flight = autopilot.fly(CANDIDATES, 1000, 2.0, False, Trials({name: 100 - score for name, score in SCORES.items()}))
+    assert flight.chosen == "cgan+fm~mixup"
+
+
+def test_at_the_teachers_level_no_generated_images_are_tried() -> None:
+    trial = Trials(SCORES)
+    flight = autopilot.fly(CANDIDATES, 1000, 80.0, True, trial)
+    assert (flight.chosen, flight.with_fakes) == ("fm~mixup", False)
+    assert not any(row(name).fakes for name, _ in trial.asked)
+    assert "nothing is left to gain" in autopilot.reasons(flight, str)[2]
+
+
+def test_an_unknown_teacher_stops_nothing() -> None:
+    assert autopilot.fly(CANDIDATES, 1000, None, True, Trials(SCORES)).with_fakes
+
+
+def test_of_equal_candidates_the_simpler_is_taken() -> None:
+    flight = autopilot.fly(CANDIDATES, 1000, 95.0, True, Trials(dict.fromkeys(SCORES, 50.0)))
+    assert flight.chosen == "augment"
+    assert "do not help" in autopilot.reasons(flight, str)[2]
+
+
+def test_the_reasons_name_the_scores_of_the_last_round() -> None:
+    reasons = autopilot.reasons(autopilot.fly(CANDIDATES, 1000, 95.0, True, Trials(SCORES)), "{:g} %".format)
+    assert reasons == [
+        "Of 8 candidates, row cgan+fm~mixup is best on the validation split: 81 % after 500 steps "
+        "(cgan+fm~randaugment~mixup 79 %, fm~mixup 80 %, fm~randaugment~mixup 75 %).",
+        "The teacher's score there is 95 %.",
+        "Generated images help here: no candidate without them is better.",
+    ]
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, float]], None]:
+    """Lets trials really train, but gives them these scores."""
+
+    def use(scores: Mapping[str, float]) -> None:
+        by_key: dict[str, float] = {}
+        real = run.Run.trial
+
+        def trial(this: run.Run, name: str, seed: int, steps: int) -> Any:
+            artifact = real(this, name, seed, steps)
+            by_key[artifact.key] = scores[name]
+            return dataclasses.replace(artifact, summary={**artifact.summary, "val": by_key[artifact.key]})
+
+        monkeypatch.setattr(run.Run, "trial", trial)
+
+    return use
+
+
+def test_a_run_trains_in_full_only_the_chosen_row_and_the_control(
+    tmp_path: Path, scored: Callable[[Mapping[str, float]], None]
+) -> None:
+    below = {name: score - 100 for name, score in SCORES.items()}  # below any teacher's
+    scored({**below, "cgan_kd": -1.0})
+    results = run.run(tiny(), tmp_path)
+    assert [entry["method"] for entry in results["rows"]] == [CONTROL, "cgan_kd"]
+    assert results["autopilot"]["chosen"] == "cgan_kd"
+    made = [read_json(path) for path in tmp_path.glob("artifacts/train_*/artifact.json")]
+    full = [entry for entry in made if entry["stage"] == "train_student"]
+    trials = [entry for entry in made if entry["stage"] == "train_trial"]
+    assert sorted(entry["arguments"]["fit"]["steps"] for entry in trials) == [2] * 8 + [4] * 4
+    assert [entry["arguments"]["fit"]["steps"] for entry in full] == [8, 8]
+    assert not any("test" in entry["summary"] for entry in trials)
+    page = render(tmp_path).read_text(encoding="utf-8")
+    assert 'id="autopilot"' in page
+    assert "Of 8 candidates, row cgan_kd is best" in page
+
+
+def test_a_run_at_the_teachers_level_trains_no_generator(
+    tmp_path: Path, scored: Callable[[Mapping[str, float]], None]
+) -> None:
+    scored({**SCORES, "kd": 100.0})
+    results = run.run(tiny(), tmp_path)
+    assert [entry["method"] for entry in results["rows"]] == [CONTROL, "kd"]
+    assert not list(tmp_path.glob("artifacts/train_generator-*"))
+    render(tmp_path)
+
+
+def test_the_stations_of_a_run_that_has_not_begun_hold_all_trials(tmp_path: Path) -> None:
+    with run.opened(tiny(), tmp_path) as road:
+        kinds = Counter(station.kind for station in stations(road))
+    assert (kinds["train_trial"], kinds["train_student"]) == (12, 2)
+
+
+def test_auto_with_ablation_is_refused() -> None:
+    with pytest.raises(UserError, match="ablation adds rows to a list, but methods is auto"):
+        tiny("compare.ablation=true")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "fm~mixxup",
+            r"'mixxup' after ~ is not known \(did you mean 'mixup'\?\); allowed: METHOD~plain, or one or more",
+        ),
+        ("fm~mixup~mixup", "a view is named twice"),
+        ("fm~plain~mixup", "plain is named beside other views"),
+        ("augment~mixup", r"its views are those of student\.strong_augment"),
+        ("nokd~mixup", r"its views are those of student\.fit\.augment"),
+    ],
+)
+def test_views_that_a_row_cannot_have_are_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        preflight.resolve(tiny(f"compare.methods=[{name}]"))
