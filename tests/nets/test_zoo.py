@@ -173,7 +173,9 @@ def test_the_default_normalisation_is_half_and_a_quarter():
 def test_each_network_normalises_first(name):  # but the one whose normalisation is its weights' own
     images = torch.rand(4, 3, 32, 32)
     mean, std = torch.tensor([0.1, 0.4, 0.7]), torch.tensor([0.2, 0.3, 0.5])
-    network = new(name, size=(32, 32))  # in training mode: with untrained statistics a deep network's outputs hardly move
+    network = new(
+        name, size=(32, 32)
+    )  # in training mode: with untrained statistics a deep network's outputs hardly move
     assert zoo.fix_normalisation(network, mean, std)
     plain = copy.deepcopy(network)
     plain.normalise = nn.Identity()
