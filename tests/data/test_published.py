@@ -176,6 +176,50 @@ def test_a_cut_archive_is_refused(home: Path) -> None:
         read("cifar10")
 
 
+# --- the setting of FS-BBT ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "labels"),
+    [("fsbbt-fashion", 10, 2_000), ("fsbbt-cifar10", 10, 2_000), ("fsbbt-cifar100", 100, 5_000)],
+)
+def test_the_fsbbt_recipes_have_as_many_labels_as_published_with_those_that_validate(
+    home: Path, name: str, classes: int, labels: int
+) -> None:
+    data = recipe.load(name).data
+    assert data.train_per_class is not None
+    assert data.val_size is not None
+    assert data.train_per_class * classes + data.val_size == labels
+    published.fashion_mnist(home / "fashion-mnist")
+    published.cifar10(home / "cifar10")
+    published.cifar100(home / "cifar100")
+    splits = by_recipe(name, "data.train_per_class=1", f"data.val_size={classes}")
+    assert torch.bincount(splits.train.labels).tolist() == [1] * classes
+    images = {"fsbbt-fashion": 40, "fsbbt-cifar10": 200, "fsbbt-cifar100": 300}[name]
+    assert len(splits.pool) == images - classes  # the teacher's: all training images but those that validate
+
+
+@pytest.mark.parametrize(
+    ("name", "teacher", "student"),
+    [
+        ("fsbbt-fashion", "lenet5", "lenet5_half"),
+        ("fsbbt-cifar10", "alexnet", "alexnet_half"),
+        ("fsbbt-cifar100", "resnet32", "resnet20"),
+    ],
+)
+def test_the_fsbbt_recipes_have_the_published_networks_and_only_ask_the_teacher(
+    name: str, teacher: str, student: str
+) -> None:
+    settings = recipe.load(name)
+    assert (settings.teacher.network, settings.student.network) == (teacher, student)
+    assert settings.teacher.trained_on == "pool"
+    assert settings.ratio.features.kind == "classifier"
+    assert settings.generator.guidance is None
+    assert settings.metrics.generator is not None
+    assert settings.metrics.generator.features == ("nokd",)
+    assert set(settings.rows) == {"nokd_longer", "augment", "kd", "fm", "cgan", "cgan_kd", "cgan+fm"}
+
+
 # --- ImageNet -----------------------------------------------------------------------------------------------------
 
 
