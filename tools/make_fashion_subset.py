@@ -10,25 +10,15 @@ on every machine, to the byte for one version of NumPy and zlib.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from cgankd.data.fashion_mnist import PREFIXES, read_part
+
 PER_CLASS = {"train": 400, "test": 200}
-FILES = {"train": "train", "test": "t10k"}
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """The uint8 array of a gzip IDX file; ValueError where it isn't one."""
-    content = gzip.decompress(path.read_bytes())
-    if content[:3] != b"\x00\x00\x08":
-        raise ValueError(f"{path} is not an IDX file of unsigned bytes")
-    dimensions = content[3]
-    shape = [int.from_bytes(content[4 + 4 * d : 8 + 4 * d], "big") for d in range(dimensions)]
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
 def first_rows(images: np.ndarray, labels: np.ndarray, per_class: int, seen: set[bytes]) -> list[int]:
@@ -50,11 +40,10 @@ def main(folder: Path, target: Path) -> None:
     """Writes the subset of the data set in ``folder`` to ``target``."""
     arrays: dict[str, np.ndarray] = {}
     seen: set[bytes] = set()
-    for split, prefix in FILES.items():
-        images = read_idx(folder / f"{prefix}-images-idx3-ubyte.gz")
-        labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz")
-        rows = first_rows(images, labels, PER_CLASS[split], seen)
-        arrays[f"x_{split}"], arrays[f"y_{split}"] = images[rows], labels[rows]
+    for (split, per_class), prefix in zip(PER_CLASS.items(), PREFIXES, strict=True):
+        images, labels = read_part(folder, prefix)
+        rows = first_rows(images, labels, per_class, seen)
+        arrays[f"x_{split}"], arrays[f"y_{split}"] = images[rows], labels[rows].astype(np.uint8)
     np.savez_compressed(target, **arrays)  # type: ignore[arg-type]
     print(f"{target}: {target.stat().st_size:,} bytes, {len(arrays['y_train'])} + {len(arrays['y_test'])} images")
 

@@ -202,7 +202,23 @@ def test_data_get_says_where_the_others_are_to_be_had(
     assert "'digits' is not fetched (it comes with the package" in err
     code, _, err = run("data", "get", "imagenette")
     assert code == 2
-    assert "'imagenette' is not known; allowed: cifar10" in err
+    assert "'imagenette' is not known; allowed: fashion-mnist, cifar10" in err
+
+
+def test_data_get_knows_where_a_debian_package_puts_a_set(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(public.VARIABLE, str(tmp_path / "home"))
+    monkeypatch.setattr(public, "SYSTEM", tmp_path / "system")
+    code, _, err = run("data", "get", "fashion-mnist")
+    assert code == 2
+    assert "from https://github.com/zalandoresearch/fashion-mnist and put it into" in err
+    assert err.rstrip().endswith("or install Debian's package dataset-fashion-mnist")
+    (tmp_path / "system" / "fashion-mnist").mkdir(parents=True)
+    (tmp_path / "system" / "fashion-mnist" / "train-images-idx3-ubyte.gz").touch()
+    code, out, _ = run("data", "get", "fashion-mnist")
+    assert code == 0
+    assert f"{tmp_path / 'system' / 'fashion-mnist'} already exists; cgankd data fashion-mnist reads it" in out
 
 
 def test_data_render_writes_where_chairs_are_looked_for(

@@ -119,6 +119,27 @@ def test_yaml_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
+def test_settings_that_an_alias_repeats_are_changed_apart(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        a="teacher: {fit: &fit {steps: 9, augment: {shift: 3}}}\nstudent: {fit: *fit}",
+        b=f"extends: {tmp_path / 'a.yaml'}\nstudent: {{fit: {{steps: 5}}}}",
+    )
+    base = recipe.load(str(tmp_path / "a.yaml"), ["student.fit.augment.shift=1", "student.fit.steps=7"])
+    assert (base.teacher.fit.steps, base.teacher.fit.augment.shift) == (9, 3)
+    assert (base.student.fit.steps, base.student.fit.augment.shift) == (7, 1)
+    heir = recipe.load(str(tmp_path / "b.yaml"))
+    assert (heir.teacher.fit.steps, heir.student.fit.steps) == (9, 5)
+    shortened = recipe.load("cifar10-50k", ["student.fit.steps=77"])
+    assert (shortened.teacher.fit.steps, shortened.student.fit.steps) == (134_000, 77)
+
+
+def test_an_alias_of_what_it_is_a_part_of_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, a="teacher: &teacher {jury: [*teacher]}")
+    with pytest.raises(UserError, match=r"a\.yaml: not readable as YAML: an alias repeats what it is itself a part of"):
+        recipe.load(str(tmp_path / "a.yaml"))
+
+
 # --- overrides ----------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import tarfile
 from pathlib import Path
 
@@ -53,6 +54,24 @@ def cifar100(folder: Path) -> Path:
     (inner / "test.bin").write_bytes(cifar_records(labels[::3], 2, coarse=True))
     (inner / "fine_label_names.txt").write_text("".join(f"fine_{number:02}\n" for number in range(100)))
     return inner
+
+
+def idx(values: np.ndarray) -> bytes:
+    """An IDX file of unsigned bytes, gzipped."""
+    sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
+    return gzip.compress(bytes([0, 0, 8, values.ndim]) + sizes + values.astype(np.uint8).tobytes())
+
+
+def fashion_mnist(folder: Path, per_class: int = 4) -> Path:
+    """The four files; each class ``per_class`` times in training and twice in the test. The first pixel is the row."""
+    folder.mkdir(parents=True)
+    for seed, (prefix, count) in enumerate((("train", per_class), ("t10k", 2))):
+        labels = np.tile(np.arange(10), count)
+        images = np.random.default_rng(seed).integers(0, 256, (len(labels), 28, 28), dtype=np.uint8)
+        images[:, 0, 0] = np.arange(len(labels))
+        (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(idx(images))
+        (folder / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(idx(labels))
+    return folder
 
 
 def tiny_imagenet(folder: Path, classes: int = 3, per_class: int = 8) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import h5py
@@ -24,6 +25,7 @@ from cgankd.tasks import Classification, Regression
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(public.VARIABLE, str(tmp_path))
+    monkeypatch.setattr(public, "SYSTEM", tmp_path / "system")
     return tmp_path
 
 
@@ -34,6 +36,75 @@ def read(source: str, **settings: object) -> Splits:
 def by_recipe(name: str, *overrides: str) -> Splits:
     """What a ready recipe's data station reads, with overrides that fit a small file."""
     return load(recipe.load(name, overrides).data)
+
+
+# --- Fashion-MNIST ------------------------------------------------------------------------------------------------
+
+
+def test_fashion_mnist_keeps_its_pixels_and_its_split(home: Path) -> None:
+    published.fashion_mnist(home / "fashion-mnist", per_class=5)
+    splits = read("fashion-mnist", train_per_class=3, val_size=10)
+    assert isinstance(splits.task, Classification)
+    assert splits.task.class_names[9] == "Ankle boot"
+    assert splits.train.images.shape == (30, 1, 28, 28)
+    assert torch.bincount(splits.train.labels).tolist() == [3] * 10
+    assert (len(splits.pool), len(splits.val), len(splits.test)) == (40, 10, 20)
+    for part in (splits.pool, splits.val, splits.test):  # row r of both files has class r modulo 10
+        assert (part.images[:, 0, 0, 0] % 10 == part.labels).all()
+    assert splits.test.images[:, 0, 0, 0].tolist() == list(range(20))
+    expected = np.random.default_rng(1).integers(0, 256, (20, 28, 28), dtype=np.uint8)
+    np.testing.assert_array_equal(splits.test.images[7, 0, 1:].numpy(), expected[7, 1:])
+    assert "50 training images; the published data set has 60,000" in splits.notes
+    assert "20 test images; the published data set has 10,000" in splits.notes
+
+
+def test_fashion_mnist_is_also_read_where_debian_puts_it_but_the_users_own_comes_first(home: Path) -> None:
+    published.fashion_mnist(public.SYSTEM / "fashion-mnist", per_class=4)
+    assert len(read("fashion-mnist", val_size=10).train) == 30
+    published.fashion_mnist(home / "fashion-mnist" / "fashion", per_class=6)  # a folder inside, as fetched
+    assert len(read("fashion-mnist", val_size=10).train) == 50
+
+
+PIXELS = np.zeros((40, 28, 28), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (
+            "train-images-idx3",
+            published.idx(PIXELS)[:60],
+            r"is not a complete \.gz file .*; delete it and fetch it again",
+        ),
+        ("t10k-images-idx3", b"no gzip", r"is not a complete \.gz file \(Not a gzipped file"),
+        (
+            "train-images-idx3",
+            published.idx(np.zeros(40)),
+            r"begins with the bytes '00 00 08 01'; allowed: '00 00 08 03', an IDX file .* with 3 dimensions$",
+        ),
+        ("train-labels-idx1", gzip.compress(b""), r"the bytes ''; allowed: '00 00 08 01', .* with 1 dimension$"),
+        (
+            "train-labels-idx1",
+            gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 40]) + bytes(39)),
+            "its content has 47 bytes; needed: 48, because its first bytes announce 40 values",
+        ),
+        ("train-images-idx3", published.idx(PIXELS[:, :20]), "images are 28x20 pixels; allowed: 28x28"),
+        ("train-labels-idx1", published.idx(np.zeros(39)), "has 39 labels for 40 images; needed: one for each"),
+        ("train-labels-idx1", published.idx(np.arange(40) % 11), "row 10: label 10 is not a class; allowed: 0 to 9"),
+    ],
+)
+def test_broken_fashion_mnist_files_are_refused(home: Path, file: str, content: bytes, message: str) -> None:
+    folder = published.fashion_mnist(home / "fashion-mnist")
+    (folder / f"{file}-ubyte.gz").write_bytes(content)
+    with pytest.raises(UserError, match=rf"fashion-mnist/{file}-ubyte\.gz.*{message}"):
+        read("fashion-mnist")
+
+
+def test_a_missing_file_of_fashion_mnist_is_named(home: Path) -> None:
+    folder = published.fashion_mnist(home / "fashion-mnist")
+    (folder / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(UserError, match=r"fashion-mnist: t10k-labels-idx1-ubyte\.gz is missing; needed: all four"):
+        read("fashion-mnist")
 
 
 # --- CIFAR --------------------------------------------------------------------------------------------------------
@@ -103,6 +174,50 @@ def test_a_cut_archive_is_refused(home: Path) -> None:
     archive.write_bytes(archive.read_bytes()[:100_000])
     with pytest.raises(UserError, match=r"is not a complete .tar.gz .*; delete it and fetch it again"):
         read("cifar10")
+
+
+# --- the setting of FS-BBT ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "labels"),
+    [("fsbbt-fashion", 10, 2_000), ("fsbbt-cifar10", 10, 2_000), ("fsbbt-cifar100", 100, 5_000)],
+)
+def test_the_fsbbt_recipes_have_as_many_labels_as_published_with_those_that_validate(
+    home: Path, name: str, classes: int, labels: int
+) -> None:
+    data = recipe.load(name).data
+    assert data.train_per_class is not None
+    assert data.val_size is not None
+    assert data.train_per_class * classes + data.val_size == labels
+    published.fashion_mnist(home / "fashion-mnist")
+    published.cifar10(home / "cifar10")
+    published.cifar100(home / "cifar100")
+    splits = by_recipe(name, "data.train_per_class=1", f"data.val_size={classes}")
+    assert torch.bincount(splits.train.labels).tolist() == [1] * classes
+    images = {"fsbbt-fashion": 40, "fsbbt-cifar10": 200, "fsbbt-cifar100": 300}[name]
+    assert len(splits.pool) == images - classes  # the teacher's: all training images but those that validate
+
+
+@pytest.mark.parametrize(
+    ("name", "teacher", "student"),
+    [
+        ("fsbbt-fashion", "lenet5", "lenet5_half"),
+        ("fsbbt-cifar10", "alexnet", "alexnet_half"),
+        ("fsbbt-cifar100", "resnet32", "resnet20"),
+    ],
+)
+def test_the_fsbbt_recipes_have_the_published_networks_and_only_ask_the_teacher(
+    name: str, teacher: str, student: str
+) -> None:
+    settings = recipe.load(name)
+    assert (settings.teacher.network, settings.student.network) == (teacher, student)
+    assert settings.teacher.trained_on == "pool"
+    assert settings.ratio.features.kind == "classifier"
+    assert settings.generator.guidance is None
+    assert settings.metrics.generator is not None
+    assert settings.metrics.generator.features == ("nokd",)
+    assert set(settings.rows) == {"nokd_longer", "augment", "kd", "fm", "cgan", "cgan_kd", "cgan+fm"}
 
 
 # --- ImageNet -----------------------------------------------------------------------------------------------------
@@ -275,6 +390,7 @@ def test_a_missing_set_says_what_to_fetch_and_where_to_put_it(home: Path, name: 
     assert wanted.what in said
     assert wanted.page in said
     assert (f"cgankd data get {name}" in said) == (wanted.archive is not None)
+    assert ("Debian's package dataset-fashion-mnist" in said) == (name == "fashion-mnist")
 
 
 def test_rendered_chairs_that_are_missing(home: Path) -> None:

@@ -246,9 +246,9 @@ def test_where_no_kin_is_between_another_is_the_assistant() -> None:
 
 def test_no_network_between_is_refused() -> None:
     with pytest.raises(
-        UserError, match=r"'takd' needs .* none has between 18,251 and 72,211 parameters; allowed: a larger teacher"
+        UserError, match=r"'takd' needs .* none has between 72,211 and 72,787 parameters; allowed: a larger teacher"
     ):
-        network_factory("cnn8", "cnn16").between("takd")
+        network_factory("cnn16", "cnn16_grid").between("takd")
     with pytest.raises(UserError, match="teacher is a plain callable, whose size is not known; allowed"):
         network_factory("cnn8", None).between("takd")
 

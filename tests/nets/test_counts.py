@@ -214,3 +214,25 @@ def test_efficientnet_lite_has_the_published_count_whatever_the_images_channels(
         for squeezed in [inputs // 4]
     )  # fmt: skip
     assert count("efficientnet_lite0", 100) == count("efficientnet_b0", 100) - squeezes
+
+
+def test_lenet5_has_the_published_layers_at_28_pixels():
+    """28 pixels become 24, 12, 12 and 6; the half network halves the filters, and the linear layers stay."""
+    counts = zoo.parameter_counts(1, 10, (28, 28), ["lenet5", "lenet5_half"])
+    linear_layers = linear(120, 84) + linear(84, 10)
+    assert counts["lenet5"] == 82_826 == (25 * 6 + 6) + (25 * 6 * 16 + 16) + linear(16 * 36, 120) + linear_layers
+    assert counts["lenet5_half"] == 46_380 == (25 * 3 + 3) + (25 * 3 * 8 + 8) + linear(8 * 36, 120) + linear_layers
+
+
+@pytest.mark.parametrize(
+    ("name", "widths", "hidden", "total"),
+    [
+        ("alexnet", (3, 48, 128, 192, 192, 128), (512, 256), 1_659_178),
+        ("alexnet_half", (3, 24, 64, 96, 96, 64), (256, 128), 417_434),
+    ],
+)
+def test_alexnet_has_the_published_layers_at_32_pixels(name, widths, hidden, total):
+    kernels = (5, 5, 3, 3, 3)
+    body = sum(conv(*widths[k : k + 2], kernels[k]) + widths[k + 1] + bn(widths[k + 1]) for k in range(5))
+    first = linear(9 * widths[-1], hidden[0]) + bn(hidden[0])  # 32 pixels become 15, 7 and 3
+    assert count(name, 10) == total == body + first + linear(*hidden) + bn(hidden[1]) + linear(hidden[1], 10)

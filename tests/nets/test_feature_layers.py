@@ -42,6 +42,10 @@ def new(name, size=(32, 32)):
         ("efficientnet_lite0", [(16, 32), (24, 16), (40, 8), (112, 4), (320, 2)], 1280),  # of 64x64 pixels
         ("cnn8", [(8, 16), (16, 8), (32, 4)], 32),
         ("cnn16_grid", [(16, 16), (32, 8), (64, 4)], 256),
+        ("lenet5", [(6, 28), (16, 14)], 84),  # of 32x32 pixels, of which the first convolution takes four
+        ("lenet5_half", [(3, 28), (8, 14)], 84),
+        ("alexnet", [(48, 32), (128, 15), (128, 7)], 256),
+        ("alexnet_half", [(24, 32), (64, 15), (64, 7)], 128),
     ],
 )
 def test_declared_map_layers_are_those_of_the_papers(name, maps, penultimate):

@@ -36,7 +36,7 @@ def test_resnet_tensor_names_are_those_of_published_checkpoints():
 
 SMALL_OF_EACH_FAMILY = [
     "resnet8", "resnet8x4", "wrn_16_1", "vgg8", "mobilenetv2", "cnn8", "cnn16_grid", "shufflenetv1",
-    "shufflenetv2", "efficientnet_b0", "efficientnet_lite0", *TINY,
+    "shufflenetv2", "efficientnet_b0", "efficientnet_lite0", "lenet5", "alexnet_half", *TINY,
 ]  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def test_efficientnet_leaves_blocks_out_in_training_only_and_keeps_the_mean():
         ("mobilenetv2", "blocks", (160, 2, 2)), ("cnn8", "layer3", (32, 4, 4)),
         ("shufflenetv1", "layer3", (960, 4, 4)), ("shufflenetv2", "layer3", (464, 4, 4)),
         ("efficientnet_b0", "blocks", (320, 2, 2)), ("resnet_tiny", "layer4", (64, 4, 4)),
-        ("densenet_tiny", "bn", (17, 4, 4)),
+        ("densenet_tiny", "bn", (17, 4, 4)), ("lenet5", "layer2", (16, 14, 14)), ("alexnet_half", "bn5", (64, 3, 3)),
     ],
 )  # fmt: skip
 def test_the_last_map_at_32_pixels(name, layer, shape):
@@ -173,7 +173,9 @@ def test_the_default_normalisation_is_half_and_a_quarter():
 def test_each_network_normalises_first(name):  # but the one whose normalisation is its weights' own
     images = torch.rand(4, 3, 32, 32)
     mean, std = torch.tensor([0.1, 0.4, 0.7]), torch.tensor([0.2, 0.3, 0.5])
-    network = new(name)  # in training mode: with untrained statistics a deep network's outputs hardly move
+    network = new(
+        name, size=(32, 32)
+    )  # in training mode: with untrained statistics a deep network's outputs hardly move
     assert zoo.fix_normalisation(network, mean, std)
     plain = copy.deepcopy(network)
     plain.normalise = nn.Identity()

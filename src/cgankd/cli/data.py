@@ -83,10 +83,10 @@ def get(
         raise UserError(f"data set {name!r} {why}; allowed: {', '.join(public.PUBLIC)}")
     home = public.home() if to is None else to
     if data_set.archive is None:
-        folder = home / name
-        if folder.is_dir() and any(folder.iterdir()):
-            console.print(f"{folder} already exists; cgankd data {name} reads it", soft_wrap=True)
-            return
+        for folder in public.folders(name, home):
+            if folder.is_dir() and any(folder.iterdir()):
+                console.print(f"{folder} already exists; cgankd data {name} reads it", soft_wrap=True)
+                return
         raise UserError(public.how_to_get(name, home))
     archive = data_set.archive
     with one_loop() as progress, progress.bar(f"{archive.name} (MB)", round(archive.size / 1e6)) as bar:

@@ -41,7 +41,10 @@ class _Loader(yaml.SafeLoader):
 
 
 def load(text: str) -> Any:
-    """YAML, with :class:`Typed` where a plain value is not text; keys are text. Raises yaml.YAMLError."""
+    """YAML, with :class:`Typed` where a plain value is not text; keys are text. Raises yaml.YAMLError.
+
+    What an alias (``*name``) repeats is a copy, so a change of the one place does not change the other.
+    """
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -50,9 +53,21 @@ def load(text: str) -> Any:
         for key in _keys(node, set()):
             if key.tag != "tag:yaml.org,2002:merge":
                 key.tag = "tag:yaml.org,2002:str"
-        return loader.construct_document(node)
+        return _copied(loader.construct_document(node), inside=())
     finally:
         loader.dispose()
+
+
+def _copied(value: Any, inside: tuple[int, ...]) -> Any:
+    """The value with a dict or list of its own at each place. inside: the ids of those that contain it."""
+    if not isinstance(value, dict | list):
+        return value
+    if id(value) in inside:
+        raise yaml.YAMLError("an alias repeats what it is itself a part of")
+    inside = (*inside, id(value))
+    if isinstance(value, list):
+        return [_copied(item, inside) for item in value]
+    return {key: _copied(item, inside) for key, item in value.items()}
 
 
 def as_typed(text: str, *annotations: Any) -> Any:

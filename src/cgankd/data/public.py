@@ -1,6 +1,7 @@
 """Public data sets that the package can't include: where they are on this machine, and where to fetch them.
 
-A data set is in ``$CGANKD_DATA``/NAME (default ``~/.cache/cgankd/data``/NAME), in the layout that its authors publish.
+A data set is in ``$CGANKD_DATA``/NAME (default ``~/.cache/cgankd/data``/NAME) or where a Debian package puts it, in the
+layout that its authors publish.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from cgankd.data.listing import Listing
 from cgankd.tasks import Regression
 
 VARIABLE = "CGANKD_DATA"
+SYSTEM = Path("/usr/share/datasets")  # the folder of Debian's packages dataset-NAME
 ROUNDING = 1e-3  # labels are stored rounded; a label this far outside the range counts as inside
 
 
@@ -36,16 +38,25 @@ class Archive:
 
 @dataclasses.dataclass(frozen=True)
 class Public:
-    """What a user has to fetch: "fetch WHAT from PAGE". archive: None where no command can fetch it."""
+    """What a user has to fetch: "fetch WHAT from PAGE". archive: None where no command can fetch it.
+
+    package: Debian's package of it; "": there is none.
+    """
 
     what: str
     page: str
     archive: Archive | None = None
+    package: str = ""
 
 
 CCGAN = "the links of https://github.com/UBCDingXin/improved_CcGAN"
 CGAN_KD = "the links of https://github.com/UBCDingXin/cGAN-KD"
 PUBLIC = {
+    "fashion-mnist": Public(
+        "the folder data/fashion (four .gz files)",
+        "https://github.com/zalandoresearch/fashion-mnist",
+        package="dataset-fashion-mnist",
+    ),
     # The SHA-256 digests are from TensorFlow Datasets and Julia's MLDatasets, which use the same files.
     "cifar10": Public(
         "cifar-10-binary.tar.gz",
@@ -90,14 +101,20 @@ def home() -> Path:
     return Path(os.environ.get(VARIABLE) or "~/.cache/cgankd/data").expanduser()
 
 
+def folders(name: str, home: Path) -> tuple[Path, ...]:
+    """Where the data set may be, the user's own folder first."""
+    return home / name, SYSTEM / name
+
+
 def find(name: str, *patterns: str) -> Path:
-    """The first path in the data set's folder that matches a pattern, in the order of the patterns.
+    """The first path in the data set's folders that matches a pattern, in the order of the folders, then the patterns.
 
     Raises UserError that says what to fetch, from where, and where to put it.
     """
-    for pattern in patterns:
-        for path in sorted((home() / name).glob(pattern)):
-            return path
+    for folder in folders(name, home()):
+        for pattern in patterns:
+            for path in sorted(folder.glob(pattern)):
+                return path
     raise UserError(f"data.source {name!r} is not in {home() / name}; {how_to_get(name, home())}")
 
 
@@ -106,7 +123,8 @@ def how_to_get(name: str, home: Path) -> str:
     data_set = PUBLIC[name]
     if data_set.archive is not None:
         return f"cgankd data get {name} fetches it, or put {data_set.what} from {data_set.page} there"
-    return f"fetch {data_set.what} from {data_set.page} and put it into {home / name} ({VARIABLE} sets another folder)"
+    own = f"fetch {data_set.what} from {data_set.page} and put it into {home / name} ({VARIABLE} sets another folder)"
+    return f"{own}, or install Debian's package {data_set.package}" if data_set.package else own
 
 
 def check_columns(name: str, settings: DataSettings, *groups: str) -> None:

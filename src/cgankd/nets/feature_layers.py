@@ -26,7 +26,7 @@ def map_layers(network: nn.Module, channels: int, size: tuple[int, int]) -> list
     :class:`cgankd.nets.taps.Taps`. The networks of the zoo list them in the attribute ``stage_names``; a network of
     your own can do the same. The zoo's maps are
 
-    - after activation: cnn*, resnet*, vgg* (before the pool), shufflenetv1, shufflenetv2;
+    - after activation: cnn*, resnet*, vgg*, lenet5* and alexnet* (before the pool), shufflenetv1, shufflenetv2;
     - before activation: wrn_* (sums), densenet* (joined channels), mobilenetv2* and efficientnet_* (whose blocks end
       without an activation).
 
