@@ -43,6 +43,9 @@ class Progress:
     def opened(self, folder: Path) -> None:
         """``folder`` is locked by this process, which may write files there."""
 
+    def closed(self) -> None:
+        """The folder is unlocked next; what was only written while the run was prepared has to go before."""
+
     def part(self, number: int, count: int, name: str) -> None:
         """Run ``number`` (from 1) of ``count`` begins: a cell of a table."""
 

@@ -67,7 +67,7 @@ def place(now: Mapping[str, Any]) -> str:
 
 def count(now: Mapping[str, Any]) -> str:
     """How far the loop is: ``1200/6000 steps``; nothing where there is no loop."""
-    if now["done"] is None:
+    if now["done"] is None or now["total"] == 0:  # no loop, or one whose length is not known
         return ""
     if now["total"] == 1:  # a share
         return f"{now['done']:.0%}"

@@ -143,7 +143,7 @@ class JsonLines(Output):
         self.stream = stream
 
     def event(self, event: str, fields: Mapping[str, Any], watched: Watched) -> None:
-        if event not in ("loop_started", "loop_ended", "values", "resting"):
+        if event not in ("loop_started", "loop_ended", "values", "resting", "closed"):
             self._write(event, fields)
 
     def tick(self, watched: Watched) -> None:

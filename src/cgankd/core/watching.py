@@ -129,6 +129,9 @@ class Watched(Progress):
     def opened(self, folder: Path) -> None:
         self.folder = folder
 
+    def closed(self) -> None:
+        self.emit("closed")
+
     def part(self, number: int, count: int, name: str) -> None:
         self._part = (number, count, name)
 
