@@ -165,6 +165,10 @@ def test_a_run_without_a_plan_counts_its_stages() -> None:
     assert run_text.place(now) == "[2]"
 
 
+def test_values_of_an_older_status_file_have_no_metric() -> None:
+    assert run_text.values({"values": {"val": 91.0}}) == "validation 91"
+
+
 # --- people and programs ------------------------------------------------------------------------------------------
 
 
@@ -177,8 +181,9 @@ def a_small_run(watched: Watched, clock: Clock) -> None:
             for step in range(1, 5):
                 bar.to(step)
                 clock.now += 20.0
+            bar.metric, bar.metric_unit = "accuracy", "%"
             bar.log({"step": 4, "loss": float("nan"), "val": 95.0})
-        watched.score("kd", 0, {"validation": 95.0, "test": 93.25})
+        watched.score("kd", 0, {"validation": 95.0, "test": 93.25}, "accuracy", "%")
         watched.warn("Few seeds.")
         watched.say("a note")
         watched.finish(results="runs/x/results.json")
@@ -191,8 +196,8 @@ def test_lines_of_a_log(clock: Clock) -> None:
         "2 stages, 1 of them done before; folder runs/x",
         "[2/2] kd (seed 0)",
         "[2/2] kd (seed 0) 3/4 steps, 0 images/s, 20 s left; whole run 20 s left",
-        "[2/2] kd (seed 0): 1 min, loss nan, validation 95",
-        "kd (seed 0): validation 95, test 93.25",
+        "[2/2] kd (seed 0): 1 min, loss nan, validation accuracy 95 %",
+        "kd (seed 0): accuracy validation 95 %, test 93.25 %",
         "a note",
     ]
 
@@ -211,8 +216,10 @@ def test_json_lines(clock: Clock) -> None:
     assert plain[1] == {"stage": "kd (seed 0)", "kind": "train_student", "number": 2, "of": 2}
     assert plain[3]["done"] == 3
     assert plain[3]["images_per_second"] == 0.5
+    assert (plain[3]["metric"], plain[3]["metric_unit"]) == ("accuracy", "%")
     assert plain[5] == {**plain[1], "seconds": 80.0, "values": {"loss": None, "val": 95.0}}
-    assert plain[6] == {"row": "kd", "seed": 0, "validation": 95.0, "test": 93.25}
+    assert plain[6] == {"row": "kd", "seed": 0, "validation": 95.0, "test": 93.25, "metric": "accuracy",
+                        "metric_unit": "%"}  # fmt: skip
     assert plain[9] == {"results": "runs/x/results.json", "seconds": 80.0}
 
 
@@ -247,6 +254,7 @@ def test_the_live_view_fits_eighty_characters(clock: Clock, no_colour: bool) -> 
             bar.to(0)
             clock.now += 100.0
             bar.to(60_000)
+            bar.metric, bar.metric_unit = "mae", "degrees"
             bar.log({"step": 60_000, "loss": 0.25, "val": 81.5})
             with console.capture() as shown:
                 console.print(live._render())
@@ -256,6 +264,6 @@ def test_the_live_view_fits_eighty_characters(clock: Clock, no_colour: bool) -> 
     assert stage.rstrip().endswith("60000/120000, 76,800 img/s, 2 min left")
     assert whole.startswith("whole run")
     assert whole.rstrip().endswith("stage 2/3, 4 min left")
-    assert values.strip() == "loss 0.25, validation 81.5"
+    assert values.strip() == "loss 0.25, validation MAE 81.5 degrees"
     assert max(map(len, (stage, whole, values))) <= 80
     assert ("38;" in shown.get()) is not no_colour

@@ -47,7 +47,7 @@ class _Lines(Output):
                 done = f", {fields['stages_done']} of them done before" if fields["stages_done"] else ""
                 self.print(f"{name}{fields['stages']} stages{done}; folder {fields['folder']}")
             case "stage_ended" if fields["seconds"] >= WORTH_A_LINE:
-                values = run_text.values(fields["values"])
+                values = run_text.values({**watched.now(), **fields})
                 text = f"{fields['stage']}: {run_text.duration(fields['seconds'])}{values and ', '}{values}"
                 self.print(f"{run_text.place({**watched.now(), **fields})} {text}".strip())
             case "loop_ended" if watched.station is None and fields["seconds"] >= WORTH_A_LINE:
@@ -113,7 +113,7 @@ class LiveView(_Lines):
             text = f"stage {run_text.place(now)}{left}".replace("[", "").replace("]", "")
             table.add_row(Text("whole run"), _bar(plan.done, plan.total), Text(text))
         inner = "" if now["loop"] in (None, now["stage"]) else now["loop"]
-        details = ", ".join(part for part in (inner, now["note"], run_text.values(now["values"])) if part)
+        details = ", ".join(part for part in (inner, now["note"], run_text.values(now)) if part)
         line = Text(on_one_line(details), style="dim", no_wrap=True, overflow="ellipsis")
         return Group(table, line) if details else Group(table)
 

@@ -156,8 +156,10 @@ class Watched(Progress):
         self.station = None
         self.emit("stage_ended", **fields, seconds=seconds, values=self._main.values if self._main else {})
 
-    def score(self, row: str, seed: int, scores: Mapping[str, float | None]) -> None:
-        self.emit("row_scored", row=row, seed=seed, **scores)
+    def score(
+        self, row: str, seed: int, scores: Mapping[str, float | None], metric: str = "", metric_unit: str = ""
+    ) -> None:
+        self.emit("row_scored", row=row, seed=seed, **scores, metric=metric, metric_unit=metric_unit)
 
     def warn(self, sentence: str) -> None:
         self.emit("warning", text=sentence)
@@ -236,6 +238,8 @@ class Watched(Progress):
             "stage_left": left,
             "left": self.run_plan.left(station, elapsed, left if station else None) if foreseen else None,
             "values": dict(main.values) if main else {},
+            "metric": main.metric if main else "",
+            "metric_unit": main.metric_unit if main else "",
             "note": loop.note if loop else "",
         }
 

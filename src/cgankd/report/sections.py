@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cgankd.core import run_text
 from cgankd.report import curves, figures, table
 from cgankd.report.blocks import Block, Grid, Note, Section, Strips, Tiles, drawn
 from cgankd.report.curves import Curve, history
@@ -68,7 +69,7 @@ def generator(run: Run) -> Section:
         scores = [table.score(run.results, value, None) for value in (on_fakes, on_real)]
         blocks.append(
             Note(
-                f"On raw generated images the teacher's {run.results['metric'].replace('mae', 'MAE')} against the "
+                f"On raw generated images the teacher's {run_text.metric_name(run.results['metric'])} against the "
                 f"requested label is {scores[0]}; on real test images it is {scores[1]}. "
                 "The closer the two, the better the generated images match their labels."
             )
