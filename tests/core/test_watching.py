@@ -64,6 +64,19 @@ def test_finished_stations_count_as_done() -> None:
     assert (plan.done, plan.total) == (2, 3)
 
 
+def test_stations_that_turn_out_to_be_unnecessary_count_as_done() -> None:
+    plan = RunPlan()
+    plan.replace([station("ratio"), station("burn-in"), station("images"), station("student")])
+    plan.end(station("ratio"), 1.0)
+    assert plan.replace([station("ratio"), station("other images"), station("other student")]) == -1
+    assert (plan.done, plan.total) == (2, 4)
+    plan.end(station("other images"), 1.0)
+    plan.end(station("other student"), 1.0)
+    assert (plan.done, plan.total) == (4, 4)
+    assert plan.replace([station("ratio"), *(station(name) for name in ("other images", "x", "y"))]) == 2
+    assert (plan.done, plan.total) == (4, 6)
+
+
 def test_the_time_left_is_that_of_similar_stations_scaled_by_their_amount() -> None:
     plan = RunPlan()
     plan.replace([station("a", amount=10, seconds=20.0), station("b", amount=30), station("c", amount=5, alike="gan")])
@@ -128,6 +141,25 @@ def test_a_stage_that_was_not_foreseen_renews_the_plan(clock: Clock) -> None:
         (fields["stage"], fields["number"], fields["of"]) for event, fields in events.events if event == "stage_started"
     ]
     assert started == [("a", 1, 2), ("other", 2, 3), ("late", 3, 4)]
+    notes = [fields["text"] for event, fields in events.events if event == "note"]
+    assert notes == ["1 more stage: by the results so far, it is needed"]
+
+
+def test_a_stage_that_is_skipped_leaves_the_total_as_it_was(clock: Clock) -> None:
+    lists = [[station(name) for name in ("ratio", "burn-in", "images")], [station("ratio"), station("all images")]]
+    stream = io.StringIO()
+    watched = Watched([PlainLines(Console(file=stream, width=80))])
+    watched.opened(Path("runs/x"))
+    watched.plan(lambda: lists.pop(0))
+    for name in ("ratio", "all images"):
+        with watched.stage(Station(name, name, "kind")):
+            pass
+    assert stream.getvalue().splitlines() == [
+        "3 stages; folder runs/x",
+        "[1/3] ratio",
+        "1 stage is skipped: by the results so far, it is not needed",
+        "[3/3] all images",
+    ]
 
 
 def test_a_stage_that_fails_did_not_end() -> None:
@@ -177,11 +209,10 @@ def a_small_run(watched: Watched, clock: Clock) -> None:
         watched.opened(Path("runs/x"))
         watched.plan(lambda: [station("data", seconds=1.0, amount=0.0), station("kd (seed 0)")])
         with watched.stage(station("kd (seed 0)")), watched.bar("kd (seed 0)", 4) as bar:
-            bar.images = 10
+            bar.images, bar.metric, bar.metric_unit = 10, "accuracy", "%"
             for step in range(1, 5):
                 bar.to(step)
                 clock.now += 20.0
-            bar.metric, bar.metric_unit = "accuracy", "%"
             bar.log({"step": 4, "loss": float("nan"), "val": 95.0})
         watched.score("kd", 0, {"validation": 95.0, "test": 93.25}, "accuracy", "%")
         watched.warn("Few seeds.")

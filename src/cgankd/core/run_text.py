@@ -66,6 +66,21 @@ def values(now: Mapping[str, Any]) -> str:
     )
 
 
+def changed_plan(change: int) -> str:
+    """A sentence on stages that came or went while a run went on. change: how many more there are; below 0: fewer.
+
+    >>> changed_plan(-1)
+    '1 stage is skipped: by the results so far, it is not needed'
+    >>> changed_plan(2)
+    '2 more stages: by the results so far, they are needed'
+    """
+    count = abs(change)
+    stages, it, is_ = ("stage", "it", "is") if count == 1 else ("stages", "they", "are")
+    if change < 0:
+        return f"{count} {stages} {is_} skipped: by the results so far, {it} {is_} not needed"
+    return f"{count} more {stages}: by the results so far, {it} {is_} needed"
+
+
 def place(now: Mapping[str, Any]) -> str:
     """Which stage of how many.
 

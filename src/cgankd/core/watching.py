@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cgankd.core import run_text
 from cgankd.core.progress import Bar, Progress
 from cgankd.core.run_plan import RunPlan, Station
 
@@ -145,7 +146,9 @@ class Watched(Progress):
     @contextmanager
     def stage(self, station: Station) -> Iterator[None]:
         if station.key not in self.run_plan and self._list_stations is not None:
-            self.run_plan.replace(self._list_stations())  # a result of an earlier stage has changed the rest of the run
+            change = self.run_plan.replace(self._list_stations())  # a result of an earlier stage has changed the rest
+            if change:
+                self.say(run_text.changed_plan(change))
         if (foreseen := self.run_plan.station(station.key)) is None:
             self.run_plan.add(station)
         self.station, self._main, self._station_started = foreseen or station, None, time.monotonic()
