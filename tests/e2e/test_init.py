@@ -29,8 +29,23 @@ def test_a_folder_becomes_a_recipe(tmp_path: Path, typed: Typed) -> None:
     made = recipe.load("bars.yaml")
     assert (made.data.source, made.data.unit, made.seeds) == ("bars", "degrees", (0,))
     assert made.compare.methods == ("nokd_longer", "kd", "fm", "cgan_kd", "cgan+fm")
+    assert "# unit" not in Path("bars.yaml").read_text()
     again = typed("init", "bars")
     assert "bars.yaml exists; give --out another name" in again.sentence()
+
+
+def test_a_recipe_has_a_line_for_a_unit_that_is_not_known(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bars(tmp_path / "bars")
+    monkeypatch.setattr(planning, "measure", lambda *_: seconds(None))
+    said = typed("init", "bars")
+    assert said.code == 0, said.err
+    assert "unit of the label: not known; data.unit=NAME shows one in tables and reports" in said.out
+    text = Path("bars.yaml").read_text()
+    assert "\n  # unit: years  # the label's unit, for tables; not known here\n" in text
+    Path("bars.yaml").write_text(text.replace("# unit:", "unit:"))
+    assert recipe.load("bars.yaml").data.unit == "years"
 
 
 @pytest.mark.parametrize(
