@@ -62,9 +62,7 @@ def _no_unit(looked: Look) -> list[str]:
     task = looked.splits.task
     if not task.continuous or task.metric_unit:
         return []
-    return [
-        f"  # unit: {units.example(looked.settings.circular)}  # the label's unit, for tables; not known here"
-    ]
+    return [f"  # unit: {units.example(looked.settings.circular)}  # the label's unit, for tables; not known here"]
 
 
 def _flow(value: Any) -> str:
