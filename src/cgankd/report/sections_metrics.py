@@ -183,15 +183,16 @@ def _value(run: Run, score: Mapping[str, Any], name: str, usual: int | None) -> 
     scale = 1000.0 if score["name"].startswith("KID") else 1.0
     size = abs(measured["value"]) * scale
     places = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
-    text = table.number(scale * measured["value"], places)
+    value = table.number(scale * measured["value"], places)
     if measured.get("spread") is not None:
-        text += f" ± {table.number(scale * measured['spread'], places)}"
+        value += f" ± {table.number(scale * measured['spread'], places)}"
+    parts = [value]
     filled, windows = measured.get("windows") or (0, 0)
     if filled < windows:
-        text += f" ({filled} of {windows} {run.task.window_names[1]})"
+        parts.append(f"({filled} of {windows} {run.task.window_names[1]})")
     if measured["images"] != usual:
-        text += f" ({table.count(measured['images'])})"
-    return text.replace(" ", "\u00a0")
+        parts.append(f"({table.count(measured['images'])})")
+    return " ".join(part.replace(" ", "\u00a0") for part in parts)  # lines break between parts alone
 
 
 def _verdict(entries: list[Mapping[str, Any]]) -> str:
