@@ -49,6 +49,7 @@ def test_a_run_that_was_refused_leaves_no_file(watched: Watched, tmp_path: Path)
 
 
 def test_the_status_says_what_goes_on_before_the_run(watched: Watched, tmp_path: Path) -> None:
+    assert as_lines(tmp_path, read_status(tmp_path))[1:] == ["before the run"]
     with watched.passing("reading images", 1) as bar:
         bar.to(0.25)
         watched.outputs[0].tick(watched)
@@ -70,11 +71,15 @@ def test_a_run_that_is_refused_after_its_preparation_changes_no_file(
     earlier: bytes | None, watched: Watched, tmp_path: Path
 ) -> None:
     path = tmp_path / "status.json"
+    path.unlink()  # of the fixture
     if earlier is not None:
         path.write_bytes(earlier)
+    watched = Watched([StatusFile()])
+    watched.opened(tmp_path)
     with watched.passing("reading images", 1):
         assert read_status(tmp_path)["state"] == "running"
     watched.closed()
+    assert (path.read_bytes() if path.exists() else None) == earlier
     watched.stop("data.source is wrong", 2, "cgankd run x")
     assert (path.read_bytes() if path.exists() else None) == earlier
 

@@ -50,13 +50,13 @@ class StatusFile(Output):
             case "run_started" | "stage_started" | "stage_ended":
                 self._begun = True
                 self._write(watched, "running")
-            case "loop_started" if not self._begun:
+            case "opened" | "loop_started" if not self._begun:
                 self._write(watched, "running")
-            case "closed" if not self._begun:
+            case "closed" | "stopped" if not self._begun:
                 self._put_back()
             case "done" if self._begun:
                 self._write(watched, "done", **fields)
-            case "stopped" if self._begun:
+            case "stopped":
                 self._write(watched, "waiting" if fields["code"] in (75, 130) else "failed", **fields)
 
     def tick(self, watched: Watched) -> None:
@@ -173,10 +173,11 @@ def as_lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
         "silent": f"no news from {record['host']} since {ago.removesuffix(' ago')}; it may have been killed",
     }
     lines = [f"{folder}: {words[state]}"]
-    if record.get("stage") and state != "done":
-        before = "before the run: " if record.get("preparing") else ""
-        line = run_text.line(record) if state == "running" else run_text.line(_still(record))
-        lines.append(f"{before}{line}" if state == "running" else f"it was at: {before}{line}")
+    where = run_text.line(record if state == "running" else _still(record)) if record.get("stage") else ""
+    if record.get("preparing"):
+        where = f"before the run{where and ': '}{where}"
+    if where and state != "done":
+        lines.append(where if state == "running" else f"it was at: {where}")
     return lines
 
 

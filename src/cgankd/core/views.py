@@ -20,6 +20,7 @@ from cgankd.core.watching import Output, Watched
 
 PLAIN_SECONDS = 30.0
 JSON_SECONDS = 2.0
+INNER = ("opened", "closed", "loop_started", "loop_ended", "values", "resting")  # events that programs do not get
 WORTH_A_LINE = 5.0  # seconds; a shorter stage or loop leaves no line behind, because the next one's line follows
 TITLE_WIDTH = 26
 BAR_WIDTH = 14
@@ -143,7 +144,7 @@ class JsonLines(Output):
         self.stream = stream
 
     def event(self, event: str, fields: Mapping[str, Any], watched: Watched) -> None:
-        if event not in ("loop_started", "loop_ended", "values", "resting", "closed"):
+        if event not in INNER:
             self._write(event, fields)
 
     def tick(self, watched: Watched) -> None:

@@ -129,6 +129,7 @@ class Watched(Progress):
 
     def opened(self, folder: Path) -> None:
         self.folder = folder
+        self.emit("opened")
 
     def closed(self) -> None:
         self.emit("closed")
