@@ -228,7 +228,7 @@ def test_lines_of_a_log(clock: Clock) -> None:
         "[2/2] kd (seed 0)",
         "[2/2] kd (seed 0) 3/4 steps, 0 images/s, 20 s left; whole run 20 s left",
         "[2/2] kd (seed 0): 1 min, loss nan, validation accuracy 95 %",
-        "kd (seed 0): accuracy validation 95 %, test 93.25 %",
+        "kd (seed 0): validation accuracy 95 %, test accuracy 93.25 %",
         "a note",
     ]
 

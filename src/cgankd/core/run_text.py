@@ -124,9 +124,10 @@ def score(fields: Mapping[str, Any]) -> str:
     """The score of a row, with its metric and unit.
 
     >>> score({"row": "kd", "seed": 0, "validation": 4.31, "test": 5.2, "metric": "mae", "metric_unit": "degrees"})
-    'kd (seed 0): MAE validation 4.31 degrees, test 5.2 degrees'
+    'kd (seed 0): validation MAE 4.31 degrees, test MAE 5.2 degrees'
     """
     unit = f" {fields['metric_unit']}" if fields["metric_unit"] else ""
-    scores = [f"{name} {fields[name]:.4g}{unit}" for name in ("validation", "test") if fields.get(name) is not None]
     metric = f" {metric_name(fields['metric'])}" if fields["metric"] else ""
-    return f"{fields['row']} (seed {fields['seed']}):{metric} {', '.join(scores)}"
+    known = [name for name in ("validation", "test") if fields.get(name) is not None]
+    scores = ", ".join(f"{name}{metric} {fields[name]:.4g}{unit}" for name in known)
+    return f"{fields['row']} (seed {fields['seed']}): {scores}"
