@@ -50,7 +50,7 @@ WRONG = [
     ("data.label_range=[0]", "data.label_range = [0]", "", NUMBERS),
     ("data.label_range=[0, 1, 2]", "data.label_range = [0, 1, 2]", "", NUMBERS),
     ("data.label_range=[0, .inf]", "data.label_range.1 = inf", "", "a finite number"),
-    ("compare.methods=kd", "compare.methods = 'kd'", "", "a list, each text"),
+    ("compare.methods=kd", "compare.methods = 'kd'", "", "auto, or a list, each text"),
     ("generator.diffaugment=color", "generator.diffaugment = 'color'", "", f"a list, each one of {AUGMENTS}"),
     ("generator.diffaugment=[colour]", "generator.diffaugment.0 = 'colour'", "color", AUGMENTS),
     ("ratio.hidden=[31]", "ratio.hidden.0 = 31", "", WIDTHS),
