@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import inspect
-import types
 import typing
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
-import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from cgankd.config.allowed import in_a_table
 from cgankd.config.yaml_values import is_model
 
 Row = tuple[str, str, str, str]  # key, default, allowed, description
 HEADER = "| setting | default | allowed | what it is |\n| --- | --- | --- | --- |\n"
-WORDS = {int: "whole number", float: "number", str: "text", bool: "true, false", type(None): "none"}
 
 
 def settings_page(title: str, model: type[BaseModel], introduction: str) -> str:
@@ -61,7 +59,7 @@ def _rows(key: str, field: FieldInfo, note: str = "") -> Iterator[Row]:
     if models:
         yield from _optional_or_list(key, field, models[0], description)
         return
-    yield key, _value(field.default), _allowed(field.annotation, field.metadata), description
+    yield key, _value(field.default), in_a_table(field.annotation, field.metadata), description
 
 
 def _optional_or_list(key: str, field: FieldInfo, model: type[BaseModel], description: str) -> Iterator[Row]:
@@ -92,37 +90,6 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for inner in typing.get_args(annotation):
         yield from _models(inner)
-
-
-def _allowed(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> str:
-    """The type and its bounds in words."""
-    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        own = [part for entry in inner[1:] for part in (entry.metadata if isinstance(entry, FieldInfo) else [entry])]
-        return _allowed(inner[0], [*own, *metadata])
-    if origin is Literal:
-        return ", ".join(f"`{word}`" for word in inner)
-    if origin in (types.UnionType, typing.Union):
-        return ", ".join(_allowed(part, () if part is type(None) else metadata) for part in inner)
-    if origin is tuple:
-        if len(inner) == 2 and inner[1] is ...:
-            return f"list of: {_allowed(inner[0])}"
-        return f"two of: {_allowed(inner[0])}" if len(inner) == 2 else "list"
-    if origin is dict:
-        return "groups of numbers by name" if typing.get_origin(inner[1]) is dict else "numbers by name"
-    return WORDS.get(annotation, str(annotation)) + _bounds(metadata)
-
-
-def _bounds(metadata: list[Any] | tuple[Any, ...]) -> str:
-    signs = {
-        annotated_types.Ge: ("at least", "ge"),
-        annotated_types.Gt: ("above", "gt"),
-        annotated_types.Le: ("at most", "le"),
-        annotated_types.Lt: ("below", "lt"),
-        annotated_types.MultipleOf: ("a multiple of", "multiple_of"),
-    }
-    texts = [f"{signs[type(b)][0]} {getattr(b, signs[type(b)][1])}" for b in metadata if type(b) in signs]
-    return " " + ", ".join(texts) if texts else ""
 
 
 def _value(value: Any) -> str:

@@ -156,7 +156,7 @@ class Distiller(Looks):
             self.store = Store(expanded(self.out), self.device, self.progress, command="Distiller", take_over=True)
         self._generator: GeneratorSource | None = None
         self._ratio: Artifact | None = None
-        self.synthesis: Artifact | None = None
+        self.synthesis, self.history = None, []
         self.fell_back: list[str] = []  # the failed checks because of which images were not subsampled
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -32,32 +33,38 @@ CHECKS = {  # of the density ratio, by name in its summary
 Outcome = Literal["kept", "dropped", "rejected"]
 
 
-class Looks:
-    """Methods of ``Distiller`` that show results and change nothing."""
+class Looks(ABC):
+    """Methods of ``Distiller`` that show results and change nothing.
+
+    history: of the generator that was trained last, empty where none was. synthesis: the last one; None before it.
+    """
 
     data: ImageSet
     synthesis: Artifact | None
     history: list[dict[str, Any]]
+    seed: int
 
     def __repr__(self) -> str:
         kept = "no images synthesized yet" if self.synthesis is None else f"{self.synthesis.summary['kept']:,} kept"
         return f"{type(self).__name__}({self._task.name}, {self.data!r}, {kept})"
 
     @property
+    @abstractmethod
     def _task(self) -> Task:
-        raise NotImplementedError
+        """What is predicted."""
 
+    @abstractmethod
     def _sampler(self) -> Sampler:
-        raise NotImplementedError
+        """The generator, which is trained first where it is not."""
 
     @property
+    @abstractmethod
     def ratio_check(self) -> dict[str, Any] | None:
-        """The results of the checks, see ``Distiller``."""
-        raise NotImplementedError
+        """The results of the checks of the density ratio; None where it was not checked."""
 
+    @abstractmethod
     def score(self, network: nn.Module, images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> float:
-        """The metric of a network on images, see ``Distiller``."""
-        raise NotImplementedError
+        """The metric of a network on images."""
 
     def named(self, images: ImageSet) -> ImageSet:
         """The same images, which show the classes' names in place of numbers."""
@@ -81,7 +88,7 @@ class Looks:
             chosen = torch.arange(task.num_outputs)
         repeated = chosen.repeat_interleave(per_label)
         index = torch.arange(per_label).repeat(len(chosen))
-        seed = int(getattr(self, "seed", 0)) if seed is None else seed
+        seed = self.seed if seed is None else seed
         return self.named(ImageSet(self._sampler().sample(task.to_target(repeated), index, seed), repeated))
 
     def examples(self, outcome: Outcome = "dropped") -> ImageSet:
@@ -119,7 +126,7 @@ class Looks:
 
     def curves(self) -> ShownFigure:
         """The GAN's losses over its training. UserError before ``train_generator``."""
-        entries = getattr(self, "history", None)
+        entries = self.history
         if not entries:
             raise UserError("no generator was trained here yet; call train_generator() first")
         figure = curves(

@@ -48,6 +48,42 @@ def test_a_run_that_was_refused_leaves_no_file(watched: Watched, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_status_says_what_goes_on_before_the_run(watched: Watched, tmp_path: Path) -> None:
+    assert as_lines(tmp_path, read_status(tmp_path))[1:] == ["before the run"]
+    with watched.passing("reading images", 1) as bar:
+        bar.to(0.25)
+        watched.outputs[0].tick(watched)
+        first, second = as_lines(tmp_path, read_status(tmp_path))
+    assert first.startswith(f"{tmp_path}: running for 0 s (process {os.getpid()} on ")
+    assert second == "before the run: reading images 25%"
+    with watched.passing("measuring a few steps", 0):
+        record = read_status(tmp_path)
+    assert record["preparing"] is True
+    assert as_lines(tmp_path, record)[1] == "before the run: measuring a few steps"
+    with watched.stage(KD):
+        record = read_status(tmp_path)
+    assert record["preparing"] is False
+    assert as_lines(tmp_path, record)[1] == "[1] kd (seed 0)"
+
+
+@pytest.mark.parametrize("earlier", [None, b'{"state": "done"}'])
+def test_a_run_that_is_refused_after_its_preparation_changes_no_file(
+    earlier: bytes | None, watched: Watched, tmp_path: Path
+) -> None:
+    path = tmp_path / "status.json"
+    path.unlink()  # of the fixture
+    if earlier is not None:
+        path.write_bytes(earlier)
+    watched = Watched([StatusFile()])
+    watched.opened(tmp_path)
+    with watched.passing("reading images", 1):
+        assert read_status(tmp_path)["state"] == "running"
+    watched.closed()
+    assert (path.read_bytes() if path.exists() else None) == earlier
+    watched.stop("data.source is wrong", 2, "cgankd run x")
+    assert (path.read_bytes() if path.exists() else None) == earlier
+
+
 def test_a_running_stage(watched: Watched, tmp_path: Path) -> None:
     watched.plan(lambda: [Station("data", "data", "describe_data", seconds=1.0), KD])
     with watched.stage(KD), watched.bar("kd (seed 0)", 10) as bar:

@@ -64,6 +64,19 @@ def test_finished_stations_count_as_done() -> None:
     assert (plan.done, plan.total) == (2, 3)
 
 
+def test_stations_that_turn_out_to_be_unnecessary_count_as_done() -> None:
+    plan = RunPlan()
+    plan.replace([station("ratio"), station("burn-in"), station("images"), station("student")])
+    plan.end(station("ratio"), 1.0)
+    assert plan.replace([station("ratio"), station("other images"), station("other student")]) == -1
+    assert (plan.done, plan.total) == (2, 4)
+    plan.end(station("other images"), 1.0)
+    plan.end(station("other student"), 1.0)
+    assert (plan.done, plan.total) == (4, 4)
+    assert plan.replace([station("ratio"), *(station(name) for name in ("other images", "x", "y"))]) == 2
+    assert (plan.done, plan.total) == (4, 6)
+
+
 def test_the_time_left_is_that_of_similar_stations_scaled_by_their_amount() -> None:
     plan = RunPlan()
     plan.replace([station("a", amount=10, seconds=20.0), station("b", amount=30), station("c", amount=5, alike="gan")])
@@ -128,6 +141,25 @@ def test_a_stage_that_was_not_foreseen_renews_the_plan(clock: Clock) -> None:
         (fields["stage"], fields["number"], fields["of"]) for event, fields in events.events if event == "stage_started"
     ]
     assert started == [("a", 1, 2), ("other", 2, 3), ("late", 3, 4)]
+    notes = [fields["text"] for event, fields in events.events if event == "note"]
+    assert notes == ["1 more stage: by the results so far, it is needed"]
+
+
+def test_a_stage_that_is_skipped_leaves_the_total_as_it_was(clock: Clock) -> None:
+    lists = [[station(name) for name in ("ratio", "burn-in", "images")], [station("ratio"), station("all images")]]
+    stream = io.StringIO()
+    watched = Watched([PlainLines(Console(file=stream, width=80))])
+    watched.opened(Path("runs/x"))
+    watched.plan(lambda: lists.pop(0))
+    for name in ("ratio", "all images"):
+        with watched.stage(Station(name, name, "kind")):
+            pass
+    assert stream.getvalue().splitlines() == [
+        "3 stages; folder runs/x",
+        "[1/3] ratio",
+        "1 stage is skipped: by the results so far, it is not needed",
+        "[3/3] all images",
+    ]
 
 
 def test_a_stage_that_fails_did_not_end() -> None:
@@ -165,6 +197,10 @@ def test_a_run_without_a_plan_counts_its_stages() -> None:
     assert run_text.place(now) == "[2]"
 
 
+def test_values_of_an_older_status_file_have_no_metric() -> None:
+    assert run_text.values({"values": {"val": 91.0}}) == "validation 91"
+
+
 # --- people and programs ------------------------------------------------------------------------------------------
 
 
@@ -173,12 +209,12 @@ def a_small_run(watched: Watched, clock: Clock) -> None:
         watched.opened(Path("runs/x"))
         watched.plan(lambda: [station("data", seconds=1.0, amount=0.0), station("kd (seed 0)")])
         with watched.stage(station("kd (seed 0)")), watched.bar("kd (seed 0)", 4) as bar:
-            bar.images = 10
+            bar.images, bar.metric, bar.metric_unit = 10, "accuracy", "%"
             for step in range(1, 5):
                 bar.to(step)
                 clock.now += 20.0
             bar.log({"step": 4, "loss": float("nan"), "val": 95.0})
-        watched.score("kd", 0, {"validation": 95.0, "test": 93.25})
+        watched.score("kd", 0, {"validation": 95.0, "test": 93.25}, "accuracy", "%")
         watched.warn("Few seeds.")
         watched.say("a note")
         watched.finish(results="runs/x/results.json")
@@ -191,8 +227,8 @@ def test_lines_of_a_log(clock: Clock) -> None:
         "2 stages, 1 of them done before; folder runs/x",
         "[2/2] kd (seed 0)",
         "[2/2] kd (seed 0) 3/4 steps, 0 images/s, 20 s left; whole run 20 s left",
-        "[2/2] kd (seed 0): 1 min, loss nan, validation 95",
-        "kd (seed 0): validation 95, test 93.25",
+        "[2/2] kd (seed 0): 1 min, loss nan, validation accuracy 95 %",
+        "kd (seed 0): validation accuracy 95 %, test accuracy 93.25 %",
         "a note",
     ]
 
@@ -211,8 +247,10 @@ def test_json_lines(clock: Clock) -> None:
     assert plain[1] == {"stage": "kd (seed 0)", "kind": "train_student", "number": 2, "of": 2}
     assert plain[3]["done"] == 3
     assert plain[3]["images_per_second"] == 0.5
+    assert (plain[3]["metric"], plain[3]["metric_unit"]) == ("accuracy", "%")
     assert plain[5] == {**plain[1], "seconds": 80.0, "values": {"loss": None, "val": 95.0}}
-    assert plain[6] == {"row": "kd", "seed": 0, "validation": 95.0, "test": 93.25}
+    assert plain[6] == {"row": "kd", "seed": 0, "validation": 95.0, "test": 93.25, "metric": "accuracy",
+                        "metric_unit": "%"}  # fmt: skip
     assert plain[9] == {"results": "runs/x/results.json", "seconds": 80.0}
 
 
@@ -247,6 +285,7 @@ def test_the_live_view_fits_eighty_characters(clock: Clock, no_colour: bool) -> 
             bar.to(0)
             clock.now += 100.0
             bar.to(60_000)
+            bar.metric, bar.metric_unit = "mae", "degrees"
             bar.log({"step": 60_000, "loss": 0.25, "val": 81.5})
             with console.capture() as shown:
                 console.print(live._render())
@@ -256,6 +295,6 @@ def test_the_live_view_fits_eighty_characters(clock: Clock, no_colour: bool) -> 
     assert stage.rstrip().endswith("60000/120000, 76,800 img/s, 2 min left")
     assert whole.startswith("whole run")
     assert whole.rstrip().endswith("stage 2/3, 4 min left")
-    assert values.strip() == "loss 0.25, validation 81.5"
+    assert values.strip() == "loss 0.25, validation MAE 81.5 degrees"
     assert max(map(len, (stage, whole, values))) <= 80
     assert ("38;" in shown.get()) is not no_colour

@@ -10,6 +10,9 @@ from commands import Said, write_bars
 
 from cgankd.cli.init import _seconds
 from cgankd.config import recipe
+from cgankd.core import status_file
+from cgankd.data import sources
+from cgankd.planning import look as looking
 from cgankd.planning import plan as planning
 from cgankd.planning.timing import Seconds
 
@@ -26,8 +29,23 @@ def test_a_folder_becomes_a_recipe(tmp_path: Path, typed: Typed) -> None:
     made = recipe.load("bars.yaml")
     assert (made.data.source, made.data.unit, made.seeds) == ("bars", "degrees", (0,))
     assert made.compare.methods == ("nokd_longer", "kd", "fm", "cgan_kd", "cgan+fm")
+    assert "# unit" not in Path("bars.yaml").read_text()
     again = typed("init", "bars")
     assert "bars.yaml exists; give --out another name" in again.sentence()
+
+
+def test_a_recipe_has_a_line_for_a_unit_that_is_not_known(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bars(tmp_path / "bars")
+    monkeypatch.setattr(planning, "measure", lambda *_: seconds(None))
+    said = typed("init", "bars")
+    assert said.code == 0, said.err
+    assert "unit of the label: not known; data.unit=NAME shows one in tables and reports" in said.out
+    text = Path("bars.yaml").read_text()
+    assert "\n  # unit: years  # the label's unit, for tables; not known here\n" in text
+    Path("bars.yaml").write_text(text.replace("# unit:", "unit:"))
+    assert recipe.load("bars.yaml").data.unit == "years"
 
 
 @pytest.mark.parametrize(
@@ -65,6 +83,47 @@ def test_run_takes_the_settings_of_init_and_refuses_before_it_looks(
     assert "--budget 'soon' is no time" in typed("run", "bars", "--budget", "soon").sentence()
     assert "--budget is for images, but digits is a recipe" in typed("run", "digits", "--budget", "5m").sentence()
     assert "there is no folder nowhere" in typed("run", "nowhere/").sentence()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bars"]
+
+
+def test_run_refuses_a_folder_that_it_cannot_use_before_it_looks(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bars(tmp_path / "bars")
+    monkeypatch.setattr(looking, "look", lambda *_: pytest.fail("the images are not looked at"))
+    (tmp_path / "file").touch()
+    assert "--out file is a file; a folder is needed" in typed("run", "bars", "--out", "file").sentence()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "results.json").write_text('{"recipe": "fashion"}')
+    sentence = typed("run", "bars", "--out", "other").sentence()
+    assert "--out other holds the results of recipe 'fashion', which a run of 'bars' would overwrite" in sentence
+    (tmp_path / "continual").mkdir()
+    (tmp_path / "continual" / ".lock").write_text("continual")
+    assert "is a folder of cgankd continual" in typed("run", "bars", "--out", "continual").sentence()
+    assert not list(tmp_path.glob("*.yaml"))
+
+
+def test_a_recipe_with_a_folder_that_it_cannot_use_is_refused_before_its_images_are_read(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "load", lambda *_: pytest.fail("the images are not read"))
+    (tmp_path / "file").touch()
+    assert "--out file is a file; a folder is needed" in typed("run", "digits", "--out", "file").sentence()
+
+
+def test_status_tells_of_the_look(tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bars(tmp_path / "bars")
+    lines = []
+
+    def measured(*_: object) -> Seconds:
+        folder = tmp_path / "runs" / "bars"
+        lines.extend(status_file.as_lines(folder, status_file.read_status(folder)))
+        return Seconds(9.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0)
+
+    monkeypatch.setattr(planning, "measure", measured)
+    assert "is too short" in typed("run", "bars", "--budget", "1m").sentence()
+    assert lines[0].endswith("last news 0 s ago")
+    assert lines[1] == "before the run: measuring a few steps of each network at 16 pixels"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bars"]
 
 

@@ -134,7 +134,7 @@ def test_before_the_transition_images_and_losses_ignore_the_label(fabric: Fabric
 
 
 def test_a_transition_that_ends_before_it_starts_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"start 0\.5 is not below end 0\.3"):
+    with pytest.raises(ValidationError, match=r"start is 0\.5 and end is 0\.3; allowed: a start below the end"):
         GanSettings(transition={"start": 0.5, "end": 0.3})
 
 

@@ -104,7 +104,7 @@ def test_too_few_images_are_said_and_not_scored() -> None:
         assert of["raw"]["why"].startswith("9 images")
         assert of["processed"]["why"].startswith("0 images")
         assert of["real"]["value"] is not None
-    assert found["Intra-FID[teacher]"]["of"]["raw"]["why"] == "no label window has 10 images of every kind"
+    assert found["Intra-FID[teacher]"]["of"]["raw"]["why"] == "no class has 10 images of every kind"
     assert found["Intra-FID[teacher]"]["of"]["real"]["windows"] == [3, 3]
     assert found["label score[teacher], %"]["of"]["real"]["why"].startswith("3 images")
 

@@ -51,7 +51,7 @@ class Scores(Progress):
     def __init__(self) -> None:
         self.shown: list[tuple[str, dict[str, float]]] = []
 
-    def score(self, row: str, seed: int, scores: Any) -> None:
+    def score(self, row: str, seed: int, scores: Any, metric: str = "", metric_unit: str = "") -> None:
         self.shown.append((row, dict(scores)))
 
 

@@ -41,6 +41,42 @@ def test_the_only_column_is_the_label_and_a_group_column_keeps_images_together(t
     assert seen.reasons["label_column"] == "the only column that can hold labels"
 
 
+@pytest.mark.parametrize(
+    ("column", "unit"),
+    [
+        ("angle_deg", "degrees"),
+        ("age (years)", "years"),
+        ("yaw [degrees]", "degrees"),
+        ("temperature (°C)", "°C"),
+        ("roll.rad", "radians"),
+        ("heightCm", "cm"),
+        ("years", "years"),
+        ("length (m)", "m"),
+    ],
+)
+def test_the_name_of_the_column_says_the_unit(column: str, unit: str, tmp_path: Path) -> None:
+    seen = look(table(tmp_path, f"file_name,{column}", "{angle:.2f}"), {})
+    assert seen.settings.unit == seen.splits.task.metric_unit == unit
+    assert seen.reasons["unit"] == f"the name of the column {column!r} says so"
+
+
+@pytest.mark.parametrize("column", ["steering", "score_m", "value (new)", "angle (deg) old"])
+def test_a_name_without_a_unit_gives_a_hint(column: str, tmp_path: Path) -> None:
+    seen = look(table(tmp_path, f"file_name,{column}", "{angle:.2f}"), {})
+    assert "unit" not in seen.reasons
+    assert seen.facts[1] == "unit of the label: not known; data.unit=NAME shows one in tables and reports"
+
+
+def test_the_unit_is_for_scalars_and_the_users_word_and_the_labels_come_first(tmp_path: Path) -> None:
+    classes = look(table(tmp_path / "a", "file_name,kind_deg", "c{group}"), {})
+    assert (classes.settings.unit, "unit" in classes.reasons) == ("", False)
+    assert not any("unit of the label" in fact for fact in classes.facts)
+    given = look(table(tmp_path / "b", "file_name,angle_deg", "{angle:.2f}"), {"unit": "gon"})
+    assert given.splits.task.metric_unit == "gon"
+    written = look(table(tmp_path / "c", "file_name,size_mm", "{angle:.2f} cm"), {"task": "regression"})
+    assert written.splits.task.metric_unit == "cm"
+
+
 def test_several_columns_are_a_question(tmp_path: Path) -> None:
     source = table(tmp_path, "file_name,width,height", "{angle:.2f},{n}")
     with pytest.raises(UserError, match="no column 'label', and 2 others: width, height; needed: label_column=NAME"):

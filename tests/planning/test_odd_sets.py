@@ -104,13 +104,13 @@ SEEN: dict[str, tuple[Make, dict[str, object], list[str]]] = {
     ),
     "angles from -pi to pi": (
         table("file_name,yaw_rad", "{n}.png,{v}", value=lambda n: f"{-3.14 + 6.28 * n / 119:.3f}"),
-        {"label_column": "yaw_rad", "circular": 2 * math.pi},
+        {"label_column": "yaw_rad", "circular": 2 * math.pi, "unit": "radians"},
         ["60 labels outside 0 to 6.28319 became the same point of the circle inside it"],
     ),
     "hours": (
         table("file_name,hour", "{n}.png,{v}", value=lambda n: n % 24),
-        {"label_column": "hour", "circular": 24.0},
-        ["task: regression, labels 0 to 24, which wrap"],
+        {"label_column": "hour", "circular": 24.0, "unit": "hours"},
+        ["task: regression, labels 0 to 24 hours, which wrap"],
     ),
     "steering angles, which do not wrap": (
         table("file_name,steering_angle", "{n}.png,{v}", value=lambda n: f"{-80 + 160 * n / 119:.2f}"),

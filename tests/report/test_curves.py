@@ -55,3 +55,16 @@ def test_of_many_methods_the_control_and_the_furthest_are_drawn_and_their_names_
     plain[0].draw_without_rendering()
     before = plain[0].axes[0].get_window_extent().height
     assert axes.get_window_extent().height > 0.9 * before
+
+
+def test_a_legend_has_two_columns_where_both_fit_beside_each_other() -> None:
+    def columns(*labels: str) -> int:
+        _, axes = figures.canvas(2.0)
+        for label in labels:
+            axes.plot([0, 1], [0, 1], label=label)
+        figures.legend(axes)
+        return int(axes.get_legend()._ncols)
+
+    usual = ("student alone", "student alone, as many steps", "plain KD", "cGAN-KD", "cGAN-KD + KD", "the teacher")
+    assert columns(*usual) == 2  # 28 + 12 letters, and 5 for each mark
+    assert columns(*usual[:3], *usual[4:], "cGAN-KD + kd+rkd@fake, a long name") == 1

@@ -111,6 +111,13 @@ def test_regression_shows_the_filter_in_the_labels_unit(scalars: Path) -> None:
     assert "Their label is then replaced by the teacher's prediction." in shown
 
 
+def test_on_paper_a_table_may_be_split_and_its_heading_stays_with_it(classes: Path) -> None:
+    paper = classes.read_text(encoding="utf-8").partition("@media print {")[2].partition("</style>")[0]
+    assert "h2, h3 { break-after: avoid; }" in paper
+    assert ".scroll { overflow: visible; }" in paper
+    assert "tr { break-inside: avoid; }" in paper
+
+
 @pytest.mark.parametrize(
     ("by", "said"), [("bin", "for each label bin separately"), ("label", "for each label separately")]
 )

@@ -91,7 +91,10 @@ def test_a_slider_over_the_label_of_a_scalar(
     results["artifacts"]["generator"] = write_artifact(tmp_path, "generator-0", {})
     along(tmp_path, results, write_artifact, one_latent=True)
     source = render(write_run(tmp_path, results, stages=False)).read_text(encoding="utf-8")
-    assert '<input type="range" min="0" max="2" step="1" value="0">' in source
+    name = "slider-generated-images-along-the-label"
+    assert f'<label for="{name}">requested label: <output for="{name}"></output>' in source
+    slider = f'<input id="{name}" aria-label="requested label" type="range" min="0" max="2" step="1" value="0">'
+    assert source.count(slider) == 1
     assert re.findall(r'data-label="([^"]*)"', source.partition('id="generator"')[2].partition("<section")[0]) == [
         "0 degrees", "90 degrees", "180 degrees",
     ]  # fmt: skip

@@ -64,8 +64,8 @@ def opened(
 ) -> Callable[..., Run]:
     """opened(metrics) -> the run as the report reads it, its closest pairs beside it."""
 
-    def open_(found: dict[str, Any]) -> Run:
-        results = make_results("regression", metrics=found)
+    def open_(found: dict[str, Any], task: str = "regression") -> Run:
+        results = make_results(task, metrics=found)
         folder = write_run(tmp_path / "run", results, stages=False)
         images = np.random.default_rng(0).integers(0, 256, (3, 3, 16, 16)).astype(np.uint8)
         pairs = {
@@ -95,12 +95,19 @@ def test_scores_with_spread_sizes_and_what_is_missing(opened: Callable[..., Run]
     fid, kid, sfid = (plain(row) for row in table.rows)
     assert fid == ["FID[teacher]", "3.25", "–", "0.125", "lower", "96"]
     assert kid[:4] == ["KID[teacher] × 1,000", "12.3 ± 1.1", "2.00 (500)", "−0.010"]
-    assert sfid[1:4] == ["2.00 ± 0.50 (2 of 3 windows)", "1.00 (500)", "0.500 (40)"]
+    assert sfid[1:4] == ["2.00 ± 0.50 (2 of 3 label windows)", "1.00 (500)", "0.500 (40)"]
+    # the table fits a page because a line may break before a bracket, and only there
+    assert table.rows[2][1].split(" ") == ["2.00\u00a0±\u00a00.50", "(2\u00a0of\u00a03\u00a0label\u00a0windows)"]
     assert [row[0] for row in explained.rows] == ["FID", "KID", "SFID"]
     said = " ".join(note.text for note in of_kind(section, Note))
     assert "No value for FID[teacher] of processed: 4 images; a score needs 10 on either side." in said
     assert "500 random images" in said
     assert len(of_kind(section, Drawing)) == 1
+
+
+def test_classes_are_not_called_windows(opened: Callable[..., Run]) -> None:
+    grid = of_kind(sections_metrics.quality(opened(metrics(), "classification")), Grid)[0]
+    assert plain(grid.rows[2])[1] == "2.00 ± 0.50 (2 of 3 classes)"
 
 
 def test_of_many_windows_some_are_shown(opened: Callable[..., Run]) -> None:

@@ -181,6 +181,19 @@ class Shade(nn.Module):
         return self.last(images.mean(dim=(1, 2, 3))[:, None])
 
 
+@pytest.mark.parametrize("estimator", [DistilledClassifier, DistilledRegressor])
+def test_an_unknown_parameter_is_refused_in_the_name_of_the_class(estimator: Any) -> None:
+    with pytest.raises(
+        TypeError,
+        match=rf"^{estimator.__name__}: got an unexpected keyword argument 'studnt' \(did you mean 'student'\?\); "
+        "allowed: generated, generator_steps, ",
+    ):
+        estimator(studnt="cnn8")
+    with pytest.raises(TypeError, match=f"^{estimator.__name__}: too many positional arguments; allowed: "):
+        estimator("cnn8", 5)
+    assert clone(estimator("cnn16", steps=3)).get_params()["student"] == "cnn16"
+
+
 def test_a_module_as_a_student_is_not_changed_by_fit(tmp_path: Path) -> None:
     own = Shade()
     before = own.last.weight.clone()

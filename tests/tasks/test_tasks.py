@@ -176,6 +176,17 @@ def test_a_label_that_is_no_class_is_named(bad: int) -> None:
     CLASSES.check_labels(torch.arange(5), "here")
 
 
+def test_labels_of_another_source_get_the_numbers_of_this_task() -> None:
+    task, labels = Classification(("ant", "bee", "cat")), torch.tensor([0, 2, 1])
+    assert task.renumbered(labels, ("cat", "bee", "ant"), "x").tolist() == [2, 0, 1]
+    assert task.renumbered(labels, ("0", "1", "2"), "x").tolist() == [0, 2, 1]
+    with pytest.raises(UserError, match=r"^x: class 'dog' is not one of the run's: ant, bee, cat$"):
+        task.renumbered(labels, ("cat", "bee", "dog"), "x")
+    with pytest.raises(UserError, match=r"^x: has no image of class 'ant'; every class of the run needs some$"):
+        task.renumbered(labels, ("bee", "cat"), "x")
+    assert Regression(0.0, 9.0).renumbered(torch.tensor([1.5, 7.0]), (), "x").tolist() == [1.5, 7.0]
+
+
 def test_one_class_is_refused() -> None:
     with pytest.raises(UserError, match="at least two"):
         Classification(("only",))

@@ -449,6 +449,22 @@ def test_the_last_weights_stay_whatever_validation_says(noise: Noise, fabric: Fa
     assert all(torch.equal(alone[key], watched[key]) for key in alone)
 
 
+def test_a_loop_names_the_metric_and_the_unit_of_its_validation_scores(noise: Noise, fabric: Fabric) -> None:
+    bars: list[Bar] = []
+
+    class Noting(Progress):
+        @contextmanager
+        def bar(self, title: str, total: float) -> Iterator[Bar]:
+            bars.append(Bar())
+            yield bars[-1]
+
+    for task, scalar in ((CLASSES, False), (Regression(0.0, 1.0, "degrees"), True)):
+        student, method = network(task), distill.create("supervised", task)
+        images = TrainingImages(noise(8, scalar=scalar))
+        fit(Work(fabric, progress=Noting()), student, method, images, FitSettings(steps=1, batch_size=4), seed=0)
+    assert [(bar.metric, bar.metric_unit) for bar in bars] == [("accuracy", "%"), ("mae", "degrees")]
+
+
 def test_history_has_the_last_step_and_the_rates(noise: Noise, fabric: Fabric) -> None:
     chosen = FitSettings(steps=60, batch_size=4, schedule="cosine")
     student, method = network(CLASSES), distill.create("supervised", CLASSES)

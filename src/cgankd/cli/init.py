@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,9 +16,12 @@ from cgankd.cli.recipes import Overrides
 from cgankd.cli.screen import console
 from cgankd.cli.watch import one_loop
 from cgankd.core.errors import UserError
+from cgankd.core.paths import portable
 from cgankd.core.terminal import on_one_line
 
 if TYPE_CHECKING:
+    from cgankd.core.progress import Progress
+    from cgankd.core.watching import Watched
     from cgankd.planning.look import Look
     from cgankd.planning.plan import Plan
 
@@ -41,7 +45,8 @@ def init(
     path = out or Path(f"{_name(source)}.yaml")
     if path.exists():
         raise UserError(f"{path} exists; give --out another name, or remove it")
-    plan, text = make(source, overrides or [], budget)
+    with one_loop() as progress:
+        plan, text = make(source, overrides or [], budget, progress)
     from cgankd.core.files import write_text
 
     write_text(path, text)
@@ -56,8 +61,13 @@ def is_source(name: str) -> bool:
     return Path(name).is_dir() or file or name.startswith("hf://")
 
 
-def recipe_for(source: str, overrides: list[str], budget: str | None) -> tuple[str, list[str]]:
-    """The recipe file of a data set, written by :func:`init` unless it exists; and the overrides that remain."""
+def recipe_for(
+    source: str, overrides: list[str], budget: str | None, out: Path | None, progress: Watched
+) -> tuple[str, list[str]]:
+    """The recipe file of a data set, written by :func:`init` unless it exists; and the overrides that remain.
+
+    out: the folder of the run, which is checked before the images are looked at, and which shows how far the look is.
+    """
     from cgankd.config import recipe
     from cgankd.config.settings import DataSettings
     from cgankd.core.files import write_text
@@ -65,7 +75,8 @@ def recipe_for(source: str, overrides: list[str], budget: str | None) -> tuple[s
     path = Path(f"{_name(source)}.yaml")
     names = set(DataSettings.model_fields) - set(recipe.Recipe.model_fields)
     overrides = [f"data.{word}" if word.partition("=")[0] in names else word for word in overrides]
-    recipe.from_tree({"data": {"source": source}}, overrides, where=f"run {source}")  # before minutes of looking
+    # checked before minutes of looking
+    checked = recipe.from_tree({"name": _name(source), "data": {"source": source}}, overrides, where=f"run {source}")
     _seconds(budget or BUDGET)
     if path.exists():
         ignored = "" if budget is None else f", so --budget {budget} has no effect"
@@ -73,7 +84,9 @@ def recipe_for(source: str, overrides: list[str], budget: str | None) -> tuple[s
         return str(path), overrides
     budget = budget or BUDGET
     own = [override for override in overrides if override.startswith("data.")]
-    plan, text = make(source, own, budget)
+    with _held(out or Path("runs") / portable(checked.name), checked.name, progress):
+        plan, text = make(source, own, budget, progress)
+    progress.rest()
     if _too_long(plan, budget):
         raise UserError(_advice(plan, budget))
     write_text(path, text)
@@ -81,7 +94,22 @@ def recipe_for(source: str, overrides: list[str], budget: str | None) -> tuple[s
     return str(path), [override for override in overrides if override not in own]
 
 
-def make(source: str, overrides: list[str], budget: str) -> tuple[Plan, str]:
+@contextmanager
+def _held(folder: Path, name: str, progress: Progress) -> Iterator[None]:
+    """Holds the folder of the run that will follow, so that ``cgankd status`` can read there what is going on."""
+    from cgankd.core.run_folder import HeldFolder, check_recipe
+
+    check_recipe(folder, name)
+    held = HeldFolder(folder, "run")
+    progress.opened(folder)
+    try:
+        yield
+    finally:
+        progress.closed()
+        held.close()
+
+
+def make(source: str, overrides: list[str], budget: str, progress: Progress) -> tuple[Plan, str]:
     """The plan and the recipe's text; prints what was found and chosen."""
     seconds = _seconds(budget)
     from cgankd.config import recipe
@@ -96,11 +124,13 @@ def make(source: str, overrides: list[str], budget: str) -> tuple[Plan, str]:
     fabric = make_fabric()
 
     def planned(fixed: Mapping[str, object]) -> tuple[Look, Plan]:
-        with one_loop() as progress, progress.passing("reading images", 1) as bar:
+        with progress.passing("reading images", 1) as bar:
             looked = look(asked.source, fixed, lambda done, total: bar.to(done / total))
         data = {"source": asked.source, **{name: getattr(looked.settings, name) for name in looked.reasons}}
-        console.print(f"measuring a few steps of each network at {looked.splits.train.size[1]} pixels ...")
-        return looked, make_plan(data, _name(source), looked.splits, fabric, seconds)
+        measuring = f"measuring a few steps of each network at {looked.splits.train.size[1]} pixels"
+        console.print(f"{measuring} ...")
+        with progress.passing(measuring, 0):
+            return looked, make_plan(data, _name(source), looked.splits, fabric, seconds)
 
     looked, plan = planned(fixed)
     while plan.total > 1.1 * seconds and (side := smaller(looked)) is not None:

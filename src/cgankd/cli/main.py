@@ -96,7 +96,7 @@ def run(
     with watch.watching(quiet, as_json, track) as progress:
         if name not in recipe.ready() and init.is_source(name):
             with watch.silenced(quiet):
-                name, overrides = init.recipe_for(name, overrides or [], budget)
+                name, overrides = init.recipe_for(name, overrides or [], budget, out, progress)
         elif budget is not None:
             raise UserError(f"--budget is for images, but {name} is a recipe, which has its own numbers of steps")
         settings = load("run", name, overrides)

@@ -6,7 +6,6 @@ Unknown keys are errors. A file may extend another (``extends: fashion``); it th
 from __future__ import annotations
 
 import copy
-import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
@@ -16,9 +15,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cgankd.config import yaml_values
+from cgankd.config import refusal, yaml_values
 from cgankd.config.settings import Settings
-from cgankd.core.errors import UserError, did_you_mean
+from cgankd.core.errors import UserError
 from cgankd.core.paths import expanded
 
 Tree = TypeVar("Tree", bound=Settings)
@@ -118,7 +117,7 @@ def _assign(model: type[BaseModel], tree: dict[str, Any], override: str) -> None
         owners = list(_models(fields[parent].annotation)) if parent in fields else []
         child = node.get(parent)
         child = child.value if isinstance(child, yaml_values.Typed) else child
-        if isinstance(child, str) and any(_kind(owner) for owner in owners):
+        if isinstance(child, str) and any(yaml_values.kind_of(owner) for owner in owners):
             child = {"kind": child}  # the short form
         elif child in (None, "none") or child is True:
             child = {}
@@ -137,53 +136,12 @@ def _validate(model: type[Tree], tree: dict[str, Any], where: str) -> Tree:
     try:
         settings = model.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"{where}: {_first_error(model, error)}") from None
+        raise UserError(f"{where}: {refusal.refusal(model, error)}") from None
     if wrong := _bool_as_number(tree, settings):
-        raise UserError(f"{where}: {'.'.join(wrong[0])} = {wrong[1]} is not allowed: a number is needed")
+        path, value = wrong
+        at = refusal.place(model, path)
+        raise UserError(f"{where}: {refusal.not_allowed(at, value)}")
     return settings
-
-
-def _first_error(model: type[BaseModel], error: ValidationError) -> str:
-    """The first of the errors as a sentence: the key, its value, what is allowed."""
-    errors = error.errors()
-    # A setting with several types has an error for each; the deepest one belongs to the type that the user meant.
-    first = max((e for e in errors if e["loc"][:2] == errors[0]["loc"][:2]), key=lambda e: len(e["loc"]))
-    path, owner = _resolve(model, first["loc"])
-    key = ".".join(path)
-    if first["type"] == "extra_forbidden":
-        allowed = list(owner.model_fields)
-        return f"key {key!r} is not known{did_you_mean(path[-1], allowed)}; allowed here: {', '.join(allowed)}"
-    if first["type"] == "union_tag_invalid":
-        kinds = re.findall("'([^']+)'", first["ctx"]["expected_tags"])
-        word = first["ctx"]["tag"]
-        return f"{key} = {word!r} is not allowed{did_you_mean(word, kinds)}; allowed: {', '.join(kinds)}"
-    reason, value = first["msg"].removeprefix("Value error, "), first["input"]
-    words = re.findall("'([^']+)'", first["ctx"]["expected"]) if first["type"] == "literal_error" else []
-    hint = did_you_mean(value, words) if isinstance(value, str) else ""
-    return f"{key} = {value!r} is not allowed{hint}: {reason}"
-
-
-def _resolve(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]:
-    """The place of pydantic's error: the key as a user writes it, without the names of kinds, and its model."""
-    path: list[str] = []
-    candidates = [model]
-    for part in location:
-        chosen = [kind for kind in candidates if _kind(kind) == part]
-        if chosen and len(candidates) > 1:
-            candidates = chosen
-            continue
-        fields = next((c.model_fields for c in candidates if part in c.model_fields), {})
-        if isinstance(part, int) or part.isidentifier():
-            path.append(str(part))
-        if part in fields:
-            model = candidates[0]
-            candidates = list(_models(fields[str(part)].annotation)) or [model]
-    return path, candidates[0]
-
-
-def _kind(model: type[BaseModel]) -> str | None:
-    field = model.model_fields.get("kind")
-    return None if field is None else field.default
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -194,18 +152,17 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models(inner)
 
 
-def _bool_as_number(tree: Any, settings: Any) -> tuple[list[str], bool] | None:
+def _bool_as_number(tree: Any, settings: Any) -> tuple[list[int | str], bool] | None:
     """The path to a true or false that became a number, and its value; None where there is none."""
     if isinstance(tree, bool):
         return None if isinstance(settings, bool) or not isinstance(settings, int | float) else ([], tree)
+    inside: list[tuple[int | str, Any, Any]] = []
     if isinstance(tree, Mapping) and isinstance(settings, BaseModel):
         inside = [(name, value, getattr(settings, name)) for name, value in tree.items()]
     elif isinstance(tree, list) and isinstance(settings, tuple):
-        inside = [(str(place), *both) for place, both in enumerate(zip(tree, settings, strict=True))]
+        inside = [(place, *both) for place, both in enumerate(zip(tree, settings, strict=True))]
     elif isinstance(tree, Mapping) and isinstance(settings, Mapping):
         inside = [(name, value, settings[name]) for name, value in tree.items()]
-    else:
-        inside = []
     for name, value, setting in inside:
         if wrong := _bool_as_number(value, setting):
             return [name, *wrong[0]], wrong[1]

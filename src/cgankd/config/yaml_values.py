@@ -75,7 +75,7 @@ def as_typed(text: str, *annotations: Any) -> Any:
 
     For a text setting it is the text itself, without the quotes around it; null and ~ are None where None is allowed.
     """
-    options = [option for annotation in annotations for option in _options(annotation)]
+    options = [option for annotation in annotations for option in alternatives(annotation)]
     if not _is_text(options):
         return load(text)
     text = text.strip()
@@ -92,13 +92,13 @@ def as_typed(text: str, *annotations: Any) -> Any:
 
 def resolve(value: Any, *annotations: Any) -> Any:
     """The tree without :class:`Typed`: its text where the setting has only text types, else YAML's value."""
-    options = [option for annotation in annotations for option in _options(annotation)]
+    options = [option for annotation in annotations for option in alternatives(annotation)]
     if isinstance(value, Typed):
         return _resolve_one(value, options)
     if isinstance(value, Mapping):
         models = [option for option in options if is_model(option)]
         kind = value.get("kind")
-        models = [model for model in models if _kind(model) in (None, kind)] or models
+        models = [model for model in models if kind_of(model) in (None, kind)] or models
         inner = [typing.get_args(option)[1] for option in options if typing.get_origin(option) is dict]
         return {
             key: resolve(item, *inner, *(m.model_fields[key].annotation for m in models if key in m.model_fields))
@@ -143,14 +143,14 @@ def _is_none(options: Sequence[Any]) -> bool:
     return type(None) in options and str not in options and "none" not in words
 
 
-def _options(annotation: Any) -> Iterator[Any]:
+def alternatives(annotation: Any) -> Iterator[Any]:
     """The types that a setting may have, one by one."""
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
-        yield from _options(typing.get_args(annotation)[0])
+        yield from alternatives(typing.get_args(annotation)[0])
     elif origin in (typing.Union, types.UnionType):
         for part in typing.get_args(annotation):
-            yield from _options(part)
+            yield from alternatives(part)
     elif annotation is not None:
         yield annotation
 
@@ -159,7 +159,8 @@ def _items(literal: Any) -> tuple[Any, ...]:
     return typing.get_args(literal)
 
 
-def _kind(model: type[BaseModel]) -> str | None:
+def kind_of(model: type[BaseModel]) -> str | None:
+    """The name of a kind of settings; None for settings that have no kinds."""
     field = model.model_fields.get("kind")
     return None if field is None else field.default
 

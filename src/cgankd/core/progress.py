@@ -14,9 +14,15 @@ if TYPE_CHECKING:
 
 
 class Bar:
-    """How far one loop is. images: in each of the loop's steps, for a speed in images per second; 0: not counted."""
+    """How far one loop is.
+
+    images: in each of the loop's steps, for a speed in images per second; 0: not counted. metric, metric_unit: of the
+    validation score ``val`` in the loop's history, as in results.json.
+    """
 
     images: float = 0.0
+    metric: str = ""
+    metric_unit: str = ""
 
     def to(self, done: float, note: str = "") -> None:
         """``done`` of the total are done. Cheap enough for every step. An empty note keeps the last one."""
@@ -43,6 +49,9 @@ class Progress:
     def opened(self, folder: Path) -> None:
         """``folder`` is locked by this process, which may write files there."""
 
+    def closed(self) -> None:
+        """The folder is unlocked next; what was only written while the run was prepared has to go before."""
+
     def part(self, number: int, count: int, name: str) -> None:
         """Run ``number`` (from 1) of ``count`` begins: a cell of a table."""
 
@@ -54,8 +63,10 @@ class Progress:
         """A stage that is computed; it ends with the block."""
         yield
 
-    def score(self, row: str, seed: int, scores: Mapping[str, float | None]) -> None:
-        """The student of a row and seed is scored: ``validation`` and ``test``, in the metric's unit."""
+    def score(
+        self, row: str, seed: int, scores: Mapping[str, float | None], metric: str = "", metric_unit: str = ""
+    ) -> None:
+        """The student of a row and seed is scored: ``validation`` and ``test``, in ``metric_unit``."""
 
     def warn(self, sentence: str) -> None:
         """What a reader of the results should know."""

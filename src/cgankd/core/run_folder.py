@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from cgankd.core.errors import UserError
-from cgankd.core.files import sync
+from cgankd.core.files import read_json, sync
 
 
 def make_folder(path: Path, option: str = "--out") -> None:
@@ -91,22 +92,48 @@ class HeldFolder:
     _held: ClassVar[weakref.WeakValueDictionary[Path, HeldFolder]] = weakref.WeakValueDictionary()
 
     def __init__(self, path: Path, command: str, take_over: bool = False) -> None:
-        self.path, self._new = path, not path.exists()
-        make_folder(path)
-        if take_over and (earlier := self._held.get(path.resolve())) is not None:
+        self.path, place = path, path.resolve()
+        if take_over and (earlier := self._held.get(place)) is not None:
             earlier.close()
-        self._held[path.resolve()] = self
+        self._new = [folder for folder in (place, *place.parents) if not folder.exists()]
+        make_folder(path)
+        self._held[place] = self
         self._lock = lock(path / ".lock", command)
         if self._lock is not None:
             self._release = weakref.finalize(self, os.close, self._lock)
 
     def close(self) -> None:
-        """Unlock the folder; a new folder in which nothing was written is removed."""
+        """Unlock the folder. If nothing was written to it, what this object created is removed: the folder, and those
+        above it that hold nothing else."""
         if self._lock is None:
             return
         if self.path.is_dir() and [file.name for file in self.path.iterdir()] == [".lock"]:
             os.truncate(self._lock, 0)  # nothing was written, so no command owns it yet
             if self._new:
-                shutil.rmtree(self.path)
+                (self.path / ".lock").unlink()
+            with contextlib.suppress(OSError):  # a folder above holds something else
+                for folder in self._new:
+                    folder.rmdir()
         self._release()
         self._lock = None
+
+
+def check_usable(path: Path, command: str) -> None:
+    """UserError where ``command`` could not use the folder; nothing is left behind. See :class:`HeldFolder`."""
+    HeldFolder(path, command).close()
+
+
+def check_recipe(folder: Path, name: str) -> None:
+    """UserError where ``folder`` holds the results of another recipe than ``name``, because they would be lost."""
+    file = folder / "results.json"
+    if not file.is_file():
+        return
+    results = read_json(file)
+    owner = results.get("recipe") if isinstance(results, dict) else None
+    if not isinstance(owner, str):
+        raise UserError(f"{file} is not a file of cgankd run; choose another --out")
+    if owner != name:
+        raise UserError(
+            f"--out {folder} holds the results of recipe {owner!r}, which a run of {name!r} would overwrite; needed: "
+            f"another folder, or name={owner}"
+        )

@@ -28,10 +28,19 @@ class RunPlan:
     def __init__(self) -> None:
         self._stations: dict[str, Station] = {}
         self._ended: dict[str, Station] = {}  # those that ended in this process
+        self._skipped = 0  # stations that were planned and turned out to be unnecessary; they count as done
 
-    def replace(self, stations: Sequence[Station]) -> None:
-        """Use these stations from now on; what ended in this process stays done."""
+    def replace(self, stations: Sequence[Station]) -> int:
+        """Use these stations from now on; what ended in this process stays done.
+
+        Returns how many more stations there are than before. A negative number: so many are skipped, and the total
+        stays, because a total that shrinks while a run advances looks like a fault.
+        """
+        before = self.total
         self._stations = {station.key: station for station in stations}
+        change = self.total - before
+        self._skipped += max(0, -change)
+        return change
 
     def __contains__(self, key: str) -> bool:
         return key in self._stations
@@ -51,12 +60,12 @@ class RunPlan:
 
     @property
     def total(self) -> int:
-        return len(self._all())
+        return len(self._all()) + self._skipped
 
     @property
     def done(self) -> int:
-        """Stations that are finished, in this process or an earlier one."""
-        return sum(station.seconds is not None for station in self._all().values())
+        """Stations that are finished, in this process or an earlier one, and skipped ones."""
+        return sum(station.seconds is not None for station in self._all().values()) + self._skipped
 
     def left(self, running: Station | None, elapsed: float, running_left: float | None) -> float | None:
         """Seconds until the last station ends; None where nothing is known yet.

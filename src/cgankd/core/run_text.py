@@ -41,15 +41,44 @@ def finite(value: Any) -> Any:
     return value
 
 
-def values(entry: Mapping[str, float]) -> str:
-    """The losses and the validation score of an entry of a history.
+def metric_name(metric: str) -> str:
+    """The name of a metric in a sentence.
 
-    >>> values({"loss": 0.1234, "learning_rate": 0.1, "val": 95.25})
-    'loss 0.123, validation 95.2'
+    >>> metric_name("mae"), metric_name("accuracy")
+    ('MAE', 'accuracy')
     """
+    return {"mae": "MAE"}.get(metric, metric)
+
+
+def values(now: Mapping[str, Any]) -> str:
+    """The losses and the validation score of the last entry of a history, with the score's metric and unit.
+
+    >>> values({"values": {"loss": 0.1234, "rate": 0.1, "val": 95.25}, "metric": "accuracy", "metric_unit": "%"})
+    'loss 0.123, validation accuracy 95.2 %'
+    """
+    entry = now["values"]
     names = [name for name in entry if (name.endswith("loss") or name in SHOWN) and entry[name] is not None]
-    words = {"val": "validation", "held_out": "held-out loss"}
-    return ", ".join(f"{words.get(name, name.replace('_', ' '))} {entry[name]:.3g}" for name in names[:MOST])
+    words = {"val": f"validation {metric_name(now.get('metric', ''))}".strip(), "held_out": "held-out loss"}
+    units = {"val": now.get("metric_unit", "")}  # .get: the status file of an older version has no metric
+    return ", ".join(
+        f"{words.get(name, name.replace('_', ' '))} {entry[name]:.3g} {units.get(name, '')}".strip()
+        for name in names[:MOST]
+    )
+
+
+def changed_plan(change: int) -> str:
+    """A sentence on stages that came or went while a run went on. change: how many more there are; below 0: fewer.
+
+    >>> changed_plan(-1)
+    '1 stage is skipped: by the results so far, it is not needed'
+    >>> changed_plan(2)
+    '2 more stages: by the results so far, they are needed'
+    """
+    count = abs(change)
+    stages, it, is_ = ("stage", "it", "is") if count == 1 else ("stages", "they", "are")
+    if change < 0:
+        return f"{count} {stages} {is_} skipped: by the results so far, {it} {is_} not needed"
+    return f"{count} more {stages}: by the results so far, {it} {is_} needed"
 
 
 def place(now: Mapping[str, Any]) -> str:
@@ -67,7 +96,7 @@ def place(now: Mapping[str, Any]) -> str:
 
 def count(now: Mapping[str, Any]) -> str:
     """How far the loop is: ``1200/6000 steps``; nothing where there is no loop."""
-    if now["done"] is None:
+    if now["done"] is None or now["total"] == 0:  # no loop, or one whose length is not known
         return ""
     if now["total"] == 1:  # a share
         return f"{now['done']:.0%}"
@@ -84,7 +113,7 @@ def line(now: Mapping[str, Any]) -> str:
         head,
         f"{speed:,.0f} images/s" if speed else "",
         now["note"],
-        values(now["values"]),
+        values(now),
         f"{duration(left)} left" if left else "",
     ]
     text = ", ".join(part for part in parts if part)
@@ -92,6 +121,13 @@ def line(now: Mapping[str, Any]) -> str:
 
 
 def score(fields: Mapping[str, Any]) -> str:
-    """The score of a row."""
-    scores = [f"{name} {fields[name]:.4g}" for name in ("validation", "test") if fields.get(name) is not None]
-    return f"{fields['row']} (seed {fields['seed']}): {', '.join(scores)}"
+    """The score of a row, with its metric and unit.
+
+    >>> score({"row": "kd", "seed": 0, "validation": 4.31, "test": 5.2, "metric": "mae", "metric_unit": "degrees"})
+    'kd (seed 0): validation MAE 4.31 degrees, test MAE 5.2 degrees'
+    """
+    unit = f" {fields['metric_unit']}" if fields["metric_unit"] else ""
+    metric = f" {metric_name(fields['metric'])}" if fields["metric"] else ""
+    known = [name for name in ("validation", "test") if fields.get(name) is not None]
+    scores = ", ".join(f"{name}{metric} {fields[name]:.4g}{unit}" for name in known)
+    return f"{fields['row']} (seed {fields['seed']}): {scores}"

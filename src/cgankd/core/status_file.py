@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -30,19 +31,30 @@ def same_command() -> str:
 
 
 class StatusFile(Output):
-    """Writes the status of a run to its folder: every few seconds, and when it ends."""
+    """Writes the status of a run to its folder: every few seconds, and when it ends.
+
+    While a run is prepared (its images are read and looked at) the file says so. If no run begins, the file that was
+    there before comes back, because a refused run must not leave files behind.
+    """
 
     every = EVERY
 
     def __init__(self) -> None:
         self._record: dict[str, Any] = {}
         self._last: dict[str, Any] = {}  # what was known before the end, which also ends loops and stages
+        self._begun = False
+        self._before: tuple[Path, bytes | None] | None = None  # a prepared run's file and its earlier content
 
     def event(self, event: str, fields: Mapping[str, Any], watched: Watched) -> None:
         match event:
             case "run_started" | "stage_started" | "stage_ended":
+                self._begun = True
                 self._write(watched, "running")
-            case "done":
+            case "opened" | "loop_started" if not self._begun:
+                self._write(watched, "running")
+            case "closed" | "stopped" if not self._begun:
+                self._put_back()
+            case "done" if self._begun:
                 self._write(watched, "done", **fields)
             case "stopped":
                 self._write(watched, "waiting" if fields["code"] in (75, 130) else "failed", **fields)
@@ -50,10 +62,24 @@ class StatusFile(Output):
     def tick(self, watched: Watched) -> None:
         self._write(watched, "running")
 
-    def _write(self, watched: Watched, state: str, **fields: Any) -> None:
-        """Nothing is written before the run has begun, because a refused run must not leave files behind."""
-        if watched.folder is None or (not self._record and state != "running"):
+    def _put_back(self) -> None:
+        """The status file as it was before a run was prepared."""
+        if self._before is None:
             return
+        path, content = self._before
+        self._before = None
+        with contextlib.suppress(OSError):
+            if content is None:
+                path.unlink(missing_ok=True)
+            else:
+                path.write_bytes(content)
+
+    def _write(self, watched: Watched, state: str, **fields: Any) -> None:
+        if watched.folder is None:
+            return
+        path = watched.folder / NAME
+        if not self._begun and self._before is None:
+            self._before = (path, path.read_bytes() if path.is_file() else None)
         if not self._record:
             self._record = {
                 "command": same_command(),
@@ -67,9 +93,10 @@ class StatusFile(Output):
         if state == "running":
             self._last = watched.now()
         known = watched.at_error or self._last
-        record = {"state": state, **self._record, "updated": time.time(), **known, **fields}
+        times = {"updated": time.time(), "preparing": not self._begun}
+        record = {"state": state, **self._record, **times, **known, **fields}
         try:
-            write_json(watched.folder / NAME, run_text.finite(record), durable=False)
+            write_json(path, run_text.finite(record), durable=False)
         except OSError:  # such as a full disk: the run goes on as long as its own files can be written
             return
 
@@ -146,8 +173,11 @@ def as_lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
         "silent": f"no news from {record['host']} since {ago.removesuffix(' ago')}; it may have been killed",
     }
     lines = [f"{folder}: {words[state]}"]
-    if record.get("stage") and state != "done":
-        lines.append(run_text.line(record) if state == "running" else f"it was at: {run_text.line(_still(record))}")
+    where = run_text.line(record if state == "running" else _still(record)) if record.get("stage") else ""
+    if record.get("preparing"):
+        where = f"before the run{where and ': '}{where}"
+    if where and state != "done":
+        lines.append(where if state == "running" else f"it was at: {where}")
     return lines
 
 

@@ -182,6 +182,7 @@ class Store:
 
     def close(self) -> None:
         """Unlock the folder; a new folder in which nothing was written is removed."""
+        self.progress.closed()
         self._held.close()
 
     def titled(self, title: str) -> Store:

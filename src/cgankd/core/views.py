@@ -20,6 +20,7 @@ from cgankd.core.watching import Output, Watched
 
 PLAIN_SECONDS = 30.0
 JSON_SECONDS = 2.0
+INNER = ("opened", "closed", "loop_started", "loop_ended", "values", "resting")  # events that programs do not get
 WORTH_A_LINE = 5.0  # seconds; a shorter stage or loop leaves no line behind, because the next one's line follows
 TITLE_WIDTH = 26
 BAR_WIDTH = 14
@@ -47,7 +48,7 @@ class _Lines(Output):
                 done = f", {fields['stages_done']} of them done before" if fields["stages_done"] else ""
                 self.print(f"{name}{fields['stages']} stages{done}; folder {fields['folder']}")
             case "stage_ended" if fields["seconds"] >= WORTH_A_LINE:
-                values = run_text.values(fields["values"])
+                values = run_text.values({**watched.now(), **fields})
                 text = f"{fields['stage']}: {run_text.duration(fields['seconds'])}{values and ', '}{values}"
                 self.print(f"{run_text.place({**watched.now(), **fields})} {text}".strip())
             case "loop_ended" if watched.station is None and fields["seconds"] >= WORTH_A_LINE:
@@ -113,7 +114,7 @@ class LiveView(_Lines):
             text = f"stage {run_text.place(now)}{left}".replace("[", "").replace("]", "")
             table.add_row(Text("whole run"), _bar(plan.done, plan.total), Text(text))
         inner = "" if now["loop"] in (None, now["stage"]) else now["loop"]
-        details = ", ".join(part for part in (inner, now["note"], run_text.values(now["values"])) if part)
+        details = ", ".join(part for part in (inner, now["note"], run_text.values(now)) if part)
         line = Text(on_one_line(details), style="dim", no_wrap=True, overflow="ellipsis")
         return Group(table, line) if details else Group(table)
 
@@ -143,7 +144,7 @@ class JsonLines(Output):
         self.stream = stream
 
     def event(self, event: str, fields: Mapping[str, Any], watched: Watched) -> None:
-        if event not in ("loop_started", "loop_ended", "values", "resting"):
+        if event not in INNER:
             self._write(event, fields)
 
     def tick(self, watched: Watched) -> None:

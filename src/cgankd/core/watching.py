@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cgankd.core import run_text
 from cgankd.core.progress import Bar, Progress
 from cgankd.core.run_plan import RunPlan, Station
 
@@ -128,6 +129,10 @@ class Watched(Progress):
 
     def opened(self, folder: Path) -> None:
         self.folder = folder
+        self.emit("opened")
+
+    def closed(self) -> None:
+        self.emit("closed")
 
     def part(self, number: int, count: int, name: str) -> None:
         self._part = (number, count, name)
@@ -142,7 +147,9 @@ class Watched(Progress):
     @contextmanager
     def stage(self, station: Station) -> Iterator[None]:
         if station.key not in self.run_plan and self._list_stations is not None:
-            self.run_plan.replace(self._list_stations())  # a result of an earlier stage has changed the rest of the run
+            change = self.run_plan.replace(self._list_stations())  # a result of an earlier stage has changed the rest
+            if change:
+                self.say(run_text.changed_plan(change))
         if (foreseen := self.run_plan.station(station.key)) is None:
             self.run_plan.add(station)
         self.station, self._main, self._station_started = foreseen or station, None, time.monotonic()
@@ -153,8 +160,10 @@ class Watched(Progress):
         self.station = None
         self.emit("stage_ended", **fields, seconds=seconds, values=self._main.values if self._main else {})
 
-    def score(self, row: str, seed: int, scores: Mapping[str, float | None]) -> None:
-        self.emit("row_scored", row=row, seed=seed, **scores)
+    def score(
+        self, row: str, seed: int, scores: Mapping[str, float | None], metric: str = "", metric_unit: str = ""
+    ) -> None:
+        self.emit("row_scored", row=row, seed=seed, **scores, metric=metric, metric_unit=metric_unit)
 
     def warn(self, sentence: str) -> None:
         self.emit("warning", text=sentence)
@@ -233,6 +242,8 @@ class Watched(Progress):
             "stage_left": left,
             "left": self.run_plan.left(station, elapsed, left if station else None) if foreseen else None,
             "values": dict(main.values) if main else {},
+            "metric": main.metric if main else "",
+            "metric_unit": main.metric_unit if main else "",
             "note": loop.note if loop else "",
         }
 

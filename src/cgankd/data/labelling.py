@@ -48,8 +48,7 @@ def read_labels(listing: Listing, settings: DataSettings) -> Labels:
             raise UserError(
                 f"{listing.where} is {fixed.name}; data.task, data.label_range and data.circular can't change that"
             )
-        names = fixed.class_names if isinstance(fixed, Classification) else None
-        return Labels(np.asarray(listing.labels), names, ())
+        return Labels(np.asarray(listing.labels), fixed.answer_names or None, ())
     column, chosen = read_column(listing), settings.task
     if chosen == "auto" and settings.circular is None and column.kind == "unclear":
         raise label_text.question(column, _texts(listing), listing.place)

@@ -17,7 +17,6 @@ import torch
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError, did_you_mean
-from cgankd.core.numbers import WHOLE
 from cgankd.data import (
     arrays,
     arrow_tables,
@@ -43,7 +42,7 @@ from cgankd.data.labelling import make_task, read_labels
 from cgankd.data.listing import TRAIN, Ints, Listing, Pictures
 from cgankd.data.path_groups import grouped
 from cgankd.data.split import divide
-from cgankd.tasks import Classification, Task
+from cgankd.tasks import Task
 
 Progress = Callable[[int, int], None]
 
@@ -151,8 +150,7 @@ def load_whole(
     values, names, *_ = read_labels(listing, settings)
     images = load_alike(listing.pictures, channels, size, f"{where} {source}")
     labels = _tensor(values, np.arange(len(values)))
-    if names is not None and isinstance(task, Classification):
-        labels = _class_numbers(names, task, f"{where} {source}")[labels]
+    labels = task.renumbered(labels, names or (), f"{where} {source}")
     task.check_labels(labels, f"{where} {source}")
     return ImageSet(images, labels)
 
@@ -184,18 +182,6 @@ def columns(source: str) -> tuple[list[str], bool]:
         return (arrays.names(path), True) if path.is_file() else ([], True)
     names = arrow_tables.column_names(shards[0] if path.is_dir() else path)
     return names, arrow_tables.LABEL in names
-
-
-def _class_numbers(names: tuple[str, ...], task: Classification, where: str) -> torch.Tensor:
-    """The task's class index of each of the source's class names, int64 [number of names]."""
-    known = task.class_names
-    if not set(names) <= set(known) and all(WHOLE.fullmatch(name) and int(name) < len(known) for name in names):
-        names = tuple(known[int(name)] for name in names)
-    for unknown in (name for name in names if name not in known):
-        raise UserError(f"{where}: class {unknown!r} is not one of the run's: {', '.join(known)}")
-    for missing in (name for name in known if name not in names):
-        raise UserError(f"{where}: has no image of class {missing!r}; every class of the run needs some")
-    return torch.tensor([known.index(name) for name in names])
 
 
 def _repeated_images(pool: ImageSet, val: ImageSet, test: ImageSet) -> list[str]:

@@ -21,7 +21,7 @@ from cgankd.core.errors import TrainingError, UserError
 from cgankd.core.files import file_name, read_json
 from cgankd.core.hashing import content_key
 from cgankd.core.progress import Progress
-from cgankd.core.run_folder import lock, make_folder
+from cgankd.core.run_folder import check_usable, lock, make_folder
 from cgankd.data import sources
 from cgankd.pipeline import comparisons, preflight, run
 
@@ -135,6 +135,7 @@ def results_of(
     """
     cells = [dataclasses.replace(cell, recipe=preflight.resolve(cell.recipe)) for cell in cells]
     _refuse_other_recipes(cells, out, file)
+    check_usable(out, "run")
     _check(cells)
     make_folder(out)
     descriptor = lock(out / ".cells.lock")  # not .lock, which each cell's own run takes

@@ -76,8 +76,8 @@ def score(
         counts = {name: len(images) for name, images in candidates.items()}
         rows = [
             *((name, better, {which: values[name] for which, values in whole.items()}) for name, better in WHOLE),
-            (task.window_score, "lower", _means(distances, counts)),
-            ("diversity", "higher", _means(variety, counts)),
+            (task.window_score, "lower", _means(distances, counts, task)),
+            ("diversity", "higher", _means(variety, counts, task)),
         ]
         basis = {"dimension": real.shape[1], "reference": len(real)}
         scores += [{"name": f"{name}[{space}]", "better": better, **basis, "of": of} for name, better, of in rows]
@@ -133,10 +133,10 @@ def _variety(real: Tensor, real_inside: Tensor, fake: Tensor, inside: Tensor) ->
     return ratios
 
 
-def _means(values: Mapping[str, list[float | None]], images: Mapping[str, int]) -> dict[str, Measured]:
-    """Mean and standard deviation over label windows, of each candidate.
+def _means(values: Mapping[str, list[float | None]], images: Mapping[str, int], task: Task) -> dict[str, Measured]:
+    """Mean and standard deviation over classes or label windows, of each candidate.
 
-    Only windows where all candidates have a value count, because a set without the difficult labels must not look
+    Only those where all candidates have a value count, because a set without the difficult labels must not look
     better. Candidates without any value are ignored.
     """
     present = [window for window in values.values() if any(value is not None for value in window)]
@@ -149,7 +149,7 @@ def _means(values: Mapping[str, list[float | None]], images: Mapping[str, int]) 
             means[name] = _measured(over_windows["mean"], images[name], over_windows["std"])
             means[name]["windows"] = [len(known), len(window)]
         else:
-            why = f"no label window has {FEWEST} images of every kind"
+            why = f"no {task.window_names[0]} has {FEWEST} images of every kind"
             means[name] = _measured(None, images[name], why=why)
     return means
 

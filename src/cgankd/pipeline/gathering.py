@@ -48,7 +48,8 @@ def gather(run: Run) -> Gathered:
             students[name].append(student)
             if student.summary:
                 scored = scores(run, student)
-                run.store.progress.score(name, seed, {"validation": scored["val"], "test": scored["test"]})
+                shown = {"validation": scored["val"], "test": scored["test"]}
+                run.store.progress.score(name, seed, shown, run.task.metric, run.task.metric_unit)
     _attack_all(run, teachers, students)
     if any(row(name).pseudo for name in run.rows):
         run.pseudo(upstream[0])

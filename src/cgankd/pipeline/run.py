@@ -31,6 +31,7 @@ from cgankd.config.settings import (
 from cgankd.core import rng
 from cgankd.core.files import write_json, write_text
 from cgankd.core.progress import SILENT, Progress
+from cgankd.core.run_folder import check_recipe
 from cgankd.core.runtime import make_fabric
 from cgankd.core.store import Artifact, Store
 from cgankd.data import sources
@@ -65,6 +66,7 @@ def run(
     UserError for what the user can fix, and OutOfTime where time.monotonic has passed ``deadline``, at the next
     checkpoint or before the next stage.
     """
+    check_recipe(out, recipe.name)
     started = time.monotonic()
     with opened(recipe, out, progress, deadline=deadline, artifacts=artifacts) as this_run:
         import_seconds = time.monotonic() - started
@@ -85,13 +87,13 @@ def opened(
     recipe = preflight.resolve(recipe)
     runtime = recipe.runtime
     fabric = make_fabric(runtime.device, runtime.precision, runtime.threads)
-    with progress.bar("import", 1) as bar:
-        splits = sources.load(recipe.data, lambda done, total: bar.to(done / total))
-    kinds = preflight.check(recipe, splits)
-    store = Store(
+    store = Store(  # before the images are read, which takes long, because it refuses a folder that can't be used
         out, fabric, progress, artifacts=artifacts, deadline=deadline, checkpoint_seconds=runtime.checkpoint_seconds
     )
     try:
+        with progress.bar("import", 1) as bar:
+            splits = sources.load(recipe.data, lambda done, total: bar.to(done / total))
+        kinds = preflight.check(recipe, splits)
         yield Run(recipe, splits, store, kinds)
     finally:
         store.close()

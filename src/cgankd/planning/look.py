@@ -15,8 +15,9 @@ from cgankd.core.errors import UserError, first_of
 from cgankd.data import sources
 from cgankd.data.image_files import FilePictures
 from cgankd.data.imageset import ImageSet, Splits
+from cgankd.data.labelling import read_labels
 from cgankd.data.listing import Listing
-from cgankd.planning import labels
+from cgankd.planning import labels, units
 from cgankd.tasks import Task
 
 SIZES = (32, 48, 64)  # sides that are proposed: what trains in minutes on a processor
@@ -48,6 +49,7 @@ def look(source: str, fixed: Mapping[str, object], progress: Callable[[int, int]
     _choose_columns(source, values, reasons)
     listing = sources.list_source(DataSettings.model_validate(values))
     _choose_task(listing, values, reasons)
+    _choose_unit(listing, values, reasons)
     _choose_groups(listing, folder, values, reasons)
     _choose_size(listing, values, reasons)
     settings = DataSettings.model_validate(values)
@@ -90,6 +92,17 @@ def _choose_task(listing: Listing, values: dict[str, object], reasons: dict[str,
         values["circular"], reasons["circular"] = wraps
     elif (why := labels.seem_counts(listing)) is not None:
         values["task"], reasons["task"] = "regression", why
+
+
+def _choose_unit(listing: Listing, values: dict[str, object], reasons: dict[str, str]) -> None:
+    """The unit of a scalar, where the name of its column says it and the labels themselves do not."""
+    column = str(values.get("label_column", "label"))
+    unit = None if "unit" in values or listing.task is not None else units.unit_in(column)
+    if unit is None:
+        return
+    labelled = read_labels(listing, DataSettings.model_validate(values))
+    if labelled.names is None and not labelled.unit:
+        values["unit"], reasons["unit"] = unit, f"the name of the column {column!r} says so"
 
 
 def _odd(listing: Listing) -> list[str]:
@@ -137,11 +150,16 @@ def _facts(splits: Splits) -> tuple[str, ...]:
     height, width = train.size
     facts = [
         f"task: {task.name}, {_labels(task)}",
+        *["unit of the label: not known; data.unit=NAME shows one in tables and reports"] * _unit_is_missing(task),
         f"images: {counts}; {width}x{height}, {'colour' if train.channels == 3 else 'grey'}",
         *_histogram(train, task),
         *_missing(splits),
     ]
     return (*facts, *splits.notes)
+
+
+def _unit_is_missing(task: Task) -> bool:
+    return task.continuous and not task.metric_unit
 
 
 def _missing(splits: Splits) -> list[str]:

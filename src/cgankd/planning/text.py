@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from cgankd.planning import units
 from cgankd.planning.look import Look
 from cgankd.planning.plan import Plan
 
@@ -42,7 +43,7 @@ def as_yaml(looked: Look, plan: Plan) -> str:
         )
     for name, value in plan.tree.items():
         if name == "data":
-            lines += ["data:", *_data(value, looked.reasons)]
+            lines += ["data:", *_data(value, looked.reasons), *_no_unit(looked)]
             continue
         comment = f"  # {COMMENTS[name]}" if name in COMMENTS else ""
         lines.append(f"{name}: {_flow(value)}{comment}")
@@ -54,6 +55,14 @@ def _data(values: Mapping[str, Any], reasons: Mapping[str, str]) -> list[str]:
         f"  {name}: {_flow(value)}" + (f"  # {' '.join(reasons[name].split())}" if name in reasons else "")
         for name, value in values.items()
     ]
+
+
+def _no_unit(looked: Look) -> list[str]:
+    """A line to complete, where the unit of a scalar is not known."""
+    task = looked.splits.task
+    if not task.continuous or task.metric_unit:
+        return []
+    return [f"  # unit: {units.example(looked.settings.circular)}  # the label's unit, for tables; not known here"]
 
 
 def _flow(value: Any) -> str:

@@ -60,7 +60,7 @@ OTHERS = [  # only filled markers: the others are only an edge, which has the pa
 WIDTH = 5.0  # inches; 360 units of the drawing, about the width of a phone, so that text is never scaled down
 TEXT = 10.0
 MOST_BINS = 24
-LEGEND_LETTERS = 64  # in a line of a legend
+LEGEND_LETTERS, HANDLE = 58, 5  # in a line of a legend, of which each column's mark takes some
 LEGEND_LINE = 0.2  # inches
 MOST_METHODS = 8  # in one chart of all bins
 
@@ -117,8 +117,7 @@ def legend(axes: Axes, columns: int = 2) -> None:
     """
     labels = axes.get_legend_handles_labels()[1]
     if labels:
-        longest = max(len(str(label)) for label in labels)
-        columns = min(columns, max(1, LEGEND_LETTERS // (longest + 4)))
+        columns = next((n for n in range(columns, 1, -1) if _letters(labels, n) <= LEGEND_LETTERS), 1)
         more = max(0, -(-len(labels) // columns) - 2)
         figure = axes.figure
         assert isinstance(figure, Figure)
@@ -127,6 +126,15 @@ def legend(axes: Axes, columns: int = 2) -> None:
             loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, frameon=False, fontsize=TEXT,
             borderpad=0.2, handletextpad=0.5, columnspacing=1.2,
         )  # fmt: skip
+
+
+def _letters(labels: Sequence[str], columns: int) -> int:
+    """The width of a legend in letters. matplotlib fills its columns from top to bottom, the first ones with more."""
+    rows, longer = divmod(len(labels), columns)
+    sizes = [rows + (place < longer) for place in range(columns)]
+    ends = [sum(sizes[: place + 1]) for place in range(columns)]
+    parts = [labels[end - size : end] for end, size in zip(ends, sizes, strict=True) if size]
+    return sum(HANDLE + max(len(str(label)) for label in part) for part in parts)
 
 
 def log_axis(axes: Axes, which: str) -> None:

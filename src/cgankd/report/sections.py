@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cgankd.core import run_text
 from cgankd.report import curves, figures, table
 from cgankd.report.blocks import Block, Grid, Note, Section, Strips, Tiles, drawn
 from cgankd.report.curves import Curve, history
@@ -68,7 +69,7 @@ def generator(run: Run) -> Section:
         scores = [table.score(run.results, value, None) for value in (on_fakes, on_real)]
         blocks.append(
             Note(
-                f"On raw generated images the teacher's {run.results['metric'].replace('mae', 'MAE')} against the "
+                f"On raw generated images the teacher's {run_text.metric_name(run.results['metric'])} against the "
                 f"requested label is {scores[0]}; on real test images it is {scores[1]}. "
                 "The closer the two, the better the generated images match their labels."
             )
@@ -128,15 +129,7 @@ def subsampling(run: Run) -> Section:
     if fell_back := (run.results.get("synthesis") or {}).get("fell_back"):
         blocks.append(Note("Images were therefore not subsampled: " + " ".join(fell_back)))
     if summary.get("kept") is not None:
-        share, draws = summary.get("acceptance"), summary.get("draws_per_image")
-        rates = "" if share is None else f", acceptance {100 * share:.0f} %"
-        rates += "" if draws is None else f", {draws:.1f} draws per image kept"
-        blocks.append(
-            Note(
-                f"{table.count(summary.get('generated'))} images were generated to keep "
-                f"{table.count(summary['kept'])} of the {table.count(summary.get('requested'))} requested{rates}."
-            )
-        )
+        blocks.append(Note(_from_generated_to_kept(summary)))
     figure = curves.acceptance(summary.get("per_label") or [])
     if figure:
         limit = f" Only the {figures.MOST_BINS} lowest are shown." if figure[1] else ""
@@ -280,10 +273,42 @@ def _other_syntheses(run: Run) -> list[Block]:
     for method in syntheses:
         artifact = run.artifact("synthesis", method)
         if artifact:
-            share = artifact.summary.get("acceptance")
-            counts = [table.count(artifact.summary.get(key)) for key in ("requested", "generated", "kept")]
-            rows.append([table.words(method), *counts, "–" if share is None else f"{100 * share:.0f} %"])
-    return [Grid(["images for", "requested", "generated", "kept", "acceptance"], rows, "All sets of images")]
+            summary = artifact.summary
+            counts = [table.count(summary.get(key)) for key in ("requested", "generated", "kept")]
+            accepted = "–" if _all_accepted(summary) else _percent(summary.get("acceptance"))
+            rows.append([table.words(method), *counts, accepted, _percent(_share_kept(summary))])
+    header = ["images for", "requested", "generated", "kept", "accepted, of those generated"]
+    caption = "All sets of images (a dash under accepted: not subsampled)"
+    return [Grid([*header, "kept, of those generated"], rows, caption)]
+
+
+def _from_generated_to_kept(summary: Mapping[str, Any]) -> str:
+    """How many images each step left, and of how many: the density ratio's share is not that of the filter."""
+    generated, kept = summary.get("generated"), summary["kept"]
+    accepted = (
+        "" if _all_accepted(summary) else f" The density ratio accepted {_percent(summary.get('acceptance'))} of them."
+    )
+    by = ", after the teacher's filter" if summary.get("filter_quantile") is not None else ""
+    missing = (summary.get("requested") or kept) - kept
+    short = f" {table.count(missing)} of the requested images are missing." if missing else ""
+    return (
+        f"{table.count(generated)} images were generated.{accepted} {table.count(kept)} were kept{by}: "
+        f"{_percent(_share_kept(summary))} of those generated.{short}"
+    )
+
+
+def _all_accepted(summary: Mapping[str, Any]) -> bool:
+    """Whether images were not subsampled, so that a share of accepted ones says nothing."""
+    return summary.get("subsampling") == "none" or summary.get("acceptance") is None
+
+
+def _share_kept(summary: Mapping[str, Any]) -> float | None:
+    generated = summary.get("generated")
+    return summary["kept"] / generated if generated else None
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.{0 if share >= 0.01 else 1}f} %"
 
 
 def _synthesis(run: Run) -> tuple[Mapping[str, Any], Artifact | None]:

@@ -48,7 +48,7 @@ def quality(run: Run) -> Section:
     ]
     usual = {name: scores[0]["of"].get(name, {}).get("images") for name in SETS}
     rows = [
-        [_named(score), *(_value(score, name, usual[name]) for name in SETS), score["better"],
+        [_named(score), *(_value(run, score, name, usual[name]) for name in SETS), score["better"],
          table.count(score["dimension"])]
         for score in scores
     ]  # fmt: skip
@@ -60,7 +60,7 @@ def quality(run: Run) -> Section:
     blocks.append(Grid(["score", "meaning"], meanings, "What each score means", folded=True, prose=True))
     blocks += _missing(scores)
     empty: list[str] = []
-    kind = "label window" if run.task.continuous else "class"
+    kind = run.task.window_names[0]
     for place, windows in enumerate(metrics.get("windows") or []):
         of = {SETS.get(name, name): values for name, values in windows["of"].items()}
         figure = curves.windows(windows["windows"], of, f"FID within a {kind}, {windows['name']}")
@@ -174,23 +174,25 @@ def _named(score: Mapping[str, Any]) -> str:
     return f"{score['name']} × 1,000" if score["name"].startswith("KID") else str(score["name"])
 
 
-def _value(score: Mapping[str, Any], name: str, usual: int | None) -> str:
-    """A set's value with its spread; also the number of images, if not the ``usual`` one, and of filled windows."""
+def _value(run: Run, score: Mapping[str, Any], name: str, usual: int | None) -> str:
+    """A set's value with its spread; also the number of images, if not the ``usual`` one, and of the classes or label
+    windows that have enough images, if not all."""
     measured = score["of"].get(name) or {}
     if measured.get("value") is None:
         return "–"
     scale = 1000.0 if score["name"].startswith("KID") else 1.0
     size = abs(measured["value"]) * scale
     places = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
-    text = table.number(scale * measured["value"], places)
+    value = table.number(scale * measured["value"], places)
     if measured.get("spread") is not None:
-        text += f" ± {table.number(scale * measured['spread'], places)}"
+        value += f" ± {table.number(scale * measured['spread'], places)}"
+    parts = [value]
     filled, windows = measured.get("windows") or (0, 0)
     if filled < windows:
-        text += f" ({filled} of {windows} windows)"
+        parts.append(f"({filled} of {windows} {run.task.window_names[1]})")
     if measured["images"] != usual:
-        text += f" ({table.count(measured['images'])})"
-    return text.replace(" ", "\u00a0")
+        parts.append(f"({table.count(measured['images'])})")
+    return " ".join(part.replace(" ", "\u00a0") for part in parts)  # lines break between parts alone
 
 
 def _verdict(entries: list[Mapping[str, Any]]) -> str:

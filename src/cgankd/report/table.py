@@ -14,6 +14,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from cgankd.core import run_text
 from cgankd.core.terminal import on_one_line
 from cgankd.metrics.statistics import spread
 from cgankd.report import markdown
@@ -93,7 +94,7 @@ def difference_unit(results: Mapping[str, Any]) -> str:
 
 def metric_name(results: Mapping[str, Any]) -> str:
     """The metric's name with its unit, for axes and columns."""
-    name = {"mae": "MAE"}.get(str(results["metric"]), str(results["metric"]))
+    name = run_text.metric_name(str(results["metric"]))
     unit = unit_of(results)
     return f"{name}, {unit}" if unit else name
 

@@ -122,7 +122,6 @@ def _reading(origin: Origin, images: LeavingImages) -> str:
 
 def _making(origin: Origin) -> str:
     run, summary, recipe = origin.run, origin.synthesis.summary, origin.recipe
-    generated, kept = summary["generated"], summary["kept"]
     settings = recipe.generator
     if settings.source is None:
         generator = f"{settings.gan.network.kind}, trained here for {settings.gan.steps:,} steps"
@@ -136,11 +135,8 @@ def _making(origin: Origin) -> str:
         "generator": generator,
         "teacher": f"{teacher['network']}; {_scored(run, teacher.get('test'))} on test images",
         "seeds": f"of the run {', '.join(map(str, run.results['seeds']))}; of these images {run.results['seeds'][0]}",
-        "generated": f"{generated:,}",
-        "accepted by the density ratio": _share(summary["accepted"], generated)
-        if summary["subsampling"] != "none"
-        else "not subsampled",
-        "kept by the teacher's filter": _share(kept, summary["accepted"]),
+        "generated": f"{summary['generated']:,}",
+        **_shares(summary),
         "cut-off of the filter": _cut_off(summary, images_task=run.task),
         "labels": {
             "none": "those given to the generator",
@@ -176,8 +172,20 @@ def _scored(run: FinishedRun, value: float | None) -> str:
     return "not scored" if value is None else f"{run.results['metric']} {value:.4g} {run.results['unit']}".rstrip()
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{part:,} of {whole:,} ({part / max(1, whole):.1%})"
+def _shares(summary: Mapping[str, Any]) -> dict[str, str]:
+    """How many images each step left. Each share says of which images it is one."""
+    generated, accepted, kept = (int(summary[name]) for name in ("generated", "accepted", "kept"))
+    subsampled, filtered = summary["subsampling"] != "none", summary["filter_quantile"] is not None
+    before = "accepted" if subsampled else "generated"
+    return {
+        "accepted by the density ratio": _share(accepted, generated, "generated") if subsampled else "not subsampled",
+        "kept by the teacher's filter": _share(kept, accepted, before) if filtered else "not filtered",
+        "kept in all": _share(kept, generated, "generated"),
+    }
+
+
+def _share(part: int, whole: int, of: str) -> str:
+    return f"{part:,} of {whole:,} {of} ({part / max(1, whole):.1%})"
 
 
 def _cut_off(summary: Mapping[str, Any], images_task: Task) -> str:

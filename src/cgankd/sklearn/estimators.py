@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
 
+from cgankd.core.errors import did_you_mean
 from cgankd.core.runtime import make_fabric
 from cgankd.core.store import Work
 from cgankd.core.terminal import plain_console
@@ -44,6 +46,17 @@ class _Distilled(BaseEstimator):  # type: ignore[misc]
     """
 
     task_: Task
+
+    def __new__(cls, *args: Any, **parameters: Any) -> Any:
+        """Refuses unknown parameters, because Python's message would name this class, not the one that is used."""
+        try:
+            if args or parameters:  # pickle gives none
+                inspect.signature(cls.__init__).bind(None, *args, **parameters)
+        except TypeError as error:
+            known = cls._get_param_names()
+            hint = next((did_you_mean(name, known) for name in parameters if name not in known), "")
+            raise TypeError(f"{cls.__name__}: {error}{hint}; allowed: {', '.join(known)}") from None
+        return super().__new__(cls)
 
     def __init__(
         self,

@@ -197,7 +197,7 @@ def synthesize(
 
 
 def _show(bar: Bar, tally: Tally) -> None:
-    bar.to(int(tally.kept.sum()), f"{tally.kept.sum() / tally.generated.sum():.0%} kept")
+    bar.to(int(tally.kept.sum()), f"{tally.kept.sum() / tally.generated.sum():.0%} of generated images kept")
 
 
 class _Kept:

@@ -7,7 +7,7 @@ the label mapped to [0, 1] by the task's range).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -36,7 +36,8 @@ class Task(ABC):
     guidance_scale: ClassVar[float]  # makes a loss of a trained teacher about 1 where its outputs are badly wrong
     deployed_name: ClassVar[str]  # the name of an exported student's output
     bin_name: ClassVar[str]  # the groups that scores and attention are reported for
-    window_score: ClassVar[str]  # the name of the mean Fréchet distance over label windows
+    window_names: ClassVar[tuple[str, str]]  # one, and several of the groups of :meth:`windows`
+    window_score: ClassVar[str]  # the name of the mean Fréchet distance over these groups
     bounded_loss_name: ClassVar[str]  # the name of :meth:`bounded_loss`, for tables
     output_kinds: ClassVar[tuple[str, ...]]  # allowed kinds of a teacher's outputs; losses take the first
     converted_kinds: ClassVar[Mapping[str, str]]  # kinds that are converted -> how they are recognised and converted
@@ -235,6 +236,14 @@ class Task(ABC):
     @abstractmethod
     def bounded_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of each image in [0, 1] for the error bound, float32 [N]."""
+
+    def renumbered(self, labels: Tensor, names: Sequence[str], where: str) -> Tensor:
+        """Labels [N] of another source as labels of this task. where: names the source in messages.
+
+        names: the classes of the source, where labels are their numbers. Raises UserError where they are not the
+        classes of this task.
+        """
+        return labels
 
     @abstractmethod
     def check_labels(self, labels: Tensor, where: str) -> None:

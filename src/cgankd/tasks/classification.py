@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cgankd.core.errors import UserError
+from cgankd.core.numbers import WHOLE
 from cgankd.core.terminal import on_one_line
 from cgankd.tasks.base import Task
 
@@ -36,6 +38,7 @@ class Classification(Task):
     guidance_scale = 1.0
     deployed_name = "logits"
     bin_name = "class"
+    window_names = ("class", "classes")
     window_score = "Intra-FID"
     bounded_loss_name = "the share of wrong predictions"
     output_kinds = ("logits", "probabilities", "log_probabilities")
@@ -241,6 +244,17 @@ class Classification(Task):
 
     def bounded_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (self.predict(outputs) != targets).float()
+
+    def renumbered(self, labels: Tensor, names: Sequence[str], where: str) -> Tensor:
+        """Classes are matched by name; where the names are whole numbers, and not those of classes, by number."""
+        known = self.class_names
+        if not set(names) <= set(known) and all(WHOLE.fullmatch(name) and int(name) < len(known) for name in names):
+            names = tuple(known[int(name)] for name in names)
+        for unknown in (name for name in names if name not in known):
+            raise UserError(f"{where}: class {unknown!r} is not one of the run's: {', '.join(known)}")
+        for missing in (name for name in known if name not in names):
+            raise UserError(f"{where}: has no image of class {missing!r}; every class of the run needs some")
+        return torch.tensor([known.index(name) for name in names])[labels]
 
     def check_labels(self, labels: Tensor, where: str) -> None:
         bad = (labels < 0) | (labels >= self.num_outputs)

@@ -57,6 +57,7 @@ class Regression(Task):
     guidance_scale = 100.0  # squared errors in tenths of the range
     deployed_name = "label"
     bin_name = "label range"
+    window_names = ("label window", "label windows")
     window_score = "SFID"
     bounded_loss_name = "the absolute error as a share of the label range"
     output_kinds: ClassVar[tuple[str, ...]] = ("scaled", "label_unit")

@@ -104,6 +104,7 @@ def _minimise(
     log_every = max(1, settings.steps // LOG_POINTS)
     with work.random_state(), work.progress.bar(work.title, settings.steps) as bar:
         bar.images = settings.batch_size
+        bar.metric, bar.metric_unit = objective.task.metric, objective.task.metric_unit
         for step in range(start, settings.steps):
             torch.manual_seed(rng.key(seed, "fit", step))  # for dropout
             for group in optimizer.param_groups:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -54,6 +55,13 @@ def by_kind(default: str) -> BeforeValidator:
 
 def _on_or_off(value: Any) -> Any:
     return {} if value is True else None if value is False or value == "none" else value
+
+
+@dataclasses.dataclass(frozen=True)
+class Also:
+    """Another form of a setting, in words, which its validator takes."""
+
+    words: str
 
 
 # For an optional group of settings: true means its defaults, false or none means no such group.

@@ -114,7 +114,7 @@ class TransitionSettings(Settings):
     @model_validator(mode="after")
     def _in_order(self) -> TransitionSettings:
         if self.start >= self.end:
-            raise ValueError(f"start {self.start:g} is not below end {self.end:g}")
+            raise ValueError(f"start is {self.start:g} and end is {self.end:g}; allowed: a start below the end")
         return self
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from cgankd.config.settings.base import OnOrOff, Settings, by_kind
+from cgankd.config.settings.base import Also, OnOrOff, Settings, by_kind
 
 
 class RandAugmentSettings(Settings):
@@ -32,9 +32,9 @@ class AugmentSettings(Settings):
     views: int = Field(
         64, ge=0, description="number of views of an image, which then repeat (teacher outputs are kept); 0: all differ"
     )
-    randaugment: Annotated[RandAugmentSettings | None, BeforeValidator(_operations), OnOrOff] = Field(
-        None, description="none, a number of operations, or both settings"
-    )
+    randaugment: Annotated[
+        RandAugmentSettings | None, BeforeValidator(_operations), OnOrOff, Also("a whole number of operations")
+    ] = Field(None, description="none, a number of operations, or both settings")
     mixup: float = Field(0.0, ge=0, description="MixUp: a of Beta(a, a), drawn for each image; 0: none")
     cutmix: float = Field(
         0.0, ge=0, description="CutMix: a of Beta(a, a); 0: none; with MixUp, each image gets one of the two"

@@ -1,0 +1,65 @@
+"""The folder of a run: what is refused, and what stays of a folder in which nothing was written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cgankd.core.errors import UserError
+from cgankd.core.run_folder import HeldFolder, check_recipe, check_usable
+
+
+def test_a_check_leaves_nothing_behind(tmp_path: Path) -> None:
+    check_usable(tmp_path / "runs" / "deep" / "x", "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_there_before_stays(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "other").mkdir(parents=True)
+    check_usable(tmp_path / "runs" / "x", "run")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["other"]
+    check_usable(tmp_path / "runs" / "other", "run")
+    assert (tmp_path / "runs" / "other").is_dir()
+
+
+def test_a_folder_that_was_written_to_stays(tmp_path: Path) -> None:
+    held = HeldFolder(tmp_path / "runs" / "x", "run")
+    (tmp_path / "runs" / "x" / "recipe.yaml").touch()
+    held.close()
+    assert sorted(path.name for path in (tmp_path / "runs" / "x").iterdir()) == [".lock", "recipe.yaml"]
+
+
+def test_a_new_holder_takes_over_an_empty_folder(tmp_path: Path) -> None:
+    earlier = HeldFolder(tmp_path / "x", "run")
+    later = HeldFolder(tmp_path / "x", "run", take_over=True)  # closing the earlier one removes the empty folder
+    assert (tmp_path / "x" / ".lock").read_text() == "run"
+    later.close()
+    earlier.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_another_command_is_refused(tmp_path: Path) -> None:
+    held = HeldFolder(tmp_path / "x", "continual")
+    with pytest.raises(UserError, match="is in use by another run"):
+        check_usable(tmp_path / "x", "run")
+    (tmp_path / "x" / "results.json").touch()
+    held.close()
+    with pytest.raises(UserError, match="is a folder of cgankd continual, whose files would be overwritten"):
+        check_usable(tmp_path / "x", "run")
+
+
+def test_results_of_another_recipe_are_not_overwritten(tmp_path: Path) -> None:
+    check_recipe(tmp_path, "bars")
+    (tmp_path / "results.json").write_text(json.dumps({"recipe": "fashion"}))
+    check_recipe(tmp_path, "fashion")
+    with pytest.raises(
+        UserError,
+        match="holds the results of recipe 'fashion', which a run of 'bars' would overwrite; needed: another folder, "
+        "or name=fashion",
+    ):
+        check_recipe(tmp_path, "bars")
+    (tmp_path / "results.json").write_text("[]")
+    with pytest.raises(UserError, match=r"results.json is not a file of cgankd run; choose another --out"):
+        check_recipe(tmp_path, "bars")
