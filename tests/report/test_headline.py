@@ -100,3 +100,16 @@ def test_one_side_alone_is_nothing_to_compare(kept: str, missing: str, make_resu
     made = headline(scored(make_results("classification"), {kept: [80.0]}, {kept: 80.0}))
     assert made.finding == "open"
     assert f"no row to compare that was trained {missing}" in made.sentence
+
+
+def test_the_row_of_the_autopilot_stands_beside_the_control() -> None:
+    rows = [
+        {"method": "nokd_longer", "mean": 80.0, "std": None, "values": [80.0], "fake_images": 0},
+        {"method": "cgan+fm~mixup", "mean": 85.0, "std": None, "values": [85.0], "fake_images": 9},
+    ]
+    results = {"rows": rows, "control": "nokd_longer", "autopilot": {"chosen": "cgan+fm~mixup"}, "metric": "accuracy",
+               "unit": "%", "higher_is_better": True, "teacher": {"values": [90.0]}, "seeds": [0]}  # fmt: skip
+    assert headline(results).sentence == (
+        "The row chosen by validation (cGAN-KD + fm~mixup): the student's accuracy on the test split is 85.0 %; that "
+        "of the student alone, trained for as many steps, is 80.0 %."
+    )

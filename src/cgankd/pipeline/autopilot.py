@@ -89,13 +89,23 @@ def _at_least(score: float, level: float, higher_is_better: bool) -> bool:
     return score >= level if higher_is_better else score <= level
 
 
-def choose(run: Run, score: Callable[[Artifact], float] = validation_score) -> Flight:
-    """The autopilot of a run. Trials use the run's first seed."""
+def choose(run: Run, score: Callable[[Artifact], float] | None = None) -> Flight:
+    """The autopilot of a run. Trials use the run's first seed.
+
+    score: reads a trial's score; None: the score on the validation split, which is then announced.
+    """
     recipe, seed = run.recipe, run.recipe.seeds[0]
     teacher = run.teacher(run.upstream(seed)).summary.get("val")
 
     def trial(name: str, steps: int) -> float:
-        return score(run.trial(name, seed, steps))
+        artifact = run.trial(name, seed, steps)
+        if score is not None:
+            return score(artifact)
+        value = validation_score(artifact)
+        run.store.progress.say(
+            f"{name} after {steps:,} steps: validation {run.task.metric} {value:.4g} {run.task.metric_unit}".rstrip()
+        )
+        return value
 
     return fly(recipe.rows, recipe.student.transfer_steps, teacher, run.task.higher_is_better, trial)
 

@@ -78,6 +78,8 @@ def best_by_validation(run: Run, students: Mapping[str, Sequence[Artifact]]) -> 
     if not all(student.summary for trained in students.values() for student in trained):
         return run.rows[0], run.recipe.seeds[0]
     values = {name: [float(scores(run, student)["val"]) for student in trained] for name, trained in students.items()}
+    if run.recipe.compare.methods == "auto":  # of equal ones the row that the autopilot chose, not the control
+        values = dict(reversed(values.items()))
     return best_student(values, run.recipe.seeds, run.task.higher_is_better)
 
 

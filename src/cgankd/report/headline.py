@@ -28,6 +28,8 @@ def headline(results: Mapping[str, Any]) -> Headline:
     Rows without a validation score are not compared, and are named. Where no row has one, cGAN-KD is compared with the
     control.
     """
+    if results.get("autopilot"):
+        return _piloted(results)
     sides = [[row for row in results["rows"] if bool(row.get("fake_images")) is fake] for fake in (True, False)]
     chosen = [_best(results, rows) for rows in sides]
     unscored = [str(row["method"]) for rows in sides for row in rows if _validation(row) is None]
@@ -72,6 +74,21 @@ def _missing(with_fakes: Row | None, without: Row | None) -> str:
         return "There is nothing to compare."
     kind = "on generated images" if with_fakes is None else "without generated images"
     return f"This run has no row to compare that was trained {kind}, so what generated images add is not known."
+
+
+def _piloted(results: Mapping[str, Any]) -> Headline:
+    """The row that the autopilot chose, beside the control: the only rows whose test scores are read."""
+    rows = {row["method"]: row for row in results["rows"]}
+    chosen, control = rows[results["autopilot"]["chosen"]], rows[results["control"]]
+    scores = [table.score(results, row["mean"], row.get("std")) for row in (chosen, control)]
+    better = "" if results["higher_is_better"] else " (lower is better)"
+    measured = table.metric_name(results).split(",")[0]
+    notes = f" {DEMONSTRATION}" if results.get("demonstration") else ""
+    return Headline(
+        "open",
+        f"The row chosen by validation ({table.words(str(chosen['method']))}): the student's {measured} on the test "
+        f"split is {scores[0]}; that of the student alone, trained for as many steps, is {scores[1]}{better}.{notes}",
+    )
 
 
 def _compared(results: Mapping[str, Any], with_fakes: Row, without: Row) -> Headline:
