@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,7 @@ def test_an_unknown_parameter_is_refused_in_the_name_of_the_class(estimator: Any
         estimator(studnt="cnn8")
     with pytest.raises(TypeError, match=f"^{estimator.__name__}: too many positional arguments; allowed: "):
         estimator("cnn8", 5)
+    assert list(inspect.signature(estimator).parameters)[:2] == ["student", "teacher"]
     assert clone(estimator("cnn16", steps=3)).get_params()["student"] == "cnn16"
 
 

@@ -47,6 +47,11 @@ class _Distilled(BaseEstimator):  # type: ignore[misc]
 
     task_: Task
 
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        _, *parameters = inspect.signature(cls.__init__).parameters.values()
+        cls.__signature__ = inspect.Signature(parameters)  # which help() and scikit-learn read, and __new__ would hide
+
     def __new__(cls, *args: Any, **parameters: Any) -> Any:
         """Refuses unknown parameters, because Python's message would name this class, not the one that is used."""
         try:
