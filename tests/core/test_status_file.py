@@ -74,6 +74,7 @@ def test_a_run_that_is_refused_after_its_preparation_changes_no_file(
     path.unlink()  # of the fixture
     if earlier is not None:
         path.write_bytes(earlier)
+        os.utime(path, (1e9, 1e9))
     watched = Watched([StatusFile()])
     watched.opened(tmp_path)
     with watched.passing("reading images", 1):
@@ -81,6 +82,7 @@ def test_a_run_that_is_refused_after_its_preparation_changes_no_file(
     watched.closed()
     assert (path.read_bytes() if path.exists() else None) == earlier
     watched.stop("data.source is wrong", 2, "cgankd run x")
+    assert earlier is None or path.stat().st_mtime == 1e9
     assert (path.read_bytes() if path.exists() else None) == earlier
 
 

@@ -30,6 +30,25 @@ def same_command() -> str:
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
+class _Earlier:
+    """A file as it was: its content and the time of its last change; or that there was none."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.content = path.read_bytes() if path.is_file() else None
+        self.changed = path.stat().st_mtime_ns if path.is_file() else 0
+
+    def put_back(self) -> None:
+        if self.content is None:
+            self.path.unlink(missing_ok=True)
+            return
+        from cgankd.core.files import replacing
+
+        with replacing(self.path, durable=False) as temporary:
+            temporary.write_bytes(self.content)
+        os.utime(self.path, ns=(self.changed, self.changed))
+
+
 class StatusFile(Output):
     """Writes the status of a run to its folder: every few seconds, and when it ends.
 
@@ -43,7 +62,7 @@ class StatusFile(Output):
         self._record: dict[str, Any] = {}
         self._last: dict[str, Any] = {}  # what was known before the end, which also ends loops and stages
         self._begun = False
-        self._before: tuple[Path, bytes | None] | None = None  # a prepared run's file and its earlier content
+        self._before: _Earlier | None = None  # the file that was there before this run was prepared
 
     def event(self, event: str, fields: Mapping[str, Any], watched: Watched) -> None:
         match event:
@@ -64,22 +83,17 @@ class StatusFile(Output):
 
     def _put_back(self) -> None:
         """The status file as it was before a run was prepared."""
-        if self._before is None:
-            return
-        path, content = self._before
-        self._before = None
-        with contextlib.suppress(OSError):
-            if content is None:
-                path.unlink(missing_ok=True)
-            else:
-                path.write_bytes(content)
+        before, self._before = self._before, None
+        if before is not None:
+            with contextlib.suppress(OSError):
+                before.put_back()
 
     def _write(self, watched: Watched, state: str, **fields: Any) -> None:
         if watched.folder is None:
             return
         path = watched.folder / NAME
         if not self._begun and self._before is None:
-            self._before = (path, path.read_bytes() if path.is_file() else None)
+            self._before = _Earlier(path)
         if not self._record:
             self._record = {
                 "command": same_command(),
