@@ -17,13 +17,10 @@ from typing import Any
 
 from cgankd.config.recipe import Recipe
 from cgankd.config.settings import (
-    AutoencoderFeatures,
-    ClassifierFeatures,
     FitSettings,
     FromNOKD,
     FromWeights,
     JurorSettings,
-    NOKDFeatures,
     NoSubsampling,
     Subsampling,
     SynthesisSettings,
@@ -46,10 +43,10 @@ from cgankd.pipeline import autopilot, preflight, results, stages
 from cgankd.pipeline.comparisons import Row, row, student_network, views
 from cgankd.pipeline.inputs import Extractor, ProposalSource, PseudoLabelled, Student, Surroundings, Teachers
 from cgankd.pipeline.processing import process, train_gan
+from cgankd.pipeline.ratio_features import ratio_features
 from cgankd.pipeline.search import choose
 from cgankd.pipeline.stations import stations
 from cgankd.synthesis import adjust, checks
-from cgankd.synthesis.autoencoder import StoredAutoencoder
 from cgankd.synthesis.density_ratio import StoredRatio
 from cgankd.synthesis.store import StoredFakes
 from cgankd.tasks.outputs import OutputKind
@@ -320,40 +317,9 @@ class Run:
         """The generator, as an argument of stages."""
         return self.ready_generator or TrainedGenerator(self.generator(seed))
 
-    def features(self, seed: int) -> NetworkSource | None:
-        """The network whose penultimate layer gives the features of the density ratio; None: the teacher."""
-        features, fit = self.recipe.ratio.features, self.recipe.student.fit
-        store = self.store.titled("features of the ratio")
-        if isinstance(features, NOKDFeatures):
-            return StoredNetwork(self.nokd(seed))
-        if isinstance(features, ClassifierFeatures):
-            artifact = store.call(
-                stages.train_network,
-                network=Architecture(features.network),
-                start=None,
-                images=TrainingImages(self.splits.train),
-                fit=fit.model_copy(update={"steps": features.steps}),
-                around=self.around,
-                seed=rng.key(seed, "ratio/features"),  # so that it differs from a teacher with the same network
-            )
-            return StoredNetwork(artifact)
-        if isinstance(features, AutoencoderFeatures):
-            artifact = store.call(
-                stages.train_encoder,
-                network=Architecture(features.network),
-                steps=features.steps,
-                batch_size=fit.batch_size,
-                augment=fit.augment,
-                train=self.splits.train,
-                task=self.task,
-                seed=seed,
-            )
-            return StoredAutoencoder(artifact)
-        return None
-
     def extractor(self, seed: int, *, with_outputs: bool, jury: bool = False) -> Extractor:
         """The networks that read images. with_outputs: whether teacher outputs are needed, or features alone."""
-        features = self.features(seed)
+        features = ratio_features(self, seed)
         if features is not None and not with_outputs:
             return Extractor(None, features)
         teacher, *others = self.teachers(seed, jury=jury)

@@ -43,7 +43,7 @@ class CompareSettings(Settings):
     @model_validator(mode="after")
     def _ablation_needs_rows(self) -> CompareSettings:
         if self.ablation and self.methods == "auto":
-            raise ValueError("ablation adds rows to a list, but methods is auto; allowed: ablation=false, or a list of methods")
+            raise ValueError("ablation adds rows to a list, but methods is auto; allowed: ablation=false, or a list")
         return self
 
     @property
