@@ -30,6 +30,7 @@ student: {fit: {steps: 20}, transfer_steps: 25}
 generator: {channels: 8, latent: 16, label_dim: 16, steps: 30, batch_size: 16, ema_start: 5}
 ratio: {hidden: [32, 32], steps: 30, batch_size: 64, fakes_per_image: 2}
 synthesis: {images: 200, subsampling: {burn_in: 20}, filter: {calibration: 20}}
+compare: {methods: [nokd, nokd_longer, kd, cgan, cgan_kd]}
 runtime: {threads: 1, precision: fp32}
 """
 
@@ -42,6 +43,7 @@ generator:
   {channels: 8, latent: 16, label_dim: 16, steps: 20, batch_size: 16, ema_start: 5, scalar: {label_input: {steps: 15}}}
 ratio: {hidden: [32, 32], steps: 20, batch_size: 64, fakes_per_image: 2}
 synthesis: {images: 120, labels: {count: 30}, subsampling: {burn_in: 20}, filter: {calibration: 60}}
+compare: {methods: [nokd, nokd_longer, kd, cgan, cgan_kd]}
 runtime: {threads: 1, precision: fp32}
 """
 

@@ -49,7 +49,7 @@ def test_a_regression_from_a_csv_folder(tmp_path: Path) -> None:
     along = load_file(out / found["artifacts"]["along"] / "along.safetensors")
     assert along["images"].shape[:2] == (17, 3)
     assert along["labels"][[0, -1]].tolist() == pytest.approx([low, high])
-    assert '<input type="range"' in (out / "report.html").read_text()
+    assert 'type="range"' in (out / "report.html").read_text()
 
 
 def test_a_label_that_wraps(tmp_path: Path, typed: Callable[..., Said]) -> None:

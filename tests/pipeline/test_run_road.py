@@ -343,6 +343,10 @@ def test_rows_of_function_matching_mix_images_and_need_no_label(tmp_path: Path) 
         assert (augment["mixup"], augment["views"]) == ((1.0, 0) if matching else (0.0, 64))
 
 
+def test_the_default_rows_hold_the_strong_rivals() -> None:
+    assert Recipe().rows == ("nokd_longer", "augment", "kd", "fm", "cgan", "cgan_kd", "cgan+fm")
+
+
 @pytest.mark.parametrize(
     ("row", "task", "expected"),
     [
