@@ -92,6 +92,7 @@ PIXELS = np.zeros((40, 28, 28), np.uint8)
         ("train-labels-idx1", published.idx(np.zeros(39)), "has 39 labels for 40 images; needed: one for each"),
         ("train-labels-idx1", published.idx(np.arange(40) % 11), "row 10: label 10 is not a class; allowed: 0 to 9"),
     ],
+    ids=["cut", "no gzip", "labels for images", "empty", "a value short", "narrow", "a label short", "label 10"],
 )
 def test_broken_fashion_mnist_files_are_refused(home: Path, file: str, content: bytes, message: str) -> None:
     folder = published.fashion_mnist(home / "fashion-mnist")
