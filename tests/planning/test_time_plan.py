@@ -36,10 +36,10 @@ def test_a_plan_keeps_to_its_time(minutes: float, scalar: bool) -> None:
     assert plan.total <= 60 * minutes or plan.share == LEAST
     if minutes == 600:
         assert plan.share == 1.0
-        assert plan.recipe.student.transfer_steps == 3000
+        assert plan.recipe.student.transfer_steps == 8000
     else:
         assert plan.share < 1
-        assert plan.recipe.student.transfer_steps < 3000
+        assert plan.recipe.student.transfer_steps < 8000
     assert plan.recipe.teacher.network == ("cnn40_grid" if scalar else "cnn48_grid")
 
 

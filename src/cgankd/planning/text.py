@@ -39,7 +39,7 @@ def as_yaml(looked: Look, plan: Plan) -> str:
     lines = [f"# About {minutes(plan.total)} on this machine ({parts})."]
     if plan.share < 1:
         lines.append(
-            f"# Steps are {plan.share:.0%} of the usual ones, to keep to the budget; --budget gives more time."
+            f"# Students have {plan.share:.0%} of the usual steps, to keep to the budget; --budget gives more time."
         )
     for name, value in plan.tree.items():
         if name == "data":
