@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cgankd.metrics.statistics import count_signs, paired_difference
-from cgankd.pipeline.comparisons import pairs, row
+from cgankd.pipeline.comparisons import Row, pairs, row
 from cgankd.report.table import improvement
 
 Record = Mapping[str, Any]
@@ -29,10 +29,10 @@ def gains(results: Record) -> list[dict[str, Any]]:
 
 def by_method(tables: Sequence[Record]) -> list[dict[str, Any]]:
     """The number of cells in which each method gains by generated images; counts can mix metrics of different units."""
-    differences: dict[str, list[float]] = {}
-    names: dict[str, tuple[str, str]] = {}  # in the first cell
+    differences: dict[Row, list[float]] = {}
+    names: dict[Row, tuple[str, str]] = {}  # in the first cell
     for table, gain in _all(tables):
-        method = row(gain["of"]).method
+        method = row(gain["of"])
         differences.setdefault(method, []).append(improvement(table, gain["mean"]))
         names.setdefault(method, (gain["of"], gain["to"]))
     return [{"of": names[method][0], "to": names[method][1], **count_signs(d)} for method, d in differences.items()]
