@@ -62,7 +62,8 @@ def on_noise(folder: Path, *overrides: str, classes: int = 3, size: tuple[int, i
 
 
 REFUSED = [
-    ("takd", {}, ["student.network=cnn16", "teacher.network=cnn16_grid"], "'takd' needs a network between student and teacher, but none has"),
+    ("takd", {}, ["student.network=cnn16", "teacher.network=cnn16_grid"],
+     "'takd' needs a network between student and teacher, but none has"),
     ("flow", {}, ["student.network=cnn48_grid"], r"'flow' needs a wider .*flow\.auxiliary = 0, which uses the teacher"),
     ("mlkd", {}, [OWN + "{mlkd: {strong: 2}}"], r"mlkd\.strong = 2; allowed: 0"),
     ("mlkd+sskd", {}, [], r"'mlkd\+sskd' stacks two that need extra views of images"),
