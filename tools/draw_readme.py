@@ -1,6 +1,7 @@
 """Draw the picture of README.md from a finished run of a scalar task: what goes in, what is generated, what comes out.
 
-cgankd run rotated-fashion --out runs/rotated-fashion compare.methods='[nokd_longer, kd, fm, cgan_kd, cgan+fm]'
+cgankd run rotated-fashion --out runs/rotated-fashion student.transfer_steps=10000 compare.ablation=false \
+  compare.methods='[nokd_longer, fm, cgan+fm]'
 python tools/draw_readme.py runs/rotated-fashion
 """
 
@@ -33,13 +34,13 @@ def main(run: Path) -> None:
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     artifacts = results["artifacts"]
     real = load_file(run / artifacts["data"] / "preview.safetensors")
-    kept = load_file(run / artifacts["synthesis"]["cgan"] / "samples.safetensors")
-    figure = Figure(figsize=(11, 3.5), layout="constrained")
+    kept = load_file(run / next(iter(artifacts["synthesis"].values())) / "samples.safetensors")
+    figure = Figure(figsize=(12, 3.7), layout="constrained")
     grids = figure.add_gridspec(1, 3, width_ratios=(1, 1, 1.25), wspace=0.08)
-    labelled = results["data"]["train"]
+    labelled = next(row["real_images"] for row in results["rows"])
     unit = results["unit"]
-    tiles(figure, grids[0], real["images"], real["labels"], f"in: {labelled:,} labelled images and a teacher", unit)
-    title = "generated, kept and relabelled by the teacher"
+    tiles(figure, grids[0], real["images"], real["labels"], f"in: {labelled:,} labelled images\nand a teacher", unit)
+    title = "generated images, kept and\nrelabelled by the teacher"
     tiles(figure, grids[1], kept["kept_images"], kept["kept_predictions"], title, unit)
     bars(figure, grids[2], results)
     figure.savefig(PICTURE, dpi=150, facecolor="white")
@@ -80,11 +81,11 @@ def bars(figure: Figure, place: object, results: dict[str, object]) -> None:
     teacher = results["teacher"]["test"]  # type: ignore[index]
     axes.axvline(teacher, color=LIGHT["orange"], lw=1.6)
     parameters = results["teacher"]["parameters"], rows[names[0]]["parameters"]  # type: ignore[index]
-    axes.text(teacher, len(names) - 0.42, f" teacher {teacher:.2f}", fontsize=9, va="top", color=LIGHT["ink"])
+    axes.text(teacher, -0.52, f" the teacher {teacher:.2f}", fontsize=9, va="bottom", color=LIGHT["ink"])
     axes.set_yticks(range(len(names)), [NAMES[name] for name in names], fontsize=9.5)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlim(0, max(rows[name]["mean"] for name in names) * 1.22)
-    title = f"out: a student of {parameters[1] / 1e3:,.0f} k parameters (teacher: {parameters[0] / 1e3:,.0f} k)"
+    axes.set_ylim(len(names) - 0.4, -0.85)
+    axes.set_xlim(0, max(rows[name]["mean"] for name in names) * 1.28)
+    title = f"out: a student of {parameters[1]:,} parameters\n(the teacher has {parameters[0]:,})"
     axes.set_title(title, fontsize=11, loc="left", color=LIGHT["ink"])
 
 
