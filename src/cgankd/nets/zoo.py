@@ -33,7 +33,7 @@ def names() -> list[str]:
     """The names of all registered networks, without timm's; numbers in names are sorted by value.
 
     >>> names()[:3]
-    ['cnn8', 'cnn16', 'cnn16_grid']
+    ['alexnet', 'alexnet_half', 'cnn8']
     """
     return sorted(BUILDERS, key=lambda name: re.sub(r"\d+", lambda number: number[0].zfill(6), name))
 
