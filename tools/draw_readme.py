@@ -77,14 +77,15 @@ def bars(figure: Figure, place: object, results: dict[str, object]) -> None:
         colour = LIGHT["blue"] if name.startswith("cgan") else LIGHT["muted"]
         axes.barh(number, row["mean"], color=colour, height=0.62, xerr=row["std"] or None, ecolor=LIGHT["ink"])
         spread = f" ± {row['std']:.2f}" if row["std"] else ""
-        axes.text(row["mean"] + (row["std"] or 0) + 0.05, number, f"{row['mean']:.2f}{spread}", va="center", fontsize=9)
+        text = f"{row['mean']:.2f}{spread}"
+        axes.text(0.06, number, text, va="center", fontsize=9.5, color="white")  # away from the teacher's line
     teacher = results["teacher"]["test"]  # type: ignore[index]
     axes.axvline(teacher, color=LIGHT["orange"], lw=1.6)
     parameters = results["teacher"]["parameters"], rows[names[0]]["parameters"]  # type: ignore[index]
     axes.text(teacher, -0.52, f" the teacher {teacher:.2f}", fontsize=9, va="bottom", color=LIGHT["ink"])
     axes.set_yticks(range(len(names)), [NAMES[name] for name in names], fontsize=9.5)
     axes.set_ylim(len(names) - 0.4, -0.85)
-    axes.set_xlim(0, max(rows[name]["mean"] for name in names) * 1.28)
+    axes.set_xlim(0, max(rows[name]["mean"] for name in names) * 1.15)
     title = f"out: a student of {parameters[1]:,} parameters\n(the teacher has {parameters[0]:,})"
     axes.set_title(title, fontsize=11, loc="left", color=LIGHT["ink"])
 
