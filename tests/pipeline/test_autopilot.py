@@ -16,9 +16,10 @@ from cgankd.config.recipe import Recipe
 from cgankd.config.settings.compare import CANDIDATES
 from cgankd.core.errors import UserError
 from cgankd.core.files import read_json
+from cgankd.core.store import Artifact
 from cgankd.pipeline import autopilot, preflight, run
 from cgankd.pipeline.comparisons import CONTROL, row
-from cgankd.pipeline.stations import stations
+from cgankd.pipeline.stations import _val_so_far, stations
 from cgankd.report.render import render
 
 TINY = {
@@ -82,10 +83,17 @@ def test_an_unknown_teacher_stops_nothing() -> None:
     assert autopilot.fly(CANDIDATES, 1000, None, True, Trials(SCORES)).with_fakes
 
 
+@pytest.mark.parametrize(("higher_is_better", "teacher"), [(True, 95.0), (False, 2.0)])
+def test_trials_that_are_not_done_stop_nothing(tmp_path: Path, higher_is_better: bool, teacher: float) -> None:
+    unknown = _val_so_far(higher_is_better)(Artifact(tmp_path, "key", 0.0, {}))
+    assert autopilot.fly(CANDIDATES, 1000, teacher, higher_is_better, lambda name, steps: unknown).with_fakes
+    assert _val_so_far(higher_is_better)(Artifact(tmp_path, "key", 0.0, {"val": 3.5})) == 3.5
+
+
 def test_of_equal_candidates_the_simpler_is_taken() -> None:
     flight = autopilot.fly(CANDIDATES, 1000, 95.0, True, Trials(dict.fromkeys(SCORES, 50.0)))
     assert flight.chosen == "augment"
-    assert "do not help" in autopilot.reasons(flight, str)[2]
+    assert "are not better" in autopilot.reasons(flight, str)[2]
 
 
 def test_the_reasons_name_the_scores_of_the_last_round() -> None:
@@ -94,7 +102,7 @@ def test_the_reasons_name_the_scores_of_the_last_round() -> None:
         "Of 8 candidates, row cgan+fm~mixup is best on the validation split: 81 % after 500 steps "
         "(cgan+fm~randaugment~mixup 79 %, fm~mixup 80 %, fm~randaugment~mixup 75 %).",
         "The teacher's score there is 95 %.",
-        "Generated images help here: no candidate without them is better.",
+        "Generated images were tried and are better here, by validation and with one seed.",
     ]
 
 

@@ -127,7 +127,7 @@ def reasons(flight: Flight, scored: Callable[[float], str]) -> list[str]:
             "No generated images were tried, because the student is at the teacher's level: nothing is left to gain."
         )
     elif row(flight.chosen).fakes:
-        third = "Generated images help here: no candidate without them is better."
+        third = "Generated images were tried and are better here, by validation and with one seed."
     else:
-        third = "Generated images were tried and do not help here."
+        third = "Generated images were tried and are not better here, by validation and with one seed."
     return [first, second, third]

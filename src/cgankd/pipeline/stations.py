@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cgankd.core.run_plan import Station
@@ -27,10 +28,18 @@ def stations(run: Run) -> list[Station]:
     walker = copy.copy(run)
     walker.store = run.store.noting(calls)
     walker.choice = functools.cache(functools.partial(choose, walker, score=_score_so_far))
-    walker.flight = functools.cache(functools.partial(autopilot.choose, walker, score=_score_so_far))
+    walker.flight = functools.cache(
+        functools.partial(autopilot.choose, walker, score=_val_so_far(run.task.higher_is_better))
+    )
     gather(walker)
     once = {call.key: call for call in calls}
     return [_station(call) for call in once.values()]
+
+
+def _val_so_far(higher_is_better: bool) -> Callable[[Artifact], float]:
+    """The score of a trial of the autopilot; the worst there is while it is not known, so that it stops nothing."""
+    worst = -math.inf if higher_is_better else math.inf
+    return lambda trial: float(trial.summary.get("val", worst))
 
 
 def _score_so_far(trial: Artifact) -> float:
