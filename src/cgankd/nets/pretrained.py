@@ -1,4 +1,4 @@
-"""Pretrained weights that a training starts from: a .safetensors file, or an installed package, by name.
+"""Pretrained weights that a training starts from: a .safetensors file, an installed package, or a name of timm.
 
 Only the tensors in the package's file of weights are read; none of its code is run.
 """
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.hashing import content_key, file_key
-from cgankd.nets import checkpoints, weights
+from cgankd.nets import checkpoints, timm_bridge, weights
 from cgankd.nets.families import efficientnet_lite
 from cgankd.nets.layers import check_normalisations
 from cgankd.nets.wrappings import renamed
@@ -65,16 +65,21 @@ class PretrainedWeights:
 
 
 def find(start: str, setting: str = TEACHERS) -> Path:
-    """The file that ``start`` names. Raises UserError if it doesn't exist, or the package isn't known or installed."""
+    """The file that ``start`` names; weights of timm are downloaded once.
+
+    Raises UserError if it doesn't exist, the package isn't known or installed, or the download fails.
+    """
+    if start.startswith(timm_bridge.PREFIX) and not start.endswith(".safetensors"):
+        return timm_bridge.published_weights(start, setting)
     if not start.startswith(PREFIX):
         path = Path(start).expanduser()
         if not path.is_file():
-            raise UserError(f"{setting} = {path} does not exist; needed: a .safetensors file, or {_packages()}")
+            raise UserError(f"{setting} = {path} does not exist; needed: a .safetensors file, {_others()}")
         return path
     name = start.removeprefix(PREFIX)
     if name not in PACKAGES:
         near = did_you_mean(name, PACKAGES)
-        raise UserError(f"{setting} = {start!r} is not known{near}; allowed: a .safetensors file, or {_packages()}")
+        raise UserError(f"{setting} = {start!r} is not known{near}; allowed: a .safetensors file, {_others()}")
     spec = importlib.util.find_spec(name)  # for a top-level package this runs no code
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (path := Path(folder) / PACKAGES[name].file).is_file():
@@ -153,5 +158,5 @@ def _layer(name: str) -> str:
     return name.rpartition(".")[0] or name  # a parameter of the network itself, such as a transformer's tokens
 
 
-def _packages() -> str:
-    return " or ".join(PREFIX + name for name in PACKAGES)
+def _others() -> str:
+    return f"{timm_bridge.PREFIX}NAME or {' or '.join(PREFIX + name for name in PACKAGES)}"

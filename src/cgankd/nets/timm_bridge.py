@@ -1,10 +1,12 @@
-"""``timm/NAME``: any network of the timm library, with random weights and its own normalisation in front.
+"""``timm/NAME``: any network of the timm library, with its own normalisation in front, and its published weights.
 
-Pre-trained weights come from a .safetensors file that the user gives, never from a download.
+A network is built with random weights, without a download. Published weights are downloaded only where a setting asks
+for them (``start: timm/NAME``), once, into the cache of huggingface_hub.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from cgankd.core.errors import UserError, did_you_mean
+from cgankd.core.plugins import said
 from cgankd.nets.layers import Normalise
 
 PREFIX = "timm/"
+WEIGHTS = "model.safetensors"  # in the repositories of timm's networks on the hub
 
 
 def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int, int]) -> nn.Module:
@@ -26,17 +30,9 @@ def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int,
 
     Raises UserError if timm is not installed, has no such network, or can't build it for these images.
     """
-    timm = _timm(name)
-    own_name = name.removeprefix(PREFIX)
-    if not timm.is_model(own_name):  # this refuses hf-hub: and other remote names too
-        hint = did_you_mean(name, (PREFIX + known for known in timm.list_models()))
-        raise UserError(f"network {name!r} is not known to timm {timm.__version__}{hint}; allowed: timm.list_models()")
-    try:
-        config = timm.get_pretrained_cfg(own_name)
-    except RuntimeError:  # timm raises it for an unknown tag
-        kind, _, tag = own_name.partition(".")
-        known = ", ".join(timm.list_pretrained(f"{kind}.*")) or "it without a tag"
-        raise UserError(f"network {name!r}: timm knows no weights {tag!r} of {kind}; allowed: {known}") from None
+    who = f"network {name!r}"
+    timm = _timm(who)
+    own_name, config = _known(timm, name, who)
     size = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
     try:
         network: nn.Module = timm.create_model(
@@ -63,6 +59,44 @@ def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int,
     return network
 
 
+def published_weights(start: str, setting: str) -> Path:
+    """The .safetensors file of the weights that timm publishes as ``start``: timm/NAME, or timm/NAME.TAG for others.
+
+    It is downloaded from the hub unless its cache has it. setting: the name of the setting in messages. Raises
+    UserError if timm is not installed or knows no such weights, or if the hub can't be reached.
+    """
+    who = f"{setting} = {start!r}"
+    timm = _timm(who)
+    own_name, config = _known(timm, start, who)
+    repository = config.hf_hub_id if config is not None else None
+    if not repository:
+        known = ", ".join(timm.list_pretrained(f"{own_name.partition('.')[0]}.*")) or "another network's"
+        raise UserError(f"{who}: timm publishes no weights of it on the hub; allowed: {known}")
+    import huggingface_hub  # timm needs it
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, WEIGHTS))
+    except Exception as error:  # errors of many classes: of the network, of the repository, of the disk
+        raise UserError(
+            f"{who}: {WEIGHTS} of {repository} can't be downloaded from the hub: {said(error)}; "
+            "needed: a connection to the hub, or the weights as a .safetensors file"
+        ) from None
+
+
+def _known(timm: ModuleType, name: str, who: str) -> tuple[str, Any]:
+    """timm's own name, and its configuration of the weights or None. who: begins the message of a UserError."""
+    own_name = name.removeprefix(PREFIX)
+    if not timm.is_model(own_name):  # this refuses hf-hub: and other remote names too
+        hint = did_you_mean(name, (PREFIX + known for known in timm.list_models()))
+        raise UserError(f"{who} is not known to timm {timm.__version__}{hint}; allowed: timm.list_models()")
+    try:
+        return own_name, timm.get_pretrained_cfg(own_name)
+    except RuntimeError:  # timm raises it for an unknown tag
+        kind, _, tag = own_name.partition(".")
+        known = ", ".join(timm.list_pretrained(f"{kind}.*")) or "it without a tag"
+        raise UserError(f"{who}: timm knows no weights {tag!r} of {kind}; allowed: {known}") from None
+
+
 def _normalise_first(network: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     images, *rest = args
     return (network.get_submodule("normalise")(images), *rest)
@@ -73,12 +107,12 @@ def _per_channel(values: tuple[float, ...], channels: int) -> Tensor:
     return statistic if len(statistic) == channels else statistic.mean().expand(channels).clone()
 
 
-def _timm(name: str) -> ModuleType:
+def _timm(who: str) -> ModuleType:
     try:
         import timm
     except Exception as error:  # a torchvision for another version of torch raises RuntimeError
         raise UserError(
-            f"network {name!r} needs timm, which can't be imported ({type(error).__name__}: "
+            f"{who} needs timm, which can't be imported ({type(error).__name__}: "
             f"{' '.join(str(error).split())}); pip install 'cgankd[timm]'"
         ) from error
     module: ModuleType = timm

@@ -30,8 +30,8 @@ class FromWeights(Settings):
 
     kind: Literal["weights"] = "weights"
     file: PathText = Field(
-        description="a .safetensors file or package:NAME, as in teacher.start; a head that is missing and layers of "
-        "another shape start from random weights"
+        description="a .safetensors file, package:NAME or timm/NAME, as in teacher.start; a head that is missing and "
+        "layers of another shape start from random weights"
     )
 
 
@@ -39,8 +39,8 @@ SHORT = by_kind("scratch")
 
 
 def _expanded(value: Any) -> Any:
-    """The short forms: a package, or a file with a suffix, for the kind weights; and those of all kinds."""
-    if isinstance(value, str) and (value.startswith("package:") or Path(value).suffix):
+    """The short forms: a package, timm/NAME, or a file with a suffix, for the kind weights; and those of all kinds."""
+    if isinstance(value, str) and (value.startswith(("package:", "timm/")) or Path(value).suffix):
         return {"kind": "weights", "file": value}
     if isinstance(value, Mapping) and "kind" not in value and "file" in value:
         return {"kind": "weights", **value}
@@ -59,8 +59,8 @@ class StudentSettings(Settings):
     transfer_steps: int = Field(4000, ge=1, description="optimiser steps of the control and of every distilled row")
     start: Start = Field(
         FromScratch(),
-        description="what rows start from: scratch, nokd, or weights of another task (a .safetensors file or "
-        "package:NAME), from which NOKD starts too",
+        description="what rows start from: scratch, nokd, or weights of another task (a .safetensors file, "
+        "package:NAME or timm/NAME), from which NOKD starts too",
     )
     ships: Literal["last", "best"] = Field(
         "last",

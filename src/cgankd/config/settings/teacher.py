@@ -45,8 +45,8 @@ class JurorSettings(Settings):
     weights: PathText | None = Field(None, description="a .safetensors file; then nothing is trained")
     start: PathText | None = Field(
         None,
-        description="weights that training starts from: a .safetensors file or package:NAME; a head that is missing "
-        "and layers of another shape start from random weights; none: all start from random weights",
+        description="weights that training starts from: a .safetensors file, package:NAME, or timm/NAME (downloaded "
+        "once); a head that is missing and layers of another shape start from random weights; none: all do",
     )
 
     outputs: OutputWord = Field(
