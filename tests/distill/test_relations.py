@@ -13,6 +13,7 @@ from forwards import SCALAR, STUDENT, TEACHER, classes, example, method, numbers
 from scipy.stats import entropy
 
 from cgankd.distill import DistillBatch
+from cgankd.distill.methods import rkd
 
 TASK = classes(3)
 
@@ -47,6 +48,32 @@ def test_rkd_against_loops() -> None:
     terms = numbers(method("rkd", TASK).loss(batch))
     assert terms["rkd_distance"] == pytest.approx(25 * distance, rel=1e-4)
     assert terms["rkd_angle"] == pytest.approx(50 * angle, rel=1e-4)
+
+
+@pytest.mark.parametrize("elements", [1, 2**17])  # one j at a time, and all at once
+def test_rkds_angles_and_their_gradient_against_a_tensor_of_all_triples(
+    monkeypatch: pytest.MonkeyPatch, elements: int
+) -> None:
+    monkeypatch.setattr(rkd._AngleGaps, "ELEMENTS", elements)
+    batch = example(TASK, 9)
+    mine, theirs = (6.0 * side["end"].detach().double() for side in (batch.student_features, batch.teacher_features))
+
+    def cosines(f: torch.Tensor) -> torch.Tensor:
+        away = f[None, :] - f[:, None]
+        unit = away / (away.square().sum(dim=2, keepdim=True) + 1e-300).sqrt()
+        return unit @ unit.transpose(1, 2)
+
+    mine.requires_grad_()
+    plain = torch.nn.functional.smooth_l1_loss(cosines(mine), cosines(theirs), reduction="sum") / (9 * 8 * 7)
+    (expected,) = torch.autograd.grad(50 * plain, mine)
+    seen = dataclasses.replace(
+        batch,
+        student_features={**batch.student_features, "end": mine},
+        teacher_features={**batch.teacher_features, "end": theirs},
+    )
+    angle = method("rkd", TASK).loss(seen)["rkd_angle"]
+    assert float(angle) == pytest.approx(50 * float(plain), rel=1e-6)
+    assert torch.allclose(torch.autograd.grad(angle, mine)[0], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_rkd_does_not_see_a_turned_and_scaled_space() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from cgankd.distill.base import DistillBatch, Method, Shape, register
 
@@ -41,19 +43,34 @@ class RKD(Method):
         count = len(batch.outputs)
         pairs, triples = count * (count - 1), count * (count - 1) * (count - 2)
         mine, theirs = batch.student_features[self.mine], batch.teacher_features[self.theirs]
-        (d_s, a_s), (d_t, a_t) = (_relations(x.flatten(1), max(pairs, 1)) for x in (mine, theirs))
+        student, teacher = (_relations(x.flatten(1), max(pairs, 1)) for x in (mine, theirs))
         # an image paired with itself gives equal values for student and teacher, and so adds 0 to the sums
-        distance = F.smooth_l1_loss(d_s, d_t, reduction="sum") / max(pairs, 1)
-        angle = F.smooth_l1_loss(a_s, a_t, reduction="sum") / max(triples, 1)
-        return {"rkd_distance": self.values["distance"] * distance, "rkd_angle": self.values["angle"] * angle}
+        distance = F.smooth_l1_loss(student.distance, teacher.distance, reduction="sum") / max(pairs, 1)
+        angle: Tensor = _AngleGaps.apply(student.inner, student.inverse, teacher.inner, teacher.inverse)  # type: ignore[no-untyped-call]
+        return {
+            "rkd_distance": self.values["distance"] * distance,
+            "rkd_angle": self.values["angle"] * angle / max(triples, 1),
+        }
 
 
-def _relations(features: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
-    """Distances [B, B] over their mean, and cosines [B, B, B] of angles at the first index; features [B, D].
+@dataclasses.dataclass(frozen=True)
+class _Relations:
+    """Of the features of B images: inner products in double precision, distances over their mean, 1 / distance.
+
+    All are [B, B]. Equal features have distance 0, and 0 in place of its inverse.
+    """
+
+    inner: Tensor
+    distance: Tensor
+    inverse: Tensor
+
+
+def _relations(features: Tensor, pairs: int) -> _Relations:
+    """The relations of features [B, D].
 
     Computed from inner products, without a tensor [B, B, D], because a teacher's penultimate layer may have thousands
     of features. Double precision avoids cancellation for near features (Apple's GPUs have none; there it is less
-    exact). [B, B, B] has 134 MB at B = 256. Equal features have distance 0 and cosine 0.
+    exact).
     """
     x = features - features.mean(dim=0) if features.device.type == "mps" else features.double()
     inner = x @ x.T
@@ -63,8 +80,49 @@ def _relations(features: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
     square = torch.where(apart, square, 1.0)
     inverse = torch.where(apart, square.rsqrt(), 0.0).to(features.dtype)
     distance = torch.where(apart, square.sqrt(), 0.0).to(features.dtype)
-    # (f_i - f_j) . (f_k - f_j) = <i, k> - <i, j> - (<j, k> - <j, j>)
-    from_here = inner - inner.diagonal()[:, None]  # [j, k]
-    cosine = (inner - inner[:, :, None] - from_here[:, None, :]).to(features.dtype)
-    mean = distance.sum() / pairs
-    return distance / mean.clamp_min(1e-12), cosine * inverse[:, :, None] * inverse[:, None, :]
+    return _Relations(inner, distance / (distance.sum() / pairs).clamp_min(1e-12), inverse)
+
+
+class _AngleGaps(torch.autograd.Function):
+    """The sum over all ijk of Huber's loss between the cosines of student and teacher, for angles at j.
+
+    cosine = n_ik / (d_ji d_jk), where n_ik = (f_i - f_j) . (f_k - f_j) = <i, k> - <i, j> - <j, k> + <j, j>. Taken for a
+    few j at a time, together with the gradient, so that what is computed stays in the processor's cache and no tensor
+    [B, B, B] exists.
+    """
+
+    ELEMENTS = 2**17  # of the tensors [rows, B, B], about: 1 MB in double precision
+
+    @staticmethod
+    def forward(ctx: Any, inner: Tensor, inverse: Tensor, other_inner: Tensor, other_inverse: Tensor) -> Tensor:
+        count = len(inner)
+        total, to_inner, to_inverse = inverse.new_zeros(()), torch.zeros_like(inverse), torch.zeros_like(inverse)
+        for rows in torch.arange(count, device=inner.device).split(max(1, _AngleGaps.ELEMENTS // count**2)):
+            numerator, scale = _numerators(inner, rows), inverse[rows, :, None] * inverse[rows, None, :]
+            theirs = (
+                _numerators(other_inner, rows).mul_(other_inverse[rows, :, None]).mul_(other_inverse[rows, None, :])
+            )
+            gap = torch.addcmul(-theirs, numerator, scale)
+            slope = gap.clamp(-1.0, 1.0)  # of Huber's loss
+            total += (slope * (gap - 0.5 * slope)).sum()
+            to_inverse[rows] += 2.0 * torch.bmm(numerator.mul_(slope), inverse[rows, :, None]).squeeze(2)
+            weight = scale.mul_(slope)  # the gradient with respect to the numerators
+            to_inner += weight.sum(dim=0)
+            by_row = weight.sum(dim=2)  # the same as over the other index, because the weights are symmetric
+            to_inner[:, rows] -= by_row.T
+            to_inner[rows] -= by_row
+            to_inner[rows, rows] += by_row.sum(dim=1)
+        ctx.save_for_backward(to_inner.to(inner.dtype), to_inverse)
+        return total
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        to_inner, to_inverse = ctx.saved_tensors
+        return slope * to_inner, slope * to_inverse, None, None
+
+
+def _numerators(inner: Tensor, rows: Tensor) -> Tensor:
+    """<i, k> - <i, j> - <j, k> + <j, j> for each j of ``rows``, float32 [rows, B, B]."""
+    to_row = inner[rows] - 0.5 * inner.diagonal()[rows][:, None]
+    return (inner - to_row[:, :, None]).sub_(to_row[:, None, :]).float()
