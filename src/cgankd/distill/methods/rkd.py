@@ -98,7 +98,10 @@ class _AngleGaps(torch.autograd.Function):
         count = len(inner)
         total, to_inner, to_inverse = inverse.new_zeros(()), torch.zeros_like(inverse), torch.zeros_like(inverse)
         for rows in torch.arange(count, device=inner.device).split(max(1, _AngleGaps.ELEMENTS // count**2)):
-            numerator, scale = _numerators(inner, rows), inverse[rows, :, None] * inverse[rows, None, :]
+            numerator, scale = (
+                _numerators(inner, rows).to(inverse.dtype),
+                inverse[rows, :, None] * inverse[rows, None, :],
+            )
             theirs = (
                 _numerators(other_inner, rows).mul_(other_inverse[rows, :, None]).mul_(other_inverse[rows, None, :])
             )
@@ -123,6 +126,6 @@ class _AngleGaps(torch.autograd.Function):
 
 
 def _numerators(inner: Tensor, rows: Tensor) -> Tensor:
-    """<i, k> - <i, j> - <j, k> + <j, j> for each j of ``rows``, float32 [rows, B, B]."""
+    """<i, k> - <i, j> - <j, k> + <j, j> for each j of ``rows``, [rows, B, B]."""
     to_row = inner[rows] - 0.5 * inner.diagonal()[rows][:, None]
-    return (inner - to_row[:, :, None]).sub_(to_row[:, None, :]).float()
+    return (inner - to_row[:, :, None]).sub_(to_row[:, None, :])
