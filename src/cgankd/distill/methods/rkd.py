@@ -98,14 +98,9 @@ class _AngleGaps(torch.autograd.Function):
         count = len(inner)
         total, to_inner, to_inverse = inverse.new_zeros(()), torch.zeros_like(inverse), torch.zeros_like(inverse)
         for rows in torch.arange(count, device=inner.device).split(max(1, _AngleGaps.ELEMENTS // count**2)):
-            numerator, scale = (
-                _numerators(inner, rows).to(inverse.dtype),
-                inverse[rows, :, None] * inverse[rows, None, :],
-            )
-            theirs = (
-                _numerators(other_inner, rows).mul_(other_inverse[rows, :, None]).mul_(other_inverse[rows, None, :])
-            )
-            gap = torch.addcmul(-theirs, numerator, scale)
+            numerator, theirs = (_numerators(x, rows).to(inverse.dtype) for x in (inner, other_inner))
+            scale, their_scale = (x[rows, :, None] * x[rows, None, :] for x in (inverse, other_inverse))
+            gap = numerator * scale - theirs * their_scale
             slope = gap.clamp(-1.0, 1.0)  # of Huber's loss
             total += (slope * (gap - 0.5 * slope)).sum()
             to_inverse[rows] += 2.0 * torch.bmm(numerator.mul_(slope), inverse[rows, :, None]).squeeze(2)
