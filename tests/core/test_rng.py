@@ -37,13 +37,24 @@ def test_splitmix64_gives_the_published_sequence() -> None:
     states = [(1234567 + step * golden) & MASK for step in range(4)]
     assert [splitmix64(state) for state in states] == published
     signed = torch.tensor([state - (1 << 64) if state >> 63 else state for state in states])
-    assert [int(value) & MASK for value in rng._mix(signed)] == published
+    assert [int(value) & MASK for value in rng._mix_on_device(signed)] == published
+    assert rng._mix(np.array(states, dtype=np.uint64)).tolist() == published
 
 
 @pytest.mark.parametrize("counters", [(0,), (1, 2), (-5, 2**40, 7), (2**63 - 1, -(2**63))])
 def test_bits_equal_the_unsigned_reference(counters: tuple[int, ...]) -> None:
     found = rng.bits(3, "view", *(torch.tensor(number) for number in counters))
     assert int(found) & MASK == reference_bits(3, "view", *counters)
+
+
+def test_other_devices_give_the_bits_of_the_cpu() -> None:
+    counters = torch.arange(-3, 40)[:, None], torch.tensor([0, 2**62, -(2**63)])
+    expected = rng.bits(5, "view", *counters)
+    state = torch.full((), rng.key(5, "view"), dtype=torch.int64)
+    for counter in counters:
+        state = rng._mix_on_device(state ^ rng._mix_on_device(counter))
+    assert torch.equal(expected, state)
+    assert expected.shape == (43, 3)
 
 
 def test_uniform_is_the_top_53_bits() -> None:

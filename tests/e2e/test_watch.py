@@ -42,6 +42,16 @@ def test_json_lines_are_all_that_is_on_stdout(tiny: Path, typed: Callable[..., S
     assert (done["results"], done["report"], done["student"]) == ("out/results.json", None, None)
 
 
+def test_profile_has_a_line_for_each_stage_that_was_computed(tiny: Path, typed: Callable[..., Said]) -> None:
+    said = typed(*ONE_ROW, "--profile", "--quiet")
+    assert (said.code, said.err) == (0, "")
+    assert "share of the time" in said.out
+    stages = json.loads((tiny.parent / "out" / "profile.json").read_text())
+    assert [stage["stage"] for stage in stages] == ["data", "teacher (seed 0)", "nokd (seed 0)", "worst test images"]
+    assert all(stage["peak_memory"] > 50e6 for stage in stages)
+    assert "all of them were done before" in typed(*ONE_ROW, "--profile").out
+
+
 def test_a_program_learns_why_a_run_did_not_start(tiny: Path, typed: Callable[..., Said]) -> None:
     said = typed("run", "tiny.yaml", "data.source=nowhere", "--out", "out", "--json")
     (record,) = [json.loads(line) for line in said.out.splitlines()]

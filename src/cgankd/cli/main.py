@@ -90,10 +90,11 @@ def run(
     quiet: watch.Quiet = False,
     as_json: watch.Json = False,
     track: watch.Track = None,
+    profile: watch.Profiled = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
     """Run a recipe and print its table. The same command resumes a run that was stopped."""
-    with watch.watching(quiet, as_json, track) as progress:
+    with watch.watching(quiet, as_json, track, profile) as progress:
         if name not in recipe.ready() and init.is_source(name):
             with watch.silenced(quiet):
                 name, overrides = init.recipe_for(name, overrides or [], budget, out, progress)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="print the result only, no progress")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object a line, for programs")]
+Profiled = Annotated[
+    bool, typer.Option("--profile", help="print where each stage's time and memory go, and write traces to DIR/profile")
+]
 Track = Annotated[
     str | None,
     typer.Option("--track", help="tensorboard, csv, wandb, mlflow or none; default tensorboard where it is installed"),
@@ -28,7 +31,9 @@ Track = Annotated[
 
 
 @contextmanager
-def watching(quiet: bool = False, as_json: bool = False, track: str | None = "none") -> Iterator[Watched]:
+def watching(
+    quiet: bool = False, as_json: bool = False, track: str | None = "none", profile: bool = False
+) -> Iterator[Watched]:
     """Shows and records what a long command does, until the block ends.
 
     SIGTERM stops it at the next checkpoint. as_json: everything for a person goes to stderr. track: see
@@ -49,6 +54,10 @@ def watching(quiet: bool = False, as_json: bool = False, track: str | None = "no
         outputs.append(JsonLines(sys.stdout))
     elif not quiet:
         outputs.append(view(console))
+    if profile:
+        from cgankd.core.profiling import Profile  # imported here, because it imports torch
+
+        outputs.append(Profile(console))
     with _people_at_stderr(as_json), stopping_on_sigterm(), Watched(outputs) as watched:
         try:
             yield watched

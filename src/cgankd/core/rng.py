@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import math
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,20 +22,29 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-_GOLDEN = _signed(0x9E3779B97F4A7C15)
-_MIX_1 = _signed(0xBF58476D1CE4E5B9)
-_MIX_2 = _signed(0x94D049BB133111EB)
+_GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_UNSIGNED = np.array([_GOLDEN, _MIX_1, _MIX_2, 30, 27, 31], dtype=np.uint64)
+
+
+def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """On the CPU by numpy, because its operations on a batch's counters take a fifth of the time of torch's."""
+    golden, mix_1, mix_2, first, second, last = _UNSIGNED
+    x = x + golden  # unsigned arithmetic wraps modulo 2**64
+    x = (x ^ (x >> first)) * mix_1
+    x = (x ^ (x >> second)) * mix_2
+    return x ^ (x >> last)
+
+
+def _mix_on_device(x: Tensor) -> Tensor:
+    """The same for int64 tensors on any device."""
+    x = x + _signed(_GOLDEN)
+    x = (x ^ _shift_right(x, 30)) * _signed(_MIX_1)
+    x = (x ^ _shift_right(x, 27)) * _signed(_MIX_2)
+    return x ^ _shift_right(x, 31)
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)  # torch's >> copies the sign bit; a hash needs zeros
-
-
-def _mix(x: Tensor) -> Tensor:
-    x = x + _GOLDEN  # int64 tensor arithmetic wraps modulo 2**64
-    x = (x ^ _shift_right(x, 30)) * _MIX_1
-    x = (x ^ _shift_right(x, 27)) * _MIX_2
-    return x ^ _shift_right(x, 31)
 
 
 def key(seed: int, stream: str, *counters: int) -> int:
@@ -46,10 +57,17 @@ def bits(seed: int, stream: str, *counters: Tensor) -> Tensor:
     """64 random bits as int64 for every element of the broadcast integer ``counters``."""
     if not counters:
         raise ValueError("at least one counter tensor is needed")
-    state = torch.full((), key(seed, stream), dtype=torch.int64, device=counters[0].device)
-    for counter in counters:
-        state = _mix(state ^ _mix(counter.to(torch.int64)))
-    return state
+    first = key(seed, stream)
+    if any(counter.device.type != "cpu" for counter in counters):
+        state = torch.full((), first, dtype=torch.int64, device=counters[0].device)
+        for counter in counters:
+            state = _mix_on_device(state ^ _mix_on_device(counter.to(torch.int64)))
+        return state
+    mixed = np.array(first, dtype=np.int64).view(np.uint64)
+    with np.errstate(over="ignore"):  # numpy warns of a wrapped scalar, not of a wrapped array
+        for counter in counters:
+            mixed = _mix(mixed ^ _mix(counter.to(torch.int64).numpy().view(np.uint64)))
+    return torch.from_numpy(np.asarray(mixed).view(np.int64))
 
 
 def uniform(seed: int, stream: str, *counters: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cgankd.config.settings import GanSettings
-from cgankd.core import rng
+from cgankd.core import profiling, rng
 from cgankd.core.runtime import to_device
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.diffaugment import diffaugment
@@ -71,9 +71,12 @@ class GanStep:
         host = rng.generator("cpu", self.seed, "gan/draw", step)
         torch_rng = rng.generator(self.fabric.device, self.seed, "gan/noise", step)
         for number in range(step * settings.discriminator_steps, (step + 1) * settings.discriminator_steps):
-            values = self._discriminator_step(number, host, torch_rng)
-        values |= self._generator_step(host, torch_rng)
-        self._average(step)
+            with profiling.part("discriminator step"):
+                values = self._discriminator_step(number, host, torch_rng)
+        with profiling.part("generator step"):
+            values |= self._generator_step(host, torch_rng)
+        with profiling.part("average"):
+            self._average(step)
         return values
 
     # --- the generator --------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from cgankd.core import rng
+from cgankd.core import profiling, rng
 from cgankd.core.errors import UserError
 from cgankd.gan.generator import Sampler
 from cgankd.labels import LabelPlan
@@ -89,13 +89,15 @@ class Proposals:
         """Proposals ``first .. first + count - 1`` of each label with outputs, errors, ratios; all marked as kept."""
         index = first[:, None] + torch.arange(count)
         targets = plan.targets[label].repeat_interleave(count)
-        images = self.generator.sample(targets, index.flatten(), rng.key(self.seed, stream))
-        votes, features = self.extractor.votes(images)
+        with profiling.part("generator"):
+            images = self.generator.sample(targets, index.flatten(), rng.key(self.seed, stream))
+        with profiling.part("teacher"):
+            votes, features = self.extractor.votes(images)
         weights = self.task.confidence(votes) if self.extractor.by_confidence else None
         error = adjust.disagreement(self.task, votes, targets.to(votes.device), weights).cpu().view(index.shape)
         ratio = torch.ones(index.shape)
         if self.ratio is not None:
-            with torch.no_grad():
+            with torch.no_grad(), profiling.part("ratio"):
                 ratio = self.ratio(features, targets.to(features.device)).float().cpu().view(index.shape)
         everything = torch.ones(index.shape, dtype=torch.bool)
         outputs = self.task.consensus(votes, weights).cpu()

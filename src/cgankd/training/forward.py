@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cgankd.core import rng
+from cgankd.core.profiling import part
 from cgankd.data.batches import Batch, Batches
 from cgankd.distill import DistillBatch, NetworkFactory, Objective
 from cgankd.distill.limits import check_answers_suffice
@@ -121,6 +122,10 @@ class BatchForward:
         """The teacher's outputs and features for ``images``: the batch's, and extra views if ``extra`` is true."""
         if not self.objective.asks_teacher:
             return None, {}
+        with part("teacher"):
+            return self._ask_teacher(batch, images, extra)
+
+    def _ask_teacher(self, batch: Batch, images: Tensor, extra: bool) -> tuple[Tensor, Mapping[str, Tensor]]:
         inside = "teacher" in self._taps and self._taps["teacher"].names
         if inside or self.objective.input_gradients or extra or batch.mixed:
             return self.teacher_forward(images)
@@ -133,7 +138,8 @@ class BatchForward:
 
     def student_forward(self, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Outputs and features, both float32."""
-        return self._run("student", self.student, images)
+        with part("student"):
+            return self._run("student", self.student, images)
 
     def teacher_forward(self, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The same of the teacher, without gradients unless the objective needs those with respect to the images."""

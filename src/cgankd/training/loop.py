@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cgankd.config.settings import Cosine, FitSettings, OneCycle, StepDecay
 from cgankd.core import rng
 from cgankd.core.errors import TrainingError
+from cgankd.core.profiling import part
 from cgankd.core.store import Work
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSource, TrainingImages
@@ -109,16 +110,21 @@ def _minimise(
             torch.manual_seed(rng.key(seed, "fit", step))  # for dropout
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
-            batch = forward.batches.at(step)
+            with part("batch"):
+                batch = forward.batches.at(step)
             if settings.adversarial is not None:
                 attack_seed = rng.key(seed, "attack", step)
                 batch = attacked(student, batch, objective.task, settings.adversarial, work.fabric, attack_seed)
-            terms = objective.loss(forward(batch, step / settings.steps))
-            loss = torch.stack(list(terms.values())).sum()
-            optimizer.zero_grad(set_to_none=True)
-            work.fabric.backward(loss)
-            clipping.clip(weights)
-            optimizer.step()
+            inputs = forward(batch, step / settings.steps)
+            with part("loss"):
+                terms = objective.loss(inputs)
+                loss = torch.stack(list(terms.values())).sum()
+            with part("backward"):
+                optimizer.zero_grad(set_to_none=True)
+                work.fabric.backward(loss)
+            with part("optimizer"):
+                clipping.clip(weights)
+                optimizer.step()
 
             done = step + 1
             if done % log_every == 0 or done == settings.steps:
@@ -196,7 +202,8 @@ def _label_share(terms: dict[str, Tensor]) -> dict[str, float]:
 def _validation(work: Work, student: nn.Module, objective: Objective, images: ImageSource | None) -> dict[str, float]:
     if images is None:
         return {}
-    return {"val": scoring.metric(Work(work.fabric), student, images.open(), objective.task)[0]}
+    with part("validation"):
+        return {"val": scoring.metric(Work(work.fabric), student, images.open(), objective.task)[0]}
 
 
 def learning_rate(settings: FitSettings, step: int) -> float:

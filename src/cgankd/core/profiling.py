@@ -1,0 +1,166 @@
+"""``--profile``: where the time and the memory of each stage go, as a table, profile.json and traces.
+
+A trace is a second or less of a stage's loop, recorded by torch.profiler while the loop runs; Perfetto
+(ui.perfetto.dev) and chrome://tracing show it. The loops name their parts with :func:`part`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from cgankd.core.files import file_name, write_json
+from cgankd.core.run_text import duration
+from cgankd.core.watching import Output, Watched
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+PREFIX = "cgankd: "
+FOLDER = "profile"
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # of Linux
+QUIET = "6"  # so that torch's profiler writes nothing of its own to stderr
+PEAK = "5"  # what to write to RESET, so that the peak begins anew
+
+
+def part(name: str) -> record_function:
+    """A block of a loop, such as ``teacher``; ``--profile`` shows its share of the time. Costs about a microsecond."""
+    return record_function(PREFIX + name)
+
+
+@dataclasses.dataclass
+class Measured:
+    """One stage. parts: share of the traced time by part; empty where the stage was too short for a trace.
+
+    Where a part runs inside another one, both count it. peak_memory: bytes of the whole process, its libraries too.
+    """
+
+    stage: str
+    seconds: float = 0.0
+    images_per_second: float | None = None
+    peak_memory: int = 0
+    peak_gpu_memory: int | None = None
+    parts: dict[str, float] = dataclasses.field(default_factory=dict)
+    trace: str | None = None
+
+
+class Profile(Output):
+    """Measures each stage, and prints the table when the command ends."""
+
+    every = 0.5
+
+    def __init__(self, console: Console) -> None:
+        os.environ.setdefault("KINETO_LOG_LEVEL", QUIET)
+        self.console, self.stages = console, list[Measured]()
+        self._now: Measured | None = None
+        self._folder: Path | None = None
+        self._profiler: profile | None = None
+        self._traced_since = 0.0
+
+    def event(self, event: str, fields: Mapping[str, Any], watched: Watched) -> None:
+        self._folder = watched.folder or self._folder
+        match event:
+            case "stage_started":
+                self._now = Measured(fields["stage"])
+                _forget_peaks()
+            case "loop_ended":
+                self._end_trace()
+            case "stage_ended" if self._now is not None:
+                self._now.seconds, self._now.peak_memory = fields["seconds"], peak_memory()
+                if torch.cuda.is_available():
+                    self._now.peak_gpu_memory = torch.cuda.max_memory_allocated()
+                self.stages.append(self._now)
+                self._now = None
+                self._keep()
+            case "done":
+                self._print()
+
+    def tick(self, watched: Watched) -> None:
+        if self._now is None or self._folder is None:
+            return
+        self._now.images_per_second = watched.now()["images_per_second"] or self._now.images_per_second
+        if self._profiler is not None:
+            self._end_trace()
+        elif self._now.trace is None:
+            self._now.trace = f"{FOLDER}/{len(self.stages) + 1:02}-{file_name(self._now.stage)}.json.gz"
+            gpu = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
+            self._profiler = profile(activities=[ProfilerActivity.CPU, *gpu])
+            self._profiler.start()
+            self._traced_since = time.perf_counter()
+
+    def close(self) -> None:
+        if self._profiler is not None:
+            self._profiler.stop()
+
+    def _end_trace(self) -> None:
+        if self._profiler is None or self._now is None or self._now.trace is None or self._folder is None:
+            return
+        seconds, profiler, self._profiler = time.perf_counter() - self._traced_since, self._profiler, None
+        profiler.stop()
+        for average in profiler.key_averages():
+            if average.key.startswith(PREFIX):
+                self._now.parts[average.key.removeprefix(PREFIX)] = average.cpu_time_total / 1e6 / seconds
+        path = self._folder / self._now.trace
+        path.parent.mkdir(parents=True, exist_ok=True)
+        profiler.export_chrome_trace(str(path))
+
+    def _keep(self) -> None:
+        if self._folder is not None:
+            write_json(self._folder / f"{FOLDER}.json", [dataclasses.asdict(stage) for stage in self.stages])
+
+    def _print(self) -> None:
+        if not self.stages:
+            self.console.print("profile: no stage was computed, because all of them were done before")
+            return
+        self.console.print(table(self.stages))
+        self.console.print(f"{FOLDER}.json and traces in {self._folder}", soft_wrap=True)
+
+
+def table(stages: list[Measured]) -> Table:
+    """A line for each stage."""
+    from rich.table import Table
+
+    shown = Table(title="profile", box=None, title_justify="left")
+    shown.add_column("stage", overflow="fold")
+    for name in ("time", "images/s", "memory, MB"):
+        shown.add_column(name, justify="right")
+    shown.add_column("share of the time", overflow="fold")
+    for stage in stages:
+        speed = "" if stage.images_per_second is None else f"{stage.images_per_second:,.0f}"
+        largest_first = sorted(stage.parts.items(), key=lambda item: -item[1])
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in largest_first if share >= 0.005)
+        shown.add_row(stage.stage, duration(stage.seconds), speed, f"{stage.peak_memory / 1e6:,.0f}", shares)
+    return shown
+
+
+def peak_memory() -> int:
+    """The largest resident memory in bytes since :func:`_forget_peaks`; on other systems than Linux since the start.
+
+    0 where it is not known.
+    """
+    with contextlib.suppress(OSError):
+        for line in STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _forget_peaks() -> None:
+    with contextlib.suppress(OSError):
+        RESET.write_text(PEAK)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
