@@ -79,12 +79,17 @@ def test_where_nothing_was_computed_it_says_so(tmp_path: Path, profile: Profile)
     assert not (tmp_path / "profile.json").exists()
 
 
-def test_an_error_in_a_traced_loop_goes_on(tmp_path: Path, profile: Profile) -> None:
-    with pytest.raises(ValueError, match="broken"), Watched([profile]) as watched:
-        watched.opened(tmp_path)
+def break_a_traced_loop(folder: Path, profile: Profile) -> None:
+    with Watched([profile]) as watched:
+        watched.opened(folder)
         with watched.stage(Station("key", "teacher", "train_network")), watched.bar("teacher", 6) as bar:
             bar.to(1)
-            bar.to(2)
+            bar.to(2)  # the trace begins
             raise ValueError("broken")
+
+
+def test_an_error_in_a_traced_loop_goes_on(tmp_path: Path, profile: Profile) -> None:
+    with pytest.raises(ValueError, match="broken"):
+        break_a_traced_loop(tmp_path, profile)
     work(tmp_path, profile)  # another trace can begin
     assert [stage.stage for stage in profile.stages] == ["teacher (seed 0)"]
