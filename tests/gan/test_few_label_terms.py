@@ -25,6 +25,7 @@ from cgankd.gan.step import GanStep, Networks, label_strength
 from cgankd.gan.train import train_gan
 from cgankd.labels import label_embedding, label_space
 from cgankd.tasks import Classification, Regression, Task
+from waits import Waits
 from works import stopped_at_every_save
 
 CLASSES = Classification(("dark", "bright"))
@@ -287,3 +288,26 @@ def test_with_all_terms_a_stopped_training_goes_on_bit_for_bit(task: Task, fabri
     assert resumed == history
     for name, value in whole.items():
         assert torch.equal(again[name], value), name
+
+
+@pytest.mark.parametrize("task", [CLASSES, SCALAR], ids=["classes", "scalar"])
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {},
+        {"loss": "relativistic", "r1": {"every": 1, "fakes": True}, "consistency": 1.0},
+        {"lecam": 0.1, "mode_seeking": 0.1, "diffaugment": ["translation", "color", "cutout"]},
+    ],
+    ids=["plain", "pairs", "regularised"],
+)
+def test_no_step_waits_for_the_device(
+    monkeypatch: pytest.MonkeyPatch, fabric: Fabric, task: Task, terms: dict[str, Any]
+) -> None:
+    gan, mode = one_step(fabric, task, **terms), Waits()
+    on_the_processor = ((gan.space, "discriminator_draw"), (gan.space, "generator_draw"), (gan, "_real"))
+    for owner, name in on_the_processor:
+        monkeypatch.setattr(owner, name, mode.without(getattr(owner, name)))
+    with mode:
+        for step in range(2):
+            gan.step(step)
+    assert not mode.seen
