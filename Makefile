@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test quick-tests test-long lint bench results docs docs-test dist dist-test clean
+.PHONY: help demo test quick-tests test-long kill-test lint bench results docs docs-test dist dist-test clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    both tasks on real images, ten minutes on two cores: two tables, two reports"
 	@echo "make test    lint, types and tests, under 8 minutes on two cores"
 	@echo "make test-long  kills in every stage, full disks, stopped runs and other long tests, some minutes"
+	@echo "make kill-test  50 kills at random moments, after which every run ends with the same numbers, 20 minutes"
 	@echo "make lint    lint and types alone"
 	@echo "make bench   speed, as ratios to a simple version in the same run"
 	@echo "make results the two main recipes of docs/results.md, one to two hours on two cores"
@@ -47,6 +48,9 @@ quick-tests: $(READY)
 
 test-long: $(READY)
 	$(PYTEST) -m long tests
+
+kill-test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m kill -s tests/e2e/test_random_kills.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/speed.py
