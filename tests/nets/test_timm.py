@@ -11,6 +11,7 @@ from torch import nn
 from cgankd.core.errors import UserError
 from cgankd.nets import zoo
 from cgankd.nets.feature_layers import map_layers
+from cgankd.nets.pretrained import start_from
 from cgankd.nets.taps import PENULTIMATE, Taps, feature_shapes
 from cgankd.nets.weights import load_weights, save_weights
 
@@ -188,3 +189,26 @@ def test_outputs_are_torchvisions_with_torchvisions_weights(ours, theirs):
         found, expected = network(images), reference(images)
     assert expected.std() > 1e-2
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+def test_published_weights_come_from_the_page_that_timm_names(tmp_path, monkeypatch):
+    other = timm.create_model("resnet10t", pretrained=False, num_classes=1000)
+    save_file(other.state_dict(), tmp_path / "model.safetensors")
+    asked = []
+
+    def download(*names):
+        asked.append(names)
+        return str(tmp_path / "model.safetensors")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    network = new("resnet10t")
+    assert start_from(network, "timm/resnet10t", "student.start") == ["fc"]
+    assert torch.equal(network.conv1[0].weight, other.conv1[0].weight)
+    assert asked == [("timm/resnet10t.c3_in1k", "model.safetensors")]
+
+
+def test_what_the_hub_does_not_give_is_said_in_a_sentence(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"of timm/resnet10t.c3_in1k can't be downloaded from the hub"):
+        start_from(new("resnet10t"), "timm/resnet10t", "student.start")
