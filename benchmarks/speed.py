@@ -7,21 +7,38 @@ busy machine changes times, less so ratios.
 from __future__ import annotations
 
 import copy
+import functools
+import itertools
+import random
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, default_collate
 
 from cgankd import distill
-from cgankd.config.settings import DataSettings, FitSettings, GanSettings, HardVicinity, MaximumRatio, SynthesisSettings
+from cgankd.config.settings import (
+    AugmentSettings,
+    DataSettings,
+    FitSettings,
+    GanSettings,
+    HardVicinity,
+    MaximumRatio,
+    SynthesisSettings,
+)
 from cgankd.core.progress import SILENT
 from cgankd.core.runtime import has_bf16, make_fabric
 from cgankd.core.store import Work
 from cgankd.data import sources
-from cgankd.data.imageset import TrainingImages
+from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.gan.generator import GanSampler, new_networks
 from cgankd.gan.losses import discriminator_hinge, generator_hinge
 from cgankd.gan.step import GanStep, Networks
@@ -33,6 +50,7 @@ from cgankd.synthesis.density_ratio import RatioNetwork
 from cgankd.synthesis.proposals import Proposals
 from cgankd.synthesis.rejection import Rule
 from cgankd.synthesis.synthesize import Synthesis, draw_burn_in, synthesize
+from cgankd.training.best import NOTHING, Kept
 from cgankd.training.loop import fit
 
 PAIRS = 5
@@ -58,28 +76,74 @@ def line(name: str, goal: float, fast: Callable[[], object], slow: Callable[[], 
     print(f"{name} ratio={ratio:.2f} goal={goal:g}{note}", flush=True)
 
 
-def student_loop(fabric: Fabric) -> None:
-    """The training loop against forward + backward + step on a batch that already lies there."""
+def student_loops(fabric: Fabric) -> None:
+    """The training loop against forward + backward + step on a batch that already lies there, and the usual loop.
+
+    kd has augmented views, real and generated images, and the teacher's outputs, which it keeps for recurring views.
+    """
     steps, splits = 60, sources.load(DataSettings(source="fashion", train_size=1000))
-    settings = FitSettings(steps=steps)
-    network = inference.place(zoo.create("resnet8", 1, 10, (32, 32)), fabric).train()
-    twin = copy.deepcopy(network)
+    settings = FitSettings(steps=steps, augment=AugmentSettings(shift=2, flip=True, views=2))
+    student, teacher = (zoo.create(name, 1, 10, (32, 32)) for name in ("cnn16", "cnn40_grid"))
+    network = inference.place(student, fabric).train()
     images = torch.rand(settings.batch_size, 1, 32, 32, device=fabric.device)
     images = images.contiguous(memory_format=torch.channels_last)
     targets = torch.randint(10, (settings.batch_size,), device=fabric.device)
-    optimizer = torch.optim.SGD(twin.parameters(), lr=0.05, momentum=0.9, nesterov=True, fused=True)
+    floor = functools.partial(_bare_steps, fabric, copy.deepcopy(network), images, targets, steps)
 
-    def floor() -> None:
-        for _ in range(steps):
-            with fabric.autocast():
-                output = twin(images)
-            optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(output.float(), targets).backward()
+    def loop(method: str, images: TrainingImages, kept: Kept = NOTHING) -> Callable[[], object]:
+        objective = lambda: distill.create(method, splits.task)  # noqa: E731
+        return lambda: fit(
+            Work(fabric), network, objective(), images, settings, seed=0, teacher=teacher, kept=kept
+        )  # fmt: skip
+
+    real = TrainingImages(splits.train)
+    line("student_loop", 0.95, floor, loop("supervised", real))
+    both = TrainingImages(splits.train, splits.val, real_share=0.5)  # further real images in the place of fakes
+    with tempfile.TemporaryDirectory() as folder:
+        kd = loop("kd", both, Kept(Path(folder)))
+        line("kd_loop", 0.95, floor, kd)
+        usual = functools.partial(_usual_kd, splits.train, copy.deepcopy(student), teacher, settings)
+        line("kd_loop_against_the_usual", 2.0, kd, usual)
+    line("rkd_against_fitnet", 0.8, loop("fitnet", real), loop("rkd", real), note=" (both ask the teacher)")
+
+
+def _bare_steps(fabric: Fabric, network: nn.Module, images: Tensor, targets: Tensor, steps: int) -> None:
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, nesterov=True, fused=True)
+    for _ in range(steps):
+        with fabric.autocast():
+            output = network(images)
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(output.float(), targets).backward()
+        optimizer.step()
+
+
+def _usual_kd(train: ImageSet, student: nn.Module, teacher: nn.Module, settings: FitSettings) -> None:
+    """A DataLoader with transforms of single images, float32, contiguous tensors, and the teacher at every step."""
+
+    def changed(row: int) -> tuple[Tensor, int]:
+        image = ImageOps.expand(Image.fromarray(train.images[row, 0].numpy()), 2)
+        left, top = random.randrange(5), random.randrange(5)
+        image = image.crop((left, top, left + 32, top + 32))
+        if random.random() < 0.5:
+            image = ImageOps.mirror(image)
+        return torch.from_numpy(np.asarray(image)).unsqueeze(0) / 255.0, int(train.labels[row])
+
+    loader = DataLoader(range(len(train)), settings.batch_size, shuffle=True, drop_last=True,
+                        collate_fn=lambda rows: default_collate([changed(row) for row in rows]))  # fmt: skip
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+    student.train()
+    done = 0
+    while done < settings.steps:
+        for images, targets in itertools.islice(loader, settings.steps - done):
+            with torch.no_grad():
+                soft = torch.log_softmax(teacher(images) / 4.0, dim=1)
+            outputs = student(images)
+            imitation = F.kl_div(torch.log_softmax(outputs / 4.0, dim=1), soft, log_target=True, reduction="batchmean")
+            loss = 0.9 * 16.0 * imitation + 0.1 * F.cross_entropy(outputs, targets)
+            optimizer.zero_grad()
+            loss.backward()
             optimizer.step()
-
-    method, real = distill.create("supervised", splits.task), TrainingImages(splits.train)
-    loop = lambda: fit(Work(fabric), network, method, real, settings, seed=0)  # noqa: E731
-    line("student_loop", 0.90, floor, loop)
+            done += 1
 
 
 def gan_step(fabric: Fabric) -> None:
@@ -202,7 +266,7 @@ def precision(fabric: Fabric) -> None:
 
 if __name__ == "__main__":
     shared = make_fabric()
-    student_loop(shared)
+    student_loops(shared)
     gan_step(shared)
     vicinity_draw()
     synthesis(shared)
