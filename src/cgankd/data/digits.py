@@ -5,7 +5,11 @@ The 8x8 images (values 0 to 16) are enlarged to 16x16 (Pillow, bilinear); a quar
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from cgankd.config.settings import DataSettings
@@ -21,14 +25,12 @@ SIDE = 16
 
 def listing(settings: DataSettings) -> Listing:
     """All digits; the test split depends on ``settings.seed``."""
-    from sklearn.datasets import load_digits  # takes as long to import as torch
-
-    bunch = load_digits()
-    small = np.rint(np.asarray(bunch.images) * (255 / 16)).astype(np.uint8)  # [1797, 8, 8]
+    table = _table()
+    small = np.rint(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     images = np.stack(
         [np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for image in small]
     )
-    labels = np.asarray(bunch.target, dtype=np.int64)
+    labels = table[:, -1].astype(np.int64)
     rows = np.arange(len(labels))
     splits = np.full(len(labels), TRAIN)
     splits[hold_out(rows, labels, None, round(TEST_SHARE * len(labels)), settings.seed, "digits/test")] = TEST
@@ -41,3 +43,20 @@ def listing(settings: DataSettings) -> Listing:
         task=Classification(tuple(str(digit) for digit in range(10))),
         notes=(f"images were enlarged from 8x8 to {SIDE}x{SIDE} pixels (bilinear)",),
     )
+
+
+def _table() -> npt.NDArray[np.float64]:
+    """The digits [1797, 64 + 1]: 8x8 pixels of 0 to 16, and the class.
+
+    Read from scikit-learn's file without its code, whose import takes as long as torch's.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    assert spec is not None
+    assert spec.origin is not None
+    file = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    if file.is_file():
+        return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits
+
+    data, target = load_digits(return_X_y=True)
+    return np.column_stack([data, target])

@@ -16,10 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from scipy import special
 from torch import Tensor
 
 from cgankd.core import rng
@@ -48,6 +45,11 @@ def two_sample(real: Tensor, fake: Tensor, seed: int, features: str = TwoSample.
     the Clopper-Pearson limit of the accuracy over all held-out rows; it neglects that folds share training rows
     (Bayle et al., arXiv 2007.12671).
     """
+    # imported here, because it takes a second, and a run begins without it
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     count = min(len(real), len(fake), MOST)
     x = np.concatenate([_chosen(real, count, seed, "real"), _chosen(fake, count, seed, "fake")])
     y = np.repeat([0, 1], count)
@@ -58,8 +60,8 @@ def two_sample(real: Tensor, fake: Tensor, seed: int, features: str = TwoSample.
         classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=200))
         classifier.fit(x[~held_out], y[~held_out])
         correct += int((classifier.predict(x[held_out]) == y[held_out]).sum())
-    # the exact one-sided 95 % limit; 0 where nothing was correct
-    low = float(stats.beta.ppf(DELTA, correct, 2 * count - correct + 1)) if correct else 0.0
+    # the exact one-sided 95 % limit, a quantile of a beta distribution; 0 where nothing was correct
+    low = float(special.betaincinv(correct, 2 * count - correct + 1, DELTA)) if correct else 0.0
     return TwoSample(correct / (2 * count), max(0.0, 2.0 * low - 1.0), count, features)
 
 

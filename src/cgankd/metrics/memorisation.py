@@ -6,7 +6,6 @@ import dataclasses
 import math
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 PERCENTILE = 0.01
@@ -42,6 +41,8 @@ def nearness(distance: Tensor, row: Tensor, held_out: Tensor) -> Nearness:
     held_out: float32 [M], the distances of ten or more held-out images. A small distance alone is no proof of a copy,
     because blurred and typical images are near many others too.
     """
+    from scipy import stats  # takes a second to import
+
     real = held_out.sort().values
     rank = math.floor(PERCENTILE * (len(real) - 1)) + 1  # of the cut-off, counted from 1
     cutoff = float(real[rank - 1])
