@@ -152,6 +152,18 @@ def test_on_another_host_only_the_age_of_the_file_is_known(watched: Watched, tmp
     assert as_lines(tmp_path, record)[0] == f"{tmp_path}: no news from elsewhere since 11 min; it may have been killed"
 
 
+def test_a_clock_that_jumps_changes_no_time(watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hour, clock = 3600.0, time.time
+    monkeypatch.setattr(time, "time", lambda: clock() - hour)  # set back after the start
+    with watched.stage(KD):
+        pass
+    watched.finish()
+    monkeypatch.setattr(time, "time", lambda: clock() - 2 * hour)
+    record = read_status(tmp_path)
+    assert 0 <= record["seconds"] < 60
+    assert as_lines(tmp_path, record)[0].startswith(f"{tmp_path}: done 0 s ago, after 0 s;")
+
+
 def test_a_disk_that_is_full_does_not_end_the_run(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")

@@ -107,7 +107,7 @@ class StatusFile(Output):
         if state == "running":
             self._last = watched.now()
         known = watched.at_error or self._last
-        times = {"updated": time.time(), "preparing": not self._begun}
+        times = {"updated": time.time(), "seconds": watched.seconds, "preparing": not self._begun}
         record = {"state": state, **self._record, **times, **known, **fields}
         try:
             write_json(path, run_text.finite(record), durable=False)
@@ -172,11 +172,11 @@ def _state(record: Mapping[str, Any]) -> str:
 
 def as_lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
     """The status for a person."""
-    now, state = time.time(), record["state"]
+    state = record["state"]
     if "pid" not in record:
         return [_without_file(folder, record)]
-    ago = f"{run_text.duration(now - record['updated'])} ago"
-    began = f"{run_text.duration(record['updated'] - record['started'])}"
+    ago = f"{_since(record)} ago"
+    began = f"{run_text.duration(record.get('seconds', 0.0))}"
     again = f"the same command goes on: {record['command']}"
     words = {
         "running": f"running for {began} (process {record['pid']} on {record['host']}), last news {ago}",
@@ -195,6 +195,11 @@ def as_lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _since(record: Mapping[str, Any]) -> str:
+    """How long ago the record was written; nothing where the clock was set back since."""
+    return run_text.duration(max(0.0, time.time() - record["updated"]))
+
+
 def _still(record: Mapping[str, Any]) -> dict[str, Any]:
     """Without times left, which mean nothing where nothing moves."""
     return {**record, "stage_left": None, "left": None, "images_per_second": None}
@@ -203,5 +208,4 @@ def _still(record: Mapping[str, Any]) -> dict[str, Any]:
 def _without_file(folder: Path, record: Mapping[str, Any]) -> str:
     if record["state"] == "done":
         return f"{folder}: done; results: {record['results']}"
-    ago = run_text.duration(time.time() - record["updated"])
-    return f"{folder}: begun {ago} ago and not finished; whether it still runs is not known, because it has no {NAME}"
+    return f"{folder}: begun {_since(record)} ago and not finished; whether it still runs is not known, because it has no {NAME}"

@@ -82,7 +82,7 @@ class Watched(Progress):
         self.folder: Path | None = None
         self.run_plan = RunPlan()
         self.station: Station | None = None
-        self.started = time.time()
+        self.started, self._began = time.time(), time.monotonic()
         self.at_error: dict[str, Any] | None = None  # what was known when an error ended a loop
         self._list_stations: Callable[[], Sequence[Station]] | None = None
         self._part: tuple[int, int, str] | None = None
@@ -178,7 +178,12 @@ class Watched(Progress):
 
     def finish(self, **paths: str | None) -> None:
         """The command has done its work. paths: of what it wrote."""
-        self.emit("done", **paths, seconds=time.time() - self.started)
+        self.emit("done", **paths, seconds=self.seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Since the command began; a clock that is set anew does not change it."""
+        return time.monotonic() - self._began
 
     def stop(self, reason: str, code: int, command: str) -> None:
         """The command ends before its work is done."""
