@@ -208,4 +208,5 @@ def _still(record: Mapping[str, Any]) -> dict[str, Any]:
 def _without_file(folder: Path, record: Mapping[str, Any]) -> str:
     if record["state"] == "done":
         return f"{folder}: done; results: {record['results']}"
-    return f"{folder}: begun {_since(record)} ago and not finished; whether it still runs is not known, because it has no {NAME}"
+    begun = f"{folder}: begun {_since(record)} ago and not finished"
+    return f"{begun}; whether it still runs is not known, because it has no {NAME}"
