@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test quick-tests test-long kill-test lint bench results docs docs-test dist dist-test clean
+.PHONY: help demo test quick-tests test-long kill-test lint bench results docs docs-test dist sbom audit dist-test clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,8 @@ help:
 	@echo "make docs    the documentation as a site in site/, from docs/ and from the code"
 	@echo "make docs-test  run the tutorial's commands in an empty folder, about 15 minutes on two cores"
 	@echo "make dist    the wheel and the sdist, in dist/"
+	@echo "make sbom    dist/cgankd.cdx.json: everything that comes with the wheel, with versions and licences (CycloneDX)"
+	@echo "make audit   known vulnerabilities of what is installed here; asks the package index"
 	@echo "make dist-test  install both into empty environments and run them: DIST_PYTHONS='python3.10 python3.13'"
 	@echo "make clean   remove .venv and build files"
 
@@ -71,6 +73,17 @@ dist: $(READY)
 	rm -rf dist
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dist]' -c constraints.txt
 	$(BIN)/python -m build
+
+sbom: dist
+	rm -rf build/runtime
+	$(PYTHON) -m venv build/runtime
+	build/runtime/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl -c constraints.txt
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	  --output-file dist/cgankd.cdx.json build/runtime
+
+audit: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dist]' -c constraints.txt
+	$(BIN)/pip-audit --skip-editable
 
 DIST_PYTHONS ?= $(PYTHON)
 dist-test: dist
