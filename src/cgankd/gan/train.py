@@ -86,7 +86,8 @@ def _loop(work: Work, gan: GanStep, checkpoint: Checkpoint) -> tuple[list[dict[s
     settings, good = gan.settings, work.within("good").checkpoint()
     state = _states(gan)
     step, kept = checkpoint.load(*state)
-    history, second_try = kept or ([], None)
+    history: list[dict[str, Any]] = kept[0] if kept else []
+    second_try: str | None = kept[1] if kept else None
     if second_try:
         gan.slow_down(SLOWER)
     log_every = max(1, settings.steps // LOG_POINTS)

@@ -9,7 +9,11 @@ from cgankd.core.errors import TrainingError
 
 
 class NotFinite(TrainingError):
-    """A loss or a weight is not finite."""
+    """A loss, a weight or an output is not finite. fault: what it is, and where; advice: what may help."""
+
+    def __init__(self, fault: str, advice: str) -> None:
+        super().__init__(f"{fault}; {advice}")
+        self.fault, self.advice = fault, advice
 
 
 def is_finite(tensors: dict[str, Tensor]) -> bool:
