@@ -168,7 +168,7 @@ def _finite(
     if not math.isfinite(value):
         raise NotFinite(f"{work.title}: the loss is {value} at {where}", advice)
     if (name := not_finite(trained)) is not None:
-        raise NotFinite(f"{work.title}: weight {name} is not finite at {where}", advice)
+        raise NotFinite(f"{work.title}: weight {name.removeprefix('student.')} is not finite at {where}", advice)
     return value
 
 
@@ -209,7 +209,7 @@ def _validation(work: Work, student: nn.Module, objective: Objective, images: Im
     if images is None:
         return {}
     with part("validation"):
-        return {"val": scoring.metric(Work(work.fabric), student, images.open(), objective.task)[0]}
+        return {"val": scoring.metric(Work(work.fabric), student, images.open(), objective.task)}
 
 
 def learning_rate(settings: FitSettings, step: int) -> float:

@@ -72,9 +72,11 @@ def train_generator(
 
 @stage()
 def show_generator(work: Work, *, generator: GeneratorSource, train: ImageSet, task: Task, seed: int) -> dict[str, Any]:
-    """A few images of a generator other than the GAN, for the report."""
-    _preview_generator(work, generator.open(work.fabric), train, task, seed)
-    return {"parameters": None, "history": []}
+    """A few images of a generator other than the GAN, for the report, and its variety unless its images are stored."""
+    sampler = generator.open(work.fabric)
+    _preview_generator(work, sampler, train, task, seed)
+    variety = measure_variety(sampler, train, task, seed) if sampler.held is None else None
+    return {"parameters": None, "history": [], "variety": variety}
 
 
 @stage()

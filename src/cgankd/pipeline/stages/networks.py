@@ -147,7 +147,7 @@ def train_trial(
         teacher=None if teachers is None else teachers.open(task, work.fabric),
         kept=Kept(_teacher_outputs(work, teachers)),
     )
-    return {"val": scoring.metric(work, network, val, task)[0], "history": history, "second_try": second_try}
+    return {"val": scoring.scored(work, network, val, task).total, "history": history, "second_try": second_try}
 
 
 @stage()
@@ -208,16 +208,22 @@ def score(work: Work, predictor: inference.Predictor, name: str, around: Surroun
 def split_scores(work: Work, predictor: inference.Predictor, around: Surroundings, which: str = "") -> dict[str, Any]:
     """The metric on the validation split and on the test split; None where a black box has no outputs for one.
 
+    ``same_answer`` is the prediction for nearly all test images, as text; None where predictions differ.
     which: what the predictor is called in the names of these passes.
     """
-    test, per_bin = _metric(work, predictor, around.test, around.task, f"{which}test")
-    val = _metric(work, predictor, around.val, around.task, f"{which}validation")[0]
-    return {"val": val, "test": test, "test_per_bin": per_bin}
+    test = _scored(work, predictor, around.test, around.task, f"{which}test")
+    val = _scored(work, predictor, around.val, around.task, f"{which}validation")
+    return {
+        "val": None if val is None else val.total,
+        "test": None if test is None else test.total,
+        "test_per_bin": None if test is None else test.per_bin,
+        "same_answer": None if test is None else test.same_answer,
+    }
 
 
-def _metric(
+def _scored(
     work: Work, predictor: inference.Predictor, images: ImageSet, task: Task, name: str
-) -> tuple[float, list[float | None]] | tuple[None, None]:
+) -> scoring.Scores | None:
     if isinstance(predictor, BlackBox) and not predictor.knows(images.images):
-        return None, None
-    return scoring.metric(work, predictor, images, task, name)
+        return None
+    return scoring.scored(work, predictor, images, task, name)
