@@ -245,9 +245,7 @@ def test_a_ratio_that_is_not_finite_is_an_error(
 
 def test_a_teacher_that_diverges_stops_and_a_lower_rate_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with pytest.raises(
-        TrainingError, match=r"^teacher \(seed 0\): (the loss|weight \S+) is \S.* at step \d+ of 20; a lower "
-    ):
+    with pytest.raises(TrainingError, match=r"^teacher \(seed 0\): .* (nan|not finite) at step \d+ of 20; a "):
         go(out, "teacher.fit.learning_rate=1e8", "compare.methods=[kd]")
     assert stages(out) == {"describe_data"}
     go(out, "compare.methods=[kd]")
