@@ -56,7 +56,7 @@ from cgankd.tasks import Classification, Regression, Task
 from cgankd.tasks.outputs import AUTO, OutputKind, check_unchanged, resolve, sentence
 from cgankd.tasks.regression import fits_float32
 from cgankd.training.rehearsal import rehearse
-from cgankd.training.scoring import metric
+from cgankd.training.scoring import scored
 
 METHOD_NUMBERS = {"temperature", "label_weight", "teacher_weight", "method_settings"}  # of StudentSettings
 TRIAL_IMAGES = 16  # images on which teachers are tried; the outputs for them are the content key of a callable
@@ -373,7 +373,7 @@ class Distiller(Looks):
         """Accuracy in %, or the mean absolute error in the label's unit. images: not those of the training."""
         unseen = _arrays(images, labels)
         self._task.check_test_labels(unseen.labels, "labels")
-        return metric(Work(self.device, self.progress), network, unseen, self._task)[0]
+        return scored(Work(self.device, self.progress), network, unseen, self._task).total
 
 
 def image_set(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> tuple[ImageSet, Task]:

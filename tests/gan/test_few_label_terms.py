@@ -77,7 +77,8 @@ def one_step(fabric: Fabric, task: Task = CLASSES, guide: nn.Module | None = Non
 def train(fabric: Fabric, task: Task, guide: nn.Module | None = None, **changes: Any) -> tuple[GanSampler, Any]:
     settings = GanSettings(**{**SMALL, "steps": 6, **changes})
     scalar, guidance = QUICK if task.continuous else None, guided(guide, task, settings, fabric)
-    return train_gan(Work(fabric), grey(task), task, settings, scalar, seed=0, guidance=guidance)
+    sampler, history, _ = train_gan(Work(fabric), grey(task), task, settings, scalar, seed=0, guidance=guidance)
+    return sampler, history
 
 
 # --- relativistic loss, R1 and R2 ---------------------------------------------------------------------------------
@@ -279,7 +280,7 @@ def test_with_all_terms_a_stopped_training_goes_on_bit_for_bit(task: Task, fabri
     def loop(work: Work) -> tuple[dict[str, Tensor], Any]:
         scalar = QUICK if task.continuous else None
         guidance = guided(guide, task, settings, fabric)
-        sampler, history = train_gan(work, grey(task), task, settings, scalar, seed=0, guidance=guidance)
+        sampler, history, _ = train_gan(work, grey(task), task, settings, scalar, seed=0, guidance=guidance)
         return sampler.network.state_dict(), history
 
     whole, history = loop(Work(fabric))

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from cgankd.config.settings import ILI, NLI, GanSettings, ScalarLabelSettings, SoftVicinity
 from cgankd.core.checkpoint import Checkpoint
-from cgankd.core.errors import TrainingError
 from cgankd.core.store import Store, Work, stage
 from cgankd.data.imageset import ImageSet
 from cgankd.gan import train as gan_train
@@ -30,7 +29,7 @@ from cgankd.gan.generator import (
     to_uint8,
 )
 from cgankd.gan.losses import squared_gradient
-from cgankd.gan.train import _check, _settle_statistics, train_gan
+from cgankd.gan.train import _settle_statistics, train_gan
 from cgankd.labels import LabelSpace, label_embedding, label_space
 from cgankd.tasks import Classification, Regression, Task
 from works import with_checkpoint
@@ -60,7 +59,8 @@ def train(
 ) -> tuple[GanSampler, list[dict[str, Any]]]:
     settings = GanSettings(**{**SMALL, "steps": 6, **changes})
     work = with_checkpoint(Work(fabric), checkpoint)
-    return train_gan(work, grey(task), task, settings, scalar if task.continuous else None, seed=seed)
+    sampler, history, _ = train_gan(work, grey(task), task, settings, scalar if task.continuous else None, seed=seed)
+    return sampler, history
 
 
 def two_classes(settings: GanSettings) -> tuple[LabelSpace, nn.Module, nn.Module]:
@@ -272,17 +272,6 @@ def test_images_learn_their_label(task: Task, fabric: Fabric) -> None:
     assert bright - dark > 60  # of 152 or 190 grey levels; without the label it would be about 0
 
 
-def test_rates_that_explode_are_an_error(fabric: Fabric) -> None:
-    with pytest.raises(TrainingError, match=r"generator: \w+ is (nan|inf|-inf) at step"):
-        train(CLASSES, fabric, generator_rate=1e30, discriminator_rate=1e30)
-
-
-def test_a_collapsed_generator_is_an_error() -> None:
-    _check({"step": 1, "generator_loss": 0.0, "spread": 2e-3})
-    with pytest.raises(TrainingError, match="all images are alike at step 7"):
-        _check({"step": 7, "generator_loss": 0.0, "spread": 5e-4})
-
-
 # --- the sampler --------------------------------------------------------------------------------------------------
 
 
@@ -345,7 +334,7 @@ def test_there_is_always_another_image(sampler: GanSampler) -> None:
 def made_and_shown(work: Work, *, task: Task, network: str) -> dict[str, Any]:
     """A generator as the stage of the road keeps it, and images that it drew before."""
     settings, scalar = GanSettings(**SMALL, steps=2, network=network), QUICK if task.continuous else None
-    sampler, _ = train_gan(work, grey(task), task, settings, scalar, seed=0)
+    sampler, *_ = train_gan(work, grey(task), task, settings, scalar, seed=0)
     drawn = labels(sampler, 8)
     work.save("shown", {"targets": drawn, "images": sampler.sample(drawn, torch.arange(8), 0)})
     return keep_generator(work, sampler, settings, scalar, task, grey(task))

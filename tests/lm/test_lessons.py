@@ -10,14 +10,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from cgankd.core.errors import UserError
+from cgankd.core.store import Work
 from cgankd.lm import losses, models, scoring, text
 from cgankd.lm.methods import METHODS, Lesson, from_labels, from_teacher
 from cgankd.lm.sampling import sample
-from cgankd.lm.settings import LanguageRecipe, SamplingSettings
+from cgankd.lm.settings import LanguageRecipe, SamplingSettings, TrainSettings
 from cgankd.lm.text import Corpus
+from cgankd.lm.train import train
+from cgankd.training.faults import NotFinite
 
 Make = Callable[..., nn.Module]
 
@@ -107,6 +111,21 @@ def test_before_the_distillation_every_token_counts(make: Make, corpus: Corpus) 
         model(input_ids=tokens).logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
     )
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(("spoilt", "fault"), [("loss", "the loss is nan"), ("gradient", r"weight \S+ is not finite")])
+def test_what_is_not_finite_ends_the_training(make: Make, fabric: Fabric, spoilt: str, fault: str) -> None:
+    model = make(0)
+
+    def spoil(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        loss = next(model.parameters()).sum()
+        if spoilt == "loss":
+            return loss * math.nan, {}
+        loss.register_hook(lambda slope: slope * math.nan)  # the loss of the only step is finite
+        return loss, {}
+
+    with pytest.raises(NotFinite, match=f"student: {fault} at step 1; a lower learning_rate than 0.003 may help"):
+        train(Work(fabric, title="student"), model, spoil, TrainSettings(steps=1), seed=0, validate=lambda: 0.0)
 
 
 @pytest.mark.parametrize("count", [2, 8, 9, 15, 22])

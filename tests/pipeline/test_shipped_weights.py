@@ -40,7 +40,7 @@ def test_the_row_and_the_opened_student_are_those_of_the_weights_that_ship(
     for name, tensor in student.network.state_dict().items():
         assert torch.equal(tensor, stored[name]), name
     splits = sources.load(recipe.data)
-    score = scoring.metric(Work(fabric), student.network, splits.test, splits.task)[0]
+    score = scoring.metric(Work(fabric), student.network, splits.test, splits.task)
     assert score == pytest.approx(row["mean"])
     assert (student.facts["test"], student.facts["weights"]) == (row["mean"], recipe.student.ships)
 

@@ -137,3 +137,16 @@ def test_limits_are_where_they_are_said_to_be() -> None:
     assert math.exp(checks.CALIBRATION) == pytest.approx(2.0)
     s = 1 / (1 + math.exp(-checks.MEAN_ON_REAL))
     assert s * (1 - s) == pytest.approx(0.018, abs=5e-4)  # the gradient that is said to fade
+
+
+def test_a_ratio_that_is_not_finite_fails() -> None:
+    h_real, h_fake = torch.ones(20), torch.ones(20, 2)
+    h_fake[3, 1] = torch.inf
+    valid = torch.ones(20, 2, dtype=torch.bool)
+    result = check(h_real, h_fake, valid, torch.zeros(20).long())
+    assert result == {
+        "passed": False,
+        "reasons": ["The ratio of a held-out image is not finite; allowed: finite numbers."],
+    }
+    valid[3, 1] = False  # one that does not count is not seen
+    assert check(h_real, h_fake, valid, torch.zeros(20).long())["passed"]

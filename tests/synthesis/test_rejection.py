@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from scipy import stats
 
 from cgankd.config.settings import MaximumRatio, QuantileRatio, RatioBudget
 from cgankd.core.errors import TrainingError
-from cgankd.synthesis.rejection import Rule, accept, budget_cap, effective_sample_share, first_maxima
+from cgankd.synthesis.rejection import Rule, accept, budget_cap, dead_pools, effective_sample_share, first_maxima
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -87,12 +89,29 @@ def test_first_maxima_are_quantiles_of_each_pool(quantile: float) -> None:
     assert found.tolist() == pytest.approx(expected, rel=1e-6)
 
 
-def test_dead_ratios_are_an_error() -> None:
-    pool = torch.tensor([0, 0, 1, 1])
-    with pytest.raises(TrainingError, match="label pool 1 has ratio 0"):
-        first_maxima(torch.tensor([0.0, 0.5, 0.0, 0.0]), pool, 2, Rule.of(MaximumRatio()))
-    found = first_maxima(torch.tensor([0.0, 0.5, 0.0, 1e-9]), pool, 2, Rule.of(MaximumRatio()))
-    assert found.tolist() == pytest.approx([0.5, 1e-9])
+@pytest.mark.parametrize("rising", [True, False])
+def test_where_all_burn_in_ratios_are_nought_all_are_accepted(rising: bool) -> None:
+    ratios, pool = torch.tensor([0.0, 0.5, 0.0, 0.0]), torch.tensor([0, 0, 1, 1])
+    maxima = first_maxima(ratios, pool, 2, Rule.of(MaximumRatio()))
+    assert maxima.tolist() == [0.5, 0.0]
+    assert dead_pools(ratios, pool).tolist() == [1]
+    kept, after = accept(torch.tensor([[0.0, 0.0, 0.2, 0.0]]), maxima[1:], torch.full((1, 4), 0.5), rising)
+    # a ratio above 0 that comes later is M from then on, if M rises
+    assert kept.tolist() == [[True, True, True, not rising]]
+    assert after.tolist() == pytest.approx([0.2 if rising else 0.0])
+
+
+def test_a_quantile_of_nought_accepts_what_is_above_it() -> None:
+    ratios = torch.tensor([0.0, 0.0, 0.0, 0.3, 0.2])
+    assert first_maxima(ratios, torch.zeros(5).long(), 1, Rule.of(QuantileRatio(q=0.5))).tolist() == pytest.approx(
+        [0.2]
+    )
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_ratio_that_is_not_finite_is_an_error(value: float) -> None:
+    with pytest.raises(TrainingError, match="the ratio of a burn-in fake is not finite; lower ratio"):
+        first_maxima(torch.tensor([0.5, value]), torch.tensor([0, 1]), 2, Rule.of(MaximumRatio()))
 
 
 def test_effective_sample_share_by_hand() -> None:

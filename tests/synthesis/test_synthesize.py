@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from cgankd.config.settings import NoSubsampling, RatioBudget, ScalarLabelSettings, SynthesisSettings
 from cgankd.core import rng
-from cgankd.core.errors import TrainingError, UserError
+from cgankd.core.errors import UserError
 from cgankd.core.store import Artifact, Store, Work
 from cgankd.gan.adapters import CallableSampler
 from cgankd.gan.generator import Sampler
@@ -463,15 +463,18 @@ def test_the_effective_share_divides_by_the_pools_own_scale(fabric: Fabric) -> N
     assert made.summary["acceptance"] == 1.0
 
 
-def test_a_dead_ratio_is_an_error(fabric: Fabric) -> None:
+def test_a_dead_ratio_accepts_all(fabric: Fabric) -> None:
     class Dead(nn.Module):
         def forward(self, features: Tensor, targets: Tensor) -> Tensor:
             return 0.0 * features[:, 0]
 
     extractor = FeatureExtractor(Teacher(3), fabric)
     settings = SynthesisSettings(images=6, **PLAIN)
-    with pytest.raises(TrainingError, match="ratio 0"):
-        processed(CallableSampler(pixels), extractor, Dead(), plan_of(CLASSES, 6), CLASSES, settings, seed=0)
+    made = processed(CallableSampler(pixels), extractor, Dead(), plan_of(CLASSES, 6), CLASSES, settings, seed=0)
+    assert made.summary["acceptance"] == 1.0
+    assert made.summary["kept"] == 6
+    assert made.summary["not_subsampled"] == ["a", "b", "c"]
+    json.dumps(made.summary, allow_nan=False)  # as artifact.json is written
 
 
 def test_a_label_that_gets_no_calibration_fake_still_gives_a_summary_that_json_holds(fabric: Fabric) -> None:

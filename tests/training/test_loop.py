@@ -486,12 +486,25 @@ def test_training_learns(noise: Noise, fabric: Fabric) -> None:
     assert history[-1]["val"] > 90
 
 
-def test_a_loss_that_is_not_finite_is_an_error(noise: Noise, fabric: Fabric) -> None:
+def test_outputs_of_a_teacher_that_are_not_finite_are_an_error(noise: Noise, fabric: Fabric) -> None:
     def teacher(images: Tensor) -> Tensor:
         return torch.full((len(images), 3), math.nan)
 
-    with pytest.raises(TrainingError, match="train: the loss is nan at step 1"):
+    with pytest.raises(TrainingError, match="train: the teacher's outputs are not finite at step 1 of 8; allowed: a "):
         trained(noise, fabric, "kd", CLASSES, teacher)
+
+
+def test_a_loss_that_is_not_finite_is_an_error(noise: Noise, fabric: Fabric) -> None:
+    images, method = TrainingImages(noise(24)), distill.create("supervised", CLASSES)
+    with pytest.raises(TrainingError, match=r"train: the loss is (nan|inf) at step \d of 8; a lower learning_rate"):
+        fit(Work(fabric, title="train"), network(CLASSES), method, images, settings(learning_rate=1e30), seed=0)
+
+
+def test_a_weight_that_the_last_step_spoils_is_an_error(noise: Noise, fabric: Fabric) -> None:
+    student, method = network(CLASSES), distill.create("supervised", CLASSES)
+    student.fc.bias.register_hook(lambda gradient: gradient * math.nan)  # the loss of the only step is finite
+    with pytest.raises(TrainingError, match=r"train: weight fc\.bias is not finite at step 1 of 1"):
+        fit(Work(fabric, title="train"), student, method, TrainingImages(noise(24)), settings(1), seed=0)
 
 
 # --- learning rates -----------------------------------------------------------------------------------------------

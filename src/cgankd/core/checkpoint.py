@@ -56,7 +56,22 @@ class Checkpoint:
         history: Any = (),
         tensors: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
-        """Write the state after ``step`` steps. history: any JSON value."""
+        """Write the state after ``step`` steps, then stop if it is time to. history: any JSON value."""
+        if self.path is None:
+            return
+        self.write(step, modules, optimizers, history, tensors)
+        if (reason := reason_to_stop(self.deadline)) is not None:
+            raise OutOfTime(reason)
+
+    def write(
+        self,
+        step: int,
+        modules: Mapping[str, nn.Module] = MappingProxyType({}),
+        optimizers: Mapping[str, torch.optim.Optimizer] = MappingProxyType({}),
+        history: Any = (),
+        tensors: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> None:
+        """The same as :meth:`save`, but never stops."""
         if self.path is None:
             return
         tensors = {f"tensor/{name}": tensor for name, tensor in tensors.items()}
@@ -69,8 +84,6 @@ class Checkpoint:
                         tensors[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value)
         save_tensors(self.path, tensors, {"step": str(step), "history": json.dumps(history)})
         self._saved_at = time.monotonic()
-        if (reason := reason_to_stop(self.deadline)) is not None:
-            raise OutOfTime(reason)
 
     def load(
         self,

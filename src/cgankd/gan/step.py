@@ -63,6 +63,16 @@ class GanStep:
         self.lecam = LeCam().to(fabric.device)
         self.update_average = get_ema_multi_avg_fn(settings.ema)
 
+    def slow_down(self, share: float) -> None:
+        """Take this share of both learning rates of the settings from now on."""
+        settings = self.settings
+        for optimizer, rate in (
+            (self.generator_optimizer, settings.generator_rate),
+            (self.discriminator_optimizer, settings.discriminator_rate),
+        ):
+            for group in optimizer.param_groups:
+                group["lr"] = share * rate
+
     def step(self, step: int) -> dict[str, Tensor]:
         """``discriminator_steps`` steps of D and one of G. Returns losses and logits as tensors, without waiting
         for the device."""

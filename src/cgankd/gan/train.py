@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -22,9 +22,22 @@ from cgankd.gan.step import GanStep, Networks
 from cgankd.labels import LabelSpace, label_embedding, label_space
 from cgankd.nets import inference
 from cgankd.tasks import Task
+from cgankd.training.faults import not_finite
 
 LOG_POINTS = 50
+GOOD_POINTS = 10  # how often the state is kept to go back to
+SLOWER = 0.1  # of both learning rates, in the second try
+LEAST_SPREAD = 1e-3  # the standard deviation per pixel over a batch, where pixels are in [-1, 1]
 STATISTICS_BATCHES = 20  # generator batches over which its final batch-norm statistics are computed
+
+
+class TrainedGan(NamedTuple):
+    """sampler: the moving average of the generator. history: losses and logits. second_try: a sentence, if the
+    training failed once and continued from a good state with lower learning rates."""
+
+    sampler: GanSampler
+    history: list[dict[str, Any]]
+    second_try: str | None
 
 
 def train_gan(
@@ -36,11 +49,12 @@ def train_gan(
     *,
     seed: int,
     guidance: Guidance | None = None,
-) -> tuple[GanSampler, list[dict[str, Any]]]:
-    """Train on ``train``. Returns the moving average of the generator, and the history of losses and logits.
+) -> TrainedGan:
+    """Train on ``train``.
 
-    guidance: the teacher in the generator's loss. Raises TrainingError where a loss is not finite or all generated
-    images are alike.
+    guidance: the teacher in the generator's loss. Where a loss or a weight is not finite, or all generated images are
+    alike, training goes back to the last good state, once, and continues with a tenth of both learning rates. Raises
+    TrainingError where this happens again, or where ``work`` has no folder to keep that state in.
     """
     checkpoint, fabric = work.checkpoint(), work.fabric
     labels = task.to_target(train.labels)
@@ -55,51 +69,101 @@ def train_gan(
     inference.place(discriminator, fabric)
     average = copy.deepcopy(generator).requires_grad_(False)
     networks = Networks(generator, discriminator, average)
-    history = _loop(work, GanStep(networks, train, labels, space, settings, fabric, seed, guidance), checkpoint)
+    gan = GanStep(networks, train, labels, space, settings, fabric, seed, guidance)
+    history, second_try = _loop(work, gan, checkpoint)
     _settle_statistics(average, generator, space, settings, fabric, seed)
-    return GanSampler(average, settings.latent, fabric), history
+    if (name := not_finite(average)) is not None:
+        raise TrainingError(_failed(work, f"{name} of the averaged generator is not finite", bool(second_try)))
+    return TrainedGan(GanSampler(average, settings.latent, fabric), history, second_try)
 
 
-def _loop(work: Work, gan: GanStep, checkpoint: Checkpoint) -> list[dict[str, Any]]:
-    settings = gan.settings
+def _loop(work: Work, gan: GanStep, checkpoint: Checkpoint) -> tuple[list[dict[str, Any]], str | None]:
+    """All steps, or the remaining ones of a resumed run. Returns the history, and the sentence on a second try.
+
+    The state to go back to is kept at steps that depend on the settings alone, so that a killed and resumed training
+    goes back to the same one.
+    """
+    settings, good = gan.settings, work.within("good").checkpoint()
+    state = _states(gan)
+    step, kept = checkpoint.load(*state)
+    history: list[dict[str, Any]] = kept[0] if kept else []
+    second_try: str | None = kept[1] if kept else None
+    if second_try:
+        gan.slow_down(SLOWER)
+    log_every = max(1, settings.steps // LOG_POINTS)
+    good_every = log_every * max(1, LOG_POINTS // GOOD_POINTS)
+    with work.progress.bar("generator", settings.steps) as bar:
+        bar.images = settings.batch_size
+        while step < settings.steps:
+            if step % good_every == 0 and not second_try:
+                good.write(step, *state, history)
+            values = gan.step(step)
+            step += 1
+            if step % log_every == 0 or step == settings.steps:
+                entry = {"step": step, **{name: float(value) for name, value in values.items()}}
+                if (fault := _fault(entry) or _bad_weight(gan)) is not None:
+                    if second_try or not good.there:
+                        raise TrainingError(_failed(work, fault, bool(second_try)))
+                    step, history = good.load(*state)
+                    second_try = _back(work, fault, step)
+                    gan.slow_down(SLOWER)
+                    work.progress.say(second_try)
+                    continue
+                history.append(entry)
+                bar.log(entry)
+            bar.to(step)
+            if checkpoint.due():
+                checkpoint.save(step, *state, [history, second_try])
+    return history, second_try
+
+
+def _states(gan: GanStep) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
+    """What a checkpoint keeps: modules, and optimisers."""
     modules: dict[str, nn.Module] = {
         "generator": gan.generator,
         "discriminator": gan.discriminator,
         "average": gan.average,
     }
-    if settings.lecam:
+    if gan.settings.lecam:
         modules["lecam"] = gan.lecam
-    optimizers = {"generator": gan.generator_optimizer, "discriminator": gan.discriminator_optimizer}
-    start, history = checkpoint.load(modules, optimizers)
-    log_every = max(1, settings.steps // LOG_POINTS)
-    with work.progress.bar("generator", settings.steps) as bar:
-        bar.images = settings.batch_size
-        for step in range(start, settings.steps):
-            values = gan.step(step)
-            done = step + 1
-            if done % log_every == 0 or done == settings.steps:
-                entry = {"step": done, **{name: float(value) for name, value in values.items()}}
-                _check(entry)
-                history.append(entry)
-                bar.log(entry)
-            bar.to(done)
-            if checkpoint.due():
-                checkpoint.save(done, modules, optimizers, history)
-    return history
+    return modules, {"generator": gan.generator_optimizer, "discriminator": gan.discriminator_optimizer}
 
 
-def _check(entry: dict[str, float]) -> None:
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+
+def _fault(entry: dict[str, float]) -> str | None:
+    """What is wrong in an entry of the history; None: nothing."""
     for name, value in entry.items():
         if not math.isfinite(value):
-            raise TrainingError(
-                f"generator: {name} is {value} at step {entry['step']}; lower generator.generator_rate and "
-                "generator.discriminator_rate, or set runtime.precision=fp32"
-            )
-    if entry["spread"] < 1e-3:
-        raise TrainingError(
-            f"generator: all images are alike at step {entry['step']} (their standard deviation per pixel is "
-            f"{entry['spread']:.1e}); lower generator.discriminator_rate or raise generator.batch_size"
+            return f"{name} is {value} at step {entry['step']}"
+    if entry["spread"] < LEAST_SPREAD:
+        return (
+            f"all images are alike at step {entry['step']} (their standard deviation per pixel is "
+            f"{entry['spread']:.1e})"
         )
+    return None
+
+
+def _bad_weight(gan: GanStep) -> str | None:
+    networks = nn.ModuleDict({"generator": gan.generator, "discriminator": gan.discriminator, "average": gan.average})
+    name = not_finite(networks)
+    return None if name is None else f"weight {name} is not finite"
+
+
+def _back(work: Work, fault: str, step: int) -> str:
+    return (
+        f"{work.title or 'generator'}: {fault}, so its training went back to step {step} and continued with a tenth of "
+        "generator.generator_rate and generator.discriminator_rate."
+    )
+
+
+def _failed(work: Work, fault: str, again: bool) -> str:
+    tried = ", although the learning rates were divided by ten after a first fault" if again else ""
+    return (
+        f"{work.title or 'generator'}: {fault}{tried}; lower generator.generator_rate and "
+        "generator.discriminator_rate, raise generator.batch_size, or set runtime.precision=fp32"
+    )
 
 
 @torch.no_grad()

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from cgankd.core import rng
-from cgankd.core.errors import TrainingError
 from cgankd.core.store import Work
 from cgankd.lm.methods import Lesson
 from cgankd.lm.settings import TrainSettings
+from cgankd.training.faults import NotFinite, not_finite
 from cgankd.training.loop import one_cycle
 
 LOG_POINTS = 10  # entries of a history, evenly spaced over the steps
@@ -31,7 +31,7 @@ def train(
     """Train ``model`` in place for ``settings.steps`` steps; the last weights are kept, not the best ones.
 
     Returns the history: step, loss, the numbers of the lesson, and ``val``, which ``validate()`` returns.
-    Raises TrainingError where the loss is not finite.
+    Raises NotFinite where the loss or a weight is not finite.
     """
     fabric, checkpoint, title = work.fabric, work.checkpoint(), work.title
     model.to(fabric.device)
@@ -56,11 +56,11 @@ def train(
             done = step + 1
             if done % log_every == 0 or done == settings.steps:
                 entry = {"step": done, "loss": float(loss.detach()), **notes}
+                advice = f"a lower learning_rate than {settings.learning_rate:g} may help"
                 if not math.isfinite(entry["loss"]):
-                    raise TrainingError(
-                        f"{title}: the loss is {entry['loss']} at step {done}; a lower learning_rate "
-                        f"than {settings.learning_rate:g} may help"
-                    )
+                    raise NotFinite(f"{title}: the loss is {entry['loss']} at step {done}", advice)
+                if (name := not_finite(model)) is not None:
+                    raise NotFinite(f"{title}: weight {name} is not finite at step {done}", advice)
                 history.append({**entry, "val": validate()})
                 bar.log(history[-1])
             bar.to(done)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from cgankd.config.settings import GeneratorSettings, NoSubsampling, Subsampling, SynthesisSettings
+from cgankd.core.errors import TrainingError, first_of
 from cgankd.core.store import Artifact, Store
 from cgankd.data.imageset import ImageSet
 from cgankd.labels import LabelPlan
@@ -45,7 +46,8 @@ def process(
 
     subsampling: replaces that of the settings. features: for the steps that need no teacher outputs. Burn-in and
     calibration depend on the labels of the plan, but not on the number of images, so that another M, another rho or an
-    ablation uses them again.
+    ablation uses them again. Raises TrainingError where every ratio of a label's burn-in is 0, unless
+    ``subsampling.fall_back`` allows to accept all images there.
     """
     rule, burn_in = None, None
     if not isinstance(subsampling, NoSubsampling):
@@ -55,6 +57,12 @@ def process(
             source=dataclasses.replace(source, extractor=features),
             plan=plan.with_total_per(plan.pool, subsampling.burn_in).without_groups(),
         )
+        if (dead := burn_in.summary.get("dead")) and not subsampling.fall_back:
+            raise TrainingError(
+                f"density ratio: the ratio of every burn-in fake of {first_of(dead, 5)} is 0, so nothing can be "
+                "accepted there; raise ratio.steps, or set synthesis.subsampling.fall_back=true, which accepts all "
+                "images of such labels"
+            )
     calibration, rho = None, None
     if settings.filter is not None:
         rho = settings.filter.rho or source.task.filter_quantile

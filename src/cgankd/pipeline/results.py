@@ -54,6 +54,7 @@ def collect(run: Run) -> dict[str, Any]:
         "constant": _constant(run),
         "latency_ms": {network.summary["network"]: network.summary["latency_ms"] for network in networks},
         "notes": [*run.splits.notes, *run_notes(run, students, teachers[0])],
+        "second_tries": second_tries(run.store.used),
         "artifacts": {
             "data": _path(run, data),
             "teacher": _path(run, teachers[0]),
@@ -84,6 +85,11 @@ def collect(run: Run) -> dict[str, Any]:
 def run_notes(run: Run, students: Mapping[str, Sequence[Artifact]], teacher: Artifact) -> list[str]:
     """What a reader should know of rows, starts and teachers, beside what is said of the data."""
     return [*row_notes(run), *start_notes(run, students), *teacher_notes(run, teacher.summary)]
+
+
+def second_tries(artifacts: Sequence[Artifact]) -> list[str]:
+    """The sentences on trainings that failed at first, each once."""
+    return list(dict.fromkeys(tried for artifact in artifacts if (tried := artifact.summary.get("second_try"))))
 
 
 def _constant(run: Run) -> dict[str, Any]:
@@ -124,6 +130,7 @@ def _teacher(run: Run, teachers: Sequence[Artifact]) -> dict[str, Any]:
         "trained_on": "elsewhere" if summary["images"] is None else run.recipe.teacher.trained_on,
         "per_bin": summary["test_per_bin"],
         "values": [value for artifact in teachers if (value := artifact.summary["test"]) is not None],
+        "same_answer": next((same for artifact in teachers if (same := artifact.summary.get("same_answer"))), None),
     }
     if run.recipe.metrics.robustness is not None and not summary.get("only_answers"):
         record["robustness"] = robustness(run, [StoredNetwork(teacher) for teacher in teachers])
@@ -141,6 +148,7 @@ def _add_synthesis(run: Run, results: dict[str, Any], upstream: Sequence[int]) -
         "parameters": generator.summary["parameters"],
         "teacher_metric_on_fakes": untouched.summary["teacher_metric"]["generated"],
         "ready_images": run.ready_generator is not None and run.ready_generator.held is not None,
+        "variety": [run.generator(seed).summary.get("variety") for seed in upstream],
     }
     results["artifacts"] |= {
         "generator": _path(run, generator),

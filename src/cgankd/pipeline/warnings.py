@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cgankd import distill
+from cgankd.core.errors import first_of
 from cgankd.metrics.statistics import few_seeds
 from cgankd.pipeline.comparisons import CONTROL, row
 
@@ -26,10 +27,13 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
 
     return [
         *_few_runs(results),
+        *results.get("second_tries", []),
+        *_constant_teacher(results, better, scored),
         *_weak_teacher(results, better, scored),
         *label_loss_share_too_small(results["rows"], better, scored),
         *_pseudo_labels(results),
         *_search(results, scored),
+        *_stuck_generator(results),
         *_subsampling(results),
         *_missing_images(results),
         *_no_better_than_constant(results, better, scored),
@@ -40,6 +44,23 @@ def _few_runs(results: Mapping[str, Any]) -> list[str]:
     if results["demonstration"]:
         return ["This is a demonstration: its trainings are too short to prove anything."]
     return few_seeds(len(results["seeds"]))
+
+
+def _constant_teacher(results: Mapping[str, Any], better: float, scored: Scored) -> Iterator[str]:
+    """A teacher beside an answer that needs no image."""
+    values, constant = results["teacher"]["values"], results.get("constant")
+    if not values or not constant:
+        return
+    teacher, same = statistics.fmean(values), results["teacher"].get("same_answer")
+    if better * (teacher - constant["test"]) < USEFUL * abs(constant["test"]):
+        elsewhere = results["teacher"].get("trained_on") == "elsewhere"
+        advice = "" if elsewhere else " Another teacher.fit.learning_rate or more teacher.fit.steps may help."
+        why = "" if same is None else f", because it answers {same} for nearly all test images"
+        yield (
+            f"The teacher ({scored(teacher)} on the test split) is hardly better than always answering "
+            f"{constant['label']} ({scored(constant['test'])}){why}: students and generated images learn little or "
+            f"nothing from it.{advice}"
+        )
 
 
 def _weak_teacher(results: Mapping[str, Any], better: float, scored: Scored) -> Iterator[str]:
@@ -97,6 +118,19 @@ def _search(results: Mapping[str, Any], scored: Scored) -> Iterator[str]:
         )
 
 
+def _stuck_generator(results: Mapping[str, Any]) -> Iterator[str]:
+    varieties = [variety for variety in results.get("generator", {}).get("variety") or [] if variety]
+    stuck = list(dict.fromkeys(label for variety in varieties for label in variety["alike"]))
+    if stuck:
+        checked = len({label for variety in varieties for label in variety["labels"]})
+        which = "all" if len(stuck) == checked else f"{len(stuck)} of {checked}"
+        yield (
+            f"The generator draws the same few images again and again for {which} labels that were looked at "
+            f"({first_of(stuck, 5)}): they differ far less than real images of these labels. A lower "
+            "generator.generator_rate, more generator.steps, or generator.mode_seeking above 0 may help."
+        )
+
+
 def _subsampling(results: Mapping[str, Any]) -> Iterator[str]:
     synthesis, ratio = results.get("synthesis"), results.get("ratio")
     if synthesis and synthesis.get("fell_back"):
@@ -108,6 +142,11 @@ def _subsampling(results: Mapping[str, Any]) -> Iterator[str]:
         yield (
             "The density ratio fails its held-out checks, but images were subsampled with it nevertheless: "
             + " ".join(ratio["reasons"])
+        )
+    if synthesis and (dead := synthesis.get("not_subsampled")):
+        yield (
+            f"For {first_of(dead, 5)} all generated images were accepted, because the density ratio of every burn-in "
+            "fake there is 0. More ratio.steps may help."
         )
 
 
@@ -121,12 +160,22 @@ def _missing_images(results: Mapping[str, Any]) -> Iterator[str]:
         f"{synthesis['requested'] - synthesis['kept']} of {synthesis['requested']} images are missing: {why}"
         "some labels reached synthesis.max_draws draws per image."
     )
-    none = [entry["label"] for entry in synthesis.get("per_label", []) if entry["requested"] and not entry["kept"]]
-    if none and not ready:
-        shown = ", ".join(none[:5]) + (f" and {len(none) - 5} more" if len(none) > 5 else "")
+    if not synthesis["kept"]:
+        yield "No generated image was kept at all: rows with generated images were trained on real images alone."
+    if ready:
+        return
+    empty = [entry for entry in synthesis.get("per_label", []) if entry["requested"] and not entry["kept"]]
+    rejected = [entry["label"] for entry in empty if entry.get("accepted") == 0]
+    dropped = [entry["label"] for entry in empty if entry["label"] not in rejected]
+    if rejected:
         yield (
-            f"No generated image was kept for {shown}: the generator does not follow these labels, so generated images "
-            "can make the student worse there. More generator.steps may help."
+            f"No generated image was accepted for {first_of(rejected, 5)}, because their density ratios are near 0 "
+            "beside the largest one. synthesis.subsampling=quantile, =budget or =none may help."
+        )
+    if dropped:
+        yield (
+            f"No generated image was kept for {first_of(dropped, 5)}: the generator does not follow these labels, so "
+            "generated images can make the student worse there. More generator.steps may help."
         )
 
 

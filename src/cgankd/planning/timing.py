@@ -67,7 +67,7 @@ def measure(recipe: Recipe, splits: Splits, fabric: Fabric) -> Seconds:
     if scalar is not None:
         scalar = scalar.model_copy(update={"label_input": scalar.label_input.model_copy(update={"steps": 1})})
     guidance = None if gan.guidance is None else Guidance(teacher, task, gan.guidance, fabric, images)
-    sampler, _ = train_gan(work, small, task, gan, scalar, seed=0, guidance=guidance)
+    sampler = train_gan(work, small, task, gan, scalar, seed=0, guidance=guidance).sampler
     generator_step = clock.seconds_per_step
     targets = task.to_target(images.labels)
     return Seconds(

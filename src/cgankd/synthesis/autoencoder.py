@@ -118,7 +118,10 @@ def train_autoencoder(
             if done % log_every == 0 or done == steps:
                 history.append({"step": done, "loss": float(loss.detach())})
                 if not math.isfinite(history[-1]["loss"]):
-                    raise TrainingError(f"auto-encoder: the loss is {history[-1]['loss']} at step {done}")
+                    raise TrainingError(
+                        f"auto-encoder: the loss is {history[-1]['loss']} at step {done}; another ratio.features, such "
+                        "as teacher, or runtime.precision=fp32 may help"
+                    )
                 bar.log(history[-1])
             bar.to(done)
             if checkpoint.due():

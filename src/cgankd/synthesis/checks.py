@@ -59,6 +59,8 @@ def check(h_real: Tensor, h_fake: Tensor, valid: Tensor, pool: Tensor) -> dict[s
     pool = pool.cpu().unique(return_inverse=True)[1]
     pool_of_fake = pool[:, None].expand_as(valid)[valid]
     fake = h_fake[valid]
+    if not bool(torch.isfinite(h_real).all() and torch.isfinite(fake).all()):
+        return {"passed": False, "reasons": ["The ratio of a held-out image is not finite; allowed: finite numbers."]}
     count = torch.bincount(pool_of_fake, minlength=int(pool.max()) + 1)
     mean = torch.zeros(len(count), dtype=torch.float64).index_add_(0, pool_of_fake, fake) / count
     mean = torch.where(count < FAKES_PER_POOL, fake.mean(), mean)

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from cgankd.config.settings import RatioFitSettings
 from cgankd.core import rng
 from cgankd.core.blockwise import BLOCK, blockwise
-from cgankd.core.errors import TrainingError, UserError
+from cgankd.core.errors import UserError
 from cgankd.core.store import Artifact, Work
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.generator import Sampler
@@ -26,6 +27,7 @@ from cgankd.nets.build import WEIGHTS
 from cgankd.nets.feature_extractor import FeatureExtractor
 from cgankd.nets.inference import images_at_once
 from cgankd.tasks import Task, from_json
+from cgankd.training.faults import NotFinite, not_finite
 
 LOG_POINTS = 25
 
@@ -223,7 +225,7 @@ def train_ratio(
 
     embedding: targets [B] -> [B, 128]. held_out: images that trained neither the generator nor h. The weights with the
     lowest loss there are kept [ours], because with few real images h soon memorises them and would accept no fake.
-    Raises TrainingError where the loss is not finite.
+    Raises NotFinite where a loss or a weight is not finite.
     """
     fabric, checkpoint = work.fabric, work.checkpoint()
     with work.random_state(), work.progress.bar("density ratio", settings.steps) as bar:
@@ -253,13 +255,12 @@ def train_ratio(
             done = step + 1
             if done % log_every == 0 or done == settings.steps:
                 entry = {"step": done, "loss": float(loss.detach())}
-                if not math.isfinite(entry["loss"]):
-                    raise TrainingError(f"density ratio: the loss is {entry['loss']} at step {done}")
                 if held_out is not None:
                     entry["held_out"] = network.eval().loss(held_out, settings.penalty)
                     network.train()
-                    if all(entry["held_out"] < earlier["held_out"] for earlier in history):
-                        best = copy.deepcopy(network.state_dict())
+                _check(entry, network, settings)
+                if held_out is not None and all(entry["held_out"] < earlier["held_out"] for earlier in history):
+                    best = copy.deepcopy(network.state_dict())
                 history.append(entry)
                 bar.log(entry)
             bar.to(done)
@@ -268,6 +269,17 @@ def train_ratio(
     if best:
         network.load_state_dict(best)
     return network.eval(), history
+
+
+def _check(entry: Mapping[str, float], network: nn.Module, settings: RatioFitSettings) -> None:
+    """NotFinite for a loss or a weight that is not finite."""
+    advice = f"a lower ratio.learning_rate than {settings.learning_rate:g}, or synthesis.subsampling=none, may help"
+    names = {"loss": "the loss", "held_out": "the loss on held-out images"}
+    for name, words in names.items():
+        if not math.isfinite(entry.get(name, 0.0)):
+            raise NotFinite(f"density ratio: {words} is {entry[name]} at step {entry['step']}", advice)
+    if (weight := not_finite(network)) is not None:
+        raise NotFinite(f"density ratio: weight {weight} is not finite at step {entry['step']}", advice)
 
 
 def _new_network(pairs: Pairs, embedding: nn.Module, settings: RatioFitSettings, seed: int) -> RatioNetwork:

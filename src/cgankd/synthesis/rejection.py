@@ -44,21 +44,32 @@ def first_maxima(ratios: Tensor, pool: Tensor, pools: int, rule: Rule) -> Tensor
     """M of each label pool, float32 [pools]; a fake is then accepted with probability min(1, h / M).
 
     ratios: float32 [B] of burn-in fakes; pool: int64 [B]. M is the largest ratio of the pool, a quantile, or
-    :func:`budget_cap`. A pool without fakes, because the generator holds no image for it, gets 1. Raises
-    TrainingError where the ratios of a pool are all 0.
+    :func:`budget_cap`. A pool without fakes, because the generator holds no image for it, gets 1; one whose ratios
+    are all 0 gets 0, with which all are accepted. Raises TrainingError for a ratio that is not finite.
     """
+    if not torch.isfinite(ratios).all():
+        raise TrainingError(
+            "density ratio: the ratio of a burn-in fake is not finite; lower ratio.learning_rate, or set "
+            "synthesis.subsampling=none"
+        )
     maxima = torch.ones(pools)
     for number in pool.unique().tolist():
         inside = ratios[pool == number]
-        maxima[number] = torch.quantile(inside, rule.number if rule.kind == "quantile" else 1.0)
-        if not maxima[number] > 0:
-            raise TrainingError(
-                f"density ratio: every burn-in fake of label pool {number} has ratio 0, so nothing can be "
-                "accepted; raise ratio.steps, or set synthesis.subsampling=none"
-            )
-        if rule.kind == "budget":
+        if not bool((inside > 0).any()):
+            maxima[number] = 0.0
+        elif rule.kind == "budget":
             maxima[number] = budget_cap(inside, rule.number)
+        else:  # a quantile may be 0 where some ratios are not; then all that are above 0 are accepted
+            quantile = torch.quantile(inside, rule.number if rule.kind == "quantile" else 1.0)
+            maxima[number] = torch.maximum(quantile, inside[inside > 0].min())
     return maxima
+
+
+def dead_pools(ratios: Tensor, pool: Tensor) -> Tensor:
+    """The label pools whose burn-in fakes all have ratio 0, int64. ratios: float32 [B]; pool: int64 [B]."""
+    alive = pool[ratios > 0].unique()
+    numbers = pool.unique()
+    return numbers[~torch.isin(numbers, alive)]
 
 
 def budget_cap(ratios: Tensor, budget: float) -> Tensor:
@@ -79,14 +90,14 @@ def accept(ratios: Tensor, maxima: Tensor, draws: Tensor, rising: bool) -> tuple
     """Which proposals are accepted, and the maxima after them.
 
     ratios: float32 [L, n], proposals of L labels in the order of their index. maxima: float32 [L]. draws: uniform
-    [L, n]. A proposal is accepted with probability min(1, h / M). If ``rising``, M is the largest ratio up to this
-    index, so the result does not depend on the batch size; else M is constant.
+    [L, n]. A proposal is accepted with probability min(1, h / M), and always while M is 0. If ``rising``, M is the
+    largest ratio up to this index, so the result does not depend on the batch size; else M is constant.
     """
     if rising:
         bound = torch.cummax(torch.cat([maxima[:, None], ratios], dim=1), dim=1).values[:, 1:]
     else:
         bound = maxima[:, None].expand_as(ratios)
-    return draws * bound < ratios, bound[:, -1]
+    return (draws * bound < ratios) | (bound == 0), bound[:, -1]
 
 
 def effective_sample_share(ratios: Tensor) -> float:

@@ -24,6 +24,7 @@ from cgankd.synthesis.proposals import Block, Drawn, Proposals
 from cgankd.synthesis.rejection import Acceptance, Rule
 from cgankd.synthesis.store import IMAGES
 from cgankd.synthesis.tally import Examples, Tally
+from cgankd.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +41,19 @@ class BurnIn:
         return Acceptance(maxima[plan.pool], rule.rising)
 
     def weights(self, plan: LabelPlan) -> Tensor:
-        """The ratios divided by the mean of their pool, because h / M does not depend on a pool's scale of h."""
+        """The ratios divided by the mean of their pool, because h / M does not depend on a pool's scale of h.
+
+        In a pool whose ratios are all 0, where all fakes are accepted, they are 1.
+        """
         pool, pools = plan.pool[self.label], int(plan.pool.max()) + 1
         mean = torch.zeros(pools).index_add_(0, pool, self.ratio) / torch.bincount(pool, minlength=pools)
-        return self.ratio / mean[pool]
+        return torch.where(mean[pool] > 0, self.ratio / mean[pool], 1.0)
+
+    def dead_labels(self, plan: LabelPlan, task: Task) -> list[str]:
+        """The classes or label bins with labels whose pool has no ratio above 0."""
+        dead = torch.isin(plan.pool, rejection.dead_pools(self.ratio, plan.pool[self.label]))
+        names, place = task.bins(task.from_target(plan.targets))
+        return [names[number] for number in place[dead].unique().tolist()]
 
 
 def draw_burn_in(work: Work, proposals: Proposals, plan: LabelPlan) -> BurnIn:
@@ -186,6 +196,7 @@ def synthesize(
     summary = {
         **kept.tally.summary(weights, at),
         "subsampling": "none" if rule is None else rule.kind,
+        "not_subsampled": [] if burn_in is None else burn_in.dead_labels(plan, task),
         "filter_quantile": None if filter_rule is None else filter_rule.rho,
         "thresholds": None if thresholds is None else [float(a) if a < torch.inf else None for a in thresholds],
         "teachers": 1 + len(proposals.extractor.others),

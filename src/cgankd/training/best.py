@@ -21,6 +21,10 @@ class BestWeights:
 
     def __init__(self, task: Task) -> None:
         self.task = task
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin again, as before the first score."""
         self.step, self.score = 0, math.nan
         self.tensors: dict[str, Tensor] = {}
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from cgankd.config.settings import Cosine, FitSettings, OneCycle, StepDecay
 from cgankd.core import rng
-from cgankd.core.errors import TrainingError
 from cgankd.core.profiling import part
 from cgankd.core.store import Work
 from cgankd.data.batches import Batches
@@ -24,6 +23,7 @@ from cgankd.nets import inference
 from cgankd.training import scoring
 from cgankd.training.adversarial import attacked
 from cgankd.training.best import NOTHING, BestWeights, Kept
+from cgankd.training.faults import NotFinite, is_finite, not_finite
 from cgankd.training.forward import BatchForward
 
 LOG_POINTS = 25  # number of entries in a history, evenly spaced over the steps
@@ -48,8 +48,8 @@ def fit(
 
     Returns the history: step, loss, learning rate; the label's share of the loss, if methods add terms; the share of
     steps whose gradient was clipped, if clipping is on; the metric on ``images.validation``, if there is one. Raises
-    TrainingError if the loss is not finite, and UserError if a method needs the inside of a plain callable, labels of
-    mixed images, or the teacher's outputs for attacked images.
+    NotFinite if the loss, a weight or an output of the teacher is not finite, and UserError if a method needs the
+    inside of a plain callable, labels of mixed images, or the teacher's outputs for attacked images.
     """
     assert kept.best is None or images.validation is not None, "the best weights need a validation split"
     check_views(objective, settings.augment)
@@ -128,7 +128,7 @@ def _minimise(
 
             done = step + 1
             if done % log_every == 0 or done == settings.steps:
-                entry = {"step": done, "loss": _finite(work, loss, settings, done)}
+                entry = {"step": done, "loss": _finite(work, loss, trained, inputs.teacher_outputs, settings, done)}
                 entry["learning_rate"] = learning_rate(settings, step)
                 entry |= clipping.share() | _label_share(terms) | _validation(work, student, objective, validation)
                 history.append(entry)
@@ -156,13 +156,19 @@ def _optimizer(work: Work, weights: list[nn.Parameter], settings: FitSettings) -
     return optimizer
 
 
-def _finite(work: Work, loss: Tensor, settings: FitSettings, step: int) -> float:
-    value = float(loss.detach())
+def _finite(
+    work: Work, loss: Tensor, trained: nn.Module, teacher_outputs: Tensor | None, settings: FitSettings, step: int
+) -> float:
+    """The loss, if it, the weights and the teacher's outputs are finite; else raises NotFinite."""
+    value, where = float(loss.detach()), f"step {step} of {settings.steps}"
+    if teacher_outputs is not None and not is_finite({"outputs": teacher_outputs}):
+        fault = f"{work.title}: the teacher's outputs are not finite at {where}"
+        raise NotFinite(fault, "allowed: a teacher whose outputs are finite for all training images")
+    advice = f"a lower learning_rate than {settings.learning_rate:g} may help"
     if not math.isfinite(value):
-        raise TrainingError(
-            f"{work.title}: the loss is {value} at step {step}; a lower learning_rate than "
-            f"{settings.learning_rate:g} may help"
-        )
+        raise NotFinite(f"{work.title}: the loss is {value} at {where}", advice)
+    if (name := not_finite(trained)) is not None:
+        raise NotFinite(f"{work.title}: weight {name.removeprefix('student.')} is not finite at {where}", advice)
     return value
 
 
@@ -203,7 +209,7 @@ def _validation(work: Work, student: nn.Module, objective: Objective, images: Im
     if images is None:
         return {}
     with part("validation"):
-        return {"val": scoring.metric(Work(work.fabric), student, images.open(), objective.task)[0]}
+        return {"val": scoring.metric(Work(work.fabric), student, images.open(), objective.task)}
 
 
 def learning_rate(settings: FitSettings, step: int) -> float:

@@ -20,7 +20,9 @@ class _Subsampling(Settings):
         500, ge=1, description="fakes per class, or per twentieth of the label range, for the first value of M"
     )
     fall_back: bool = Field(
-        True, description="where h fails its held-out checks: keep all fakes, with a warning; false: subsample anyway"
+        True,
+        description="where h fails its held-out checks: keep all fakes, with a warning; false: subsample anyway; where "
+        "h is 0 for all burn-in fakes of a label: keep all fakes of this label, with a warning; false: an error",
     )
 
 

@@ -21,6 +21,7 @@ from cgankd.data.resizing import resized_set
 from cgankd.gan.generator import GeneratorSource, Sampler, keep_generator
 from cgankd.gan.guidance import Guidance
 from cgankd.gan.train import train_gan
+from cgankd.gan.variety import measure_variety
 from cgankd.labels import label_space, ratio_embedding
 from cgankd.metrics import cost
 from cgankd.nets.build import Architecture, NetworkSource
@@ -56,18 +57,26 @@ def train_generator(
         assert isinstance(network, nn.Module)  # black boxes are refused before
         guidance = Guidance(network, task, gan.guidance, work.fabric, train)
     drawn = resized_set(train, size)
-    sampler, history = train_gan(work, drawn, task, gan, scalar, seed=seed, guidance=guidance)
+    sampler, history, second_try = train_gan(work, drawn, task, gan, scalar, seed=seed, guidance=guidance)
     sampler.size = train.size
     entries = keep_generator(work, sampler, gan, scalar, task, drawn)
     _preview_generator(work, sampler, train, task, seed)
-    return {**entries, "parameters": cost.parameters(sampler.network), "history": history}
+    return {
+        **entries,
+        "parameters": cost.parameters(sampler.network),
+        "history": history,
+        "second_try": second_try,
+        "variety": measure_variety(sampler, train, task, seed),
+    }
 
 
 @stage()
 def show_generator(work: Work, *, generator: GeneratorSource, train: ImageSet, task: Task, seed: int) -> dict[str, Any]:
-    """A few images of a generator other than the GAN, for the report."""
-    _preview_generator(work, generator.open(work.fabric), train, task, seed)
-    return {"parameters": None, "history": []}
+    """A few images of a generator other than the GAN, for the report, and its variety unless its images are stored."""
+    sampler = generator.open(work.fabric)
+    _preview_generator(work, sampler, train, task, seed)
+    variety = measure_variety(sampler, train, task, seed) if sampler.held is None else None
+    return {"parameters": None, "history": [], "variety": variety}
 
 
 @stage()

@@ -18,11 +18,11 @@ from cgankd.tasks import Task
 
 @stage()
 def burn_in(work: Work, *, source: ProposalSource, plan: LabelPlan) -> dict[str, Any]:
-    """The density ratios of fakes, which set the first M of each label pool."""
+    """The density ratios of fakes, which set the first M of each label pool. ``dead``: labels whose are all 0."""
     with source.open(work.fabric) as proposals:
         ratios = draw_burn_in(work, proposals, plan)
     work.save("ratios", {"ratio": ratios.ratio, "label": ratios.label})
-    return {"fakes": len(ratios.ratio)}
+    return {"fakes": len(ratios.ratio), "dead": ratios.dead_labels(plan, source.task)}
 
 
 def read_burn_in(artifact: Artifact | None) -> BurnIn | None:

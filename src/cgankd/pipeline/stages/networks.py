@@ -29,7 +29,7 @@ from cgankd.tasks import Task
 from cgankd.teachers.black_box import BlackBox
 from cgankd.training import scoring
 from cgankd.training.best import BestWeights, Kept
-from cgankd.training.loop import fit as train
+from cgankd.training.second_try import fit_with_second_try as train
 
 
 @stage()
@@ -90,10 +90,10 @@ def _train(
     """The network with its last weights, and its summary. best: also keeps the best weights."""
     task = around.task
     network, summary = _start(student, around.train, task, seed)
-    history = train(
+    history, second_try = train(
         work,
         network,
-        student.methods.create(task),
+        lambda: student.methods.create(task),
         dataclasses.replace(images, validation=around.val),
         settings,
         seed=seed,
@@ -101,7 +101,7 @@ def _train(
         kept=Kept(_teacher_outputs(work, teachers), best),
     )
     summary |= keep_network(work, network, student.network, around.train, task.num_outputs)
-    summary |= {**score(work, network, student.network.name, around), "history": history}
+    summary |= {**score(work, network, student.network.name, around), "history": history, "second_try": second_try}
     if gates := attention.gates(network):
         work.save("attention", scoring.attention_per_bin(work, network, around.val, task))
         summary["attention"] = {"stages": [gate.stage for gate in gates.values()]}
@@ -137,17 +137,17 @@ def train_trial(
 ) -> dict[str, Any]:
     """A student of a search, scored on the validation split alone, because no choice may use the test split."""
     network = _start(student, normalised_by, task, seed)[0]
-    history = train(
+    history, second_try = train(
         work,
         network,
-        student.methods.create(task),
+        lambda: student.methods.create(task),
         images,
         fit,
         seed=seed,
         teacher=None if teachers is None else teachers.open(task, work.fabric),
         kept=Kept(_teacher_outputs(work, teachers)),
     )
-    return {"val": scoring.metric(work, network, val, task)[0], "history": history}
+    return {"val": scoring.scored(work, network, val, task).total, "history": history, "second_try": second_try}
 
 
 @stage()
@@ -163,10 +163,10 @@ def train_module(
     seed: int,
 ) -> dict[str, Any]:
     """A student that is a module of the user's program, trained from its current weights."""
-    history = train(
+    history, second_try = train(
         work,
         student.module,
-        methods.create(task),
+        lambda: methods.create(task),
         images,
         fit,
         seed=seed,
@@ -174,7 +174,7 @@ def train_module(
         kept=Kept(_teacher_outputs(work, teachers)),
     )
     work.save(WEIGHTS, student.module.state_dict())
-    return {"history": history}
+    return {"history": history, "second_try": second_try}
 
 
 @stage()
@@ -208,16 +208,22 @@ def score(work: Work, predictor: inference.Predictor, name: str, around: Surroun
 def split_scores(work: Work, predictor: inference.Predictor, around: Surroundings, which: str = "") -> dict[str, Any]:
     """The metric on the validation split and on the test split; None where a black box has no outputs for one.
 
+    ``same_answer`` is the prediction for nearly all test images, as text; None where predictions differ.
     which: what the predictor is called in the names of these passes.
     """
-    test, per_bin = _metric(work, predictor, around.test, around.task, f"{which}test")
-    val = _metric(work, predictor, around.val, around.task, f"{which}validation")[0]
-    return {"val": val, "test": test, "test_per_bin": per_bin}
+    test = _scored(work, predictor, around.test, around.task, f"{which}test")
+    val = _scored(work, predictor, around.val, around.task, f"{which}validation")
+    return {
+        "val": None if val is None else val.total,
+        "test": None if test is None else test.total,
+        "test_per_bin": None if test is None else test.per_bin,
+        "same_answer": None if test is None else test.same_answer,
+    }
 
 
-def _metric(
+def _scored(
     work: Work, predictor: inference.Predictor, images: ImageSet, task: Task, name: str
-) -> tuple[float, list[float | None]] | tuple[None, None]:
+) -> scoring.Scores | None:
     if isinstance(predictor, BlackBox) and not predictor.knows(images.images):
-        return None, None
-    return scoring.metric(work, predictor, images, task, name)
+        return None
+    return scoring.scored(work, predictor, images, task, name)

@@ -1,0 +1,36 @@
+"""Numerical faults of a training: losses, outputs or weights that are not finite."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cgankd.core.errors import TrainingError
+
+
+class NotFinite(TrainingError):
+    """A loss, a weight or an output is not finite. fault: what it is, and where; advice: what may help."""
+
+    def __init__(self, fault: str, advice: str) -> None:
+        super().__init__(f"{fault}; {advice}")
+        self.fault, self.advice = fault, advice
+
+
+def is_finite(tensors: dict[str, Tensor]) -> bool:
+    """Whether all numbers of all tensors are finite; waits for the device only once."""
+    finite = [torch.isfinite(tensor).all() for tensor in tensors.values() if tensor.is_floating_point()]
+    return not finite or bool(torch.stack(finite).all())
+
+
+def not_finite(network: nn.Module) -> str | None:
+    """The name of the first weight or buffer of the network with a number that is not finite; None: all are finite.
+
+    >>> layer = nn.Linear(2, 1)
+    >>> before = not_finite(layer)
+    >>> layer.bias.data.fill_(torch.nan), before, not_finite(layer)
+    (tensor([nan]), None, 'bias')
+    """
+    state = network.state_dict()
+    if is_finite(state):
+        return None
+    return next(name for name, value in state.items() if not is_finite({name: value}))
