@@ -8,12 +8,13 @@ from __future__ import annotations
 import functools
 import io
 import re
+import stat
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import IO, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from cgankd.data.listing import Ints, Kind, Peak, Plan
 T = TypeVar("T")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no others: to read EPS, Pillow starts a program
+COMPLETE = f"allowed: complete {', '.join(FORMATS)}"
 MOST_PIXELS = 89_478_485  # above this Pillow warns of decompression bombs
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -142,6 +144,8 @@ def _kind(path: Path | Encoded) -> Kind:
     with _opened(path) as image:
         if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
             raise Unusable(path, "has 32-bit pixels", "allowed: 8 or 16 bits")
+        if image.mode == "P" and image.palette is None:
+            raise Unusable(path, "has no palette, which its pixels need", COMPLETE)
         bits = _bits(image)
         turn = _orientation(image)
         width, height = image.size if turn < 5 else image.size[::-1]
@@ -173,8 +177,11 @@ def _bits(image: ImageFile.ImageFile) -> int:
 
 def _orientation(image: ImageFile.ImageFile) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none."""
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1  # getexif() would decode the whole image
+    if image.format == "PNG" and "exif" not in image.info:  # getexif() would decode the whole image
+        block = _late_exif(image.fp)
+        if not block:
+            return 1
+        image.info["exif"] = b"Exif\0\0" + block
     if image.format == "TIFF":
         image.load()  # newer versions of Pillow apply a TIFF's orientation on loading, and then report 1
     try:
@@ -183,11 +190,29 @@ def _orientation(image: ImageFile.ImageFile) -> int:
         return 1
 
 
+def _late_exif(stream: IO[bytes]) -> bytes:
+    """The EXIF block that a PNG holds behind its pixels, where Pillow finds it too late; empty: there is none."""
+    here, start = stream.tell(), 8  # the first chunk begins behind the signature of eight bytes
+    try:
+        while True:
+            stream.seek(start)
+            head = stream.read(8)  # of each chunk: the number of bytes of its content, and its kind
+            size = int.from_bytes(head[:4], "big")
+            if len(head) < 8 or head[4:] == b"eXIf":
+                return stream.read(size)
+            start += size + 12
+    finally:
+        stream.seek(here)
+
+
 @contextmanager
 def _opened(path: Path | Encoded) -> Iterator[ImageFile.ImageFile]:
     """The image in ``path``; an error while it is open becomes :class:`Unusable`."""
     try:
-        with Image.open(path if isinstance(path, Path) else path.open(), formats=_formats()) as image:
+        content = path if isinstance(path, Path) else path.open()
+        if isinstance(content, Path):
+            _check_file(content, path)
+        with Image.open(content, formats=_formats()) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
             yield image
@@ -200,8 +225,14 @@ def _opened(path: Path | Encoded) -> Iterator[ImageFile.ImageFile]:
         reason = re.sub(r" <_io\.BytesIO [^>]*>", "", " ".join(str(system or error).split())).replace(
             f" {str(path)!r}", ""
         )
-        allowed = f"allowed: complete {', '.join(FORMATS)}"
-        raise Unusable(path, f"not readable as an image ({reason})", allowed) from None
+        raise Unusable(path, f"not readable as an image ({reason})", COMPLETE) from None
+
+
+def _check_file(file: Path, path: Path | Encoded) -> None:
+    """Unusable for a pipe or a device, which may never end; OSError where there is no file."""
+    kind = file.stat().st_mode
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # to open a folder is an error that says so
+        raise Unusable(path, "is a pipe or a device", "allowed: files")
 
 
 @functools.cache
