@@ -220,7 +220,7 @@ def lines_of_json() -> dict[str, Case]:
         "jsonl: UTF-16": Case(lines(encoding="utf-16"), refused="is not UTF-8"),
         "jsonl: half of a pair in a label": Case(
             table("\n".join(good).replace('"label": 1', '"label": "\\ud83d"'), "metadata.jsonl"),
-            refused="line 2: label '\\ud83d' can't be written as UTF-8",
+            refused="class '\\ud83d' has a name with bytes that are not UTF-8",
         ),
         "jsonl: a list around all": Case(
             table(f"[{', '.join(good)}]", "metadata.jsonl"), refused="line 1: is not a JSON object"
@@ -266,7 +266,7 @@ def folder_names() -> dict[str, Case]:
     raw = os.fsdecode(b"cl\xff")
     return cases | {
         "class folders: a name that is not UTF-8": Case(
-            lambda folder: good_folders(folder, (raw, "b")), refused="can't be written as UTF-8"
+            lambda folder: good_folders(folder, (raw, "b")), refused="has a name with bytes that are not UTF-8"
         ),
         "class folders: image names that are not UTF-8": Case(
             lambda folder: _renamed(good_folders(folder)), check=has(COUNT, classes=("a", "b"))

@@ -16,7 +16,7 @@ from cgankd.cli.recipes import Overrides
 from cgankd.cli.screen import console
 from cgankd.cli.watch import one_loop
 from cgankd.core.errors import UserError
-from cgankd.core.paths import portable
+from cgankd.core.paths import is_file, is_folder, portable
 from cgankd.core.terminal import on_one_line
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def init(
 
 def is_source(name: str) -> bool:
     """Whether a word in a recipe's place names images of the user's own."""
-    file = Path(name).suffix.lower() in {".npz", ".h5", ".hdf5", ".parquet"} and Path(name).is_file()
-    return Path(name).is_dir() or file or name.startswith("hf://")
+    file = Path(name).suffix.lower() in {".npz", ".h5", ".hdf5", ".parquet"} and is_file(Path(name))
+    return is_folder(Path(name)) or file or name.startswith("hf://")
 
 
 def recipe_for(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import io
 import re
-import stat
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
 from cgankd.core.errors import UserError, first_of
+from cgankd.core.files import endless
 from cgankd.data.depth import largest
 from cgankd.data.importing import DEEP_MODES, Pixels, convert_image, has_alpha, in_parallel
 from cgankd.data.listing import Ints, Kind, Peak, Plan
@@ -210,8 +210,8 @@ def _opened(path: Path | Encoded) -> Iterator[ImageFile.ImageFile]:
     """The image in ``path``; an error while it is open becomes :class:`Unusable`."""
     try:
         content = path if isinstance(path, Path) else path.open()
-        if isinstance(content, Path):
-            _check_file(content, path)
+        if isinstance(content, Path) and endless(content):
+            raise Unusable(path, "is a pipe or a device", "allowed: files")
         with Image.open(content, formats=_formats()) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
@@ -226,13 +226,6 @@ def _opened(path: Path | Encoded) -> Iterator[ImageFile.ImageFile]:
             f" {str(path)!r}", ""
         )
         raise Unusable(path, f"not readable as an image ({reason})", COMPLETE) from None
-
-
-def _check_file(file: Path, path: Path | Encoded) -> None:
-    """Unusable for a pipe or a device, which may never end; OSError where there is no file."""
-    kind = file.stat().st_mode
-    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # to open a folder is an error that says so
-        raise Unusable(path, "is a pipe or a device", "allowed: files")
 
 
 @functools.cache

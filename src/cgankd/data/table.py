@@ -14,6 +14,8 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from cgankd.core.errors import UserError, first_of
+from cgankd.core.files import endless
+from cgankd.core.paths import is_file
 from cgankd.data import arrow_tables
 from cgankd.data.label_text import clean
 
@@ -81,11 +83,15 @@ def read_table(path: Path) -> Table:
     if path.suffix.lower() == ".parquet":
         return _from_parquet(path)
     try:
+        if endless(path):
+            raise UserError(f"{path}: is a pipe or a device; allowed: files")
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: byte {error.start} is not UTF-8; allowed: UTF-8 text") from None
     except OSError as error:
         raise UserError(f"{path}: not readable: {error.strerror}") from None
+    if "\0" in text:  # in UTF-16 every second byte of a plain text is 0
+        raise UserError(f"{path}: holds the byte 0 (letter {text.index(chr(0)):,}); allowed: UTF-8 text")
     return _from_json(path, text) if path.suffix.lower() == ".jsonl" else _from_csv(path, text)
 
 
@@ -124,23 +130,30 @@ def _delimiter(text: str) -> str:
     return ","
 
 
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object with its keys in order, also those that are there twice."""
+
+
 def _from_json(path: Path, text: str) -> Table:
     rows: list[tuple[int, dict[str, Any]]] = []
     for line, content in enumerate(text.split("\n"), start=1):
         if not content.strip():
             continue
         try:  # numbers stay text as they are written
-            row = json.loads(content, parse_float=str, parse_int=str, parse_constant=str)
+            row = json.loads(content, parse_float=str, parse_int=str, parse_constant=str, object_pairs_hook=_Pairs)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {line}: not readable as JSON: {error}") from None
-        if not isinstance(row, dict):
+        if not isinstance(row, _Pairs):
             raise UserError(f"{path}, line {line}: is not a JSON object; allowed: lines such as {{{FILE!r}: ..., ...}}")
-        rows.append((line, {clean(name): value for name, value in row.items()}))
+        keys = [clean(name) for name, _ in row]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise UserError(f"{path}, line {line}: has the key {twice[0]!r} twice; allowed: once")
+        rows.append((line, {key: value for key, (_, value) in zip(keys, row, strict=True)}))
     if not rows:
         raise UserError(f"{path}: is empty; each line must be a JSON object with a key {FILE!r}")
     names = list(dict.fromkeys(name for _, row in rows for name in row))
     columns = {name: [_as_text(row.get(name)) for _, row in rows] for name in names}
-    nested = {name for _, row in rows for name, value in row.items() if isinstance(value, list | dict)}
+    nested = {name for _, row in rows for name, value in row.items() if isinstance(value, list)}
     return Table(path, columns, [line for line, _ in rows], frozenset(nested))
 
 
@@ -167,7 +180,7 @@ def _inside(folder: Path, name: str, where: str) -> Path | None:
             break
     if parts.anchor or depth < 0:
         raise UserError(f"{where}: {name!r} is outside the folder; allowed: paths inside {folder}")
-    return next((path for spelling in _spellings(name) if _is_file(path := folder / spelling)), None)
+    return next((path for spelling in _spellings(name) if is_file(path := folder / spelling)), None)
 
 
 def _spellings(name: str) -> Iterable[str]:
@@ -175,10 +188,3 @@ def _spellings(name: str) -> Iterable[str]:
     if name:
         for text in (name, name.replace("\\", "/")):
             yield from dict.fromkeys((text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)))
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # no file can have this name
-        return False
