@@ -246,9 +246,4 @@ def _joined(path: Path, columns: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]
 
 def _class_names(path: Path, values: npt.NDArray[Any]) -> tuple[str, ...]:
     values = _column(path, "class_names", values, len(values) if values.ndim else 0)
-    names = tuple(str(value) for value in values)
-    if not all(name.strip() for name in names):
-        raise UserError(f"{path}: 'class_names' holds an empty name; allowed: text")
-    if len(set(names)) != len(names):
-        raise UserError(f"{path}: 'class_names' holds a name twice; allowed: distinct names")
-    return names
+    return tuple(str(value) for value in values)

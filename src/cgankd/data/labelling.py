@@ -186,6 +186,7 @@ def _classes(listing: Listing) -> tuple[Ints, tuple[str, ...], tuple[str, ...]]:
     names = tuple(str(value) for value in values)
     notes = label_text.look_alikes(names)
     if listing.class_names is not None:
+        _check_class_names(listing.class_names, listing.where)
         if raw.dtype.kind == "U":
             raise UserError(
                 f"{listing.where}: labels are text, but class_names names classes that have numbers; allowed: labels "
@@ -200,6 +201,13 @@ def _classes(listing: Listing) -> tuple[Ints, tuple[str, ...], tuple[str, ...]]:
         if len(values) < known:
             notes = (f"{known - len(values)} of {known} class_names have no training image and were left out",)
     return labels.astype(np.int64), names, notes
+
+
+def _check_class_names(names: tuple[str, ...], where: str) -> None:
+    if not all(name.strip() for name in names):
+        raise UserError(f"{where}: 'class_names' holds an empty name; allowed: text")
+    if len(set(names)) != len(names):
+        raise UserError(f"{where}: 'class_names' holds a name twice; allowed: distinct names")
 
 
 def _comparable(listing: Listing) -> npt.NDArray[Any]:

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -30,7 +30,7 @@ class Table:
     path: Path
     columns: dict[str, list[str]]
     lines: list[int]  # the line on which each row ends
-    nested: frozenset[str] = frozenset()  # columns that hold lists or objects
+    unusable: Mapping[str, str] = dataclasses.field(default_factory=dict)  # column without text or numbers -> the error
     notes: tuple[str, ...] = ()
     counted: str = "line"  # what ``lines`` counts
 
@@ -39,12 +39,12 @@ class Table:
         return f"{self.path}, {self.counted} {self.lines[row]}"
 
     def need(self, column: str, setting: str = "") -> None:
-        """UserError where the column is missing or holds lists; ``setting``: the setting that names the column."""
+        """UserError where the column is missing or unusable; ``setting``: the setting that names the column."""
         if column not in self.columns:
             hint = f" ({setting} sets another)" if setting else ""
             raise UserError(f"{self.path}: has no column {column!r}{hint}; columns found: {', '.join(self.columns)}")
-        if column in self.nested:
-            raise UserError(f"{self.path}: column {column!r} holds lists or objects; allowed: text and numbers")
+        if column in self.unusable:
+            raise UserError(self.unusable[column])
 
     def files(self) -> list[Path]:
         """The files in column ``file_name``; UserError for a file that does not exist or is listed twice."""
@@ -153,15 +153,35 @@ def _from_json(path: Path, text: str) -> Table:
         raise UserError(f"{path}: is empty; each line must be a JSON object with a key {FILE!r}")
     names = list(dict.fromkeys(name for _, row in rows for name in row))
     columns = {name: [_as_text(row.get(name)) for _, row in rows] for name in names}
-    nested = {name for _, row in rows for name, value in row.items() if isinstance(value, list)}
-    return Table(path, columns, [line for line, _ in rows], frozenset(nested))
+    nested = [name for _, row in rows for name, value in row.items() if isinstance(value, list)]
+    return Table(path, columns, [line for line, _ in rows], {name: _neither(path, name) for name in nested})
+
+
+def _neither(path: Path, column: str, holds: str = "lists or objects") -> str:
+    return f"{path}: column {column!r} holds {holds}; allowed: text and numbers"
 
 
 def _from_parquet(path: Path) -> Table:
+    import pyarrow
+
     table = arrow_tables.read(path)
-    columns = {name: [_as_text(value) for value in table.column(name).to_pylist()] for name in table.column_names}
-    nested = {field.name for field in table.schema if field.type.num_fields}
-    return Table(path, columns, list(range(table.num_rows)), frozenset(nested), counted="row")
+    columns: dict[str, list[str]] = {}
+    unusable: dict[str, str] = {}
+    for field in table.schema:
+        name, kind = field.name, field.type
+        if name in columns:
+            raise UserError(f"{path}: has the column {name!r} twice; allowed: once")
+        columns[name] = []
+        if kind.num_fields:
+            unusable[name] = _neither(path, name)
+        elif pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
+            unusable[name] = _neither(path, name, "bytes")
+        else:
+            try:
+                columns[name] = [_as_text(value) for value in arrow_tables.values(table, name, str(path))]
+            except UserError as error:  # of no matter where no setting names the column
+                unusable[name] = str(error)
+    return Table(path, columns, list(range(table.num_rows)), unusable, counted="row")
 
 
 def _as_text(value: Any) -> str:
