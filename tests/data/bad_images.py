@@ -156,7 +156,7 @@ def mislabelled() -> dict[str, Case]:
         "HEIC": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(60), "jpg"),
         "AVIF": (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + bytes(60), "jpg"),
         "a TGA": (encoded(COLOURS, "TGA"), "bmp"),
-        "an IM": (encoded(COLOURS, "IM"), "tif"),
+        "a PCX": (encoded(COLOURS, "PCX"), "tif"),
         "a film": (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41" + bytes(60), "gif"),
         "a pickle": (pickle.dumps({"image": [1, 2, 3]}), "png"),
         "a pointer of Git LFS": (

@@ -125,39 +125,39 @@ def labels() -> dict[str, Case]:
         "beyond 64 bits": ([2**64 - 1, 0] * 12, "uint64", "a label exceeds 64 bits"),
     }
     cases = {
-        f"parquet: labels of {name}": Case(lambda folder, v=values, k=kind: column("label", v, k)(folder), refused=text)
+        f"labels of {name}": Case(lambda folder, v=values, k=kind: column("label", v, k)(folder), refused=text)
         for name, (values, kind, text) in refused.items()
     }
     return cases | {
-        "parquet: labels of booleans": Case(
+        "labels of booleans": Case(
             lambda folder: column("label", [True, False] * 12)(folder), check=has(COUNT, classes=TWO)
         ),
-        "parquet: labels of half floats": Case(
+        "labels of half floats": Case(
             lambda folder: column("label", [0.5, 1.5] * 12, pa.float16())(folder), check=labels_are(0.5, 1.5)
         ),
-        "parquet: labels of decimals with a fixed point": Case(
+        "labels of decimals with a fixed point": Case(
             lambda folder: column("label", [decimal.Decimal("0.50"), decimal.Decimal("1.50")] * 12)(folder),
             check=labels_are(0.5, 1.5),
         ),
-        "parquet: labels in a dictionary": Case(
+        "labels in a dictionary": Case(
             lambda folder: column("label", pa.array(["a", "b"] * 12).dictionary_encode())(folder),
             check=has(COUNT, classes=("a", "b")),
         ),
-        "parquet: labels that are not UTF-8": Case(
+        "labels that are not UTF-8": Case(
             lambda folder: column("label", not_utf8())(folder), refused="column 'label' holds text that is not UTF-8"
         ),
-        "parquet: groups that are not UTF-8": Case(
+        "groups that are not UTF-8": Case(
             lambda folder: column("who", not_utf8())(folder),
             refused="column 'who' holds text that is not UTF-8", settings={"group_column": "who"},
         ),
-        "parquet: groups with an empty one": Case(
+        "groups with an empty one": Case(
             lambda folder: column("who", ["x", None] * 12)(folder),
             refused="set.parquet, row 1: 'who' is empty; every image needs one", settings={"group_column": "who"},
         ),
-        "parquet: a column of splits with an empty one": Case(
+        "a column of splits with an empty one": Case(
             lambda folder: column("split", ["train", None] * 12)(folder), refused="row 1: split 'None' is not known"
         ),
-        "parquet: a column of splits in numbers": Case(
+        "a column of splits in numbers": Case(
             lambda folder: column("split", [0, 1] * 12)(folder), refused="row 0: split '0' is not known"
         ),
     }  # fmt: skip
@@ -167,26 +167,26 @@ def names() -> dict[str, Case]:
     """The names of classes in Hugging Face's metadata."""
     plain = has(COUNT, classes=TWO)
     return {
-        "parquet: class names": Case(spelled(classes(["cat", "dog"])), check=has(COUNT, classes=("cat", "dog"))),
-        "parquet: metadata that is no JSON": Case(spelled(b"{"), check=plain),
-        "parquet: metadata that is no text": Case(spelled(b"\xff\xfe"), check=plain),
-        "parquet: metadata that is a list": Case(spelled([1]), check=plain),
-        "parquet: features that are a list": Case(spelled({"info": {"features": ["label"]}}), check=plain),
-        "parquet: deep metadata": Case(spelled(b"[" * 100_000), check=plain),
-        "parquet: class names that are a number": Case(spelled(classes(7)), check=plain),
-        "parquet: class names that are one text": Case(spelled(classes("cd")), check=plain),
-        "parquet: class names that are numbers": Case(spelled(classes([7, 8])), check=has(COUNT, classes=("7", "8"))),
-        "parquet: a class name twice": Case(
+        "class names": Case(spelled(classes(["cat", "dog"])), check=has(COUNT, classes=("cat", "dog"))),
+        "metadata that is no JSON": Case(spelled(b"{"), check=plain),
+        "metadata that is no text": Case(spelled(b"\xff\xfe"), check=plain),
+        "metadata that is a list": Case(spelled([1]), check=plain),
+        "features that are a list": Case(spelled({"info": {"features": ["label"]}}), check=plain),
+        "deep metadata": Case(spelled(b"[" * 100_000), check=plain),
+        "class names that are a number": Case(spelled(classes(7)), check=plain),
+        "class names that are one text": Case(spelled(classes("cd")), check=plain),
+        "class names that are numbers": Case(spelled(classes([7, 8])), check=has(COUNT, classes=("7", "8"))),
+        "a class name twice": Case(
             spelled(classes(["cat", "cat"])), refused="'class_names' holds a name twice"
         ),
-        "parquet: an empty class name": Case(spelled(classes(["cat", ""])), refused="'class_names' holds an empty name"),
-        "parquet: half of a pair as a class name": Case(
+        "an empty class name": Case(spelled(classes(["cat", ""])), refused="'class_names' holds an empty name"),
+        "half of a pair as a class name": Case(
             spelled(classes(["cat", "\ud83d"])), refused="has a name with bytes that are not UTF-8"
         ),
-        "parquet: class names and labels that are text": Case(
+        "class names and labels that are text": Case(
             spelled(classes(["cat", "dog"]), ["cat", "dog"] * 12), refused="labels are text, but class_names"
         ),
-        "parquet: class names and labels that are decimals": Case(
+        "class names and labels that are decimals": Case(
             spelled(classes(["cat", "dog"]), [0.0, 0.5] * 12), refused="row 1: label 0.5 is not a class"
         ),
     }
@@ -196,43 +196,43 @@ def images() -> dict[str, Case]:
     good = [good_png(n) for n in range(COUNT)]
     structs = [{"bytes": content, "path": None} for content in good]
     return {
-        "parquet: plain bytes": Case(
+        "plain bytes": Case(
             lambda folder: column("image", good)(folder), check=has(COUNT, classes=TWO)
         ),
-        "parquet: large plain bytes": Case(
+        "large plain bytes": Case(
             lambda folder: column("image", good, pa.large_binary())(folder), check=has(COUNT, classes=TWO)
         ),
-        "parquet: text in place of bytes": Case(
+        "text in place of bytes": Case(
             lambda folder: column("image", [{"bytes": "abc", "path": ""}] * COUNT)(folder),
             refused="24 of 24 images can't be used: ",
         ),
-        "parquet: numbers in place of bytes": Case(
+        "numbers in place of bytes": Case(
             lambda folder: column("image", [{"bytes": 3}] * COUNT)(folder), refused="24 of 24 images can't be used: "
         ),
-        "parquet: images as text": Case(
+        "images as text": Case(
             lambda folder: column("image", ["aGVsbG8="] * COUNT)(folder), refused="which column holds the images?"
         ),
-        "parquet: images as lists of numbers": Case(
+        "images as lists of numbers": Case(
             lambda folder: column("image", [[1, 2]] * COUNT)(folder), refused="which column holds the images?"
         ),
-        "parquet: one image missing": Case(
+        "one image missing": Case(
             lambda folder: column("image", [*structs[:-1], None])(folder), refused="row 23: holds no image; allowed"
         ),
-        "parquet: one image empty": Case(
+        "one image empty": Case(
             lambda folder: column("image", [*structs[:-1], {"bytes": b"", "path": None}])(folder),
             refused="row 23: not readable as an image (cannot identify image file)",
         ),
-        "parquet: a path in place of an image": Case(
+        "a path in place of an image": Case(
             lambda folder: column("image", [*structs[:-1], {"bytes": None, "path": "/etc/hostname"}])(folder),
             refused="row 23: holds no image; allowed",
         ),
-        "parquet: two columns of images": Case(
+        "two columns of images": Case(
             lambda folder: file(
                 lambda table: table.rename_columns(["left", "label"]).append_column("right", pa.array(good))
             )(folder),
             refused="which column holds the images? Columns with bytes: left, right",
         ),
-        "parquet: a column twice": Case(
+        "a column twice": Case(
             lambda folder: file(lambda table: table.append_column("label", table.column("label")))(folder),
             refused="set.parquet: has the column 'label' twice",
         ),
@@ -242,22 +242,22 @@ def images() -> dict[str, Case]:
 def files() -> dict[str, Case]:
     unreadable = "set.parquet: not readable as Parquet: "
     return {
-        "parquet: nothing": Case(raw(b""), refused=unreadable),
-        "parquet: a mark alone": Case(raw(b"PAR1PAR1"), refused=unreadable),
-        "parquet: a footer that lies": Case(raw(b"PAR1" + b"\xff\xff\xff\x7f" + b"PAR1"), refused=unreadable),
-        "parquet: a footer of noise": Case(raw(b"PAR1" + bytes(range(64)) + b"\x40\0\0\0PAR1"), refused=unreadable),
-        "parquet: an encrypted footer": Case(raw(b"PARE" + bytes(64) + b"\x40\0\0\0PARE"), refused=unreadable),
-        "parquet: CSV": Case(raw(b"image,label\n1,2\n"), refused=unreadable),
-        "parquet: cut": Case(cut(0.5), refused=unreadable),
-        "parquet: cut by a byte": Case(cut(0.9999), refused=unreadable),
-        "parquet: a spoilt footer": Case(spoilt(-60), refused="set.parquet: "),
-        "parquet: a spoilt page": Case(spoilt(4), refused="set.parquet: "),
-        "parquet: no rows": Case(lambda folder: file(lambda table: table[:0])(folder), refused="no label in any row"),
-        "parquet: no columns": Case(
+        "nothing": Case(raw(b""), refused=unreadable),
+        "a mark alone": Case(raw(b"PAR1PAR1"), refused=unreadable),
+        "a footer that lies": Case(raw(b"PAR1" + b"\xff\xff\xff\x7f" + b"PAR1"), refused=unreadable),
+        "a footer of noise": Case(raw(b"PAR1" + bytes(range(64)) + b"\x40\0\0\0PAR1"), refused=unreadable),
+        "an encrypted footer": Case(raw(b"PARE" + bytes(64) + b"\x40\0\0\0PARE"), refused=unreadable),
+        "CSV": Case(raw(b"image,label\n1,2\n"), refused=unreadable),
+        "cut": Case(cut(0.5), refused=unreadable),
+        "cut by a byte": Case(cut(0.9999), refused=unreadable),
+        "a spoilt footer": Case(spoilt(-60), refused="set.parquet: "),
+        "a spoilt page": Case(spoilt(4), refused="set.parquet: "),
+        "no rows": Case(lambda folder: file(lambda table: table[:0])(folder), refused="no label in any row"),
+        "no columns": Case(
             lambda folder: file(lambda table: table.select([]))(folder), refused="which column holds the images?"
         ),
-        "parquet: many row groups": Case(file(row_group_size=1), check=has(COUNT, classes=TWO)),
-        "parquet: compressed": Case(file(compression="zstd"), check=has(COUNT, classes=TWO)),
+        "many row groups": Case(file(row_group_size=1), check=has(COUNT, classes=TWO)),
+        "compressed": Case(file(compression="zstd"), check=has(COUNT, classes=TWO)),
         "metadata.parquet: times to the nanosecond": Case(
             lambda folder: image_files(when=pa.array([1_700_000_000_123_456_789] * COUNT, pa.timestamp("ns")))(folder),
             check=has(COUNT, classes=TWO),
