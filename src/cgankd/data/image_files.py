@@ -76,7 +76,7 @@ class EncodedPictures:
                 for places, _ in results:
                     done(len(places))
         except Unusable as error:
-            raise self._all_unusable(error) from None
+            raise self.refusal([*self.unusable().values()] or [error]) from None
         return torch.from_numpy(out)
 
     def keep(self, rows: Ints) -> EncodedPictures:
@@ -92,12 +92,12 @@ class EncodedPictures:
             with _strict(), in_parallel(work, len(self.items)) as results:
                 return [result for _, part in results for result in part]
         except Unusable as error:
-            raise self._all_unusable(error) from None
+            raise self.refusal([*self.unusable().values()] or [error]) from None
 
-    def _all_unusable(self, first: Unusable) -> UserError:
-        """The error for all files that can't be used; all are decoded, so that it names more than the first."""
+    def unusable(self) -> dict[int, Unusable]:
+        """Row -> why its image can't be used. All images are decoded."""
 
-        def work(places: Sequence[int]) -> list[Unusable]:
+        def work(places: Sequence[int]) -> list[tuple[int, Unusable]]:
             errors = []
             for place in places:
                 try:
@@ -105,11 +105,14 @@ class EncodedPictures:
                     with _opened(self.items[place]) as image:
                         image.load()
                 except Unusable as error:
-                    errors.append(error)
+                    errors.append((place, error))
             return errors
 
         with _strict(), in_parallel(work, len(self.items)) as results:
-            errors = [error for _, part in results for error in part] or [first]
+            return dict(error for _, part in results for error in part)
+
+    def refusal(self, errors: Sequence[Unusable]) -> UserError:
+        """The error that names the images that can't be used."""
         if len(errors) == 1:
             return UserError(f"{errors[0].path}: {errors[0].reason}; {errors[0].allowed}")
         listed = first_of([f"{error.path} ({error.reason})" for error in errors])

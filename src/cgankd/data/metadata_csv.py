@@ -40,7 +40,7 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
         if settings.group_column:
             table.need(settings.group_column, "data.group_column")
     rows = [(table, row) for table in tables for row in range(len(table.lines))]
-    paths = [path for table in tables for path in table.files()]
+    paths = [path for table in tables for path in table.files(missing_too=settings.skip_bad)]
     kept = [number for number, path in enumerate(paths) if not is_litter(path.relative_to(folder))]
     if left := len(paths) - len(kept):
         notes += (f"{left:,} rows name system files, such as @eaDir/, and were left out",)

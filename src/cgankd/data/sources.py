@@ -41,6 +41,7 @@ from cgankd.data.label_text import clean
 from cgankd.data.labelling import make_task, read_labels
 from cgankd.data.listing import TRAIN, Ints, Listing, Pictures
 from cgankd.data.path_groups import grouped
+from cgankd.data.rejected import without_bad
 from cgankd.data.split import divide
 from cgankd.tasks import Task
 
@@ -126,6 +127,7 @@ def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
         val=val,
         test=test,
         plan=shape,
+        rejected=listing.rejected,
         notes=(*listing.notes, *labelled.notes, *task_notes, *depth_notes, *shape_notes, *division.notes, *repeated),
     )
 
@@ -210,7 +212,15 @@ def _refuse_folder_settings(settings: DataSettings) -> None:
 
 
 def list_source(settings: DataSettings) -> Listing:
-    """What the source holds, not yet decoded; UserError where it can't be read."""
+    """What the source holds, not yet decoded; UserError where it can't be read.
+
+    With ``data.skip_bad`` all images are decoded, and those that can't be read are left out.
+    """
+    listing = _whole(settings)
+    return without_bad(listing) if settings.skip_bad else listing
+
+
+def _whole(settings: DataSettings) -> Listing:
     builtin = _BUILTIN.get(settings.source)
     if builtin is not None:
         _refuse_folder_settings(settings)

@@ -46,8 +46,11 @@ class Table:
         if column in self.unusable:
             raise UserError(self.unusable[column])
 
-    def files(self) -> list[Path]:
-        """The files in column ``file_name``; UserError for a file that does not exist or is listed twice."""
+    def files(self, missing_too: bool = False) -> list[Path]:
+        """The files in column ``file_name``; UserError for a file that does not exist or is listed twice.
+
+        missing_too: files that do not exist are returned as well.
+        """
         if not self.lines:
             raise UserError(f"{self.path}: has no rows below its header; at least one per image is needed")
         rows: dict[str, int] = {}
@@ -55,9 +58,10 @@ class Table:
         missing: list[int] = []
         for row, name in enumerate(self.columns[FILE]):
             path = _inside(self.path.parent, name, self.place(row))
-            if path is None:
+            if path is None and not missing_too:
                 missing.append(row)
                 continue
+            path = path or self.path.parent / name
             same = os.path.normpath(path)
             if same in rows:
                 raise UserError(
