@@ -64,7 +64,10 @@ def types() -> dict[str, Case]:
         "images in a line": (IMAGES.reshape(COUNT, -1), "'images' has shape [24, 768]; allowed: [N, C, H, W]"),
         "images of five dimensions": (IMAGES[None], "'images' has shape [1, 24, 16, 16, 3]; allowed: [N, C, H, W]"),
         "one number for all images": (np.uint8(7), "'images' has shape []; allowed: [N, C, H, W]"),
-        "images of no height": (IMAGES[:, :0], "'images' has shape [24, 0, 16, 3]; allowed: 1 or more pixels on each side"),
+        "images of no height": (
+            IMAGES[:, :0],
+            "'images' has shape [24, 0, 16, 3]; allowed: 1 or more pixels on each side",
+        ),
         "images that are too small": (IMAGES[:, :9, :9], "images are 9x9 pixels; allowed: 16 or more on each side"),
         "too few images": (IMAGES[:23], "'labels' has 24 rows, but there are 23 images"),
     }
@@ -93,11 +96,11 @@ def types() -> dict[str, Case]:
     )
     cases |= both(
         "images of no height, and a size",
-        lambda make: Case(make(images=IMAGES[:, :0]), refused="allowed: 1 or more pixels on each side", settings={"size": 16}),
+        lambda make: Case(
+            make(images=IMAGES[:, :0]), refused="allowed: 1 or more pixels on each side", settings={"size": 16}
+        ),
     )
-    cases |= both(
-        "labels of booleans", lambda make: Case(make(labels=LABELS > 0), check=has(COUNT, classes=TWO))
-    )
+    cases |= both("labels of booleans", lambda make: Case(make(labels=LABELS > 0), check=has(COUNT, classes=TWO)))
     cases |= both(
         "labels of half floats",
         lambda make: Case(make(labels=(LABELS + 0.5).astype(np.float16)), check=labels_are(0.5, 1.5)),
@@ -127,7 +130,11 @@ def names() -> dict[str, Case]:
         "a single name": (np.bytes_(b"cat"), {}, "'class_names' has shape []; allowed"),
         "no names": (texts[:0], {}, "label 0 is outside class_names"),
         "an empty name": (np.array([b"cat", b""]), {}, "'class_names' holds an empty name"),
-        "labels that are text": (texts, {"labels": np.array([b"cat", b"dog"] * 12)}, "labels are text, but class_names"),
+        "labels that are text": (
+            texts,
+            {"labels": np.array([b"cat", b"dog"] * 12)},
+            "labels are text, but class_names",
+        ),
         "labels that are decimals": (texts, {"labels": LABELS / 2}, "label 0.5 is not a class; allowed: whole"),
         "labels below zero": (texts, {"labels": LABELS - 1}, "row 0: label -1 is outside class_names"),
     }
@@ -241,10 +248,12 @@ def archives() -> dict[str, Case]:
         ),
         "npz: compressed": Case(written(packed), check=has(COUNT, classes=TWO)),
         "npz: half of a pair": Case(
-            npz(labels=np.array(["a", "\ud83d"] * 12)), refused="class '\\ud83d' has a name with bytes that are not UTF-8"
+            npz(labels=np.array(["a", "\ud83d"] * 12)),
+            refused="class '\\ud83d' has a name with bytes that are not UTF-8",
         ),
         "npz: half of a pair in class_names": Case(
-            npz(class_names=np.array(["a", "\ud83d"])), refused="class '\\ud83d' has a name with bytes that are not UTF-8"
+            npz(class_names=np.array(["a", "\ud83d"])),
+            refused="class '\\ud83d' has a name with bytes that are not UTF-8",
         ),
         "npz: dates as labels": Case(
             npz(labels=np.array(["2024-01-01", "2024-02-01"] * 12, "M8[D]")), refused="'labels' holds datetime64[D]"

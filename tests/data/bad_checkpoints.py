@@ -18,7 +18,9 @@ NO_TENSORS = "is not a safetensors file ("
 NO_CHECKPOINT = "can't be read as tensors only"
 
 
-def safetensors(header: Any, content: bytes = bytes(16), length: int | None = None, name: str = "a.safetensors") -> Make:
+def safetensors(
+    header: Any, content: bytes = bytes(16), length: int | None = None, name: str = "a.safetensors"
+) -> Make:
     """A file with this header, as JSON or as bytes. length: what the file says its header has."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
 

@@ -44,9 +44,7 @@ def encoded(image: Image.Image | np.ndarray, kind: str, **options: Any) -> bytes
     return stream.getvalue()
 
 
-def read_as(
-    content: bytes, expected: np.ndarray, suffix: str = "png", tolerance: int = 0, **settings: object
-) -> Case:
+def read_as(content: bytes, expected: np.ndarray, suffix: str = "png", tolerance: int = 0, **settings: object) -> Case:
     return Case(among_good(content, suffix), check=holds(expected, tolerance), settings=settings)
 
 
@@ -58,7 +56,9 @@ def chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
-def png(width: int, height: int, depth: int, colour: int, rows: bytes | None, *extra: bytes, late: bytes = b"") -> bytes:
+def png(
+    width: int, height: int, depth: int, colour: int, rows: bytes | None, *extra: bytes, late: bytes = b""
+) -> bytes:
     """A PNG by hand, of depths and kinds that Pillow does not write. extra: chunks before the pixels; late: after."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     pixels = b"" if rows is None else chunk(b"IDAT", zlib.compress(rows))
@@ -241,12 +241,12 @@ def modes() -> dict[str, Case]:
         ),
         "CMYK as jpg": read_as(encoded(cmyk, "JPEG", quality=98), red, "jpg", tolerance=6),
         "CMYK as tif": read_as(encoded(cmyk, "TIFF"), red, "tif"),
-        "YCbCr as tif": read_as(
-            encoded(Image.fromarray(SMOOTH).convert("YCbCr"), "TIFF"), SMOOTH, "tif", tolerance=4
-        ),
+        "YCbCr as tif": read_as(encoded(Image.fromarray(SMOOTH).convert("YCbCr"), "TIFF"), SMOOTH, "tif", tolerance=4),
         "LAB as tif": read_as(
-            encoded(Image.frombytes("LAB", (16, 16), b"\xff\0\0" * 256), "TIFF"), np.full((16, 16), 255, np.uint8),
-            "tif", tolerance=2,
+            encoded(Image.frombytes("LAB", (16, 16), b"\xff\0\0" * 256), "TIFF"),
+            np.full((16, 16), 255, np.uint8),
+            "tif",
+            tolerance=2,
         ),
         "16 bits": read_as(encoded(deep, "PNG"), RAMP),
         "16 bits as tif": read_as(encoded(deep, "TIFF"), RAMP, "tif"),
@@ -448,7 +448,8 @@ def places() -> dict[str, Case]:
             among_good(os.mkfifo), refused="b/x.png: is a pipe or a device; allowed: files"
         ),
         "a device named as an image": Case(
-            among_good(lambda path: path.symlink_to("/dev/zero")), refused="b/x.png: is a pipe or a device; allowed: files"
+            among_good(lambda path: path.symlink_to("/dev/zero")),
+            refused="b/x.png: is a pipe or a device; allowed: files",
         ),
         "a pipe beside the images": Case(
             lambda folder: _then(good_folders(folder), lambda: os.mkfifo(folder / "b" / "notes")),

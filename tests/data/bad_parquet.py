@@ -176,9 +176,7 @@ def names() -> dict[str, Case]:
         "class names that are a number": Case(spelled(classes(7)), check=plain),
         "class names that are one text": Case(spelled(classes("cd")), check=plain),
         "class names that are numbers": Case(spelled(classes([7, 8])), check=has(COUNT, classes=("7", "8"))),
-        "a class name twice": Case(
-            spelled(classes(["cat", "cat"])), refused="'class_names' holds a name twice"
-        ),
+        "a class name twice": Case(spelled(classes(["cat", "cat"])), refused="'class_names' holds a name twice"),
         "an empty class name": Case(spelled(classes(["cat", ""])), refused="'class_names' holds an empty name"),
         "half of a pair as a class name": Case(
             spelled(classes(["cat", "\ud83d"])), refused="has a name with bytes that are not UTF-8"

@@ -185,7 +185,9 @@ def labels() -> dict[str, Case]:
     cases = {f"labels: {name}": Case(labelled(*texts), refused=text) for name, (texts, text) in refused.items()}
     for name, texts in classes.items():
         cases[f"labels: {name}"] = Case(labelled(*texts), check=has(COUNT, classes=tuple(sorted(texts))))
-    cases["labels: decimals in several forms"] = Case(labelled("1e1", "-2.5", ".5", "+4."), check=labels_are(-2.5, 0.5, 4.0, 10.0))
+    cases["labels: decimals in several forms"] = Case(
+        labelled("1e1", "-2.5", ".5", "+4."), check=labels_are(-2.5, 0.5, 4.0, 10.0)
+    )
     cases["labels: whole numbers as decimals"] = Case(labelled("1.0", "2.0"), check=labels_are(1.0, 2.0))
     cases["labels: tiny numbers"] = Case(labelled("1e-300", "1.5"), check=labels_are(0.0, 1.5))
     return cases
@@ -230,7 +232,8 @@ def lines_of_json() -> dict[str, Case]:
             refused="line 2: label NaN is not finite",
         ),
         "jsonl and csv": Case(
-            lambda folder: table(TEXT)(lines()(folder)), refused="has metadata.csv and metadata.jsonl; allowed: only one"
+            lambda folder: table(TEXT)(lines()(folder)),
+            refused="has metadata.csv and metadata.jsonl; allowed: only one",
         ),
     }
 
@@ -259,7 +262,8 @@ def folder_names() -> dict[str, Case]:
     }
     cases = {
         f"class folders: {name}": Case(
-            lambda folder, both=both: good_folders(folder, both), check=has(COUNT, classes=tuple(sorted(map(str.strip, both))))
+            lambda folder, both=both: good_folders(folder, both),
+            check=has(COUNT, classes=tuple(sorted(map(str.strip, both)))),
         )
         for name, both in names.items()
     }

@@ -94,9 +94,7 @@ def test_rows_of_a_parquet_file(tmp_path: Path) -> None:
     path = bad_parquet.column("image", images)(tmp_path)
     splits = read(path)
     assert len(every_image(splits)) == 23
-    assert splits.rejected == (
-        Rejected(f"{path}, row 23", "not readable as an image (cannot identify image file)"),
-    )
+    assert splits.rejected == (Rejected(f"{path}, row 23", "not readable as an image (cannot identify image file)"),)
 
 
 def test_groups_of_the_images_that_are_left(tmp_path: Path) -> None:

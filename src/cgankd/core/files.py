@@ -85,7 +85,7 @@ def read_json(path: Path) -> Any:
     """What :func:`write_json` wrote; UserError where the file is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         raise UserError(f"{path} is not a JSON file") from None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import math
 import os
-import zipfile
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def npz_listing(path: Path, settings: DataSettings) -> Listing:
         archive = np.load(path, allow_pickle=False)
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror or error}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile):
+    except Exception:  # zipfile raises errors of many kinds for damaged files
         archive = None
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise UserError(f"{path}: not readable as .npz; allowed: what numpy.savez writes, without pickled objects")
@@ -82,13 +82,17 @@ def h5_listing(path: Path, settings: DataSettings) -> Listing:
         except Exception as error:  # the library raises errors of many kinds for broken files
             raise UserError(f"{path}: array {name!r} is broken ({said(error)})") from None
 
-    return _listing(path, [name for name in file if _is_array(file, name)], lazily, read, settings)
+    try:
+        names = [name for name in file if _is_array(file, name)]
+    except Exception as error:  # a damaged directory
+        raise UserError(f"{path}: not readable as HDF5: {said(error)}") from None
+    return _listing(path, names, lazily, read, settings)
 
 
 def _is_array(file: h5py.File, name: str) -> bool:
     try:
         return isinstance(file.get(name), h5py.Dataset)
-    except (RuntimeError, OSError, ValueError, TypeError):  # a link in a circle, or a broken header
+    except Exception:  # a link in a circle, or a damaged header
         return False
 
 
@@ -101,7 +105,9 @@ def _inside(path: Path, file: h5py.File, name: str) -> Any:
     data = file[name]
     others = [data.file.filename] if data.file.filename != file.filename else []
     others += [entry[0] for entry in data.external or []]
-    others += [source.file_name for source in data.virtual_sources() if source.file_name != "."] if data.is_virtual else []
+    others += (
+        [source.file_name for source in data.virtual_sources() if source.file_name != "."] if data.is_virtual else []
+    )
     if others:
         raise UserError(f"{path}: array {name!r} is in another file ({others[0]}); allowed: arrays inside the file")
     if data.shape is None:
@@ -129,8 +135,8 @@ def names(path: Path) -> list[str]:
         else:
             with h5py.File(path, "r") as file:
                 every = list(file)
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
-        return []  # reading the images says why
+    except Exception:  # reading the images says why
+        return []
     endings = tuple(ending for _, ending in PARTS)
     bare = [next((name[: -len(end)] for end in endings if name.endswith(end)), name) for name in every]
     return list(dict.fromkeys(bare))
@@ -229,6 +235,10 @@ def _column(path: Path, name: str, values: npt.NDArray[Any], length: int) -> npt
             values = np.char.decode(values, "utf-8")
         except UnicodeDecodeError:
             raise UserError(f"{path}: array {name!r} holds text that is not UTF-8") from None
+    if values.dtype.kind == "U" and values.nbytes:
+        codes = np.frombuffer(values.astype(values.dtype.newbyteorder("<")).tobytes(), "<u4")
+        if codes.max() > sys.maxunicode:  # Python ends in an error where it touches such text
+            raise UserError(f"{path}: array {name!r} holds text with letters that do not exist; allowed: Unicode")
     if values.dtype.kind == "O":
         values = values.astype(str)  # HDF5 strings of varying length; objects in .npz were refused before
     if values.dtype.kind not in "biufU":

@@ -190,7 +190,7 @@ def _script(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # zipfile raises errors of many kinds for damaged files
         return False
 
 
