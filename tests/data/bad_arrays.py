@@ -83,7 +83,7 @@ def types() -> dict[str, Case]:
         "an empty label": (np.array([b"a", b""] * 12), "'labels', row 1: the label is empty"),
         "text that is not UTF-8": (np.array([b"a", b"\xff"] * 12), "'labels' holds text that is not UTF-8"),
         "a label beyond 64 bits": (LABELS.astype(np.uint64) * (2**64 - 1), "a label exceeds 64 bits; allowed: whole"),
-    }  # fmt: skip
+    }
     cases: dict[str, Case] = {}
     for name, (value, text) in images.items():
         cases |= both(name, lambda make, value=value, text=text: Case(make(images=value), refused=text))
@@ -247,6 +247,9 @@ def archives() -> dict[str, Case]:
             npz(images=np.asfortranarray(IMAGES), labels=np.asfortranarray(LABELS)), check=has(COUNT, classes=TWO)
         ),
         "npz: compressed": Case(written(packed), check=has(COUNT, classes=TWO)),
+        "npz: letters that do not exist": Case(
+            npz(labels=np.frombuffer(b"\1" * 4 * COUNT, "<U1")), refused="holds text with letters that do not exist"
+        ),
         "npz: half of a pair": Case(
             npz(labels=np.array(["a", "\ud83d"] * 12)),
             refused="class '\\ud83d' has a name with bytes that are not UTF-8",
@@ -309,7 +312,10 @@ def hdf5() -> dict[str, Case]:
             refused="array 'labels' was never written",
         ),
         "h5: images without a value": Case(
-            h5(lambda file: file.create_dataset("images", dtype=h5py.Empty("u1").dtype, data=h5py.Empty("u1")), images=None),
+            h5(
+                lambda file: file.create_dataset("images", dtype=h5py.Empty("u1").dtype, data=h5py.Empty("u1")),
+                images=None,
+            ),
             refused="array 'images' holds no values",
         ),
         "h5: labels without a value": Case(
@@ -334,11 +340,17 @@ def hdf5() -> dict[str, Case]:
             check=has(COUNT, classes=TWO),
         ),
         "h5: text that is not UTF-8, of several lengths": Case(
-            h5(lambda file: file.create_dataset("labels", data=[b"a", b"\xff"] * 12, dtype=h5py.string_dtype()), labels=None),
+            h5(
+                lambda file: file.create_dataset("labels", data=[b"a", b"\xff"] * 12, dtype=h5py.string_dtype()),
+                labels=None,
+            ),
             refused="array 'labels' holds text that is not UTF-8",
         ),
         "h5: text of several lengths": Case(
-            h5(lambda file: file.create_dataset("labels", data=["é", "bb"] * 12, dtype=h5py.string_dtype()), labels=None),
+            h5(
+                lambda file: file.create_dataset("labels", data=["é", "bb"] * 12, dtype=h5py.string_dtype()),
+                labels=None,
+            ),
             check=has(COUNT, classes=("bb", "é")),
         ),
         "h5: labels of which half was written": Case(
@@ -348,7 +360,7 @@ def hdf5() -> dict[str, Case]:
         "h5: a signature alone": Case(written(b"\x89HDF\r\n\x1a\n", "set.h5"), refused="not readable as HDF5: "),
         "h5: an image": Case(written(b"\x89PNG\r\n\x1a\n", "set.h5"), refused="not readable as HDF5: "),
         "h5: an npz": Case(written(archive({}), "set.h5"), refused="not readable as HDF5: "),
-    }  # fmt: skip
+    }
 
 
 def _bytes_of_good() -> bytes:

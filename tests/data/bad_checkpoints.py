@@ -113,10 +113,12 @@ SAFETENSORS: dict[str, tuple[Make, str]] = {
     "content that ends before it begins": (safetensors(tensor(offsets=(16, 0))), NO_TENSORS),
     "content of 2**62 bytes": (safetensors(tensor(shape=(2**60,), offsets=(0, 2**62))), NO_TENSORS),
     "two tensors in one place": (
-        safetensors({**tensor(), "b": tensor()["a"]}), NO_TENSORS,
+        safetensors({**tensor(), "b": tensor()["a"]}),
+        NO_TENSORS,
     ),
     "a hole between tensors": (
-        safetensors({**tensor(), "b": tensor(offsets=(32, 48))["a"]}, bytes(48)), NO_TENSORS,
+        safetensors({**tensor(), "b": tensor(offsets=(32, 48))["a"]}, bytes(48)),
+        NO_TENSORS,
     ),
     "content that no tensor names": (safetensors(tensor(), bytes(64)), NO_TENSORS),
     "metadata of numbers": (safetensors({**tensor(), "__metadata__": {"a": 1}}), NO_TENSORS),
@@ -128,9 +130,9 @@ SAFETENSORS: dict[str, tuple[Make, str]] = {
     "no tensors": (safetensors({}, b""), "holds a dict with 0 keys () and no tensors by name"),
     "single numbers alone": (safetensors(tensor(shape=(), offsets=(0, 4)), bytes(4)), "and no tensors by name"),
     "complex numbers": (safetensors(tensor("C64", (2,))), "holds complex numbers; allowed: real numbers"),
-}  # fmt: skip
+}
 
-# --- what torch.save writes --------------------------------------------------------------------------------------------
+# --- what torch.save writes -----------------------------------------------------------------------------------------
 
 SAVED: dict[str, tuple[Make, str]] = {
     "nothing": (raw(b""), NO_CHECKPOINT),
@@ -141,13 +143,16 @@ SAVED: dict[str, tuple[Make, str]] = {
     "a file cut by a byte": (raw(WHOLE[:-1]), NO_CHECKPOINT),
     "a zip without a pickle": (raw(_rewritten(lambda name, content: None)), NO_CHECKPOINT),
     "a zip without its content": (
-        raw(_rewritten(lambda name, content: None if "/data/" in name else content)), NO_CHECKPOINT,
+        raw(_rewritten(lambda name, content: None if "/data/" in name else content)),
+        NO_CHECKPOINT,
     ),
     "a zip with half of its content": (
-        raw(_rewritten(lambda name, content: content[:12] if "/data/" in name else content)), NO_CHECKPOINT,
+        raw(_rewritten(lambda name, content: content[:12] if "/data/" in name else content)),
+        NO_CHECKPOINT,
     ),
     "a zip whose pickle is cut": (
-        raw(_rewritten(lambda name, content: content[:30] if name.endswith(".pkl") else content)), NO_CHECKPOINT,
+        raw(_rewritten(lambda name, content: content[:30] if name.endswith(".pkl") else content)),
+        NO_CHECKPOINT,
     ),
     "a zip whose pickle never ends": (
         raw(_rewritten(lambda name, content: b"\x80\x02" + b"(" * 10**5 if name.endswith(".pkl") else content)),
@@ -161,7 +166,8 @@ SAVED: dict[str, tuple[Make, str]] = {
     "a tensor of a size below zero": (saved({"a": Rebuilt(0, (-4,), (1,), False, {})}), ""),
     "a tensor of text": (saved({"a": Rebuilt("0", ("4",), ("1",), False, {})}), ""),
     "one number as a trillion": (
-        saved({"a": torch.zeros(1).expand(10**6, 10**6)}), "tensor 'a' [1000000, 1000000] has more values than the file",
+        saved({"a": torch.zeros(1).expand(10**6, 10**6)}),
+        "tensor 'a' [1000000, 1000000] has more values than the file",
     ),
     "tensors without content": (saved({"a": torch.zeros(3, device="meta")}), "tensor 'a' [3] has no values"),
     "sparse tensors": (saved({"a": torch.eye(3).to_sparse()}), "and no tensors by name"),
@@ -169,12 +175,18 @@ SAVED: dict[str, tuple[Make, str]] = {
     "a list of numbers": (saved([1, 2, 3]), "and no tensors by name"),
     "one tensor": (saved(torch.zeros(3)), "and no tensors by name"),
     "keys that are numbers": (saved({1: torch.zeros(3)}), "and no tensors by name"),
-    "complex numbers": (saved({"a": torch.zeros(3, dtype=torch.complex64)}), "holds complex numbers; allowed: real numbers"),
-    "complex numbers of 16 bytes": (saved({"a": torch.zeros(3, dtype=torch.complex128)}), "holds complex numbers; allowed: real numbers"),
+    "complex numbers": (
+        saved({"a": torch.zeros(3, dtype=torch.complex64)}),
+        "holds complex numbers; allowed: real numbers",
+    ),
+    "complex numbers of 16 bytes": (
+        saved({"a": torch.zeros(3, dtype=torch.complex128)}),
+        "holds complex numbers; allowed: real numbers",
+    ),
     "a name that is half of a pair": (saved({"\ud83d": torch.zeros(3)}), "is not UTF-8; allowed: UTF-8 text"),
     "a mapping inside itself": (saved((lambda value: value.update(a=value) or value)({})), "and no tensors by name"),
     "a folder": (folder_named("a.pth"), "no such file"),
-}  # fmt: skip
+}
 
 # --- what is read: name -> (how it is made, the tensors) --------------------------------------------------------------
 
@@ -194,4 +206,4 @@ READ: dict[str, tuple[Make, dict[str, torch.Tensor]]] = {
         safetensors({**tensor(), "b": {"dtype": "F32", "shape": [0, 3], "data_offsets": [16, 16]}}),
         {"a": torch.zeros(2, 2), "b": torch.zeros(0, 3)},
     ),
-}  # fmt: skip
+}

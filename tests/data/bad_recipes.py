@@ -59,6 +59,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "a tag for a module": ("seeds: !!python/module:os ''", BAD_YAML),
     "a tag of one's own": ("seeds: !mine [1]", BAD_YAML),
     "a tag for a whole number before a word": ("seeds: !!int cat", BAD_YAML),
+    "a tag for a whole number before nothing": ("seeds: !!int", BAD_YAML),
     "a tag for a number before a word": ("seeds: !!float cat", BAD_YAML),
     "a tag for true or false before a word": ("demonstration: !!bool maybe", BAD_YAML),
     "a tag for a time before a word": ("name: !!timestamp now", BAD_YAML),

@@ -106,10 +106,8 @@ def forms() -> dict[str, Case]:
             lambda folder: _linked(folder, "gone.csv"), refused="metadata.csv: not readable: No such file or directory"
         ),
         "a device": Case(lambda folder: _linked(folder, "/dev/zero"), refused="metadata.csv: is a pipe or a device"),
-        "a pipe": Case(
-            lambda folder: _piped(folder), refused="metadata.csv: is a pipe or a device; allowed: files"
-        ),
-    }  # fmt: skip
+        "a pipe": Case(lambda folder: _piped(folder), refused="metadata.csv: is a pipe or a device; allowed: files"),
+    }
 
 
 def _linked(folder: Path, target: str) -> Path:
@@ -168,7 +166,7 @@ def labels() -> dict[str, Case]:
         "decimals, all equal": (("7.5",), "every training label is 7.5; at least two distinct ones are needed"),
         "a list": (("[1, 2]", "[3, 4]", "1.5"), "line 2: label '[1, 2]' is not a number"),
         "thousands or decimals": (("1,500", "2,500"), "may be numbers or names"),
-    }  # fmt: skip
+    }
     classes = {
         "two line ends": ("a\nb", "c\r\nd"),
         "control characters": ("\x1b[31mred", "\x07bell"),
@@ -207,7 +205,10 @@ def lines_of_json() -> dict[str, Case]:
         "single quotes": ("{'file_name': 'x.png'}", "line 21: not readable as JSON"),
         "a deep list": ('{"file_name": ' + "[" * 100_000, "line 21: not readable as JSON"),
         "a key twice": ('{"file_name": "x.png", "label": 1, "label": 2}', "line 21: has the key 'label' twice"),
-        "a key twice with space": ('{"file_name": "x.png", "label": 1, " label": 2}', "line 21: has the key 'label' twice"),
+        "a key twice with space": (
+            '{"file_name": "x.png", "label": 1, " label": 2}',
+            "line 21: has the key 'label' twice",
+        ),
         "no label": ('{"file_name": "x.png"}', "line 21: file 'x.png' is not in"),
         "a list as a label": ('{"file_name": "x.png", "label": [1]}', "column 'label' holds lists or objects"),
         "a number as a name": ('{"file_name": 3, "label": 1}', "line 21: file '3' is not in"),
@@ -215,7 +216,7 @@ def lines_of_json() -> dict[str, Case]:
         "an absolute path": ('{"file_name": "/etc/hostname", "label": 1}', "is outside the folder"),
         "a byte of zero in a name": ('{"file_name": "x\\u0000.png", "label": 1}', "line 21: file 'x\\x00.png' is not"),
         "half of a pair in a name": ('{"file_name": "\\ud83d.png", "label": 1}', "line 21: file '\\ud83d.png' is not"),
-    }  # fmt: skip
+    }
     cases = {f"jsonl: {name}": Case(lines(line), refused=text) for name, (line, text) in bad.items()}
     return cases | {
         "jsonl: a byte-order mark": Case(lines(encoding="utf-8-sig"), check=has(COUNT, classes=TWO)),
@@ -292,11 +293,13 @@ def folder_names() -> dict[str, Case]:
             lambda folder: good_folders(folder, (".a", "b")), refused="1 distinct training label"
         ),
         "class folders: a hundred deep": Case(_deep, check=has(21, classes=("a", "b"))),
-        "a name of 5,000 letters": Case(lambda folder: folder / ("x" * 5000), refused="does not exist; allowed: a folder"),
+        "a name of 5,000 letters": Case(
+            lambda folder: folder / ("x" * 5000), refused="does not exist; allowed: a folder"
+        ),
         "a name with a byte of zero": Case(lambda folder: folder / "x\0y", refused="does not exist; allowed: a folder"),
         "an archive": Case(_archive, refused="is a file of another kind; allowed: a folder, an .npz"),
         "a pipe": Case(_pipe, refused="does not exist; allowed: a folder"),
-    }  # fmt: skip
+    }
 
 
 def _renamed(folder: Path) -> Path:

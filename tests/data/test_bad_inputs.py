@@ -1,6 +1,7 @@
 """Every bad input, by name: none ends in a traceback, and none is read in part.
 
-The tables of cases are beside this file: bad_images, bad_tables, bad_arrays, bad_parquet, bad_recipes, bad_checkpoints.
+The tables of cases are beside this file: bad_images, image_modes, bad_tables, bad_arrays, bad_parquet, bad_recipes and
+bad_checkpoints.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import bad_images
 import bad_parquet
 import bad_recipes
 import bad_tables
+import image_modes
 import pytest
 import torch
 from bad_inputs import Case
@@ -35,7 +37,7 @@ from cgankd.nets.conversion import convert_pth
 
 CASES: dict[str, Case] = {
     f"{table.__name__.removeprefix('bad_')}: {name}": case
-    for table in (bad_images, bad_tables, bad_arrays, bad_parquet)
+    for table in (bad_images, image_modes, bad_tables, bad_arrays, bad_parquet)
     for name, case in table.CASES.items()
 }
 

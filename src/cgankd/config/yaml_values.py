@@ -41,7 +41,7 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             value = super().construct_object(node, deep)
-        except (ValueError, TypeError, KeyError, AttributeError):  # 2024-02-31, 0x_, 5,000 digits, !!bool maybe
+        except (ValueError, TypeError, LookupError, AttributeError):  # 2024-02-31, 0x_, 5,000 digits, !!bool maybe
             kind = node.tag.rpartition(":")[2]
             problem = f"{str(node.value)[:LONGEST]!r} can't be read as {kind}; text needs quotes"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None

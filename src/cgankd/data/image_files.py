@@ -193,8 +193,9 @@ def _orientation(image: ImageFile.ImageFile) -> int:
         return 1
 
 
-def _late_exif(stream: IO[bytes]) -> bytes:
+def _late_exif(stream: IO[bytes] | None) -> bytes:
     """The EXIF block that a PNG holds behind its pixels, where Pillow finds it too late; empty: there is none."""
+    assert stream is not None  # an image that was not decoded yet
     here, start = stream.tell(), 8  # the first chunk begins behind the signature of eight bytes
     try:
         while True:
