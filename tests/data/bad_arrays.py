@@ -120,9 +120,6 @@ def names() -> dict[str, Case]:
     """class_names."""
     texts = np.array([b"cat", b"dog"])
 
-    def with_names(value: Any, **changes: Any) -> Callable[[Callable[..., Any]], Callable[[Path], Path]]:
-        return lambda make: make(class_names=value, **changes)
-
     values: dict[str, tuple[Any, dict[str, Any], str]] = {
         "one name": (np.array([b"cat"]), {}, "label 1 is outside class_names; allowed: 0 to 0"),
         "a name twice": (np.array([b"cat", b"cat"]), {}, "'class_names' holds a name twice"),
@@ -140,8 +137,8 @@ def names() -> dict[str, Case]:
     }
     cases: dict[str, Case] = {}
     for name, (value, changes, text) in values.items():
-        change = with_names(value, **changes)
-        cases |= both(f"class_names: {name}", lambda make, c=change, text=text: Case(c(make), refused=text))
+        changes = {**changes, "class_names": value}
+        cases |= both(f"class_names: {name}", lambda make, c=changes, text=text: Case(make(**c), refused=text))
     cases |= both(
         "class_names: numbers",
         lambda make: Case(make(class_names=np.array([7, 8])), check=has(COUNT, classes=("7", "8"))),
