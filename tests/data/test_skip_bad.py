@@ -15,12 +15,14 @@ import pytest
 from bad_inputs import every_image, good_folders, good_png, total
 
 from cgankd.cli import main
+from cgankd.config import recipe
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
 from cgankd.data.imageset import Splits
 from cgankd.data.listing import Rejected
 from cgankd.data.rejected import write_rejected
 from cgankd.data.sources import load
+from cgankd.pipeline.run import run
 
 BROKEN = {name: case for name, case in bad_images.broken().items() if "b/x." in case.refused and " cut at 70%" in name}
 
@@ -144,3 +146,17 @@ def test_on_the_command_line(
     assert lines[0] == "path,reason"
     assert len(lines) == 5
     assert lines[3] == "set/b/gone.png,not readable as an image (No such file or directory)"
+
+
+def test_a_run_lists_them_in_its_folder(tmp_path: Path) -> None:
+    good_folders(tmp_path / "set", each=30)
+    (tmp_path / "set" / "a" / "x.png").write_bytes(b"")
+    fit = {"network": "cnn8", "fit": {"steps": 1}}
+    tree = {
+        "data": {"source": str(tmp_path / "set"), "val_size": 10, "skip_bad": True},
+        "seeds": [0], "teacher": fit, "student": fit, "compare": {"methods": ["nokd"]},
+    }  # fmt: skip
+    record = run(recipe.from_tree(tree), tmp_path / "run")
+    lines = (tmp_path / "run" / "rejected.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[1:] == [f"{tmp_path}/set/a/x.png,not readable as an image (cannot identify image file)"]
+    assert any(note.startswith("1 of 61 images can't be read") for note in record["notes"])
