@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test quick-tests test-long kill-test lint bench results docs docs-test dist sbom audit dist-test clean
+.PHONY: help demo test quick-tests test-long kill-test fuzz lint bench results docs docs-test dist sbom audit \
+  dist-test clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +13,7 @@ help:
 	@echo "make test    lint, types and tests, under 8 minutes on two cores"
 	@echo "make test-long  kills in every stage, full disks, stopped runs and other long tests, some minutes"
 	@echo "make kill-test  50 kills at random moments, after which every run ends with the same numbers, 20 minutes"
+	@echo "make fuzz    random inputs for every reader, FUZZ_SECONDS (600) each; a skipped test has found nothing"
 	@echo "make lint    lint and types alone"
 	@echo "make bench   speed, as ratios to a simple version in the same run"
 	@echo "make results the two main recipes of docs/results.md, one to two hours on two cores"
@@ -53,6 +55,10 @@ test-long: $(READY)
 
 kill-test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m kill -s tests/e2e/test_random_kills.py
+
+FUZZ_SECONDS ?= 600
+fuzz: $(READY)
+	FUZZ_SECONDS=$(FUZZ_SECONDS) OMP_NUM_THREADS=1 $(BIN)/pytest -rs tests/data/test_any_data.py tests/data/test_any_file.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/speed.py

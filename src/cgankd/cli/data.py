@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
+from cgankd.cli.recipes import SKIP_BAD, SkipBad
 from cgankd.cli.screen import console
 from cgankd.cli.watch import one_loop
 from cgankd.config import recipe
@@ -42,6 +43,7 @@ def source(
         list[str] | None, typer.Argument(help="data settings as key=value, such as label_column=steering")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="file of the sample grid; default NAME.png")] = None,
+    skip_bad: SkipBad = False,
 ) -> None:
     """Read a data set as a run reads it. Prints counts and writes a PNG of samples; without a name, lists names.
 
@@ -58,6 +60,7 @@ def source(
         console.print(table)
         return
     changes = [override if override.startswith("data.") else f"data.{override}" for override in overrides or []]
+    changes += [SKIP_BAD] * skip_bad
     names_recipe = source in recipe.ready() and source not in sources.builtin_names()
     if names_recipe or Path(source).suffix.lower() in {".yaml", ".yml"}:
         settings = recipe.load(source, changes).data
@@ -120,7 +123,7 @@ def render(
 
 
 def _show_data(settings: DataSettings, out: Path | None) -> None:
-    from cgankd.data import preview, sources
+    from cgankd.data import preview, rejected, sources
     from cgankd.report.sheet import sheet
 
     with one_loop() as progress, progress.bar("import", 1) as bar:
@@ -139,6 +142,9 @@ def _show_data(settings: DataSettings, out: Path | None) -> None:
         legend = _with_numbers(summary["bins"], numbered)
         console.print(f"- no installed font can show every name, so the picture has numbers: {legend}")
     console.print(f"wrote {path}", soft_wrap=True)
+    if splits.rejected:
+        rejected.write_rejected(splits.rejected, path.parent)
+        console.print(f"wrote {path.with_name(rejected.FILE)}: {len(splits.rejected):,} images", soft_wrap=True)
 
 
 def _counts(summary: dict[str, Any], numbers: bool) -> Table:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cgankd.cli.recipes import Overrides
+from cgankd.cli.recipes import SKIP_BAD, Overrides, SkipBad
 from cgankd.cli.screen import console
 from cgankd.cli.watch import one_loop
 from cgankd.core.errors import UserError
-from cgankd.core.paths import portable
+from cgankd.core.paths import is_file, is_folder, portable
 from cgankd.core.terminal import on_one_line
 
 if TYPE_CHECKING:
@@ -40,13 +40,14 @@ def init(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", help="the recipe; default NAME.yaml")] = None,
     budget: Budget = BUDGET,
+    skip_bad: SkipBad = False,
 ) -> None:
     """Look at a data set, and write a recipe that fits it and this machine. Overrides are data settings."""
     path = out or Path(f"{_name(source)}.yaml")
     if path.exists():
         raise UserError(f"{path} exists; give --out another name, or remove it")
     with one_loop() as progress:
-        plan, text = make(source, overrides or [], budget, progress)
+        plan, text = make(source, [*(overrides or []), *[SKIP_BAD] * skip_bad], budget, progress)
     from cgankd.core.files import write_text
 
     write_text(path, text)
@@ -57,8 +58,8 @@ def init(
 
 def is_source(name: str) -> bool:
     """Whether a word in a recipe's place names images of the user's own."""
-    file = Path(name).suffix.lower() in {".npz", ".h5", ".hdf5", ".parquet"} and Path(name).is_file()
-    return Path(name).is_dir() or file or name.startswith("hf://")
+    file = Path(name).suffix.lower() in {".npz", ".h5", ".hdf5", ".parquet"} and is_file(Path(name))
+    return is_folder(Path(name)) or file or name.startswith("hf://")
 
 
 def recipe_for(

@@ -13,7 +13,7 @@ import typer
 from cgankd._version import __version__
 from cgankd.cli import clean, compare, completion, data, doctor, init, lists, ship, watch, weights
 from cgankd.cli.ending import ending
-from cgankd.cli.recipes import Overrides, list_recipes, load
+from cgankd.cli.recipes import SKIP_BAD, Overrides, SkipBad, list_recipes, load
 from cgankd.cli.screen import console
 from cgankd.config import recipe
 from cgankd.core.errors import UserError
@@ -85,6 +85,7 @@ def run(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/RECIPE")] = None,
     budget: init.RunBudget = None,
+    skip_bad: SkipBad = False,
     no_export: Annotated[bool, typer.Option("--no-export", help="write no file of the best student")] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="print the table, write no report.html")] = False,
     quiet: watch.Quiet = False,
@@ -94,10 +95,11 @@ def run(
     max_minutes: MaxMinutes = None,
 ) -> None:
     """Run a recipe and print its table. The same command resumes a run that was stopped."""
+    overrides = [*(overrides or []), *[SKIP_BAD] * skip_bad]
     with watch.watching(quiet, as_json, track, profile) as progress:
         if name not in recipe.ready() and init.is_source(name):
             with watch.silenced(quiet):
-                name, overrides = init.recipe_for(name, overrides or [], budget, out, progress)
+                name, overrides = init.recipe_for(name, overrides, budget, out, progress)
         elif budget is not None:
             raise UserError(f"--budget is for images, but {name} is a recipe, which has its own numbers of steps")
         settings = load("run", name, overrides)

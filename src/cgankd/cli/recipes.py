@@ -12,6 +12,10 @@ from cgankd.config import recipe
 from cgankd.core.errors import UserError
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, such as seeds=[0,1]")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="go on without images that can't be read; rejected.csv lists them")
+]
+SKIP_BAD = "data.skip_bad=true"
 
 
 def load(command: str, name: str, overrides: list[str] | None) -> Any:

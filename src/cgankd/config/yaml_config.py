@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from cgankd.config import refusal, yaml_values
 from cgankd.config.settings import Settings
 from cgankd.core.errors import UserError
-from cgankd.core.paths import expanded
+from cgankd.core.paths import expanded, is_file
 
 Tree = TypeVar("Tree", bound=Settings)
 
@@ -52,7 +52,7 @@ def to_yaml(settings: Settings) -> str:
 
 def _no_path(text: str, path: Path) -> str:
     """What is wrong with a word that looks like a path to images."""
-    if path.is_file():
+    if is_file(path):
         return f", and this file holds no images ({path.suffix or 'no suffix'})"
     return f", and there is no folder {path}" if "/" in text or "\\" in text else ""
 
@@ -64,7 +64,7 @@ def _read(name_or_path: str, known: Mapping[str, Path], chain: tuple[str, ...]) 
     path = known.get(name_or_path)
     if path is None:
         path = expanded(name_or_path)
-        if path.suffix not in {".yaml", ".yml"} or not path.is_file():
+        if path.suffix not in {".yaml", ".yml"} or not is_file(path):
             raise UserError(
                 f"recipe {name_or_path!r} is neither a ready recipe nor an existing YAML file"
                 f"{_no_path(name_or_path, path)}; ready recipes: {', '.join(known)}"
@@ -85,7 +85,7 @@ def _read(name_or_path: str, known: Mapping[str, Path], chain: tuple[str, ...]) 
         tree.setdefault("name", path.stem)
         return tree
     beside = path.parent / str(base)  # the file that it extends may be in the same folder
-    merged = _read(str(beside) if beside.is_file() else str(base), known, (*chain, name_or_path))
+    merged = _read(str(beside) if is_file(beside) else str(base), known, (*chain, name_or_path))
     _merge(merged, {"name": path.stem, **tree})
     return merged
 

@@ -18,6 +18,10 @@ from pydantic import BaseModel
 
 # YAML 1.1 reads these in base 8 (0100 is 64) or in base 60 (1:30 is 90), which no user means.
 OTHER_BASE = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9_]+(:[0-9_.]+)+")
+HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # the others stand for bytes of file names that are not UTF-8
+UNKNOWN = {"set", "omap", "pairs", "binary"}  # tags of values that no setting has
+MOST = 100_000  # values of a file, with those that aliases repeat
+LONGEST = 40  # characters of a value in an error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +39,12 @@ class Typed:
 
 class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        value = super().construct_object(node, deep)
+        try:
+            value = super().construct_object(node, deep)
+        except (ValueError, TypeError, LookupError, AttributeError):  # 2024-02-31, 0x_, 5,000 digits, !!bool maybe
+            kind = node.tag.rpartition(":")[2]
+            problem = f"{str(node.value)[:LONGEST]!r} can't be read as {kind}; text needs quotes"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
         plain = isinstance(node, yaml.ScalarNode) and node.style is None and not isinstance(value, str)
         return Typed(node.value, value) if plain else value
 
@@ -43,31 +52,64 @@ class _Loader(yaml.SafeLoader):
 def load(text: str) -> Any:
     """YAML, with :class:`Typed` where a plain value is not text; keys are text. Raises yaml.YAMLError.
 
-    What an alias (``*name``) repeats is a copy, so a change of the one place does not change the other.
+    What an alias (``*name``) repeats is a copy, so a change of the one place does not change the other. A key that is
+    there twice is an error, and so are aliases that repeat each other until nothing could hold them.
     """
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
         if node is None:
             return None
-        for key in _keys(node, set()):
-            if key.tag != "tag:yaml.org,2002:merge":
-                key.tag = "tag:yaml.org,2002:str"
-        return _copied(loader.construct_document(node), inside=())
+        _check(node, {})
+        return _copied(loader.construct_document(node))
+    except RecursionError:
+        raise yaml.YAMLError("lists or mappings are nested too deeply") from None
     finally:
         loader.dispose()
 
 
-def _copied(value: Any, inside: tuple[int, ...]) -> Any:
-    """The value with a dict or list of its own at each place. inside: the ids of those that contain it."""
-    if not isinstance(value, dict | list):
-        return value
-    if id(value) in inside:
-        raise yaml.YAMLError("an alias repeats what it is itself a part of")
-    inside = (*inside, id(value))
+def _check(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """How many values a node holds, with what its aliases repeat; makes the keys of all mappings text.
+
+    sizes: of the nodes checked so far, by their ids; 0: the node is being checked, so what it holds repeats it.
+    """
+    if id(node) in sizes:
+        if not sizes[id(node)]:
+            raise _wrong("an alias repeats what it is itself a part of", node)
+        return sizes[id(node)]
+    sizes[id(node)] = 0
+    size, kind = 1, node.tag.rpartition(":")[2]
+    if kind in UNKNOWN:
+        raise _wrong(f"the tag !!{kind} is not allowed", node)
+    if isinstance(node, yaml.MappingNode):
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if key.tag != "tag:yaml.org,2002:merge":
+                key.tag = "tag:yaml.org,2002:str"
+        names = [key.value for key in keys]
+        for key in keys:
+            if names.count(key.value) > 1:
+                raise _wrong(f"the key {key.value!r} is there twice; allowed: once", key)
+        size += sum(_check(part, sizes) for pair in node.value for part in pair)
+    elif isinstance(node, yaml.SequenceNode):
+        size += sum(_check(value, sizes) for value in node.value)
+    elif HALF.search(node.value):
+        raise _wrong("a text holds half of a pair of surrogates, which no file can hold", node)
+    if size > MOST:
+        raise _wrong(f"aliases make more than {MOST:,} values of this", node)
+    sizes[id(node)] = size
+    return size
+
+
+def _wrong(problem: str, node: yaml.Node) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+def _copied(value: Any) -> Any:
+    """The value with a dict or list of its own at each place."""
     if isinstance(value, list):
-        return [_copied(item, inside) for item in value]
-    return {key: _copied(item, inside) for key, item in value.items()}
+        return [_copied(item) for item in value]
+    return {key: _copied(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def as_typed(text: str, *annotations: Any) -> Any:
@@ -163,21 +205,6 @@ def kind_of(model: type[BaseModel]) -> str | None:
     """The name of a kind of settings; None for settings that have no kinds."""
     field = model.model_fields.get("kind")
     return None if field is None else field.default
-
-
-def _keys(node: yaml.Node, visited: set[int]) -> Iterator[yaml.Node]:
-    """The keys of all mappings in a document; ``visited``: ids of nodes, because aliases may form a cycle."""
-    if id(node) in visited:
-        return
-    visited.add(id(node))
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                yield key
-            yield from _keys(value, visited)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _keys(value, visited)
 
 
 def is_model(annotation: Any) -> bool:

@@ -25,6 +25,7 @@ from cgankd.core.runtime import make_fabric
 from cgankd.core.store import Artifact, Store
 from cgankd.data import sources
 from cgankd.data.imageset import Splits
+from cgankd.data.rejected import write_rejected
 from cgankd.metrics.statistics import paired_difference, spread
 from cgankd.nets import trial
 from cgankd.nets.build import Architecture, fresh_network
@@ -57,6 +58,7 @@ def run(settings: Continual, out: Path, progress: Progress = SILENT, *, deadline
     )
     try:
         write_text(out / "recipe.yaml", yaml_config.to_yaml(settings))
+        write_rejected(splits.rejected, out)
         record = collect(store, settings, splits)
         record["seconds"] = {"import": import_seconds, "tasks": sum(store.seconds().values())}
         record["used"] = store.used_names()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cgankd.core.errors import OutOfTime
+from cgankd.core.errors import OutOfTime, UserError
 from cgankd.core.files import load_tensors, save_tensors
 from cgankd.core.stopping import reason_to_stop
 
@@ -90,10 +90,28 @@ class Checkpoint:
         modules: Mapping[str, nn.Module] = MappingProxyType({}),
         optimizers: Mapping[str, torch.optim.Optimizer] = MappingProxyType({}),
     ) -> tuple[int, Any]:
-        """Restore what was saved; returns (steps done, history), or (0, []) where nothing was saved."""
+        """Restore what was saved; returns (steps done, history), or (0, []) where nothing was saved.
+
+        Raises UserError for a file that holds something else.
+        """
         if self.path is None or not self.there:
             return 0, []
         tensors, metadata = load_tensors(self.path)
+        try:
+            return self._restore(tensors, metadata, modules, optimizers)
+        except (KeyError, ValueError, IndexError, TypeError, RuntimeError, RecursionError) as error:
+            raise UserError(
+                f"{self.path}: is not a saved state of this loop ({type(error).__name__}); delete it, and the same "
+                "command begins this loop anew"
+            ) from error
+
+    def _restore(
+        self,
+        tensors: Mapping[str, Tensor],
+        metadata: Mapping[str, str],
+        modules: Mapping[str, nn.Module],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+    ) -> tuple[int, Any]:
         self.tensors = {k.removeprefix("tensor/"): v for k, v in tensors.items() if k.startswith("tensor/")}
         for name, module in modules.items():
             start = f"module/{name}/"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,12 @@ def file_name(text: str) -> str:
     'fashion-cnn16-a-b=-1'
     """
     return re.sub(r"[^\w.=]+", "-", text).strip("-")
+
+
+def endless(path: Path) -> bool:
+    """Whether the path is a pipe or a device, which may never end. Raises OSError where there is nothing."""
+    kind = path.stat().st_mode
+    return not stat.S_ISREG(kind) and not stat.S_ISDIR(kind)
 
 
 @contextmanager
@@ -78,7 +85,7 @@ def read_json(path: Path) -> Any:
     """What :func:`write_json` wrote; UserError where the file is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         raise UserError(f"{path} is not a JSON file") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -22,6 +23,16 @@ def expanded_word(word: str) -> str:
     """An argument of the command line with ~ replaced where no shell did so: in quotes, or in --out=~/runs."""
     option, equals, path = word.rpartition("=") if word.startswith("--") else ("", "", word)
     return f"{option}{equals}{expanded(path)}" if path.startswith("~") else word
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False, not an error, for a name that no file can have."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file() raises where a name is too long
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; False, not an error, for a name that no folder can have."""
+    return os.path.isdir(path)  # noqa: PTH112 - as above
 
 
 def portable(text: str) -> str:

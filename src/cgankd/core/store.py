@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
-import json
 import math
 import shutil
 import tempfile
@@ -281,7 +280,8 @@ class Store:
 def open_artifact(folder: Path) -> Artifact:
     """The finished artifact at ``folder``, whatever its key; UserError where there is none."""
     path = folder / "artifact.json"
-    artifact = _open(folder, read_json(path).get("key", "")) if path.is_file() else None
+    record = read_json(path) if path.is_file() else None
+    artifact = _open(folder, record.get("key", "")) if isinstance(record, dict) else None
     if artifact is None:
         raise UserError(f"{folder} is missing or damaged; the same command makes it anew")
     return artifact
@@ -295,6 +295,7 @@ def _open(folder: Path, key: str) -> Artifact | None:
     try:
         record = read_json(description)
         complete = all((folder / name).stat().st_size == size for name, size in record["files"].items())
-    except (UserError, KeyError, TypeError, FileNotFoundError, json.JSONDecodeError):
+        artifact = Artifact(folder, record["key"], float(record["seconds"]), dict(record["summary"]))
+    except (UserError, KeyError, TypeError, AttributeError, ValueError, OSError):
         return None
-    return Artifact(folder, key, record["seconds"], record["summary"]) if complete and record["key"] == key else None
+    return artifact if complete and artifact.key == key else None

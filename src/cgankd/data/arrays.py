@@ -6,9 +6,9 @@ x_val and y_val, class_names and a group array are also read. Pickled objects ar
 from __future__ import annotations
 
 import errno
+import math
 import os
-import zipfile
-import zlib
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
+from cgankd.core.plugins import said
 from cgankd.data.importing import ArrayPictures
 from cgankd.data.listing import TEST, TRAIN, VAL, Listing
 
@@ -33,7 +34,7 @@ def npz_listing(path: Path, settings: DataSettings) -> Listing:
         archive = np.load(path, allow_pickle=False)
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror or error}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile):
+    except Exception:  # zipfile raises errors of many kinds for damaged files
         archive = None
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise UserError(f"{path}: not readable as .npz; allowed: what numpy.savez writes, without pickled objects")
@@ -41,14 +42,17 @@ def npz_listing(path: Path, settings: DataSettings) -> Listing:
     def read(name: str) -> npt.NDArray[Any]:
         try:
             return np.asarray(archive[name])
-        except ValueError:
-            raise UserError(f"{path}: array {name!r} holds Python objects; allowed: numbers or text") from None
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"{path}: array {name!r} is broken ({error})") from None
         except MemoryError:
             raise UserError(f"{path}: array {name!r} doesn't fit into memory; an .h5 file is read in parts") from None
+        except Exception as error:  # headers that lie and archives with a password raise errors of many kinds
+            if "allow_pickle" in str(error):
+                raise UserError(f"{path}: array {name!r} holds Python objects; allowed: numbers or text") from None
+            raise UserError(f"{path}: array {name!r} is broken ({said(error)})") from None
 
     with archive:
+        for name in archive.files:
+            if archive.files.count(name) > 1:
+                raise UserError(f"{path}: holds the array {name!r} twice; allowed: once")
         return _listing(path, archive.files, read, read, settings)
 
 
@@ -60,17 +64,66 @@ def h5_listing(path: Path, settings: DataSettings) -> Listing:
         raise UserError(f"{path}: not readable as HDF5: {_reason(error)}") from None
 
     def lazily(name: str) -> Any:
-        return file[name]
+        return _inside(path, file, name)
 
     def read(name: str) -> npt.NDArray[Any]:
-        data = file[name]
+        data = _inside(path, file, name)
+        text = h5py.check_string_dtype(data.dtype) is not None
+        if data.dtype.kind == "O" and not text:
+            raise UserError(
+                f"{path}: array {name!r} holds lists or references; allowed: whole numbers, decimals or text"
+            )
         try:
-            return np.asarray(data.asstr()[()] if h5py.check_string_dtype(data.dtype) else data[()])
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{path}: array {name!r} is broken ({error})") from None
+            return np.asarray(data.asstr("utf-8")[()] if text else data[()])
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: array {name!r} holds text that is not UTF-8") from None
+        except MemoryError:
+            raise UserError(f"{path}: array {name!r} doesn't fit into memory") from None
+        except Exception as error:  # the library raises errors of many kinds for broken files
+            raise UserError(f"{path}: array {name!r} is broken ({said(error)})") from None
 
-    names = [name for name in file if isinstance(file.get(name), h5py.Dataset)]
+    try:
+        names = [name for name in file if _is_array(file, name)]
+    except Exception as error:  # a damaged directory
+        raise UserError(f"{path}: not readable as HDF5: {said(error)}") from None
     return _listing(path, names, lazily, read, settings)
+
+
+def _is_array(file: h5py.File, name: str) -> bool:
+    try:
+        return isinstance(file.get(name), h5py.Dataset)
+    except Exception:  # a link in a circle, or a damaged header
+        return False
+
+
+def _inside(path: Path, file: h5py.File, name: str) -> Any:
+    """The array, which is whole and in this file alone; UserError for any other.
+
+    HDF5 reads zeros where nothing was written or another file is missing, and a file from elsewhere must not choose
+    files of this machine.
+    """
+    data = file[name]
+    others = [data.file.filename] if data.file.filename != file.filename else []
+    others += [entry[0] for entry in data.external or []]
+    others += (
+        [source.file_name for source in data.virtual_sources() if source.file_name != "."] if data.is_virtual else []
+    )
+    if others:
+        raise UserError(f"{path}: array {name!r} is in another file ({others[0]}); allowed: arrays inside the file")
+    if data.shape is None:
+        raise UserError(f"{path}: array {name!r} holds no values; allowed: [N] or more dimensions")
+    if not data.size or data.is_virtual:
+        return data
+    if not data.id.get_storage_size():
+        raise UserError(f"{path}: array {name!r} was never written, so it has no values; allowed: arrays with values")
+    if data.chunks:
+        needed = math.prod(-(-side // part) for side, part in zip(data.shape, data.chunks, strict=True))
+        if (written := data.id.get_num_chunks()) < needed:
+            raise UserError(
+                f"{path}: array {name!r} was only written in part ({written:,} of {needed:,} chunks); allowed: arrays "
+                "that were written to their end"
+            )
+    return data
 
 
 def names(path: Path) -> list[str]:
@@ -82,8 +135,8 @@ def names(path: Path) -> list[str]:
         else:
             with h5py.File(path, "r") as file:
                 every = list(file)
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
-        return []  # reading the images says why
+    except Exception:  # reading the images says why
+        return []
     endings = tuple(ending for _, ending in PARTS)
     bare = [next((name[: -len(end)] for end in endings if name.endswith(end)), name) for name in every]
     return list(dict.fromkeys(bare))
@@ -182,6 +235,10 @@ def _column(path: Path, name: str, values: npt.NDArray[Any], length: int) -> npt
             values = np.char.decode(values, "utf-8")
         except UnicodeDecodeError:
             raise UserError(f"{path}: array {name!r} holds text that is not UTF-8") from None
+    if values.dtype.kind == "U" and values.nbytes:
+        codes = np.frombuffer(values.astype(values.dtype.newbyteorder("<")).tobytes(), "<u4")
+        if codes.max() > sys.maxunicode:  # Python ends in an error where it touches such text
+            raise UserError(f"{path}: array {name!r} holds text with letters that do not exist; allowed: Unicode")
     if values.dtype.kind == "O":
         values = values.astype(str)  # HDF5 strings of varying length; objects in .npz were refused before
     if values.dtype.kind not in "biufU":
@@ -199,7 +256,4 @@ def _joined(path: Path, columns: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]
 
 def _class_names(path: Path, values: npt.NDArray[Any]) -> tuple[str, ...]:
     values = _column(path, "class_names", values, len(values) if values.ndim else 0)
-    names = tuple(str(value) for value in values)
-    if len(set(names)) != len(names):
-        raise UserError(f"{path}: 'class_names' holds a name twice; allowed: distinct names")
-    return names
+    return tuple(str(value) for value in values)

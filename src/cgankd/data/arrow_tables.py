@@ -85,6 +85,16 @@ def read(path: Path) -> Any:
         raise UserError(f"{path}: not readable as Parquet: {said(error)}") from None
 
 
+def values(table: Any, column: str, where: str) -> list[Any]:
+    """The values of a pyarrow table's column; UserError, which begins with ``where``, if they can't be read."""
+    try:
+        return table.column(column).to_pylist()
+    except UnicodeDecodeError:
+        raise UserError(f"{where}: column {column!r} holds text that is not UTF-8; allowed: UTF-8 text") from None
+    except Exception as error:  # such as a time that no calendar has
+        raise UserError(f"{where}: column {column!r} can't be read: {said(error)}") from None
+
+
 def column_names(path: Path) -> list[str]:
     """The columns of a Parquet file that hold no images."""
     parquet = library("pyarrow.parquet", str(path))
@@ -143,8 +153,11 @@ def listing(source: str, parts: Sequence[Part], settings: DataSettings) -> Listi
 
     groups = None
     if settings.group_column is not None:
-        values = [str(value) for part in labelled for value in part.table.column(settings.group_column).to_pylist()]
-        groups = np.unique(values, return_inverse=True)[1].astype(np.int64)
+        column = settings.group_column
+        members = [value for part in labelled for value in values(part.table, column, part.where)]
+        if None in members:
+            raise UserError(f"{place(members.index(None))}: {column!r} is empty; every image needs one")
+        groups = np.unique([str(member) for member in members], return_inverse=True)[1].astype(np.int64)
     cells = [
         Cell(part.table.column(image), row, part.where, part.paths)
         for part in labelled
@@ -179,11 +192,13 @@ def _classes_of(schema: Any) -> dict[str, tuple[str, ...]]:
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return {
-            name: tuple(feature["names"])
+            name: tuple(map(str, feature["names"]))
             for name, feature in features.items()
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+            if isinstance(feature, dict)
+            and feature.get("_type") == "ClassLabel"
+            and isinstance(feature.get("names"), list)
         }
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):  # of another program's making
         return {}
 
 
@@ -208,7 +223,9 @@ def _holds_images(kind: Any) -> bool:
 
 def _need(part: Part, column: str, hint: str) -> None:
     names = part.table.column_names
-    if names.count(column) != 1:
+    if names.count(column) > 1:
+        raise UserError(f"{part.where}: has the column {column!r} twice; allowed: once")
+    if column not in names:
         raise UserError(
             f"{part.where}: has no column {column!r}{f' ({hint})' if hint else ''}; columns found: {', '.join(names)}"
         )
@@ -219,33 +236,34 @@ def _without_labels(part: Part, label: str) -> bool:
     column = part.table.column(label)
     if column.null_count == len(column):
         return True
-    return label in part.classes and all(value in (-1, None) for value in column.to_pylist())
+    return label in part.classes and all(value in (-1, None) for value in values(part.table, label, part.where))
 
 
 def _labels(parts: Sequence[Part], label: str, place: Any) -> list[str] | npt.NDArray[Any]:
     import pyarrow
 
-    columns = [part.table.column(label).combine_chunks() for part in parts]
-    start = 0
-    for column in columns:
-        if column.null_count:
-            row = start + column.is_null().to_pylist().index(True)
-            raise UserError(f"{place(row)}: the label is empty; allowed: a number or a class name")
-        start += len(column)
-    if pyarrow.types.is_dictionary(columns[0].type):
-        columns = [column.dictionary_decode() for column in columns]
     kinds = pyarrow.types
+    columns = [part.table.column(label) for part in parts]
+    read = [value for part in parts for value in values(part.table, label, part.where)]
+    if None in read:
+        raise UserError(f"{place(read.index(None))}: the label is empty; allowed: a number or a class name")
+    types = [column.type.value_type if kinds.is_dictionary(column.type) else column.type for column in columns]
+    if all(kinds.is_integer(kind) for kind in types):
+        try:
+            return np.asarray(read, dtype=np.int64)
+        except OverflowError:
+            raise UserError(f"{parts[0].where}: a label exceeds 64 bits; allowed: whole numbers below 2**63") from None
     numbers, texts = (
-        [any(is_kind(column.type) for is_kind in allowed) for column in columns]
+        all(any(is_kind(kind) for is_kind in allowed) for kind in types)
         for allowed in (
             (kinds.is_integer, kinds.is_floating, kinds.is_boolean),
             (kinds.is_string, kinds.is_large_string, kinds.is_decimal),
         )
     )
-    if all(numbers):
-        return np.concatenate([np.asarray(column.to_pylist()) for column in columns])
-    if all(texts):
-        return [str(value) for column in columns for value in column.to_pylist()]
+    if numbers:
+        return np.asarray(read)
+    if texts:
+        return [str(value) for value in read]
     found = " and ".join(dict.fromkeys(str(column.type) for column in columns))
     raise UserError(
         f"{parts[0].where}: column {label!r} holds {found}; allowed: whole numbers, decimals or text, the same in all "
@@ -257,7 +275,7 @@ def _splits(parts: Sequence[Part], splits: Ints, place: Any) -> Ints:
     """Each row's split: those of the parts, or where all are training those of a column ``split``."""
     if (splits != TRAIN).any() or any(SPLIT not in part.table.column_names for part in parts):
         return splits
-    words = [str(word) for part in parts for word in part.table.column(SPLIT).to_pylist()]
+    words = [str(word) for part in parts for word in values(part.table, SPLIT, part.where)]
     read = [split_of(word) for word in words]
     if None in read:
         row = read.index(None)

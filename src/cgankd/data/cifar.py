@@ -104,9 +104,13 @@ def _archive(path: Path, layout: _Layout) -> Callable[[str], bytes | None]:
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
-                stream = archive.extractfile(member) if member.name in wanted else None
-                if stream is not None:
-                    contents[member.name] = stream.read()
+                if member.name not in wanted:
+                    continue
+                stream = archive.extractfile(member) if member.isreg() else None
+                if stream is None:
+                    kind = "a link" if member.issym() or member.islnk() else "a folder, a pipe or a device"
+                    raise UserError(f"{path}: {member.name} is {kind}; allowed: files")
+                contents[member.name] = stream.read()
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise UserError(f"{path}: is not a complete .tar.gz ({error}); delete it and fetch it again") from None
     return lambda name: contents.get(f"{layout.folder}/{name}")

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import IO, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
 from cgankd.core.errors import UserError, first_of
+from cgankd.core.files import endless
 from cgankd.data.depth import largest
 from cgankd.data.importing import DEEP_MODES, Pixels, convert_image, has_alpha, in_parallel
 from cgankd.data.listing import Ints, Kind, Peak, Plan
@@ -28,6 +29,7 @@ from cgankd.data.listing import Ints, Kind, Peak, Plan
 T = TypeVar("T")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no others: to read EPS, Pillow starts a program
+COMPLETE = f"allowed: complete {', '.join(FORMATS)}"
 MOST_PIXELS = 89_478_485  # above this Pillow warns of decompression bombs
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -74,7 +76,7 @@ class EncodedPictures:
                 for places, _ in results:
                     done(len(places))
         except Unusable as error:
-            raise self._all_unusable(error) from None
+            raise self.refusal([*self.unusable().values()] or [error]) from None
         return torch.from_numpy(out)
 
     def keep(self, rows: Ints) -> EncodedPictures:
@@ -90,12 +92,12 @@ class EncodedPictures:
             with _strict(), in_parallel(work, len(self.items)) as results:
                 return [result for _, part in results for result in part]
         except Unusable as error:
-            raise self._all_unusable(error) from None
+            raise self.refusal([*self.unusable().values()] or [error]) from None
 
-    def _all_unusable(self, first: Unusable) -> UserError:
-        """The error for all files that can't be used; all are decoded, so that it names more than the first."""
+    def unusable(self) -> dict[int, Unusable]:
+        """Row -> why its image can't be used. All images are decoded."""
 
-        def work(places: Sequence[int]) -> list[Unusable]:
+        def work(places: Sequence[int]) -> list[tuple[int, Unusable]]:
             errors = []
             for place in places:
                 try:
@@ -103,11 +105,14 @@ class EncodedPictures:
                     with _opened(self.items[place]) as image:
                         image.load()
                 except Unusable as error:
-                    errors.append(error)
+                    errors.append((place, error))
             return errors
 
         with _strict(), in_parallel(work, len(self.items)) as results:
-            errors = [error for _, part in results for error in part] or [first]
+            return dict(error for _, part in results for error in part)
+
+    def refusal(self, errors: Sequence[Unusable]) -> UserError:
+        """The error that names the images that can't be used."""
         if len(errors) == 1:
             return UserError(f"{errors[0].path}: {errors[0].reason}; {errors[0].allowed}")
         listed = first_of([f"{error.path} ({error.reason})" for error in errors])
@@ -142,6 +147,8 @@ def _kind(path: Path | Encoded) -> Kind:
     with _opened(path) as image:
         if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
             raise Unusable(path, "has 32-bit pixels", "allowed: 8 or 16 bits")
+        if image.mode == "P" and image.palette is None:
+            raise Unusable(path, "has no palette, which its pixels need", COMPLETE)
         bits = _bits(image)
         turn = _orientation(image)
         width, height = image.size if turn < 5 else image.size[::-1]
@@ -173,8 +180,11 @@ def _bits(image: ImageFile.ImageFile) -> int:
 
 def _orientation(image: ImageFile.ImageFile) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none."""
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1  # getexif() would decode the whole image
+    if image.format == "PNG" and "exif" not in image.info:  # getexif() would decode the whole image
+        block = _late_exif(image.fp)
+        if not block:
+            return 1
+        image.info["exif"] = b"Exif\0\0" + block
     if image.format == "TIFF":
         image.load()  # newer versions of Pillow apply a TIFF's orientation on loading, and then report 1
     try:
@@ -183,11 +193,30 @@ def _orientation(image: ImageFile.ImageFile) -> int:
         return 1
 
 
+def _late_exif(stream: IO[bytes] | None) -> bytes:
+    """The EXIF block that a PNG holds behind its pixels, where Pillow finds it too late; empty: there is none."""
+    assert stream is not None  # an image that was not decoded yet
+    here, start = stream.tell(), 8  # the first chunk begins behind the signature of eight bytes
+    try:
+        while True:
+            stream.seek(start)
+            head = stream.read(8)  # of each chunk: the number of bytes of its content, and its kind
+            size = int.from_bytes(head[:4], "big")
+            if len(head) < 8 or head[4:] == b"eXIf":
+                return stream.read(size)
+            start += size + 12
+    finally:
+        stream.seek(here)
+
+
 @contextmanager
 def _opened(path: Path | Encoded) -> Iterator[ImageFile.ImageFile]:
     """The image in ``path``; an error while it is open becomes :class:`Unusable`."""
     try:
-        with Image.open(path if isinstance(path, Path) else path.open(), formats=_formats()) as image:
+        content = path if isinstance(path, Path) else path.open()
+        if isinstance(content, Path) and endless(content):
+            raise Unusable(path, "is a pipe or a device", "allowed: files")
+        with Image.open(content, formats=_formats()) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
             yield image
@@ -200,8 +229,7 @@ def _opened(path: Path | Encoded) -> Iterator[ImageFile.ImageFile]:
         reason = re.sub(r" <_io\.BytesIO [^>]*>", "", " ".join(str(system or error).split())).replace(
             f" {str(path)!r}", ""
         )
-        allowed = f"allowed: complete {', '.join(FORMATS)}"
-        raise Unusable(path, f"not readable as an image ({reason})", allowed) from None
+        raise Unusable(path, f"not readable as an image ({reason})", COMPLETE) from None
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from torch import Tensor
 from cgankd.core.errors import UserError
 from cgankd.core.hashing import tensor_key
 from cgankd.data import showing
-from cgankd.data.listing import Plan
+from cgankd.data.listing import Plan, Rejected
 from cgankd.data.torch_dataset import ImageDataset
 from cgankd.tasks import Task
 
@@ -192,6 +192,7 @@ class Splits:
     test: ImageSet
     notes: tuple[str, ...] = ()  # sentences for the user: what was done to the images on import
     plan: Plan | None = None  # the shape that images were brought to; None where they were given as tensors
+    rejected: tuple[Rejected, ...] = ()  # images that can't be read and were left out, by data.skip_bad
 
     @functools.cached_property
     def unlabelled(self) -> UnlabelledImages:

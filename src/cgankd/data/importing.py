@@ -206,6 +206,8 @@ def _layout(array: Any, name: str) -> str:
     if array.dtype.kind != "u" or array.dtype.itemsize > 2:
         hint = "; scale decimals to 0..255 first" if np.issubdtype(array.dtype, np.floating) else ""
         raise UserError(f"{name} holds {array.dtype}; allowed: images as uint8 or uint16{hint}")
+    if 0 in shape[1:]:
+        raise UserError(f"{name} has shape {list(shape)}; allowed: 1 or more pixels on each side")
     if len(shape) == 3:
         return "NHW"
     if len(shape) == 4 and shape[1] in (1, 3, 4):

@@ -42,6 +42,8 @@ def read_labels(listing: Listing, settings: DataSettings) -> Labels:
     needed, outside ``data.label_range``, or a class that has no training image; and where it is not clear whether
     labels are numbers or names.
     """
+    if not len(listing.splits):
+        raise UserError(f"{listing.where}: holds no images; at least 10 for training are needed")
     fixed = listing.task
     if fixed is not None:
         if settings.task not in ("auto", fixed.name) or settings.label_range or settings.circular:
@@ -184,6 +186,12 @@ def _classes(listing: Listing) -> tuple[Ints, tuple[str, ...], tuple[str, ...]]:
     names = tuple(str(value) for value in values)
     notes = label_text.look_alikes(names)
     if listing.class_names is not None:
+        _check_class_names(listing.class_names, listing.where)
+        if raw.dtype.kind == "U":
+            raise UserError(
+                f"{listing.where}: labels are text, but class_names names classes that have numbers; allowed: labels "
+                "as whole numbers, or no class_names"
+            )
         known = len(listing.class_names)
         bad = np.flatnonzero((raw < 0) | (raw >= known))
         if len(bad):
@@ -195,12 +203,19 @@ def _classes(listing: Listing) -> tuple[Ints, tuple[str, ...], tuple[str, ...]]:
     return labels.astype(np.int64), names, notes
 
 
+def _check_class_names(names: tuple[str, ...], where: str) -> None:
+    if not all(name.strip() for name in names):
+        raise UserError(f"{where}: 'class_names' holds an empty name; allowed: text")
+    if len(set(names)) != len(names):
+        raise UserError(f"{where}: 'class_names' holds a name twice; allowed: distinct names")
+
+
 def _comparable(listing: Listing) -> npt.NDArray[Any]:
     """Labels [N] as int64 or text, sorted as a reader expects (2 before 10)."""
     if not isinstance(listing.labels, np.ndarray):
         texts = _texts(listing)
         if not listing.folders and all(WHOLE.fullmatch(text) for text in texts):
-            return _int64([int(text) for text in texts], listing)
+            return _int64(texts, listing)
         return np.asarray(texts)
     if listing.labels.dtype.kind == "f":
         bad = np.flatnonzero(listing.labels != np.rint(listing.labels))  # NaN too; infinity is caught below
@@ -217,5 +232,5 @@ def _comparable(listing: Listing) -> npt.NDArray[Any]:
 def _int64(values: list[Any], listing: Listing) -> Ints:
     try:
         return np.asarray([int(value) for value in values], dtype=np.int64)
-    except OverflowError:
+    except (OverflowError, ValueError):  # ValueError: Python reads no text of more than 4,300 digits
         raise UserError(f"{listing.where}: a label exceeds 64 bits; allowed: whole numbers below 2**63") from None

@@ -40,6 +40,13 @@ class Peak(NamedTuple):
     coarse: bool = False  # whether only the upper 8 bits can be read; value is then the largest possible one
 
 
+class Rejected(NamedTuple):
+    """An image that was left out."""
+
+    path: str  # its file, or the table and row that hold it
+    reason: str
+
+
 class Plan(NamedTuple):
     """The shape that all images are converted to."""
 
@@ -86,6 +93,7 @@ class Listing:
     folders: bool = False  # labels are folder names: always classes, even if they look like numbers
     task: Task | None = None  # of a built-in data set; None: decided by the labels
     notes: tuple[str, ...] = ()
+    rejected: tuple[Rejected, ...] = ()  # images that were left out by data.skip_bad
 
     def keep(self, rows: Ints) -> Listing:
         """The same source with these rows (sorted) only."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
+from cgankd.core.paths import is_file
 from cgankd.data.folder_tree import TABLES, Tree, is_litter, scan
 from cgankd.data.image_files import FilePictures
 from cgankd.data.listing import TRAIN, Ints, Listing
@@ -39,7 +40,7 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
         if settings.group_column:
             table.need(settings.group_column, "data.group_column")
     rows = [(table, row) for table in tables for row in range(len(table.lines))]
-    paths = [path for table in tables for path in table.files()]
+    paths = [path for table in tables for path in table.files(missing_too=settings.skip_bad)]
     kept = [number for number, path in enumerate(paths) if not is_litter(path.relative_to(folder))]
     if left := len(paths) - len(kept):
         notes += (f"{left:,} rows name system files, such as @eaDir/, and were left out",)
@@ -59,7 +60,7 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
 
 def columns(folder: Path) -> list[str]:
     """The column names of the table in ``folder``; [] where there is no table."""
-    paths = [folder / name for name in TABLES if (folder / name).is_file()]
+    paths = [folder / name for name in TABLES if is_file(folder / name)]
     return list(read_table(paths[0]).columns) if paths else []
 
 

@@ -6,7 +6,6 @@ The steps are the same for every source: list its content, read the labels, spli
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError, did_you_mean
+from cgankd.core.paths import is_file, is_folder
 from cgankd.data import (
     arrays,
     arrow_tables,
@@ -41,6 +41,7 @@ from cgankd.data.label_text import clean
 from cgankd.data.labelling import make_task, read_labels
 from cgankd.data.listing import TRAIN, Ints, Listing, Pictures
 from cgankd.data.path_groups import grouped
+from cgankd.data.rejected import without_bad
 from cgankd.data.split import divide
 from cgankd.tasks import Task
 
@@ -126,6 +127,7 @@ def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
         val=val,
         test=test,
         plan=shape,
+        rejected=listing.rejected,
         notes=(*listing.notes, *labelled.notes, *task_notes, *depth_notes, *shape_notes, *division.notes, *repeated),
     )
 
@@ -173,14 +175,14 @@ def load_alike(pictures: Pictures, channels: int, size: tuple[int, int], where: 
 def columns(source: str) -> tuple[list[str], bool]:
     """The columns or arrays of a source that settings can name, and whether labels are found without a setting."""
     path = Path(source)
-    if path.is_dir():
+    if is_folder(path):
         names = metadata_csv.columns(path)
         shards = [] if names else arrow_tables.parquet_files(path)
         if not shards:
             return names, not names or metadata_csv.LABEL in names
     elif path.suffix.lower() != ".parquet":
-        return (arrays.names(path), True) if path.is_file() else ([], True)
-    names = arrow_tables.column_names(shards[0] if path.is_dir() else path)
+        return (arrays.names(path), True) if is_file(path) else ([], True)
+    names = arrow_tables.column_names(shards[0] if is_folder(path) else path)
     return names, arrow_tables.LABEL in names
 
 
@@ -210,7 +212,15 @@ def _refuse_folder_settings(settings: DataSettings) -> None:
 
 
 def list_source(settings: DataSettings) -> Listing:
-    """What the source holds, not yet decoded; UserError where it can't be read."""
+    """What the source holds, not yet decoded; UserError where it can't be read.
+
+    With ``data.skip_bad`` all images are decoded, and those that can't be read are left out.
+    """
+    listing = _whole(settings)
+    return without_bad(listing) if settings.skip_bad else listing
+
+
+def _whole(settings: DataSettings) -> Listing:
     builtin = _BUILTIN.get(settings.source)
     if builtin is not None:
         _refuse_folder_settings(settings)
@@ -219,8 +229,8 @@ def list_source(settings: DataSettings) -> Listing:
         _refuse_folder_settings(settings)
         return hub.hub_listing(settings)
     path = Path(settings.source)
-    if path.is_dir():
-        tree = scan(path, strict=not any(os.path.isfile(path / name) for name in TABLES))  # noqa: PTH113 - never raises
+    if is_folder(path):
+        tree = scan(path, strict=not any(is_file(path / name) for name in TABLES))
         tables = any(folder.tables for folder in tree.top.every())
         loose = not any(folder.images for inner in tree.top.folders for folder in inner.every())
         if not tables and loose and (shards := arrow_tables.parquet_files(path)):
@@ -228,16 +238,16 @@ def list_source(settings: DataSettings) -> Listing:
             return arrow_tables.parquet_listing(path, shards, settings)
         listing = (metadata_csv if tables else class_folders).listing(path, settings, tree)
         return grouped(listing, path, settings)
-    if path.is_file():
+    if is_file(path):
         _refuse_folder_settings(settings)
-    if path.suffix.lower() == ".parquet" and path.is_file():
+    if path.suffix.lower() == ".parquet" and is_file(path):
         return arrow_tables.parquet_listing(path, [path], settings)
-    if path.suffix.lower() == ".npz" and path.is_file():
+    if path.suffix.lower() == ".npz" and is_file(path):
         return arrays.npz_listing(path, settings)
-    if path.suffix.lower() in {".h5", ".hdf5"} and path.is_file():
+    if path.suffix.lower() in {".h5", ".hdf5"} and is_file(path):
         return arrays.h5_listing(path, settings)
     raise UserError(
-        f"data.source {settings.source!r} {'is a file of another kind' if path.is_file() else 'does not exist'}"
+        f"data.source {settings.source!r} {'is a file of another kind' if is_file(path) else 'does not exist'}"
         f"{did_you_mean(settings.source, _BUILTIN)}; allowed: a folder, an .npz, .h5 or .parquet file, "
         f"{hub.FORM}, or one of {', '.join(_BUILTIN)}"
     )

@@ -9,11 +9,13 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from cgankd.core.errors import UserError, first_of
+from cgankd.core.files import endless
+from cgankd.core.paths import is_file
 from cgankd.data import arrow_tables
 from cgankd.data.label_text import clean
 
@@ -28,7 +30,7 @@ class Table:
     path: Path
     columns: dict[str, list[str]]
     lines: list[int]  # the line on which each row ends
-    nested: frozenset[str] = frozenset()  # columns that hold lists or objects
+    unusable: Mapping[str, str] = dataclasses.field(default_factory=dict)  # column without text or numbers -> the error
     notes: tuple[str, ...] = ()
     counted: str = "line"  # what ``lines`` counts
 
@@ -37,15 +39,18 @@ class Table:
         return f"{self.path}, {self.counted} {self.lines[row]}"
 
     def need(self, column: str, setting: str = "") -> None:
-        """UserError where the column is missing or holds lists; ``setting``: the setting that names the column."""
+        """UserError where the column is missing or unusable; ``setting``: the setting that names the column."""
         if column not in self.columns:
             hint = f" ({setting} sets another)" if setting else ""
             raise UserError(f"{self.path}: has no column {column!r}{hint}; columns found: {', '.join(self.columns)}")
-        if column in self.nested:
-            raise UserError(f"{self.path}: column {column!r} holds lists or objects; allowed: text and numbers")
+        if column in self.unusable:
+            raise UserError(self.unusable[column])
 
-    def files(self) -> list[Path]:
-        """The files in column ``file_name``; UserError for a file that does not exist or is listed twice."""
+    def files(self, missing_too: bool = False) -> list[Path]:
+        """The files in column ``file_name``; UserError for a file that does not exist or is listed twice.
+
+        missing_too: files that do not exist are returned as well.
+        """
         if not self.lines:
             raise UserError(f"{self.path}: has no rows below its header; at least one per image is needed")
         rows: dict[str, int] = {}
@@ -53,9 +58,10 @@ class Table:
         missing: list[int] = []
         for row, name in enumerate(self.columns[FILE]):
             path = _inside(self.path.parent, name, self.place(row))
-            if path is None:
+            if path is None and not missing_too:
                 missing.append(row)
                 continue
+            path = path or self.path.parent / name
             same = os.path.normpath(path)
             if same in rows:
                 raise UserError(
@@ -81,11 +87,15 @@ def read_table(path: Path) -> Table:
     if path.suffix.lower() == ".parquet":
         return _from_parquet(path)
     try:
+        if endless(path):
+            raise UserError(f"{path}: is a pipe or a device; allowed: files")
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: byte {error.start} is not UTF-8; allowed: UTF-8 text") from None
     except OSError as error:
         raise UserError(f"{path}: not readable: {error.strerror}") from None
+    if "\0" in text:  # in UTF-16 every second byte of a plain text is 0
+        raise UserError(f"{path}: holds the byte 0 (letter {text.index(chr(0)):,}); allowed: UTF-8 text")
     return _from_json(path, text) if path.suffix.lower() == ".jsonl" else _from_csv(path, text)
 
 
@@ -124,31 +134,58 @@ def _delimiter(text: str) -> str:
     return ","
 
 
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object with its keys in order, also those that are there twice."""
+
+
 def _from_json(path: Path, text: str) -> Table:
     rows: list[tuple[int, dict[str, Any]]] = []
     for line, content in enumerate(text.split("\n"), start=1):
         if not content.strip():
             continue
         try:  # numbers stay text as they are written
-            row = json.loads(content, parse_float=str, parse_int=str, parse_constant=str)
+            row = json.loads(content, parse_float=str, parse_int=str, parse_constant=str, object_pairs_hook=_Pairs)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {line}: not readable as JSON: {error}") from None
-        if not isinstance(row, dict):
+        if not isinstance(row, _Pairs):
             raise UserError(f"{path}, line {line}: is not a JSON object; allowed: lines such as {{{FILE!r}: ..., ...}}")
-        rows.append((line, {clean(name): value for name, value in row.items()}))
+        keys = [clean(name) for name, _ in row]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise UserError(f"{path}, line {line}: has the key {twice[0]!r} twice; allowed: once")
+        rows.append((line, {key: value for key, (_, value) in zip(keys, row, strict=True)}))
     if not rows:
         raise UserError(f"{path}: is empty; each line must be a JSON object with a key {FILE!r}")
     names = list(dict.fromkeys(name for _, row in rows for name in row))
     columns = {name: [_as_text(row.get(name)) for _, row in rows] for name in names}
-    nested = {name for _, row in rows for name, value in row.items() if isinstance(value, list | dict)}
-    return Table(path, columns, [line for line, _ in rows], frozenset(nested))
+    nested = [name for _, row in rows for name, value in row.items() if isinstance(value, list)]
+    return Table(path, columns, [line for line, _ in rows], {name: _neither(path, name) for name in nested})
+
+
+def _neither(path: Path, column: str, holds: str = "lists or objects") -> str:
+    return f"{path}: column {column!r} holds {holds}; allowed: text and numbers"
 
 
 def _from_parquet(path: Path) -> Table:
+    import pyarrow
+
     table = arrow_tables.read(path)
-    columns = {name: [_as_text(value) for value in table.column(name).to_pylist()] for name in table.column_names}
-    nested = {field.name for field in table.schema if field.type.num_fields}
-    return Table(path, columns, list(range(table.num_rows)), frozenset(nested), counted="row")
+    columns: dict[str, list[str]] = {}
+    unusable: dict[str, str] = {}
+    for field in table.schema:
+        name, kind = field.name, field.type
+        if name in columns:
+            raise UserError(f"{path}: has the column {name!r} twice; allowed: once")
+        columns[name] = []
+        if kind.num_fields:
+            unusable[name] = _neither(path, name)
+        elif pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
+            unusable[name] = _neither(path, name, "bytes")
+        else:
+            try:
+                columns[name] = [_as_text(value) for value in arrow_tables.values(table, name, str(path))]
+            except UserError as error:  # of no matter where no setting names the column
+                unusable[name] = str(error)
+    return Table(path, columns, list(range(table.num_rows)), unusable, counted="row")
 
 
 def _as_text(value: Any) -> str:
@@ -167,7 +204,7 @@ def _inside(folder: Path, name: str, where: str) -> Path | None:
             break
     if parts.anchor or depth < 0:
         raise UserError(f"{where}: {name!r} is outside the folder; allowed: paths inside {folder}")
-    return next((path for spelling in _spellings(name) if _is_file(path := folder / spelling)), None)
+    return next((path for spelling in _spellings(name) if is_file(path := folder / spelling)), None)
 
 
 def _spellings(name: str) -> Iterable[str]:
@@ -175,10 +212,3 @@ def _spellings(name: str) -> Iterable[str]:
     if name:
         for text in (name, name.replace("\\", "/")):
             yield from dict.fromkeys((text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)))
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # no file can have this name
-        return False

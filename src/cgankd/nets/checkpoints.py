@@ -57,6 +57,7 @@ def read_checkpoint(path: Path, entry: str | None = None) -> list[StateDict]:
         raise UserError(f"{path}: no such file")
     content = load_tensors(path)[0] if path.suffix == ".safetensors" else _load(path)
     states = list(_state_dicts(content, ""))
+    _check(states, path)
     if entry is not None:
         return [_select(states, entry, path)]
     if not states:
@@ -65,6 +66,21 @@ def read_checkpoint(path: Path, entry: str | None = None) -> list[StateDict]:
         )
     known = [state for state in states if state.entry.split(".")[-1] in KNOWN]
     return known if len(known) == 1 else states
+
+
+def _check(states: Sequence[StateDict], path: Path) -> None:
+    """UserError for tensors that no file of weights can hold."""
+    size = path.stat().st_size
+    for name, tensor in (item for state in states for item in state.tensors.items()):
+        shown, needed = f"{on_one_line(name)!r} {list(tensor.shape)}", tensor.numel() * tensor.element_size()
+        if tensor.is_meta:
+            raise UserError(f"{path}: tensor {shown} has no values; allowed: tensors that were saved with their values")
+        if tensor.is_complex():
+            raise UserError(f"{path}: tensor {shown} holds complex numbers; allowed: real numbers")
+        if needed > max(size, tensor.untyped_storage().nbytes()):  # one value that a step of 0 repeats
+            raise UserError(f"{path}: tensor {shown} has more values than the file; allowed: at most as many")
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise UserError(f"{path}: the name of tensor {shown} is not UTF-8; allowed: UTF-8 text")
 
 
 def _select(states: Sequence[StateDict], entry: str, path: Path) -> StateDict:
@@ -174,7 +190,7 @@ def _script(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # zipfile raises errors of many kinds for damaged files
         return False
 
 

@@ -33,6 +33,7 @@ from cgankd.core.runtime import make_fabric
 from cgankd.core.store import Artifact, Store
 from cgankd.data import sources
 from cgankd.data.imageset import Splits, TrainingImages
+from cgankd.data.rejected import write_rejected
 from cgankd.distill import SUPERVISED, MethodStack
 from cgankd.gan.adapters import open_source
 from cgankd.gan.generator import GeneratorSource, Sampler, TrainedGenerator
@@ -57,7 +58,8 @@ from cgankd.teachers.opening import open_teachers, shown_name
 def run(
     recipe: Recipe, out: Path, progress: Progress = SILENT, *, deadline: float = math.inf, artifacts: Path | None = None
 ) -> dict[str, Any]:
-    """Run the pipeline for every seed of the recipe, and write recipe.yaml and results.json to ``out``.
+    """Run the pipeline for every seed of the recipe, and write recipe.yaml and results.json to ``out``, and with
+    ``data.skip_bad`` rejected.csv.
 
     Finished artifacts are used again. artifacts: a folder for artifacts that several runs share; None: ``out``. Raises
     UserError for what the user can fix, and OutOfTime where time.monotonic has passed ``deadline``, at the next
@@ -68,6 +70,7 @@ def run(
     with opened(recipe, out, progress, deadline=deadline, artifacts=artifacts) as this_run:
         import_seconds = time.monotonic() - started
         write_text(out / "recipe.yaml", this_run.recipe.to_yaml())
+        write_rejected(this_run.splits.rejected, out)
         progress.plan(functools.partial(stations, this_run))
         record = results.collect(this_run)
         record["seconds"] = {"import": import_seconds, **this_run.store.seconds()}

@@ -34,6 +34,11 @@ class DataSettings(Settings):
         description="16-bit images: how many of the bits are in use; none: the fewest of 8, 10, 12, 14 and 16 that "
         "hold the largest value of the data set",
     )
+    skip_bad: bool = Field(
+        False,
+        description="go on without the images that can't be read, which rejected.csv lists with the reasons; false: "
+        "they are an error",
+    )
     split_folders: bool | None = Field(
         None,
         description="whether the folders at the top are splits (true) or classes (false); none: their names decide, "
