@@ -227,9 +227,10 @@ def test_a_network_in_the_current_folder_is_the_student_and_its_code_part_of_the
     (tmp_path / "tiny.yaml").write_text(TINY)
     (tmp_path / "own_student.py").write_text(OWN)
     words = ["run", "tiny.yaml", "student.network=own_student:make", "compare.methods=[nokd]", "--out", "out",
-             "--quiet", "--no-report", "--no-export"]  # fmt: skip
+             "--no-report", "--no-export"]  # fmt: skip
     said = process(*words, cwd=tmp_path)
     assert said.code == 0, said.err
+    assert said.out.count("this run calls your own code: student.network = own_student:make\n") == 1
     row = json.loads((tmp_path / "out" / "results.json").read_text())["rows"][0]
     assert row["network"] == "own_student:make"
     assert row["parameters"] == (9 * 6 + 6) + (6 * 49 * 10 + 10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from cgankd.config.settings import (
 )
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.files import read_json
+from cgankd.core.plugins import is_function_name
 from cgankd.core.runtime import make_fabric
 from cgankd.data.imageset import Splits
 from cgankd.distill.limits import check_adversarial, check_answers_suffice
@@ -42,6 +44,7 @@ from cgankd.teachers.endpoint import check_address, is_address
 from cgankd.teachers.opening import TRIED, answers_files
 from cgankd.training.rehearsal import rehearse
 
+CODE = ("network", "source")  # settings that may name a function, as module:function
 EXPORT = "export.json"  # beside exported images: the key of the labelled images that their generator was trained on
 
 
@@ -54,6 +57,23 @@ def resolve(recipe: Recipe) -> Recipe:
     _check_generator(recipe.generator)
     _check_teachers(recipe)
     return recipe if recipe.teacher.source is None else with_features(recipe)
+
+
+def own_code(recipe: Recipe) -> list[str]:
+    """A sentence that names the functions of the user's own that the recipe makes this run call; [] without any."""
+
+    def named(tree: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
+        if isinstance(tree, Mapping):
+            for key, value in tree.items():
+                yield from named(value, (*path, str(key)))
+        elif isinstance(tree, list | tuple):
+            for value in tree:
+                yield from named(value, path)
+        elif isinstance(tree, str) and path[-1] in CODE and is_function_name(tree):
+            yield f"{'.'.join(path)} = {tree}"
+
+    functions = list(dict.fromkeys(named(recipe.model_dump())))
+    return [f"this run calls your own code: {', '.join(functions)}"] if functions else []
 
 
 def check_names(recipe: Recipe) -> None:

@@ -91,6 +91,8 @@ def opened(
         out, fabric, progress, artifacts=artifacts, deadline=deadline, checkpoint_seconds=runtime.checkpoint_seconds
     )
     try:
+        for sentence in preflight.own_code(recipe):
+            progress.say(sentence)
         with progress.bar("import", 1) as bar:
             splits = sources.load(recipe.data, lambda done, total: bar.to(done / total))
         kinds = preflight.check(recipe, splits)
