@@ -28,7 +28,7 @@ def test_a_folder_becomes_a_recipe(tmp_path: Path, typed: Typed) -> None:
     assert "bars.yaml written. cgankd run bars.yaml takes about " in said.out
     made = recipe.load("bars.yaml")
     assert (made.data.source, made.data.unit, made.seeds) == ("bars", "degrees", (0,))
-    assert made.compare.methods == ("nokd_longer", "kd", "fm", "cgan_kd", "cgan+fm")
+    assert made.compare.methods[:3] == ("nokd_longer", "kd", "fm")  # more where this machine has time for a generator
     assert "# unit" not in Path("bars.yaml").read_text()
     again = typed("init", "bars")
     assert "bars.yaml exists; give --out another name" in again.sentence()

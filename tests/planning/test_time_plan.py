@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from cgankd.config import recipe
+from cgankd.config.settings import CompareSettings
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.planning import plan as planning
 from cgankd.planning.look import Look
-from cgankd.planning.plan import LEAST, estimate, make_plan
+from cgankd.planning.plan import LEAST, METHODS, WITHOUT_FAKES, estimate, make_plan
 from cgankd.planning.text import as_yaml
 from cgankd.planning.timing import Seconds
 from cgankd.tasks import Classification, Regression
@@ -58,7 +59,22 @@ def test_the_time_is_the_sum_of_what_a_run_does() -> None:
     # 25 times each is scored on the validation images while it is trained
     trained = 80 * 0.01 + 400 * 0.0001 + 25 * 200 * 0.0001
     assert parts["students"] == pytest.approx(50 * 0.01 + 3 * trained + 2 * 800 * 0.0004)
-    assert parts["generator"] == pytest.approx(200 * 0.08)
+    assert "generator" not in parts
+    fakes = mine.model_copy(update={"compare": CompareSettings(methods=["nokd_longer", "cgan"])})
+    assert estimate(fakes, splits(False), FAST)["generator"] == pytest.approx(200 * 0.08)
+
+
+@pytest.mark.parametrize("scalar", [False, True])
+@pytest.mark.parametrize(("seconds", "methods"), [(3600, "auto"), (420, METHODS), (150, WITHOUT_FAKES)])
+def test_where_time_is_short_there_are_no_trials_and_then_no_generated_images(
+    seconds: float, methods: str | tuple[str, ...], scalar: bool
+) -> None:
+    plan = make_plan({"source": "mine"}, "mine", splits(scalar), None, seconds)  # type: ignore[arg-type]
+    assert plan.total <= seconds
+    assert plan.recipe.compare.methods == methods
+    assert ("generator" in plan.tree) == plan.with_fakes == (methods != WITHOUT_FAKES)
+    text = as_yaml(Look(plan.recipe.data, splits(scalar), {}, ()), plan)
+    assert ("Without generated images" in text) == (methods == WITHOUT_FAKES)
 
 
 @pytest.mark.parametrize("scalar", [False, True])

@@ -19,11 +19,13 @@ from cgankd.pipeline.comparisons import row, views
 from cgankd.planning.timing import Seconds, measure
 
 METHODS = ("nokd_longer", "kd", "fm", "cgan_kd", "cgan+fm")  # where time is too short for the autopilot's trials
+WITHOUT_FAKES = ("nokd_longer", "kd", "fm")  # where it is too short for a generator
 # Where time allows. Students of function matching still gain long after 3,000 steps (docs/research-notes.md).
 STEPS = {"teacher": 2000, "student": 1500, "transfer": 8000, "generator": 3000}
 # The steps of a part are its usual ones times the share to this power: less is saved on what the others build on.
 POWERS = {"teacher": 0.5, "student": 0.5, "transfer": 1.0, "generator": 0.7}
-LEAST = 0.04  # of these, below which a run proves nothing
+LEAST = 0.08  # of these, below which students are hardly trained
+LEAST_WITH_FAKES = 0.15  # of these, below which the generator draws little that helps, and takes the students' time
 LEAST_WITH_TRIALS = 0.2  # of these, below which a trial, a quarter of a training, says nothing
 DRAWS = 4.0  # proposals for each image that is kept, until it is known
 FAKES = 20_000  # that the density ratio is learnt from, at most, where time allows
@@ -46,6 +48,11 @@ class Plan:
     def total(self) -> float:
         return sum(self.seconds.values())
 
+    @property
+    def with_fakes(self) -> bool:
+        """Whether there are generated images."""
+        return any(row(name).fakes for name in self.recipe.rows)
+
 
 def make_plan(data: Mapping[str, Any], name: str, splits: Splits, fabric: Fabric, budget: float) -> Plan:
     """A recipe whose run takes about ``budget`` seconds here, or less where the usual steps need less."""
@@ -61,8 +68,16 @@ def make_plan(data: Mapping[str, Any], name: str, splits: Splits, fabric: Fabric
             share = max(least, share * min(0.95, budget / plan.total))
         return plan
 
-    plan = fitted("auto", LEAST_WITH_TRIALS)
-    return plan if plan.total <= budget else fitted(METHODS, LEAST)
+    tiers: tuple[tuple[Methods, float], ...] = (
+        ("auto", LEAST_WITH_TRIALS),
+        (METHODS, LEAST_WITH_FAKES),
+        (WITHOUT_FAKES, LEAST),
+    )
+    for methods, least in tiers:
+        plan = fitted(methods, least)
+        if plan.total <= budget:
+            break
+    return plan
 
 
 def _recipe(
@@ -71,7 +86,7 @@ def _recipe(
     def steps(what: str) -> int:
         return max(50, round(share ** POWERS[what] * STEPS[what] / 50) * 50)
 
-    scalar = splits.task.continuous
+    scalar, with_fakes = splits.task.continuous, methods != WITHOUT_FAKES
     images = max(1000, min(10_000, 10 * len(splits.train)))
     less = share**0.5  # of what is no training of a student
     fakes = max(0.2, less) * FAKES // len(splits.train)
@@ -84,14 +99,17 @@ def _recipe(
             "network": "cnn16",
             "fit": {"steps": steps("student")},
             "transfer_steps": steps("transfer"),
-            "real_share": 0.4,
+            **({"real_share": 0.4} if with_fakes else {}),
         },
-        "generator": {"steps": steps("generator")},
-        # Ten fakes for each labelled image, as in the paper, or fewer where these are many.
-        "ratio": {"fakes_per_image": max(1, min(10, int(fakes))), "steps": round(1000 * max(less, 0.4) / 50) * 50},
-        "synthesis": {"images": round(images * max(less, 0.2) / 100) * 100, **_filter(less)},
-        "compare": {"methods": methods if methods == "auto" else list(methods)},
     }
+    if with_fakes:
+        tree |= {
+            "generator": {"steps": steps("generator")},
+            # Ten fakes for each labelled image, as in the paper, or fewer where these are many.
+            "ratio": {"fakes_per_image": max(1, min(10, int(fakes))), "steps": round(1000 * max(less, 0.4) / 50) * 50},
+            "synthesis": {"images": round(images * max(less, 0.2) / 100) * 100, **_filter(less)},
+        }
+    tree["compare"] = {"methods": methods if methods == "auto" else list(methods)}
     return tree, recipes.from_tree(tree, where=name)
 
 
@@ -114,9 +132,14 @@ def estimate(recipe: Recipe, splits: Splits, seconds: Seconds) -> dict[str, floa
         1 if splits.task.continuous else splits.task.num_outputs
     )
     metrics = 0 if recipe.metrics.generator is None else recipe.metrics.generator.images
-    return {
+    parts = {
         "teacher": teacher.fit.steps * seconds.teacher_step + held * seconds.teacher_image,
         "students": _students(recipe, splits, seconds),
+    }
+    if not any(row(name).fakes for name in recipe.rows):
+        return {**parts, "measurements": REPORT}
+    return {
+        **parts,
         "generator": recipe.generator.steps * seconds.generator_step + (embedding if splits.task.continuous else 0.0),
         "density ratio": drawn * generated + ratio.steps * seconds.ratio_step,
         "generated images": proposals * generated,
@@ -125,10 +148,11 @@ def estimate(recipe: Recipe, splits: Splits, seconds: Seconds) -> dict[str, floa
 
 
 def _students(recipe: Recipe, splits: Splits, seconds: Seconds) -> float:
-    """NOKD, which gives the features of the density ratio; then every row, or the autopilot's trials and two rows."""
+    """NOKD, where a row or a measurement needs it; then every row, or the autopilot's trials and two rows."""
     student = recipe.student
-    nokd = student.fit.steps * seconds.student_step
     rows = [name for name in recipe.rows if row(name).longer]
+    needed = len(rows) < len(recipe.rows) or any(row(name).fakes for name in rows)
+    nokd = student.fit.steps * seconds.student_step if needed else 0.0
     if recipe.compare.methods != "auto":
         return nokd + sum(_student(recipe, name, student.transfer_steps, splits, seconds) for name in rows)
     trials: list[float] = []

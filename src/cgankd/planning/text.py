@@ -41,6 +41,8 @@ def as_yaml(looked: Look, plan: Plan) -> str:
         lines.append(
             f"# Students have {plan.share:.0%} of the usual steps, to keep to the budget; --budget gives more time."
         )
+    if not plan.with_fakes:
+        lines.append("# Without generated images, because the time is too short to train their generator.")
     for name, value in plan.tree.items():
         if name == "data":
             lines += ["data:", *_data(value, looked.reasons), *_no_unit(looked)]
