@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 help:
 	@echo "make demo    both tasks on real images, ten minutes on two cores: two tables, two reports"
 	@echo "make test    lint, types and tests, under 8 minutes on two cores"
-	@echo "make test-long  kills in every stage, full disks, stopped runs and other long tests, some minutes"
+	@echo "make test-long  kills in every stage, full disks, stopped runs, notebooks and other long tests, some minutes"
 	@echo "make kill-test  50 kills at random moments, after which every run ends with the same numbers, 20 minutes"
 	@echo "make fuzz    random inputs for every reader, FUZZ_SECONDS (600) each; a skipped test has found nothing"
 	@echo "make lint    lint and types alone"

@@ -12,7 +12,7 @@ nbclient = pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
 
 FOLDER = Path(__file__).parents[2] / "docs" / "notebooks"
-NAMES = ["classification", pytest.param("regression", marks=pytest.mark.long)]
+NAMES = ["classification", "regression"]
 
 
 def outputs(notebook: Any) -> list[dict[str, Any]]:
@@ -23,6 +23,7 @@ def outputs(notebook: Any) -> list[dict[str, Any]]:
     return [parts[-1] for parts in shown if parts]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_the_notebook_runs_and_shows_images_a_figure_and_tables(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

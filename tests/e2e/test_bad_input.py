@@ -308,6 +308,7 @@ def test_out_is_a_file(typed: Typed, tiny: Path, below: str) -> None:
     assert (tiny.parent / "out").read_text() == "mine"
 
 
+@pytest.mark.long
 def test_nothing_but_the_sentence_on_stderr_at_any_precision(tmp_path: Path) -> None:
     said = process("run", "digits", "data.source=nowhere", "runtime.precision=bf16", "--out", "out", cwd=tmp_path)
     assert "'nowhere'" in said.sentence()

@@ -28,6 +28,7 @@ def out(finished: tuple[Path, Said], tiny: Path) -> Path:
     return Path(shutil.copytree(finished[0], tiny.parent / "out"))
 
 
+@pytest.mark.long
 def test_what_a_finished_run_rests_on_stays(out: Path, typed: Typed) -> None:
     before, results = artifacts(out), json.loads((out / "results.json").read_text())
     assert set(results["used"]) == before

@@ -123,6 +123,7 @@ def test_a_unit_in_brackets(typed: Typed, tmp_path: Path) -> None:
     assert r"MAE, \$[mm]\$ \| \<b>" in typed("report", "out", "--markdown").out
 
 
+@pytest.mark.long
 def test_the_table_of_several_runs(odd: Typed, tmp_path: Path) -> None:
     (tmp_path / "odd [recipe].yaml").write_text(SHORT, encoding="utf-8")
     words = ["table", "odd [recipe].yaml", "--students", "cnn8", "--settings", "description='[/x] | 猫'", "--quiet"]

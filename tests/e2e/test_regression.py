@@ -73,6 +73,7 @@ def test_a_label_that_wraps(tmp_path: Path, typed: Callable[..., Said]) -> None:
     assert np.minimum(away, 180 - away).max() < 0.05
 
 
+@pytest.mark.long
 def test_a_regression_killed_in_its_generator(tmp_path: Path, typed: Callable[..., Said]) -> None:
     write_bars(tmp_path / "bars")
     (tmp_path / "bars.yaml").write_text(BARS)

@@ -96,6 +96,7 @@ def test_every_compared_row_is_trained_for_as_many_steps(finished: tuple[Path, S
             assert fitted["summary"]["history"][-1]["step"] == steps
 
 
+@pytest.mark.long
 def test_the_written_recipe_makes_the_same_numbers_elsewhere(
     finished: tuple[Path, Said], found: dict[str, Any], typed: Callable[..., Said], tmp_path: Path
 ) -> None:
@@ -146,11 +147,17 @@ def made(before: dict[str, Any], after: dict[str, Any]) -> Counter[str]:
     [
         ("student.transfer_steps=26", {"train_student": 7, "find_worst_answers": 1}),
         ("synthesis.filter.rho=0.8", {"make_images": 1, "train_student": 3, "measure_generator": 1}),
-        ("generator.steps=31", {"train_generator": 1, "train_density_ratio": 1, "burn_in": 1, "calibrate_filter": 1,
-                                "make_images": 3, "train_student": 5, "measure_generator": 1}),
-        ("data.seed=1", {"describe_data": 1, "train_network": 1, "train_generator": 1, "train_density_ratio": 1,
-                         "burn_in": 1, "calibrate_filter": 1, "make_images": 3, "train_student": 8,
-                         "measure_generator": 1, "find_worst_answers": 1}),
+        pytest.param(
+            "generator.steps=31",
+            {"train_generator": 1, "train_density_ratio": 1, "burn_in": 1, "calibrate_filter": 1, "make_images": 3,
+             "train_student": 5, "measure_generator": 1}, marks=pytest.mark.long,
+        ),
+        pytest.param(
+            "data.seed=1",
+            {"describe_data": 1, "train_network": 1, "train_generator": 1, "train_density_ratio": 1, "burn_in": 1,
+             "calibrate_filter": 1, "make_images": 3, "train_student": 8, "measure_generator": 1,
+             "find_worst_answers": 1}, marks=pytest.mark.long,
+        ),
     ],
 )  # fmt: skip
 def test_a_change_makes_anew_what_depends_on_it_and_nothing_else(
@@ -195,6 +202,7 @@ def test_a_finished_run_stays_as_it_is(
 # --- one folder, one process --------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_second_process_in_the_same_folder_is_refused(tmp_path: Path, typed: Callable[..., Said]) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
     words = [script(), "run", "tiny.yaml", "teacher.fit.steps=100000", "--quiet", "--out", "out"]

@@ -165,8 +165,7 @@ def test_loss_and_lecam_reach_the_networks(changes: dict[str, Any], fabric: Fabr
     assert differs(plain, changed)
 
 
-@pytest.mark.parametrize("task", [CLASSES, SCALAR])
-@pytest.mark.parametrize("size", [8, 5])
+@pytest.mark.parametrize(("task", "size"), [(CLASSES, 8), (SCALAR, 5)])
 def test_mode_seeking_gives_other_images_for_other_latents(task: Task, size: int, fabric: Fabric) -> None:
     apart = []
     for weight in (0.0, 1.0):
@@ -194,8 +193,7 @@ def test_mode_seeking_looks_at_pairs_of_one_label(fabric: Fabric, monkeypatch: p
     assert len(targets.unique()) == 4
 
 
-@pytest.mark.parametrize("network", ["sagan", "biggan"])
-@pytest.mark.parametrize("task", [CLASSES, SCALAR])
+@pytest.mark.parametrize(("network", "task"), [("sagan", CLASSES), ("biggan", SCALAR)])
 def test_a_short_training_of_every_network_stays_finite(network: str, task: Task, fabric: Fabric) -> None:
     nli = {"scalar": ScalarLabelSettings(label_input=NLI())} if network == "sagan" else {}
     sampler, history = train(

@@ -146,6 +146,7 @@ def test_scalars_there_and_back_with_nothing_said_of_the_test_images(tmp_path: P
         np.testing.assert_allclose(predicted.numpy(), expected, atol=1e-3)
 
 
+@pytest.mark.long
 def test_images_without_an_answer_are_counted(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     labelling_service.export(tiny("metrics.generator=false"), tmp_path / "run", folder, 40)
@@ -163,6 +164,7 @@ def test_images_without_an_answer_are_counted(tmp_path: Path) -> None:
         labelling_service.answered(tiny(), stray)
 
 
+@pytest.mark.long
 def test_a_split_that_is_answered_in_part_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     quick = tiny("metrics.generator=false", "compare={methods: [nokd_longer, cgan], ablation: true}")
@@ -188,6 +190,7 @@ def test_a_folder_that_was_moved_is_the_same_teacher_and_generator(tmp_path: Pat
     assert first["teacher"]["network"] == "predictions.csv"
 
 
+@pytest.mark.long
 def test_another_exports_files_have_other_names(tmp_path: Path) -> None:
     names = []
     for seed in (0, 1):
