@@ -218,7 +218,9 @@ def test_the_fsbbt_recipes_have_the_published_networks_and_only_ask_the_teacher(
     assert settings.generator.guidance is None
     assert settings.metrics.generator is not None
     assert settings.metrics.generator.features == ("nokd",)
-    assert set(settings.rows) == {"nokd_longer", "augment", "kd", "fm", "cgan", "cgan_kd", "cgan+fm"}
+    assert {"nokd_longer", "kd"} < set(settings.rows)
+    assert any(row.startswith("fm") for row in settings.rows)
+    assert any(row.startswith("cgan+fm") for row in settings.rows)
 
 
 # --- ImageNet -----------------------------------------------------------------------------------------------------

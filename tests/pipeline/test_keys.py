@@ -132,7 +132,7 @@ SKIPPED = {
     "seeds", "vary", "generator.source", "teacher.source", "teacher.weights", "teacher.start", "teacher.jury",
     "teacher.outputs", "teacher.votes", "search.labels", "data.label_column", "data.group_column",
     "data.train_per_class", "data.label_range", "data.circular", "data.bits", "data.split_folders",
-    "data.group_pattern", "runtime.device", "runtime.precision", "metrics.robustness.attacks",
+    "data.group_pattern", "data.skip_bad", "runtime.device", "runtime.precision", "metrics.robustness.attacks",
 }  # fmt: skip
 
 

@@ -185,12 +185,8 @@ def synthesize(
             _show(bar, kept.tally)
             if checkpoint.due():
                 kept.images.flush()
-                tensors = _grouped(
-                    drawn=progress.tensors(),
-                    example=examples.tensors(),
-                    column=kept.columns,
-                    tally=kept.tally.tensors(),
-                )
+                shown, counts = examples.tensors(), kept.tally.tensors()
+                tensors = _grouped(drawn=progress.tensors(), example=shown, column=kept.columns, tally=counts)
                 checkpoint.save(blocks, tensors=tensors)
     weights, at = (None, None) if burn_in is None else (burn_in.weights(plan), burn_in.label)
     summary = {

@@ -92,9 +92,8 @@ def _minimise(
     trained = nn.ModuleDict({"student": student, "method": objective})
     weights = [weight for weight in trained.parameters() if weight.requires_grad]
     optimizer = _optimizer(work, weights, settings)
-    clipping = _Clipping(objective.task.clip_norm if settings.clip_norm == "auto" else settings.clip_norm).to(
-        work.fabric.device
-    )
+    norm = objective.task.clip_norm if settings.clip_norm == "auto" else settings.clip_norm
+    clipping = _Clipping(norm).to(work.fabric.device)
     modules: dict[str, nn.Module] = {"trained": trained, "clipping": clipping}
     optimizers = {"sgd": optimizer}
     if save_first and checkpoint.due():
@@ -104,8 +103,7 @@ def _minimise(
         best.resume(checkpoint.tensors, history)
     log_every = max(1, settings.steps // LOG_POINTS)
     with work.random_state(), work.progress.bar(work.title, settings.steps) as bar:
-        bar.images = settings.batch_size
-        bar.metric, bar.metric_unit = objective.task.metric, objective.task.metric_unit
+        bar.images, bar.metric, bar.metric_unit = settings.batch_size, objective.task.metric, objective.task.metric_unit
         for step in range(start, settings.steps):
             torch.manual_seed(rng.key(seed, "fit", step))  # for dropout
             for group in optimizer.param_groups:
