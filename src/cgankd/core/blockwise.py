@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from cgankd.core.row_file import RowFile
+from cgankd.core.row_file import RowFile, release_pages
 from cgankd.core.store import CHECKPOINT, Work
 
 BLOCK = 250
@@ -50,6 +50,7 @@ def blockwise(
                 if table not in files:
                     files[table] = new_file(table, values.shape[1:], values.dtype)
                 files[table].rows[rows] = values.cpu()
+            release_pages()
             bar.to(number + 1)
             last = number + 1 == len(parts)
             if checkpoint.due() or (last and time.monotonic() - started > WORTH_SAVING):

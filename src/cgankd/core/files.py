@@ -90,11 +90,25 @@ def read_json(path: Path) -> Any:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Replace ``path`` by a safetensors file; tensors are copied to the CPU and made contiguous."""
-    plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    """Replace ``path`` by a safetensors file.
+
+    Tensors are written from where they are; they are copied only from another device, where they are not contiguous,
+    or where two share memory, which the format does not allow.
+    """
+    plain, storages = dict[str, Tensor](), set[int]()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        storage = own.untyped_storage().data_ptr()
+        plain[name] = own.clone() if storage in storages else own
+        storages.add(storage)
     with replacing(path) as temporary:
-        # Not save_file, because on a full disk its error has no errno.
-        temporary.write_bytes(safetensors.torch.save(plain, dict(metadata or {})))
+        try:
+            safetensors.torch.save_file(plain, temporary, dict(metadata or {}))
+        except safetensors.SafetensorError as error:
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None  # such as a full disk
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import mmap
 import os
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +55,7 @@ class RowFile:
                     os.posix_fallocate(file.fileno(), 0, size)
                 else:
                     file.truncate(size)
-        self._mapped = np.memmap(path, dtype=_NUMPY[dtype], mode="r+", shape=(count, *shape))
+        self._mapped = _map(path, "r+", (count, *shape), dtype)
         self.rows = torch.from_numpy(self._mapped)
 
     def flush(self) -> None:
@@ -70,6 +73,7 @@ class RowFile:
             with compact.open("wb") as file:
                 for block in filled.nonzero().squeeze(1).split(10_000):
                     file.write(self._mapped[block.numpy()].data)
+                    release_pages()
             compact.replace(self.path)
         sync(self.path)
         return open_rows(self.path, self.shape, self.dtype)
@@ -81,4 +85,74 @@ def open_rows(path: Path, shape: tuple[int, ...], dtype: torch.dtype = torch.uin
     if not count:
         return torch.empty(0, *shape, dtype=dtype)
     # Copy-on-write, because torch needs writable memory; the file does not change.
-    return torch.from_numpy(np.memmap(path, dtype=_NUMPY[dtype], mode="c", shape=(count, *shape)))
+    return torch.from_numpy(_map(path, COPY_ON_WRITE, (count, *shape), dtype))
+
+
+# --- resident pages -------------------------------------------------------------------------------------------------
+
+COPY_ON_WRITE = "c"
+MOST_RESIDENT = 256_000_000  # bytes of mapped files that are read or written before their pages are given back
+STATM, SMAPS = Path("/proc/self/statm"), Path("/proc/self/smaps")  # of Linux
+
+
+class _Mappings:
+    """The mapped files of this process. floor: resident bytes of files when pages were last given back."""
+
+    def __init__(self) -> None:
+        self.open: list[weakref.ref[np.memmap]] = []
+        self.floor: int | None = None
+
+
+_mappings = _Mappings()
+
+
+def _map(path: Path, mode: str, shape: tuple[int, ...], dtype: torch.dtype) -> np.memmap:
+    mapped = np.memmap(path, dtype=_NUMPY[dtype], mode=mode, shape=shape)  # type: ignore[call-overload]
+    if _mappings.floor is None:
+        _mappings.floor = _resident()
+    _mappings.open = [other for other in _mappings.open if other() is not None]
+    _mappings.open.append(weakref.ref(mapped))
+    return mapped  # type: ignore[no-any-return]
+
+
+def release_pages() -> None:
+    """Give pages of mapped files back to the system once ``MOST_RESIDENT`` bytes of files have become resident.
+
+    Loops over many rows call it. Without it, the resident memory of the process grows until it holds the whole file.
+    Content does not change: pages stay in the system's cache, and are mapped again when they are needed. A file whose
+    rows the program has changed in memory alone keeps its pages. On other systems than Linux nothing happens.
+    """
+    floor = _mappings.floor
+    if floor is None or _resident() - floor < MOST_RESIDENT:
+        return
+    changed: set[int] | None = None
+    for reference in _mappings.open:
+        mapped = reference()
+        if mapped is None:
+            continue
+        if mapped.mode == COPY_ON_WRITE:
+            changed = _changed_in_memory() if changed is None else changed
+            if mapped.ctypes.data in changed:
+                continue
+        memory: mmap.mmap = mapped._mmap  # type: ignore[attr-defined]
+        memory.madvise(mmap.MADV_DONTNEED)
+    _mappings.floor = _resident()
+
+
+def _resident() -> int:
+    """Bytes of mapped files, libraries too, that are resident; 0 where this is not known."""
+    with contextlib.suppress(OSError):
+        return int(STATM.read_text().split()[2]) * mmap.PAGESIZE
+    return 0
+
+
+def _changed_in_memory() -> set[int]:
+    """The first addresses of mappings that have pages of their own, which no file holds."""
+    changed, start = set(), 0
+    for line in SMAPS.read_text().splitlines():
+        name, _, rest = line.partition(" ")
+        if not name.endswith(":"):
+            start = int(name.partition("-")[0], 16)
+        elif name == "Anonymous:" and int(rest.split()[0]):
+            changed.add(start)
+    return changed

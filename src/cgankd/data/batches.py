@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cgankd.config.settings import AugmentSettings
 from cgankd.core import rng
+from cgankd.core.row_file import release_pages
 from cgankd.core.runtime import to_device
 from cgankd.data.augment import Mixing, RandAugment
 from cgankd.data.imageset import TARGET, ImageSet, TrainingImages
@@ -89,6 +90,7 @@ class Views:
             target[:, max(0, -y) : self.height - max(0, y), max(0, -x) : self.width - max(0, x)] = self._image(number)[
                 :, max(0, y) : self.height + min(0, y), max(0, x) : self.width + min(0, x)
             ]
+        release_pages()
         images = to_device(cut, self.device).float().to(memory_format=torch.channels_last)
         return images.div_(255.0)
 
@@ -135,8 +137,8 @@ class Batches:
         self.views = Views(
             [s.images for s in sets], augment, bool(augment.flip), seed, device, geometric=task.geometry_safe
         )
-        self.targets = _targets(sets, task)
         self.classes = task.num_outputs
+        self.targets = _targets(sets, task)
         self.mixing = Mixing(augment.mixup, augment.cutmix, seed) if augment.mixes else None
         self.recurring = augment.views  # 0: a view never repeats
         self.count = sum(map(len, sets))
@@ -157,7 +159,7 @@ class Batches:
         """Batch number ``step``, from 0."""
         index, epoch = (torch.cat(part) for part in zip(*self._positions(step), strict=True))
         view = epoch % self.recurring if self.recurring else epoch
-        images, targets = self.views.draw(index, view), to_device(self.targets[index], self.device)
+        images, targets = self.views.draw(index, view), to_device(self._targets_of(index), self.device)
         if self.mixing is not None:
             images, targets = self.mixing(images, targets, self.classes, step)
         fake = index >= self.real_count
@@ -170,8 +172,21 @@ class Batches:
             digest = hashlib.blake2b(f"{first} {self.views.described()} ".encode(), digest_size=16)
             for block in self.views.sets[number].split(10_000):
                 digest.update(block.contiguous().numpy().data)
+                release_pages()
             self._keys[number] = digest.hexdigest()
         return self._keys[number]
+
+    def _targets_of(self, index: Tensor) -> Tensor:
+        """The targets of images, [B]; probabilities [B, classes] where a set has them, and the others are one-hot."""
+        if all(targets.ndim == 1 for targets in self.targets):
+            picked = torch.empty(len(index), dtype=self.targets[0].dtype)
+        else:
+            picked = torch.zeros(len(index), self.classes)
+        for (first, count), targets in zip(self.sets, self.targets, strict=True):
+            inside = (index >= first) & (index < first + count)
+            rows = targets[index[inside] - first]
+            picked[inside] = F.one_hot(rows, self.classes).float() if rows.ndim < picked.ndim else rows
+        return picked
 
     def _positions(self, step: int) -> list[tuple[Tensor, Tensor]]:
         parts = []
@@ -193,15 +208,6 @@ class Batches:
         return self._orders[stream, epoch]
 
 
-def _targets(sets: Sequence[ImageSet], task: Task) -> Tensor:
-    """The targets of all images, [N]; where a set has probabilities as targets, [N, C], the others are one-hot."""
-    soft = any(TARGET in s.columns for s in sets)
-    hard = [task.to_target(s.labels) for s in sets]
-    if not soft:
-        return torch.cat(hard)
-    return torch.cat(
-        [
-            s.columns[TARGET] if TARGET in s.columns else F.one_hot(targets, task.num_outputs).float()
-            for s, targets in zip(sets, hard, strict=True)
-        ]
-    )
+def _targets(sets: Sequence[ImageSet], task: Task) -> list[Tensor]:
+    """The targets of each set: [N], or probabilities [N, classes], which may be mapped from a file, so not copied."""
+    return [s.columns[TARGET] if TARGET in s.columns else task.to_target(s.labels) for s in sets]

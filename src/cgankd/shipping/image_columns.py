@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from cgankd.core.row_file import release_pages
 from cgankd.data.imageset import ImageSet
 from cgankd.tasks import Task
 
@@ -57,6 +58,7 @@ class LeavingImages:
         end = len(self) if end is None else end
         for first in range(start, end, BLOCK):
             rows = slice(first, min(first + BLOCK, end))
+            release_pages()
             yield rows, np.ascontiguousarray(self.images.images[rows].permute(0, 2, 3, 1).numpy())
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from cgankd.core.progress import Bar
-from cgankd.core.row_file import RowFile
-from cgankd.core.store import Work
+from cgankd.core.row_file import RowFile, release_pages
+from cgankd.core.store import CHECKPOINT, Work
 from cgankd.data.imageset import ImageSet
 from cgankd.labels import LabelPlan
 from cgankd.synthesis import adjust, rejection
@@ -165,16 +165,14 @@ def synthesize(
         assert rule is not None
         acceptance = burn_in.acceptance(plan, rule)
     thresholds = None if filter_rule is None else filter_rule.thresholds(plan)
-    path = None if work.folder is None else work.folder / IMAGES
     checkpoint = work.checkpoint()
-    kept = _Kept(path, plan, proposals, keep_probabilities, resume=checkpoint.there)
+    kept = _Kept(work.folder, plan, proposals, keep_probabilities, resume=checkpoint.there)
     examples, progress = Examples(task), Drawn.nothing(plan, acceptance)
     blocks = 0
-    if kept.images.resumed:
+    if kept.resumed:
         blocks, _ = checkpoint.load()
         progress = Drawn.restored(_ungrouped(checkpoint.tensors, "drawn"))
         examples.restore(_ungrouped(checkpoint.tensors, "example"))
-        kept.columns = _ungrouped(checkpoint.tensors, "column")
         kept.tally.restore(_ungrouped(checkpoint.tensors, "tally"))
     with work.progress.bar(work.title or "synthesis", int(plan.quota.sum())) as bar:
         bar.images = 1
@@ -184,9 +182,9 @@ def synthesize(
             blocks += 1
             _show(bar, kept.tally)
             if checkpoint.due():
-                kept.images.flush()
+                kept.flush()
                 shown, counts = examples.tensors(), kept.tally.tensors()
-                tensors = _grouped(drawn=progress.tensors(), example=shown, column=kept.columns, tally=counts)
+                tensors = _grouped(drawn=progress.tensors(), example=shown, tally=counts)
                 checkpoint.save(blocks, tensors=tensors)
     weights, at = (None, None) if burn_in is None else (burn_in.weights(plan), burn_in.label)
     summary = {
@@ -208,38 +206,57 @@ def _show(bar: Bar, tally: Tally) -> None:
 
 
 class _Kept:
-    """The kept images, sorted by label, then by index."""
+    """The kept images and their columns, sorted by label, then by index; in files where there is a folder."""
 
     def __init__(
-        self, path: Path | None, plan: LabelPlan, proposals: Proposals, probabilities: bool, resume: bool
+        self, folder: Path | None, plan: LabelPlan, proposals: Proposals, probabilities: bool, resume: bool
     ) -> None:
         self.plan, self.task = plan, proposals.task
         slots = int(plan.quota.sum())
-        self.images = RowFile(path, slots, _shape(proposals, plan), resume=resume)
-        self.columns = {name: torch.zeros(slots) for name in ("error", "ratio")}
-        self.columns["prediction"] = torch.zeros(slots, dtype=self.task.label_dtype)
+
+        def rows(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> RowFile:
+            return RowFile(None if folder is None else folder / name, slots, shape, dtype, resume=resume)
+
+        def column(name: str, *shape: int, dtype: torch.dtype = torch.float32) -> RowFile:
+            return rows(f"{CHECKPOINT}-{name}.rows", shape, dtype)  # the store removes it when the stage ends
+
+        self.images = rows(IMAGES, _shape(proposals, plan), torch.uint8)
+        self.columns = {name: column(name) for name in ("error", "ratio")}
+        self.columns["prediction"] = column("prediction", dtype=self.task.label_dtype)
         if probabilities:
-            self.columns["probabilities"] = torch.zeros(slots, self.task.num_outputs)
+            self.columns["probabilities"] = column("probabilities", self.task.num_outputs)
+        self.resumed = all(file.resumed for file in (self.images, *self.columns.values()))
         self.offset = plan.quota.cumsum(0) - plan.quota
         self.tally = Tally(plan, self.task)
 
     def add(self, block: Block) -> None:
         place = (self.offset + self.tally.kept)[block.label][:, None] + block.kept.cumsum(dim=1) - 1
         slot, flat = place[block.kept], block.kept.flatten()
-        self.images.rows[slot] = block.images[flat].cpu()
-        self.columns["prediction"][slot] = self.task.predict(block.outputs[flat])
-        self.columns["error"][slot], self.columns["ratio"][slot] = block.error[block.kept], block.ratio[block.kept]
+        outputs = block.outputs[flat]
+        values = {
+            "prediction": self.task.predict(outputs),
+            "error": block.error[block.kept],
+            "ratio": block.ratio[block.kept],
+        }
         if "probabilities" in self.columns:
-            self.columns["probabilities"][slot] = block.outputs[flat].softmax(dim=1)
+            values["probabilities"] = outputs.softmax(dim=1)
+        self.images.rows[slot] = block.images[flat].cpu()
+        for name, value in values.items():
+            self.columns[name].rows[slot] = value
         self.tally.add(block)
+        release_pages()
+
+    def flush(self) -> None:
+        for file in (self.images, *self.columns.values()):
+            file.flush()
 
     def close(self) -> ImageSet:
         plan, slots = self.plan, int(self.plan.quota.sum())
         first = self.offset.repeat_interleave(plan.quota)
         filled = torch.arange(slots) - first < self.tally.kept.repeat_interleave(plan.quota)
-        labels = self.task.from_target(plan.targets.repeat_interleave(plan.quota))
-        columns = {name: column[filled] for name, column in self.columns.items()}
-        return ImageSet(self.images.close(filled), labels[filled], columns)
+        labels = self.task.from_target(plan.targets.repeat_interleave(self.tally.kept))
+        columns = {name: file.close(filled) for name, file in self.columns.items()}
+        return ImageSet(self.images.close(filled), labels, columns)
 
 
 def _shape(proposals: Proposals, plan: LabelPlan) -> tuple[int, int, int]:
