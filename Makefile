@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test quick-tests test-long kill-test fuzz lint bench results docs docs-test dist sbom audit \
-  dist-test clean
+.PHONY: help demo test quick-tests test-long kill-test fuzz lint bench bench-memory results docs docs-test dist sbom \
+  audit dist-test clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make fuzz    random inputs for every reader, FUZZ_SECONDS (600) each; a skipped test has found nothing"
 	@echo "make lint    lint and types alone"
 	@echo "make bench   speed, as ratios to a simple version in the same run"
+	@echo "make bench-memory  resident memory for 20,000, 200,000 and 1,000,000 generated images, about two minutes, Linux"
 	@echo "make results the two main recipes of docs/results.md, one to two hours on two cores"
 	@echo "make docs    the documentation as a site in site/, from docs/ and from the code"
 	@echo "make docs-test  run the tutorial's commands in an empty folder, about 15 minutes on two cores"
@@ -62,6 +63,9 @@ fuzz: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/speed.py
+
+bench-memory: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py 20000 200000 1000000
 
 results: $(READY)
 	$(BIN)/cgankd run fashion --out runs/fashion

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -94,3 +97,30 @@ def test_tensor_files_that_are_none_are_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(UserError, match=r"cut\.safetensors is not a safetensors file"):
         load_tensors(path)
+
+
+def test_tensors_are_saved_without_a_copy_and_those_that_share_memory_too(tmp_path: Path) -> None:
+    path, numbers = tmp_path / "a.safetensors", torch.arange(1_000_000)
+    tracemalloc.start()
+    save_tensors(path, {"all": numbers})
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert used < 1_000_000  # of 8 MB
+    save_tensors(path, {"all": numbers, "first": numbers[:3], "turned": numbers.view(2, -1).T})
+    tensors, _ = load_tensors(path)
+    assert tensors["first"].tolist() == [0, 1, 2]
+    assert tensors["turned"].shape == (500_000, 2)
+    assert tensors["turned"][1].tolist() == [1, 500_001]
+    assert torch.equal(tensors["all"], numbers)
+
+
+def test_no_room_for_tensors_is_an_error_of_the_system(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            save_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG
+    assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,3 +94,21 @@ def test_an_error_in_a_traced_loop_goes_on(tmp_path: Path, profile: Profile) -> 
         break_a_traced_loop(tmp_path, profile)
     work(tmp_path, profile)  # another trace can begin
     assert [stage.stage for stage in profile.stages] == ["teacher (seed 0)"]
+
+
+def test_the_memory_that_a_trace_takes_is_not_counted(
+    tmp_path: Path, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not profiling.RESET.exists():
+        pytest.skip("the peak can't begin anew on this system")
+    write = profiling._write_trace
+
+    def large(*arguments: Any) -> dict[str, float]:
+        assert np.ones(300 * 2**20, dtype=np.uint8)[-1] == 1
+        return write(*arguments)
+
+    work(tmp_path / "small", profile)
+    monkeypatch.setattr(profiling, "_write_trace", large)
+    work(tmp_path / "large", profile)
+    small, same = profile.stages
+    assert same.peak_memory - small.peak_memory < 150e6

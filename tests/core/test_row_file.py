@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cgankd.core.row_file import RowFile, open_rows
+from cgankd.core import row_file
+from cgankd.core.row_file import RowFile, open_rows, release_pages
 
 SHAPE = (3, 16, 20)
 
@@ -87,3 +88,46 @@ def test_no_rows(tmp_path: Path) -> None:
     file = RowFile(tmp_path / "rows", 0, (3, 2))
     assert file.close(torch.zeros(0, dtype=torch.bool)).shape == (0, 3, 2)
     assert open_rows(tmp_path / "rows", (3, 2)).shape == (0, 3, 2)
+
+
+# --- resident pages -------------------------------------------------------------------------------------------------
+
+SIZE = 24_000_000  # bytes of a file
+
+
+@pytest.fixture
+def least(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Pages are given back once this many bytes are resident."""
+    if not row_file.STATM.exists():
+        pytest.skip("resident pages are not known on this system")
+    monkeypatch.setattr(row_file, "MOST_RESIDENT", 4_000_000)
+    monkeypatch.setattr(row_file, "_mappings", row_file._Mappings())
+    return 4_000_000
+
+
+def test_resident_memory_does_not_grow_with_the_rows_that_are_written_and_read(tmp_path: Path, least: int) -> None:
+    file = RowFile(tmp_path / "rows", SIZE // 1000, (1000,))
+    floor = most = row_file._resident()
+    for rows in torch.arange(len(file.rows)).split(500):
+        file.rows[rows] = (rows % 251).to(torch.uint8)[:, None]
+        release_pages()
+        most = max(most, row_file._resident())
+    images = file.close(torch.ones(len(file.rows), dtype=torch.bool))
+    del file
+    assert images[::100, 7].tolist() == [row % 251 for row in range(0, len(images), 100)]
+    for rows in torch.arange(len(images)).split(500):
+        assert int(images[rows].sum()) == 1000 * int((rows % 251).sum())
+        release_pages()
+        most = max(most, row_file._resident())
+    assert most - floor < 3 * least  # the file is 6 times as large
+
+
+def test_rows_that_the_program_has_changed_keep_their_values(tmp_path: Path, least: int) -> None:
+    file = RowFile(tmp_path / "rows", SIZE // 1000, (1000,))
+    file.rows[:] = 1
+    images = file.close(torch.ones(SIZE // 1000, dtype=torch.bool))
+    images[3] = 9
+    for _ in range(3):
+        assert int(images.long().sum()) == SIZE + 8 * 1000
+        release_pages()
+    assert images[2:5, 0].tolist() == [1, 9, 1]

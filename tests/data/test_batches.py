@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import torch
 from cgankd.config.settings import AugmentSettings
 from cgankd.core import rng
 from cgankd.data.batches import Batch, Batches, Views
-from cgankd.data.imageset import ImageSet, TrainingImages
+from cgankd.data.imageset import TARGET, ImageSet, TrainingImages
 from cgankd.tasks import Classification, Regression, Task
 
 CPU = torch.device("cpu")
@@ -190,3 +191,15 @@ def test_mirrors_only_where_they_are_asked_for(task: Task, flip: bool | None, mi
     found = batches(ImageSet(images, labels), task=task, size=40, flip=flip, shift=0).at(0).images
     left = found[:, 0, 0, 0]
     assert set(left.tolist()) == ({0.0, 1.0} if mirrors else {1.0})
+
+
+def test_probabilities_are_picked_from_where_they_are_and_labels_beside_them_are_one_hot(noise: Noise) -> None:
+    real, fake = noise(5), noise(7)
+    soft = torch.rand(7, 3)
+    drawn = batches(real, dataclasses.replace(fake, columns={TARGET: soft}), share=0.5)
+    assert drawn.targets[1].data_ptr() == soft.data_ptr()  # no copy, because they may be a mapped file
+    for step in range(3):
+        batch = drawn.at(step)
+        for target, index in zip(batch.targets, batch.index.tolist(), strict=True):
+            one_hot = [float(number == int(real.labels[min(index, 4)])) for number in range(3)]
+            assert target.tolist() == (one_hot if index < 5 else soft[index - 5].tolist())

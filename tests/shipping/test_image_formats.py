@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tarfile
 import tracemalloc
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from cgankd.shipping.image_columns import LeavingImages, leaving
 from cgankd.tasks import Classification, Regression, Task
 
 NAMES = ("ankle boot", "bag", "7")
-SOURCES = {"imagefolder": "", "parquet": "", "hdf5": "images.h5"}
+SOURCES = {"imagefolder": "", "parquet": "", "webdataset": "", "hdf5": "images.h5"}
+NEEDS = {"parquet": "pyarrow", "webdataset": "webdataset"}
 
 
 def fakes(count: int = 30, scalar: bool = False, channels: int = 1, size: int = 16) -> tuple[ImageSet, Task]:
@@ -52,8 +54,7 @@ def export(to: str, folder: Path, count: int = 30, scalar: bool = False, **more:
 def test_what_leaves_is_read_back_as_a_source_with_the_same_pixels_and_labels(
     to: str, scalar: bool, tmp_path: Path
 ) -> None:
-    if to == "parquet":
-        pytest.importorskip("pyarrow")
+    pytest.importorskip(NEEDS.get(to, "numpy"))
     exported = export(to, tmp_path / "out", scalar=scalar, channels=3 if scalar else 1)
     task = exported.task
     whole = sources.load_whole(str(tmp_path / "out" / SOURCES[to]), task, 3 if scalar else 1, (16, 16), "source")
@@ -107,6 +108,73 @@ def test_parquet_is_loaded_by_datasets(tmp_path: Path, monkeypatch: pytest.Monke
     assert (np.asarray(loaded[4]["image"]) == exported.images.images[4, 0].numpy()).all()
 
 
+def test_a_shard_has_10_000_images_or_100_megabytes_of_pixels() -> None:
+    def shards(count: int, size: int) -> list[int]:
+        images = ImageSet(
+            torch.zeros(1, 3, size, size, dtype=torch.uint8).expand(count, -1, -1, -1), torch.zeros(count)
+        )
+        return [len(rows) for rows in image_formats._shards(LeavingImages(images, {}, Regression(0.0, 1.0)))]
+
+    assert shards(25_000, 32) == [10_000, 10_000, 5_000]
+    assert shards(5_000, 128) == [2_034, 2_034, 932]  # 128 * 128 * 3 = 49,152 bytes each
+
+
+def test_image_folder_and_a_folder_of_parquet_are_loaded_by_datasets_with_one_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(image_formats, "SHARD_IMAGES", 12)
+    pixels = export("imagefolder", tmp_path / "folder").images.images
+    export("parquet", tmp_path / "parquet")
+    for calls in (["imagefolder"], [str(tmp_path / "parquet")]):
+        data = None if calls != ["imagefolder"] else str(tmp_path / "folder")
+        loaded = datasets.load_dataset(*calls, data_dir=data, split="train", cache_dir=str(tmp_path / "cache"))
+        assert len(loaded) == 30
+        assert (np.asarray(loaded[29]["image"]) == pixels[29, 0].numpy()).all()
+
+
+def test_webdataset_is_read_by_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    monkeypatch.setattr(image_formats, "SHARD_IMAGES", 12)
+    exported = export("webdataset", tmp_path / "out")
+    urls = sorted(map(str, (tmp_path / "out/data").iterdir()))
+    assert [Path(url).name for url in urls] == ["train-00000.tar", "train-00001.tar", "train-00002.tar"]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8").to_tuple("png", "cls", "json"))
+    assert len(samples) == 30
+    picture, number, fields = samples[29]
+    assert (picture[..., 0] == exported.images.images[29, 0].numpy()).all()
+    assert (number, fields["label"], fields["teacher_prediction"]) == (2, "7", NAMES[0])
+    assert fields["density_ratio"] == float(exported.images.columns["ratio"][29])
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ({"a.json": b"{}"}, "sample a: holds no image; allowed: a file that ends in .png"),
+        ({"a.png": b"x", "a.json": b"{"}, "sample a: .*allowed: JSON in .json"),
+        ({"a.png": b"x", "a.cls": b"cat"}, "sample a: .*a whole number in .cls"),
+        ({"a.png": b"x", "a.json": b"[1]"}, "sample a: its .json holds list"),
+        ({}, "holds no sample"),
+    ],
+)
+def test_webdataset_that_cannot_be_used_is_refused_with_its_sample(
+    files: dict[str, bytes], sentence: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("webdataset")
+    path = tmp_path / "train-0.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    with pytest.raises(UserError, match=sentence):
+        sources.load_whole(str(path), Classification(("1", "2")), 1, (16, 16), "source")
+    path.write_bytes(b"no tar at all" * 100)
+    with pytest.raises(UserError, match=r"train-0\.tar: not readable as a tar file of samples"):
+        sources.load_whole(str(path), Classification(("1", "2")), 1, (16, 16), "source")
+
+
 def test_hdf5_holds_arrays_and_what_they_mean(tmp_path: Path) -> None:
     exported = export("hdf5", tmp_path / "out", scalar=True)
     with h5py.File(tmp_path / "out/images.h5") as file:
@@ -127,10 +195,11 @@ def test_probabilities_leave_as_a_column_for_each_class(tmp_path: Path) -> None:
     assert [row[f"teacher_probability_{name}"] for name in NAMES] == ["0.5", "0.25", "0.25"]
 
 
-@pytest.mark.parametrize("to", ["imagefolder", "hdf5"])
+@pytest.mark.parametrize("to", list(image_formats.WRITERS))
 def test_memory_does_not_grow_with_the_number_of_images(
     to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip(NEEDS.get(to, "numpy"))
     monkeypatch.setattr(image_columns, "BLOCK", 20)
 
     def peak(count: int) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from cgankd.config.settings import NoSubsampling, RatioBudget, ScalarLabelSettings, SynthesisSettings
 from cgankd.core import rng
+from cgankd.core.checkpoint import Checkpoint
 from cgankd.core.errors import UserError
 from cgankd.core.store import Artifact, Store, Work
 from cgankd.gan.adapters import CallableSampler
@@ -40,6 +42,7 @@ CLASSES = Classification(("a", "b", "c"))
 DEGREES = Regression(low=0.0, high=90.0, unit="degrees")
 RATIO, FIRST_OUTPUT, INDEX = 10, 20, 30  # where in an image a number stands
 PLAIN = {"subsampling": {"burn_in": 15}, "filter": {"calibration": 40}, "max_draws": 50}
+SIMPLE: dict[str, Any] = {"subsampling": {"kind": "none"}, "filter": None}
 
 
 def pixels(targets: Tensor, indices: Tensor, seed: int) -> Tensor:
@@ -365,6 +368,32 @@ def test_on_disk_is_as_in_memory(fabric: Fabric, tmp_path: Path) -> None:
     assert memory.summary == disk.summary
     for name, column in memory.fakes.columns.items():
         assert torch.equal(column, disk.fakes.columns[name])
+
+
+def test_what_is_kept_in_memory_does_not_grow_with_the_number_of_images(
+    fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+
+    def save(checkpoint: Checkpoint, *arguments: Any, tensors: Mapping[str, Tensor], **more: Any) -> None:
+        saved.append(sum(tensor.nbytes for tensor in tensors.values()))
+
+    monkeypatch.setattr(Checkpoint, "save", save)
+    most = []
+    for images in (1_000, 4_000):
+        folder = tmp_path / str(images)
+        folder.mkdir()
+        saved.clear()
+        work = Work(fabric, folder=folder, checkpoint_seconds=0.0)
+        made = run(CLASSES, fabric, plan_of(CLASSES, images), work=work, replace="soft", ratio=False, **SIMPLE)
+        assert len(made.fakes) == images
+        most.append(max(saved))
+        files = {path.name: path.stat().st_size // images for path in folder.glob("*.rows")}
+        assert files == {
+            "checkpoint-error.rows": 4, "checkpoint-ratio.rows": 4, "checkpoint-prediction.rows": 8,
+            "checkpoint-probabilities.rows": 12,
+        }  # fmt: skip
+    assert most[1] == most[0]
 
 
 @dataclasses.dataclass(frozen=True)

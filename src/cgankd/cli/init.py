@@ -58,7 +58,7 @@ def init(
 
 def is_source(name: str) -> bool:
     """Whether a word in a recipe's place names images of the user's own."""
-    file = Path(name).suffix.lower() in {".npz", ".h5", ".hdf5", ".parquet"} and is_file(Path(name))
+    file = Path(name).suffix.lower() in {".npz", ".h5", ".hdf5", ".parquet", ".tar"} and is_file(Path(name))
     return is_folder(Path(name)) or file or name.startswith("hf://")
 
 

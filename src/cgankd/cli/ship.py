@@ -71,7 +71,7 @@ def show_export(exported: Any) -> None:
 def export_images(
     folder: Run,
     out: Annotated[Path, typer.Option("--out", help="a new folder for the images")],
-    to: Annotated[str, typer.Option("--to", help="imagefolder, parquet or hdf5")] = "imagefolder",
+    to: Annotated[str, typer.Option("--to", help="imagefolder, parquet, webdataset or hdf5")] = "imagefolder",
     row: Annotated[
         str | None, typer.Option("--row", help="a row with generated images; default cgan, else the first")
     ] = None,

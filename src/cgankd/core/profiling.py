@@ -7,7 +7,9 @@ A trace is a second or less of a stage's loop, recorded by torch.profiler while 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
+import gc
 import os
 import sys
 import time
@@ -42,7 +44,8 @@ def part(name: str) -> record_function:
 class Measured:
     """One stage. parts: share of the traced time by part; empty where the stage was too short for a trace.
 
-    Where a part runs inside another one, both count it. peak_memory: bytes of the whole process, its libraries too.
+    Where a part runs inside another one, both count it. peak_memory: bytes of the whole process, its libraries too; on
+    Linux without what it takes to write a trace, which a run without ``--profile`` does not do.
     """
 
     stage: str
@@ -76,9 +79,8 @@ class Profile(Output):
             case "loop_ended":
                 self._end_trace()
             case "stage_ended" if self._now is not None:
-                self._now.seconds, self._now.peak_memory = fields["seconds"], peak_memory()
-                if torch.cuda.is_available():
-                    self._now.peak_gpu_memory = torch.cuda.max_memory_allocated()
+                self._now.seconds = fields["seconds"]
+                self._note_peaks(self._now)
                 self.stages.append(self._now)
                 self._now = None
                 self._keep()
@@ -107,12 +109,17 @@ class Profile(Output):
             return
         seconds, profiler, self._profiler = time.perf_counter() - self._traced_since, self._profiler, None
         profiler.stop()
-        for average in profiler.key_averages():
-            if average.key.startswith(PREFIX):
-                self._now.parts[average.key.removeprefix(PREFIX)] = average.cpu_time_total / 1e6 / seconds
-        path = self._folder / self._now.trace
-        path.parent.mkdir(parents=True, exist_ok=True)
-        profiler.export_chrome_trace(str(path))
+        self._note_peaks(self._now)
+        self._now.parts = _write_trace(profiler, self._folder / self._now.trace, seconds)
+        del profiler
+        _free_memory()
+        _forget_peaks()
+
+    @staticmethod
+    def _note_peaks(stage: Measured) -> None:
+        stage.peak_memory = max(stage.peak_memory, peak_memory())
+        if torch.cuda.is_available():
+            stage.peak_gpu_memory = max(stage.peak_gpu_memory or 0, torch.cuda.max_memory_allocated())
 
     def _keep(self) -> None:
         if self._folder is not None:
@@ -124,6 +131,25 @@ class Profile(Output):
             return
         self.console.print(table(self.stages))
         self.console.print(f"{FOLDER}.json and traces in {self._folder}", soft_wrap=True)
+
+
+def _write_trace(profiler: profile, path: Path, seconds: float) -> dict[str, float]:
+    """Write the trace of ``seconds`` seconds; returns the share of the time of each part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profiler.export_chrome_trace(str(path))
+    return {
+        average.key.removeprefix(PREFIX): average.cpu_time_total / 1e6 / seconds
+        for average in profiler.key_averages()
+        if average.key.startswith(PREFIX)
+    }
+
+
+def _free_memory() -> None:
+    """Give freed memory back to the system: the objects of a trace take hundreds of MB, which glibc would keep."""
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # only glibc has the function
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def table(stages: list[Measured]) -> Table:

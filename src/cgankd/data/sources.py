@@ -31,6 +31,7 @@ from cgankd.data import (
     metadata_csv,
     rc49,
     steering,
+    tar_shards,
     utkface,
 )
 from cgankd.data.depth import bits_in_use
@@ -180,6 +181,8 @@ def columns(source: str) -> tuple[list[str], bool]:
         shards = [] if names else arrow_tables.parquet_files(path)
         if not shards:
             return names, not names or metadata_csv.LABEL in names
+    elif path.suffix.lower() == tar_shards.SUFFIX:
+        return [], True
     elif path.suffix.lower() != ".parquet":
         return (arrays.names(path), True) if is_file(path) else ([], True)
     names = arrow_tables.column_names(shards[0] if is_folder(path) else path)
@@ -236,18 +239,23 @@ def _whole(settings: DataSettings) -> Listing:
         if not tables and loose and (shards := arrow_tables.parquet_files(path)):
             _refuse_folder_settings(settings)
             return arrow_tables.parquet_listing(path, shards, settings)
+        if not tables and loose and (shards := tar_shards.tar_files(path)):
+            _refuse_folder_settings(settings)
+            return tar_shards.tar_listing(path, shards, settings)
         listing = (metadata_csv if tables else class_folders).listing(path, settings, tree)
         return grouped(listing, path, settings)
     if is_file(path):
         _refuse_folder_settings(settings)
     if path.suffix.lower() == ".parquet" and is_file(path):
         return arrow_tables.parquet_listing(path, [path], settings)
+    if path.suffix.lower() == tar_shards.SUFFIX and is_file(path):
+        return tar_shards.tar_listing(path, [path], settings)
     if path.suffix.lower() == ".npz" and is_file(path):
         return arrays.npz_listing(path, settings)
     if path.suffix.lower() in {".h5", ".hdf5"} and is_file(path):
         return arrays.h5_listing(path, settings)
     raise UserError(
         f"data.source {settings.source!r} {'is a file of another kind' if is_file(path) else 'does not exist'}"
-        f"{did_you_mean(settings.source, _BUILTIN)}; allowed: a folder, an .npz, .h5 or .parquet file, "
+        f"{did_you_mean(settings.source, _BUILTIN)}; allowed: a folder, an .npz, .h5, .parquet or .tar file, "
         f"{hub.FORM}, or one of {', '.join(_BUILTIN)}"
     )

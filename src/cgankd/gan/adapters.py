@@ -38,13 +38,13 @@ def open_source(
         sampler: Sampler = CallableSampler(function, shape, source, code_key(source))
     elif path.suffix.lower() == ".onnx" and path.is_file():
         sampler = OnnxSampler(path, shape)
-    elif path.is_dir() or path.suffix.lower() in {".npz", ".h5", ".hdf5", ".parquet"}:
+    elif path.is_dir() or path.suffix.lower() in {".npz", ".h5", ".hdf5", ".parquet", ".tar"}:
         images = sources.load_whole(str(path), task, channels, size, "generator.source", label_column)
         return StoredImages(images, task)
     else:
         raise UserError(
             f"generator.source {source!r} is {'a file of another kind' if path.is_file() else 'not there'}; "
-            "allowed: module:function, an .onnx file, a folder, an .npz, an .h5 or a .parquet file"
+            "allowed: module:function, an .onnx file, a folder, an .npz, an .h5, a .parquet or a .tar file"
         )
     targets = task.to_target(task.from_target(torch.tensor([0.0, 1.0])))
     with tried(

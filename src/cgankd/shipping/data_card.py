@@ -25,14 +25,16 @@ SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M
 FILES = {
     "imagefolder": "train/metadata.csv",
     "parquet": "data/*.parquet",
+    "webdataset": "data/*.tar",
     "hdf5": "images.h5",
 }
 READ = {
     "imagefolder": 'datasets.load_dataset("imagefolder", data_dir="{name}", split="train")',
     "parquet": 'datasets.load_dataset("parquet", data_files="{name}/data/*.parquet", split="train")',
+    "webdataset": 'datasets.load_dataset("webdataset", data_files="{name}/data/*.tar", split="train")',
     "hdf5": 'h5py.File("{name}/images.h5")["images"][:64]  # uint8 [64, H, W, C]',
 }
-AGAIN = {"imagefolder": "{name}", "parquet": "{name}", "hdf5": "{name}/images.h5"}
+AGAIN = {"imagefolder": "{name}", "parquet": "{name}", "webdataset": "{name}", "hdf5": "{name}/images.h5"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +89,8 @@ def _header(origin: Origin, images: LeavingImages) -> str:
         "size_categories": [next((words for size, words in SIZES if len(images) < size), "10M<n<100M")],
         "tags": ["synthetic", "knowledge-distillation", "conditional-gan", "cgankd"],
     }
-    if origin.to == "parquet":
-        files = [{"split": "train", "path": FILES["parquet"]}]
+    if origin.to in ("parquet", "webdataset"):
+        files = [{"split": "train", "path": FILES[origin.to]}]
         facts["configs"] = [{"config_name": "default", "data_files": files}]
     return f"---\n{yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)}---"
 

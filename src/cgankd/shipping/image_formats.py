@@ -1,12 +1,11 @@
-"""The layouts in which generated images leave: image files with a table, Parquet, HDF5. All are written in blocks."""
+"""The layouts of exported images: image files with a table, Parquet, WebDataset, HDF5. All are written in blocks."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from cgankd.data.table import FILE
 from cgankd.shipping.image_columns import Column, LeavingImages
 
 IN_FOLDER = 1000  # image files; hubs allow at most 10,000 in one folder
-SHARD_BYTES = 256e6  # pixels in one Parquet file
+SHARD_BYTES, SHARD_IMAGES = 100e6, 10_000  # at most in one file of Parquet or WebDataset: bytes of pixels, images
 TRAIN = "train"
 H5_NAME = "images.h5"
 Pixels = npt.NDArray[np.uint8]
@@ -53,15 +52,12 @@ def write_image_folder(leaving: LeavingImages, folder: Path, bar: Bar) -> None:
 def write_parquet(leaving: LeavingImages, folder: Path, bar: Bar) -> None:
     """data/train-00000-of-0000N.parquet, with images as PNG bytes and Hugging Face's description of the columns."""
     pa, parquet = _pyarrow()
-    count, (height, width) = len(leaving), leaving.images.size
-    each = max(1, int(SHARD_BYTES / (height * width * leaving.images.channels)))
-    shards = max(1, math.ceil(count / each))
-    schema = _schema(pa, leaving)
+    schema, shards = _schema(pa, leaving), _shards(leaving)
     (folder / "data").mkdir()
-    for shard in range(shards):
-        path = folder / "data" / f"{TRAIN}-{shard:05d}-of-{shards:05d}.parquet"
+    for shard, inside in enumerate(shards):
+        path = folder / "data" / f"{TRAIN}-{shard:05d}-of-{len(shards):05d}.parquet"
         with parquet.ParquetWriter(path, schema) as writer:
-            for rows, block in leaving.blocks(shard * each, min((shard + 1) * each, count)):
+            for rows, block in leaving.blocks(inside.start, inside.stop):
                 images = [
                     {"bytes": png(pixels), "path": f"{number:06d}.png"}
                     for number, pixels in enumerate(block, start=rows.start)
@@ -69,6 +65,40 @@ def write_parquet(leaving: LeavingImages, folder: Path, bar: Bar) -> None:
                 values = {"image": images} | {n: _plain(c.values[rows]) for n, c in leaving.columns.items()}
                 writer.write_table(pa.table(values, schema=schema))
                 bar.to(rows.stop)
+
+
+def write_webdataset(leaving: LeavingImages, folder: Path, bar: Bar) -> None:
+    """data/train-00000.tar ..., with samples 000000.png, 000000.json (all columns) and, for classes, 000000.cls."""
+    webdataset = _webdataset()
+    (folder / "data").mkdir()
+    for shard, inside in enumerate(_shards(leaving)):
+        path = folder / "data" / f"{TRAIN}-{shard:05d}.tar"
+        with path.open("wb") as stream, webdataset.TarWriter(stream, user="", group="", mode=0o644, mtime=0) as tar:
+            for rows, block in leaving.blocks(inside.start, inside.stop):
+                for place, (number, fields) in enumerate(_fields(leaving, rows)):
+                    tar.write({"__key__": f"{number:06d}", "png": png(block[place]), **fields})
+                tar.tarstream.members = []  # else it keeps an entry for each file
+                bar.to(rows.stop)
+
+
+def _shards(leaving: LeavingImages) -> list[range]:
+    """The rows of each file, of at most ``SHARD_IMAGES`` images and ``SHARD_BYTES`` of pixels."""
+    count, (height, width) = len(leaving), leaving.images.size
+    each = max(1, min(SHARD_IMAGES, int(SHARD_BYTES / (height * width * leaving.images.channels))))
+    return [range(first, min(first + each, count)) for first in range(0, count, each)]
+
+
+def _fields(leaving: LeavingImages, rows: slice) -> Iterator[tuple[int, dict[str, bytes]]]:
+    """The number of each image, and its files beside the image: ``json``; ``cls`` too where labels are classes."""
+    classes = leaving.task.answer_names
+    values = {name: column.values[rows].tolist() for name, column in leaving.columns.items()}
+    for place, number in enumerate(range(rows.start, rows.stop)):
+        fields = {
+            name: classes[values[name][place]] if column.kind == "label" and classes else values[name][place]
+            for name, column in leaving.columns.items()
+        }
+        files = {"json": json.dumps(fields, ensure_ascii=False).encode()}
+        yield number, files | ({"cls": str(values["label"][place]).encode()} if classes else {})
 
 
 def write_hdf5(leaving: LeavingImages, folder: Path, bar: Bar) -> None:
@@ -138,8 +168,17 @@ def _pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
+def _webdataset() -> Any:
+    try:
+        import webdataset
+    except ImportError:
+        raise UserError("--to webdataset needs webdataset; pip install 'cgankd[hub]'") from None
+    return webdataset
+
+
 WRITERS: Mapping[str, Callable[[LeavingImages, Path, Bar], None]] = {
     "imagefolder": write_image_folder,
     "parquet": write_parquet,
+    "webdataset": write_webdataset,
     "hdf5": write_hdf5,
 }

@@ -39,9 +39,9 @@ def export_images(
 ) -> ExportedImages:
     """Write the generated images of a finished run to the new folder ``out``, with all columns and a data card.
 
-    to: imagefolder, parquet or hdf5. row: whose student's images; None: cgan, or the first with generated images.
-    The run's data set is read again, so that the card can compare the images with the training images; where this is
-    not possible, the card says why. Raises UserError for what the user can mend; ``out`` is then not there.
+    to: imagefolder, parquet, webdataset or hdf5. row: whose student's images; None: cgan, or the first with generated
+    images. The run's data set is read again, so that the card can compare the images with the training images; where
+    this is not possible, the card says why. Raises UserError for what the user can mend; ``out`` is then not there.
     """
     if to not in WRITERS:
         raise UserError(f"--to {to}: allowed are {', '.join(WRITERS)}")
