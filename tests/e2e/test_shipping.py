@@ -275,7 +275,10 @@ def test_a_loop_of_ones_own_learns_from_real_and_generated_images(
         (["predict", "out", "tiny.yaml"], "tiny.yaml: not readable as an image"),
         (["predict", "out", "out", "--to", "xml"], "--to xml: allowed are table, csv, json"),
         (["generate", "out", "--label", "x"], "--label 'x'"),
-        (["export-images", "out", "--out", "x", "--to", "zip"], "--to zip: allowed are imagefolder, parquet, hdf5"),
+        (
+            ["export-images", "out", "--out", "x", "--to", "zip"],
+            "--to zip: allowed are imagefolder, parquet, webdataset, hdf5",
+        ),
         (
             ["export-images", "out", "--out", "x", "--row", "kd"],
             "out has no generated images of a row 'kd'; rows: cgan",

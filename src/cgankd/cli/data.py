@@ -37,7 +37,7 @@ app = typer.Typer(cls=_SourceOrCommand, rich_markup_mode=None, subcommand_metava
 def source(
     source: Annotated[
         str | None,
-        typer.Argument(help="a data set's name, a folder, .npz, .h5 or .parquet, hf://owner/name, or a recipe"),
+        typer.Argument(help="a data set's name, a folder, .npz, .h5, .parquet or .tar, hf://owner/name, or a recipe"),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(help="data settings as key=value, such as label_column=steering")

@@ -35,7 +35,7 @@ RunBudget = Annotated[
 
 def init(
     source: Annotated[
-        str, typer.Argument(help="a folder, .npz, .h5, .parquet or hf://owner/name with images and labels")
+        str, typer.Argument(help="a folder, .npz, .h5, .parquet, .tar or hf://owner/name with images and labels")
     ],
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", help="the recipe; default NAME.yaml")] = None,

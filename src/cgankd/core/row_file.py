@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import mmap
 import os
@@ -92,7 +93,9 @@ def open_rows(path: Path, shape: tuple[int, ...], dtype: torch.dtype = torch.uin
 
 COPY_ON_WRITE = "c"
 MOST_RESIDENT = 256_000_000  # bytes of mapped files that are read or written before their pages are given back
-STATM, SMAPS = Path("/proc/self/statm"), Path("/proc/self/smaps")  # of Linux
+STATM, PAGEMAP = Path("/proc/self/statm"), Path("/proc/self/pagemap")  # of Linux
+# of an entry of PAGEMAP, which is 64 bits for each page
+PRESENT, SWAPPED, OF_A_FILE = (np.uint64(1 << bit) for bit in (63, 62, 61))
 
 
 class _Mappings:
@@ -125,15 +128,10 @@ def release_pages() -> None:
     floor = _mappings.floor
     if floor is None or _resident() - floor < MOST_RESIDENT:
         return
-    changed: set[int] | None = None
     for reference in _mappings.open:
         mapped = reference()
-        if mapped is None:
+        if mapped is None or (mapped.mode == COPY_ON_WRITE and _changed_in_memory(mapped)):
             continue
-        if mapped.mode == COPY_ON_WRITE:
-            changed = _changed_in_memory() if changed is None else changed
-            if mapped.ctypes.data in changed:
-                continue
         memory: mmap.mmap = mapped._mmap  # type: ignore[attr-defined]
         memory.madvise(mmap.MADV_DONTNEED)
     _mappings.floor = _resident()
@@ -146,13 +144,23 @@ def _resident() -> int:
     return 0
 
 
-def _changed_in_memory() -> set[int]:
-    """The first addresses of mappings that have pages of their own, which no file holds."""
-    changed, start = set(), 0
-    for line in SMAPS.read_text().splitlines():
-        name, _, rest = line.partition(" ")
-        if not name.endswith(":"):
-            start = int(name.partition("-")[0], 16)
-        elif name == "Anonymous:" and int(rest.split()[0]):
-            changed.add(start)
-    return changed
+def _changed_in_memory(mapped: np.memmap) -> bool:
+    """Whether the mapping has pages of its own, which no file holds; true where this is not known."""
+    first, pages = mapped.ctypes.data // mmap.PAGESIZE, math.ceil(mapped.nbytes / mmap.PAGESIZE)
+    try:
+        with PAGEMAP.open("rb", buffering=0) as file:
+            file.seek(8 * first)
+            entries = np.frombuffer(_exactly(file, 8 * pages), np.uint64)
+    except OSError:
+        return True
+    own = (entries & PRESENT != 0) & (entries & OF_A_FILE == 0)
+    return len(entries) < pages or bool((own | (entries & SWAPPED != 0)).any())
+
+
+def _exactly(file: io.FileIO, size: int) -> bytes:
+    """The next ``size`` bytes, or all that are left; the system gives a part of them at a time."""
+    parts = list[bytes]()
+    while size > 0 and (part := file.read(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)

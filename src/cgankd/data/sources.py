@@ -136,7 +136,7 @@ def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
 def load_whole(
     source: str, task: Task, channels: int, size: tuple[int, int], where: str, label_column: str | None = None
 ) -> ImageSet:
-    """All images of a folder, .npz, .h5 or .parquet, from all its splits, with labels of an existing task.
+    """All images of a folder, .npz, .h5, .parquet or .tar, from all its splits, with labels of an existing task.
 
     Classes are matched by name; whole numbers that are not names are class indices. ``where`` names the setting in
     messages. label_column: of metadata.csv; if there is no such column, the column ``label`` is read. Raises UserError

@@ -15,7 +15,7 @@ class DataSettings(Settings):
     source: PathText = Field(
         "digits",
         min_length=1,
-        description="a built-in name (cgankd data lists them), a folder, .npz, .h5 or .parquet, or hf://owner/name",
+        description="a built-in name (cgankd data lists them), a folder, .npz, .h5, .parquet or .tar, or hf://owner/name",
     )
     task: Literal["auto", "classification", "regression"] = Field(
         "auto", description="auto: words and whole numbers are classes, decimals are scalars"

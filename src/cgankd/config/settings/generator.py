@@ -201,7 +201,7 @@ class GeneratorSettings(GanSettings):
     source: PathText | None = Field(
         None,
         description="in place of a GAN: module:function, an .onnx file, or existing images with labels "
-        "(a folder, .npz, .h5, .parquet); none: a GAN is trained here",
+        "(a folder, .npz, .h5, .parquet, .tar); none: a GAN is trained here",
     )
     size: int | None = Field(
         None,
