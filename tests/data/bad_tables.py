@@ -327,9 +327,9 @@ def _deep(folder: Path) -> Path:
 def _archive(folder: Path) -> Path:
     import tarfile
 
-    with tarfile.open(folder / "set.tar", "w") as archive:
+    with tarfile.open(folder / "set.tar.gz", "w") as archive:
         archive.add(good_folders(folder / "in"), "../../in")
-    return folder / "set.tar"
+    return folder / "set.tar.gz"
 
 
 def _pipe(folder: Path) -> Path:

@@ -175,6 +175,20 @@ def test_webdataset_that_cannot_be_used_is_refused_with_its_sample(
         sources.load_whole(str(path), Classification(("1", "2")), 1, (16, 16), "source")
 
 
+def test_a_tar_whose_names_lead_out_of_the_folder_writes_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "set.tar"
+    image = image_formats.png(np.zeros((16, 16, 1), np.uint8))
+    with tarfile.open(path, "w") as tar:
+        entry = tarfile.TarInfo("../a.png")
+        entry.size = len(image)
+        tar.addfile(entry, io.BytesIO(image))
+    with pytest.raises(UserError, match=r"set\.tar: has no column 'label'.*columns found: image"):
+        sources.load_whole(str(path), Classification(("1", "2")), 1, (16, 16), "source")
+    assert [file.name for file in tmp_path.rglob("*")] == ["in", "set.tar"]
+
+
 def test_hdf5_holds_arrays_and_what_they_mean(tmp_path: Path) -> None:
     exported = export("hdf5", tmp_path / "out", scalar=True)
     with h5py.File(tmp_path / "out/images.h5") as file:

@@ -347,7 +347,7 @@ def lm(
 app.add_typer(
     data.app,
     name="data",
-    help="Read, fetch or render a data set. SOURCE: a name, folder, .npz, .h5, .parquet, .tar, hf://OWNER/NAME or recipe.",
+    help="Read, fetch or render a data set. SOURCE: a name, folder, .npz, .h5, .parquet, .tar, hf://owner/name, recipe",
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
     watch.status, init.init, compare.compare, ship.export, ship.export_images, ship.predict, ship.bench, ship.generate,
