@@ -26,10 +26,11 @@ help:
 	@echo "make dist-test  install both into empty environments and run them: DIST_PYTHONS='python3.10 python3.13'"
 	@echo "make clean   remove .venv and build files"
 
+# Python compiles what is imported; all of it would take a minute.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch -c constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile torch -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[dev]' -c constraints.txt
 	touch $(READY)
 
 demo: $(READY)

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-nbformat = pytest.importorskip("nbformat")
-nbclient = pytest.importorskip("nbclient")
-pytest.importorskip("ipykernel")
-
 FOLDER = Path(__file__).parents[2] / "docs" / "notebooks"
 NAMES = ["classification", "regression"]
+
+
+def read(path: Path) -> Any:
+    """The notebook; the library is imported here, because that takes seconds."""
+    return pytest.importorskip("nbformat").read(path, as_version=4)
 
 
 def outputs(notebook: Any) -> list[dict[str, Any]]:
@@ -28,8 +29,10 @@ def outputs(notebook: Any) -> list[dict[str, Any]]:
 def test_the_notebook_runs_and_shows_images_a_figure_and_tables(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("ipykernel")
+    nbclient = pytest.importorskip("nbclient")
     monkeypatch.setenv("CGANKD_NOTEBOOK_SHARE", "0.01")
-    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    notebook = read(FOLDER / f"{name}.ipynb")
     nbclient.NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
@@ -43,7 +46,7 @@ def test_the_notebook_runs_and_shows_images_a_figure_and_tables(
 @pytest.mark.parametrize("name", NAMES)
 def test_the_stored_outputs_are_of_these_cells_and_small(name: str) -> None:
     path = FOLDER / f"{name}.ipynb"
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read(path)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))  # run once, from the first cell on
     assert not [output for cell in code for output in cell.outputs if output.output_type in ("error", "stream")]

@@ -48,6 +48,7 @@ def trained_with(out: Path, width: int) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_the_table_and_what_is_used_again(tiny: Path, typed: Typed) -> None:
     said = typed("lm", tiny, "--out", "whole", "--quiet")
     assert said.code == 0, said.err

@@ -93,6 +93,7 @@ def test_classes_that_no_font_shows_are_numbered_and_explained(odd: Typed, monke
     assert f"- no installed font can show every name, so the picture has numbers: {explained}" in said.out.splitlines()
 
 
+@pytest.mark.long
 def test_a_run_on_classes(odd: Typed, tmp_path: Path) -> None:
     (tmp_path / "odd [recipe].yaml").write_text(SHORT, encoding="utf-8")
     said = odd("run", "odd [recipe].yaml", "--out", "runs [/old]")
@@ -110,6 +111,7 @@ def test_a_run_on_classes(odd: Typed, tmp_path: Path) -> None:
     assert (again.code, again.err) == (0, "")
 
 
+@pytest.mark.long
 def test_a_unit_in_brackets(typed: Typed, tmp_path: Path) -> None:
     write_bars(tmp_path / "bars")
     (tmp_path / "tiny.yaml").write_text(TINY)

@@ -65,6 +65,7 @@ def attacked(network: nn.Module, shown: ImageSet, task: Task, fabric: Fabric, at
     return robustness.measure(Work(fabric), network, shown, task, Attack.of(settings, attack), seed=0)
 
 
+@pytest.mark.long
 def test_accuracy_under_autoattack_is_the_exact_share_that_no_attack_can_change(fabric: Fabric) -> None:
     pytest.importorskip("pyautoattack")
     network, images, clean, held = four()

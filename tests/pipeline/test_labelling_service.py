@@ -112,6 +112,7 @@ def test_classes_there_and_back(module: Callable[[int], str], command: Callable[
     assert of["processed"]["value"] is not None
 
 
+@pytest.mark.long
 def test_scalars_there_and_back_with_nothing_said_of_the_test_images(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     data = {"images": rng.integers(0, 256, (90, 16, 16), dtype=np.uint8), "labels": np.linspace(-20.0, 20.0, 90)}

@@ -66,8 +66,8 @@ def waits(
 @pytest.mark.parametrize(
     ("task", "method"),
     [
-        pytest.param(task, method, id=f"{kind}-{method}")
-        for kind, task in (("classification", CLASSES), ("regression", SCALAR))
+        pytest.param(task, method, id=f"{kind}-{method}", marks=marks)
+        for kind, task, marks in (("classification", CLASSES, ()), ("regression", SCALAR, pytest.mark.long))
         for method in ("supervised", *distill.serving(task))
     ],
 )
