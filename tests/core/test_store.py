@@ -700,18 +700,19 @@ def test_a_store_that_nobody_refers_to_lets_go(tmp_path: Path, fabric: Fabric) -
     Store(tmp_path, fabric).close()
 
 
-def test_runs_share_artifacts_and_one_holds_them_at_a_time(tmp_path: Path, fabric: Fabric) -> None:
+def test_runs_share_artifacts_but_not_with_a_run_in_their_folder(tmp_path: Path, fabric: Fabric) -> None:
     shared, one, two = tmp_path / "shared", tmp_path / "one", tmp_path / "two"
     first = Store(one, fabric, artifacts=shared)
     made = first.call(teacher)
     assert made.folder.parent == shared / "artifacts"
     with pytest.raises(UserError, match=r"shared is in use"):
-        Store(two, fabric, artifacts=shared)
-    first.close()
+        Store(shared, fabric)
     second = Store(two, fabric, artifacts=shared)
     assert second.call(teacher) == made
     assert BUILT == ["teacher"]
+    first.close()
     second.close()
+    Store(shared, fabric).close()
     assert one.is_dir()
     assert not list(one.iterdir())
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import os
+import signal
+import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import CHECKPOINT_FILE, Said, kill_in
+from commands import CHECKPOINT_FILE, Said, environment, kill_in, script
 
 SHORT = [
     "teacher.fit.steps=5",
@@ -73,6 +78,54 @@ def test_a_table_killed_in_its_second_cell_ends_as_one_that_nobody_killed(
     with (tmp_path / "out" / "table.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert Counter(line["setting"] for line in lines) == {"seeds=[0]": 3, "seeds=[0, 1]": 3}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "executor",
+    [
+        ["--jobs", "2"],
+        ["--executor", "slurm", "--resources", "cluster=local timeout_min=20"],
+        ["--executor", "ray", "--resources", "num_cpus=1"],
+    ],
+    ids=["processes", "submitit", "ray"],
+)
+def test_runs_in_other_processes_end_as_those_in_one_and_a_killed_one_is_replaced(
+    executor: list[str], tmp_path: Path, tiny: Path, typed: Callable[..., Said]
+) -> None:
+    pytest.importorskip({"slurm": "submitit", "ray": "ray"}.get(executor[1], "torch"))
+    words = ["table", tiny.name, *SHORT, *STUDENTS, "--students", "cnn8,cnn16"]
+    with subprocess.Popen(
+        [script(), *words, *executor, "--out", "out"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as run:  # fmt: skip
+        if executor[0] == "--jobs":
+            while not (workers := workers_of(tmp_path / "out")):
+                assert run.poll() is None
+                time.sleep(0.05)
+            os.kill(workers[0], signal.SIGKILL)
+        lines = run.communicate(timeout=300)[0].splitlines()
+    assert run.returncode == 0
+    assert sum(line.endswith(": done") for line in lines) == 2
+    assert sum(line.endswith("its worker died; another one goes on") for line in lines) == (executor[0] == "--jobs")
+    assert typed(*words, "--out", "whole", "--quiet").code == 0
+    for name in FILES:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert stages(tmp_path / "out") == stages(tmp_path / "whole")
+
+
+def workers_of(out: Path) -> list[int]:
+    """The processes that compute cells of this folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().decode().split("\0")
+            if "cgankd.experiments.worker" in words and str(out) in words[-2]:
+                found.append(int(path.parent.name))
+    return found
 
 
 @pytest.mark.xdist_group("table")

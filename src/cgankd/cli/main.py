@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from cgankd._version import __version__
-from cgankd.cli import clean, compare, completion, data, doctor, init, lists, ship, watch, weights
+from cgankd.cli import clean, compare, completion, data, doctor, init, lists, ship, tables, watch, weights
 from cgankd.cli.ending import ending
-from cgankd.cli.recipes import SKIP_BAD, Overrides, SkipBad, list_recipes, load
+from cgankd.cli.recipes import SKIP_BAD, MaxMinutes, Overrides, Recipe, SkipBad, list_recipes, load
 from cgankd.cli.screen import console
 from cgankd.config import recipe
 from cgankd.core.errors import UserError
@@ -28,19 +28,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Recipe = Annotated[
-    str,
-    typer.Argument(
-        metavar="RECIPE",
-        help="a ready recipe (cgankd recipes) or a YAML file",
-        autocompletion=completion.recipe_names,
-    ),
-]
-MaxMinutes = Annotated[
-    float | None,
-    typer.Option("--max-minutes", min=0, help="stop after this time with exit code 75; the same command continues"),
-]
 
 
 def main() -> None:
@@ -142,101 +129,6 @@ def report(
         typer.echo(as_markdown(results), nl=False)
         return
     _show(folder, results)
-
-
-@app.command(name="table")
-def table_(
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RECIPE... [KEY=VALUE...]",
-            help="recipes, one table each, and overrides",
-            autocompletion=completion.recipe_names,
-        ),
-    ],
-    students: Annotated[
-        str,
-        typer.Option(
-            "--students",
-            help="networks: cnn16,resnet8; default the recipe's",
-            autocompletion=completion.network_lists,
-        ),
-    ] = "",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--settings", help="overrides for a column: 'data.train_size=400 seeds=[0,1]'; can be repeated"),
-    ] = None,
-    methods: Annotated[
-        str,
-        typer.Option(
-            "--methods",
-            help="dkd,kd+crd or all: each alone and with cGAN-KD; default the recipe's rows",
-            autocompletion=completion.method_lists,
-        ),
-    ] = "",
-    seeds: Annotated[str, typer.Option("--seeds", help="such as 0,1,2; default the recipe's")] = "",
-    out: Annotated[Path | None, typer.Option("--out", help="folder; default runs/table-RECIPE")] = None,
-    quiet: watch.Quiet = False,
-    max_minutes: MaxMinutes = None,
-) -> None:
-    """Run recipes x settings x students. They share stages, and the tables are like the paper's."""
-    names, overrides = _split_words(words, seeds)
-    folder = out or Path("runs") / portable("table-{}".format("-".join(Path(name).stem for name in names)))
-    for name in names:
-        load("run", name, overrides)  # raises for wrong settings before torch is imported
-    from cgankd.core.checkpoint import deadline_in
-    from cgankd.experiments import text
-    from cgankd.experiments.table import make_table
-
-    with watch.watching(quiet) as progress:
-        results = make_table(
-            names,
-            overrides,
-            students=_split_list(students),
-            settings=settings or [],
-            methods=_split_list(methods),
-            out=folder,
-            progress=progress,
-            deadline=deadline_in(max_minutes),
-        )
-        progress.finish(results=str(folder / "table.json"))
-    typer.echo(text.as_markdown(results), nl=False)
-    console.print(f"\n{folder}: table.md, table.csv, table.json, pictures", soft_wrap=True)
-
-
-@app.command()
-def ablate(
-    name: Recipe,
-    overrides: Overrides = None,
-    images: Annotated[
-        str,
-        typer.Option("--images", help="values of M: 1000,3000,10000; 0 and the recipe's own M are always included"),
-    ] = "",
-    labels: Annotated[
-        str,
-        typer.Option("--labels", help="numbers of labelled images: 50,100,200; the recipe's own is always included"),
-    ] = "",
-    out: Annotated[Path | None, typer.Option("--out", help="folder; default runs/ablate-RECIPE")] = None,
-    quiet: watch.Quiet = False,
-    max_minutes: MaxMinutes = None,
-) -> None:
-    """Plot what each step of cGAN-KD adds. Also plots the error against the number of generated images or of labels."""
-    folder = out or Path("runs") / portable(f"ablate-{load('run', name, overrides).name}")
-    from cgankd.core.checkpoint import deadline_in
-    from cgankd.experiments.ablation import ablate as draw
-
-    with watch.watching(quiet) as progress:
-        draw(
-            name,
-            overrides or [],
-            images=_split_list(images),
-            labels=_split_list(labels),
-            out=folder,
-            progress=progress,
-            deadline=deadline_in(max_minutes),
-        )
-        progress.finish(results=str(folder / "ablation.json"))
-    console.print(f"{folder / 'ablation.html'}  (open it in a browser)", soft_wrap=True)
 
 
 @app.command()
@@ -350,24 +242,12 @@ app.add_typer(
     help="Read, fetch or render a data set. SOURCE: a name, folder, .npz, .h5, .parquet, .tar, hf://owner/name, recipe",
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
-    watch.status, init.init, compare.compare, ship.export, ship.export_images, ship.predict, ship.bench, ship.generate,
+    tables.table, tables.ablate, watch.status,
+    init.init, compare.compare, ship.export, ship.export_images, ship.predict, ship.bench, ship.generate,
     lists.recipes, lists.show, lists.methods, lists.networks, clean.clean, weights.convert_weights, doctor.doctor,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)
-
-
-def _split_list(text: str) -> list[str]:
-    """The items of a list with commas."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _split_words(words: list[str], seeds: str) -> tuple[list[str], list[str]]:
-    """The recipes, and the overrides: the words with an equals sign."""
-    names = [word for word in words if "=" not in word]
-    if not names:
-        raise UserError(f"no recipe among {' '.join(words)!r}; ready recipes: {', '.join(recipe.ready())}")
-    return names, [word for word in words if "=" in word] + ([f"seeds=[{seeds}]"] if seeds else [])
 
 
 def _show(folder: Path, results: dict[str, Any], page: bool = True, with_table: bool = True) -> Path | None:

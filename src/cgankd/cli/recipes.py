@@ -7,11 +7,24 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from cgankd.cli import completion
 from cgankd.cli.screen import console
 from cgankd.config import recipe
 from cgankd.core.errors import UserError
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, such as seeds=[0,1]")]
+Recipe = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="a ready recipe (cgankd recipes) or a YAML file",
+        autocompletion=completion.recipe_names,
+    ),
+]
+MaxMinutes = Annotated[
+    float | None,
+    typer.Option("--max-minutes", min=0, help="stop after this time with exit code 75; the same command continues"),
+]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="go on without images that can't be read; rejected.csv lists them")
 ]

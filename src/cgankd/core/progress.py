@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 class Bar:
     """How far one loop is.
 
-    images: in each of the loop's steps, for a speed in images per second; 0: not counted. metric, metric_unit: of the
-    validation score ``val`` in the loop's history, as in results.json.
+    unit: of the total. images: in each of the loop's steps, for a speed in images per second; 0: not counted. metric,
+    metric_unit: of the validation score ``val`` in the loop's history, as in results.json.
     """
 
+    unit: str = "steps"
     images: float = 0.0
     metric: str = ""
     metric_unit: str = ""

@@ -55,10 +55,11 @@ def new_folder(folder: Path, option: str = "--out") -> Iterator[Path]:
     sync(parent)
 
 
-def lock(path: Path, command: str = "") -> int | None:
+def lock(path: Path, command: str = "", *, shared: bool = False) -> int | None:
     """Lock the file until its descriptor is closed; UserError where another process has locked it.
 
-    command: the command that owns the folder from now on; UserError where another command owns it.
+    command: the command that owns the folder from now on; UserError where another command owns it. shared: further
+    processes may lock it that share it too.
     """
     try:
         import fcntl
@@ -66,7 +67,7 @@ def lock(path: Path, command: str = "") -> int | None:
         return None
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         raise UserError(f"--out {path.parent} is in use by another run; wait for it or choose another folder") from None
@@ -86,19 +87,19 @@ class HeldFolder:
     """A folder that this process has locked, created if necessary; see :func:`make_folder` and :func:`lock`.
 
     It stays locked until it is closed or this object is deleted. take_over: where this same process has locked it
-    before (a notebook cell that runs again), the earlier holder is closed first.
+    before (a notebook cell that runs again), the earlier holder is closed first. shared: see :func:`lock`.
     """
 
     _held: ClassVar[weakref.WeakValueDictionary[Path, HeldFolder]] = weakref.WeakValueDictionary()
 
-    def __init__(self, path: Path, command: str, take_over: bool = False) -> None:
+    def __init__(self, path: Path, command: str, take_over: bool = False, shared: bool = False) -> None:
         self.path, place = path, path.resolve()
         if take_over and (earlier := self._held.get(place)) is not None:
             earlier.close()
         self._new = [folder for folder in (place, *place.parents) if not folder.exists()]
         make_folder(path)
         self._held[place] = self
-        self._lock = lock(path / ".lock", command)
+        self._lock = lock(path / ".lock", command, shared=shared)
         if self._lock is not None:
             self._release = weakref.finalize(self, os.close, self._lock)
 

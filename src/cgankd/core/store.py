@@ -9,10 +9,12 @@ deleted.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import inspect
 import math
+import os
 import shutil
 import tempfile
 import time
@@ -30,6 +32,7 @@ from cgankd.core.checkpoint import Checkpoint
 from cgankd.core.errors import OutOfTime, UserError
 from cgankd.core.files import file_name, load_tensors, read_json, save_tensors, sync, write_json
 from cgankd.core.hashing import content_key, describe
+from cgankd.core.lease import leased
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.run_folder import HeldFolder, make_folder
 from cgankd.core.run_plan import Station
@@ -162,14 +165,14 @@ class Store:
         self.environment = {"cgankd": __version__, **environment(fabric), **(further or {})}
         self.used: list[Artifact] = []
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self.artifacts = artifacts or path
+        self.artifacts, self._shared = artifacts or path, artifacts is not None
         if artifacts is not None:
             make_folder(path)
-        self._held = HeldFolder(self.artifacts, command, take_over)
+        self._held = HeldFolder(self.artifacts, command, take_over, self._shared)
         self._calls: list[Call] | None = None
         progress.opened(self.artifacts)
-        for leftover in (self.artifacts / "cache").rglob(".*.tmp"):  # of a process that was killed while writing
-            leftover.unlink()
+        if not self._shared:
+            remove_leftovers(self.artifacts)
 
     @classmethod
     def temporary(cls, fabric: Fabric, progress: Progress = SILENT) -> Store:
@@ -221,12 +224,30 @@ class Store:
             self._calls.append(Call(key, title, name, arguments, None if artifact is None else artifact.seconds))
             return artifact or Artifact(done, key, 0.0, {})
         if artifact is None:
-            if (reason := reason_to_stop(self.deadline)) is not None:
-                raise OutOfTime(reason)
-            with self.progress.stage(Station(key, title, name)):
-                artifact = self._build(done, key, description, lambda work: function(work, *args, **arguments))
+            self._check_time()
+            with self._leased(done, key, title):
+                artifact = _open(done, key)  # another process may have made it meanwhile
+                if artifact is None:
+                    with self.progress.stage(Station(key, title, name)):
+                        artifact = self._build(done, key, description, lambda work: function(work, *args, **arguments))
         self.used.append(artifact)
         return artifact
+
+    def _check_time(self) -> None:
+        if (reason := reason_to_stop(self.deadline)) is not None:
+            raise OutOfTime(reason)
+
+    def _leased(self, done: Path, key: str, title: str) -> contextlib.AbstractContextManager[None]:
+        """In this block no other process computes this artifact; where artifacts are shared, others may be at it."""
+        if not self._shared or os.name == "nt":  # on Windows runs are not shared among processes
+            return contextlib.nullcontext()
+
+        def wait(seconds: float) -> None:
+            if not seconds:
+                self.progress.say(f"{title}: another process computes it; waiting")
+            self._check_time()
+
+        return leased(self.artifacts / "leases" / done.name, wait, lambda: _open(done, key) is not None)
 
     def used_names(self) -> list[str]:
         """The folder names of the artifacts that were used; the results list them, so that cleaning keeps them."""
@@ -275,6 +296,12 @@ class Store:
         artifact = _open(done, key)  # read as every later run reads it
         assert artifact is not None
         return artifact
+
+
+def remove_leftovers(artifacts: Path) -> None:
+    """Remove what processes that were killed have left in the cache; no other process may use the folder now."""
+    for leftover in (artifacts / "cache").rglob(".*.tmp"):
+        leftover.unlink()
 
 
 def open_artifact(folder: Path) -> Artifact:

@@ -61,6 +61,11 @@ class _Loop(Bar):
         self._watched.emit("values", loop=self.title, step=int(entry["step"]), values=self.values)
 
     @property
+    def counted(self) -> str:
+        """What ``done`` and ``total`` count."""
+        return "blocks" if self.passing else "images" if self.images == 1 else self.unit
+
+    @property
     def speed(self) -> float | None:
         """Steps per second; None where it is not known yet."""
         seconds = time.monotonic() - self._first_time
@@ -241,7 +246,7 @@ class Watched(Progress):
             "loop": loop and loop.title,
             "done": loop and loop.done,
             "total": loop and loop.total,
-            "unit": "blocks" if loop and loop.passing else "images" if loop and loop.images == 1 else "steps",
+            "unit": loop.counted if loop else Bar.unit,
             "images_per_second": speed * loop.images if loop and speed and loop.images else None,
             "stage_seconds": elapsed,
             "stage_left": left,

@@ -17,6 +17,7 @@ from cgankd.core.files import write_json, write_text
 from cgankd.core.progress import SILENT, Progress
 from cgankd.experiments.ablation_page import NAME, as_errors, render
 from cgankd.experiments.cells import Cell, Results, results_of
+from cgankd.experiments.executors import HERE, Executor
 from cgankd.pipeline import comparisons
 from cgankd.pipeline.comparisons import CONTROL
 
@@ -33,13 +34,15 @@ def ablate(
     out: Path,
     progress: Progress = SILENT,
     deadline: float = math.inf,
+    executor: Executor = HERE,
 ) -> dict[str, Any]:
     """Run a recipe (a name or a YAML file) with its ablation rows, its row cgan for every M in ``images``, and its
     own rows for every number of labelled images in ``labels``.
 
     Runs over M share teacher, generator and density ratio; each number of labels has its own. ``out`` gets
     ablation.html, the figures as PNG and SVG, and their numbers as CSV and JSON; all are written again after every run.
-    M = 0 is the control; the recipe's own M and number of labels are also points. Returns the content of ablation.json.
+    M = 0 is the control; the recipe's own M and number of labels are also points. executor: where they run.
+    Returns the content of ablation.json.
     Raises UserError for wrong input, before anything is trained, and OutOfTime after ``deadline``, like
     :func:`cgankd.pipeline.run`.
     """
@@ -60,7 +63,9 @@ def ablate(
     sizes = _sizes(name, [*overrides, _rows(*compared)], labels, bars.recipe.data.train_size)
     cells = [bars, *curve, *sizes]
     content: dict[str, Any] = {}
-    for results in results_of(cells, out, NAME, progress, deadline):
+    for results in results_of(cells, out, NAME, progress, deadline, executor):
+        if results[0] is None:  # where several run at once, another one may end before
+            continue
         content = summary(cells[: 1 + len(curve)], results[: 1 + len(curve)])
         if sizes:
             content |= over_labels(compared, results[:1] + results[1 + len(curve) :])

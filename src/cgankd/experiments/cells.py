@@ -22,7 +22,11 @@ from cgankd.core.files import file_name, read_json
 from cgankd.core.hashing import content_key
 from cgankd.core.progress import Progress
 from cgankd.core.run_folder import check_usable, lock, make_folder
+from cgankd.core.run_plan import Station
+from cgankd.core.store import remove_leftovers
 from cgankd.data import sources
+from cgankd.experiments.executors import HERE, Executor, Opened, opened, run_all
+from cgankd.experiments.worker import write_task
 from cgankd.pipeline import comparisons, preflight, run
 
 Results = dict[str, Any]
@@ -125,35 +129,84 @@ def _serving(recipes: Sequence[Recipe]) -> tuple[list[str], dict[str, str]]:
 
 
 def results_of(
-    cells: Sequence[Cell], out: Path, file: str, progress: Progress, deadline: float = math.inf
+    cells: Sequence[Cell],
+    out: Path,
+    file: str,
+    progress: Progress,
+    deadline: float = math.inf,
+    executor: Executor = HERE,
 ) -> Iterator[list[Results | None]]:
     """Run the cells; after each one, yield the results of all cells in order (None: not finished).
 
     Cells that ``out`` already contains run again without training; their results are in the first list. ``file``: the
     file that the caller writes to ``out``. Raises UserError before anything is trained or written where a cell can't
-    be run, or ``out`` belongs to another recipe; errors while a cell runs name the cell.
+    be run, or ``out`` belongs to another recipe; errors while a cell runs name the cell. executor: where cells run that
+    are not finished; the others go on where one of several fails.
     """
     cells = [dataclasses.replace(cell, recipe=preflight.resolve(cell.recipe)) for cell in cells]
     _refuse_other_recipes(cells, out, file)
     check_usable(out, "run")
     _check(cells)
+    ready = opened(executor, out, len(cells)) if executor.elsewhere else None
     make_folder(out)
     descriptor = lock(out / ".cells.lock")  # not .lock, which each cell's own run takes
     try:
+        remove_leftovers(out)
         results = [_finished(cell, out / cell.folder) for cell in cells]
-        for place, cell in enumerate(cells):
-            progress.part(place + 1, len(cells), cell.name)
-            folder = out / cell.folder
-            if results[place] is None:  # the file has other settings, and must not stay if this run is killed
-                (folder / "results.json").unlink(missing_ok=True)
-            try:
-                results[place] = run.run(cell.recipe, folder, progress, deadline=deadline, artifacts=out)
-            except (UserError, TrainingError) as error:
-                raise type(error)(f"{cell.name}: {error}") from error
-            yield list(results)
+        for cell, finished in zip(cells, results, strict=True):
+            if finished is None:  # the file has other settings, and must not stay if this run is killed
+                (out / cell.folder / "results.json").unlink(missing_ok=True)
+        if ready is None:
+            yield from _here(cells, results, out, progress, deadline)
+        else:
+            yield from _elsewhere(cells, results, out, progress, deadline, ready)
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _here(
+    cells: Sequence[Cell], results: list[Results | None], out: Path, progress: Progress, deadline: float
+) -> Iterator[list[Results | None]]:
+    """One after the other, in this process."""
+    for place, cell in enumerate(cells):
+        progress.part(place + 1, len(cells), cell.name)
+        try:
+            results[place] = run.run(cell.recipe, out / cell.folder, progress, deadline=deadline, artifacts=out)
+        except (UserError, TrainingError) as error:
+            raise type(error)(f"{cell.name}: {error}") from error
+        yield list(results)
+
+
+def _elsewhere(
+    cells: Sequence[Cell],
+    results: list[Results | None],
+    out: Path,
+    progress: Progress,
+    deadline: float,
+    executor: Opened,
+) -> Iterator[list[Results | None]]:
+    """Several at once, in other processes. Raises the first error after all other cells have ended."""
+    places = [place for place, finished in enumerate(results) if finished is None]
+    if len(places) < len(cells):
+        yield list(results)
+    folders = [out / cells[place].folder for place in places]
+    for folder, place in zip(folders, places, strict=True):
+        write_task(folder, cells[place].recipe, out)
+    names, errors = [cells[place].name for place in places], list[UserError | TrainingError]()
+    progress.opened(out)
+    with progress.stage(Station("cells", "cells", "cells")):
+        for number, outcome in run_all(folders, names, executor, progress, deadline):
+            progress.say(f"{names[number]}: {outcome.state}")
+            if outcome.state != "done":
+                sentence = f"{names[number]}: {outcome.sentence}"
+                errors.append(UserError(sentence) if outcome.user else TrainingError(sentence))
+                continue
+            results[places[number]] = _finished(cells[places[number]], folders[number])
+            yield list(results)
+    if errors:
+        more = f" (and {len(errors) - 1} more cells failed)" if len(errors) > 1 else ""
+        raise type(errors[0])(f"{errors[0]}{more}")
 
 
 def _finished(cell: Cell, folder: Path) -> Results | None:

@@ -12,6 +12,7 @@ from cgankd.core.files import write_json, write_text
 from cgankd.core.progress import SILENT, Progress
 from cgankd.experiments import dumbbells, gains, text
 from cgankd.experiments.cells import Cell, Results, grid, results_of
+from cgankd.experiments.executors import HERE, Executor
 from cgankd.metrics.statistics import spread
 from cgankd.pipeline.comparisons import CONTROL
 
@@ -28,18 +29,20 @@ def make_table(
     out: Path,
     progress: Progress = SILENT,
     deadline: float = math.inf,
+    executor: Executor = HERE,
 ) -> dict[str, Any]:
     """Run every recipe x setting x student; write table.json, table.md, table.csv and figures to ``out``.
 
     students: names of networks. settings: groups of overrides, one block of columns each. methods: compared alone and
     with generated images, instead of the recipes' rows; ``all``: every method that all cells of a recipe can run. The
     files are written again after every cell, and list the missing cells; the same call continues where it stopped.
+    executor: where cells run.
     Returns the content of table.json. Raises UserError for wrong input, before anything is trained, and OutOfTime after
     ``deadline``, like :func:`cgankd.pipeline.run`.
     """
     cells = grid(recipes, overrides, students, settings, methods)
     content: dict[str, Any] = {}
-    for results in results_of(cells, out, NAME, progress, deadline):
+    for results in results_of(cells, out, NAME, progress, deadline, executor):
         content = summary(cells, results)
         write_json(out / NAME, content)
         write_text(out / "table.md", text.as_markdown(content))

@@ -1,0 +1,252 @@
+"""Where the cells of a table are computed: processes of this machine, Slurm jobs (submitit) or a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from cgankd.core.errors import OutOfTime, UserError
+from cgankd.core.progress import Progress
+from cgankd.core.stopping import reason_to_stop
+from cgankd.experiments.worker import LOG, Outcome, read_outcome, work
+
+KINDS = ("processes", "slurm", "ray")
+LOOK_AGAIN = 0.2  # seconds between two looks at the workers
+LOSSES = 2  # how often a worker is replaced that dies without a word
+STOPS = 100  # how often one is replaced that saved its state and stopped, such as at the time limit of its queue
+
+
+@dataclasses.dataclass(frozen=True)
+class Executor:
+    """kind: one of ``KINDS``. jobs: cells at once; None: all, and one for processes. resources: passed on as they are,
+    to submitit's AutoExecutor.update_parameters, or to ray.remote (``address`` to ray.init)."""
+
+    kind: str = "processes"
+    jobs: int | None = None
+    resources: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UserError(f"--executor {self.kind}: allowed are {', '.join(KINDS)}")
+        if self.resources and self.kind == "processes":
+            raise UserError("--resources is for --executor slurm or ray; processes take what this machine has")
+        if self.elsewhere and os.name == "nt":
+            raise UserError("several cells at once need a system with file locks; allowed on Windows: --jobs 1")
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether cells are computed in other processes than this one."""
+        return self.kind != "processes" or (self.jobs or 1) > 1
+
+
+HERE = Executor()
+
+
+class Worker(Protocol):
+    """A cell that is computed somewhere."""
+
+    def is_done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+
+    def stop(self) -> None:
+        """Ask it to save and stop."""
+
+
+Start = Callable[[Path, int], Worker]  # folder of the cell, number of its place among those that run at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """An executor that is ready to start workers, ``jobs`` at once."""
+
+    start: Start
+    jobs: int
+
+
+def opened(executor: Executor, out: Path, cells: int) -> Opened:
+    """The executor, ready; UserError where it can't be used, and nothing is left behind. out: for files of its own."""
+    jobs = executor.jobs or (1 if executor.kind == "processes" else cells)
+    return Opened(_STARTS[executor.kind](executor, out), jobs)
+
+
+def run_all(
+    folders: Sequence[Path], names: Sequence[str], executor: Opened, progress: Progress, deadline: float
+) -> Iterator[tuple[int, Outcome]]:
+    """Work on all cells, and yield the number of each that is done or has failed.
+
+    A worker that dies is replaced, and goes on from its last checkpoint. Raises OutOfTime where this process has to
+    stop; the workers have then saved their state.
+    """
+    waiting, running = list(range(len(folders))), dict[int, tuple[Worker, int]]()
+    left = {number: {"lost": LOSSES, "stopped": STOPS} for number in waiting}
+    ended = 0
+    try:
+        with progress.bar("cells", len(folders)) as bar:
+            bar.unit = "runs"
+            while waiting or running:
+                while waiting and len(running) < executor.jobs:
+                    number, slot = waiting.pop(0), _free([slot for _, slot in running.values()])
+                    running[number] = executor.start(folders[number], slot), slot
+                for number in [number for number, (worker, _) in running.items() if worker.is_done()]:
+                    del running[number]
+                    outcome = read_outcome(folders[number])
+                    kind = "lost" if outcome is None else outcome.state
+                    if kind in ("lost", "stopped") and left[number][kind]:
+                        left[number][kind] -= 1
+                        progress.say(f"{names[number]}: its worker {_ended(kind)}; another one goes on")
+                        waiting.insert(0, number)
+                        continue
+                    ended += 1
+                    yield number, outcome or Outcome("failed", f"its workers died; {folders[number] / LOG} may say why")
+                bar.to(ended, f"{len(running)} at once")
+                if (reason := reason_to_stop(deadline)) is not None:
+                    raise OutOfTime(reason)
+                time.sleep(LOOK_AGAIN)
+    finally:
+        _stop([worker for worker, _ in running.values()])
+
+
+def _ended(kind: str) -> str:
+    return "died" if kind == "lost" else "was stopped"
+
+
+def _free(taken: Sequence[int]) -> int:
+    """The smallest number that is not taken."""
+    return next(number for number in range(len(taken) + 1) if number not in taken)
+
+
+def _stop(workers: Sequence[Worker]) -> None:
+    for worker in workers:
+        worker.stop()
+    while not all(worker.is_done() for worker in workers):
+        time.sleep(LOOK_AGAIN)
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+
+class _Process:
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        words = [sys.executable, "-m", worker_module(), str(folder.absolute())]
+        with (folder / LOG).open("ab") as log:
+            self.process = subprocess.Popen(
+                words, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,  # so that Ctrl-C does not end it before it has saved its state
+            )  # fmt: skip
+
+    def is_done(self) -> bool:
+        return self.process.poll() is not None
+
+    def stop(self) -> None:
+        self.process.terminate()
+
+
+def worker_module() -> str:
+    """The program of a worker."""
+    return work.__module__
+
+
+def _processes(executor: Executor, out: Path) -> Start:
+    jobs = executor.jobs or 1
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    devices = _cuda_devices()
+
+    def start(folder: Path, slot: int) -> Worker:
+        environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
+        if devices:
+            environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+        return _Process(folder, environment)
+
+    return start
+
+
+def _cuda_devices() -> list[str]:
+    """The CUDA devices that this process may use, by the names that CUDA_VISIBLE_DEVICES takes."""
+    import torch
+
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return named or [str(number) for number in range(torch.cuda.device_count())]
+
+
+# --- Slurm and Ray --------------------------------------------------------------------------------------------------
+
+
+class _SlurmJob:
+    def __init__(self, job: Any) -> None:
+        self.job = job
+
+    def is_done(self) -> bool:
+        return bool(self.job.done())
+
+    def stop(self) -> None:
+        self.job.cancel(check=False)  # Slurm sends SIGTERM, and kills half a minute later
+
+
+def _slurm(executor: Executor, out: Path) -> Start:
+    submitit = _library("submitit", "slurm")
+    resources = dict(executor.resources)
+    try:
+        jobs = submitit.AutoExecutor(folder=out / "slurm", cluster=resources.pop("cluster", "slurm"))
+        jobs.update_parameters(**{"name": "cgankd", **resources})
+    except (RuntimeError, NameError, TypeError, ValueError) as error:
+        for folder in (out / "slurm", out):
+            with contextlib.suppress(OSError):  # it is not there, or holds something
+                folder.rmdir()
+        raise UserError(f"--executor slurm: {str(error).partition(chr(10))[0].rstrip('.')}") from None
+    return lambda folder, slot: _SlurmJob(jobs.submit(work, str(folder.absolute())))
+
+
+class _RayTask:
+    def __init__(self, ray: Any, task: Any) -> None:
+        self.ray, self.task = ray, task
+
+    def is_done(self) -> bool:
+        return bool(self.ray.wait([self.task], timeout=0)[0])
+
+    def stop(self) -> None:
+        self.ray.cancel(self.task)
+
+
+def _ray(executor: Executor, out: Path) -> Start:
+    ray = _library("ray", "ray")
+    resources = dict(executor.resources)
+    address = resources.pop("address", None)
+    if address:
+        _check_address(address)
+    try:
+        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="error")
+        task = ray.remote(**{"max_retries": 0, **resources})(work)
+    except (ConnectionError, ValueError, TypeError) as error:
+        raise UserError(f"--executor ray: {str(error).rstrip('.')}") from None
+    return lambda folder, slot: _RayTask(ray, task.remote(str(folder.absolute())))
+
+
+def _check_address(address: str) -> None:
+    """UserError where nobody answers there, because Ray tries for minutes. address: HOST:PORT, or ray://HOST:PORT."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5.0).close()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--executor ray: no cluster answers at address={address} ({error}); needed: the HOST:PORT that ray start "
+            "prints"
+        ) from None
+
+
+def _library(name: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise UserError(f"--executor {extra} needs {name}; pip install 'cgankd[{extra}]'") from None
+
+
+_STARTS: Mapping[str, Callable[[Executor, Path], Start]] = {"processes": _processes, "slurm": _slurm, "ray": _ray}

@@ -1,0 +1,143 @@
+"""Several cells at once: in which order they start, what replaces a worker that dies, how all of them stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cgankd.core.errors import OutOfTime, UserError
+from cgankd.core.progress import SILENT, Progress
+from cgankd.experiments import executors, worker
+from cgankd.experiments.executors import Executor, Opened, opened, run_all
+from cgankd.experiments.worker import Outcome
+
+DONE, STOPPED = Outcome("done"), Outcome("stopped", "the time limit is reached")
+DEAD = None
+
+
+class Notes(Progress):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+class Pretended:
+    """Starts workers that end at once, or never; each cell has a list of how its workers end."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, ends: Sequence[list[Any]]) -> None:
+        self.ends, self.started, self.asked = ends, list[tuple[int, int]](), list[int]()
+        self.folders = [folder / str(number) for number in range(len(ends))]
+        for cell in self.folders:
+            cell.mkdir()
+        monkeypatch.setattr(executors, "LOOK_AGAIN", 0.0)
+
+    def start(self, folder: Path, slot: int) -> Pretended.One:
+        number = int(folder.name)
+        self.started.append((number, slot))
+        end = self.ends[number].pop(0)
+        (folder / worker.OUTCOME).unlink(missing_ok=True)
+        if isinstance(end, Outcome):
+            (folder / worker.OUTCOME).write_text(json.dumps(dataclasses.asdict(end)))
+        return self.One(self, number, ended=end != "never")
+
+    class One:
+        def __init__(self, all_of: Pretended, number: int, ended: bool) -> None:
+            self.all_of, self.number, self.ended = all_of, number, ended
+
+        def is_done(self) -> bool:
+            return self.ended
+
+        def stop(self) -> None:
+            self.all_of.asked.append(self.number)
+            self.ended = True
+
+    def run(self, jobs: int, progress: Progress = SILENT, deadline: float = math.inf) -> list[tuple[int, Outcome]]:
+        names = [f"cell {number}" for number in range(len(self.folders))]
+        return list(run_all(self.folders, names, Opened(self.start, jobs), progress, deadline))
+
+
+def test_as_many_as_wanted_run_at_once_in_places_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    workers = Pretended(monkeypatch, tmp_path, [[DONE], [DONE], [DONE], [DONE], [DONE]])
+    assert workers.run(2) == [(number, DONE) for number in range(5)]
+    assert workers.started == [(0, 0), (1, 1), (2, 0), (3, 1), (4, 0)]
+
+
+def test_a_worker_that_dies_or_is_stopped_is_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    workers, notes = Pretended(monkeypatch, tmp_path, [[DEAD, STOPPED, DEAD, DONE], [DONE]]), Notes()
+    assert sorted(workers.run(2, notes)) == [(0, DONE), (1, DONE)]
+    assert notes.said == [
+        "cell 0: its worker died; another one goes on",
+        "cell 0: its worker was stopped; another one goes on",
+        "cell 0: its worker died; another one goes on",
+    ]
+
+
+def test_three_deaths_are_a_failure_and_the_other_cells_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    failed = Outcome("failed", "the disk is full", user=True)
+    workers = Pretended(monkeypatch, tmp_path, [[DEAD, DEAD, DEAD], [failed], [DONE]])
+    dead = Outcome("failed", f"its workers died; {tmp_path / '0' / 'log.txt'} may say why")
+    assert sorted(workers.run(1), key=lambda item: item[0]) == [(0, dead), (1, failed), (2, DONE)]
+
+
+def test_all_are_asked_to_stop_where_the_time_is_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    workers = Pretended(monkeypatch, tmp_path, [["never"], ["never"], ["never"]])
+    with pytest.raises(OutOfTime, match="the time limit is reached"):
+        workers.run(2, deadline=0.0)
+    assert workers.asked == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"kind": "cloud"}, "--executor cloud: allowed are processes, slurm, ray"),
+        (
+            {"resources": {"num_gpus": 1}},
+            "--resources is for --executor slurm or ray; processes take what this machine has",
+        ),
+    ],
+)
+def test_what_is_not_allowed_is_said(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Executor(**settings)
+    assert str(caught.value) == sentence
+
+
+def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "submitit", None)
+    with pytest.raises(UserError, match=r"--executor slurm needs submitit; pip install 'cgankd\[slurm\]'"):
+        opened(Executor("slurm"), tmp_path / "out", 2)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kind", "resources", "sentence"),
+    [
+        (
+            "slurm",
+            {"cluster": "local", "gpus": 1},
+            "--executor slurm: Parameter 'gpus' need to be prefixed by an executor name",
+        ),
+        (
+            "ray",
+            {"address": "127.0.0.1:1"},
+            "--executor ray: no cluster answers at address=127.0.0.1:1 ([Errno 111] Connection refused); needed: the "
+            "HOST:PORT that ray start prints",
+        ),
+    ],
+)
+def test_resources_that_do_not_fit_are_refused(
+    kind: str, resources: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    pytest.importorskip({"slurm": "submitit", "ray": "ray"}[kind])
+    with pytest.raises(UserError) as caught:
+        opened(Executor(kind, resources=resources), tmp_path / "out", 2)
+    assert str(caught.value) == sentence
+    assert not list(tmp_path.iterdir())
