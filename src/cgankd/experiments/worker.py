@@ -23,6 +23,7 @@ from cgankd.config.recipe import Recipe
 from cgankd.core.errors import OutOfTime, TrainingError, UserError
 from cgankd.core.files import read_json, write_json, write_text
 from cgankd.core.stopping import stopping_on_sigterm
+from cgankd.core.terminal import plain_console
 from cgankd.core.views import PlainLines
 from cgankd.core.watching import Watched
 
@@ -66,7 +67,7 @@ def work(folder: str, parent: int | None = None) -> None:
     with (place / LOG).open("a", encoding="utf-8") as log, stopping_on_sigterm():
         if parent is not None:
             threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-        outcome = _run(place, Path(task["artifacts"]), Console(file=log, width=120))
+        outcome = _run(place, Path(task["artifacts"]), plain_console(file=log, width=120))
         print(f"{outcome.state} {outcome.sentence}".strip(), file=log)
     write_json(place / OUTCOME, dataclasses.asdict(outcome))
 
