@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import inspect
 import math
 import shutil
@@ -26,6 +27,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from cgankd._version import __version__
+from cgankd.core import ranks
 from cgankd.core.checkpoint import Checkpoint
 from cgankd.core.errors import OutOfTime, UserError
 from cgankd.core.files import file_name, load_tensors, read_json, save_tensors, sync, write_json
@@ -42,14 +44,16 @@ Function = TypeVar("Function", bound=Callable[..., dict[str, Any]])
 CHECKPOINT = "checkpoint"  # checkpoint.safetensors; inner loops and passes have checkpoint-NAME.*
 
 
-def stage(version: int = 1) -> Callable[[Function], Function]:
+def stage(version: int = 1, together: bool = False) -> Callable[[Function], Function]:
     """Mark a module's function ``(work, **arguments) -> summary`` as a stage.
 
-    version: raise it where the same arguments now give other numbers, so that older results become stale.
+    version: raise it where the same arguments now give other numbers, so that older results become stale. together: in
+    a run on several processes, all of them compute it, until :func:`cgankd.core.ranks.leave`; any other stage is
+    computed by the first process alone.
     """
 
     def mark(function: Function) -> Function:
-        function.stage_version = version  # type: ignore[attr-defined]
+        function.stage_version, function.together = version, together  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -136,7 +140,7 @@ class Work:
 
 
 class Store:
-    """The artifacts in one folder, which one process has locked.
+    """The artifacts in one folder, which one process has locked. Of several processes of a run, it is the first.
 
     path: the folder of the run. artifacts: the folder of the artifacts, where several runs share them; None: ``path``.
     command: the command that owns the folder, because another command would overwrite its files. further: versions of
@@ -163,11 +167,15 @@ class Store:
         self.used: list[Artifact] = []
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self.artifacts = artifacts or path
-        if artifacts is not None:
-            make_folder(path)
-        self._held = HeldFolder(self.artifacts, command, take_over)
+        self._held: HeldFolder | None = None
         self._calls: list[Call] | None = None
-        progress.opened(self.artifacts)
+        ranks.first(lambda: self._hold(command, take_over))
+
+    def _hold(self, command: str, take_over: bool) -> None:
+        if self.artifacts != self.path:
+            make_folder(self.path)
+        self._held = HeldFolder(self.artifacts, command, take_over)
+        self.progress.opened(self.artifacts)
         for leftover in (self.artifacts / "cache").rglob(".*.tmp"):  # of a process that was killed while writing
             leftover.unlink()
 
@@ -182,7 +190,8 @@ class Store:
     def close(self) -> None:
         """Unlock the folder; a new folder in which nothing was written is removed."""
         self.progress.closed()
-        self._held.close()
+        if self._held is not None:  # None in all processes but the first
+            self._held.close()
 
     def titled(self, title: str) -> Store:
         """The same store; its next stages show ``title`` while they run."""
@@ -215,17 +224,29 @@ class Store:
         description = {"stage": name, "version": version, "arguments": describe(arguments)}
         key = content_key(description, self.environment)
         done = self.artifacts / "artifacts" / f"{name}-{key}"
-        artifact = _open(done, key)
         title = self.title or name.replace("_", " ")
         if self._calls is not None:
+            artifact = _open(done, key)
             self._calls.append(Call(key, title, name, arguments, None if artifact is None else artifact.seconds))
             return artifact or Artifact(done, key, 0.0, {})
+        key_of_first, artifact = ranks.first(lambda: (key, self._ready(done, key)))
+        ranks.check_same(f"key of {name}", key, key_of_first)
         if artifact is None:
-            if (reason := reason_to_stop(self.deadline)) is not None:
-                raise OutOfTime(reason)
+            compute = functools.partial(function, **arguments)
+            build = functools.partial(self._build, done, key, description, compute)
             with self.progress.stage(Station(key, title, name)):
-                artifact = self._build(done, key, description, lambda work: function(work, *args, **arguments))
+                if getattr(function, "together", False):
+                    artifact = ranks.together(build, lambda: compute(Work(self.fabric)))
+                else:
+                    artifact = ranks.first(build)
         self.used.append(artifact)
+        return artifact
+
+    def _ready(self, done: Path, key: str) -> Artifact | None:
+        """The finished artifact; None where it has to be computed. Raises OutOfTime where there is no time for it."""
+        artifact = _open(done, key)
+        if artifact is None and (reason := reason_to_stop(self.deadline)) is not None:
+            raise OutOfTime(reason)
         return artifact
 
     def used_names(self) -> list[str]:
@@ -262,7 +283,7 @@ class Store:
         # checkpoints, and files of a process that was killed while writing
         for leftover in [*folder.glob(f"{CHECKPOINT}*"), *folder.glob(".*.tmp"), *folder.glob("*.compact")]:
             leftover.unlink()
-        made_with = {**self.environment, "threads": torch.get_num_threads()}
+        made_with = {**self.environment, "threads": torch.get_num_threads(), "processes": ranks.count()}
         write_json(
             folder / "artifact.json",
             {**description, "key": key, "made_with": made_with, "seconds": seconds, "summary": summary,
