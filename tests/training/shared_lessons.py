@@ -26,7 +26,7 @@ from cgankd.pipeline.inputs import Teachers
 from cgankd.tasks import Classification, Regression, Task
 
 SIZE = (16, 16)
-STEPS = 2  # in the third, some gradient may pass a bend of a ReLU on the other side
+STEPS = 2  # after more, some value may be on the other side of a ReLU
 VARIANTS: dict[str, dict[str, Any]] = {
     "attacked": {"adversarial": AdversarialSettings(steps=2)},
     "mixed": {"augment": AugmentSettings(views=0, mixup=0.4, cutmix=1.0)},

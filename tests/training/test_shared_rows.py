@@ -42,7 +42,7 @@ def check_equal(lessons: Sequence[str], one: Path, several: Path, fabric: Fabric
         assert list(found) == list(expected)
         for name, change in expected.items():
             largest = float(change.abs().max())
-            torch.testing.assert_close(found[name], change, rtol=0.0, atol=1e-3 * largest + 1e-6, msg=f"{lesson} {name}")
+            torch.testing.assert_close(found[name], change, rtol=0.0, atol=5e-3 * largest + 1e-6, msg=f"{lesson} {name}")
     for store in stores:
         store.close()
 
