@@ -1,19 +1,25 @@
 """Trainings that one process and several must end alike: ``python shared_lessons.py FOLDER DEVICES LESSON ...``.
 
-A lesson is a method, with settings of its training after a slash: ``rkd``, ``kd/attacked``.
+A lesson is a method, with settings of its training after a slash: ``rkd``, ``kd/attacked``. ``killed``: the first
+process is killed at the second step, after the first was saved.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from cgankd.config.settings import AdversarialSettings, AugmentSettings, FitSettings
+from cgankd.core.progress import SILENT, Bar, Progress
 from cgankd.core.runtime import make_fabric
 from cgankd.core.store import Store
 from cgankd.data.imageset import ImageSet, TrainingImages
@@ -26,13 +32,41 @@ from cgankd.pipeline.inputs import Teachers
 from cgankd.tasks import Classification, Regression, Task
 
 SIZE = (16, 16)
-STEPS = 2  # after more, some value may be on the other side of a ReLU
+STEPS = 2  # after more steps, some value may be on the other side of a ReLU
 VARIANTS: dict[str, dict[str, Any]] = {
     "attacked": {"adversarial": AdversarialSettings(steps=2)},
     "mixed": {"augment": AugmentSettings(views=0, mixup=0.4, cutmix=1.0)},
     "no-views": {"augment": AugmentSettings(views=0)},
     "clipped": {"clip_norm": 0.1},
+    "killed": {},
 }
+
+
+class AtSecondStep(Progress):
+    """Calls ``end`` when a loop reports its second step."""
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        self.end = end
+
+    @contextmanager
+    def bar(self, title: str, total: float) -> Iterator[Bar]:
+        bar = Bar()
+
+        def to(done: float, note: str = "") -> None:
+            if done == 2:
+                self.end()
+
+        bar.to = to  # type: ignore[method-assign]
+        yield bar
+
+
+def killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def open_store(folder: Path, fabric: Fabric, progress: Progress = SILENT) -> Store:
+    """A store whose loops save each step."""
+    return Store(folder, fabric, progress, checkpoint_seconds=0.0)
 
 
 def learn(store: Store, lesson: str) -> dict[str, Tensor]:
@@ -76,7 +110,9 @@ def noise(count: int, task: Task, seed: int) -> ImageSet:
 
 
 def main(folder: str, devices: str, lessons: Sequence[str]) -> None:
-    store = Store(Path(folder), make_fabric("cpu", "fp32", 1, int(devices)))
+    fabric = make_fabric("cpu", "fp32", 1, int(devices))
+    kills = any(lesson.endswith("/killed") for lesson in lessons) and fabric.is_global_zero
+    store = open_store(Path(folder), fabric, AtSecondStep(killed) if kills else SILENT)
     for lesson in lessons:
         learn(store, lesson)
     store.close()

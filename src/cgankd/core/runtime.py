@@ -45,8 +45,11 @@ def make_fabric(
     if devices * nodes > 1:
         try:
             ranks.join(fabric)
-        except ValueError as error:  # torchrun or Slurm started another number of processes
-            raise UserError(f"runtime.devices = {devices} and runtime.nodes = {nodes} don't fit: {error}") from None
+        except ValueError:
+            raise UserError(
+                f"runtime.devices = {devices} and runtime.nodes = {nodes}, but torchrun or Slurm started other numbers of "
+                "processes; needed: the number for each machine, and the number of machines"
+            ) from None
     if threads:
         torch.set_num_threads(threads)  # after the start, where Fabric shares the cores among the processes
     return fabric

@@ -181,7 +181,9 @@ class Store:
 
     @classmethod
     def temporary(cls, fabric: Fabric, progress: Progress = SILENT) -> Store:
-        """A store in a temporary folder, which is removed with the object."""
+        """A store in a temporary folder, which is removed with the object. UserError where several processes run."""
+        if ranks.count() > 1:  # the first would remove the folder while others read in it
+            raise UserError(f"{ranks.count()} processes need a folder that all of them see; with Distiller: out=FOLDER")
         folder = tempfile.TemporaryDirectory(prefix="cgankd-", ignore_cleanup_errors=True)
         store = cls(Path(folder.name), fabric, progress)
         store._temporary = folder
