@@ -47,8 +47,8 @@ def make_fabric(
             ranks.join(fabric)
         except ValueError:
             raise UserError(
-                f"runtime.devices = {devices} and runtime.nodes = {nodes}, but torchrun or Slurm started other numbers of "
-                "processes; needed: the number for each machine, and the number of machines"
+                f"runtime.devices = {devices} and runtime.nodes = {nodes}, but torchrun or Slurm started another "
+                "number of processes; needed: the number for each machine, and the number of machines"
             ) from None
     if threads:
         torch.set_num_threads(threads)  # after the start, where Fabric shares the cores among the processes

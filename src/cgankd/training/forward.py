@@ -149,7 +149,7 @@ class BatchForward:
 
     def student_forward(self, images: Tensor) -> Outputs:
         """Outputs and features, both float32."""
-        with part("student"), batch_statistics():
+        with part("student"), batch_statistics(twice=self.objective.input_gradients):
             return self._run("student", self.student, images)
 
     def teacher_forward(self, images: Tensor) -> Outputs:
