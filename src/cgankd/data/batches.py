@@ -182,7 +182,7 @@ class Batches:
         else:  # each image is mixed with another one, which may belong to another process
             images, targets = self.mixing(self.views.draw(index, view), targets, self.classes, step)
             images = images[rows]
-        whole = BatchRows(targets, index, view, fake)
+        whole = BatchRows(targets, index, view, fake) if ranks.share()[1] > 1 else None
         return Batch(
             images, targets[rows], index[rows], view[rows], fake[rows], mixed=self.mixing is not None, all=whole
         )

@@ -19,7 +19,7 @@ class RuntimeSettings(Settings):
 
 
 class RunRuntimeSettings(RuntimeSettings):
-    """The same for cgankd run, which can use several devices; their number is not part of a key."""
+    """Where and how a run computes; every result's key has device and precision, but not the number of devices."""
 
     devices: int = Field(1, ge=1, description="devices of each machine, one process each; networks are trained on all")
     nodes: int = Field(1, ge=1, description="machines, on each of which torchrun or Slurm starts the processes")
