@@ -177,7 +177,7 @@ def test_the_artifact_says_what_it_was_made_of(tmp_path: Path, fabric: Fabric) -
     record = json.loads((artifact.folder / "artifact.json").read_text())
     assert (record["stage"], record["version"], record["key"]) == ("teacher", 1, artifact.key)
     assert record["arguments"] == {**ARGUMENTS, "network": tensor_key(torch.zeros(2))}
-    assert record["made_with"] == {**Store.temporary(fabric).environment, "threads": 1}
+    assert record["made_with"] == {**Store.temporary(fabric).environment, "threads": 1, "processes": 1}
     assert record["files"] == {"weights.safetensors": (artifact.folder / "weights.safetensors").stat().st_size}
     assert (record["summary"], record["seconds"]) == ({"loss": 0.1}, artifact.seconds)
 

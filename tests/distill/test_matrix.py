@@ -106,8 +106,9 @@ def test_gradients_reach_all_that_is_looked_at_and_nothing_else(name: str, task:
 def test_images_that_are_shown_twice_cost_the_same(name: str, task: str, noise: Noise, fabric: Fabric) -> None:
     with scene(name, TASKS[task], noise, fabric) as set_up:
         once = set_up.batches.at(0)
-        fields = {field.name: getattr(once, field.name) for field in dataclasses.fields(once) if field.name != "mixed"}
-        twice = Batch(**{key: torch.cat([value, value]).detach() for key, value in fields.items()})
+        fields = {field.name: getattr(once, field.name) for field in dataclasses.fields(once)}
+        rows = {key: value for key, value in fields.items() if isinstance(value, torch.Tensor)}
+        twice = Batch(**{key: torch.cat([value, value]).detach() for key, value in rows.items()})
         costs = [{key: float(term.detach()) for key, term in set_up.see(shown)[1].items()} for shown in (once, twice)]
     assert any(costs[0].values())
     for key in set(costs[0]) - COUNT_IMAGES:

@@ -8,7 +8,7 @@ import os
 
 import typer
 
-from cgankd.core.errors import OutOfTime, TrainingError, UserError
+from cgankd.core.errors import LostProcess, OutOfTime, TrainingError, UserError
 from cgankd.core.status_file import same_command
 
 FAILED, USER, WAITING, INTERRUPTED = 1, 2, 75, 130  # 75: EX_TEMPFAIL of sysexits.h
@@ -35,6 +35,8 @@ def ending(error: BaseException) -> Ending | None:
             return Ending(USER, str(error))
         case TrainingError():
             return Ending(FAILED, str(error))
+        case LostProcess():
+            return Ending(FAILED, str(error), continues=True)
         case OutOfTime():
             return Ending(WAITING, f"stopped, because {error}", continues=True)
         case typer.Abort() | KeyboardInterrupt():

@@ -78,6 +78,8 @@ def recipe_for(
     overrides = [f"data.{word}" if word.partition("=")[0] in names else word for word in overrides]
     # checked before minutes of looking
     checked = recipe.from_tree({"name": _name(source), "data": {"source": source}}, overrides, where=f"run {source}")
+    if checked.runtime.devices * checked.runtime.nodes > 1:
+        raise UserError(f"several devices are for a recipe, but {source} is images; cgankd init {source} writes one")
     _seconds(budget or BUDGET)
     if path.exists():
         ignored = "" if budget is None else f", so --budget {budget} has no effect"

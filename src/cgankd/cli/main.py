@@ -13,9 +13,20 @@ import typer
 from cgankd._version import __version__
 from cgankd.cli import clean, compare, completion, data, doctor, init, lists, ship, tables, watch, weights
 from cgankd.cli.ending import ending
-from cgankd.cli.recipes import SKIP_BAD, MaxMinutes, Overrides, Recipe, SkipBad, list_recipes, load
+from cgankd.cli.recipes import (
+    SKIP_BAD,
+    Devices,
+    MaxMinutes,
+    Overrides,
+    Recipe,
+    SkipBad,
+    list_recipes,
+    load,
+    with_devices,
+)  # fmt: skip
 from cgankd.cli.screen import console
 from cgankd.config import recipe
+from cgankd.core import ranks
 from cgankd.core.errors import UserError
 from cgankd.core.paths import expanded_word, portable
 from cgankd.core.terminal import escape_what_streams_cannot_write, on_one_line, plain_console
@@ -48,7 +59,7 @@ def main() -> None:
         end = ending(error)
         if end is None:
             raise
-        _fail(end.sentence, end.code)
+        _fail(ranks.sentence_of(error, end.sentence), end.code)
     sys.exit(code or 0)
 
 
@@ -80,9 +91,10 @@ def run(
     track: watch.Track = None,
     profile: watch.Profiled = False,
     max_minutes: MaxMinutes = None,
+    devices: Devices = None,
 ) -> None:
     """Run a recipe and print its table. The same command resumes a run that was stopped."""
-    overrides = [*(overrides or []), *[SKIP_BAD] * skip_bad]
+    overrides = with_devices([*(overrides or []), *[SKIP_BAD] * skip_bad], devices)
     with watch.watching(quiet, as_json, track, profile) as progress:
         if name not in recipe.ready() and init.is_source(name):
             with watch.silenced(quiet):
@@ -95,6 +107,8 @@ def run(
 
         folder = out or Path("runs") / portable(settings.name)
         results = go(settings, folder, progress, deadline=deadline_in(max_minutes))
+        if not ranks.goes_on_alone():
+            return
         progress.rest()
         page = _show(folder, results, page=not no_report, with_table=not as_json)
         exported = None
@@ -271,5 +285,6 @@ def _show(folder: Path, results: dict[str, Any], page: bool = True, with_table: 
 
 
 def _fail(message: str, code: int) -> None:
-    plain_console(stderr=True).print(f"cgankd: {on_one_line(message)}", style="red", soft_wrap=True)
+    if message:
+        plain_console(stderr=True).print(f"cgankd: {on_one_line(message)}", style="red", soft_wrap=True)
     sys.exit(code)

@@ -12,6 +12,10 @@ from cgankd.cli.screen import console
 from cgankd.config import recipe
 from cgankd.core.errors import UserError
 
+Devices = Annotated[
+    int | None,
+    typer.Option("--devices", min=1, help="as runtime.devices: train on several GPUs of this machine, a process each"),
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, such as seeds=[0,1]")]
 Recipe = Annotated[
     str,
@@ -41,6 +45,11 @@ def load(command: str, name: str, overrides: list[str] | None) -> Any:
                 f"{', '.join(modules[command].ready())}"
             )
     return modules[command].load(name, overrides or [])
+
+
+def with_devices(overrides: list[str] | None, devices: int | None) -> list[str]:
+    """The overrides with the number of devices, if it is given."""
+    return [*(overrides or []), *([] if devices is None else [f"runtime.devices={devices}"])]
 
 
 def homes() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from cgankd.config.settings import (
     GeneratorSettings,
     MetricsSettings,
     RatioSettings,
-    RuntimeSettings,
+    RunRuntimeSettings,
     SearchSettings,
     Seeds,
     Settings,
@@ -48,7 +48,7 @@ class Recipe(Settings):
     )
     metrics: MetricsSettings = MetricsSettings()
     compare: CompareSettings = CompareSettings()
-    runtime: RuntimeSettings = RuntimeSettings()
+    runtime: RunRuntimeSettings = RunRuntimeSettings()
 
     @property
     def rows(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cgankd.core import ranks
 from cgankd.core.errors import OutOfTime, UserError
 from cgankd.core.files import load_tensors, save_tensors
 from cgankd.core.stopping import reason_to_stop
@@ -28,6 +29,7 @@ class Checkpoint:
 
     Random numbers need no saving: loops reseed from (seed, stage, step). ``path`` None saves nothing. Once
     ``deadline`` (in time.monotonic's seconds) has passed, or SIGTERM came, :meth:`save` raises OutOfTime after saving.
+    Where several processes compute together, the first one decides, writes and reads for all.
     """
 
     def __init__(self, path: Path | None, every_seconds: float = 60.0, deadline: float = math.inf) -> None:
@@ -40,10 +42,16 @@ class Checkpoint:
     @property
     def there(self) -> bool:
         """Whether there is a saved state."""
+        return ranks.agreed(self._is_there)
+
+    def _is_there(self) -> bool:
         return self.path is not None and self.path.is_file()
 
     def due(self) -> bool:
         """Whether it is time to save again."""
+        return ranks.agreed(self._is_due)
+
+    def _is_due(self) -> bool:
         if self.path is None:
             return False
         return time.monotonic() - self._saved_at >= self.every_seconds or reason_to_stop(self.deadline) is not None
@@ -57,6 +65,16 @@ class Checkpoint:
         tensors: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
         """Write the state after ``step`` steps, then stop if it is time to. history: any JSON value."""
+        ranks.first_of_team(lambda: self._save(step, modules, optimizers, history, tensors))
+
+    def _save(
+        self,
+        step: int,
+        modules: Mapping[str, nn.Module],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        history: Any,
+        tensors: Mapping[str, Tensor],
+    ) -> None:
         if self.path is None:
             return
         self.write(step, modules, optimizers, history, tensors)
@@ -94,15 +112,16 @@ class Checkpoint:
 
         Raises UserError for a file that holds something else.
         """
-        if self.path is None or not self.there:
+        saved = ranks.first_of_team(self._read)
+        if saved is None:
             return 0, []
-        tensors, metadata = load_tensors(self.path)
+        tensors, metadata = saved
         try:
             return self._restore(tensors, metadata, modules, optimizers)
         except (KeyError, ValueError, IndexError, TypeError, RuntimeError, RecursionError) as error:
             raise UserError(
-                f"{self.path}: is not a saved state of this loop ({type(error).__name__}); delete it, and the same "
-                "command begins this loop anew"
+                f"{self.path or 'the checkpoint'}: is not a saved state of this loop ({type(error).__name__}); delete "
+                "it, and the same command begins this loop anew"
             ) from error
 
     def _restore(
@@ -129,3 +148,6 @@ class Checkpoint:
                     if value.shape == weight.shape:  # fused optimisers need the state in its weight's memory format
                         entries[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
         return int(metadata["step"]), json.loads(metadata["history"])
+
+    def _read(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+        return load_tensors(self.path) if self.path is not None and self._is_there() else None

@@ -39,3 +39,7 @@ class OutOfTime(Exception):
 
 class TrainingError(Exception):
     """Training can't continue (a loss that is not finite, a collapsed generator); the message says what happened."""
+
+
+class LostProcess(Exception):
+    """Another process of this run has ended, or computes something else; concerns the process that raises it."""

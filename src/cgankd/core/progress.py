@@ -75,5 +75,9 @@ class Progress:
     def picture(self, name: str, image: Tensor) -> None:
         """A picture for trackers, uint8 [C, H, W]."""
 
+    def hushed(self) -> Progress:
+        """What to report to from now on, because another process of the run reports; this one falls silent."""
+        return SILENT
+
 
 SILENT = Progress()

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from cgankd.core import ranks
 from cgankd.core.errors import UserError
 
 
-def make_fabric(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Fabric:
-    """One device at one precision, as the settings of the same names in ``runtime`` say.
+def make_fabric(
+    device: str = "auto", precision: str = "auto", threads: int | None = None, devices: int = 1, nodes: int = 1
+) -> Fabric:
+    """One device for each process, at one precision, as the settings of the same names in ``runtime`` say.
 
-    Raises UserError where the machine does not have the device.
+    With several devices or nodes, this program is started again for each further device of this machine, unless
+    torchrun or Slurm started the processes. Raises UserError where the machine does not have the devices.
     """
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
@@ -24,14 +29,46 @@ def make_fabric(device: str = "auto", precision: str = "auto", threads: int | No
     if not available[device]:
         present = ", ".join(name for name, usable in available.items() if usable)
         raise UserError(f"runtime.device = {device}, but this machine has no such device; found: {present}")
-    if threads:
-        torch.set_num_threads(threads)
+    if devices * nodes > 1:
+        _check_several(device, devices)
     if device == "cuda":
         compute_exactly()
     if precision == "auto":
         precision = "bf16" if has_bf16(device) else "fp32"
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs its precision at every start
-    return Fabric(accelerator=device, devices=1, precision="bf16-mixed" if precision == "bf16" else "32-true")
+    fabric = Fabric(
+        accelerator=device,
+        devices=devices,
+        num_nodes=nodes,
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+    )
+    if devices * nodes > 1:
+        try:
+            ranks.join(fabric)
+        except ValueError:
+            raise UserError(
+                f"runtime.devices = {devices} and runtime.nodes = {nodes}, but torchrun or Slurm started another "
+                "number of processes; needed: the number for each machine, and the number of machines"
+            ) from None
+    if threads:
+        torch.set_num_threads(threads)  # after the start, where Fabric shares the cores among the processes
+    return fabric
+
+
+def in_float32(fabric: Fabric) -> Fabric:
+    """The device of ``fabric`` at full precision."""
+    device = fabric.device
+    return Fabric(accelerator=device.type, devices=[device.index or 0] if device.type == "cuda" else 1)
+
+
+def _check_several(device: str, devices: int) -> None:
+    """UserError where several processes can't be used."""
+    if device == "mps":
+        raise UserError("runtime.device = mps is one device; allowed with it: runtime.devices = 1, runtime.nodes = 1")
+    if device == "cuda" and devices > (count := torch.cuda.device_count()):
+        raise UserError(f"runtime.devices = {devices}, but this machine has {count} CUDA devices")
+    if hasattr(sys, "ps1"):
+        raise UserError("runtime.devices is for commands and scripts, because a notebook can't be started again")
 
 
 def compute_exactly() -> None:
@@ -66,8 +103,8 @@ def has_bf16(device: str) -> bool:
 def environment(fabric: Fabric) -> dict[str, Any]:
     """The parts of every result's key beside settings and inputs.
 
-    The number of threads is not among them, although it changes the last bits, because results are reused on other
-    machines.
+    The numbers of threads and of processes are not among them, although they change the last bits, because results are
+    reused on other machines.
     """
     return {
         "torch": torch.__version__,

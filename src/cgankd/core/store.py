@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import inspect
 import math
 import os
@@ -28,6 +29,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from cgankd._version import __version__
+from cgankd.core import ranks
 from cgankd.core.checkpoint import Checkpoint
 from cgankd.core.errors import OutOfTime, UserError
 from cgankd.core.files import file_name, load_tensors, read_json, save_tensors, sync, write_json
@@ -45,14 +47,16 @@ Function = TypeVar("Function", bound=Callable[..., dict[str, Any]])
 CHECKPOINT = "checkpoint"  # checkpoint.safetensors; inner loops and passes have checkpoint-NAME.*
 
 
-def stage(version: int = 1) -> Callable[[Function], Function]:
+def stage(version: int = 1, together: bool = False) -> Callable[[Function], Function]:
     """Mark a module's function ``(work, **arguments) -> summary`` as a stage.
 
-    version: raise it where the same arguments now give other numbers, so that older results become stale.
+    version: raise it where the same arguments now give other numbers, so that older results become stale. together: in
+    a run on several processes, all of them compute it, until :func:`cgankd.core.ranks.leave`; any other stage is
+    computed by the first process alone.
     """
 
     def mark(function: Function) -> Function:
-        function.stage_version = version  # type: ignore[attr-defined]
+        function.stage_version, function.together = version, together  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -139,7 +143,7 @@ class Work:
 
 
 class Store:
-    """The artifacts in one folder, which one process has locked.
+    """The artifacts in one folder, which one process has locked. Of several processes of a run, it is the first.
 
     path: the folder of the run. artifacts: the folder of the artifacts, where several runs share them; None: ``path``.
     command: the command that owns the folder, because another command would overwrite its files. further: versions of
@@ -166,17 +170,23 @@ class Store:
         self.used: list[Artifact] = []
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self.artifacts, self._shared = artifacts or path, artifacts is not None
-        if artifacts is not None:
-            make_folder(path)
-        self._held = HeldFolder(self.artifacts, command, take_over, self._shared)
+        self._held: HeldFolder | None = None
         self._calls: list[Call] | None = None
-        progress.opened(self.artifacts)
+        ranks.first(lambda: self._hold(command, take_over))
+
+    def _hold(self, command: str, take_over: bool) -> None:
+        if self._shared:
+            make_folder(self.path)
+        self._held = HeldFolder(self.artifacts, command, take_over, self._shared)
+        self.progress.opened(self.artifacts)
         if not self._shared:
             remove_leftovers(self.artifacts)
 
     @classmethod
     def temporary(cls, fabric: Fabric, progress: Progress = SILENT) -> Store:
-        """A store in a temporary folder, which is removed with the object."""
+        """A store in a temporary folder, which is removed with the object. UserError where several processes run."""
+        if ranks.count() > 1:  # the first would remove the folder while others read in it
+            raise UserError(f"{ranks.count()} processes need a folder that all of them see; with Distiller: out=FOLDER")
         folder = tempfile.TemporaryDirectory(prefix="cgankd-", ignore_cleanup_errors=True)
         store = cls(Path(folder.name), fabric, progress)
         store._temporary = folder
@@ -185,7 +195,8 @@ class Store:
     def close(self) -> None:
         """Unlock the folder; a new folder in which nothing was written is removed."""
         self.progress.closed()
-        self._held.close()
+        if self._held is not None:  # None in all processes but the first
+            self._held.close()
 
     def titled(self, title: str) -> Store:
         """The same store; its next stages show ``title`` while they run."""
@@ -218,19 +229,36 @@ class Store:
         description = {"stage": name, "version": version, "arguments": describe(arguments)}
         key = content_key(description, self.environment)
         done = self.artifacts / "artifacts" / f"{name}-{key}"
-        artifact = _open(done, key)
         title = self.title or name.replace("_", " ")
         if self._calls is not None:
+            artifact = _open(done, key)
             self._calls.append(Call(key, title, name, arguments, None if artifact is None else artifact.seconds))
             return artifact or Artifact(done, key, 0.0, {})
+        key_of_first, artifact = ranks.first(lambda: (key, self._ready(done, key)))
+        ranks.check_same(f"key of {name}", key, key_of_first)
+        if artifact is None:
+            with self._leased(done, key, title):
+                artifact = _open(done, key) if self._shared else None  # another process may have made it meanwhile
+                if artifact is None:
+                    build = functools.partial(self._build, done, key, description)
+                    with self.progress.stage(Station(key, title, name)):
+                        artifact = self._compute(build, functools.partial(function, **arguments))
+        self.used.append(artifact)
+        return artifact
+
+    def _compute(
+        self, build: Callable[[Callable[[Work], dict[str, Any]]], Artifact], function: Callable[[Work], dict[str, Any]]
+    ) -> Artifact:
+        """The artifact that ``build`` makes of the stage's function, in all processes of a run or in the first one."""
+        if getattr(function.func, "together", False):  # type: ignore[attr-defined]
+            return ranks.together(lambda: build(function), lambda: function(Work(self.fabric)))
+        return ranks.first(lambda: build(function))
+
+    def _ready(self, done: Path, key: str) -> Artifact | None:
+        """The finished artifact; None where it has to be computed. Raises OutOfTime where there is no time for it."""
+        artifact = _open(done, key)
         if artifact is None:
             self._check_time()
-            with self._leased(done, key, title):
-                artifact = _open(done, key)  # another process may have made it meanwhile
-                if artifact is None:
-                    with self.progress.stage(Station(key, title, name)):
-                        artifact = self._build(done, key, description, lambda work: function(work, *args, **arguments))
-        self.used.append(artifact)
         return artifact
 
     def _check_time(self) -> None:
@@ -238,8 +266,8 @@ class Store:
             raise OutOfTime(reason)
 
     def _leased(self, done: Path, key: str, title: str) -> contextlib.AbstractContextManager[None]:
-        """In this block no other process computes this artifact; where artifacts are shared, others may be at it."""
-        if not self._shared or os.name == "nt":  # on Windows runs are not shared among processes
+        """In this block no other run computes this artifact; where artifacts are shared, others may be at it."""
+        if not self._shared or os.name == "nt":  # on Windows artifacts are not shared among processes
             return contextlib.nullcontext()
 
         def wait(seconds: float) -> None:
@@ -283,7 +311,7 @@ class Store:
         # checkpoints, and files of a process that was killed while writing
         for leftover in [*folder.glob(f"{CHECKPOINT}*"), *folder.glob(".*.tmp"), *folder.glob("*.compact")]:
             leftover.unlink()
-        made_with = {**self.environment, "threads": torch.get_num_threads()}
+        made_with = {**self.environment, "threads": torch.get_num_threads(), "processes": ranks.count()}
         write_json(
             folder / "artifact.json",
             {**description, "key": key, "made_with": made_with, "seconds": seconds, "summary": summary,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgankd.core import run_text
-from cgankd.core.progress import Bar, Progress
+from cgankd.core.progress import SILENT, Bar, Progress
 from cgankd.core.run_plan import RunPlan, Station
 
 if TYPE_CHECKING:
@@ -176,6 +176,10 @@ class Watched(Progress):
     def picture(self, name: str, image: Tensor) -> None:
         for output in self.outputs:
             output.picture(name, image)
+
+    def hushed(self) -> Progress:
+        self.outputs.clear()
+        return SILENT
 
     def rest(self) -> None:
         """Nothing is computed for a while, so that other text can be printed."""

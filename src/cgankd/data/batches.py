@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cgankd.config.settings import AugmentSettings
-from cgankd.core import rng
+from cgankd.core import ranks, rng
 from cgankd.core.row_file import release_pages
 from cgankd.core.runtime import to_device
 from cgankd.data.augment import Mixing, RandAugment
@@ -103,7 +103,8 @@ class Views:
 class Batch:
     """One training batch. index, view and fake are on the CPU, where they are drawn.
 
-    index: number of the stored image; view: number of its view; both int64 [B].
+    index: number of the stored image; view: number of its view; both int64 [B]. Where several processes share a batch,
+    these are the rows of this process, and ``all`` describes all of them.
     """
 
     images: Tensor  # float32 [B, C, H, W] in [0, 1]
@@ -112,6 +113,22 @@ class Batch:
     view: Tensor
     fake: Tensor  # bool [B]; for a mixed image: whether image ``index`` is a fake
     mixed: bool = False  # whether images are mixes of two, so that they are not plain views
+    all: BatchRows | None = None  # None: these are all
+
+    @property
+    def whole(self) -> BatchRows:
+        """What is known of all rows of the batch."""
+        return self.all or BatchRows(self.targets, self.index, self.view, self.fake)
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchRows:
+    """A batch without its images; the fields are those of :class:`Batch`."""
+
+    targets: Tensor
+    index: Tensor
+    view: Tensor
+    fake: Tensor
 
 
 class Batches:
@@ -156,14 +173,19 @@ class Batches:
             self.streams = [(0, len(real), part), (len(real), self.count - len(real), batch_size - part)]
 
     def at(self, step: int) -> Batch:
-        """Batch number ``step``, from 0."""
+        """Batch number ``step``, from 0; where several processes share it, this one's rows."""
         index, epoch = (torch.cat(part) for part in zip(*self._positions(step), strict=True))
         view = epoch % self.recurring if self.recurring else epoch
-        images, targets = self.views.draw(index, view), to_device(self._targets_of(index), self.device)
-        if self.mixing is not None:
-            images, targets = self.mixing(images, targets, self.classes, step)
-        fake = index >= self.real_count
-        return Batch(images, targets, index, view, fake, mixed=self.mixing is not None)
+        targets, fake, rows = to_device(self._targets_of(index), self.device), index >= self.real_count, ranks.rows()
+        if self.mixing is None:
+            images = self.views.draw(index[rows], view[rows])
+        else:  # each image is mixed with another one, which may belong to another process
+            images, targets = self.mixing(self.views.draw(index, view), targets, self.classes, step)
+            images = images[rows]
+        whole = BatchRows(targets, index, view, fake) if ranks.share()[1] > 1 else None
+        return Batch(
+            images, targets[rows], index[rows], view[rows], fake[rows], mixed=self.mixing is not None, all=whole
+        )
 
     def key(self, number: int) -> str:
         """A hash of everything that a set's views depend on: its stored images and the views' settings."""

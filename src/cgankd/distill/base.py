@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cgankd.config.settings import StudentSettings
 from cgankd.core.errors import TrainingError, UserError, did_you_mean
 from cgankd.core.runtime import to_device
+from cgankd.core.shared_rows import all_rows, own_rows
 from cgankd.core.store import Work
 from cgankd.data.batches import Batch, Batches
 from cgankd.distill.networks import NetworkFactory
@@ -42,6 +43,7 @@ class DistillBatch:
     extra: DistillBatch | None = None
     source: Tensor | None = None  # of a part of a batch: all images of the forward pass, of which ``images`` is a part
     places: Tensor | None = None  # int64 [B]: the rows of ``images`` in ``source``
+    copies: int = 1  # of each image in the forward pass: the image itself, and its extra views
 
     def rows(self, mask: Tensor) -> DistillBatch:
         """The part of the batch where ``mask`` (bool [B], on the CPU) is true, with the extra views of these images."""
@@ -83,6 +85,8 @@ class DistillBatch:
         images = self.images if self.source is None else self.source
         assert images is not None
         (gradient,) = torch.autograd.grad(values.sum(), images, create_graph=differentiable, retain_graph=True)
+        # ``values`` depend on the images of this process alone: the other rows come from the other processes.
+        gradient = all_rows(own_rows(gradient, self.copies), len(images) // self.copies, self.copies)
         return gradient if self.places is None else gradient[self.places]
 
 

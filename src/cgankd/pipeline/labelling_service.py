@@ -24,7 +24,7 @@ from cgankd.core.run_folder import check_new, new_folder
 from cgankd.data.imageset import ImageSet, contents
 from cgankd.data.metadata_csv import LABEL, NAME
 from cgankd.data.table import FILE
-from cgankd.pipeline.preflight import EXPORT, needs_other_outputs, with_features
+from cgankd.pipeline.preflight import EXPORT, check_processes, needs_other_outputs, with_features
 from cgankd.pipeline.run import opened
 from cgankd.synthesis.store import StoredFakes
 from cgankd.tasks import Task
@@ -77,6 +77,7 @@ def export(
 def served(recipe: Recipe) -> tuple[Recipe, list[str]]:
     """The recipe without the rows that need teacher outputs for other images than the exported ones, and the names of
     these rows."""
+    check_processes(recipe, one=True)
     methods = recipe.compare.named
     possible = tuple(name for name in methods if not needs_other_outputs(name))
     if not possible:

@@ -25,6 +25,7 @@ from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.files import read_json
 from cgankd.core.plugins import is_function_name
 from cgankd.core.runtime import make_fabric
+from cgankd.core.shared_rows import check_batch
 from cgankd.data.imageset import Splits
 from cgankd.distill.limits import check_adversarial, check_answers_suffice
 from cgankd.gan.adapters import StoredImages
@@ -74,6 +75,18 @@ def own_code(recipe: Recipe) -> list[str]:
 
     functions = list(dict.fromkeys(named(recipe.model_dump())))
     return [f"this run calls your own code: {', '.join(functions)}"] if functions else []
+
+
+def check_processes(recipe: Recipe, *, one: bool = False) -> None:
+    """UserError where the processes of a run can't share its batches, or ``one`` says that there can be one only."""
+    devices, nodes = recipe.runtime.devices, recipe.runtime.nodes
+    count = devices * nodes
+    if one and count > 1:
+        raise UserError(
+            f"runtime.devices = {devices} and runtime.nodes = {nodes} are for cgankd run; allowed here: 1 and 1"
+        )
+    for name, fit in (("teacher", recipe.teacher.fit), ("student", recipe.student.fit)):
+        check_batch(fit.batch_size, count, f"{name}.fit.")
 
 
 def check_names(recipe: Recipe) -> None:

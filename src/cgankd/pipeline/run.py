@@ -25,7 +25,7 @@ from cgankd.config.settings import (
     Subsampling,
     SynthesisSettings,
 )
-from cgankd.core import rng
+from cgankd.core import ranks, rng
 from cgankd.core.files import write_json, write_text
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.run_folder import check_recipe
@@ -69,13 +69,13 @@ def run(
     started = time.monotonic()
     with opened(recipe, out, progress, deadline=deadline, artifacts=artifacts) as this_run:
         import_seconds = time.monotonic() - started
-        write_text(out / "recipe.yaml", this_run.recipe.to_yaml())
-        write_rejected(this_run.splits.rejected, out)
-        progress.plan(functools.partial(stations, this_run))
+        ranks.first(lambda: write_text(out / "recipe.yaml", this_run.recipe.to_yaml()))
+        ranks.first(lambda: write_rejected(this_run.splits.rejected, out))
+        this_run.store.progress.plan(functools.partial(stations, this_run))
         record = results.collect(this_run)
         record["seconds"] = {"import": import_seconds, **this_run.store.seconds()}
         record["used"] = this_run.store.used_names()
-        write_json(out / "results.json", record)
+        ranks.first(lambda: write_json(out / "results.json", record))
     return record
 
 
@@ -85,8 +85,10 @@ def opened(
 ) -> Iterator[Run]:
     """The run of a recipe, with its images read and its settings checked. No other process can use its folder."""
     recipe = preflight.resolve(recipe)
+    preflight.check_processes(recipe, one=artifacts is not None)
     runtime = recipe.runtime
-    fabric = make_fabric(runtime.device, runtime.precision, runtime.threads)
+    fabric = make_fabric(runtime.device, runtime.precision, runtime.threads, runtime.devices, runtime.nodes)
+    progress = progress if ranks.is_first() else progress.hushed()
     store = Store(  # before the images are read, which takes long, because it refuses a folder that can't be used
         out, fabric, progress, artifacts=artifacts, deadline=deadline, checkpoint_seconds=runtime.checkpoint_seconds
     )
@@ -94,9 +96,9 @@ def opened(
         for sentence in preflight.own_code(recipe):
             progress.say(sentence)
         with progress.bar("import", 1) as bar:
-            splits = sources.load(recipe.data, lambda done, total: bar.to(done / total))
-        kinds = preflight.check(recipe, splits)
-        yield Run(recipe, splits, store, kinds)
+            splits = ranks.in_turn(lambda: sources.load(recipe.data, lambda done, total: bar.to(done / total)))
+        kinds = ranks.first(lambda: preflight.check(recipe, splits))
+        yield ranks.in_turn(lambda: Run(recipe, splits, store, kinds))
     finally:
         store.close()
 
@@ -120,7 +122,8 @@ class Run:
             self.ready_generator = open_source(
                 recipe.generator.source, self.task, train.channels, train.size, recipe.data.label_column
             )
-        self.black_boxes = open_teachers(recipe.teacher, self.task, train, store.artifacts / "answers")
+        answers = ranks.written_by_first(store.artifacts / "answers")
+        self.black_boxes = open_teachers(recipe.teacher, self.task, train, answers)
         preflight.check_answers(self.black_box, self.ready_generator, splits)
         self.kinds = {setting: kind for setting, kind in (kinds or {}).items() if kind.changes}
         self.output_notes = [

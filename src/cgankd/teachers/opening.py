@@ -21,7 +21,7 @@ HTTP = HttpSettings()
 TRIED = 32  # number of images for the trial
 
 
-def open_teachers(settings: TeacherSettings, task: Task, known: ImageSet, folder: Path) -> dict[str, BlackBox]:
+def open_teachers(settings: TeacherSettings, task: Task, known: ImageSet, folder: Path | None) -> dict[str, BlackBox]:
     """The black boxes among the teacher and its jury, by setting; see :func:`open_teacher`."""
     return {
         setting: open_teacher(teacher.source, task, known, setting, teacher.outputs, teacher.http, folder)

@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd.config.settings import AttackSettings
-from cgankd.core import rng
+from cgankd.core import ranks, rng
 from cgankd.data.batches import Batch
 from cgankd.nets.inference import Predictor
 from cgankd.tasks import Task
@@ -58,7 +58,7 @@ def attacked(
             return student(images).float()
 
     student.eval()
-    index = torch.arange(len(batch.images))
+    index = torch.arange(len(batch.whole.index))[ranks.rows()]
     images = pgd(outputs, batch.images, batch.targets, task, settings, seed=seed, index=index)
     student.train()
     return dataclasses.replace(batch, images=images)

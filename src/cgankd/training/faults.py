@@ -15,6 +15,9 @@ class NotFinite(TrainingError):
         super().__init__(f"{fault}; {advice}")
         self.fault, self.advice = fault, advice
 
+    def __reduce__(self) -> tuple[type[NotFinite], tuple[str, str]]:
+        return type(self), (self.fault, self.advice)  # for pickle, by which other processes of the run get it
+
 
 def is_finite(tensors: dict[str, Tensor]) -> bool:
     """Whether all numbers of all tensors are finite; waits for the device only once."""

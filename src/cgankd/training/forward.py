@@ -15,8 +15,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cgankd.core import rng
 from cgankd.core.profiling import part
+from cgankd.core.shared_rows import all_rows, batch_statistics, own_rows
 from cgankd.data.batches import Batch, Batches
 from cgankd.distill import DistillBatch, NetworkFactory, Objective
+from cgankd.distill.base import Outputs
 from cgankd.distill.limits import check_answers_suffice
 from cgankd.nets import inference
 from cgankd.nets.feature_layers import map_layers
@@ -97,38 +99,47 @@ class BatchForward:
         }
 
     def __call__(self, batch: Batch, done: float) -> DistillBatch:
-        """The inputs of the objective's loss; done: the share of the training that is done."""
-        images = batch.images.requires_grad_() if self.objective.input_gradients else batch.images
-        views = self.objective.views(batch, self.seed)
-        both = images if views is None else torch.cat([images, views])
-        outputs, features = self.student_forward(both)
-        teacher_outputs, teacher_features = self._run_teacher(batch, both, views is not None)
+        """The inputs of the objective's loss, for all rows of the batch; done: the share of the training that is done.
+
+        Student and teacher run on the rows of this process; outputs and features of the others are collected.
+        """
+        views, whole = self.objective.views(batch, self.seed), batch.whole
+        shown = batch.images if views is None else torch.cat([batch.images, views])
+        count, copies = len(whole.index), len(shown) // len(batch.images)
+        if self.objective.stacked:  # the label's loss alone reads no images
+            shown = all_rows(shown, count, copies)
+        if self.objective.input_gradients:
+            shown.requires_grad_()
+        own = own_rows(shown, copies) if self.objective.stacked else shown
+        outputs, features = self._collected(self.student_forward(own), count, copies)
+        teacher_outputs, teacher_features = self._run_teacher(batch, own, copies)
         inputs = DistillBatch(
-            outputs, batch.targets, teacher_outputs, features, teacher_features, batch.fake, images, done
-        )
+            outputs, torch.cat([whole.targets] * copies), teacher_outputs, features, teacher_features,
+            whole.fake.repeat(copies), shown, done, copies=copies,
+        )  # fmt: skip
         if views is None:
             return inputs
-        count, copies = len(images), len(views) // len(images)
-        part = torch.arange(len(both)) < count
-        combined = dataclasses.replace(
-            inputs,
-            targets=torch.cat([batch.targets] * (copies + 1)),
-            fake=batch.fake.repeat(copies + 1),
-            images=both,
-        )
-        return dataclasses.replace(combined.rows(part), extra=combined.rows(~part))
+        part = torch.arange(count * copies) < count
+        return dataclasses.replace(inputs.rows(part), extra=inputs.rows(~part))
 
-    def _run_teacher(self, batch: Batch, images: Tensor, extra: bool) -> tuple[Tensor | None, Mapping[str, Tensor]]:
-        """The teacher's outputs and features for ``images``: the batch's, and extra views if ``extra`` is true."""
+    def _collected(self, outputs: Outputs, count: int, copies: int) -> Outputs:
+        """The outputs and features for the rows of all processes."""
+        values, features = outputs
+        return all_rows(values, count, copies), {
+            name: all_rows(feature, count, copies) for name, feature in features.items()
+        }
+
+    def _run_teacher(self, batch: Batch, images: Tensor, copies: int) -> tuple[Tensor | None, Mapping[str, Tensor]]:
+        """The teacher's outputs and features for all rows. images: the batch's, and extra views, copies - 1 of each."""
         if not self.objective.asks_teacher:
             return None, {}
         with part("teacher"):
-            return self._ask_teacher(batch, images, extra)
+            return self._ask_teacher(batch, images, copies)
 
-    def _ask_teacher(self, batch: Batch, images: Tensor, extra: bool) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def _ask_teacher(self, batch: Batch, images: Tensor, copies: int) -> Outputs:
         inside = "teacher" in self._taps and self._taps["teacher"].names
-        if inside or self.objective.input_gradients or extra or batch.mixed:
-            return self.teacher_forward(images)
+        if inside or self.objective.input_gradients or copies > 1 or batch.mixed:
+            return self._collected(self.teacher_forward(images), len(batch.whole.index), copies)
         if self.cache is None:
             assert self.teacher is not None
             self.cache = TeacherOutputs(
@@ -136,18 +147,18 @@ class BatchForward:
             )
         return self.cache.of(batch), {}
 
-    def student_forward(self, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def student_forward(self, images: Tensor) -> Outputs:
         """Outputs and features, both float32."""
-        with part("student"):
+        with part("student"), batch_statistics(twice=self.objective.input_gradients):
             return self._run("student", self.student, images)
 
-    def teacher_forward(self, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def teacher_forward(self, images: Tensor) -> Outputs:
         """The same of the teacher, without gradients unless the objective needs those with respect to the images."""
         assert self.teacher is not None
         with torch.set_grad_enabled(self.objective.input_gradients and torch.is_grad_enabled()):
             return self._run("teacher", self.teacher, images)
 
-    def _run(self, who: str, network: inference.Predictor, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def _run(self, who: str, network: inference.Predictor, images: Tensor) -> Outputs:
         # Second-order gradients need full precision, and attention's MATH kernel, the only one that supports them.
         second_order = self.objective.input_gradients
         precision = self._precision.get(who)

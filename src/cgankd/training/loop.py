@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 from typing import Any
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from cgankd.config.settings import Cosine, FitSettings, OneCycle, StepDecay
-from cgankd.core import rng
+from cgankd.core import ranks, rng
 from cgankd.core.profiling import part
+from cgankd.core.shared_rows import add_gradients, changed_by_first, check_batch
 from cgankd.core.store import Work
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSource, TrainingImages
@@ -52,6 +54,7 @@ def fit(
     inside of a plain callable, labels of mixed images, or the teacher's outputs for attacked images.
     """
     assert kept.best is None or images.validation is not None, "the best weights need a validation split"
+    check_batch(settings.batch_size, ranks.share()[1])
     check_views(objective, settings.augment)
     check_adversarial(objective, settings)
     inference.place(student, work.fabric).train()
@@ -71,9 +74,11 @@ def fit(
     with contextlib.closing(forward):
         fresh = not work.checkpoint().there
         if fresh:
-            objective.prepare(Preparation(forward, student, settings.steps, work, seed, train))
+            preparation = Preparation(forward, student, settings.steps, work, seed, train)
+            changed_by_first(objective, lambda: objective.prepare(preparation))
         history = _minimise(work, forward, objective, images.validation, settings, seed, kept.best, save_first=fresh)
     student.eval()
+    ranks.leave()
     return history
 
 
@@ -105,7 +110,7 @@ def _minimise(
     with work.random_state(), work.progress.bar(work.title, settings.steps) as bar:
         bar.images, bar.metric, bar.metric_unit = settings.batch_size, objective.task.metric, objective.task.metric_unit
         for step in range(start, settings.steps):
-            torch.manual_seed(rng.key(seed, "fit", step))  # for dropout
+            torch.manual_seed(rng.key(seed, "fit", step) ^ ranks.share()[0])  # for dropout
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
             with part("batch"):
@@ -120,15 +125,21 @@ def _minimise(
             with part("backward"):
                 optimizer.zero_grad(set_to_none=True)
                 work.fabric.backward(loss)
+                add_gradients(student, objective)
             with part("optimizer"):
                 clipping.clip(weights)
                 optimizer.step()
 
             done = step + 1
             if done % log_every == 0 or done == settings.steps:
-                entry = {"step": done, "loss": _finite(work, loss, trained, inputs.teacher_outputs, settings, done)}
-                entry["learning_rate"] = learning_rate(settings, step)
-                entry |= clipping.share() | _label_share(terms) | _validation(work, student, objective, validation)
+                check = functools.partial(_finite, work, loss, trained, inputs.teacher_outputs, settings, done)
+                entry = {
+                    "step": done,
+                    "loss": ranks.first_of_team(check),
+                    "learning_rate": learning_rate(settings, step),
+                }
+                validate = functools.partial(_validation, work, student, objective, validation)
+                entry |= clipping.share() | _label_share(terms) | ranks.first_of_team(validate)
                 history.append(entry)
                 bar.log(entry)
                 if best is not None:

@@ -9,8 +9,9 @@ from typing import Any
 from torch import nn
 
 from cgankd.config.settings import FitSettings
+from cgankd.core import ranks
 from cgankd.core.files import read_json, write_json
-from cgankd.core.runtime import make_fabric
+from cgankd.core.runtime import in_float32
 from cgankd.core.store import CHECKPOINT, Work
 from cgankd.data.imageset import TrainingImages
 from cgankd.distill import Objective
@@ -39,7 +40,7 @@ def fit_with_second_try(
     float32 fails too.
     """
     mark = None if work.folder is None else work.folder / f"{CHECKPOINT}-float32.json"
-    sentence = str(read_json(mark)) if mark is not None and mark.is_file() else None
+    sentence = ranks.first_of_team(lambda: str(read_json(mark)) if mark is not None and mark.is_file() else None)
     if sentence is None:
         lowered = lowers(work.fabric)
         initial = {name: value.detach().clone() for name, value in student.state_dict().items()} if lowered else {}
@@ -56,7 +57,7 @@ def fit_with_second_try(
         if mark is not None:
             write_json(mark, sentence)
         work.progress.say(sentence)
-    exact = dataclasses.replace(work, fabric=make_fabric(work.fabric.device.type, "fp32")).within("float32")
+    exact = dataclasses.replace(work, fabric=in_float32(work.fabric)).within("float32")
     own = Kept(best=kept.best)  # outputs of the teacher that are kept for all trainings were computed in bfloat16
     history = fit(exact, student, new_objective(), images, settings, seed=seed, teacher=teacher, kept=own)
     return history, sentence

@@ -10,11 +10,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from cgankd.core import ranks
 from cgankd.core.errors import OutOfTime
 from cgankd.core.row_file import RowFile
 from cgankd.core.runtime import to_device
+from cgankd.core.shared_rows import all_rows
 from cgankd.core.stopping import reason_to_stop
-from cgankd.data.batches import Batch, Batches
+from cgankd.data.batches import Batch, Batches, BatchRows
 from cgankd.nets import inference
 
 
@@ -47,16 +49,19 @@ class TeacherOutputs:
         self._views: dict[tuple[int, int], _View] = {}  # by (set of images, view)
 
     def of(self, batch: Batch) -> Tensor:
-        """The outputs for the batch's views, float32 [B, number of outputs]."""
+        """The outputs for all of the batch's views, float32 [B, number of outputs]."""
         if not self.batches.recurring:
-            return self._run(batch.images)
+            return all_rows(self._run(batch.images), len(batch.whole.index))
+        return to_device(ranks.first_of_team(lambda: self._stored(batch.whole)), self.fabric.device)
+
+    def _stored(self, batch: BatchRows) -> Tensor:
         outputs = torch.empty(len(batch.index), self.width)
         for number, (first, count) in enumerate(self.batches.sets):
             inside = (batch.index >= first) & (batch.index < first + count)
             for view in batch.view[inside].unique().tolist():
                 rows = (inside & (batch.view == view)).nonzero().squeeze(1)
                 outputs[rows] = self._of_view(number, view, batch.index[rows] - first)
-        return to_device(outputs, self.fabric.device)
+        return outputs
 
     def _of_view(self, number: int, view: int, rows: Tensor) -> Tensor:
         """The outputs for one view of these images of a set. Blocks that are not in the cache are computed."""

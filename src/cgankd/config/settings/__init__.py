@@ -29,7 +29,7 @@ from cgankd.config.settings.ratio import (
     RatioSettings,
     TeacherFeatures,
 )
-from cgankd.config.settings.runtime import RuntimeSettings
+from cgankd.config.settings.runtime import RunRuntimeSettings, RuntimeSettings
 from cgankd.config.settings.student import FromNOKD, FromScratch, FromWeights, StudentSettings
 from cgankd.config.settings.synthesis import (
     DistinctLabels,
@@ -106,6 +106,7 @@ __all__ = [
     "RatioSettings",
     "RobustWidth",
     "RobustnessSettings",
+    "RunRuntimeSettings",
     "RuntimeSettings",
     "ScalarLabelSettings",
     "Schedule",

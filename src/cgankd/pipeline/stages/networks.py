@@ -39,7 +39,7 @@ def describe_data(work: Work, *, splits: Splits) -> dict[str, Any]:
     return preview.describe(splits)
 
 
-@stage()
+@stage(together=True)
 def train_network(
     work: Work,
     *,
@@ -55,7 +55,7 @@ def train_network(
     return _train(work, student, None, images, fit, around, seed)[1]
 
 
-@stage(version=2)  # version 1 kept the last weights alone
+@stage(version=2, together=True)  # version 1 kept the last weights alone
 def train_student(
     work: Work,
     *,
@@ -122,7 +122,7 @@ def _start(student: Student, normalised_by: ImageSet, task: Task, seed: int) -> 
     return network, {} if student.start is None else {"started_anew": student.start.load_into(network)}
 
 
-@stage()
+@stage(together=True)
 def train_trial(
     work: Work,
     *,
@@ -150,7 +150,7 @@ def train_trial(
     return {"val": scoring.scored(work, network, val, task).total, "history": history, "second_try": second_try}
 
 
-@stage()
+@stage(together=True)
 def train_module(
     work: Work,
     *,

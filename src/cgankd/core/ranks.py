@@ -1,0 +1,222 @@
+"""One run on several processes: which one is the first, what all of them agree on, and how they end.
+
+Every process runs the same program. They train networks together (core/shared_rows.py), in the stages that
+:func:`together` runs. Everything else is computed by the first process alone, inside :func:`first`, while the others
+wait for its result. So only the first process writes files and prints. With one process, each function here just calls
+what it is given.
+"""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import datetime
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cgankd.core.errors import LostProcess, OutOfTime, TrainingError, UserError
+
+if TYPE_CHECKING:  # the commands ask :func:`is_first`, and must not import torch for it
+    from lightning_fabric import Fabric
+
+T = TypeVar("T")
+
+WAIT = datetime.timedelta(days=365)  # the others wait as long as the first one works; a process that ends is noticed
+SHARED = (UserError, TrainingError, OutOfTime, OSError)  # errors of the first process that the others raise as well
+
+
+@dataclasses.dataclass
+class _Here:
+    """This process. together: it computes a stage with the others. alone: it is the first, and the others wait."""
+
+    number: int = 0
+    count: int = 1
+    together: bool = False
+    alone: bool = False
+    control: Any = None  # the group for decisions, which are exchanged by processors and never wait for a GPU
+
+
+_here = _Here()
+
+
+class _Left(BaseException):
+    """The rest of this stage is for the first process."""
+
+
+def join(fabric: Fabric) -> None:
+    """Start the other processes, or meet those that torchrun or Slurm started. Further calls change nothing."""
+    fabric.launch()
+    if _here.control is not None:
+        return
+    import torch.distributed as dist
+
+    _here.number, _here.count = fabric.global_rank, fabric.world_size
+    _here.control = dist.new_group(backend="gloo", timeout=WAIT)
+    atexit.register(dist.destroy_process_group)  # else gloo's threads abort a process that ends
+    for thread in threading.enumerate():
+        if thread.name == "child-process-observer":
+            # Where a started process ends early, Fabric kills this one within 5 seconds. With SIGTERM instead of
+            # SIGKILL it can save its state and say why it stops.
+            thread._termination_signal = signal.SIGTERM  # type: ignore[attr-defined]
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes files and prints."""
+    return _here.number == 0
+
+
+def written_by_first(path: Path) -> Path | None:
+    """The path in the first process; None in the others, which write no files."""
+    return path if is_first() else None
+
+
+def count() -> int:
+    """The number of processes of this run."""
+    return _here.count
+
+
+def share() -> tuple[int, int]:
+    """The number of this process, from 0, and how many share each batch now: all of them inside :func:`together`."""
+    return (_here.number, _here.count) if _here.together and not _here.alone else (0, 1)
+
+
+def rows() -> slice:
+    """The rows of a batch that this process computes."""
+    number, count = share()
+    return slice(number, None, count)
+
+
+def first(function: Callable[[], T]) -> T:
+    """The result of ``function()`` in every process; only the first process calls it. Every process must call this.
+
+    The result is sent to the others by pickle. An error of a kind that users see is raised in every process.
+    """
+    if _here.count == 1 or _here.alone:
+        return function()
+    value, error = None, None
+    if is_first():
+        _here.alone = True
+        try:
+            value = function()
+        except SHARED as raised:
+            error = raised
+        finally:
+            _here.alone = False
+    value, sent = _from_first((value, error))
+    if error is not None:
+        raise error
+    if sent is not None:
+        sent.of_first = True  # type: ignore[union-attr]
+        raise sent
+    return value  # type: ignore[return-value]
+
+
+def first_of_team(function: Callable[[], T]) -> T:
+    """As :func:`first` inside of :func:`together`, and ``function()`` elsewhere."""
+    return function() if share()[1] == 1 else first(function)
+
+
+def in_turn(function: Callable[[], T]) -> T:
+    """``function()`` of every process itself: the first one before the others, which also raise its error."""
+    results: list[T] = []
+    first(lambda: results.append(function()))
+    return results[0] if results else function()
+
+
+def agreed(decide: Callable[[], bool]) -> bool:
+    """As :func:`first_of_team`, for a yes or no at every step, and cheaper. ``decide`` must not raise."""
+    if share()[1] == 1:
+        return decide()
+    import torch
+    import torch.distributed as dist
+
+    answer = torch.tensor([decide() if is_first() else False])
+    with exchanging():
+        dist.broadcast(answer, src=0, group=_here.control)
+    return bool(answer)
+
+
+def together(on_first: Callable[[], T], on_others: Callable[[], Any]) -> T:
+    """The result of ``on_first()`` in every process, where the others help with ``on_others()``.
+
+    Both run the same stage. They exchange what they compute until the stage calls :func:`leave`; the first process
+    does the rest alone. An error that all of them raised before is not exchanged again.
+    """
+    if _here.count == 1 or _here.alone:
+        return on_first()
+    value, error = None, None
+    _here.together = True
+    try:
+        value = on_first() if is_first() else on_others()
+    except _Left:
+        pass
+    except SHARED as raised:
+        if not _here.alone:
+            raise
+        error = raised
+    finally:
+        _here.together = _here.alone = False
+
+    def outcome() -> T:
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]
+
+    return first(outcome)
+
+
+def leave() -> None:
+    """The rest of a stage that :func:`together` runs is for the first process; in the others the stage ends here."""
+    if share()[1] > 1 and not is_first():
+        raise _Left
+    _here.alone = share()[1] > 1 or _here.alone
+
+
+def goes_on_alone() -> bool:
+    """Whether this is the first process, which goes on without the others, for they end now."""
+    _here.alone = True
+    return is_first()
+
+
+def sentence_of(error: BaseException, sentence: str) -> str:
+    """What this process says of an error that ends it: nothing, where the first process says it for all."""
+    if is_first() or isinstance(error, LostProcess):
+        return sentence
+    told = getattr(error, "of_first", False) or isinstance(error, KeyboardInterrupt)
+    return "" if told else f"process {_here.number + 1} of {_here.count}: {sentence}"
+
+
+def check_same(name: str, mine: str, of_first: str) -> None:
+    """LostProcess where the first process computes another result than this one."""
+    if mine != of_first:
+        raise LostProcess(
+            f"process {_here.number + 1} of {_here.count} stopped, because its {name} differs from that of process 1; "
+            "all processes need the same code, files, settings and random weights"
+        )
+
+
+@contextmanager
+def exchanging() -> Iterator[None]:
+    """Put this around every exchange: if it fails, LostProcess is raised, because another process has ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = re.sub(r"^\[[^]]*\] ", "", str(error)).partition(". ")[0].partition("\n")[0]
+        raise LostProcess(
+            f"process {_here.number + 1} of {_here.count} stopped, because another one has ended or can't be reached "
+            f"({reason})"
+        ) from error
+
+
+def _from_first(value: T) -> T:
+    import torch.distributed as dist
+
+    box = [value]
+    with exchanging():
+        dist.broadcast_object_list(box, src=0, group=_here.control)
+    return box[0]

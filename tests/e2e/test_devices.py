@@ -1,0 +1,98 @@
+"""One run on several processes: what it prints and keeps, how it ends if one of them is killed, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import Said, environment, process, script
+
+SHORT = ["compare.methods=[nokd]", "metrics.generator=false", "teacher.fit.steps=8", "--no-report", "--no-export"]
+
+
+def test_two_processes_speak_and_write_as_one(tiny: Path, typed: Callable[..., Said]) -> None:
+    said = process("run", tiny, *SHORT, "--out", "two", "--devices", 2, "--json", cwd=tiny.parent)
+    assert (said.code, said.err) == (0, "")
+    events = [json.loads(line) for line in said.out.splitlines()]
+    stages = [event["kind"] for event in events if event["event"] == "stage_started"]
+    assert stages == ["describe_data", "train_network", "train_student", "find_worst_answers"]
+    assert [event["event"] for event in events].count("done") == 1
+    assert json.loads((tiny.parent / "two" / "status.json").read_text())["state"] == "done"
+
+    assert typed("run", tiny, *SHORT, "--out", "one", "--quiet").code == 0
+    one, two = (tiny.parent / name for name in ("one", "two"))
+    keys = [sorted(path.name for path in (folder / "artifacts").glob("train_*")) for folder in (one, two)]
+    assert keys[0] == keys[1]  # the number of processes is part of no key
+    made = {
+        folder.name: {json.loads(path.read_text())["made_with"]["processes"] for path in folder.rglob("artifact.json")}
+        for folder in (one, two)
+    }
+    assert made == {"one": {1}, "two": {2}}
+    losses = [
+        json.loads((folder / "artifacts" / keys[0][0] / "artifact.json").read_text())["summary"]["history"][-1]["loss"]
+        for folder in (one, two)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("stage", "saved", "words"),
+    [
+        ("train_network", 0, ["teacher.fit.steps=5000"]),  # computed by both
+        ("train_generator", 1, ["generator.steps=20000", "compare.methods=[cgan]"]),  # by the first one alone
+    ],
+)
+def test_where_one_is_killed_the_other_stops_with_a_sentence(
+    stage: str, saved: int, words: list[str], tiny: Path
+) -> None:
+    words = ["run", "tiny.yaml", *words, "--out", "out", "--devices", "2", "--quiet"]
+    folder = tiny.parent / "out" / "work"
+    with subprocess.Popen([script(), *words], cwd=tiny.parent, env=environment(), stderr=subprocess.PIPE) as run:
+        while not list(folder.glob(f"{stage}-*")):
+            assert run.poll() is None
+            time.sleep(0.05)
+        time.sleep(1.0)
+        (other,) = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        os.kill(int(other), signal.SIGKILL)
+        said = run.communicate(timeout=60)[1].decode().splitlines()
+    assert run.returncode == 1
+    assert len(said) == 1
+    assert said[0].startswith("cgankd: process 1 of 2 stopped, because another one has ended or can't be reached (")
+    assert said[0].endswith(f"); the same command goes on: cgankd {shlex.join(words)}")
+    assert len(list(folder.glob(f"{stage}-*/checkpoint.safetensors"))) == saved
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["run", "tiny.yaml", "--devices", "100"],
+            "teacher.fit.batch_size = 64, but 100 processes share each batch; needed: at least 100, or fewer processes "
+            "(runtime.devices, runtime.nodes)",
+        ),
+        (
+            ["table", "tiny.yaml", "runtime.devices=2", "--out", "out"],
+            "tiny, cnn8: runtime.devices = 2 and runtime.nodes = 1 are for cgankd run; allowed here: 1 and 1",
+        ),
+        (
+            ["synthesize", "tiny.yaml", "runtime.nodes=2", "--export", "out"],
+            "runtime.devices = 1 and runtime.nodes = 2 are for cgankd run; allowed here: 1 and 1",
+        ),
+        (
+            ["run", ".", "--devices", "2"],
+            "several devices are for a recipe, but . is images; cgankd init . writes one",
+        ),
+    ],
+)
+def test_what_several_processes_cant_do_is_refused_before_any_is_started(
+    words: list[str], sentence: str, tiny: Path, typed: Callable[..., Said]
+) -> None:
+    assert typed(*words).sentence() == f"cgankd: {sentence}"

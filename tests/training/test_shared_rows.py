@@ -1,0 +1,97 @@
+"""Several processes train one network: the weights are those of one process, for every method."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import shared_lessons
+import torch
+from lightning_fabric import Fabric
+
+from cgankd.core.files import load_tensors
+from cgankd.distill import METHODS
+from cgankd.training.faults import NotFinite
+
+# What is exchanged differs: nothing but outputs; cached outputs; pairs of images; maps and layers with batch
+# normalisation of their own; gradients by images; extra views and a head that is trained before; a network that is
+# trained before; images that are mixed with those of the other process.
+LESSONS = [
+    "supervised", "supervised/clipped", "supervised/attacked", "kd", "kd/no-views", "kd/mixed", "rkd", "fitnet",
+    "kd+kdiga", "kd+sskd", "takd", "crd@fake",
+]  # fmt: skip
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop() -> None:
+    raise Stopped
+
+
+def in_processes(count: int, folder: Path, lessons: Sequence[str], code: int = 0) -> str:
+    """Do the lessons in ``count`` processes, the first of which starts the others. Returns what they say on stderr."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, shared_lessons.__file__, str(folder), str(count), *lessons]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    return done.stderr
+
+
+def check_equal(lessons: Sequence[str], one: Path, several: Path, fabric: Fabric) -> None:
+    """Both folders hold the lessons, and all weights have moved alike."""
+    stores = [shared_lessons.open_store(folder, fabric) for folder in (one, several)]
+    for lesson in lessons:
+        expected, found = (shared_lessons.learn(store, lesson) for store in stores)
+        assert list(found) == list(expected)
+        for name, change in expected.items():
+            largest = float(change.abs().max())
+            torch.testing.assert_close(
+                found[name], change, rtol=0.0, atol=5e-3 * largest + 1e-6, msg=f"{lesson} {name}"
+            )
+    for store in stores:
+        store.close()
+
+
+def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, fabric: Fabric) -> None:
+    """The first lesson was begun by one process; two go on with it."""
+    begun = shared_lessons.open_store(tmp_path / "two", fabric, shared_lessons.AtSecondStep(stop))
+    with pytest.raises(Stopped):
+        shared_lessons.learn(begun, LESSONS[0])
+    begun.close()
+    (checkpoint,) = (tmp_path / "two" / "work").glob("train_module-*/checkpoint.safetensors")
+    assert load_tensors(checkpoint)[1]["step"] == "1"
+
+    in_processes(2, tmp_path / "two", LESSONS)
+    finished = sorted((tmp_path / "two" / "artifacts").iterdir())
+    assert len(finished) == len(LESSONS)
+    check_equal(LESSONS, tmp_path / "one", tmp_path / "two", fabric)
+    assert sorted((tmp_path / "two" / "artifacts").iterdir()) == finished  # nothing was computed again
+
+
+@pytest.mark.long
+def test_four_processes_end_with_the_weights_of_one_for_every_method(tmp_path: Path, fabric: Fabric) -> None:
+    in_processes(4, tmp_path / "four", sorted(METHODS))
+    check_equal(sorted(METHODS), tmp_path / "one", tmp_path / "four", fabric)
+
+
+@pytest.mark.long
+def test_one_process_goes_on_where_two_were_killed(tmp_path: Path, fabric: Fabric) -> None:
+    said = in_processes(2, tmp_path / "two", ["kd/killed"], code=-signal.SIGKILL)
+    assert "process 2 of 2 stopped, because another one has ended or can't be reached (" in said
+    (checkpoint,) = (tmp_path / "two" / "work").glob("train_module-*/checkpoint.safetensors")
+    assert load_tensors(checkpoint)[1]["step"] == "1"
+    check_equal(["kd/killed"], tmp_path / "one", tmp_path / "two", fabric)
+
+
+def test_an_error_of_the_first_process_can_be_sent_to_the_others() -> None:
+    sent = pickle.loads(pickle.dumps(NotFinite("the loss is nan", "a lower rate may help")))
+    assert (str(sent), sent.fault) == ("the loss is nan; a lower rate may help", "the loss is nan")
