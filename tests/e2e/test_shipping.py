@@ -17,7 +17,7 @@ import torch
 import yaml
 from commands import BARS, Said, environment, process, write_bars
 from pages import code
-from PIL import Image
+from PIL import ExifTags, Image
 from torch.utils.data import TensorDataset
 
 import cgankd
@@ -154,7 +154,7 @@ def test_predictions_of_run_and_file_agree_and_images_are_brought_to_the_size(
         said = typed("predict", model[0], "pictures", "--to", "json", *model[1:])
         assert said.code == 0, said.err
         records = json.loads(said.out)
-        assert [record["file"] for record in records] == [
+        assert [record["file_name"] for record in records] == [
             f"pictures/part{part}/{number}.png" for part, number in ((0, 0), (0, 2), (0, 4), (1, 1), (1, 3))
         ]
         with torch.no_grad():
@@ -166,6 +166,41 @@ def test_predictions_of_run_and_file_agree_and_images_are_brought_to_the_size(
     assert said.code == 0
     (line,) = csv.DictReader((tmp_path / "a.csv").open())
     assert line["prediction"] == records[0]["prediction"]
+
+
+def test_the_lines_of_the_docs_answer_for_a_photograph_as_predict_does(
+    out: Path, typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 3)).astype(np.uint8)
+    photo = Image.fromarray(pixels).resize((57, 40), Image.Resampling.BICUBIC)
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    photo.save(tmp_path / "photo.jpg", exif=turned)
+    (tmp_path / "runs").mkdir()
+    out.rename(tmp_path / "runs" / "mine")
+    names: dict[str, Any] = {}
+    exec("".join(code("shipping.md", "What does the file take and give?")), names)
+    expected = json.loads(typed("predict", "runs/mine", "photo.jpg", "--to", "json").out)[0]["probabilities"]
+    probabilities = torch.from_numpy(names["answers"]).softmax(dim=1)[0]
+    assert {str(digit): float(p) for digit, p in enumerate(probabilities)} == pytest.approx(expected, abs=1e-4)
+
+
+def test_another_row_has_a_file_of_its_own(out: Path, typed: Typed) -> None:
+    best = json.loads((out / "results.json").read_text())["best"]["row"]
+    other = next(row for row in ("kd", "cgan_kd") if row != best)
+    shipped = (out / "student.onnx").read_bytes()
+    assert typed("export", "out", "--row", other).out.startswith(f"out/student-{other}.onnx: row {other}, seed 0")
+    assert (out / "student.onnx").read_bytes() == shipped
+
+
+def test_the_recipe_beside_results_is_the_one_that_made_them(out: Path, tiny: Path, typed: Typed) -> None:
+    recipe_text = (out / "recipe.yaml").read_text()
+    words = ["run", tiny.name, "compare.ablation=true", "student.network=cnn16", "--out", "out", "--quiet"]
+    assert typed(*words, "--max-minutes", "0").code == 75
+    assert (out / "recipe.yaml").read_text() == recipe_text
+    said = typed("status", "out")
+    assert said.out.splitlines()[-1] == "out/results.json holds the results of an earlier run, until this one ends"
 
 
 def test_generated_images_come_from_the_checkpoint_alone(out: Path, typed: Typed, tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ def export(
         bool, typer.Option("--float", help="the file takes floats in [0, 1]; without it bytes, 0 to 255")
     ] = False,
     int8: Annotated[bool, typer.Option("--int8", help="also a file with 8-bit weights, and its score")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="the file; default DIR/student.onnx")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="the file; default DIR/student.onnx, for another row student-ROW.onnx")
+    ] = None,
 ) -> None:
     """Write a student to a file that needs no cgankd, and check on the test images that it gives the same."""
     from cgankd.shipping.export import export as write
@@ -55,7 +57,7 @@ def show_export(exported: Any) -> None:
         console.print(on_one_line(exported.note), soft_wrap=True)
     if exported.difference is not None:
         own = "" if exported.score is None else f"; its own test {scored(exported.score)}"
-        which = "images that the run keeps" if exported.score is None else "test images"
+        which = "labelled images of the run" if exported.score is None else "test images"
         console.print(
             f"checked on {exported.compared:,} {which}: it gives what the student gives, within "
             f"{exported.difference:.0e}{own}",
@@ -125,7 +127,7 @@ def _print_predictions(records: list[dict[str, Any]], unit: str) -> None:
     for record in records:
         best = [f"{next(iter(record['probabilities'].values())):.1%}"] if classes else []
         text = record["prediction"] if classes else f"{record['prediction']:.4g} {unit}".rstrip()
-        table.add_row(on_one_line(record["file"]), on_one_line(text), *best)
+        table.add_row(on_one_line(record["file_name"]), on_one_line(text), *best)
     console.print(table)
 
 

@@ -192,6 +192,8 @@ def as_lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
         where = f"before the run{where and ': '}{where}"
     if where and state != "done":
         lines.append(where if state == "running" else f"it was at: {where}")
+    if state != "done" and (folder / "results.json").is_file():
+        lines.append(f"{folder / 'results.json'} holds the results of an earlier run, until this one ends")
     return lines
 
 

@@ -26,6 +26,7 @@ from cgankd.config.settings import (
     SynthesisSettings,
 )
 from cgankd.core import ranks, rng
+from cgankd.core.cleaning import RESULTS
 from cgankd.core.files import write_json, write_text
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.run_folder import check_recipe
@@ -69,13 +70,16 @@ def run(
     started = time.monotonic()
     with opened(recipe, out, progress, deadline=deadline, artifacts=artifacts) as this_run:
         import_seconds = time.monotonic() - started
-        ranks.first(lambda: write_text(out / "recipe.yaml", this_run.recipe.to_yaml()))
+        text = this_run.recipe.to_yaml()
+        if not (out / RESULTS).is_file():  # else the file says how these results were made
+            ranks.first(lambda: write_text(out / "recipe.yaml", text))
         ranks.first(lambda: write_rejected(this_run.splits.rejected, out))
         this_run.store.progress.plan(functools.partial(stations, this_run))
         record = results.collect(this_run)
         record["seconds"] = {"import": import_seconds, **this_run.store.seconds()}
         record["used"] = this_run.store.used_names()
-        ranks.first(lambda: write_json(out / "results.json", record))
+        ranks.first(lambda: write_text(out / "recipe.yaml", text))
+        ranks.first(lambda: write_json(out / RESULTS, record))
     return record
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cgankd.config import recipe as recipes
 from cgankd.core.errors import TrainingError, UserError
+from cgankd.core.files import file_name
 from cgankd.core.store import Work
 from cgankd.data import sources
 from cgankd.data.imageset import ImageSet
@@ -52,8 +53,8 @@ def export(
     """Write the student of a finished run to a file that needs no cgankd, and check it on the run's test images.
 
     row, seed: of the student; None: the best on the validation split. out: the file; None: student.SUFFIX in the
-    folder. int8: a second file beside it. Raises UserError for what the user can mend, TrainingError where the file
-    answers otherwise than the student.
+    folder, and student-ROW-seedN.SUFFIX for a student that is not the best. int8: a second file beside it. Raises
+    UserError for what the user can mend, TrainingError where the file answers otherwise than the student.
     """
     if to not in formats.SUFFIXES:
         raise UserError(f"--to {to}: allowed are {', '.join(formats.SUFFIXES)}")
@@ -61,7 +62,7 @@ def export(
         raise UserError(f"--int8 makes an ONNX file, not {to}; needed with it: --to onnx")
     run = FinishedRun.open(folder)
     student = run.student(_fabric(), row, seed)
-    path = out or folder / f"student{formats.SUFFIXES[to]}"
+    path = out or folder / f"{_stem(run, student, seed)}{formats.SUFFIXES[to]}"
     if path.suffix != formats.SUFFIXES[to]:
         raise UserError(f"--out {path}: a file of {to} ends in {formats.SUFFIXES[to]}")
     formats.WRITERS[to](student, path, kind)
@@ -81,6 +82,14 @@ def export(
     return dataclasses.replace(exported, int8=Exported(small, exported.facts, len(splits.test), None, score))
 
 
+def _stem(run: FinishedRun, student: Student, seed: int | None) -> str:
+    """The file's name: ``student`` is the name of the one that ships, and of no other."""
+    best = run.student(_fabric()).facts
+    if (student.facts["row"], student.facts["seed"]) == (best["row"], best["seed"]):
+        return "student"
+    return "-".join(["student", file_name(student.facts["row"]), *([] if seed is None else [f"seed{seed}"])])
+
+
 def export_after_run(folder: Path) -> Exported:
     """The best student of a run that has just finished, as ONNX; its weights where that can't be had.
 
@@ -88,6 +97,7 @@ def export_after_run(folder: Path) -> Exported:
     """
     run = FinishedRun.open(folder)
     student = run.student(_fabric())
+    (folder / "student-int8.onnx").unlink(missing_ok=True)  # of an earlier run's student
     exported = Exported(folder / "student.onnx", dict(student.facts))
     try:
         if importlib.util.find_spec("onnx") is None or importlib.util.find_spec("onnxruntime") is None:

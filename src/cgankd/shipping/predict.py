@@ -69,7 +69,7 @@ def predict(model: Model, files: Sequence[Path]) -> list[dict[str, Any]]:
         given = ask(pictures.read(rows, plan, lambda count: None))
         labels = task.predict(given)
         for row, label, answer in zip(rows, labels.tolist(), task.answer(given), strict=True):
-            records.append({"file": str(files[row]), "prediction": _label(task, label)})
+            records.append({"file_name": str(files[row]), "prediction": _label(task, label)})
             if task.answer_names:
                 order = answer.argsort(descending=True)
                 records[-1]["probabilities"] = {
@@ -93,5 +93,5 @@ def as_text(records: Sequence[dict[str, Any]], kind: str, unit: str) -> str:
     writer.writerow(["file_name", name, *(["probability"] if classes else [])])
     for record in records:
         best = [next(iter(record["probabilities"].values()))] if classes else []
-        writer.writerow([record["file"], record["prediction"], *best])
+        writer.writerow([record["file_name"], record["prediction"], *best])
     return stream.getvalue()
