@@ -21,11 +21,12 @@ from cgankd.training.faults import NotFinite
 
 # What is exchanged differs: nothing but outputs; cached outputs; pairs of images; maps and layers with batch
 # normalisation of their own; gradients by images; extra views and a head that is trained before; a network that is
-# trained before; images that are mixed with those of the other process.
+# trained before; images that are mixed with those of the other process. Then two GANs.
 LESSONS = [
     "supervised", "supervised/clipped", "supervised/attacked", "kd", "kd/no-views", "kd/mixed", "rkd", "fitnet",
-    "kd+kdiga", "kd+sskd", "takd", "crd@fake",
+    "kd+kdiga", "kd+sskd", "takd", "crd@fake", "gan/classes", "gan/scalars",
 ]  # fmt: skip
+GANS = [f"gan/{name}" for name in shared_lessons.GANS]
 
 
 class Stopped(Exception):
@@ -81,6 +82,15 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, fabric: Fabri
 def test_four_processes_end_with_the_weights_of_one_for_every_method(tmp_path: Path, fabric: Fabric) -> None:
     in_processes(4, tmp_path / "four", sorted(METHODS))
     check_equal(sorted(METHODS), tmp_path / "one", tmp_path / "four", fabric)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_processes_end_with_the_generator_of_one_for_every_term(
+    count: int, tmp_path: Path, fabric: Fabric
+) -> None:
+    in_processes(count, tmp_path / "several", GANS)
+    check_equal(GANS, tmp_path / "one", tmp_path / "several", fabric)
 
 
 @pytest.mark.long
