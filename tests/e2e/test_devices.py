@@ -47,7 +47,8 @@ def test_two_processes_speak_and_write_as_one(tiny: Path, typed: Callable[..., S
     ("stage", "saved", "words"),
     [
         ("train_network", 0, ["teacher.fit.steps=5000"]),  # computed by both
-        ("train_generator", 1, ["generator.steps=20000", "compare.methods=[cgan]"]),  # by the first one alone
+        ("train_generator", 0, ["generator.steps=20000", "compare.methods=[cgan]"]),  # also by both
+        ("train_density_ratio", 1, ["ratio.steps=20000", "compare.methods=[cgan]"]),  # by the first one alone
     ],
 )
 def test_where_one_is_killed_the_other_stops_with_a_sentence(
@@ -76,6 +77,11 @@ def test_where_one_is_killed_the_other_stops_with_a_sentence(
         (
             ["run", "tiny.yaml", "--devices", "100"],
             "teacher.fit.batch_size = 64, but 100 processes share each batch; needed: at least 100, or fewer processes "
+            "(runtime.devices, runtime.nodes)",
+        ),
+        (
+            ["run", "tiny.yaml", "--devices", "17"],
+            "generator.batch_size = 16, but 17 processes share each batch; needed: at least 17, or fewer processes "
             "(runtime.devices, runtime.nodes)",
         ),
         (

@@ -1,11 +1,12 @@
 """Trainings that one process and several must end alike: ``python shared_lessons.py FOLDER DEVICES LESSON ...``.
 
 A lesson is a method, with settings of its training after a slash: ``rkd``, ``kd/attacked``. ``killed``: the first
-process is killed at the second step, after the first was saved.
+process is killed at the second step, after the first was saved. Or it is a GAN, ``gan/NAME``, one of :data:`GANS`.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -13,18 +14,29 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from cgankd.config.settings import AdversarialSettings, AugmentSettings, FitSettings
+from cgankd.config.settings import (
+    ILI,
+    AdversarialSettings,
+    AugmentSettings,
+    FitSettings,
+    GanSettings,
+    ScalarLabelSettings,
+)
+from cgankd.core import rng
 from cgankd.core.progress import SILENT, Bar, Progress
 from cgankd.core.runtime import make_fabric
 from cgankd.core.store import Store
 from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.distill import METHODS, MethodStack, student_network
 from cgankd.distill.objective import parts
+from cgankd.gan.generator import new_networks
+from cgankd.labels import label_embedding
 from cgankd.nets import zoo
 from cgankd.nets.build import WEIGHTS, ModuleNetwork
 from cgankd.pipeline import stages
@@ -39,6 +51,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no-views": {"augment": AugmentSettings(views=0)},
     "clipped": {"clip_norm": 0.1},
     "killed": {},
+}
+COUNTED, SCALAR = Classification(("a", "b", "c")), Regression(0.0, 1.0)
+# name -> task, settings of the GAN. Two, and one for each term that reads more than a row at a time.
+GANS: dict[str, tuple[Task, dict[str, Any]]] = {
+    "classes": (COUNTED, {}),
+    "scalars": (SCALAR, {"diffaugment": ("color", "translation", "cutout")}),
+    "r1": (COUNTED, {"loss": "relativistic", "r1": {"gamma": 10.0, "every": 2, "fakes": True}}),
+    "mode-seeking": (COUNTED, {"mode_seeking": 0.1, "discriminator_steps": 2}),
+    "lecam": (SCALAR, {"lecam": 1.0, "consistency": 10.0, "auxiliary": 10.0}),
+    "transition": (COUNTED, {"transition": {"start": 0.0, "end": 1.0}, "loss": "vanilla"}),
+    "guided-classes": (COUNTED, {"guidance": {"outputs": 1.0, "statistics": 1.0}}),
+    "guided-scalars": (SCALAR, {"guidance": {"outputs": 1.0, "statistics": 1.0}}),
+    "biggan": (COUNTED, {"network": {"kind": "biggan"}}),
+    "killed": (COUNTED, {}),
 }
 
 
@@ -71,6 +97,8 @@ def open_store(folder: Path, fabric: Fabric, progress: Progress = SILENT) -> Sto
 
 def learn(store: Store, lesson: str) -> dict[str, Tensor]:
     """The change of the student's weights in a few steps on batches of 9 images, which no 2 or 4 processes divide."""
+    if lesson.startswith("gan/"):
+        return learn_gan(store, lesson.removeprefix("gan/"))
     method, _, variant = lesson.partition("/")
     task = task_of(method)
     student = network(student_network(method, "cnn8"), task, 1)
@@ -92,10 +120,40 @@ def learn(store: Store, lesson: str) -> dict[str, Tensor]:
     return {name: (value - before[name]).double() for name, value in artifact.tensors(WEIGHTS).items()}
 
 
+def learn_gan(store: Store, name: str) -> dict[str, Tensor]:
+    """The change of the generator's weights in a few steps, and the history's losses.
+
+    With its usual epsilon, Adam makes a step of the same length of every gradient. So a gradient of rounding errors
+    alone would change a weight, and a gradient that is twice too large would not be seen.
+    """
+    task, settings = GANS[name]
+    gan = GanSettings(
+        steps=STEPS + 1, batch_size=9, channels=8, latent=8, label_dim=32, generator_rate=0.05, discriminator_rate=0.05,
+        **settings,
+    )  # fmt: skip
+    scalar = ScalarLabelSettings(label_input=ILI(steps=3)) if task.continuous else None
+    with mock.patch("torch.optim.Adam", functools.partial(torch.optim.Adam, eps=1.0)):
+        artifact = store.call(
+            stages.train_generator,
+            train=noise(18, task, 3),
+            size=SIZE,
+            task=task,
+            gan=gan,
+            scalar=scalar,
+            teacher=ModuleNetwork(network("cnn24", task, 2)) if gan.guidance else None,
+            seed=0,
+        )
+    torch.manual_seed(rng.key(0, "gan/weights"))
+    before = new_networks(gan, label_embedding(task, scalar, gan.label_dim), 1, SIZE)[0].state_dict()
+    changes = {key: value.double() - before[key] for key, value in artifact.tensors(WEIGHTS).items()}
+    last = artifact.summary["history"][-1]
+    return changes | {key: torch.tensor(value, dtype=torch.float64) for key, value in last.items()}
+
+
 def task_of(method: str) -> Task:
     """Classes for all methods that serve them."""
     classes = all("classification" in METHODS[name].tasks for name in parts(method))
-    return Classification(("a", "b", "c")) if classes else Regression(0.0, 1.0)
+    return COUNTED if classes else SCALAR
 
 
 def network(name: str, task: Task, seed: int) -> torch.nn.Module:

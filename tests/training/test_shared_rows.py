@@ -21,11 +21,12 @@ from cgankd.training.faults import NotFinite
 
 # What is exchanged differs: nothing but outputs; cached outputs; pairs of images; maps and layers with batch
 # normalisation of their own; gradients by images; extra views and a head that is trained before; a network that is
-# trained before; images that are mixed with those of the other process.
+# trained before; images that are mixed with those of the other process. Then two GANs.
 LESSONS = [
     "supervised", "supervised/clipped", "supervised/attacked", "kd", "kd/no-views", "kd/mixed", "rkd", "fitnet",
-    "kd+kdiga", "kd+sskd", "takd", "crd@fake",
+    "kd+kdiga", "kd+sskd", "takd", "crd@fake", "gan/classes", "gan/scalars",
 ]  # fmt: skip
+GANS = [f"gan/{name}" for name in shared_lessons.GANS if name != "killed"]
 
 
 class Stopped(Exception):
@@ -84,12 +85,22 @@ def test_four_processes_end_with_the_weights_of_one_for_every_method(tmp_path: P
 
 
 @pytest.mark.long
-def test_one_process_goes_on_where_two_were_killed(tmp_path: Path, fabric: Fabric) -> None:
-    said = in_processes(2, tmp_path / "two", ["kd/killed"], code=-signal.SIGKILL)
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_processes_end_with_the_generator_of_one_for_every_term(
+    count: int, tmp_path: Path, fabric: Fabric
+) -> None:
+    in_processes(count, tmp_path / "several", GANS)
+    check_equal(GANS, tmp_path / "one", tmp_path / "several", fabric)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("lesson", "stage"), [("kd/killed", "train_module"), ("gan/killed", "train_generator")])
+def test_one_process_goes_on_where_two_were_killed(lesson: str, stage: str, tmp_path: Path, fabric: Fabric) -> None:
+    said = in_processes(2, tmp_path / "two", [lesson], code=-signal.SIGKILL)
     assert "process 2 of 2 stopped, because another one has ended or can't be reached (" in said
-    (checkpoint,) = (tmp_path / "two" / "work").glob("train_module-*/checkpoint.safetensors")
+    (checkpoint,) = (tmp_path / "two" / "work").glob(f"{stage}-*/checkpoint.safetensors")
     assert load_tensors(checkpoint)[1]["step"] == "1"
-    check_equal(["kd/killed"], tmp_path / "one", tmp_path / "two", fabric)
+    check_equal([lesson], tmp_path / "one", tmp_path / "two", fabric)
 
 
 def test_an_error_of_the_first_process_can_be_sent_to_the_others() -> None:

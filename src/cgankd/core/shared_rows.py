@@ -63,7 +63,22 @@ def all_rows(values: Tensor, total: int, copies: int = 1) -> Tensor:
     return rows.flatten(0, 1)
 
 
-def add_gradients(network: nn.Module, repeated: nn.Module) -> None:
+def var_mean(values: Tensor, dim: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """As torch.var_mean without correction, over the rows of all processes. dim: 0, that of the rows, and others.
+
+    As in :func:`all_rows`, the gradient reaches this process's own rows alone.
+    """
+    var, mean = torch.var_mean(values, dim, correction=0)
+    count = ranks.share()[1]
+    if count == 1:
+        return var, mean
+    own = torch.stack([mean, mean.square() + var, torch.ones_like(mean)]).double() * len(values)
+    total, squares, rows = all_rows(own[None], count).sum(dim=0)
+    mean = total / rows
+    return (squares / rows - mean.square()).clamp_min(0.0).to(values), mean.to(values)
+
+
+def add_gradients(network: nn.Module, repeated: nn.Module | None = None) -> None:
     """Add up the gradients of all processes, in place.
 
     network: each process has a part of its gradient. repeated: each process has all of its gradient, because it
@@ -73,7 +88,8 @@ def add_gradients(network: nn.Module, repeated: nn.Module) -> None:
     if count == 1:
         return
     parts = [weight.grad for weight in network.parameters() if weight.grad is not None]
-    whole = [weight.grad for weight in repeated.parameters() if weight.grad is not None]
+    same = () if repeated is None else repeated.parameters()
+    whole = [weight.grad for weight in same if weight.grad is not None]
     flat = torch.cat([*(g.flatten() for g in parts), *(g.flatten() / count for g in whole)])
     with ranks.exchanging():  # one exchange for all; Fabric's all_reduce would also wait at a barrier before
         dist.all_reduce(flat)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cgankd.config.settings import GanSettings, GuidanceSettings
 from cgankd.core.errors import UserError
+from cgankd.core.shared_rows import all_rows, var_mean
 from cgankd.data.imageset import ImageSet
 from cgankd.nets.precision import MixedPrecision
 from cgankd.tasks import Task
@@ -41,12 +42,15 @@ class Guidance:
                     module.register_forward_pre_hook(self._compare)
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
-        """images: float [B, C, H, W] in [-1, 1]; targets [B]. A scalar."""
+        """images: float [B, C, H, W] in [-1, 1]; targets [B]. A scalar.
+
+        Where several processes share the batch, ``images`` are the rows of this one, and ``targets`` are those of all.
+        """
         self.distances.clear()
         if tuple(images.shape[2:]) != self.size:
             images = F.interpolate(images, self.size, mode="bilinear")
         with self.precision.autocast():
-            outputs = self.teacher((images + 1.0) / 2.0).float()
+            outputs = all_rows(self.teacher((images + 1.0) / 2.0).float(), len(targets))
         loss = self.settings.outputs * self.task.loss(outputs, targets) * self.task.guidance_scale
         if self.distances:
             loss = loss + self.settings.statistics * torch.stack(self.distances).mean()
@@ -59,7 +63,7 @@ class Guidance:
 
 def statistics_distance(maps: Tensor, norm: nn.BatchNorm2d) -> Tensor:
     """mean((m - m_run)^2 / v_run) + mean((log v - log v_run)^2) over channels; m, v: mean and variance of ``maps``."""
-    variance, mean = torch.var_mean(maps.float(), dim=(0, 2, 3), correction=0)
+    variance, mean = var_mean(maps.float(), dim=(0, 2, 3))
     kept_mean, kept_variance = norm.running_mean, norm.running_var
     assert kept_mean is not None
     assert kept_variance is not None

@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -109,9 +109,9 @@ class Verdict(NamedTuple):
     unconditional: Tensor | None = None
     label: Tensor | None = None
 
-    def float(self) -> Verdict:
-        """At float32."""
-        return Verdict(*(None if part is None else part.float() for part in self))  # type: ignore[arg-type]
+    def each(self, change: Callable[[Tensor], Tensor]) -> Verdict:
+        """The verdict with changed outputs."""
+        return Verdict(*(None if part is None else change(part) for part in self))  # type: ignore[arg-type]
 
     def chunk(self, parts: int) -> list[Verdict]:
         """The verdicts on equal parts of the images."""

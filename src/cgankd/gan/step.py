@@ -1,4 +1,8 @@
-"""One step of a conditional GAN: the discriminator's steps, then the generator's."""
+"""One step of a conditional GAN: the discriminator's steps, then the generator's.
+
+Where several processes share a batch (core/shared_rows.py), random numbers are drawn for all rows, the networks run on
+the rows of this process, and losses see what they say of all rows.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from cgankd.config.settings import GanSettings
 from cgankd.core import profiling, rng
 from cgankd.core.runtime import to_device
+from cgankd.core.shared_rows import add_gradients, all_rows, batch_statistics, own_rows, var_mean
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.diffaugment import diffaugment
 from cgankd.gan.generator import from_uint8
@@ -99,26 +104,23 @@ class GanStep:
         z = self._latents(size, torch_rng)
         self.discriminator.requires_grad_(False)  # its weights' gradients are not needed here
         with self.fabric.autocast():
-            fake = self.generator(z, targets)
-            shown, conditions = fake, targets
-            if real is not None:
-                shown = torch.cat([fake, self._real(torch.cat([real, real[:half]]))])
-                conditions = torch.cat([targets, targets])
-            verdict = self.discriminator.verdict(
-                diffaugment(shown, settings.diffaugment, torch_rng), conditions
-            ).float()
+            fake = self._generated(z, targets)
+            shown = fake if real is None else torch.cat([fake, self._real(torch.cat([real, real[:half]]))])
+            verdict = self._verdict(self._augmented(shown, 1 if real is None else 2, torch_rng), targets)
         loss = self._generator_loss(verdict if real is None else verdict.chunk(2), targets)
         if half:
-            first, second = fake.float()[:half], fake.float()[-half:]
-            loss = loss + settings.mode_seeking * mode_seeking(first, second, z[:half], z[-half:])
+            images = all_rows(fake.float(), size)
+            loss = loss + settings.mode_seeking * mode_seeking(images[:half], images[-half:], z[:half], z[-half:])
         if self.guidance is not None:
             loss = loss + self.generator.label_strength * self.guidance.loss(fake.float(), targets)
         self.generator_optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
+        add_gradients(self.generator)
         self.generator_optimizer.step()
         for weight in self.discriminator_weights:
             weight.requires_grad_(True)
-        return {"generator_loss": loss.detach(), "spread": fake.detach().float().std(dim=0).mean()}
+        variance, _ = var_mean(fake.detach().float(), dim=(0,))
+        return {"generator_loss": loss.detach(), "spread": (variance * size / (size - 1)).sqrt().mean()}
 
     def _real_and_targets(self, size: int, host: torch.Generator) -> tuple[Tensor | None, Tensor]:
         """Labels of generated images, and rows of real images with the same labels where the loss compares pairs."""
@@ -147,11 +149,11 @@ class GanStep:
         views = 2 if settings.consistency else 1
         with self.fabric.autocast():
             with torch.no_grad():
-                fake = self.generator(self._latents(size, torch_rng), to_device(draw.fake_targets, device))
+                fake = self._generated(self._latents(size, torch_rng), to_device(draw.fake_targets, device))
             plain = torch.cat([self._real(draw.real), fake])
             # One pass over all, because spectral norm's power iteration must not run twice before one backward.
-            shown = torch.cat([diffaugment(plain, settings.diffaugment, torch_rng) for _ in range(views)])
-            verdict = self.discriminator.verdict(shown, condition.repeat(2 * views)).float()
+            shown = torch.cat([self._augmented(plain, 2, torch_rng) for _ in range(views)])
+            verdict = self._verdict(shown, condition)
         first = verdict.chunk(views)[0]
         real, fakes = first.chunk(2)
         weights = [w if w is None else to_device(w, device) for w in (draw.real_weight, draw.fake_weight)]
@@ -168,7 +170,8 @@ class GanStep:
             loss = loss + settings.lecam * self.lecam(real.logits, fakes.logits)
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
-        self._penalise(number, shown[: 2 * size], condition)
+        self._penalise(number, shown[: len(plain)], condition)
+        add_gradients(self.discriminator)
         self.discriminator_optimizer.step()
         return {
             "discriminator_loss": loss.detach(),
@@ -180,18 +183,42 @@ class GanStep:
         """Add the gradients of R1, and of R2 if asked for.
 
         A further pass, after the backward of the first. At full precision, because squares of small gradients are
-        tiny; on the augmented images, because D sees no others.
+        tiny; on the augmented images, because D sees no others. both: real and generated images of this process.
         """
-        r1, size = self.settings.r1, len(condition)
+        r1, own = self.settings.r1, own_rows(condition)
         if r1 is None or number % r1.every:
             return
         parts = 2 if r1.fakes else 1
-        penalty = squared_gradient(self.discriminator, both[: parts * size].float(), condition.repeat(parts))
+        penalty = squared_gradient(self.discriminator, both[: parts * len(own)].float(), own.repeat(parts))
+        penalty = penalty * (len(own) / len(condition))  # the means of all processes, weighted, add up to one mean
         self.fabric.backward(parts * r1.gamma / 2 * penalty * r1.every)  # the mean over both parts, times 2: R1 + R2
 
+    # --- rows of the batch ----------------------------------------------------------------------------------------
+
     def _real(self, rows: Tensor) -> Tensor:
-        images = to_device(self.images[rows], self.fabric.device).to(memory_format=torch.channels_last)
+        """Real images [b, C, H, W] in [-1, 1]: this process's part of ``rows``."""
+        images = to_device(self.images[own_rows(rows)], self.fabric.device).to(memory_format=torch.channels_last)
         return from_uint8(images)
+
+    def _generated(self, z: Tensor, targets: Tensor) -> Tensor:
+        """Generated images [b, C, H, W] of this process; z, targets: of all."""
+        with batch_statistics():
+            return self.generator(own_rows(z), own_rows(targets))  # type: ignore[no-any-return]
+
+    def _augmented(self, images: Tensor, batches: int, torch_rng: torch.Generator) -> Tensor:
+        """Images of this process, from so many batches, as the discriminator sees them."""
+        settings = self.settings
+        return diffaugment(images, settings.diffaugment, torch_rng, batches * settings.batch_size, batches)
+
+    def _verdict(self, images: Tensor, condition: Tensor) -> Verdict:
+        """The verdict on the images of all processes, float32.
+
+        images: of this process, of several batches one after the other; condition [B]: the labels of each batch.
+        """
+        own = own_rows(condition)
+        copies = len(images) // len(own)
+        verdict = self.discriminator.verdict(images, own.repeat(copies))
+        return verdict.each(lambda outputs: all_rows(outputs.float(), len(condition), copies))
 
     def _latents(self, size: int, torch_rng: torch.Generator) -> Tensor:
         return torch.randn(size, self.settings.latent, generator=torch_rng, device=self.fabric.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -11,9 +12,10 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from cgankd.config.settings import GanSettings, ScalarLabelSettings
-from cgankd.core import rng
+from cgankd.core import ranks, rng
 from cgankd.core.checkpoint import Checkpoint
 from cgankd.core.errors import TrainingError
+from cgankd.core.shared_rows import changed_by_first, check_batch
 from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.generator import GanSampler, new_networks
@@ -56,6 +58,7 @@ def train_gan(
     alike, training goes back to the last good state, once, and continues with a tenth of both learning rates. Raises
     TrainingError where this happens again, or where ``work`` has no folder to keep that state in.
     """
+    check_batch(settings.batch_size, ranks.share()[1])
     checkpoint, fabric = work.checkpoint(), work.fabric
     labels = task.to_target(train.labels)
     space = label_space(task, labels, scalar)
@@ -63,7 +66,7 @@ def train_gan(
         torch.manual_seed(rng.key(seed, "gan/weights"))
         embedding = label_embedding(task, scalar, settings.label_dim)
         if not checkpoint.there:
-            space.train_embedding(work, embedding, train, task, seed)
+            changed_by_first(embedding, lambda: space.train_embedding(work, embedding, train, task, seed))
         generator, discriminator = new_networks(settings, embedding.cpu(), train.channels, train.size)
     inference.place(generator, fabric)
     inference.place(discriminator, fabric)
@@ -71,6 +74,7 @@ def train_gan(
     networks = Networks(generator, discriminator, average)
     gan = GanStep(networks, train, labels, space, settings, fabric, seed, guidance)
     history, second_try = _loop(work, gan, checkpoint)
+    ranks.leave()
     _settle_statistics(average, generator, space, settings, fabric, seed)
     if (name := not_finite(average)) is not None:
         raise TrainingError(_failed(work, f"{name} of the averaged generator is not finite", bool(second_try)))
@@ -101,9 +105,8 @@ def _loop(work: Work, gan: GanStep, checkpoint: Checkpoint) -> tuple[list[dict[s
             step += 1
             if step % log_every == 0 or step == settings.steps:
                 entry = {"step": step, **{name: float(value) for name, value in values.items()}}
-                if (fault := _fault(entry) or _bad_weight(gan)) is not None:
-                    if second_try or not good.there:
-                        raise TrainingError(_failed(work, fault, bool(second_try)))
+                fault = ranks.first_of_team(functools.partial(_checked, work, gan, entry, good, bool(second_try)))
+                if fault is not None:
                     step, history = good.load(*state)
                     second_try = _back(work, fault, step)
                     gan.slow_down(SLOWER)
@@ -130,6 +133,14 @@ def _states(gan: GanStep) -> tuple[dict[str, nn.Module], dict[str, torch.optim.O
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------
+
+
+def _checked(work: Work, gan: GanStep, entry: dict[str, float], good: Checkpoint, again: bool) -> str | None:
+    """What is wrong, where training can go back to ``good``; else TrainingError. None: nothing is wrong."""
+    fault = _fault(entry) or _bad_weight(gan)
+    if fault is not None and (again or not good.there):
+        raise TrainingError(_failed(work, fault, again))
+    return fault
 
 
 def _fault(entry: dict[str, float]) -> str | None:

@@ -87,6 +87,8 @@ def check_processes(recipe: Recipe, *, one: bool = False) -> None:
         )
     for name, fit in (("teacher", recipe.teacher.fit), ("student", recipe.student.fit)):
         check_batch(fit.batch_size, count, f"{name}.fit.")
+    if recipe.generator.source is None:
+        check_batch(recipe.generator.batch_size, count, "generator.")
 
 
 def check_names(recipe: Recipe) -> None:

@@ -34,7 +34,7 @@ from cgankd.tasks import Task
 LABELS, IMAGES_PER_LABEL = 17, 3  # of draw_along_labels: every sixteenth of the range
 
 
-@stage()
+@stage(together=True)
 def train_generator(
     work: Work,
     *,
