@@ -35,6 +35,9 @@ WORDS: Mapping[str, str] = {
     "cgan_filter": "+ filter",
     "cgan_replace": "+ replaced labels",
 }
+NO_FAKES = (
+    "No row was trained on generated images; a longer --budget, or rows such as cgan+fm in compare.methods, adds some."
+)
 ATTACKS: Mapping[str, str] = {"pgd": "PGD", "autoattack": "AutoAttack"}
 
 
@@ -97,6 +100,17 @@ def metric_name(results: Mapping[str, Any]) -> str:
     name = run_text.metric_name(str(results["metric"]))
     unit = unit_of(results)
     return f"{name}, {unit}" if unit else name
+
+
+def shipped(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The row whose student ships: the best on the validation split. None in results of older versions."""
+    best = (results.get("best") or {}).get("row")
+    return next((row for row in results["rows"] if row["method"] == best), None)
+
+
+def generates(results: Mapping[str, Any]) -> bool:
+    """Whether the run has generated images, also where all of them were filtered out."""
+    return "generator" in results or any(row.get("fake_images") for row in results["rows"])
 
 
 def improvement(results: Mapping[str, Any], difference: float) -> float:
@@ -279,6 +293,8 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
     notes.append(f"Measured on the test split; {better} is better.")
     if constant := results.get("constant"):
         notes.append(f"Always answering {constant['label']} would score {score(results, constant['test'], None)}.")
+    if not generates(results) and not results.get("autopilot"):
+        notes.append(NO_FAKES)
     if len(seeds) < 2:
         notes.append("One seed: no spread and no interval.")
         return notes
