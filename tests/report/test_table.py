@@ -155,3 +155,18 @@ def test_the_teacher_is_the_last_row() -> None:
 def test_footnotes_say_what_a_seed_changes() -> None:
     assert "neither the spread nor the interval covers another teacher" in " ".join(table.footnotes(small()))
     assert "teacher, generator and student" in " ".join(table.footnotes(small(vary="everything")))
+
+
+def test_the_row_that_ships_is_marked_in_every_output() -> None:
+    found = small(best={"row": "cgan", "seed": 2})
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(table.table(found))
+    note = "*: the student that ships, its best seed 2, chosen by validation."
+    assert [table.cells(row)[0] for row in table.rows(found)] == ["nokd_longer", "cgan *"]
+    assert [line.split()[:2] for line in shown.get().splitlines() if "50,000" in line] == [["cgan", "*"]]
+    assert note in " ".join(shown.get().split())
+    assert r"| cgan \* |" in table.as_markdown(found)
+    assert note in table.footnotes(found)
+    assert not [text for text in table.footnotes(small()) if text.startswith("*")]
+    assert "*: the student that ships, chosen by validation." in table.footnotes(found | {"seeds": [0]})

@@ -38,6 +38,7 @@ WORDS: Mapping[str, str] = {
 NO_FAKES = (
     "No row was trained on generated images; a longer --budget, or rows such as cgan+fm in compare.methods, adds some."
 )
+SHIPS = " *"
 ATTACKS: Mapping[str, str] = {"pgd": "PGD", "autoattack": "AutoAttack"}
 
 
@@ -46,6 +47,7 @@ class Row:
     """One row of the table as text. verdict: the row's interval compared with the control.
 
     attacked: the score under each attack, if robustness was measured; the page shows it in a section of its own.
+    ships: whether its student is the one that ships.
     """
 
     method: str
@@ -57,6 +59,12 @@ class Row:
     difference: str
     verdict: Verdict
     attacked: tuple[str, ...] = ()
+    ships: bool = False
+
+    @property
+    def marked(self) -> str:
+        """The method's name, with a mark where its student ships."""
+        return f"{self.method}{SHIPS if self.ships else ''}"
 
 
 def words(method: str) -> str:
@@ -231,6 +239,7 @@ def _row(results: Mapping[str, Any], row: Mapping[str, Any]) -> Row:
         difference=text,
         verdict=verdict(results, row),
         attacked=_attacked(results, row),
+        ships=row is shipped(results),
     )
 
 
@@ -282,7 +291,7 @@ def header(results: Mapping[str, Any]) -> list[str]:
 
 def cells(row: Row) -> list[str]:
     """A row's texts in the order of :func:`header`."""
-    return [row.method, row.words, row.network, row.steps, row.images, row.score, row.difference]
+    return [row.marked, row.words, row.network, row.steps, row.images, row.score, row.difference]
 
 
 def footnotes(results: Mapping[str, Any]) -> list[str]:
@@ -290,6 +299,9 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
     seeds = results.get("seeds") or []
     better = "higher" if results["higher_is_better"] else "lower"
     notes = [*(results.get("autopilot") or {}).get("reasons", [])]
+    if shipped(results) is not None:
+        seed = f", its best seed {results['best']['seed']}" if len(seeds) > 1 else ""
+        notes.append(f"*: the student that ships{seed}, chosen by validation.")
     notes.append(f"Measured on the test split; {better} is better.")
     if constant := results.get("constant"):
         notes.append(f"Always answering {constant['label']} would score {score(results, constant['test'], None)}.")
@@ -348,7 +360,7 @@ def table(results: Mapping[str, Any]) -> Table:
         cells_ = {name: Text(on_one_line(getattr(short, name))) for name in columns}
         cells_["difference"].stylize(colours.get(row.verdict, ""))
         attacked = [Text(_without_unit(results, text)) for text in row.attacked]
-        output.add_row(Text(on_one_line(row.method)), *cells_.values(), *attacked)
+        output.add_row(Text(on_one_line(row.marked)), *cells_.values(), *attacked)
     return output
 
 
