@@ -39,6 +39,7 @@ NO_FAKES = (
     "No row was trained on generated images; a longer --budget, or rows such as cgan+fm in compare.methods, adds some."
 )
 SHIPS = " *"
+ONE_SEED = "One seed: no spread and no interval."
 ATTACKS: Mapping[str, str] = {"pgd": "PGD", "autoattack": "AutoAttack"}
 
 
@@ -234,7 +235,7 @@ def _row(results: Mapping[str, Any], row: Mapping[str, Any]) -> Row:
         words=words(str(row["method"])),
         network=str(row.get("network", "–")),
         steps=count(row.get("steps")),
-        images=f"{count(row.get('real_images'))} + {count(row.get('fake_images') or 0)}",
+        images=count(row.get("real_images")) + (f" + {count(row.get('fake_images') or 0)}" * generates(results)),
         score=score(results, row["mean"], row.get("std")),
         difference=text,
         verdict=verdict(results, row),
@@ -286,7 +287,8 @@ def header(results: Mapping[str, Any]) -> list[str]:
     """The columns' names, in the order of :class:`Row`'s fields."""
     unit = difference_unit(results)
     difference = f"difference to the control{', ' if unit else ''}{unit} [95% interval]"
-    return ["method", "in words", "network", "steps", "images, real + fake", metric_name(results), difference]
+    images = "images, real + fake" if generates(results) else "images"
+    return ["method", "in words", "network", "steps", images, metric_name(results), difference]
 
 
 def cells(row: Row) -> list[str]:
@@ -308,8 +310,8 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
     if not generates(results) and not results.get("autopilot"):
         notes.append(NO_FAKES)
     if len(seeds) < 2:
-        notes.append("One seed: no spread and no interval.")
-        return notes
+        said = any(str(warning).startswith(ONE_SEED.rstrip(".")) for warning in results.get("warnings") or [])
+        return notes if said else [*notes, ONE_SEED]  # terminal and page print the warnings too
     covers = (
         "the student alone, so neither the spread nor the interval covers another teacher or generator"
         if results.get("vary", "student") == "student"
@@ -331,7 +333,7 @@ def table(results: Mapping[str, Any]) -> Table:
     texts = rows(results)
     networks = {row.network for row in texts if row.method != "teacher"}
     output = Table(
-        title=Text(f"{results.get('recipe', 'run')}: {results.get('dataset', '')}".rstrip(": ")),
+        title=Text(_title(results)),
         caption=Text("\n".join([*footnotes(results), *note, _legend(texts, with_networks=len(networks) == 1)])),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
@@ -364,6 +366,12 @@ def table(results: Mapping[str, Any]) -> Table:
     return output
 
 
+def _title(results: Mapping[str, Any]) -> str:
+    """The name of the run, and that of the data set if it differs."""
+    name, dataset = str(results.get("recipe", "run")), str(results.get("dataset") or "")
+    return name if dataset in ("", name) else f"{name}: {dataset}"
+
+
 def _without_unit(results: Mapping[str, Any], text: str) -> str:
     """A score without its unit, which the column's title has; a percent sign stays."""
     unit = unit_of(results)
@@ -387,4 +395,4 @@ def as_markdown(results: Mapping[str, Any]) -> str:
     lines = [markdown.line([*header(results), *under])]
     lines += ["| --- | --- | --- | ---: | ---: | ---: | ---: |" + " ---: |" * len(under)]
     lines += [markdown.line([*cells(row), *row.attacked]) for row in rows(results)]
-    return "\n".join([*lines, "", markdown.bullets([*footnotes(results), *note]), ""])
+    return "\n".join([*lines, "", markdown.bullets([*footnotes({**results, "warnings": []}), *note]), ""])
