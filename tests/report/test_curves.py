@@ -98,7 +98,7 @@ def test_a_network_is_drawn_at_its_own_size_and_hidden_marks_are_larger(
         row |= {"mean": mean, "std": None}
     figure = figures.cost(results, "parameters")
     assert {x for x, _, _ in marks(figure)} == {78042.0, 1233540.0}
-    assert [size for x, _, size in marks(figure) if x == 78042.0] == [7, 12, 7, 7, 12]
+    assert [size for x, _, size in marks(figure) if x == 78042.0] == [7, 15, 7, 7, 15]
 
 
 def test_every_stage_has_a_title_in_the_time_chart() -> None:

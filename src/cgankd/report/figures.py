@@ -330,7 +330,7 @@ def cost(results: Mapping[str, Any], by: str) -> Figure | None:
         if deviation:
             axes.plot([place] * 2, [value - deviation, value + deviation], color=colour, linewidth=2.2, alpha=0.4)
         axes.plot(
-            [place], [value], marker, color=colour, markersize=(11 if marker == "*" else 7) + 5 * rank, alpha=0.9,
+            [place], [value], marker, color=colour, markersize=(11 if marker == "*" else 7) + 8 * rank, alpha=0.9,
             markeredgecolor=LIGHT["paper"], label=plain(name), zorder=3 - 0.01 * rank,
         )  # fmt: skip
     axes.set_xlim(min(places) / 2, max(places) * 2)
