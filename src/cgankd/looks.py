@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cgankd.core.errors import UserError
+from cgankd.core.run_text import metric_name
 from cgankd.core.store import Artifact
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.generator import Sampler
@@ -149,4 +150,4 @@ class Looks(ABC):
         scores = {name: self.score(network, images, labels) for name, network in networks.items()}
         better = "higher" if task.higher_is_better else "lower"
         rows = [[name, number(value, 3 if task.continuous else 1)] for name, value in scores.items()]
-        return ShownTable(["network", f"{task.metric}{unit}"], rows, [f"{better} is better"])
+        return ShownTable(["network", f"{metric_name(task.metric)}{unit}"], rows, [f"{better} is better"])

@@ -68,7 +68,8 @@ def test_a_log_has_a_line_for_each_stage_and_score_and_quiet_has_none(tiny: Path
     assert [line.partition(";")[0] for line in lines[1:] if line.startswith("[")] == [
         "[1/4] data", "[2/4] teacher (seed 0)", "[3/4] nokd (seed 0)", "[4/4] worst test images",
     ]  # fmt: skip
-    assert any(line.startswith("nokd (seed 0): validation ") for line in lines)
+    assert len([line for line in lines if line.startswith("nokd (seed 0): validation ")]) == 1
+    assert "nokd (seed 0): validation " not in typed(*ONE_ROW).out  # all is done, and the table has the score
     quiet = typed(*ONE_ROW, "--quiet")
     assert lines[-len(quiet.out.splitlines()) :] == quiet.out.splitlines()
     assert quiet.out.split()[0] == "tiny:"  # the table's title

@@ -185,7 +185,62 @@ def test_labels_without_any_image_are_named() -> None:
 def test_a_student_that_is_hardly_better_than_one_answer_is_told(higher: bool, test: float, useless: bool) -> None:
     facts = {"best": {"test": test}, "constant": {"label": "7", "test": 50.0}}
     said = " ".join(warnings(found(90.0 if higher else 5.0, 8.0, higher, **facts)))
-    assert ("is hardly better than always answering 7 (50 %)" in said) is useless
+    assert ("is not clearly better than always answering 7 (50 %)" in said) is useless
+
+
+@pytest.mark.parametrize(
+    ("metric", "test", "constant", "useless"),
+    [
+        ("accuracy", 12.5, 10.0, True),  # 2.5 points; two standard errors of 40 images are 10.5
+        ("accuracy", 22.0, 10.0, True),  # 12 points; 13.1
+        ("accuracy", 27.5, 10.0, False),  # 17.5 points; 14.1
+        ("accuracy", 98.0, 90.0, False),  # 8 points; 4.4
+        ("accuracy", 5.0, 10.0, True),
+        ("mae", 3.7, 4.0, True),  # above 90 % of 4
+        ("mae", 3.5, 4.0, False),
+    ],
+)
+def test_a_student_that_ships_has_to_beat_one_answer_clearly(
+    metric: str, test: float, constant: float, useless: bool
+) -> None:
+    facts = {"best": {"test": test}, "constant": {"label": "cat", "test": constant}, "counts": {"test": 40}}
+    higher, unit = metric == "accuracy", "%" if metric == "accuracy" else "years"
+    said = warnings(found(99.0 if higher else 0.1, 50.0, higher, metric=metric, unit=unit, **facts))
+    expected = (
+        f"The student that ships ({test:.4g} {unit} on 40 test images) is not clearly better than always answering cat "
+        f"({constant:.4g} {unit}). What may help: more labelled images, a teacher that starts from pretrained weights "
+        "(teacher.start), and mirrored views where a mirror image has the same label (student.fit.augment.flip=true)."
+    )
+    assert (expected in said) is useless
+    assert len(said) == 1 + useless  # the other warning: few test images
+
+
+def test_pretrained_weights_are_no_advice_for_a_teacher_from_elsewhere() -> None:
+    facts = {"best": {"test": 52.0}, "constant": {"label": "7", "test": 50.0}}
+    (said,) = warnings(found(90.0, 8.0, True, **facts) | {"teacher": {"values": [90.0], "trained_on": "elsewhere"}})
+    assert said.endswith("more labelled images, and mirrored views where a mirror image has the same label "
+                         "(student.fit.augment.flip=true).")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("facts", "sentence"),
+    [
+        # shares with two right and two wrong answers more: 22 of 44, 42 of 44
+        ({"metric": "accuracy", "counts": {"test": 40}, "best": {"test": 50.0}},
+         "The test split has only 40 images: one image is 2.5 points of accuracy, and a difference below about 16 "
+         "points (two standard errors) may be chance."),
+        ({"metric": "accuracy", "counts": {"test": 40}, "best": {"test": 100.0}},
+         "The test split has only 40 images: one image is 2.5 points of accuracy, and a difference below about 7 "
+         "points (two standard errors) may be chance."),
+        ({"metric": "mae", "counts": {"test": 100}, "best": {"test": 3.0}},
+         "The test split has only 100 images, so a difference below about 15 % of a mean absolute error may be "
+         "chance."),
+        ({"metric": "accuracy", "counts": {"test": 200}, "best": {"test": 50.0}}, None),
+    ],
+)  # fmt: skip
+def test_few_test_images_are_said(facts: dict[str, Any], sentence: str | None) -> None:
+    higher = facts["metric"] == "accuracy"
+    assert warnings(found(99.0 if higher else 0.1, 8.0, higher, **facts)) == ([sentence] if sentence else [])
 
 
 def test_nothing_is_said_of_a_teacher_without_a_score() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from matplotlib.markers import MarkerStyle
 
 from cgankd.distill import METHODS
+from cgankd.pipeline import stages
 from cgankd.report import curves, figures
 
 
@@ -68,3 +70,40 @@ def test_a_legend_has_two_columns_where_both_fit_beside_each_other() -> None:
     usual = ("student alone", "student alone, as many steps", "plain KD", "cGAN-KD", "cGAN-KD + KD", "the teacher")
     assert columns(*usual) == 2  # 28 + 12 letters, and 5 for each mark
     assert columns(*usual[:3], *usual[4:], "cGAN-KD + kd+rkd@fake, a long name") == 1
+
+
+def marks(figure: Any) -> list[tuple[float, float, float]]:
+    """x, y and size of every mark of a figure."""
+    lines = [line for line in figure.axes[0].lines if line.get_marker() not in ("None", "", None)]
+    return [(x, y, line.get_markersize()) for line in lines for x, y in zip(*line.get_data(), strict=True)]
+
+
+def test_equal_scores_of_a_class_are_drawn_below_each_other(make_results: Callable[..., dict[str, Any]]) -> None:
+    results = make_results("classification")
+    for row in results["rows"]:
+        row["per_bin"] = [50.0] * 10
+    drawn = figures.bins(results)
+    assert drawn is not None
+    heights = sorted(y for x, y, _ in marks(drawn[0]) if x == 50.0)
+    assert len(heights) == 4 * 10  # four methods beside the shorter nokd
+    assert min(after - before for before, after in pairwise(heights)) > 0.2
+    assert all(abs(y - round(y)) < 0.5 for y in heights)  # each within its own class
+
+
+def test_a_network_is_drawn_at_its_own_size_and_hidden_marks_are_larger(
+    make_results: Callable[..., dict[str, Any]],
+) -> None:
+    results = make_results("classification")
+    for row, mean in zip(results["rows"], (80.0, 80.0, 82.0, 84.0, 84.0), strict=True):
+        row |= {"mean": mean, "std": None}
+    figure = figures.cost(results, "parameters")
+    assert {x for x, _, _ in marks(figure)} == {78042.0, 1233540.0}
+    assert [size for x, _, size in marks(figure) if x == 78042.0] == [7, 15, 7, 7, 15]
+
+
+def test_every_stage_has_a_title_in_the_time_chart() -> None:
+    named = {name for name in dir(stages) if hasattr(getattr(stages, name), "stage_version")}
+    assert named >= {"train_network", "find_worst_answers"}
+    assert named <= figures.STAGES.keys()
+    labels = figures.times({"train_network": 3.0, "own_stage": 1.0}).axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == ["teacher", "own stage"]

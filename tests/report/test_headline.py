@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,4 +113,51 @@ def test_the_row_of_the_autopilot_stands_beside_the_control() -> None:
     assert headline(results).sentence == (
         "The row chosen by validation (cGAN-KD + fm~mixup): the student's accuracy on the test split is 85.0 %; that "
         "of the student alone, trained for as many steps, is 80.0 %."
+    )
+
+
+def without_fakes(make_results: Results, task: str = "classification", best: str = "kd", **changes: Any) -> Any:
+    """The results of a run that has no generated images."""
+    results = make_results(task, best={"row": best, "seed": 0}, **changes)
+    results["rows"] = [row for row in results["rows"] if not row["fake_images"]]
+    del results["generator"], results["ratio"]
+    results["teacher"] |= {"test": 91.5, "parameters": 780420}
+    return results
+
+
+def test_without_generated_images_the_student_that_ships_is_the_result(make_results: Results, tmp_path: Path) -> None:
+    results = scored(without_fakes(make_results), {"nokd_longer": [80.0], "kd": [82.5]}, {})
+    facts = (
+        "Your student is row kd (plain KD), chosen by validation. Its accuracy on the test split is 82.5 %; the "
+        "control's is 80.0 % and the teacher's is 91.5 %. It has 78,042 parameters; the teacher has 10.0 times as many."
+    )
+    made = headline(results)
+    assert (made.finding, made.sentence) == ("open", facts)
+    assert headline(results, tmp_path).sentence == f"{facts} cgankd export writes it to a file."
+    (tmp_path / "student.onnx").write_bytes(bytes(295_200))
+    assert headline(results, tmp_path).sentence == f"{facts} Its file is student.onnx in the run's folder (295 kB)."
+
+
+@pytest.mark.parametrize(
+    ("values", "finding", "ending"),
+    [
+        ([82.0, 82.1, 82.2], "gain", "The difference to the control is 2.1 points, 95% interval 1.9 to 2.3."),
+        ([78.0, 80.0, 83.0], "no gain", "95% interval −5.9 to 6.6, so it may be chance."),
+    ],
+)
+def test_seeds_say_whether_the_student_is_better_than_the_control(
+    values: list[float], finding: str, ending: str, make_results: Results
+) -> None:
+    results = scored(without_fakes(make_results), {"nokd_longer": [80.0] * 3, "kd": values}, {})
+    made = headline(results)
+    assert made.finding == finding
+    assert ending in made.sentence
+    assert "on the test split (mean of 3 seeds) is" in made.sentence
+
+
+def test_a_control_that_ships_is_called_so(make_results: Results) -> None:
+    results = scored(without_fakes(make_results, best="nokd_longer"), {"nokd_longer": [80.0], "kd": [70.0]}, {})
+    assert headline(results).sentence.startswith(
+        "Your student is row nokd_longer (student alone, as many steps), the control, because no other row is better "
+        "on validation. Its accuracy on the test split is 80.0 %; the teacher's is 91.5 %."
     )

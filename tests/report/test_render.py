@@ -229,3 +229,18 @@ def test_what_a_search_tried_is_a_section(make_results: Results, write_run: Writ
     assert text.count("best") >= 1
     found["search"]["helps"] = False
     assert "Not better than no generated images" in text_of(render(write_run(tmp_path / "again", found)))
+
+
+def test_a_run_without_generated_images_has_no_sections_about_them(
+    make_results: Results, write_run: Write, tmp_path: Path
+) -> None:
+    found = make_results("classification")
+    found["rows"] = [row for row in found["rows"] if not row["fake_images"]]
+    del found["generator"], found["ratio"]
+    page = render(write_run(tmp_path / "run", found, stages=False))
+    source, shown = page.read_text(encoding="utf-8"), text_of(page)
+    for anchor in ("generator", "subsampling", "filter", "quality", "copies", "theory"):
+        assert f'id="{anchor}"' not in source
+        assert f'href="#{anchor}"' not in source
+    assert shown.count("a longer --budget, or rows such as cgan+fm in compare.methods, adds some.") == 1
+    assert "no ablation" not in shown

@@ -132,6 +132,9 @@ def test_one_seed_has_neither_spread_nor_interval() -> None:
     row = table.rows(found)[1]
     assert (row.score, row.difference, row.verdict) == ("85.7 %", "+0.8 (no interval)", "one seed")
     assert "One seed: no spread and no interval." in table.footnotes(found)
+    warned = found | {"warnings": ["One seed: no spread and no interval, so a difference may be chance."]}
+    assert "One seed: no spread and no interval." not in table.footnotes(warned)  # the warning is printed below it
+    assert "One seed: no spread and no interval." in table.as_markdown(warned)  # which has no warnings
 
 
 def test_decimals_follow_size_and_spread() -> None:
@@ -155,3 +158,32 @@ def test_the_teacher_is_the_last_row() -> None:
 def test_footnotes_say_what_a_seed_changes() -> None:
     assert "neither the spread nor the interval covers another teacher" in " ".join(table.footnotes(small()))
     assert "teacher, generator and student" in " ".join(table.footnotes(small(vary="everything")))
+
+
+def test_the_row_that_ships_is_marked_in_every_output() -> None:
+    found = small(best={"row": "cgan", "seed": 2})
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(table.table(found))
+    note = "*: the student that ships, its best seed 2, chosen by validation."
+    assert [table.cells(row)[0] for row in table.rows(found)] == ["nokd_longer", "cgan *"]
+    assert [line.split()[:2] for line in shown.get().splitlines() if "50,000" in line] == [["cgan", "*"]]
+    assert note in " ".join(shown.get().split())
+    assert r"| cgan \* |" in table.as_markdown(found)
+    assert note in table.footnotes(found)
+    assert not [text for text in table.footnotes(small()) if text.startswith("*")]
+    assert "*: the student that ships, chosen by validation." in table.footnotes(found | {"seeds": [0]})
+
+
+def test_a_table_without_generated_images_has_one_number_of_images_and_a_short_heading() -> None:
+    found = small(dataset="r")
+    found["rows"][1] |= {"method": "kd", "fake_images": 0}
+    found["rows"][1]["difference"] |= {"low": None, "high": None}
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(table.table(found))
+    title, heading, *_ = shown.get().splitlines()
+    assert title.strip() == "r"  # the data set has the name of the run
+    assert heading.split() == ["method", "steps", "images", "accuracy,", "%", "difference"]
+    assert [row.images for row in table.rows(found)] == ["7,000", "7,000"]
+    assert table.header(found)[4] == "images"

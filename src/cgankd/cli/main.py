@@ -110,12 +110,15 @@ def run(
         if not ranks.goes_on_alone():
             return
         progress.rest()
-        page = _show(folder, results, page=not no_report, with_table=not as_json)
+        if not as_json:
+            _show_table(results)
         exported = None
         if not no_export:
             from cgankd.shipping.export import export_after_run
 
             exported = export_after_run(folder)
+        page = None if no_report else _write_page(folder)  # after the export, because the page names the file
+        if exported is not None:
             ship.show_export(exported)
         progress.finish(
             results=str(folder / "results.json"),
@@ -142,7 +145,8 @@ def report(
 
         typer.echo(as_markdown(results), nl=False)
         return
-    _show(folder, results)
+    _show_table(results)
+    _write_page(folder)
 
 
 @app.command()
@@ -189,7 +193,8 @@ def synthesize(
         elif predictions is not None:
             results = go(labelling_service.answered(settings, predictions), folder, progress, deadline=deadline)
             progress.rest()
-            page = _show(folder, results)
+            _show_table(results)
+            page = _write_page(folder)
             progress.finish(results=str(folder / "results.json"), report=str(page))
 
 
@@ -264,19 +269,20 @@ for command in COMMANDS:
     app.command()(command)
 
 
-def _show(folder: Path, results: dict[str, Any], page: bool = True, with_table: bool = True) -> Path | None:
-    """Print the table and write the page. Returns the page's path; None without a page."""
-    if with_table:
-        from cgankd.report.table import table
-        from cgankd.report.verdicts import verdicts
+def _show_table(results: dict[str, Any]) -> None:
+    """Print the table, and below it the sentences and warnings."""
+    from cgankd.report.table import table
+    from cgankd.report.verdicts import verdicts
 
-        console.print(table(results))
-        for sentence in verdicts(results):
-            console.print(on_one_line(sentence))
-        for warning in results["warnings"]:
-            console.print(f"! {on_one_line(warning)}")
-    if not page:
-        return None
+    console.print(table(results))
+    for sentence in verdicts(results):
+        console.print(on_one_line(sentence))
+    for warning in results["warnings"]:
+        console.print(f"! {on_one_line(warning)}")
+
+
+def _write_page(folder: Path) -> Path:
+    """Write the page and print its path."""
     from cgankd.report.render import render
 
     path = render(folder)

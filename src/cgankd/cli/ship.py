@@ -11,6 +11,7 @@ from rich.table import Table
 
 from cgankd.cli.screen import console
 from cgankd.cli.watch import one_loop
+from cgankd.core import run_text
 from cgankd.core.errors import UserError
 from cgankd.core.paths import portable
 from cgankd.core.terminal import on_one_line
@@ -45,7 +46,7 @@ def show_export(exported: Any) -> None:
     facts = exported.facts
 
     def scored(value: float) -> str:
-        return f"{facts['metric']} {value:.4g} {facts['unit']}".rstrip()
+        return f"{run_text.metric_name(facts['metric'])} {value:.4g} {facts['unit']}".rstrip()
 
     weights = ", best weights on validation" if facts.get("weights") == "best" else ""
     console.print(

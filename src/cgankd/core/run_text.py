@@ -95,11 +95,15 @@ def place(now: Mapping[str, Any]) -> str:
 
 
 def count(now: Mapping[str, Any]) -> str:
-    """How far the loop is: ``1200/6000 steps``; nothing where there is no loop."""
+    """How far the loop is; nothing where there is no loop.
+
+    >>> count({"done": 1200, "total": 6000, "unit": "steps"}), count({"done": 0.5, "total": 1})
+    ('1200/6000 steps', '50% done')
+    """
     if now["done"] is None or now["total"] == 0:  # no loop, or one whose length is not known
         return ""
     if now["total"] == 1:  # a share
-        return f"{now['done']:.0%}"
+        return f"{now['done']:.0%} done"  # a bare percentage would read like a score
     return f"{now['done']:.0f}/{now['total']:.0f} {now['unit']}"
 
 

@@ -205,13 +205,13 @@ class Store:
         return store
 
     def noting(self, calls: list[Call]) -> Store:
-        """The same store; its calls compute nothing and are only added to ``calls``.
+        """The same store; its calls compute nothing, report nothing, and are only added to ``calls``.
 
         So a run can be walked through before it starts. Where there is no artifact yet, a call returns one without a
         summary, whose key is right, because keys do not depend on results.
         """
         store = copy.copy(self)
-        store._calls = calls
+        store._calls, store.progress = calls, SILENT
         return store
 
     def call(

@@ -36,6 +36,7 @@ class _Lines(Output):
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self._all_done = False  # of the run: then its table says what the lines of scores would say
 
     def print(self, text: str) -> None:
         self.console.print(on_one_line(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
@@ -43,6 +44,7 @@ class _Lines(Output):
     def event(self, event: str, fields: Mapping[str, Any], watched: Watched) -> None:
         match event:
             case "run_started":
+                self._all_done = fields["stages_done"] == fields["stages"]
                 run = fields["run"]
                 name = f"run {run['number']}/{run['of']}, {run['name']}: " if run else ""
                 done = f", {fields['stages_done']} of them done before" if fields["stages_done"] else ""
@@ -53,7 +55,7 @@ class _Lines(Output):
                 self.print(f"{run_text.place({**watched.now(), **fields})} {text}".strip())
             case "loop_ended" if watched.station is None and fields["seconds"] >= WORTH_A_LINE:
                 self.print(f"{fields['loop']}: {run_text.duration(fields['seconds'])}")
-            case "row_scored":
+            case "row_scored" if not self._all_done:
                 self.print(run_text.score(fields))
             case "note":
                 self.print(fields["text"])

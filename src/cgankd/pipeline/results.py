@@ -44,6 +44,7 @@ def collect(run: Run) -> dict[str, Any]:
         "unit": task.metric_unit,
         "higher_is_better": task.higher_is_better,
         "dataset": run.splits.name,
+        "counts": data.summary["counts"],
         "test_images": run.splits.test.content_key,  # scores on other images are not compared
         "seeds": list(recipe.seeds),
         "vary": recipe.vary,

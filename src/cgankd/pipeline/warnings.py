@@ -13,6 +13,7 @@ from cgankd.metrics.statistics import few_seeds
 from cgankd.pipeline.comparisons import CONTROL, row
 
 USEFUL = 0.1  # of the constant answer's score, by which a useful student is better
+ENOUGH_TEST_IMAGES = 200  # two standard errors of an accuracy are 7 points at most
 SMALL_SHARE = 0.1  # of the loss; below this the labels have little influence
 
 Scored = Callable[[float], str]
@@ -37,6 +38,7 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
         *_subsampling(results),
         *_missing_images(results),
         *_no_better_than_constant(results, better, scored),
+        *_few_test_images(results),
     ]
 
 
@@ -184,8 +186,36 @@ def _no_better_than_constant(results: Mapping[str, Any], better: float, scored: 
     best, constant = results.get("best"), results.get("constant")
     if not best or not constant:
         return
-    if better * (best["test"] - constant["test"]) < USEFUL * abs(constant["test"]):
+    images = (results.get("counts") or {}).get("test")
+    margin = USEFUL * abs(constant["test"])
+    if images and results.get("metric") == "accuracy":
+        share = best["test"] / 100
+        margin = 200 * math.sqrt(share * (1 - share) / images)  # two standard errors, in points
+    if better * (best["test"] - constant["test"]) < margin:
+        measured = f"{images:,} test images" if images else "the test split"
+        elsewhere = results["teacher"].get("trained_on") == "elsewhere"
+        start = "" if elsewhere else "a teacher that starts from pretrained weights (teacher.start), "
         yield (
-            f"The best student by validation ({scored(best['test'])} on the test split) is hardly better than always "
-            f"answering {constant['label']} ({scored(constant['test'])})."
+            f"The student that ships ({scored(best['test'])} on {measured}) is not clearly better than always "
+            f"answering {constant['label']} ({scored(constant['test'])}). What may help: more labelled images, {start}"
+            "and mirrored views where a mirror image has the same label (student.fit.augment.flip=true)."
         )
+
+
+def _few_test_images(results: Mapping[str, Any]) -> Iterator[str]:
+    """A test split on which most differences are chance."""
+    images = (results.get("counts") or {}).get("test")
+    if not images or images >= ENOUGH_TEST_IMAGES:
+        return
+    only = f"The test split has only {images:,} images"
+    if results.get("metric") != "accuracy":
+        yield f"{only}, so a difference below about {152 / images**0.5:.0f} % of a mean absolute error may be chance."
+        return
+    right = results["best"]["test"] / 100 if results.get("best") else 0.5
+    # With two right and two wrong answers added (Agresti and Coull), so that 0 % and 100 % are not taken as certain.
+    share = (right * images + 2) / (images + 4)
+    error = 100 * math.sqrt(share * (1 - share) / images)
+    yield (
+        f"{only}: one image is {100 / images:.2g} points of accuracy, and a difference below about {2 * error:.0f} "
+        "points (two standard errors) may be chance."
+    )

@@ -43,6 +43,7 @@ STYLE: Mapping[str, tuple[str, str]] = {  # method -> colour, marker, which diff
     "augment": ("brown", "<"),
     "pseudo": ("purple", ">"),
     "kd": ("orange", "^"),
+    "fm": ("purple", "s"),
     "cgan": ("blue", "D"),
     "cgan_kd": ("green", "v"),
     "cgan_raw": ("red", "X"),
@@ -57,11 +58,35 @@ OTHERS = [  # only filled markers: the others are only an edge, which has the pa
     for colour in ("purple", "brown", "sky", "orange", "green", "blue", "red")
     if (colour, marker) not in STYLE.values()
 ]
+STAGES = {  # stage's function -> its title in the time chart
+    "import": "imports",
+    "describe_data": "data",
+    "train_network": "teacher",
+    "train_module": "teacher",
+    "load_network": "teacher, read",
+    "score_black_box": "teacher, scored",
+    "train_student": "students",
+    "train_trial": "trials",
+    "train_generator": "generator",
+    "show_generator": "generator, shown",
+    "draw_along_labels": "along labels",
+    "train_encoder": "encoder",
+    "train_density_ratio": "density ratio",
+    "burn_in": "burn-in",
+    "calibrate_filter": "calibration",
+    "make_images": "synthesis",
+    "pseudo_label": "pseudo-labels",
+    "measure_generator": "image quality",
+    "attack_network": "attacks",
+    "find_worst_answers": "worst test images",
+}
 WIDTH = 5.0  # inches; 360 units of the drawing, about the width of a phone, so that text is never scaled down
 TEXT = 10.0
 MOST_BINS = 24
 LEGEND_LETTERS, HANDLE = 58, 5  # in a line of a legend, of which each column's mark takes some
 LEGEND_LINE = 0.2  # inches
+SPREAD = 0.7  # of a bin's height, over which the marks of the methods are spread
+TALLEST = 8.0  # inches, of the chart of all bins
 MOST_METHODS = 8  # in one chart of all bins
 
 
@@ -230,8 +255,9 @@ def dots(results: Mapping[str, Any]) -> Figure:
 def bins(results: Mapping[str, Any]) -> tuple[Figure, str] | None:
     """Score per class or label bin, one line per bin and one mark per main method; and sentences on what is left out.
 
-    Of many bins, those where the methods differ most are shown; of many methods, the control and those furthest from
-    it. None where there are no scores per bin.
+    The marks of a bin are below each other, so that equal scores hide none. Of many bins, those where the methods
+    differ most are shown; of many methods, the control and those furthest from it. None where there are no scores per
+    bin.
     """
     names: Sequence[str] = results.get("bins") or []
     methods = [
@@ -255,11 +281,16 @@ def bins(results: Mapping[str, Any]) -> tuple[Figure, str] | None:
         limits += f" Of {len(names)}, those where these methods differ most are shown."
         spread = np.nan_to_num(np.nanmax(scores, axis=0, initial=-np.inf) - np.nanmin(scores, axis=0, initial=np.inf))
         shown = sorted(np.argsort(-spread, kind="stable")[:MOST_BINS].tolist())
-    figure, axes = canvas(0.9 + 0.25 * len(shown), x=table.metric_name(results), grid="both")
-    for row, values in zip(methods, scores, strict=True):
+    height = min(max(0.25, 0.1 + 0.12 * (len(methods) - 1)), max(0.25, TALLEST / len(shown)))
+    figure, axes = canvas(0.9 + height * len(shown), x=table.metric_name(results), grid="x")
+    axes.set_yticks(0.5 - np.arange(1, len(shown)), minor=True)  # lines between bins
+    axes.tick_params(axis="y", which="minor", length=0)
+    axes.grid(True, axis="y", which="minor", color=LIGHT["grid"], linewidth=0.8)
+    offsets = np.linspace(SPREAD / 2, -SPREAD / 2, len(methods)) if len(methods) > 1 else [0.0]
+    for offset, (row, values) in zip(offsets, zip(methods, scores, strict=True), strict=True):
         colour, marker = style(row["method"])
         axes.plot(
-            values[shown], -np.arange(len(shown)), marker, color=colour, markersize=6.5, alpha=0.9,
+            values[shown], offset - np.arange(len(shown)), marker, color=colour, markersize=6, alpha=0.9,
             markeredgecolor=LIGHT["paper"], markeredgewidth=0.6, label=plain(table.words(row["method"])),
         )  # fmt: skip
     name_bins(axes, [str(names[place]) for place in shown])
@@ -276,7 +307,7 @@ def name_bins(axes: Axes, names: Sequence[str]) -> None:
 def cost(results: Mapping[str, Any], by: str) -> Figure | None:
     """Score against ``by``: "parameters", or "latency" in ms per image; None where it was not measured.
 
-    Rows at the same place are drawn side by side, so that none hides another.
+    A network of one size has one place, also where several rows share it: marks of equal scores are drawn in rings.
     """
     latency = results.get("latency_ms") or {}
     points: list[tuple[str, float, float, float]] = []
@@ -292,22 +323,35 @@ def cost(results: Mapping[str, Any], by: str) -> Figure | None:
     label = "size, parameters" if by == "parameters" else "time for one image, ms (batch of 1)"
     figure, axes = canvas(3.0, x=label, y=table.metric_name(results))
     places = [place for _, place, _, _ in points]
-    low, high = min(places) / 2, max(places) * 2
-    beside_each_other = side_by_side(places, 0.028 * math.log(high / low))
-    for (method, _, value, deviation), place in zip(points, beside_each_other, strict=True):
+    ranks = _ranks([value for _, _, value, _ in points], places)
+    for (method, place, value, deviation), rank in zip(points, ranks, strict=True):
         colour, marker = style(method)
         name = "the teacher" if method == "teacher" else table.words(method).replace(" (control)", "")
         if deviation:
             axes.plot([place] * 2, [value - deviation, value + deviation], color=colour, linewidth=2.2, alpha=0.4)
         axes.plot(
-            [place], [value], marker, color=colour, markersize=11 if marker == "*" else 7, alpha=0.9,
-            markeredgecolor=LIGHT["paper"], label=plain(name),
+            [place], [value], marker, color=colour, markersize=(11 if marker == "*" else 7) + 8 * rank, alpha=0.9,
+            markeredgecolor=LIGHT["paper"], label=plain(name), zorder=3 - 0.01 * rank,
         )  # fmt: skip
-    axes.set_xlim(low, high)
+    axes.set_xlim(min(places) / 2, max(places) * 2)
     log_axis(axes, "x")
     axes.margins(y=0.12)
     legend(axes)
     return figure
+
+
+def _ranks(values: Sequence[float], places: Sequence[float]) -> list[int]:
+    """How many earlier marks each mark would hide: those at the same place within a fiftieth of the scores' range.
+
+    >>> _ranks([80.0, 80.1, 90.0], [5.0, 5.0, 5.0])
+    [0, 1, 0]
+    """
+    near = (max(values) - min(values)) / 50
+    points = list(zip(places, values, strict=True))
+    return [
+        sum(place == other and abs(value - score) <= near for other, score in points[:number])
+        for number, (place, value) in enumerate(points)
+    ]
 
 
 def side_by_side(places: Sequence[float], step: float) -> list[float]:
@@ -349,5 +393,5 @@ def times(seconds: Mapping[str, float]) -> Figure:
     for place, value in enumerate(values):
         beside(axes, value, -place, seconds_text(value))
     axes.set_xlim(0, max([*values, 1e-9]) * 1.2)
-    name_bins(axes, list(seconds))
+    name_bins(axes, [STAGES.get(stage, stage.replace("_", " ")) for stage in seconds])
     return figure

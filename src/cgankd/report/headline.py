@@ -1,14 +1,19 @@
-"""The main result in sentences: what generated images add, by rows that were chosen on the validation split."""
+"""The main result in sentences: what generated images add, or, where a run has none, which student ships.
+
+The rows are chosen on the validation split.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from cgankd.metrics.statistics import paired_difference, place_of_best
 from cgankd.report import table
 
+EXPORTED = ("student.onnx", "student.safetensors")  # what cgankd run writes, the usual one first
 DEMONSTRATION = "This recipe is a demonstration: short enough to try, too short to be evidence."
 Row = Mapping[str, Any]
 
@@ -21,8 +26,11 @@ class Headline:
     sentence: str
 
 
-def headline(results: Mapping[str, Any]) -> Headline:
+def headline(results: Mapping[str, Any], folder: Path | None = None) -> Headline:
     """Compare the best row with generated images with the best row without.
+
+    A run without generated images has the student that ships as its result. folder: of the run, to name the student's
+    file; None: the file is not named.
 
     Both are chosen on the validation split, so the test split measures the difference without having chosen the rows.
     Rows without a validation score are not compared, and are named. Where no row has one, cGAN-KD is compared with the
@@ -30,6 +38,8 @@ def headline(results: Mapping[str, Any]) -> Headline:
     """
     if results.get("autopilot"):
         return _piloted(results)
+    if not table.generates(results) and (shipped := table.shipped(results)) is not None:
+        return _shipped(results, shipped, folder)
     sides = [[row for row in results["rows"] if bool(row.get("fake_images")) is fake] for fake in (True, False)]
     chosen = [_best(results, rows) for rows in sides]
     unscored = [str(row["method"]) for rows in sides for row in rows if _validation(row) is None]
@@ -101,17 +111,74 @@ def _compared(results: Mapping[str, Any], with_fakes: Row, without: Row) -> Head
         f"Of {chosen}: with generated images ({names[0]}) the student's {measured} on the test split is {scores[0]}; "
         f"without ({names[1]}) it is {scores[1]}{better}. "
     )
-    change = paired_difference(with_fakes["values"], without["values"])
-    places = table.decimals({**results, "rows": [{"mean": without["mean"], "std": None, "difference": change}]})
-    places = max(places, table.decimals(results))
-    unit = table.difference_unit(results)
-    facts += f"The difference is {table.number(change['mean'], places)}{' ' if unit else ''}{unit}"
+    change, difference = _difference(results, with_fakes, without)
+    facts += difference
     if change["low"] is None:
         return Headline("open", f"{facts}. With one seed there is no interval, so the difference may be chance.")
-    low, high = (table.number(change[end], places) for end in ("low", "high"))
-    facts += f", 95% interval {low} to {high}"
     if change["low"] <= 0 <= change["high"]:
         return Headline("no gain", f"{facts}, so it may be chance.")
     if (change["low"] > 0) == bool(results["higher_is_better"]):
         return Headline("gain", f"{facts}, so generated images help here.")
     return Headline("no gain", f"{facts}, so generated images make the student worse here.")
+
+
+def _difference(results: Mapping[str, Any], row: Row, other: Row) -> tuple[dict[str, Any], str]:
+    """The paired difference of two rows, and ``The difference is 1.9 points, 95% interval 0.8 to 2.9``."""
+    change = paired_difference(row["values"], other["values"])
+    places = table.decimals({**results, "rows": [{"mean": other["mean"], "std": None, "difference": change}]})
+    places = max(places, table.decimals(results))
+    unit = table.difference_unit(results)
+    sentence = f"The difference is {table.number(change['mean'], places)}{' ' if unit else ''}{unit}"
+    if change["low"] is not None:
+        low, high = (table.number(change[end], places) for end in ("low", "high"))
+        sentence += f", 95% interval {low} to {high}"
+    return change, sentence
+
+
+def _shipped(results: Mapping[str, Any], row: Row, folder: Path | None) -> Headline:
+    """The student that ships: beside the control and the teacher, its size and its file."""
+    control = next((other for other in results["rows"] if other["method"] == results.get("control")), None)
+    teacher = results.get("teacher") or {}
+    others = [] if control in (None, row) else [("the control's", control["mean"], control.get("std"))]
+    if teacher.get("test") is not None:
+        others.append(("the teacher's", teacher["test"], None))
+    measured = table.metric_name(results).split(",")[0]
+    seeds = f" (mean of {len(row['values'])} seeds)" if len(row["values"]) > 1 else ""
+    better = "" if results["higher_is_better"] else " (lower is better)"
+    beside = " and ".join(f"{whose} is {table.score(results, mean, std)}" for whose, mean, std in others)
+    name = table.words(str(row["method"])).replace(" (control)", "")
+    which = "the control, because no other row is better on validation" if row is control else "chosen by validation"
+    sentences = [
+        f"Your student is row {row['method']} ({name}), {which}.",
+        f"Its {measured} on the test split{seeds} is {table.score(results, row['mean'], row.get('std'))}"
+        f"{'; ' if beside else ''}{beside}{better}.",
+    ]
+    finding: Literal["gain", "no gain", "open"] = "open"
+    if control not in (None, row):
+        change, difference = _difference(results, row, control)
+        if change["low"] is not None:
+            clear = not change["low"] <= 0 <= change["high"]
+            finding = "gain" if clear and table.improvement(results, change["mean"]) > 0 else "no gain"
+            chance = "" if clear else ", so it may be chance"
+            sentences.append(f"{difference.replace('difference', 'difference to the control')}{chance}.")
+    sentences += [_size(row, teacher), _file(folder), DEMONSTRATION if results.get("demonstration") else ""]
+    return Headline(finding, " ".join(sentence for sentence in sentences if sentence))
+
+
+def _size(row: Row, teacher: Row) -> str:
+    """The numbers of parameters; empty where the student's is not known."""
+    own, of_teacher = row.get("parameters"), teacher.get("parameters")
+    if not own:
+        return ""
+    if not of_teacher or of_teacher <= own:
+        return f"It has {table.count(own)} parameters."
+    return f"It has {table.count(own)} parameters; the teacher has {of_teacher / own:.1f} times as many."
+
+
+def _file(folder: Path | None) -> str:
+    if folder is None:
+        return ""
+    for path in (folder / name for name in EXPORTED):
+        if path.is_file():
+            return f"Its file is {path.name} in the run's folder ({max(1, round(path.stat().st_size / 1000)):,} kB)."
+    return "cgankd export writes it to a file."

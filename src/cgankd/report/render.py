@@ -37,23 +37,21 @@ def render(folder: Path) -> Path:
     """
     run = read(Path(folder))
     attention_section, worst_section = attention(run), sections_examples.worst(run)
+    generated = table.generates(run.results)
     page_sections = [
         _comparison(run),
         *([sections_robustness.robustness(run)] if run.results.get("robustness") else []),
         *([worst_section] if worst_section else []),
         sections.data(run),
-        sections.generator(run),
-        sections.subsampling(run),
-        sections.filtering(run),
+        *([sections.generator(run), sections.subsampling(run), sections.filtering(run)] if generated else []),
         *([sections_search.piloted(run)] if run.results.get("autopilot") else []),
         *([sections_search.searched(run)] if run.results.get("search") else []),
-        sections_metrics.quality(run),
-        sections_metrics.copies(run),
+        *([sections_metrics.quality(run), sections_metrics.copies(run)] if generated else []),
         sections.learning(run),
         *([attention_section] if attention_section else []),
         _cost(run),
         *([label_curve.section(ablation)] if (ablation := label_curve.read(run.folder)) else []),
-        sections_metrics.theory(run),
+        *([sections_metrics.theory(run)] if generated else []),
         citation.section(str(run.results.get("cgankd", "unknown"))),
     ]
     return write_page(run.folder / NAME, run, page_sections)
@@ -107,7 +105,7 @@ def _page(run: Run, page_sections: Sequence[Section], command: str) -> str:
             name=results.get("recipe", "run"),
             description=results.get("description") or "",
             facts=_facts(run),
-            headline=headline(results),
+            headline=headline(results, run.folder),
             warnings=[str(warning) for warning in results.get("warnings") or []],
             header=table.header(results),
             rows=[(table.cells(row), row.verdict) for row in table.rows(results)],
@@ -147,7 +145,7 @@ def _comparison(run: Run) -> Section:
         kind = run.task.bin_name
         blocks += drawn(by_bin[0], "bins", f"Score per {kind}, mean over seeds.{by_bin[1]}")
         blocks.append(_bin_table(results, kind))
-    if not any(table.is_ablation(row["method"]) for row in results["rows"]):
+    if table.generates(results) and not any(table.is_ablation(row["method"]) for row in results["rows"]):
         blocks.append(
             Note("This run has no ablation; compare.ablation=true adds raw fakes and each processing step as rows.")
         )
@@ -174,7 +172,7 @@ def _cost(run: Run) -> Section:
     lines = " Lines are one standard deviation to each side." if any(row.get("std") for row in results["rows"]) else ""
     for by, what in (("parameters", "parameters"), ("latency", "milliseconds")):
         caption = f"The {best} left corner is best: a good score with few {what}.{lines}"
-        caption += " Rows with the same network are drawn side by side." if by == "parameters" else ""
+        caption += " Where marks would hide each other, the lower ones are larger."
         blocks += drawn(figures.cost(results, by), by, caption)
     if not results.get("latency_ms"):
         blocks.append(Note("This run measured no latency."))

@@ -35,6 +35,11 @@ WORDS: Mapping[str, str] = {
     "cgan_filter": "+ filter",
     "cgan_replace": "+ replaced labels",
 }
+NO_FAKES = (
+    "No row was trained on generated images; a longer --budget, or rows such as cgan+fm in compare.methods, adds some."
+)
+SHIPS = " *"
+ONE_SEED = "One seed: no spread and no interval."
 ATTACKS: Mapping[str, str] = {"pgd": "PGD", "autoattack": "AutoAttack"}
 
 
@@ -43,6 +48,7 @@ class Row:
     """One row of the table as text. verdict: the row's interval compared with the control.
 
     attacked: the score under each attack, if robustness was measured; the page shows it in a section of its own.
+    ships: whether its student is the one that ships.
     """
 
     method: str
@@ -54,6 +60,12 @@ class Row:
     difference: str
     verdict: Verdict
     attacked: tuple[str, ...] = ()
+    ships: bool = False
+
+    @property
+    def marked(self) -> str:
+        """The method's name, with a mark where its student ships."""
+        return f"{self.method}{SHIPS if self.ships else ''}"
 
 
 def words(method: str) -> str:
@@ -97,6 +109,17 @@ def metric_name(results: Mapping[str, Any]) -> str:
     name = run_text.metric_name(str(results["metric"]))
     unit = unit_of(results)
     return f"{name}, {unit}" if unit else name
+
+
+def shipped(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The row whose student ships: the best on the validation split. None in results of older versions."""
+    best = (results.get("best") or {}).get("row")
+    return next((row for row in results["rows"] if row["method"] == best), None)
+
+
+def generates(results: Mapping[str, Any]) -> bool:
+    """Whether the run has generated images, also where all of them were filtered out."""
+    return "generator" in results or any(row.get("fake_images") for row in results["rows"])
 
 
 def improvement(results: Mapping[str, Any], difference: float) -> float:
@@ -212,11 +235,12 @@ def _row(results: Mapping[str, Any], row: Mapping[str, Any]) -> Row:
         words=words(str(row["method"])),
         network=str(row.get("network", "–")),
         steps=count(row.get("steps")),
-        images=f"{count(row.get('real_images'))} + {count(row.get('fake_images') or 0)}",
+        images=count(row.get("real_images")) + (f" + {count(row.get('fake_images') or 0)}" * generates(results)),
         score=score(results, row["mean"], row.get("std")),
         difference=text,
         verdict=verdict(results, row),
         attacked=_attacked(results, row),
+        ships=row is shipped(results),
     )
 
 
@@ -263,12 +287,13 @@ def header(results: Mapping[str, Any]) -> list[str]:
     """The columns' names, in the order of :class:`Row`'s fields."""
     unit = difference_unit(results)
     difference = f"difference to the control{', ' if unit else ''}{unit} [95% interval]"
-    return ["method", "in words", "network", "steps", "images, real + fake", metric_name(results), difference]
+    images = "images, real + fake" if generates(results) else "images"
+    return ["method", "in words", "network", "steps", images, metric_name(results), difference]
 
 
 def cells(row: Row) -> list[str]:
     """A row's texts in the order of :func:`header`."""
-    return [row.method, row.words, row.network, row.steps, row.images, row.score, row.difference]
+    return [row.marked, row.words, row.network, row.steps, row.images, row.score, row.difference]
 
 
 def footnotes(results: Mapping[str, Any]) -> list[str]:
@@ -276,12 +301,17 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
     seeds = results.get("seeds") or []
     better = "higher" if results["higher_is_better"] else "lower"
     notes = [*(results.get("autopilot") or {}).get("reasons", [])]
+    if shipped(results) is not None:
+        seed = f", its best seed {results['best']['seed']}" if len(seeds) > 1 else ""
+        notes.append(f"*: the student that ships{seed}, chosen by validation.")
     notes.append(f"Measured on the test split; {better} is better.")
     if constant := results.get("constant"):
         notes.append(f"Always answering {constant['label']} would score {score(results, constant['test'], None)}.")
+    if not generates(results) and not results.get("autopilot"):
+        notes.append(NO_FAKES)
     if len(seeds) < 2:
-        notes.append("One seed: no spread and no interval.")
-        return notes
+        said = any(str(warning).startswith(ONE_SEED.rstrip(".")) for warning in results.get("warnings") or [])
+        return notes if said else [*notes, ONE_SEED]  # terminal and page print the warnings too
     covers = (
         "the student alone, so neither the spread nor the interval covers another teacher or generator"
         if results.get("vary", "student") == "student"
@@ -303,7 +333,7 @@ def table(results: Mapping[str, Any]) -> Table:
     texts = rows(results)
     networks = {row.network for row in texts if row.method != "teacher"}
     output = Table(
-        title=Text(f"{results.get('recipe', 'run')}: {results.get('dataset', '')}".rstrip(": ")),
+        title=Text(_title(results)),
         caption=Text("\n".join([*footnotes(results), *note, _legend(texts, with_networks=len(networks) == 1)])),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
@@ -332,8 +362,14 @@ def table(results: Mapping[str, Any]) -> Table:
         cells_ = {name: Text(on_one_line(getattr(short, name))) for name in columns}
         cells_["difference"].stylize(colours.get(row.verdict, ""))
         attacked = [Text(_without_unit(results, text)) for text in row.attacked]
-        output.add_row(Text(on_one_line(row.method)), *cells_.values(), *attacked)
+        output.add_row(Text(on_one_line(row.marked)), *cells_.values(), *attacked)
     return output
+
+
+def _title(results: Mapping[str, Any]) -> str:
+    """The name of the run, and that of the data set if it differs."""
+    name, dataset = str(results.get("recipe", "run")), str(results.get("dataset") or "")
+    return name if dataset in ("", name) else f"{name}: {dataset}"
 
 
 def _without_unit(results: Mapping[str, Any], text: str) -> str:
@@ -359,4 +395,4 @@ def as_markdown(results: Mapping[str, Any]) -> str:
     lines = [markdown.line([*header(results), *under])]
     lines += ["| --- | --- | --- | ---: | ---: | ---: | ---: |" + " ---: |" * len(under)]
     lines += [markdown.line([*cells(row), *row.attacked]) for row in rows(results)]
-    return "\n".join([*lines, "", markdown.bullets([*footnotes(results), *note]), ""])
+    return "\n".join([*lines, "", markdown.bullets([*footnotes({**results, "warnings": []}), *note]), ""])

@@ -11,6 +11,7 @@ import yaml
 
 from cgankd._version import __version__
 from cgankd.config.recipe import Recipe
+from cgankd.core import run_text
 from cgankd.core.store import Artifact
 from cgankd.metrics.memorisation import FEWEST
 from cgankd.pipeline.comparisons import row as row_of
@@ -171,7 +172,8 @@ def _training(run: FinishedRun) -> int:
 
 
 def _scored(run: FinishedRun, value: float | None) -> str:
-    return "not scored" if value is None else f"{run.results['metric']} {value:.4g} {run.results['unit']}".rstrip()
+    name = run_text.metric_name(run.results["metric"])
+    return "not scored" if value is None else f"{name} {value:.4g} {run.results['unit']}".rstrip()
 
 
 def _shares(summary: Mapping[str, Any]) -> dict[str, str]:

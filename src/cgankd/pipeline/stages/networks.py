@@ -74,7 +74,7 @@ def train_student(
     network, summary = _train(work, student, teachers, images, fit, around, seed, best)
     work.save(BEST, best.tensors)
     network.load_state_dict(best.tensors)
-    return {**summary, "best": {"step": best.step, **split_scores(work, network, around, "best weights: ")}}
+    return {**summary, "best": {"step": best.step, **split_scores(work, network, around, "best weights on ")}}
 
 
 def _train(
@@ -209,7 +209,7 @@ def split_scores(work: Work, predictor: inference.Predictor, around: Surrounding
     """The metric on the validation split and on the test split; None where a black box has no outputs for one.
 
     ``same_answer`` is the prediction for nearly all test images, as text; None where predictions differ.
-    which: what the predictor is called in the names of these passes.
+    which: of whose scores these are, for the names of these passes: "best weights on ".
     """
     test = _scored(work, predictor, around.test, around.task, f"{which}test")
     val = _scored(work, predictor, around.val, around.task, f"{which}validation")
