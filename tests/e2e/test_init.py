@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from commands import Said, write_bars
 
+from cgankd.cli import main
 from cgankd.cli.init import _seconds
 from cgankd.config import recipe
 from cgankd.core import status_file
 from cgankd.data import sources
 from cgankd.planning import look as looking
 from cgankd.planning import plan as planning
+from cgankd.planning.origin import origin_of
 from cgankd.planning.timing import Seconds
 
 Typed = Callable[..., Said]
@@ -151,6 +155,65 @@ def test_images_are_made_smaller_to_keep_to_the_budget(
     assert "with 48 pixels, so 32 are tried" in said.out
     assert "data.size=32: smaller images, to keep to the budget" in said.out
     assert recipe.load("bars.yaml").data.size == 32
+
+
+def test_the_budget_of_a_recipe_is_kept_or_changed_while_nothing_was_trained(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bars(tmp_path / "bars")
+    monkeypatch.setattr(planning, "measure", lambda *_: Seconds(*[0.005] * 4, *[0.0001] * 3))
+    monkeypatch.setattr(main, "load", lambda *_: sys.exit(0))  # nothing is trained
+    assert typed("init", "bars", "unit=degrees", "runtime.threads=1", "--budget", "10m").code == 0
+    file, first = tmp_path / "bars.yaml", (tmp_path / "bars.yaml").read_text()
+    assert recipe.load("bars.yaml").runtime.threads == 1
+    assert "bars.yaml is used as it is; it was made for --budget 10m\n" in typed("run", "bars", "--budget", "600s").out
+    assert file.read_text() == first
+
+    said = typed("run", "bars", "--budget", "1m")
+    assert "was made for --budget 10m, and nothing was trained with it yet, so it is written anew" in said.out
+    made = origin_of(file)
+    assert made is not None
+    assert (made.budget, made.settings, made.edited) == ("1m", ("data.unit=degrees", "runtime.threads=1"), False)
+    assert made.seconds <= 66
+    assert recipe.load("bars.yaml").student.transfer_steps < 2000  # of 8,000 in ten minutes
+
+    (tmp_path / "runs" / "bars" / "work" / "train_network-0").mkdir(parents=True)
+    wanted = "delete bars.yaml to have it made for --budget 5m, or leave --budget out to use it as it is"
+    trained = typed("run", "bars", "--budget", "5m").sentence()
+    assert trained.endswith(
+        f"bars.yaml was made for --budget 1m, and runs/bars holds what was trained with it; {wanted}"
+    )
+    file.write_text(file.read_text() + "seeds: [1]\n")
+    assert (
+        f"was made for --budget 1m and was edited since; {wanted}" in typed("run", "bars", "--budget", "5m").sentence()
+    )
+    file.write_text("data: {source: bars}\n")
+    sentence = typed("run", "bars", "--budget", "5m").sentence()
+    assert f"bars.yaml does not say for which --budget it was made; {wanted}" in sentence
+
+
+def test_a_recipe_of_another_folder_of_the_same_name_is_not_used(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bars(tmp_path / "bars")
+    monkeypatch.setattr(planning, "measure", lambda *_: seconds(None))
+    assert typed("init", "bars", "--out", "other.yaml").code == 0
+    (tmp_path / "other").mkdir()
+    assert "other.yaml was made for bars, not for other; rename or delete" in typed("run", "other").sentence()
+
+
+def test_details_are_not_given_up_where_that_saves_no_time(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Smaller images seem slower here, because another program works while they are measured."""
+    write_bars(tmp_path / "bars", size=64)
+    busy = iter([1.0, 2.0, 3.0])
+    monkeypatch.setattr(planning, "measure", lambda *_: Seconds(*[next(busy)] * 4, 0.0001, 0.0001, 0.0001))
+    said = typed("init", "bars", "--budget", "4m")
+    assert said.code == 0, said.err
+    times = re.findall(r"about (\d+) minutes with", said.out)
+    assert len(set(times)) == 1  # as of 64 pixels
+    assert recipe.load("bars.yaml").data.size is None
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("1h30m", 5400), ("2 h", 7200), ("1.5min", 90)])
