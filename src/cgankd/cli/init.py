@@ -22,9 +22,9 @@ from cgankd.core.terminal import on_one_line
 
 if TYPE_CHECKING:
     from cgankd.core.progress import Progress
+    from cgankd.core.run_plan import Expected
     from cgankd.core.watching import Watched
     from cgankd.planning.look import Look
-    from cgankd.planning.origin import Origin
     from cgankd.planning.plan import Plan
 
 BUDGET = "30m"
@@ -144,11 +144,16 @@ def _trained(folder: Path) -> bool:
     return any(any((folder / part).glob("train_*")) for part in ("artifacts", "work"))
 
 
-def origin(name: str) -> Origin | None:
-    """What the recipe file of this name was made for; None where it does not say so."""
+def expected(name: str, overrides: Sequence[str]) -> Expected | None:
+    """What the recipe file of this name says of the run's time; None where it says nothing."""
+    from cgankd.core.run_plan import Expected
     from cgankd.planning.origin import origin_of
 
-    return origin_of(Path(name)) if is_file(Path(name)) else None
+    origin = origin_of(Path(name)) if is_file(Path(name)) else None
+    if origin is None:
+        return None
+    same = not origin.edited and set(overrides) <= set(origin.settings)
+    return Expected(origin.budget, _seconds(origin.budget), origin.seconds if same else None)
 
 
 @contextmanager

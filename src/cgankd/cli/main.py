@@ -102,6 +102,7 @@ def run(
         elif budget is not None:
             raise UserError(f"--budget is for images, but {name} is a recipe, which has its own numbers of steps")
         settings = load("run", name, overrides)
+        progress.expected = init.expected(name, overrides)
         from cgankd.core.checkpoint import deadline_in
         from cgankd.pipeline.run import run as go
 
