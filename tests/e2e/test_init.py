@@ -86,7 +86,7 @@ def test_run_takes_the_settings_of_init_and_refuses_before_it_looks(
     assert "key 'sise' is not known" in typed("run", "bars", "sise=32").sentence()
     assert "--budget 'soon' is no time" in typed("run", "bars", "--budget", "soon").sentence()
     assert "--budget is for images, but digits is a recipe" in typed("run", "digits", "--budget", "5m").sentence()
-    assert "there is no folder nowhere" in typed("run", "nowhere/").sentence()
+    assert "'nowhere/' is neither images (a folder, or an" in typed("run", "nowhere/").sentence()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bars"]
 
 
@@ -219,6 +219,39 @@ def test_details_are_not_given_up_where_that_saves_no_time(
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("1h30m", 5400), ("2 h", 7200), ("1.5min", 90)])
 def test_a_time_may_have_parts(text: str, expected: float) -> None:
     assert _seconds(text) == expected
+
+
+def test_data_reads_what_init_would_choose(tmp_path: Path, typed: Typed) -> None:
+    write_bars(tmp_path / "bars", 60)
+    rows = [f"{n:03}.png,{min(n % 30, 24)},me" for n in range(60)]
+    (tmp_path / "bars" / "metadata.csv").write_text("\n".join(["file_name,count,photographer", *rows]))
+    said = typed("data", "bars")
+    assert said.code == 0, said.err
+    assert "data.label_column=count: its name says so; other columns: photographer\n" in said.out
+    assert "data.task=regression: 25 different whole numbers with 2.4 images each seem to be amounts" in said.out
+    assert "bars: regression, 16x16 pixels" in said.out
+    assert "pool" not in said.out  # it equals train
+    assert "25 classes" in typed("data", "bars", "task=classification").out
+
+
+def test_a_name_that_is_not_there_is_answered_with_a_similar_one(tmp_path: Path, typed: Typed) -> None:
+    write_bars(tmp_path / "my_images", 5)
+    sentence = typed("run", "my_imgs", "--budget", "5m").sentence()
+    assert sentence == (
+        "cgankd: 'my_imgs' is neither images (a folder, or an .npz, .h5, .parquet or .tar file), nor a YAML file, nor "
+        "a ready recipe (did you mean 'my_images'?); cgankd recipes lists the ready ones"
+    )
+
+
+def test_a_file_of_images_in_a_folder_without_classes_is_named(tmp_path: Path, typed: Typed) -> None:
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "images.h5").touch()
+    (tmp_path / "exported" / "README.md").touch()
+    assert (
+        typed("data", "exported")
+        .sentence()
+        .endswith("; images.h5 in this folder may hold images: give exported/images.h5")
+    )
 
 
 def test_alone_it_shows_its_help(typed: Typed) -> None:

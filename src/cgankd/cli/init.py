@@ -16,7 +16,7 @@ import typer
 from cgankd.cli.recipes import SKIP_BAD, Overrides, SkipBad
 from cgankd.cli.screen import console
 from cgankd.cli.watch import one_loop
-from cgankd.core.errors import UserError
+from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.paths import is_file, is_folder, portable
 from cgankd.core.terminal import on_one_line
 
@@ -65,6 +65,21 @@ def is_source(name: str) -> bool:
     """Whether a word in a recipe's place names images of the user's own."""
     file = Path(name).suffix.lower() in {".npz", ".h5", ".hdf5", ".parquet", ".tar"} and is_file(Path(name))
     return is_folder(Path(name)) or file or name.startswith("hf://")
+
+
+def check_exists(name: str) -> None:
+    """UserError where what the user wants to run is neither images nor a recipe of any command."""
+    from cgankd.cli.recipes import homes
+
+    ready = [known for home in homes().values() for known in home.ready()]
+    if name in ready or is_source(name) or is_file(Path(name)):
+        return
+    here = [path.name for path in Path().iterdir() if path.is_dir() or path.suffix in {".yaml", ".yml"}]
+    hint = did_you_mean(name.rstrip("/"), [*here, *ready])
+    raise UserError(
+        f"{name!r} is neither images (a folder, or an .npz, .h5, .parquet or .tar file), nor a YAML file, nor a ready "
+        f"recipe{hint}; cgankd recipes lists the ready ones"
+    )
 
 
 def recipe_for(

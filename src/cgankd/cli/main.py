@@ -96,6 +96,7 @@ def run(
     """Run a recipe and print its table. The same command resumes a run that was stopped."""
     overrides = with_devices([*(overrides or []), *[SKIP_BAD] * skip_bad], devices)
     with watch.watching(quiet, as_json, track, profile) as progress:
+        init.check_exists(name)
         if name not in recipe.ready() and init.is_source(name):
             with watch.silenced(quiet):
                 name, overrides = init.recipe_for(name, overrides, budget, out, progress)
