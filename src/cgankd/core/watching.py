@@ -258,7 +258,7 @@ class Watched(Progress):
 
         The live view calls it from its own thread, so each attribute that may change is read once.
         """
-        station, loop, main = self.station, self._running(), self._main
+        station, loop, main, expected = self.station, self._running(), self._main, self.expected
         elapsed, left = 0.0, None
         if station is not None:
             elapsed = time.monotonic() - self._station_started
@@ -269,7 +269,7 @@ class Watched(Progress):
         if self._list_stations is not None:
             ended = main is not None and main not in list(self._loops)
             sure = left if station is not None and main is not None and (ended or main.settled) else None
-            whole = self.run_plan.left(station, elapsed, sure, self.expected and self.expected.seconds)
+            whole = self.run_plan.left(station, elapsed, sure, None if expected is None else expected.seconds)
         speed = None if loop is None else loop.speed
         return {
             **self._stage_fields(station, loop),
