@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from cgankd.core import run_text, watching
-from cgankd.core.run_plan import RunPlan, Station
+from cgankd.core.run_plan import Expected, RunPlan, Station
 from cgankd.core.views import JsonLines, LiveView, PlainLines, view
 from cgankd.core.watching import Output, Watched
 
@@ -101,6 +101,15 @@ def test_stations_without_work_take_no_time() -> None:
     assert plan.left(None, 0.0, None) == 0.0
 
 
+def test_a_time_measured_before_the_run_counts_until_each_kind_of_station_was_measured() -> None:
+    plan = RunPlan()
+    plan.replace([station("a", seconds=20.0), station("b", alike="student"), station("c", alike="student")])
+    assert plan.left(None, 0.0, None, expected=90.0) == 70.0
+    assert plan.left(None, 0.0, None, expected=15.0) == 40.0  # which has passed, so the station that ended counts
+    # b runs and its end is known, so c will take 30 s too
+    assert plan.left(station("b", alike="student"), 10.0, 20.0, expected=90.0) == 20.0 + 30.0
+
+
 # --- the observer -------------------------------------------------------------------------------------------------
 
 
@@ -126,6 +135,41 @@ def test_what_is_known_inside_a_stage(clock: Clock) -> None:
     assert run_text.line(now) == (
         "[2/3] teacher 60/100 steps, 128 images/s, half, loss 0.5, validation 91, 20 s left; whole run 1 min left"
     )
+
+
+def test_other_stages_are_not_estimated_from_the_first_steps_of_a_loop(clock: Clock) -> None:
+    watched = Watched()
+    watched.plan(lambda: [station("teacher"), station("nokd")])
+    with watched.stage(station("teacher")), watched.bar("teacher", 1000) as bar:
+        bar.to(1)
+        clock.now += 9.0
+        bar.to(10)
+        assert (watched.now()["left"], watched.now()["stage_left"]) == (None, 990.0)
+        clock.now += 6.0
+        bar.to(25)  # 15 s, but 2.4 % of the steps
+        assert watched.now()["left"] is None
+        bar.to(31)
+        assert watched.now()["left"] == pytest.approx(969 / 2.0 + 15.0 + 969 / 2.0)
+    with watched.stage(station("nokd")), watched.bar("nokd", 100_000) as bar:
+        bar.to(0)
+        clock.now += 60.0
+        bar.to(600)  # a share of 0.6 %, but a whole minute
+        assert watched.now()["left"] == 9940.0
+
+
+def test_a_run_that_takes_much_longer_than_its_recipe_was_made_for_says_so_once(clock: Clock) -> None:
+    watched = Watched([events := Events()])
+    events.every = 2.0
+    watched.expected = Expected("10m", 600.0, None)
+    watched.plan(lambda: [station("teacher"), station("nokd")])
+    with watched.stage(station("teacher")), watched.bar("teacher", 1000) as bar:
+        for step in range(1, 100):
+            bar.to(step)
+            clock.now += 3.0
+    notes = [fields["text"] for event, fields in events.events if event == "note"]
+    assert notes == [
+        "the whole run will take about 1 h 40 min, but its recipe was made for --budget 10m; Ctrl-C stops it"
+    ]
 
 
 def test_a_stage_that_was_not_foreseen_renews_the_plan(clock: Clock) -> None:

@@ -275,3 +275,37 @@ def test_a_large_label_out_of_range_is_named_whole(tmp_path: Path) -> None:
     folder = labelled(tmp_path, [f"{time:.2f}" for time in TIMES], 80)
     with pytest.raises(UserError, match=r"line 81: label 1700001580 is outside .*, 1700000000 to 1700001570$"):
         read(folder, label_range=(1.7e9, 1.7e9 + 1570))
+
+
+# --- words among numbers ------------------------------------------------------------------------------------------
+
+
+def test_a_few_words_among_whole_numbers_are_named_and_refused(tmp_path: Path) -> None:
+    labels = [str(n % 16) for n in range(220)]
+    labels[100] = "many"
+    sentence = (
+        r"1 label is not a number, although 219 of 220 are: 'many' \(.*metadata\.csv, line 102\); allowed: numbers in "
+        r"all rows, or data\.task=classification to read all labels as class names"
+    )
+    with pytest.raises(UserError, match=sentence):
+        read(labelled(tmp_path / "one", labels, 220))
+    splits = read(labelled(tmp_path / "names", labels[:100] * 2 + ["many"] * 10, 210), task="classification")
+    assert splits.task == Classification((*sorted(map(str, range(16))), "many"))
+    labels[101] = labels[102] = labels[103] = "few"
+    with pytest.raises(UserError, match=r"4 labels are not numbers, although 216 .* 'few' \(.*line 104\) and 1 more"):
+        read(labelled(tmp_path / "four", labels, 220))
+
+
+def test_more_words_among_numbers_are_class_names(tmp_path: Path) -> None:
+    labels = ["7", "8"] * 45 + ["none"] * 10
+    assert read(labelled(tmp_path, labels, 100)).task == Classification(("7", "8", "none"))
+
+
+def test_labels_outside_the_training_range_are_told(tmp_path: Path) -> None:
+    rows = [(f"{n}.png", f"{n + 0.5}", "train" if n < 60 else "val" if n < 70 else "test") for n in range(80)]
+    folder = metadata(tmp_path, [row[:2] for row in rows])
+    lines = ["file_name,label,split", *map(",".join, rows)]
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    notes = read(folder, label_range=[0, 100]).notes
+    assert "10 test labels are outside the range of the training labels, 0.5 to 59.5" in notes
+    assert "8 validation labels are outside the range of the training labels, 0.5 to 59.5" in notes  # 5 % are allowed

@@ -37,7 +37,7 @@ def refused(typed: Typed, tiny: Path) -> Callable[..., str]:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["nope"], ["'nope'", "digits, fashion"]),
+        (["nope"], ["'nope'", "cgankd recipes lists the ready ones"]),
         (["nope.yaml"], ["'nope.yaml'"]),
         (["tiny.yaml", "student.fit.stepz=3"], ["'student.fit.stepz'", "did you mean 'steps'", "batch_size"]),
         (["tiny.yaml", "studnet.network=resnet8"], ["'studnet'", "did you mean 'student'"]),

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from commands import Said, write_bars
 
+from cgankd.cli import main
 from cgankd.cli.init import _seconds
 from cgankd.config import recipe
 from cgankd.core import status_file
 from cgankd.data import sources
 from cgankd.planning import look as looking
 from cgankd.planning import plan as planning
+from cgankd.planning.origin import origin_of
 from cgankd.planning.timing import Seconds
 
 Typed = Callable[..., Said]
@@ -82,7 +86,7 @@ def test_run_takes_the_settings_of_init_and_refuses_before_it_looks(
     assert "key 'sise' is not known" in typed("run", "bars", "sise=32").sentence()
     assert "--budget 'soon' is no time" in typed("run", "bars", "--budget", "soon").sentence()
     assert "--budget is for images, but digits is a recipe" in typed("run", "digits", "--budget", "5m").sentence()
-    assert "there is no folder nowhere" in typed("run", "nowhere/").sentence()
+    assert "'nowhere/' is neither images (a folder, or an" in typed("run", "nowhere/").sentence()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bars"]
 
 
@@ -153,9 +157,101 @@ def test_images_are_made_smaller_to_keep_to_the_budget(
     assert recipe.load("bars.yaml").data.size == 32
 
 
+def test_the_budget_of_a_recipe_is_kept_or_changed_while_nothing_was_trained(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bars(tmp_path / "bars")
+    monkeypatch.setattr(planning, "measure", lambda *_: Seconds(*[0.005] * 4, *[0.0001] * 3))
+    monkeypatch.setattr(main, "load", lambda *_: sys.exit(0))  # nothing is trained
+    assert typed("init", "bars", "unit=degrees", "runtime.threads=1", "--budget", "10m").code == 0
+    file, first = tmp_path / "bars.yaml", (tmp_path / "bars.yaml").read_text()
+    assert recipe.load("bars.yaml").runtime.threads == 1
+    assert "bars.yaml is used as it is; it was made for --budget 10m\n" in typed("run", "bars", "--budget", "600s").out
+    assert file.read_text() == first
+
+    said = typed("run", "bars", "--budget", "1m")
+    assert "was made for --budget 10m, and nothing was trained with it yet, so it is written anew" in said.out
+    made = origin_of(file)
+    assert made is not None
+    assert (made.budget, made.settings, made.edited) == ("1m", ("data.unit=degrees", "runtime.threads=1"), False)
+    assert made.seconds <= 66
+    assert recipe.load("bars.yaml").student.transfer_steps < 2000  # of 8,000 in ten minutes
+
+    (tmp_path / "runs" / "bars" / "work" / "train_network-0").mkdir(parents=True)
+    wanted = "delete bars.yaml to have it made for --budget 5m, or leave --budget out to use it as it is"
+    trained = typed("run", "bars", "--budget", "5m").sentence()
+    assert trained.endswith(
+        f"bars.yaml was made for --budget 1m, and runs/bars holds what was trained with it; {wanted}"
+    )
+    file.write_text(file.read_text() + "seeds: [1]\n")
+    assert (
+        f"was made for --budget 1m and was edited since; {wanted}" in typed("run", "bars", "--budget", "5m").sentence()
+    )
+    file.write_text("data: {source: bars}\n")
+    sentence = typed("run", "bars", "--budget", "5m").sentence()
+    assert f"bars.yaml does not say for which --budget it was made; {wanted}" in sentence
+
+
+def test_a_recipe_of_another_folder_of_the_same_name_is_not_used(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bars(tmp_path / "bars")
+    monkeypatch.setattr(planning, "measure", lambda *_: seconds(None))
+    assert typed("init", "bars", "--out", "other.yaml").code == 0
+    (tmp_path / "other").mkdir()
+    assert "other.yaml was made for bars, not for other; rename or delete" in typed("run", "other").sentence()
+
+
+def test_details_are_not_given_up_where_that_saves_no_time(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Smaller images seem slower here, because another program works while they are measured."""
+    write_bars(tmp_path / "bars", size=64)
+    busy = iter([1.0, 2.0, 3.0])
+    monkeypatch.setattr(planning, "measure", lambda *_: Seconds(*[next(busy)] * 4, 0.0001, 0.0001, 0.0001))
+    said = typed("init", "bars", "--budget", "4m")
+    assert said.code == 0, said.err
+    times = re.findall(r"about (\d+) minutes with", said.out)
+    assert len(set(times)) == 1  # as of 64 pixels
+    assert recipe.load("bars.yaml").data.size is None
+
+
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("1h30m", 5400), ("2 h", 7200), ("1.5min", 90)])
 def test_a_time_may_have_parts(text: str, expected: float) -> None:
     assert _seconds(text) == expected
+
+
+def test_data_reads_what_init_would_choose(tmp_path: Path, typed: Typed) -> None:
+    write_bars(tmp_path / "bars", 60)
+    rows = [f"{n:03}.png,{min(n % 30, 24)},me" for n in range(60)]
+    (tmp_path / "bars" / "metadata.csv").write_text("\n".join(["file_name,count,photographer", *rows]))
+    said = typed("data", "bars")
+    assert said.code == 0, said.err
+    assert "data.label_column=count: its name says so; other columns: photographer\n" in said.out
+    assert "data.task=regression: 25 different whole numbers with 2.4 images each seem to be amounts" in said.out
+    assert "bars: regression, 16x16 pixels" in said.out
+    assert "pool" not in said.out  # it equals train
+    assert "25 classes" in typed("data", "bars", "task=classification").out
+
+
+def test_a_name_that_is_not_there_is_answered_with_a_similar_one(tmp_path: Path, typed: Typed) -> None:
+    write_bars(tmp_path / "my_images", 5)
+    sentence = typed("run", "my_imgs", "--budget", "5m").sentence()
+    assert sentence == (
+        "cgankd: 'my_imgs' is neither images (a folder, or an .npz, .h5, .parquet or .tar file), nor a YAML file, nor "
+        "a ready recipe (did you mean 'my_images'?); cgankd recipes lists the ready ones"
+    )
+
+
+def test_a_file_of_images_in_a_folder_without_classes_is_named(tmp_path: Path, typed: Typed) -> None:
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "images.h5").touch()
+    (tmp_path / "exported" / "README.md").touch()
+    assert (
+        typed("data", "exported")
+        .sentence()
+        .endswith("; images.h5 in this folder may hold images: give exported/images.h5")
+    )
 
 
 def test_alone_it_shows_its_help(typed: Typed) -> None:

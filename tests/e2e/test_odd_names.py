@@ -85,7 +85,7 @@ def test_classes_that_no_font_shows_are_numbered_and_explained(odd: Typed, monke
     said = odd("data", NAME)
     assert (said.code, said.err) == (0, "")
     lines = [line.split() for line in said.out.splitlines()]
-    assert ["number", "label", "train", "pool", "val", "test"] in lines
+    assert ["number", "label", "train", "val", "test"] in lines
     number = {
         name: next(line[0] for line in lines if line[1:2] == name.split()[:1]) for name in (*CLASSES[7:8], "猫", "قطة")
     }

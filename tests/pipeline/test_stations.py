@@ -12,7 +12,7 @@ from test_run_road import tiny
 
 from cgankd.core.run_plan import Station
 from cgankd.core.watching import Output, Watched
-from cgankd.pipeline import run
+from cgankd.pipeline import run, stations
 
 FIXED = "synthesis.subsampling.fall_back=false"  # then no result changes which stages there are
 
@@ -121,11 +121,18 @@ def test_planning_computes_and_writes_nothing(tmp_path: Path) -> None:
     assert [station.title for station in listed][:5] == [
         "data", "teacher (seed 0)", "nokd (seed 0)", "generator", "density ratio",
     ]  # fmt: skip
+    step = 2.8e-4 * 0.1**0.6  # the least work that any network has
     fitted = {station.title: (station.alike, station.amount) for station in listed if station.alike.startswith("fit")}
     assert fitted == {
-        "teacher (seed 0)": ("fit cnn8", 6 * 16 * 2.8e-4),
-        "nokd (seed 0)": ("fit cnn8 False", 4 * 16 * 2.8e-4),
-        "nokd (seed 1)": ("fit cnn8 False", 4 * 16 * 2.8e-4),
-        "cgan_kd (seed 0)": ("fit cnn8 True", 5 * 16 * 2.8e-4 * 1.5),
-        "cgan_kd (seed 1)": ("fit cnn8 True", 5 * 16 * 2.8e-4 * 1.5),
+        "teacher (seed 0)": ("fit cnn8", pytest.approx(6 * 16 * step)),
+        "nokd (seed 0)": ("fit cnn8 False", pytest.approx(4 * 16 * step)),
+        "nokd (seed 1)": ("fit cnn8 False", pytest.approx(4 * 16 * step)),
+        "cgan_kd (seed 0)": ("fit cnn8 True", pytest.approx(5 * 16 * step * 1.5)),
+        "cgan_kd (seed 1)": ("fit cnn8 True", pytest.approx(5 * 16 * step * 1.5)),
     }
+
+
+def test_a_network_with_more_operations_takes_longer() -> None:
+    small, large = (stations._work(name, 3, (32, 32), 10) for name in ("cnn16", "resnet18"))
+    assert small == pytest.approx(1.0, abs=0.05)
+    assert large == pytest.approx((1.1108e9 / 5e6) ** 0.6, rel=0.01)  # 0.555 billion multiplications and additions

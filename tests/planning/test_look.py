@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cgankd.core.errors import UserError
-from cgankd.planning.look import look
+from cgankd.planning.look import as_chosen, look
 
 
 def save(path: Path, seed: int, width: int = 20, height: int = 20) -> str:
@@ -79,9 +79,58 @@ def test_the_unit_is_for_scalars_and_the_users_word_and_the_labels_come_first(tm
 
 def test_several_columns_are_a_question(tmp_path: Path) -> None:
     source = table(tmp_path, "file_name,width,height", "{angle:.2f},{n}")
-    with pytest.raises(UserError, match="no column 'label', and 2 others: width, height; needed: label_column=NAME"):
+    wanted = r"which one holds the label: width \(such as '0.00'\), height \(such as '0'\); needed: its name, such as "
+    with pytest.raises(UserError, match=f"has no column 'label', and it is not clear {wanted}label_column=width$"):
         look(source, {})
     assert look(source, {"label_column": "width"}).splits.task.continuous
+
+
+@pytest.mark.parametrize(
+    ("header", "line", "column", "reason"),
+    [
+        ("file_name,count,photographer", "{n},p{group}", "count", "its name says so; other columns: photographer"),
+        (
+            "file_name,sky,brix",
+            "w{group},{angle:.2f}",
+            "brix",
+            "the only column of numbers; other columns: sky",
+        ),
+        ("file_name,image_id,brix", "{n},{angle:.2f}", "brix", "the only column of numbers; other columns: image_id"),
+        ("file_name,steering_angle,shot", "{angle:.2f},{n}", "steering_angle", "its name says so; other columns: shot"),
+    ],
+)
+def test_the_only_plausible_column_is_the_label(
+    header: str, line: str, column: str, reason: str, tmp_path: Path
+) -> None:
+    settings, reasons = as_chosen(table(tmp_path, header, line), {})
+    assert settings.label_column == column
+    assert reasons["label_column"] == reason
+
+
+@pytest.mark.parametrize(
+    ("header", "line", "example"),
+    [
+        ("file_name,age,count", "{n},{angle:.2f}", "age"),
+        ("file_name,x,y", "{n},{angle:.2f}", "x"),
+        ("file_name,artist,place", "a{n},p{group}", "artist"),
+    ],
+)
+def test_columns_that_are_equally_plausible_are_a_question(
+    header: str, line: str, example: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=f"not clear which one .*, such as label_column={example}$"):
+        look(table(tmp_path, header, line), {})
+
+
+def test_columns_of_a_parquet_file_are_compared_by_their_values(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table(tmp_path / "images", "file_name,label", "{n}")
+    images = [(tmp_path / "images" / f"{n}.png").read_bytes() for n in range(60)]
+    columns = {"image": images, "maker": ["a", "b"] * 30, "brix": [n * 1.37 for n in range(60)]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "fruit.parquet")
+    settings, _ = as_chosen(str(tmp_path / "fruit.parquet"), {})
+    assert settings.label_column == "brix"
 
 
 def test_frames_of_a_track_stay_in_one_split(tmp_path: Path) -> None:

@@ -144,6 +144,14 @@ def test_whole_degrees_on_an_edge_belong_to_the_upper_bin() -> None:
     assert place.tolist() == [min(degree // 9, 9) for degree in range(91)]
 
 
+def test_the_ends_of_bins_are_round() -> None:
+    low, high = -0.160001, 0.1599976  # not quite from -0.16 to 0.16
+    names, _ = Regression(low=low, high=high).bins(torch.tensor([0.0]))
+    assert names[0] == "-0.16 to -0.128"
+    assert names[4:6] == ["-0.032 to 0", "0 to 0.032"]
+    assert Regression(low=1.66, high=179.81).bins(torch.tensor([2.0]))[0][0] == "1.7 to 19.5"
+
+
 def test_class_bins_are_the_classes() -> None:
     names, place = CLASSES.bins(torch.tensor([4, 0, 2]))
     assert names == ["a", "b", "c", "d", "e"]

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
+from cgankd.cli.init import is_source
 from cgankd.cli.recipes import SKIP_BAD, SkipBad
 from cgankd.cli.screen import console
 from cgankd.cli.watch import one_loop
@@ -66,6 +67,8 @@ def source(
         settings = recipe.load(source, changes).data
     else:
         settings = recipe.from_tree({"data": {"source": source}}, changes, where=f"data {source}").data
+        if is_source(source):
+            settings = _as_init_chooses(settings)
     _show_data(settings, out)
 
 
@@ -122,6 +125,17 @@ def render(
     console.print(f"wrote {path}: {images:,} images", soft_wrap=True)
 
 
+def _as_init_chooses(settings: DataSettings) -> DataSettings:
+    """The settings with what ``cgankd init`` adds to them: columns, the task and so on, which are printed."""
+    from cgankd.planning.look import as_chosen
+
+    fixed = settings.model_dump(exclude_unset=True, exclude={"source"}, mode="json")
+    settings, reasons = as_chosen(settings.source, fixed)
+    for name, reason in reasons.items():
+        console.print(on_one_line(f"data.{name}={getattr(settings, name)}: {reason}"), soft_wrap=True)
+    return settings
+
+
 def _show_data(settings: DataSettings, out: Path | None) -> None:
     from cgankd.data import preview, rejected, sources
     from cgankd.report.sheet import sheet
@@ -136,6 +150,8 @@ def _show_data(settings: DataSettings, out: Path | None) -> None:
     path = out or Path(f"{Path(splits.name).stem}.png")
     numbered = sheet(preview.examples(splits.train, splits.task), summary["bins"], path)
     console.print(_counts(summary, numbers=bool(numbered)))
+    if len(splits.pool) > len(splits.train):
+        console.print("- pool: all training images of the owner; train: those of them whose labels are used")
     for note in splits.notes:
         console.print(f"- {on_one_line(note)}")
     if numbered:
@@ -149,7 +165,8 @@ def _show_data(settings: DataSettings, out: Path | None) -> None:
 
 def _counts(summary: dict[str, Any], numbers: bool) -> Table:
     """The number of images per label and split. numbers: with a column of label numbers in front."""
-    parts = ("train", "pool", "val", "test")
+    same = summary["histogram"]["pool"] == summary["histogram"]["train"]
+    parts = ("train", "val", "test") if same else ("train", "pool", "val", "test")
     table = Table(*["number"] * numbers, box=None, pad_edge=False)
     table.add_column("label", overflow="fold")
     for part in parts:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,12 +16,13 @@ import typer
 from cgankd.cli.recipes import SKIP_BAD, Overrides, SkipBad
 from cgankd.cli.screen import console
 from cgankd.cli.watch import one_loop
-from cgankd.core.errors import UserError
+from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.paths import is_file, is_folder, portable
 from cgankd.core.terminal import on_one_line
 
 if TYPE_CHECKING:
     from cgankd.core.progress import Progress
+    from cgankd.core.run_plan import Expected
     from cgankd.core.watching import Watched
     from cgankd.planning.look import Look
     from cgankd.planning.plan import Plan
@@ -42,12 +44,15 @@ def init(
     budget: Budget = BUDGET,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Look at a data set, and write a recipe that fits it and this machine. Overrides are data settings."""
+    """Look at a data set, and write a recipe that fits it and this machine.
+
+    Overrides are data settings (label_column=age), or settings of the recipe with their full keys (runtime.threads=2).
+    """
     path = out or Path(f"{_name(source)}.yaml")
     if path.exists():
         raise UserError(f"{path} exists; give --out another name, or remove it")
     with one_loop() as progress:
-        plan, text = make(source, [*(overrides or []), *[SKIP_BAD] * skip_bad], budget, progress)
+        plan, text = make(source, [*map(_full, overrides or []), *[SKIP_BAD] * skip_bad], budget, progress)
     from cgankd.core.files import write_text
 
     write_text(path, text)
@@ -62,6 +67,21 @@ def is_source(name: str) -> bool:
     return is_folder(Path(name)) or file or name.startswith("hf://")
 
 
+def check_exists(name: str) -> None:
+    """UserError where what the user wants to run is neither images nor a recipe of any command."""
+    from cgankd.cli.recipes import homes
+
+    ready = [known for home in homes().values() for known in home.ready()]
+    if name in ready or is_source(name) or is_file(Path(name)):
+        return
+    here = [path.name for path in Path().iterdir() if path.is_dir() or path.suffix in {".yaml", ".yml"}]
+    hint = did_you_mean(name.rstrip("/"), [*here, *ready])
+    raise UserError(
+        f"{name!r} is neither images (a folder, or an .npz, .h5, .parquet or .tar file), nor a YAML file, nor a ready "
+        f"recipe{hint}; cgankd recipes lists the ready ones"
+    )
+
+
 def recipe_for(
     source: str, overrides: list[str], budget: str | None, out: Path | None, progress: Watched
 ) -> tuple[str, list[str]]:
@@ -74,27 +94,81 @@ def recipe_for(
     from cgankd.core.files import write_text
 
     path = Path(f"{_name(source)}.yaml")
-    names = set(DataSettings.model_fields) - set(recipe.Recipe.model_fields)
+    names = set(DataSettings.model_fields)
     overrides = [f"data.{word}" if word.partition("=")[0] in names else word for word in overrides]
     # checked before minutes of looking
     checked = recipe.from_tree({"name": _name(source), "data": {"source": source}}, overrides, where=f"run {source}")
     if checked.runtime.devices * checked.runtime.nodes > 1:
         raise UserError(f"several devices are for a recipe, but {source} is images; cgankd init {source} writes one")
     _seconds(budget or BUDGET)
+    folder, settings = out or Path("runs") / portable(checked.name), overrides
     if path.exists():
-        ignored = "" if budget is None else f", so --budget {budget} has no effect"
-        console.print(f"{path} exists and is used as it is{ignored}; without it, it is written anew", soft_wrap=True)
-        return str(path), overrides
+        kept = _kept_settings(path, source, budget, folder)
+        if kept is None:
+            return str(path), overrides
+        settings = [*dict.fromkeys([*kept, *overrides])]
     budget = budget or BUDGET
-    own = [override for override in overrides if override.startswith("data.")]
-    with _held(out or Path("runs") / portable(checked.name), checked.name, progress):
-        plan, text = make(source, own, budget, progress)
+    with _held(folder, checked.name, progress):
+        plan, text = make(source, settings, budget, progress)
     progress.rest()
     if _too_long(plan, budget):
         raise UserError(_advice(plan, budget))
     write_text(path, text)
     console.print(f"{path} written. The run takes about {_minutes(plan)}.", soft_wrap=True)
-    return str(path), [override for override in overrides if override not in own]
+    return str(path), overrides
+
+
+def _kept_settings(path: Path, source: str, budget: str | None, folder: Path) -> tuple[str, ...] | None:
+    """The user's settings in a recipe that has to be written anew for another budget; None: the recipe is used as it
+    is. UserError where it neither fits nor may be replaced."""
+    from cgankd.planning.origin import origin_of
+
+    origin = origin_of(path)
+    if origin is not None and not _same_source(origin.source, source):
+        raise UserError(
+            f"{path} was made for {origin.source}, not for {source}; rename or delete {path}, or write another recipe: "
+            f"cgankd init {source} --out OTHER.yaml"
+        )
+    made = "" if origin is None else f"; it was made for --budget {origin.budget}"
+    if budget is None or (origin is not None and _seconds(origin.budget) == _seconds(budget)):
+        console.print(f"{path} is used as it is{made}", soft_wrap=True)
+        return None
+    if origin is None:
+        why = "does not say for which --budget it was made"
+    elif origin.edited:
+        why = f"was made for --budget {origin.budget} and was edited since"
+    elif _trained(folder):
+        why = f"was made for --budget {origin.budget}, and {folder} holds what was trained with it"
+    else:
+        console.print(
+            f"{path} was made for --budget {origin.budget}, and nothing was trained with it yet, so it is written anew",
+            soft_wrap=True,
+        )
+        return origin.settings
+    raise UserError(
+        f"{path} {why}; delete {path} to have it made for --budget {budget}, or leave --budget out to use it as it is"
+    )
+
+
+def _same_source(one: str, other: str) -> bool:
+    return one == other or (not other.startswith("hf://") and Path(one).resolve() == Path(other).resolve())
+
+
+def _trained(folder: Path) -> bool:
+    """Whether a training has begun in the folder of a run."""
+    return any(any((folder / part).glob("train_*")) for part in ("artifacts", "work"))
+
+
+def expected(name: str, overrides: Sequence[str]) -> Expected | None:
+    """What the recipe file of this name says of the run's time; None where it says nothing."""
+    from cgankd.core.run_plan import Expected
+    from cgankd.planning.origin import origin_of
+
+    origin = origin_of(Path(name)) if is_file(Path(name)) else None
+    if origin is None:
+        return None
+    same = not origin.edited and set(overrides) <= set(origin.settings)
+    return Expected(origin.budget, _seconds(origin.budget), origin.seconds if same else None)
 
 
 @contextmanager
@@ -112,41 +186,56 @@ def _held(folder: Path, name: str, progress: Progress) -> Iterator[None]:
         held.close()
 
 
-def make(source: str, overrides: list[str], budget: str, progress: Progress) -> tuple[Plan, str]:
-    """The plan and the recipe's text; prints what was found and chosen."""
-    seconds = _seconds(budget)
+def make(source: str, changes: Sequence[str], budget: str, progress: Progress) -> tuple[Plan, str]:
+    """The plan and the recipe's text; prints what was found and chosen. changes: settings with their full keys."""
+    seconds, started = _seconds(budget), time.monotonic()
     from cgankd.config import recipe
     from cgankd.core.runtime import make_fabric
     from cgankd.planning.look import look, smaller
+    from cgankd.planning.origin import signed
     from cgankd.planning.plan import make_plan
     from cgankd.planning.text import as_yaml
 
-    changes = [override if override.startswith("data.") else f"data.{override}" for override in overrides]
-    asked = recipe.from_tree({"data": {"source": source}}, changes, where=f"init {source}").data
+    whole = recipe.from_tree({"data": {"source": source}}, changes, where=f"init {source}")
+    asked, runtime = whole.data, whole.runtime
     fixed = asked.model_dump(exclude_unset=True, exclude={"source"}, mode="json")
-    fabric = make_fabric()
+    others = [change for change in changes if not change.startswith("data.")]
+    fabric = make_fabric(runtime.device, runtime.precision, runtime.threads)
 
-    def planned(fixed: Mapping[str, object]) -> tuple[Look, Plan]:
+    def planned(fixed: Mapping[str, object], larger: Plan | None = None) -> tuple[Look, Plan]:
         with progress.passing("reading images", 1) as bar:
             looked = look(asked.source, fixed, lambda done, total: bar.to(done / total))
         data = {"source": asked.source, **{name: getattr(looked.settings, name) for name in looked.reasons}}
         measuring = f"measuring a few steps of each network at {looked.splits.train.size[1]} pixels"
         console.print(f"{measuring} ...")
         with progress.passing(measuring, 0):
-            return looked, make_plan(data, _name(source), looked.splits, fabric, seconds)
+            left = max(1.0, seconds - (time.monotonic() - started))  # the look and the measurements take part of it
+            speeds = None if larger is None else larger.speeds
+            return looked, make_plan(data, _name(source), looked.splits, fabric, left, others, speeds)
 
     looked, plan = planned(fixed)
+    tried = [(looked, plan)]
     while plan.total > 1.1 * seconds and (side := smaller(looked)) is not None:
         console.print(f"about {_minutes(plan)} with {looked.splits.train.size[1]} pixels, so {side} are tried")
-        looked, plan = planned({**fixed, "size": side})
+        looked, plan = planned({**fixed, "size": side}, plan)
         reasons = {**looked.reasons, "size": "smaller images, to keep to the budget"}
         looked = dataclasses.replace(looked, reasons=reasons)
+        tried.append((looked, plan))
+    if plan.total > 1.1 * seconds:  # no size is small enough, so details are only given up where that saves time
+        looked, plan = next(pair for pair in tried if pair[1].total <= 1.1 * plan.total)
     for fact in looked.facts:
         console.print(on_one_line(fact), soft_wrap=True)
     for name, reason in looked.reasons.items():
         value = getattr(looked.settings, name)
         console.print(on_one_line(f"data.{name}={value}: {reason}"), soft_wrap=True)
-    return plan, as_yaml(looked, plan)
+    return plan, signed(as_yaml(looked, plan), source, changes, budget, plan.total)
+
+
+def _full(override: str) -> str:
+    """An override of ``init`` with its full key; a key of no part of a recipe is one of the data settings."""
+    from cgankd.config import recipe
+
+    return override if re.split(r"[.=]", override)[0] in recipe.Recipe.model_fields else f"data.{override}"
 
 
 def _too_long(plan: Plan, budget: str) -> bool:

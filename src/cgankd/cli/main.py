@@ -96,12 +96,14 @@ def run(
     """Run a recipe and print its table. The same command resumes a run that was stopped."""
     overrides = with_devices([*(overrides or []), *[SKIP_BAD] * skip_bad], devices)
     with watch.watching(quiet, as_json, track, profile) as progress:
+        init.check_exists(name)
         if name not in recipe.ready() and init.is_source(name):
             with watch.silenced(quiet):
                 name, overrides = init.recipe_for(name, overrides, budget, out, progress)
         elif budget is not None:
             raise UserError(f"--budget is for images, but {name} is a recipe, which has its own numbers of steps")
         settings = load("run", name, overrides)
+        progress.expected = init.expected(name, overrides)
         from cgankd.core.checkpoint import deadline_in
         from cgankd.pipeline.run import run as go
 

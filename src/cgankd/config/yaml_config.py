@@ -39,10 +39,15 @@ def load(model: type[Tree], known: Mapping[str, Path], name_or_path: str, overri
 
 def from_tree(model: type[Tree], tree: dict[str, Any], overrides: Iterable[str] = (), *, where: str) -> Tree:
     """Settings from a nested mapping with ``key=value`` overrides; errors name ``where``."""
+    return _validate(model, changed(model, tree, overrides), where)
+
+
+def changed(model: type[Tree], tree: dict[str, Any], overrides: Iterable[str]) -> Any:
+    """The nested mapping with ``key=value`` overrides, not yet checked."""
     tree = copy.deepcopy(tree)  # the caller's tree must not change
     for override in overrides:
         _assign(model, tree, override)
-    return _validate(model, yaml_values.resolve(tree, model), where)
+    return yaml_values.resolve(tree, model)
 
 
 def to_yaml(settings: Settings) -> str:

@@ -22,6 +22,18 @@ class Station:
     seconds: float | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Expected:
+    """What is known of a run before it starts. budget: the time that its recipe was made for, as it was typed.
+
+    seconds: that the run was measured to take; None where settings were changed since.
+    """
+
+    budget: str
+    budget_seconds: float
+    seconds: float | None
+
+
 class RunPlan:
     """The stations of the whole run, each once, in their order."""
 
@@ -67,13 +79,21 @@ class RunPlan:
         """Stations that are finished, in this process or an earlier one, and skipped ones."""
         return sum(station.seconds is not None for station in self._all().values()) + self._skipped
 
-    def left(self, running: Station | None, elapsed: float, running_left: float | None) -> float | None:
+    @property
+    def spent(self) -> float:
+        """Seconds of the finished stations."""
+        return sum(station.seconds or 0.0 for station in self._all().values())
+
+    def left(
+        self, running: Station | None, elapsed: float, running_left: float | None, expected: float | None = None
+    ) -> float | None:
         """Seconds until the last station ends; None where nothing is known yet.
 
         The time of a station that has not begun is estimated from those that are finished: their seconds, scaled by
         the amount of work (training steps times batch size, or images), from stations that are alike where there are
-        any, else from all. Nothing is measured in advance. elapsed, running_left: seconds of the running station; None:
-        its end is not known. The page and the exported student, a few seconds at the end, are not included.
+        any, else from all. elapsed, running_left: seconds of the running station; None: its end is not known. expected:
+        seconds that the whole run was measured to take before it began; it counts while some kind of station that waits
+        was not measured yet. The page and the exported student, a few seconds at the end, are not included.
         """
         stations = self._all()
         measured = [station for station in stations.values() if station.seconds is not None]
@@ -82,11 +102,16 @@ class RunPlan:
         measured = [station for station in measured if station.amount > 0]
         waiting = [station for station in stations.values() if station.seconds is None]
         waiting = [station for station in waiting if running is None or station.key != running.key]
-        expected = [_expected(station, measured) for station in waiting]
+        known_kinds = {station.alike for station in measured}
+        if expected is not None and any(station.amount and station.alike not in known_kinds for station in waiting):
+            rest = expected - self.spent - elapsed
+            if rest > (running_left or 0.0):
+                return rest
+        further = [_expected(station, measured) for station in waiting]
         if running is not None and running_left is None:
             whole = _expected(running, measured)
             running_left = None if whole is None else max(0.0, whole - elapsed)
-        times = [*expected, 0.0 if running is None else running_left]
+        times = [*further, 0.0 if running is None else running_left]
         known = [seconds for seconds in times if seconds is not None]
         return sum(known) if len(known) == len(times) else None
 

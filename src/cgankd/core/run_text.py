@@ -81,6 +81,18 @@ def changed_plan(change: int) -> str:
     return f"{count} more {stages}: by the results so far, {it} {is_} needed"
 
 
+def too_long(seconds: float, budget: str) -> str:
+    """The sentence on a run that takes much longer than the time that its recipe was made for.
+
+    >>> too_long(36000.0, "10m")
+    'the whole run will take about 10 h, but its recipe was made for --budget 10m; Ctrl-C stops it'
+    """
+    return (
+        f"the whole run will take about {duration(seconds)}, but its recipe was made for --budget {budget}; Ctrl-C "
+        "stops it"
+    )
+
+
 def place(now: Mapping[str, Any]) -> str:
     """Which stage of how many.
 

@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from cgankd.core import run_text
 from cgankd.core.progress import SILENT, Bar, Progress
-from cgankd.core.run_plan import RunPlan, Station
+from cgankd.core.run_plan import Expected, RunPlan, Station
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 KNOWN_AFTER = 0.5  # seconds that a loop must have run before its speed is known
+# Its first steps are slower than the others, so other stages are estimated from it only after SETTLED seconds and this
+# share of its steps, or after LONG_ENOUGH seconds.
+SETTLED, SETTLED_SHARE, LONG_ENOUGH = 10.0, 0.03, 60.0
+TOO_LONG = 2.0  # times the budget of its recipe, from which a run says how long it will take
 
 
 class Output:
@@ -78,6 +82,13 @@ class _Loop(Bar):
         speed = self.speed
         return (self.total - self.done) / speed if speed else None
 
+    @property
+    def settled(self) -> bool:
+        """Whether its speed says something about other stages."""
+        seconds, first = time.monotonic() - self._first_time, self._first or 0.0
+        share = (self.done - first) / max(1.0, self.total - first)
+        return seconds >= SETTLED and (share >= SETTLED_SHARE or seconds >= LONG_ENOUGH)
+
 
 class Watched(Progress):
     """Passes what is reported to its outputs. Use it as a context that covers the whole command."""
@@ -86,6 +97,7 @@ class Watched(Progress):
         self.outputs = list(outputs)
         self.folder: Path | None = None
         self.run_plan = RunPlan()
+        self.expected: Expected | None = None  # set by a command that knows what the recipe was made for
         self.station: Station | None = None
         self.started, self._began = time.time(), time.monotonic()
         self.at_error: dict[str, Any] | None = None  # what was known when an error ended a loop
@@ -215,6 +227,17 @@ class Watched(Progress):
                     output.tick(self)
                 self._next_tick[id(output)] = now + output.every
         self._next = min(self._next_tick.values(), default=float("inf"))
+        self._say_if_too_long()
+
+    def _say_if_too_long(self) -> None:
+        """Once, where the run will take much longer than its recipe was made for."""
+        expected = self.expected
+        if expected is None or self.station is None or (left := self.now()["left"]) is None:
+            return
+        seconds = self.run_plan.spent + time.monotonic() - self._station_started + left
+        if seconds > TOO_LONG * expected.budget_seconds:
+            self.expected = None
+            self.say(run_text.too_long(seconds, expected.budget))
 
     def stage_fields(self) -> dict[str, Any]:
         """The running stage, and which of how many it is; without a stage, the name of the running loop."""
@@ -235,14 +258,18 @@ class Watched(Progress):
 
         The live view calls it from its own thread, so each attribute that may change is read once.
         """
-        station, loop, main = self.station, self._running(), self._main
+        station, loop, main, expected = self.station, self._running(), self._main, self.expected
         elapsed, left = 0.0, None
         if station is not None:
             elapsed = time.monotonic() - self._station_started
             left = None if main is None else main.left if main in list(self._loops) else 0.0
         elif loop is not None:
             elapsed, left = time.monotonic() - loop.started, loop.left
-        foreseen = self._list_stations is not None
+        whole = None
+        if self._list_stations is not None:
+            ended = main is not None and main not in list(self._loops)
+            sure = left if station is not None and main is not None and (ended or main.settled) else None
+            whole = self.run_plan.left(station, elapsed, sure, None if expected is None else expected.seconds)
         speed = None if loop is None else loop.speed
         return {
             **self._stage_fields(station, loop),
@@ -254,7 +281,7 @@ class Watched(Progress):
             "images_per_second": speed * loop.images if loop and speed and loop.images else None,
             "stage_seconds": elapsed,
             "stage_left": left,
-            "left": self.run_plan.left(station, elapsed, left if station else None) if foreseen else None,
+            "left": whole,
             "values": dict(main.values) if main else {},
             "metric": main.metric if main else "",
             "metric_unit": main.metric_unit if main else "",

@@ -105,6 +105,16 @@ def column_names(path: Path) -> list[str]:
     return [field.name for field in schema if not _holds_images(field.type)]
 
 
+def first_values(path: Path, names: Sequence[str], most: int) -> dict[str, list[str]]:
+    """The first values, as text, of some columns of a Parquet file that holds rows, by column."""
+    parquet = library("pyarrow.parquet", str(path))
+    try:
+        rows = next(parquet.ParquetFile(path).iter_batches(batch_size=most, columns=list(names)), None)
+    except Exception as error:  # pyarrow raises errors of several kinds for broken files
+        raise UserError(f"{path}: not readable as Parquet: {said(error)}") from None
+    return {name: [] if rows is None else [str(value) for value in values(rows, name, str(path))] for name in names}
+
+
 def parquet_files(folder: Path) -> list[Path]:
     """The Parquet files of a folder and of the folders below it, without tables of image files and hidden ones."""
     paths = sorted(path for path in folder.rglob("*.parquet") if path.name != "metadata.parquet")

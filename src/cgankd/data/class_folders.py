@@ -80,6 +80,12 @@ def _other_tables(top: Folder) -> str:
     )
 
 
+def _data_files(top: Folder) -> str:
+    """A hint at files in the folder that hold whole data sets."""
+    files = [path for path in sorted(top.path.iterdir()) if path.suffix.lower() in {".h5", ".hdf5", ".npz"}]
+    return f"; {files[0].name} in this folder may hold images: give {files[0]}" if files else ""
+
+
 def _inner_folders(classes: list[Folder]) -> list[str]:
     """A note where class folders hold further folders, which may be meant as classes."""
     inner = [[folder.name for folder in child.folders if folder.all_images()] for child in classes]
@@ -98,7 +104,7 @@ def _parts(top: Folder, setting: bool | None) -> tuple[list[tuple[int, Folder]],
         images = f"{len(top.images):,} image{'s' * (len(top.images) > 1)}, but " if top.images else ""
         raise UserError(
             f"{top.path}: has {images}neither a metadata.csv nor a folder per class; allowed: one of the two, "
-            f"and class folders may be below train/, val/ and test/{_other_tables(top)}"
+            f"and class folders may be below train/, val/ and test/{_other_tables(top)}{_data_files(top)}"
         )
     splits = _splits(top, setting)
     if splits is None:

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from cgankd.core.errors import UserError
+from cgankd.core.errors import UserError, first_of
 from cgankd.core.numbers import NOT_FINITE, NUMBER, WHOLE, number
 
 COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?")
@@ -22,6 +22,7 @@ FOREIGN_DECIMAL = re.compile(r"[+-]?[0-9]{1,3}([ .,'’_][0-9]{3})*[.,][0-9]+")
 MISSING = {"nan", "na", "n/a", "null", "none", "nil", "-", "?"}  # how programs write that a label is missing
 DASHES = str.maketrans({"−": "-", "\N{HYPHEN}": "-", "\N{NON-BREAKING HYPHEN}": "-", "\N{EN DASH}": "-"})
 PLAIN = "plain numbers such as 1234.5"
+NEARLY_ALL = 0.95  # of the labels; where so many are numbers, the others are probably mistakes
 SHOWN = 5  # groups of similar names that a note lists
 AS_NUMBERS = "data.task=regression to read them as numbers"
 AS_CLASSES = "data.task=classification for class names"
@@ -37,7 +38,8 @@ class Column:
     """How N labels were read.
 
     values: each label as a number; None where it is not one. kind: what the labels are where data.task is auto;
-    "unclear": they may be numbers or names. why: the reason, for a note or an error.
+    "unclear": they may be numbers or names; "odd": nearly all are whole numbers, but not those
+    in the rows ``odd``. why: the reason, for a note or an error.
     """
 
     values: list[float | None]
@@ -46,6 +48,7 @@ class Column:
     unit: str = ""
     notes: tuple[str, ...] = ()
     row: int = 0  # the row that an error names
+    odd: tuple[int, ...] = ()
 
 
 def read(texts: Sequence[str], place: Callable[[int], str]) -> Column:
@@ -81,6 +84,8 @@ def _plain(texts: Sequence[str], values: list[float | None], decimals: list[int]
                 f"{len(missing):,} labels are {missing[0]!r}, which is read as a class; remove these rows if their "
                 "label is missing",
             )
+        if not decimals and len(words) <= (1.0 - NEARLY_ALL) * len(texts):
+            return Column(values, "odd", "words", notes=notes, odd=tuple(words))
         return Column(values, "mixed" if decimals else "classification", "words", notes=notes)
     if decimals or any(value is None for value in values):
         return Column(values, "regression", "decimals")
@@ -120,6 +125,17 @@ def _foreign(text: str) -> bool:
     value = number(ascii_digits)
     plain = value is not None and not re.fullmatch(r"[+-]?\d+", ascii_digits)
     return plain or FOREIGN_DECIMAL.fullmatch(ascii_digits) is not None
+
+
+def odd_labels(column: Column, texts: Sequence[str], place: Callable[[int], str]) -> UserError:
+    """The error for a column of numbers with a few words among them."""
+    named = first_of([f"{texts[row]!r} ({place(row)})" for row in column.odd], most=3)
+    count, total = len(column.odd), len(texts)
+    what = "1 label is not a number" if count == 1 else f"{count:,} labels are not numbers"
+    return UserError(
+        f"{what}, although {total - count:,} of {total:,} are: {named}; allowed: numbers in all rows, or "
+        "data.task=classification to read all labels as class names"
+    )
 
 
 def question(column: Column, texts: Sequence[str], place: Callable[[int], str]) -> UserError:

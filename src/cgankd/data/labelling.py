@@ -54,6 +54,8 @@ def read_labels(listing: Listing, settings: DataSettings) -> Labels:
     column, chosen = read_column(listing), settings.task
     if chosen == "auto" and settings.circular is None and column.kind == "unclear":
         raise label_text.question(column, _texts(listing), listing.place)
+    if chosen == "auto" and settings.circular is None and column.kind == "odd":
+        raise label_text.odd_labels(column, _texts(listing), listing.place)
     if settings.circular is not None:
         return _read_circular(column, listing, settings, settings.circular)
     if chosen == "regression" or (chosen == "auto" and column.kind != "classification"):

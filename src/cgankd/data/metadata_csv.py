@@ -60,8 +60,12 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
 
 def columns(folder: Path) -> list[str]:
     """The column names of the table in ``folder``; [] where there is no table."""
-    paths = [folder / name for name in TABLES if is_file(folder / name)]
-    return list(read_table(paths[0]).columns) if paths else []
+    return list(table(folder).columns) if any(is_file(folder / name) for name in TABLES) else []
+
+
+def table(folder: Path) -> Table:
+    """The table in ``folder``, which has one."""
+    return read_table(next(folder / name for name in TABLES if is_file(folder / name)))
 
 
 def _tables(folder: Path, tree: Tree) -> tuple[list[Table], tuple[str, ...]]:

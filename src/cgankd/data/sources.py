@@ -6,7 +6,7 @@ The steps are the same for every source: list its content, read the labels, spli
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError, did_you_mean
+from cgankd.core.numbers import distinct_texts
 from cgankd.core.paths import is_file, is_folder
 from cgankd.data import (
     arrays,
@@ -47,6 +48,7 @@ from cgankd.data.split import divide
 from cgankd.tasks import Task
 
 Progress = Callable[[int, int], None]
+BEYOND = 0.05  # of the training labels' range, by which other labels may leave it without a note
 
 _BUILTIN: Mapping[str, tuple[Callable[[DataSettings], Listing], str]] = {
     "digits": (digits.listing, digits.DESCRIPTION),
@@ -119,7 +121,8 @@ def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
     pool = train if pool_size == train_size else part(images[:pool_size], training[:pool_size])
     val = part(images[pool_size:], training[pool_size:])
     test = part(listing.pictures.read(division.test, shape, count), division.test)
-    repeated = _repeated_images(pool, val, test)
+    beyond = [] if task_notes else _beyond(task, train, val, test)
+    further = [*beyond, *_repeated_images(pool, val, test)]
     return Splits(
         name=settings.source if settings.source in _BUILTIN else Path(settings.source).resolve().stem,
         task=task,
@@ -129,7 +132,7 @@ def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
         test=test,
         plan=shape,
         rejected=listing.rejected,
-        notes=(*listing.notes, *labelled.notes, *task_notes, *depth_notes, *shape_notes, *division.notes, *repeated),
+        notes=(*listing.notes, *labelled.notes, *task_notes, *depth_notes, *shape_notes, *division.notes, *further),
     )
 
 
@@ -187,6 +190,31 @@ def columns(source: str) -> tuple[list[str], bool]:
         return (arrays.names(path), True) if is_file(path) else ([], True)
     names = arrow_tables.column_names(shards[0] if is_folder(path) else path)
     return names, arrow_tables.LABEL in names
+
+
+def first_values(source: str, names: Sequence[str], most: int = 1000) -> dict[str, list[str]]:
+    """The first values, as text, of some columns of a table or a Parquet file, by column."""
+    path = Path(source)
+    if is_folder(path) and metadata_csv.columns(path):
+        table = metadata_csv.table(path)
+        return {name: table.columns[name][:most] for name in names if name not in table.unusable}
+    file = arrow_tables.parquet_files(path)[0] if is_folder(path) else path
+    return arrow_tables.first_values(file, names, most)
+
+
+def _beyond(task: Task, train: ImageSet, val: ImageSet, test: ImageSet) -> list[str]:
+    """A note for each split with labels that are clearly outside the range of the training labels."""
+    if not task.continuous or task.deployed_facts.get("wraps"):
+        return []
+    low, high = float(train.labels.min()), float(train.labels.max())
+    allowed = BEYOND * (high - low)
+    notes = []
+    for name, part in (("validation", val), ("test", test)):
+        count = int(((part.labels < low - allowed) | (part.labels > high + allowed)).sum())
+        if count:
+            ends = " to ".join(distinct_texts([low, high]))
+            notes.append(f"{count:,} {name} labels are outside the range of the training labels, {ends}")
+    return notes
 
 
 def _repeated_images(pool: ImageSet, val: ImageSet, test: ImageSet) -> list[str]:

@@ -8,14 +8,20 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from cgankd.core.run_plan import Station
 from cgankd.core.store import Artifact, Call
+from cgankd.nets import zoo
 from cgankd.pipeline import autopilot
 from cgankd.pipeline.gathering import gather
 from cgankd.pipeline.search import choose
 
 if TYPE_CHECKING:
     from cgankd.pipeline.run import Run
+
+SMALL = 5e6  # operations of a small network for one small image
 
 
 def stations(run: Run) -> list[Station]:
@@ -33,7 +39,9 @@ def stations(run: Run) -> list[Station]:
     )
     gather(walker)
     once = {call.key: call for call in calls}
-    return [_station(call) for call in once.values()]
+    train = run.splits.train
+    work = functools.cache(lambda name: _work(name, train.channels, train.size, run.task.num_outputs))
+    return [_station(call, work) for call in once.values()]
 
 
 def _val_so_far(higher_is_better: bool) -> Callable[[Artifact], float]:
@@ -46,20 +54,32 @@ def _score_so_far(trial: Artifact) -> float:
     return float(trial.summary.get("val", 0.0))
 
 
-def _station(call: Call) -> Station:
-    alike, amount = _amount(call.stage, call.arguments)
+def _station(call: Call, work: Callable[[str], float]) -> Station:
+    alike, amount = _amount(call.stage, call.arguments, work)
     return Station(call.key, call.title, call.stage, alike, amount, call.seconds)
 
 
-def _amount(stage: str, arguments: Mapping[str, Any]) -> tuple[str, float]:
+@functools.cache
+def _work(network: str, channels: int, size: tuple[int, int], outputs: int) -> float:
+    """The time of a training step with this network, relative to a small one on small images.
+
+    A network with ten times the operations takes about four times as long, because it uses a processor better.
+    """
+    with torch.random.fork_rng([]), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        zoo.create(network, channels, outputs, size).eval()(torch.zeros(1, channels, *size))
+    return max(0.1, counter.get_total_flops() / SMALL) ** 0.6
+
+
+def _amount(stage: str, arguments: Mapping[str, Any], work: Callable[[str], float]) -> tuple[str, float]:
     """What a stage's time depends on beside its amount of work, and this amount, in seconds of one core with small
-    networks and images; only its proportions matter."""
+    networks and images; only its proportions matter. work: of a network, by its name (:func:`_work`)."""
     match stage:
         case "train_network":
-            return f"fit {arguments['network'].name}", _steps(arguments)
+            name = arguments["network"].name
+            return f"fit {name}", _steps(arguments) * work(name)
         case "train_student" | "train_trial":
-            taught = arguments["teachers"] is not None
-            return f"fit {arguments['student'].network.name} {taught}", _steps(arguments) * (1.5 if taught else 1.0)
+            name, taught = arguments["student"].network.name, arguments["teachers"] is not None
+            return f"fit {name} {taught}", _steps(arguments) * work(name) * (1.5 if taught else 1.0)
         case "train_generator":
             gan = arguments["gan"]
             return stage, gan.steps * gan.batch_size * (1 + gan.discriminator_steps) * 1e-3

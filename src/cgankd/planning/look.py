@@ -18,6 +18,7 @@ from cgankd.data.imageset import ImageSet, Splits
 from cgankd.data.labelling import read_labels
 from cgankd.data.listing import Listing
 from cgankd.planning import labels, units
+from cgankd.planning.columns import label_column
 from cgankd.tasks import Task
 
 SIZES = (32, 48, 64)  # sides that are proposed: what trains in minutes on a processor
@@ -43,18 +44,29 @@ class Look:
 
 def look(source: str, fixed: Mapping[str, object], progress: Callable[[int, int], None] | None = None) -> Look:
     """Read the data set. fixed: data settings that the user gave. Raises UserError as a run does."""
-    values: dict[str, object] = {"source": source, **fixed}
-    reasons: dict[str, str] = dict.fromkeys(fixed, AS_SAID)
-    folder = Path(source)
-    _choose_columns(source, values, reasons)
-    listing = sources.list_source(DataSettings.model_validate(values))
-    _choose_task(listing, values, reasons)
-    _choose_unit(listing, values, reasons)
-    _choose_groups(listing, folder, values, reasons)
+    listing, values, reasons = _chosen(source, fixed)
     _choose_size(listing, values, reasons)
     settings = DataSettings.model_validate(values)
     splits = sources.load(settings, progress)
     return Look(settings, splits, reasons, (*_facts(splits), *_odd(listing)))
+
+
+def as_chosen(source: str, fixed: Mapping[str, object]) -> tuple[DataSettings, Mapping[str, str]]:
+    """The data settings that a recipe for this source gets, but for the size of images; and why each was chosen."""
+    _, values, reasons = _chosen(source, fixed)
+    return DataSettings.model_validate(values), {name: reason for name, reason in reasons.items() if reason != AS_SAID}
+
+
+def _chosen(source: str, fixed: Mapping[str, object]) -> tuple[Listing, dict[str, object], dict[str, str]]:
+    """What the source holds, the data settings without the size of images, and why each was chosen."""
+    values: dict[str, object] = {"source": source, **fixed}
+    reasons: dict[str, str] = dict.fromkeys(fixed, AS_SAID)
+    _choose_columns(source, values, reasons)
+    listing = sources.list_source(DataSettings.model_validate(values))
+    _choose_task(listing, values, reasons)
+    _choose_unit(listing, values, reasons)
+    _choose_groups(listing, Path(source), values, reasons)
+    return listing, values, reasons
 
 
 def smaller(looked: Look) -> int | None:
@@ -74,13 +86,9 @@ def _choose_columns(source: str, values: dict[str, object], reasons: dict[str, s
     if labelled or "label_column" in values:
         return
     others = [name for name in columns if name not in COLUMNS and name not in groups]
-    if len(others) != 1:
-        raise UserError(
-            f"{source}: its table has no column 'label', and {len(others)} others: {', '.join(others)}; needed: "
-            "label_column=NAME behind the source"
-        )
-    values["label_column"] = others[0]
-    reasons["label_column"] = "the only column that can hold labels"
+    if not others:
+        raise UserError(f"{source}: its table has no column for labels; columns found: {', '.join(columns)}")
+    values["label_column"], reasons["label_column"] = label_column(source, sources.first_values(source, others))
 
 
 def _choose_task(listing: Listing, values: dict[str, object], reasons: dict[str, str]) -> None:

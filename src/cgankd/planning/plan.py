@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from lightning_fabric import Fabric
 
 from cgankd.config import recipe as recipes
+from cgankd.config import yaml_config
 from cgankd.config.recipe import Recipe
 from cgankd.config.settings import ILI
 from cgankd.data.imageset import Splits
@@ -37,12 +38,13 @@ Methods = Literal["auto"] | tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """recipe: checked. tree: what differs from the defaults. seconds: of the whole run, by part."""
+    """recipe: checked. tree: what differs from the defaults. seconds: of the whole run, by part. speeds: measured."""
 
     recipe: Recipe
     tree: Mapping[str, Any]
     seconds: Mapping[str, float]
     share: float  # of the usual steps
+    speeds: Seconds
 
     @property
     def total(self) -> float:
@@ -54,15 +56,28 @@ class Plan:
         return any(row(name).fakes for name in self.recipe.rows)
 
 
-def make_plan(data: Mapping[str, Any], name: str, splits: Splits, fabric: Fabric, budget: float) -> Plan:
-    """A recipe whose run takes about ``budget`` seconds here, or less where the usual steps need less."""
-    seconds = measure(_recipe(data, name, splits, 1.0, "auto")[1], splits, fabric)
+def make_plan(
+    data: Mapping[str, Any],
+    name: str,
+    splits: Splits,
+    fabric: Fabric,
+    budget: float,
+    overrides: Sequence[str] = (),
+    larger: Seconds | None = None,
+) -> Plan:
+    """A recipe whose run takes about ``budget`` seconds here, or less where the usual steps need less.
+
+    overrides: ``key=value`` settings of the user. larger: what was measured on larger images; smaller ones take no
+    longer, whatever the machine did meanwhile.
+    """
+    seconds = measure(_recipe(data, name, splits, 1.0, "auto", overrides)[1], splits, fabric)
+    seconds = seconds if larger is None else seconds.at_most(larger)
 
     def fitted(methods: Methods, least: float) -> Plan:
         share = 1.0
         for _ in range(20):  # what does not follow the steps makes the time not quite proportional to them
-            tree, recipe = _recipe(data, name, splits, share, methods)
-            plan = Plan(recipe, tree, estimate(recipe, splits, seconds), share)
+            tree, recipe = _recipe(data, name, splits, share, methods, overrides)
+            plan = Plan(recipe, tree, estimate(recipe, splits, seconds), share, seconds)
             if plan.total <= budget or share <= least:
                 break
             share = max(least, share * min(0.95, budget / plan.total))
@@ -81,7 +96,7 @@ def make_plan(data: Mapping[str, Any], name: str, splits: Splits, fabric: Fabric
 
 
 def _recipe(
-    data: Mapping[str, Any], name: str, splits: Splits, share: float, methods: Methods
+    data: Mapping[str, Any], name: str, splits: Splits, share: float, methods: Methods, overrides: Sequence[str]
 ) -> tuple[dict[str, Any], Recipe]:
     def steps(what: str) -> int:
         return max(50, round(share ** POWERS[what] * STEPS[what] / 50) * 50)
@@ -110,6 +125,7 @@ def _recipe(
             "synthesis": {"images": round(images * max(less, 0.2) / 100) * 100, **_filter(less)},
         }
     tree["compare"] = {"methods": methods if methods == "auto" else list(methods)}
+    tree = yaml_config.changed(Recipe, tree, overrides)
     return tree, recipes.from_tree(tree, where=name)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,9 +20,10 @@ from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet, Splits, TrainingImages
 from cgankd.data.resizing import resized_set
 from cgankd.distill import SUPERVISED, MethodStack
+from cgankd.gan.generator import GanSampler, new_networks
 from cgankd.gan.guidance import Guidance
 from cgankd.gan.train import train_gan
-from cgankd.labels import ratio_embedding
+from cgankd.labels import label_embedding, ratio_embedding
 from cgankd.nets import inference
 from cgankd.nets.build import Architecture, fresh_network
 from cgankd.nets.taps import example_images, last_linear
@@ -30,8 +31,13 @@ from cgankd.synthesis.density_ratio import Pairs, RatioNetwork, train_ratio
 from cgankd.tasks import Task
 from cgankd.training.loop import fit
 
-STEPS, FIRST = 7, 2  # steps of a short training, and how many of them only warm up
-IMAGES = 512  # that the measurements are made with
+STEPS = 4  # of a short training; the first one only warms up
+LEAST_STEPS = 3  # of these, where they take longer than LONG seconds
+LONG = 4.0
+IMAGES = 512  # that the trainings draw from
+ASKED = 128  # images that a network is asked about at once
+GENERATED = 32  # images that a generator draws at once
+REPEATS = 3  # of these questions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +52,14 @@ class Seconds:
     student_image: float
     generated_image: float
 
+    def at_most(self, other: Seconds) -> Seconds:
+        """Each of these times, or the other's where that is shorter."""
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return Seconds(*(min(pair) for pair in pairs))
+
 
 def measure(recipe: Recipe, splits: Splits, fabric: Fabric) -> Seconds:
-    """About ten seconds on two cores with small networks."""
+    """The fastest of a few repetitions of each, because other programs can only add to a time. Takes seconds."""
     images, task = splits.train.few(IMAGES), splits.task
     teacher = fresh_network(Architecture(recipe.teacher.network), images, task.num_outputs, 0)
     student = fresh_network(Architecture(recipe.student.network), images, task.num_outputs, 0)
@@ -58,8 +69,7 @@ def measure(recipe: Recipe, splits: Splits, fabric: Fabric) -> Seconds:
     def supervised(network: nn.Module, settings: FitSettings) -> float:
         objective = MethodStack.of(SUPERVISED, task).create(task)
         short = settings.model_copy(update={"steps": STEPS})
-        fit(work, network, objective, TrainingImages(images), short, seed=0)
-        return clock.seconds_per_step
+        return clock.per_step(lambda: fit(work, network, objective, TrainingImages(images), short, seed=0))
 
     small = resized_set(images, recipe.generator.drawn(images.size))
     gan = recipe.generator.gan.model_copy(update={"steps": STEPS})
@@ -67,17 +77,19 @@ def measure(recipe: Recipe, splits: Splits, fabric: Fabric) -> Seconds:
     if scalar is not None:
         scalar = scalar.model_copy(update={"label_input": scalar.label_input.model_copy(update={"steps": 1})})
     guidance = None if gan.guidance is None else Guidance(teacher, task, gan.guidance, fabric, images)
-    sampler = train_gan(work, small, task, gan, scalar, seed=0, guidance=guidance).sampler
-    generator_step = clock.seconds_per_step
-    targets = task.to_target(images.labels)
+    generator_step = clock.per_step(lambda: train_gan(work, small, task, gan, scalar, seed=0, guidance=guidance))
+    generator, _ = new_networks(gan, label_embedding(task, scalar, gan.label_dim), small.channels, small.size)
+    sampler = GanSampler(generator, gan.latent, fabric)
+    drawn = task.to_target(images.few(GENERATED).labels)
+    asked = images.few(ASKED)
     return Seconds(
         teacher_step=supervised(teacher, recipe.teacher.fit),
         student_step=supervised(student, recipe.student.fit),
         generator_step=generator_step,
         ratio_step=_ratio_step(work, clock, recipe, images, task, teacher),
-        teacher_image=_per_image(work, teacher, images),
-        student_image=_per_image(work, student, images),
-        generated_image=_timed(lambda: sampler.sample(targets, torch.arange(len(targets)), 0)) / len(targets),
+        teacher_image=_per_image(work, teacher, asked),
+        student_image=_per_image(work, student, asked),
+        generated_image=_fastest(lambda: sampler.sample(drawn, torch.arange(len(drawn)), 0)) / len(drawn),
     )
 
 
@@ -87,39 +99,49 @@ def _ratio_step(work: Work, clock: _Clock, recipe: Recipe, images: ImageSet, tas
     features, valid = torch.rand(len(images), width), torch.ones(len(images), 1, dtype=torch.bool)
     pairs = Pairs(features, task.to_target(images.labels), features[:, None], valid)
     settings = recipe.ratio.fit.model_copy(update={"steps": STEPS})
-    train_ratio(work, pairs, ratio_embedding(task, RatioNetwork.LABEL_DIM), settings, seed=0)
-    return clock.seconds_per_step
+    embedding = ratio_embedding(task, RatioNetwork.LABEL_DIM)
+    return clock.per_step(lambda: train_ratio(work, pairs, embedding, settings, seed=0))
+
+
+class _Measured(Exception):
+    """Ends a training whose steps have been measured."""
 
 
 class _Clock(Progress):
-    """Notes when each step of the last loop ended."""
+    """Notes when each step of the last loop ended, and ends the loop once that is enough."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
+    def per_step(self, training: Callable[[], object]) -> float:
+        """The seconds of the fastest step, without the first one, which only warms up."""
+        with contextlib.suppress(_Measured):
+            training()
+        return min(after - before for before, after in itertools.pairwise(self.ends))
+
     @contextmanager
     def bar(self, title: str, total: float) -> Iterator[Bar]:
-        ends = self.ends = []
+        ends, started = self.ends, time.perf_counter()
+        ends.clear()
 
         class Noted(Bar):
             def to(self, done: float, note: str = "") -> None:
                 ends.append(time.perf_counter())
+                if len(ends) >= (LEAST_STEPS if ends[-1] - started > LONG else STEPS):
+                    raise _Measured
 
         yield Noted()
-
-    @property
-    def seconds_per_step(self) -> float:
-        """The median, so that another program that works for a moment does not count."""
-        ends = self.ends[FIRST - 1 :]
-        return statistics.median(after - before for before, after in itertools.pairwise(ends))
 
 
 def _per_image(work: Work, network: nn.Module, images: ImageSet) -> float:
     inference.outputs(work, network, images.images[:16])  # the first call prepares
-    return _timed(lambda: inference.outputs(work, network, images.images)) / len(images)
+    return _fastest(lambda: inference.outputs(work, network, images.images)) / len(images)
 
 
-def _timed(action: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
+def _fastest(action: Callable[[], object]) -> float:
+    def timed() -> float:
+        started = time.perf_counter()
+        action()
+        return time.perf_counter() - started
+
+    return min(timed() for _ in range(REPEATS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -247,9 +247,15 @@ class Regression(Task):
 
     def bins(self, labels: Tensor) -> tuple[list[str], Tensor]:
         edges = [self.low + self.span * k / self.REPORT_BINS for k in range(self.REPORT_BINS + 1)]
-        names = [f"{a} to {b}" for a, b in itertools.pairwise(distinct_texts(edges))]
+        names = [f"{a} to {b}" for a, b in itertools.pairwise(distinct_texts(self._rounded(edges)))]
         bins = (self.to_target(labels) * self.REPORT_BINS).to(torch.int64)
         return names, bins.clamp(0, self.REPORT_BINS - 1)
+
+    def _rounded(self, edges: Sequence[float]) -> list[float]:
+        """The edges of the bins, to a hundredth of a bin or so; 0, not -1e-6, where that is meant."""
+        places = 2 - math.floor(math.log10(self.span / self.REPORT_BINS))
+        rounded = [round(edge, places) + 0.0 for edge in edges]
+        return rounded if len(set(rounded)) == len(edges) else list(edges)
 
     def windows(self, labels: Tensor, count: int, half_width: float) -> tuple[list[str], Tensor]:
         centres = torch.linspace(half_width, 1.0 - half_width, count, dtype=torch.float64)
