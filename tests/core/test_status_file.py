@@ -55,7 +55,7 @@ def test_the_status_says_what_goes_on_before_the_run(watched: Watched, tmp_path:
         watched.outputs[0].tick(watched)
         first, second = as_lines(tmp_path, read_status(tmp_path))
     assert first.startswith(f"{tmp_path}: running for 0 s (process {os.getpid()} on ")
-    assert second == "before the run: reading images 25%"
+    assert second == "before the run: reading images 25% done"
     with watched.passing("measuring a few steps", 0):
         record = read_status(tmp_path)
     assert record["preparing"] is True

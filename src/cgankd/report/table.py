@@ -114,7 +114,7 @@ def metric_name(results: Mapping[str, Any]) -> str:
 def shipped(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The row whose student ships: the best on the validation split. None in results of older versions."""
     best = (results.get("best") or {}).get("row")
-    return next((row for row in results["rows"] if row["method"] == best), None)
+    return next((row for row in results["rows"] if row["method"] == best), None) if best else None
 
 
 def generates(results: Mapping[str, Any]) -> bool:
@@ -297,7 +297,7 @@ def cells(row: Row) -> list[str]:
 
 
 def footnotes(results: Mapping[str, Any]) -> list[str]:
-    """The meaning and the limits of the table's numbers, one sentence each."""
+    """The meaning and the limits of the table's numbers, one sentence each; of a table of several runs, without rows."""
     seeds = results.get("seeds") or []
     better = "higher" if results["higher_is_better"] else "lower"
     notes = [*(results.get("autopilot") or {}).get("reasons", [])]
@@ -307,7 +307,7 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
     notes.append(f"Measured on the test split; {better} is better.")
     if constant := results.get("constant"):
         notes.append(f"Always answering {constant['label']} would score {score(results, constant['test'], None)}.")
-    if not generates(results) and not results.get("autopilot"):
+    if "rows" in results and not generates(results) and not results.get("autopilot"):
         notes.append(NO_FAKES)
     if len(seeds) < 2:
         said = any(str(warning).startswith(ONE_SEED.rstrip(".")) for warning in results.get("warnings") or [])
