@@ -297,7 +297,7 @@ def cells(row: Row) -> list[str]:
 
 
 def footnotes(results: Mapping[str, Any]) -> list[str]:
-    """The meaning and the limits of the table's numbers, one sentence each; of a table of several runs, without rows."""
+    """The meaning and the limits of a table's numbers, one sentence each. A table of several runs has no rows here."""
     seeds = results.get("seeds") or []
     better = "higher" if results["higher_is_better"] else "lower"
     notes = [*(results.get("autopilot") or {}).get("reasons", [])]
