@@ -178,6 +178,7 @@ class KillsAt(Progress):
         yield Dying()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["gkd", "gkd+ta"])
 def test_a_killed_run_ends_with_the_same_numbers(tmp_path: Path, method: str) -> None:
     settings = tiny(methods=[method])

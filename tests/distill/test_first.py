@@ -238,6 +238,7 @@ def test_the_assistant_is_in_the_middle_of_the_family(student: str, teacher: str
     assert found == min(ratios, key=ratios.__getitem__)
 
 
+@pytest.mark.long
 def test_where_no_kin_is_between_another_is_the_assistant() -> None:
     counts = zoo.parameter_counts(1, 3, (16, 16))
     found = network_factory("shufflenetv1", "shufflenetv2").between("takd")  # each the only one of its family

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 import shutil
 import sys
 import traceback
@@ -14,6 +17,7 @@ from commands import TINY, Said, process
 
 from cgankd.cli import main
 from cgankd.cli.screen import console
+from cgankd.core.lease import leased
 
 
 @pytest.fixture
@@ -48,12 +52,20 @@ def tiny(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
-    """The folder of a finished run of the tiny recipe, not to be written to, and what the command said."""
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "tiny.yaml").write_text(TINY)
-    said = process("run", "tiny.yaml", "--out", "out", "compare.ablation=true", cwd=folder)
-    assert said.code == 0, said.err
-    return folder / "out", said
+    """The folder of a finished run of the tiny recipe, not to be written to, and what the command said.
+
+    pytest's processes share it: the first one makes it.
+    """
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "finished"
+    with leased(folder.with_suffix(".lock"), lambda seconds: None, lambda: False):
+        if not (folder / "said.json").is_file():
+            folder.mkdir()
+            (folder / "tiny.yaml").write_text(TINY)
+            said = process("run", "tiny.yaml", "--out", "out", "compare.ablation=true", cwd=folder)
+            assert said.code == 0, said.err
+            (folder / "said.json").write_text(json.dumps(dataclasses.asdict(said)))
+    return folder / "out", Said(**json.loads((folder / "said.json").read_text()))
 
 
 @pytest.fixture

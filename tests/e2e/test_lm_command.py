@@ -87,6 +87,7 @@ def test_the_table_and_what_is_used_again(tiny: Path, typed: Typed) -> None:
         assert {**mine, "artifacts": []} == {**theirs, "artifacts": []}
 
 
+@pytest.mark.long
 def test_a_run_in_pieces_ends_with_the_numbers_of_one_in_one_piece(
     tiny: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

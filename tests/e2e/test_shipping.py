@@ -329,6 +329,7 @@ def test_what_is_not_allowed_is_answered_in_a_sentence(
     assert not (out / "student.onnx").exists()
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("regression")
 def test_a_scalar_leaves_in_the_labels_own_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

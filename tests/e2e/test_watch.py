@@ -42,6 +42,7 @@ def test_json_lines_are_all_that_is_on_stdout(tiny: Path, typed: Callable[..., S
     assert (done["results"], done["report"], done["student"]) == ("out/results.json", None, None)
 
 
+@pytest.mark.long
 def test_profile_has_a_line_for_each_stage_that_was_computed(tiny: Path, typed: Callable[..., Said]) -> None:
     said = typed(*ONE_ROW, "--profile", "--quiet")
     assert (said.code, said.err) == (0, "")

@@ -107,6 +107,7 @@ def test_a_training_goes_back_to_its_last_good_state(
     assert all(torch.isfinite(weight).all() for weight in gan.sampler.network.parameters())
 
 
+@pytest.mark.long
 def test_a_killed_training_goes_back_as_one_that_is_not_killed(
     fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
