@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    both tasks on real images, ten minutes on two cores: two tables, two reports"
+	@echo "make demo    both tasks on real images, about a quarter of an hour on two cores: two tables, two reports"
 	@echo "make test    lint, types and tests, under 8 minutes on two cores"
 	@echo "make test-long  kills in every stage, full disks, stopped runs, notebooks and other long tests, some minutes"
 	@echo "make kill-test  50 kills at random moments, after which every run ends with the same numbers, 20 minutes"
