@@ -36,6 +36,14 @@ def test_sigterm_makes_a_checkpoint_due_which_then_stops(tmp_path: Path) -> None
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_further_signals_mean_the_same_and_unknown_ones_nothing() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)]
+    with stopping_on_sigterm("SIGUSR2", "SIGNOTHERE"):
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert reason_to_stop(math.inf) == "it was asked to stop (SIGUSR2)"
+    assert [signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)] == before
+
+
 def test_a_thread_sets_no_handler() -> None:
     handlers = []
 

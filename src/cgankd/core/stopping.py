@@ -21,23 +21,26 @@ def reason_to_stop(deadline: float) -> str | None:
 
 
 @contextmanager
-def stopping_on_sigterm() -> Iterator[None]:
+def stopping_on_sigterm(*further: str) -> Iterator[None]:
     """In this block SIGTERM makes loops save and stop, as a time limit does. A second SIGTERM ends the process at once.
 
-    Batch queues and container hosts send SIGTERM some seconds before they kill. Does nothing outside the main thread,
-    because only the main thread may set handlers.
+    Batch queues and container hosts send SIGTERM some seconds before they kill. further: names of signals that mean the
+    same; those that the system lacks are left out. Does nothing outside the main thread, because only the main thread
+    may set handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
-        _asked.append("it was asked to stop (SIGTERM)")
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _asked.append(f"it was asked to stop ({signal.Signals(number).name})")
+        signal.signal(number, signal.SIG_DFL)
 
-    before = signal.signal(signal.SIGTERM, ask)
+    numbers = [getattr(signal, name) for name in ("SIGTERM", *further) if hasattr(signal, name)]
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         _asked.clear()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cgankd.core.errors import OutOfTime, UserError
+from cgankd.core.machine import cores
 from cgankd.core.progress import Progress
 from cgankd.core.stopping import reason_to_stop
 from cgankd.experiments.worker import LOG, Outcome, read_outcome, work
@@ -136,7 +137,7 @@ def _stop(workers: Sequence[Worker]) -> None:
 
 class _Process:
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        words = [sys.executable, "-m", worker_module(), str(folder.absolute())]
+        words = [sys.executable, "-m", work.__module__, str(folder.absolute())]
         with (folder / LOG).open("ab") as log:
             self.process = subprocess.Popen(
                 words, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -150,14 +151,9 @@ class _Process:
         self.process.terminate()
 
 
-def worker_module() -> str:
-    """The program of a worker."""
-    return work.__module__
-
-
 def _processes(executor: Executor, out: Path) -> Start:
     jobs = executor.jobs or 1
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    threads = str(max(1, cores() // jobs))
     devices = _cuda_devices()
 
     def start(folder: Path, slot: int) -> Worker:

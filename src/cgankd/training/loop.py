@@ -133,12 +133,9 @@ def _minimise(
             done = step + 1
             if done % log_every == 0 or done == settings.steps:
                 check = functools.partial(_finite, work, loss, trained, inputs.teacher_outputs, settings, done)
-                entry = {
-                    "step": done,
-                    "loss": ranks.first_of_team(check),
-                    "learning_rate": learning_rate(settings, step),
-                }
                 validate = functools.partial(_validation, work, student, objective, validation)
+                entry = {"step": done, "loss": ranks.first_of_team(check)}
+                entry["learning_rate"] = learning_rate(settings, step)
                 entry |= clipping.share() | _label_share(terms) | ranks.first_of_team(validate)
                 history.append(entry)
                 bar.log(entry)
