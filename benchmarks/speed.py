@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from PIL import Image, ImageOps
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cgankd import distill
 from cgankd.config.settings import (
@@ -34,7 +35,6 @@ from cgankd.config.settings import (
     MaximumRatio,
     SynthesisSettings,
 )
-from cgankd.core.progress import SILENT
 from cgankd.core.runtime import has_bf16, make_fabric
 from cgankd.core.store import Work
 from cgankd.data import sources
@@ -81,7 +81,7 @@ def student_loops(fabric: Fabric) -> None:
 
     kd has augmented views, real and generated images, and the teacher's outputs, which it keeps for recurring views.
     """
-    steps, splits = 60, sources.load(DataSettings(source="fashion", train_size=1000))
+    steps, splits = 125, sources.load(DataSettings(source="fashion", train_size=1000))
     settings = FitSettings(steps=steps, augment=AugmentSettings(shift=2, flip=True, views=2))
     student, teacher = (zoo.create(name, 1, 10, (32, 32)) for name in ("cnn16", "cnn40_grid"))
     network = inference.place(student, fabric).train()
@@ -128,8 +128,10 @@ def _usual_kd(train: ImageSet, student: nn.Module, teacher: nn.Module, settings:
             image = ImageOps.mirror(image)
         return torch.from_numpy(np.asarray(image)).unsqueeze(0) / 255.0, int(train.labels[row])
 
-    loader = DataLoader(range(len(train)), settings.batch_size, shuffle=True, drop_last=True,
-                        collate_fn=lambda rows: default_collate([changed(row) for row in rows]))  # fmt: skip
+    loader: DataLoader[int] = DataLoader(
+        cast("Dataset[int]", range(len(train))), settings.batch_size, shuffle=True, drop_last=True,
+        collate_fn=lambda rows: default_collate([changed(row) for row in rows]),
+    )  # fmt: skip
     optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, nesterov=True)
     student.train()
     done = 0
@@ -152,7 +154,9 @@ def gan_step(fabric: Fabric) -> None:
     settings = GanSettings(channels=24)
     space = label_space(splits.task, splits.train.labels)
     networks = new_networks(settings, label_embedding(splits.task, None, settings.label_dim), 1, (32, 32))
-    generator, discriminator = (inference.place(network, fabric) for network in networks)
+    for network in networks:
+        inference.place(network, fabric)
+    generator, discriminator = networks
     average = copy.deepcopy(generator).requires_grad_(False)
     used = Networks(generator, discriminator, average)
     gan, bare = (
@@ -220,7 +224,7 @@ def synthesis(fabric: Fabric) -> None:
     proposals = Proposals(sampler, extractor, ratio, task, 0, settings.batch_size, settings.max_draws)
 
     def stream() -> Synthesis:
-        burn_in = draw_burn_in(proposals, first, SILENT)
+        burn_in = draw_burn_in(Work(fabric), proposals, first)
         return synthesize(Work(fabric), proposals, plan, rule=rule, burn_in=burn_in)
 
     generated = stream().summary["generated"] + int(first.quota.sum())

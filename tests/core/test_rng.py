@@ -141,3 +141,12 @@ def test_generator_repeats_by_its_name() -> None:
 def test_no_counter_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one counter"):
         rng.bits(0, "a")
+
+
+def test_seeded_steps_draw_what_manual_seed_draws_and_queue_no_calls() -> None:
+    torch.manual_seed(-7)
+    expected = torch.rand(3)
+    queued = len(torch.cuda._queued_calls)
+    rng.seed_torch(-7, torch.device("cpu"))
+    assert torch.equal(torch.rand(3), expected)
+    assert len(torch.cuda._queued_calls) == queued

@@ -97,3 +97,14 @@ def integers(high: int, seed: int, stream: str, *counters: Tensor) -> Tensor:
 def generator(device: torch.device | str, seed: int, stream: str, *counters: int) -> torch.Generator:
     """A torch.Generator seeded from (seed, stream, counters), for draws that belong to one step."""
     return torch.Generator(device=device).manual_seed(key(seed, stream, *counters) & ((1 << 63) - 1))
+
+
+def seed_torch(value: int, device: torch.device) -> None:
+    """Seed the generators that a step on ``device`` draws from without naming one, such as dropout's.
+
+    ``torch.manual_seed`` in a loop costs a millisecond a step, and memory: while a kind of device is not in use, it
+    keeps the call, with its traceback, for the day it is.
+    """
+    torch.default_generator.manual_seed(value)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(value)

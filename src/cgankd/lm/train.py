@@ -42,7 +42,7 @@ def train(
     log_every = max(1, settings.steps // LOG_POINTS)
     with work.random_state(), work.progress.bar(title, settings.steps) as bar:
         for step in range(start, settings.steps):
-            torch.manual_seed(rng.key(seed, "lm/train", step))  # dropout
+            rng.seed_torch(rng.key(seed, "lm/train", step), work.fabric.device)  # dropout
             for group in optimizer.param_groups:
                 group["lr"] = one_cycle(settings.learning_rate, step / settings.steps, settings.warmup)
             model.train()

@@ -102,7 +102,7 @@ def train_autoencoder(
     with work.random_state(), work.progress.bar("auto-encoder", steps) as bar:
         bar.images = batch_size
         for step in range(start, steps):
-            torch.manual_seed(rng.key(seed, "autoencoder", step))  # for dropout, if the encoder has any
+            rng.seed_torch(rng.key(seed, "autoencoder", step), work.fabric.device)  # dropout, if the encoder has any
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * 0.5 * (1.0 + math.cos(math.pi * step / steps))
             batch = batches.at(step)

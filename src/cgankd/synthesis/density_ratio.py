@@ -239,7 +239,7 @@ def train_ratio(
         best = {name: tensor.to(fabric.device) for name, tensor in checkpoint.tensors.items()}
         log_every = max(1, settings.steps // LOG_POINTS)
         for step in range(start, settings.steps):
-            torch.manual_seed(rng.key(seed, "ratio/step", step))  # dropout
+            rng.seed_torch(rng.key(seed, "ratio/step", step), work.fabric.device)  # dropout
             rate = settings.learning_rate * 0.1 ** sum(step >= m * settings.steps for m in settings.milestones)
             for group in optimizer.param_groups:
                 group["lr"] = rate

@@ -110,7 +110,7 @@ def _minimise(
     with work.random_state(), work.progress.bar(work.title, settings.steps) as bar:
         bar.images, bar.metric, bar.metric_unit = settings.batch_size, objective.task.metric, objective.task.metric_unit
         for step in range(start, settings.steps):
-            torch.manual_seed(rng.key(seed, "fit", step) ^ ranks.share()[0])  # for dropout
+            rng.seed_torch(rng.key(seed, "fit", step) ^ ranks.share()[0], work.fabric.device)  # for dropout
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
             with part("batch"):
