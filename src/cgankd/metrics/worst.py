@@ -26,8 +26,8 @@ def worst_answers(outputs: Mapping[str, Tensor], test: ImageSet, task: Task, cou
 
     outputs: as in :func:`all_answers`. Of images with equal errors the first count as worse. Returns ``images`` uint8
     [n, C, H, W] and ``labels`` [n], each image once; and for each network NAME: ``NAME_worst`` int64 [count], places in
-    ``images``, the worst first; ``NAME_predictions`` [n] in the label's unit; ``NAME_probabilities`` float32 [n], of the
-    predicted class (the largest number in the answer, which means nothing for a scalar).
+    ``images``, the worst first; ``NAME_predictions`` [n] in the label's unit; ``NAME_probabilities`` float32 [n], of
+    the predicted class (the largest number in the answer, which means nothing for a scalar).
     """
     targets = task.to_target(test.labels)
     errors = {name: task.error(output, targets) for name, output in outputs.items()}

@@ -5,20 +5,23 @@ Cells are drawn as few shapes, each of one opacity, so that the page stays small
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
-from cgankd.report.figures import LIGHT, MOST_BINS, TEXT, WIDTH, canvas, plain
+from cgankd.report.figures import LIGHT, MOST_BINS, TEXT, WIDTH, canvas, cut, plain
 from cgankd.report.run import Array
 
 LEVELS = 10  # of opacity
 MOST_NUMBERS = 12  # classes; with more, the cells have no room for a number
 LETTER = 0.078  # inches, the width of a letter
-LONGEST, LONGEST_OF_MANY = 20, 15  # letters of a class name, and where there are more than MOST_NUMBERS classes
+LONGEST, LONGEST_OF_MANY = 20, 13  # letters of a class name, and where there are more than MOST_NUMBERS classes
 TALLEST_CELL, LOWEST_CELL = 0.5, 0.175  # inches
+LEVEL = 12  # letters; columns that have room for so many have level names
 SIDE = 50  # cells on a side of the figure of scalars
 
 
@@ -63,10 +66,11 @@ def matrix(counts: Array, names: list[str], shown: list[int], strongest: float, 
     the strongest colour; the same for matrices that are compared. who: the name of the network.
     """
     part, size = shares(counts)[np.ix_(shown, shown)], len(shown)
-    rows = [ends(names[place], LONGEST if size <= MOST_NUMBERS else LONGEST_OF_MANY) for place in shown]
+    rows = short_names(names, shown, LONGEST if size <= MOST_NUMBERS else LONGEST_OF_MANY)
     width = (WIDTH - 0.35 - LETTER * max(map(len, rows))) / size
-    upright = max(map(len, rows)) * LETTER > width
-    columns = [ends(name, LONGEST_OF_MANY) for name in rows] if upright else rows
+    room = int(width / LETTER)
+    upright = max(map(len, rows)) > room and room < LEVEL
+    columns = short_names(names, shown, LONGEST_OF_MANY if upright else room)
     cell = min(max(width, LOWEST_CELL), TALLEST_CELL)
     above = LETTER * max(map(len, columns)) if upright else 0.2
     figure, axes = canvas(size * cell + above + 0.45, x=f"predicted class: {who}", y="true class", grid="both")
@@ -91,22 +95,29 @@ def matrix(counts: Array, names: list[str], shown: list[int], strongest: float, 
 def percentage(share: float) -> str:
     """A percentage above 0, without the sign, in a matrix's cell.
 
-    >>> percentage(0.2), percentage(12.5001), percentage(99.9)
+    >>> percentage(0.2), percentage(12.5), percentage(99.9)
     ('<1', '13', '>99')
     """
-    return "<1" if share < 0.5 else ">99" if 99.5 <= share < 100.0 else f"{share:.0f}"
+    return "<1" if share < 1.0 else ">99" if 99.0 < share < 100.0 else f"{math.floor(share + 0.5)}"
 
 
-def ends(name: str, longest: int) -> str:
-    """A name, with an ellipsis in its middle where it is longer than ``longest`` letters: names often differ at an end.
+def short_names(names: list[str], shown: list[int], longest: int) -> list[str]:
+    """The names of the classes ``shown``, cut to ``longest`` letters so that they still differ.
 
-    >>> ends("animal/vertebrate/dog", 12), ends("dog", 12)
-    ('animal…e/dog', 'dog')
+    Both ends are kept, or the last letters, or the first ones; where none of these differ, a class also has its number.
+
+    >>> short_names(["animal/cat", "animal/dog", "ant"], [0, 1, 2], 8)
+    ['anim…cat', 'anim…dog', 'ant']
+    >>> short_names(["sign: 120 km/h", "sign: 20 km/h"], [0, 1], 9)
+    ['…120 km/h', '… 20 km/h']
     """
-    if len(name) <= longest:
-        return name
-    last = (longest - 1) // 2
-    return f"{name[: longest - 1 - last]}…{name[-last:]}"
+    full = [names[place] for place in shown]
+    for first in ((longest - 1) - (longest - 1) // 2, 0, longest - 1):
+        last = longest - 1 - first
+        texts = [name if len(name) <= longest else f"{name[:first]}…{name[len(name) - last :]}" for name in full]
+        if len(set(texts)) == len(set(full)):
+            return texts
+    return [f"{place}: {cut(names[place], max(longest - 5, 2))}" for place in shown]
 
 
 def limits(values: list[Array]) -> tuple[float, float]:
@@ -126,8 +137,8 @@ def density(labels: Array, predictions: Array, ends_of_axes: tuple[float, float]
     low, high = ends_of_axes
     edges = np.linspace(low, high, SIDE + 1)
     counts = np.histogram2d(labels, predictions, bins=(edges, edges))[0]
-    most = np.log1p(max(counts.max(), 1.0))
-    strength = np.where(counts > 0, 0.35 + 0.65 * np.log1p(counts) / most, 0.0)
+    most = np.log(max(counts.max(), 2.0))
+    strength = np.where(counts > 0, 0.35 + 0.65 * np.log(np.maximum(counts, 1.0)) / most, 0.0)
     _squares(axes, strength.T, "blue", low, (high - low) / SIDE, opacity=1.0)
     axes.plot([low, high], [low, high], color=LIGHT["ink"], linewidth=1, linestyle=(0, (4, 3)))
     axes.set_aspect("equal")

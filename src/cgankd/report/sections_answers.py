@@ -36,8 +36,8 @@ def answered(run: Run) -> Section | None:
     counts = {who: run.task.confusion(true, torch.from_numpy(given)) for who, given in networks.items()}
     matrices = {who: table_of.numpy() for who, table_of in counts.items() if table_of is not None}
     several = len(run.results.get("seeds") or []) > 1
-    seed = " These are the answers of one seed, so their scores differ from the means above." if several else ""
-    intro = Note(f"All {table.count(len(labels))} test images. {which_is_best(run, artifact)}{seed}")
+    seed = " These are answers of one seed, so their scores differ from the means over seeds above." if several else ""
+    intro = Note(f"The answers to all {table.count(len(labels))} test images. {which_is_best(run, artifact)}{seed}")
     if matrices:
         return Section("Confusion matrix", "confusion", [intro, *_classes(run, matrices)])
     return Section("Predicted and true labels", "predicted", [intro, *_scalars(run, labels, networks)])
@@ -54,7 +54,11 @@ def _classes(run: Run, matrices: dict[str, Array]) -> list[Block]:
             figure = answers.matrix(counts, names, shown, strongest, who)
             blocks += drawn(figure, f"confusion-{place}", _reading_of_matrix(len(names), len(shown), strongest, who))
     lines = [
-        [names[true], names[taken], *(_of(int(counts[true, taken]), counts[true].sum()) for counts in matrices.values())]
+        [
+            names[true],
+            names[taken],
+            *(_of(int(counts[true, taken]), counts[true].sum()) for counts in matrices.values()),
+        ]
         for true, taken, _ in answers.confusions(best, LISTED)
     ]
     if lines:
@@ -67,16 +71,16 @@ def _classes(run: Run, matrices: dict[str, Array]) -> list[Block]:
 
 def _reading_of_matrix(classes: int, shown: int, strongest: float, who: str) -> str:
     limit = (
-        f" Of {classes} classes, the {shown} with the largest confusions of the best student are shown, so a row may "
-        "add up to less than 100."
+        f" Of {table.count(classes)} classes, the {shown} with the largest confusions of the best student are shown, "
+        "so a row may add up to less than 100."
         if shown < classes
         else ""
     )
     numbers = "Each number is" if shown <= answers.MOST_NUMBERS else "The colour shows"
-    mistakes = f", red is wrong (strongest colour: {strongest:.2g} %)" if strongest else ""
+    mistakes = f", orange is wrong (strongest colour: {strongest:.3g}\u00a0%)" if strongest else ""
     return (
-        f"Answers of {who}. {numbers} the percentage of the images of a true class (row) that were predicted as a class "
-        f"(column). Blue is right{mistakes}.{limit}"
+        f"Answers of {who}. {numbers} the percentage of the images of a true class (row) that were predicted as a "
+        f"class (column). Blue is right{mistakes}.{limit}"
     )
 
 
@@ -88,13 +92,17 @@ def _accuracies(names: list[str], matrices: dict[str, Array]) -> list[Block]:
     order = [int(place) for place in np.argsort(accuracy, kind="stable")]
     tested = [place for place in order if totals[place]]
     lowest = tested[: min(LOWEST, len(tested) // 2)]
-    named = ", ".join(f"{names[place]} ({accuracy[place]:.1f} % of {table.count(totals[place])})" for place in lowest)
+    named = ", ".join(
+        f"{names[place]} ({accuracy[place]:.1f}\u00a0% of {table.count(totals[place])})" for place in lowest
+    )
     lines = []
     for place in order:
         right = [table.number(answers.shares(counts)[place, place], 1) for counts in matrices.values()]
         others = np.where(np.arange(len(names)) == place, 0, best[place])
         often = f"{names[int(others.argmax())]} ({table.count(others.max())})" if others.any() else "–"
-        lines.append([names[place], table.count(totals[place]), *(right if totals[place] else ["–"] * len(right)), often])
+        lines.append(
+            [names[place], table.count(totals[place]), *(right if totals[place] else ["–"] * len(right)), often]
+        )
     header = ["class", "test images", *(f"accuracy, %: {who}" for who in matrices), "most often taken for"]
     title = "Accuracy of each class, the lowest of the best student first"
     sentence = [Note(f"Lowest accuracies of the best student by class: {named}.")] if named else []
@@ -102,7 +110,7 @@ def _accuracies(names: list[str], matrices: dict[str, Array]) -> list[Block]:
 
 
 def _of(count: int, total: int) -> str:
-    share = f"{100 * count / total:.1f} %" if total else "–"
+    share = f"{100 * count / total:.1f}\u00a0%" if total else "–"
     return f"{table.count(count)} of {table.count(total)} ({share})"
 
 
@@ -115,11 +123,10 @@ def _scalars(run: Run, labels: Array, networks: dict[str, Array]) -> list[Block]
     }
     known = {who: np.isfinite(error) for who, error in errors.items()}
     ends = answers.limits([true, *((true + error)[known[who]] for who, error in errors.items())])
-    wraps = run.task.deployed_facts.get("wraps")
     around = (
         " The label wraps, so each prediction is drawn on the shorter way round from the true label, and may lie "
         "outside the label's range."
-        if wraps
+        if run.task.deployed_facts.get("wraps")
         else ""
     )
     blocks: list[Block] = []
@@ -145,5 +152,4 @@ def _errors(run: Run, errors: dict[str, Array]) -> Grid:
         lines.append([who, *texts, table.number(float(error.mean()), places, signed=True)])
     header = ["errors of", "mean size (MAE)", "median size", "90 % are below", "largest", "mean with sign"]
     unit = f", {run.task.metric_unit}" if run.task.metric_unit else ""
-    title = f"Errors on the test images{unit}; a mean with sign far from 0 means predictions that are mostly too high or too low"
-    return Grid(header, lines, title)
+    return Grid(header, lines, f"Prediction minus true label{unit}")

@@ -46,14 +46,16 @@ def which_is_best(run: Run, artifact: Artifact) -> str:
     """Sentences on which student is the best one, and on what it is compared with."""
     best, control = _best_and_control(run)
     seed = (run.results.get("best") or {}).get("seed")
-    alone = {
-        control not in shown_networks(run, artifact): " The run has no control to compare with.",
-        best == control: " The best student on the validation split is the control itself.",
-    }.get(True, "")
+    of_seed = "" if seed is None else f", seed {seed}"
+    if best == control:
+        compared = ". It is the control itself, so only its answers are shown."
+    elif control in shown_networks(run, artifact):
+        compared = "; the control has the same seed." if of_seed else "."
+    else:
+        compared = ". The run has no control to compare with."
     return (
-        f"The best student is the one that was chosen on the validation split and is exported: row {best}"
-        + ("" if seed is None else f", seed {seed}; the control has the same seed")
-        + f".{alone}"
+        "The best student is the one that was chosen on the validation split and is exported: "
+        f"row {best}{of_seed}{compared}"
     )
 
 
@@ -63,8 +65,8 @@ def _reading(run: Run, artifact: Artifact) -> Note:
     answer = answer if run.task.continuous else "the predicted class and its probability"
     return Note(
         f"The test images with the largest errors, the worst first. An answer is {answer}. "
-        f"{which_is_best(run, artifact)} Look for wrong labels in the data, for damaged images, and for labels that are "
-        "often confused."
+        f"{which_is_best(run, artifact)} Look for wrong labels in the data, for damaged images, and for labels that "
+        "are often confused."
     )
 
 
