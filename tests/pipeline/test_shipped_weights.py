@@ -68,6 +68,10 @@ def test_shown_scores_and_the_worst_images_are_those_of_the_weights_that_ship(
     worst = load_tensors(tmp_path / results["artifacts"]["worst"] / "worst.safetensors")[0]
     answers = outputs(Work(fabric), student.network, worst["images"])
     assert torch.allclose(answers.softmax(1).amax(1), worst["nokd_probabilities"], atol=1e-5)
+    every = load_tensors(tmp_path / results["artifacts"]["worst"] / "answers.safetensors")[0]
+    assert len(every["labels"]) == results["counts"]["test"]
+    right = (every["nokd_predictions"] == every["labels"]).double().mean().item()
+    assert 100.0 * right == pytest.approx(row["mean"])
 
 
 def test_the_choice_trains_nothing_again(tmp_path: Path) -> None:

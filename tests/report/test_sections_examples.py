@@ -72,7 +72,7 @@ def test_scalars_show_value_and_error(
     ]]  # fmt: skip
     text = text_of(page)
     assert "the predicted value and its error, in degrees" in text
-    assert "is the control itself, so there is one list" in text
+    assert "row nokd_longer, seed 0. It is the control itself, so only its answers are shown." in text
 
 
 def along(folder: Path, results: dict[str, Any], write_artifact: WriteArtifact, one_latent: bool) -> None:

@@ -312,6 +312,12 @@ def test_labels_and_predictions_for_people() -> None:
     assert Regression(0.0, 0.004).short_text(0.00123456) == "0.00123"
 
 
+def test_confusions_are_counted_by_true_and_predicted_class() -> None:
+    counts = Classification(("ant", "bee", "cat")).confusion(torch.tensor([0, 0, 0, 2]), torch.tensor([0, 1, 1, 0]))
+    assert counts.tolist() == [[1, 2, 0], [0, 0, 0], [1, 0, 0]]
+    assert YEARS.confusion(torch.tensor([1.0]), torch.tensor([2.0])) is None
+
+
 def test_errors_have_a_name_and_a_unit() -> None:
     assert (CLASSES.error_name, CLASSES.error_scale) == ("cross-entropy, nats", 1.0)
     assert (YEARS.error_name, YEARS.error_scale) == ("|prediction − label|, years", 80.0)

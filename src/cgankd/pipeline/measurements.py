@@ -57,7 +57,7 @@ def attacked(run: Run, network: StoredNetwork, attack: Attack) -> Artifact:
 
 
 def worst_answers(run: Run, networks: Mapping[str, StoredNetwork]) -> Artifact:
-    """The test images on which networks, each under its name in the report, are most wrong."""
+    """The answers of networks, each under its name in the report, to the test images, and the worst of them."""
     return run.store.titled("worst test images").call(
         stages.find_worst_answers,
         networks=dict(networks),

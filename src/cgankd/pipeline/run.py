@@ -184,12 +184,8 @@ class Run:
         settings, store = self.recipe.teacher, self.store.titled(title)
         network = Architecture(teacher.network, self.kinds.get(setting))
         if teacher.source is not None:
-            return store.call(
-                stages.score_black_box,
-                teacher=self.black_boxes[setting],
-                name=shown_name(teacher.source),
-                around=self.around,
-            )
+            box, name = self.black_boxes[setting], shown_name(teacher.source)
+            return store.call(stages.score_black_box, teacher=box, name=name, around=self.around)
         if teacher.weights is not None:
             return store.call(
                 stages.load_network,

@@ -15,6 +15,7 @@ from cgankd.report import (
     figures,
     label_curve,
     sections,
+    sections_answers,
     sections_examples,
     sections_metrics,
     sections_robustness,
@@ -41,6 +42,7 @@ def render(folder: Path) -> Path:
     page_sections = [
         _comparison(run),
         *([sections_robustness.robustness(run)] if run.results.get("robustness") else []),
+        *([answers] if (answers := sections_answers.answered(run)) else []),
         *([worst_section] if worst_section else []),
         sections.data(run),
         *([sections.generator(run), sections.subsampling(run), sections.filtering(run)] if generated else []),

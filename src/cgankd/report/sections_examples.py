@@ -8,43 +8,65 @@ from cgankd.report.grids import picture
 from cgankd.report.run import Array, Artifact, Run
 
 WORST, ALONG = "worst.safetensors", "along.safetensors"
+BEST_STUDENT = "the best student"
 
 
 def worst(run: Run) -> Section | None:
     """The test images with the largest errors of the control and of the best student; None where none are kept."""
     artifact = run.artifact("worst")
-    networks = [str(name) for name in artifact.summary.get("networks") or []] if artifact else []
-    if artifact is None or not networks:
+    names = shown_networks(run, artifact) if artifact else {}
+    if artifact is None or not names:
         return None
-    best, control = str((run.results.get("best") or {}).get("row")), str(run.results.get("control"))
-    names = {control: "the control", best: "the best student"}
+    best, control = _best_and_control(run)
     blocks: list[Block] = []
-    for name in networks:
-        title = f"Worst of {names.get(name, table.words(name))}"
+    for name, words in names.items():
+        title = f"Worst of {words}"
         title += f" ({table.words(name)})" if name == best != control else ""
-        rows = _answered(run, artifact, networks, artifact.tensor(WORST, f"{name}_worst"))
+        rows = _answered(run, artifact, list(names), artifact.tensor(WORST, f"{name}_worst"))
         if rows:
-            header = ["true label", *(names.get(other, table.words(other)) for other in networks)]
-            blocks.append(Answers(title, header, rows))
+            blocks.append(Answers(title, ["true label", *names.values()], rows))
     if not blocks:
         return None
-    return Section("Worst test images", "worst", [_reading(run, networks, best, control), *blocks])
+    return Section("Worst test images", "worst", [_reading(run, artifact), *blocks])
 
 
-def _reading(run: Run, networks: list[str], best: str, control: str) -> Note:
+def _best_and_control(run: Run) -> tuple[str, str]:
+    return str((run.results.get("best") or {}).get("row")), str(run.results.get("control"))
+
+
+def shown_networks(run: Run, artifact: Artifact) -> dict[str, str]:
+    """Row -> words, for the networks whose answers to the test images the artifact holds."""
+    best, control = _best_and_control(run)
+    names = {control: "the control", best: BEST_STUDENT}
+    rows = [str(name) for name in artifact.summary.get("networks") or []]
+    return {row: names.get(row, table.words(row)) for row in rows}
+
+
+def which_is_best(run: Run, artifact: Artifact) -> str:
+    """Sentences on which student is the best one, and on what it is compared with."""
+    best, control = _best_and_control(run)
+    seed = (run.results.get("best") or {}).get("seed")
+    of_seed = "" if seed is None else f", seed {seed}"
+    if best == control:
+        compared = ". It is the control itself, so only its answers are shown."
+    elif control in shown_networks(run, artifact):
+        compared = "; the control has the same seed." if of_seed else "."
+    else:
+        compared = ". The run has no control to compare with."
+    return (
+        "The best student is the one that was chosen on the validation split and is exported: "
+        f"row {best}{of_seed}{compared}"
+    )
+
+
+def _reading(run: Run, artifact: Artifact) -> Note:
     unit = run.task.metric_unit
     answer = f"the predicted value and its error{', in ' + unit if unit else ''}"
     answer = answer if run.task.continuous else "the predicted class and its probability"
-    seed = (run.results.get("best") or {}).get("seed")
-    alone = {
-        control not in networks: " The run has no control to compare with.",
-        best == control: " The best student on the validation split is the control itself, so there is one list.",
-    }.get(True, "")
     return Note(
-        f"The test images with the largest errors, the worst first. An answer is {answer}. The best student is the one "
-        f"that was chosen on the validation split and is exported: row {best}"
-        + ("" if seed is None else f", seed {seed}; the control has the same seed")
-        + f".{alone} Look for wrong labels in the data, for damaged images, and for labels that are often confused."
+        f"The test images with the largest errors, the worst first. An answer is {answer}. "
+        f"{which_is_best(run, artifact)} Look for wrong labels in the data, for damaged images, and for labels that "
+        "are often confused."
     )
 
 

@@ -213,6 +213,13 @@ class Task(ABC):
         """The score of each image, float64 [N]; its mean is the metric."""
 
     @abstractmethod
+    def confusion(self, labels: Tensor, predictions: Tensor) -> Tensor | None:
+        """How many images of each true class were predicted as each class, int64 [true, predicted].
+
+        labels, predictions: [N], in the user's unit. None for a scalar, which has no classes; see :meth:`difference`.
+        """
+
+    @abstractmethod
     def constant(self, labels: Tensor) -> float:
         """The label that is the best answer to every image, for these labels, without a look at the images."""
 

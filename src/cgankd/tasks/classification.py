@@ -232,6 +232,10 @@ class Classification(Task):
     def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return (self.predict(outputs) == labels).to(torch.float64) * 100.0
 
+    def confusion(self, labels: Tensor, predictions: Tensor) -> Tensor:
+        pairs = labels.to(torch.int64) * self.num_outputs + predictions.to(torch.int64)
+        return torch.bincount(pairs, minlength=self.num_outputs**2).reshape(self.num_outputs, self.num_outputs)
+
     def constant(self, labels: Tensor) -> float:
         """The most frequent class."""
         return float(torch.bincount(labels.long()).argmax())

@@ -241,6 +241,9 @@ class Regression(Task):
     def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return self.difference(self.predict(outputs), labels).abs()
 
+    def confusion(self, labels: Tensor, predictions: Tensor) -> None:
+        """None, because a scalar has no classes."""
+
     def constant(self, labels: Tensor) -> float:
         """The median, which has the smallest mean absolute error."""
         return float(labels.double().quantile(0.5))

@@ -14,8 +14,9 @@ from cgankd.data.imageset import ImageSet
 from cgankd.gan.generator import GeneratorSource
 from cgankd.metrics import robustness
 from cgankd.metrics.generator_quality import Processed, RealImages, measure_quality
-from cgankd.metrics.worst import worst_answers
+from cgankd.metrics.worst import all_answers, worst_answers
 from cgankd.nets.build import NetworkSource, StoredNetwork
+from cgankd.nets.inference import outputs
 from cgankd.synthesis.store import StoredFakes
 from cgankd.tasks import Task
 from cgankd.teachers.black_box import BlackBox
@@ -63,11 +64,15 @@ def attack_network(
     return robustness.measure(work, network.open(work.fabric), test, task, attack, seed=seed)
 
 
-@stage()
+@stage(version=2)
 def find_worst_answers(work: Work, *, networks: dict[str, StoredNetwork], test: ImageSet, task: Task) -> dict[str, Any]:
-    """The ten test images on which each network is most wrong, for the report."""
-    opened = {name: network.open(work.fabric) for name, network in networks.items()}
-    work.save("worst", worst_answers(work, opened, test, task, WORST))
+    """Each network's answers to the test images, and the ten images on which it is most wrong, for the report.
+
+    One pass over the test split; nothing is chosen by it.
+    """
+    given = {name: outputs(work, network.open(work.fabric), test.images, name) for name, network in networks.items()}
+    work.save("answers", all_answers(given, test, task))
+    work.save("worst", worst_answers(given, test, task, WORST))
     return {"networks": list(networks)}
 
 
