@@ -30,9 +30,9 @@ from cgankd.training.teacher_cache import TeacherOutputs
 class BatchForward:
     """Runs student and teacher on batches: their outputs, and the features that an objective reads.
 
-    If all methods need only the teacher's outputs, the teacher runs once on each view of an image, and its outputs are
-    cached. Features are too large to cache, so if a method reads them, the teacher runs at every step. If no loss reads
-    the teacher, it does not run.
+    If all methods need only the teacher's outputs, and views recur, the teacher runs once on each view of an image, and
+    its outputs are cached. Features are too large to cache, so if a method reads them, the teacher runs at every step.
+    If no loss reads the teacher, it does not run.
 
     outputs_folder: caches the outputs of this teacher on disk for other trainings; None: in memory. deadline: a value
     of time.monotonic(); after it the teacher computes no further outputs for the cache.
@@ -138,7 +138,8 @@ class BatchForward:
 
     def _ask_teacher(self, batch: Batch, images: Tensor, copies: int) -> Outputs:
         inside = "teacher" in self._taps and self._taps["teacher"].names
-        if inside or self.objective.input_gradients or copies > 1 or batch.mixed:
+        repeats = bool(self.batches.recurring) and not batch.mixed  # then outputs are worth keeping
+        if inside or self.objective.input_gradients or copies > 1 or not repeats:
             return self._collected(self.teacher_forward(images), len(batch.whole.index), copies)
         if self.cache is None:
             assert self.teacher is not None

@@ -14,14 +14,13 @@ from cgankd.core import ranks
 from cgankd.core.errors import OutOfTime
 from cgankd.core.row_file import RowFile
 from cgankd.core.runtime import to_device
-from cgankd.core.shared_rows import all_rows
 from cgankd.core.stopping import reason_to_stop
 from cgankd.data.batches import Batch, Batches, BatchRows
 from cgankd.nets import inference
 
 
 class TeacherOutputs:
-    """The teacher's outputs on training views. If views recur, the teacher runs once for each view of each image.
+    """The teacher's outputs on training views that recur: the teacher runs once for each view of each image.
 
     An output is used only for the view it was computed on. Views are computed in blocks of always the same images, so
     the last bits don't depend on the order of requests, such as after an interrupted run.
@@ -49,9 +48,7 @@ class TeacherOutputs:
         self._views: dict[tuple[int, int], _View] = {}  # by (set of images, view)
 
     def of(self, batch: Batch) -> Tensor:
-        """The outputs for all of the batch's views, float32 [B, number of outputs]."""
-        if not self.batches.recurring:
-            return all_rows(self._run(batch.images), len(batch.whole.index))
+        """The outputs for all of the batch's views, which recur, float32 [B, number of outputs]."""
         return to_device(ranks.first_of_team(lambda: self._stored(batch.whole)), self.fabric.device)
 
     def _stored(self, batch: BatchRows) -> Tensor:
