@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ class MixedPrecision:
         self._contexts: list[torch.autocast] = []
         self._handles: list[RemovableHandle] = []
         self._all_float32 = False
+        self._head: nn.Module | None = None
         if lowers(fabric):
             self._hook(example_images(network, channels, size))
 
@@ -39,12 +41,16 @@ class MixedPrecision:
         except UserError:  # the network has no linear layer
             self._all_float32 = True
             return
+        self._hook_head(head)
+        with undisturbed(self.network), self.fabric.autocast():
+            self._all_float32 = self.network(images).dtype in (torch.bfloat16, torch.float16)
+
+    def _hook_head(self, head: nn.Module) -> None:
+        self._head = head
         self._handles = [
             head.register_forward_pre_hook(self._enter),
             head.register_forward_hook(self._leave, always_call=True),
         ]
-        with undisturbed(self.network), self.fabric.autocast():
-            self._all_float32 = self.network(images).dtype in (torch.bfloat16, torch.float16)
 
     def _enter(self, layer: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         exact = torch.autocast(args[0].device.type, enabled=False)
@@ -56,11 +62,34 @@ class MixedPrecision:
         if self._contexts:
             self._contexts.pop().__exit__(None, None, None)
 
+    def copy(self) -> nn.Module:
+        """A copy that does the same in :meth:`autocast` without hooks, because torch.compile can't follow them."""
+        head = self._head
+        self.close()
+        network = copy.deepcopy(self.network)
+        if head is not None:
+            self._hook_head(head)
+            name = next(name for name, module in self.network.named_modules() if module is head)
+            network.set_submodule(name, _Exact(network.get_submodule(name)))
+        return network
+
     def close(self) -> None:
         """Remove the hooks from the network."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+
+class _Exact(nn.Module):
+    """A layer that runs at float32 inside autocast."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, values: Tensor) -> Tensor:
+        with torch.autocast(values.device.type, enabled=False):
+            return self.layer(values.float())  # type: ignore[no-any-return]
 
 
 def lowers(fabric: Fabric) -> bool:

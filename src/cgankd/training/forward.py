@@ -21,6 +21,7 @@ from cgankd.distill import DistillBatch, NetworkFactory, Objective
 from cgankd.distill.base import Outputs
 from cgankd.distill.limits import check_answers_suffice
 from cgankd.nets import inference
+from cgankd.nets.compiled import Compiled
 from cgankd.nets.feature_layers import map_layers
 from cgankd.nets.precision import MixedPrecision
 from cgankd.nets.taps import PENULTIMATE, Taps, feature_shapes
@@ -35,7 +36,8 @@ class BatchForward:
     If no loss reads the teacher, it does not run.
 
     outputs_folder: caches the outputs of this teacher on disk for other trainings; None: in memory. deadline: a value
-    of time.monotonic(); after it the teacher computes no further outputs for the cache.
+    of time.monotonic(); after it the teacher computes no further outputs for the cache. compile_teacher: whether passes
+    of which nothing but the outputs is used are compiled.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class BatchForward:
         seed: int,
         outputs_folder: Path | None = None,
         deadline: float = math.inf,
+        compile_teacher: bool = False,
     ) -> None:
         self.student, self.teacher, self.objective = student, teacher, objective
         self.batches, self.fabric, self.seed = batches, fabric, seed
@@ -72,6 +75,9 @@ class BatchForward:
             for who, network in networks.items()
             if isinstance(network, nn.Module)
         }
+        self._compiled = None
+        if compile_teacher and teacher_module is not None and not objective.input_gradients:
+            self._compiled = Compiled(teacher_module, self._precision["teacher"])
 
     @contextlib.contextmanager
     def _seeded(self, stream: str) -> Iterator[None]:
@@ -157,7 +163,7 @@ class BatchForward:
         """The same of the teacher, without gradients unless the objective needs those with respect to the images."""
         assert self.teacher is not None
         with torch.set_grad_enabled(self.objective.input_gradients and torch.is_grad_enabled()):
-            return self._run("teacher", self.teacher, images)
+            return self._run("teacher", self._compiled or self.teacher, images)
 
     def _run(self, who: str, network: inference.Predictor, images: Tensor) -> Outputs:
         # Second-order gradients need full precision, and attention's MATH kernel, the only one that supports them.
@@ -165,13 +171,15 @@ class BatchForward:
         precision = self._precision.get(who)
         lowered = contextlib.nullcontext() if precision is None else precision.autocast()
         with sdpa_kernel(SDPBackend.MATH) if second_order else lowered:
-            if who in self._taps:
+            if who in self._taps and self._taps[who].names:
                 outputs, features = self._taps[who](images)
                 return inference.plain(outputs), {name: inference.plain(feature) for name, feature in features.items()}
             return inference.plain(network(images)), {}
 
     def close(self) -> None:
-        """Remove the hooks from both networks."""
+        """Remove the hooks from both networks, and what was compiled."""
+        if self._compiled is not None:
+            self._compiled.close()
         for taps in self._taps.values():
             taps.close()
         for precision in self._precision.values():

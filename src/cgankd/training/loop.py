@@ -21,7 +21,7 @@ from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSource, TrainingImages
 from cgankd.distill import Objective, Preparation
 from cgankd.distill.limits import check_adversarial, check_views
-from cgankd.nets import inference
+from cgankd.nets import compiled, inference
 from cgankd.training import scoring
 from cgankd.training.adversarial import attacked
 from cgankd.training.best import NOTHING, BestWeights, Kept
@@ -59,7 +59,12 @@ def fit(
     check_adversarial(objective, settings)
     inference.place(student, work.fabric).train()
     batches = Batches(images, objective.task, settings.batch_size, settings.augment, seed, work.fabric.device)
-    forward = BatchForward(student, teacher, objective, batches, work.fabric, seed, kept.teacher_outputs, work.deadline)
+    compile_teacher = settings.compile_teacher
+    if compile_teacher == "auto":
+        compile_teacher = compiled.pays(work.fabric.device, settings.steps)
+    forward = BatchForward(
+        student, teacher, objective, batches, work.fabric, seed, kept.teacher_outputs, work.deadline, compile_teacher
+    )
     numbers = itertools.count(1)
 
     def train(network: nn.Module, method: str, steps: int) -> None:

@@ -109,6 +109,11 @@ class FitSettings(Settings):
         "diverges otherwise at the usual learning rates, and none for classes, as in the papers",
     )
     augment: AugmentSettings = AugmentSettings()
+    compile_teacher: Literal["auto"] | bool = Field(
+        "auto",
+        description="whether torch.compile compiles the teacher's passes on views that never recur; auto: on a CPU "
+        "with a C++ compiler, from 2,000 steps",
+    )
     adversarial: Annotated[AdversarialSettings | None, OnOrOff] = Field(
         None, description="train on attacked images; only for training on labels alone; none: never"
     )
