@@ -243,10 +243,14 @@ def _too_long(plan: Plan, budget: str) -> bool:
 
 
 def _advice(plan: Plan, budget: str) -> str:
+    from cgankd.planning.look import SIZES
+
+    size = plan.recipe.data.size
+    smaller = [side for side in SIZES if size is not None and side < size]  # where the user gave none, all were tried
     return (
         f"--budget {budget} is too short: about {_minutes(plan)} are needed, because with fewer steps the networks "
-        f"would hardly be trained. Give --budget {math.ceil(plan.total / 60)}m, or smaller or fewer images, such as "
-        "data.size=32 data.train_size=1000"
+        f"would hardly be trained. Give --budget {math.ceil(plan.total / 60)}m"
+        + (f", or smaller images with data.size={min(smaller)}" if smaller else "")
     )
 
 
