@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable
 
@@ -12,8 +14,8 @@ import pytest
 import torch
 
 from cgankd.config.settings import AugmentSettings
-from cgankd.core import rng
-from cgankd.data.batches import Batch, Batches, Views
+from cgankd.core import ranks, rng
+from cgankd.data.batches import Batch, Batches, Views, in_order
 from cgankd.data.imageset import TARGET, ImageSet, TrainingImages
 from cgankd.tasks import Classification, Regression, Task
 
@@ -203,3 +205,35 @@ def test_probabilities_are_picked_from_where_they_are_and_labels_beside_them_are
         for target, index in zip(batch.targets, batch.index.tolist(), strict=True):
             one_hot = [float(number == int(real.labels[min(index, 4)])) for number in range(3)]
             assert target.tolist() == (one_hot if index < 5 else soft[index - 5].tolist())
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_batches_in_order_are_those_of_their_steps(
+    noise: Noise, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = batches(noise(10))
+    expected = [made.at(step) for step in range(2, 6)]
+    monkeypatch.setattr(ranks, "share", lambda: (0, processes))
+    monkeypatch.setattr(ranks, "rows", lambda: slice(None))
+    threads = set()
+    at = made.at
+    monkeypatch.setattr(made, "at", lambda step: (threads.add(threading.current_thread().name), at(step))[1])
+    for batch, other in zip(in_order(made, 2, 6), expected, strict=True):
+        assert same(batch, other)
+    assert threads == {"batches_0" if processes == 1 else "MainThread"}
+
+
+def test_a_fault_in_the_second_thread_is_raised_and_leaving_early_ends_the_thread(
+    noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = batches(noise(10))
+    with contextlib.closing(in_order(made, 0, 9)) as upcoming:
+        next(upcoming)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+
+    def fails(step: int) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(made, "at", fails)
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(in_order(made, 0, 9))

@@ -10,7 +10,8 @@ import bisect
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -228,6 +229,23 @@ class Batches:
             torch_rng = rng.generator("cpu", self.seed, "order", stream, epoch)
             self._orders[stream, epoch] = torch.randperm(count, generator=torch_rng)
         return self._orders[stream, epoch]
+
+
+def in_order(batches: Batches, first: int, end: int) -> Generator[Batch, None, None]:
+    """Batches ``first`` to ``end - 1``. A second thread makes the next one while one is used.
+
+    With several processes there is no second thread: which rows belong to a process depends on what it is doing.
+    """
+    if ranks.share()[1] > 1:
+        yield from map(batches.at, range(first, end))
+        return
+    with ThreadPoolExecutor(1, "batches") as pool:
+        ahead = pool.submit(batches.at, first)
+        for step in range(first, end):
+            batch = ahead.result()
+            if step + 1 < end:
+                ahead = pool.submit(batches.at, step + 1)
+            yield batch
 
 
 def _targets(sets: Sequence[ImageSet], task: Task) -> list[Tensor]:

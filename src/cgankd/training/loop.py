@@ -17,7 +17,7 @@ from cgankd.core import ranks, rng
 from cgankd.core.profiling import part
 from cgankd.core.shared_rows import add_gradients, changed_by_first, check_batch
 from cgankd.core.store import Work
-from cgankd.data.batches import Batches
+from cgankd.data.batches import Batches, in_order
 from cgankd.data.imageset import ImageSource, TrainingImages
 from cgankd.distill import Objective, Preparation
 from cgankd.distill.limits import check_adversarial, check_views
@@ -112,14 +112,15 @@ def _minimise(
     if best is not None:
         best.resume(checkpoint.tensors, history)
     log_every = max(1, settings.steps // LOG_POINTS)
-    with work.random_state(), work.progress.bar(work.title, settings.steps) as bar:
+    upcoming = contextlib.closing(in_order(forward.batches, start, settings.steps))
+    with work.random_state(), work.progress.bar(work.title, settings.steps) as bar, upcoming as batches:
         bar.images, bar.metric, bar.metric_unit = settings.batch_size, objective.task.metric, objective.task.metric_unit
         for step in range(start, settings.steps):
             rng.seed_torch(rng.key(seed, "fit", step) ^ ranks.share()[0], work.fabric.device)  # for dropout
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step)
             with part("batch"):
-                batch = forward.batches.at(step)
+                batch = next(batches)
             if settings.adversarial is not None:
                 attack_seed = rng.key(seed, "attack", step)
                 batch = attacked(student, batch, objective.task, settings.adversarial, work.fabric, attack_seed)
