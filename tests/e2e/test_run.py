@@ -244,7 +244,7 @@ def test_a_network_in_the_current_folder_is_the_student_and_its_code_part_of_the
     assert row["parameters"] == (9 * 6 + 6) + (6 * 49 * 10 + 10)
 
     before = artifacts(tmp_path / "out")
-    (tmp_path / "own_student.py").write_text(OWN.replace("nn.ReLU()", "nn.Tanh()"))
+    (tmp_path / "own_student.py").write_text(OWN.replace("nn.ReLU()", "nn.Sigmoid()"))
     assert typed(*words).code == 0
     assert made(before, artifacts(tmp_path / "out")) == {"train_student": 1, "find_worst_answers": 1}
 
@@ -259,7 +259,7 @@ def test_an_edited_network_is_a_new_teacher_even_where_its_weights_are_loaded(
     words = ["run", "tiny.yaml", "teacher.network=own_teacher:make", "teacher.weights=own.safetensors",
              "compare.methods=[nokd]", "--out", "out", "--quiet", "--no-report", "--no-export"]  # fmt: skip
     assert typed(*words).code == 0
-    (tmp_path / "own_teacher.py").write_text(OWN.replace("nn.ReLU()", "nn.Tanh()"))
+    (tmp_path / "own_teacher.py").write_text(OWN.replace("nn.ReLU()", "nn.Sigmoid()"))
     assert typed(*words).code == 0
     assert len(artifacts(tmp_path / "out", "load_network")) == 2
 
