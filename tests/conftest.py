@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,18 @@ from cgankd.data.imageset import ImageSet
 torch.set_num_threads(1)
 
 Noise = Callable[..., ImageSet]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting() -> Iterator[None]:
+    """Nothing waits for the disk, and no Fabric looks for callbacks among all installed packages: 10 ms each time.
+
+    No test cuts the power: what a killed process has written is there without ``fsync`` too.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        patch.setattr("lightning_fabric.fabric._load_external_callbacks", lambda group: [], raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

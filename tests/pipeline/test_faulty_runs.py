@@ -20,7 +20,6 @@ from cgankd.data.imageset import ImageSet
 from cgankd.gan.step import GanStep
 from cgankd.pipeline import results, run
 from cgankd.pipeline.warnings import warnings
-from cgankd.report.render import render
 from cgankd.synthesis.density_ratio import RatioNetwork
 from cgankd.tasks import CircularRegression, Classification, Regression, Task
 from cgankd.training import scoring
