@@ -20,13 +20,16 @@ Noise = Callable[..., ImageSet]
 
 @pytest.fixture(scope="session", autouse=True)
 def no_waiting() -> Iterator[None]:
-    """Nothing waits for the disk, and no Fabric looks for callbacks among all installed packages: 10 ms each time.
+    """Nothing waits for the disk, no Fabric looks for callbacks among all installed packages, no missing device is seeded.
 
-    No test cuts the power: what a killed process has written is there without ``fsync`` too.
+    Each takes milliseconds, thousands of times. No test cuts the power: what a killed process has written is there
+    without ``fsync`` too. For each device that torch has not started, ``torch.manual_seed`` writes down the whole stack.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
         patch.setattr("lightning_fabric.fabric._load_external_callbacks", lambda group: [], raising=False)
+        for device in () if torch.cuda.is_available() else ("cuda", "mtia", "xpu"):
+            patch.setattr(f"torch.{device}.manual_seed_all", lambda seed: None, raising=False)
         yield
 
 
