@@ -56,6 +56,7 @@ quick-tests: $(READY)
 	$(PYTEST) tests src
 
 test-long: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[notebooks]' -c constraints.txt
 	$(PYTEST) -m long tests
 
 kill-test: $(READY)

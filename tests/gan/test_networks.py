@@ -213,7 +213,8 @@ def test_spectral_norm_is_in_the_generator_too(name: str, free: set[str]) -> Non
                 weight.mul_(3.0)
     targets = torch.tensor([0, 1, 2, 3])
     discriminator(generator(torch.randn(4, 9), targets), targets)
-    weighted = [m for network in (generator, discriminator) for m in network.modules() if hasattr(m, "parametrizations")]
+    both = [*generator.modules(), *discriminator.modules()]
+    weighted = [module for module in both if hasattr(module, "parametrizations")]
     for _ in range(100):
         for module in weighted:
             _ = module.weight  # reading a weight is one power iteration

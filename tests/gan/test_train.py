@@ -166,9 +166,7 @@ def test_loss_and_lecam_reach_the_networks(changes: dict[str, Any], fabric: Fabr
 
 
 @pytest.mark.parametrize(("task", "size", "steps"), [(CLASSES, 8, 20), (SCALAR, 5, 40)])
-def test_mode_seeking_gives_other_images_for_other_latents(
-    task: Task, size: int, steps: int, fabric: Fabric
-) -> None:
+def test_mode_seeking_gives_other_images_for_other_latents(task: Task, size: int, steps: int, fabric: Fabric) -> None:
     apart = []
     for weight in (0.0, 1.0):
         numbers = {"steps": steps, "batch_size": size, "generator_rate": 3e-3, "ema": 0.8}
