@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cgankd.core.errors import UserError
-from cgankd.report import sections, table
+from cgankd.report import sections, sections_search, table
 from cgankd.report.blocks import Note
 from cgankd.report.render import render
 from cgankd.report.run import read
@@ -231,7 +231,9 @@ def test_what_a_search_tried_is_a_section(make_results: Results, write_run: Writ
         assert said in text
     assert text.count("best") >= 1
     found["search"]["helps"] = False
-    assert "Not better than no generated images" in text_of(render(write_run(tmp_path / "again", found, stages=False)))
+    note = sections_search.searched(read(write_run(tmp_path / "again", found, stages=False))).blocks[0]
+    assert isinstance(note, Note)
+    assert "Not better than no generated images" in note.text
 
 
 def test_a_run_without_generated_images_has_no_sections_about_them(
