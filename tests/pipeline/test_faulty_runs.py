@@ -20,6 +20,7 @@ from cgankd.data.imageset import ImageSet
 from cgankd.gan.step import GanStep
 from cgankd.pipeline import results, run
 from cgankd.pipeline.warnings import warnings
+from cgankd.report.render import render
 from cgankd.synthesis.density_ratio import RatioNetwork
 from cgankd.tasks import CircularRegression, Classification, Regression, Task
 from cgankd.training import scoring
@@ -226,6 +227,7 @@ def test_one_huge_ratio_ends_and_is_explained(
     assert (
         "No generated image was accepted for 0, 1, 2, 3, 4 and 5 more, because their density ratios are near 0" in told
     )
+    assert "No generated image was accepted" in render(tmp_path / "run").read_text()
 
 
 def test_a_ratio_that_is_not_finite_is_an_error(
