@@ -26,7 +26,10 @@ help:
 	@echo "make dist-test  install both into empty environments and run them: DIST_PYTHONS='python3.10 python3.13'"
 	@echo "make clean   remove .venv and build files"
 
-# Python compiles what is imported; all of it would take a minute.
+# Python compiles what is imported, once; all of it would take a minute. A process that may not keep what it compiled
+# spends 5 seconds on torch and 13 on the whole command, and the tests start dozens.
+unexport PYTHONDONTWRITEBYTECODE
+
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile torch -c constraints.txt
@@ -53,6 +56,7 @@ quick-tests: $(READY)
 	$(PYTEST) tests src
 
 test-long: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[notebooks]' -c constraints.txt
 	$(PYTEST) -m long tests
 
 kill-test: $(READY)

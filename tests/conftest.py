@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import typer.main
 from lightning_fabric import Fabric
 
 from answering_teachers import write_module
@@ -16,6 +18,24 @@ from cgankd.data.imageset import ImageSet
 torch.set_num_threads(1)
 
 Noise = Callable[..., ImageSet]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting() -> Iterator[None]:
+    """What takes milliseconds, thousands of times, and changes no result, is left out.
+
+    - Nothing waits for the disk: no test cuts the power, so what a killed process has written is there.
+    - No Fabric looks for callbacks among all installed packages.
+    - No missing device is seeded: ``torch.manual_seed`` writes down the whole stack for each.
+    - typer reads the signatures of all commands once.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        patch.setattr("lightning_fabric.fabric._load_external_callbacks", lambda group: [], raising=False)
+        for device in () if torch.cuda.is_available() else ("cuda", "mtia", "xpu"):
+            patch.setattr(f"torch.{device}.manual_seed_all", lambda seed: None, raising=False)
+        patch.setattr("typer.main.get_command", functools.cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Runs the notebooks of docs/notebooks in full and stores their outputs, so that a reader sees them without running.
 
-python tools/run_notebooks.py
+pip install -e '.[notebooks]'; python tools/run_notebooks.py
 """
 
 from __future__ import annotations

@@ -187,17 +187,9 @@ def test_keys_do_not_depend_on_the_order_of_arguments_or_on_the_process(tmp_path
     assert content_key({"a": 1}) != content_key({"a": 1.5})
     assert content_key(["a", "b"]) != content_key(["ab"])
     code = "from cgankd.core.hashing import content_key; print(content_key({'a': 1, 'b': [0.1, 'ü', None]}))"
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-        for seed in ("1", "2")
-    }
-    assert found == {content_key({"b": [0.1, "ü", None], "a": 1})}
+    other = {**os.environ, "PYTHONHASHSEED": "1"}  # this process has drawn another one
+    done = subprocess.run([sys.executable, "-c", code], env=other, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == content_key({"b": [0.1, "ü", None], "a": 1})
     keys = {
         call(tmp_path, teacher, fabric, **given).key
         for given in ({"a": {"x": 1, "y": 2}, "b": [3]}, {"b": (3,), "a": {"y": 2, "x": 1}})

@@ -31,6 +31,7 @@ generator: {channels: 8, latent: 16, label_dim: 16, steps: 30, batch_size: 16, e
 ratio: {hidden: [32, 32], steps: 30, batch_size: 64, fakes_per_image: 2}
 synthesis: {images: 200, subsampling: {burn_in: 20}, filter: {calibration: 20}}
 compare: {methods: [nokd, nokd_longer, kd, cgan, cgan_kd]}
+metrics: {generator: {images: 100}}
 runtime: {threads: 1, precision: fp32}
 """
 
@@ -44,6 +45,7 @@ generator:
 ratio: {hidden: [32, 32], steps: 20, batch_size: 64, fakes_per_image: 2}
 synthesis: {images: 120, labels: {count: 30}, subsampling: {burn_in: 20}, filter: {calibration: 60}}
 compare: {methods: [nokd, nokd_longer, kd, cgan, cgan_kd]}
+metrics: {generator: {images: 100}}
 runtime: {threads: 1, precision: fp32}
 """
 

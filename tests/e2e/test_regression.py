@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from commands import BARS, CHECKPOINT_FILE, Said, kill_in, process, same, write_bars
+from commands import BARS, CHECKPOINT_FILE, Said, kill_in, same, write_bars
 from PIL import Image
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.xdist_group("regression")
 
 
-def test_a_regression_from_a_csv_folder(tmp_path: Path) -> None:
+def test_a_regression_from_a_csv_folder(tmp_path: Path, typed: Callable[..., Said]) -> None:
     write_bars(tmp_path / "bars")
     (tmp_path / "mine.yaml").write_text(BARS)
-    said = process("run", "mine.yaml", cwd=tmp_path)
+    said = typed("run", "mine.yaml")
     assert said.code == 0, said.err
     assert said.err == ""
     out = tmp_path / "runs" / "mine"

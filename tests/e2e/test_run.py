@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import TINY, Said, artifacts, environment, files, process, script, without_clocks
+from commands import TINY, Said, artifacts, environment, files, script, without_clocks
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -236,7 +236,7 @@ def test_a_network_in_the_current_folder_is_the_student_and_its_code_part_of_the
     (tmp_path / "own_student.py").write_text(OWN)
     words = ["run", "tiny.yaml", "student.network=own_student:make", "compare.methods=[nokd]", "--out", "out",
              "--no-report", "--no-export"]  # fmt: skip
-    said = process(*words, cwd=tmp_path)
+    said = typed(*words)
     assert said.code == 0, said.err
     assert said.out.count("this run calls your own code: student.network = own_student:make\n") == 1
     row = json.loads((tmp_path / "out" / "results.json").read_text())["rows"][0]
@@ -244,7 +244,7 @@ def test_a_network_in_the_current_folder_is_the_student_and_its_code_part_of_the
     assert row["parameters"] == (9 * 6 + 6) + (6 * 49 * 10 + 10)
 
     before = artifacts(tmp_path / "out")
-    (tmp_path / "own_student.py").write_text(OWN.replace("nn.ReLU()", "nn.Tanh()"))
+    (tmp_path / "own_student.py").write_text(OWN.replace("nn.ReLU()", "nn.Sigmoid()"))
     assert typed(*words).code == 0
     assert made(before, artifacts(tmp_path / "out")) == {"train_student": 1, "find_worst_answers": 1}
 
@@ -259,7 +259,7 @@ def test_an_edited_network_is_a_new_teacher_even_where_its_weights_are_loaded(
     words = ["run", "tiny.yaml", "teacher.network=own_teacher:make", "teacher.weights=own.safetensors",
              "compare.methods=[nokd]", "--out", "out", "--quiet", "--no-report", "--no-export"]  # fmt: skip
     assert typed(*words).code == 0
-    (tmp_path / "own_teacher.py").write_text(OWN.replace("nn.ReLU()", "nn.Tanh()"))
+    (tmp_path / "own_teacher.py").write_text(OWN.replace("nn.ReLU()", "nn.Sigmoid()"))
     assert typed(*words).code == 0
     assert len(artifacts(tmp_path / "out", "load_network")) == 2
 

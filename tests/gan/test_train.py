@@ -131,7 +131,7 @@ def test_every_networks_training_goes_on_bit_for_bit(changes: dict[str, Any], fa
 def states(fabric: Fabric, path: Path, **changes: Any) -> list[dict[str, Tensor]]:
     """The discriminator after each step."""
     recorder = Recorder(path)
-    train(CLASSES, fabric, recorder, **changes)
+    train(CLASSES, fabric, recorder, **{"steps": 3, **changes})
     return [state["discriminator"] for state in recorder.states]
 
 
@@ -152,7 +152,7 @@ def test_r1_holds_the_discriminators_gradient_down(fabric: Fabric, tmp_path: Pat
     data = grey(CLASSES)
     norms = []
     for name, r1 in (("without", None), ("with", {"gamma": 10.0, "every": 2})):
-        last = states(fabric, tmp_path / name, steps=40, r1=r1, discriminator_rate=4e-3)[-1]
+        last = states(fabric, tmp_path / name, steps=20, r1=r1, discriminator_rate=4e-3)[-1]
         _, _, discriminator = two_classes(GanSettings(**SMALL))
         discriminator.load_state_dict(last)
         norms.append(float(squared_gradient(discriminator.eval(), from_uint8(data.images), data.labels).detach()))
@@ -165,11 +165,11 @@ def test_loss_and_lecam_reach_the_networks(changes: dict[str, Any], fabric: Fabr
     assert differs(plain, changed)
 
 
-@pytest.mark.parametrize(("task", "size"), [(CLASSES, 8), (SCALAR, 5)])
-def test_mode_seeking_gives_other_images_for_other_latents(task: Task, size: int, fabric: Fabric) -> None:
+@pytest.mark.parametrize(("task", "size", "steps"), [(CLASSES, 8, 20), (SCALAR, 5, 40)])
+def test_mode_seeking_gives_other_images_for_other_latents(task: Task, size: int, steps: int, fabric: Fabric) -> None:
     apart = []
     for weight in (0.0, 1.0):
-        numbers = {"steps": 40, "batch_size": size, "generator_rate": 3e-3, "ema": 0.8}
+        numbers = {"steps": steps, "batch_size": size, "generator_rate": 3e-3, "ema": 0.8}
         sampler, _ = train(task, fabric, mode_seeking=weight, **numbers)
         images = sampler.sample(torch.ones(50).to(grey(task).labels), torch.arange(50), 0)
         apart.append(float(images.float().std(dim=0).mean()))
@@ -197,7 +197,7 @@ def test_mode_seeking_looks_at_pairs_of_one_label(fabric: Fabric, monkeypatch: p
 def test_a_short_training_of_every_network_stays_finite(network: str, task: Task, fabric: Fabric) -> None:
     nli = {"scalar": ScalarLabelSettings(label_input=NLI())} if network == "sagan" else {}
     sampler, history = train(
-        task, fabric, network=network, steps=60, batch_size=16, latent=9, generator_rate=2e-3,
+        task, fabric, network=network, steps=30, batch_size=16, latent=9, generator_rate=2e-3,
         discriminator_rate=4e-3, ema=0.8, **nli,
     )  # fmt: skip
     assert all(math.isfinite(value) for entry in history for value in entry.values())
@@ -247,7 +247,7 @@ def test_the_average_is_an_exponential_mean_from_its_start_on(fabric: Fabric, tm
 
 
 def test_final_statistics_are_the_averaged_networks_own(fabric: Fabric) -> None:
-    sampler, _ = train(CLASSES, fabric, steps=30, generator_rate=2e-3)
+    sampler, _ = train(CLASSES, fabric, steps=10, generator_rate=2e-3)
     network = sampler.network
     assert not network.training
     seen: list[Tensor] = []
@@ -261,8 +261,8 @@ def test_final_statistics_are_the_averaged_networks_own(fabric: Fabric) -> None:
 @pytest.mark.parametrize("task", [CLASSES, SCALAR])
 def test_images_learn_their_label(task: Task, fabric: Fabric) -> None:
     sampler, history = train(
-        task, fabric, steps=150, batch_size=16, generator_rate=2e-3, discriminator_rate=4e-3, ema=0.9,
-        ema_start=20, scalar=ScalarLabelSettings(label_input=ILI(steps=60)),
+        task, fabric, steps=60, batch_size=16, generator_rate=3e-3, discriminator_rate=6e-3, ema=0.85,
+        ema_start=10, scalar=ScalarLabelSettings(label_input=ILI(steps=30)),
     )  # fmt: skip
     assert all(math.isfinite(value) for entry in history for value in entry.values())
     low, high = (torch.full((50,), value) for value in ((0.1, 0.9) if task.continuous else (0, 1)))

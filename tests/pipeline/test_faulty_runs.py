@@ -91,7 +91,7 @@ def test_a_gan_that_diverges_twice_stops_and_a_lower_rate_goes_on(tmp_path: Path
     assert {path.name: path.stat().st_mtime_ns for path in (out / "artifacts").glob("train_network-*/weights*")} == kept
 
 
-def test_a_second_try_is_in_results_and_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_try_is_in_results_and_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = GanStep.step
 
     def poisoned(self: GanStep, number: int) -> dict[str, Tensor]:
@@ -108,7 +108,6 @@ def test_a_second_try_is_in_results_and_report(tmp_path: Path, monkeypatch: pyte
     record = go(tmp_path / "run")
     assert record["second_tries"] == [sentence]
     assert sentence in record["warnings"]
-    assert sentence in render(tmp_path / "run").read_text()
 
 
 def test_a_generator_that_draws_one_image_is_a_warning(own: None, tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from cgankd.core.errors import UserError
-from cgankd.report import table
+from cgankd.report import sections, sections_search, table
+from cgankd.report.blocks import Note
 from cgankd.report.render import render
+from cgankd.report.run import read
 
 Results = Callable[..., dict[str, Any]]
 Write = Callable[..., Path]
@@ -129,7 +131,8 @@ def test_what_each_cut_off_is_for(tmp_path: Path, make_results: Results, write_r
     kept["summary"]["thresholds"] = [0.03, 0.04]
     results.write_text(json.dumps(found))
     artifact.write_text(json.dumps(kept))
-    assert f"0.7-quantile, taken {said}." in text_of(render(run))
+    notes = [block.text for block in sections.filtering(read(run)).blocks if isinstance(block, Note)]
+    assert any(f"0.7-quantile, taken {said}." in note for note in notes)
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, make_results: Results, write_run: Write) -> None:
@@ -223,12 +226,14 @@ def test_what_a_search_tried_is_a_section(make_results: Results, write_run: Writ
     found = make_results("regression") | {
         "search": {"chosen": chosen, "control": 5.5, "score": 4.75, "helps": True, "trials": trials}
     }
-    text = text_of(render(write_run(tmp_path / "run", found)))
+    text = text_of(render(write_run(tmp_path / "run", found, stages=False)))
     for said in ("4.75", "6.5", "best", "the control", "filter's quantile 0.5", "Better than no generated images"):
         assert said in text
     assert text.count("best") >= 1
     found["search"]["helps"] = False
-    assert "Not better than no generated images" in text_of(render(write_run(tmp_path / "again", found)))
+    note = sections_search.searched(read(write_run(tmp_path / "again", found, stages=False))).blocks[0]
+    assert isinstance(note, Note)
+    assert "Not better than no generated images" in note.text
 
 
 def test_a_run_without_generated_images_has_no_sections_about_them(
