@@ -116,6 +116,7 @@ OTHER = {
     "teacher.jury": [{"network": "cnn24"}], "teacher.network": "cnn24", "student.network": "cnn24",
     "ratio.features.network": "cnn24", "student.fit.adversarial": {"eps": 0.1},
     "student.fit.clip_norm": 0.5, "teacher.fit.clip_norm": 0.5,
+    "student.fit.compile_teacher": False, "teacher.fit.compile_teacher": False,
     "teacher.fit.adversarial": {"eps": 0.1},
     "student.method_settings": {"at": {"weight": 4.0}}, "ratio.hidden": [64],
     "generator.multipliers": [1, 2], "generator.betas": [0.1, 0.9], "ratio.betas": [0.1, 0.9],
