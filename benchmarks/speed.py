@@ -45,7 +45,9 @@ from cgankd.gan.step import GanStep, Networks
 from cgankd.labels import label_embedding, label_space, ratio_embedding
 from cgankd.labels.vicinity import Vicinity
 from cgankd.nets import inference, zoo
+from cgankd.nets.compiled import Compiled
 from cgankd.nets.feature_extractor import FeatureExtractor
+from cgankd.nets.precision import MixedPrecision
 from cgankd.synthesis.density_ratio import RatioNetwork
 from cgankd.synthesis.proposals import Proposals
 from cgankd.synthesis.rejection import Rule
@@ -266,6 +268,27 @@ def precision(fabric: Fabric) -> None:
     line("bf16_channels_last", 1.5, fast, slow)
 
 
+def compiled_teacher(fabric: Fabric) -> None:
+    """A teacher's pass through torch.compile against the same pass without it, at the training precision."""
+    for name in ("cnn40_grid", "resnet20", "wrn_16_2"):
+        network = inference.place(zoo.create(name, 3, 10, (32, 32)), fabric).eval()
+        precision = MixedPrecision(network, fabric, 3, (32, 32))
+        compiled = Compiled(network, precision)
+        images = torch.rand(128, 3, 32, 32, device=fabric.device).contiguous(memory_format=torch.channels_last)
+
+        @torch.no_grad()
+        def passes(call: Callable[[Tensor], Tensor], precision: MixedPrecision, images: Tensor) -> None:
+            for _ in range(10):
+                with precision.autocast():
+                    call(images)
+
+        start = seconds(functools.partial(passes, compiled, precision, images))
+        fast, slow = (functools.partial(passes, call, precision, images) for call in (compiled, network))
+        line(f"compiled_teacher_{name}", 1.3, fast, slow, note=f" (ready after {start:.0f} s)")
+        compiled.close()
+        precision.close()
+
+
 if __name__ == "__main__":
     shared = make_fabric()
     student_loops(shared)
@@ -273,3 +296,4 @@ if __name__ == "__main__":
     vicinity_draw()
     synthesis(shared)
     precision(shared)
+    compiled_teacher(shared)
