@@ -5,6 +5,7 @@ That is .item(), float(), bool() and .tolist() of a tensor, nonzero, and indexin
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -20,23 +21,25 @@ class Waits(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.on, self.seen = True, Counter[str]()
+        self.seen = Counter[str]()
+        self.off = threading.local()  # a second thread, which makes batches, switches nothing off in the first one
 
     def without(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, whose operations are not counted."""
 
         def uncounted(*args: Any, **kwargs: Any) -> Any:
-            self.on, before = False, self.on
+            before = getattr(self.off, "now", False)
+            self.off.now = True
             try:
                 return function(*args, **kwargs)
             finally:
-                self.on = before
+                self.off.now = before
 
         return uncounted
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(func.overloadpacket)
         masks = name == "aten.index" and any(index is not None and index.dtype == torch.bool for index in args[1])
-        if self.on and (name in WAITS or masks):
+        if not getattr(self.off, "now", False) and (name in WAITS or masks):
             self.seen[name] += 1
         return func(*args, **(kwargs or {}))

@@ -237,3 +237,19 @@ def test_a_fault_in_the_second_thread_is_raised_and_leaving_early_ends_the_threa
     monkeypatch.setattr(made, "at", fails)
     with pytest.raises(OSError, match="the disk is gone"):
         next(in_order(made, 0, 9))
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "once"),
+    [
+        ({"views": 3}, 7, {0, 1}),  # 4 of 10 real images and 4 of 15 fakes in a batch: 3 and 2 epochs
+        ({"views": 3}, 8, {1}),
+        ({"views": 3}, 12, set()),
+        ({"views": 0}, 999, {0, 1}),
+        ({"views": 3, "share": None}, 9, {0, 1}),  # 8 of 25 images: 3 epochs
+        ({"views": 3, "share": None}, 10, set()),
+    ],
+)
+def test_sets_whose_views_are_seen_once(noise: Noise, settings: dict, steps: int, once: set[int]) -> None:
+    made = batches(noise(10), noise(15, seed=1), **{"share": 0.5, **settings})
+    assert made.seen_once(steps) == once

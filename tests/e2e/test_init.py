@@ -71,7 +71,7 @@ def test_what_is_not_allowed_is_answered_in_a_sentence(
 def seconds(images: object, side: int = 16) -> Seconds:
     """Of a slow machine, where steps on images of 32 pixels take 20 times as long as on those of 16."""
     slow = 1.0 if side > 16 else 0.05
-    return Seconds(slow, slow, slow, slow, 0.0001, 0.0001, 0.0001)
+    return Seconds(slow, slow, slow, slow, 0.0001, 0.0001, 0.0001, 0.0001)
 
 
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ def test_status_tells_of_the_look(tmp_path: Path, typed: Typed, monkeypatch: pyt
     def measured(*_: object) -> Seconds:
         folder = tmp_path / "runs" / "bars"
         lines.extend(status_file.as_lines(folder, status_file.read_status(folder)))
-        return Seconds(9.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0)
+        return Seconds(9.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0)
 
     monkeypatch.setattr(planning, "measure", measured)
     assert "is too short" in typed("run", "bars", "--budget", "1m").sentence()
@@ -162,7 +162,7 @@ def test_the_budget_of_a_recipe_is_kept_or_changed_while_nothing_was_trained(
     tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_bars(tmp_path / "bars")
-    monkeypatch.setattr(planning, "measure", lambda *_: Seconds(*[0.005] * 4, *[0.0001] * 3))
+    monkeypatch.setattr(planning, "measure", lambda *_: Seconds(*[0.005] * 4, *[0.0001] * 4))
     monkeypatch.setattr(main, "load", lambda *_: sys.exit(0))  # nothing is trained
     assert typed("init", "bars", "unit=degrees", "runtime.threads=1", "--budget", "10m").code == 0
     file, first = tmp_path / "bars.yaml", (tmp_path / "bars.yaml").read_text()
@@ -209,7 +209,7 @@ def test_details_are_not_given_up_where_that_saves_no_time(
     """Smaller images seem slower here, because another program works while they are measured."""
     write_bars(tmp_path / "bars", size=64)
     busy = iter([1.0, 2.0, 3.0])
-    monkeypatch.setattr(planning, "measure", lambda *_: Seconds(*[next(busy)] * 4, 0.0001, 0.0001, 0.0001))
+    monkeypatch.setattr(planning, "measure", lambda *_: Seconds(*[next(busy)] * 4, 0.0001, 0.0001, 0.0001, 0.0001))
     said = typed("init", "bars", "--budget", "4m")
     assert said.code == 0, said.err
     times = re.findall(r"about (\d+) minutes with", said.out)

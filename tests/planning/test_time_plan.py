@@ -15,7 +15,7 @@ from cgankd.planning.text import as_yaml
 from cgankd.planning.timing import Seconds
 from cgankd.tasks import Classification, Regression
 
-FAST = Seconds(0.05, 0.01, 0.08, 0.006, 0.0004, 0.0001, 0.0003)
+FAST = Seconds(0.05, 0.01, 0.08, 0.006, 0.0004, 0.0001, 0.0003, 0.0004)
 
 
 def splits(scalar: bool) -> Splits:

@@ -15,7 +15,7 @@ from torch import nn
 
 from cgankd import distill
 from cgankd.config.recipe import from_tree
-from cgankd.config.settings import AugmentSettings
+from cgankd.config.settings import AugmentSettings, FitSettings
 from cgankd.core.errors import OutOfTime
 from cgankd.core.store import Artifact, Store, Work, stage
 from cgankd.data import sources
@@ -27,7 +27,9 @@ from cgankd.nets.weights import save_weights
 from cgankd.pipeline.inputs import Teachers
 from cgankd.pipeline.run import Run
 from cgankd.tasks import Classification
-from cgankd.training.forward import BatchForward
+from cgankd.training.best import Kept
+from cgankd.training.forward import BatchForward, TeacherPasses
+from cgankd.training.loop import fit
 from cgankd.training.teacher_cache import TeacherOutputs
 
 CLASSES = Classification(("a", "b", "c"))
@@ -219,9 +221,11 @@ def test_other_weights_of_the_teacher_make_another_distilled_student(tmp_path: P
     settings = {
         "data": {"source": "digits", "train_size": 40},
         "teacher": {"network": "cnn8", "fit": {"steps": 2, "batch_size": 8}},
-        "student": {"network": "cnn8", "fit": {"steps": 2, "batch_size": 8}, "transfer_steps": 2},
+        "student": {
+            "network": "cnn8", "fit": {"steps": 6, "batch_size": 8, "augment": {"views": 1}}, "transfer_steps": 6
+        },
         "runtime": {"threads": 1, "precision": "fp32"},
-    }
+    }  # fmt: skip
     keys: dict[str, set[str]] = {"teacher": set(), "kd": set(), "nokd": set()}
     for seed in (0, 1):
         save_weights(network(seed, classes=10), tmp_path / f"{seed}.safetensors")
@@ -237,3 +241,37 @@ def test_other_weights_of_the_teacher_make_another_distilled_student(tmp_path: P
         assert written(tmp_path / "run" / "cache") == before
         store.close()
     assert {name: len(found) for name, found in keys.items()} == {"teacher": 2, "kd": 2, "nokd": 1}
+
+
+@pytest.mark.parametrize(
+    ("once", "asked"),
+    [(set(), [15, 10]), ({1}, [10, 4]), ({0}, [15, 4]), ({0, 1}, [8])],
+)  # fmt: skip
+def test_only_views_that_recur_are_kept(noise: Noise, fabric: Fabric, once: set[int], asked: list[int]) -> None:
+    views = batches(noise(10), noise(15, seed=1), fabric)
+    teacher, seen = network(1), []
+    forward = BatchForward(
+        network(0), teacher, distill.create("kd", CLASSES), views, fabric, 0, TeacherPasses(once=frozenset(once))
+    )
+    batch = views.at(0)
+    with torch.no_grad():
+        expected = teacher(batch.images)
+    teacher.register_forward_pre_hook(lambda layer, args: seen.append(len(args[0])))
+    outputs = forward(batch, 0.0).teacher_outputs
+    assert outputs is not None
+    assert torch.allclose(outputs, expected, atol=1e-6)
+    assert sorted(seen, reverse=True) == asked  # whole blocks of 10 and 15 images, or the 4 of this batch
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_service_is_asked_once_about_a_view_by_all_trainings(
+    noise: Noise, fabric: Fabric, tmp_path: Path, plain: bool
+) -> None:
+    """A network of our own is cheaper to ask again than to keep; whoever answers from elsewhere may charge for it."""
+    teacher = Counted(1) if plain else network(1)
+    fit(
+        Work(fabric), network(0), distill.create("kd", CLASSES), TrainingImages(noise(16)),
+        FitSettings(steps=2, batch_size=8, augment=AugmentSettings(views=3)), seed=0, teacher=teacher,
+        kept=Kept(tmp_path),
+    )  # fmt: skip
+    assert bool(list(tmp_path.iterdir())) == plain

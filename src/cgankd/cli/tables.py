@@ -29,36 +29,40 @@ Resources = Annotated[
     typer.Option("--resources", help="for slurm: 'timeout_min=240 slurm_partition=gpu'; for ray: 'num_gpus=1'"),
 ]
 
+Words = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RECIPE... [KEY=VALUE...]",
+        help="recipes, one table each, and overrides",
+        autocompletion=completion.recipe_names,
+    ),
+]
+Students = Annotated[
+    str,
+    typer.Option(
+        "--students",
+        help="networks: cnn16,resnet8; default the recipe's",
+        autocompletion=completion.network_lists,
+    ),
+]
+Methods = Annotated[
+    str,
+    typer.Option(
+        "--methods",
+        help="dkd,kd+crd or all: each alone and with cGAN-KD; default the recipe's rows",
+        autocompletion=completion.method_lists,
+    ),
+]
+
 
 def table(
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RECIPE... [KEY=VALUE...]",
-            help="recipes, one table each, and overrides",
-            autocompletion=completion.recipe_names,
-        ),
-    ],
-    students: Annotated[
-        str,
-        typer.Option(
-            "--students",
-            help="networks: cnn16,resnet8; default the recipe's",
-            autocompletion=completion.network_lists,
-        ),
-    ] = "",
+    words: Words,
+    students: Students = "",
     settings: Annotated[
         list[str] | None,
         typer.Option("--settings", help="overrides for a column: 'data.train_size=400 seeds=[0,1]'; can be repeated"),
     ] = None,
-    methods: Annotated[
-        str,
-        typer.Option(
-            "--methods",
-            help="dkd,kd+crd or all: each alone and with cGAN-KD; default the recipe's rows",
-            autocompletion=completion.method_lists,
-        ),
-    ] = "",
+    methods: Methods = "",
     seeds: Annotated[str, typer.Option("--seeds", help="such as 0,1,2; default the recipe's")] = "",
     out: Annotated[Path | None, typer.Option("--out", help="folder; default runs/table-RECIPE")] = None,
     quiet: watch.Quiet = False,

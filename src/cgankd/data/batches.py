@@ -10,6 +10,7 @@ import bisect
 import dataclasses
 import hashlib
 import itertools
+import math
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -116,6 +117,11 @@ class Batch:
     mixed: bool = False  # whether images are mixes of two, so that they are not plain views
     all: BatchRows | None = None  # None: these are all
 
+    def rows(self, part: slice) -> Batch:
+        """Some rows of a batch that one process has."""
+        images, targets, index, view, fake = self.images, self.targets, self.index, self.view, self.fake
+        return Batch(images[part], targets[part], index[part], view[part], fake[part], self.mixed)
+
     @property
     def whole(self) -> BatchRows:
         """What is known of all rows of the batch."""
@@ -187,6 +193,13 @@ class Batches:
         return Batch(
             images, targets[rows], index[rows], view[rows], fake[rows], mixed=self.mixing is not None, all=whole
         )
+
+    def seen_once(self, steps: int) -> frozenset[int]:
+        """The sets none of whose views is seen twice in so many steps."""
+        if not self.recurring:
+            return frozenset(range(len(self.sets)))
+        epochs = [math.ceil(steps * size / count) for _, count, size in self.streams]
+        return frozenset(number for number in range(len(self.sets)) if epochs[number % len(epochs)] <= self.recurring)
 
     def key(self, number: int) -> str:
         """A hash of everything that a set's views depend on: its stored images and the views' settings."""

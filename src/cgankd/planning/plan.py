@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -189,10 +188,11 @@ def _student(recipe: Recipe, name: str, steps: int, splits: Splits, seconds: Sec
     held = len(splits.val) + len(splits.test)
     validations = VALIDATIONS * len(splits.val) * seconds.student_image
     total = steps * seconds.student_step + held * seconds.student_image + validations
-    asked = 0.0
-    if compared.method != SUPERVISED:
-        augment = views(compared, recipe.student, splits.task)
-        count = len(splits.train) + (recipe.synthesis.images if compared.fakes else 0)
-        recurring = not augment.mixes and augment.views
-        asked = min(float(count * augment.views) if recurring else math.inf, float(steps * fit.batch_size))
-    return total + asked * seconds.teacher_image
+    if compared.method == SUPERVISED:
+        return total
+    augment = views(compared, recipe.student, splits.task)
+    count = len(splits.train) + (recipe.synthesis.images if compared.fakes else 0)
+    asked = float(steps * fit.batch_size)
+    if augment.mixes or asked <= count * augment.views or not augment.views:  # no view recurs
+        return total + asked * seconds.teacher_view
+    return total + count * augment.views * seconds.teacher_image

@@ -26,6 +26,7 @@ from cgankd.gan.train import train_gan
 from cgankd.labels import label_embedding, ratio_embedding
 from cgankd.nets import inference
 from cgankd.nets.build import Architecture, fresh_network
+from cgankd.nets.precision import MixedPrecision
 from cgankd.nets.taps import example_images, last_linear
 from cgankd.synthesis.density_ratio import Pairs, RatioNetwork, train_ratio
 from cgankd.tasks import Task
@@ -42,7 +43,10 @@ REPEATS = 3  # of these questions
 
 @dataclasses.dataclass(frozen=True)
 class Seconds:
-    """Of one training step, or of one image that a network is asked about."""
+    """Of one training step, or of one image that a network is asked about.
+
+    teacher_image: at float32, whose outputs are stored; teacher_view: at the training precision, seen once.
+    """
 
     teacher_step: float
     student_step: float
@@ -51,6 +55,7 @@ class Seconds:
     teacher_image: float
     student_image: float
     generated_image: float
+    teacher_view: float
 
     def at_most(self, other: Seconds) -> Seconds:
         """Each of these times, or the other's where that is shorter."""
@@ -90,6 +95,7 @@ def measure(recipe: Recipe, splits: Splits, fabric: Fabric) -> Seconds:
         teacher_image=_per_image(work, teacher, asked),
         student_image=_per_image(work, student, asked),
         generated_image=_fastest(lambda: sampler.sample(drawn, torch.arange(len(drawn)), 0)) / len(drawn),
+        teacher_view=_per_view(fabric, teacher, asked),
     )
 
 
@@ -136,6 +142,17 @@ class _Clock(Progress):
 def _per_image(work: Work, network: nn.Module, images: ImageSet) -> float:
     inference.outputs(work, network, images.images[:16])  # the first call prepares
     return _fastest(lambda: inference.outputs(work, network, images.images)) / len(images)
+
+
+def _per_view(fabric: Fabric, network: nn.Module, images: ImageSet) -> float:
+    """Not compiled: what that saves is time left over."""
+    precision = MixedPrecision(network, fabric, images.channels, images.size)
+    views = inference.to_input(images.images, fabric.device)
+    with torch.no_grad(), precision.autocast():
+        network(views[:16])
+        seconds = _fastest(lambda: network(views)) / len(images)
+    precision.close()
+    return seconds
 
 
 def _fastest(action: Callable[[], object]) -> float:

@@ -28,16 +28,28 @@ from cgankd.nets.taps import PENULTIMATE, Taps, feature_shapes
 from cgankd.training.teacher_cache import TeacherOutputs
 
 
+@dataclasses.dataclass(frozen=True)
+class TeacherPasses:
+    """How the teacher is asked. Nothing here changes its answers by more than rounding.
+
+    outputs_folder: caches the outputs of this teacher on disk for other trainings; None: in memory. deadline: a value
+    of time.monotonic(); after it the teacher computes no further outputs for the cache. compiled: whether passes of
+    which nothing but the outputs is used are compiled. once: the sets of images whose views are seen once, so that
+    their outputs are not worth keeping.
+    """
+
+    outputs_folder: Path | None = None
+    deadline: float = math.inf
+    compiled: bool = False
+    once: frozenset[int] = frozenset()
+
+
 class BatchForward:
     """Runs student and teacher on batches: their outputs, and the features that an objective reads.
 
-    If all methods need only the teacher's outputs, and views recur, the teacher runs once on each view of an image, and
-    its outputs are cached. Features are too large to cache, so if a method reads them, the teacher runs at every step.
-    If no loss reads the teacher, it does not run.
-
-    outputs_folder: caches the outputs of this teacher on disk for other trainings; None: in memory. deadline: a value
-    of time.monotonic(); after it the teacher computes no further outputs for the cache. compile_teacher: whether passes
-    of which nothing but the outputs is used are compiled.
+    If all methods need only the teacher's outputs, and views recur, the teacher runs once on each view of an image, at
+    float32, and its outputs are cached. Features are too large to cache, so if a method reads them, the teacher runs at
+    every step. If no loss reads the teacher, it does not run.
     """
 
     def __init__(
@@ -48,13 +60,11 @@ class BatchForward:
         batches: Batches,
         fabric: Fabric,
         seed: int,
-        outputs_folder: Path | None = None,
-        deadline: float = math.inf,
-        compile_teacher: bool = False,
+        passes: TeacherPasses = TeacherPasses(),
     ) -> None:
         self.student, self.teacher, self.objective = student, teacher, objective
         self.batches, self.fabric, self.seed = batches, fabric, seed
-        self.outputs_folder, self.deadline = outputs_folder, deadline
+        self.passes = passes
         self.num_outputs = objective.task.num_outputs
         self.cache: TeacherOutputs | None = None
         self._taps: dict[str, Taps] = {}
@@ -76,7 +86,7 @@ class BatchForward:
             if isinstance(network, nn.Module)
         }
         self._compiled = None
-        if compile_teacher and teacher_module is not None and not objective.input_gradients:
+        if passes.compiled and teacher_module is not None and not objective.input_gradients:
             self._compiled = Compiled(teacher_module, self._precision["teacher"])
 
     @contextlib.contextmanager
@@ -144,15 +154,27 @@ class BatchForward:
 
     def _ask_teacher(self, batch: Batch, images: Tensor, copies: int) -> Outputs:
         inside = "teacher" in self._taps and self._taps["teacher"].names
-        repeats = bool(self.batches.recurring) and not batch.mixed  # then outputs are worth keeping
-        if inside or self.objective.input_gradients or copies > 1 or not repeats:
+        once, sets = self.passes.once, self.batches.sets
+        fresh = batch.mixed or len(once) == len(sets)
+        if inside or self.objective.input_gradients or copies > 1 or fresh:
             return self._collected(self.teacher_forward(images), len(batch.whole.index), copies)
+        if not once or batch.all is not None:  # images of other processes are not here
+            return self._cache().of(batch), {}
+        end = self.batches.streams[0][2]  # of the first set's rows
+        parts = (batch.rows(slice(None, end)), batch.rows(slice(end, None)))
+        return torch.cat(
+            [
+                self.teacher_forward(part.images)[0] if number in once else self._cache().of(part)
+                for number, part in enumerate(parts)
+            ]
+        ), {}
+
+    def _cache(self) -> TeacherOutputs:
         if self.cache is None:
             assert self.teacher is not None
-            self.cache = TeacherOutputs(
-                self.teacher, self.batches, self.num_outputs, self.fabric, self.outputs_folder, self.deadline
-            )
-        return self.cache.of(batch), {}
+            folder, deadline = self.passes.outputs_folder, self.passes.deadline
+            self.cache = TeacherOutputs(self.teacher, self.batches, self.num_outputs, self.fabric, folder, deadline)
+        return self.cache
 
     def student_forward(self, images: Tensor) -> Outputs:
         """Outputs and features, both float32."""

@@ -17,7 +17,7 @@ from cgankd.core import ranks, rng
 from cgankd.core.profiling import part
 from cgankd.core.shared_rows import add_gradients, changed_by_first, check_batch
 from cgankd.core.store import Work
-from cgankd.data.batches import Batches, in_order
+from cgankd.data.batches import Batch, Batches, in_order
 from cgankd.data.imageset import ImageSource, TrainingImages
 from cgankd.distill import Objective, Preparation
 from cgankd.distill.limits import check_adversarial, check_views
@@ -26,7 +26,7 @@ from cgankd.training import scoring
 from cgankd.training.adversarial import attacked
 from cgankd.training.best import NOTHING, BestWeights, Kept
 from cgankd.training.faults import NotFinite, is_finite, not_finite
-from cgankd.training.forward import BatchForward
+from cgankd.training.forward import BatchForward, TeacherPasses
 
 LOG_POINTS = 25  # number of entries in a history, evenly spaced over the steps
 
@@ -59,12 +59,13 @@ def fit(
     check_adversarial(objective, settings)
     inference.place(student, work.fabric).train()
     batches = Batches(images, objective.task, settings.batch_size, settings.augment, seed, work.fabric.device)
-    compile_teacher = settings.compile_teacher
-    if compile_teacher == "auto":
-        compile_teacher = compiled.pays(work.fabric.device, settings.steps)
-    forward = BatchForward(
-        student, teacher, objective, batches, work.fabric, seed, kept.teacher_outputs, work.deadline, compile_teacher
-    )
+    choice = settings.compile_teacher
+    compile_teacher = compiled.pays(work.fabric.device, settings.steps) if choice == "auto" else choice
+    once = batches.seen_once(settings.steps)
+    if batches.recurring and not isinstance(teacher, nn.Module):
+        once = frozenset()  # a service may charge for an answer, and other trainings need the same ones
+    passes = TeacherPasses(kept.teacher_outputs, work.deadline, compile_teacher, once)
+    forward = BatchForward(student, teacher, objective, batches, work.fabric, seed, passes)
     numbers = itertools.count(1)
 
     def train(network: nn.Module, method: str, steps: int) -> None:
@@ -81,7 +82,7 @@ def fit(
         if fresh:
             preparation = Preparation(forward, student, settings.steps, work, seed, train)
             changed_by_first(objective, lambda: objective.prepare(preparation))
-        history = _minimise(work, forward, objective, images.validation, settings, seed, kept.best, save_first=fresh)
+        history = _minimise(work, forward, images.validation, settings, seed, kept.best, save_first=fresh)
     student.eval()
     ranks.leave()
     return history
@@ -90,7 +91,6 @@ def fit(
 def _minimise(
     work: Work,
     forward: BatchForward,
-    objective: Objective,
     validation: ImageSource | None,
     settings: FitSettings,
     seed: int,
@@ -98,20 +98,18 @@ def _minimise(
     save_first: bool,
 ) -> list[dict[str, Any]]:
     """All steps, or the remaining ones of a resumed run. save_first: save what the methods have trained before."""
-    student, checkpoint = forward.student, work.checkpoint()
+    student, objective, checkpoint = forward.student, forward.objective, work.checkpoint()
     trained = nn.ModuleDict({"student": student, "method": objective})
     weights = [weight for weight in trained.parameters() if weight.requires_grad]
     optimizer = _optimizer(work, weights, settings)
-    norm = objective.task.clip_norm if settings.clip_norm == "auto" else settings.clip_norm
-    clipping = _Clipping(norm).to(work.fabric.device)
-    modules: dict[str, nn.Module] = {"trained": trained, "clipping": clipping}
+    clipping = _Clipping(objective.task.clip_norm if settings.clip_norm == "auto" else settings.clip_norm)
+    modules: dict[str, nn.Module] = {"trained": trained, "clipping": clipping.to(work.fabric.device)}
     optimizers = {"sgd": optimizer}
     if save_first and checkpoint.due():
         checkpoint.save(0, modules, optimizers, [])
     start, history = checkpoint.load(modules, optimizers)
     if best is not None:
         best.resume(checkpoint.tensors, history)
-    log_every = max(1, settings.steps // LOG_POINTS)
     upcoming = contextlib.closing(in_order(forward.batches, start, settings.steps))
     with work.random_state(), work.progress.bar(work.title, settings.steps) as bar, upcoming as batches:
         bar.images, bar.metric, bar.metric_unit = settings.batch_size, objective.task.metric, objective.task.metric_unit
@@ -121,9 +119,7 @@ def _minimise(
                 group["lr"] = learning_rate(settings, step)
             with part("batch"):
                 batch = next(batches)
-            if settings.adversarial is not None:
-                attack_seed = rng.key(seed, "attack", step)
-                batch = attacked(student, batch, objective.task, settings.adversarial, work.fabric, attack_seed)
+            batch = _attacked(work, forward, batch, settings, rng.key(seed, "attack", step))
             inputs = forward(batch, step / settings.steps)
             with part("loss"):
                 terms = objective.loss(inputs)
@@ -135,13 +131,12 @@ def _minimise(
             with part("optimizer"):
                 clipping.clip(weights)
                 optimizer.step()
-
             done = step + 1
-            if done % log_every == 0 or done == settings.steps:
+            if done % max(1, settings.steps // LOG_POINTS) == 0 or done == settings.steps:
                 check = functools.partial(_finite, work, loss, trained, inputs.teacher_outputs, settings, done)
                 validate = functools.partial(_validation, work, student, objective, validation)
-                entry = {"step": done, "loss": ranks.first_of_team(check)}
-                entry["learning_rate"] = learning_rate(settings, step)
+                loss_now, rate = ranks.first_of_team(check), learning_rate(settings, step)
+                entry = {"step": done, "loss": loss_now, "learning_rate": rate}
                 entry |= clipping.share() | _label_share(terms) | ranks.first_of_team(validate)
                 history.append(entry)
                 bar.log(entry)
@@ -151,6 +146,13 @@ def _minimise(
             if checkpoint.due():
                 checkpoint.save(done, modules, optimizers, history, {} if best is None else best.tensors)
     return history
+
+
+def _attacked(work: Work, forward: BatchForward, batch: Batch, settings: FitSettings, seed: int) -> Batch:
+    """The batch as the student sees it: attacked, where the settings say so."""
+    if settings.adversarial is None:
+        return batch
+    return attacked(forward.student, batch, forward.objective.task, settings.adversarial, work.fabric, seed)
 
 
 def _optimizer(work: Work, weights: list[nn.Parameter], settings: FitSettings) -> torch.optim.Optimizer:
