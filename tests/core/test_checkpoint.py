@@ -96,3 +96,19 @@ def test_due_after_the_interval_and_not_right_after_saving(tmp_path: Path, monke
     assert not checkpoint.due()
     now = 220.0
     assert checkpoint.due()
+
+
+def test_a_cut_file_is_as_none(tmp_path: Path) -> None:
+    network, optimizer = new("plain sgd")
+    path = tmp_path / "c.safetensors"
+    Checkpoint(path).save(3, {"n": network}, {"o": optimizer}, [])
+    whole = path.read_bytes()
+    for size in (0, 1, 7, 8, 9, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        assert not Checkpoint(path).there
+        assert not path.exists()
+        path.write_bytes(whole[:size])
+        assert Checkpoint(path).load({"n": network}, {"o": optimizer}) == (0, [])
+    path.write_bytes(whole)
+    assert Checkpoint(path).there
+    assert Checkpoint(path).load({"n": network}, {"o": optimizer}) == (3, [])

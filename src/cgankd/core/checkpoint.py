@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cgankd.core import ranks
 from cgankd.core.errors import OutOfTime, UserError
-from cgankd.core.files import load_tensors, save_tensors
+from cgankd.core.files import is_whole, load_tensors, save_tensors
 from cgankd.core.stopping import reason_to_stop
 
 
@@ -45,7 +45,14 @@ class Checkpoint:
         return ranks.agreed(self._is_there)
 
     def _is_there(self) -> bool:
-        return self.path is not None and self.path.is_file()
+        """A file that was cut, as a crash of the machine may leave it, is removed: the loop begins anew, and ends with
+        the same numbers."""
+        if self.path is None or not self.path.is_file():
+            return False
+        if not is_whole(self.path):
+            self.path.unlink()
+            return False
+        return True
 
     def due(self) -> bool:
         """Whether it is time to save again."""

@@ -111,6 +111,15 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None  # such as a full disk
 
 
+def is_whole(path: Path) -> bool:
+    """Whether the file has a header of safetensors and all bytes that it names; the bytes are not read."""
+    try:
+        with safetensors.safe_open(path, framework="pt", device="cpu"):
+            return True
+    except safetensors.SafetensorError:
+        return False
+
+
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors (on the CPU) and metadata of a safetensors file; UserError where it is not one."""
     try:
