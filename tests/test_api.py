@@ -591,7 +591,7 @@ def test_answers_of_another_teacher_in_one_folder_are_asked_for_anew(tmp_path: P
         road = Distiller(images, labels, teacher, fabric=fabric, features_of=Brightness(True), out=folder)
         road.use_generator(real_generator)
         road.synthesize(images=30, **ALL_KEPT)
-        return weights_of(road.distill(student(3), method="kd", steps=4, batch_size=8))
+        return weights_of(road.distill(student(3), method="kd", steps=20, batch_size=8, augment={"views": 1}))
 
     module, moved = Brightness(True), Brightness(True)
     with torch.no_grad():

@@ -26,7 +26,7 @@ extends: digits
 seeds: [0]
 data: {train_size: 100}
 teacher: {network: cnn8, fit: {steps: 40}}
-student: {fit: {steps: 20}, transfer_steps: 25}
+student: {fit: {steps: 20, augment: {views: 8}}, transfer_steps: 25}
 generator: {channels: 8, latent: 16, label_dim: 16, steps: 30, batch_size: 16, ema_start: 5}
 ratio: {hidden: [32, 32], steps: 30, batch_size: 64, fakes_per_image: 2}
 synthesis: {images: 200, subsampling: {burn_in: 20}, filter: {calibration: 20}}
