@@ -64,6 +64,14 @@ def test_the_copy_to_compile_does_what_the_network_does(precision: Any) -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in copied.modules())
 
 
+def test_a_network_that_cannot_be_copied_keeps_its_float32_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, mixed, call = small(Fabric(accelerator="cpu", precision="bf16-mixed"))
+    monkeypatch.setattr(type(network), "__deepcopy__", lambda network, memo: 1 / 0, raising=False)
+    with torch.no_grad(), mixed.autocast():
+        assert call(IMAGES).dtype == torch.float32
+    assert call.call is network
+
+
 @pytest.mark.long
 @pytest.mark.skipif(compiled._compiler() is None, reason="there is no C++ compiler")
 def test_a_compiled_network_has_the_same_outputs() -> None:

@@ -66,9 +66,12 @@ class MixedPrecision:
         """A copy that does the same in :meth:`autocast` without hooks, because torch.compile can't follow them."""
         head = self._head
         self.close()
-        network = copy.deepcopy(self.network)
+        try:
+            network = copy.deepcopy(self.network)
+        finally:
+            if head is not None:
+                self._hook_head(head)
         if head is not None:
-            self._hook_head(head)
             name = next(name for name, module in self.network.named_modules() if module is head)
             network.set_submodule(name, _Exact(network.get_submodule(name)))
         return network
