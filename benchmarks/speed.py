@@ -32,26 +32,19 @@ from cgankd.config.settings import (
     FitSettings,
     GanSettings,
     HardVicinity,
-    MaximumRatio,
-    SynthesisSettings,
 )
 from cgankd.core.runtime import has_bf16, make_fabric
 from cgankd.core.store import Work
 from cgankd.data import sources
 from cgankd.data.imageset import ImageSet, TrainingImages
-from cgankd.gan.generator import GanSampler, new_networks
+from cgankd.gan.generator import new_networks
 from cgankd.gan.losses import discriminator_hinge, generator_hinge
 from cgankd.gan.step import GanStep, Networks
-from cgankd.labels import label_embedding, label_space, ratio_embedding
+from cgankd.labels import label_embedding, label_space
 from cgankd.labels.vicinity import Vicinity
 from cgankd.nets import inference, zoo
 from cgankd.nets.compiled import Compiled
-from cgankd.nets.feature_extractor import FeatureExtractor
 from cgankd.nets.precision import MixedPrecision
-from cgankd.synthesis.density_ratio import RatioNetwork
-from cgankd.synthesis.proposals import Proposals
-from cgankd.synthesis.rejection import Rule
-from cgankd.synthesis.synthesize import Synthesis, draw_burn_in, synthesize
 from cgankd.training.best import NOTHING, Kept
 from cgankd.training.loop import fit
 
@@ -189,7 +182,7 @@ def gan_step(fabric: Fabric) -> None:
                 weight.requires_grad_(True)
 
     step = lambda: [gan.step(settings.ema_start + number) for number in range(5)]  # noqa: E731
-    line("gan_step", 0.90, floor, step)
+    line("gan_step", 0.95, floor, step)
 
 
 def vicinity_draw() -> None:
@@ -207,39 +200,6 @@ def vicinity_draw() -> None:
             low + torch.rand(1) * (high - low)
 
     line("vicinity_draw", 30, lambda: vicinity.draw(512, torch.Generator().manual_seed(0)), loop)
-
-
-def synthesis(fabric: Fabric) -> None:
-    """The streaming loop against the forward passes of generator, teacher and ratio network that it must do."""
-    splits = sources.load(DataSettings(source="fashion", train_size=1000))
-    task, gan_settings = splits.task, GanSettings(channels=24)
-    embedding = label_embedding(task, None, gan_settings.label_dim)
-    sampler = GanSampler(new_networks(gan_settings, embedding, 1, (32, 32))[0], gan_settings.latent, fabric)
-    teacher = inference.place(zoo.create("cnn48_grid", 1, 10, (32, 32)), fabric).eval()
-    extractor = FeatureExtractor(teacher, fabric)
-    width = extractor(splits.train.images[:2])[1].shape[1]
-    ratio = RatioNetwork(width, ratio_embedding(task, RatioNetwork.LABEL_DIM), (512, 256, 128), 0.5)
-    ratio = ratio.to(fabric.device).eval()
-    settings, rule = SynthesisSettings(images=2000, filter=None), Rule.of(MaximumRatio())
-    plan = label_space(task, splits.train.labels).plan(settings)
-    first = plan.with_total_per(plan.pool, 100)
-    proposals = Proposals(sampler, extractor, ratio, task, 0, settings.batch_size, settings.max_draws)
-
-    def stream() -> Synthesis:
-        burn_in = draw_burn_in(Work(fabric), proposals, first)
-        return synthesize(Work(fabric), proposals, plan, rule=rule, burn_in=burn_in)
-
-    generated = stream().summary["generated"] + int(first.quota.sum())
-    z = torch.randn(500, gan_settings.latent, device=fabric.device)
-    targets = torch.randint(10, (500,), device=fabric.device)
-
-    @torch.no_grad()
-    def floor() -> None:
-        for _ in range(generated // 500):
-            teacher(sampler.network(z, targets))  # at float32, as all that is stored
-            ratio(torch.zeros(500, width, device=fabric.device), targets)
-
-    line("synthesis", 0.80, floor, stream, note=f" ({generated} images)")
 
 
 def precision(fabric: Fabric) -> None:
@@ -294,6 +254,5 @@ if __name__ == "__main__":
     student_loops(shared)
     gan_step(shared)
     vicinity_draw()
-    synthesis(shared)
     precision(shared)
     compiled_teacher(shared)
