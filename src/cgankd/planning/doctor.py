@@ -143,7 +143,7 @@ def check_gpus(findings: Findings) -> None:
             "the torch build for the driver's CUDA version, as pytorch.org lists them; until then the processor is used"
         )
     if len(gpus) > 1:
-        findings.add("gpus", note="a run uses one; CUDA_VISIBLE_DEVICES chooses it")
+        findings.add("gpus", note="a run uses one, or N with --devices N; CUDA_VISIBLE_DEVICES chooses which")
 
 
 def check_memory(findings: Findings, total: int | None, free: int | None) -> None:
