@@ -135,6 +135,28 @@ def test_mixed_batches_say_so(noise: Noise) -> None:
     assert not batches(noise(12), size=12).at(0).mixed
 
 
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_mixed_batches_recur_after_v_mixes_for_each_image(noise: Noise, share: float | None) -> None:
+    views, size = 3, 5
+    made = batches(noise(10), noise(15, seed=1), size=size, views=views, mixup=1.0, share=share)
+    period = views * (10 + 15) // size
+    first = [made.at(step) for step in range(period)]
+    assert [batch.number for batch in first] == list(range(period))
+    pixels = torch.cat([batch.images for batch in first]).flatten(1)
+    assert len(pixels.unique(dim=0)) == period * size  # all mixes differ
+    for step in (0, 1, period - 1):
+        again = made.at(step + 2 * period)
+        assert same(again, first[step])
+        assert again.number == step
+
+
+def test_mixed_batches_never_recur_without_a_number_of_views(noise: Noise) -> None:
+    made = batches(noise(8), size=8, views=0, mixup=1.0)
+    pixels = torch.cat([made.at(step).images for step in range(20)]).flatten(1)
+    assert len(pixels.unique(dim=0)) > 150  # an image that is its own partner may come up twice
+    assert made.at(3).number is None
+
+
 def test_another_seed_is_another_order_and_other_views(noise: Noise) -> None:
     one, two = (batches(noise(64), size=64, seed=seed).at(0) for seed in (0, 1))
     assert not torch.equal(one.index, two.index)

@@ -147,6 +147,55 @@ def test_scalars_there_and_back_with_nothing_said_of_the_test_images(tmp_path: P
         np.testing.assert_allclose(predicted.numpy(), expected, atol=1e-3)
 
 
+def test_rows_that_match_outputs_learn_from_a_second_round(
+    module: Callable[[int], str], command: Callable[..., str], tmp_path: Path
+) -> None:
+    """As with the same teacher as a function, but for the rounding of mixed images to bytes."""
+    methods = "compare.methods=[nokd_longer, kd, fm, cgan+fm, mlkd]"
+    few = ["student.fit.augment.views=1", "student.strong_augment.views=1", "metrics.generator=false"]
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(TINY))
+    words = [str(tmp_path / "r.yaml"), methods, *few, "--quiet", "--out", str(tmp_path / "run")]
+    folder = tmp_path / "images"
+    command("synthesize", *words, "--export", str(folder), "--candidates", "80")
+    path = answer(folder, [str(number) for number in range(10)], probabilities)
+    said = command("synthesize", *words, "--import", str(path))
+    assert "left out, because they need predictions of other images: kd, fm, cgan+fm, mlkd; for those" in said
+    said = command("synthesize", *words, "--import", str(path), "--views")
+    assert "views for kd, fm, cgan+fm;" in said
+    files = sorted((folder / "views").glob("*.png"))
+    assert f"{len(files)} views" in said
+    # 60 views without a change, 3 batches of 16 mixed real images, and 3 of mixed real and generated ones
+    assert 60 < len(files) <= 60 + 2 * 3 * 16
+    answer(folder / "views", [str(number) for number in range(10)], probabilities)
+    said = command("synthesize", *words, "--import", str(path))
+    assert "other images: mlkd; for those" in said
+    found = read_json(tmp_path / "run" / "results.json")
+    direct = run.run(
+        tiny(
+            *few, "compare.methods=[nokd_longer, kd, fm, cgan+fm]", f"generator.source={folder / 'candidates'}",
+            f"teacher.source={module(10)}:linear", "synthesis.subsampling=none",
+        ),
+        tmp_path / "direct",
+    )  # fmt: skip
+    assert [row["method"] for row in found["rows"]] == ["nokd_longer", "kd", "fm", "cgan+fm"]
+
+    def weights(out: Path, results: dict[str, Any], name: str) -> torch.Tensor:
+        folder = out / results["artifacts"]["students"][name][0]
+        return torch.cat([t.flatten().float() for t in load_tensors(folder / "weights.safetensors")[0].values()])
+
+    control = weights(tmp_path / "direct", direct, "nokd_longer")
+    for name in ("kd", "fm", "cgan+fm"):
+        expected = weights(tmp_path / "direct", direct, name)
+        off = (weights(tmp_path / "run", found, name) - expected).norm()
+        assert off < 0.05 * (control - expected).norm()
+
+
+def test_views_are_refused_where_no_row_needs_them(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no row that needs views; rows that match outputs do, such as kd and fm"):
+        labelling_service.export_views(tiny(), tmp_path / "run", tmp_path / "images" / "predictions.csv")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.long
 def test_images_without_an_answer_are_counted(tmp_path: Path) -> None:
     folder = tmp_path / "images"
@@ -220,7 +269,12 @@ def test_rows_that_ask_about_further_images_are_left_out_and_named() -> None:
 
 
 def test_one_of_both_options_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for words in ([], ["--export", "a", "--import", "b"], ["--import", "b", "--candidates", "3"]):
+    for words in (
+        [],
+        ["--export", "a", "--import", "b"],
+        ["--import", "b", "--candidates", "3"],
+        ["--export", "a", "--views"],
+    ):
         monkeypatch.setattr(sys, "argv", ["cgankd", "synthesize", "digits", *words])
         with pytest.raises(SystemExit) as stop:
             main.main()

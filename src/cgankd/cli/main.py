@@ -163,8 +163,11 @@ def synthesize(
         int | None, typer.Option("--candidates", min=1, help="generated images; default 1.25 M / rho")
     ] = None,
     predictions: Annotated[
-        Path | None, typer.Option("--import", help="that folder with the teacher's predictions.csv: continue the run")
+        Path | None, typer.Option("--import", help="the teacher's predictions.csv in that folder: continue the run")
     ] = None,
+    views: Annotated[
+        bool, typer.Option("--views", help="with --import: write the views that rows such as kd and fm need, and stop")
+    ] = False,
     quiet: watch.Quiet = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
@@ -176,28 +179,39 @@ def synthesize(
         )
     if candidates is not None and export is None:
         raise UserError("--candidates is the number of images that --export writes; leave it out with --import")
+    if views and predictions is None:
+        raise UserError("--views needs the predictions for the exported images; needed: --import FILE")
     from cgankd.core.checkpoint import deadline_in
     from cgankd.pipeline import labelling_service, preflight
     from cgankd.pipeline.run import run as go
 
     preflight.check_names(settings)
-    settings, left_out = labelling_service.served(settings)
-    if left_out:
-        console.print(f"left out, because they need predictions of other images: {', '.join(left_out)}")
+    possible, left_out = labelling_service.served(settings, predictions)
+    if left_out and not views:
+        console.print(
+            f"left out, because they need predictions of other images: {', '.join(left_out)}; for those that match "
+            "outputs, --import FILE --views writes these images"
+        )
     folder = out or Path("runs") / portable(settings.name)
     deadline = deadline_in(max_minutes)
     with watch.watching(quiet) as progress:
-        if export is not None:
-            message = labelling_service.export(settings, folder, export, candidates, progress, deadline=deadline)
-            progress.rest()
-            console.print(message, soft_wrap=True)
-            progress.finish(results=str(export))
-        elif predictions is not None:
-            results = go(labelling_service.answered(settings, predictions), folder, progress, deadline=deadline)
+        if predictions is not None and not views:
+            results = go(labelling_service.answered(possible, predictions), folder, progress, deadline=deadline)
             progress.rest()
             _show_table(results)
             page = _write_page(folder)
             progress.finish(results=str(folder / "results.json"), report=str(page))
+            return
+        if predictions is not None:
+            message, written = labelling_service.export_views(
+                settings, folder, predictions, progress, deadline=deadline
+            )
+        elif export is not None:
+            message = labelling_service.export(possible, folder, export, candidates, progress, deadline=deadline)
+            written = export
+        progress.rest()
+        console.print(message, soft_wrap=True)
+        progress.finish(results=str(written))
 
 
 @app.command()

@@ -115,12 +115,13 @@ class Batch:
     view: Tensor
     fake: Tensor  # bool [B]; for a mixed image: whether image ``index`` is a fake
     mixed: bool = False  # whether images are mixes of two, so that they are not plain views
+    number: int | None = None  # of a mixed batch that recurs
     all: BatchRows | None = None  # None: these are all
 
     def rows(self, part: slice) -> Batch:
         """Some rows of a batch that one process has."""
         images, targets, index, view, fake = self.images, self.targets, self.index, self.view, self.fake
-        return Batch(images[part], targets[part], index[part], view[part], fake[part], self.mixed)
+        return Batch(images[part], targets[part], index[part], view[part], fake[part], self.mixed, self.number)
 
     @property
     def whole(self) -> BatchRows:
@@ -142,7 +143,8 @@ class Batches:
     """Batches of real images and of fakes, if there are any; batch ``step`` is a pure function of the seed.
 
     Every image is seen once before any is seen twice: among real images and fakes separately, or among all images
-    where ``images.real_share`` is None.
+    where ``images.real_share`` is None. With ``augment.views`` above 0 the views of an image recur after so many; of
+    mixed images, whole batches recur, after so many mixes for each stored image.
     """
 
     def __init__(
@@ -166,6 +168,8 @@ class Batches:
         self.mixing = Mixing(augment.mixup, augment.cutmix, seed) if augment.mixes else None
         self.recurring = augment.views  # 0: a view never repeats
         self.count = sum(map(len, sets))
+        recurs = self.mixing is not None and self.recurring
+        self.period = max(1, self.recurring * self.count // batch_size) if recurs else None  # of mixed batches
         self.real_count = len(real)
         starts = (0, len(real))
         self.sets = [(start, len(s)) for start, s in zip(starts, sets, strict=False)]  # first image, number of images
@@ -181,6 +185,8 @@ class Batches:
 
     def at(self, step: int) -> Batch:
         """Batch number ``step``, from 0; where several processes share it, this one's rows."""
+        number = None if self.period is None else step % self.period
+        step = step if number is None else number
         index, epoch = (torch.cat(part) for part in zip(*self._positions(step), strict=True))
         view = epoch % self.recurring if self.recurring else epoch
         targets, fake, rows = to_device(self._targets_of(index), self.device), index >= self.real_count, ranks.rows()
@@ -191,15 +197,22 @@ class Batches:
             images = images[rows]
         whole = BatchRows(targets, index, view, fake) if ranks.share()[1] > 1 else None
         return Batch(
-            images, targets[rows], index[rows], view[rows], fake[rows], mixed=self.mixing is not None, all=whole
+            images, targets[rows], index[rows], view[rows], fake[rows], self.mixing is not None, number, all=whole
         )
 
     def seen_once(self, steps: int) -> frozenset[int]:
         """The sets none of whose views is seen twice in so many steps."""
+        every = frozenset(range(len(self.sets)))
         if not self.recurring:
-            return frozenset(range(len(self.sets)))
-        epochs = [math.ceil(steps * size / count) for _, count, size in self.streams]
-        return frozenset(number for number in range(len(self.sets)) if epochs[number % len(epochs)] <= self.recurring)
+            return every
+        if self.period is not None:
+            return every if steps <= self.period else frozenset()
+        return frozenset(number for number in every if self.epochs(number, steps) <= self.recurring)
+
+    def epochs(self, number: int, steps: int) -> int:
+        """How often images of a set are seen in so many steps, at most."""
+        _, count, size = self.streams[number % len(self.streams)]
+        return math.ceil(steps * size / count)
 
     def key(self, number: int) -> str:
         """A hash of everything that a set's views depend on: its stored images and the views' settings."""
@@ -211,6 +224,12 @@ class Batches:
                 release_pages()
             self._keys[number] = digest.hexdigest()
         return self._keys[number]
+
+    @property
+    def mixed_key(self) -> str:
+        """A hash of everything that mixed batches depend on."""
+        parts = [*map(self.key, range(len(self.sets))), repr(self.mixing), repr(self.streams), repr(self.recurring)]
+        return hashlib.blake2b(" ".join(parts).encode(), digest_size=16).hexdigest()
 
     def _targets_of(self, index: Tensor) -> Tensor:
         """The targets of images, [B]; probabilities [B, classes] where a set has them, and the others are one-hot."""

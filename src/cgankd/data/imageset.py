@@ -171,6 +171,11 @@ class TrainingImages:
     validation: ImageSource | None = None
 
 
+def as_bytes(images: Tensor) -> Tensor:
+    """Float images [B, C, H, W] in [0, 1], rounded to uint8, on the CPU."""
+    return (images.detach().float() * 255.0).round().clamp(0, 255).to(torch.uint8).cpu()
+
+
 def contents(images: Tensor) -> list[bytes]:
     """A hash of each image's pixels; uint8 [N, C, H, W], on the CPU."""
     return [hashlib.blake2b(image.data, digest_size=16).digest() for image in images.contiguous().numpy()]

@@ -244,6 +244,11 @@ class Method(nn.Module):
             return "inside"
         return "outputs" if cls.asks_teacher else "nothing"
 
+    @classmethod
+    def matches_views(cls) -> bool:
+        """Whether it needs the teacher's outputs for the training's own views alone."""
+        return cls.needs() == "outputs" and cls.views is Method.views
+
     def taps(self, student: Sequence[str], teacher: Sequence[str]) -> tuple[list[str], list[str]]:
         """Names of the student's and of the teacher's layers whose features ``loss`` reads.
 

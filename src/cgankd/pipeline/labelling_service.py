@@ -2,33 +2,38 @@
 
 ``export`` runs the pipeline up to the density ratio and writes generated images, subsampled but not filtered, with the
 owner's validation and test images. Somebody labels them. ``answered`` is the recipe with these labels as the teacher
-and these images as the generator; it is run as any other recipe.
+and these images as the generator; it is run as any other recipe. Rows that match the teacher's outputs on the views of
+their training, mixed images too, need a second round: ``export_views`` writes these views.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from cgankd.config.recipe import Recipe
-from cgankd.config.settings import NoSubsampling, TeacherSettings
+from cgankd.config.settings import FitSettings, NoSubsampling, TeacherSettings
 from cgankd.core.errors import UserError
 from cgankd.core.files import replacing, write_json
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.run_folder import check_new, new_folder
-from cgankd.data.imageset import ImageSet, contents
+from cgankd.data.batches import Batches
+from cgankd.data.imageset import ImageSet, as_bytes, contents
 from cgankd.data.metadata_csv import LABEL, NAME
 from cgankd.data.table import FILE
-from cgankd.pipeline.preflight import EXPORT, check_processes, needs_other_outputs, with_features
-from cgankd.pipeline.run import opened
+from cgankd.pipeline.preflight import EXPORT, check_processes, matches_views, needs_other_outputs, with_features
+from cgankd.pipeline.run import Run, opened
 from cgankd.synthesis.store import StoredFakes
 from cgankd.tasks import Task
+from cgankd.teachers.answers import views_file
 from cgankd.teachers.opening import answers_files
+from cgankd.training.teacher_cache import asked
 
 CANDIDATES, VALIDATION, TEST = "candidates", "validation", "test"
 SPARE = 1.25  # surplus of candidates, because labels do not pass the filter equally often
@@ -74,12 +79,60 @@ def export(
     )
 
 
-def served(recipe: Recipe) -> tuple[Recipe, list[str]]:
+def export_views(
+    recipe: Recipe, out: Path, answers: Path, progress: Progress = SILENT, *, deadline: float = math.inf
+) -> tuple[str, Path]:
+    """Write the views that rows such as ``kd`` and ``fm`` ask the teacher about. Returns what was written, and where.
+
+    answers: the predictions for the images of :func:`export`; the views go to the folder ``views`` beside them, each
+    once, with a metadata.csv. Labels are not listed, because a mixed image has none. Raises UserError where no row
+    needs views, or the folder is not empty.
+    """
+    folder = views_file(answers).parent
+    names = [name for name in recipe.compare.named if needs_other_outputs(name) and matches_views(name)]
+    if not names:
+        raise UserError("compare.methods holds no row that needs views; rows that match outputs do, such as kd and fm")
+    check_new(folder, "views")
+    first_round = answered(served(recipe)[0], answers)
+    with opened(first_round, out, progress, deadline=deadline) as run, new_folder(folder, "views") as work:
+        files: set[str] = set()
+        lessons = [(name, seed) for name in names for seed in recipe.seeds]
+        with progress.bar("views", len(lessons)) as bar:
+            for done, (name, seed) in enumerate(lessons, start=1):
+                for images in _views(run, name, seed):
+                    _write_new(work, images, files)
+                bar.to(done)
+        with replacing(work / NAME) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerows([(FILE,), *((file,) for file in sorted(files))])
+    return (
+        f"wrote {folder}: {len(files):,} views for {', '.join(names)}; let the teacher label the files of "
+        f"{folder / NAME}, write its predictions to {views_file(answers)}, and use --import {answers} again"
+    ), folder
+
+
+def _views(run: Run, name: str, seed: int) -> Iterator[Tensor]:
+    """The images about which the student of row ``name`` asks its teacher, float32 [b, C, H, W]; some twice."""
+    lesson = run.lesson(name, seed, run.recipe.student.transfer_steps)
+    fit: FitSettings = lesson["fit"]
+    batches = Batches(lesson["images"], run.task, fit.batch_size, fit.augment, seed, torch.device("cpu"))
+    return asked(batches, fit.steps)
+
+
+def _write_new(folder: Path, images: Tensor, files: set[str]) -> None:
+    """Write the images that are not among ``files`` yet, float32 [b, C, H, W] in [0, 1]."""
+    pixels = as_bytes(images)
+    for content, picture in zip(contents(pixels), pixels, strict=True):
+        if (file := f"{content.hex()}.png") not in files:
+            files.add(file)
+            _picture(picture).save(folder / file)
+
+
+def served(recipe: Recipe, answers: Path | None = None) -> tuple[Recipe, list[str]]:
     """The recipe without the rows that need teacher outputs for other images than the exported ones, and the names of
-    these rows."""
+    these rows. answers: predictions, beside which there may be some for views."""
     check_processes(recipe, one=True)
-    methods = recipe.compare.named
-    possible = tuple(name for name in methods if not needs_other_outputs(name))
+    methods, views = recipe.compare.named, answers is not None and views_file(answers).is_file()
+    possible = tuple(name for name in methods if not needs_other_outputs(name) or (views and matches_views(name)))
     if not possible:
         raise UserError(
             "compare.methods holds no row that is possible with a teacher that labels files; allowed: nokd, "

@@ -39,7 +39,7 @@ from cgankd.pipeline.comparisons import FAKES, ROWS, VIEWS, partner, row, studen
 from cgankd.synthesis import adjust
 from cgankd.tasks import outputs as output_kinds
 from cgankd.tasks.outputs import AUTO, OutputKind, sentence
-from cgankd.teachers.answers import StoredAnswers
+from cgankd.teachers.answers import StoredAnswers, views_file
 from cgankd.teachers.black_box import SETTING, BlackBox
 from cgankd.teachers.endpoint import check_address, is_address
 from cgankd.teachers.opening import TRIED, answers_files
@@ -169,17 +169,24 @@ def _check_file_of_predictions(recipe: Recipe) -> None:
             f"synthesis.subsampling = {recipe.synthesis.subsampling.kind}, but {SETTING} {source} holds predictions "
             "for images that cgankd synthesize --export has subsampled; allowed: none"
         )
-    for name in filter(needs_other_outputs, recipe.rows):
-        raise UserError(
-            f"compare.methods holds {name!r}, which needs teacher outputs for further images, but {SETTING} {source} "
-            "holds predictions for the exported images alone; allowed: nokd, nokd_longer, augment, cgan and its "
-            "ablation"
-        )
+    for name in recipe.rows:
+        if needs_other_outputs(name) and not (matches_views(name) and views_file(Path(str(source))).is_file()):
+            raise UserError(
+                f"compare.methods holds {name!r}, which needs teacher outputs for further images, but {SETTING} "
+                f"{source} holds predictions for the exported images alone; allowed: nokd, nokd_longer, augment, cgan "
+                "and its ablation; after cgankd synthesize --views also rows that match outputs, such as kd and fm"
+            )
 
 
 def needs_other_outputs(name: str) -> bool:
     """Whether the row needs teacher outputs for other images than the exported ones."""
     return row(name).method != distill.SUPERVISED or row(name).pseudo
+
+
+def matches_views(name: str) -> bool:
+    """Whether the row needs teacher outputs for the views on which its student is trained, and no others."""
+    methods = [distill.find(part.partition("@")[0]) for part in distill.parts(row(name).method)]
+    return not row(name).pseudo and all(method.matches_views() for method in methods)
 
 
 def with_features(recipe: Recipe) -> Recipe:

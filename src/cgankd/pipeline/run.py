@@ -230,7 +230,7 @@ class Run:
             return self.nokd(seed)
         return self.store.titled(f"{name} (seed {seed})").call(
             stages.train_student,
-            **self._lesson(name, seed, self.recipe.student.transfer_steps),
+            **self.lesson(name, seed, self.recipe.student.transfer_steps),
             around=self.around,
             seed=seed,
         )
@@ -239,14 +239,14 @@ class Run:
         """The student of row ``name`` after another number of steps, scored on the validation split alone."""
         return self.store.titled(f"trial of {name}, {steps} steps").call(
             stages.train_trial,
-            **self._lesson(name, seed, steps),
+            **self.lesson(name, seed, steps),
             val=self.splits.val,
             task=self.task,
             normalised_by=self.splits.train,
             seed=seed,
         )
 
-    def _lesson(self, name: str, seed: int, steps: int) -> dict[str, Any]:
+    def lesson(self, name: str, seed: int, steps: int) -> dict[str, Any]:
         """Arguments of the stages that train the student of row ``name``: what it learns from, and how."""
         compared, settings, upstream = row(name), self.recipe.student, self.upstream(seed)
         fit, start = self.transfer(seed, {"steps": steps, "augment": views(compared, settings, self.task)})

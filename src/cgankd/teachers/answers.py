@@ -13,7 +13,7 @@ from torch import Tensor
 from cgankd.core.errors import UserError
 from cgankd.core.numbers import number
 from cgankd.data.image_files import FilePictures
-from cgankd.data.imageset import contents
+from cgankd.data.imageset import as_bytes, contents
 from cgankd.data.label_text import clean
 from cgankd.data.sources import load_alike
 from cgankd.data.table import FILE, Table, read_table
@@ -21,6 +21,7 @@ from cgankd.tasks import Task
 from cgankd.teachers.black_box import SETTING, BlackBox
 
 PREDICTION = "prediction"
+VIEWS = "views"  # the folder beside a file of predictions with further images and their predictions
 ROUNDING = 0.01  # allowed deviation of the sum of probabilities from 1
 
 
@@ -42,10 +43,11 @@ class StoredAnswers(BlackBox):
         self.own_key = digest.hexdigest()
 
     def raw_outputs(self, images: Tensor) -> Tensor:
-        keys = contents((images.float() * 255.0).round().to(torch.uint8).cpu())
+        keys = contents(as_bytes(images))
         if missing := sum(content not in self._row for content in keys):
             raise UserError(
-                f"{SETTING} {self.name}: has no prediction for {missing:,} of {len(keys):,} images; needed: all"
+                f"{SETTING} {self.name}: has no prediction for {missing:,} of {len(keys):,} images; needed: all; those "
+                "that rows such as kd and fm need are written by cgankd synthesize --import FILE --views"
             )
         return self.outputs[[self._row[content] for content in keys]].to(images.device)
 
@@ -61,8 +63,21 @@ def read_answers(path: Path, task: Task, channels: int, size: tuple[int, int]) -
     """Read a CSV file with a column file_name, and the images that it names, in its folder or in folders below.
 
     The column ``prediction`` holds a class name or a scalar in its unit. Or one column per class, with its name, holds
-    its probability. Raises UserError, with the line, for a value that can't be used.
+    its probability. :func:`views_file` is read too, if it exists. Raises UserError, with the line, for a value that
+    can't be used.
     """
+    parts = [_read(file, task, channels, size) for file in (path, views_file(path)) if file == path or file.is_file()]
+    images, outputs = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    return StoredAnswers(images, outputs, str(path))
+
+
+def views_file(path: Path) -> Path:
+    """The predictions for the views on which students are trained, which belong to a file of predictions."""
+    return path.parent / VIEWS / path.name
+
+
+def _read(path: Path, task: Task, channels: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Images uint8 [N, C, H, W], and the teacher's outputs for them."""
     table = read_table(path)
     table.need(FILE)
     names = task.answer_names
@@ -73,8 +88,7 @@ def read_answers(path: Path, task: Task, channels: int, size: tuple[int, int]) -
     else:
         classes = f", nor one for each class ({', '.join(names)})" if names else ""
         raise UserError(f"{path}: has no column {PREDICTION!r}{classes}; columns found: {', '.join(table.columns)}")
-    images = load_alike(FilePictures(table.files()), channels, size, str(path))
-    return StoredAnswers(images, task.from_answer(predictions), str(path))
+    return load_alike(FilePictures(table.files()), channels, size, str(path)), task.from_answer(predictions)
 
 
 def _predictions(table: Table, task: Task) -> Tensor:

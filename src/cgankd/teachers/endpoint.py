@@ -25,7 +25,7 @@ from torch import Tensor
 from cgankd.config.settings import HttpSettings
 from cgankd.core.errors import UserError
 from cgankd.core.hashing import content_key
-from cgankd.data.imageset import contents
+from cgankd.data.imageset import as_bytes, contents
 from cgankd.tasks import Task
 from cgankd.teachers.black_box import SETTING, BlackBox, checked
 from cgankd.teachers.kept_answers import KeptAnswers
@@ -80,7 +80,7 @@ class HttpTeacher(BlackBox):
         self._opener = urllib.request.build_opener(_NoRedirect(), *proxies)
 
     def raw_outputs(self, images: Tensor) -> Tensor:
-        pixels = (images.detach().float() * 255.0).round().clamp(0, 255).to(torch.uint8).cpu()
+        pixels = as_bytes(images)
         shape = repr(tuple(pixels.shape[1:])).encode()
         keys = [shape + key for key in contents(pixels)]
         known = self.answers.of(list(dict.fromkeys(keys)))

@@ -155,7 +155,7 @@ class BatchForward:
     def _ask_teacher(self, batch: Batch, images: Tensor, copies: int) -> Outputs:
         inside = "teacher" in self._taps and self._taps["teacher"].names
         once, sets = self.passes.once, self.batches.sets
-        fresh = batch.mixed or len(once) == len(sets)
+        fresh = len(once) == len(sets) or (batch.mixed and batch.all is not None)  # others' mixes are not here
         if inside or self.objective.input_gradients or copies > 1 or fresh:
             return self._collected(self.teacher_forward(images), len(batch.whole.index), copies)
         if not once or batch.all is not None:  # images of other processes are not here

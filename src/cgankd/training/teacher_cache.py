@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -17,6 +18,18 @@ from cgankd.core.runtime import to_device
 from cgankd.core.stopping import reason_to_stop
 from cgankd.data.batches import Batch, Batches, BatchRows
 from cgankd.nets import inference
+
+
+def asked(batches: Batches, steps: int) -> Iterator[Tensor]:
+    """The images about which a training asks a teacher that is no network, float32 [b, C, H, W]; some come up twice."""
+    if batches.period is not None or not batches.recurring:
+        for step in range(min(steps, batches.period or steps)):
+            yield batches.at(step).images
+        return
+    for number, (first, count) in enumerate(batches.sets):
+        for view in range(min(batches.recurring, batches.epochs(number, steps))):
+            for index in (torch.arange(count) + first).split(TeacherOutputs.BLOCK):
+                yield batches.views.draw(index, torch.full_like(index, view))
 
 
 class TeacherOutputs:
@@ -46,10 +59,24 @@ class TeacherOutputs:
         if isinstance(teacher, nn.Module):
             inference.place(teacher, fabric).eval()
         self._views: dict[tuple[int, int], _View] = {}  # by (set of images, view)
+        self._mixed: _View | None = None  # of all mixed batches
 
     def of(self, batch: Batch) -> Tensor:
         """The outputs for all of the batch's views, which recur, float32 [B, number of outputs]."""
-        return to_device(ranks.first_of_team(lambda: self._stored(batch.whole)), self.fabric.device)
+        stored = self._of_mixed if batch.mixed else lambda batch: self._stored(batch.whole)
+        return to_device(ranks.first_of_team(lambda: stored(batch)), self.fabric.device)
+
+    def _of_mixed(self, batch: Batch) -> Tensor:
+        """The outputs for a mixed batch that recurs; the batch is its own block."""
+        assert batch.number is not None
+        assert self.batches.period is not None
+        size = len(batch.index)
+        if self._mixed is None:
+            path = None if self.folder is None else self.folder / f"{self.batches.mixed_key}-mixed"
+            self._mixed = _View(path, self.batches.period * size, self.width, size)
+        if not self._mixed.has(batch.number):
+            self._mixed.put(batch.number, self._run(batch.images).cpu())
+        return self._mixed.outputs.rows[batch.number * size : (batch.number + 1) * size]
 
     def _stored(self, batch: BatchRows) -> Tensor:
         outputs = torch.empty(len(batch.index), self.width)
