@@ -1,10 +1,14 @@
-"""Where loops run that tests call by themselves: with a checkpoint of the test's own, or stopped at every save."""
+"""Where loops run that tests call by themselves: with a checkpoint of the test's own, stopped at every save, or in
+several processes."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,3 +55,14 @@ def stopped_at_every_save(fabric: Fabric, folder: Path, loop: Callable[[Work], T
         except OutOfTime:
             continue
     raise AssertionError(f"the loop doesn't end within {most} calls")
+
+
+def in_processes(count: int, script: str, folder: Path, words: Sequence[str], code: int = 0) -> str:
+    """Run ``script FOLDER COUNT WORD ...``, which starts ``count`` processes; what they say on stderr."""
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, script, str(folder), str(count), *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    return done.stderr

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from lightning_fabric import Fabric
 from cgankd.core.files import load_tensors
 from cgankd.distill import METHODS
 from cgankd.training.faults import NotFinite
+from works import in_processes
 
 # What is exchanged differs: nothing but outputs; cached outputs; pairs of images; maps and layers with batch
 # normalisation of their own; gradients by images; extra views and a head that is trained before; a network that is
@@ -26,6 +24,7 @@ LESSONS = [
     "supervised", "supervised/clipped", "supervised/attacked", "kd", "kd/no-views", "kd/mixed", "rkd", "fitnet",
     "kd+kdiga", "kd+sskd", "takd", "crd@fake", "gan/classes", "gan/scalars",
 ]  # fmt: skip
+SCRIPT = shared_lessons.__file__
 GANS = [f"gan/{name}" for name in shared_lessons.GANS if name != "killed"]
 
 
@@ -35,16 +34,6 @@ class Stopped(Exception):
 
 def stop() -> None:
     raise Stopped
-
-
-def in_processes(count: int, folder: Path, lessons: Sequence[str], code: int = 0) -> str:
-    """Do the lessons in ``count`` processes, the first of which starts the others. Returns what they say on stderr."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, shared_lessons.__file__, str(folder), str(count), *lessons]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == code, done.stderr
-    assert done.stdout == ""
-    return done.stderr
 
 
 def check_equal(lessons: Sequence[str], one: Path, several: Path, fabric: Fabric) -> None:
@@ -71,7 +60,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, fabric: Fabri
     (checkpoint,) = (tmp_path / "two" / "work").glob("train_module-*/checkpoint.safetensors")
     assert load_tensors(checkpoint)[1]["step"] == "1"
 
-    in_processes(2, tmp_path / "two", LESSONS)
+    in_processes(2, SCRIPT, tmp_path / "two", LESSONS)
     finished = sorted((tmp_path / "two" / "artifacts").iterdir())
     assert len(finished) == len(LESSONS)
     check_equal(LESSONS, tmp_path / "one", tmp_path / "two", fabric)
@@ -80,7 +69,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, fabric: Fabri
 
 @pytest.mark.long
 def test_four_processes_end_with_the_weights_of_one_for_every_method(tmp_path: Path, fabric: Fabric) -> None:
-    in_processes(4, tmp_path / "four", sorted(METHODS))
+    in_processes(4, SCRIPT, tmp_path / "four", sorted(METHODS))
     check_equal(sorted(METHODS), tmp_path / "one", tmp_path / "four", fabric)
 
 
@@ -89,14 +78,14 @@ def test_four_processes_end_with_the_weights_of_one_for_every_method(tmp_path: P
 def test_several_processes_end_with_the_generator_of_one_for_every_term(
     count: int, tmp_path: Path, fabric: Fabric
 ) -> None:
-    in_processes(count, tmp_path / "several", GANS)
+    in_processes(count, SCRIPT, tmp_path / "several", GANS)
     check_equal(GANS, tmp_path / "one", tmp_path / "several", fabric)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("lesson", "stage"), [("kd/killed", "train_module"), ("gan/killed", "train_generator")])
 def test_one_process_goes_on_where_two_were_killed(lesson: str, stage: str, tmp_path: Path, fabric: Fabric) -> None:
-    said = in_processes(2, tmp_path / "two", [lesson], code=-signal.SIGKILL)
+    said = in_processes(2, SCRIPT, tmp_path / "two", [lesson], code=-signal.SIGKILL)
     assert "process 2 of 2 stopped, because another one has ended or can't be reached (" in said
     (checkpoint,) = (tmp_path / "two" / "work").glob(f"{stage}-*/checkpoint.safetensors")
     assert load_tensors(checkpoint)[1]["step"] == "1"

@@ -1,9 +1,9 @@
 """One run on several processes: which one is the first, what all of them agree on, and how they end.
 
-Every process runs the same program. They train networks together (core/shared_rows.py), in the stages that
-:func:`together` runs. Everything else is computed by the first process alone, inside :func:`first`, while the others
-wait for its result. So only the first process writes files and prints. With one process, each function here just calls
-what it is given.
+Every process runs the same program. They train networks (core/shared_rows.py) and draw images (core/shared_calls.py)
+together, in the stages that :func:`together` runs. Everything else is computed by the first process alone, inside
+:func:`first`, while the others wait for its result. So only the first process writes files and prints. With one
+process, each function here just calls what it is given.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def first(function: Callable[[], T]) -> T:
             error = raised
         finally:
             _here.alone = False
-    value, sent = _from_first((value, error))
+    value, sent = from_first((value, error))
     if error is not None:
         raise error
     if sent is not None:
@@ -213,10 +213,26 @@ def exchanging() -> Iterator[None]:
         ) from error
 
 
-def _from_first(value: T) -> T:
+def control() -> Any:
+    """The group of all processes for what they exchange by their processors."""
+    return _here.control
+
+
+def from_first(value: T) -> T:
+    """The first process's ``value``, sent by pickle to all."""
     import torch.distributed as dist
 
     box = [value]
     with exchanging():
         dist.broadcast_object_list(box, src=0, group=_here.control)
     return box[0]
+
+
+def from_each(value: T) -> list[T]:
+    """The ``value`` of each process, sent by pickle to all."""
+    import torch.distributed as dist
+
+    values: list[Any] = [None] * _here.count
+    with exchanging():
+        dist.all_gather_object(values, value, group=_here.control)
+    return values

@@ -101,11 +101,13 @@ class ProposalSource:
 
     @contextlib.contextmanager
     def open(self, fabric: Fabric) -> Iterator[Proposals]:
-        """Ready to draw."""
+        """Ready to draw, by all processes of a run; only the first of them enters the block."""
         with self.extractor.open(fabric) as extractor:
             ratio = None if self.ratio is None else self.ratio.open(fabric)
             generator = self.generator.open(fabric)
-            yield Proposals(generator, extractor, ratio, self.task, self.seed, self.batch_size, self.max_draws)
+            own = Proposals(generator, extractor, ratio, self.task, self.seed, self.batch_size, self.max_draws)
+            with own.shared() as proposals:
+                yield proposals
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from cgankd.core import profiling, rng
+from cgankd.core import profiling, ranks, rng
 from cgankd.core.errors import UserError
+from cgankd.core.shared_calls import RowFunction, Rows, called_by_first
 from cgankd.gan.generator import Sampler
 from cgankd.labels import LabelPlan
 from cgankd.nets.feature_extractor import FeatureExtractor
@@ -66,8 +68,8 @@ class Drawn:
 class Proposals:
     """Draws proposals, for burn-in, calibration and synthesis.
 
-    ratio: None where no ratio is needed. batch_size: images generated at once. max_draws: most draws per image of the
-    quota.
+    ratio: None where no ratio is needed. batch_size: images generated at once, by all processes together. max_draws:
+    most draws per image of the quota. by_all: :meth:`rows`, computed by several processes.
     """
 
     generator: Sampler
@@ -77,6 +79,18 @@ class Proposals:
     seed: int
     batch_size: int
     max_draws: int
+    by_all: RowFunction | None = None
+
+    @contextmanager
+    def shared(self) -> Iterator[Proposals]:
+        """In this block, which only the first process of a run enters, all of them draw the proposals."""
+        teachers = (self.extractor.teacher, *self.extractor.others)
+        if all(isinstance(teacher, nn.Module) for teacher in teachers):
+            with called_by_first(self.rows) as by_all:
+                yield dataclasses.replace(self, by_all=by_all)
+        else:  # a service may charge for an answer, and the first process alone keeps the answers
+            ranks.leave()
+            yield self
 
     def held(self, plan: LabelPlan) -> Tensor:
         """How many images the generator has at each label, int64 [L]; UserError where it has none at all."""
@@ -89,19 +103,24 @@ class Proposals:
         """Proposals ``first .. first + count - 1`` of each label with outputs, errors, ratios; all marked as kept."""
         index = first[:, None] + torch.arange(count)
         targets = plan.targets[label].repeat_interleave(count)
+        rows = (self.by_all or self.rows)(targets, index.flatten(), rng.key(self.seed, stream))
+        error, ratio = (rows[name].view(index.shape) for name in ("error", "ratio"))
+        everything = torch.ones(index.shape, dtype=torch.bool)
+        return Block(label, index, rows["images"], rows["outputs"], error, ratio, everything, everything, everything)
+
+    def rows(self, targets: Tensor, index: Tensor, seed: int) -> Rows:
+        """images, outputs, error and ratio, as in :class:`Block`, of proposals ``index`` of ``targets``, both [B]."""
         with profiling.part("generator"):
-            images = self.generator.sample(targets, index.flatten(), rng.key(self.seed, stream))
+            images = self.generator.sample(targets, index, seed)
         with profiling.part("teacher"):
             votes, features = self.extractor.votes(images)
         weights = self.task.confidence(votes) if self.extractor.by_confidence else None
-        error = adjust.disagreement(self.task, votes, targets.to(votes.device), weights).cpu().view(index.shape)
-        ratio = torch.ones(index.shape)
+        error = adjust.disagreement(self.task, votes, targets.to(votes.device), weights).cpu()
+        ratio = torch.ones(len(index))
         if self.ratio is not None:
             with torch.no_grad(), profiling.part("ratio"):
-                ratio = self.ratio(features, targets.to(features.device)).float().cpu().view(index.shape)
-        everything = torch.ones(index.shape, dtype=torch.bool)
-        outputs = self.task.consensus(votes, weights).cpu()
-        return Block(label, index, images, outputs, error, ratio, everything, everything, everything)
+                ratio = self.ratio(features, targets.to(features.device)).float().cpu()
+        return {"images": images, "outputs": self.task.consensus(votes, weights).cpu(), "error": error, "ratio": ratio}
 
     def draw(
         self,

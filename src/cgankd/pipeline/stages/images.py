@@ -1,4 +1,7 @@
-"""Stages for generated images: burn-in, calibration of the filter, synthesis; and pseudo-labels of real images."""
+"""Stages for generated images: burn-in, calibration of the filter, synthesis; and pseudo-labels of real images.
+
+Of several processes, only the first enters ``source.open``; until it leaves, the others draw proposals for it there.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from cgankd.synthesis.synthesize import BurnIn, FilterRule, draw_burn_in, draw_e
 from cgankd.tasks import Task
 
 
-@stage()
+@stage(together=True)
 def burn_in(work: Work, *, source: ProposalSource, plan: LabelPlan) -> dict[str, Any]:
     """The density ratios of fakes, which set the first M of each label pool. ``dead``: labels whose are all 0."""
     with source.open(work.fabric) as proposals:
@@ -30,7 +33,7 @@ def read_burn_in(artifact: Artifact | None) -> BurnIn | None:
     return None if artifact is None else BurnIn(**artifact.tensors("ratios"))
 
 
-@stage()
+@stage(together=True)
 def calibrate_filter(
     work: Work,
     *,
@@ -48,7 +51,7 @@ def calibrate_filter(
     return {"fakes": len(errors)}
 
 
-@stage(version=2)
+@stage(version=2, together=True)
 def make_images(
     work: Work,
     *,

@@ -1,0 +1,148 @@
+"""Synthesis that one process and several must end alike: ``python shared_synthesis.py FOLDER DEVICES CASE ...``.
+
+A case is one of :data:`CASES`, and may have an end after a slash: in the third batch of the synthesis, ``killed`` kills
+the last process, ``refused`` makes its generator raise UserError, and ``stopped`` sends SIGTERM to the first process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from test_synthesize import CLASSES, DEGREES, Opened, Ratio, Teacher, pixels, plan_of
+from torch import Tensor
+
+from cgankd.cli.ending import ending
+from cgankd.config.settings import GanSettings, SynthesisSettings
+from cgankd.core import ranks, rng
+from cgankd.core.errors import LostProcess, OutOfTime, UserError
+from cgankd.core.runtime import make_fabric
+from cgankd.core.stopping import stopping_on_sigterm
+from cgankd.core.store import Artifact, Store
+from cgankd.gan.adapters import CallableSampler
+from cgankd.gan.generator import GanSampler, Sampler, new_networks
+from cgankd.labels import label_embedding
+from cgankd.nets import zoo
+from cgankd.pipeline.inputs import Extractor, ProposalSource
+from cgankd.pipeline.processing import process
+from cgankd.tasks import Task
+from cgankd.teachers.black_box import FunctionTeacher
+
+SEED = 3
+RATIOS = {"subsampling": {"burn_in": 15}, "filter": {"calibration": 40}}
+# name -> task, number of images, settings. M rises with the draws; another rule for scalars; fewer labels than
+# processes; batches with fewer images than processes; a teacher that only the first asks; networks, not pixels
+CASES: dict[str, tuple[Task, int, dict[str, Any]]] = {
+    "classes": (CLASSES, 31, {**RATIOS, "batch_size": 7, "replace": "soft"}),
+    "scalars": (DEGREES, 25, {**RATIOS, "batch_size": 16, "subsampling": {"kind": "quantile", "burn_in": 15}}),
+    "one-label": (CLASSES, 8, {**RATIOS, "batch_size": 5}),
+    "single": (CLASSES, 4, {"subsampling": "none", "filter": False, "batch_size": 1}),
+    "service": (CLASSES, 9, {"subsampling": "none", "filter": {"calibration": 10}, "batch_size": 6}),
+    "networks": (CLASSES, 20, {"subsampling": "none", "filter": False, "batch_size": 10}),
+}
+
+
+def drawn(store: Store, case: str) -> Artifact:
+    """The images of a case, with a checkpoint after each batch."""
+    name, _, end = case.partition("/")
+    task, images, changes = CASES[name]
+    settings = SynthesisSettings(images=images, max_draws=50, **changes)
+    torch.manual_seed(0)  # for the labels of scalars
+    plan = plan_of(task, images, filter=settings.filter)
+    if name == "one-label":
+        plan = dataclasses.replace(plan, **{key: value[1:2] for key, value in vars(plan).items()})
+        plan = dataclasses.replace(plan, pool=torch.zeros(1).long(), group=torch.zeros(1).long(), quota=plan.quota * 3)
+    generator, teacher = sampler(name, ENDS[end], store.fabric), Opened("teacher", Teacher(task.num_outputs))
+    if name == "networks":
+        torch.manual_seed(1)
+        teacher = Opened("teacher", zoo.create("cnn8", 1, 3, (16, 16)))
+    judge = FunctionTeacher(asked_by_first, task, "shared_synthesis:asked_by_first") if name == "service" else teacher
+    ratio = None if settings.subsampling.kind == "none" else Opened("ratio", Ratio())
+    source = ProposalSource(
+        generator, Extractor(judge, teacher if name == "service" else None), ratio, task, SEED, settings.batch_size, 50
+    )
+    return process(
+        store, source, plan, settings, settings.subsampling, features=Extractor(teacher),
+        keep_probabilities=settings.replace == "soft",
+    )  # fmt: skip
+
+
+def asked_by_first(images: Tensor) -> Tensor:
+    """A teacher that may charge for each answer."""
+    assert ranks.is_first()
+    return Teacher(3)(images)
+
+
+def sampler(name: str, end: Callable[[], None], fabric: Fabric) -> Sampler:
+    if name == "networks":
+        settings = GanSettings(steps=1, channels=8, latent=8, label_dim=8)
+        torch.manual_seed(2)
+        network, _ = new_networks(settings, label_embedding(CLASSES, None, 8), 1, (16, 16))
+        gan = GanSampler(network, 8, fabric)
+        gan.content_key = "untrained"
+        return gan
+    batches = itertools.count(1)
+
+    def sample(targets: Tensor, indices: Tensor, seed: int) -> Tensor:
+        if seed == rng.key(SEED, "proposal") and next(batches) == 3:
+            end()
+        return pixels(targets, indices, seed)
+
+    return CallableSampler(sample, content_key="pixels")
+
+
+def nothing() -> None:
+    pass
+
+
+def killed() -> None:
+    if not ranks.is_first():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refused() -> None:
+    if ranks.count() == 1 or not ranks.is_first():
+        raise UserError("the pixels are gone")
+
+
+def stopped() -> None:
+    if ranks.is_first():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+ENDS = {"": nothing, "killed": killed, "refused": refused, "stopped": stopped}
+
+
+def open_store(folder: Path, fabric: Fabric) -> Store:
+    return Store(folder, fabric, checkpoint_seconds=0.0)
+
+
+def main(folder: str, devices: str, cases: Sequence[str]) -> None:
+    """Each case ends as a command would; the next one follows, unless a process is lost."""
+    fabric = make_fabric("cpu", "fp32", 1, int(devices))
+    store, code = open_store(Path(folder), fabric), 0
+    for case in cases:
+        try:
+            with stopping_on_sigterm():
+                drawn(store, case)
+        except (UserError, OutOfTime, LostProcess) as error:
+            end = ending(error)
+            code = end.code
+            if sentence := ranks.sentence_of(error, end.sentence):
+                print(code, sentence, file=sys.stderr, flush=True)
+            if isinstance(error, LostProcess):
+                break
+    store.close()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])

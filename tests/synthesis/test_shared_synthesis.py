@@ -1,0 +1,76 @@
+"""Several processes draw images: the set, its counts and its checkpoints are those of one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import shared_synthesis
+import torch
+from lightning_fabric import Fabric
+
+from cgankd.core.errors import UserError
+from cgankd.core.files import load_tensors
+from cgankd.synthesis.store import StoredFakes
+from works import in_processes
+
+SCRIPT = shared_synthesis.__file__
+
+
+def check_equal(cases: list[str], one: Path, several: Path, fabric: Fabric) -> None:
+    """Both folders hold the same images, labels and columns; where no network runs, to the last bit, and summaries."""
+    stores = [shared_synthesis.open_store(folder, fabric) for folder in (one, several)]
+    finished = sorted((several / "artifacts").iterdir())
+    for case in cases:
+        expected, found = (shared_synthesis.drawn(store, case) for store in stores)
+        assert found.key == expected.key
+        near = {"rtol": 1e-4, "atol": 1e-4} if case == "networks" else {"rtol": 0.0, "atol": 0.0}
+        theirs, ours = StoredFakes(expected).open(), StoredFakes(found).open()
+        assert len(ours) == len(theirs) > 0
+        pixels = {**near, "atol": 1.0} if case == "networks" else near
+        torch.testing.assert_close(ours.images.float(), theirs.images.float(), **pixels)
+        assert torch.equal(ours.labels, theirs.labels)
+        torch.testing.assert_close(ours.columns, theirs.columns, **near)
+        if case != "networks":
+            assert found.summary == expected.summary
+            assert {name: rows.tolist() for name, rows in found.tensors("samples").items()} == {
+                name: rows.tolist() for name, rows in expected.tensors("samples").items()
+            }
+    assert sorted((several / "artifacts").iterdir()) == finished  # nothing was computed again
+    for store in stores:
+        store.close()
+
+
+def test_three_processes_make_the_images_of_one(tmp_path: Path, fabric: Fabric) -> None:
+    assert in_processes(3, SCRIPT, tmp_path / "three", list(shared_synthesis.CASES)) == ""
+    check_equal(list(shared_synthesis.CASES), tmp_path / "one", tmp_path / "three", fabric)
+
+
+def test_two_processes_go_on_where_one_ended_and_one_where_two_did(tmp_path: Path, fabric: Fabric) -> None:
+    """Ended by an error of the second process, by SIGTERM, and by the death of the second; each in its third batch."""
+    folder, end = tmp_path / "several", "classes/refused"
+    store = shared_synthesis.open_store(folder, fabric)
+    with pytest.raises(UserError):
+        shared_synthesis.drawn(store, end)
+    store.close()
+    assert saved_batches(folder) == 2
+
+    said = in_processes(2, SCRIPT, folder, [end, "classes/stopped", "classes/killed"], code=1).splitlines()
+    expected = [
+        "2 the pixels are gone",
+        "75 stopped, because it was asked to stop (SIGTERM);",
+        "1 process 1 of 2 stopped, because another one has ended or can't be reached (",
+    ]
+    assert len(said) == len(expected)  # the first process speaks for both
+    assert all(line.startswith(words) for line, words in zip(said, expected, strict=True)), said
+    assert saved_batches(folder) == 2 + 2 + 3 + 2
+
+    store = shared_synthesis.open_store(folder, fabric)
+    shared_synthesis.drawn(store, "classes")
+    store.close()
+    check_equal(["classes"], tmp_path / "one", folder, fabric)
+
+
+def saved_batches(folder: Path) -> int:
+    (checkpoint,) = (folder / "work").glob("make_images-*/checkpoint.safetensors")
+    return int(load_tensors(checkpoint)[1]["step"])
