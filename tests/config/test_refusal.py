@@ -58,7 +58,7 @@ WRONG = [
     ("ratio.hidden=[]", "ratio.hidden = []", "", HIDDEN),
     # groups of settings, which may be switched off or have kinds
     ("student.fit.augment=7", "student.fit.augment = 7", "",
-     "settings (shift, flip, views, randaugment, mixup, cutmix)"),
+     "settings (shift, flip, views, randaugment, mixup, cutmix, mixed_views)"),
     ("synthesis.filter=maybe", "synthesis.filter = 'maybe'", "", FILTER),
     ("student.fit.augment.randaugment=many", "student.fit.augment.randaugment = 'many'", "",
      "true, false, a whole number of operations, or settings (operations, magnitude)"),

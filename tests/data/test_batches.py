@@ -138,7 +138,7 @@ def test_mixed_batches_say_so(noise: Noise) -> None:
 @pytest.mark.parametrize("share", [None, 0.5])
 def test_mixed_batches_recur_after_v_mixes_for_each_image(noise: Noise, share: float | None) -> None:
     views, size = 3, 5
-    made = batches(noise(10), noise(15, seed=1), size=size, views=views, mixup=1.0, share=share)
+    made = batches(noise(10), noise(15, seed=1), size=size, mixed_views=views, mixup=1.0, share=share)
     period = views * (10 + 15) // size
     first = [made.at(step) for step in range(period)]
     assert [batch.number for batch in first] == list(range(period))
@@ -150,8 +150,8 @@ def test_mixed_batches_recur_after_v_mixes_for_each_image(noise: Noise, share: f
         assert again.number == step
 
 
-def test_mixed_batches_never_recur_without_a_number_of_views(noise: Noise) -> None:
-    made = batches(noise(8), size=8, views=0, mixup=1.0)
+def test_mixed_batches_never_recur_without_a_number_of_mixes(noise: Noise) -> None:
+    made = batches(noise(8), size=8, mixup=1.0)
     pixels = torch.cat([made.at(step).images for step in range(20)]).flatten(1)
     assert len(pixels.unique(dim=0)) > 150  # an image that is its own partner may come up twice
     assert made.at(3).number is None

@@ -152,7 +152,7 @@ def test_rows_that_match_outputs_learn_from_a_second_round(
 ) -> None:
     """As with the same teacher as a function, but for the rounding of mixed images to bytes."""
     methods = "compare.methods=[nokd_longer, kd, fm, cgan+fm, mlkd]"
-    few = ["student.fit.augment.views=1", "student.strong_augment.views=1", "metrics.generator=false"]
+    few = ["student.fit.augment.views=1", "student.strong_augment.mixed_views=1", "metrics.generator=false"]
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(TINY))
     words = [str(tmp_path / "r.yaml"), methods, *few, "--quiet", "--out", str(tmp_path / "run")]
     folder = tmp_path / "images"

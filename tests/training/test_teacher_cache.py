@@ -279,7 +279,7 @@ def test_a_service_is_asked_once_about_a_view_by_all_trainings(
 
 def test_about_mixed_images_that_recur_the_teacher_is_asked_once(noise: Noise, fabric: Fabric, tmp_path: Path) -> None:
     real, fake = noise(10), noise(15, seed=1)
-    views = batches(real, fake, fabric, mixup=1.0)
+    views = batches(real, fake, fabric, mixup=1.0, mixed_views=3)
     first, second, period = Counted(1), Counted(1), 3 * 25 // 8
     memories = [TeacherOutputs(teacher, views, 3, fabric, tmp_path) for teacher in (first, second)]
     for step in [4, *range(3 * period)]:
@@ -288,18 +288,18 @@ def test_about_mixed_images_that_recur_the_teacher_is_asked_once(noise: Noise, f
         assert torch.equal(*told)
         assert torch.allclose(told[0], first.network(batch.images), atol=1e-6)
     assert (first.asked, second.asked) == (8 * period, 0)
-    for other in (batches(real, fake, fabric, seed=5, mixup=1.0), batches(real, fake, fabric, mixup=0.5)):
-        before = second.asked
+    for changes in ({"seed": 5}, {"mixup": 0.5}):
+        other, before = batches(real, fake, fabric, **{"mixup": 1.0, "mixed_views": 3, **changes}), second.asked
         TeacherOutputs(second, other, 3, fabric, tmp_path).of(other.at(0))
         assert second.asked == before + 8
 
 
-@pytest.mark.parametrize(("views", "asked"), [(2, 32), (3, 48), (0, 64)])
+@pytest.mark.parametrize(("mixes", "asked"), [(2, 32), (3, 48), (0, 64)])
 def test_function_matching_asks_as_often_as_there_are_mixed_views(
-    noise: Noise, fabric: Fabric, views: int, asked: int
+    noise: Noise, fabric: Fabric, mixes: int, asked: int
 ) -> None:
     teacher = Counted(1)
-    augment = AugmentSettings(views=views, mixup=1.0)
+    augment = AugmentSettings(mixed_views=mixes, mixup=1.0)
     fit(
         Work(fabric), network(0), distill.create("fm", CLASSES), TrainingImages(noise(16)),
         FitSettings(steps=8, batch_size=8, augment=augment), seed=0, teacher=teacher,

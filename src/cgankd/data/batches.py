@@ -143,8 +143,8 @@ class Batches:
     """Batches of real images and of fakes, if there are any; batch ``step`` is a pure function of the seed.
 
     Every image is seen once before any is seen twice: among real images and fakes separately, or among all images
-    where ``images.real_share`` is None. With ``augment.views`` above 0 the views of an image recur after so many; of
-    mixed images, whole batches recur, after so many mixes for each stored image.
+    where ``images.real_share`` is None. With ``augment.views`` above 0 the views of an image recur after so many. With
+    ``augment.mixed_views`` above 0 whole batches recur, after so many mixed images for each stored one.
     """
 
     def __init__(
@@ -168,8 +168,8 @@ class Batches:
         self.mixing = Mixing(augment.mixup, augment.cutmix, seed) if augment.mixes else None
         self.recurring = augment.views  # 0: a view never repeats
         self.count = sum(map(len, sets))
-        recurs = self.mixing is not None and self.recurring
-        self.period = max(1, self.recurring * self.count // batch_size) if recurs else None  # of mixed batches
+        recurs = self.mixing is not None and augment.mixed_views
+        self.period = max(1, augment.mixed_views * self.count // batch_size) if recurs else None  # of mixed batches
         self.real_count = len(real)
         starts = (0, len(real))
         self.sets = [(start, len(s)) for start, s in zip(starts, sets, strict=False)]  # first image, number of images
@@ -200,13 +200,18 @@ class Batches:
             images, targets[rows], index[rows], view[rows], fake[rows], self.mixing is not None, number, all=whole
         )
 
+    @property
+    def recurs(self) -> bool:
+        """Whether any image comes back as it was."""
+        return bool(self.recurring) if self.mixing is None else self.period is not None
+
     def seen_once(self, steps: int) -> frozenset[int]:
         """The sets none of whose views is seen twice in so many steps."""
         every = frozenset(range(len(self.sets)))
+        if self.mixing is not None:
+            return every if self.period is None or steps <= self.period else frozenset()
         if not self.recurring:
             return every
-        if self.period is not None:
-            return every if steps <= self.period else frozenset()
         return frozenset(number for number in every if self.epochs(number, steps) <= self.recurring)
 
     def epochs(self, number: int, steps: int) -> int:
@@ -228,7 +233,7 @@ class Batches:
     @property
     def mixed_key(self) -> str:
         """A hash of everything that mixed batches depend on."""
-        parts = [*map(self.key, range(len(self.sets))), repr(self.mixing), repr(self.streams), repr(self.recurring)]
+        parts = [*map(self.key, range(len(self.sets))), repr(self.mixing), repr(self.streams), repr(self.period)]
         return hashlib.blake2b(" ".join(parts).encode(), digest_size=16).hexdigest()
 
     def _targets_of(self, index: Tensor) -> Tensor:

@@ -154,7 +154,7 @@ def views(compared: Row, student: StudentSettings, task: Task) -> AugmentSetting
 
 
 def _named(words: Collection[str], plain: AugmentSettings, strong: AugmentSettings) -> AugmentSettings:
-    """The views of these words."""
+    """The views of these words. Strong ones never recur, but mixes do if the settings say so."""
     if set(words) == {"plain"}:
         return plain
     changes = {
@@ -162,4 +162,4 @@ def _named(words: Collection[str], plain: AugmentSettings, strong: AugmentSettin
         "mixup": (strong.mixup or 1.0) if "mixup" in words else 0.0,
         "cutmix": (strong.cutmix or 1.0) if "cutmix" in words else 0.0,
     }
-    return strong.model_copy(update=changes)
+    return strong.model_copy(update={**changes, "views": 0})

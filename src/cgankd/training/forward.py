@@ -155,7 +155,8 @@ class BatchForward:
     def _ask_teacher(self, batch: Batch, images: Tensor, copies: int) -> Outputs:
         inside = "teacher" in self._taps and self._taps["teacher"].names
         once, sets = self.passes.once, self.batches.sets
-        fresh = len(once) == len(sets) or (batch.mixed and batch.all is not None)  # others' mixes are not here
+        new_mix = batch.mixed and (batch.number is None or batch.all is not None)  # or other processes have its images
+        fresh = len(once) == len(sets) or new_mix
         if inside or self.objective.input_gradients or copies > 1 or fresh:
             return self._collected(self.teacher_forward(images), len(batch.whole.index), copies)
         if not once or batch.all is not None:  # images of other processes are not here

@@ -62,7 +62,7 @@ def fit(
     choice = settings.compile_teacher
     compile_teacher = compiled.pays(work.fabric.device, settings.steps) if choice == "auto" else choice
     once = batches.seen_once(settings.steps)
-    if batches.recurring and not isinstance(teacher, nn.Module):
+    if batches.recurs and not isinstance(teacher, nn.Module):
         once = frozenset()  # a service may charge for an answer, and other trainings need the same ones
     passes = TeacherPasses(kept.teacher_outputs, work.deadline, compile_teacher, once)
     forward = BatchForward(student, teacher, objective, batches, work.fabric, seed, passes)

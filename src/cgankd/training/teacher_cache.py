@@ -22,7 +22,7 @@ from cgankd.nets import inference
 
 def asked(batches: Batches, steps: int) -> Iterator[Tensor]:
     """The images about which a training asks a teacher that is no network, float32 [b, C, H, W]; some come up twice."""
-    if batches.period is not None or not batches.recurring:
+    if batches.mixing is not None or not batches.recurring:
         for step in range(min(steps, batches.period or steps)):
             yield batches.at(step).images
         return

@@ -71,8 +71,7 @@ class StudentSettings(Settings):
         None, gt=0, lt=1, description="share of real images in a batch; none: every image equally often"
     )
     strong_augment: AugmentSettings = Field(
-        AugmentSettings(randaugment=RandAugmentSettings(), cutmix=1.0, views=0),
-        description="augmentation of the row augment",
+        AugmentSettings(randaugment=RandAugmentSettings(), cutmix=1.0), description="augmentation of the row augment"
     )
     temperature: float = Field(4.0, gt=0, description="classes: softens probabilities, in kd and similar methods")
     label_weight: float | None = Field(None, ge=0, description="kd: weight of labels; none: .1 classes, .5 scalar")

@@ -39,6 +39,12 @@ class AugmentSettings(Settings):
     cutmix: float = Field(
         0.0, ge=0, description="CutMix: a of Beta(a, a); 0: none; with MixUp, each image gets one of the two"
     )
+    mixed_views: int = Field(
+        0,
+        ge=0,
+        description="number of mixed images for each image, which then repeat (teacher outputs are kept); 0: all "
+        "differ, which is far better where a teacher costs nothing but time",
+    )
 
     @property
     def mixes(self) -> bool:
