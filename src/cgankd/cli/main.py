@@ -92,7 +92,6 @@ def run(
 ) -> None:
     """Run a recipe and print its table. The same command resumes a run that was stopped."""
     overrides = with_devices([*(overrides or []), *[SKIP_BAD] * skip_bad], devices)
-    where = workers.executor(executor, jobs, resources)
     with watch.watching(quiet, as_json, track, profile) as progress:
         init.check_exists(name)
         if name not in recipe.ready() and init.is_source(name):
@@ -102,6 +101,7 @@ def run(
             raise UserError(f"--budget is for images, but {name} is a recipe, which has its own numbers of steps")
         settings = load("run", name, overrides)
         progress.expected = init.expected(name, overrides)
+        where = workers.executor(executor, jobs, resources)  # imports torch
         from cgankd.core.checkpoint import deadline_in
         from cgankd.experiments.trials import run_with
 

@@ -20,7 +20,7 @@ Jobs = Annotated[
     ),
 ]
 OnExecutor = Annotated[
-    str, typer.Option("--executor", help="where these are computed: processes of this machine, slurm or ray")
+    str, typer.Option("--executor", help="where runs or trials are computed: processes of this machine, slurm or ray")
 ]
 Resources = Annotated[
     str,
