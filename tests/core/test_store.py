@@ -709,6 +709,22 @@ def test_runs_share_artifacts_but_not_with_a_run_in_their_folder(tmp_path: Path,
     assert not list(one.iterdir())
 
 
+def test_a_run_lets_its_workers_in_and_nobody_else(tmp_path: Path, fabric: Fabric) -> None:
+    store = Store(tmp_path, fabric)
+    with pytest.raises(UserError, match="is in use"):
+        Store(tmp_path / "worker", fabric, artifacts=tmp_path)
+    store.share()
+    worker = Store(tmp_path / "worker", fabric, artifacts=tmp_path)
+    made = worker.call(teacher)
+    worker.close()
+    with pytest.raises(UserError, match="is in use"):
+        Store(tmp_path, fabric)
+    assert store.call(teacher) == made
+    assert BUILT == ["teacher"]
+    store.close()
+    Store(tmp_path, fabric).close()
+
+
 def test_a_folder_that_is_a_file_is_named(tmp_path: Path, fabric: Fabric) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):

@@ -206,6 +206,17 @@ def test_a_stage_that_is_skipped_leaves_the_total_as_it_was(clock: Clock) -> Non
     ]
 
 
+def test_a_stage_that_another_process_has_computed_counts_as_done(clock: Clock) -> None:
+    watched = Watched()
+    watched.plan(lambda: [station("a"), station("b"), station("c", seconds=4.0)])
+    for key in ("a", "b", "c", "unknown"):
+        if key == "b":
+            with watched.stage(station("b")):
+                clock.now += 5.0
+        watched.found(key, 10.0)
+    assert (watched.run_plan.done, watched.run_plan.total, watched.run_plan.spent) == (3, 3, 19.0)
+
+
 def test_a_stage_that_fails_did_not_end() -> None:
     watched = Watched([events := Events()])
     with pytest.raises(ValueError), watched.stage(station("a")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -166,6 +167,17 @@ def kill_in(stage: str, file: str, artifacts: int, words: list[str], cwd: Path, 
 def steps_done(checkpoint: Path) -> int:
     with safe_open(checkpoint, framework="pt") as file:
         return int(file.metadata()["step"])
+
+
+def workers_of(out: Path) -> list[int]:
+    """The processes that compute cells or trials of this folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().decode().split("\0")
+            if "cgankd.experiments.worker" in words and str(out) in words[-2]:
+                found.append(int(path.parent.name))
+    return found
 
 
 def same(killed: Path, whole: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import os
@@ -14,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import CHECKPOINT_FILE, Said, environment, kill_in, script
+from commands import CHECKPOINT_FILE, Said, environment, kill_in, script, workers_of
 
 SHORT = [
     "teacher.fit.steps=5",
@@ -115,17 +114,6 @@ def test_runs_in_other_processes_end_as_those_in_one_and_a_killed_one_is_replace
     for name in FILES:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert stages(tmp_path / "out") == stages(tmp_path / "whole")
-
-
-def workers_of(out: Path) -> list[int]:
-    """The processes that compute cells of this folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            words = path.read_bytes().decode().split("\0")
-            if "cgankd.experiments.worker" in words and str(out) in words[-2]:
-                found.append(int(path.parent.name))
-    return found
 
 
 @pytest.mark.xdist_group("table")

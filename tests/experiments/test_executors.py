@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cgankd.core.errors import OutOfTime, UserError
-from cgankd.core.progress import SILENT, Progress
+from cgankd.core.progress import SILENT, Bar, Progress
 from cgankd.experiments import executors, worker
 from cgankd.experiments.executors import Executor, Opened, opened, run_all
 from cgankd.experiments.worker import Outcome
@@ -61,7 +61,7 @@ class Pretended:
 
     def run(self, jobs: int, progress: Progress = SILENT, deadline: float = math.inf) -> list[tuple[int, Outcome]]:
         names = [f"cell {number}" for number in range(len(self.folders))]
-        return list(run_all(self.folders, names, Opened(self.start, jobs), progress, deadline))
+        return list(run_all(self.folders, names, Opened(self.start, jobs), progress, Bar(), deadline))
 
 
 def test_as_many_as_wanted_run_at_once_in_places_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,9 @@ class Trials:
     def __init__(self, scores: Mapping[str, float]) -> None:
         self.scores, self.asked = scores, list[tuple[str, int]]()
 
-    def __call__(self, name: str, steps: int) -> float:
-        self.asked.append((name, steps))
-        return self.scores[name]
+    def __call__(self, names: Sequence[str], steps: int) -> list[float]:
+        self.asked += [(name, steps) for name in names]
+        return [self.scores[name] for name in names]
 
 
 def test_the_better_half_of_the_candidates_goes_on() -> None:
@@ -86,7 +86,7 @@ def test_an_unknown_teacher_stops_nothing() -> None:
 @pytest.mark.parametrize(("higher_is_better", "teacher"), [(True, 95.0), (False, 2.0)])
 def test_trials_that_are_not_done_stop_nothing(tmp_path: Path, higher_is_better: bool, teacher: float) -> None:
     unknown = _val_so_far(higher_is_better)(Artifact(tmp_path, "key", 0.0, {}))
-    assert autopilot.fly(CANDIDATES, 1000, teacher, higher_is_better, lambda name, steps: unknown).with_fakes
+    assert autopilot.fly(CANDIDATES, 1000, teacher, higher_is_better, Trials(dict.fromkeys(SCORES, unknown))).with_fakes
     assert _val_so_far(higher_is_better)(Artifact(tmp_path, "key", 0.0, {"val": 3.5})) == 3.5
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from cgankd._version import __version__
-from cgankd.cli import clean, compare, completion, data, doctor, init, lists, ship, tables, watch, weights
+from cgankd.cli import clean, compare, completion, data, doctor, init, lists, ship, tables, watch, weights, workers
 from cgankd.cli.ending import ending
 from cgankd.cli.recipes import (
     SKIP_BAD,
@@ -19,6 +19,7 @@ from cgankd.cli.recipes import (
     MaxMinutes,
     Overrides,
     Recipe,
+    RecipeOrImages,
     SkipBad,
     list_recipes,
     load,
@@ -72,14 +73,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
 
 @app.command()
 def run(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE",
-            help="a ready recipe (cgankd recipes), a YAML file, or a folder of images",
-            autocompletion=completion.recipe_names,
-        ),
-    ],
+    name: RecipeOrImages,
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder of the run; default runs/RECIPE")] = None,
     budget: init.RunBudget = None,
@@ -92,6 +86,9 @@ def run(
     profile: watch.Profiled = False,
     max_minutes: MaxMinutes = None,
     devices: Devices = None,
+    jobs: workers.Jobs = None,
+    executor: workers.OnExecutor = "processes",
+    resources: workers.Resources = "",
 ) -> None:
     """Run a recipe and print its table. The same command resumes a run that was stopped."""
     overrides = with_devices([*(overrides or []), *[SKIP_BAD] * skip_bad], devices)
@@ -104,11 +101,12 @@ def run(
             raise UserError(f"--budget is for images, but {name} is a recipe, which has its own numbers of steps")
         settings = load("run", name, overrides)
         progress.expected = init.expected(name, overrides)
+        where = workers.executor(executor, jobs, resources)  # imports torch
         from cgankd.core.checkpoint import deadline_in
-        from cgankd.pipeline.run import run as go
+        from cgankd.experiments.trials import run_with
 
         folder = out or Path("runs") / portable(settings.name)
-        results = go(settings, folder, progress, deadline=deadline_in(max_minutes))
+        results = run_with(where, settings, folder, progress, deadline=deadline_in(max_minutes))
         if not ranks.goes_on_alone():
             return
         progress.rest()

@@ -25,6 +25,14 @@ Recipe = Annotated[
         autocompletion=completion.recipe_names,
     ),
 ]
+RecipeOrImages = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="a ready recipe (cgankd recipes), a YAML file, or a folder of images",
+        autocompletion=completion.recipe_names,
+    ),
+]
 MaxMinutes = Annotated[
     float | None,
     typer.Option("--max-minutes", min=0, help="stop after this time with exit code 75; the same command continues"),

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from cgankd.cli import completion, watch
+from cgankd.cli import completion, watch, workers
 from cgankd.cli.recipes import MaxMinutes, Overrides, Recipe, load
 from cgankd.cli.screen import console
 from cgankd.config import recipe
 from cgankd.core.errors import UserError
 from cgankd.core.paths import portable
-
-if TYPE_CHECKING:  # the package imports torch
-    from cgankd.experiments.executors import Executor
-
-Jobs = Annotated[
-    int | None,
-    typer.Option("--jobs", min=1, help="runs at once; default 1 for processes, all for slurm and ray"),
-]
-OnExecutor = Annotated[
-    str, typer.Option("--executor", help="where runs are computed: processes of this machine, slurm or ray")
-]
-Resources = Annotated[
-    str,
-    typer.Option("--resources", help="for slurm: 'timeout_min=240 slurm_partition=gpu'; for ray: 'num_gpus=1'"),
-]
 
 Words = Annotated[
     list[str],
@@ -66,9 +51,9 @@ def table(
     seeds: Annotated[str, typer.Option("--seeds", help="such as 0,1,2; default the recipe's")] = "",
     out: Annotated[Path | None, typer.Option("--out", help="folder; default runs/table-RECIPE")] = None,
     quiet: watch.Quiet = False,
-    jobs: Jobs = None,
-    executor: OnExecutor = "processes",
-    resources: Resources = "",
+    jobs: workers.Jobs = None,
+    executor: workers.OnExecutor = "processes",
+    resources: workers.Resources = "",
     max_minutes: MaxMinutes = None,
 ) -> None:
     """Run recipes x settings x students. They share stages, and the tables are like the paper's."""
@@ -80,7 +65,7 @@ def table(
     from cgankd.experiments import text
     from cgankd.experiments.table import make_table
 
-    where = _executor(executor, jobs, resources)
+    where = workers.executor(executor, jobs, resources)
     with watch.watching(quiet) as progress:
         results = make_table(
             names,
@@ -111,9 +96,9 @@ def ablate(
     ] = "",
     out: Annotated[Path | None, typer.Option("--out", help="folder; default runs/ablate-RECIPE")] = None,
     quiet: watch.Quiet = False,
-    jobs: Jobs = None,
-    executor: OnExecutor = "processes",
-    resources: Resources = "",
+    jobs: workers.Jobs = None,
+    executor: workers.OnExecutor = "processes",
+    resources: workers.Resources = "",
     max_minutes: MaxMinutes = None,
 ) -> None:
     """Plot what each step of cGAN-KD adds. Also plots the error against the number of generated images or of labels."""
@@ -121,7 +106,7 @@ def ablate(
     from cgankd.core.checkpoint import deadline_in
     from cgankd.experiments.ablation import ablate as draw
 
-    where = _executor(executor, jobs, resources)
+    where = workers.executor(executor, jobs, resources)
     with watch.watching(quiet) as progress:
         draw(
             name,
@@ -148,15 +133,3 @@ def _split_words(words: list[str], seeds: str) -> tuple[list[str], list[str]]:
     if not names:
         raise UserError(f"no recipe among {' '.join(words)!r}; ready recipes: {', '.join(recipe.ready())}")
     return names, [word for word in words if "=" in word] + ([f"seeds=[{seeds}]"] if seeds else [])
-
-
-def _executor(kind: str, jobs: int | None, resources: str) -> Executor:
-    """As the options say; values of resources are read as YAML."""
-    import yaml
-
-    from cgankd.experiments.executors import Executor
-
-    pairs = [word.partition("=") for word in resources.split()]
-    if wrong := [word for word, equals, _ in pairs if not equals]:
-        raise UserError(f"--resources: {wrong[0]!r} is not of the form KEY=VALUE, such as timeout_min=240")
-    return Executor(kind, jobs, {key: yaml.safe_load(value) for key, _, value in pairs})

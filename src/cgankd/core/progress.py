@@ -64,6 +64,9 @@ class Progress:
         """A stage that is computed; it ends with the block."""
         yield
 
+    def found(self, key: str, seconds: float) -> None:
+        """The result of a stage is there, which took ``seconds``; another process may have computed it."""
+
     def score(
         self, row: str, seed: int, scores: Mapping[str, float | None], metric: str = "", metric_unit: str = ""
     ) -> None:

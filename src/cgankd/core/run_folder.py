@@ -103,6 +103,13 @@ class HeldFolder:
         if self._lock is not None:
             self._release = weakref.finalize(self, os.close, self._lock)
 
+    def share(self) -> None:
+        """From now on further processes may use the folder that share it too, such as workers of this one."""
+        if self._lock is not None:
+            import fcntl
+
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
+
     def close(self) -> None:
         """Unlock the folder. If nothing was written to it, what this object created is removed: the folder, and those
         above it that hold nothing else."""

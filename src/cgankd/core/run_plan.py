@@ -67,6 +67,12 @@ class RunPlan:
     def end(self, station: Station, seconds: float) -> None:
         self._ended[station.key] = dataclasses.replace(station, seconds=seconds)
 
+    def found(self, key: str, seconds: float) -> None:
+        """A station is done that did not end in this process; its result is there."""
+        station = self._stations.get(key)
+        if station is not None and station.seconds is None:
+            self._ended.setdefault(key, dataclasses.replace(station, seconds=seconds))
+
     def _all(self) -> dict[str, Station]:
         return {**self._stations, **self._ended}
 

@@ -192,6 +192,12 @@ class Store:
         store._temporary = folder
         return store
 
+    def share(self) -> None:
+        """From now on other processes may add artifacts too, as workers of this one do."""
+        self._shared = True
+        if self._held is not None:
+            self._held.share()
+
     def close(self) -> None:
         """Unlock the folder; a new folder in which nothing was written is removed."""
         self.progress.closed()
@@ -243,6 +249,7 @@ class Store:
                     build = functools.partial(self._build, done, key, description)
                     with self.progress.stage(Station(key, title, name)):
                         artifact = self._compute(build, functools.partial(function, **arguments))
+        self.progress.found(key, artifact.seconds)
         self.used.append(artifact)
         return artifact
 

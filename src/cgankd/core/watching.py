@@ -177,6 +177,9 @@ class Watched(Progress):
         self.station = None
         self.emit("stage_ended", **fields, seconds=seconds, values=self._main.values if self._main else {})
 
+    def found(self, key: str, seconds: float) -> None:
+        self.run_plan.found(key, seconds)
+
     def score(
         self, row: str, seed: int, scores: Mapping[str, float | None], metric: str = "", metric_unit: str = ""
     ) -> None:

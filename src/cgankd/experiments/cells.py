@@ -25,7 +25,7 @@ from cgankd.core.run_folder import check_usable, lock, make_folder
 from cgankd.core.run_plan import Station
 from cgankd.core.store import remove_leftovers
 from cgankd.data import sources
-from cgankd.experiments.executors import HERE, Executor, Opened, opened, run_all
+from cgankd.experiments.executors import HERE, Executor, Opened, all_done, opened
 from cgankd.experiments.worker import write_task
 from cgankd.pipeline import comparisons, preflight, run
 
@@ -193,20 +193,13 @@ def _elsewhere(
     folders = [out / cells[place].folder for place in places]
     for folder, place in zip(folders, places, strict=True):
         write_task(folder, cells[place].recipe, out)
-    names, errors = [cells[place].name for place in places], list[UserError | TrainingError]()
+    names = [cells[place].name for place in places]
     progress.opened(out)
-    with progress.stage(Station("cells", "cells", "cells")):
-        for number, outcome in run_all(folders, names, executor, progress, deadline):
-            progress.say(f"{names[number]}: {outcome.state}")
-            if outcome.state != "done":
-                sentence = f"{names[number]}: {outcome.sentence}"
-                errors.append(UserError(sentence) if outcome.user else TrainingError(sentence))
-                continue
+    with progress.stage(Station("cells", "cells", "cells")), progress.bar("cells", len(folders)) as bar:
+        bar.unit = "runs"
+        for number in all_done(folders, names, executor, progress, bar, deadline):
             results[places[number]] = _finished(cells[places[number]], folders[number])
             yield list(results)
-    if errors:
-        more = f" (and {len(errors) - 1} more cells failed)" if len(errors) > 1 else ""
-        raise type(errors[0])(f"{errors[0]}{more}")
 
 
 def _finished(cell: Cell, folder: Path) -> Results | None:

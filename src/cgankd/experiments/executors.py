@@ -1,4 +1,5 @@
-"""Where the cells of a table are computed: processes of this machine, Slurm jobs (submitit) or a Ray cluster."""
+"""Where the cells of a table, or the autopilot's trials, are computed: processes of this machine, Slurm jobs (submitit)
+or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -14,9 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from cgankd.core.errors import OutOfTime, UserError
+from cgankd.core.errors import OutOfTime, TrainingError, UserError
 from cgankd.core.machine import cores
-from cgankd.core.progress import Progress
+from cgankd.core.progress import Bar, Progress
 from cgankd.core.stopping import reason_to_stop
 from cgankd.experiments.worker import LOG, Outcome, read_outcome, work
 
@@ -28,8 +29,8 @@ STOPS = 100  # how often one is replaced that saved its state and stopped, such 
 
 @dataclasses.dataclass(frozen=True)
 class Executor:
-    """kind: one of ``KINDS``. jobs: cells at once; None: all, and one for processes. resources: passed on as they are,
-    to submitit's AutoExecutor.update_parameters, or to ray.remote (``address`` to ray.init)."""
+    """kind: one of ``KINDS``. jobs: cells or trials at once; None: all, and one for processes. resources: passed on as
+    they are, to submitit's AutoExecutor.update_parameters, or to ray.remote (``address`` to ray.init)."""
 
     kind: str = "processes"
     jobs: int | None = None
@@ -41,7 +42,7 @@ class Executor:
         if self.resources and self.kind == "processes":
             raise UserError("--resources is for --executor slurm or ray; processes take what this machine has")
         if self.elsewhere and os.name == "nt":
-            raise UserError("several cells at once need a system with file locks; allowed on Windows: --jobs 1")
+            raise UserError("--jobs needs a system with file locks; allowed on Windows: --jobs 1")
 
     @property
     def elsewhere(self) -> bool:
@@ -79,39 +80,57 @@ def opened(executor: Executor, out: Path, cells: int) -> Opened:
     return Opened(_STARTS[executor.kind](executor, out), jobs)
 
 
+def all_done(
+    folders: Sequence[Path], names: Sequence[str], executor: Opened, progress: Progress, bar: Bar, deadline: float
+) -> Iterator[int]:
+    """Work on all cells, and yield the number of each that is done. See :func:`run_all`.
+
+    Raises the first UserError or TrainingError of a cell after all others have ended.
+    """
+    errors: list[UserError | TrainingError] = []
+    for number, outcome in run_all(folders, names, executor, progress, bar, deadline):
+        progress.say(f"{names[number]}: {outcome.state}")
+        if outcome.state == "done":
+            yield number
+            continue
+        sentence = f"{names[number]}: {outcome.sentence}"
+        errors.append(UserError(sentence) if outcome.user else TrainingError(sentence))
+    if errors:
+        more = f" (and {len(errors) - 1} more {bar.unit} failed)" if len(errors) > 1 else ""
+        raise type(errors[0])(f"{errors[0]}{more}")
+
+
 def run_all(
-    folders: Sequence[Path], names: Sequence[str], executor: Opened, progress: Progress, deadline: float
+    folders: Sequence[Path], names: Sequence[str], executor: Opened, progress: Progress, bar: Bar, deadline: float
 ) -> Iterator[tuple[int, Outcome]]:
     """Work on all cells, and yield the number of each that is done or has failed.
 
     A worker that dies is replaced, and goes on from its last checkpoint. Raises OutOfTime where this process has to
-    stop; the workers have then saved their state.
+    stop; the workers have then saved their state. bar: counts the cells that have ended.
     """
     waiting, running = list(range(len(folders))), dict[int, tuple[Worker, int]]()
     left = {number: {"lost": LOSSES, "stopped": STOPS} for number in waiting}
     ended = 0
     try:
-        with progress.bar("cells", len(folders)) as bar:
-            bar.unit = "runs"
-            while waiting or running:
-                while waiting and len(running) < executor.jobs:
-                    number, slot = waiting.pop(0), _free([slot for _, slot in running.values()])
-                    running[number] = executor.start(folders[number], slot), slot
-                for number in [number for number, (worker, _) in running.items() if worker.is_done()]:
-                    del running[number]
-                    outcome = read_outcome(folders[number])
-                    kind = "lost" if outcome is None else outcome.state
-                    if kind in ("lost", "stopped") and left[number][kind]:
-                        left[number][kind] -= 1
-                        progress.say(f"{names[number]}: its worker {_ended(kind)}; another one goes on")
-                        waiting.insert(0, number)
-                        continue
-                    ended += 1
-                    yield number, outcome or Outcome("failed", f"its workers died; {folders[number] / LOG} may say why")
-                bar.to(ended, f"{len(running)} at once")
-                if (reason := reason_to_stop(deadline)) is not None:
-                    raise OutOfTime(reason)
-                time.sleep(LOOK_AGAIN)
+        while waiting or running:
+            while waiting and len(running) < executor.jobs:
+                number, slot = waiting.pop(0), _free([slot for _, slot in running.values()])
+                running[number] = executor.start(folders[number], slot), slot
+            for number in [number for number, (worker, _) in running.items() if worker.is_done()]:
+                del running[number]
+                outcome = read_outcome(folders[number])
+                kind = "lost" if outcome is None else outcome.state
+                if kind in ("lost", "stopped") and left[number][kind]:
+                    left[number][kind] -= 1
+                    progress.say(f"{names[number]}: its worker {_ended(kind)}; another one goes on")
+                    waiting.insert(0, number)
+                    continue
+                ended += 1
+                yield number, outcome or Outcome("failed", f"its workers died; {folders[number] / LOG} may say why")
+            bar.to(ended, f"{len(running)} at once")
+            if (reason := reason_to_stop(deadline)) is not None:
+                raise OutOfTime(reason)
+            time.sleep(LOOK_AGAIN)
     finally:
         _stop([worker for worker, _ in running.values()])
 

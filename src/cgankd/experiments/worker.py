@@ -1,4 +1,5 @@
-"""One cell of a table in another process, on this or another host: ``python -m cgankd.experiments.worker FOLDER``.
+"""One cell of a table, or one trial of the autopilot, in another process, on this or another host:
+``python -m cgankd.experiments.worker FOLDER``.
 
 The cell's folder holds task.yaml (its recipe) and task.json when the work begins, log.txt meanwhile, and outcome.json
 when the work has ended in any way but the death of the process.
@@ -13,8 +14,9 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -22,6 +24,7 @@ from cgankd.config import recipe as recipes
 from cgankd.config.recipe import Recipe
 from cgankd.core.errors import OutOfTime, TrainingError, UserError
 from cgankd.core.files import read_json, write_json, write_text
+from cgankd.core.progress import Progress
 from cgankd.core.stopping import stopping_on_sigterm
 from cgankd.core.terminal import plain_console
 from cgankd.core.views import PlainLines
@@ -41,12 +44,16 @@ class Outcome:
     user: bool = False
 
 
-def write_task(folder: Path, recipe: Recipe, artifacts: Path) -> None:
-    """Write what a worker reads; paths in the recipe hold from the current folder on."""
+def write_task(folder: Path, recipe: Recipe, artifacts: Path, trial: tuple[str, int] | None = None) -> None:
+    """Write what a worker reads; paths in the recipe hold from the current folder on.
+
+    trial: row and steps of a trial of the autopilot; None: the whole run.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / OUTCOME).unlink(missing_ok=True)
     write_text(folder / RECIPE, recipe.to_yaml())
-    write_json(folder / TASK, {"current_folder": str(Path.cwd()), "artifacts": str(artifacts.absolute())})
+    paths = {"current_folder": str(Path.cwd()), "artifacts": str(artifacts.absolute())}
+    write_json(folder / TASK, {**paths, "trial": trial})
 
 
 def read_outcome(folder: Path) -> Outcome | None:
@@ -68,17 +75,15 @@ def work(folder: str, parent: int | None = None) -> None:
     with (place / LOG).open("a", encoding="utf-8") as log, stopping_on_sigterm(TIME_LIMIT):
         if parent is not None:
             threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-        outcome = _run(place, Path(task["artifacts"]), plain_console(file=log, width=120))
+        outcome = _run(place, task, plain_console(file=log, width=120))
         print(f"{outcome.state} {outcome.sentence}".strip(), file=log)
     write_json(place / OUTCOME, dataclasses.asdict(outcome))
 
 
-def _run(folder: Path, artifacts: Path, console: Console) -> Outcome:
-    from cgankd.pipeline.run import run  # imports torch
-
+def _run(folder: Path, task: Mapping[str, Any], console: Console) -> Outcome:
     try:
         with Watched([PlainLines(console)]) as progress:
-            run(recipes.load(str(folder / RECIPE)), folder, progress, artifacts=artifacts)
+            _compute(folder, task, progress)
     except OutOfTime as error:
         return Outcome("stopped", str(error))
     except UserError as error:
@@ -89,6 +94,18 @@ def _run(folder: Path, artifacts: Path, console: Console) -> Outcome:
         console.print(traceback.format_exc(), markup=False, highlight=False)
         return Outcome("failed", f"{type(error).__name__}: {error} ({folder / LOG} has the details)")
     return Outcome("done")
+
+
+def _compute(folder: Path, task: Mapping[str, Any], progress: Progress) -> None:
+    from cgankd.pipeline.run import opened, run  # imports torch
+
+    recipe, artifacts = recipes.load(str(folder / RECIPE)), Path(task["artifacts"])
+    if task["trial"] is None:
+        run(recipe, folder, progress, artifacts=artifacts)
+        return
+    name, steps = task["trial"]
+    with opened(recipe, folder, progress, artifacts=artifacts) as this_run:
+        this_run.trial(name, recipe.seeds[0], steps)
 
 
 def _follow(parent: int) -> None:

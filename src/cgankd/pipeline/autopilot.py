@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 SHARES = (0.25, 0.5)  # of the student's steps, for one round of trials each
 
-Trial = Callable[[str, int], float]  # (row, steps) -> the score on the validation split
+Trials = Callable[[Sequence[str], int], Sequence[float]]  # (rows, steps) -> each row's score on the validation split
+Prepare = Callable[[Sequence[str], int], None]  # (rows, steps): makes the trials of a round, several at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,29 +57,29 @@ class Flight:
         return {**dataclasses.asdict(self), "reasons": reasons(self, lambda value: f"{value:.4g} {unit}".rstrip())}
 
 
-def fly(candidates: Sequence[str], steps: int, teacher: float | None, higher_is_better: bool, trial: Trial) -> Flight:
+def fly(candidates: Sequence[str], steps: int, teacher: float | None, higher_is_better: bool, trials: Trials) -> Flight:
     """Find the best of ``candidates``. steps: of a full training.
 
     Of equal candidates the earlier one is taken, and one without generated images before one with them.
     """
     real = [name for name in candidates if not row(name).fakes and name != CONTROL]
     fakes = [name for name in candidates if row(name).fakes]
-    records = _halve(real, steps, higher_is_better, trial)
+    records = _halve(real, steps, higher_is_better, trials)
     best = records[-1:]
     done = bool(best) and teacher is not None and _at_least(best[0].val, teacher, higher_is_better)
     if fakes and not done:
-        tried = _halve(fakes, steps, higher_is_better, trial)
+        tried = _halve(fakes, steps, higher_is_better, trials)
         records, best = records + tried, best + tried[-1:]
-    chosen = best[place_of_best([trial.val for trial in best], higher_is_better)]
+    chosen = best[place_of_best([record.val for record in best], higher_is_better)]
     return Flight(chosen.row, tuple(records), teacher, with_fakes=bool(fakes) and not done)
 
 
-def _halve(names: Sequence[str], steps: int, higher_is_better: bool, trial: Trial) -> list[Record]:
+def _halve(names: Sequence[str], steps: int, higher_is_better: bool, trials: Trials) -> list[Record]:
     """The trials of all rounds; the best one of the last round is the last."""
     records: list[Record] = []
     for share in SHARES:
         reached = max(1, round(share * steps))
-        tried = [Record(name, reached, trial(name, reached)) for name in names]
+        tried = [Record(name, reached, val) for name, val in zip(names, trials(names, reached), strict=True)]
         ranked = sorted(tried, key=lambda record: record.val, reverse=higher_is_better)
         records += reversed(ranked)
         names = [record.row for record in ranked[: max(1, len(ranked) // 2)]]
@@ -89,10 +90,13 @@ def _at_least(score: float, level: float, higher_is_better: bool) -> bool:
     return score >= level if higher_is_better else score <= level
 
 
-def choose(run: Run, score: Callable[[Artifact], float] | None = None) -> Flight:
+def choose(
+    run: Run, score: Callable[[Artifact], float] | None = None, prepare: Prepare = lambda rows, steps: None
+) -> Flight:
     """The autopilot of a run. Trials use the run's first seed.
 
-    score: reads a trial's score; None: the score on the validation split, which is then announced.
+    score: reads a trial's score; None: the score on the validation split, which is then announced. prepare: called
+    before each round; the trials that it leaves undone are made here, one after the other.
     """
     recipe, seed = run.recipe, run.recipe.seeds[0]
     teacher = run.teacher(run.upstream(seed)).summary.get("val")
@@ -107,7 +111,11 @@ def choose(run: Run, score: Callable[[Artifact], float] | None = None) -> Flight
         )
         return value
 
-    return fly(recipe.rows, recipe.student.transfer_steps, teacher, run.task.higher_is_better, trial)
+    def trials(names: Sequence[str], steps: int) -> list[float]:
+        prepare(names, steps)
+        return [trial(name, steps) for name in names]
+
+    return fly(recipe.rows, recipe.student.transfer_steps, teacher, run.task.higher_is_better, trials)
 
 
 def reasons(flight: Flight, scored: Callable[[float], str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,13 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from cgankd._version import __version__
 from cgankd.config.settings import FilterSettings, FromWeights, NoSubsampling
+from cgankd.core import ranks
+from cgankd.core.cleaning import RESULTS
+from cgankd.core.files import write_json, write_text
 from cgankd.core.store import Artifact
+from cgankd.data.rejected import write_rejected
 from cgankd.metrics.robustness import Attack
 from cgankd.metrics.statistics import paired_difference, spread
 from cgankd.nets.build import StoredNetwork
 from cgankd.pipeline import measurements
 from cgankd.pipeline.comparisons import CONTROL, row
 from cgankd.pipeline.gathering import gather, networks_shown
+from cgankd.pipeline.stations import stations
 from cgankd.pipeline.warnings import warnings
 from cgankd.teachers.answers import StoredAnswers
 
@@ -24,6 +30,21 @@ if TYPE_CHECKING:
     from cgankd.pipeline.run import Run
 
 INNER = {"built", "history", "shape"}  # entries of summaries that results.json leaves out
+
+
+def write(run: Run, import_seconds: float) -> dict[str, Any]:
+    """Run every seed and row of the recipe, and write what :func:`cgankd.pipeline.run.run` says to the run's folder."""
+    out, text = run.store.path, run.recipe.to_yaml()
+    if not (out / RESULTS).is_file():  # else the file says how these results were made
+        ranks.first(lambda: write_text(out / "recipe.yaml", text))
+    ranks.first(lambda: write_rejected(run.splits.rejected, out))
+    run.store.progress.plan(functools.partial(stations, run))
+    record = collect(run)
+    record["seconds"] = {"import": import_seconds, **run.store.seconds()}
+    record["used"] = run.store.used_names()
+    ranks.first(lambda: write_text(out / "recipe.yaml", text))
+    ranks.first(lambda: write_json(out / RESULTS, record))
+    return record
 
 
 def collect(run: Run) -> dict[str, Any]:

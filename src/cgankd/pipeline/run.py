@@ -11,7 +11,7 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,12 @@ from cgankd.config.settings import (
     SynthesisSettings,
 )
 from cgankd.core import ranks, rng
-from cgankd.core.cleaning import RESULTS
-from cgankd.core.files import write_json, write_text
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.run_folder import check_recipe
 from cgankd.core.runtime import make_fabric
 from cgankd.core.store import Artifact, Store
 from cgankd.data import sources
 from cgankd.data.imageset import Splits, TrainingImages
-from cgankd.data.rejected import write_rejected
 from cgankd.distill import SUPERVISED, MethodStack
 from cgankd.gan.adapters import open_source
 from cgankd.gan.generator import GeneratorSource, Sampler, TrainedGenerator
@@ -47,7 +44,6 @@ from cgankd.pipeline.inputs import Extractor, ProposalSource, PseudoLabelled, St
 from cgankd.pipeline.processing import process, train_gan
 from cgankd.pipeline.ratio_features import ratio_features
 from cgankd.pipeline.search import choose
-from cgankd.pipeline.stations import stations
 from cgankd.synthesis import adjust, checks
 from cgankd.synthesis.density_ratio import StoredRatio
 from cgankd.synthesis.store import StoredFakes
@@ -57,30 +53,30 @@ from cgankd.teachers.opening import open_teachers, shown_name
 
 
 def run(
-    recipe: Recipe, out: Path, progress: Progress = SILENT, *, deadline: float = math.inf, artifacts: Path | None = None
+    recipe: Recipe,
+    out: Path,
+    progress: Progress = SILENT,
+    *,
+    deadline: float = math.inf,
+    artifacts: Path | None = None,
+    trials: Callable[[Run], autopilot.Prepare] | None = None,
 ) -> dict[str, Any]:
     """Run the pipeline for every seed of the recipe, and write recipe.yaml and results.json to ``out``, and with
     ``data.skip_bad`` rejected.csv.
 
-    Finished artifacts are used again. artifacts: a folder for artifacts that several runs share; None: ``out``. Raises
-    UserError for what the user can fix, and OutOfTime where time.monotonic has passed ``deadline``, at the next
-    checkpoint or before the next stage.
+    Finished artifacts are used again. artifacts: a folder for artifacts that several runs share; None: ``out``. trials:
+    how the autopilot's trials are made several at once; None: one after the other. Raises UserError for what the user
+    can fix, and OutOfTime where time.monotonic has passed ``deadline``, at the next checkpoint or before the next
+    stage.
     """
     check_recipe(out, recipe.name)
     started = time.monotonic()
     with opened(recipe, out, progress, deadline=deadline, artifacts=artifacts) as this_run:
         import_seconds = time.monotonic() - started
-        text = this_run.recipe.to_yaml()
-        if not (out / RESULTS).is_file():  # else the file says how these results were made
-            ranks.first(lambda: write_text(out / "recipe.yaml", text))
-        ranks.first(lambda: write_rejected(this_run.splits.rejected, out))
-        this_run.store.progress.plan(functools.partial(stations, this_run))
-        record = results.collect(this_run)
-        record["seconds"] = {"import": import_seconds, **this_run.store.seconds()}
-        record["used"] = this_run.store.used_names()
-        ranks.first(lambda: write_text(out / "recipe.yaml", text))
-        ranks.first(lambda: write_json(out / RESULTS, record))
-    return record
+        if trials is not None:
+            prepare = trials(this_run)
+            this_run.flight = functools.cache(functools.partial(autopilot.choose, this_run, prepare=prepare))
+        return results.write(this_run, import_seconds)
 
 
 @contextlib.contextmanager

@@ -170,16 +170,13 @@ def _students(recipe: Recipe, splits: Splits, seconds: Seconds) -> float:
     nokd = student.fit.steps * seconds.student_step if needed else 0.0
     if recipe.compare.methods != "auto":
         return nokd + sum(_student(recipe, name, student.transfer_steps, splits, seconds) for name in rows)
-    trials: list[float] = []
 
-    def trial(name: str, steps: int) -> float:
-        trials.append(_student(recipe, name, steps, splits, seconds))
-        return trials[-1]
+    def times(names: Sequence[str], steps: int) -> list[float]:
+        return [_student(recipe, name, steps, splits, seconds) for name in names]
 
     # The dearest candidates are taken to win, so that the time is enough whichever do.
-    flight = fly(rows, student.transfer_steps, None, True, trial)
-    full = [_student(recipe, name, student.transfer_steps, splits, seconds) for name in flight.rows]
-    return nokd + sum(trials) + sum(full)
+    flight = fly(rows, student.transfer_steps, None, True, times)
+    return nokd + sum(trial.val for trial in flight.trials) + sum(times(flight.rows, student.transfer_steps))
 
 
 def _student(recipe: Recipe, name: str, steps: int, splits: Splits, seconds: Seconds) -> float:

@@ -1,0 +1,131 @@
+"""The autopilot's trials of a round at once: the same choice, whoever trains them, and workers that die."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cgankd.config import recipe
+from cgankd.config.recipe import Recipe
+from cgankd.core.errors import TrainingError, UserError
+from cgankd.core.files import write_json
+from cgankd.core.watching import Output, Watched
+from cgankd.experiments import executors, worker
+from cgankd.experiments.executors import HERE, Executor
+from cgankd.experiments.trials import run_with
+
+TINY = {
+    "seeds": [0],
+    "data": {"source": "digits", "train_size": 60, "val_size": 50},
+    "teacher": {"network": "cnn8", "fit": {"steps": 30, "batch_size": 16}},
+    "student": {"network": "cnn8", "fit": {"steps": 2, "batch_size": 16}, "transfer_steps": 8, "real_share": 0.5},
+    "generator": {"channels": 8, "latent": 8, "label_dim": 8, "steps": 3, "batch_size": 16, "ema_start": 1},
+    "synthesis": {"images": 20, "filter": None, "subsampling": "none"},
+    "metrics": {"generator": False},
+    "compare": {"methods": "auto"},
+    "runtime": {"threads": 1, "precision": "fp32"},
+}
+TWO = Executor(jobs=2)
+
+
+def tiny(*overrides: str) -> Recipe:
+    return recipe.from_tree(json.loads(json.dumps(TINY)), overrides)
+
+
+class Events(Output):
+    def __init__(self) -> None:
+        self.stages, self.notes = list[str](), list[str]()
+
+    def event(self, event: str, fields: Any, watched: Watched) -> None:
+        if event == "stage_started":
+            self.stages.append(fields["kind"])
+        elif event == "note":
+            self.notes.append(fields["text"])
+
+
+class Workers:
+    """Stands for the processes: each trial is trained in this process, but the first ``deaths`` workers do nothing."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, deaths: int = 0) -> None:
+        self.deaths, self.started, self.work = deaths, list[str](), worker.work
+        monkeypatch.setattr(executors, "LOOK_AGAIN", 0.0)
+        monkeypatch.setitem(executors._STARTS, "processes", lambda executor, out: self.start)  # type: ignore[index]
+
+    def start(self, folder: Path, slot: int) -> Workers:
+        self.started.append(folder.name)
+        if len(self.started) > self.deaths:
+            self.work(str(folder))
+        return self
+
+    def is_done(self) -> bool:
+        return True
+
+    def stop(self) -> None:
+        """It has ended."""
+
+
+def test_the_choice_is_that_of_one_job_although_a_worker_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = ("nokd_longer", "augment", "kd", "cgan_kd", "cgan+fm~plain")
+    monkeypatch.setattr("cgankd.config.settings.compare.CANDIDATES", few)
+    one, two = tmp_path / "one", tmp_path / "two"
+    expected = run_with(HERE, tiny(), one, Watched(), deadline=math.inf)
+    assert len(expected["autopilot"]["trials"]) == 6  # generated images are tried too
+
+    workers = Workers(monkeypatch, deaths=1)
+    with Watched([events := Events()]) as watched:
+        found = run_with(TWO, tiny(), two, watched, deadline=math.inf)
+    assert found["autopilot"] == expected["autopilot"]
+    assert [row["values"] for row in found["rows"]] == [row["values"] for row in expected["rows"]]
+    assert found["used"] == expected["used"]
+    assert sorted(path.name for path in (two / "artifacts").iterdir()) == expected["used"]
+    assert workers.started == ["augment-2", "kd-2", "augment-2", "cgan_kd-2", "cgan-fm-plain-2"]
+    assert events.stages.count("train_trial") == 2  # a second round of one trial is for this process
+    assert events.notes.count("trial of augment, 2 steps: its worker died; another one goes on") == 1
+    assert watched.run_plan.done == watched.run_plan.total
+
+    workers.started.clear()  # all trials are there: nothing is started
+    assert run_with(TWO, tiny(), two, Watched(), deadline=math.inf)["autopilot"] == expected["autopilot"]
+    assert not workers.started
+
+
+def test_a_trial_whose_workers_always_die_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Workers(monkeypatch, deaths=100)
+    with pytest.raises(TrainingError, match=r"trial of augment, 2 steps: its workers died; .*augment-2.log.txt may"):
+        run_with(TWO, tiny(), tmp_path, Watched(), deadline=math.inf)
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_a_trial_of_another_kind_of_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def elsewhere(folder: str, parent: int | None = None) -> None:
+        write_json(Path(folder) / worker.OUTCOME, dataclasses.asdict(worker.Outcome("done")))
+
+    Workers(monkeypatch).work = elsewhere
+    with pytest.raises(UserError, match="trial of augment, 2 steps has another key where it was made"):
+        run_with(TWO, tiny(), tmp_path, Watched(), deadline=math.inf)
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        (
+            "compare.methods=[kd]",
+            "--jobs and --executor make the autopilot's trials at once, but compare.methods is a list of rows, which "
+            "has no trials; allowed: --jobs 1 with processes, or compare.methods=auto",
+        ),
+        (
+            "runtime.devices=2",
+            "--jobs and --executor train each trial in one process, but runtime.devices = 2 and runtime.nodes = 1; "
+            "allowed: 1 and 1",
+        ),
+    ],
+)
+def test_what_has_no_trials_for_several_workers_is_refused(tmp_path: Path, word: str, sentence: str) -> None:
+    with pytest.raises(UserError) as caught:
+        run_with(TWO, tiny(word), tmp_path / "out", Watched(), deadline=math.inf)
+    assert str(caught.value) == sentence
+    assert not list(tmp_path.iterdir())
