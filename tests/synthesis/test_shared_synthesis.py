@@ -41,6 +41,7 @@ def check_equal(cases: list[str], one: Path, several: Path, fabric: Fabric) -> N
         store.close()
 
 
+@pytest.mark.long
 def test_three_processes_make_the_images_of_one(tmp_path: Path, fabric: Fabric) -> None:
     assert in_processes(3, SCRIPT, tmp_path / "three", list(shared_synthesis.CASES)) == ""
     check_equal(list(shared_synthesis.CASES), tmp_path / "one", tmp_path / "three", fabric)
