@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from cgankd.config import allowed
 from cgankd.config.yaml_values import alternatives, is_model, kind_of
+from cgankd.core.addresses import masked
 from cgankd.core.errors import did_you_mean
 
 LONGEST = 60  # characters of a value
@@ -69,7 +70,7 @@ def shown(value: Any) -> str:
     >>> shown(None), shown([True, 0.5]), shown("a"), shown({"kind": "x"})
     ('none', '[true, 0.5]', "'a'", "{kind: 'x'}")
     """
-    return _cut(_written(value))
+    return _cut(masked(_written(value)))
 
 
 def _written(value: Any) -> str:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from cgankd.config import refusal, yaml_values
 from cgankd.config.settings import Settings
+from cgankd.core.addresses import masked
 from cgankd.core.errors import UserError
 from cgankd.core.paths import expanded, is_file
 
@@ -141,7 +142,7 @@ def _validate(model: type[Tree], tree: dict[str, Any], where: str) -> Tree:
     try:
         settings = model.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"{where}: {refusal.refusal(model, error)}") from None
+        raise UserError(f"{masked(where)}: {refusal.refusal(model, error)}") from None
     if wrong := _bool_as_number(tree, settings):
         path, value = wrong
         at = refusal.place(model, path)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cgankd.core import run_text
+from cgankd.core.addresses import masked
 from cgankd.core.errors import UserError
 from cgankd.core.watching import Output, Watched
 
@@ -24,9 +25,9 @@ SILENT_AFTER = 600.0  # seconds; a run on another host that has written nothing 
 
 
 def same_command() -> str:
-    """The command of this process, as one types it into a shell."""
+    """The command of this process, as one types it into a shell; dots stand for a password in an address."""
     name = Path(sys.argv[0]).name
-    words = [*(["python", "-m", "cgankd"] if name == "__main__.py" else [name]), *sys.argv[1:]]
+    words = [*(["python", "-m", "cgankd"] if name == "__main__.py" else [name]), *map(masked, sys.argv[1:])]
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from cgankd.core.addresses import secret_in
 from cgankd.core.errors import UserError
 from cgankd.core.paths import expanded
 
@@ -25,10 +26,20 @@ def _expanded(path: str) -> str:
         raise ValueError(str(error)) from None
 
 
+def _without_secret(source: str) -> str:
+    if (reason := secret_in(source)) is not None:
+        raise ValueError(
+            f"{reason}, and a recipe is written to files; allowed: the address alone, because the package that reads "
+            "it finds credentials in its own files and environment variables"
+        )
+    return source
+
+
 Seeds = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_distinct)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 PathText = Annotated[str, AfterValidator(_expanded)]  # a path, where ~ is the home folder, or a name
+SourceText = Annotated[PathText, AfterValidator(_without_secret)]  # also an address
 
 
 class Settings(BaseModel):

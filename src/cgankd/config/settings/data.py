@@ -6,16 +6,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from cgankd.config.settings.base import PathText, Settings
+from cgankd.config.settings.base import Settings, SourceText
 
 
 class DataSettings(Settings):
     """The data set, which of its images are labelled, and how images get one shape."""
 
-    source: PathText = Field(
+    source: SourceText = Field(
         "digits",
         min_length=1,
-        description="a built-in name (cgankd data lists them), a folder, .npz, .h5, .parquet or .tar, or hf://owner/name",
+        description="a built-in name (cgankd data lists them), a folder, .npz, .h5, .parquet or .tar, the address of "
+        "one (s3://bucket/images), or hf://owner/name",
     )
     task: Literal["auto", "classification", "regression"] = Field(
         "auto", description="auto: words and whole numbers are classes, decimals are scalars"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cgankd.config.settings.base import Decay, OnOrOff, PathText, Settings, by_kind
+from cgankd.config.settings.base import Decay, OnOrOff, Settings, SourceText, by_kind
 
 
 class RobustWidth(Settings):
@@ -198,10 +198,10 @@ class GanSettings(Settings):
 class GeneratorSettings(GanSettings):
     """The conditional GAN, or with ``source`` what replaces it; then the other settings are not used."""
 
-    source: PathText | None = Field(
+    source: SourceText | None = Field(
         None,
         description="in place of a GAN: module:function, an .onnx file, or existing images with labels "
-        "(a folder, .npz, .h5, .parquet, .tar); none: a GAN is trained here",
+        "(a folder, .npz, .h5, .parquet, .tar, or the address of one); none: a GAN is trained here",
     )
     size: int | None = Field(
         None,
