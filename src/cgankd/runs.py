@@ -31,8 +31,8 @@ def show_progress(seconds: float = 5.0) -> Progress:
 def load_data(source: str, **settings: Any) -> Splits:
     """A data set as a run reads it: ``train``, ``pool``, ``val`` and ``test``, each an ImageSet, and its ``task``.
 
-    source: a name (``cgankd data`` lists them), a folder, or a file. settings: those of ``data`` in a recipe, such as
-    train_size=200, size=16. Raises UserError for what the user can mend.
+    source: a name (``cgankd data`` lists them), a folder, a file, or the address of one. settings: those of ``data`` in
+    a recipe, such as train_size=200, size=16. Raises UserError for what the user can mend.
     """
     chosen = recipes.from_tree({"data": {"source": source, **settings}}, [], where=f"load_data({source!r})").data
     splits = sources.load(chosen)

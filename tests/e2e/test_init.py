@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from commands import Said, write_bars
 
 from cgankd.cli import main
@@ -86,7 +88,7 @@ def test_run_takes_the_settings_of_init_and_refuses_before_it_looks(
     assert "key 'sise' is not known" in typed("run", "bars", "sise=32").sentence()
     assert "--budget 'soon' is no time" in typed("run", "bars", "--budget", "soon").sentence()
     assert "--budget is for images, but digits is a recipe" in typed("run", "digits", "--budget", "5m").sentence()
-    assert "'nowhere/' is neither images (a folder, or an" in typed("run", "nowhere/").sentence()
+    assert "'nowhere/' is neither images (a folder, an .npz" in typed("run", "nowhere/").sentence()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bars"]
 
 
@@ -239,8 +241,8 @@ def test_a_name_that_is_not_there_is_answered_with_a_similar_one(tmp_path: Path,
     write_bars(tmp_path / "my_images", 5)
     sentence = typed("run", "my_imgs", "--budget", "5m").sentence()
     assert sentence == (
-        "cgankd: 'my_imgs' is neither images (a folder, or an .npz, .h5, .parquet or .tar file), nor a YAML file, nor "
-        "a ready recipe (did you mean 'my_images'?); cgankd recipes lists the ready ones"
+        "cgankd: 'my_imgs' is neither images (a folder, an .npz, .h5, .parquet or .tar file, or the address of one), "
+        "nor a YAML file, nor a ready recipe (did you mean 'my_images'?); cgankd recipes lists the ready ones"
     )
 
 
@@ -259,3 +261,35 @@ def test_alone_it_shows_its_help(typed: Typed) -> None:
     said = typed()
     assert said.code == 0
     assert "Commands:" in said.out
+
+
+def test_images_at_an_address_get_a_recipe_that_keeps_the_address(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CGANKD_DATA", str(tmp_path / "home"))
+    monkeypatch.setattr(planning, "measure", lambda *_: seconds(None))
+    (tmp_path / "far").mkdir()
+    write_bars(tmp_path / "far" / "bars", 60)
+    address = (tmp_path / "far" / "bars").as_uri()
+    said = typed("init", address)
+    assert said.code == 0, said.err
+    assert "bars.yaml written. cgankd run bars.yaml" in said.out
+    text = (tmp_path / "bars.yaml").read_text()
+    assert yaml.safe_load(text)["data"]["source"] == address
+    assert str(tmp_path / "home") not in text
+    said = typed("data", "bars.yaml")
+    assert said.code == 0, said.err
+    assert "bars: regression, 16x16 pixels" in said.out
+    shutil.rmtree(tmp_path / "far")
+    said = typed("data", address)
+    assert said.code == 2
+    assert f"{address} can't be read: there is no such file or folder; an earlier copy is {tmp_path}" in said.err
+
+
+def test_a_password_in_an_address_is_refused_and_printed_nowhere(tmp_path: Path, typed: Typed) -> None:
+    for command in ("init", "run", "data"):
+        said = typed(command, "ftp://me:secret@host/set", *["--json"] * (command == "run"))
+        assert said.code == 2
+        assert "data.source = 'ftp://...@host/set' is not allowed: it holds a password" in said.err
+        assert "secret" not in said.out + said.err
+    assert list(tmp_path.iterdir()) == []

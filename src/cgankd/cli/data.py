@@ -38,7 +38,10 @@ app = typer.Typer(cls=_SourceOrCommand, rich_markup_mode=None, subcommand_metava
 def source(
     source: Annotated[
         str | None,
-        typer.Argument(help="a data set's name, a folder, .npz, .h5, .parquet or .tar, hf://owner/name, or a recipe"),
+        typer.Argument(
+            help="a data set's name, a folder, .npz, .h5, .parquet or .tar, the address of one, hf://owner/name, or a "
+            "recipe"
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(help="data settings as key=value, such as label_column=steering")
@@ -53,6 +56,7 @@ def source(
     The word "source" can be omitted.
     """
     from cgankd.data import sources
+    from cgankd.data.remote import at_hand
 
     if source is None:
         table = Table("data set", "what it is", box=None, pad_edge=False)
@@ -67,9 +71,11 @@ def source(
         settings = recipe.load(source, changes).data
     else:
         settings = recipe.from_tree({"data": {"source": source}}, changes, where=f"data {source}").data
+    with one_loop() as progress, at_hand(settings.source, progress):
+        progress.rest()
         if is_source(source):
             settings = _as_init_chooses(settings)
-    _show_data(settings, out)
+        _show_data(settings, out)
 
 
 @app.command()

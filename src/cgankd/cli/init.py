@@ -16,6 +16,7 @@ import typer
 from cgankd.cli.recipes import SKIP_BAD, Overrides, SkipBad
 from cgankd.cli.screen import console
 from cgankd.cli.watch import one_loop
+from cgankd.core.addresses import is_remote
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.paths import is_file, is_folder, portable
 from cgankd.core.terminal import on_one_line
@@ -37,7 +38,10 @@ RunBudget = Annotated[
 
 def init(
     source: Annotated[
-        str, typer.Argument(help="a folder, .npz, .h5, .parquet, .tar or hf://owner/name with images and labels")
+        str,
+        typer.Argument(
+            help="a folder, .npz, .h5, .parquet or .tar with images and labels, the address of one, or hf://owner/name"
+        ),
     ],
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", help="the recipe; default NAME.yaml")] = None,
@@ -64,7 +68,8 @@ def init(
 def is_source(name: str) -> bool:
     """Whether a word in a recipe's place names images of the user's own."""
     file = Path(name).suffix.lower() in {".npz", ".h5", ".hdf5", ".parquet", ".tar"} and is_file(Path(name))
-    return is_folder(Path(name)) or file or name.startswith("hf://")
+    address = is_remote(name) and Path(name).suffix.lower() not in {".yaml", ".yml"}
+    return is_folder(Path(name)) or file or address or name.startswith("hf://")
 
 
 def check_exists(name: str) -> None:
@@ -77,8 +82,8 @@ def check_exists(name: str) -> None:
     here = [path.name for path in Path().iterdir() if path.is_dir() or path.suffix in {".yaml", ".yml"}]
     hint = did_you_mean(name.rstrip("/"), [*here, *ready])
     raise UserError(
-        f"{name!r} is neither images (a folder, or an .npz, .h5, .parquet or .tar file), nor a YAML file, nor a ready "
-        f"recipe{hint}; cgankd recipes lists the ready ones"
+        f"{name!r} is neither images (a folder, an .npz, .h5, .parquet or .tar file, or the address of one), nor a "
+        f"YAML file, nor a ready recipe{hint}; cgankd recipes lists the ready ones"
     )
 
 
@@ -151,7 +156,7 @@ def _kept_settings(path: Path, source: str, budget: str | None, folder: Path) ->
 
 
 def _same_source(one: str, other: str) -> bool:
-    return one == other or (not other.startswith("hf://") and Path(one).resolve() == Path(other).resolve())
+    return one == other or ("://" not in other and Path(one).resolve() == Path(other).resolve())
 
 
 def _trained(folder: Path) -> bool:
@@ -191,6 +196,7 @@ def make(source: str, changes: Sequence[str], budget: str, progress: Progress) -
     seconds, started = _seconds(budget), time.monotonic()
     from cgankd.config import recipe
     from cgankd.core.runtime import make_fabric
+    from cgankd.data.remote import at_hand
     from cgankd.planning.look import look, smaller
     from cgankd.planning.origin import signed
     from cgankd.planning.plan import make_plan
@@ -203,7 +209,7 @@ def make(source: str, changes: Sequence[str], budget: str, progress: Progress) -
     fabric = make_fabric(runtime.device, runtime.precision, runtime.threads)
 
     def planned(fixed: Mapping[str, object], larger: Plan | None = None) -> tuple[Look, Plan]:
-        with progress.passing("reading images", 1) as bar:
+        with at_hand(asked.source, progress), progress.passing("reading images", 1) as bar:
             looked = look(asked.source, fixed, lambda done, total: bar.to(done / total))
         data = {"source": asked.source, **{name: getattr(looked.settings, name) for name in looked.reasons}}
         measuring = f"measuring a few steps of each network at {looked.splits.train.size[1]} pixels"

@@ -272,7 +272,8 @@ def lm(
 app.add_typer(
     data.app,
     name="data",
-    help="Read, fetch or render a data set. SOURCE: a name, folder, .npz, .h5, .parquet, .tar, hf://owner/name, recipe",
+    help="Read, fetch or render a data set. SOURCE: a name, folder, .npz, .h5, .parquet, .tar, the address of "
+    "one, hf://owner/name, recipe",
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
     tables.table, tables.ablate, watch.status,

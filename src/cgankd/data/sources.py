@@ -1,4 +1,4 @@
-"""``load``: from ``data.source`` (a built-in name, a folder, a file, hf://) to train, pool, val and test.
+"""``load``: from ``data.source`` (a built-in name, a folder, a file, an address) to train, pool, val and test.
 
 The steps are the same for every source: list its content, read the labels, split the rows, decode the images.
 """
@@ -18,6 +18,7 @@ from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.numbers import distinct_texts
 from cgankd.core.paths import is_file, is_folder
+from cgankd.core.progress import SILENT, Progress
 from cgankd.data import (
     arrays,
     arrow_tables,
@@ -44,10 +45,11 @@ from cgankd.data.labelling import make_task, read_labels
 from cgankd.data.listing import TRAIN, Ints, Listing, Pictures
 from cgankd.data.path_groups import grouped
 from cgankd.data.rejected import without_bad
+from cgankd.data.remote import at_hand
 from cgankd.data.split import divide
 from cgankd.tasks import Task
 
-Progress = Callable[[int, int], None]
+Count = Callable[[int, int], None]
 BEYOND = 0.05  # of the training labels' range, by which other labels may leave it without a note
 
 _BUILTIN: Mapping[str, tuple[Callable[[DataSettings], Listing], str]] = {
@@ -75,16 +77,30 @@ def builtin_names() -> dict[str, str]:
     return {name: description for name, (_, description) in _BUILTIN.items()}
 
 
-def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
+def load(settings: DataSettings, count: Count | None = None, progress: Progress = SILENT) -> Splits:
     """The splits of the data set that ``settings`` describe; images uint8 [N, C, H, W] of one shape.
 
-    The images of ``train`` are the first of ``pool`` (both share memory). ``progress(done, total)`` counts decoded
-    images. Raises UserError that names file, row or key for anything that can't be used.
+    The images of ``train`` are the first of ``pool`` (both share memory). ``count(done, total)`` counts decoded images;
+    ``progress`` shows how files of an address are copied. Raises UserError that names file, row or key for anything
+    that can't be used.
 
     >>> splits = load(DataSettings(source="digits", train_size=100))
     >>> list(splits.train.images.shape), len(splits.pool), len(splits.val), len(splits.test)
     ([100, 1, 16, 16], 1248, 100, 449)
     """
+    with at_hand(settings.source, progress) as local:
+        splits = _load(settings.model_copy(update={"source": local}), count)
+    if local == settings.source:
+        return splits
+    address = settings.source.rstrip("/")
+    return dataclasses.replace(
+        splits,
+        notes=tuple(note.replace(local, address) for note in splits.notes),
+        rejected=tuple(image._replace(path=image.path.replace(local, address)) for image in splits.rejected),
+    )
+
+
+def _load(settings: DataSettings, count: Count | None) -> Splits:
     listing = list_source(settings)
     labelled = read_labels(listing, settings)
     labels = labelled.values
@@ -104,13 +120,13 @@ def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
 
     total, done = len(labels), 0
 
-    def count(images: int) -> None:
+    def add(images: int) -> None:
         nonlocal done
         done += images
-        if progress is not None:
-            progress(done, total)
+        if count is not None:
+            count(done, total)
 
-    images = listing.pictures.read(training, shape, count)
+    images = listing.pictures.read(training, shape, add)
     train_size, pool_size = len(division.train), len(division.train) + len(division.rest)
     columns = {} if listing.groups is None else {"group": listing.groups}
 
@@ -120,7 +136,7 @@ def load(settings: DataSettings, progress: Progress | None = None) -> Splits:
     train = part(images[:train_size], training[:train_size])
     pool = train if pool_size == train_size else part(images[:pool_size], training[:pool_size])
     val = part(images[pool_size:], training[pool_size:])
-    test = part(listing.pictures.read(division.test, shape, count), division.test)
+    test = part(listing.pictures.read(division.test, shape, add), division.test)
     beyond = [] if task_notes else _beyond(task, train, val, test)
     further = [*beyond, *_repeated_images(pool, val, test)]
     return Splits(
@@ -284,6 +300,6 @@ def _whole(settings: DataSettings) -> Listing:
         return arrays.h5_listing(path, settings)
     raise UserError(
         f"data.source {settings.source!r} {'is a file of another kind' if is_file(path) else 'does not exist'}"
-        f"{did_you_mean(settings.source, _BUILTIN)}; allowed: a folder, an .npz, .h5, .parquet or .tar file, "
-        f"{hub.FORM}, or one of {', '.join(_BUILTIN)}"
+        f"{did_you_mean(settings.source, _BUILTIN)}; allowed: a folder, an .npz, .h5, .parquet or .tar file, the "
+        f"address of one (s3://bucket/images), {hub.FORM}, or one of {', '.join(_BUILTIN)}"
     )

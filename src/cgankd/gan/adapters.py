@@ -14,8 +14,10 @@ from cgankd.core import rng
 from cgankd.core.errors import UserError
 from cgankd.core.paths import expanded
 from cgankd.core.plugins import code_key, is_function_name, load_function, onnx_key, open_onnx, tried
+from cgankd.core.progress import SILENT, Progress
 from cgankd.data import sources
 from cgankd.data.imageset import ImageSet
+from cgankd.data.remote import at_hand
 from cgankd.gan.generator import Sampler, latents, to_uint8
 from cgankd.tasks import Task
 
@@ -23,14 +25,25 @@ Function = Callable[[Tensor, Tensor, int], Tensor]
 
 
 def open_source(
-    source: str, task: Task, channels: int, size: tuple[int, int], label_column: str | None = None
+    source: str,
+    task: Task,
+    channels: int,
+    size: tuple[int, int],
+    label_column: str | None = None,
+    progress: Progress = SILENT,
 ) -> Sampler:
     """The generator that ``generator.source`` names: module:function, an .onnx file, or ready images with labels.
 
-    label_column: the column of a folder's metadata.csv with the labels, if it has such a column; else ``label``.
-    A function and an ONNX file are tried on two labels. Raises UserError where the source does not exist, can't be
-    opened, or does not give uint8 images [B, channels, height, width].
+    The file or folder may be at an address; ``progress`` shows how it is copied. label_column: the column of a folder's
+    metadata.csv with the labels, if it has such a column; else ``label``. A function and an ONNX file are tried on two
+    labels. Raises UserError where the source does not exist, can't be opened, or does not give uint8 images
+    [B, channels, height, width].
     """
+    with at_hand(source, progress) as local:
+        return _open(local, task, channels, size, label_column)
+
+
+def _open(source: str, task: Task, channels: int, size: tuple[int, int], label_column: str | None) -> Sampler:
     path = expanded(source)
     shape = (channels, *size)
     if is_function_name(source) and not path.exists():
@@ -44,7 +57,8 @@ def open_source(
     else:
         raise UserError(
             f"generator.source {source!r} is {'a file of another kind' if path.is_file() else 'not there'}; "
-            "allowed: module:function, an .onnx file, a folder, an .npz, an .h5, a .parquet or a .tar file"
+            "allowed: module:function, an .onnx file, a folder, an .npz, an .h5, a .parquet or a .tar file, or the "
+            "address of one"
         )
     targets = task.to_target(task.from_target(torch.tensor([0.0, 1.0])))
     with tried(

@@ -96,7 +96,9 @@ def opened(
         for sentence in preflight.own_code(recipe):
             progress.say(sentence)
         with progress.bar("import", 1) as bar:
-            splits = ranks.in_turn(lambda: sources.load(recipe.data, lambda done, total: bar.to(done / total)))
+            splits = ranks.in_turn(
+                lambda: sources.load(recipe.data, lambda done, total: bar.to(done / total), progress)
+            )
         kinds = ranks.first(lambda: preflight.check(recipe, splits))
         yield ranks.in_turn(lambda: Run(recipe, splits, store, kinds))
     finally:
@@ -120,7 +122,7 @@ class Run:
         self.ready_generator: Sampler | None = None
         if recipe.generator.source is not None:
             self.ready_generator = open_source(
-                recipe.generator.source, self.task, train.channels, train.size, recipe.data.label_column
+                recipe.generator.source, self.task, train.channels, train.size, recipe.data.label_column, store.progress
             )
         answers = ranks.written_by_first(store.artifacts / "answers")
         self.black_boxes = open_teachers(recipe.teacher, self.task, train, answers)

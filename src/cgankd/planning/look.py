@@ -17,6 +17,7 @@ from cgankd.data.image_files import FilePictures
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.data.labelling import read_labels
 from cgankd.data.listing import Listing
+from cgankd.data.remote import at_hand
 from cgankd.planning import labels, units
 from cgankd.planning.columns import label_column
 from cgankd.tasks import Task
@@ -44,17 +45,20 @@ class Look:
 
 def look(source: str, fixed: Mapping[str, object], progress: Callable[[int, int], None] | None = None) -> Look:
     """Read the data set. fixed: data settings that the user gave. Raises UserError as a run does."""
-    listing, values, reasons = _chosen(source, fixed)
-    _choose_size(listing, values, reasons)
-    settings = DataSettings.model_validate(values)
-    splits = sources.load(settings, progress)
+    with at_hand(source) as local:
+        listing, values, reasons = _chosen(local, fixed)
+        _choose_size(listing, values, reasons)
+        settings = DataSettings.model_validate({**values, "source": source})
+        splits = sources.load(settings, progress)
     return Look(settings, splits, reasons, (*_facts(splits), *_odd(listing)))
 
 
 def as_chosen(source: str, fixed: Mapping[str, object]) -> tuple[DataSettings, Mapping[str, str]]:
     """The data settings that a recipe for this source gets, but for the size of images; and why each was chosen."""
-    _, values, reasons = _chosen(source, fixed)
-    return DataSettings.model_validate(values), {name: reason for name, reason in reasons.items() if reason != AS_SAID}
+    with at_hand(source) as local:
+        _, values, reasons = _chosen(local, fixed)
+    settings = DataSettings.model_validate({**values, "source": source})
+    return settings, {name: reason for name, reason in reasons.items() if reason != AS_SAID}
 
 
 def _chosen(source: str, fixed: Mapping[str, object]) -> tuple[Listing, dict[str, object], dict[str, str]]:
