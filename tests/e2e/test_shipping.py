@@ -253,6 +253,27 @@ def test_generated_images_leave_with_a_card_and_come_back_as_a_generator(
     assert int(sampler.held[1].sum()) == kept
 
 
+def test_generated_images_go_to_an_address_and_come_back_from_it(
+    out: Path, typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CGANKD_DATA", str(tmp_path / "home"))
+    assert typed("export-images", "out", "--out", "fakes").code == 0
+    address = (tmp_path / "far" / "fakes").as_uri()
+    said = typed("export-images", "out", "--out", address)
+    assert said.code == 0, said.err
+    assert f"{address}: 200 generated images of row cgan, and README.md" in said.out
+    assert f"{address}/nearest.png shows training images" in said.out
+    task = tasks.from_json(json.loads((out / "results.json").read_text())["task_settings"])
+    own, far = (open_source(source, task, 1, (16, 16)) for source in (str(tmp_path / "fakes"), address))
+    assert far.content_key == own.content_key
+    again = typed("export-images", "out", "--out", address)
+    assert again.code == 2
+    assert f"--out {address} is there already; a new or empty address is needed" in again.err
+    said = typed("data", address)
+    assert said.code == 0, said.err
+    assert "fakes: classification, 16x16 pixels, 1 channel(s)" in said.out
+
+
 def test_without_its_data_set_the_images_leave_and_the_card_says_what_is_missing(
     out: Path, typed: Typed, tmp_path: Path
 ) -> None:

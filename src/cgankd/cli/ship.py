@@ -73,7 +73,7 @@ def show_export(exported: Any) -> None:
 
 def export_images(
     folder: Run,
-    out: Annotated[Path, typer.Option("--out", help="a new folder for the images")],
+    out: Annotated[str, typer.Option("--out", help="a new folder for the images, or an address: s3://bucket/folder")],
     to: Annotated[str, typer.Option("--to", help="imagefolder, parquet, webdataset or hdf5")] = "imagefolder",
     row: Annotated[
         str | None, typer.Option("--row", help="a row with generated images; default cgan, else the first")
@@ -91,7 +91,7 @@ def export_images(
         near = written.near
         console.print(
             f"near copies of training images: {near.near:,} of {near.compared:,} compared ({near.expected:.1%} are "
-            f"expected of new images); {out / 'nearest.png'} shows training images",
+            f"expected of new images); {out.rstrip('/')}/nearest.png shows training images",
             soft_wrap=True,
         )
 

@@ -11,7 +11,6 @@ from cgankd.config.settings import NoSubsampling
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.files import write_text
 from cgankd.core.progress import SILENT, Progress
-from cgankd.core.run_folder import new_folder
 from cgankd.core.store import Artifact, open_artifact
 from cgankd.data import sources
 from cgankd.data.imageset import ImageSet, Splits
@@ -20,14 +19,14 @@ from cgankd.shipping.finished import FinishedRun
 from cgankd.shipping.image_columns import LeavingImages, leaving
 from cgankd.shipping.image_formats import WRITERS
 from cgankd.shipping.near_copies import NearCopies, near_copies, write_pairs
+from cgankd.shipping.upload import new_place
 from cgankd.synthesis.store import StoredFakes
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportedImages:
-    """The folder that was written. note: why the card says nothing about near copies; empty where it does."""
+    """What was written. note: why the card says nothing about near copies; empty where it does."""
 
-    folder: Path
     images: int
     row: str
     near: NearCopies | None
@@ -35,33 +34,34 @@ class ExportedImages:
 
 
 def export_images(
-    run: Path, out: Path, *, to: str = "imagefolder", row: str | None = None, progress: Progress = SILENT
+    run: Path, out: str, *, to: str = "imagefolder", row: str | None = None, progress: Progress = SILENT
 ) -> ExportedImages:
-    """Write the generated images of a finished run to the new folder ``out``, with all columns and a data card.
+    """Write the generated images of a finished run to ``out``, with all columns and a data card.
 
-    to: imagefolder, parquet, webdataset or hdf5. row: whose student's images; None: cgan, or the first with generated
-    images. The run's data set is read again, so that the card can compare the images with the training images; where
-    this is not possible, the card says why. Raises UserError for what the user can mend; ``out`` is then not there.
+    out: a new folder, or an address that fsspec writes to, where nothing is yet. to: imagefolder, parquet, webdataset
+    or hdf5. row: whose student's images; None: cgan, or the first with generated images. The run's data set is read
+    again, so that the card can compare the images with the training images; where this is not possible, the card says
+    why. Raises UserError for what the user can mend; unless an upload failed, nothing is then at ``out``.
     """
     if to not in WRITERS:
         raise UserError(f"--to {to}: allowed are {', '.join(WRITERS)}")
     finished = FinishedRun.open(run)
     row, artifact = _synthesis(finished, row)
     recipe = recipes.load(str(run / "recipe.yaml"))
-    origin = Origin(finished, recipe, row, artifact, to, out.name)
+    origin = Origin(finished, recipe, row, artifact, to, Path(out).name)
     images = _leaving(origin)
     if not len(images):
         raise UserError(f"{run}: row {row!r} has no generated image, because the filter or the draws left none")
-    with new_folder(out) as folder:
+    with new_place(out, progress) as folder:
         with progress.bar(f"export {len(images):,} images", len(images)) as bar:
             WRITERS[to](images, folder, bar)
-        splits, note = _training_images(finished, recipe)
+        splits, note = _training_images(finished, recipe, progress)
         near = None
         if splits is not None:
             near = near_copies(images.images, splits.train, splits.val, progress)
             write_pairs(near, folder / PAIRS)
         write_text(folder / CARD, data_card(origin, images, near, note))
-    return ExportedImages(out, len(images), row, near, note)
+    return ExportedImages(len(images), row, near, note)
 
 
 def processed(run: Path, row: str | None = None) -> ImageSet:
@@ -98,10 +98,10 @@ def _leaving(origin: Origin) -> LeavingImages:
     return leaving(requested, relabelled, origin.run.task, replace == "hard", subsampled)
 
 
-def _training_images(finished: FinishedRun, recipe: Recipe) -> tuple[Splits | None, str]:
+def _training_images(finished: FinishedRun, recipe: Recipe, progress: Progress) -> tuple[Splits | None, str]:
     """The images that the run was trained on; or None, and a sentence that says why they can't be had."""
     try:
-        splits = sources.load(recipe.data)
+        splits = sources.load(recipe.data, progress=progress)
     except UserError as error:
         return None, f"the data set of the run can't be read ({error})"
     if splits.train.content_key != finished.train_key:
