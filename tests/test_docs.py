@@ -41,7 +41,7 @@ READS_RECIPES = {
     "continual": "continual",
     "lm": "lm",
 }
-PLACEHOLDER = re.compile(r"^(RECIPE|NAME|FOLDER|DIR|SOURCE|FILE|COMMAND)$|^my_|\.yaml$|^photos|/$|^/data/")
+PLACEHOLDER = re.compile(r"^(RECIPE|NAME|FOLDER|DIR|SOURCE|FILE|COMMAND)$|^my_|\.yaml$|^photos|/$|^/data/|://")
 
 
 def commands() -> Iterator[tuple[str, str]]:
