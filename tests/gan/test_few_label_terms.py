@@ -140,19 +140,6 @@ def test_a_transition_that_ends_before_it_starts_is_refused() -> None:
         GanSettings(transition={"start": 0.5, "end": 0.3})
 
 
-# --- consistency ----------------------------------------------------------------------------------------------------
-
-
-def test_consistency_is_the_difference_between_two_augmentations(fabric: Fabric) -> None:
-    losses = {}
-    for weight in (0.0, 2.0):
-        for policies in ((), ("color",)):
-            step = one_step(fabric, consistency=weight, diffaugment=policies)
-            losses[weight, policies] = float(step.step(0)["discriminator_loss"])
-    assert losses[2.0, ()] == pytest.approx(losses[0.0, ()], abs=1e-5)  # the same image twice: no difference
-    assert losses[2.0, ("color",)] > losses[0.0, ("color",)] + 1e-4
-
-
 # --- auxiliary regression -------------------------------------------------------------------------------------------
 
 
@@ -264,7 +251,6 @@ def all_terms(task: Task) -> dict[str, Any]:
         "loss": "relativistic",
         "r1": {"every": 2, "fakes": True},
         "transition": {"start": 0.1, "end": 0.8},
-        "consistency": 1.0,
         "mode_seeking": 0.1,
         "lecam": 0.1,
         "guidance": True,
@@ -296,7 +282,7 @@ def test_with_all_terms_a_stopped_training_goes_on_bit_for_bit(task: Task, fabri
     "terms",
     [
         {},
-        {"loss": "relativistic", "r1": {"every": 1, "fakes": True}, "consistency": 1.0},
+        {"loss": "relativistic", "r1": {"every": 1, "fakes": True}},
         {"lecam": 0.1, "mode_seeking": 0.1, "diffaugment": ["translation", "color", "cutout"]},
     ],
     ids=["plain", "pairs", "regularised"],

@@ -59,7 +59,7 @@ GANS: dict[str, tuple[Task, dict[str, Any]]] = {
     "scalars": (SCALAR, {"diffaugment": ("color", "translation", "cutout")}),
     "r1": (COUNTED, {"loss": "relativistic", "r1": {"gamma": 10.0, "every": 2, "fakes": True}}),
     "mode-seeking": (COUNTED, {"mode_seeking": 0.1, "discriminator_steps": 2}),
-    "lecam": (SCALAR, {"lecam": 1.0, "consistency": 10.0, "auxiliary": 10.0}),
+    "lecam": (SCALAR, {"lecam": 1.0, "auxiliary": 10.0}),
     "transition": (COUNTED, {"transition": {"start": 0.0, "end": 1.0}, "loss": "vanilla"}),
     "guided-classes": (COUNTED, {"guidance": {"outputs": 1.0, "statistics": 1.0}}),
     "guided-scalars": (SCALAR, {"guidance": {"outputs": 1.0, "statistics": 1.0}}),

@@ -146,31 +146,26 @@ class GanStep:
         device = self.fabric.device
         draw = self.space.discriminator_draw(size, host)
         condition = to_device(draw.condition, device)
-        views = 2 if settings.consistency else 1
         with self.fabric.autocast():
             with torch.no_grad():
                 fake = self._generated(self._latents(size, torch_rng), to_device(draw.fake_targets, device))
             plain = torch.cat([self._real(draw.real), fake])
             # One pass over all, because spectral norm's power iteration must not run twice before one backward.
-            shown = torch.cat([self._augmented(plain, 2, torch_rng) for _ in range(views)])
+            shown = self._augmented(plain, 2, torch_rng)
             verdict = self._verdict(shown, condition)
-        first = verdict.chunk(views)[0]
-        real, fakes = first.chunk(2)
+        real, fakes = verdict.chunk(2)
         weights = [w if w is None else to_device(w, device) for w in (draw.real_weight, draw.fake_weight)]
         loss = self.generator.label_strength * self.losses.discriminator(real.logits, fakes.logits, *weights)
         if real.unconditional is not None:
             loss = loss + self.losses.discriminator(real.unconditional, fakes.unconditional, *weights)
-        if first.label is not None:
+        if verdict.label is not None:
             labels = to_device(torch.cat([self.labels[draw.real], draw.fake_targets]), device)
-            loss = loss + settings.auxiliary * (first.label - labels).square().mean()
-        if settings.consistency:
-            one, other = verdict.chunk(2)
-            loss = loss + settings.consistency * _difference(one, other)
+            loss = loss + settings.auxiliary * (verdict.label - labels).square().mean()
         if settings.lecam:
             loss = loss + settings.lecam * self.lecam(real.logits, fakes.logits)
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
-        self._penalise(number, shown[: len(plain)], condition)
+        self._penalise(number, shown, condition)
         add_gradients(self.discriminator)
         self.discriminator_optimizer.step()
         return {
@@ -241,11 +236,3 @@ def label_strength(step: int, settings: GanSettings) -> float:
         return 1.0
     share = (step / settings.steps - transition.start) / (transition.end - transition.start)
     return min(1.0, max(0.0, share))
-
-
-def _difference(one: Verdict, other: Verdict) -> Tensor:
-    """mean (D(T x) - D(T' x))^2 over real and generated images, of each kind of logits (arXiv 2002.04724)."""
-    squares = (one.logits - other.logits).square().mean()
-    if one.unconditional is None or other.unconditional is None:
-        return squares
-    return squares + (one.unconditional - other.unconditional).square().mean()

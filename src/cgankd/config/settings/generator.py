@@ -170,12 +170,6 @@ class GanSettings(Settings):
     transition: Annotated[TransitionSettings | None, OnOrOff] = Field(
         None, description="from an unconditional GAN to a conditional one; none: conditional from the start"
     )
-    consistency: float = Field(
-        0.0,
-        ge=0,
-        description="weight of the squared difference of the discriminator's logits on two augmentations of one image; "
-        "0: without",
-    )
     auxiliary: float = Field(
         0.0,
         ge=0,
