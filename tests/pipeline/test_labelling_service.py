@@ -193,6 +193,10 @@ def test_rows_that_match_outputs_learn_from_a_second_round(
 def test_views_are_refused_where_no_row_needs_them(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no row that needs views; rows that match outputs do, such as kd and fm"):
         labelling_service.export_views(tiny(), tmp_path / "run", tmp_path / "images" / "predictions.csv")
+    with pytest.raises(UserError, match=r"is not a \.csv file in the folder that --export wrote"):
+        labelling_service.export_views(
+            tiny("compare.methods=[cgan,fm]"), tmp_path / "run", tmp_path / "images" / "predictions.csv"
+        )
     assert not list(tmp_path.iterdir())
 
 

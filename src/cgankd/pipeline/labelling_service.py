@@ -92,8 +92,8 @@ def export_views(
     names = [name for name in recipe.compare.named if needs_other_outputs(name) and matches_views(name)]
     if not names:
         raise UserError("compare.methods holds no row that needs views; rows that match outputs do, such as kd and fm")
-    check_new(folder, "views")
     first_round = answered(served(recipe)[0], answers)
+    check_new(folder, "views")  # after the check of the predictions, because it makes the folder above
     with opened(first_round, out, progress, deadline=deadline) as run, new_folder(folder, "views") as work:
         files: set[str] = set()
         lessons = [(name, seed) for name in names for seed in recipe.seeds]

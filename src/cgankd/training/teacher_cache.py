@@ -98,14 +98,14 @@ class TeacherOutputs:
         cached = self._views[number, view]
         for block in (rows // self.BLOCK).unique().tolist():
             if not cached.has(block):
-                if (reason := reason_to_stop(self.deadline)) is not None:
-                    raise OutOfTime(reason)
                 index = torch.arange(block * self.BLOCK, min(count, (block + 1) * self.BLOCK)) + first
                 cached.put(block, self._run(self.batches.views.draw(index, torch.full_like(index, view))).cpu())
         return cached.outputs.rows[rows]
 
     @torch.no_grad()
     def _run(self, images: Tensor) -> Tensor:
+        if (reason := reason_to_stop(self.deadline)) is not None:
+            raise OutOfTime(reason)
         return inference.plain(self.teacher(images))  # at float32, because it is stored
 
 
