@@ -100,10 +100,19 @@ def test_the_seed_alone_decides(source: str) -> None:
         assert getattr(one, name).content_key != getattr(other, name).content_key
 
 
-def test_train_is_the_beginning_of_pool_in_one_memory() -> None:
-    splits = load(DataSettings(source="digits", train_size=60))
-    assert torch.equal(splits.pool.labels[:60], splits.train.labels)
-    assert splits.pool.images.data_ptr() == splits.train.images.data_ptr()
+def test_the_pool_does_not_depend_on_which_of_its_images_are_labelled() -> None:
+    few, many = (load(DataSettings(source="digits", train_size=size, val_size=50)) for size in (60, 200))
+    assert few.pool.content_key == many.pool.content_key
+    for splits in (few, many):
+        assert splits.labelled is not None
+        assert splits.pool.take(splits.labelled).content_key == splits.train.content_key
+        further = splits.unlabelled.images
+        assert len(further) == len(splits.pool) - len(splits.train)
+        found = contents(ImageSet(further, torch.zeros(len(further), dtype=torch.int64)))
+        assert found | contents(splits.train) == contents(splits.pool)
+    everyone = load(DataSettings(source="digits", val_size=50))
+    assert everyone.pool is everyone.train
+    assert not len(everyone.unlabelled)
 
 
 @pytest.mark.parametrize("degrees", [0.0, 17.0, 45.0, 90.0])

@@ -253,6 +253,17 @@ def test_images_change_every_stage_that_sees_them(world: tuple[str, Recipe, Spli
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_number_of_labels_changes_no_teacher_of_the_pool(
+    world: tuple[str, Recipe, Splits], fabric: Fabric
+) -> None:
+    _, recipe, splits = world
+    other = changed(recipe, ("data", "train_size"))
+    before, after = keys(recipe, splits, fabric), keys(other, sources.load(other.data), fabric)
+    for name in ("train_network teacher", "train_network juror 1"):
+        assert before[name] == after[name]
+    assert before["train_generator generator"] != after["train_generator generator"]
+
+
 def test_every_stage_of_the_road_is_asked(world: tuple[str, Recipe, Splits], fabric: Fabric) -> None:
     _, recipe, splits = world
     stages = {name.split()[0] for name in keys(recipe, splits, fabric)}

@@ -300,7 +300,8 @@ def road(noise: Callable[..., ImageSet], fabric: Fabric, out: Path, scalar: bool
 
     pool = images(30, 0)
     task = Regression(-10.0, 30.0, "degrees") if scalar else Classification(("a", "b", "c"))
-    splits = Splits("noise", task, pool.take(torch.arange(12)), pool, images(10, 1), images(10, 2))
+    rows = torch.arange(12)
+    splits = Splits("noise", task, pool.take(rows), pool, images(10, 1), images(10, 2), labelled=rows)
     chosen = tiny("compare.methods=[augment,pseudo]")
     return Run(chosen, splits, Store(out, fabric))
 

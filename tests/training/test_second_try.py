@@ -142,7 +142,7 @@ def test_the_stage_of_a_teacher_keeps_the_sentence(
     images = noise(24)
     artifact = Store(tmp_path / "run", rounding).titled("teacher (seed 0)").call(
         stages.train_network, network=Architecture("brittle_net:build"), start=None, images=TrainingImages(images),
-        fit=SETTINGS, around=Surroundings(CLASSES, images, images, images), seed=0,
+        fit=SETTINGS, around=Surroundings(CLASSES, images, images), seed=0,
     )  # fmt: skip
     assert artifact.summary["second_try"].startswith("teacher (seed 0): the loss is nan at step 1 of 6 in bfloat16")
     assert all(torch.isfinite(weight).all() for weight in artifact.tensors("weights").values())

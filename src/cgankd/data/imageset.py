@@ -185,8 +185,9 @@ def contents(images: Tensor) -> list[bytes]:
 class Splits:
     """One data set, split.
 
-    train: the labelled images. pool: all training images except validation, those of train first; a strong teacher
-    may be trained on it. val: for every choice during a run. test: for the table only.
+    train: the labelled images. pool: all training images except validation, in the order of the source; a strong
+    teacher may be trained on it. labelled: the rows of ``pool`` that are in ``train``; None: all. val: for every choice
+    during a run. test: for the table only.
     """
 
     name: str
@@ -198,8 +199,11 @@ class Splits:
     notes: tuple[str, ...] = ()  # sentences for the user: what was done to the images on import
     plan: Plan | None = None  # the shape that images were brought to; None where they were given as tensors
     rejected: tuple[Rejected, ...] = ()  # images that can't be read and were left out, by data.skip_bad
+    labelled: Tensor | None = None  # int64
 
     @functools.cached_property
     def unlabelled(self) -> UnlabelledImages:
         """The images of the pool that are not in train; their labels are not used."""
-        return UnlabelledImages(self.pool.images[len(self.train) :])
+        further = torch.ones(len(self.pool), dtype=torch.bool)
+        further[slice(None) if self.labelled is None else self.labelled] = False
+        return UnlabelledImages(self.pool.images[further])

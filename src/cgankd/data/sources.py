@@ -80,7 +80,7 @@ def builtin_names() -> dict[str, str]:
 def load(settings: DataSettings, count: Count | None = None, progress: Progress = SILENT) -> Splits:
     """The splits of the data set that ``settings`` describe; images uint8 [N, C, H, W] of one shape.
 
-    The images of ``train`` are the first of ``pool`` (both share memory). ``count(done, total)`` counts decoded images;
+    ``pool`` depends on the validation and test split, not on which of its images are labelled. ``count(done, total)`` counts decoded images;
     ``progress`` shows how files of an address are copied. Raises UserError that names file, row or key for anything
     that can't be used.
 
@@ -111,7 +111,8 @@ def _load(settings: DataSettings, count: Count | None) -> Splits:
                 f"{listing.where}: no image is left for {name}; allowed: several images per label "
                 "(data.task=regression if labels are numbers), or splits that contain images"
             )
-    training = np.concatenate([division.train, division.rest, division.val])
+    owned = np.sort(np.concatenate([division.train, division.rest]))
+    training = np.concatenate([owned, division.val])
     own_training = training[listing.splits[training] == TRAIN]  # without a validation split of the source
     task, task_notes = make_task(labelled, own_training, listing, settings)
     kinds = listing.pictures.kinds()
@@ -127,15 +128,15 @@ def _load(settings: DataSettings, count: Count | None) -> Splits:
             count(done, total)
 
     images = listing.pictures.read(training, shape, add)
-    train_size, pool_size = len(division.train), len(division.train) + len(division.rest)
     columns = {} if listing.groups is None else {"group": listing.groups}
 
     def part(pixels: torch.Tensor, rows: Ints) -> ImageSet:
         return ImageSet(pixels, _tensor(labels, rows), {name: _tensor(col, rows) for name, col in columns.items()})
 
-    train = part(images[:train_size], training[:train_size])
-    pool = train if pool_size == train_size else part(images[:pool_size], training[:pool_size])
-    val = part(images[pool_size:], training[pool_size:])
+    pool = part(images[: len(owned)], owned)
+    train_rows = torch.from_numpy(np.searchsorted(owned, division.train)) if len(division.rest) else None
+    train = pool if train_rows is None else pool.take(train_rows)
+    val = part(images[len(owned) :], division.val)
     test = part(listing.pictures.read(division.test, shape, add), division.test)
     beyond = [] if task_notes else _beyond(task, train, val, test)
     further = [*beyond, *_repeated_images(pool, val, test)]
@@ -148,6 +149,7 @@ def _load(settings: DataSettings, count: Count | None) -> Splits:
         test=test,
         plan=shape,
         rejected=listing.rejected,
+        labelled=train_rows,
         notes=(*listing.notes, *labelled.notes, *task_notes, *depth_notes, *shape_notes, *division.notes, *further),
     )
 

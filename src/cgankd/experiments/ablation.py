@@ -39,10 +39,10 @@ def ablate(
     """Run a recipe (a name or a YAML file) with its ablation rows, its row cgan for every M in ``images``, and its
     own rows for every number of labelled images in ``labels``.
 
-    Runs over M share teacher, generator and density ratio; each number of labels has its own. ``out`` gets
-    ablation.html, the figures as PNG and SVG, and their numbers as CSV and JSON; all are written again after every run.
-    M = 0 is the control; the recipe's own M and number of labels are also points. executor: where they run.
-    Returns the content of ablation.json.
+    Runs over M share teacher, generator and density ratio. Each number of labels has its own generator and density
+    ratio, and its own teacher unless that is trained on the whole pool. ``out`` gets ablation.html, the figures as PNG
+    and SVG, and their numbers as CSV and JSON; all are written again after every run. M = 0 is the control; the
+    recipe's own M and number of labels are also points. executor: where they run. Returns the content of ablation.json.
     Raises UserError for wrong input, before anything is trained, and OutOfTime after ``deadline``, like
     :func:`cgankd.pipeline.run`.
     """

@@ -28,13 +28,9 @@ from cgankd.teachers.jury import as_one
 
 @dataclasses.dataclass(frozen=True)
 class Surroundings:
-    """The task and the images that all networks of a run share.
-
-    train: the owner's images, whose statistics normalise the inputs. val, test: the images that networks are scored on.
-    """
+    """The task of a run, and the images that all its networks are scored on."""
 
     task: Task
-    train: ImageSet
     val: ImageSet
     test: ImageSet
 

@@ -117,7 +117,7 @@ class Run:
     ) -> None:
         self.recipe, self.splits, self.store, self.task = recipe, splits, store, splits.task
         train = splits.train
-        self.around = Surroundings(splits.task, splits.train, splits.val, splits.test)
+        self.around = Surroundings(splits.task, splits.val, splits.test)
         self.space = label_space(self.task, self.task.to_target(train.labels))
         self.ready_generator: Sampler | None = None
         if recipe.generator.source is not None:
@@ -189,6 +189,7 @@ class Run:
                 stages.load_network,
                 network=network,
                 file=preflight.weights_file(teacher.weights),
+                normalised_by=self.splits.train,
                 around=self.around,
             )
         return store.call(
@@ -240,7 +241,6 @@ class Run:
             **self.lesson(name, seed, steps),
             val=self.splits.val,
             task=self.task,
-            normalised_by=self.splits.train,
             seed=seed,
         )
 

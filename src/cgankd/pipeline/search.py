@@ -121,7 +121,6 @@ def choose(run: Run, seed: int, score: Callable[[Artifact], float] = validation_
             fit=fit,
             val=run.splits.val,
             task=run.task,
-            normalised_by=run.splits.train,
             seed=seed,
         )
         return score(artifact)

@@ -89,7 +89,8 @@ def _train(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The network with its last weights, and its summary. best: also keeps the best weights."""
     task = around.task
-    network, summary = _start(student, around.train, task, seed)
+    real = images.real.open()
+    network, summary = _start(student, real, task, seed)
     history, second_try = train(
         work,
         network,
@@ -100,12 +101,12 @@ def _train(
         teacher=None if teachers is None else teachers.open(task, work.fabric),
         kept=Kept(_teacher_outputs(work, teachers), best),
     )
-    summary |= keep_network(work, network, student.network, around.train, task.num_outputs)
+    summary |= keep_network(work, network, student.network, real, task.num_outputs)
     summary |= {**score(work, network, student.network.name, around), "history": history, "second_try": second_try}
     if gates := attention.gates(network):
         work.save("attention", scoring.attention_per_bin(work, network, around.val, task))
         summary["attention"] = {"stages": [gate.stage for gate in gates.values()]}
-    return network, {**summary, "images": len(images.real.open())}
+    return network, {**summary, "images": len(real)}
 
 
 def _teacher_outputs(work: Work, teachers: Teachers | None) -> Path | None:
@@ -113,7 +114,10 @@ def _teacher_outputs(work: Work, teachers: Teachers | None) -> Path | None:
 
 
 def _start(student: Student, normalised_by: ImageSet, task: Task, seed: int) -> tuple[nn.Module, dict[str, Any]]:
-    """The network before its training, and entries of the summary on its initial weights."""
+    """The network before its training, and entries of the summary on its initial weights.
+
+    normalised_by: the real images that it is trained on, whose statistics normalise its inputs.
+    """
     network = fresh_network(student.network, normalised_by, task.num_outputs, seed)
     if isinstance(student.start, StoredNetwork):
         start = student.start.artifact.folder / f"{WEIGHTS}.safetensors"
@@ -132,11 +136,10 @@ def train_trial(
     fit: FitSettings,
     val: ImageSet,
     task: Task,
-    normalised_by: ImageSet,
     seed: int,
 ) -> dict[str, Any]:
     """A student of a search, scored on the validation split alone, because no choice may use the test split."""
-    network = _start(student, normalised_by, task, seed)[0]
+    network = _start(student, images.real.open(), task, seed)[0]
     history, second_try = train(
         work,
         network,
@@ -178,11 +181,16 @@ def train_module(
 
 
 @stage()
-def load_network(work: Work, *, network: Architecture, file: Path, around: Surroundings) -> dict[str, Any]:
-    """A teacher that was trained elsewhere, from a file of weights."""
-    module = fresh_network(network, around.train, around.task.num_outputs, 0)
+def load_network(
+    work: Work, *, network: Architecture, file: Path, normalised_by: ImageSet, around: Surroundings
+) -> dict[str, Any]:
+    """A teacher that was trained elsewhere, from a file of weights.
+
+    normalised_by: images whose statistics normalise its inputs, if the file holds none.
+    """
+    module = fresh_network(network, normalised_by, around.task.num_outputs, 0)
     weights.load_weights(module, file)
-    entries = keep_network(work, module, network, around.train, around.task.num_outputs)
+    entries = keep_network(work, module, network, normalised_by, around.task.num_outputs)
     return {**entries, **score(work, module, network.name, around), "history": [], "images": None}
 
 
