@@ -80,7 +80,7 @@ def builtin_names() -> dict[str, str]:
 def load(settings: DataSettings, count: Count | None = None, progress: Progress = SILENT) -> Splits:
     """The splits of the data set that ``settings`` describe; images uint8 [N, C, H, W] of one shape.
 
-    ``pool`` depends on the validation and test split, not on which of its images are labelled. ``count(done, total)`` counts decoded images;
+    ``pool`` does not depend on which of its images are labelled. ``count(done, total)`` counts decoded images;
     ``progress`` shows how files of an address are copied. Raises UserError that names file, row or key for anything
     that can't be used.
 
