@@ -253,9 +253,7 @@ def test_images_change_every_stage_that_sees_them(world: tuple[str, Recipe, Spli
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_number_of_labels_changes_no_teacher_of_the_pool(
-    world: tuple[str, Recipe, Splits], fabric: Fabric
-) -> None:
+def test_the_number_of_labels_changes_no_teacher_of_the_pool(world: tuple[str, Recipe, Splits], fabric: Fabric) -> None:
     _, recipe, splits = world
     other = changed(recipe, ("data", "train_size"))
     before, after = keys(recipe, splits, fabric), keys(other, sources.load(other.data), fabric)
