@@ -48,7 +48,7 @@ def test_two_processes_speak_and_write_as_one(tiny: Path, typed: Callable[..., S
     [
         ("train_network", 0, ["teacher.fit.steps=5000"]),  # computed by both
         ("train_generator", 0, ["generator.steps=20000", "compare.methods=[cgan]"]),  # also by both
-        ("train_density_ratio", 1, ["ratio.steps=20000", "compare.methods=[cgan]"]),  # by the first one alone
+        ("train_density_ratio", 1, ["ratio.steps=20000", "compare.methods=[cgan]"]),  # trained by the first one alone
         ("make_images", 1, ["synthesis.images=99999", "compare.methods=[cgan]", "runtime.checkpoint_seconds=0.1"]),
     ],
 )

@@ -11,7 +11,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ CASES: dict[str, tuple[Task, int, dict[str, Any]]] = {
 
 def drawn(store: Store, case: str) -> Artifact:
     """The images of a case, with a checkpoint after each batch."""
-    name, _, end = case.partition("/")
+    name = case.partition("/")[0]
     task, images, changes = CASES[name]
     settings = SynthesisSettings(images=images, max_draws=50, **changes)
     torch.manual_seed(0)  # for the labels of scalars
@@ -60,19 +60,26 @@ def drawn(store: Store, case: str) -> Artifact:
     if name == "one-label":
         plan = dataclasses.replace(plan, **{key: value[1:2] for key, value in vars(plan).items()})
         plan = dataclasses.replace(plan, pool=torch.zeros(1).long(), group=torch.zeros(1).long(), quota=plan.quota * 3)
-    generator, teacher = sampler(name, ENDS[end], store.fabric), Opened("teacher", Teacher(task.num_outputs))
-    if name == "networks":
-        torch.manual_seed(1)
-        teacher = Opened("teacher", zoo.create("cnn8", 1, 3, (16, 16)))
-    judge = FunctionTeacher(asked_by_first, task, "shared_synthesis:asked_by_first") if name == "service" else teacher
+    generator, extractor, features = sources(case, task, rng.key(SEED, "proposal"), store.fabric)
     ratio = None if settings.subsampling.kind == "none" else Opened("ratio", Ratio())
-    source = ProposalSource(
-        generator, Extractor(judge, teacher if name == "service" else None), ratio, task, SEED, settings.batch_size, 50
-    )
+    source = ProposalSource(generator, extractor, ratio, task, SEED, settings.batch_size, 50)
     return process(
-        store, source, plan, settings, settings.subsampling, features=Extractor(teacher),
+        store, source, plan, settings, settings.subsampling, features=features,
         keep_probabilities=settings.replace == "soft",
     )  # fmt: skip
+
+
+def sources(case: str, task: Task, stream: int, fabric: Fabric) -> tuple[Sampler, Extractor, Extractor]:
+    """A case's generator, which comes to the case's end in ``stream``; and what sees outputs, and features alone."""
+    name, _, end = case.partition("/")
+    if name == "networks":
+        generator, teacher = networks(fabric)
+    else:
+        generator, teacher = pixels_until(ENDS[end], stream), Opened("teacher", Teacher(task.num_outputs))
+    if name == "service":
+        service = FunctionTeacher(asked_by_first, task, "shared_synthesis:asked_by_first")
+        return generator, Extractor(service, teacher), Extractor(teacher)
+    return generator, Extractor(teacher), Extractor(teacher)
 
 
 def asked_by_first(images: Tensor) -> Tensor:
@@ -81,18 +88,24 @@ def asked_by_first(images: Tensor) -> Tensor:
     return Teacher(3)(images)
 
 
-def sampler(name: str, end: Callable[[], None], fabric: Fabric) -> Sampler:
-    if name == "networks":
-        settings = GanSettings(steps=1, channels=8, latent=8, label_dim=8)
-        torch.manual_seed(2)
-        network, _ = new_networks(settings, label_embedding(CLASSES, None, 8), 1, (16, 16))
-        gan = GanSampler(network, 8, fabric)
-        gan.content_key = "untrained"
-        return gan
+def networks(fabric: Fabric) -> tuple[Sampler, Opened]:
+    """An untrained GAN and an untrained teacher."""
+    torch.manual_seed(1)
+    teacher = Opened("teacher", zoo.create("cnn8", 1, 3, (16, 16)))
+    settings = GanSettings(steps=1, channels=8, latent=8, label_dim=8)
+    torch.manual_seed(2)
+    network, _ = new_networks(settings, label_embedding(CLASSES, None, 8), 1, (16, 16))
+    gan = GanSampler(network, 8, fabric)
+    gan.content_key = "untrained"
+    return gan, teacher
+
+
+def pixels_until(end: Callable[[], None], stream: int) -> Sampler:
+    """A generator that calls ``end`` in its third batch of ``stream``."""
     batches = itertools.count(1)
 
     def sample(targets: Tensor, indices: Tensor, seed: int) -> Tensor:
-        if seed == rng.key(SEED, "proposal") and next(batches) == 3:
+        if seed == stream and next(batches) == 3:
             end()
         return pixels(targets, indices, seed)
 
@@ -125,14 +138,14 @@ def open_store(folder: Path, fabric: Fabric) -> Store:
     return Store(folder, fabric, checkpoint_seconds=0.0)
 
 
-def main(folder: str, devices: str, cases: Sequence[str]) -> None:
+def main(made: Callable[[Store, str], Artifact], folder: str, devices: str, *cases: str) -> None:
     """Each case ends as a command would; the next one follows, unless a process is lost."""
     fabric = make_fabric("cpu", "fp32", 1, int(devices))
     store, code = open_store(Path(folder), fabric), 0
     for case in cases:
         try:
             with stopping_on_sigterm():
-                drawn(store, case)
+                made(store, case)
         except (UserError, OutOfTime, LostProcess) as error:
             end = ending(error)
             code = end.code
@@ -145,4 +158,4 @@ def main(folder: str, devices: str, cases: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    main(drawn, *sys.argv[1:])

@@ -26,6 +26,7 @@ from cgankd.labels.scalars import FourierEmbedding
 from cgankd.synthesis.density_ratio import (
     Pairs,
     RatioNetwork,
+    Reader,
     fakes_at_labels,
     ratio_loss,
     real_and_fakes,
@@ -207,7 +208,8 @@ def test_fakes_at_labels_are_where_they_belong(fabric: Fabric) -> None:
         return images[:, 0, 0, :1].float(), images[:, 0, 0, :2].float()
 
     targets = torch.tensor([4, 9, 4, 1]).repeat(200)
-    found, outputs, there = fakes_at_labels(Work(fabric), CallableSampler(sample), extractor, targets, 3, seed=0)
+    reader = Reader(CallableSampler(sample), extractor, {})
+    found, outputs, there = fakes_at_labels(Work(fabric), reader, targets, 3, seed=0)
     assert there.all()
     assert torch.equal(outputs[..., 0], found[..., 0])
     assert found.shape == (800, 3, 2)
@@ -270,7 +272,8 @@ def grey_world(fabric: Fabric, labels: list[float], gaps: float | None) -> tuple
 
     images = ImageSet(torch.zeros(len(y), 1, 16, 16, dtype=torch.uint8), y)
     settings = RatioSettings(fakes_per_image=3, vicinity_gaps=gaps)
-    pairs = real_and_fakes(Work(fabric), images, task, space, CallableSampler(sample), Seeing(), settings, 0)
+    reader = Reader(CallableSampler(sample), Seeing(), {"train": images})
+    pairs = real_and_fakes(Work(fabric), reader, "train", task, space, settings, 0)
     return pairs, (y / 10).tolist()
 
 
@@ -308,7 +311,7 @@ def test_a_shelf_is_asked_for_what_it_holds(fabric: Fabric) -> None:
         return images[:, 0, 0, :1].float(), images[:, 0, 0, :2].float()
 
     targets = torch.tensor([4, 9, 4, 1, 4, 9])
-    features, _, there = fakes_at_labels(Work(fabric), Shelf(), extractor, targets, 3, seed=0)
+    features, _, there = fakes_at_labels(Work(fabric), Reader(Shelf(), extractor, {}), targets, 3, seed=0)
     nine = [(9, index) for index in (3, 4, 5, 15, 16, 17)]  # as if there were no end of them
     assert asked == {*((4, index) for index in range(5)), *nine}  # every image before any comes again
     assert there.tolist() == [[target != 1] * 3 for target in targets.tolist()]
@@ -354,7 +357,7 @@ def test_a_killed_look_at_fakes_goes_on(fabric: Fabric, tmp_path: Path) -> None:
     targets = torch.arange(30)
 
     def look(work: Work) -> tuple[Tensor, ...]:
-        return fakes_at_labels(work, CallableSampler(sample), extractor, targets, 3, seed=0)
+        return fakes_at_labels(work, Reader(CallableSampler(sample), extractor, {}), targets, 3, seed=0)
 
     whole = look(Work(fabric))
     asked.clear()

@@ -1,9 +1,9 @@
 """One run on several processes: which one is the first, what all of them agree on, and how they end.
 
-Every process runs the same program. They train networks (core/shared_rows.py) and draw images (core/shared_calls.py)
-together, in the stages that :func:`together` runs. Everything else is computed by the first process alone, inside
-:func:`first`, while the others wait for its result. So only the first process writes files and prints. With one
-process, each function here just calls what it is given.
+Every process runs the same program. They train networks (core/shared_rows.py), and draw and read images
+(core/shared_calls.py) together, in the stages that :func:`together` runs. Everything else is computed by the first
+process alone, inside :func:`first`, while the others wait for its result. So only the first process writes files and
+prints. With one process, each function here just calls what it is given.
 """
 
 from __future__ import annotations

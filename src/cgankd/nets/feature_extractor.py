@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from cgankd.core import ranks
 from cgankd.core.errors import UserError
+from cgankd.core.shared_calls import RowFunction, called_by_first
 from cgankd.nets import inference
 from cgankd.nets.taps import PENULTIMATE, Taps
 
@@ -64,6 +67,19 @@ class FeatureExtractor:
             vote = juror(inference.to_input(images, self.fabric.device))
             votes.append(_checked(vote, len(images), f"juror {number}"))
         return torch.stack(votes), features
+
+    @contextmanager
+    def shared(self, function: RowFunction) -> Iterator[RowFunction]:
+        """As :func:`cgankd.core.shared_calls.called_by_first`, for a function that asks the teachers.
+
+        Where one of the teachers is no module, the first process computes all rows alone.
+        """
+        if all(isinstance(teacher, nn.Module) for teacher in (self.teacher, *self.others)):
+            with called_by_first(function) as by_all:
+                yield by_all
+        else:  # a service may charge for an answer, and the first process alone keeps the answers
+            ranks.leave()
+            yield function
 
     def __enter__(self) -> FeatureExtractor:
         return self

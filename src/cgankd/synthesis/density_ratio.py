@@ -7,7 +7,8 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from cgankd.config.settings import RatioFitSettings
 from cgankd.core import rng
 from cgankd.core.blockwise import BLOCK, blockwise
 from cgankd.core.errors import UserError
+from cgankd.core.shared_calls import RowFunction, Rows
 from cgankd.core.store import Artifact, Work
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.generator import Sampler
@@ -147,8 +149,40 @@ def ratio_loss(h_real: Tensor, h_fake: Tensor, penalty: float) -> Tensor:
     return divergence + penalty * (h_fake.mean() - 1.0) ** 2
 
 
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """Gives the features of real images and of fakes, row by row.
+
+    real: sets of real images, by name. by_all: :meth:`rows`, computed by several processes.
+    """
+
+    generator: Sampler
+    extractor: FeatureExtractor
+    real: Mapping[str, ImageSet]
+    by_all: RowFunction | None = None
+
+    @contextmanager
+    def shared(self) -> Iterator[Reader]:
+        """In this block, which only the first process of a run enters, all of them read the images."""
+        with self.extractor.shared(self.rows) as by_all:
+            yield dataclasses.replace(self, by_all=by_all)
+
+    def __call__(self, targets: Tensor, index: Tensor, source: int | str) -> Rows:
+        return (self.by_all or self.rows)(targets, index, source)
+
+    def rows(self, targets: Tensor, index: Tensor, source: int | str) -> Rows:
+        """Features, and for fakes outputs, of images ``index`` at ``targets``, both [B].
+
+        source: the seed of fakes, or the name of a set of real images.
+        """
+        if isinstance(source, str):
+            return {"features": self.extractor(self.real[source].images[index])[1]}
+        outputs, features = self.extractor(self.generator.sample(targets, index, source))
+        return {"features": features, "outputs": outputs}
+
+
 def fakes_at_labels(
-    work: Work, generator: Sampler, extractor: FeatureExtractor, targets: Tensor, count: int, seed: int
+    work: Work, reader: Reader, targets: Tensor, count: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Features and teacher outputs of ``count`` fakes at each of N labels; the images are not stored.
 
@@ -156,7 +190,7 @@ def fakes_at_labels(
     because a generator of ready images may hold none at a label. Features and outputs of missing fakes are 0.
     """
     stream = rng.key(seed, "ratio/fakes")
-    held = generator.available(targets)[:, None]
+    held = reader.generator.available(targets)[:, None]
     # The index counts over all rows, so that two images with the same label get different fakes, if there are enough.
     index = (torch.arange(len(targets))[:, None] * count + torch.arange(count)) % held.clamp(min=1)
     there = (held > 0).expand_as(index)
@@ -171,8 +205,7 @@ def fakes_at_labels(
 
     def compute(places: Tensor) -> dict[str, Tensor]:
         rows, number = places % len(targets), places // len(targets)
-        outputs, features = extractor(generator.sample(targets[rows], index[rows, number], stream))
-        return {"features": features, "outputs": outputs}
+        return reader(targets[rows], index[rows, number], stream)
 
     table = blockwise(work, "fakes for the ratio", there.numel(), compute, blocks)
     features, outputs = (table[name].view(count, len(targets), -1).transpose(0, 1) for name in ("features", "outputs"))
@@ -180,22 +213,16 @@ def fakes_at_labels(
 
 
 def real_and_fakes(
-    work: Work,
-    images: ImageSet,
-    task: Task,
-    space: LabelSpace,
-    generator: Sampler,
-    extractor: FeatureExtractor,
-    settings: RatioFitSettings,
-    seed: int,
+    work: Work, reader: Reader, name: str, task: Task, space: LabelSpace, settings: RatioFitSettings, seed: int
 ) -> Pairs:
-    """Features of real images, and of ``settings.fakes_per_image`` fakes at the label of each.
+    """Features of the real images called ``name``, and of ``settings.fakes_per_image`` fakes at the label of each.
 
     With ``settings.vicinity_gaps`` (paper: zeta), a fake is valid only if the teacher's prediction for it is that near
     to the label that it was generated at.
     """
-    targets = task.to_target(images.labels)
-    features, outputs, valid = fakes_at_labels(work, generator, extractor, targets, settings.fakes_per_image, seed)
+    images = reader.real[name].images
+    targets = task.to_target(reader.real[name].labels)
+    features, outputs, valid = fakes_at_labels(work, reader, targets, settings.fakes_per_image, seed)
     if settings.vicinity_gaps is not None:
         predicted = task.to_target(task.predict(outputs.flatten(0, 1))).view(valid.shape)
         valid = valid & space.near(predicted, targets[:, None].expand(valid.shape), settings.vicinity_gaps)
@@ -206,9 +233,9 @@ def real_and_fakes(
             )
 
     def compute(rows: Tensor) -> dict[str, Tensor]:
-        return {"features": extractor(images.images[rows])[1]}
+        return reader(targets[rows], rows, name)
 
-    real = blockwise(work, "real images for the ratio", len(targets), compute, images_at_once(images.images))
+    real = blockwise(work, "real images for the ratio", len(targets), compute, images_at_once(images))
     return Pairs(real["features"], targets, features, valid)
 
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cgankd.core import profiling, ranks, rng
+from cgankd.core import profiling, rng
 from cgankd.core.errors import UserError
-from cgankd.core.shared_calls import RowFunction, Rows, called_by_first
+from cgankd.core.shared_calls import RowFunction, Rows
 from cgankd.gan.generator import Sampler
 from cgankd.labels import LabelPlan
 from cgankd.nets.feature_extractor import FeatureExtractor
@@ -84,13 +84,8 @@ class Proposals:
     @contextmanager
     def shared(self) -> Iterator[Proposals]:
         """In this block, which only the first process of a run enters, all of them draw the proposals."""
-        teachers = (self.extractor.teacher, *self.extractor.others)
-        if all(isinstance(teacher, nn.Module) for teacher in teachers):
-            with called_by_first(self.rows) as by_all:
-                yield dataclasses.replace(self, by_all=by_all)
-        else:  # a service may charge for an answer, and the first process alone keeps the answers
-            ranks.leave()
-            yield self
+        with self.extractor.shared(self.rows) as by_all:
+            yield dataclasses.replace(self, by_all=by_all)
 
     def held(self, plan: LabelPlan) -> Tensor:
         """How many images the generator has at each label, int64 [L]; UserError where it has none at all."""

@@ -28,7 +28,7 @@ from cgankd.nets.build import Architecture, NetworkSource
 from cgankd.pipeline.inputs import Extractor
 from cgankd.synthesis import checks
 from cgankd.synthesis.autoencoder import keep_autoencoder, new_autoencoder, train_autoencoder
-from cgankd.synthesis.density_ratio import Pairs, RatioNetwork, keep_ratio, real_and_fakes, train_ratio
+from cgankd.synthesis.density_ratio import RatioNetwork, Reader, keep_ratio, real_and_fakes, train_ratio
 from cgankd.tasks import Task
 
 LABELS, IMAGES_PER_LABEL = 17, 3  # of draw_along_labels: every sixteenth of the range
@@ -100,7 +100,7 @@ def _preview_generator(work: Work, sampler: Sampler, train: ImageSet, task: Task
     work.progress.picture("generator/samples", preview.grid(images, bins))
 
 
-@stage(version=3)
+@stage(version=3, together=True)
 def train_density_ratio(
     work: Work,
     *,
@@ -112,16 +112,19 @@ def train_density_ratio(
     settings: RatioFitSettings,
     seed: int,
 ) -> dict[str, Any]:
-    """Train the conditional density ratio. val: one half of it chooses the weights, the other checks them."""
-    space, sampler = label_space(task, task.to_target(train.labels)), generator.open(work.fabric)
-    with extractor.open(work.fabric) as opened:
+    """Train the conditional density ratio. val: one half of it chooses the weights, the other checks them.
 
-        def pairs(images: ImageSet, stream: str) -> Pairs:
-            key = rng.key(seed, stream)
-            return real_and_fakes(work.within(stream), images, task, space, sampler, opened, settings, key)
-
-        known = pairs(train, "train")
-        held_out = None if val is None else pairs(val, "held out")
+    Of several processes, only the first enters ``reader``; until it leaves, the others read images for it there. Then
+    it trains alone.
+    """
+    images = {"train": train} if val is None else {"train": train, "held out": val}
+    with extractor.open(work.fabric) as opened, Reader(generator.open(work.fabric), opened, images).shared() as reader:
+        space = label_space(task, task.to_target(train.labels))
+        pairs = {
+            name: real_and_fakes(work.within(name), reader, name, task, space, settings, rng.key(seed, name))
+            for name in images
+        }
+    known, held_out = pairs["train"], pairs.get("held out")
     embedding = ratio_embedding(task, RatioNetwork.LABEL_DIM)
     chosen_by = checked_on = None
     if held_out is not None:
