@@ -1,6 +1,6 @@
 """Density ratios that one process and several must train alike: ``python shared_ratio.py FOLDER DEVICES CASE ...``.
 
-A case is one of :data:`CASES`, and may have an end after a slash, as in shared_synthesis.py: it comes in the third
+A case is one of :data:`CASES`, and may have an end after a slash (tests/ends.py): it comes in the third
 batch of fakes at the labels of the training images.
 """
 
@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import torch
-from shared_synthesis import SEED, main, sources
+from shared_synthesis import SEED, sources
 from test_synthesize import CLASSES, DEGREES, pixels
 
 from cgankd.config.settings import RatioFitSettings
@@ -19,6 +19,7 @@ from cgankd.core.store import Artifact, Store
 from cgankd.data.imageset import ImageSet
 from cgankd.pipeline import stages
 from cgankd.tasks import Task
+from ends import main
 
 SHORT: dict[str, Any] = {"steps": 4, "batch_size": 16, "hidden": (32, 32), "fakes_per_image": 6}
 # name -> task, number of training and validation images, settings. Blocks of 250 and 10 rows; fakes that are left out,

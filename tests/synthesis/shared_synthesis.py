@@ -1,18 +1,15 @@
 """Synthesis that one process and several must end alike: ``python shared_synthesis.py FOLDER DEVICES CASE ...``.
 
-A case is one of :data:`CASES`, and may have an end after a slash: in the third batch of the synthesis, ``killed`` kills
-the last process, ``refused`` makes its generator raise UserError, and ``stopped`` sends SIGTERM to the first process.
+A case is one of :data:`CASES`, and may have an end after a slash (tests/ends.py): it comes in the third batch of the
+synthesis.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
-import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,12 +17,8 @@ from lightning_fabric import Fabric
 from test_synthesize import CLASSES, DEGREES, Opened, Ratio, Teacher, pixels, plan_of
 from torch import Tensor
 
-from cgankd.cli.ending import ending
 from cgankd.config.settings import GanSettings, SynthesisSettings
 from cgankd.core import ranks, rng
-from cgankd.core.errors import LostProcess, OutOfTime, UserError
-from cgankd.core.runtime import make_fabric
-from cgankd.core.stopping import stopping_on_sigterm
 from cgankd.core.store import Artifact, Store
 from cgankd.gan.adapters import CallableSampler
 from cgankd.gan.generator import GanSampler, Sampler, new_networks
@@ -35,6 +28,7 @@ from cgankd.pipeline.inputs import Extractor, ProposalSource
 from cgankd.pipeline.processing import process
 from cgankd.tasks import Task
 from cgankd.teachers.black_box import FunctionTeacher
+from ends import ENDS, main
 
 SEED = 3
 RATIOS = {"subsampling": {"burn_in": 15}, "filter": {"calibration": 40}}
@@ -110,51 +104,6 @@ def pixels_until(end: Callable[[], None], stream: int) -> Sampler:
         return pixels(targets, indices, seed)
 
     return CallableSampler(sample, content_key="pixels")
-
-
-def nothing() -> None:
-    pass
-
-
-def killed() -> None:
-    if not ranks.is_first():
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def refused() -> None:
-    if ranks.count() == 1 or not ranks.is_first():
-        raise UserError("the pixels are gone")
-
-
-def stopped() -> None:
-    if ranks.is_first():
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-ENDS = {"": nothing, "killed": killed, "refused": refused, "stopped": stopped}
-
-
-def open_store(folder: Path, fabric: Fabric) -> Store:
-    return Store(folder, fabric, checkpoint_seconds=0.0)
-
-
-def main(made: Callable[[Store, str], Artifact], folder: str, devices: str, *cases: str) -> None:
-    """Each case ends as a command would; the next one follows, unless a process is lost."""
-    fabric = make_fabric("cpu", "fp32", 1, int(devices))
-    store, code = open_store(Path(folder), fabric), 0
-    for case in cases:
-        try:
-            with stopping_on_sigterm():
-                made(store, case)
-        except (UserError, OutOfTime, LostProcess) as error:
-            end = ending(error)
-            code = end.code
-            if sentence := ranks.sentence_of(error, end.sentence):
-                print(code, sentence, file=sys.stderr, flush=True)
-            if isinstance(error, LostProcess):
-                break
-    store.close()
-    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ import pytest
 import shared_ratio
 import torch
 from lightning_fabric import Fabric
-from shared_synthesis import open_store
 
 from cgankd.core.errors import UserError
 from cgankd.core.files import load_tensors
 from cgankd.nets.build import WEIGHTS
+from ends import open_store
 from works import in_processes
 
 SCRIPT = shared_ratio.__file__

@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from cgankd.core.errors import UserError
 from cgankd.core.files import load_tensors
 from cgankd.synthesis.store import StoredFakes
+from ends import open_store
 from works import in_processes
 
 SCRIPT = shared_synthesis.__file__
@@ -19,7 +20,7 @@ SCRIPT = shared_synthesis.__file__
 
 def check_equal(cases: list[str], one: Path, several: Path, fabric: Fabric) -> None:
     """Both folders hold the same images, labels and columns; where no network runs, to the last bit, and summaries."""
-    stores = [shared_synthesis.open_store(folder, fabric) for folder in (one, several)]
+    stores = [open_store(folder, fabric) for folder in (one, several)]
     finished = sorted((several / "artifacts").iterdir())
     for case in cases:
         expected, found = (shared_synthesis.drawn(store, case) for store in stores)
@@ -50,7 +51,7 @@ def test_three_processes_make_the_images_of_one(tmp_path: Path, fabric: Fabric) 
 def test_two_processes_go_on_where_one_ended_and_one_where_two_did(tmp_path: Path, fabric: Fabric) -> None:
     """Ended by an error of the second process, by SIGTERM, and by the death of the second; each in its third batch."""
     folder, end = tmp_path / "several", "classes/refused"
-    store = shared_synthesis.open_store(folder, fabric)
+    store = open_store(folder, fabric)
     with pytest.raises(UserError):
         shared_synthesis.drawn(store, end)
     store.close()
@@ -66,7 +67,7 @@ def test_two_processes_go_on_where_one_ended_and_one_where_two_did(tmp_path: Pat
     assert all(line.startswith(words) for line, words in zip(said, expected, strict=True)), said
     assert saved_batches(folder) == 2 + 2 + 3 + 2
 
-    store = shared_synthesis.open_store(folder, fabric)
+    store = open_store(folder, fabric)
     shared_synthesis.drawn(store, "classes")
     store.close()
     check_equal(["classes"], tmp_path / "one", folder, fabric)
