@@ -1,9 +1,9 @@
 """One run on several processes: which one is the first, what all of them agree on, and how they end.
 
-Every process runs the same program. They train networks (core/shared_rows.py), and draw and read images
-(core/shared_calls.py) together, in the stages that :func:`together` runs. Everything else is computed by the first
-process alone, inside :func:`first`, while the others wait for its result. So only the first process writes files and
-prints. With one process, each function here just calls what it is given.
+Every process runs the same program. They train networks (core/shared_rows.py), ask their teachers and score them
+(:func:`in_turns`), and draw and read images (core/shared_calls.py) together, in the stages that :func:`together` runs.
+Everything else is computed by the first process alone, inside :func:`first`, while the others wait for its result. So
+only the first process writes files and prints. With one process, each function here just calls what it is given.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import datetime
+import functools
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +25,7 @@ from cgankd.core.errors import LostProcess, OutOfTime, TrainingError, UserError
 if TYPE_CHECKING:  # the commands ask :func:`is_first`, and must not import torch for it
     from lightning_fabric import Fabric
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 WAIT = datetime.timedelta(days=365)  # the others wait as long as the first one works; a process that ends is noticed
@@ -119,6 +121,23 @@ def first(function: Callable[[], T]) -> T:
 def first_of_team(function: Callable[[], T]) -> T:
     """As :func:`first` inside of :func:`together`, and ``function()`` elsewhere."""
     return function() if share()[1] == 1 else first(function)
+
+
+def in_turns(items: Sequence[S], compute: Callable[[S], T]) -> Iterator[T]:
+    """``compute(item)`` of all items, in order; inside of :func:`together`, each process computes some of the items.
+
+    All processes must come here with the same items, and take all results. These are sent as in :func:`each`, so
+    tensors must be on the CPU. Elsewhere, this process computes all items.
+    """
+    count = share()[1]
+    if count == 1:
+        yield from map(compute, items)
+        return
+    for start in range(0, len(items), count):
+        own = items[start : start + count][rows()]  # one, or none
+        compute_own: Callable[[], list[T]] = functools.partial(list, map(compute, own))
+        for results in each(compute_own):
+            yield from results
 
 
 def in_turn(function: Callable[[], T]) -> T:
@@ -228,11 +247,23 @@ def from_first(value: T) -> T:
     return box[0]
 
 
-def from_each(value: T) -> list[T]:
-    """The ``value`` of each process, sent by pickle to all."""
+def each(function: Callable[[], T]) -> list[T]:
+    """The result of ``function()`` of each process, sent by pickle to all. Every process must call this.
+
+    An error of a kind that users see, of any process, is raised in every process.
+    """
     import torch.distributed as dist
 
-    values: list[Any] = [None] * _here.count
+    value, error = None, None
+    try:
+        value = function()
+    except SHARED as raised:
+        error = raised
+    results: list[Any] = [None] * _here.count
     with exchanging():
-        dist.all_gather_object(values, value, group=_here.control)
-    return values
+        dist.all_gather_object(results, (value, error), group=_here.control)
+    for _, sent in results:
+        if sent is not None:
+            sent.of_first = True  # the first process raises it too, and says it for all
+            raise sent
+    return [value for value, _ in results]

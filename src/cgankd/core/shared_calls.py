@@ -89,13 +89,11 @@ def _any(part: slice) -> bool:
 
 def _computed(function: RowFunction, arguments: tuple[Any, ...], part: slice) -> Rows:
     """``function`` for these rows. The first error of any process is raised in all of them, before rows are sent."""
-    rows, error = Rows(), None
-    try:
+    rows = Rows()
+
+    def compute() -> None:
         if _any(part):
-            rows = function(*(value[part] if isinstance(value, Tensor) else value for value in arguments))
-    except ranks.SHARED as raised:
-        error = raised
-    errors = [other for other in ranks.from_each(error) if other is not None]
-    if errors:
-        raise errors[0]
+            rows.update(function(*(value[part] if isinstance(value, Tensor) else value for value in arguments)))
+
+    ranks.each(compute)
     return rows

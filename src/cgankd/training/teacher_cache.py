@@ -32,11 +32,15 @@ def asked(batches: Batches, steps: int) -> Iterator[Tensor]:
                 yield batches.views.draw(index, torch.full_like(index, view))
 
 
+Block = tuple[int, int, int]  # set of images, view, number of the block among those of this view
+
+
 class TeacherOutputs:
     """The teacher's outputs on training views that recur: the teacher runs once for each view of each image.
 
     An output is used only for the view it was computed on. Views are computed in blocks of always the same images, so
-    the last bits don't depend on the order of requests, such as after an interrupted run.
+    the last bits don't depend on the order of requests, such as after an interrupted run. Several processes compute
+    these blocks in turns; only the first one has the cache.
 
     folder: of this teacher. Its outputs are stored there in memory-mapped files, for other trainings on the same views,
     such as other rows of a table. None: they are kept in memory. deadline: a value of time.monotonic(); after it,
@@ -63,8 +67,13 @@ class TeacherOutputs:
 
     def of(self, batch: Batch) -> Tensor:
         """The outputs for all of the batch's views, which recur, float32 [B, number of outputs]."""
-        stored = self._of_mixed if batch.mixed else lambda batch: self._stored(batch.whole)
-        return to_device(ranks.first_of_team(lambda: stored(batch)), self.fabric.device)
+        if batch.mixed:  # of one process alone, because several have only parts of its images
+            outputs = self._of_mixed(batch)
+        elif isinstance(self.teacher, nn.Module):
+            outputs = self._of_views(batch.whole)
+        else:  # a service may charge for an answer, and the first process alone keeps the answers
+            outputs = ranks.first_of_team(lambda: self._of_views(batch.whole))
+        return to_device(outputs, self.fabric.device)
 
     def _of_mixed(self, batch: Batch) -> Tensor:
         """The outputs for a mixed batch that recurs; the batch is its own block."""
@@ -75,38 +84,52 @@ class TeacherOutputs:
             path = None if self.folder is None else self.folder / f"{self.batches.mixed_key}-mixed"
             self._mixed = _View(path, self.batches.period * size, self.width, size)
         if not self._mixed.has(batch.number):
-            self._mixed.put(batch.number, self._run(batch.images).cpu())
+            self._mixed.put(batch.number, self._run(batch.images))
         return self._mixed.outputs.rows[batch.number * size : (batch.number + 1) * size]
 
-    def _stored(self, batch: BatchRows) -> Tensor:
-        outputs = torch.empty(len(batch.index), self.width)
-        for number, (first, count) in enumerate(self.batches.sets):
-            inside = (batch.index >= first) & (batch.index < first + count)
-            for view in batch.view[inside].unique().tolist():
-                rows = (inside & (batch.view == view)).nonzero().squeeze(1)
-                outputs[rows] = self._of_view(number, view, batch.index[rows] - first)
+    def _of_views(self, rows: BatchRows) -> Tensor:
+        """The outputs for plain views. Blocks that are not in the cache are computed, by all processes."""
+        missing, outputs = ranks.first_of_team(lambda: self._look_up(rows))
+        if missing:
+            for (number, view, block), computed in zip(missing, ranks.in_turns(missing, self._compute), strict=True):
+                if ranks.is_first():
+                    self._view(number, view).put(block, computed)
+            _, outputs = ranks.first_of_team(lambda: self._look_up(rows))
         return outputs
 
-    def _of_view(self, number: int, view: int, rows: Tensor) -> Tensor:
-        """The outputs for one view of these images of a set. Blocks that are not in the cache are computed."""
-        first, count = self.batches.sets[number]
+    def _look_up(self, rows: BatchRows) -> tuple[list[Block], Tensor]:
+        """The blocks that the cache lacks, and the outputs, as far as it has them."""
+        missing, outputs = list[Block](), torch.empty(len(rows.index), self.width)
+        for number, (first, count) in enumerate(self.batches.sets):
+            inside = (rows.index >= first) & (rows.index < first + count)
+            for view in rows.view[inside].unique().tolist():
+                there = (inside & (rows.view == view)).nonzero().squeeze(1)
+                images, cached = rows.index[there] - first, self._view(number, view)
+                blocks = (images // self.BLOCK).unique().tolist()
+                missing += [(number, view, block) for block in blocks if not cached.has(block)]
+                outputs[there] = cached.outputs.rows[images]
+        return missing, outputs
+
+    def _view(self, number: int, view: int) -> _View:
+        """The cache for one view of all images of a set."""
         if (number, view) not in self._views:
             path = None
             if self.folder is not None:
                 path = self.folder / f"{self.batches.key(number)}-{self.BLOCK}-{view}"
-            self._views[number, view] = _View(path, count, self.width, self.BLOCK)
-        cached = self._views[number, view]
-        for block in (rows // self.BLOCK).unique().tolist():
-            if not cached.has(block):
-                index = torch.arange(block * self.BLOCK, min(count, (block + 1) * self.BLOCK)) + first
-                cached.put(block, self._run(self.batches.views.draw(index, torch.full_like(index, view))).cpu())
-        return cached.outputs.rows[rows]
+            self._views[number, view] = _View(path, self.batches.sets[number][1], self.width, self.BLOCK)
+        return self._views[number, view]
+
+    def _compute(self, missing: Block) -> Tensor:
+        number, view, block = missing
+        first, count = self.batches.sets[number]
+        index = torch.arange(block * self.BLOCK, min(count, (block + 1) * self.BLOCK)) + first
+        return self._run(self.batches.views.draw(index, torch.full_like(index, view)))
 
     @torch.no_grad()
     def _run(self, images: Tensor) -> Tensor:
         if (reason := reason_to_stop(self.deadline)) is not None:
             raise OutOfTime(reason)
-        return inference.plain(self.teacher(images))  # at float32, because it is stored
+        return inference.plain(self.teacher(images)).cpu()  # at float32, because it is stored
 
 
 class _View:
