@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from cgankd.core import ranks
 from cgankd.core.row_file import RowFile, release_pages
 from cgankd.core.store import CHECKPOINT, Work
 
@@ -28,6 +29,9 @@ def blockwise(
     tensors [b, ...] of float32, float64, uint8, int64 or bool. blocks: the rows of each call, or the number of rows
     per call; a row in no block stays 0. Where ``work`` has a folder, the results are memory-mapped files in it, until
     the stage ends.
+
+    Where several processes compute together, all of them call this, and compute the blocks in turns. Then only the
+    first one has all results, because a pass that continues is read by it alone.
     """
     parts = torch.arange(count).split(blocks) if isinstance(blocks, int) else blocks
     work = work.within(name, name)
@@ -41,19 +45,22 @@ def blockwise(
 
     if first:
         files = {table: new_file(table, shape, getattr(torch, dtype)) for table, (shape, dtype) in shapes.items()}
-        if not all(file.resumed for file in files.values()):
+        if not ranks.agreed(lambda: all(file.resumed for file in files.values())):
             first, files = 0, {}
+
+    def computed(rows: Tensor) -> dict[str, Tensor]:
+        return {table: values.cpu() for table, values in compute(rows).items()}
+
     with work.progress.passing(work.title, len(parts)) as bar:
-        for number in range(first, len(parts)):
-            rows = parts[number]
-            for table, values in compute(rows).items():
+        for number, results in enumerate(ranks.in_turns(parts[first:], computed), start=first):
+            for table, values in results.items():
                 if table not in files:
                     files[table] = new_file(table, values.shape[1:], values.dtype)
-                files[table].rows[rows] = values.cpu()
+                files[table].rows[parts[number]] = values
             release_pages()
             bar.to(number + 1)
             last = number + 1 == len(parts)
-            if checkpoint.due() or (last and time.monotonic() - started > WORTH_SAVING):
+            if checkpoint.due() or (last and ranks.agreed(lambda: time.monotonic() - started > WORTH_SAVING)):
                 for file in files.values():
                     file.flush()
                 shapes = {table: (file.shape, str(file.dtype).removeprefix("torch.")) for table, file in files.items()}

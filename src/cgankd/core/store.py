@@ -115,8 +115,8 @@ class Work:
         return self.folder / name
 
     def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write ``name``.safetensors, which :meth:`Artifact.tensors` reads."""
-        save_tensors(self.path(f"{name}.safetensors"), tensors)
+        """Write ``name``.safetensors, which :meth:`Artifact.tensors` reads; of several processes, the first writes."""
+        ranks.first_of_team(lambda: save_tensors(self.path(f"{name}.safetensors"), tensors))
 
     def within(self, name: str, title: str | None = None) -> Work:
         """The same for an inner loop, with its own checkpoint. title: None keeps the title."""
@@ -311,6 +311,7 @@ class Store:
         started = time.monotonic()
         try:
             summary = build(work)
+            ranks.leave()  # if the stage did not
         finally:
             write_json(clock, before + time.monotonic() - started)
         seconds = before + time.monotonic() - started

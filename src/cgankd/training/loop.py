@@ -84,7 +84,6 @@ def fit(
             changed_by_first(objective, lambda: objective.prepare(preparation))
         history = _minimise(work, forward, images.validation, settings, seed, kept.best, save_first=fresh)
     student.eval()
-    ranks.leave()
     return history
 
 
@@ -134,10 +133,9 @@ def _minimise(
             done = step + 1
             if done % max(1, settings.steps // LOG_POINTS) == 0 or done == settings.steps:
                 check = functools.partial(_finite, work, loss, trained, inputs.teacher_outputs, settings, done)
-                validate = functools.partial(_validation, work, student, objective, validation)
                 loss_now, rate = ranks.first_of_team(check), learning_rate(settings, step)
                 entry = {"step": done, "loss": loss_now, "learning_rate": rate}
-                entry |= clipping.share() | _label_share(terms) | ranks.first_of_team(validate)
+                entry |= clipping.share() | _label_share(terms) | _validation(work, student, objective, validation)
                 history.append(entry)
                 bar.log(entry)
                 if best is not None:

@@ -1,4 +1,7 @@
-"""The metric of a network on a split, in total and per class or label bin."""
+"""The metric of a network on a split, in total and per class or label bin.
+
+Where several processes compute together, all of them compute the network's outputs.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from cgankd.core import ranks
 from cgankd.core.errors import TrainingError
 from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
@@ -35,6 +39,10 @@ def scored(work: Work, network: Predictor, images: ImageSet, task: Task, name: s
     name: as :func:`cgankd.nets.inference.outputs` takes it. Raises TrainingError for outputs that are not finite.
     """
     given = outputs(work, network, images.images, name)
+    return ranks.first_of_team(lambda: _scores(work, given, images, task, name))
+
+
+def _scores(work: Work, given: Tensor, images: ImageSet, task: Task, name: str) -> Scores:
     if not torch.isfinite(given).all():
         raise TrainingError(
             f"{work.title}: its outputs for the images of {name} are not finite; a lower learning_rate, or "
@@ -48,7 +56,8 @@ def scored(work: Work, network: Predictor, images: ImageSet, task: Task, name: s
 
 def metric(work: Work, network: Predictor, images: ImageSet, task: Task) -> float:
     """The task's metric on ``images``, whatever the outputs are."""
-    return float(task.score(outputs(work, network, images.images, "scores"), images.labels).mean())
+    given = outputs(work, network, images.images, "scores")
+    return ranks.first_of_team(lambda: float(task.score(given, images.labels).mean()))
 
 
 def _same_answer(given: Tensor, labels: Tensor, task: Task) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from cgankd.config.settings import FitSettings
+from cgankd.core import ranks
 from cgankd.core.store import Work, stage
 from cgankd.data import preview
 from cgankd.data.imageset import ImageSet, Splits, TrainingImages
@@ -209,7 +210,7 @@ def score(work: Work, predictor: inference.Predictor, name: str, around: Surroun
         "network": name,
         "parameters": None if module is None else cost.parameters(module),
         **split_scores(work, predictor, around),
-        "latency_ms": None if module is None else cost.latency_ms(module, shape),
+        "latency_ms": None if module is None else ranks.first_of_team(lambda: cost.latency_ms(module, shape)),
     }
 
 
