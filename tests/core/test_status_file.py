@@ -17,7 +17,7 @@ import pytest
 from cgankd.core import status_file
 from cgankd.core.errors import UserError
 from cgankd.core.run_plan import Station
-from cgankd.core.status_file import StatusFile, as_lines, process_started, read_status
+from cgankd.core.status_file import StatusFile, as_lines, process_started, read_status, same_command
 from cgankd.core.watching import Watched
 
 KD = Station("key", "kd (seed 0)", "train_student", "fit", 1.0)
@@ -187,3 +187,12 @@ def test_folders_without_a_status(tmp_path: Path) -> None:
     (tmp_path / "status.json").write_text("[]")
     with pytest.raises(UserError, match="is not the status of a run"):
         read_status(tmp_path)
+
+
+@pytest.mark.parametrize("launcher", ["python", "torchrun .."])
+def test_the_command_of_the_module_names_what_started_it(launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/venv/cgankd/__main__.py", "run", "digits"])
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    if launcher != "python":
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert same_command() == f"{launcher} -m cgankd run digits"

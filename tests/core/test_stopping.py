@@ -1,10 +1,12 @@
-"""SIGTERM stops loops as a time limit does; a second one ends the process."""
+"""SIGTERM stops loops as a time limit does, and a second one ends the process; Ctrl-C ends waits of torch at once."""
 
 from __future__ import annotations
 
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -56,3 +58,13 @@ def test_a_thread_sets_no_handler() -> None:
     thread.start()
     thread.join()
     assert handlers == [before]
+
+
+def test_ctrl_c_ends_a_wait_at_once_and_is_an_exception_after_it() -> None:
+    def ended(*lines: str) -> int:
+        code = "\n".join(["import os", "from cgankd.core.stopping import ending_on_ctrl_c", *lines])
+        return subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL, check=False).returncode
+
+    caught = ["try:", "    os.kill(os.getpid(), 2)", "except KeyboardInterrupt:", "    os._exit(3)"]
+    assert ended("with ending_on_ctrl_c():", *(f"    {line}" for line in caught)) == -signal.SIGINT
+    assert ended("with ending_on_ctrl_c():", "    pass", *caught) == 3

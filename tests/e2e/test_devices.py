@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -103,3 +104,21 @@ def test_what_several_processes_cant_do_is_refused_before_any_is_started(
     words: list[str], sentence: str, tiny: Path, typed: Callable[..., Said]
 ) -> None:
     assert typed(*words).sentence() == f"cgankd: {sentence}"
+
+
+def test_machines_that_cant_meet_are_told_what_is_needed(
+    tiny: Path, typed: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["run", "tiny.yaml", "runtime.nodes=2", "--out", "out"]
+    for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert typed(*words).sentence().startswith("cgankd: runtime.nodes = 2, but the variable MASTER_ADDR is not set; ")
+
+    with socket.create_server(("", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": "0"}.items():
+            monkeypatch.setenv(name, value)
+        said = typed(*words).sentence()
+    assert said.startswith("cgankd: the processes of this run can't reach each other (The server socket has failed to ")
+    assert "MASTER_ADDR (here 127.0.0.1) that all of them reach, a free MASTER_PORT there, and GLOO_SOCKET_I" in said
+    assert not (tiny.parent / "out").exists()

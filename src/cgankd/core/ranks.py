@@ -20,10 +20,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cgankd.core import connections
 from cgankd.core.errors import LostProcess, OutOfTime, TrainingError, UserError
+from cgankd.core.stopping import ending_on_ctrl_c
 
 if TYPE_CHECKING:  # the commands ask :func:`is_first`, and must not import torch for it
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -50,15 +53,34 @@ class _Left(BaseException):
     """The rest of this stage is for the first process."""
 
 
+def environment_of(fabric: Fabric) -> ClusterEnvironment:
+    """What starts the processes and tells each which one it is: torchrun, Slurm, or Fabric itself."""
+    return fabric.strategy.cluster_environment  # type: ignore[attr-defined]  # strategies of several processes have it
+
+
 def join(fabric: Fabric) -> None:
-    """Start the other processes, or meet those that torchrun or Slurm started. Further calls change nothing."""
-    fabric.launch()
+    """Start the other processes, or meet those that torchrun, Slurm or a person started. Further calls change nothing.
+
+    Raises UserError where they can't be reached.
+    """
+    first_machine = environment_of(fabric).main_address
+    connections.choose_interface(first_machine)
+    try:
+        with ending_on_ctrl_c():
+            fabric.launch()
+    except RuntimeError as error:
+        raise UserError(
+            f"the processes of this run can't reach each other ({_reason(error)}); needed: the same command on each "
+            f"machine within 30 minutes, MASTER_ADDR (here {first_machine}) that all of them reach, a free MASTER_PORT "
+            "there, and GLOO_SOCKET_IFNAME where a machine reaches the others by another network interface"
+        ) from error
     if _here.control is not None:
         return
     import torch.distributed as dist
 
     _here.number, _here.count = fabric.global_rank, fabric.world_size
     _here.control = dist.new_group(backend="gloo", timeout=WAIT)
+    connections.notice_losses()
     atexit.register(dist.destroy_process_group)  # else gloo's threads abort a process that ends
     for thread in threading.enumerate():
         if thread.name == "child-process-observer":
@@ -225,11 +247,15 @@ def exchanging() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = re.sub(r"^\[[^]]*\] ", "", str(error)).partition(". ")[0].partition("\n")[0]
         raise LostProcess(
             f"process {_here.number + 1} of {_here.count} stopped, because another one has ended or can't be reached "
-            f"({reason})"
+            f"({_reason(error)})"
         ) from error
+
+
+def _reason(error: RuntimeError) -> str:
+    """What torch says of an exchange that failed, without the lines of its code and hints for programmers."""
+    return re.sub(r"^\[[^]]*\] |\[\S+\.cc:\d+\] ", "", str(error)).partition(". ")[0].partition("\n")[0]
 
 
 def control() -> Any:

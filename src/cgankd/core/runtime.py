@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from cgankd.core import ranks
+from cgankd.core import connections, ranks
 from cgankd.core.errors import UserError
 
 
@@ -43,6 +43,8 @@ def make_fabric(
         precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
     if devices * nodes > 1:
+        if nodes > 1 and not ranks.environment_of(fabric).creates_processes_externally:
+            connections.check_variables(nodes)
         try:
             ranks.join(fabric)
         except ValueError:

@@ -25,9 +25,13 @@ SILENT_AFTER = 600.0  # seconds; a run on another host that has written nothing 
 
 
 def same_command() -> str:
-    """The command of this process, as one types it into a shell; dots stand for a password in an address."""
+    """The command of this process, as one types it into a shell.
+
+    Dots stand for a password in an address, and for torchrun's own options.
+    """
     name = Path(sys.argv[0]).name
-    words = [*(["python", "-m", "cgankd"] if name == "__main__.py" else [name]), *map(masked, sys.argv[1:])]
+    start = ["torchrun", ".."] if "TORCHELASTIC_RUN_ID" in os.environ else ["python"]
+    words = [*([*start, "-m", "cgankd"] if name == "__main__.py" else [name]), *map(masked, sys.argv[1:])]
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 

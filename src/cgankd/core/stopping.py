@@ -44,3 +44,19 @@ def stopping_on_sigterm(*further: str) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         _asked.clear()
+
+
+@contextmanager
+def ending_on_ctrl_c() -> Iterator[None]:
+    """In this block Ctrl-C ends the process at once. It is for waits of torch that run no handler of Python meanwhile.
+
+    Does nothing outside the main thread, as :func:`stopping_on_sigterm`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

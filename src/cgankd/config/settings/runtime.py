@@ -22,4 +22,4 @@ class RunRuntimeSettings(RuntimeSettings):
     """Where and how a run computes; every result's key has device and precision, but not the number of devices."""
 
     devices: int = Field(1, ge=1, description="devices of each machine, one process each; networks are trained on all")
-    nodes: int = Field(1, ge=1, description="machines, on each of which torchrun or Slurm starts the processes")
+    nodes: int = Field(1, ge=1, description="machines, on each of which the command is started, see docs/clusters.md")
