@@ -45,6 +45,7 @@ def test_three_processes_train_the_ratios_of_one(tmp_path: Path, fabric: Fabric)
     check_equal(list(shared_ratio.CASES), tmp_path / "one", tmp_path / "three", fabric)
 
 
+@pytest.mark.long
 def test_two_processes_go_on_where_one_ended_and_one_where_two_did(tmp_path: Path, fabric: Fabric) -> None:
     """Ended by an error of the second process, by SIGTERM, and by the death of the second; each in its third block."""
     folder, end = tmp_path / "several", "classes/refused"
