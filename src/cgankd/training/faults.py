@@ -26,7 +26,7 @@ def is_finite(tensors: dict[str, Tensor]) -> bool:
     (True, False, True)
     """
     numbers = [tensor for tensor in tensors.values() if tensor.is_floating_point()]
-    # The norm of all is one call; tensor by tensor, this takes a tenth of a training step. Large numbers overflow it.
+    # One call for the norm of all is up to four times as fast as a call for each. Large numbers overflow the norm.
     return bool(get_total_norm(numbers).isfinite()) or all(bool(tensor.isfinite().all()) for tensor in numbers)
 
 
