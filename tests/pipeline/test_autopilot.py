@@ -18,6 +18,7 @@ from cgankd.core.errors import UserError
 from cgankd.core.files import read_json
 from cgankd.core.store import Artifact
 from cgankd.pipeline import autopilot, preflight, run
+from cgankd.pipeline.autopilot import Score
 from cgankd.pipeline.comparisons import CONTROL, row
 from cgankd.pipeline.stations import _val_so_far, stations
 from cgankd.report.render import render
@@ -44,17 +45,17 @@ def tiny(*overrides: str) -> Recipe:
 class Trials:
     """Scores by row; notes what was asked."""
 
-    def __init__(self, scores: Mapping[str, float]) -> None:
-        self.scores, self.asked = scores, list[tuple[str, int]]()
+    def __init__(self, scores: Mapping[str, float], losses: Mapping[str, float] | None = None) -> None:
+        self.scores, self.losses, self.asked = scores, losses or {}, list[tuple[str, int]]()
 
-    def __call__(self, names: Sequence[str], steps: int) -> list[float]:
+    def __call__(self, names: Sequence[str], steps: int) -> list[Score]:
         self.asked += [(name, steps) for name in names]
-        return [self.scores[name] for name in names]
+        return [Score(self.scores[name], self.losses.get(name)) for name in names]
 
 
 def test_the_better_half_of_the_candidates_goes_on() -> None:
     trial = Trials(SCORES)
-    flight = autopilot.fly(CANDIDATES, 1000, 95.0, True, trial)
+    flight = autopilot.fly(CANDIDATES, 1000, Score(95.0), True, trial)
     assert flight.chosen == "cgan+fm~mixup"
     assert flight.rows == (CONTROL, "cgan+fm~mixup")
     assert Counter(steps for _, steps in trial.asked) == {250: 8, 500: 4}
@@ -67,13 +68,15 @@ def test_the_better_half_of_the_candidates_goes_on() -> None:
 
 
 def test_errors_are_better_when_lower() -> None:
-    flight = autopilot.fly(CANDIDATES, 1000, 2.0, False, Trials({name: 100 - score for name, score in SCORES.items()}))
+    flight = autopilot.fly(
+        CANDIDATES, 1000, Score(2.0), False, Trials({name: 100 - score for name, score in SCORES.items()})
+    )
     assert flight.chosen == "cgan+fm~mixup"
 
 
 def test_at_the_teachers_level_no_generated_images_are_tried() -> None:
     trial = Trials(SCORES)
-    flight = autopilot.fly(CANDIDATES, 1000, 80.0, True, trial)
+    flight = autopilot.fly(CANDIDATES, 1000, Score(80.0), True, trial)
     assert (flight.chosen, flight.with_fakes) == ("fm~mixup", False)
     assert not any(row(name).fakes for name, _ in trial.asked)
     assert "nothing is left to gain" in autopilot.reasons(flight, str)[2]
@@ -86,18 +89,36 @@ def test_an_unknown_teacher_stops_nothing() -> None:
 @pytest.mark.parametrize(("higher_is_better", "teacher"), [(True, 95.0), (False, 2.0)])
 def test_trials_that_are_not_done_stop_nothing(tmp_path: Path, higher_is_better: bool, teacher: float) -> None:
     unknown = _val_so_far(higher_is_better)(Artifact(tmp_path, "key", 0.0, {}))
-    assert autopilot.fly(CANDIDATES, 1000, teacher, higher_is_better, Trials(dict.fromkeys(SCORES, unknown))).with_fakes
-    assert _val_so_far(higher_is_better)(Artifact(tmp_path, "key", 0.0, {"val": 3.5})) == 3.5
+    trials = Trials(dict.fromkeys(SCORES, unknown.val))
+    assert autopilot.fly(CANDIDATES, 1000, Score(teacher), higher_is_better, trials).with_fakes
+    done = Artifact(tmp_path, "key", 0.0, {"val": 3.5, "val_loss": 0.1})
+    assert _val_so_far(higher_is_better)(done) == Score(3.5, 0.1)
 
 
 def test_of_equal_candidates_the_simpler_is_taken() -> None:
-    flight = autopilot.fly(CANDIDATES, 1000, 95.0, True, Trials(dict.fromkeys(SCORES, 50.0)))
+    flight = autopilot.fly(CANDIDATES, 1000, Score(95.0), True, Trials(dict.fromkeys(SCORES, 50.0)))
     assert flight.chosen == "augment"
     assert "are not better" in autopilot.reasons(flight, str)[2]
 
 
+def test_of_equal_scores_the_lowest_loss_decides() -> None:
+    losses = dict.fromkeys(SCORES, 0.1) | {"fm~randaugment~mixup": 0.06, "cgan_kd": 0.05, "cgan+fm~plain": 0.04}
+    flight = autopilot.fly(CANDIDATES, 1000, Score(95.0), True, Trials(dict.fromkeys(SCORES, 50.0), losses))
+    assert flight.chosen == "cgan+fm~plain"
+    assert [record.row for record in flight.trials if record.steps == 500][-1] == "cgan+fm~plain"
+    assert flight.to_json("%")["trials"][-1]["val_loss"] == 0.04
+    better = {**dict.fromkeys(SCORES, 50.0), "kd": 51.0}
+    assert autopilot.fly(CANDIDATES, 1000, Score(95.0), True, Trials(better, losses)).chosen == "kd"
+
+
+@pytest.mark.parametrize(("loss", "further"), [(0.1, True), (0.2, False), (None, False)])
+def test_a_student_is_at_the_teachers_level_by_score_and_by_loss(loss: float | None, further: bool) -> None:
+    trials = Trials({**SCORES, "kd": 100.0}, dict.fromkeys(SCORES, 0.2))
+    assert autopilot.fly(CANDIDATES, 1000, Score(100.0, loss), True, trials).with_fakes is further
+
+
 def test_the_reasons_name_the_scores_of_the_last_round() -> None:
-    reasons = autopilot.reasons(autopilot.fly(CANDIDATES, 1000, 95.0, True, Trials(SCORES)), "{:g} %".format)
+    reasons = autopilot.reasons(autopilot.fly(CANDIDATES, 1000, Score(95.0), True, Trials(SCORES)), "{:g} %".format)
     assert reasons == [
         "Of 8 candidates, row cgan+fm~mixup is best on the validation split: 81 % after 500 steps "
         "(cgan+fm~randaugment~mixup 79 %, fm~mixup 80 %, fm~randaugment~mixup 75 %).",
@@ -117,7 +138,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, float]], N
         def trial(this: run.Run, name: str, seed: int, steps: int) -> Any:
             artifact = real(this, name, seed, steps)
             by_key[artifact.key] = scores[name]
-            return dataclasses.replace(artifact, summary={**artifact.summary, "val": by_key[artifact.key]})
+            return dataclasses.replace(artifact, summary={"val": by_key[artifact.key]})
 
         monkeypatch.setattr(run.Run, "trial", trial)
 

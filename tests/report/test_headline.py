@@ -44,6 +44,16 @@ def test_the_rows_are_chosen_on_the_validation_split(make_results: Results) -> N
     assert made.finding == "gain"
 
 
+def test_of_equal_validation_scores_the_lowest_loss_decides(make_results: Results) -> None:
+    test = {name: [80.0, 81.0, 82.0] for name in ("nokd_longer", "kd", "cgan", "cgan_kd")}
+    results = scored(make_results("classification"), test, dict.fromkeys(test, 75.0))
+    losses = {"nokd_longer": 0.3, "kd": 0.2, "cgan": 0.3, "cgan_kd": 0.2}
+    for row in results["rows"]:
+        row["val"]["losses"] = [losses[row["method"]]]
+    assert "(cGAN-KD + KD)" in headline(results).sentence
+    assert "(plain KD)" in headline(results).sentence
+
+
 @pytest.mark.parametrize(
     ("gains", "finding", "ending"),
     [

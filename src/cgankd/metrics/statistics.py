@@ -21,13 +21,32 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     return {"values": list(values), "mean": mean, "std": deviation}
 
 
-def place_of_best(values: Sequence[float], higher_is_better: bool) -> int:
-    """The place of the best value; of equal ones the first.
+def place_of_best(values: Sequence[float], higher_is_better: bool, losses: Sequence[float | None] = ()) -> int:
+    """The place of the best value; of equal ones that of the lowest loss, and then the first.
+
+    losses: of the same students on the same images; empty, or None in it: not known, and so not used. Few validation
+    images make many students equal: with 20 of them accuracies are 5 % apart. The loss still tells them apart.
 
     >>> place_of_best([3.0, 5.0, 5.0], True), place_of_best([3.0, 5.0], False)
     (1, 0)
+    >>> place_of_best([3.0, 5.0, 5.0], True, [0.1, 0.3, 0.2]), place_of_best([3.0, 5.0, 5.0], True, [0.1, 0.3, None])
+    (2, 1)
     """
-    return list(values).index(max(values) if higher_is_better else min(values))
+    known = [loss for loss in losses if loss is not None]
+    if len(known) < len(values):
+        known = [0.0] * len(values)
+    sign = -1.0 if higher_is_better else 1.0
+    return min(range(len(values)), key=lambda place: (sign * values[place], known[place]))
+
+
+def mean_of_known(values: Sequence[float | None]) -> float | None:
+    """The mean; None where there are no values, or one is not known.
+
+    >>> mean_of_known([1.0, 2.0]), mean_of_known([1.0, None]), mean_of_known([])
+    (1.5, None, None)
+    """
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known and len(known) == len(values) else None
 
 
 def few_seeds(seeds: int) -> list[str]:

@@ -12,30 +12,43 @@ rate's schedule depends on the number of steps.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgankd.core.store import Artifact
 from cgankd.metrics.statistics import place_of_best
 from cgankd.pipeline.comparisons import CONTROL, row
-from cgankd.pipeline.search import validation_score
 
 if TYPE_CHECKING:
     from cgankd.pipeline.run import Run
 
 SHARES = (0.25, 0.5)  # of the student's steps, for one round of trials each
 
-Trials = Callable[[Sequence[str], int], Sequence[float]]  # (rows, steps) -> each row's score on the validation split
+
+class Score(NamedTuple):
+    """The score on the validation split, and the task's loss there, which orders equal scores; None: not known."""
+
+    val: float
+    loss: float | None = None
+
+    @classmethod
+    def of(cls, summary: Mapping[str, Any]) -> Score:
+        """The score of a trial."""
+        return cls(float(summary["val"]), summary.get("val_loss"))
+
+
+Trials = Callable[[Sequence[str], int], Sequence[Score]]  # (rows, steps) -> each row's score
 Prepare = Callable[[Sequence[str], int], None]  # (rows, steps): makes the trials of a round, several at once
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One candidate's score on the validation split after a number of steps."""
+    """One candidate's score on the validation split, and its loss there, after a number of steps."""
 
     row: str
     steps: int
     val: float
+    val_loss: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,21 +70,23 @@ class Flight:
         return {**dataclasses.asdict(self), "reasons": reasons(self, lambda value: f"{value:.4g} {unit}".rstrip())}
 
 
-def fly(candidates: Sequence[str], steps: int, teacher: float | None, higher_is_better: bool, trials: Trials) -> Flight:
-    """Find the best of ``candidates``. steps: of a full training.
+def fly(candidates: Sequence[str], steps: int, teacher: Score | None, higher_is_better: bool, trials: Trials) -> Flight:
+    """Find the best of ``candidates``. steps: of a full training. teacher: its score; None: not known.
 
-    Of equal candidates the earlier one is taken, and one without generated images before one with them.
+    Of candidates with equal scores that of the lowest loss is taken. Where losses are not known, or equal too, the
+    earlier one is taken, and one without generated images before one with them.
     """
     real = [name for name in candidates if not row(name).fakes and name != CONTROL]
     fakes = [name for name in candidates if row(name).fakes]
     records = _halve(real, steps, higher_is_better, trials)
     best = records[-1:]
-    done = bool(best) and teacher is not None and _at_least(best[0].val, teacher, higher_is_better)
+    done = bool(best) and teacher is not None and _at_level(best[0], teacher, higher_is_better)
     if fakes and not done:
         tried = _halve(fakes, steps, higher_is_better, trials)
         records, best = records + tried, best + tried[-1:]
-    chosen = best[place_of_best([record.val for record in best], higher_is_better)]
-    return Flight(chosen.row, tuple(records), teacher, with_fakes=bool(fakes) and not done)
+    chosen = _ranked(best, higher_is_better)[0]
+    level = None if teacher is None else teacher.val
+    return Flight(chosen.row, tuple(records), level, with_fakes=bool(fakes) and not done)
 
 
 def _halve(names: Sequence[str], steps: int, higher_is_better: bool, trials: Trials) -> list[Record]:
@@ -79,19 +94,35 @@ def _halve(names: Sequence[str], steps: int, higher_is_better: bool, trials: Tri
     records: list[Record] = []
     for share in SHARES:
         reached = max(1, round(share * steps))
-        tried = [Record(name, reached, val) for name, val in zip(names, trials(names, reached), strict=True)]
-        ranked = sorted(tried, key=lambda record: record.val, reverse=higher_is_better)
+        tried = [Record(name, reached, *score) for name, score in zip(names, trials(names, reached), strict=True)]
+        ranked = _ranked(tried, higher_is_better)
         records += reversed(ranked)
         names = [record.row for record in ranked[: max(1, len(ranked) // 2)]]
     return records
 
 
-def _at_least(score: float, level: float, higher_is_better: bool) -> bool:
-    return score >= level if higher_is_better else score <= level
+def _ranked(records: Sequence[Record], higher_is_better: bool) -> list[Record]:
+    """The records, the best first."""
+    left, ranked = list(records), list[Record]()
+    while left:
+        vals, losses = [record.val for record in left], [record.val_loss for record in left]
+        ranked.append(left.pop(place_of_best(vals, higher_is_better, losses)))
+    return ranked
+
+
+def _at_level(record: Record, teacher: Score, higher_is_better: bool) -> bool:
+    """Whether a student is at its teacher's level: by the score, and by the loss where both are known.
+
+    With few validation images equal scores alone say little: 20 of 20 may be 95 % or 100 % of all images.
+    """
+    reached = record.val >= teacher.val if higher_is_better else record.val <= teacher.val
+    if record.val_loss is None or teacher.loss is None:
+        return reached
+    return reached and record.val_loss <= teacher.loss
 
 
 def choose(
-    run: Run, score: Callable[[Artifact], float] | None = None, prepare: Prepare = lambda rows, steps: None
+    run: Run, score: Callable[[Artifact], Score] | None = None, prepare: Prepare = lambda rows, steps: None
 ) -> Flight:
     """The autopilot of a run. Trials use the run's first seed.
 
@@ -99,19 +130,19 @@ def choose(
     before each round; the trials that it leaves undone are made here, one after the other.
     """
     recipe, seed = run.recipe, run.recipe.seeds[0]
-    teacher = run.teacher(run.upstream(seed)).summary.get("val")
+    known = run.teacher(run.upstream(seed)).summary
+    teacher = Score.of(known) if known.get("val") is not None else None
 
-    def trial(name: str, steps: int) -> float:
+    def trial(name: str, steps: int) -> Score:
         artifact = run.trial(name, seed, steps)
         if score is not None:
             return score(artifact)
-        value = validation_score(artifact)
-        run.store.progress.say(
-            f"{name} after {steps:,} steps: validation {run.task.metric} {value:.4g} {run.task.metric_unit}".rstrip()
-        )
-        return value
+        found = Score.of(artifact.summary)
+        value = f"{run.task.metric} {found.val:.4g} {run.task.metric_unit}".rstrip()
+        run.store.progress.say(f"{name} after {steps:,} steps: validation {value}")
+        return found
 
-    def trials(names: Sequence[str], steps: int) -> list[float]:
+    def trials(names: Sequence[str], steps: int) -> list[Score]:
         prepare(names, steps)
         return [trial(name, steps) for name in names]
 

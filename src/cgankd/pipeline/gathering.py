@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgankd.core.store import Artifact
 from cgankd.metrics.robustness import Attack
-from cgankd.metrics.statistics import place_of_best
+from cgankd.metrics.statistics import mean_of_known, place_of_best
 from cgankd.nets.build import StoredNetwork
 from cgankd.pipeline import measurements
 from cgankd.pipeline.comparisons import CONTROL, row
@@ -80,24 +80,32 @@ def best_by_validation(run: Run, students: Mapping[str, Sequence[Artifact]]) -> 
     """The row whose students are best on the validation split, on average over seeds, and its best seed."""
     if not all(student.summary for trained in students.values() for student in trained):
         return run.rows[0], run.recipe.seeds[0]
-    values = {name: [float(scores(run, student)["val"]) for student in trained] for name, trained in students.items()}
+    found = {
+        name: [(float(scores(run, student)["val"]), scores(run, student).get("val_loss")) for student in trained]
+        for name, trained in students.items()
+    }
     if run.recipe.compare.methods == "auto":  # of equal ones the row that the autopilot chose, not the control
-        values = dict(reversed(values.items()))
-    return best_student(values, run.recipe.seeds, run.task.higher_is_better)
+        found = dict(reversed(found.items()))
+    return best_student(found, run.recipe.seeds, run.task.higher_is_better)
 
 
 def best_student(
-    values: Mapping[str, Sequence[float]], seeds: Sequence[int], higher_is_better: bool
+    found: Mapping[str, Sequence[tuple[float, float | None]]], seeds: Sequence[int], higher_is_better: bool
 ) -> tuple[str, int]:
-    """The row with the best mean, and the seed of its best student. values: row -> a score for each seed.
+    """The row with the best mean, and the seed of its best student. found: row -> score and loss for each seed.
 
-    Of equal ones the first is taken.
+    Of equal ones that of the lowest loss is taken, or the first where a loss is not known.
 
-    >>> best_student({"kd": [4.0, 4.0], "cgan": [3.0, 7.0]}, [3, 7], higher_is_better=True)
+    >>> best_student({"kd": [(4.0, 0.2), (4.0, 0.1)], "cgan": [(3.0, 0.5), (7.0, 0.1)]}, [3, 7], True)
+    ('cgan', 7)
+    >>> best_student({"kd": [(5.0, 0.2), (5.0, 0.3)], "cgan": [(5.0, 0.2), (5.0, 0.1)]}, [3, 7], True)
     ('cgan', 7)
     """
-    best = list(values)[place_of_best([statistics.fmean(each) for each in values.values()], higher_is_better)]
-    return best, seeds[place_of_best(values[best], higher_is_better)]
+    values = {name: tuple(zip(*each, strict=True)) for name, each in found.items()}
+    means = [statistics.fmean(scores) for scores, _ in values.values()]
+    losses = [mean_of_known(each) for _, each in values.values()]
+    best = list(found)[place_of_best(means, higher_is_better, losses)]
+    return best, seeds[place_of_best(values[best][0], higher_is_better, values[best][1])]
 
 
 def _attack_all(run: Run, teachers: Sequence[Artifact], students: Mapping[str, Sequence[Artifact]]) -> None:

@@ -286,7 +286,7 @@ def table_row(
         "parameters": per_seed[0]["parameters"],
         **details,
         **spread([entry["test"] for entry in scores]),
-        "val": spread([entry["val"] for entry in scores]),
+        "val": {**spread([entry["val"] for entry in scores]), "losses": [entry.get("val_loss") for entry in scores]},
         "per_bin": [None if None in values else statistics.fmean(values) for values in bins],
         "difference": None,
         "label_share": _label_share(per_seed),

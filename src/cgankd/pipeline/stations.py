@@ -44,10 +44,10 @@ def stations(run: Run) -> list[Station]:
     return [_station(call, work) for call in once.values()]
 
 
-def _val_so_far(higher_is_better: bool) -> Callable[[Artifact], float]:
+def _val_so_far(higher_is_better: bool) -> Callable[[Artifact], autopilot.Score]:
     """The score of a trial of the autopilot; the worst there is while it is not known, so that it stops nothing."""
-    worst = -math.inf if higher_is_better else math.inf
-    return lambda trial: float(trial.summary.get("val", worst))
+    worst = {"val": -math.inf if higher_is_better else math.inf}
+    return lambda trial: autopilot.Score.of({**worst, **trial.summary})
 
 
 def _score_so_far(trial: Artifact) -> float:

@@ -14,7 +14,7 @@ from cgankd.config.recipe import Recipe
 from cgankd.config.settings import ILI
 from cgankd.data.imageset import Splits
 from cgankd.distill import SUPERVISED
-from cgankd.pipeline.autopilot import fly
+from cgankd.pipeline.autopilot import Score, fly
 from cgankd.pipeline.comparisons import row, views
 from cgankd.planning.timing import Seconds, measure
 
@@ -171,12 +171,16 @@ def _students(recipe: Recipe, splits: Splits, seconds: Seconds) -> float:
     if recipe.compare.methods != "auto":
         return nokd + sum(_student(recipe, name, student.transfer_steps, splits, seconds) for name in rows)
 
-    def times(names: Sequence[str], steps: int) -> list[float]:
-        return [_student(recipe, name, steps, splits, seconds) for name in names]
+    def time(name: str, steps: int) -> float:
+        return _student(recipe, name, steps, splits, seconds)
+
+    def dearness(names: Sequence[str], steps: int) -> list[Score]:
+        return [Score(time(name, steps)) for name in names]
 
     # The dearest candidates are taken to win, so that the time is enough whichever do.
-    flight = fly(rows, student.transfer_steps, None, True, times)
-    return nokd + sum(trial.val for trial in flight.trials) + sum(times(flight.rows, student.transfer_steps))
+    flight = fly(rows, student.transfer_steps, None, True, dearness)
+    full = sum(time(name, student.transfer_steps) for name in flight.rows)
+    return nokd + sum(trial.val for trial in flight.trials) + full
 
 
 def _student(recipe: Recipe, name: str, steps: int, splits: Splits, seconds: Seconds) -> float:

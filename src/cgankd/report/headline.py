@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from cgankd.metrics.statistics import paired_difference, place_of_best
+from cgankd.metrics.statistics import mean_of_known, paired_difference, place_of_best
 from cgankd.report import table
 
 EXPORTED = ("student.onnx", "student.safetensors")  # what cgankd run writes, the usual one first
@@ -67,11 +67,12 @@ def _validation(row: Row) -> float | None:
 
 
 def _best(results: Mapping[str, Any], rows: Sequence[Row]) -> Row | None:
-    """The row with the best mean validation score; None where no row has one."""
+    """The row with the best mean validation score, of equal ones that of the lowest loss; None where no row has one."""
     scored = [(row, score) for row in rows if (score := _validation(row)) is not None]
     if not scored:
         return None
-    return scored[place_of_best([score for _, score in scored], results["higher_is_better"])][0]
+    losses = [mean_of_known(row["val"].get("losses", [])) for row, _ in scored]
+    return scored[place_of_best([score for _, score in scored], results["higher_is_better"], losses)][0]
 
 
 def _by_name(results: Mapping[str, Any]) -> list[Row | None]:

@@ -79,7 +79,8 @@ class FinishedRun:
             )
         scores = next(entry for entry in self.results["rows"] if entry["method"] == row)
         if seed is None:
-            place = place_of_best(scores["val"]["values"], self.results["higher_is_better"])
+            val = scores["val"]
+            place = place_of_best(val["values"], self.results["higher_is_better"], val.get("losses", []))
         elif seed in seeds:
             place = seeds.index(seed)
         else:

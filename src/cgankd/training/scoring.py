@@ -25,10 +25,11 @@ NEARLY_ALL, NEAR = 0.99, 0.01  # of the images, and of a scalar's range
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """total: the task's metric. per_bin: the same per class or label bin; None for an empty bin. same_answer: the
-    prediction for nearly all images, as text; None where predictions differ, or cannot differ."""
+    """total: the task's metric. loss: the task's loss, a mean. per_bin: the metric per class or label bin; None for an
+    empty bin. same_answer: the prediction for nearly all images, as text; None where predictions differ, or cannot."""
 
     total: float
+    loss: float
     per_bin: list[float | None]
     same_answer: str | None
 
@@ -51,7 +52,8 @@ def _scores(work: Work, given: Tensor, images: ImageSet, task: Task, name: str) 
     scores = task.score(given, images.labels)
     means, counts = _per_bin(scores, images.labels, task)
     per_bin = [float(mean) if n else None for mean, n in zip(means, counts, strict=True)]
-    return Scores(float(scores.mean()), per_bin, _same_answer(given, images.labels, task))
+    loss = float(task.loss(given.double(), task.to_target(images.labels)))
+    return Scores(float(scores.mean()), loss, per_bin, _same_answer(given, images.labels, task))
 
 
 def metric(work: Work, network: Predictor, images: ImageSet, task: Task) -> float:

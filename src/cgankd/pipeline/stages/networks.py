@@ -151,7 +151,8 @@ def train_trial(
         teacher=None if teachers is None else teachers.open(task, work.fabric),
         kept=Kept(_teacher_outputs(work, teachers)),
     )
-    return {"val": scoring.scored(work, network, val, task).total, "history": history, "second_try": second_try}
+    scores = scoring.scored(work, network, val, task)
+    return {"val": scores.total, "val_loss": scores.loss, "history": history, "second_try": second_try}
 
 
 @stage(together=True)
@@ -217,13 +218,15 @@ def score(work: Work, predictor: inference.Predictor, name: str, around: Surroun
 def split_scores(work: Work, predictor: inference.Predictor, around: Surroundings, which: str = "") -> dict[str, Any]:
     """The metric on the validation split and on the test split; None where a black box has no outputs for one.
 
-    ``same_answer`` is the prediction for nearly all test images, as text; None where predictions differ.
-    which: of whose scores these are, for the names of these passes: "best weights on ".
+    ``val_loss`` is the task's loss on the validation split, which orders students of equal ``val``. ``same_answer`` is
+    the prediction for nearly all test images, as text; None where predictions differ. which: of whose scores these
+    are, for the names of these passes: "best weights on ".
     """
     test = _scored(work, predictor, around.test, around.task, f"{which}test")
     val = _scored(work, predictor, around.val, around.task, f"{which}validation")
     return {
         "val": None if val is None else val.total,
+        "val_loss": None if val is None else val.loss,
         "test": None if test is None else test.total,
         "test_per_bin": None if test is None else test.per_bin,
         "same_answer": None if test is None else test.same_answer,
