@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -168,6 +169,14 @@ def new_networks(
     discriminator = _NETWORKS[settings.network.kind][1]
     maps = _maps(settings, settings.discriminator_channels or settings.channels, channels, size)
     return generator, discriminator(copy.deepcopy(embedding), maps, settings.pooling, _heads(settings))
+
+
+@functools.lru_cache(maxsize=8)
+def check_networks(
+    settings: GanSettings, scalar: ScalarLabelSettings | None, task: Task, channels: int, size: tuple[int, int]
+) -> None:
+    """UserError where the settings don't fit such images. Remembered, because the runs of a table have few GANs."""
+    new_networks(settings, label_embedding(task, scalar, settings.label_dim), channels, size)
 
 
 def new_generator(
