@@ -28,12 +28,15 @@ def no_waiting() -> Iterator[None]:
     - No Fabric looks for callbacks among all installed packages.
     - No missing device is seeded: ``torch.manual_seed`` writes down the whole stack for each.
     - typer reads the signatures of all commands once.
+    - The latency of a network, for each of hundreds, is that of three calls.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
         patch.setattr("lightning_fabric.fabric._load_external_callbacks", lambda group: [], raising=False)
         for device in () if torch.cuda.is_available() else ("cuda", "mtia", "xpu"):
             patch.setattr(f"torch.{device}.manual_seed_all", lambda seed: None, raising=False)
+        patch.setattr("cgankd.metrics.cost.WARM_UP", 1)
+        patch.setattr("cgankd.metrics.cost.REPEATS", 3)
         patch.setattr("typer.main.get_command", functools.cache(typer.main.get_command))
         yield
 

@@ -47,13 +47,17 @@ def tiny(**changes: Any) -> Continual:
 
 
 ALL = ["gkd", "gkd+ta", "tkd", "tkd+ta"]
+WHOLE: dict[str, Any] = {
+    "methods": ALL, "tasks": 5, "seeds": [0, 1], "fit": {"steps": 3, "batch_size": 16},
+    "runtime": {"threads": 1, "precision": "fp32"},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A run of every kind of distillation over two seeds, and what it found."""
     out = tmp_path_factory.mktemp("whole")
-    return out, run(tiny(methods=ALL, tasks=5, seeds=[0, 1]), out)
+    return out, run(tiny(**WHOLE), out)
 
 
 def weights(out: Path, **wanted: Any) -> dict[str, Tensor]:
@@ -104,12 +108,12 @@ def test_the_table_and_the_curves_are_written(whole: tuple[Path, dict[str, Any]]
     assert f"{row['final']['mean']:.1f} ± {row['final']['std']:.1f}" in line
     assert any(line.startswith("| gkd+ta − gkd ") for line in lines)
     assert (out / "accuracy.png").read_bytes()[1:4] == b"PNG"
-    assert load(str(out / "recipe.yaml")) == tiny(methods=ALL, tasks=5, seeds=[0, 1])
+    assert load(str(out / "recipe.yaml")) == tiny(**WHOLE)
 
 
 def test_a_stored_network_scores_what_the_results_say(whole: tuple[Path, dict[str, Any]]) -> None:
     out, found = whole
-    settings = tiny(methods=ALL, tasks=5, seeds=[0, 1])
+    settings = tiny(**WHOLE)
     fabric = make_fabric(settings.runtime.device, settings.runtime.precision, settings.runtime.threads)
     splits, before = sources.load(settings.data), sorted((out / "artifacts").iterdir())
     store = Store(out, fabric, command="continual")
@@ -149,7 +153,7 @@ def test_finetuning_leaves_the_old_outputs_weights_alone_and_the_others_do_not(t
 
 
 def test_a_seed_of_a_method_depends_on_no_other(tmp_path: Path, whole: tuple[Path, dict[str, Any]]) -> None:
-    found = run(tiny(methods=["tkd+ta"], tasks=5, seeds=[1]), tmp_path)
+    found = run(tiny(**{**WHOLE, "methods": ["tkd+ta"], "seeds": [1]}), tmp_path)
     row = next(row for row in whole[1]["rows"] if row["method"] == "tkd+ta")
     assert found["rows"][0]["per_task"][0] == row["per_task"][1]
     assert found["gains"] == []

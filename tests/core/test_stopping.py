@@ -62,7 +62,9 @@ def test_a_thread_sets_no_handler() -> None:
 
 def test_ctrl_c_ends_a_wait_at_once_and_is_an_exception_after_it() -> None:
     def ended(*lines: str) -> int:
-        code = "\n".join(["import os", "from cgankd.core.stopping import ending_on_ctrl_c", *lines])
+        first = ["import os, signal", "from cgankd.core.stopping import ending_on_ctrl_c"]
+        first.append("signal.signal(signal.SIGINT, signal.default_int_handler)")  # in the background it is ignored
+        code = "\n".join([*first, *lines])
         return subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL, check=False).returncode
 
     caught = ["try:", "    os.kill(os.getpid(), 2)", "except KeyboardInterrupt:", "    os._exit(3)"]

@@ -6,11 +6,13 @@ import dataclasses
 import functools
 import gc
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from cgankd.nets.build import ModuleNetwork
 from cgankd.pipeline.inputs import Teachers
 from cgankd.tasks import Classification, Regression
 
+COPIES = multiprocessing.get_context("fork")  # processes that need not import torch, which takes seconds
 BUILT: list[str] = []  # what stages were computed, in order
 STEPS: list[Callable[[Work], dict[str, Any]]] = []  # what the next call of do_next does
 
@@ -186,7 +189,11 @@ def test_keys_do_not_depend_on_the_order_of_arguments_or_on_the_process(tmp_path
     assert content_key({"a": 1, "b": [1, 2]}) == content_key({"b": (1, 2), "a": 1})
     assert content_key({"a": 1}) != content_key({"a": 1.5})
     assert content_key(["a", "b"]) != content_key(["ab"])
-    code = "from cgankd.core.hashing import content_key; print(content_key({'a': 1, 'b': [0.1, 'ü', None]}))"
+    code = (
+        # torch takes seconds to import, and no tensor is hashed
+        "import sys, types; torch = sys.modules['torch'] = types.ModuleType('torch'); torch.Tensor = object\n"
+        "from cgankd.core.hashing import content_key; print(content_key({'a': 1, 'b': [0.1, 'ü', None]}))"
+    )
     other = {**os.environ, "PYTHONHASHSEED": "1"}  # this process has drawn another one
     done = subprocess.run([sys.executable, "-c", code], env=other, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == content_key({"b": [0.1, "ü", None], "a": 1})
@@ -482,15 +489,6 @@ def make(work, *, steps):
         temporary.write_bytes(b"half of a checkpoint")
         os._exit(9)
 """
-KILLED = """
-import sys
-from pathlib import Path
-from lightning_fabric import Fabric
-from a_stage import make
-from cgankd.core.store import Store
-
-print(Store(Path(sys.argv[1]), Fabric(accelerator="cpu", devices=1, precision="32-true")).call(make, steps=3).summary)
-"""
 
 
 def test_a_killed_stage_leaves_no_artifact_and_its_checkpoint(
@@ -498,14 +496,14 @@ def test_a_killed_stage_leaves_no_artifact_and_its_checkpoint(
 ) -> None:
     (tmp_path / "a_stage.py").write_text(MODULE)
     out = tmp_path / "out"
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, out], check=False, env={**os.environ, "PYTHONPATH": str(tmp_path)}
-    )
-    assert killed.returncode == 9
-    assert not (out / "artifacts").exists()
     monkeypatch.syspath_prepend(str(tmp_path))
     from a_stage import make  # type: ignore[import-not-found]
 
+    killed = COPIES.Process(target=call, args=(out, make, fabric), kwargs={"steps": 3})
+    killed.start()
+    killed.join()
+    assert killed.exitcode == 9
+    assert not (out / "artifacts").exists()
     artifact = call(out, make, fabric, steps=3)  # the killed process's lock is gone with it
     assert artifact.summary == {"seen": "half way"}
     # what the kill left half-written is not handed on as part of the result
@@ -641,27 +639,24 @@ def test_the_random_state_is_left_as_it_was(fabric: Fabric) -> None:
 
 # --- folders and locks --------------------------------------------------------------------------------------------
 
-HOLDING = """
-import sys
-from pathlib import Path
-from lightning_fabric import Fabric
-from cgankd.core.store import Store
 
-store = Store(Path(sys.argv[1]), Fabric(accelerator="cpu", devices=1))
-print("held", flush=True)
-sys.stdin.read()
-"""
+def hold(path: Path, fabric: Fabric, connection: Connection) -> None:
+    store = Store(path, fabric)
+    connection.send("held")
+    connection.recv()
+    assert store.path == path
 
 
 def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path, fabric: Fabric) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDING, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match="in use by another run"):
-            Store(tmp_path, fabric)
-        holder.communicate("")
+    connection, other = COPIES.Pipe()
+    holder = COPIES.Process(target=hold, args=(tmp_path, fabric, other))
+    holder.start()
+    assert connection.recv() == "held"
+    with pytest.raises(UserError, match="in use by another run"):
+        Store(tmp_path, fabric)
+    connection.send("enough")
+    holder.join()
+    assert holder.exitcode == 0
     Store(tmp_path, fabric).close()
 
 

@@ -6,9 +6,11 @@ import contextlib
 import csv
 import dataclasses
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ import numpy as np
 from PIL import Image
 from safetensors import safe_open
 
+from cgankd.cli import main
+from cgankd.cli.screen import console
 from cgankd.core.store import CHECKPOINT
 
 CHECKPOINT_FILE = f"{CHECKPOINT}.safetensors"
@@ -27,9 +31,9 @@ extends: digits
 seeds: [0]
 data: {train_size: 100}
 teacher: {network: cnn8, fit: {steps: 40}}
-student: {fit: {steps: 20, augment: {views: 8}}, transfer_steps: 25}
-generator: {channels: 8, latent: 16, label_dim: 16, steps: 30, batch_size: 16, ema_start: 5}
-ratio: {hidden: [32, 32], steps: 30, batch_size: 64, fakes_per_image: 2}
+student: {fit: {steps: 10, augment: {views: 4}}, transfer_steps: 12}
+generator: {channels: 8, latent: 16, label_dim: 16, steps: 12, batch_size: 16, ema_start: 5}
+ratio: {hidden: [32, 32], steps: 12, batch_size: 64, fakes_per_image: 2}
 synthesis: {images: 200, subsampling: {burn_in: 20}, filter: {calibration: 20}}
 compare: {methods: [nokd, nokd_longer, kd, cgan, cgan_kd]}
 metrics: {generator: {images: 100}}
@@ -39,11 +43,11 @@ runtime: {threads: 1, precision: fp32}
 BARS = """
 seeds: [0]
 data: {source: bars, unit: degrees, train_size: 80}
-teacher: {network: cnn8, trained_on: pool, fit: {steps: 30, batch_size: 32}}
-student: {network: cnn8, fit: {steps: 15, batch_size: 32}, transfer_steps: 20, real_share: 0.4}
+teacher: {network: cnn8, trained_on: pool, fit: {steps: 12, batch_size: 32}}
+student: {network: cnn8, fit: {steps: 5, batch_size: 32}, transfer_steps: 8, real_share: 0.4}
 generator:
-  {channels: 8, latent: 16, label_dim: 16, steps: 20, batch_size: 16, ema_start: 5, scalar: {label_input: {steps: 15}}}
-ratio: {hidden: [32, 32], steps: 20, batch_size: 64, fakes_per_image: 2}
+  {channels: 8, latent: 16, label_dim: 16, steps: 10, batch_size: 16, ema_start: 5, scalar: {label_input: {steps: 5}}}
+ratio: {hidden: [32, 32], steps: 10, batch_size: 64, fakes_per_image: 2}
 synthesis: {images: 120, labels: {count: 30}, subsampling: {burn_in: 20}, filter: {calibration: 60}}
 compare: {methods: [nokd, nokd_longer, kd, cgan, cgan_kd]}
 metrics: {generator: {images: 100}}
@@ -86,6 +90,23 @@ def process(*words: Any, cwd: Path, **more: Any) -> Said:
         **more,
     )
     return Said(done.returncode, done.stdout, done.stderr)
+
+
+def copied(*words: Any, cwd: Path) -> Said:
+    """The same in a copy of this process, which need not spend seconds on torch."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+
+        def command() -> None:
+            os.chdir(cwd)
+            sys.argv, sys.stdout, sys.stderr, console.width = [script(), *map(str, words)], out, err, 200
+            main.main()
+
+        copy = multiprocessing.get_context("fork").Process(target=command)
+        copy.start()
+        copy.join()
+        for stream in (out, err):
+            stream.seek(0)
+        return Said(copy.exitcode, out.read(), err.read())
 
 
 def environment() -> dict[str, str]:

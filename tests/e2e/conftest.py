@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import TINY, Said, process
+from commands import TINY, Said, copied
 
 from cgankd.cli import main
 from cgankd.cli.screen import console
@@ -62,7 +62,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
         if not (folder / "said.json").is_file():
             folder.mkdir()
             (folder / "tiny.yaml").write_text(TINY)
-            said = process("run", "tiny.yaml", "--out", "out", "compare.ablation=true", cwd=folder)
+            said = copied("run", "tiny.yaml", "--out", "out", "compare.ablation=true", cwd=folder)
             assert said.code == 0, said.err
             (folder / "said.json").write_text(json.dumps(dataclasses.asdict(said)))
     return folder / "out", Said(**json.loads((folder / "said.json").read_text()))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import Said, environment, process, script
+from commands import Said, copied, environment, process, script
 
 SHORT = ["compare.methods=[nokd]", "metrics.generator=false", "teacher.fit.steps=8", "--no-report", "--no-export"]
 
@@ -118,7 +118,7 @@ def test_machines_that_cant_meet_are_told_what_is_needed(
         port = str(taken.getsockname()[1])
         for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": "0"}.items():
             monkeypatch.setenv(name, value)
-        said = process(*words, cwd=tiny.parent).sentence()  # in this one Fabric's variables would stay
+        said = copied(*words, cwd=tiny.parent).sentence()  # in this one Fabric's variables would stay
     assert said.startswith("cgankd: the processes of this run can't reach each other (The server socket has failed to ")
     assert "MASTER_ADDR (here 127.0.0.1) that all of them reach, a free MASTER_PORT there, and GLOO_SOCKET_I" in said
     assert not (tiny.parent / "out").exists()

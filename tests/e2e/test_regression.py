@@ -35,7 +35,7 @@ def test_a_regression_from_a_csv_folder(tmp_path: Path, typed: Callable[..., Sai
     for row in found["rows"]:
         assert 0 < row["mean"] < high - low  # degrees: an error in [0, 1] labels would be far below 1
         assert row["mean"] > 1
-        assert row["steps"] == (15 if row["method"] == "nokd" else 20)
+        assert row["steps"] == (5 if row["method"] == "nokd" else 8)
         assert len(row["per_bin"]) == 10
     made = found["synthesis"]
     assert made["requested"] == 120

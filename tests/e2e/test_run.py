@@ -87,7 +87,7 @@ def test_what_the_run_said_and_wrote(finished: tuple[Path, Said], found: dict[st
 
 def test_every_compared_row_is_trained_for_as_many_steps(finished: tuple[Path, Said], found: dict[str, Any]) -> None:
     for row in found["rows"]:
-        steps = 20 if row["method"] == "nokd" else 25
+        steps = 10 if row["method"] == "nokd" else 12
         assert row["steps"] == steps
         for folder in found["artifacts"]["students"][row["method"]]:
             fitted = json.loads((finished[0] / folder / "artifact.json").read_text())
@@ -145,10 +145,10 @@ def made(before: dict[str, Any], after: dict[str, Any]) -> Counter[str]:
 @pytest.mark.parametrize(
     ("change", "new"),
     [
-        ("student.transfer_steps=26", {"train_student": 7, "find_worst_answers": 1}),
+        ("student.transfer_steps=13", {"train_student": 7, "find_worst_answers": 1}),
         ("synthesis.filter.rho=0.8", {"make_images": 1, "train_student": 3, "measure_generator": 1}),
         pytest.param(
-            "generator.steps=31",
+            "generator.steps=13",
             {"train_generator": 1, "train_density_ratio": 1, "burn_in": 1, "calibrate_filter": 1, "make_images": 3,
              "train_student": 5, "measure_generator": 1}, marks=pytest.mark.long,
         ),
@@ -170,7 +170,9 @@ def test_a_second_seed_stands_beside_the_first(
     found: dict[str, Any], finished: tuple[Path, Said], again: Callable[..., Path]
 ) -> None:
     out = again("seeds=[0,1]")
-    assert made(artifacts(finished[0]), artifacts(out)) == {"train_student": 8}
+    new = made(artifacts(finished[0]), artifacts(out))
+    new.pop("find_worst_answers", None)  # another row may be the best of two seeds
+    assert new == {"train_student": 8}
     rows = json.loads((out / "results.json").read_text())["rows"]
     for row, alone in zip(rows, found["rows"], strict=True):
         first, second = row["values"]
@@ -268,10 +270,10 @@ def test_finished_runs_are_compared(finished: tuple[Path, Said], tmp_path: Path,
     out, other = finished[0], tmp_path / "wider"
     shutil.copytree(out, other)
     recipe = other / "recipe.yaml"
-    recipe.write_text(recipe.read_text().replace("transfer_steps: 25", "transfer_steps: 50"))
+    recipe.write_text(recipe.read_text().replace("transfer_steps: 12", "transfer_steps: 50"))
     said = typed("compare", out, other, "--out", tmp_path / "page.html")
     assert said.code == 0, said.err
-    assert "student.transfer_steps 25 50" in " ".join(said.out.split())
+    assert "student.transfer_steps 12 50" in " ".join(said.out.split())
     assert "is not compared" not in said.out
     assert (tmp_path / "page.html").read_text().startswith("<!")
     assert "holds no results.json" in typed("compare", out, tmp_path).sentence()

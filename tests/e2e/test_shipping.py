@@ -239,7 +239,7 @@ def test_generated_images_leave_with_a_card_and_come_back_as_a_generator(
     header = yaml.safe_load(card.split("---")[1])
     assert header["task_categories"] == ["image-classification"]
     assert header["size_categories"] == ["n<1K"]
-    for words in ("| generator | sngan, trained here for 30 steps |", "| row of the table | cgan |", "100 of digits",
+    for words in ("| generator | sngan, trained here for 12 steps |", "| row of the table | cgan |", "100 of digits",
                   f"| generated | {results['synthesis']['generated']} |", "the 0.9-quantile of the teacher's error",
                   "| 3 | 20 |", "**Near copies: 0 (0.0%)**", "cgankd and its authors claim no rights"):  # fmt: skip
         assert words in card, words

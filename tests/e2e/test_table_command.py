@@ -120,7 +120,7 @@ def test_runs_in_other_processes_end_as_those_in_one_and_a_killed_one_is_replace
 def test_an_ablation_shares_all_but_synthesis_and_students(
     tmp_path: Path, tiny: Path, typed: Callable[..., Said]
 ) -> None:
-    words = ["ablate", tiny, *SHORT, "student.transfer_steps=6", "--images", "30,50"]
+    words = ["ablate", tiny, *SHORT, "student.transfer_steps=4", "--images", "30,50"]
     said = typed(*words, "--out", "out", "--quiet")
     assert said.code == 0, said.err
     out = tmp_path / "out"

@@ -18,7 +18,16 @@ from typing import Any
 import pytest
 from commands import CHECKPOINT_FILE, Said, environment, script
 
-ONE_ROW = ["run", "tiny.yaml", "compare.methods=[nokd]", "--out", "out", "--no-report", "--no-export"]
+ONE_ROW = [
+    "run",
+    "tiny.yaml",
+    "compare.methods=[nokd]",
+    "student.fit.steps=20",
+    "--out",
+    "out",
+    "--no-report",
+    "--no-export",
+]
 ENDLESS = ["run", "tiny.yaml", "compare.methods=[nokd]", "teacher.fit.steps=1000000", "runtime.checkpoint_seconds=0.05",
            "--out", "the run", "--track", "none"]  # fmt: skip
 

@@ -121,7 +121,7 @@ def test_all_methods_are_those_that_serve_the_task_as_they_are_published() -> No
     digits = ["data.train_size=60"]
     of_classes, of_scalars = (
         grid(["digits"], [*digits, *more], [], [], ["all", "kd+crd"])[0].recipe.rows
-        for more in ([], ["data.source=rotated-fashion"])
+        for more in ([], ["data.source=rotated-fashion", "data.turns=1"])
     )
     assert {"kd+sskd", "cgan+kd+sskd", "kd+kdiga", "dkd", "cgan+dkd", "kd+crd"} <= set(of_classes)
     assert {"sskd", "kdiga", "tbr"} & set(of_classes) == set()

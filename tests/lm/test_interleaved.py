@@ -54,8 +54,7 @@ def run(student: nn.Module, teacher: nn.Module | None, length: int = 9, **more: 
     return sample(student, PROMPTS, settings, ids=IDS, seed=SEED, teacher=teacher, end=end)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-@pytest.mark.parametrize("k", [0, 1, 4])
+@pytest.mark.parametrize(("architecture", "k"), [("llama", 0), ("llama", 1), ("llama", 4), ("gpt2", 4)])
 def test_tokens_and_proposals_are_those_of_the_printed_algorithm(make: Make, architecture: str, k: int) -> None:
     student, teacher = make(0, architecture=architecture), make(1, architecture=architecture)
     expected = [loop(student, teacher, p.tolist(), int(i), 9, k) for p, i in zip(PROMPTS, IDS, strict=True)]

@@ -13,6 +13,8 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
+PLAIN = (bool, int, float, str)  # of JSON; a tuple, because a union would be made anew for each of many values
+
 
 def content_key(*parts: Any) -> str:
     """A hash of ``parts``, which are JSON values."""
@@ -44,12 +46,12 @@ def describe(value: Any) -> Any:
     their values; an object with a ``content_key`` becomes that key. Raises TypeError for anything else, because a key
     that ignores something would return a stale result.
     """
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, PLAIN):
         return value
+    if isinstance(value, BaseModel):  # before content_key, which pydantic looks for in ten times the time
+        return {name: describe(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(key := getattr(value, "content_key", None), str):
         return {type(value).__name__: key}
-    if isinstance(value, BaseModel):
-        return {name: describe(getattr(value, name)) for name in type(value).model_fields}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -89,7 +90,7 @@ class TrainedGenerator:
             ScalarLabelSettings.model_validate(scalar) if scalar else None,
             settings.label_dim,
         )
-        network, _ = new_networks(settings, embedding, built["channels"], tuple(built["size"]))
+        network = new_generator(settings, embedding, built["channels"], tuple(built["size"]))
         network.load_state_dict(self.artifact.tensors(WEIGHTS))
         size = built.get("enlarged_to")  # older artifacts have none
         return GanSampler(network, settings.latent, fabric, None if size is None else tuple(size))
@@ -164,21 +165,34 @@ def new_networks(
 
     Raises UserError where the settings don't fit images of this size.
     """
-    generator, discriminator = _NETWORKS[settings.network.kind]
+    generator = new_generator(settings, embedding, channels, size)
+    discriminator = _NETWORKS[settings.network.kind][1]
+    maps = _maps(settings, settings.discriminator_channels or settings.channels, channels, size)
+    return generator, discriminator(copy.deepcopy(embedding), maps, settings.pooling, _heads(settings))
+
+
+@functools.lru_cache(maxsize=8)
+def check_networks(
+    settings: GanSettings, scalar: ScalarLabelSettings | None, task: Task, channels: int, size: tuple[int, int]
+) -> None:
+    """UserError where the settings don't fit such images. Remembered, because the runs of a table have few GANs."""
+    new_networks(settings, label_embedding(task, scalar, settings.label_dim), channels, size)
+
+
+def new_generator(
+    settings: GanSettings, embedding: nn.Module, channels: int, size: tuple[int, int]
+) -> ResidualGenerator:
+    """The untrained generator alone, because a discriminator's spectral norms take longer to make."""
+    maps = _maps(settings, settings.channels, channels, size)
+    generator = _NETWORKS[settings.network.kind][0]
+    return generator(copy.deepcopy(embedding), maps, settings.latent, shared=settings.shared_embedding)
+
+
+def _maps(settings: GanSettings, base: int, channels: int, size: tuple[int, int]) -> Maps:
     attention = None
     if not isinstance(settings.network, SNGAN) and settings.network.attention != 0:
         attention = attention_level(size, settings.network.attention)
-
-    def maps(base: int) -> Maps:
-        return Maps(map_widths(size, base, settings.multipliers), size, channels, settings.label_dim, attention)
-
-    generator_maps, discriminator_maps = (
-        maps(base) for base in (settings.channels, settings.discriminator_channels or settings.channels)
-    )
-    return (
-        generator(copy.deepcopy(embedding), generator_maps, settings.latent, shared=settings.shared_embedding),
-        discriminator(copy.deepcopy(embedding), discriminator_maps, settings.pooling, _heads(settings)),
-    )
+    return Maps(map_widths(size, base, settings.multipliers), size, channels, settings.label_dim, attention)
 
 
 def _heads(settings: GanSettings) -> list[str]:

@@ -25,8 +25,7 @@ def to_input(images: Tensor, device: torch.device) -> Tensor:
 
 def place(network: nn.Module, fabric: Fabric) -> nn.Module:
     """Move the network to the device, with its weights in channels-last layout, and return it."""
-    network.to(fabric.device)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+    return network.to(device=fabric.device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
 
 def images_at_once(images: Tensor) -> int:

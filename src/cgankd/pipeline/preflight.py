@@ -29,9 +29,8 @@ from cgankd.core.shared_rows import check_batch
 from cgankd.data.imageset import Splits
 from cgankd.distill.limits import check_adversarial, check_answers_suffice
 from cgankd.gan.adapters import StoredImages
-from cgankd.gan.generator import Sampler, new_networks
+from cgankd.gan.generator import Sampler, check_networks
 from cgankd.gan.guidance import check_terms
-from cgankd.labels import label_embedding
 from cgankd.metrics import robustness
 from cgankd.nets import pretrained, trial, weights, zoo
 from cgankd.nets.inference import to_input
@@ -249,10 +248,9 @@ def _networks(recipe: Recipe, splits: Splits) -> tuple[dict[str, nn.Module], dic
             networks[name] = network
         if recipe.generator.source is None:
             gan = recipe.generator.gan
-            embedding = label_embedding(splits.task, recipe.generator.scalar, gan.label_dim)
             check_generator_size(recipe.generator.size, train.size)
             check_terms(gan, splits.task, recipe.teacher.source)
-            new_networks(gan, embedding, train.channels, recipe.generator.drawn(train.size))
+            check_networks(gan, recipe.generator.scalar, task, train.channels, recipe.generator.drawn(train.size))
     return networks, kinds
 
 

@@ -20,7 +20,7 @@ from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet, Splits, TrainingImages
 from cgankd.data.resizing import resized_set
 from cgankd.distill import SUPERVISED, MethodStack
-from cgankd.gan.generator import GanSampler, new_networks
+from cgankd.gan.generator import GanSampler, new_generator
 from cgankd.gan.guidance import Guidance
 from cgankd.gan.train import train_gan
 from cgankd.labels import label_embedding, ratio_embedding
@@ -83,7 +83,7 @@ def measure(recipe: Recipe, splits: Splits, fabric: Fabric) -> Seconds:
         scalar = scalar.model_copy(update={"label_input": scalar.label_input.model_copy(update={"steps": 1})})
     guidance = None if gan.guidance is None else Guidance(teacher, task, gan.guidance, fabric, images)
     generator_step = clock.per_step(lambda: train_gan(work, small, task, gan, scalar, seed=0, guidance=guidance))
-    generator, _ = new_networks(gan, label_embedding(task, scalar, gan.label_dim), small.channels, small.size)
+    generator = new_generator(gan, label_embedding(task, scalar, gan.label_dim), small.channels, small.size)
     sampler = GanSampler(generator, gan.latent, fabric)
     drawn = task.to_target(images.few(GENERATED).labels)
     asked = images.few(ASKED)
