@@ -40,10 +40,9 @@ SMALL_OF_EACH_FAMILY = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("size", [(16, 16), (32, 32), (49, 33), (16, 40), (64, 64)])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("channels", "size"), [(3, (32, 32)), (1, (49, 33)), (3, (16, 40)), (1, (64, 64))])
 @pytest.mark.parametrize("name", SMALL_OF_EACH_FAMILY)
-def test_outputs_for_every_size_and_number_of_channels(name, channels, size):
+def test_outputs_for_sizes_and_numbers_of_channels(name, channels, size):
     network = new(name, channels, 7, size)
     images = torch.rand(2, channels, *size)
     with torch.no_grad():
