@@ -120,7 +120,7 @@ def trained(fabric: Fabric) -> tuple[ILIEmbedding, list[nn.Module]]:
     embedding = ILIEmbedding(32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inference, "place", record)
-        embedding.train_on(Work(fabric), train, Regression(0.0, 1.0), 120, 0)
+        embedding.train_on(Work(fabric), train, Regression(0.0, 1.0), 60, 0)
     return embedding, [*placed, train]
 
 
