@@ -57,13 +57,14 @@ def train(
     seed: int = 0,
     scalar: ScalarLabelSettings = QUICK,
     last: int = 2,
+    data: ImageSet | None = None,
     **changes: Any,
 ) -> tuple[GanSampler, list[dict[str, Any]]]:
     """last: batches over which the final statistics are computed. The usual number takes as long as several steps."""
     settings = GanSettings(**{**SMALL, "steps": 6, **changes})
     work, given = with_checkpoint(Work(fabric), checkpoint), scalar if task.continuous else None
     with mock.patch.object(gan_train, "STATISTICS_BATCHES", last):
-        sampler, history, _ = train_gan(work, grey(task), task, settings, given, seed=seed)
+        sampler, history, _ = train_gan(work, data or grey(task), task, settings, given, seed=seed)
     return sampler, history
 
 
@@ -264,14 +265,19 @@ def test_final_statistics_are_the_averaged_networks_own(fabric: Fabric) -> None:
 
 @pytest.mark.parametrize("task", [CLASSES, SCALAR])
 def test_images_learn_their_label(task: Task, fabric: Fabric) -> None:
-    sampler, history = train(
-        task, fabric, steps=24, batch_size=16, generator_rate=1e-2, discriminator_rate=2e-2, ema=0.8,
-        ema_start=6, last=20, scalar=ScalarLabelSettings(label_input=ILI(steps=15)),
-    )  # fmt: skip
-    assert all(math.isfinite(value) for entry in history for value in entry.values())
-    low, high = (torch.full((50,), value) for value in ((0.1, 0.9) if task.continuous else (0, 1)))
-    dark, bright = (sampler.sample(targets, torch.arange(50), 1).float().mean() for targets in (low, high))
-    assert bright - dark > 60  # of 152 or 190 grey levels; without the label it would be about 0
+    brighter = []
+    right = grey(task)
+    for data in (right, ImageSet(255 - right.images, right.labels)):  # of a wrong label, both would be alike
+        sampler, history = train(
+            task, fabric, data=data, steps=24, batch_size=16, generator_rate=1e-2, discriminator_rate=2e-2, ema=0.8,
+            ema_start=6, last=20, scalar=ScalarLabelSettings(label_input=ILI(steps=15)),
+        )  # fmt: skip
+        assert all(math.isfinite(value) for entry in history for value in entry.values())
+        low, high = (torch.full((50,), value) for value in ((0.1, 0.9) if task.continuous else (0, 1)))
+        dark, bright = (sampler.sample(targets, torch.arange(50), 1).float().mean() for targets in (low, high))
+        brighter.append(float(bright - dark))
+    assert brighter[0] > 60  # of 152 or 190 grey levels
+    assert brighter[1] < -60
 
 
 # --- the sampler --------------------------------------------------------------------------------------------------
