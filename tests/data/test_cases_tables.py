@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -232,18 +234,13 @@ def test_a_file_that_another_program_holds(tmp_path: Path) -> None:
         file["images"], file["labels"] = np.stack([noise(n) for n in range(20)]), np.arange(20) % 2
         file.flush()
         refuses(r"set.h5: not readable as HDF5: ", path)
-        import subprocess
-        import sys
-
-        asked = "import sys; from cgankd.data.sources import load; from cgankd.config.settings import DataSettings\n"
-        asked += (
-            "try: load(DataSettings(source=sys.argv[1]))\nexcept Exception as error: print(type(error).__name__, error)"
-        )
-        told = subprocess.run(
-            [sys.executable, "-c", asked, str(path)], capture_output=True, text=True, check=True
-        ).stdout
-    assert told.startswith("UserError ")
-    assert "Resource temporarily unavailable, because another program has the file open" in told
+    hold = "import sys, h5py; file = h5py.File(sys.argv[1], 'r+', locking=True); print('held', flush=True); input()"
+    words = [sys.executable, "-c", hold, str(path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        refuses("Resource temporarily unavailable, because another program has the file open", path)
+        other.communicate("\n")
     assert torch.bincount(read(path).test.labels).tolist() == [2, 2]
 
 

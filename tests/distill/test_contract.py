@@ -92,7 +92,7 @@ def seen(name: str, task: Task, fakes: int, noise, fabric: Fabric) -> tuple[Obje
 
 
 @pytest.mark.parametrize(("name", "task"), SERVED)
-@pytest.mark.parametrize("fakes", [1, 2, 4])
+@pytest.mark.parametrize("fakes", [1, 2])
 def test_few_fakes_in_a_batch(name: str, task: str, fakes: int, noise, fabric: Fabric) -> None:
     objective, batch = seen(f"{name}@fake", TASKS[task], fakes, noise, fabric)
     terms = objective.loss(batch)
@@ -115,9 +115,10 @@ def test_one_hot_targets_are_labels(name: str, noise, fabric: Fabric) -> None:
     assert numbers(objective.loss(soft)) == pytest.approx(numbers(objective.loss(batch)), rel=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize(("name", "task"), SERVED)
-def test_three_steps_beside_kd(name: str, task: str, precision, noise) -> None:
+def test_three_steps_beside_kd(name: str, task: str, noise) -> None:
+    # the other precision of each task: test_waiting.py trains on classes in float32, test_matrix.py looks at scalars
+    precision = "32-true" if TASKS[task].continuous else "bf16-mixed"
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
     student, teacher = networks(TASKS[task], name)
     before, known = ({k: v.clone() for k, v in network.state_dict().items()} for network in (student, teacher))

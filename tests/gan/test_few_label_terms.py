@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from cgankd.config.settings import ILI, GanSettings, GuidanceSettings, ScalarLab
 from cgankd.core.errors import UserError
 from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
+from cgankd.gan import train as gan_train
 from cgankd.gan.generator import GanSampler, new_networks
 from cgankd.gan.guidance import Guidance, check_terms, statistics_distance
 from cgankd.gan.losses import LOSSES, squared_gradient
@@ -216,7 +218,7 @@ def test_guidance_lowers_the_teachers_loss_on_what_is_generated(fabric: Fabric) 
     targets = torch.arange(64) % 2
 
     def teachers_loss(**changes: Any) -> float:
-        sampler, _ = train(fabric, CLASSES, guide, steps=30, generator_rate=0.005, **changes)
+        sampler, _ = train(fabric, CLASSES, guide, steps=12, generator_rate=0.01, **changes)
         images = sampler.sample(targets, torch.arange(64), 1).float() / 255
         with torch.no_grad():
             return float(CLASSES.loss(guide(images), targets))
@@ -261,17 +263,18 @@ def all_terms(task: Task) -> dict[str, Any]:
 @pytest.mark.parametrize("task", [CLASSES, SCALAR])
 def test_with_all_terms_a_stopped_training_goes_on_bit_for_bit(task: Task, fabric: Fabric, tmp_path: Path) -> None:
     guide = teacher(task.num_outputs)
-    settings = GanSettings(**{**SMALL, "steps": 6, **all_terms(task)})
+    settings = GanSettings(**{**SMALL, "steps": 4, **all_terms(task)})
 
     def loop(work: Work) -> tuple[dict[str, Tensor], Any]:
         scalar = QUICK if task.continuous else None
         guidance = guided(guide, task, settings, fabric)
-        sampler, history, _ = train_gan(work, grey(task), task, settings, scalar, seed=0, guidance=guidance)
+        with mock.patch.object(gan_train, "STATISTICS_BATCHES", 2):
+            sampler, history, _ = train_gan(work, grey(task), task, settings, scalar, seed=0, guidance=guidance)
         return sampler.network.state_dict(), history
 
     whole, history = loop(Work(fabric))
     (again, resumed), calls = stopped_at_every_save(fabric, tmp_path, loop)
-    assert calls > 5
+    assert calls >= 5
     assert resumed == history
     for name, value in whole.items():
         assert torch.equal(again[name], value), name

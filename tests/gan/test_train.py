@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -55,11 +56,15 @@ def train(
     checkpoint: Checkpoint | None = None,
     seed: int = 0,
     scalar: ScalarLabelSettings = QUICK,
+    last: int = 2,
+    data: ImageSet | None = None,
     **changes: Any,
 ) -> tuple[GanSampler, list[dict[str, Any]]]:
+    """last: batches over which the final statistics are computed. The usual number takes as long as several steps."""
     settings = GanSettings(**{**SMALL, "steps": 6, **changes})
-    work = with_checkpoint(Work(fabric), checkpoint)
-    sampler, history, _ = train_gan(work, grey(task), task, settings, scalar if task.continuous else None, seed=seed)
+    work, given = with_checkpoint(Work(fabric), checkpoint), scalar if task.continuous else None
+    with mock.patch.object(gan_train, "STATISTICS_BATCHES", last):
+        sampler, history, _ = train_gan(work, data or grey(task), task, settings, given, seed=seed)
     return sampler, history
 
 
@@ -86,8 +91,7 @@ class Recorder(Checkpoint):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("task", [CLASSES, SCALAR])
-@pytest.mark.parametrize("stop", [1, 4])
+@pytest.mark.parametrize(("task", "stop"), [(CLASSES, 4), (SCALAR, 1)])  # after and before the average has begun
 def test_a_killed_training_goes_on_bit_for_bit(task: Task, stop: int, fabric: Fabric, tmp_path: Path) -> None:
     soft = ScalarLabelSettings(vicinity=SoftVicinity(), label_input=QUICK.label_input)
     changes = {"discriminator_steps": 2, "diffaugment": ("color", "translation", "cutout"), "scalar": soft}
@@ -118,10 +122,11 @@ def test_a_killed_training_goes_on_bit_for_bit(task: Task, stop: int, fabric: Fa
     ids=["sagan", "biggan"],
 )
 def test_every_networks_training_goes_on_bit_for_bit(changes: dict[str, Any], fabric: Fabric, tmp_path: Path) -> None:
+    changes = {"steps": 4, **changes}
     whole, history = train(CLASSES, fabric, **changes)
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        train(CLASSES, fabric, Recorder(path, 4), **changes)
+        train(CLASSES, fabric, Recorder(path, 3), **changes)
     again, resumed = train(CLASSES, fabric, Checkpoint(path, 1e9), **changes)
     assert resumed == history
     for key, value in whole.network.state_dict().items():
@@ -152,11 +157,11 @@ def test_r1_holds_the_discriminators_gradient_down(fabric: Fabric, tmp_path: Pat
     data = grey(CLASSES)
     norms = []
     for name, r1 in (("without", None), ("with", {"gamma": 10.0, "every": 2})):
-        last = states(fabric, tmp_path / name, steps=20, r1=r1, discriminator_rate=4e-3)[-1]
+        last = states(fabric, tmp_path / name, steps=8, r1=r1, discriminator_rate=4e-3)[-1]
         _, _, discriminator = two_classes(GanSettings(**SMALL))
         discriminator.load_state_dict(last)
         norms.append(float(squared_gradient(discriminator.eval(), from_uint8(data.images), data.labels).detach()))
-    assert norms[1] < 0.3 * norms[0]
+    assert norms[1] < 0.5 * norms[0]
 
 
 @pytest.mark.parametrize("changes", [{"loss": "vanilla"}, {"lecam": 1.0}])
@@ -165,15 +170,15 @@ def test_loss_and_lecam_reach_the_networks(changes: dict[str, Any], fabric: Fabr
     assert differs(plain, changed)
 
 
-@pytest.mark.parametrize(("task", "size", "steps"), [(CLASSES, 8, 20), (SCALAR, 5, 40)])
+@pytest.mark.parametrize(("task", "size", "steps"), [(CLASSES, 8, 8), (SCALAR, 5, 16)])
 def test_mode_seeking_gives_other_images_for_other_latents(task: Task, size: int, steps: int, fabric: Fabric) -> None:
     apart = []
-    for weight in (0.0, 1.0):
-        numbers = {"steps": steps, "batch_size": size, "generator_rate": 3e-3, "ema": 0.8}
+    for weight in (0.0, 3.0):
+        numbers = {"steps": steps, "batch_size": size, "generator_rate": 1e-2, "ema": 0.8, "last": 20}
         sampler, _ = train(task, fabric, mode_seeking=weight, **numbers)
         images = sampler.sample(torch.ones(50).to(grey(task).labels), torch.arange(50), 0)
         apart.append(float(images.float().std(dim=0).mean()))
-    assert apart[1] > 2 * apart[0]
+    assert apart[1] > 1.5 * apart[0]
 
 
 def test_mode_seeking_looks_at_pairs_of_one_label(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,8 +202,8 @@ def test_mode_seeking_looks_at_pairs_of_one_label(fabric: Fabric, monkeypatch: p
 def test_a_short_training_of_every_network_stays_finite(network: str, task: Task, fabric: Fabric) -> None:
     nli = {"scalar": ScalarLabelSettings(label_input=NLI())} if network == "sagan" else {}
     sampler, history = train(
-        task, fabric, network=network, steps=30, batch_size=16, latent=9, generator_rate=2e-3,
-        discriminator_rate=4e-3, ema=0.8, **nli,
+        task, fabric, network=network, steps=20, batch_size=16, latent=9, generator_rate=2e-3,
+        discriminator_rate=4e-3, ema=0.8, last=20, **nli,
     )  # fmt: skip
     assert all(math.isfinite(value) for entry in history for value in entry.values())
     images = sampler.sample(labels(sampler, 20), torch.arange(20), 1)
@@ -247,7 +252,7 @@ def test_the_average_is_an_exponential_mean_from_its_start_on(fabric: Fabric, tm
 
 
 def test_final_statistics_are_the_averaged_networks_own(fabric: Fabric) -> None:
-    sampler, _ = train(CLASSES, fabric, steps=10, generator_rate=2e-3)
+    sampler, _ = train(CLASSES, fabric, steps=10, generator_rate=2e-3, last=20)
     network = sampler.network
     assert not network.training
     seen: list[Tensor] = []
@@ -260,14 +265,19 @@ def test_final_statistics_are_the_averaged_networks_own(fabric: Fabric) -> None:
 
 @pytest.mark.parametrize("task", [CLASSES, SCALAR])
 def test_images_learn_their_label(task: Task, fabric: Fabric) -> None:
-    sampler, history = train(
-        task, fabric, steps=60, batch_size=16, generator_rate=3e-3, discriminator_rate=6e-3, ema=0.85,
-        ema_start=10, scalar=ScalarLabelSettings(label_input=ILI(steps=30)),
-    )  # fmt: skip
-    assert all(math.isfinite(value) for entry in history for value in entry.values())
-    low, high = (torch.full((50,), value) for value in ((0.1, 0.9) if task.continuous else (0, 1)))
-    dark, bright = (sampler.sample(targets, torch.arange(50), 1).float().mean() for targets in (low, high))
-    assert bright - dark > 60  # of 152 or 190 grey levels; without the label it would be about 0
+    brighter = []
+    right = grey(task)
+    for data in (right, ImageSet(255 - right.images, right.labels)):  # of a wrong label, both would be alike
+        sampler, history = train(
+            task, fabric, data=data, steps=24, batch_size=16, generator_rate=1e-2, discriminator_rate=2e-2, ema=0.8,
+            ema_start=6, last=20, scalar=ScalarLabelSettings(label_input=ILI(steps=15)),
+        )  # fmt: skip
+        assert all(math.isfinite(value) for entry in history for value in entry.values())
+        low, high = (torch.full((50,), value) for value in ((0.1, 0.9) if task.continuous else (0, 1)))
+        dark, bright = (sampler.sample(targets, torch.arange(50), 1).float().mean() for targets in (low, high))
+        brighter.append(float(bright - dark))
+    assert brighter[0] > 60  # of 152 or 190 grey levels
+    assert brighter[1] < -60
 
 
 # --- the sampler --------------------------------------------------------------------------------------------------

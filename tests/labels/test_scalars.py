@@ -120,7 +120,7 @@ def trained(fabric: Fabric) -> tuple[ILIEmbedding, list[nn.Module]]:
     embedding = ILIEmbedding(32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inference, "place", record)
-        embedding.train_on(Work(fabric), train, Regression(0.0, 1.0), 120, 0)
+        embedding.train_on(Work(fabric), train, Regression(0.0, 1.0), 60, 0)
     return embedding, [*placed, train]
 
 
@@ -131,7 +131,7 @@ def test_t1_head_reads_the_label_from_t2(trained: tuple[ILIEmbedding, list[nn.Mo
         h = embedding(y) * embedding.scale + embedding.mean  # what T2 gave before it was standardised
         assert (head(h).squeeze(1) - y).abs().max() < 0.08
         outside = head(embedding(torch.tensor([-0.15, 1.15])) * embedding.scale + embedding.mean).squeeze(1)
-        assert (outside - torch.tensor([0.0, 1.0])).abs().max() < 0.1  # the clipped label was the target
+        assert (outside - torch.tensor([0.0, 1.0])).abs().max() < 0.03  # the clipped label was the target
         seen = head(body.eval()(train.images.float() / 255)).squeeze(1)
     assert (seen - train.labels).abs().mean() < 0.08  # and it is the label T1 sees in images
 

@@ -16,7 +16,7 @@ from cgankd.report.run import read
 
 def explained(folder: Path, make_results, write_run, write_artifact, bins: int | None = None) -> Path:
     """A run whose row kd has attention; with ``bins``, of so many classes."""
-    found = make_results("classification" if bins else "regression")
+    found = make_results("classification" if bins else "regression", bare=True)
     if bins:
         found["bins"] = found["task_settings"]["class_names"] = [f"class {place}" for place in range(bins)]
     names = found["bins"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,6 +21,7 @@ from cgankd.report.run import read
 
 Results = Callable[..., dict[str, Any]]
 Write = Callable[..., Path]
+BAD = '<img src=x onerror="1">$x_$'
 SECTIONS = (
     "comparison", "data", "generator", "subsampling", "filter", "quality", "copies", "curves", "cost", "theory",
     "recipe",
@@ -51,9 +53,13 @@ class Balanced(HTMLParser):
 
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory: pytest.TempPathFactory, make_results: Results, write_run: Write) -> Path:
-    """A whole run of classification, with an ablation and a warning."""
+    """A whole run of classification, with an ablation, a warning, and names that would be elements of the page."""
     warnings = ["class <b>3</b> & others are rare"]
-    found = make_results("classification", ablation=True, warnings=warnings)
+    found = make_results(
+        "classification", ablation=True, warnings=warnings, recipe=BAD, dataset=BAD, description=BAD, notes=[BAD]
+    )
+    found["task_settings"]["class_names"][0] = found["bins"][0] = BAD
+    found["rows"][2]["method"] = found["rows"][2]["network"] = BAD
     return render(write_run(tmp_path_factory.mktemp("run") / "classes", found))
 
 
@@ -136,7 +142,7 @@ def test_what_each_cut_off_is_for(tmp_path: Path, make_results: Results, write_r
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, make_results: Results, write_run: Write) -> None:
-    run = write_run(tmp_path / "run", make_results("regression"), stages=False)
+    run = write_run(tmp_path / "run", make_results("regression", bare=True), stages=False)
     (run / "report.html").mkdir()  # a folder in the page's place
     with pytest.raises(UserError, match="can't be written"):
         render(run)
@@ -149,12 +155,8 @@ def test_the_same_run_gives_the_same_bytes(classes: Path) -> None:
     assert not [path for path in classes.parent.iterdir() if path.name.startswith(".")]
 
 
-def test_names_are_escaped_everywhere(tmp_path: Path, make_results: Results, write_run: Write) -> None:
-    bad = '<img src=x onerror="1">$x_$'
-    found = make_results("classification", recipe=bad, dataset=bad, description=bad, notes=[bad])
-    found["task_settings"]["class_names"][0] = found["bins"][0] = bad
-    found["rows"][2]["method"] = found["rows"][2]["network"] = bad
-    source = render(write_run(tmp_path / "run", found)).read_text(encoding="utf-8")
+def test_names_are_escaped_everywhere(classes: Path) -> None:
+    source = classes.read_text(encoding="utf-8")
     assert "<img src=x" not in source
     assert "&lt;img src=x" in source
 
@@ -173,10 +175,13 @@ def test_a_run_of_results_alone_says_what_is_missing(tmp_path: Path, make_result
 
 
 def test_damaged_artifacts_read_as_absent(tmp_path: Path, make_results: Results, write_run: Write) -> None:
-    run = write_run(tmp_path / "run", make_results("classification"))
+    run = write_run(tmp_path / "run", make_results("classification", bare=True))
     (run / "artifacts/generator-0/artifact.json").write_text("{")
     (run / "artifacts/synthesis-0/samples.safetensors").write_bytes(b"cut off")
     (run / "artifacts/data-0/preview.safetensors").unlink()
+    (run / "artifacts/ratio-0/artifact.json").unlink()
+    for student in (run / "artifacts").glob("student-*"):
+        shutil.rmtree(student)
     shown = text_of(render(run))
     assert "trained no generator" in shown
     assert "No kept images are stored." in shown
@@ -223,7 +228,7 @@ def test_what_a_search_tried_is_a_section(make_results: Results, write_run: Writ
         {"setting": "labels", "value": "distinct", "score": 6.5},
     ]
     chosen = {"rho": 0.5, "labels": "even", "images": 800}
-    found = make_results("regression") | {
+    found = make_results("regression", bare=True) | {
         "search": {"chosen": chosen, "control": 5.5, "score": 4.75, "helps": True, "trials": trials}
     }
     text = text_of(render(write_run(tmp_path / "run", found, stages=False)))
@@ -239,7 +244,7 @@ def test_what_a_search_tried_is_a_section(make_results: Results, write_run: Writ
 def test_a_run_without_generated_images_has_no_sections_about_them(
     make_results: Results, write_run: Write, tmp_path: Path
 ) -> None:
-    found = make_results("classification")
+    found = make_results("classification", bare=True)
     found["rows"] = [row for row in found["rows"] if not row["fake_images"]]
     del found["generator"], found["ratio"]
     page = render(write_run(tmp_path / "run", found, stages=False))

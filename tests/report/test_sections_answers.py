@@ -30,7 +30,7 @@ def folder(tmp_path: Path, make_results: Results, write_artifact: WriteArtifact,
 
     def write(task: Task, labels: np.ndarray, best: np.ndarray, control: np.ndarray | None = None) -> Path:
         chosen = {"row": "cgan_kd", "seed": 2, "val": 90.0, "test": 89.0}
-        results = make_results(task.name, best=chosen, task_settings=task.to_json())
+        results = make_results(task.name, bare=True, best=chosen, task_settings=task.to_json())
         tensors = {"labels": labels, "cgan_kd_predictions": best}
         if control is not None:
             tensors["nokd_longer_predictions"] = control
@@ -175,7 +175,7 @@ def test_every_image_is_in_a_cell_and_a_single_one_is_seen() -> None:
 def test_a_run_without_answers_has_no_such_section(
     tmp_path: Path, make_results: Results, write_artifact: WriteArtifact, write_run: Write
 ) -> None:
-    results = make_results("classification")
+    results = make_results("classification", bare=True)
     assert answered(read(write_run(tmp_path, results, stages=False))) is None
     results["artifacts"]["worst"] = write_artifact(tmp_path, "worst-0", {"networks": ["nokd_longer"]})
     path = write_run(tmp_path, results, stages=False)

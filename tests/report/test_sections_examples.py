@@ -43,7 +43,7 @@ def text_of(page: Path) -> str:
 def test_worst_images_of_control_and_best_student(
     tmp_path: Path, make_results: Results, write_artifact: WriteArtifact, write_run: Write
 ) -> None:
-    results = make_results("classification", best={"row": "cgan_kd", "seed": 2, "val": 90.0, "test": 89.0})
+    results = make_results("classification", bare=True, best={"row": "cgan_kd", "seed": 2, "val": 90.0, "test": 89.0})
     tensors = worst(10, 10, "nokd_longer", "cgan_kd")
     path = write_artifact(tmp_path, "worst-0", {"networks": ["nokd_longer", "cgan_kd"]}, worst=tensors)
     results["artifacts"]["worst"] = path
@@ -60,7 +60,7 @@ def test_worst_images_of_control_and_best_student(
 def test_scalars_show_value_and_error(
     tmp_path: Path, make_results: Results, write_artifact: WriteArtifact, write_run: Write
 ) -> None:
-    results = make_results("regression", best={"row": "nokd_longer", "seed": 0, "val": 5.0, "test": 5.0})
+    results = make_results("regression", bare=True, best={"row": "nokd_longer", "seed": 0, "val": 5.0, "test": 5.0})
     tensors = worst(3, 180, "nokd_longer")
     tensors["nokd_longer_predictions"] = np.array([10.4, 20.0, 170.0], np.float32)
     path = write_artifact(tmp_path, "worst-0", {"networks": ["nokd_longer"]}, worst=tensors)
@@ -87,7 +87,7 @@ def along(folder: Path, results: dict[str, Any], write_artifact: WriteArtifact, 
 def test_a_slider_over_the_label_of_a_scalar(
     tmp_path: Path, make_results: Results, write_artifact: WriteArtifact, write_run: Write
 ) -> None:
-    results = make_results("regression")
+    results = make_results("regression", bare=True)
     results["artifacts"]["generator"] = write_artifact(tmp_path, "generator-0", {})
     along(tmp_path, results, write_artifact, one_latent=True)
     source = render(write_run(tmp_path, results, stages=False)).read_text(encoding="utf-8")
@@ -105,7 +105,7 @@ def test_a_slider_over_the_label_of_a_scalar(
 def test_a_generator_that_has_no_latent_is_said_to_draw_other_images(
     tmp_path: Path, make_results: Results, write_artifact: WriteArtifact, write_run: Write
 ) -> None:
-    results = make_results("regression")
+    results = make_results("regression", bare=True)
     along(tmp_path, results, write_artifact, one_latent=False)
     (slider,) = sections_examples.along(read(write_run(tmp_path, results, stages=False)))
     assert "draws other images for each label" in slider.caption

@@ -66,7 +66,10 @@ def test_every_row_has_its_scores_and_the_teacher_its_own(
 def test_the_page_has_the_section_where_it_was_measured_only(
     attacked: Results, make_results: Results, write_run: Write, tmp_path: Path
 ) -> None:
-    for name, results, there in (("with", attacked(), True), ("without", make_results("classification"), False)):
+    for name, results, there in (
+        ("with", attacked(bare=True), True),
+        ("without", make_results("classification", bare=True), False),
+    ):
         page = render(write_run(tmp_path / name, results, stages=False)).read_text()
         assert ('id="robustness"' in page) is there
         assert ("under PGD" in page) is there

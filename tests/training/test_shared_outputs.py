@@ -81,6 +81,7 @@ def test_three_processes_store_the_outputs_of_one_and_score_alike(tmp_path: Path
         check_student(tmp_path / "three", case, fabric)
 
 
+@pytest.mark.long
 def test_two_processes_go_on_where_one_ended_and_one_where_two_did(tmp_path: Path, fabric: Fabric) -> None:
     """Ended by an error of the second process, by SIGTERM, and by the death of the second; each at its third block."""
     folder = tmp_path / "several"

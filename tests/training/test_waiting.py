@@ -52,7 +52,7 @@ def waits(
     monkeypatch.setattr(loop, "LOG_POINTS", 1)
     torch.manual_seed(0)
     student, teacher = (
-        zoo.create(distill.student_network(method, name), 1, task.num_outputs, (16, 16)) for name in ("cnn8", "cnn16")
+        zoo.create(distill.student_network(method, name), 1, task.num_outputs, (16, 16)) for name in ("cnn8", "cnn24")
     )
     views = AugmentSettings(views=0, mixup=1.0) if method == "fm" else AugmentSettings(views=0)
     settings = FitSettings(steps=steps, batch_size=8, augment=views, clip_norm=1.0)
