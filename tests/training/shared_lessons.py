@@ -42,12 +42,14 @@ from cgankd.nets.build import WEIGHTS, ModuleNetwork
 from cgankd.pipeline import stages
 from cgankd.pipeline.inputs import Teachers
 from cgankd.tasks import Classification, Regression, Task
+from cgankd.training.teacher_cache import TeacherOutputs
 
 SIZE = (16, 16)
 STEPS = 2  # after more steps, some value may be on the other side of a ReLU
 VARIANTS: dict[str, dict[str, Any]] = {
     "attacked": {"adversarial": AdversarialSettings(steps=2)},
     "mixed": {"augment": AugmentSettings(views=0, mixup=0.4, cutmix=1.0)},
+    "cached": {"augment": AugmentSettings(views=1)},
     "no-views": {"augment": AugmentSettings(views=0)},
     "clipped": {"clip_norm": 0.1},
     "killed": {},
@@ -107,16 +109,18 @@ def learn(store: Store, lesson: str) -> dict[str, Tensor]:
         steps=STEPS, batch_size=9, learning_rate=0.02,
         **{"augment": AugmentSettings(views=2), **VARIANTS.get(variant, {})},
     )  # fmt: skip
-    artifact = store.call(
-        stages.train_module,
-        student=ModuleNetwork(student),
-        methods=MethodStack.of(method, task),
-        teachers=Teachers((ModuleNetwork(network("cnn24", task, 2)),)) if parts(method) else None,
-        images=TrainingImages(noise(18, task, 3), noise(12, task, 4), 0.6),
-        fit=fit,
-        task=task,
-        seed=0,
-    )
+    real, fake = (6, 4) if variant == "cached" else (18, 12)  # so few come again, and so do the teacher's outputs
+    with mock.patch.object(TeacherOutputs, "BLOCK", 4):  # so that each process asks the teacher about some
+        artifact = store.call(
+            stages.train_module,
+            student=ModuleNetwork(student),
+            methods=MethodStack.of(method, task),
+            teachers=Teachers((ModuleNetwork(network("cnn24", task, 2)),)) if parts(method) else None,
+            images=TrainingImages(noise(real, task, 3), noise(fake, task, 4), 0.6),
+            fit=fit,
+            task=task,
+            seed=0,
+        )
     return {name: (value - before[name]).double() for name, value in artifact.tensors(WEIGHTS).items()}
 
 

@@ -21,7 +21,7 @@ from works import in_processes
 # normalisation of their own; gradients by images; extra views and a head that is trained before; a network that is
 # trained before; images that are mixed with those of the other process. Then two GANs.
 LESSONS = [
-    "supervised", "supervised/clipped", "supervised/attacked", "kd", "kd/no-views", "kd/mixed", "rkd", "fitnet",
+    "supervised", "supervised/clipped", "supervised/attacked", "kd/cached", "kd/no-views", "kd/mixed", "rkd", "fitnet",
     "kd+kdiga", "kd+sskd", "takd", "crd@fake", "gan/classes", "gan/scalars",
 ]  # fmt: skip
 SCRIPT = shared_lessons.__file__
