@@ -145,7 +145,9 @@ def made(before: dict[str, Any], after: dict[str, Any]) -> Counter[str]:
 @pytest.mark.parametrize(
     ("change", "new"),
     [
-        ("student.transfer_steps=13", {"train_student": 7, "find_worst_answers": 1}),
+        pytest.param(
+            "student.transfer_steps=13", {"train_student": 7, "find_worst_answers": 1}, marks=pytest.mark.long
+        ),
         ("synthesis.filter.rho=0.8", {"make_images": 1, "train_student": 3, "measure_generator": 1}),
         pytest.param(
             "generator.steps=13",
@@ -166,6 +168,7 @@ def test_a_change_makes_anew_what_depends_on_it_and_nothing_else(
     assert made(artifacts(finished[0]), artifacts(again(change))) == new
 
 
+@pytest.mark.long  # tests/pipeline/test_run_road.py has two seeds in a smaller run
 def test_a_second_seed_stands_beside_the_first(
     found: dict[str, Any], finished: tuple[Path, Said], again: Callable[..., Path]
 ) -> None:
