@@ -44,7 +44,7 @@ class Watched:
 def described(method: str, splits: Splits, *overrides: str) -> dict[str, Any]:
     """What the student's key is made of."""
     wanted, store = recipe.from_tree(TREE, [f"compare.methods=[{method}]", *overrides]), Watched()
-    Run(wanted, splits, store).student(method, 0)  # type: ignore[arg-type]
+    Run(wanted, splits, store).trial(method, 0, wanted.student.transfer_steps)  # type: ignore[arg-type]
     return store.seen[-1]
 
 

@@ -49,7 +49,7 @@ def test_results_have_the_documented_fields(found: dict[str, Any]) -> None:
     assert all(seconds >= 0 for seconds in found["seconds"].values())
     assert set(found["seconds"]) == {
         "import", "describe_data", "train_network", "train_generator", "train_density_ratio", "burn_in",
-        "calibrate_filter", "make_images", "train_student", "measure_generator", "find_worst_answers",
+        "calibrate_filter", "make_images", "train_student", "score_student", "measure_generator", "find_worst_answers",
     }  # fmt: skip
 
 
@@ -146,18 +146,22 @@ def made(before: dict[str, Any], after: dict[str, Any]) -> Counter[str]:
     ("change", "new"),
     [
         pytest.param(
-            "student.transfer_steps=13", {"train_student": 7, "find_worst_answers": 1}, marks=pytest.mark.long
+            "student.transfer_steps=13", {"train_student": 7, "score_student": 7, "find_worst_answers": 1},
+            marks=pytest.mark.long,
         ),
-        ("synthesis.filter.rho=0.8", {"make_images": 1, "train_student": 3, "measure_generator": 1}),
+        (
+            "synthesis.filter.rho=0.8",
+            {"make_images": 1, "train_student": 3, "score_student": 3, "measure_generator": 1},
+        ),
         pytest.param(
             "generator.steps=13",
             {"train_generator": 1, "train_density_ratio": 1, "burn_in": 1, "calibrate_filter": 1, "make_images": 3,
-             "train_student": 5, "measure_generator": 1}, marks=pytest.mark.long,
+             "train_student": 5, "score_student": 5, "measure_generator": 1}, marks=pytest.mark.long,
         ),
         pytest.param(
             "data.seed=1",
             {"describe_data": 1, "train_network": 1, "train_generator": 1, "train_density_ratio": 1, "burn_in": 1,
-             "calibrate_filter": 1, "make_images": 3, "train_student": 8, "measure_generator": 1,
+             "calibrate_filter": 1, "make_images": 3, "train_student": 8, "score_student": 8, "measure_generator": 1,
              "find_worst_answers": 1}, marks=pytest.mark.long,
         ),
     ],
@@ -175,7 +179,7 @@ def test_a_second_seed_stands_beside_the_first(
     out = again("seeds=[0,1]")
     new = made(artifacts(finished[0]), artifacts(out))
     new.pop("find_worst_answers", None)  # another row may be the best of two seeds
-    assert new == {"train_student": 8}
+    assert new == {"train_student": 8, "score_student": 8}
     rows = json.loads((out / "results.json").read_text())["rows"]
     for row, alone in zip(rows, found["rows"], strict=True):
         first, second = row["values"]
@@ -251,7 +255,9 @@ def test_a_network_in_the_current_folder_is_the_student_and_its_code_part_of_the
     before = artifacts(tmp_path / "out")
     (tmp_path / "own_student.py").write_text(OWN.replace("nn.ReLU()", "nn.Sigmoid()"))
     assert typed(*words).code == 0
-    assert made(before, artifacts(tmp_path / "out")) == {"train_student": 1, "find_worst_answers": 1}
+    assert made(before, artifacts(tmp_path / "out")) == {
+        "train_student": 1, "score_student": 1, "find_worst_answers": 1,
+    }  # fmt: skip
 
 
 def test_an_edited_network_is_a_new_teacher_even_where_its_weights_are_loaded(

@@ -58,6 +58,7 @@ def test_a_table_killed_in_its_second_cell_ends_as_one_that_nobody_killed(
         "calibrate_filter": 1,
         "make_images": 1,
         "train_student": 4,
+        "score_student": 4,
         "find_worst_answers": 2,
     }
     found = json.loads((tmp_path / "out" / "table.json").read_text())
@@ -134,6 +135,7 @@ def test_an_ablation_shares_all_but_synthesis_and_students(
         "calibrate_filter": 1,
         "make_images": 4,
         "train_student": 8,
+        "score_student": 8,
         "find_worst_answers": 2,
     }
     found = json.loads((out / "ablation.json").read_text())

@@ -58,13 +58,12 @@ def test_the_better_half_of_the_candidates_goes_on() -> None:
     flight = autopilot.fly(CANDIDATES, 1000, Score(95.0), True, trial)
     assert flight.chosen == "cgan+fm~mixup"
     assert flight.rows == (CONTROL, "cgan+fm~mixup")
-    assert Counter(steps for _, steps in trial.asked) == {250: 8, 500: 4}
+    assert Counter(steps for _, steps in trial.asked) == {250: 8, 500: 4, 1000: 2}
+    assert trial.asked[-2:] == [("fm~mixup", 1000), ("cgan+fm~mixup", 1000)]
     assert {name for name, steps in trial.asked if steps == 500} == {
         "fm~mixup", "fm~randaugment~mixup", "cgan+fm~mixup", "cgan+fm~randaugment~mixup",
     }  # fmt: skip
-    fakes_begin = [row(name).fakes for name, _ in trial.asked].index(True)
-    assert not any(row(name).fakes for name, _ in trial.asked[:fakes_begin])
-    assert all(row(name).fakes for name, _ in trial.asked[fakes_begin:])
+    assert [row(name).fakes for name, _ in trial.asked] == [False] * 6 + [True] * 6 + [False, True]
 
 
 def test_errors_are_better_when_lower() -> None:
@@ -79,6 +78,7 @@ def test_at_the_teachers_level_no_generated_images_are_tried() -> None:
     flight = autopilot.fly(CANDIDATES, 1000, Score(80.0), True, trial)
     assert (flight.chosen, flight.with_fakes) == ("fm~mixup", False)
     assert not any(row(name).fakes for name, _ in trial.asked)
+    assert trial.asked[-2:] == [("fm~mixup", 1000), ("fm~randaugment~mixup", 1000)]
     assert "nothing is left to gain" in autopilot.reasons(flight, str)[2]
 
 
@@ -105,7 +105,7 @@ def test_of_equal_scores_the_lowest_loss_decides() -> None:
     losses = dict.fromkeys(SCORES, 0.1) | {"fm~randaugment~mixup": 0.06, "cgan_kd": 0.05, "cgan+fm~plain": 0.04}
     flight = autopilot.fly(CANDIDATES, 1000, Score(95.0), True, Trials(dict.fromkeys(SCORES, 50.0), losses))
     assert flight.chosen == "cgan+fm~plain"
-    assert [record.row for record in flight.trials if record.steps == 500][-1] == "cgan+fm~plain"
+    assert flight.trials[-1].row == "cgan+fm~plain"
     assert flight.to_json("%")["trials"][-1]["val_loss"] == 0.04
     better = {**dict.fromkeys(SCORES, 50.0), "kd": 51.0}
     assert autopilot.fly(CANDIDATES, 1000, Score(95.0), True, Trials(better, losses)).chosen == "kd"
@@ -120,8 +120,7 @@ def test_a_student_is_at_the_teachers_level_by_score_and_by_loss(loss: float | N
 def test_the_reasons_name_the_scores_of_the_last_round() -> None:
     reasons = autopilot.reasons(autopilot.fly(CANDIDATES, 1000, Score(95.0), True, Trials(SCORES)), "{:g} %".format)
     assert reasons == [
-        "Of 8 candidates, row cgan+fm~mixup is best on the validation split: 81 % after 500 steps "
-        "(cgan+fm~randaugment~mixup 79 %, fm~mixup 80 %, fm~randaugment~mixup 75 %).",
+        "Of 8 candidates, row cgan+fm~mixup is best on the validation split: 81 % after 1,000 steps (fm~mixup 80 %).",
         "The teacher's score there is 95 %.",
         "Generated images were tried and are better here, by validation and with one seed.",
     ]
@@ -132,13 +131,13 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, float]], N
     """Lets trials really train, but gives them these scores."""
 
     def use(scores: Mapping[str, float]) -> None:
-        by_key: dict[str, float] = {}
         real = run.Run.trial
 
         def trial(this: run.Run, name: str, seed: int, steps: int) -> Any:
             artifact = real(this, name, seed, steps)
-            by_key[artifact.key] = scores[name]
-            return dataclasses.replace(artifact, summary={"val": by_key[artifact.key]})
+            return dataclasses.replace(
+                artifact, summary={**artifact.summary, "val": scores.get(name, 0.0), "val_loss": 0.0}
+            )
 
         monkeypatch.setattr(run.Run, "trial", trial)
 
@@ -154,11 +153,11 @@ def test_a_run_trains_in_full_only_the_chosen_row_and_the_control(
     assert [entry["method"] for entry in results["rows"]] == [CONTROL, "cgan_kd"]
     assert results["autopilot"]["chosen"] == "cgan_kd"
     made = [read_json(path) for path in tmp_path.glob("artifacts/train_*/artifact.json")]
-    full = [entry for entry in made if entry["stage"] == "train_student"]
-    trials = [entry for entry in made if entry["stage"] == "train_trial"]
-    assert sorted(entry["arguments"]["fit"]["steps"] for entry in trials) == [2] * 8 + [4] * 4
-    assert [entry["arguments"]["fit"]["steps"] for entry in full] == [8, 8]
-    assert not any("test" in entry["summary"] for entry in trials)
+    students = [entry for entry in made if entry["stage"] == "train_student"]
+    steps = sorted(entry["arguments"]["fit"]["steps"] for entry in students)
+    assert steps == [2] * 8 + [4] * 4 + [8] * 3  # the control and the two finalists in full
+    assert not any("test" in entry["summary"] for entry in students)
+    assert len(list(tmp_path.glob("artifacts/score_student-*"))) == 2
     page = render(tmp_path).read_text(encoding="utf-8")
     assert 'id="autopilot"' in page
     assert "Of 8 candidates, row cgan_kd is best" in page
@@ -177,7 +176,7 @@ def test_a_run_at_the_teachers_level_trains_no_generator(
 def test_the_stations_of_a_run_that_has_not_begun_hold_all_trials(tmp_path: Path) -> None:
     with run.opened(tiny(), tmp_path) as road:
         kinds = Counter(station.kind for station in stations(road))
-    assert (kinds["train_trial"], kinds["train_student"]) == (12, 2)
+    assert (kinds["train_student"], kinds["score_student"]) == (15, 2)
 
 
 def test_auto_with_ablation_is_refused() -> None:

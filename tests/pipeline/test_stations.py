@@ -119,7 +119,7 @@ def test_planning_computes_and_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "artifacts").exists()
     assert not (tmp_path / "work").exists()
     assert [station.title for station in listed][:5] == [
-        "data", "teacher (seed 0)", "nokd (seed 0)", "generator", "density ratio",
+        "data", "teacher (seed 0)", "nokd (seed 0)", "nokd (seed 0), test split", "generator",
     ]  # fmt: skip
     step = 2.8e-4 * 0.1**0.6  # the least work that any network has
     fitted = {station.title: (station.alike, station.amount) for station in listed if station.alike.startswith("fit")}

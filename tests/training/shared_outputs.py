@@ -24,7 +24,7 @@ from cgankd.distill import MethodStack
 from cgankd.nets import inference, zoo
 from cgankd.nets.build import Architecture, ModuleNetwork, NetworkSource
 from cgankd.pipeline import stages
-from cgankd.pipeline.inputs import Student, Surroundings, Teachers
+from cgankd.pipeline.inputs import Student, Teachers
 from cgankd.tasks import Classification
 from cgankd.teachers.black_box import FunctionTeacher
 from cgankd.training import scoring
@@ -78,15 +78,23 @@ def made(store: Store, case: str) -> Artifact:
         Ending.now = until(ENDS[end])
         return store.call(squares)
     with mock.patch.object(TeacherOutputs, "BLOCK", 2), mock.patch.object(scoring, "outputs", outputs_by_all):
-        return store.call(
+        student = store.call(
             stages.train_student,
             student=Student(Architecture("cnn8+vam"), MethodStack.of("kd", TASK)),
             teachers=Teachers((TEACHERS[name](ENDS[end]),)),
             images=TrainingImages(noise(40, 3), noise(23, 4), 0.6),
             fit=FitSettings(steps=3, batch_size=24, learning_rate=0.02, augment=AugmentSettings(views=1)),
-            around=Surroundings(TASK, noise(510, 5), noise(260, 6)),
+            val=noise(510, 5),
+            task=TASK,
             seed=0,
         )
+        tested(store, student)
+    return student
+
+
+def tested(store: Store, student: Artifact) -> Artifact:
+    """Its scores on the test split."""
+    return store.call(stages.score_student, student=student, test=noise(260, 6), task=TASK)
 
 
 def outputs_by_all(*arguments: Any) -> Tensor:

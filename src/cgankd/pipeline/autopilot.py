@@ -2,11 +2,14 @@
 
 Candidates (settings.CANDIDATES) share teacher, generator and generated images. Each is trained for a share of the
 student's steps; the better half of them goes on to the next, larger share. Candidates without generated images go
-first: where the best of them is at the teacher's level already, no generator is trained. Only the chosen row and the
-control are trained in full and scored on the test split, so that nothing is chosen on it.
+first: where the best of them is at the teacher's level already, no generator is trained. Two finalists are trained in
+full, because short trials favour rows that learn fast: the best candidate without and the best with generated images,
+or the two best without. Only the chosen one and the control are scored on the test split, so that nothing is chosen on
+it.
 
 Successive halving: Jamieson and Talwalkar, arXiv 1502.07943. A trial starts anew at each share, because the learning
-rate's schedule depends on the number of steps.
+rate's schedule depends on the number of steps. A finalist's trial is the training of its row with the first seed, so
+the last round costs one training.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from cgankd.pipeline.comparisons import CONTROL, row
 if TYPE_CHECKING:
     from cgankd.pipeline.run import Run
 
-SHARES = (0.25, 0.5)  # of the student's steps, for one round of trials each
+SHARES = (0.25, 0.5)  # of the student's steps, for one round of trials each, before the two finalists' full training
 
 
 class Score(NamedTuple):
@@ -76,29 +79,35 @@ def fly(candidates: Sequence[str], steps: int, teacher: Score | None, higher_is_
     Of candidates with equal scores that of the lowest loss is taken. Where losses are not known, or equal too, the
     earlier one is taken, and one without generated images before one with them.
     """
+
+    def tried(names: Sequence[str], reached: int) -> list[Record]:
+        return [Record(name, reached, *score) for name, score in zip(names, trials(names, reached), strict=True)]
+
     real = [name for name in candidates if not row(name).fakes and name != CONTROL]
     fakes = [name for name in candidates if row(name).fakes]
-    records = _halve(real, steps, higher_is_better, trials)
-    best = records[-1:]
-    done = bool(best) and teacher is not None and _at_level(best[0], teacher, higher_is_better)
+    records, best_real = _halve(real, steps, higher_is_better, tried)
+    done = bool(best_real) and teacher is not None and _at_level(best_real[0], teacher, higher_is_better)
+    finalists = best_real[:2]
     if fakes and not done:
-        tried = _halve(fakes, steps, higher_is_better, trials)
-        records, best = records + tried, best + tried[-1:]
-    chosen = _ranked(best, higher_is_better)[0]
+        further, best_fakes = _halve(fakes, steps, higher_is_better, tried)
+        records, finalists = records + further, best_real[:1] + best_fakes[:1]
+    last = tried([record.row for record in finalists], steps)
+    ranked = _ranked(last, higher_is_better)
     level = None if teacher is None else teacher.val
-    return Flight(chosen.row, tuple(records), level, with_fakes=bool(fakes) and not done)
+    trained = (*records, *reversed(ranked))
+    return Flight(ranked[0].row, trained, level, with_fakes=bool(fakes) and not done)
 
 
-def _halve(names: Sequence[str], steps: int, higher_is_better: bool, trials: Trials) -> list[Record]:
-    """The trials of all rounds; the best one of the last round is the last."""
-    records: list[Record] = []
+def _halve(
+    names: Sequence[str], steps: int, higher_is_better: bool, tried: Callable[[Sequence[str], int], list[Record]]
+) -> tuple[list[Record], list[Record]]:
+    """The trials of all rounds, and those of the last round, the best first."""
+    records, ranked = list[Record](), list[Record]()
     for share in SHARES:
-        reached = max(1, round(share * steps))
-        tried = [Record(name, reached, *score) for name, score in zip(names, trials(names, reached), strict=True)]
-        ranked = _ranked(tried, higher_is_better)
+        ranked = _ranked(tried(names, max(1, round(share * steps))), higher_is_better)
         records += reversed(ranked)
         names = [record.row for record in ranked[: max(1, len(ranked) // 2)]]
-    return records
+    return records, ranked
 
 
 def _ranked(records: Sequence[Record], higher_is_better: bool) -> list[Record]:

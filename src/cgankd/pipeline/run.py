@@ -8,6 +8,7 @@ which returns finished artifacts without computing them again. results.py calls 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 import time
@@ -211,38 +212,39 @@ class Run:
         )
 
     def nokd(self, seed: int) -> Artifact:
-        """The student trained on labels alone, for its own number of steps."""
+        """The student trained on labels alone, for its own number of steps; not scored on the test split."""
         settings = self.recipe.student
-        return self.store.titled(f"nokd (seed {seed})").call(
-            stages.train_student,
-            student=Student(Architecture(settings.network), MethodStack(SUPERVISED), self._weights()),
-            teachers=None,
-            images=TrainingImages(self.splits.train),
-            fit=settings.fit,
-            around=self.around,
-            seed=seed,
+        lesson = {
+            "student": Student(Architecture(settings.network), MethodStack(SUPERVISED), self._weights()),
+            "teachers": None,
+            "images": TrainingImages(self.splits.train),
+            "fit": settings.fit,
+        }
+        return self._trained(f"nokd (seed {seed})", lesson, seed)
+
+    def trial(self, name: str, seed: int, steps: int) -> Artifact:
+        """The student of row ``name`` after ``steps`` steps; not scored on the test split."""
+        full = steps == self.recipe.student.transfer_steps
+        title = f"{name} (seed {seed})" if full else f"trial of {name}, {steps} steps"
+        return self._trained(title, self.lesson(name, seed, steps), seed)
+
+    def _trained(self, title: str, lesson: Mapping[str, Any], seed: int) -> Artifact:
+        return self.store.titled(title).call(
+            stages.train_student, **lesson, val=self.splits.val, task=self.task, seed=seed
         )
 
     def student(self, name: str, seed: int) -> Artifact:
-        """The student of row ``name``."""
-        if not row(name).longer:
-            return self.nokd(seed)
-        return self.store.titled(f"{name} (seed {seed})").call(
-            stages.train_student,
-            **self.lesson(name, seed, self.recipe.student.transfer_steps),
-            around=self.around,
-            seed=seed,
+        """The student of row ``name``, with its scores on the test split too in its summary, which is empty until these
+        are there."""
+        longer = row(name).longer
+        trained = self.trial(name, seed, self.recipe.student.transfer_steps) if longer else self.nokd(seed)
+        tested = self.store.titled(f"{name} (seed {seed}), test split").call(
+            stages.score_student, student=trained, test=self.splits.test, task=self.task
         )
-
-    def trial(self, name: str, seed: int, steps: int) -> Artifact:
-        """The student of row ``name`` after another number of steps, scored on the validation split alone."""
-        return self.store.titled(f"trial of {name}, {steps} steps").call(
-            stages.train_trial,
-            **self.lesson(name, seed, steps),
-            val=self.splits.val,
-            task=self.task,
-            seed=seed,
-        )
+        if not (trained.summary and tested.summary):
+            return dataclasses.replace(trained, summary={})
+        best = {**trained.summary["best"], **tested.summary["best"]}
+        return dataclasses.replace(trained, summary={**trained.summary, **tested.summary, "best": best})
 
     def lesson(self, name: str, seed: int, steps: int) -> dict[str, Any]:
         """Arguments of the stages that train the student of row ``name``: what it learns from, and how."""

@@ -114,7 +114,7 @@ def choose(run: Run, seed: int, score: Callable[[Artifact], float] = validation_
             fakes = StoredFakes(run.images(seed, synthesis), run.replace)
             images = TrainingImages(run.splits.train, fakes, student.real_share)
         artifact = run.store.titled(f"search (seed {seed})").call(
-            stages.train_trial,
+            stages.train_student,
             student=Student(Architecture(student.network), MethodStack(SUPERVISED), start),
             teachers=None,
             images=images,

@@ -77,7 +77,7 @@ def _amount(stage: str, arguments: Mapping[str, Any], work: Callable[[str], floa
         case "train_network":
             name = arguments["network"].name
             return f"fit {name}", _steps(arguments) * work(name)
-        case "train_student" | "train_trial":
+        case "train_student":
             name, taught = arguments["student"].network.name, arguments["teachers"] is not None
             return f"fit {name} {taught}", _steps(arguments) * work(name) * (1.5 if taught else 1.0)
         case "train_generator":

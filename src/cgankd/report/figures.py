@@ -67,7 +67,7 @@ STAGES = {  # stage's function -> its title in the time chart
     "load_network": "teacher, read",
     "score_black_box": "teacher, scored",
     "train_student": "students",
-    "train_trial": "trials",
+    "score_student": "students, scored",
     "train_generator": "generator",
     "show_generator": "generator, shown",
     "draw_along_labels": "along labels",

@@ -20,10 +20,10 @@ from cgankd.pipeline.stages.networks import (
     load_network,
     score,
     score_black_box,
+    score_student,
     train_module,
     train_network,
     train_student,
-    train_trial,
 )
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "read_burn_in",
     "score",
     "score_black_box",
+    "score_student",
     "show_generator",
     "train_density_ratio",
     "train_encoder",
@@ -47,5 +48,4 @@ __all__ = [
     "train_module",
     "train_network",
     "train_student",
-    "train_trial",
 ]

@@ -10,7 +10,7 @@ from torch import nn
 
 from cgankd.config.settings import FitSettings
 from cgankd.core import ranks
-from cgankd.core.store import Work, stage
+from cgankd.core.store import Artifact, Work, stage
 from cgankd.data import preview
 from cgankd.data.imageset import ImageSet, Splits, TrainingImages
 from cgankd.distill import SUPERVISED, MethodStack
@@ -53,10 +53,11 @@ def train_network(
 ) -> dict[str, Any]:
     """A network trained on labels alone: a teacher, or the classifier for the features of the density ratio."""
     student = Student(network, MethodStack(SUPERVISED), start)
-    return _train(work, student, None, images, fit, around, seed)[1]
+    module, summary = _train(work, student, None, images, fit, around.val, around.task, seed)
+    return {**summary, **score(work, module, network.name, around)}
 
 
-@stage(version=2, together=True)  # version 1 kept the last weights alone
+@stage(version=3, together=True)  # version 1 kept the last weights alone; 2 had scores on the test split too
 def train_student(
     work: Work,
     *,
@@ -64,18 +65,33 @@ def train_student(
     teachers: Teachers | None,
     images: TrainingImages,
     fit: FitSettings,
-    around: Surroundings,
+    val: ImageSet,
+    task: Task,
     seed: int,
 ) -> dict[str, Any]:
-    """The student of one row: trained on labels alone, or distilled from ``teachers``.
+    """The student of one row or trial: trained on labels alone, or distilled from ``teachers``.
 
-    Its last weights and those with the best validation score are both kept, and both are scored.
+    Its last weights and those with the best validation score are both kept. Both are scored on the validation split
+    alone, because choices are made between students, and no choice may use the test split.
     """
-    best = BestWeights(around.task)
-    network, summary = _train(work, student, teachers, images, fit, around, seed, best)
+    best = BestWeights(task)
+    network, summary = _train(work, student, teachers, images, fit, val, task, seed, best)
+    summary |= {"parameters": cost.parameters(network), **_val_scores(work, network, val, task)}
+    if gates := attention.gates(network):
+        work.save("attention", scoring.attention_per_bin(work, network, val, task))
+        summary["attention"] = {"stages": [gate.stage for gate in gates.values()]}
     work.save(BEST, best.tensors)
     network.load_state_dict(best.tensors)
-    return {**summary, "best": {"step": best.step, **split_scores(work, network, around, "best weights on ")}}
+    return {**summary, "best": {"step": best.step, **_val_scores(work, network, val, task, "best weights on ")}}
+
+
+@stage(together=True)
+def score_student(work: Work, *, student: Artifact, test: ImageSet, task: Task) -> dict[str, Any]:
+    """The scores on the test split of a student's last weights, and of its best ones, and its latency."""
+    last = StoredNetwork(student, WEIGHTS).open(work.fabric)
+    scores = {**_test_scores(work, last, test, task), "latency_ms": _latency(last, test)}
+    best = StoredNetwork(student, BEST).open(work.fabric)
+    return {**scores, "best": _test_scores(work, best, test, task, "best weights on ")}
 
 
 def _train(
@@ -84,30 +100,27 @@ def _train(
     teachers: Teachers | None,
     images: TrainingImages,
     settings: FitSettings,
-    around: Surroundings,
+    val: ImageSet,
+    task: Task,
     seed: int,
     best: BestWeights | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The network with its last weights, and its summary. best: also keeps the best weights."""
-    task = around.task
+    """The network with its last weights, which are kept, and its summary. best: also keeps the best weights."""
     real = images.real.open()
     network, summary = _start(student, real, task, seed)
     history, second_try = train(
         work,
         network,
         lambda: student.methods.create(task),
-        dataclasses.replace(images, validation=around.val),
+        dataclasses.replace(images, validation=val),
         settings,
         seed=seed,
         teacher=None if teachers is None else teachers.open(task, work.fabric),
         kept=Kept(_teacher_outputs(work, teachers), best),
     )
     summary |= keep_network(work, network, student.network, real, task.num_outputs)
-    summary |= {**score(work, network, student.network.name, around), "history": history, "second_try": second_try}
-    if gates := attention.gates(network):
-        work.save("attention", scoring.attention_per_bin(work, network, around.val, task))
-        summary["attention"] = {"stages": [gate.stage for gate in gates.values()]}
-    return network, {**summary, "images": len(real)}
+    name = student.network.name
+    return network, {**summary, "network": name, "history": history, "second_try": second_try, "images": len(real)}
 
 
 def _teacher_outputs(work: Work, teachers: Teachers | None) -> Path | None:
@@ -125,34 +138,6 @@ def _start(student: Student, normalised_by: ImageSet, task: Task, seed: int) -> 
         weights.load_weights(network, start, may_lack=f"{attention.HOME}.")
         return network, {}
     return network, {} if student.start is None else {"started_anew": student.start.load_into(network)}
-
-
-@stage(together=True)
-def train_trial(
-    work: Work,
-    *,
-    student: Student,
-    teachers: Teachers | None,
-    images: TrainingImages,
-    fit: FitSettings,
-    val: ImageSet,
-    task: Task,
-    seed: int,
-) -> dict[str, Any]:
-    """A student of a search, scored on the validation split alone, because no choice may use the test split."""
-    network = _start(student, images.real.open(), task, seed)[0]
-    history, second_try = train(
-        work,
-        network,
-        lambda: student.methods.create(task),
-        images,
-        fit,
-        seed=seed,
-        teacher=None if teachers is None else teachers.open(task, work.fabric),
-        kept=Kept(_teacher_outputs(work, teachers)),
-    )
-    scores = scoring.scored(work, network, val, task)
-    return {"val": scores.total, "val_loss": scores.loss, "history": history, "second_try": second_try}
 
 
 @stage(together=True)
@@ -204,33 +189,46 @@ def score_black_box(work: Work, *, teacher: BlackBox, name: str, around: Surroun
 
 
 def score(work: Work, predictor: inference.Predictor, name: str, around: Surroundings) -> dict[str, Any]:
-    """Scores, size and latency; None for what is not known of a black box."""
-    shape = (around.test.channels, *around.test.size)
+    """Scores on both splits, size and latency; None for what is not known of a black box."""
     module = predictor if isinstance(predictor, nn.Module) else None
     return {
         "network": name,
         "parameters": None if module is None else cost.parameters(module),
-        **split_scores(work, predictor, around),
-        "latency_ms": None if module is None else ranks.first_of_team(lambda: cost.latency_ms(module, shape)),
+        **_test_scores(work, predictor, around.test, around.task),
+        **_val_scores(work, predictor, around.val, around.task),
+        "latency_ms": None if module is None else _latency(module, around.test),
     }
 
 
-def split_scores(work: Work, predictor: inference.Predictor, around: Surroundings, which: str = "") -> dict[str, Any]:
-    """The metric on the validation split and on the test split; None where a black box has no outputs for one.
+def _val_scores(
+    work: Work, predictor: inference.Predictor, val: ImageSet, task: Task, which: str = ""
+) -> dict[str, Any]:
+    """The metric on the validation split, and the task's loss there, which orders networks of equal ``val``.
 
-    ``val_loss`` is the task's loss on the validation split, which orders students of equal ``val``. ``same_answer`` is
-    the prediction for nearly all test images, as text; None where predictions differ. which: of whose scores these
-    are, for the names of these passes: "best weights on ".
+    None where a black box has no outputs for the split. which: of whose scores these are, for the name of the pass over
+    the images: "best weights on ".
     """
-    test = _scored(work, predictor, around.test, around.task, f"{which}test")
-    val = _scored(work, predictor, around.val, around.task, f"{which}validation")
+    scores = _scored(work, predictor, val, task, f"{which}validation")
+    return {"val": None if scores is None else scores.total, "val_loss": None if scores is None else scores.loss}
+
+
+def _test_scores(
+    work: Work, predictor: inference.Predictor, test: ImageSet, task: Task, which: str = ""
+) -> dict[str, Any]:
+    """The metric on the test split; None where a black box has no outputs for it. which: as in :func:`_val_scores`.
+
+    ``same_answer`` is the prediction for nearly all test images, as text; None where predictions differ.
+    """
+    scores = _scored(work, predictor, test, task, f"{which}test")
     return {
-        "val": None if val is None else val.total,
-        "val_loss": None if val is None else val.loss,
-        "test": None if test is None else test.total,
-        "test_per_bin": None if test is None else test.per_bin,
-        "same_answer": None if test is None else test.same_answer,
+        "test": None if scores is None else scores.total,
+        "test_per_bin": None if scores is None else scores.per_bin,
+        "same_answer": None if scores is None else scores.same_answer,
     }
+
+
+def _latency(network: nn.Module, images: ImageSet) -> float:
+    return ranks.first_of_team(lambda: cost.latency_ms(network, (images.channels, *images.size)))
 
 
 def _scored(
