@@ -43,7 +43,6 @@ class Pretended:
         number = int(folder.name)
         self.started.append((number, slot))
         end = self.ends[number].pop(0)
-        (folder / worker.OUTCOME).unlink(missing_ok=True)
         if isinstance(end, Outcome):
             (folder / worker.OUTCOME).write_text(json.dumps(dataclasses.asdict(end)))
         return self.One(self, number, ended=end != "never")
@@ -75,6 +74,15 @@ def test_a_worker_that_dies_or_is_stopped_is_replaced(monkeypatch: pytest.Monkey
     assert sorted(workers.run(2, notes)) == [(0, DONE), (1, DONE)]
     assert notes.said == [
         "cell 0: its worker died; another one goes on",
+        "cell 0: its worker was stopped; another one goes on",
+        "cell 0: its worker died; another one goes on",
+    ]
+
+
+def test_a_death_after_a_stop_is_a_death(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    workers, notes = Pretended(monkeypatch, tmp_path, [[STOPPED, DEAD, DONE]]), Notes()
+    assert workers.run(1, notes) == [(0, DONE)]
+    assert notes.said == [
         "cell 0: its worker was stopped; another one goes on",
         "cell 0: its worker died; another one goes on",
     ]
