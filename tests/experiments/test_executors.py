@@ -102,6 +102,12 @@ def test_all_are_asked_to_stop_where_the_time_is_over(monkeypatch: pytest.Monkey
     assert workers.asked == [0, 1]
 
 
+def test_nothing_is_stopped_where_the_time_is_over_after_the_last_cell(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert Pretended(monkeypatch, tmp_path, [[DONE], [DONE]]).run(2, deadline=0.0) == [(0, DONE), (1, DONE)]
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [

@@ -129,7 +129,7 @@ def run_all(
                 ended += 1
                 yield number, outcome or Outcome("failed", f"its workers died; {folders[number] / LOG} may say why")
             bar.to(ended, f"{len(running)} at once")
-            if (reason := reason_to_stop(deadline)) is not None:
+            if (waiting or running) and (reason := reason_to_stop(deadline)) is not None:
                 raise OutOfTime(reason)
             time.sleep(LOOK_AGAIN)
     finally:
