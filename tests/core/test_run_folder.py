@@ -40,6 +40,16 @@ def test_a_new_holder_takes_over_an_empty_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_holder_that_was_refused_does_not_stand_in_for_the_earlier_one(tmp_path: Path) -> None:
+    earlier = HeldFolder(tmp_path / "x", "Distiller")
+    with pytest.raises(UserError, match="is in use by another run") as refused:
+        HeldFolder(tmp_path / "x", "run")
+    assert refused.tb is not None  # a notebook keeps it too, and with it the object that was refused
+    later = HeldFolder(tmp_path / "x", "Distiller", take_over=True)
+    later.close()
+    earlier.close()
+
+
 def test_the_folder_of_another_command_is_refused(tmp_path: Path) -> None:
     held = HeldFolder(tmp_path / "x", "continual")
     with pytest.raises(UserError, match="is in use by another run"):

@@ -84,8 +84,21 @@ def test_the_time_left_is_that_of_similar_stations_scaled_by_their_amount() -> N
     assert plan.left(None, 0.0, None) == 60.0 + 10.0
     # b runs: it needs 15 + 15 = 30 s for 30 units, so all took 50 s for 40 units
     assert plan.left(station("b", amount=30), 15.0, 15.0) == 15.0 + 5 * 50 / 40
+    # as long as its first steps say nothing about others, c needs 2 s for each unit
+    assert plan.left(station("b", amount=30), 15.0, 15.0, settled=False) == 15.0 + 10.0
     # b runs, and its end is not known: 60 s as a, of which 15 have passed
     assert plan.left(station("b", amount=30), 15.0, None) == 45.0 + 10.0
+
+
+def test_alike_stations_of_this_process_count_before_those_of_an_earlier_one() -> None:
+    plan = RunPlan()
+    plan.replace([station("a", seconds=400.0), station("b"), station("c"), station("d", alike="gan", seconds=1.0)])
+    # seed 0 took 400 s beside other programs; now seed 1 needs 50 s, so seed 2 needs as long
+    assert plan.left(station("b"), 10.0, 40.0) == 40.0 + 50.0
+    plan.end(station("b"), 50.0)
+    assert plan.left(None, 0.0, None) == 50.0
+    plan.replace([station("a", seconds=400.0), station("b", seconds=50.0), station("c")])  # b is still of this process
+    assert plan.left(None, 0.0, None) == 50.0
 
 
 def test_nothing_is_known_before_anything_was_measured() -> None:
@@ -131,9 +144,9 @@ def test_what_is_known_inside_a_stage(clock: Clock) -> None:
     assert now["images_per_second"] == 2.0 * 64
     assert now["stage_seconds"] == 10.0
     assert now["stage_left"] == 20.0
-    assert now["left"] == 20.0 + 60.0  # the teacher: 30 s for 10 units
+    assert now["left"] == 20.0 + 100.0  # the teacher: 20 s before, 10 s now and 20 s to come, for 10 units
     assert run_text.line(now) == (
-        "[2/3] teacher 60/100 steps, 128 images/s, half, loss 0.5, validation 91, 20 s left; whole run 1 min left"
+        "[2/3] teacher 60/100 steps, 128 images/s, half, loss 0.5, validation 91, 20 s left; whole run 2 min left"
     )
 
 
@@ -149,12 +162,35 @@ def test_other_stages_are_not_estimated_from_the_first_steps_of_a_loop(clock: Cl
         bar.to(25)  # 15 s, but 2.4 % of the steps
         assert watched.now()["left"] is None
         bar.to(31)
-        assert watched.now()["left"] == pytest.approx(969 / 2.0 + 15.0 + 969 / 2.0)
+        assert watched.now()["left"] == pytest.approx(969 / 2.0 + 1000 / 2.0)
     with watched.stage(station("nokd")), watched.bar("nokd", 100_000) as bar:
         bar.to(0)
         clock.now += 60.0
         bar.to(600)  # a share of 0.6 %, but a whole minute
         assert watched.now()["left"] == 9940.0
+
+
+def test_the_time_left_of_the_whole_run_holds_that_of_the_stage(clock: Clock) -> None:
+    watched = Watched()
+    watched.plan(lambda: [station("a", seconds=4000.0), station("b"), station("c")])
+    with watched.stage(station("b")), watched.bar("b", 100) as bar:
+        bar.to(0)
+        clock.now += 2.0
+        bar.to(1)  # 200 s in all, but its first steps say nothing about c
+        assert (watched.now()["stage_left"], watched.now()["left"]) == (198.0, 198.0 + 4000.0)
+        clock.now += 18.0
+        bar.to(10)
+        assert (watched.now()["stage_left"], watched.now()["left"]) == (180.0, 180.0 + 200.0)
+
+
+def test_steps_before_the_first_report_are_of_this_process(clock: Clock) -> None:
+    watched = Watched()
+    watched.plan(lambda: [station("a"), station("b")])
+    with watched.stage(station("a")), watched.bar("a", 10) as bar:
+        for step in range(1, 6):
+            clock.now += 10.0
+            bar.to(step)
+        assert watched.now()["left"] == 50.0 + 100.0
 
 
 def test_a_run_that_takes_much_longer_than_its_recipe_was_made_for_says_so_once(clock: Clock) -> None:
@@ -214,7 +250,8 @@ def test_a_stage_that_another_process_has_computed_counts_as_done(clock: Clock) 
             with watched.stage(station("b")):
                 clock.now += 5.0
         watched.found(key, 10.0)
-    assert (watched.run_plan.done, watched.run_plan.total, watched.run_plan.spent) == (3, 3, 19.0)
+    # b took 10 s, 5 of them before this process
+    assert (watched.run_plan.done, watched.run_plan.total, watched.run_plan.spent) == (3, 3, 24.0)
 
 
 def test_a_stage_that_fails_did_not_end() -> None:
@@ -349,7 +386,7 @@ def test_the_live_view_fits_eighty_characters(clock: Clock, no_colour: bool) -> 
     assert stage.startswith("cgan+kd+rkd@fake (seed 0)")
     assert stage.rstrip().endswith("60000/120000, 76,800 img/s, 2 min left")
     assert whole.startswith("whole run")
-    assert whole.rstrip().endswith("stage 2/3, 4 min left")
+    assert whole.rstrip().endswith("stage 2/3, 5 min left")
     assert values.strip() == "loss 0.25, validation MAE 81.5 degrees"
     assert max(map(len, (stage, whole, values))) <= 80
     assert ("38;" in shown.get()) is not no_colour

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -92,6 +93,20 @@ def test_a_folder_of_something_else_is_refused(name: str, tiny: Path, typed: Typ
     assert said.code == 2
     assert "is not a folder" in said.err
     assert (photos / "cache" / "x").is_dir()
+
+
+def test_what_a_run_of_a_table_has_made_stays_while_another_one_ended_meanwhile(tmp_path: Path) -> None:
+    for name in ("cells/a", "cells/b", "artifacts/train_student-a", "artifacts/train_student-b"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / ".lock").touch()
+    (tmp_path / "cells" / "a" / "results.json").write_text(json.dumps({"used": ["train_student-a"]}))
+    ended = time.time() + 60
+    os.utime(tmp_path / "cells" / "a" / "results.json", (ended, ended))  # both ran at once, and b was stopped
+    found = cleaning.contents(tmp_path)
+    assert ([path.name for path in found.newer], found.stale) == (["train_student-b"], [])
+    (tmp_path / "cells" / "b" / "results.json").write_text(json.dumps({"used": []}))
+    found = cleaning.contents(tmp_path)
+    assert (found.newer, [path.name for path in found.stale]) == ([], ["train_student-b"])
 
 
 def test_a_killed_removal_leaves_no_artifact_that_looks_whole(tmp_path: Path) -> None:

@@ -43,7 +43,6 @@ class Pretended:
         number = int(folder.name)
         self.started.append((number, slot))
         end = self.ends[number].pop(0)
-        (folder / worker.OUTCOME).unlink(missing_ok=True)
         if isinstance(end, Outcome):
             (folder / worker.OUTCOME).write_text(json.dumps(dataclasses.asdict(end)))
         return self.One(self, number, ended=end != "never")
@@ -80,6 +79,15 @@ def test_a_worker_that_dies_or_is_stopped_is_replaced(monkeypatch: pytest.Monkey
     ]
 
 
+def test_a_death_after_a_stop_is_a_death(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    workers, notes = Pretended(monkeypatch, tmp_path, [[STOPPED, DEAD, DONE]]), Notes()
+    assert workers.run(1, notes) == [(0, DONE)]
+    assert notes.said == [
+        "cell 0: its worker was stopped; another one goes on",
+        "cell 0: its worker died; another one goes on",
+    ]
+
+
 def test_three_deaths_are_a_failure_and_the_other_cells_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     failed = Outcome("failed", "the disk is full", user=True)
     workers = Pretended(monkeypatch, tmp_path, [[DEAD, DEAD, DEAD], [failed], [DONE]])
@@ -92,6 +100,12 @@ def test_all_are_asked_to_stop_where_the_time_is_over(monkeypatch: pytest.Monkey
     with pytest.raises(OutOfTime, match="the time limit is reached"):
         workers.run(2, deadline=0.0)
     assert workers.asked == [0, 1]
+
+
+def test_nothing_is_stopped_where_the_time_is_over_after_the_last_cell(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert Pretended(monkeypatch, tmp_path, [[DONE], [DONE]]).run(2, deadline=0.0) == [(0, DONE), (1, DONE)]
 
 
 @pytest.mark.parametrize(

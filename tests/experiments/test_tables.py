@@ -20,9 +20,11 @@ from PIL import Image
 from cgankd import distill
 from cgankd.config import recipe
 from cgankd.core.errors import TrainingError, UserError
+from cgankd.core.progress import SILENT
 from cgankd.experiments import ablation, cells, dumbbells, gains_text, table, text
 from cgankd.experiments import ablation_page as figures
 from cgankd.experiments.cells import Cell, grid
+from cgankd.experiments.executors import Executor
 from cgankd.metrics import statistics
 from cgankd.pipeline import comparisons, preflight
 from cgankd.report import label_curve
@@ -219,6 +221,32 @@ def test_a_table_stands_after_every_cell_and_says_what_is_missing(tmp_path: Path
     again = cells.results_of(changed, tmp_path, "table.json", table.SILENT)
     assert [known(cell) for cell in next(again)] == [True, False]  # of other settings: not known
     again.close()
+
+
+def test_workers_get_the_cells_whose_images_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "data.source=images.npz", "data.train_size=null", "data.val_size=10", "compare.methods=[nokd]",
+        "compare.ablation=false", "teacher.network=cnn8", "student.network=cnn8", "metrics.generator=false",
+        *(f"{network}.fit.{key}" for network in ("teacher", "student") for key in ("steps=1", "batch_size=4")),
+    ]  # fmt: skip
+    cell = Cell(recipe.load("digits", words))
+
+    def images(seed: int) -> None:
+        pixels = np.random.default_rng(seed).integers(0, 256, (60, 16, 16, 1), dtype=np.uint8)
+        np.savez("images.npz", images=pixels, labels=np.arange(60) % 2)
+
+    def known() -> Any:
+        """The results that no worker is asked for."""
+        return next(cells.results_of([cell], tmp_path / "out", "table.json", SILENT, executor=Executor(jobs=2)))[0]
+
+    monkeypatch.setattr(cells, "_elsewhere", lambda cells, results, *others: iter([results]))
+    images(0)
+    [[made]] = cells.results_of([cell], tmp_path / "out", "table.json", SILENT)
+    assert known() == made
+    images(1)
+    assert known() is None
+    assert not (tmp_path / "out" / cell.folder / "results.json").exists()
 
 
 def test_one_table_in_a_folder_at_a_time(tmp_path: Path, runs: list[str]) -> None:

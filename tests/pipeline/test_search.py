@@ -56,6 +56,12 @@ def test_the_best_value_of_each_setting_is_kept(task: Task, sign: float) -> None
     }  # fmt: skip
 
 
+def test_the_value_of_the_start_keeps_its_score_where_another_was_better() -> None:
+    start = SynthesisSettings(filter=FilterSettings(rho=0.9))
+    choice = search(SearchSettings(rho=(0.8, 0.9)), start, CLASSES, table({"rho": {0.8: 60.0, 0.9: 50.0}}, 40.0))
+    assert [(trial["value"], trial["score"]) for trial in choice.trials] == [(None, 50.0), (0.8, 60.0), (0.9, 50.0)]
+
+
 def test_values_that_do_not_improve_end_a_setting_s_search() -> None:
     asked: list[float | None] = []
 

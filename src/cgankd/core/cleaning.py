@@ -19,8 +19,9 @@ class Contents:
     """The sub-folders of a run's folder, by how they are used.
 
     used: artifacts of finished runs. newer: artifacts that no finished run uses, written after the last run finished;
-    a stopped run continues with them. stale: the other artifacts; their settings have changed since. stopped: work of
-    stages that did not finish; the same command continues with it. cache: results that take little time to compute
+    a stopped run continues with them. As long as a run of a table has not finished, all unused ones are newer, because
+    it may have run beside those that have. stale: the other artifacts; their settings have changed since. stopped: work
+    of stages that did not finish; the same command continues with it. cache: results that take little time to compute
     again.
     """
 
@@ -37,7 +38,8 @@ def contents(folder: Path) -> Contents:
         raise UserError(f"{folder} is not a folder that cgankd wrote; give the --out folder of a run")
     results = list(folder.rglob(RESULTS))
     names = {name for path in results for name in read_json(path).get(USED, [])}
-    last = max((path.stat().st_mtime for path in results), default=0.0)
+    unfinished = any(not (cell / RESULTS).is_file() for cell in _folders(folder / "cells"))
+    last = 0.0 if unfinished else max((path.stat().st_mtime for path in results), default=0.0)
     artifacts = _folders(folder / "artifacts")
     unused = [path for path in artifacts if path.name not in names]
     return Contents(

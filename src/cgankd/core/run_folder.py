@@ -98,8 +98,8 @@ class HeldFolder:
             earlier.close()
         self._new = [folder for folder in (place, *place.parents) if not folder.exists()]
         make_folder(path)
-        self._held[place] = self
         self._lock = lock(path / ".lock", command, shared=shared)
+        self._held[place] = self
         if self._lock is not None:
             self._release = weakref.finalize(self, os.close, self._lock)
 

@@ -68,10 +68,10 @@ class RunPlan:
         self._ended[station.key] = dataclasses.replace(station, seconds=seconds)
 
     def found(self, key: str, seconds: float) -> None:
-        """A station is done that did not end in this process; its result is there."""
+        """A station is done, whose result took ``seconds``, also in earlier and in other processes."""
         station = self._stations.get(key)
         if station is not None and station.seconds is None:
-            self._ended.setdefault(key, dataclasses.replace(station, seconds=seconds))
+            self._ended[key] = dataclasses.replace(station, seconds=seconds)
 
     def _all(self) -> dict[str, Station]:
         return {**self._stations, **self._ended}
@@ -91,40 +91,50 @@ class RunPlan:
         return sum(station.seconds or 0.0 for station in self._all().values())
 
     def left(
-        self, running: Station | None, elapsed: float, running_left: float | None, expected: float | None = None
+        self,
+        running: Station | None,
+        elapsed: float,
+        running_left: float | None,
+        expected: float | None = None,
+        settled: bool = True,
     ) -> float | None:
         """Seconds until the last station ends; None where nothing is known yet.
 
         The time of a station that has not begun is estimated from those that are finished: their seconds, scaled by
         the amount of work (training steps times batch size, or images), from stations that are alike where there are
-        any, else from all. elapsed, running_left: seconds of the running station; None: its end is not known. expected:
-        seconds that the whole run was measured to take before it began; it counts while some kind of station that waits
-        was not measured yet. The page and the exported student, a few seconds at the end, are not included.
+        any, else from all. Of those that are alike, the ones of this process count first, because an earlier one may
+        have run on another machine, or beside other programs. elapsed, running_left: seconds of the running station,
+        those of earlier processes too; None: its end is not known. settled: whether these say something about other
+        stations. expected: seconds that the whole run was measured to take before it began; it counts while some kind
+        of station that waits was not measured yet. The page and the exported student, a few seconds at the end, are not
+        included.
         """
         stations = self._all()
-        measured = [station for station in stations.values() if station.seconds is not None]
-        if running is not None and running_left is not None:
-            measured.append(dataclasses.replace(running, seconds=elapsed + running_left))
-        measured = [station for station in measured if station.amount > 0]
+        here = [station for station in self._ended.values() if station.amount > 0]
+        if running is not None and running.amount > 0 and running_left is not None and settled:
+            here.append(dataclasses.replace(running, seconds=elapsed + running_left))
+        before = [station for key, station in self._stations.items() if key not in self._ended]
+        before = [station for station in before if station.seconds is not None and station.amount > 0]
         waiting = [station for station in stations.values() if station.seconds is None]
         waiting = [station for station in waiting if running is None or station.key != running.key]
-        known_kinds = {station.alike for station in measured}
+        known_kinds = {station.alike for station in (*here, *before)}
         if expected is not None and any(station.amount and station.alike not in known_kinds for station in waiting):
             rest = expected - self.spent - elapsed
             if rest > (running_left or 0.0):
                 return rest
-        further = [_expected(station, measured) for station in waiting]
+        further = [_expected(station, here, before) for station in waiting]
         if running is not None and running_left is None:
-            whole = _expected(running, measured)
+            whole = _expected(running, here, before)
             running_left = None if whole is None else max(0.0, whole - elapsed)
         times = [*further, 0.0 if running is None else running_left]
         known = [seconds for seconds in times if seconds is not None]
         return sum(known) if len(known) == len(times) else None
 
 
-def _expected(station: Station, measured: Sequence[Station]) -> float | None:
-    """The seconds that a station will take; None where nothing comparable was measured."""
-    alike = [other for other in measured if other.alike == station.alike] or measured
+def _expected(station: Station, here: Sequence[Station], before: Sequence[Station]) -> float | None:
+    """The seconds that a station will take; None where nothing comparable was measured, in this process or before."""
+    alike_here, alike_before = ([other for other in part if other.alike == station.alike] for part in (here, before))
+    alike = alike_here or alike_before or [*here, *before]
     amount = sum(other.amount for other in alike)
     if station.amount == 0:
         return 0.0

@@ -50,14 +50,14 @@ class _Loop(Bar):
     def __init__(self, watched: Watched, title: str, total: float, passing: bool) -> None:
         self._watched, self.title, self.total, self.passing = watched, title, total, passing
         self.done, self.note, self.values = 0.0, "", dict[str, float]()
-        self.started = self._first_time = time.monotonic()
+        self.started = self._first_time = self._last_time = time.monotonic()
         self._first: float | None = None  # done at the first report, because a resumed loop starts further on
 
     def to(self, done: float, note: str = "") -> None:
         now = time.monotonic()
         if self._first is None:
             self._first, self._first_time = done, now
-        self.done, self.note = done, note or self.note
+        self.done, self.note, self._last_time = done, note or self.note, now
         self._watched.moved(now)
 
     def log(self, entry: Mapping[str, float]) -> None:
@@ -81,6 +81,13 @@ class _Loop(Bar):
         """Seconds until the loop ends; None where this is not known yet."""
         speed = self.speed
         return (self.total - self.done) / speed if speed else None
+
+    @property
+    def before(self) -> float:
+        """Seconds that an earlier process worked on a resumed loop, by the speed of this one; 0 while not known."""
+        first, steps = self._first or 0.0, self.done - (self._first or 0.0)
+        seconds = first * (self._last_time - self._first_time) / steps if steps > 0 else 0.0
+        return max(0.0, seconds - (self._first_time - self.started))  # the first steps may be of this process
 
     @property
     def settled(self) -> bool:
@@ -235,7 +242,9 @@ class Watched(Progress):
     def _say_if_too_long(self) -> None:
         """Once, where the run will take much longer than its recipe was made for."""
         expected = self.expected
-        if expected is None or self.station is None or (left := self.now()["left"]) is None:
+        if expected is None or self.station is None or not self._settled(self._main):
+            return
+        if (left := self.now()["left"]) is None:
             return
         seconds = self.run_plan.spent + time.monotonic() - self._station_started + left
         if seconds > TOO_LONG * expected.budget_seconds:
@@ -256,6 +265,10 @@ class Watched(Progress):
     def _running(self) -> _Loop | None:
         return next(reversed(list(self._loops)), None)
 
+    def _settled(self, main: _Loop | None) -> bool:
+        """Whether nothing is said by the first steps of a loop alone."""
+        return main is None or main not in list(self._loops) or main.settled
+
     def now(self) -> dict[str, Any]:
         """All that is known of the running stage and of the whole run, for every output; None: not known.
 
@@ -270,9 +283,10 @@ class Watched(Progress):
             elapsed, left = time.monotonic() - loop.started, loop.left
         whole = None
         if self._list_stations is not None:
-            ended = main is not None and main not in list(self._loops)
-            sure = left if station is not None and main is not None and (ended or main.settled) else None
-            whole = self.run_plan.left(station, elapsed, sure, None if expected is None else expected.seconds)
+            so_far = elapsed + (0.0 if station is None or main is None else main.before)
+            own = None if station is None else left
+            foreseen = None if expected is None else expected.seconds
+            whole = self.run_plan.left(station, so_far, own, foreseen, self._settled(main))
         speed = None if loop is None else loop.speed
         return {
             **self._stage_fields(station, loop),

@@ -28,6 +28,7 @@ from cgankd.data import sources
 from cgankd.experiments.executors import HERE, Executor, Opened, all_done, opened
 from cgankd.experiments.worker import write_task
 from cgankd.pipeline import comparisons, preflight, run
+from cgankd.pipeline.stations import stations
 
 Results = dict[str, Any]
 ALL = "all"  # instead of names of methods
@@ -141,7 +142,7 @@ def results_of(
     Cells that ``out`` already contains run again without training; their results are in the first list. ``file``: the
     file that the caller writes to ``out``. Raises UserError before anything is trained or written where a cell can't
     be run, or ``out`` belongs to another recipe; errors while a cell runs name the cell. executor: where cells run that
-    are not finished; the others go on where one of several fails.
+    are not finished, or whose images or files have changed since; the others go on where one of several fails.
     """
     cells = [dataclasses.replace(cell, recipe=preflight.resolve(cell.recipe)) for cell in cells]
     _refuse_other_recipes(cells, out, file)
@@ -153,6 +154,8 @@ def results_of(
     try:
         remove_leftovers(out)
         results = [_finished(cell, out / cell.folder) for cell in cells]
+        if ready is not None:  # else every cell runs again, which finds what is there
+            results = [r if r is not None and _is_made(c, out) else None for c, r in zip(cells, results, strict=True)]
         for cell, finished in zip(cells, results, strict=True):
             if finished is None:  # the file has other settings, and must not stay if this run is killed
                 (out / cell.folder / "results.json").unlink(missing_ok=True)
@@ -211,6 +214,15 @@ def _finished(cell: Cell, folder: Path) -> Results | None:
         return None
     results: Results = read_json(results_file)
     return results
+
+
+def _is_made(cell: Cell, out: Path) -> bool:
+    """Whether all artifacts are there that the cell's run needs, with its images and files as they are now."""
+    try:
+        with run.opened(cell.recipe, out / cell.folder, artifacts=out) as this_run:
+            return all(station.seconds is not None for station in stations(this_run))
+    except UserError:  # such as for a device that only the workers have; a worker says what is wrong
+        return False
 
 
 def _refuse_other_recipes(cells: Sequence[Cell], out: Path, file: str) -> None:

@@ -19,7 +19,7 @@ from cgankd.core.errors import OutOfTime, TrainingError, UserError
 from cgankd.core.machine import cores
 from cgankd.core.progress import Bar, Progress
 from cgankd.core.stopping import reason_to_stop
-from cgankd.experiments.worker import LOG, Outcome, read_outcome, work
+from cgankd.experiments.worker import LOG, OUTCOME, Outcome, read_outcome, work
 
 KINDS = ("processes", "slurm", "ray")
 LOOK_AGAIN = 0.2  # seconds between two looks at the workers
@@ -115,6 +115,7 @@ def run_all(
         while waiting or running:
             while waiting and len(running) < executor.jobs:
                 number, slot = waiting.pop(0), _free([slot for _, slot in running.values()])
+                (folders[number] / OUTCOME).unlink(missing_ok=True)  # of an earlier worker
                 running[number] = executor.start(folders[number], slot), slot
             for number in [number for number, (worker, _) in running.items() if worker.is_done()]:
                 del running[number]
@@ -128,7 +129,7 @@ def run_all(
                 ended += 1
                 yield number, outcome or Outcome("failed", f"its workers died; {folders[number] / LOG} may say why")
             bar.to(ended, f"{len(running)} at once")
-            if (reason := reason_to_stop(deadline)) is not None:
+            if (waiting or running) and (reason := reason_to_stop(deadline)) is not None:
                 raise OutOfTime(reason)
             time.sleep(LOOK_AGAIN)
     finally:

@@ -50,7 +50,6 @@ def write_task(folder: Path, recipe: Recipe, artifacts: Path, trial: tuple[str, 
     trial: row and steps of a trial of the autopilot; None: the whole run.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / OUTCOME).unlink(missing_ok=True)
     write_text(folder / RECIPE, recipe.to_yaml())
     paths = {"current_folder": str(Path.cwd()), "artifacts": str(artifacts.absolute())}
     write_json(folder / TASK, {**paths, "trial": trial})

@@ -66,10 +66,10 @@ def search(settings: SearchSettings, base: SynthesisSettings, task: Task, trial:
     }
     trials.append({"setting": "start", "value": None, "score": score})
     for name in SETTINGS:
-        start, best_here, idle = best, None, 0
+        start, start_score, best_here, idle = best, score, None, 0
         for value in grid[name]:
             candidate = _changed(start, name, value)
-            reached = score if candidate == start else trial(candidate)
+            reached = start_score if candidate == start else trial(candidate)
             trials.append({"setting": name, "value": _value(candidate, name), "score": reached})
             if best_here is None or better * (reached - best_here) > 0:
                 best_here, idle = reached, 0
