@@ -56,7 +56,7 @@ def measure_generator(
     return summary
 
 
-@stage()
+@stage(version=2)  # version 1 also raised the length of the outputs for a label that wraps
 def attack_network(
     work: Work, *, network: StoredNetwork, test: ImageSet, task: Task, attack: robustness.Attack, seed: int
 ) -> dict[str, Any]:
