@@ -24,7 +24,7 @@ from cgankd.teachers.black_box import BlackBox
 WORST = 10  # images of each network
 
 
-@stage()
+@stage(version=2)  # version 1 measured the diversity of a window by its lowest labels
 def measure_generator(
     work: Work,
     *,
