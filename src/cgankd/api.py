@@ -284,8 +284,8 @@ class Distiller(Looks):
         ``self.synthesis`` then holds the counts of generated, accepted and kept images.
         """
         chosen = from_tree(SynthesisSettings, {"images": images, **settings}, where="synthesize")
-        replace = adjust.replacement(chosen, self._task)
-        sampler = self._sampler()
+        adjust.check_filter(chosen, self._task)
+        replace, sampler = adjust.replacement(chosen, self._task), self._sampler()
         subsampling, ratio = chosen.subsampling, None
         if not isinstance(subsampling, NoSubsampling):
             if self._ratio is None:

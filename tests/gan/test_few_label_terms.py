@@ -123,8 +123,9 @@ def test_the_label_enters_in_a_line_between_two_steps() -> None:
     assert label_strength(0, GanSettings()) == 1.0
 
 
-def test_before_the_transition_images_and_losses_ignore_the_label(fabric: Fabric) -> None:
-    step = one_step(fabric, transition={"start": 0.5, "end": 0.6})
+@pytest.mark.parametrize("regulariser", [{}, {"r1": {"every": 1}}, {"lecam": 0.3}])
+def test_before_the_transition_images_and_losses_ignore_the_label(regulariser: dict[str, Any], fabric: Fabric) -> None:
+    step = one_step(fabric, transition={"start": 0.5, "end": 0.6}, **regulariser)
     projection = step.discriminator.projection.parametrizations.weight.original  # without spectral norm
     before = projection.clone()
     values = step.step(0)

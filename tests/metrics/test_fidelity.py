@@ -131,3 +131,8 @@ def test_mean_pairwise_distance_over_all_pairs_once() -> None:
     x = gaussian(12, 3, 5)
     pairs = [float((x[i] - x[j]).double().norm()) for i in range(12) for j in range(i)]
     assert fidelity.mean_pairwise_distance(x) == pytest.approx(np.mean(pairs), rel=1e-6)
+
+
+def test_mean_pairwise_distance_of_sorted_rows() -> None:
+    sorted_rows = torch.linspace(0.0, 1.0, 1000)[:, None]
+    assert fidelity.mean_pairwise_distance(sorted_rows) == pytest.approx(1 / 3, rel=0.02)  # of two uniform numbers

@@ -130,6 +130,20 @@ def test_soft_labels_for_a_scalar_are_refused_before_anything_is_trained(tmp_pat
 
 
 @pytest.mark.xdist_group("synthesis road")
+def test_bins_of_the_filter_for_classes_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"synthesis.filter.by = 5 needs scalar labels"):
+        go(tmp_path, "synthesis.filter.by=5")
+    assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.mark.xdist_group("synthesis road")
+def test_a_single_validation_image_checks_the_ratio_and_chooses_nothing(tmp_path: Path) -> None:
+    found, made = go(tmp_path, "data.val_size=1")
+    assert made["train_density_ratio"] == 1
+    assert found["ratio"]["mean_on_fakes"] > 0.0
+
+
+@pytest.mark.xdist_group("synthesis road")
 def test_a_ratio_that_fails_its_checks_is_not_used(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "AUC", -1.0)
     rows = [

@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from cgankd.config.settings import AugmentSettings, FitSettings, StudentSettings, SynthesisSettings
+from cgankd.config.settings import AugmentSettings, FilterSettings, FitSettings, StudentSettings, SynthesisSettings
 from cgankd.core.errors import UserError
 from cgankd.core.store import Work
 from cgankd.data.batches import Batch, Batches
@@ -157,6 +157,14 @@ def test_what_becomes_of_labels(task, replace: str, expected: str) -> None:
 def test_soft_labels_need_classes() -> None:
     with pytest.raises(UserError, match=r"replace = soft needs classes; allowed for a scalar: auto, none, hard"):
         adjust.replacement(SynthesisSettings(replace="soft"), DEGREES)
+
+
+def test_bins_of_the_filter_need_scalars() -> None:
+    bins = SynthesisSettings(filter=FilterSettings(by=5))
+    adjust.check_filter(bins, DEGREES)
+    adjust.check_filter(SynthesisSettings(), CLASSES)
+    with pytest.raises(UserError, match=r"filter.by = 5 needs scalar labels.*allowed for classes: auto, label, all"):
+        adjust.check_filter(bins, CLASSES)
 
 
 def test_soft_targets_in_batches_and_their_loss_by_hand() -> None:

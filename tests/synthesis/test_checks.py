@@ -128,7 +128,7 @@ def test_when_subsampling_falls_back() -> None:
     own = QuantileRatio(q=0.9)
     assert fall_back(own, failed) == (NoSubsampling(), ["Bad."])
     assert fall_back(own, {"passed": True, "reasons": []}) == (own, [])
-    assert fall_back(own, None) == (own, [])
+    assert fall_back(own, None) == fall_back(own, {"history": []}) == (own, [])  # nothing was checked
     for other in (QuantileRatio(fall_back=False), MaximumRatio(fall_back=False), NoSubsampling()):
         assert fall_back(other, failed) == (other, [])
 

@@ -18,7 +18,7 @@ from cgankd.core.errors import UserError
 from cgankd.core.store import Work
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet, TrainingImages
-from cgankd.tasks import Classification, Regression, Task
+from cgankd.tasks import CircularRegression, Classification, Regression, Task
 from cgankd.training.adversarial import pgd
 from cgankd.training.loop import fit
 
@@ -61,6 +61,19 @@ def test_a_linear_classifier_s_worst_image_is_known() -> None:
     away = (weight[1 - targets] - weight[targets]).view(-1, 2, 3, 3)  # where the other class gains
     expected = (shown + 0.1 * away.sign()).clamp(0, 1)
     assert torch.allclose(moved(network, shown, targets, classes(2)), expected, atol=1e-6)
+
+
+def test_a_label_that_wraps_is_attacked_by_its_angle() -> None:
+    # One pixel moves the cosine, the other the sine, which are (0.9, 0.05) at first. For the label 0 a longer cosine
+    # also raises the squared distance of the points, but the angle rises where the cosine is shorter.
+    network, shown = linear(2, 2), torch.full((40, 2, 1, 1), 0.5)
+    with torch.no_grad():
+        network[1].weight.copy_(5.0 * torch.eye(2))
+        network[1].bias.copy_(torch.tensor([0.9, 0.05]) - 2.5)
+    found = moved(network, shown, torch.zeros(40), CircularRegression(), eps=0.04)
+    assert torch.allclose(found[:, 0], torch.tensor(0.46), atol=1e-6)
+    sine = (found[:, 1] - 0.5).flatten()  # either way from where the random start puts it
+    assert torch.allclose(sine.abs(), torch.tensor(0.04), atol=1e-6)
 
 
 def test_of_three_classes_the_best_of_some_starts_is_the_best_corner() -> None:

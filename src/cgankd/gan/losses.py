@@ -74,7 +74,7 @@ LOSSES = {
 }
 
 
-def squared_gradient(discriminator: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+def squared_gradient(discriminator: Callable[[Tensor, Tensor], Tensor], images: Tensor, targets: Tensor) -> Tensor:
     """mean over the batch of ||grad_x D(x, y)||^2, which can itself be differentiated.
 
     R1 is gamma / 2 times this at real images, R2 at generated ones (Mescheder, Geiger and Nowozin, arXiv 1801.04406).

@@ -109,6 +109,12 @@ class Verdict(NamedTuple):
     unconditional: Tensor | None = None
     label: Tensor | None = None
 
+    @property
+    def regularised(self) -> Tensor:
+        """The logits that R1, R2 and LeCam act on: those without a label, if there are some, as in the published code
+        of the transition. Before it, the loss reads no others."""
+        return self.logits if self.unconditional is None else self.unconditional
+
     def each(self, change: Callable[[Tensor], Tensor]) -> Verdict:
         """The verdict with changed outputs."""
         return Verdict(*(None if part is None else change(part) for part in self))  # type: ignore[arg-type]

@@ -162,7 +162,7 @@ class GanStep:
             labels = to_device(torch.cat([self.labels[draw.real], draw.fake_targets]), device)
             loss = loss + settings.auxiliary * (verdict.label - labels).square().mean()
         if settings.lecam:
-            loss = loss + settings.lecam * self.lecam(real.logits, fakes.logits)
+            loss = loss + settings.lecam * self.lecam(real.regularised, fakes.regularised)
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self._penalise(number, shown, condition)
@@ -184,7 +184,11 @@ class GanStep:
         if r1 is None or number % r1.every:
             return
         parts = 2 if r1.fakes else 1
-        penalty = squared_gradient(self.discriminator, both[: parts * len(own)].float(), own.repeat(parts))
+
+        def logits(images: Tensor, targets: Tensor) -> Tensor:
+            return self.discriminator.verdict(images, targets).regularised
+
+        penalty = squared_gradient(logits, both[: parts * len(own)].float(), own.repeat(parts))
         penalty = penalty * (len(own) / len(condition))  # the means of all processes, weighted, add up to one mean
         self.fabric.backward(parts * r1.gamma / 2 * penalty * r1.every)  # the mean over both parts, times 2: R1 + R2
 

@@ -89,5 +89,10 @@ def precision_recall(real: Tensor, fake: Tensor) -> tuple[float, float]:
 
 
 def mean_pairwise_distance(features: Tensor) -> float:
-    """The mean distance over all pairs of the first 200 rows; needs at least two rows."""
-    return float(torch.pdist(features[:LARGEST_GROUP].double()).mean())
+    """The mean distance over all pairs of 200 rows, or of all if there are fewer; needs at least two rows.
+
+    These rows are evenly spread, because the rows of processed fakes are sorted by label bin.
+    """
+    count = min(len(features), LARGEST_GROUP)
+    rows = torch.arange(count) * len(features) // count
+    return float(torch.pdist(features[rows].double()).mean())

@@ -213,6 +213,7 @@ def weights_file(path: str) -> Path:
 def check(recipe: Recipe, splits: Splits) -> dict[str, OutputKind]:
     """UserError where the recipe does not fit the images. Returns the kind of outputs of each teacher's network, by
     setting."""
+    adjust.check_filter(recipe.synthesis, splits.task)
     adjust.replacement(recipe.synthesis, splits.task)
     networks, kinds = _networks(recipe, splits)
     _check_rows(recipe, splits, networks)

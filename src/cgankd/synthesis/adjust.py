@@ -41,6 +41,15 @@ def keep(errors: Tensor, alpha: Tensor) -> Tensor:
     return errors < alpha
 
 
+def check_filter(settings: SynthesisSettings, task: Task) -> None:
+    """UserError where the filter asks for bins of the label range, but labels are classes."""
+    if settings.filter is not None and isinstance(settings.filter.by, int) and not task.continuous:
+        raise UserError(
+            f"synthesis.filter.by = {settings.filter.by} needs scalar labels, because it is a number of bins of their "
+            "range; allowed for classes: auto, label, all"
+        )
+
+
 def replacement(settings: SynthesisSettings, task: Task) -> str:
     """How the fakes' labels are replaced: none, hard or soft; UserError where the task does not allow it."""
     if settings.replace == "soft" and not task.mixable:

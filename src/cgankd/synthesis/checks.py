@@ -140,8 +140,8 @@ def calibration_error(real: Tensor, fake: Tensor) -> float | None:
 def fall_back(settings: Subsampling, result: Mapping[str, Any] | None) -> tuple[Subsampling, list[str]]:
     """How to subsample, and the reasons where subsampling is left out although the settings ask for it.
 
-    result: of :func:`check`; None where nothing could be checked.
+    result: of :func:`check`; None, or without ``passed``, where nothing could be checked.
     """
-    if isinstance(settings, NoSubsampling) or not settings.fall_back or result is None or result["passed"]:
+    if isinstance(settings, NoSubsampling) or not settings.fall_back or result is None or result.get("passed", True):
         return settings, []
     return NoSubsampling(), result["reasons"]

@@ -72,6 +72,10 @@ class Task(ABC):
         outputs [B, num_outputs]; targets [B], or for a ``mixable`` task also probabilities [B, num_outputs].
         """
 
+    def attack_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """What an attack on a network raises, [B]: the :meth:`loss` of each image."""
+        return self.loss(outputs, targets, reduction="none")
+
     @abstractmethod
     def imitation_loss(
         self, outputs: Tensor, teacher_outputs: Tensor, temperature: float, reduction: str = "mean"

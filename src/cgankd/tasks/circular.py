@@ -64,6 +64,11 @@ class CircularRegression(Regression):
         right = targets if targets.ndim == 2 else self.right_answer(targets)
         return _reduced((self.answer(outputs) - right).square().sum(dim=1), reduction)
 
+    def attack_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The distance on the circle, because the loss also rises with the length of outputs, which misleads no
+        prediction."""
+        return self.error(outputs, targets)
+
     def imitation_loss(
         self, outputs: Tensor, teacher_outputs: Tensor, temperature: float, reduction: str = "mean"
     ) -> Tensor:

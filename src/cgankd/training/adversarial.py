@@ -28,9 +28,10 @@ def pgd(
     """Change ``images`` (float [B, C, H, W] in [0, 1]) to raise the loss, each value by at most eps.
 
     From a random start within eps, ``settings.steps`` times x <- x + step sign(d loss / d x), each time clipped to
-    within eps and [0, 1]; returns the last x (Madry et al., arXiv 1706.06083). The loss is the task's; for a scalar,
-    the squared error gives the same steps as the absolute error. targets: as the loss takes them. index: int64 [B],
-    each image's number; its random start depends on it and on ``seed``. A module is attacked in its current mode.
+    within eps and [0, 1]; returns the last x (Madry et al., arXiv 1706.06083). The loss is the task's ``attack_loss``;
+    for a scalar, the squared error gives the same steps as the absolute error. targets: as the loss takes them. index:
+    int64 [B], each image's number; its random start depends on it and on ``seed``. A module is attacked in its current
+    mode.
     """
     pixels = torch.arange(images[0].numel())
     start = 2.0 * rng.uniform(seed, "attack", index[:, None], pixels) - 1.0  # float64 [B, C H W]
@@ -39,7 +40,7 @@ def pgd(
     for _ in range(settings.steps):
         moved = torch.clamp(moved, low, high).detach().requires_grad_()
         with torch.enable_grad():
-            loss = task.loss(network(moved), targets, reduction="none").sum()
+            loss = task.attack_loss(network(moved), targets).sum()
         (gradient,) = torch.autograd.grad(loss, moved)
         moved = moved.detach() + settings.step * gradient.sign()
     return torch.clamp(moved, low, high)

@@ -129,7 +129,8 @@ def train_density_ratio(
     chosen_by = checked_on = None
     if held_out is not None:
         halves = [held_out.take(rows) for rows in checks.halves(len(held_out.real), seed)]
-        chosen_by, checked_on = (half.take(half.usable) for half in halves)
+        # A half is left out where it has no image with a fake: of one validation image, the first half is empty.
+        chosen_by, checked_on = (half.take(half.usable) if len(half.usable) else None for half in halves)
     network, history = train_ratio(work, known, embedding, settings, seed=seed, held_out=chosen_by)
     summary = {**keep_ratio(work, network, settings, task), "history": history, "left_out": known.left_out}
     if checked_on is not None:

@@ -24,7 +24,7 @@ from cgankd.teachers.black_box import BlackBox
 WORST = 10  # images of each network
 
 
-@stage()
+@stage(version=2)  # version 1 measured the diversity of a window by its lowest labels
 def measure_generator(
     work: Work,
     *,
@@ -56,7 +56,7 @@ def measure_generator(
     return summary
 
 
-@stage()
+@stage(version=2)  # version 1 also raised the length of the outputs for a label that wraps
 def attack_network(
     work: Work, *, network: StoredNetwork, test: ImageSet, task: Task, attack: robustness.Attack, seed: int
 ) -> dict[str, Any]:
