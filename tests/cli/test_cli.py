@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,8 +18,10 @@ from cgankd import __version__
 from cgankd.cli import main
 from cgankd.cli.screen import console
 from cgankd.config import recipe
+from cgankd.config.settings import DataSettings
 from cgankd.core.errors import TrainingError, UserError
 from cgankd.data import public
+from cgankd.data.sources import check_apart
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -110,6 +113,40 @@ def test_networks_are_listed_with_their_sizes(run: Run) -> None:
     # resnet20's published 278,324 with 10 classes in place of 100: 90 * (64 weights + 1 bias) less
     assert ["resnet20", f"{278_324 - 90 * 65:,}"] in [line.split() for line in out.splitlines()]
     assert "cgankd[timm]" in out
+
+
+def wide_images(folder: Path) -> None:
+    """40 images in two class folders, 24 wide and 16 high."""
+    for number in range(40):
+        path = folder / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (16, 24), dtype=np.uint8)).save(path)
+
+
+def test_a_run_among_class_folders_is_refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder would be read as a class, so the run could not be continued, and no other could be made."""
+    wide_images(tmp_path / "wide")
+    (tmp_path / "mine.yaml").write_text("name: mine\ndata: {source: wide}\n")
+    before = sorted(tmp_path.rglob("*"))
+    for name, out in (("wide", "wide"), ("mine.yaml", "wide/runs/mine")):
+        code, _, err = run("run", name, "--out", out)
+        assert code == 2
+        assert f"--out {out} lies in data.source wide, where every folder is a class or a split; needed: a" in err
+    monkeypatch.chdir(tmp_path / "wide")
+    code, _, err = run("run", ".")
+    assert code == 2
+    assert "--out runs/wide lies in data.source ., where every folder is a class" in err
+    assert sorted(tmp_path.rglob("*")) == before
+    names = "".join(f"{path.relative_to(tmp_path / 'wide')},1\n" for path in before if path.suffix == ".png")
+    (tmp_path / "wide" / "metadata.csv").write_text(f"file_name,label\n{names}")
+    check_apart(tmp_path / "wide" / "runs", DataSettings(source=str(tmp_path / "wide")))  # a table names the images
+
+
+def test_sizes_are_width_by_height(run: Run, tmp_path: Path) -> None:
+    wide_images(tmp_path / "wide")
+    code, out, _ = run("data", "wide")
+    assert code == 0
+    assert "wide: classification, 24x16 pixels, 1 channel(s)" in out
 
 
 def test_data_lists_the_builtin_sets(run: Run) -> None:

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 from pictures import class_folders, noise, write_png
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
 from cgankd.data.image_files import MOST_PIXELS, FilePictures
 from cgankd.data.importing import plan
+from cgankd.data.listing import Plan
 from cgankd.data.sources import load
 
 
@@ -58,6 +59,23 @@ def test_pad_brings_the_long_side_to_the_size_on_black(tmp_path: Path) -> None:
     images, _ = import_files([saved(tmp_path / "a.png", colour(2, 16, 32))], size=32, shape="pad")
     np.testing.assert_array_equal(images[0, :, 8:24].transpose(1, 2, 0), noise(2, 16, 32))
     assert images[0, :, :8].max() == images[0, :, 24:].max() == 0
+
+
+@pytest.mark.parametrize(("high", "wide"), [(20, 30), (30, 20)])
+@pytest.mark.parametrize(("height", "width"), [(50, 40), (40, 50), (17, 90), (10, 15), (33, 47)])
+def test_images_are_brought_to_a_shape_that_is_not_square(
+    tmp_path: Path, high: int, wide: int, height: int, width: int
+) -> None:
+    """A student of 20x30 pixels is asked about images of other sizes. Pillow's own fit and pad are the second way."""
+    image = colour(3, height, width)
+    pictures = FilePictures([saved(tmp_path / "a.png", image)])
+    bilinear = Image.Resampling.BILINEAR
+    fitted = ImageOps.fit(image, (wide, high), bilinear)
+    padded = ImageOps.pad(image, (wide, high), bilinear, color="black")
+    for shape, expected in {"crop": fitted, "pad": padded}.items():
+        found = pictures.read(np.arange(1), Plan(high, wide, 3, shape), lambda n: None).numpy()
+        far = np.abs(found[0].transpose(1, 2, 0).astype(int) - np.asarray(expected))
+        assert far.max() <= 1 if shape == "crop" else np.mean(far > 1) < 0.1, (shape, far.max())
 
 
 def test_reducing_averages_over_all_pixels(tmp_path: Path) -> None:

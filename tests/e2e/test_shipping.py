@@ -166,6 +166,12 @@ def test_predictions_of_run_and_file_agree_and_images_are_brought_to_the_size(
     assert said.code == 0
     (line,) = csv.DictReader((tmp_path / "a.csv").open())
     assert line["prediction"] == records[0]["prediction"]
+    csv_text, as_json = (tmp_path / "a.csv").read_text(), ["kd.onnx", "pictures/part0/0.png", "--to", "json"]
+    for words, kind in {("--out", "b.json"): "json", ("--out", "b.txt", "--to", "json"): "json",
+                        ("--out", "c.json", "--to", "csv"): "csv"}.items():  # fmt: skip
+        assert typed("predict", "kd.onnx", "pictures/part0/0.png", *words).code == 0
+        written = (tmp_path / words[1]).read_text()
+        assert written == (typed("predict", *as_json).out if kind == "json" else csv_text), words
 
 
 def test_the_lines_of_the_docs_answer_for_a_photograph_as_predict_does(

@@ -40,6 +40,16 @@ def text_of(page: Path) -> str:
     return html.unescape(re.sub(r"<[^>]+>", " ", page.read_text(encoding="utf-8")))
 
 
+def test_the_size_of_the_images_is_width_by_height(
+    tmp_path: Path, make_results: Results, write_artifact: WriteArtifact, write_run: Write
+) -> None:
+    results = make_results("classification", bare=True)
+    summary = {"name": "wide", "counts": {"train": 40}, "channels": 1, "size": [16, 24], "bins": []}  # [height, width]
+    results["artifacts"]["data"] = write_artifact(tmp_path, "data-0", summary)
+    page = text_of(render(write_run(tmp_path, results, stages=False)))
+    assert "wide: 24×16 pixels, grey." in page
+
+
 def test_worst_images_of_control_and_best_student(
     tmp_path: Path, make_results: Results, write_artifact: WriteArtifact, write_run: Write
 ) -> None:

@@ -241,6 +241,8 @@ def test_an_exported_estimator_gives_what_it_predicts(tmp_path: Path) -> None:
     [
         ({"settings": {"studnt": {}}}, r"settings has 'studnt' \(did you mean 'student'\?\); allowed: teacher, gen"),
         ({"settings": {"student": {"epochs": 3}}}, "epochs"),
+        ({"validation_fraction": 1.5}, r"^validation_fraction = 1.5 is not allowed; allowed: 0 to below 1$"),
+        ({"validation_fraction": -0.5}, r"^validation_fraction = -0.5 is not allowed"),
         ({"student": "resnt8"}, r"resnt8.*did you mean 'resnet8'"),
         ({"teacher": LinearRegression()}, "not fitted"),
         ({"teacher": LinearRegression().fit(np.zeros((2, 256)), [0, 1])}, "LinearRegression, which has no classes"),

@@ -150,7 +150,7 @@ def _show_data(settings: DataSettings, out: Path | None) -> None:
         splits = sources.load(settings, lambda done, total: bar.to(done / total))
     summary = preview.describe(splits)
     console.print(
-        f"{on_one_line(splits.name)}: {splits.task.name}, {summary['size'][0]}x{summary['size'][1]} pixels, "
+        f"{on_one_line(splits.name)}: {splits.task.name}, {summary['size'][1]}x{summary['size'][0]} pixels, "
         f"{summary['channels']} channel(s)"
     )
     path = out or Path(f"{Path(splits.name).stem}.png")

@@ -97,6 +97,7 @@ def recipe_for(
     from cgankd.config import recipe
     from cgankd.config.settings import DataSettings
     from cgankd.core.files import write_text
+    from cgankd.data.sources import check_apart
 
     path = Path(f"{_name(source)}.yaml")
     names = set(DataSettings.model_fields)
@@ -107,6 +108,7 @@ def recipe_for(
         raise UserError(f"several devices are for a recipe, but {source} is images; cgankd init {source} writes one")
     _seconds(budget or BUDGET)
     folder, settings = out or Path("runs") / portable(checked.name), overrides
+    check_apart(folder, checked.data)
     if path.exists():
         kept = _kept_settings(path, source, budget, folder)
         if kept is None:

@@ -100,7 +100,10 @@ def predict(
     model: Annotated[Path, typer.Argument(metavar="DIR|FILE.onnx", help="a finished run, or a file of cgankd export")],
     images: Annotated[list[Path], typer.Argument(help="image files, or folders of them")],
     to: Annotated[str, typer.Option("--to", help="table, csv or json")] = "table",
-    out: Annotated[Path | None, typer.Option("--out", help="write the predictions to this file")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="write them to this file: JSON if .json, else CSV, or as --to says"),
+    ] = None,
     row: Row = None,
     seed: Seed = None,
 ) -> None:
@@ -114,7 +117,8 @@ def predict(
     records = predictions.predict(opened, predictions.image_files(images))
     unit = opened[0].deployed_facts.get("unit", "")
     if out is not None:
-        write_text(out, predictions.as_text(records, "json" if out.suffix == ".json" else "csv", unit))
+        by_name = "json" if out.suffix == ".json" else "csv"
+        write_text(out, predictions.as_text(records, by_name if to == "table" else to, unit))
         console.print(f"{out}: {len(records):,} predictions", soft_wrap=True)
     elif to == "table":
         _print_predictions(records, unit)

@@ -2,7 +2,8 @@
 
 The steps, in this order: apply the EXIF orientation; reduce 16 bits to 8; put transparent images on black; convert to
 grey or colour; resize. ``crop`` scales the short side to the size and crops the centre, ``pad`` scales the long side to
-the size and centres the image on black. Resampling is Pillow's bilinear, which averages over all pixels (antialias)
+the size and centres the image on black; a target that is not square (of a student whose images had one size) is filled
+or fitted likewise. Resampling is Pillow's bilinear, which averages over all pixels (antialias)
 when it reduces. Of animated images the first frame is used.
 """
 
@@ -114,15 +115,20 @@ def _resize(image: Image.Image, plan: Plan) -> Image.Image:
     width, height = image.size
     if (width, height) == (plan.width, plan.height):
         return image
-    size = plan.width  # sizes differ only where data.size is set, so the target is square
     if plan.shape == "crop":
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
-    scale = size / max(width, height)
+        wide, high = float(width), float(height)  # the largest part of the plan's shape
+        if width * plan.height > height * plan.width:
+            wide = height * plan.width / plan.height
+        else:
+            high = width * plan.height / plan.width
+        left, top = (width - wide) / 2, (height - high) / 2
+        box = (left, top, left + wide, top + high)
+        return image.resize((plan.width, plan.height), Image.Resampling.BILINEAR, box=box)
+    scale = min(plan.width / width, plan.height / height)
     inner = (max(1, round(width * scale)), max(1, round(height * scale)))
-    canvas = Image.new(image.mode, (size, size))
-    canvas.paste(image.resize(inner, Image.Resampling.BILINEAR), ((size - inner[0]) // 2, (size - inner[1]) // 2))
+    canvas = Image.new(image.mode, (plan.width, plan.height))
+    place = ((plan.width - inner[0]) // 2, (plan.height - inner[1]) // 2)
+    canvas.paste(image.resize(inner, Image.Resampling.BILINEAR), place)
     return canvas
 
 

@@ -25,7 +25,7 @@ def describe(splits: Splits) -> dict[str, Any]:
         "name": splits.name,
         "counts": {name: len(part) for name, part in parts.items()},
         "channels": splits.train.channels,
-        "size": list(splits.train.size),
+        "size": list(splits.train.size),  # height, width
         "notes": list(splits.notes),
         "plan": None if splits.plan is None else splits.plan._asdict(),
         "bins": names,

@@ -71,6 +71,7 @@ def run(
     stage.
     """
     check_recipe(out, recipe.name)
+    sources.check_apart(out, recipe.data)
     started = time.monotonic()
     with opened(recipe, out, progress, deadline=deadline, artifacts=artifacts) as this_run:
         import_seconds = time.monotonic() - started

@@ -32,7 +32,7 @@ def data(run: Run) -> Section:
     summary = artifact.summary
     names = [str(name) for name in summary.get("bins") or run.results.get("bins") or []]
     counts = summary.get("counts") or {}
-    size = "×".join(str(side) for side in summary.get("size") or [])
+    size = "×".join(str(side) for side in reversed(summary.get("size") or []))  # width×height
     colour = {1: "grey", 3: "colour"}.get(summary.get("channels", 0), "")
     per_split = ", ".join(f"{split} {table.count(total)}" for split, total in counts.items())
     shape = ", ".join(part for part in (f"{size} pixels" if size else "", colour) if part)

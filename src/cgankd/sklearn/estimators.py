@@ -18,7 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
 
-from cgankd.core.errors import did_you_mean
+from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.runtime import make_fabric
 from cgankd.core.store import Work
 from cgankd.core.terminal import plain_console
@@ -98,6 +98,8 @@ class _Distilled(BaseEstimator):  # type: ignore[misc]
         X: images, see the class. y: labels [N]. Raises NotImages for arrays that hold no images or labels, UserError
         for parameters that can't be used.
         """
+        if not 0.0 <= self.validation_fraction < 1.0:
+            raise UserError(f"validation_fraction = {self.validation_fraction} is not allowed; allowed: 0 to below 1")
         images, labels = self._given(X, y)
         random = check_random_state(self.random_state)
         plan = self._plan(int(random.randint(2**31 - 1)))
