@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from cgankd.core import runtime
+from cgankd.core.progress import Bar, Progress
 
 DEVICE = torch.device("cpu", 0)  # tensors on the processor have the device "cpu", without a number
 HOST = torch.device("cpu")
@@ -53,7 +54,7 @@ class Waits:
 
     def __init__(self) -> None:
         self.seen = Counter[str]()
-        self.there = set[StorageWeakRef]()  # storages on the accelerator; a storage's address is not used again
+        self.there = dict[int, StorageWeakRef]()  # storages on the accelerator; held, an address is not used again
         self.modes = contextlib.ExitStack()
 
     def __enter__(self) -> Waits:
@@ -66,11 +67,14 @@ class Waits:
 
     def holds(self, value: Any) -> bool:
         """Whether a value is a tensor on the accelerator."""
-        return isinstance(value, Tensor) and StorageWeakRef(value.untyped_storage()) in self.there
+        return isinstance(value, Tensor) and value.untyped_storage()._cdata in self.there
 
     def put(self, value: Any) -> None:
         """The tensors in a value lie on the accelerator from now on."""
-        self.there.update(StorageWeakRef(tensor.untyped_storage()) for tensor in _tensors(value))
+        for tensor in _tensors(value):
+            if not self.holds(tensor):
+                storage = tensor.untyped_storage()
+                self.there[storage._cdata] = StorageWeakRef(storage)
 
     def count(self, operation: str) -> None:
         frame: FrameType | None = sys._getframe(2)
@@ -78,6 +82,26 @@ class Waits:
             frame = frame.f_back
         place = "" if frame is None else f" at {frame.f_globals['__name__']}:{frame.f_lineno}"
         self.seen[operation + place] += 1
+
+
+class Watched(Progress):
+    """Notes what has been waited for whenever a step of a loop is done. passes: titles of what is no training."""
+
+    def __init__(self, waits: Waits, *passes: str) -> None:
+        self.waits, self.passes, self.loops = waits, passes, list[list[Counter[str]]]()
+
+    @contextlib.contextmanager
+    def bar(self, title: str, total: float) -> Iterator[Bar]:
+        seen = list[Counter[str]]()
+        if title not in self.passes:
+            self.loops.append(seen)
+        bar = Bar()
+        bar.to = lambda done, note="": seen.append(self.waits.seen.copy())  # type: ignore[method-assign]
+        yield bar
+
+    def after(self, first: int) -> Counter[str]:
+        """The waits of each loop between its step ``first`` and the last but one; the last one reads the history."""
+        return sum((seen[-2] - seen[first - 1] for seen in self.loops), Counter[str]())
 
 
 class _Moved(TorchFunctionMode):

@@ -1,62 +1,37 @@
 """No training step waits for the device: nothing in it reads a value of a tensor, on which a GPU's queue would empty.
 
-The first step may wait, which fills caches, and so may entries of the history, a few in a training.
+The first step may wait, or the first ones where each fills a cache, and so may entries of the history.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cgankd import distill
 from cgankd.config.settings import AugmentSettings, FitSettings
-from cgankd.core import runtime
-from cgankd.core.progress import Bar, Progress
 from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet, TrainingImages
-from cgankd.distill import Objective
+from cgankd.distill import Objective, Preparation
+from cgankd.distill.networks import NetworkFactory
 from cgankd.nets import zoo
 from cgankd.tasks import Classification, Regression, Task
 from cgankd.training import loop
-from waits import DEVICE, Waits, accelerated
+from waits import Waits, Watched, accelerated
 
 TASKS = {"classes": Classification(("a", "b", "c")), "scalar": Regression(0.0, 1.0)}
-STEPS = 4
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "stored outputs": ("kd", {"views": 1}),
     "real and fake apart": ("kd@real+fitnet@fake", {}),
     "mixed images": ("fm", {"mixup": 1.0, "cutmix": 1.0}),
-    "mixed images that recur": ("fm", {"mixup": 1.0, "cutmix": 1.0, "mixed_views": 1}),
+    "mixed images that recur": ("fm", {"mixup": 1.0, "cutmix": 1.0, "mixed_views": 1, "first": 3}),
     "strong views": ("kd", {"randaugment": {}, "flip": True}),
-    "attacked images": ("supervised", {"adversarial": {}}),
+    "attacked images": ("supervised", {"adversarial": {"steps": 2}}),
 }
-
-
-class Watched(Progress):
-    """Notes what has been waited for whenever a step of a loop is done."""
-
-    def __init__(self, waits: Waits) -> None:
-        self.waits, self.loops = waits, list[list[Counter[str]]]()
-
-    @contextmanager
-    def bar(self, title: str, total: float) -> Iterator[Bar]:
-        seen = list[Counter[str]]()
-        self.loops.append(seen)
-        bar = Bar()
-        bar.to = lambda done, note="": seen.append(self.waits.seen.copy())  # type: ignore[method-assign]
-        yield bar
-
-    @property
-    def between(self) -> Counter[str]:
-        """The waits between the first step of a loop and the last but one."""
-        return sum((seen[-2] - seen[0] for seen in self.loops), Counter[str]())
 
 
 def some(task: Task, count: int) -> ImageSet:
@@ -65,25 +40,31 @@ def some(task: Task, count: int) -> ImageSet:
     return ImageSet(pixels, torch.rand(count, generator=draw) if task.continuous else torch.arange(count) % 3)
 
 
-def waits(monkeypatch: pytest.MonkeyPatch, task: Task, method: str, **changes: Any) -> Counter[str]:
-    """What the steps of a training wait for."""
+def waits(
+    monkeypatch: pytest.MonkeyPatch, task: Task, method: str, first: int = 1, **changes: Any
+) -> Counter[str]:
+    """What the steps of a training wait for, after ``first`` ones."""
     monkeypatch.setattr(loop, "LOG_POINTS", 1)
     monkeypatch.setattr(loop, "in_order", lambda batches, first, end: (batches.at(step) for step in range(first, end)))
+    # the steps of what methods train first, and the names of networks that it would take long to choose among
+    monkeypatch.setattr(Preparation, "share", lambda preparation, first: preparation.steps)
+    monkeypatch.setattr(NetworkFactory, "between", lambda *names: "cnn8")
+    monkeypatch.setattr(NetworkFactory, "wider", lambda *names: "cnn16")
     torch.manual_seed(0)
     student, teacher = (
         zoo.create(distill.student_network(method, name), 1, task.num_outputs, (16, 16)) for name in ("cnn8", "cnn16")
     )
     attack = changes.pop("adversarial", None)
     views = AugmentSettings(**{"views": 0, **({"mixup": 1.0} if method == "fm" else {}), **changes})
-    settings = FitSettings(steps=STEPS, batch_size=6, augment=views, clip_norm=1.0, adversarial=attack)
+    settings = FitSettings(steps=first + 2, batch_size=6, augment=views, clip_norm=1.0, adversarial=attack)
     images = TrainingImages(some(task, 9), some(task, 10), real_share=0.5)
     objective = distill.create(method, task)
     with Waits() as mode:
-        progress = Watched(mode)
+        progress = Watched(mode, "ofd: margins")
         loop.fit(Work(accelerated(), progress), student, objective, images, settings, seed=0, teacher=teacher)
-    assert all(len(seen) == STEPS for seen in progress.loops)
+    assert all(len(seen) == first + 2 for seen in progress.loops)
     assert mode.seen  # the history's numbers were read
-    return progress.between
+    return progress.after(first)
 
 
 @pytest.mark.parametrize(
@@ -115,5 +96,5 @@ def test_a_number_that_is_read_in_a_step_is_found(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Objective, "loss", reading)
     found = waits(monkeypatch, TASKS["classes"], "kd")
-    assert sum(found.values()) == STEPS - 2
+    assert sum(found.values()) == 1
     assert all(name.startswith("aten._local_scalar_dense") for name in found)
