@@ -134,7 +134,11 @@ class _Moved(TorchFunctionMode):
                 return result.clone()
         if func in (Tensor.to, *FROM_DATA):
             there = before and func is not Tensor.new_tensor  # as torch.as_tensor's argument may be
-            if not there and not kwargs.get("non_blocking") and sys._getframe(1).f_code is not runtime.to_device.__code__:
+            if (
+                not there
+                and not kwargs.get("non_blocking")
+                and sys._getframe(1).f_code is not runtime.to_device.__code__
+            ):
                 waits.count("copy to the device")
             with _disable_current_modes():
                 result = result.clone() if func is Tensor.to else result

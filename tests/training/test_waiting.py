@@ -40,9 +40,7 @@ def some(task: Task, count: int) -> ImageSet:
     return ImageSet(pixels, torch.rand(count, generator=draw) if task.continuous else torch.arange(count) % 3)
 
 
-def waits(
-    monkeypatch: pytest.MonkeyPatch, task: Task, method: str, first: int = 1, **changes: Any
-) -> Counter[str]:
+def waits(monkeypatch: pytest.MonkeyPatch, task: Task, method: str, first: int = 1, **changes: Any) -> Counter[str]:
     """What the steps of a training wait for, after ``first`` ones."""
     monkeypatch.setattr(loop, "LOG_POINTS", 1)
     monkeypatch.setattr(loop, "in_order", lambda batches, first, end: (batches.at(step) for step in range(first, end)))
