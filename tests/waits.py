@@ -117,7 +117,9 @@ class _Moved(TorchFunctionMode):
             return DEVICE if waits.holds(args[0]) else HOST
         if func in (Tensor.tolist, Tensor.numpy) and waits.holds(args[0]):
             waits.count(func.__name__)
-        if func is F.one_hot:  # on a processor, it looks at the classes
+        if func is F.one_hot:  # on a processor, it always looks at the classes
+            if len(args) + len(kwargs) == 1 and waits.holds(args[0]):
+                waits.count("one_hot")
             with _disable_current_modes():
                 result = func(*args, **kwargs)
             waits.put(result if waits.holds(args[0]) else ())

@@ -282,8 +282,11 @@ def test_with_all_terms_a_stopped_training_goes_on_bit_for_bit(task: Task, fabri
         assert torch.equal(again[name], value), name
 
 
-@pytest.mark.parametrize("task", [CLASSES, SCALAR], ids=["classes", "scalar"])
-@pytest.mark.parametrize("terms", ["none", "all"])
+@pytest.mark.parametrize(
+    ("task", "terms"),
+    [(CLASSES, "none"), (CLASSES, "all"), (SCALAR, "all")],
+    ids=["classes-none", "classes-all", "scalar-all"],
+)
 def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, task: Task, terms: str) -> None:
     monkeypatch.setattr(gan_train, "LOG_POINTS", 1)
     monkeypatch.setattr(gan_train, "STATISTICS_BATCHES", 1)
