@@ -2,8 +2,9 @@
 
 ``DEVICE`` is the processor under another name. Tensors that are moved there or made there, and all that is computed
 from them, count as lying on the accelerator. It is waited for where the program needs their values: ``.item()``,
-``float()``, ``bool()``, ``.tolist()``, ``nonzero``, a mask as an index, ``torch.equal``, a copy to the processor. So it
-is for a copy to the accelerator, unless it is one from pinned memory, as in :func:`cgankd.core.runtime.to_device`.
+``float()``, ``bool()``, ``.tolist()``, ``nonzero``, a mask as an index, ``torch.equal``, a copy to the processor. It is
+also waited for at a copy to the accelerator, if it is not made by :func:`cgankd.core.runtime.to_device`, which pins the
+memory. Not known here: what an accelerator's own kernels wait for, and one that several processes use.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ NEEDS_VALUES = {
 }
 INDEXING = {"aten.index", "aten.index_put", "aten.index_put_", "aten._index_put_impl_", "aten._unsafe_index"}
 GROUPING = ("torch.nn.utils", "torch.optim")  # they group tensors by device, without asking for ``.device``
-LIES = Tensor.device.__get__  # type: ignore[attr-defined]
+DEVICE_OF = Tensor.device.__get__  # type: ignore[attr-defined]
 FROM_DATA = {torch.tensor, torch.as_tensor, Tensor.new_tensor}
 
 
@@ -113,7 +114,7 @@ class _Moved(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, waits = kwargs or {}, self.waits
-        if func == LIES:
+        if func == DEVICE_OF:
             return DEVICE if waits.holds(args[0]) else HOST
         if func in (Tensor.tolist, Tensor.numpy) and waits.holds(args[0]):
             waits.count(func.__name__)
@@ -186,11 +187,15 @@ class _Computed(TorchDispatchMode):
         return result
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _tensors(part)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
+def _tensors(value: Any) -> list[Tensor]:
+    """Those in a value of nested lists, tuples and dicts."""
+    parts, tensors = [value], list[Tensor]()
+    while parts:
+        part = parts.pop()
+        if isinstance(part, Tensor):
+            tensors.append(part)
+        elif isinstance(part, list | tuple):
+            parts.extend(part)
+        elif isinstance(part, dict):
+            parts.extend(part.values())
+    return tensors
