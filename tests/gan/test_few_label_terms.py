@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,8 +27,9 @@ from cgankd.gan.residual import Verdict
 from cgankd.gan.step import GanStep, Networks, label_strength
 from cgankd.gan.train import train_gan
 from cgankd.labels import label_embedding, label_space
+from cgankd.nets import inference
 from cgankd.tasks import Classification, Regression, Task
-from waits import Waits
+from waits import Waits, Watched, accelerated
 from works import stopped_at_every_save
 
 CLASSES = Classification(("dark", "bright"))
@@ -281,24 +283,36 @@ def test_with_all_terms_a_stopped_training_goes_on_bit_for_bit(task: Task, fabri
         assert torch.equal(again[name], value), name
 
 
-@pytest.mark.parametrize("task", [CLASSES, SCALAR], ids=["classes", "scalar"])
 @pytest.mark.parametrize(
-    "terms",
-    [
-        {},
-        {"loss": "relativistic", "r1": {"every": 1, "fakes": True}},
-        {"lecam": 0.1, "mode_seeking": 0.1, "diffaugment": ["translation", "color", "cutout"]},
-    ],
-    ids=["plain", "pairs", "regularised"],
+    ("task", "terms"),
+    [(CLASSES, "none"), (CLASSES, "all"), (SCALAR, "all")],
+    ids=["classes-none", "classes-all", "scalar-all"],
 )
-def test_no_step_waits_for_the_device(
-    monkeypatch: pytest.MonkeyPatch, fabric: Fabric, task: Task, terms: dict[str, Any]
-) -> None:
-    gan, mode = one_step(fabric, task, **terms), Waits()
-    on_the_processor = ((gan.space, "discriminator_draw"), (gan.space, "generator_draw"), (gan, "_real"))
-    for owner, name in on_the_processor:
-        monkeypatch.setattr(owner, name, mode.without(getattr(owner, name)))
-    with mode:
-        for step in range(2):
-            gan.step(step)
-    assert not mode.seen
+def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, task: Task, terms: str) -> None:
+    monkeypatch.setattr(gan_train, "LOG_POINTS", 1)
+    monkeypatch.setattr(gan_train, "STATISTICS_BATCHES", 1)
+    changes = {**all_terms(task), "diffaugment": ["translation", "color", "cutout"]} if terms == "all" else {}
+    settings = GanSettings(**{**SMALL, "ema_start": 1, "steps": 4, **changes})
+    with Waits() as mode:
+        fabric, progress = accelerated(), Watched(mode)
+        guidance = guided(inference.place(teacher(task.num_outputs), fabric), task, settings, fabric)
+        scalar = QUICK if task.continuous else None
+        train_gan(Work(fabric, progress), grey(task), task, settings, scalar, seed=0, guidance=guidance)
+    assert [len(seen) for seen in progress.loops] == ([6, 4] if task.continuous else [4])
+    assert mode.seen
+    assert progress.after(1) == Counter()
+
+
+def test_a_number_that_is_read_in_a_step_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = GanStep._average
+
+    def reading(self: GanStep, step: int) -> None:
+        plain(self, step)
+        self.generator_weights[0].sum().item()
+
+    monkeypatch.setattr(GanStep, "_average", reading)
+    monkeypatch.setattr(gan_train, "LOG_POINTS", 1)
+    with Waits() as mode:
+        progress = Watched(mode)
+        train_gan(Work(accelerated(), progress), grey(CLASSES), CLASSES, GanSettings(**SMALL, steps=4), seed=0)
+    assert sum(progress.after(1).values()) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from cgankd.config.settings import AugmentSettings
 from cgankd.core.store import Work
 from cgankd.nets import zoo
 from cgankd.nets.feature_extractor import FeatureExtractor
+from cgankd.synthesis import autoencoder
 from cgankd.synthesis.autoencoder import CODE, SparseAutoencoder, autoencoder_loss, train_autoencoder
 from cgankd.tasks import Classification, Regression
+from waits import Waits, Watched, accelerated
 from works import stopped_at_every_save
 
 CLASSES, DEGREES = Classification(("a", "b", "c")), Regression(0.0, 1.0)
@@ -95,3 +98,12 @@ def test_a_killed_loop_goes_on_exactly(noise, fabric: Fabric, tmp_path: Path) ->
     assert resumed == history
     for name, value in whole.items():
         assert torch.equal(value, parts[name]), name
+
+
+def test_no_step_waits_for_the_device(noise, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autoencoder, "LOG_POINTS", 1)
+    with Waits() as mode:
+        progress = Watched(mode)
+        train_autoencoder(Work(accelerated(), progress), network(3), CLASSES, noise(24), 3, 16, VIEWS, seed=0)
+    assert [len(seen) for seen in progress.loops] == [3]
+    assert progress.after(1) == Counter()

@@ -5,6 +5,8 @@ The loss's gradient fades for ratios above 4, so the true ratio stays below (it 
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,9 @@ from cgankd.core.errors import UserError
 from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.adapters import CallableSampler
-from cgankd.labels import ScalarLabels
+from cgankd.labels import ScalarLabels, ratio_embedding
 from cgankd.labels.scalars import FourierEmbedding
+from cgankd.synthesis import density_ratio
 from cgankd.synthesis.density_ratio import (
     Pairs,
     RatioNetwork,
@@ -32,7 +35,8 @@ from cgankd.synthesis.density_ratio import (
     real_and_fakes,
     train_ratio,
 )
-from cgankd.tasks import Regression
+from cgankd.tasks import Classification, Regression
+from waits import Waits, Watched, accelerated
 from works import stopped_at_every_save
 
 LONG = RatioSettings(hidden=(64, 64), dropout=0.0, steps=900, batch_size=512, learning_rate=3e-3, weight_decay=0.0)
@@ -366,3 +370,17 @@ def test_a_killed_look_at_fakes_goes_on(fabric: Fabric, tmp_path: Path) -> None:
     assert calls == len(asked) + 1 == 4
     for one, other in zip(whole, parts, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("scalar", [False, True])
+def test_no_step_waits_for_the_device(scalar: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(density_ratio, "LOG_POINTS", 1)
+    pairs = normals(50, 0)
+    pairs = pairs if scalar else dataclasses.replace(pairs, targets=torch.arange(50) % 2)
+    embedding = ratio_embedding(Regression(0.0, 1.0) if scalar else Classification(("a", "b")), 128)
+    with Waits() as mode:
+        progress = Watched(mode)
+        settings = RatioSettings(hidden=(32,), steps=3)
+        train_ratio(Work(accelerated(), progress), pairs, embedding, settings, seed=0, held_out=pairs)
+    assert [len(seen) for seen in progress.loops] == [3]
+    assert progress.after(1) == Counter()

@@ -90,13 +90,15 @@ class FourierEmbedding(nn.Module):
 
     def __init__(self, dim: int, axis: Line = LINE) -> None:
         super().__init__()
-        self.waves, self.half_waves = torch.arange(1, dim // 2 + 1, dtype=torch.float32), axis.half_waves
+        self.half_waves = axis.half_waves
+        self.register_buffer("waves", torch.arange(1, dim // 2 + 1, dtype=torch.float32), persistent=False)
+
+    waves: Tensor
 
     def forward(self, targets: Tensor) -> Tensor:
         """[B] -> [B, dim]."""
-        waves = self.waves.to(targets.device)
-        angle = self.half_waves * math.pi * targets.float()[:, None] * waves
-        return torch.cat([angle.sin(), angle.cos()], dim=1) / waves.repeat(2) ** 2
+        angle = self.half_waves * math.pi * targets.float()[:, None] * self.waves
+        return torch.cat([angle.sin(), angle.cos()], dim=1) / self.waves.repeat(2) ** 2
 
 
 class ILIEmbedding(nn.Module):

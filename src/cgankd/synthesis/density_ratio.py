@@ -20,6 +20,7 @@ from cgankd.config.settings import RatioFitSettings
 from cgankd.core import rng
 from cgankd.core.blockwise import BLOCK, blockwise
 from cgankd.core.errors import UserError
+from cgankd.core.runtime import to_device
 from cgankd.core.shared_calls import RowFunction, Rows
 from cgankd.core.store import Artifact, Work
 from cgankd.data.imageset import ImageSet
@@ -271,7 +272,7 @@ def train_ratio(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             torch_rng = rng.generator("cpu", seed, "ratio/draw", step)
-            row, which = pairs.draw(settings.batch_size, torch_rng)
+            row, which = (to_device(r, fabric.device) for r in pairs.draw(settings.batch_size, torch_rng))
             features = torch.cat([real[row], fake[row, which]])
             h = network(features, targets[row].repeat(2))
             h_real, h_fake = h.chunk(2)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cgankd.config.settings import AttackSettings
 from cgankd.core import ranks, rng
+from cgankd.core.runtime import to_device
 from cgankd.data.batches import Batch
 from cgankd.nets.inference import Predictor
 from cgankd.tasks import Task
@@ -36,7 +37,7 @@ def pgd(
     pixels = torch.arange(images[0].numel())
     start = 2.0 * rng.uniform(seed, "attack", index[:, None], pixels) - 1.0  # float64 [B, C H W]
     low, high = (images - settings.eps).clamp_(min=0.0), (images + settings.eps).clamp_(max=1.0)
-    moved = images + settings.eps * start.view(images.shape).to(images)
+    moved = images + settings.eps * to_device(start.view(images.shape).to(images.dtype), images.device)
     for _ in range(settings.steps):
         moved = torch.clamp(moved, low, high).detach().requires_grad_()
         with torch.enable_grad():
