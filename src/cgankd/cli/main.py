@@ -26,13 +26,12 @@ from cgankd.cli.recipes import (
     with_devices,
 )  # fmt: skip
 from cgankd.cli.screen import console
-from cgankd.config import recipe
 from cgankd.core import ranks
 from cgankd.core.errors import UserError
 from cgankd.core.paths import expanded_word, portable
 from cgankd.core.terminal import escape_what_streams_cannot_write, on_one_line, plain_console
 
-# No import here may import torch, because `cgankd --help` must not take seconds.
+# No import here may import torch, or the settings with pydantic, because `cgankd --help` must not take seconds.
 
 app = typer.Typer(
     help="Knowledge distillation through conditionally generated images: train a small student from few labels.",
@@ -94,6 +93,8 @@ def run(
     overrides = with_devices([*(overrides or []), *[SKIP_BAD] * skip_bad], devices)
     with watch.watching(quiet, as_json, track, profile) as progress:
         init.check_exists(name)
+        from cgankd.config import recipe
+
         if name not in recipe.ready() and init.is_source(name):
             with watch.silenced(quiet):
                 name, overrides = init.recipe_for(name, overrides, budget, out, progress)
