@@ -147,7 +147,7 @@ def report(
         typer.echo(as_markdown(results), nl=False)
         return
     _show_table(results)
-    _write_page(folder)
+    _write_page(folder, anew=True)
 
 
 @app.command()
@@ -297,11 +297,15 @@ def _show_table(results: dict[str, Any]) -> None:
         console.print(f"! {on_one_line(warning)}")
 
 
-def _write_page(folder: Path) -> Path:
-    """Write the page and print its path."""
-    from cgankd.report.render import render
+def _write_page(folder: Path, anew: bool = False) -> Path:
+    """Write the page and print its path. anew: also where it shows already what the folder holds."""
+    from cgankd.report.made_from import PAGE, is_current
 
-    path = render(folder)
+    path = folder / PAGE
+    if anew or not is_current(path):
+        from cgankd.report.render import render  # takes a second to import
+
+        render(folder)
     console.print(f"{path}  (open it in a browser)", soft_wrap=True)
     return path
 
