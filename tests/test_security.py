@@ -173,7 +173,8 @@ def test_a_run_needs_no_network(tmp_path: Path) -> None:
 
 # --- pages --------------------------------------------------------------------------------------------------------
 # The page of a run is tested in report/test_render.py and e2e/test_odd_names.py, that of a comparison in
-# report/test_comparison.py, that of an ablation in e2e/test_table_command.py, Markdown in report/test_markdown.py.
+# report/test_comparison.py, that of an ablation in experiments/test_tables.py, Markdown in report/test_markdown.py;
+# language models have no page.
 
 
 def test_names_in_a_notebook_stay_text() -> None:
