@@ -15,7 +15,7 @@ help:
 	@echo "make kill-test  50 kills at random moments, after which every run ends with the same numbers, 20 minutes"
 	@echo "make fuzz    random inputs for every reader, FUZZ_SECONDS (600) each; a skipped test has found nothing"
 	@echo "make lint    lint and types alone"
-	@echo "make bench   speed, as ratios to a simple version in the same run"
+	@echo "make bench   speed, as ratios to a simple version in the same run, and the time that commands take to start"
 	@echo "make bench-memory  resident memory for 20,000, 200,000 and 1,000,000 generated images, about two minutes, Linux"
 	@echo "make results the two main recipes of docs/results.md, one to two hours on two cores"
 	@echo "make docs    the documentation as a site in site/, from docs/ and from the code"
@@ -69,6 +69,7 @@ fuzz: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/synthesis.py
+	$(BIN)/python benchmarks/start.py
 
 bench-memory: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py 20000 200000 1000000

@@ -20,7 +20,6 @@ from typing import cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -33,7 +32,7 @@ from cgankd.config.settings import (
     GanSettings,
     HardVicinity,
 )
-from cgankd.core.runtime import has_bf16, make_fabric
+from cgankd.core.runtime import Fabric, has_bf16, make_fabric
 from cgankd.core.store import Work
 from cgankd.data import sources
 from cgankd.data.imageset import ImageSet, TrainingImages

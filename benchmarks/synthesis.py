@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from lightning_fabric import Fabric
 from speed import line, seconds
 from torch import Tensor
 
@@ -21,7 +20,7 @@ from cgankd.config.settings import (
     RatioFitSettings,
     SynthesisSettings,
 )
-from cgankd.core.runtime import make_fabric
+from cgankd.core.runtime import Fabric, OneDevice, make_fabric
 from cgankd.core.store import Work
 from cgankd.data import sources
 from cgankd.gan.generator import GanSampler, new_networks
@@ -140,7 +139,7 @@ def draws() -> None:
 
     task = Classification(tuple(map(str, range(classes))))
     embedding = ratio_embedding(task, RatioNetwork.LABEL_DIM)
-    work = Work(Fabric(accelerator="cpu"))
+    work = Work(OneDevice())
     network, _ = train_ratio(work, pairs(1000), embedding, RatioFitSettings(), seed=0, held_out=pairs(200))
     label = torch.arange(classes).repeat_interleave(each)
     fakes, target, uniform = fake(label), real(label), torch.rand(classes, each, generator=torch_rng)

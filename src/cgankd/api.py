@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd.config.settings import (
@@ -34,7 +33,7 @@ from cgankd.core.hashing import content_key, tensor_key
 from cgankd.core.paths import expanded
 from cgankd.core.plugins import tried
 from cgankd.core.progress import SILENT, Progress
-from cgankd.core.runtime import make_fabric
+from cgankd.core.runtime import Fabric, make_fabric
 from cgankd.core.store import Artifact, Store, Work
 from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.distill import MethodStack

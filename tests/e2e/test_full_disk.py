@@ -1,4 +1,4 @@
-"""Out of space: a sentence, exit code 2, nothing half-written; with free space, the same command continues."""
+"""Out of space, or read-only: a sentence, exit code 2, nothing half-written; the same command continues later."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from commands import TINY, Said, artifacts, process
+from commands import TINY, Said, artifacts, files, process
 
 KIB = 1024
 WORDS = ["run", "tiny.yaml", "--quiet", "--no-report", "--no-export", "compare.methods=[nokd,cgan]"]
@@ -83,3 +83,34 @@ def test_the_disk_is_full(tmp_path: Path, typed: Callable[..., Said]) -> None:
         whole(disk / "out")
         rows = json.loads((disk / "out" / "results.json").read_text())["rows"]
         assert rows[1]["fake_images"] == 4000
+
+
+@pytest.mark.long
+def test_a_folder_that_can_only_be_read(tmp_path: Path, typed: Callable[..., Said]) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    disk = tmp_path / "disk"
+    words = ["run", "tiny.yaml", "--quiet", "--no-report", "--no-export", "--track", "none", "--out", "disk/out"]
+
+    def remount(way: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{way}", str(disk)], check=True)
+
+    with small_disk(disk, 8 * KIB):
+        assert typed(*words, "compare.methods=[nokd]").code == 0
+        remount("ro")
+        before = files(disk)
+        for more in (["compare.methods=[nokd]"], ["compare.methods=[nokd,nokd_longer]"]):  # finished, and to go on
+            sentence = typed(*words, *more).sentence()
+            assert "--out disk/out: the file system is read-only; needed: a folder that can be written to" in sentence
+        sentence = typed(*words[:-1], "disk/new").sentence()
+        assert "--out disk/new can't be created: the file system is read-only" in sentence
+        assert files(disk) == before
+        remount("rw")
+        assert files(disk) == before
+        said = typed(*words, "compare.methods=[nokd,nokd_longer]")
+        assert said.code == 0, said.err
+        whole(disk / "out")
+        rows = json.loads((disk / "out" / "results.json").read_text())["rows"]
+        assert [row["method"] for row in rows] == ["nokd", "nokd_longer"]
+        kept = {name: state for name, state in before.items() if "/artifacts/train_student" in name}
+        assert kept
+        assert kept.items() <= files(disk).items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -114,6 +115,31 @@ def test_run_again_makes_nothing_and_says_the_same(
     out = again()
     assert artifacts(out) == artifacts(finished[0])
     assert without_clocks(json.loads((out / "results.json").read_text())) == without_clocks(found)
+
+
+def test_a_finished_run_again_draws_nothing_and_compiles_nothing(finished: tuple[Path, Said], tmp_path: Path) -> None:
+    """Its command waits neither for the figures nor for modules that only a training needs."""
+    shutil.copytree(finished[0], tmp_path / "out")
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    heavy = "'lightning_fabric', 'matplotlib', 'torch._dynamo'"
+    code = (
+        "import sys; from cgankd.cli.main import main\n"
+        "try: main()\n"
+        f"finally: print(sorted({{{heavy}}} & set(sys.modules)), file=sys.stderr)"
+    )
+    words = ["run", "tiny.yaml", "--out", "out", "compare.ablation=true", "--track", "none", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == "[]\n"
+    assert "report.html  (open it in a browser)" in done.stdout
+    for name in ("results.json", "report.html", "recipe.yaml"):
+        assert (tmp_path / "out" / name).read_bytes() == (finished[0] / name).read_bytes(), name
 
 
 def test_report_prints_the_table_and_writes_the_page_again(

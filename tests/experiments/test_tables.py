@@ -582,6 +582,24 @@ def test_the_page_and_its_pictures(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
+def test_names_on_the_page_stay_text(tmp_path: Path) -> None:
+    bad = "<script>alert(1)</script>"
+    found = points()
+    found["warnings"], found["missing"] = [f"{bad} warned"], [f"{bad} missing"]
+    shown = results(name=bad, description=bad)
+    for row in shown["rows"]:
+        row["network"] = bad
+    (tmp_path / found["run"]).mkdir(parents=True)
+    (tmp_path / found["run"] / "results.json").write_text(json.dumps(shown))
+    (tmp_path / found["run"] / "recipe.yaml").write_text(f"name: {bad}")
+    (tmp_path / "ablation.json").write_text(json.dumps(found))
+    page = figures.render(tmp_path).read_text()
+    assert "<script>alert" not in page
+    escaped = "&lt;script&gt;alert(1)&lt;/script&gt;"
+    for said in (f"{escaped} warned", f"{escaped} missing", f"<h1>{escaped}</h1>", f"<td>{escaped}</td>"):
+        assert said in page, said
+
+
 def test_a_search_and_a_curve_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"digits: search chooses M itself; .*must be none"):
         ablation.ablate("digits", ["search=true"], images=["100"], out=tmp_path / "new")

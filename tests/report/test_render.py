@@ -16,6 +16,7 @@ import pytest
 from cgankd.core.errors import UserError
 from cgankd.report import sections, sections_search, table
 from cgankd.report.blocks import Note
+from cgankd.report.made_from import is_current
 from cgankd.report.render import render
 from cgankd.report.run import read
 
@@ -254,3 +255,19 @@ def test_a_run_without_generated_images_has_no_sections_about_them(
         assert f'href="#{anchor}"' not in source
     assert shown.count("a longer --budget, or rows such as cgan+fm in compare.methods, adds some.") == 1
     assert "no ablation" not in shown
+
+
+@pytest.mark.parametrize("file", ["results.json", "recipe.yaml", "ablation.json", "student.onnx", "report.html"])
+def test_a_page_is_current_until_something_that_it_shows_changes(classes: Path, tmp_path: Path, file: str) -> None:
+    page = tmp_path / "report.html"
+    for source in ("results.json", "recipe.yaml", "report.html"):
+        shutil.copy(classes.parent / source, tmp_path)
+    assert is_current(page)
+    changed = tmp_path / file
+    if changed == page:
+        page.write_text("<!doctype html>")
+    else:
+        changed.write_text((changed.read_text() if changed.is_file() else "") + " ")
+    assert not is_current(page)
+    page.unlink()
+    assert not is_current(page)

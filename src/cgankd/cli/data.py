@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -14,10 +14,11 @@ from cgankd.cli.init import is_source
 from cgankd.cli.recipes import SKIP_BAD, SkipBad
 from cgankd.cli.screen import console
 from cgankd.cli.watch import one_loop
-from cgankd.config import recipe
-from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
 from cgankd.core.terminal import on_one_line
+
+if TYPE_CHECKING:
+    from cgankd.config.settings import DataSettings
 
 FEW = 20  # names in one sentence
 
@@ -55,6 +56,7 @@ def source(
 
     The word "source" can be omitted.
     """
+    from cgankd.config import recipe
     from cgankd.data import sources
     from cgankd.data.remote import at_hand
 

@@ -10,7 +10,6 @@ from rich.table import Table
 from cgankd.cli import completion
 from cgankd.cli.recipes import Overrides, homes, list_recipes
 from cgankd.cli.screen import console
-from cgankd.config import recipe, yaml_config
 
 OTHER_METHODS = (
     "Other commands have their own methods: cgankd continual (gkd, tkd, each also with +ta, teacher adaptation) and "
@@ -72,5 +71,7 @@ def show(
     overrides: Overrides = None,
 ) -> None:
     """Print all settings of a recipe as YAML."""
+    from cgankd.config import recipe, yaml_config
+
     home = next((home for home in homes().values() if name in home.ready()), recipe)
     typer.echo(yaml_config.to_yaml(home.load(name, overrides or [])), nl=False)

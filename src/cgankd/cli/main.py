@@ -26,13 +26,12 @@ from cgankd.cli.recipes import (
     with_devices,
 )  # fmt: skip
 from cgankd.cli.screen import console
-from cgankd.config import recipe
 from cgankd.core import ranks
 from cgankd.core.errors import UserError
 from cgankd.core.paths import expanded_word, portable
 from cgankd.core.terminal import escape_what_streams_cannot_write, on_one_line, plain_console
 
-# No import here may import torch, because `cgankd --help` must not take seconds.
+# No import here may import torch, or the settings with pydantic, because `cgankd --help` must not take seconds.
 
 app = typer.Typer(
     help="Knowledge distillation through conditionally generated images: train a small student from few labels.",
@@ -94,6 +93,8 @@ def run(
     overrides = with_devices([*(overrides or []), *[SKIP_BAD] * skip_bad], devices)
     with watch.watching(quiet, as_json, track, profile) as progress:
         init.check_exists(name)
+        from cgankd.config import recipe
+
         if name not in recipe.ready() and init.is_source(name):
             with watch.silenced(quiet):
                 name, overrides = init.recipe_for(name, overrides, budget, out, progress)
@@ -146,7 +147,7 @@ def report(
         typer.echo(as_markdown(results), nl=False)
         return
     _show_table(results)
-    _write_page(folder)
+    _write_page(folder, anew=True)
 
 
 @app.command()
@@ -296,11 +297,15 @@ def _show_table(results: dict[str, Any]) -> None:
         console.print(f"! {on_one_line(warning)}")
 
 
-def _write_page(folder: Path) -> Path:
-    """Write the page and print its path."""
-    from cgankd.report.render import render
+def _write_page(folder: Path, anew: bool = False) -> Path:
+    """Write the page and print its path. anew: also where it shows already what the folder holds."""
+    from cgankd.report.made_from import PAGE, is_current
 
-    path = render(folder)
+    path = folder / PAGE
+    if anew or not is_current(path):
+        from cgankd.report.render import render  # takes a second to import
+
+        render(folder)
     console.print(f"{path}  (open it in a browser)", soft_wrap=True)
     return path
 

@@ -9,7 +9,6 @@ from rich.table import Table
 
 from cgankd.cli import completion
 from cgankd.cli.screen import console
-from cgankd.config import recipe
 from cgankd.core.errors import UserError
 
 Devices = Annotated[
@@ -62,6 +61,7 @@ def with_devices(overrides: list[str] | None, devices: int | None) -> list[str]:
 
 def homes() -> dict[str, Any]:
     """Command -> the module that lists and loads its recipes."""
+    from cgankd.config import recipe
     from cgankd.continual import settings as continual_settings
     from cgankd.lm import settings as lm_settings
 

@@ -10,7 +10,6 @@ import typer
 from cgankd.cli import completion, watch, workers
 from cgankd.cli.recipes import MaxMinutes, Overrides, Recipe, load
 from cgankd.cli.screen import console
-from cgankd.config import recipe
 from cgankd.core.errors import UserError
 from cgankd.core.paths import portable
 
@@ -131,5 +130,7 @@ def _split_words(words: list[str], seeds: str) -> tuple[list[str], list[str]]:
     """The recipes, and the overrides: the words with an equals sign."""
     names = [word for word in words if "=" not in word]
     if not names:
+        from cgankd.config import recipe
+
         raise UserError(f"no recipe among {' '.join(words)!r}; ready recipes: {', '.join(recipe.ready())}")
     return names, [word for word in words if "=" in word] + ([f"seeds=[{seeds}]"] if seeds else [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -15,6 +16,8 @@ from typing import ClassVar
 from cgankd.core.errors import UserError
 from cgankd.core.files import read_json, sync
 
+READ_ONLY = "the file system is read-only; needed: a folder that can be written to"
+
 
 def make_folder(path: Path, option: str = "--out") -> None:
     """Create the folder that a user named; UserError where this is not possible, or it is not writable."""
@@ -26,8 +29,13 @@ def make_folder(path: Path, option: str = "--out") -> None:
         raise UserError(f"{option} {path} can't be created: no permission to write there") from None
     except FileNotFoundError:  # as below /proc
         raise UserError(f"{option} {path} can't be created there") from None
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        raise UserError(f"{option} {path} can't be created: {READ_ONLY}") from None
     if not os.access(path, os.W_OK):
-        raise UserError(f"{option} {path}: no permission to write there")
+        read_only = hasattr(os, "statvfs") and os.statvfs(path).f_flag & os.ST_RDONLY
+        raise UserError(f"{option} {path}: {READ_ONLY if read_only else 'no permission to write there'}")
 
 
 def check_new(folder: Path, option: str = "--out") -> None:

@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from cgankd.core import connections, ranks
 from cgankd.core.errors import UserError
+
+if TYPE_CHECKING:
+    import lightning_fabric
+
+CPU = torch.device("cpu")
+FP32, BF16 = "32-true", "bf16-mixed"  # as Lightning names them; they are in the keys of results
+
+
+class Fabric(Protocol):
+    """Where a computation runs, and at which precision: what is used of Lightning's Fabric."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this process."""
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The context in which networks are called."""
+
+    def backward(self, tensor: Tensor) -> None:
+        """Add the gradients of a loss."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OneDevice:
+    """A :class:`Fabric` of one process. Lightning's takes as long to import as torch, and is for several processes."""
+
+    device: torch.device = CPU
+    precision: str = FP32
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """As of :class:`Fabric`."""
+        lower = self.precision == BF16
+        return torch.autocast(self.device.type, torch.bfloat16) if lower else contextlib.nullcontext()
+
+    def backward(self, tensor: Tensor) -> None:
+        """As of :class:`Fabric`."""
+        tensor.backward()  # type: ignore[no-untyped-call]
 
 
 def make_fabric(
@@ -35,32 +73,38 @@ def make_fabric(
         compute_exactly()
     if precision == "auto":
         precision = "bf16" if has_bf16(device) else "fp32"
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs its precision at every start
-    fabric = Fabric(
-        accelerator=device,
-        devices=devices,
-        num_nodes=nodes,
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
+    precision = BF16 if precision == "bf16" else FP32
+    fabric = (
+        _joined(device, precision, devices, nodes)
+        if devices * nodes > 1
+        else OneDevice(CPU if device == "cpu" else torch.device(device, 0), precision)
     )
-    if devices * nodes > 1:
-        if nodes > 1 and not ranks.environment_of(fabric).creates_processes_externally:
-            connections.check_variables(nodes)
-        try:
-            ranks.join(fabric)
-        except ValueError:
-            raise UserError(
-                f"runtime.devices = {devices} and runtime.nodes = {nodes}, but torchrun or Slurm started another "
-                "number of processes; needed: the number for each machine, and the number of machines"
-            ) from None
     if threads:
         torch.set_num_threads(threads)  # after the start, where Fabric shares the cores among the processes
     return fabric
 
 
+def _joined(device: str, precision: str, devices: int, nodes: int) -> lightning_fabric.Fabric:
+    """Lightning's Fabric, after its processes have met."""
+    import lightning_fabric
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs its precision at every start
+    fabric = lightning_fabric.Fabric(accelerator=device, devices=devices, num_nodes=nodes, precision=precision)  # type: ignore[arg-type]
+    if nodes > 1 and not ranks.environment_of(fabric).creates_processes_externally:
+        connections.check_variables(nodes)
+    try:
+        ranks.join(fabric)
+    except ValueError:
+        raise UserError(
+            f"runtime.devices = {devices} and runtime.nodes = {nodes}, but torchrun or Slurm started another number of "
+            "processes; needed: the number for each machine, and the number of machines"
+        ) from None
+    return fabric
+
+
 def in_float32(fabric: Fabric) -> Fabric:
     """The device of ``fabric`` at full precision."""
-    device = fabric.device
-    return Fabric(accelerator=device.type, devices=[device.index or 0] if device.type == "cuda" else 1)
+    return OneDevice(fabric.device)
 
 
 def _check_several(device: str, devices: int) -> None:
@@ -111,5 +155,5 @@ def environment(fabric: Fabric) -> dict[str, Any]:
     return {
         "torch": torch.__version__,
         "device": fabric.device.type,
-        "precision": fabric.strategy.precision.precision,
+        "precision": fabric.precision if isinstance(fabric, OneDevice) else fabric.strategy.precision.precision,  # type: ignore[attr-defined]
     }

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from cgankd._version import __version__
@@ -38,7 +37,7 @@ from cgankd.core.lease import leased
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.run_folder import HeldFolder, make_folder
 from cgankd.core.run_plan import Station
-from cgankd.core.runtime import environment
+from cgankd.core.runtime import Fabric, environment
 from cgankd.core.stopping import reason_to_stop
 
 P = ParamSpec("P")

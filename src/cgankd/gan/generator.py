@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd.config.settings import SNGAN, GanSettings, ScalarLabelSettings
 from cgankd.core import rng
+from cgankd.core.runtime import Fabric
 from cgankd.core.store import Artifact, Work
 from cgankd.data.imageset import ImageSet
 from cgankd.data.resizing import resized

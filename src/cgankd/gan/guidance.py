@@ -11,11 +11,11 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd.config.settings import GanSettings, GuidanceSettings
 from cgankd.core.errors import UserError
+from cgankd.core.runtime import Fabric
 from cgankd.core.shared_rows import all_rows, var_mean
 from cgankd.data.imageset import ImageSet
 from cgankd.nets.precision import MixedPrecision

@@ -9,13 +9,12 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cgankd.config.settings import GanSettings
 from cgankd.core import profiling, rng
-from cgankd.core.runtime import to_device
+from cgankd.core.runtime import Fabric, to_device
 from cgankd.core.shared_rows import add_gradients, all_rows, batch_statistics, own_rows, var_mean
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.diffaugment import diffaugment

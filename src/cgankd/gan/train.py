@@ -8,13 +8,13 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from cgankd.config.settings import GanSettings, ScalarLabelSettings
 from cgankd.core import ranks, rng
 from cgankd.core.checkpoint import Checkpoint
 from cgankd.core.errors import TrainingError
+from cgankd.core.runtime import Fabric
 from cgankd.core.shared_rows import changed_by_first, check_batch
 from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet

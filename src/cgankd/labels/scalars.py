@@ -6,7 +6,6 @@ import math
 
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd.config.settings import (
@@ -19,7 +18,7 @@ from cgankd.config.settings import (
     SynthesisSettings,
 )
 from cgankd.core import rng
-from cgankd.core.runtime import to_device
+from cgankd.core.runtime import Fabric, to_device
 from cgankd.core.store import Work
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet, TrainingImages

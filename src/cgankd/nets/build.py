@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd import tasks
 from cgankd.core import rng
 from cgankd.core.hashing import content_key, file_key, tensor_key
 from cgankd.core.plugins import code_key
+from cgankd.core.runtime import Fabric
 from cgankd.core.store import Artifact, Work
 from cgankd.data.imageset import ImageSet
 from cgankd.nets import inference, timm_bridge, zoo

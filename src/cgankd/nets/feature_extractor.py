@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd.core import ranks
 from cgankd.core.errors import UserError
+from cgankd.core.runtime import Fabric
 from cgankd.core.shared_calls import RowFunction, called_by_first
 from cgankd.nets import inference
 from cgankd.nets.taps import PENULTIMATE, Taps

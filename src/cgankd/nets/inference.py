@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd.core.blockwise import BLOCK, blockwise
-from cgankd.core.runtime import to_device
+from cgankd.core.runtime import Fabric, to_device
 from cgankd.core.store import Work
 
 # float images [B, C, H, W] in [0, 1] -> outputs [B, number of outputs]; an nn.Module is one

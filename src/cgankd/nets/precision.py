@@ -7,11 +7,11 @@ import copy
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from cgankd.core.errors import UserError
+from cgankd.core.runtime import Fabric
 from cgankd.nets.taps import example_images, last_linear, undisturbed
 
 

@@ -9,9 +9,9 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 
-from lightning_fabric import Fabric
 from torch import nn
 
+from cgankd.core.runtime import Fabric
 from cgankd.core.store import Artifact
 from cgankd.data.imageset import ImageSet, UnlabelledImages
 from cgankd.distill import MethodStack

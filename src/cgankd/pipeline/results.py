@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from cgankd._version import __version__
 from cgankd.config.settings import FilterSettings, FromWeights, NoSubsampling
 from cgankd.core import ranks
 from cgankd.core.cleaning import RESULTS
-from cgankd.core.files import write_json, write_text
+from cgankd.core.files import read_json, write_json, write_text
 from cgankd.core.store import Artifact
 from cgankd.data.rejected import write_rejected
 from cgankd.metrics.robustness import Attack
@@ -43,8 +44,17 @@ def write(run: Run, import_seconds: float) -> dict[str, Any]:
     record["seconds"] = {"import": import_seconds, **run.store.seconds()}
     record["used"] = run.store.used_names()
     ranks.first(lambda: write_text(out / "recipe.yaml", text))
-    ranks.first(lambda: write_json(out / RESULTS, record))
+    ranks.first(lambda: _write(out / RESULTS, record))
     return record
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    """Write results.json. Where it holds these very results, the time of reading the images stays the one it gives, so
+    a finished run that is started again changes nothing, and its page still belongs to it."""
+    earlier = read_json(path) if path.is_file() else {}
+    if json.dumps({**record, "seconds": 0}) == json.dumps({**earlier, "seconds": 0}):
+        record["seconds"] = {**record["seconds"], "import": earlier["seconds"]["import"]}
+    write_json(path, record)
 
 
 def collect(run: Run) -> dict[str, Any]:

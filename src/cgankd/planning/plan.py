@@ -6,12 +6,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from lightning_fabric import Fabric
-
 from cgankd.config import recipe as recipes
 from cgankd.config import yaml_config
 from cgankd.config.recipe import Recipe
 from cgankd.config.settings import ILI
+from cgankd.core.runtime import Fabric
 from cgankd.data.imageset import Splits
 from cgankd.distill import SUPERVISED
 from cgankd.pipeline.autopilot import Score, fly

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from cgankd.config.recipe import Recipe
 from cgankd.config.settings import FitSettings
 from cgankd.core.progress import Bar, Progress
+from cgankd.core.runtime import Fabric
 from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet, Splits, TrainingImages
 from cgankd.data.resizing import resized_set

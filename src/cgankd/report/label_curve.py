@@ -14,8 +14,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from cgankd.report import table
 from cgankd.report.blocks import Grid, Section, drawn
 from cgankd.report.figures import LIGHT, canvas, legend, plain, short, side_by_side, style
+from cgankd.report.made_from import ABLATION
 
-FILE = "ablation.json"
 TEACHER = "teacher"
 NO_BREAK = "\u00a0"  # a space at which no line ends
 Record = Mapping[str, Any]
@@ -31,7 +31,7 @@ def error_name(ablation: Record) -> str:
 def read(folder: Path) -> Record | None:
     """The ablation in the folder of a run; None where there is none over numbers of labels, or it can't be read."""
     try:
-        ablation = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        ablation = json.loads((folder / ABLATION).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return ablation if isinstance(ablation, dict) and ablation.get("labels") else None

@@ -25,9 +25,10 @@ from cgankd.report import (
 from cgankd.report.attention import attention
 from cgankd.report.blocks import Block, Grid, Note, Section, drawn
 from cgankd.report.headline import headline
+from cgankd.report.made_from import PAGE, made_from
 from cgankd.report.run import Run, read
 
-NAME = "report.html"
+COMMAND = "cgankd run recipe.yaml"
 
 
 def render(folder: Path) -> Path:
@@ -36,7 +37,8 @@ def render(folder: Path) -> Path:
     The page is written completely or not at all. Raises UserError where the folder is missing, is not a run's folder,
     or can't be written to.
     """
-    run = read(Path(folder))
+    folder = Path(folder)
+    run, key = read(folder), made_from(folder)
     attention_section, worst_section = attention(run), sections_examples.worst(run)
     generated = table.generates(run.results)
     page_sections = [
@@ -56,12 +58,10 @@ def render(folder: Path) -> Path:
         *([sections_metrics.theory(run)] if generated else []),
         citation.section(str(run.results.get("cgankd", "unknown"))),
     ]
-    return write_page(run.folder / NAME, run, page_sections)
+    return write(folder / PAGE, _page(run, page_sections, COMMAND, key))
 
 
-def write_page(
-    target: Path, run: Run, page_sections: Sequence[Section], command: str = "cgankd run recipe.yaml"
-) -> Path:
+def write_page(target: Path, run: Run, page_sections: Sequence[Section], command: str) -> Path:
     """Write a page with the run's headline, its table and these sections; ``command`` makes the page again.
 
     Written completely or not at all; UserError where ``target`` can't be written. Returns ``target``.
@@ -98,7 +98,7 @@ def environment() -> jinja2.Environment:
     return templates
 
 
-def _page(run: Run, page_sections: Sequence[Section], command: str) -> str:
+def _page(run: Run, page_sections: Sequence[Section], command: str, key: str = "") -> str:
     results = run.results
     return (
         environment()
@@ -115,6 +115,7 @@ def _page(run: Run, page_sections: Sequence[Section], command: str) -> str:
             sections=page_sections,
             recipe=run.recipe,
             command=command,
+            made_from=key,
             version=results.get("cgankd", "unknown"),
         )
     )

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch.utils.flop_counter import FlopCounterMode
 
+from cgankd.core.runtime import OneDevice
 from cgankd.metrics.cost import median_ms, parameters
 from cgankd.shipping.deployed import INPUT, Deployed, example
 from cgankd.shipping.finished import FinishedRun
@@ -22,7 +22,7 @@ BATCHES = (1, 32)
 
 def bench_run(folder: Path, row: str | None = None, seed: int | None = None) -> dict[str, Any]:
     """Of the PyTorch student on this processor; and of student.onnx, where the folder has it."""
-    student = FinishedRun.open(folder).student(Fabric(accelerator="cpu", devices=1), row, seed)
+    student = FinishedRun.open(folder).student(OneDevice(), row, seed)
     module = Deployed(student.network, student.task, "float32")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(example(student, "float32", 1))

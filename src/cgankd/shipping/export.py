@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from cgankd.config import recipe as recipes
 from cgankd.core.errors import TrainingError, UserError
 from cgankd.core.files import file_name
+from cgankd.core.runtime import OneDevice
 from cgankd.core.store import Work
 from cgankd.data import sources
 from cgankd.data.imageset import ImageSet
@@ -61,7 +61,7 @@ def export(
     if int8 and to != "onnx":
         raise UserError(f"--int8 makes an ONNX file, not {to}; needed with it: --to onnx")
     run = FinishedRun.open(folder)
-    student = run.student(_fabric(), row, seed)
+    student = run.student(OneDevice(), row, seed)
     path = out or folder / f"{_stem(run, student, seed)}{formats.SUFFIXES[to]}"
     if path.suffix != formats.SUFFIXES[to]:
         raise UserError(f"--out {path}: a file of {to} ends in {formats.SUFFIXES[to]}")
@@ -84,7 +84,7 @@ def export(
 
 def _stem(run: FinishedRun, student: Student, seed: int | None) -> str:
     """The file's name: ``student`` is the name of the one that ships, and of no other."""
-    best = run.student(_fabric()).facts
+    best = run.student(OneDevice()).facts
     if (student.facts["row"], student.facts["seed"]) == (best["row"], best["seed"]):
         return "student"
     return "-".join(["student", file_name(student.facts["row"]), *([] if seed is None else [f"seed{seed}"])])
@@ -96,7 +96,7 @@ def export_after_run(folder: Path) -> Exported:
     It is compared on the few images that the run keeps for its report, so that the data set is not read again.
     """
     run = FinishedRun.open(folder)
-    student = run.student(_fabric())
+    student = run.student(OneDevice())
     (folder / "student-int8.onnx").unlink(missing_ok=True)  # of an earlier run's student
     exported = Exported(folder / "student.onnx", dict(student.facts))
     try:
@@ -123,12 +123,12 @@ def _answers(path: Path, student: Student, images: Tensor, kind: InputKind) -> T
         given = block if kind == "float32" else (255.0 * block).round().to(torch.uint8)
         return program(given)  # type: ignore[no-any-return]
 
-    return outputs(Work(_fabric()), ask, images)
+    return outputs(Work(OneDevice()), ask, images)
 
 
 def _difference(path: Path, student: Student, images: Tensor, answers: Tensor) -> float:
     """The largest from the student itself; where it is too large the file is removed, and TrainingError raised."""
-    expected = student.task.deployed(outputs(Work(_fabric()), student.network, images)).double()
+    expected = student.task.deployed(outputs(Work(OneDevice()), student.network, images)).double()
     difference = float(student.task.difference(answers, expected).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(expected.std())):
         path.unlink()
@@ -137,10 +137,6 @@ def _difference(path: Path, student: Student, images: Tensor, answers: Tensor) -
             f"{difference:.3g}"
         )
     return difference
-
-
-def _fabric() -> Fabric:
-    return Fabric(accelerator="cpu", devices=1)
 
 
 def _score(task: Task, answers: Tensor, images: ImageSet) -> float:

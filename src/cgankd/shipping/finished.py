@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd import tasks
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.files import read_json
+from cgankd.core.runtime import Fabric
 from cgankd.core.store import Artifact, open_artifact
 from cgankd.data.listing import Plan
 from cgankd.gan.generator import Sampler, TrainedGenerator

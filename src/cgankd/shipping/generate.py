@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from PIL import Image
 from torch import Tensor
 
 from cgankd.core.errors import UserError
 from cgankd.core.files import replacing
+from cgankd.core.runtime import OneDevice
 from cgankd.shipping.finished import FinishedRun
 from cgankd.tasks import Task
 
@@ -25,7 +25,7 @@ def generate(folder: Path, label: str, count: int, seed: int = 0) -> Tensor:
     Raises UserError where the run has no trained generator, and for a label that the task has not.
     """
     run = FinishedRun.open(folder)
-    sampler = run.generator(Fabric(accelerator="cpu", devices=1))
+    sampler = run.generator(OneDevice())
     try:
         value = run.task.read_label(label)
     except ValueError as error:

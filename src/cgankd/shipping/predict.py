@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from cgankd import tasks
 from cgankd.core.errors import UserError
+from cgankd.core.runtime import OneDevice
 from cgankd.core.store import Work
 from cgankd.data.folder_tree import is_litter
 from cgankd.data.image_files import SUFFIXES, FilePictures
@@ -32,7 +32,7 @@ Model = tuple[Task, Plan, Callable[[Tensor], Tensor]]  # the last: uint8 images 
 def open_model(source: Path, row: str | None = None, seed: int | None = None) -> Model:
     """The folder of a finished run, or an .onnx file of cgankd export. Raises UserError for anything else."""
     if source.is_dir():
-        fabric = Fabric(accelerator="cpu", devices=1)
+        fabric = OneDevice()
         student = FinishedRun.open(source).student(fabric, row, seed)
         return student.task, student.plan, lambda images: outputs(Work(fabric), student.network, images)
     if row is not None or seed is not None:

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd.config.settings import AugmentSettings
 from cgankd.core import rng
 from cgankd.core.errors import TrainingError
+from cgankd.core.runtime import Fabric
 from cgankd.core.store import Artifact, Work
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet, TrainingImages

@@ -13,14 +13,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd.config.settings import RatioFitSettings
 from cgankd.core import rng
 from cgankd.core.blockwise import BLOCK, blockwise
 from cgankd.core.errors import UserError
-from cgankd.core.runtime import to_device
+from cgankd.core.runtime import Fabric, to_device
 from cgankd.core.shared_calls import RowFunction, Rows
 from cgankd.core.store import Artifact, Work
 from cgankd.data.imageset import ImageSet

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from cgankd.core.errors import UserError
 from cgankd.core.hashing import content_key
 from cgankd.core.plugins import code_key, onnx_key, open_onnx
+from cgankd.core.runtime import Fabric
 from cgankd.tasks import Task
 from cgankd.tasks.outputs import OutputKind, why
 

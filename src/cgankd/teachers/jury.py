@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd.core.errors import UserError
+from cgankd.core.runtime import Fabric
 from cgankd.nets import inference
 from cgankd.tasks import Task
 

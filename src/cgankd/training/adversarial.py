@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd.config.settings import AttackSettings
 from cgankd.core import ranks, rng
-from cgankd.core.runtime import to_device
+from cgankd.core.runtime import Fabric, to_device
 from cgankd.data.batches import Batch
 from cgankd.nets.inference import Predictor
 from cgankd.tasks import Task

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cgankd.core import rng
 from cgankd.core.profiling import part
+from cgankd.core.runtime import Fabric
 from cgankd.core.shared_rows import all_rows, batch_statistics, own_rows
 from cgankd.data.batches import Batch, Batches
 from cgankd.distill import DistillBatch, NetworkFactory, Objective

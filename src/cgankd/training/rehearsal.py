@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd.config.settings import AugmentSettings
 from cgankd.core.errors import UserError
+from cgankd.core.runtime import Fabric
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.distill import Objective

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd.core import ranks
 from cgankd.core.errors import OutOfTime
 from cgankd.core.row_file import RowFile
-from cgankd.core.runtime import to_device
+from cgankd.core.runtime import Fabric, to_device
 from cgankd.core.stopping import reason_to_stop
 from cgankd.data.batches import Batch, Batches, BatchRows
 from cgankd.nets import inference

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from lightning_fabric import Fabric
 from torch import nn
 
 from cgankd.config.settings import GeneratorMetricsSettings
+from cgankd.core.runtime import Fabric
 from cgankd.core.store import Work, stage
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.generator import GeneratorSource
