@@ -13,6 +13,9 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
+from cgankd.core.mapped_rows import MappedRows
+
+ROWS = 1000  # of a file that are hashed at once
 PLAIN = (bool, int, float, str)  # of JSON; a tuple, because a union would be made anew for each of many values
 
 
@@ -31,8 +34,13 @@ def file_key(path: Path) -> str:
     return digest.hexdigest()
 
 
-def tensor_key(tensor: Tensor) -> str:
-    """A hash of the dtype, shape and values of a tensor."""
+def tensor_key(tensor: Tensor | MappedRows) -> str:
+    """A hash of the dtype, shape and values of a tensor; the same for its rows in a file."""
+    if isinstance(tensor, MappedRows):
+        digest = hashlib.blake2b(f"{tensor.dtype}:{list(tensor.shape)};".encode(), digest_size=16)
+        for block in tensor.split(ROWS):
+            digest.update(block.numpy().data)
+        return digest.hexdigest()
     plain = tensor.detach().cpu().contiguous()
     digest = hashlib.blake2b(f"{plain.dtype}:{list(plain.shape)};".encode(), digest_size=16)
     digest.update(plain.flatten().view(torch.uint8).numpy().data)
@@ -60,7 +68,7 @@ def describe(value: Any) -> Any:
         return [describe(item) for item in value]
     if isinstance(value, Path):
         return _describe_path(value)
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor | MappedRows):
         return tensor_key(value)
     raise TypeError(f"{type(value).__name__} has no content key; give it a property content_key")
 

@@ -11,6 +11,7 @@ import weakref
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -87,6 +88,11 @@ def open_rows(path: Path, shape: tuple[int, ...], dtype: torch.dtype = torch.uin
         return torch.empty(0, *shape, dtype=dtype)
     # Copy-on-write, because torch needs writable memory; the file does not change.
     return torch.from_numpy(_map(path, COPY_ON_WRITE, (count, *shape), dtype))
+
+
+def map_rows(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """The rows of a file of uint8, [N, *shape]: memory-mapped, read only, not read. The file must not be empty."""
+    return _map(path, "r", (path.stat().st_size // math.prod(shape), *shape), torch.uint8)
 
 
 # --- resident pages -------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ class Part:
     """One table: a shard or a split. where: its file or split, for messages. classes: of columns with class numbers.
 
     paths: whether images may be files that cells name; a table from elsewhere must not choose files of this machine.
+    file: that the table was read from; None: of a library.
     """
 
     split: int
@@ -42,6 +43,7 @@ class Part:
     where: str
     classes: Mapping[str, tuple[str, ...]]
     paths: bool = False
+    file: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Cell:
     row: int
     where: str
     paths: bool
+    file: Path | None
 
     def __str__(self) -> str:
         return f"{self.where}, row {self.row}"
@@ -138,7 +141,7 @@ def parquet_listing(source: Path, paths: Sequence[Path], settings: DataSettings)
     parts = []
     for path, split in zip(paths, splits, strict=True):
         table = read(path)
-        parts.append(Part(TRAIN if split is None else split, table, str(path), _classes_of(table.schema)))
+        parts.append(Part(TRAIN if split is None else split, table, str(path), _classes_of(table.schema), file=path))
     return listing(str(source), parts, settings)
 
 
@@ -169,7 +172,7 @@ def listing(source: str, parts: Sequence[Part], settings: DataSettings) -> Listi
             raise UserError(f"{place(members.index(None))}: {column!r} is empty; every image needs one")
         groups = np.unique([str(member) for member in members], return_inverse=True)[1].astype(np.int64)
     cells = [
-        Cell(part.table.column(image), row, part.where, part.paths)
+        Cell(part.table.column(image), row, part.where, part.paths, part.file)
         for part in labelled
         for row in range(part.table.num_rows)
     ]

@@ -43,7 +43,11 @@ _TURNS = {
 
 
 class Encoded(Protocol):
-    """An encoded image that is not a file of its own; ``str`` names its place for messages."""
+    """An encoded image that is not a file of its own; ``str`` names its place for messages. file: that it is read
+    from; None where there is none."""
+
+    @property
+    def file(self) -> Path | None: ...
 
     def open(self) -> Path | io.BytesIO: ...
 
@@ -81,6 +85,10 @@ class EncodedPictures:
 
     def keep(self, rows: Ints) -> EncodedPictures:
         return type(self)([self.items[row] for row in rows])
+
+    def origins(self) -> Iterator[tuple[Path | None, str]]:
+        for item in self.items:
+            yield (item, "") if isinstance(item, Path) else (item.file, str(item))
 
     def _each(self, look: Callable[[Path | Encoded], T]) -> list[T]:
         """``look`` of each file, in order."""

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from cgankd.core.errors import UserError
-from cgankd.core.hashing import tensor_key
+from cgankd.core.hashing import ROWS, tensor_key
+from cgankd.core.mapped_rows import Images, taken
 from cgankd.data import showing
 from cgankd.data.listing import Plan, Rejected
 from cgankd.data.torch_dataset import ImageDataset
@@ -28,12 +29,13 @@ LABEL_DTYPES = (torch.int64, torch.float32, torch.float64)
 class ImageSet:
     """Images with one label each.
 
-    images: uint8 [N, C, H, W], C 1 or 3, H and W at least 16. labels: int64 [N] (classes), or float32 or
+    images: uint8 [N, C, H, W], C 1 or 3, H and W at least 16; of large sets they are in a file, and
+    ``images[rows]`` reads some. labels: int64 [N] (classes), or float32 or
     float64 [N] (in the user's own unit). columns: further tensors whose first dimension is N, by name (group,
     teacher output, ratio). names: of the classes, only to show them. A notebook shows a grid of samples.
     """
 
-    images: Tensor
+    images: Images
     labels: Tensor
     columns: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     names: tuple[str, ...] = ()
@@ -92,7 +94,7 @@ class ImageSet:
     def take(self, rows: Tensor) -> ImageSet:
         """The images at ``rows`` (int64 [M]), in that order."""
         columns = {name: column[rows] for name, column in self.columns.items()}
-        return ImageSet(self.images[rows], self.labels[rows], columns, self.names)
+        return ImageSet(taken(self.images, rows), self.labels[rows], columns, self.names)
 
     def dataset(self, transform: Callable[[Tensor], Tensor] | None = None) -> ImageDataset:
         """For a ``DataLoader``: (float image [C, H, W] in [0, 1], label); or probabilities in place of a label."""
@@ -110,7 +112,7 @@ class ImageSet:
         effect.
         """
         counts = torch.zeros(self.channels, 256, dtype=torch.float64)
-        for block in self.images.split(1000):
+        for block in self.images.split(ROWS):
             for channel in range(self.channels):
                 counts[channel] += block[:, channel].flatten().bincount(minlength=256)
         values, total = torch.arange(256, dtype=torch.float64) / 255.0, counts.sum(dim=1)
@@ -128,7 +130,8 @@ class ImageSet:
         digest = hashlib.blake2b(digest_size=16)
         for name, tensor in [("images", self.images), ("labels", self.labels), *sorted(self.columns.items())]:
             digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)};".encode())
-            digest.update(np.ascontiguousarray(tensor.numpy()).data)
+            for block in tensor.split(ROWS):
+                digest.update(np.ascontiguousarray(block.numpy()).data)
         return digest.hexdigest()
 
 
@@ -136,7 +139,7 @@ class ImageSet:
 class UnlabelledImages:
     """Images without labels. images: uint8 [N, C, H, W]."""
 
-    images: Tensor
+    images: Images
 
     def __len__(self) -> int:
         return len(self.images)
@@ -176,9 +179,13 @@ def as_bytes(images: Tensor) -> Tensor:
     return (images.detach().float() * 255.0).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
-def contents(images: Tensor) -> list[bytes]:
+def contents(images: Images) -> list[bytes]:
     """A hash of each image's pixels; uint8 [N, C, H, W], on the CPU."""
-    return [hashlib.blake2b(image.data, digest_size=16).digest() for image in images.contiguous().numpy()]
+    return [
+        hashlib.blake2b(image.data, digest_size=16).digest()
+        for block in images.split(ROWS)
+        for image in block.contiguous().numpy()
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,4 +213,4 @@ class Splits:
         """The images of the pool that are not in train; their labels are not used."""
         further = torch.ones(len(self.pool), dtype=torch.bool)
         further[slice(None) if self.labelled is None else self.labelled] = False
-        return UnlabelledImages(self.pool.images[further])
+        return UnlabelledImages(taken(self.pool.images, further))

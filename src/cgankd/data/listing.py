@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -71,6 +72,10 @@ class Pictures(Protocol):
 
     def keep(self, rows: Ints) -> Pictures:
         """Only the images at ``rows`` (sorted), numbered from 0."""
+
+    def origins(self) -> Iterable[tuple[Path | None, str]]:
+        """Files, and what is read from each: together they tell which images these are, unless a file changes. None in
+        place of a file where there is none; then a set is not kept in a file of decoded images."""
 
 
 @dataclasses.dataclass(frozen=True)

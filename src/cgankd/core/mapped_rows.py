@@ -1,0 +1,54 @@
+"""Some rows of a memory-mapped file, in any order: they take the place of a tensor of images that is too large."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cgankd.core.row_file import release_pages
+
+
+class MappedRows:
+    """Rows uint8 [N, ...] of a file; they are read where they are indexed, and given back to the system after that.
+
+    stored: the mapped file, [M, ...], read only. rows: int64 [N], their places in it; None: all, in order.
+    """
+
+    dtype = torch.uint8
+
+    def __init__(self, stored: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64] | None = None) -> None:
+        self._mapped = stored  # a memmap, which row_file gives pages back of while it lives
+        self.stored: npt.NDArray[np.uint8] = stored.view(np.ndarray)
+        self.rows = np.arange(len(stored)) if rows is None else rows
+        self.shape = torch.Size((len(self.rows), *stored.shape[1:]))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, which: int | slice | Tensor) -> Tensor:
+        """A copy of one row [...], or of several [n, ...], in memory."""
+        rows = self.rows[which.numpy() if isinstance(which, Tensor) else which]
+        copied = torch.from_numpy(np.array(self.stored[rows]))
+        release_pages()
+        return copied
+
+    def take(self, which: Tensor | slice) -> MappedRows:
+        """The rows at ``which`` (int64 or bool), not read."""
+        return MappedRows(self._mapped, self.rows[which.numpy() if isinstance(which, Tensor) else which])
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """All rows in blocks of ``size``, each of which is read when its turn comes."""
+        return (self[start : start + size] for start in range(0, len(self), size))
+
+
+Images: TypeAlias = Tensor | MappedRows  # uint8 [N, C, H, W], in memory or in a file
+
+
+def taken(images: Images, which: Tensor | slice) -> Images:
+    """The images at ``which``, without a copy where that is possible."""
+    return images.take(which) if isinstance(images, MappedRows) else images[which]
