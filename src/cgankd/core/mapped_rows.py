@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -30,16 +30,21 @@ class MappedRows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, which: int | slice | Tensor) -> Tensor:
-        """A copy of one row [...], or of several [n, ...], in memory."""
-        rows = self.rows[which.numpy() if isinstance(which, Tensor) else which]
-        copied = torch.from_numpy(np.array(self.stored[rows]))
+    def __getitem__(self, which: int | slice | Tensor | tuple[Any, ...]) -> Tensor:
+        """A copy of one row [...], or of several [n, ...], in memory; with a tuple, of a part of each."""
+        if isinstance(which, tuple):
+            rows, *inside = which
+            return self[rows][(*[slice(None)] * (not isinstance(rows, int)), *inside)]
+        copied = torch.from_numpy(np.array(self.stored[self._places(which)]))
         release_pages()
         return copied
 
     def take(self, which: Tensor | slice) -> MappedRows:
         """The rows at ``which`` (int64 or bool), not read."""
-        return MappedRows(self._mapped, self.rows[which.numpy() if isinstance(which, Tensor) else which])
+        return MappedRows(self._mapped, self._places(which))
+
+    def _places(self, which: int | slice | Tensor) -> Any:
+        return self.rows[which.numpy() if isinstance(which, Tensor) else which]
 
     def split(self, size: int) -> Iterator[Tensor]:
         """All rows in blocks of ``size``, each of which is read when its turn comes."""
