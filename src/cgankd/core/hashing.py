@@ -13,9 +13,8 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from cgankd.core.mapped_rows import MappedRows
+from cgankd.core.mapped_rows import MappedRows, blocks
 
-ROWS = 1000  # of a file that are hashed at once
 PLAIN = (bool, int, float, str)  # of JSON; a tuple, because a union would be made anew for each of many values
 
 
@@ -38,7 +37,7 @@ def tensor_key(tensor: Tensor | MappedRows) -> str:
     """A hash of the dtype, shape and values of a tensor; the same for its rows in a file."""
     if isinstance(tensor, MappedRows):
         digest = hashlib.blake2b(f"{tensor.dtype}:{list(tensor.shape)};".encode(), digest_size=16)
-        for block in tensor.split(ROWS):
+        for block in blocks(tensor):
             digest.update(block.numpy().data)
         return digest.hexdigest()
     plain = tensor.detach().cpu().contiguous()

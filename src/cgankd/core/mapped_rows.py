@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -33,8 +34,8 @@ class MappedRows:
     def __getitem__(self, which: int | slice | Tensor | tuple[Any, ...]) -> Tensor:
         """A copy of one row [...], or of several [n, ...], in memory; with a tuple, of a part of each."""
         if isinstance(which, tuple):
-            rows, *inside = which
-            return self[rows][(*[slice(None)] * (not isinstance(rows, int)), *inside)]
+            found = self[which[0]]
+            return found[which[1:] if found.ndim < len(self.shape) else (slice(None), *which[1:])]
         copied = torch.from_numpy(np.array(self.stored[self._places(which)]))
         release_pages()
         return copied
@@ -51,7 +52,14 @@ class MappedRows:
         return (self[start : start + size] for start in range(0, len(self), size))
 
 
+BLOCK = 8_000_000  # bytes of a block of images, which may be converted to eight times as many
 Images: TypeAlias = Tensor | MappedRows  # uint8 [N, C, H, W], in memory or in a file
+
+
+def blocks(images: Images) -> Iterable[Tensor]:
+    """All images in order, in blocks that take little memory; at least one block, which may be empty."""
+    size = max(1, BLOCK // math.prod(images.shape[1:]))
+    return images.split(size) if len(images) else [images[:]]
 
 
 def taken(images: Images, which: Tensor | slice) -> Images:

@@ -30,12 +30,10 @@ from cgankd.core.progress import SILENT, Progress
 from cgankd.core.row_file import RowFile, map_rows, release_pages
 from cgankd.data import public
 from cgankd.data.image_files import EncodedPictures, Unusable
-from cgankd.data.importing import CHUNK
 from cgankd.data.listing import Ints, Kind, Peak, Pictures, Plan
 
 FOLDER, FACTS, BAD = "decoded", "kinds.json", "unusable.json"
 MOST_IN_MEMORY = 64_000_000  # bytes of decoded images: smaller sets stay in memory
-AT_ONCE = 128_000_000  # bytes of decoded images, at most, that are in memory before they are written
 VERSION = 1  # raise it where the same files give other pixels
 UNUSED = 30 * 86_400.0  # seconds since a folder was used; older ones go when another set is decoded
 
@@ -117,13 +115,14 @@ class Decoded:
 
     def _decode(self, path: Path, shape: tuple[int, ...], plan: Plan, done: Callable[[int], None]) -> None:
         part = path.with_name(f".{path.name}.part")
-        at_once = max(1, min(CHUNK, AT_ONCE // math.prod(shape[1:])))
+
+        def written(images: int) -> None:
+            done(images)
+            release_pages()
+
         try:
             file = RowFile(part, shape[0], shape[1:])
-            for start in range(0, shape[0], at_once):
-                rows = np.arange(start, min(start + at_once, shape[0]))
-                file.rows[start : start + len(rows)] = self._pictures.read(rows, plan, done)
-                release_pages()
+            self._pictures.read(np.arange(shape[0]), plan, written, file.rows.numpy())
             file.flush()
             sync(part)
             part.replace(path)
@@ -147,7 +146,7 @@ def unusable(pictures: EncodedPictures) -> dict[int, Unusable]:
         if len(pictures.keep(rows).unusable()) == len(rows):
             return {row: Unusable(pictures.items[row], *known[row]) for row in rows.tolist()}
     errors = pictures.unusable()
-    with contextlib.suppress(OSError):  # then they are decoded at the next start too
+    with contextlib.suppress(OSError, UnicodeEncodeError):  # then all are decoded at the next start too
         write_json(folder / BAD, {str(row): [error.reason, error.allowed] for row, error in errors.items()})
     return errors
 
@@ -160,12 +159,12 @@ def _place(pictures: Pictures) -> tuple[Path | None, int]:
         if path is None:
             return None, 0
         if path != last:
-            try:
+            last, size, changed = path, 0, 0
+            with contextlib.suppress(OSError):  # reading the image says why
                 found = path.stat()
-            except OSError:  # reading the image says why
-                return None, 0
-            last, total = path, total + found.st_size
-            words = os.fsencode(f"{path.absolute()}\0{found.st_size} {found.st_mtime_ns} ")
+                size, changed = found.st_size, found.st_mtime_ns
+            total += size
+            words = os.fsencode(f"{path.absolute()}\0{size} {changed} ")
         digest.update(words + os.fsencode(inside) + b"\n")
     return public.home() / FOLDER / digest.hexdigest(), total
 

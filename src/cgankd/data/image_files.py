@@ -68,8 +68,8 @@ class EncodedPictures:
     def peak(self) -> Peak:
         return largest([peak for peak in self._each(_peak) if peak is not None])
 
-    def read(self, rows: Ints, plan: Plan, done: Callable[[int], None]) -> Tensor:
-        out = np.empty((len(rows), plan.channels, plan.height, plan.width), np.uint8)
+    def read(self, rows: Ints, plan: Plan, done: Callable[[int], None], out: Pixels | None = None) -> Tensor:
+        out = np.empty((len(rows), plan.channels, plan.height, plan.width), np.uint8) if out is None else out
 
         def work(places: Sequence[int]) -> None:
             for place in places:

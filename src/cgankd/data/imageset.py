@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from cgankd.core.errors import UserError
-from cgankd.core.hashing import ROWS, tensor_key
-from cgankd.core.mapped_rows import Images, taken
+from cgankd.core.hashing import tensor_key
+from cgankd.core.mapped_rows import Images, blocks, taken
 from cgankd.data import showing
 from cgankd.data.listing import Plan, Rejected
 from cgankd.data.torch_dataset import ImageDataset
@@ -112,7 +112,7 @@ class ImageSet:
         effect.
         """
         counts = torch.zeros(self.channels, 256, dtype=torch.float64)
-        for block in self.images.split(ROWS):
+        for block in blocks(self.images):
             for channel in range(self.channels):
                 counts[channel] += block[:, channel].flatten().bincount(minlength=256)
         values, total = torch.arange(256, dtype=torch.float64) / 255.0, counts.sum(dim=1)
@@ -130,7 +130,7 @@ class ImageSet:
         digest = hashlib.blake2b(digest_size=16)
         for name, tensor in [("images", self.images), ("labels", self.labels), *sorted(self.columns.items())]:
             digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)};".encode())
-            for block in tensor.split(ROWS):
+            for block in [tensor] if isinstance(tensor, Tensor) else blocks(tensor):
                 digest.update(np.ascontiguousarray(block.numpy()).data)
         return digest.hexdigest()
 
@@ -183,7 +183,7 @@ def contents(images: Images) -> list[bytes]:
     """A hash of each image's pixels; uint8 [N, C, H, W], on the CPU."""
     return [
         hashlib.blake2b(image.data, digest_size=16).digest()
-        for block in images.split(ROWS)
+        for block in blocks(images)
         for image in block.contiguous().numpy()
     ]
 

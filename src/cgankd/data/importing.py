@@ -185,8 +185,8 @@ class ArrayPictures:
                 peaks.append(Peak(int(block[:, :3].max(initial=0)), name))  # the fourth channel is not a colour
         return largest(peaks)
 
-    def read(self, rows: Ints, plan: Plan, done: Callable[[int], None]) -> Tensor:
-        out = np.empty((len(rows), plan.channels, plan.height, plan.width), np.uint8)
+    def read(self, rows: Ints, plan: Plan, done: Callable[[int], None], out: Pixels | None = None) -> Tensor:
+        out = np.empty((len(rows), plan.channels, plan.height, plan.width), np.uint8) if out is None else out
         if self._kept is not None:
             rows = self._kept[rows]
         for start, array, order, name in zip(self._starts, self._arrays, self._orders, self._names, strict=False):

@@ -67,8 +67,13 @@ class Pictures(Protocol):
     def peak(self) -> Peak:
         """The largest value of all 16-bit images; only called where there are some."""
 
-    def read(self, rows: Ints, plan: Plan, done: Callable[[int], None]) -> Tensor:
-        """The images at ``rows`` as uint8 [len(rows), C, H, W] in that order; ``done(n)`` after each n images."""
+    def read(
+        self, rows: Ints, plan: Plan, done: Callable[[int], None], out: npt.NDArray[np.uint8] | None = None
+    ) -> Tensor:
+        """The images at ``rows`` as uint8 [len(rows), C, H, W] in that order; ``done(n)`` after each n images.
+
+        out: the array that they are written to; None: a new one.
+        """
 
     def keep(self, rows: Ints) -> Pictures:
         """Only the images at ``rows`` (sorted), numbered from 0."""
