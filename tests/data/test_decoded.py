@@ -168,6 +168,21 @@ def test_a_second_start_looks_at_no_image(tmp_path: Path, looks: list[str]) -> N
     assert counts[-1] == (30, 30)
 
 
+def test_a_second_start_reads_no_pixels_for_keys_and_statistics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def values() -> list[Any]:
+        splits = load(source, train_size=9)
+        keys = [getattr(splits, name).content_key for name in PARTS] + [splits.unlabelled.content_key]
+        return [*keys, splits.notes, [part.tolist() for part in splits.train.pixel_statistics]]
+
+    source = folder(tmp_path / "set")
+    first, whole = values(), MappedRows.__getitem__
+    monkeypatch.setattr(MappedRows, "split", None)
+    monkeypatch.setattr(MappedRows, "__getitem__", lambda self, which: whole(self, slice(0)))
+    assert values() == first
+
+
 def test_images_are_counted_once_while_they_are_decoded(tmp_path: Path) -> None:
     counts = list[tuple[int, int]]()
     source = folder(tmp_path / "set")
@@ -198,6 +213,9 @@ def test_a_damaged_file_is_written_again(damage: str, tmp_path: Path, home: Path
     key = load(source).pool.content_key
     [path] = home.glob("*/*.u8")
     content = path.read_bytes()
+    [known] = home.glob("*/*.known")
+    for kept in known.iterdir():
+        kept.write_bytes(b"of another file")
     if damage == "cut":
         os.truncate(path, len(content) - 100)
     elif damage == "changed":

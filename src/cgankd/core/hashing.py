@@ -36,12 +36,17 @@ def file_key(path: Path) -> str:
 def tensor_key(tensor: Tensor | MappedRows) -> str:
     """A hash of the dtype, shape and values of a tensor; the same for its rows in a file."""
     if isinstance(tensor, MappedRows):
-        digest = hashlib.blake2b(f"{tensor.dtype}:{list(tensor.shape)};".encode(), digest_size=16)
+        return tensor.remembered("tensor_key", lambda: _tensor_key(tensor).encode()).decode()
+    return _tensor_key(tensor)
+
+
+def _tensor_key(tensor: Tensor | MappedRows) -> str:
+    digest = hashlib.blake2b(f"{tensor.dtype}:{list(tensor.shape)};".encode(), digest_size=16)
+    if isinstance(tensor, MappedRows):
         for block in blocks(tensor):
             digest.update(block.numpy().data)
         return digest.hexdigest()
     plain = tensor.detach().cpu().contiguous()
-    digest = hashlib.blake2b(f"{plain.dtype}:{list(plain.shape)};".encode(), digest_size=16)
     digest.update(plain.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cgankd.core.files import replacing
 from cgankd.core.row_file import release_pages
 
 
@@ -22,8 +26,8 @@ class MappedRows:
 
     dtype = torch.uint8
 
-    def __init__(self, stored: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64] | None = None) -> None:
-        self._mapped = stored  # a memmap, which row_file gives pages back of while it lives
+    def __init__(self, stored: np.memmap, rows: npt.NDArray[np.int64] | None = None) -> None:
+        self._mapped = stored  # row_file gives pages back of it while it lives
         self.stored: npt.NDArray[np.uint8] = stored.view(np.ndarray)
         self.rows = np.arange(len(stored)) if rows is None else rows
         self.shape = torch.Size((len(self.rows), *stored.shape[1:]))
@@ -44,12 +48,30 @@ class MappedRows:
         """The rows at ``which`` (int64 or bool), not read."""
         return MappedRows(self._mapped, self._places(which))
 
+    def remembered(self, what: str, compute: Callable[[], bytes]) -> bytes:
+        """``compute()``, which depends on these rows and on ``what`` alone; kept in a file, so that a later start does
+        not read all rows for it."""
+        name = hashlib.blake2b(what.encode() + b"\0" + self.rows.tobytes(), digest_size=16).hexdigest()
+        path = known_folder(Path(str(self._mapped.filename))) / name
+        try:
+            return path.read_bytes()
+        except OSError:
+            value = compute()
+        with contextlib.suppress(OSError), replacing(path) as temporary:
+            temporary.write_bytes(value)
+        return value
+
     def _places(self, which: int | slice | Tensor) -> Any:
         return self.rows[which.numpy() if isinstance(which, Tensor) else which]
 
     def split(self, size: int) -> Iterator[Tensor]:
         """All rows in blocks of ``size``, each of which is read when its turn comes."""
         return (self[start : start + size] for start in range(0, len(self), size))
+
+
+def known_folder(path: Path) -> Path:
+    """Where values are kept that were computed from a file of rows; they go with the file."""
+    return path.with_suffix(".known")
 
 
 BLOCK = 8_000_000  # bytes of a block of images, which may be converted to eight times as many

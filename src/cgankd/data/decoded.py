@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import PIL
 
 from cgankd.core.errors import UserError
 from cgankd.core.files import WINDOWS, read_json, sync, write_json
 from cgankd.core.lease import leased
-from cgankd.core.mapped_rows import Images, MappedRows
+from cgankd.core.mapped_rows import Images, MappedRows, known_folder
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.row_file import RowFile, map_rows, release_pages
 from cgankd.data import public
@@ -45,7 +44,7 @@ class Decoded:
         self._pictures, self._progress = pictures, progress
         self._folder = _place(pictures)[0]
         self._facts = {} if self._folder is None else _read(self._folder / FACTS)
-        self._stored: dict[Plan, npt.NDArray[np.uint8] | None] = {}  # None: no file can be written
+        self._stored: dict[Plan, np.memmap | None] = {}  # None: no file can be written
         self._counted = False  # whether all images were counted when they were decoded
 
     def kinds(self) -> Counter[Kind]:
@@ -75,9 +74,7 @@ class Decoded:
             done(len(rows))
         return MappedRows(stored, rows)
 
-    def _open(
-        self, folder: Path, shape: tuple[int, ...], plan: Plan, done: Callable[[int], None]
-    ) -> npt.NDArray[np.uint8] | None:
+    def _open(self, folder: Path, shape: tuple[int, ...], plan: Plan, done: Callable[[int], None]) -> np.memmap | None:
         """The file with all images, which is written first if necessary; None where it can't be written."""
         path = folder / f"{plan.channels}x{plan.height}x{plan.width}-{plan.shape}-{plan.bits}.u8"
         size = math.prod(shape)
@@ -125,6 +122,7 @@ class Decoded:
             self._pictures.read(np.arange(shape[0]), plan, written, file.rows.numpy())
             file.flush()
             sync(part)
+            shutil.rmtree(known_folder(path), ignore_errors=True)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ from cgankd.tasks import Task
 
 TARGET = "target"  # a column that replaces the labels in training: probabilities float32 [N, C]
 
+DIGEST = 16  # bytes of the hash of an image
 LABEL_DTYPES = (torch.int64, torch.float32, torch.float64)
 
 
@@ -111,10 +112,12 @@ class ImageSet:
         Pixel values are counted in blocks, so that no copy of all images is made and the order of summation has no
         effect.
         """
-        counts = torch.zeros(self.channels, 256, dtype=torch.float64)
-        for block in blocks(self.images):
-            for channel in range(self.channels):
-                counts[channel] += block[:, channel].flatten().bincount(minlength=256)
+        if isinstance(self.images, Tensor):
+            counts = _pixel_counts(self.images)
+        else:
+            images = self.images
+            kept = images.remembered("pixel_counts", lambda: _pixel_counts(images).numpy().tobytes())
+            counts = torch.frombuffer(bytearray(kept), dtype=torch.float64).view(self.channels, 256)
         values, total = torch.arange(256, dtype=torch.float64) / 255.0, counts.sum(dim=1)
         mean = (counts @ values) / total
         spread = (counts * (values - mean[:, None]).square()).sum(dim=1) / (total - 1).clamp(min=1)
@@ -127,8 +130,14 @@ class ImageSet:
     @functools.cached_property
     def content_key(self) -> str:
         """A hash of images, labels and columns."""
+        if isinstance(self.images, Tensor):
+            return self._key(self.images)
+        images, others = self.images, self._key(self.images[:0])
+        return images.remembered(f"content_key {others}", lambda: self._key(images).encode()).decode()
+
+    def _key(self, images: Images) -> str:
         digest = hashlib.blake2b(digest_size=16)
-        for name, tensor in [("images", self.images), ("labels", self.labels), *sorted(self.columns.items())]:
+        for name, tensor in [("images", images), ("labels", self.labels), *sorted(self.columns.items())]:
             digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)};".encode())
             for block in [tensor] if isinstance(tensor, Tensor) else blocks(tensor):
                 digest.update(np.ascontiguousarray(block.numpy()).data)
@@ -179,13 +188,26 @@ def as_bytes(images: Tensor) -> Tensor:
     return (images.detach().float() * 255.0).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
+def _pixel_counts(images: Images) -> Tensor:
+    """How often each channel has each value, float64 [C, 256]."""
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
+    for block in blocks(images):
+        for channel in range(len(counts)):
+            counts[channel] += block[:, channel].flatten().bincount(minlength=256)
+    return counts
+
+
 def contents(images: Images) -> list[bytes]:
     """A hash of each image's pixels; uint8 [N, C, H, W], on the CPU."""
-    return [
-        hashlib.blake2b(image.data, digest_size=16).digest()
-        for block in blocks(images)
-        for image in block.contiguous().numpy()
-    ]
+
+    def digests() -> list[bytes]:
+        parts = (block.contiguous().numpy() for block in blocks(images))
+        return [hashlib.blake2b(image.data, digest_size=DIGEST).digest() for part in parts for image in part]
+
+    if isinstance(images, Tensor):
+        return digests()
+    joined = images.remembered("contents", lambda: b"".join(digests()))
+    return [joined[start : start + DIGEST] for start in range(0, len(joined), DIGEST)]
 
 
 @dataclasses.dataclass(frozen=True)
