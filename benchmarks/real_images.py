@@ -75,8 +75,8 @@ def child(folder: str, which: str, most_in_memory: str = "") -> None:
     count = sum(map(len, (splits.train, splits.val, splits.test)))
     print(
         f"real_images N={count:,} {which} start: {loaded:.1f} s to load ({worked:.1f} s of processors), "
-        f"{hashed - loaded:.1f} s for hashes and statistics, {ended - hashed:.2f} s for 100 batches; peak={watch.peak()} MB anonymous={watch.anonymous} MB "
-        f"({imported} at the start)",
+        f"{hashed - loaded:.1f} s for hashes and statistics, {ended - hashed:.2f} s for 100 batches; "
+        f"peak={watch.peak()} MB anonymous={watch.anonymous} MB ({imported} at the start)",
         flush=True,
     )
 
