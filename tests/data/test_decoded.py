@@ -20,6 +20,7 @@ from pictures import class_folders, metadata, noise, write_png
 from PIL import Image
 
 from cgankd.config.settings import AugmentSettings, DataSettings
+from cgankd.core.hashing import describe
 from cgankd.core.mapped_rows import MappedRows
 from cgankd.core.progress import Progress
 from cgankd.data import decoded, image_files, sources
@@ -143,6 +144,7 @@ def test_all_is_as_in_memory(make: Callable[[Path], Path], tmp_path: Path, monke
             assert all(map(torch.equal, own.pixel_statistics, other.pixel_statistics))
         assert splits.unlabelled.content_key == expected.unlabelled.content_key
         assert len(splits.unlabelled) == len(splits.pool) - 8
+        assert describe(splits.pool.images) == describe(expected.pool.images)
 
 
 def test_batches_are_those_of_images_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

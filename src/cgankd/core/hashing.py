@@ -13,8 +13,6 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from cgankd.core.mapped_rows import MappedRows, blocks
-
 PLAIN = (bool, int, float, str)  # of JSON; a tuple, because a union would be made anew for each of many values
 
 
@@ -33,22 +31,17 @@ def file_key(path: Path) -> str:
     return digest.hexdigest()
 
 
-def tensor_key(tensor: Tensor | MappedRows) -> str:
-    """A hash of the dtype, shape and values of a tensor; the same for its rows in a file."""
-    if isinstance(tensor, MappedRows):
-        return tensor.remembered("tensor_key", lambda: _tensor_key(tensor).encode()).decode()
-    return _tensor_key(tensor)
-
-
-def _tensor_key(tensor: Tensor | MappedRows) -> str:
-    digest = hashlib.blake2b(f"{tensor.dtype}:{list(tensor.shape)};".encode(), digest_size=16)
-    if isinstance(tensor, MappedRows):
-        for block in blocks(tensor):
-            digest.update(block.numpy().data)
-        return digest.hexdigest()
+def tensor_key(tensor: Tensor) -> str:
+    """A hash of the dtype, shape and values of a tensor."""
     plain = tensor.detach().cpu().contiguous()
+    digest = tensor_digest(plain)
     digest.update(plain.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def tensor_digest(tensor: Any) -> hashlib.blake2b:
+    """The beginning of :func:`tensor_key`, which takes the bytes of the values next."""
+    return hashlib.blake2b(f"{tensor.dtype}:{list(tensor.shape)};".encode(), digest_size=16)
 
 
 def describe(value: Any) -> Any:
@@ -64,6 +57,8 @@ def describe(value: Any) -> Any:
         return {name: describe(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(key := getattr(value, "content_key", None), str):
         return {type(value).__name__: key}
+    if isinstance(key := getattr(value, "tensor_key", None), str):  # of rows in a file: that of the tensor
+        return key
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -72,7 +67,7 @@ def describe(value: Any) -> Any:
         return [describe(item) for item in value]
     if isinstance(value, Path):
         return _describe_path(value)
-    if isinstance(value, Tensor | MappedRows):
+    if isinstance(value, Tensor):
         return tensor_key(value)
     raise TypeError(f"{type(value).__name__} has no content key; give it a property content_key")
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cgankd.core.files import replacing
+from cgankd.core.hashing import tensor_digest
 from cgankd.core.row_file import release_pages
 
 
@@ -47,6 +48,18 @@ class MappedRows:
     def take(self, which: Tensor | slice) -> MappedRows:
         """The rows at ``which`` (int64 or bool), not read."""
         return MappedRows(self._mapped, self._places(which))
+
+    @property
+    def tensor_key(self) -> str:
+        """The key of a tensor with these rows."""
+
+        def key() -> bytes:
+            digest = tensor_digest(self)
+            for block in blocks(self):
+                digest.update(block.numpy().data)
+            return digest.hexdigest().encode()
+
+        return self.remembered("tensor_key", key).decode()
 
     def remembered(self, what: str, compute: Callable[[], bytes]) -> bytes:
         """``compute()``, which depends on these rows and on ``what`` alone; kept in a file, so that a later start does

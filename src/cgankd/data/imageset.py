@@ -156,7 +156,7 @@ class UnlabelledImages:
     @functools.cached_property
     def content_key(self) -> str:
         """A hash of the images."""
-        return tensor_key(self.images)
+        return tensor_key(self.images) if isinstance(self.images, Tensor) else self.images.tensor_key
 
 
 class ImageSource(Protocol):
