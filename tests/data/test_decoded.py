@@ -329,6 +329,20 @@ def test_where_no_file_can_be_written_images_stay_in_memory(tmp_path: Path, home
     assert "CGANKD_DATA sets another folder" in line
 
 
+def test_another_user_s_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, said = folder(tmp_path / "set"), Said()
+    key = load(source).pool.content_key
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("cgankd.data.decoded.os.utime", refused)
+    splits = sources.load(DataSettings(source=str(source)), progress=said)
+    assert isinstance(splits.pool.images, MappedRows)
+    assert splits.pool.content_key == key
+    assert said.lines == []
+
+
 def test_the_file_is_named_once(tmp_path: Path, home: Path) -> None:
     source, said = folder(tmp_path / "set"), Said()
     for _ in range(2):

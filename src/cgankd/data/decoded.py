@@ -86,16 +86,16 @@ class Decoded:
                         self._counted = True
                         said = f"images decoded into {path}, {size / 1e6:,.0f} MB, where later starts find them"
                         self._progress.say(said)
-            if self._facts != _read(folder / FACTS):
-                with contextlib.suppress(UnicodeEncodeError):  # the name of a file may be no text
-                    write_json(folder / FACTS, self._facts)
-            os.utime(folder)
         except OSError as error:
             self._progress.say(
                 f"images are kept in memory, {size / 1e6:,.0f} MB, because they can't be written to {folder} "
                 f"({error.strerror or error}); {public.VARIABLE} sets another folder"
             )
             return None
+        with contextlib.suppress(OSError, UnicodeEncodeError):  # another user's folder; a name that is no text
+            if self._facts != _read(folder / FACTS):
+                write_json(folder / FACTS, self._facts)
+            os.utime(folder)
         return map_rows(path, shape[1:])
 
     def _alone(self, path: Path, size: int) -> contextlib.AbstractContextManager[None]:
@@ -128,8 +128,9 @@ class Decoded:
             part.unlink(missing_ok=True)
         write_json(path.with_suffix(".json"), _marks(path))
         for other in path.parent.parent.iterdir():
-            if time.time() - other.stat().st_mtime > UNUSED:
-                shutil.rmtree(other, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another process removes it, too
+                if time.time() - other.stat().st_mtime > UNUSED:
+                    shutil.rmtree(other, ignore_errors=True)
 
 
 def unusable(pictures: EncodedPictures) -> dict[int, Unusable]:

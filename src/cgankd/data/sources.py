@@ -158,7 +158,13 @@ def _load(settings: DataSettings, count: Count | None, progress: Progress) -> Sp
 
 
 def load_whole(
-    source: str, task: Task, channels: int, size: tuple[int, int], where: str, label_column: str | None = None
+    source: str,
+    task: Task,
+    channels: int,
+    size: tuple[int, int],
+    where: str,
+    label_column: str | None = None,
+    progress: Progress = SILENT,
 ) -> ImageSet:
     """All images of a folder, .npz, .h5, .parquet or .tar, from all its splits, with labels of an existing task.
 
@@ -175,7 +181,7 @@ def load_whole(
     ):
         listing = dataclasses.replace(listing, folders=True)  # a class may have the name 007, which is not 7
     values, names, *_ = read_labels(listing, settings)
-    images = load_alike(Decoded(listing.pictures), channels, size, f"{where} {source}")
+    images = load_alike(Decoded(listing.pictures, progress), channels, size, f"{where} {source}")
     labels = _tensor(values, np.arange(len(values)))
     labels = task.renumbered(labels, names or (), f"{where} {source}")
     task.check_labels(labels, f"{where} {source}")
