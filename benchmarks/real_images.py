@@ -1,7 +1,7 @@
 """How long a start with real images takes, and how much memory: the first one, which decodes them, and the second.
 
 Writes COUNT PNG files of SIDE x SIDE pixels in two classes, then reads them in two processes, one after the other. Each
-computes what every run computes from the pixels, draws 100 batches of 128 views, and prints ``real_images ...``.
+computes what every run computes from the pixels, draws 20 batches of 16 views, and prints ``real_images ...``.
 anonymous: as in memory.py. Nothing is asserted. Linux only.
 
     python benchmarks/real_images.py 100000 32
@@ -65,17 +65,17 @@ def child(folder: str, which: str, most_in_memory: str = "") -> None:
     for part in (splits.train, splits.val, splits.test):
         assert part.content_key
     batches = Batches(
-        TrainingImages(splits.train), splits.task, 128, AugmentSettings(), seed=0, device=torch.device("cpu")
+        TrainingImages(splits.train), splits.task, 16, AugmentSettings(), seed=0, device=torch.device("cpu")
     )
     _ = splits.train.pixel_statistics
     hashed = time.perf_counter() - started
-    for step in range(100):
+    for step in range(20):
         batches.at(step)
     ended = time.perf_counter() - started
     count = sum(map(len, (splits.train, splits.val, splits.test)))
     print(
         f"real_images N={count:,} {which} start: {loaded:.1f} s to load ({worked:.1f} s of processors), "
-        f"{hashed - loaded:.1f} s for hashes and statistics, {ended - hashed:.2f} s for 100 batches; "
+        f"{hashed - loaded:.1f} s for hashes and statistics, {ended - hashed:.2f} s for 20 batches; "
         f"peak={watch.peak()} MB anonymous={watch.anonymous} MB ({imported} at the start)",
         flush=True,
     )
