@@ -115,7 +115,7 @@ def _usual_kd(train: ImageSet, student: nn.Module, teacher: nn.Module, settings:
     """A DataLoader with transforms of single images, float32, contiguous tensors, and the teacher at every step."""
 
     def changed(row: int) -> tuple[Tensor, int]:
-        image = ImageOps.expand(Image.fromarray(train.images[row, 0].numpy()), 2)
+        image = ImageOps.expand(Image.fromarray(train.images[row][0].numpy()), 2)
         left, top = random.randrange(5), random.randrange(5)
         image = image.crop((left, top, left + 32, top + 32))
         if random.random() < 0.5:

@@ -174,7 +174,7 @@ class Distiller(Looks):
 
         if isinstance(predictor, nn.Module):
             trial.check_state(who, predictor)
-            images = inference.to_input(self.few.images, trial.device(predictor))
+            images = inference.to_input(self.few.images[:], trial.device(predictor))
             outputs = trial.check_answers(who, predictor, images, width)
         else:
             with tried(f"{who}: the call with {len(self.few)} images failed", f"needed: outputs [B, {width}]"):
@@ -196,7 +196,7 @@ class Distiller(Looks):
         """A module for features, tried on a few images."""
         if not isinstance(network, nn.Module):
             raise UserError(f"features_of is {network!r}; needed: a torch.nn.Module")
-        trial.check_runs("features_of", network, inference.to_input(self.few.images, trial.device(network)))
+        trial.check_runs("features_of", network, inference.to_input(self.few.images[:], trial.device(network)))
         trial.check_state("features_of", network)
         return network
 
@@ -362,7 +362,7 @@ class Distiller(Looks):
         who, outputs = "the student", self._task.num_outputs
         if not isinstance(student, nn.Module):
             raise UserError(f"{who} is {student!r}; needed: a torch.nn.Module")
-        images = inference.to_input(self.few.images, trial.device(student))
+        images = inference.to_input(self.few.images[:], trial.device(student))
         predictions = trial.check_answers(who, student, images, outputs)
         trial.check_finite(who, predictions)
         check_unchanged(resolve(AUTO, predictions, self.few.labels, self._task, who, "outputs", trained=False), who)

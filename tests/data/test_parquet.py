@@ -15,7 +15,7 @@ from PIL import Image
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
-from cgankd.data import sources
+from cgankd.data import arrow_tables, sources
 from cgankd.data.imageset import Splits
 from cgankd.tasks import Classification
 
@@ -246,3 +246,21 @@ def test_a_missing_library_is_named_with_its_extra(
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(UserError, match=rf"needs {module} \(ImportError: .*\); pip install 'cgankd\[hub\]'"):
         load(source)
+
+
+def test_images_stay_in_the_file_until_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, groups = tmp_path / "set.parquet", list[int]()
+    pq.write_table(hub_table(40), path, row_group_size=7)
+    whole = arrow_tables.RowGroups._read
+
+    def counted(self: arrow_tables.RowGroups, group: int) -> object:
+        groups.append(group)
+        return whole(self, group)
+
+    monkeypatch.setattr(arrow_tables.RowGroups, "_read", counted)
+    listing = arrow_tables.parquet_listing(path, [path], DataSettings(source=str(path)))
+    assert groups == []
+    assert sum(listing.pictures.kinds().values()) == 40
+    assert sorted(groups) == list(range(6))
+    content = {encoded(row) for row in range(40)}
+    assert {item.open().getvalue() for item in listing.pictures.items} == content  # type: ignore[attr-defined]

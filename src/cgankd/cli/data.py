@@ -149,7 +149,7 @@ def _show_data(settings: DataSettings, out: Path | None) -> None:
     from cgankd.report.sheet import sheet
 
     with one_loop() as progress, progress.bar("import", 1) as bar:
-        splits = sources.load(settings, lambda done, total: bar.to(done / total))
+        splits = sources.load(settings, lambda done, total: bar.to(done / total), progress)
     summary = preview.describe(splits)
     console.print(
         f"{on_one_line(splits.name)}: {splits.task.name}, {summary['size'][1]}x{summary['size'][0]} pixels, "

@@ -135,7 +135,7 @@ def _images(train: ImageSet, stream: Stream, task: int, joint: bool, exemplars: 
     if not task or not exemplars:
         return new
     old = stream.exemplars(train, task, exemplars)
-    return ImageSet(torch.cat([new.images, old.images]), torch.cat([new.labels, old.labels]))
+    return ImageSet(torch.cat([new.images[:], old.images[:]]), torch.cat([new.labels, old.labels]))
 
 
 def learn(store: Store, settings: Continual, splits: Splits, method: str, seed: int, task: int) -> Artifact:

@@ -34,9 +34,14 @@ def file_key(path: Path) -> str:
 def tensor_key(tensor: Tensor) -> str:
     """A hash of the dtype, shape and values of a tensor."""
     plain = tensor.detach().cpu().contiguous()
-    digest = hashlib.blake2b(f"{plain.dtype}:{list(plain.shape)};".encode(), digest_size=16)
+    digest = tensor_digest(plain)
     digest.update(plain.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def tensor_digest(tensor: Any) -> hashlib.blake2b:
+    """The beginning of :func:`tensor_key`, which takes the bytes of the values next."""
+    return hashlib.blake2b(f"{tensor.dtype}:{list(tensor.shape)};".encode(), digest_size=16)
 
 
 def describe(value: Any) -> Any:
@@ -52,6 +57,8 @@ def describe(value: Any) -> Any:
         return {name: describe(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(key := getattr(value, "content_key", None), str):
         return {type(value).__name__: key}
+    if isinstance(key := getattr(value, "tensor_key", None), str):  # of rows in a file: that of the tensor
+        return key
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -89,6 +89,11 @@ def open_rows(path: Path, shape: tuple[int, ...], dtype: torch.dtype = torch.uin
     return torch.from_numpy(_map(path, COPY_ON_WRITE, (count, *shape), dtype))
 
 
+def map_rows(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """The rows of a file of uint8, [N, *shape]: memory-mapped, read only, not read. The file must not be empty."""
+    return _map(path, "r", (path.stat().st_size // math.prod(shape), *shape), torch.uint8)
+
+
 # --- resident pages -------------------------------------------------------------------------------------------------
 
 COPY_ON_WRITE = "c"

@@ -166,7 +166,7 @@ def _listing(
         raise UserError(f"data.label_column={settings.label_column!r} is for metadata.csv, not for {path}")
     parts = _find(path, names)
     images = [images_of(x) for _, x, _, _ in parts]
-    pictures = ArrayPictures(images, [f"{path}: array {x!r}" for _, x, _, _ in parts])
+    pictures = ArrayPictures(images, [f"{path}: array {x!r}" for _, x, _, _ in parts], path)
     used = {"class_names"}
     labels = []
     for (_, x, y, _), array in zip(parts, images, strict=True):

@@ -6,10 +6,14 @@ numbers. Images stay encoded until they are needed.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import functools
 import io
+import itertools
 import json
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +29,8 @@ from cgankd.data.image_files import EncodedPictures, Unusable
 from cgankd.data.listing import TRAIN, Ints, Listing
 from cgankd.data.split_names import ALLOWED, split_of
 
-LABEL, SPLIT = "label", "split"
+NEARBY = 1024  # rows that threads read at the same time, at most
+IMAGE, LABEL, SPLIT = "image", "label", "split"
 EXTRA = "pip install 'cgankd[hub]'"
 _SHARD = re.compile(r"(-of-\d+|-[0-9a-f]{8,})+$")  # train-00000-of-00004, train-00000-of-00001-0a1b2c3d4e5f6789
 
@@ -35,23 +40,63 @@ class Part:
     """One table: a shard or a split. where: its file or split, for messages. classes: of columns with class numbers.
 
     paths: whether images may be files that cells name; a table from elsewhere must not choose files of this machine.
+    file: that the table was read from; None: of a library. images: the column that stays there.
     """
 
     split: int
-    table: Any  # pyarrow.Table
+    table: Any  # pyarrow.Table; without the column of images where these stay in the file
     where: str
     classes: Mapping[str, tuple[str, ...]]
     paths: bool = False
+    file: Path | None = None
+    images: RowGroups | None = None
+
+    @property
+    def fields(self) -> list[Any]:
+        """Of the schema: name and type of each column."""
+        return [*self.table.schema, *([] if self.images is None else [self.images.field])]
+
+    @property
+    def names(self) -> list[str]:
+        return [field.name for field in self.fields]
+
+    def column(self, name: str) -> Any:
+        """The values of the column of images, by row."""
+        return self.table.column(name) if self.images is None else self.images
+
+
+class RowGroups:
+    """A column of a Parquet file, read by groups of rows where it is indexed; the last ones stay in memory."""
+
+    def __init__(self, path: Path, field: Any, ends: Sequence[int]) -> None:
+        """field: of the schema. ends: of each group, the number of rows in it and before it."""
+        self.field, self._path, self._ends = field, path, ends
+        kept = 2 + NEARBY * len(ends) // max(1, max(ends, default=1))
+        self._group, self._lock = functools.lru_cache(kept)(self._read), threading.Lock()
+
+    def __getitem__(self, row: int) -> Any:
+        group = bisect.bisect_right(self._ends, row)
+        with self._lock:  # so that threads do not read the same group
+            values = self._group(group)
+        return values[row - (self._ends[group - 1] if group else 0)]
+
+    def _read(self, group: int) -> Any:
+        parquet = library("pyarrow.parquet", str(self._path))
+        try:
+            return parquet.ParquetFile(self._path).read_row_group(group, [self.field.name]).column(self.field.name)
+        except Exception as error:  # pyarrow raises errors of several kinds for broken files
+            raise _broken(self._path, error) from None
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """An encoded image: a cell of a column of {bytes, path} or of bytes."""
 
-    column: Any  # pyarrow.ChunkedArray
+    column: Any  # pyarrow.ChunkedArray, or RowGroups
     row: int
     where: str
     paths: bool
+    file: Path | None
 
     def __str__(self) -> str:
         return f"{self.where}, row {self.row}"
@@ -82,7 +127,29 @@ def read(path: Path) -> Any:
     try:
         return parquet.ParquetFile(path).read()  # not read_table, which takes columns from folders' names such as a=1
     except Exception as error:  # pyarrow raises errors of several kinds for broken files
-        raise UserError(f"{path}: not readable as Parquet: {said(error)}") from None
+        raise _broken(path, error) from None
+
+
+def _broken(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: not readable as Parquet: {said(error)}")
+
+
+def _read_part(path: Path, split: int, settings: DataSettings) -> Part:
+    """A Parquet file without its images, which are read when they are needed."""
+    parquet = library("pyarrow.parquet", str(path))
+    try:
+        file = parquet.ParquetFile(path)  # not read_table, which takes columns from folders' names such as a=1
+        schema, groups = file.schema_arrow, file.metadata
+        fields = [field for field in schema if _holds_images(field.type)]
+        chosen = [field for field in fields if field.name == IMAGE] or fields
+        alone = len(chosen) == 1 and schema.names.count(chosen[0].name) == 1
+        if not alone or chosen[0].name in (settings.label_column or LABEL, settings.group_column, SPLIT):
+            return Part(split, file.read(), str(path), _classes_of(schema), file=path)
+        table = file.read([name for name in schema.names if name != chosen[0].name])
+        ends = list(itertools.accumulate(groups.row_group(number).num_rows for number in range(groups.num_row_groups)))
+    except Exception as error:  # pyarrow raises errors of several kinds for broken files
+        raise _broken(path, error) from None
+    return Part(split, table, str(path), _classes_of(schema), file=path, images=RowGroups(path, chosen[0], ends))
 
 
 def values(table: Any, column: str, where: str) -> list[Any]:
@@ -137,8 +204,7 @@ def parquet_listing(source: Path, paths: Sequence[Path], settings: DataSettings)
         raise UserError(f"{source}: has Parquet files in several folders ({names}); allowed: one of them")
     parts = []
     for path, split in zip(paths, splits, strict=True):
-        table = read(path)
-        parts.append(Part(TRAIN if split is None else split, table, str(path), _classes_of(table.schema)))
+        parts.append(_read_part(path, TRAIN if split is None else split, settings))
     return listing(str(source), parts, settings)
 
 
@@ -169,13 +235,13 @@ def listing(source: str, parts: Sequence[Part], settings: DataSettings) -> Listi
             raise UserError(f"{place(members.index(None))}: {column!r} is empty; every image needs one")
         groups = np.unique([str(member) for member in members], return_inverse=True)[1].astype(np.int64)
     cells = [
-        Cell(part.table.column(image), row, part.where, part.paths)
+        Cell(part.column(image), row, part.where, part.paths, part.file)
         for part in labelled
         for row in range(part.table.num_rows)
     ]
     classes = labelled[0].classes.get(label)
     used = {image, label, settings.group_column, SPLIT}
-    unused = [name for name in labelled[0].table.column_names if name not in used]
+    unused = [name for name in labelled[0].names if name not in used]
     notes = (
         f"without labels, and left out: {', '.join(left)}" * bool(left),
         f"columns that were not used: {', '.join(unused)}" * bool(unused),
@@ -213,10 +279,10 @@ def _classes_of(schema: Any) -> dict[str, tuple[str, ...]]:
 
 
 def _image_column(part: Part) -> str:
-    columns = [field.name for field in part.table.schema if _holds_images(field.type)]
-    if "image" in columns or len(columns) == 1:
-        return "image" if "image" in columns else columns[0]
-    found = ", ".join(columns) or f"none of {', '.join(part.table.column_names)}"
+    columns = [field.name for field in part.fields if _holds_images(field.type)]
+    if IMAGE in columns or len(columns) == 1:
+        return IMAGE if IMAGE in columns else columns[0]
+    found = ", ".join(columns) or f"none of {', '.join(part.names)}"
     raise UserError(
         f"{part.where}: which column holds the images? Columns with bytes: {found}; allowed: one such column, or one "
         "named 'image'"
@@ -232,7 +298,7 @@ def _holds_images(kind: Any) -> bool:
 
 
 def _need(part: Part, column: str, hint: str) -> None:
-    names = part.table.column_names
+    names = part.names
     if names.count(column) > 1:
         raise UserError(f"{part.where}: has the column {column!r} twice; allowed: once")
     if column not in names:

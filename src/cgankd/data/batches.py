@@ -22,10 +22,12 @@ from torch import Tensor
 
 from cgankd.config.settings import AugmentSettings
 from cgankd.core import ranks, rng
+from cgankd.core.mapped_rows import Images
 from cgankd.core.row_file import release_pages
 from cgankd.core.runtime import to_device
 from cgankd.data.augment import Mixing, RandAugment
 from cgankd.data.imageset import TARGET, ImageSet, TrainingImages
+from cgankd.data.listing import Ints
 from cgankd.tasks import Task
 
 
@@ -41,7 +43,7 @@ class Views:
 
     def __init__(
         self,
-        sets: Sequence[Tensor],
+        sets: Sequence[Images],
         settings: AugmentSettings,
         flip: bool,
         seed: int,
@@ -53,7 +55,7 @@ class Views:
         self.randaugment = None if strong is None else RandAugment(strong.operations, strong.magnitude, geometric, seed)
         self.channels, self.height, self.width = sets[0].shape[1:]
         self.sets = sets
-        self._arrays = [images.numpy() for images in sets]
+        self._stored = [_stored(images) for images in sets]
         self._ends = list(itertools.accumulate(map(len, sets)))
 
     def draw(self, index: Tensor, view: Tensor) -> Tensor:
@@ -98,7 +100,9 @@ class Views:
 
     def _image(self, number: int) -> npt.NDArray[np.uint8]:
         which = bisect.bisect_right(self._ends, number)
-        return self._arrays[which][number - self._ends[which]]  # counted from the end of its set
+        images, rows = self._stored[which]
+        place = number - self._ends[which]  # counted from the end of its set
+        return images[place if rows is None else rows[place]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,6 +287,11 @@ def in_order(batches: Batches, first: int, end: int) -> Generator[Batch, None, N
             if step + 1 < end:
                 ahead = pool.submit(batches.at, step + 1)
             yield batch
+
+
+def _stored(images: Images) -> tuple[npt.NDArray[np.uint8], Ints | None]:
+    """The array that the images lie in, and their rows in it; None: all, in order."""
+    return (images.numpy(), None) if isinstance(images, Tensor) else (images.stored, images.rows)
 
 
 def _targets(sets: Sequence[ImageSet], task: Task) -> list[Tensor]:

@@ -7,19 +7,25 @@ so that all images are converted to 8 bits in the same way.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from cgankd.core.errors import UserError
-from cgankd.data.listing import Kind, Peak, Pictures
+from cgankd.data.listing import Kind, Peak
 
 USUAL = (8, 10, 12, 14, 16)
 
 
+class HasPeak(Protocol):
+    """Images whose largest value is known."""
+
+    def peak(self) -> Peak: ...
+
+
 def bits_in_use(
-    pictures: Pictures, kinds: Counter[Kind], setting: int | None, where: str
+    pictures: HasPeak, kinds: Counter[Kind], setting: int | None, where: str
 ) -> tuple[int, tuple[str, ...]]:
     """The number of bits that 16-bit images use (16 where there are no such images), and notes.
 

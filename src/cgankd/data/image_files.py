@@ -43,7 +43,11 @@ _TURNS = {
 
 
 class Encoded(Protocol):
-    """An encoded image that is not a file of its own; ``str`` names its place for messages."""
+    """An encoded image that is not a file of its own; ``str`` names its place for messages. file: that it is read
+    from; None where there is none."""
+
+    @property
+    def file(self) -> Path | None: ...
 
     def open(self) -> Path | io.BytesIO: ...
 
@@ -64,8 +68,8 @@ class EncodedPictures:
     def peak(self) -> Peak:
         return largest([peak for peak in self._each(_peak) if peak is not None])
 
-    def read(self, rows: Ints, plan: Plan, done: Callable[[int], None]) -> Tensor:
-        out = np.empty((len(rows), plan.channels, plan.height, plan.width), np.uint8)
+    def read(self, rows: Ints, plan: Plan, done: Callable[[int], None], out: Pixels | None = None) -> Tensor:
+        out = np.empty((len(rows), plan.channels, plan.height, plan.width), np.uint8) if out is None else out
 
         def work(places: Sequence[int]) -> None:
             for place in places:
@@ -81,6 +85,10 @@ class EncodedPictures:
 
     def keep(self, rows: Ints) -> EncodedPictures:
         return type(self)([self.items[row] for row in rows])
+
+    def origins(self) -> Iterator[tuple[Path | None, str]]:
+        for item in self.items:
+            yield (item, "") if isinstance(item, Path) else (item.file, str(item))
 
     def _each(self, look: Callable[[Path | Encoded], T]) -> list[T]:
         """``look`` of each file, in order."""

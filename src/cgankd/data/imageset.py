@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cgankd.core.errors import UserError
 from cgankd.core.hashing import tensor_key
+from cgankd.core.mapped_rows import Images, blocks, taken
 from cgankd.data import showing
 from cgankd.data.listing import Plan, Rejected
 from cgankd.data.torch_dataset import ImageDataset
@@ -21,6 +22,7 @@ from cgankd.tasks import Task
 
 TARGET = "target"  # a column that replaces the labels in training: probabilities float32 [N, C]
 
+DIGEST = 16  # bytes of the hash of an image
 LABEL_DTYPES = (torch.int64, torch.float32, torch.float64)
 
 
@@ -28,12 +30,13 @@ LABEL_DTYPES = (torch.int64, torch.float32, torch.float64)
 class ImageSet:
     """Images with one label each.
 
-    images: uint8 [N, C, H, W], C 1 or 3, H and W at least 16. labels: int64 [N] (classes), or float32 or
+    images: uint8 [N, C, H, W], C 1 or 3, H and W at least 16; of large sets they are in a file, and
+    ``images[rows]`` reads some. labels: int64 [N] (classes), or float32 or
     float64 [N] (in the user's own unit). columns: further tensors whose first dimension is N, by name (group,
     teacher output, ratio). names: of the classes, only to show them. A notebook shows a grid of samples.
     """
 
-    images: Tensor
+    images: Images
     labels: Tensor
     columns: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     names: tuple[str, ...] = ()
@@ -92,7 +95,7 @@ class ImageSet:
     def take(self, rows: Tensor) -> ImageSet:
         """The images at ``rows`` (int64 [M]), in that order."""
         columns = {name: column[rows] for name, column in self.columns.items()}
-        return ImageSet(self.images[rows], self.labels[rows], columns, self.names)
+        return ImageSet(taken(self.images, rows), self.labels[rows], columns, self.names)
 
     def dataset(self, transform: Callable[[Tensor], Tensor] | None = None) -> ImageDataset:
         """For a ``DataLoader``: (float image [C, H, W] in [0, 1], label); or probabilities in place of a label."""
@@ -109,10 +112,12 @@ class ImageSet:
         Pixel values are counted in blocks, so that no copy of all images is made and the order of summation has no
         effect.
         """
-        counts = torch.zeros(self.channels, 256, dtype=torch.float64)
-        for block in self.images.split(1000):
-            for channel in range(self.channels):
-                counts[channel] += block[:, channel].flatten().bincount(minlength=256)
+        if isinstance(self.images, Tensor):
+            counts = _pixel_counts(self.images)
+        else:
+            images = self.images
+            kept = images.remembered("pixel_counts", lambda: _pixel_counts(images).numpy().tobytes())
+            counts = torch.frombuffer(bytearray(kept), dtype=torch.float64).view(self.channels, 256)
         values, total = torch.arange(256, dtype=torch.float64) / 255.0, counts.sum(dim=1)
         mean = (counts @ values) / total
         spread = (counts * (values - mean[:, None]).square()).sum(dim=1) / (total - 1).clamp(min=1)
@@ -125,10 +130,17 @@ class ImageSet:
     @functools.cached_property
     def content_key(self) -> str:
         """A hash of images, labels and columns."""
+        if isinstance(self.images, Tensor):
+            return self._key(self.images)
+        images, others = self.images, self._key(self.images[:0])
+        return images.remembered(f"content_key {others}", lambda: self._key(images).encode()).decode()
+
+    def _key(self, images: Images) -> str:
         digest = hashlib.blake2b(digest_size=16)
-        for name, tensor in [("images", self.images), ("labels", self.labels), *sorted(self.columns.items())]:
+        for name, tensor in [("images", images), ("labels", self.labels), *sorted(self.columns.items())]:
             digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)};".encode())
-            digest.update(np.ascontiguousarray(tensor.numpy()).data)
+            for block in [tensor] if isinstance(tensor, Tensor) else blocks(tensor):
+                digest.update(np.ascontiguousarray(block.numpy()).data)
         return digest.hexdigest()
 
 
@@ -136,7 +148,7 @@ class ImageSet:
 class UnlabelledImages:
     """Images without labels. images: uint8 [N, C, H, W]."""
 
-    images: Tensor
+    images: Images
 
     def __len__(self) -> int:
         return len(self.images)
@@ -144,7 +156,7 @@ class UnlabelledImages:
     @functools.cached_property
     def content_key(self) -> str:
         """A hash of the images."""
-        return tensor_key(self.images)
+        return tensor_key(self.images) if isinstance(self.images, Tensor) else self.images.tensor_key
 
 
 class ImageSource(Protocol):
@@ -176,9 +188,26 @@ def as_bytes(images: Tensor) -> Tensor:
     return (images.detach().float() * 255.0).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
-def contents(images: Tensor) -> list[bytes]:
+def _pixel_counts(images: Images) -> Tensor:
+    """How often each channel has each value, float64 [C, 256]."""
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
+    for block in blocks(images):
+        for channel in range(len(counts)):
+            counts[channel] += block[:, channel].flatten().bincount(minlength=256)
+    return counts
+
+
+def contents(images: Images) -> list[bytes]:
     """A hash of each image's pixels; uint8 [N, C, H, W], on the CPU."""
-    return [hashlib.blake2b(image.data, digest_size=16).digest() for image in images.contiguous().numpy()]
+
+    def digests() -> list[bytes]:
+        parts = (block.contiguous().numpy() for block in blocks(images))
+        return [hashlib.blake2b(image.data, digest_size=DIGEST).digest() for part in parts for image in part]
+
+    if isinstance(images, Tensor):
+        return digests()
+    joined = images.remembered("contents", lambda: b"".join(digests()))
+    return [joined[start : start + DIGEST] for start in range(0, len(joined), DIGEST)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,4 +235,4 @@ class Splits:
         """The images of the pool that are not in train; their labels are not used."""
         further = torch.ones(len(self.pool), dtype=torch.bool)
         further[slice(None) if self.labelled is None else self.labelled] = False
-        return UnlabelledImages(self.pool.images[further])
+        return UnlabelledImages(taken(self.pool.images, further))

@@ -9,11 +9,13 @@ when it reduces. Of animated images the first frame is used.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -149,16 +151,24 @@ def in_parallel(function: Callable[[Sequence[int]], T], count: int) -> Iterator[
 class ArrayPictures:
     """Images in arrays (NumPy or HDF5), one after the other: each NCHW, NHWC or NHW, uint8 or uint16.
 
-    kept: rows; None means all.
+    file: that they are in; None where there is none. kept: rows; None means all.
     """
 
-    def __init__(self, arrays: Sequence[Any], names: Sequence[str], kept: Ints | None = None) -> None:
-        self._arrays, self._names, self._kept = list(arrays), list(names), kept
+    def __init__(
+        self, arrays: Sequence[Any], names: Sequence[str], file: Path | None = None, kept: Ints | None = None
+    ) -> None:
+        self._arrays, self._names, self._file, self._kept = list(arrays), list(names), file, kept
         self._orders = [_layout(array, name) for array, name in zip(arrays, names, strict=True)]
         self._starts = np.cumsum([0, *(len(array) for array in arrays)])
 
     def keep(self, rows: Ints) -> ArrayPictures:
-        return ArrayPictures(self._arrays, self._names, rows if self._kept is None else self._kept[rows])
+        kept = rows if self._kept is None else self._kept[rows]
+        return ArrayPictures(self._arrays, self._names, self._file, kept)
+
+    def origins(self) -> Iterator[tuple[Path | None, str]]:
+        kept = "" if self._kept is None else hashlib.blake2b(self._kept.tobytes(), digest_size=16).hexdigest()
+        for name, array, order in zip(self._names, self._arrays, self._orders, strict=True):
+            yield self._file, f"{name} {order} {list(array.shape)} {array.dtype} {kept}"
 
     def kinds(self) -> Counter[Kind]:
         kinds = Counter[Kind]()
@@ -181,8 +191,8 @@ class ArrayPictures:
                 peaks.append(Peak(int(block[:, :3].max(initial=0)), name))  # the fourth channel is not a colour
         return largest(peaks)
 
-    def read(self, rows: Ints, plan: Plan, done: Callable[[int], None]) -> Tensor:
-        out = np.empty((len(rows), plan.channels, plan.height, plan.width), np.uint8)
+    def read(self, rows: Ints, plan: Plan, done: Callable[[int], None], out: Pixels | None = None) -> Tensor:
+        out = np.empty((len(rows), plan.channels, plan.height, plan.width), np.uint8) if out is None else out
         if self._kept is not None:
             rows = self._kept[rows]
         for start, array, order, name in zip(self._starts, self._arrays, self._orders, self._names, strict=False):

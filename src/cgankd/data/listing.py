@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -66,11 +67,20 @@ class Pictures(Protocol):
     def peak(self) -> Peak:
         """The largest value of all 16-bit images; only called where there are some."""
 
-    def read(self, rows: Ints, plan: Plan, done: Callable[[int], None]) -> Tensor:
-        """The images at ``rows`` as uint8 [len(rows), C, H, W] in that order; ``done(n)`` after each n images."""
+    def read(
+        self, rows: Ints, plan: Plan, done: Callable[[int], None], out: npt.NDArray[np.uint8] | None = None
+    ) -> Tensor:
+        """The images at ``rows`` as uint8 [len(rows), C, H, W] in that order; ``done(n)`` after each n images.
+
+        out: the array that they are written to; None: a new one.
+        """
 
     def keep(self, rows: Ints) -> Pictures:
         """Only the images at ``rows`` (sorted), numbered from 0."""
+
+    def origins(self) -> Iterable[tuple[Path | None, str]]:
+        """Files, and what is read from each: together they tell which images these are, unless a file changes. None in
+        place of a file where there is none; then a set is not kept in a file of decoded images."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,4 +51,4 @@ def examples(images: ImageSet, task: Task, per_bin: int = PER_BIN) -> dict[str, 
     names, place = task.bins(images.labels)
     rows = torch.cat([(place == number).nonzero().squeeze(1)[:per_bin] for number in range(len(names))])
     chosen = images.take(rows)
-    return {"images": chosen.images, "labels": chosen.labels, "bin": place[rows]}
+    return {"images": chosen.images[:], "labels": chosen.labels, "bin": place[rows]}

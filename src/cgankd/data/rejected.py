@@ -13,6 +13,7 @@ import numpy as np
 from cgankd.core.errors import UserError, first_of
 from cgankd.core.files import write_text
 from cgankd.core.numbers import number
+from cgankd.data.decoded import unusable
 from cgankd.data.image_files import EncodedPictures
 from cgankd.data.listing import Listing, Rejected
 
@@ -26,7 +27,7 @@ def without_bad(listing: Listing) -> Listing:
     """
     if not isinstance(listing.pictures, EncodedPictures):
         raise UserError(f"data.skip_bad=True is for image files, not for {listing.where}; leave data.skip_bad out")
-    errors = listing.pictures.unusable()
+    errors = unusable(listing.pictures)
     total = len(listing.splits)
     if not errors:
         return listing

@@ -9,15 +9,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cgankd.core.mapped_rows import Images, blocks
 from cgankd.data.imageset import ImageSet
 
 
-def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+def resized(images: Images, size: tuple[int, int]) -> Tensor:
     """uint8 [N, C, H, W], 1 or 3 channels -> the same images as uint8 [N, C, *size]; size is (height, width)."""
     if tuple(images.shape[2:]) == size:
-        return images
+        return images[:]
     wanted = torch.empty(len(images), images.shape[1], *size, dtype=torch.uint8)
-    for place, pixels in enumerate(images.cpu().numpy()):
+    for place, pixels in enumerate(pixels for block in blocks(images) for pixels in block.cpu().numpy()):
         picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
         drawn = np.array(picture.resize(size[::-1], Image.Resampling.BILINEAR))
         wanted[place] = torch.from_numpy(drawn[None] if len(pixels) == 1 else drawn.transpose(2, 0, 1))

@@ -16,6 +16,7 @@ import torch
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError, did_you_mean
+from cgankd.core.mapped_rows import Images, taken
 from cgankd.core.numbers import distinct_texts
 from cgankd.core.paths import is_file, is_folder
 from cgankd.core.progress import SILENT, Progress
@@ -36,6 +37,7 @@ from cgankd.data import (
     tar_shards,
     utkface,
 )
+from cgankd.data.decoded import Decoded
 from cgankd.data.depth import bits_in_use
 from cgankd.data.folder_tree import TABLES, scan
 from cgankd.data.imageset import ImageSet, Splits, contents
@@ -89,7 +91,7 @@ def load(settings: DataSettings, count: Count | None = None, progress: Progress 
     ([100, 1, 16, 16], 1248, 100, 449)
     """
     with at_hand(settings.source, progress) as local:
-        splits = _load(settings.model_copy(update={"source": local}), count)
+        splits = _load(settings.model_copy(update={"source": local}), count, progress)
     if local == settings.source:
         return splits
     address = settings.source.rstrip("/")
@@ -100,7 +102,7 @@ def load(settings: DataSettings, count: Count | None = None, progress: Progress 
     )
 
 
-def _load(settings: DataSettings, count: Count | None) -> Splits:
+def _load(settings: DataSettings, count: Count | None, progress: Progress) -> Splits:
     listing = list_source(settings)
     labelled = read_labels(listing, settings)
     labels = labelled.values
@@ -115,8 +117,9 @@ def _load(settings: DataSettings, count: Count | None) -> Splits:
     training = np.concatenate([owned, division.val])
     own_training = training[listing.splits[training] == TRAIN]  # without a validation split of the source
     task, task_notes = make_task(labelled, own_training, listing, settings)
-    kinds = listing.pictures.kinds()
-    bits, depth_notes = bits_in_use(listing.pictures, kinds, settings.bits, listing.where)
+    pictures = Decoded(listing.pictures, progress)
+    kinds = pictures.kinds()
+    bits, depth_notes = bits_in_use(pictures, kinds, settings.bits, listing.where)
     shape, shape_notes = plan(kinds, settings, listing.where, bits)
 
     total, done = len(labels), 0
@@ -127,17 +130,17 @@ def _load(settings: DataSettings, count: Count | None) -> Splits:
         if count is not None:
             count(done, total)
 
-    images = listing.pictures.read(training, shape, add)
+    images = pictures.read(training, shape, add)
     columns = {} if listing.groups is None else {"group": listing.groups}
 
-    def part(pixels: torch.Tensor, rows: Ints) -> ImageSet:
+    def part(pixels: Images, rows: Ints) -> ImageSet:
         return ImageSet(pixels, _tensor(labels, rows), {name: _tensor(col, rows) for name, col in columns.items()})
 
-    pool = part(images[: len(owned)], owned)
+    pool = part(taken(images, slice(len(owned))), owned)
     train_rows = torch.from_numpy(np.searchsorted(owned, division.train)) if len(division.rest) else None
     train = pool if train_rows is None else pool.take(train_rows)
-    val = part(images[len(owned) :], division.val)
-    test = part(listing.pictures.read(division.test, shape, add), division.test)
+    val = part(taken(images, slice(len(owned), None)), division.val)
+    test = part(pictures.read(division.test, shape, add), division.test)
     beyond = [] if task_notes else _beyond(task, train, val, test)
     further = [*beyond, *_repeated_images(pool, val, test)]
     return Splits(
@@ -155,7 +158,13 @@ def _load(settings: DataSettings, count: Count | None) -> Splits:
 
 
 def load_whole(
-    source: str, task: Task, channels: int, size: tuple[int, int], where: str, label_column: str | None = None
+    source: str,
+    task: Task,
+    channels: int,
+    size: tuple[int, int],
+    where: str,
+    label_column: str | None = None,
+    progress: Progress = SILENT,
 ) -> ImageSet:
     """All images of a folder, .npz, .h5, .parquet or .tar, from all its splits, with labels of an existing task.
 
@@ -172,14 +181,14 @@ def load_whole(
     ):
         listing = dataclasses.replace(listing, folders=True)  # a class may have the name 007, which is not 7
     values, names, *_ = read_labels(listing, settings)
-    images = load_alike(listing.pictures, channels, size, f"{where} {source}")
+    images = load_alike(Decoded(listing.pictures, progress), channels, size, f"{where} {source}")
     labels = _tensor(values, np.arange(len(values)))
     labels = task.renumbered(labels, names or (), f"{where} {source}")
     task.check_labels(labels, f"{where} {source}")
     return ImageSet(images, labels)
 
 
-def load_alike(pictures: Pictures, channels: int, size: tuple[int, int], where: str) -> torch.Tensor:
+def load_alike(pictures: Pictures | Decoded, channels: int, size: tuple[int, int], where: str) -> Images:
     """All images, uint8 [N, C, H, W]; UserError, beginning with ``where``, where their shape is not the run's."""
     kinds = pictures.kinds()
     bits, _ = bits_in_use(pictures, kinds, None, where)

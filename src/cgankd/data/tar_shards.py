@@ -42,7 +42,7 @@ def tar_listing(source: Path, paths: Sequence[Path], settings: DataSettings) -> 
         odd = paths[splits.index(None)]
         raise UserError(f"{odd}: its name is no split's, but the names of other files are; allowed: {ALLOWED}")
     parts = [
-        Part(TRAIN if split is None else split, _table(path), str(path), {})
+        Part(TRAIN if split is None else split, _table(path), str(path), {}, file=path)
         for path, split in zip(paths, splits, strict=True)
     ]
     return listing(str(source), parts, settings)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cgankd.core.mapped_rows import Images
+
 
 class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
     """One image after the other, as (image, target).
@@ -16,7 +18,7 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
     (a number in its unit), or float32 [classes] (probabilities in place of a class).
     """
 
-    def __init__(self, images: Tensor, targets: Tensor, transform: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(self, images: Images, targets: Tensor, transform: Callable[[Tensor], Tensor] | None = None) -> None:
         """images: uint8 [N, C, H, W], in memory or mapped. targets: [N] or [N, classes]."""
         self.images, self.transform = images, transform
         self.targets = targets.float() if targets.is_floating_point() else targets

@@ -40,10 +40,12 @@ def open_source(
     [B, channels, height, width].
     """
     with at_hand(source, progress) as local:
-        return _open(local, task, channels, size, label_column)
+        return _open(local, task, channels, size, label_column, progress)
 
 
-def _open(source: str, task: Task, channels: int, size: tuple[int, int], label_column: str | None) -> Sampler:
+def _open(
+    source: str, task: Task, channels: int, size: tuple[int, int], label_column: str | None, progress: Progress
+) -> Sampler:
     path = expanded(source)
     shape = (channels, *size)
     if is_function_name(source) and not path.exists():
@@ -52,7 +54,7 @@ def _open(source: str, task: Task, channels: int, size: tuple[int, int], label_c
     elif path.suffix.lower() == ".onnx" and path.is_file():
         sampler = OnnxSampler(path, shape)
     elif path.is_dir() or path.suffix.lower() in {".npz", ".h5", ".hdf5", ".parquet", ".tar"}:
-        images = sources.load_whole(str(path), task, channels, size, "generator.source", label_column)
+        images = sources.load_whole(str(path), task, channels, size, "generator.source", label_column, progress)
         return StoredImages(images, task)
     else:
         raise UserError(

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from cgankd.core.mapped_rows import Images
+
 ROWS = 1000  # of queries and of references in one block of distances
 
 
 def nearest(
-    queries: Tensor, references: Tensor, k: int = 1, same: bool = False, rows: int = ROWS
+    queries: Images, references: Images, k: int = 1, same: bool = False, rows: int = ROWS
 ) -> tuple[Tensor, Tensor]:
     """The ``k`` nearest references of every query, the nearest first: distances float32 [Q, k], rows int64 [Q, k].
 
@@ -39,7 +41,7 @@ def nearest(
     return torch.cat(distances), torch.cat(places)
 
 
-def within(queries: Tensor, references: Tensor, radii: Tensor, rows: int = ROWS) -> Tensor:
+def within(queries: Images, references: Images, radii: Tensor, rows: int = ROWS) -> Tensor:
     """Whether each query lies within the radius of any reference, bool [Q]. radii: float32 [R], one per reference."""
     inside = []
     for _, block in _blocks(queries, rows):
@@ -50,7 +52,7 @@ def within(queries: Tensor, references: Tensor, radii: Tensor, rows: int = ROWS)
     return torch.cat(inside)
 
 
-def _blocks(values: Tensor, rows: int) -> Iterator[tuple[int, Tensor]]:
+def _blocks(values: Images, rows: int) -> Iterator[tuple[int, Tensor]]:
     for start in range(0, len(values), rows):
         yield start, _vectors(values[start : start + rows])
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from cgankd.config.settings import GeneratorMetricsSettings
 from cgankd.core import rng
 from cgankd.core.blockwise import blockwise
+from cgankd.core.mapped_rows import Images
 from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.generator import Sampler
@@ -145,18 +146,18 @@ class _Extractors:
         outputs = results[TEACHER][0] if TEACHER in results else self._ask(which, images.images)
         return Observed(images.labels if labels is None else labels, images.labels, outputs, features)
 
-    def features(self, which: str, images: Tensor) -> Tensor:
+    def features(self, which: str, images: Images) -> Tensor:
         """The features in ``space`` alone, float32 [N, F]. which: the name of the images."""
         return self._extract(which, self.space, images)[1]
 
-    def _ask(self, which: str, images: Tensor) -> Tensor | None:
+    def _ask(self, which: str, images: Images) -> Tensor | None:
         if self._teacher is None or not len(images):
             return None
         if isinstance(self._teacher, BlackBox) and not self._teacher.knows(images):
             return None
         return outputs(self._work, self._teacher, images, f"{which} images: teacher outputs")
 
-    def _extract(self, which: str, name: str, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _extract(self, which: str, name: str, images: Images) -> tuple[Tensor, Tensor]:
         extractor = self._of[name]
 
         def compute(rows: Tensor) -> dict[str, Tensor]:
@@ -165,7 +166,8 @@ class _Extractors:
         if len(images):
             table = blockwise(self._work, f"{which} images: {name}", len(images), compute, images_at_once(images))
             return table["outputs"], table["features"]
-        outputs, features = extractor(images.new_zeros((1, *images.shape[1:])))  # some networks reject an empty batch
+        blank = torch.zeros(1, *images.shape[1:], dtype=torch.uint8)  # some networks reject an empty batch
+        outputs, features = extractor(blank)
         return outputs[:0].cpu(), features[:0].cpu()
 
 
@@ -197,7 +199,7 @@ def _copies(
     work: Work,
     fakes: Mapping[str, ImageSet],
     train: ImageSet,
-    spaces: Mapping[str, tuple[Mapping[str, Tensor], Tensor, Tensor]],
+    spaces: Mapping[str, tuple[Mapping[str, Images], Images, Images]],
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """Distances to training images, and the nearest pairs of processed and training images, in each space.
 
@@ -233,7 +235,7 @@ def _copies(
     return entries, pairs
 
 
-def _nearest(work: Work, name: str, vectors: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+def _nearest(work: Work, name: str, vectors: Images, known: Images) -> tuple[Tensor, Tensor]:
     """The distance to the nearest of ``known``, float32 [N], and its row, int64 [N]."""
 
     def compute(rows: Tensor) -> dict[str, Tensor]:

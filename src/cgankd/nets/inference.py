@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cgankd.core.blockwise import BLOCK, blockwise
+from cgankd.core.mapped_rows import Images
 from cgankd.core.runtime import Fabric, to_device
 from cgankd.core.store import Work
 
@@ -27,13 +28,13 @@ def place(network: nn.Module, fabric: Fabric) -> nn.Module:
     return network.to(device=fabric.device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
 
-def images_at_once(images: Tensor) -> int:
+def images_at_once(images: Images) -> int:
     """How many of ``images`` [N, C, H, W] a network is asked about in one call: few where they are large."""
     return max(16, min(BLOCK, MOST_VALUES // math.prod(images.shape[1:])))
 
 
 @torch.no_grad()
-def outputs(work: Work, network: Predictor, images: Tensor, name: str = "outputs") -> Tensor:
+def outputs(work: Work, network: Predictor, images: Images, name: str = "outputs") -> Tensor:
     """float32 [N, number of outputs] on the CPU, for uint8 images [N, C, H, W]; a module runs in eval mode.
 
     Everything is computed at float32, at any training precision, because what is stored or scored must not be rounded.

@@ -167,7 +167,7 @@ def _write(folder: Path, parts: dict[str, ImageSet], task: Task, progress: Progr
             labels = map(task.label_text, images.labels.tolist())
             # File names contain a digest, so that predictions for another export are not taken for these.
             digests = [content.hex()[:6] for content in contents(images.images)]
-            for number, (digest, pixels, text) in enumerate(zip(digests, images.images, labels, strict=True)):
+            for number, (digest, pixels, text) in enumerate(zip(digests, images.images[:], labels, strict=True)):
                 file = f"{number:06d}-{digest}.png"
                 _picture(pixels).save(folder / name / file)
                 rows.append((file, text))

@@ -147,7 +147,7 @@ def _per_image(work: Work, network: nn.Module, images: ImageSet) -> float:
 def _per_view(fabric: Fabric, network: nn.Module, images: ImageSet) -> float:
     """Not compiled: what that saves is time left over."""
     precision = MixedPrecision(network, fabric, images.channels, images.size)
-    views = inference.to_input(images.images, fabric.device)
+    views = inference.to_input(images.images[:], fabric.device)
     with torch.no_grad(), precision.autocast():
         network(views[:16])
         seconds = _fastest(lambda: network(views)) / len(images)

@@ -13,6 +13,7 @@ from torch import Tensor
 from cgankd.config import recipe as recipes
 from cgankd.core.errors import TrainingError, UserError
 from cgankd.core.files import file_name
+from cgankd.core.mapped_rows import Images
 from cgankd.core.runtime import OneDevice
 from cgankd.core.store import Work
 from cgankd.data import sources
@@ -113,7 +114,7 @@ def export_after_run(folder: Path) -> Exported:
         return dataclasses.replace(exported, path=path, note=str(error))
 
 
-def _answers(path: Path, student: Student, images: Tensor, kind: InputKind) -> Tensor:
+def _answers(path: Path, student: Student, images: Images, kind: InputKind) -> Tensor:
     """What the written file gives for uint8 images."""
     if path.suffix == formats.SUFFIXES["onnx"]:
         return formats.OnnxStudent(path)(images)
@@ -126,7 +127,7 @@ def _answers(path: Path, student: Student, images: Tensor, kind: InputKind) -> T
     return outputs(Work(OneDevice()), ask, images)
 
 
-def _difference(path: Path, student: Student, images: Tensor, answers: Tensor) -> float:
+def _difference(path: Path, student: Student, images: Images, answers: Tensor) -> float:
     """The largest from the student itself; where it is too large the file is removed, and TrainingError raised."""
     expected = student.task.deployed(outputs(Work(OneDevice()), student.network, images)).double()
     difference = float(student.task.difference(answers, expected).abs().max())

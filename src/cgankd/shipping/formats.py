@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cgankd.core.errors import UserError
 from cgankd.core.files import replacing, save_tensors
+from cgankd.core.mapped_rows import Images
 from cgankd.core.plugins import open_onnx, said
 from cgankd.shipping.deployed import INPUT, Deployed, InputKind, description, example
 from cgankd.shipping.finished import Student
@@ -68,7 +69,7 @@ def write_safetensors(student: Student, path: Path, kind: InputKind) -> None:
     save_tensors(path, student.network.state_dict(), metadata)
 
 
-def write_int8(student: Student, source: Path, path: Path, images: Tensor) -> None:
+def write_int8(student: Student, source: Path, path: Path, images: Images) -> None:
     """The ONNX file ``source`` with 8-bit weights and activations, calibrated on ``images`` (uint8 [N, C, H, W]).
 
     By onnxruntime's static quantiser, a scale for each channel of a weight.
@@ -116,7 +117,7 @@ class OnnxStudent:
         self.description: dict[str, Any] = json.loads(text)
         self.kind = _kind(self.session)
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Images) -> Tensor:
         """uint8 images [N, C, H, W] -> the deployed output, [N, classes] or [N]."""
         parts = [self.session.run(None, {INPUT: _as_input(block, self.kind)})[0] for block in images.split(BATCH)]
         return torch.from_numpy(np.concatenate(parts))

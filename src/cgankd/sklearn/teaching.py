@@ -132,12 +132,12 @@ def teach(plan: Plan, train: ImageSet, held_out: ImageSet | None, task: Task) ->
     if plan.generated and not isinstance(teacher, nn.Module):  # a callable has no features for the density ratio
         features = _alone(plan, copy.deepcopy(student), train, task, fit)
     distiller = Distiller(
-        train.images,
+        train.images[:],
         train.labels,
         teacher,
         task,
         features_of=features,
-        held_out=None if held_out is None else (held_out.images, held_out.labels),
+        held_out=None if held_out is None else (held_out.images[:], held_out.labels),
         outputs=task.output_kinds[0] if isinstance(teacher, FittedTeacher) else "auto",
         seed=plan.seed,
         progress=plan.progress,

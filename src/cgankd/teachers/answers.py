@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cgankd.core.errors import UserError
+from cgankd.core.mapped_rows import Images
 from cgankd.core.numbers import number
 from cgankd.data.image_files import FilePictures
 from cgankd.data.imageset import as_bytes, contents
@@ -51,11 +52,11 @@ class StoredAnswers(BlackBox):
             )
         return self.outputs[[self._row[content] for content in keys]].to(images.device)
 
-    def unanswered(self, images: Tensor) -> int:
+    def unanswered(self, images: Images) -> int:
         """The number of images without outputs, of uint8 [N, C, H, W]."""
         return sum(content not in self._row for content in contents(images))
 
-    def knows(self, images: Tensor) -> bool:
+    def knows(self, images: Images) -> bool:
         return not self.unanswered(images)
 
 
@@ -88,7 +89,7 @@ def _read(path: Path, task: Task, channels: int, size: tuple[int, int]) -> tuple
     else:
         classes = f", nor one for each class ({', '.join(names)})" if names else ""
         raise UserError(f"{path}: has no column {PREDICTION!r}{classes}; columns found: {', '.join(table.columns)}")
-    return load_alike(FilePictures(table.files()), channels, size, str(path)), task.from_answer(predictions)
+    return load_alike(FilePictures(table.files()), channels, size, str(path))[:], task.from_answer(predictions)
 
 
 def _predictions(table: Table, task: Task) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cgankd.core.errors import UserError
 from cgankd.core.hashing import content_key
+from cgankd.core.mapped_rows import Images
 from cgankd.core.plugins import code_key, onnx_key, open_onnx
 from cgankd.core.runtime import Fabric
 from cgankd.tasks import Task
@@ -49,7 +50,7 @@ class BlackBox(ABC):
     def raw_outputs(self, images: Tensor) -> Tensor:
         """The outputs before conversion by ``gives``. Raises UserError if their shape is wrong."""
 
-    def knows(self, images: Tensor) -> bool:
+    def knows(self, images: Images) -> bool:
         """Whether it has outputs for all images, uint8 [N, C, H, W]."""
         return True
 
