@@ -38,11 +38,12 @@ def test_json_lines_are_all_that_is_on_stdout(tiny: Path, typed: Callable[..., S
     records = [json.loads(line) for line in said.out.splitlines()]
     events = [record["event"] for record in records if record["event"] != "progress"]
     assert events == [
-        "run_started", *["stage_started", "stage_ended"] * 3, "row_scored", "stage_started", "stage_ended", "warning",
+        "run_started", *["stage_started", "stage_ended"] * 4, "row_scored", "stage_started", "stage_ended", "warning",
         "done",
     ]  # fmt: skip
     assert [(r["stage"], r["number"], r["of"]) for r in records if r["event"] == "stage_started"] == [
-        ("data", 1, 4), ("teacher (seed 0)", 2, 4), ("nokd (seed 0)", 3, 4), ("worst test images", 4, 4),
+        ("data", 1, 5), ("teacher (seed 0)", 2, 5), ("nokd (seed 0)", 3, 5), ("nokd (seed 0), test split", 4, 5),
+        ("worst test images", 5, 5),
     ]  # fmt: skip
     results = json.loads((tiny.parent / "out" / "results.json").read_text())
     (scored,) = [record for record in records if record["event"] == "row_scored"]
@@ -57,7 +58,9 @@ def test_profile_has_a_line_for_each_stage_that_was_computed(tiny: Path, typed: 
     assert (said.code, said.err) == (0, "")
     assert "share of the time" in said.out
     stages = json.loads((tiny.parent / "out" / "profile.json").read_text())
-    assert [stage["stage"] for stage in stages] == ["data", "teacher (seed 0)", "nokd (seed 0)", "worst test images"]
+    assert [stage["stage"] for stage in stages] == [
+        "data", "teacher (seed 0)", "nokd (seed 0)", "nokd (seed 0), test split", "worst test images",
+    ]  # fmt: skip
     assert all(stage["peak_memory"] > 50e6 for stage in stages)
     assert "all of them were done before" in typed(*ONE_ROW, "--profile").out
 
@@ -74,9 +77,10 @@ def test_a_log_has_a_line_for_each_stage_and_score_and_quiet_has_none(tiny: Path
     said = typed(*ONE_ROW)
     assert said.code == 0
     lines = said.out.splitlines()
-    assert lines[0] == "4 stages; folder out"
+    assert lines[0] == "5 stages; folder out"
     assert [line.partition(";")[0] for line in lines[1:] if line.startswith("[")] == [
-        "[1/4] data", "[2/4] teacher (seed 0)", "[3/4] nokd (seed 0)", "[4/4] worst test images",
+        "[1/5] data", "[2/5] teacher (seed 0)", "[3/5] nokd (seed 0)", "[4/5] nokd (seed 0), test split",
+        "[5/5] worst test images",
     ]  # fmt: skip
     assert len([line for line in lines if line.startswith("nokd (seed 0): validation ")]) == 1
     assert "nokd (seed 0): validation " not in typed(*ONE_ROW).out  # all is done, and the table has the score
@@ -106,7 +110,7 @@ def test_on_a_terminal_without_colours(tiny: Path) -> None:
     text = shown.decode()
     assert re.search(r"teacher \(seed 0\) .*/100", text)
     assert "whole run" in text
-    assert "stage 2/4" in text
+    assert "stage 2/5" in text
     assert not re.search(r"\x1b\[(?:\d+;)*[349]\d", text), "a colour, although NO_COLOR is set"
     plain = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", text).replace("\r", "\n")
     assert max(len(line.rstrip()) for line in plain.splitlines()) <= 80
@@ -157,7 +161,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(tiny: Path, typed: Callable[...
     assert said.code == 0
     first, second = said.out.splitlines()
     assert re.fullmatch(rf"the run: {re.escape(reason)} \(\d+ (s|min) ago\); {re.escape(again)}", first)
-    assert second.startswith("it was at: [2/4] teacher (seed 0) ")
+    assert second.startswith("it was at: [2/5] teacher (seed 0) ")
     assert "/1000000 steps" in second
 
     killed = ended_by(signal.SIGKILL, tiny.parent)
