@@ -25,13 +25,13 @@ KILLS = int(os.environ.get("KILLS", "50"))
 SEED = int(os.environ.get("KILL_SEED", "0"))
 LONGEST = 0.35  # of a whole run's time, between the start of work and a kill, so that a run is killed several times
 CUT, FORGET = 0.3, 0.15  # shares of the kills after which the newest file is cut, and the cache is removed
-EARLY = 0.25  # share of the kills of several processes that come before these have met
+EARLY, START = 0.25, 0.2  # share of the kills soon after the start of the second process; their part of LONGEST
 BOUND = 120.0  # seconds in which all processes of a run end after a kill; on an idle machine it takes a few
 MARK = "CGANKD_KILL_TEST"  # variable that all processes of one command have
 
 OFTEN = [*SLOWER, "runtime.checkpoint_seconds=0.2"]
 RUN = ["run", "recipe.yaml", *OFTEN, "--no-report", "--no-export"]
-TABLE = ["table", "recipe.yaml", *OFTEN, "compare.methods=[nokd_longer,cgan_kd]", "--students", "cnn8,cnn16"]
+TABLE = ["table", "recipe.yaml", *OFTEN, "compare.methods=[kd,cgan_kd]", "--students", "cnn8,cnn16"]
 
 
 def same_table(killed: Path, whole: Path) -> None:
@@ -54,7 +54,7 @@ class Case:
 CASES = {
     "classes": Case(TINY, RUN),
     "scalar": Case(BARS, RUN),
-    "ranks": Case(TINY, [*RUN, "--devices", "2"], processes=2),
+    "ranks": Case(TINY, [*RUN, "compare.methods=[kd,cgan_kd]", "--devices", "2"], processes=2),
     "workers": Case(TINY, [*TABLE, "--jobs", "2"], processes=2, replaced=True, same=same_table),
 }
 
@@ -86,10 +86,10 @@ class Command:
                 continue
         return sorted(alive)
 
-    def begins(self, early: bool) -> None:
-        """Return when it has read its images and works; early: when it has started its processes."""
-        while self.run.poll() is None and not (len(self.processes()) > 1 if early else self.works()):
-            time.sleep(0.1 if early else 0.002)
+    def begins(self, starts_others: bool) -> None:
+        """Return when it has read its images and works, or when it has started another process."""
+        while self.run.poll() is None and not (len(self.processes()) > 1 if starts_others else self.works()):
+            time.sleep(0.1 if starts_others else 0.002)
 
     def works(self) -> bool:
         try:
@@ -124,16 +124,17 @@ def killed(case: Case, out: Path, draw: random.Random, longest: float) -> list[s
     Returns which ones, in words; none: it ended before, as it should.
     """
     command, victims = Command(case, out), list[str]()
-    early = case.replaced or (case.processes > 1 and draw.random() < EARLY)
-    command.begins(early)
-    while command.goes_on(draw.uniform(0.0, longest)):
+    early = case.processes > 1 and draw.random() < EARLY
+    command.begins(early or case.replaced)
+    while command.goes_on(draw.uniform(0.0, longest * (START if early and not victims else 1.0))):
         number = draw.choice(command.processes() or [command.run.pid])
         try:
             os.kill(number, signal.SIGKILL)
         except ProcessLookupError:
             continue
         first = number == command.run.pid
-        victims.append(("the first process" if first else "another process") + (", early" if early else ""))
+        when = ", at the start" if early and not victims else ""
+        victims.append(("the first process" if first else "another process") + when)
         if first or not case.replaced:
             break
     check_end(command, first_killed=bool(victims) and victims[-1].startswith("the first"), kills=len(victims))
