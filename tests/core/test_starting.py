@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
-from cgankd.core import starting
+from cgankd.core import ranks, starting
+from cgankd.core.errors import OutOfTime
 from cgankd.core.runtime import make_fabric
 
 OF_THE_FIRST = {"LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}
@@ -36,3 +39,15 @@ def test_a_process_does_not_wait_for_one_that_has_died(number: int, variables: d
         f"cgankd: process {number} of 2 stopped, because another one has ended or can't be reached (it ended before "
         f"all of them had met); the same command goes on: program.py"
     ]
+
+
+def test_a_process_that_ends_by_itself_is_not_ended_because_another_one_has() -> None:
+    """All of them end at the time limit, with exit code 75. To Fabric's thread this looks like a failure."""
+    end = threading.Event()
+    observer = threading.Thread(target=end.wait, name="child-process-observer")  # stands for Fabric's
+    observer.start()
+    starting.ended_children_send(signal.SIGTERM)
+    assert ranks.sentence_of(OutOfTime("the time limit is reached"), "stopped") == "stopped"
+    assert observer._termination_signal == 0  # type: ignore[attr-defined]  # os.kill then sends nothing
+    end.set()
+    observer.join()

@@ -239,12 +239,16 @@ def leave() -> None:
 def goes_on_alone() -> bool:
     """Whether this is the first process, which goes on without the others, for they end now."""
     _here.alone = True
-    starting.ended_children_send(None)
+    starting.ended_children_send(None)  # whatever becomes of them
     return is_first()
 
 
 def sentence_of(error: BaseException, sentence: str) -> str:
-    """What this process says of an error that ends it: nothing, where the first process says it for all."""
+    """What this process says of an error that ends it: nothing, where the first process says it for all.
+
+    From now on it goes to its own end, whatever becomes of the others.
+    """
+    starting.ended_children_send(None)
     if is_first() or isinstance(error, LostProcess):
         return sentence
     told = getattr(error, "of_first", False) or isinstance(error, KeyboardInterrupt)
