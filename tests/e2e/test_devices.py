@@ -70,7 +70,8 @@ def test_where_one_is_killed_the_other_stops_with_a_sentence(
         said = run.communicate(timeout=60)[1].decode().splitlines()  # until both have closed their stderr
     assert run.returncode == (-signal.SIGKILL if killed == 1 else 1)
     assert len(said) == 1
-    assert said[0].startswith(f"cgankd: process {3 - killed} of 2 stopped, because another one has ended or can't be reached (")
+    words_of_it = f"process {3 - killed} of 2 stopped, because another one has ended or can't be reached ("
+    assert said[0].startswith(f"cgankd: {words_of_it}")
     assert said[0].endswith(f"); the same command goes on: cgankd {shlex.join(words)}")
     assert len(list(folder.glob(f"{stage}-*/checkpoint.safetensors"))) == saved
 
