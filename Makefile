@@ -12,7 +12,7 @@ help:
 	@echo "make demo    both tasks on real images, about a quarter of an hour on two cores: two tables, two reports"
 	@echo "make test    lint, types and tests, under 8 minutes on two cores"
 	@echo "make test-long  kills in every stage, full disks, stopped runs, notebooks and other long tests, some minutes"
-	@echo "make kill-test  50 kills at random moments, after which every run ends with the same numbers, 20 minutes"
+	@echo "make kill-test  50 kills at random moments, after which all runs end with the same numbers, half an hour"
 	@echo "make fuzz    random inputs for every reader, FUZZ_SECONDS (600) each; a skipped test has found nothing"
 	@echo "make lint    lint and types alone"
 	@echo "make bench   speed, as ratios to a simple version in the same run, and the time that commands take to start"

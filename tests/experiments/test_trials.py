@@ -5,6 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import multiprocessing
+import os
+import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +135,27 @@ def test_what_has_no_trials_for_several_workers_is_refused(tmp_path: Path, word:
         run_with(TWO, tiny(word), tmp_path / "out", Watched(), deadline=math.inf)
     assert str(caught.value) == sentence
     assert not list(tmp_path.iterdir())
+
+
+def test_a_worker_whose_parent_died_before_its_first_line_saves_and_stops(tmp_path: Path) -> None:
+    """In a copy of this process, whose parent is another one than it is told."""
+    cell = tmp_path / "cell"
+    worker.write_task(cell, tiny("compare.methods=[nokd]", "teacher.fit.steps=100000"), tmp_path / "artifacts")
+
+    def start() -> None:
+        sys.argv = ["worker.py", str(2**22 + 1), str(cell)]  # no process has such a number
+        del sys.modules[worker.__name__]
+        runpy.run_module(worker.__name__, run_name="__main__")
+
+    copy = multiprocessing.get_context("fork").Process(target=start)
+    copy.start()
+    copy.join()
+    assert copy.exitcode == 0
+    assert worker.read_outcome(cell) == worker.Outcome("stopped", "it was asked to stop (SIGTERM)")
+
+
+def test_a_worker_is_told_which_process_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = list[list[str]]()
+    monkeypatch.setattr("subprocess.Popen", lambda words, **more: started.append(words))
+    executors.opened(TWO, tmp_path, 1).start(tmp_path, 0)
+    assert started == [[sys.executable, "-m", worker.__name__, str(os.getpid()), str(tmp_path)]]

@@ -12,17 +12,19 @@ import atexit
 import dataclasses
 import datetime
 import functools
+import os
 import re
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cgankd.core import connections
+from cgankd.core import connections, starting
 from cgankd.core.errors import LostProcess, OutOfTime, TrainingError, UserError
+from cgankd.core.status_file import same_command
 from cgankd.core.stopping import ending_on_ctrl_c
+from cgankd.core.terminal import on_one_line, plain_console
 
 if TYPE_CHECKING:  # the commands ask :func:`is_first`, and must not import torch for it
     from lightning_fabric import Fabric
@@ -61,32 +63,48 @@ def environment_of(fabric: Fabric) -> ClusterEnvironment:
 def join(fabric: Fabric) -> None:
     """Start the other processes, or meet those that torchrun, Slurm or a person started. Further calls change nothing.
 
-    Raises UserError where they can't be reached.
+    Raises UserError where they can't be reached, and LostProcess where one of this machine ends meanwhile.
     """
-    first_machine = environment_of(fabric).main_address
+    import torch.distributed as dist
+
+    if _here.control is not None:
+        fabric.launch()
+        return
+    here = environment_of(fabric)
+    first_machine = here.main_address
     connections.choose_interface(first_machine)
+    start = starting.Start(not here.creates_processes_externally)
     try:
-        with ending_on_ctrl_c():
+        with ending_on_ctrl_c(), start.watched(lambda: _end_alone(fabric)):
             fabric.launch()
+            control = dist.new_group(backend="gloo", timeout=WAIT)
     except RuntimeError as error:
+        if start.lost():
+            raise _lost(*_number_of(fabric), _reason(error)) from error
         raise UserError(
             f"the processes of this run can't reach each other ({_reason(error)}); needed: the same command on each "
             f"machine within 30 minutes, MASTER_ADDR (here {first_machine}) that all of them reach, a free MASTER_PORT "
             "there, and GLOO_SOCKET_IFNAME where a machine reaches the others by another network interface"
         ) from error
-    if _here.control is not None:
-        return
-    import torch.distributed as dist
-
-    _here.number, _here.count = fabric.global_rank, fabric.world_size
-    _here.control = dist.new_group(backend="gloo", timeout=WAIT)
+    _here.number, _here.count, _here.control = fabric.global_rank, fabric.world_size, control
     connections.notice_losses()
     atexit.register(dist.destroy_process_group)  # else gloo's threads abort a process that ends
-    for thread in threading.enumerate():
-        if thread.name == "child-process-observer":
-            # Where a started process ends early, Fabric kills this one within 5 seconds. With SIGTERM instead of
-            # SIGKILL it can save its state and say why it stops.
-            thread._termination_signal = signal.SIGTERM  # type: ignore[attr-defined]
+    starting.ended_children_send(signal.SIGTERM)  # it saves its state and says why it stops
+
+
+def _number_of(fabric: Fabric) -> tuple[int, int]:
+    """The number of this process and how many there are, also before they have met."""
+    here = environment_of(fabric)
+    own: int = fabric.strategy.num_processes  # type: ignore[attr-defined]  # of this machine
+    return here.node_rank() * own + here.local_rank(), fabric.world_size
+
+
+def _end_alone(fabric: Fabric) -> None:
+    """End this process, whose main thread waits for one that has ended."""
+    error = _lost(*_number_of(fabric), "it ended before all of them had met")
+    sentence = f"cgankd: {error}; the same command goes on: {same_command()}"
+    plain_console(stderr=True).print(on_one_line(sentence), style="red", soft_wrap=True)
+    os._exit(1)
 
 
 def is_first() -> bool:
@@ -221,11 +239,16 @@ def leave() -> None:
 def goes_on_alone() -> bool:
     """Whether this is the first process, which goes on without the others, for they end now."""
     _here.alone = True
+    starting.ended_children_send(None)  # whatever becomes of them
     return is_first()
 
 
 def sentence_of(error: BaseException, sentence: str) -> str:
-    """What this process says of an error that ends it: nothing, where the first process says it for all."""
+    """What this process says of an error that ends it: nothing, where the first process says it for all.
+
+    From now on it goes to its own end, whatever becomes of the others.
+    """
+    starting.ended_children_send(None)
     if is_first() or isinstance(error, LostProcess):
         return sentence
     told = getattr(error, "of_first", False) or isinstance(error, KeyboardInterrupt)
@@ -247,10 +270,13 @@ def exchanging() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise LostProcess(
-            f"process {_here.number + 1} of {_here.count} stopped, because another one has ended or can't be reached "
-            f"({_reason(error)})"
-        ) from error
+        raise _lost(_here.number, _here.count, _reason(error)) from error
+
+
+def _lost(number: int, count: int, reason: str) -> LostProcess:
+    return LostProcess(
+        f"process {number + 1} of {count} stopped, because another one has ended or can't be reached ({reason})"
+    )
 
 
 def _reason(error: RuntimeError) -> str:

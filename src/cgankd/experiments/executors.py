@@ -157,7 +157,7 @@ def _stop(workers: Sequence[Worker]) -> None:
 
 class _Process:
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        words = [sys.executable, "-m", work.__module__, str(folder.absolute())]
+        words = [sys.executable, "-m", work.__module__, str(os.getpid()), str(folder.absolute())]
         with (folder / LOG).open("ab") as log:
             self.process = subprocess.Popen(
                 words, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,

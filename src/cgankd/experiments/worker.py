@@ -1,5 +1,5 @@
 """One cell of a table, or one trial of the autopilot, in another process, on this or another host:
-``python -m cgankd.experiments.worker FOLDER``.
+``python -m cgankd.experiments.worker PARENT FOLDER``.
 
 The cell's folder holds task.yaml (its recipe) and task.json when the work begins, log.txt meanwhile, and outcome.json
 when the work has ended in any way but the death of the process.
@@ -115,4 +115,4 @@ def _follow(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    work(sys.argv[1], os.getppid())
+    work(sys.argv[2], int(sys.argv[1]))  # not os.getppid(): the parent may have died before this line

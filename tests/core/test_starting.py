@@ -1,0 +1,53 @@
+"""Several processes of this machine, of which one ends before all have met: the others end with a sentence."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from cgankd.core import ranks, starting
+from cgankd.core.errors import OutOfTime
+from cgankd.core.runtime import make_fabric
+
+OF_THE_FIRST = {"LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}
+DEAD = str(2**22 + 1)  # no process has such a number
+
+
+@pytest.mark.parametrize(("number", "variables"), [(1, {}), (2, {**OF_THE_FIRST, starting.FIRST: DEAD})])
+def test_a_process_does_not_wait_for_one_that_has_died(number: int, variables: dict[str, str], tmp_path: Path) -> None:
+    """In a copy of this process. The first one starts a program that dies at once; the second one's first is dead."""
+    (tmp_path / "program.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    said = tmp_path / "said"
+
+    def meet() -> None:
+        with said.open("w") as sys.stderr, mock.patch.dict(os.environ, variables):
+            sys.argv, sys.modules["__main__"].__spec__ = [str(tmp_path / "program.py")], None
+            make_fabric("cpu", "fp32", 1, devices=2)
+
+    copy = multiprocessing.get_context("fork").Process(target=meet)
+    copy.start()
+    copy.join()
+    assert copy.exitcode == 1
+    assert said.read_text().splitlines() == [
+        f"cgankd: process {number} of 2 stopped, because another one has ended or can't be reached (it ended before "
+        f"all of them had met); the same command goes on: program.py"
+    ]
+
+
+def test_a_process_that_ends_by_itself_is_not_ended_because_another_one_has() -> None:
+    """All of them end at the time limit, with exit code 75. To Fabric's thread this looks like a failure."""
+    end = threading.Event()
+    observer = threading.Thread(target=end.wait, name="child-process-observer")  # stands for Fabric's
+    observer.start()
+    starting.ended_children_send(signal.SIGTERM)
+    assert ranks.sentence_of(OutOfTime("the time limit is reached"), "stopped") == "stopped"
+    assert observer._termination_signal == 0  # type: ignore[attr-defined]  # os.kill then sends nothing
+    end.set()
+    observer.join()
