@@ -54,7 +54,10 @@ class Part:
     @property
     def fields(self) -> list[Any]:
         """Of the schema: name and type of each column."""
-        return [*self.table.schema, *([] if self.images is None else [self.images.field])]
+        fields = list(self.table.schema)
+        if self.images is not None:
+            fields.insert(self.images.place, self.images.field)
+        return fields
 
     @property
     def names(self) -> list[str]:
@@ -68,9 +71,9 @@ class Part:
 class RowGroups:
     """A column of a Parquet file, read by groups of rows where it is indexed; the last ones stay in memory."""
 
-    def __init__(self, path: Path, field: Any, ends: Sequence[int]) -> None:
-        """field: of the schema. ends: of each group, the number of rows in it and before it."""
-        self.field, self._path, self._ends = field, path, ends
+    def __init__(self, path: Path, field: Any, place: int, ends: Sequence[int]) -> None:
+        """field: of the schema, at ``place``. ends: of each group, the number of rows in it and before it."""
+        self.field, self.place, self._path, self._ends = field, place, path, ends
         kept = 2 + NEARBY * len(ends) // max(1, max(ends, default=1))
         self._group, self._lock = functools.lru_cache(kept)(self._read), threading.Lock()
 
@@ -149,7 +152,8 @@ def _read_part(path: Path, split: int, settings: DataSettings) -> Part:
         ends = list(itertools.accumulate(groups.row_group(number).num_rows for number in range(groups.num_row_groups)))
     except Exception as error:  # pyarrow raises errors of several kinds for broken files
         raise _broken(path, error) from None
-    return Part(split, table, str(path), _classes_of(schema), file=path, images=RowGroups(path, chosen[0], ends))
+    images = RowGroups(path, chosen[0], schema.names.index(chosen[0].name), ends)
+    return Part(split, table, str(path), _classes_of(schema), file=path, images=images)
 
 
 def values(table: Any, column: str, where: str) -> list[Any]:

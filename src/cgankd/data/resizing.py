@@ -16,7 +16,7 @@ from cgankd.data.imageset import ImageSet
 def resized(images: Images, size: tuple[int, int]) -> Tensor:
     """uint8 [N, C, H, W], 1 or 3 channels -> the same images as uint8 [N, C, *size]; size is (height, width)."""
     if tuple(images.shape[2:]) == size:
-        return images[:]
+        return images if isinstance(images, Tensor) else images[:]
     wanted = torch.empty(len(images), images.shape[1], *size, dtype=torch.uint8)
     for place, pixels in enumerate(pixels for block in blocks(images) for pixels in block.cpu().numpy()):
         picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
