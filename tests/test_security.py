@@ -162,6 +162,7 @@ def test_another_machine_is_out_of_reach(code: str, tmp_path: Path) -> None:
     assert "asked for " in offline(code, cwd=tmp_path).stderr
 
 
+@pytest.mark.long
 def test_a_run_needs_no_network(tmp_path: Path) -> None:
     """With the export and the page; the data set comes with scikit-learn."""
     (tmp_path / "small.yaml").write_text(SMALL)

@@ -267,6 +267,7 @@ print(sources.load(DataSettings(source=sys.argv[1])).pool.content_key)
 """
 
 
+@pytest.mark.long
 def test_of_two_processes_one_decodes(tmp_path: Path) -> None:
     source = folder(tmp_path / "set")
     words = [sys.executable, "-c", SLOW, str(source)]
