@@ -98,7 +98,7 @@ def test_trials_that_are_not_done_stop_nothing(tmp_path: Path, higher_is_better:
 def test_of_equal_candidates_the_simpler_is_taken() -> None:
     flight = autopilot.fly(CANDIDATES, 1000, Score(95.0), True, Trials(dict.fromkeys(SCORES, 50.0)))
     assert flight.chosen == "augment"
-    assert "are not better" in autopilot.reasons(flight, str)[2]
+    assert "do not change the score" in autopilot.reasons(flight, str)[2]
 
 
 def test_of_equal_scores_the_lowest_loss_decides() -> None:
@@ -124,6 +124,18 @@ def test_the_reasons_name_the_scores_of_the_last_round() -> None:
         "The teacher's score there is 95 %.",
         "Generated images were tried and are better here, by validation and with one seed.",
     ]
+
+
+def test_the_reasons_say_what_decided_between_equal_scores() -> None:
+    scores = {**dict.fromkeys(SCORES, 50.0), "kd": 80.0, "cgan_kd": 80.0}
+    losses = {**dict.fromkeys(SCORES, 1.0), "cgan_kd": 0.5}
+    first, _, third = autopilot.reasons(autopilot.fly(CANDIDATES, 1000, None, True, Trials(scores, losses)), str)
+    assert first.endswith(
+        "row cgan_kd is best on the validation split: 80.0 after 1,000 steps (kd 80.0 too, with a higher loss)."
+    )
+    assert third == "Generated images were tried and do not change the score here, by validation and with one seed."
+    first, _, _ = autopilot.reasons(autopilot.fly(CANDIDATES, 1000, None, True, Trials(scores)), str)
+    assert first.endswith("row kd is best on the validation split: 80.0 after 1,000 steps (cgan_kd 80.0 too).")
 
 
 @pytest.fixture

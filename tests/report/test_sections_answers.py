@@ -76,7 +76,7 @@ def test_classes_are_sorted_by_the_accuracy_of_the_best_student(folder: Folder) 
         ["eel", "1", "100.0", "0.0", "–"],
     ]
     texts = [block.text for block in blocks(path) if isinstance(block, Note)]
-    assert texts[-1] == "Lowest accuracies of the best student by class: cat (60.0\u00a0% of 5)."
+    assert texts[-1] == "Lowest accuracy of the best student by class: cat (60.0\u00a0% of 5)."
     assert "row cgan_kd, seed 2; the control has the same seed" in texts[0]
     assert "differ from the means over seeds" in texts[0]
 
@@ -90,6 +90,14 @@ def test_the_five_classes_with_the_lowest_accuracy_are_named_and_one_without_ima
         "c10", "c9", "c8", "c7", "c6",
     ]  # fmt: skip
     assert grids(path)[1].rows[-1] == ["c11", "0", "–", "–"]
+
+
+def test_classes_with_the_same_lowest_accuracy_are_all_named(folder: Folder) -> None:
+    labels = np.repeat(np.arange(4), 10)
+    task = Classification(("a", "b", "c", "d"))
+    best = np.where(np.isin(labels, [0, 1, 2]) & (np.arange(40) % 10 < 3), 3, labels)  # d is right, the others 7 of 10
+    (*_, sentence) = [block.text for block in blocks(folder(task, labels, best)) if isinstance(block, Note)]
+    assert [name for name in "abcd" if f"{name} (" in sentence] == ["a", "b", "c"]
 
 
 def test_a_matrix_has_the_percentages_of_each_true_class(folder: Folder) -> None:

@@ -224,7 +224,7 @@ def make(source: str, changes: Sequence[str], budget: str, progress: Progress) -
     looked, plan = planned(fixed)
     tried = [(looked, plan)]
     while plan.total > 1.1 * seconds and (side := smaller(looked)) is not None:
-        console.print(f"about {_minutes(plan)} with {looked.splits.train.size[1]} pixels, so {side} are tried")
+        console.print(f"about {_minutes(plan)} with {looked.splits.train.size[1]} pixels, so {side} pixels are tried")
         looked, plan = planned({**fixed, "size": side}, plan)
         reasons = {**looked.reasons, "size": "smaller images, to keep to the budget"}
         looked = dataclasses.replace(looked, reasons=reasons)

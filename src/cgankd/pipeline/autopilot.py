@@ -163,7 +163,7 @@ def reasons(flight: Flight, scored: Callable[[float], str]) -> list[str]:
     last = {record.row: record for record in flight.trials}  # each row's longest trial
     chosen = last[flight.chosen]
     others = [record for record in last.values() if record.row != chosen.row and record.steps == chosen.steps]
-    beside = ", ".join(f"{record.row} {scored(record.val)}" for record in reversed(others))
+    beside = ", ".join(f"{record.row} {scored(record.val)}{_order(record, chosen)}" for record in reversed(others))
     first = (
         f"Of {len(last)} candidates, row {chosen.row} is best on the validation split: {scored(chosen.val)} after "
         f"{chosen.steps:,} steps" + (f" ({beside})." if beside else ".")
@@ -174,8 +174,19 @@ def reasons(flight: Flight, scored: Callable[[float], str]) -> list[str]:
         third = (
             "No generated images were tried, because the student is at the teacher's level: nothing is left to gain."
         )
+    elif any(record.val == chosen.val for record in others):
+        third = "Generated images were tried and do not change the score here, by validation and with one seed."
     elif row(flight.chosen).fakes:
         third = "Generated images were tried and are better here, by validation and with one seed."
     else:
         third = "Generated images were tried and are not better here, by validation and with one seed."
     return [first, second, third]
+
+
+def _order(record: Record, chosen: Record) -> str:
+    """Why a row with the same score was not chosen; empty where the scores differ."""
+    if record.val != chosen.val:
+        return ""
+    if record.val_loss is None or chosen.val_loss is None or record.val_loss == chosen.val_loss:
+        return " too"
+    return " too, with a higher loss"

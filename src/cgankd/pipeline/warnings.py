@@ -77,7 +77,7 @@ def _weak_teacher(results: Mapping[str, Any], better: float, scored: Scored) -> 
     but = " except its robustness to attacks" if more_robust else ""
     yield (
         f"The teacher ({scored(teacher)}) is no better than the student trained on labels alone for as many steps as "
-        f"the other rows ({scored(control['mean'])}): it has nothing to transfer{but}."
+        f"the other rows ({scored(control['mean'])}): it may have nothing to transfer{but}."
     )
 
 

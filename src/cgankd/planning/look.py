@@ -136,7 +136,8 @@ def _choose_groups(listing: Listing, folder: Path, values: dict[str, object], re
     if len(names) >= GROUPED_SHARE * len(paths) and several and len(names) >= FRAMES * len(groups):
         values["group_pattern"] = r"(.+)[_-]\d+\.\w+$"
         reasons["group_pattern"] = (
-            f"file names look like frames of {len(groups):,} tracks (such as {names[0]!r}); a track stays in one split"
+            f"file names look like frames of {len(groups):,} tracks (such as {names[0]!r}); a track stays in one split "
+            "(data.group_pattern=null turns this off)"
         )
 
 

@@ -135,12 +135,13 @@ def _comparison(run: Run) -> Section:
     better = "right" if results["higher_is_better"] else "left"
     teacher = (results.get("teacher") or {}).get("test")
     teacher_score = "" if teacher is None else f" The teacher scores {table.score(results, teacher, None)}."
-    blocks: list[Block] = drawn(
-        figures.dots(results),
-        "dots",
-        f"Further {better} is better. Small dots are seeds, bars one standard deviation to each side, the dashed line "
-        f"is the control. In a clear gain all dots are {better} of it.{teacher_score}",
+    spread = (
+        "Small dots are seeds, bars one standard deviation to each side, the dashed line is the control. In a clear "
+        f"gain all dots are {better} of it."
+        if len(results.get("seeds") or []) > 1
+        else "The dashed line is the control. With one seed a difference may be chance."
     )
+    blocks: list[Block] = drawn(figures.dots(results), "dots", f"Further {better} is better. {spread}{teacher_score}")
     by_bin = figures.bins(results)
     if by_bin is None:
         blocks.append(Note("The results have no score per class or label range."))

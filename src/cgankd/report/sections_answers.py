@@ -91,7 +91,10 @@ def _accuracies(names: list[str], matrices: dict[str, Array]) -> list[Block]:
     accuracy = np.where(totals > 0, answers.shares(best).diagonal(), np.inf)  # classes without test images come last
     order = [int(place) for place in np.argsort(accuracy, kind="stable")]
     tested = [place for place in order if totals[place]]
-    lowest = tested[: min(LOWEST, len(tested) // 2)]
+    count = min(LOWEST, len(tested) // 2)
+    while 0 < count < len(tested) and accuracy[tested[count]] == accuracy[tested[count - 1]]:
+        count += 1  # those with the same accuracy as the last one
+    lowest = tested[:count] if count < len(tested) else []
     named = ", ".join(
         f"{names[place]} ({accuracy[place]:.1f}\u00a0% of {table.count(totals[place])})" for place in lowest
     )
@@ -105,7 +108,8 @@ def _accuracies(names: list[str], matrices: dict[str, Array]) -> list[Block]:
         )
     header = ["class", "test images", *(f"accuracy, %: {who}" for who in matrices), "most often taken for"]
     title = "Accuracy of each class, the lowest of the best student first"
-    sentence = [Note(f"Lowest accuracies of the best student by class: {named}.")] if named else []
+    what = "accuracy" if len(lowest) == 1 else "accuracies"
+    sentence = [Note(f"Lowest {what} of the best student by class: {named}.")] if named else []
     return [*sentence, Grid(header, lines, title, folded=True)]
 
 

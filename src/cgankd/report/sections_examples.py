@@ -63,10 +63,12 @@ def _reading(run: Run, artifact: Artifact) -> Note:
     unit = run.task.metric_unit
     answer = f"the predicted value and its error{', in ' + unit if unit else ''}"
     answer = answer if run.task.continuous else "the predicted class and its probability"
+    look = "wrong labels in the data, and for damaged images"
+    if not run.task.continuous:
+        look = "wrong labels in the data, for damaged images, and for labels that are often confused"
     return Note(
         f"The test images with the largest errors, the worst first. An answer is {answer}. "
-        f"{which_is_best(run, artifact)} Look for wrong labels in the data, for damaged images, and for labels that "
-        "are often confused."
+        f"{which_is_best(run, artifact)} Look for {look}."
     )
 
 

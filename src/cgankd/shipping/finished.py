@@ -21,6 +21,7 @@ from cgankd.nets.build import BEST, WEIGHTS, StoredNetwork
 from cgankd.tasks import Task
 
 NEEDED = ("task_settings", "artifacts", "rows", "best")
+WITH_FAKES = "needed: the same run with such a row, for example compare.methods=[cgan+fm]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +103,7 @@ class FinishedRun:
     def generator(self, fabric: Fabric) -> Sampler:
         """The trained generator; UserError where the run trained none."""
         if "generator" not in self.results["artifacts"]:
-            raise UserError(f"{self.folder} has no row with generated images, and so no generator")
+            raise UserError(f"{self.folder} has no row with generated images, and so no generator; {WITH_FAKES}")
         artifact = self._artifact("generator")
         if "built" not in artifact.summary:
             raise UserError(f"{self.folder} took its generated images from generator.source; ask that for more")

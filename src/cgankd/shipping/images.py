@@ -15,7 +15,7 @@ from cgankd.core.store import Artifact, open_artifact
 from cgankd.data import sources
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.shipping.data_card import CARD, PAIRS, Origin, data_card
-from cgankd.shipping.finished import FinishedRun
+from cgankd.shipping.finished import WITH_FAKES, FinishedRun
 from cgankd.shipping.image_columns import LeavingImages, leaving
 from cgankd.shipping.image_formats import WRITERS
 from cgankd.shipping.near_copies import NearCopies, near_copies, write_pairs
@@ -80,7 +80,9 @@ def _synthesis(finished: FinishedRun, row: str | None) -> tuple[str, Artifact]:
     """The row, and the artifact of its generated images."""
     rows = finished.results["artifacts"].get("synthesis", {})
     if not rows:
-        raise UserError(f"{finished.folder} has no row with generated images, so there are none to export")
+        raise UserError(
+            f"{finished.folder} has no row with generated images, so there are none to export; {WITH_FAKES}"
+        )
     if row is None:
         row = "cgan" if "cgan" in rows else next(iter(rows))
     if row not in rows:
