@@ -149,6 +149,16 @@ def test_sizes_are_width_by_height(run: Run, tmp_path: Path) -> None:
     assert "wide: classification, 24x16 pixels, 1 channel(s)" in out
 
 
+def test_data_says_which_classes_are_not_measured(run: Run, tmp_path: Path) -> None:
+    for number in range(40):  # ten images of one track are of b: they are all in one split
+        folder = tmp_path / "tracks" / ("b" if number < 10 else "a")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16), number).save(folder / f"{number // 10}_{number:02}.png")
+    code, out, _ = run("data", "tracks", r"data.group_pattern=(\d)_\d+\.png$")
+    assert code == 0
+    assert out.count("image is of b, so nothing is measured there") >= 1
+
+
 def test_data_lists_the_builtin_sets(run: Run) -> None:
     code, out, _ = run("data")
     assert code == 0

@@ -270,13 +270,13 @@ def test_a_pattern_keeps_tracks_whole(tmp_path: Path, pattern: str) -> None:
         splits = read(tmp_path, group_pattern=pattern, seed=seed)
         groups = group_sets(splits)
         assert sum(map(len, groups)) == len(set.union(*groups)) == 12
-    assert any("makes 12 groups of 5 to 5 images, such as 'stop/00000'" in note for note in splits.notes)
+    assert any("makes 12 groups of 5 images, such as 'stop/00000'" in note for note in splits.notes)
 
 
 def test_a_pattern_without_the_class_joins_tracks_of_equal_number(tmp_path: Path) -> None:
     splits = read(tracks(tmp_path), group_pattern=r"/(\d+)_")
     assert len(set.union(*group_sets(splits))) == 6
-    assert any("makes 6 groups of 10 to 10 images, such as '00000'" in note for note in splits.notes)
+    assert any("makes 6 groups of 10 images, such as '00000'" in note for note in splits.notes)
 
 
 def test_a_pattern_for_files_of_a_table(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ SEEN: dict[str, tuple[Make, dict[str, object], list[str]]] = {
         {"task": "regression"},
         ["labels count the images one by one, as row numbers do: is it the right column?"],
     ),
-    "tracks in file names": (tracks, {"group_pattern": r"(.+)[_-]\d+\.\w+$"}, ["makes 20 groups of 8 to 8 images"]),
+    "tracks in file names": (tracks, {"group_pattern": r"(.+)[_-]\d+\.\w+$"}, ["makes 20 groups of 8 images"]),
     "twins across splits": (
         twins_across_splits,
         {},

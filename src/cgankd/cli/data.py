@@ -146,6 +146,7 @@ def _as_init_chooses(settings: DataSettings) -> DataSettings:
 
 def _show_data(settings: DataSettings, out: Path | None) -> None:
     from cgankd.data import preview, rejected, sources
+    from cgankd.planning.look import not_measured
     from cgankd.report.sheet import sheet
 
     with one_loop() as progress, progress.bar("import", 1) as bar:
@@ -160,7 +161,7 @@ def _show_data(settings: DataSettings, out: Path | None) -> None:
     console.print(_counts(summary, numbers=bool(numbered)))
     if len(splits.pool) > len(splits.train):
         console.print("- pool: all training images of the owner; train: those of them whose labels are used")
-    for note in splits.notes:
+    for note in (*splits.notes, *not_measured(splits)):
         console.print(f"- {on_one_line(note)}")
     if numbered:
         legend = _with_numbers(summary["bins"], numbered)

@@ -166,7 +166,7 @@ def _facts(splits: Splits) -> tuple[str, ...]:
         *["unit of the label: not known; data.unit=NAME shows one in tables and reports"] * _unit_is_missing(task),
         f"images: {counts}; {width}x{height}, {'colour' if train.channels == 3 else 'grey'}",
         *_histogram(train, task),
-        *_missing(splits),
+        *not_measured(splits),
     ]
     return (*facts, *splits.notes)
 
@@ -175,7 +175,7 @@ def _unit_is_missing(task: Task) -> bool:
     return task.continuous and not task.metric_unit
 
 
-def _missing(splits: Splits) -> list[str]:
+def not_measured(splits: Splits) -> list[str]:
     """Classes that are not measured, because a split has no image of them."""
     sentences = []
     for name, part in (("validation", splits.val), ("test", splits.test)):
