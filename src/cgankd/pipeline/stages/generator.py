@@ -34,7 +34,7 @@ from cgankd.tasks import Task
 LABELS, IMAGES_PER_LABEL = 17, 3  # of draw_along_labels: every sixteenth of the range
 
 
-@stage(together=True)
+@stage(version=2, together=True)  # version 1 penalised the conditional logits during a transition
 def train_generator(
     work: Work,
     *,
