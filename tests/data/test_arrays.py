@@ -87,6 +87,13 @@ def test_own_validation_and_groups(tmp_path: Path, suffix: str) -> None:
     assert not any("groups occur" in note for note in splits.notes)
 
 
+def test_whole_numbers_of_several_types_are_classes(tmp_path: Path) -> None:
+    """NumPy joins uint64 and int64 as decimals, which would be scalars."""
+    x, y = images(20), np.arange(20) % 3
+    arrays = {"x_train": x, "y_train": y.astype(np.uint64), "x_test": x, "y_test": y.astype(np.int64)}
+    assert read(write(tmp_path / "set.npz", arrays)).task == Classification(("0", "1", "2"))
+
+
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [((3, 16, 20), (3, 16, 20)), ((16, 20, 3), (3, 16, 20)), ((16, 20), (1, 16, 20)), ((16, 20, 1), (1, 16, 20))],

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import class_folders, metadata, write_png
+from pictures import class_folders, metadata, noise, write_png
+from PIL import ExifTags, Image
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
@@ -108,6 +109,13 @@ def test_a_word_for_a_split_inside_a_name_is_asked_about_where_folders_lie_below
     assert read(tmp_path / "b").task == Classification(("steam_train", "tram"))
 
 
+def test_folders_that_name_a_split_and_a_class_are_asked_about(tmp_path: Path) -> None:
+    names = {"train_cats": 10, "train_dogs": 10, "test_cats": 5, "test_dogs": 5}
+    class_folders(tmp_path, names)
+    refuses("folders such as train_dogs/ and test_dogs/ name a split and perhaps a class; allowed: a folder", tmp_path)
+    assert read(tmp_path, split_folders=False).task == Classification(tuple(sorted(names)))
+
+
 def test_trains_among_other_vehicles_are_a_class(tmp_path: Path) -> None:
     class_folders(tmp_path, {"bus": 10, "car": 10, "train": 10})
     assert read(tmp_path).task == Classification(("bus", "car", "train"))
@@ -134,7 +142,23 @@ def test_settings_of_folders_are_refused_for_other_sources(tmp_path: Path) -> No
     )
     refuses("data.group_pattern='x' is for a folder of image files", Path("digits"), group_pattern="x")
     refuses("data.group_column='x' is for a table or arrays, not for digits", Path("digits"), group_column="x")
+    refuses("data.label_column='x' is for a table or arrays, not for digits", Path("digits"), label_column="x")
     refuses("data.bits=12, but digits has no image of 16 bits", Path("digits"), bits=12)
+
+
+def test_an_orientation_that_does_not_exist_changes_nothing(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 9
+    for number in range(20):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(noise(number, 16, 24)).save(path, exif=exif)
+    assert read(tmp_path).train.size == (16, 24)
+
+
+def test_a_class_with_too_few_images_is_named(tmp_path: Path) -> None:
+    class_folders(tmp_path, {"7": 40, "9": 20})
+    refuses("train_per_class=15, but label 9 of ", tmp_path, train_per_class=15)
 
 
 # --- what is left out is told -------------------------------------------------------------------------------------

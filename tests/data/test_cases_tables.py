@@ -60,6 +60,16 @@ def test_tables_in_folders_for_splits(tmp_path: Path, train: str, val: str, test
     assert "splits are read from the names of the folders" in splits.notes
 
 
+def test_a_column_of_splits_with_another_name_is_asked_about(tmp_path: Path) -> None:
+    rows = [(f"{n}.png", n % 2, "test" if n % 4 == 3 else "train", n) for n in range(40)]
+    metadata(tmp_path, rows, ("file_name", "label", "Subset", "row"))
+    refuses("column 'Subset' holds names of splits, but they are read from a column 'split'; allowed: the", tmp_path)
+    splits = read(tmp_path, split_folders=False)
+    assert splits.notes[0] == "columns that were not used: Subset, row"
+    metadata(tmp_path, rows, ("file_name", "label", "split", "row"))
+    assert sizes(read(tmp_path))[2] == 10
+
+
 def test_jsonl_tables_in_folders(tmp_path: Path) -> None:
     for name, count in (("train", 20), ("test", 6)):
         jsonl(

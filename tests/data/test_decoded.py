@@ -209,6 +209,22 @@ def test_changed_files_are_decoded_again(
     assert found.pool.content_key == in_memory(monkeypatch, source).pool.content_key
 
 
+def test_files_that_changed_places_with_their_times_are_decoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mv, cp -p and rsync keep the time of change, and uncompressed images of one size have equally many bytes."""
+    source = folder(tmp_path / "set")
+    first, second = source / "a" / "000.bmp", source / "a" / "001.bmp"
+    for seed, path in enumerate((first, second)):
+        Image.fromarray(noise(900 + seed)).save(path)
+        os.utime(path, ns=(0, 10**18))
+    load(source)
+    first.rename(tmp_path / "other")
+    second.rename(first)
+    (tmp_path / "other").rename(second)
+    assert load(source).pool.content_key == in_memory(monkeypatch, source).pool.content_key
+
+
 @pytest.mark.parametrize("damage", ["cut", "changed", "without its mark", "gone"])
 def test_a_damaged_file_is_written_again(damage: str, tmp_path: Path, home: Path, looks: list[str]) -> None:
     source = folder(tmp_path / "set")

@@ -96,6 +96,15 @@ def test_shards_name_their_splits(layout: str, tmp_path: Path) -> None:
     assert {image.numpy().tobytes() for image in splits.test.images} == tests
 
 
+def test_groups_of_whole_numbers_and_decimals_are_the_same(tmp_path: Path) -> None:
+    for shard, kind in enumerate((int, float)):
+        table = hub_table(40, first=40 * shard, drive=[kind(n // 4) for n in range(40)])
+        write(tmp_path / f"train-{shard:05}-of-00002.parquet", table)
+    splits = load(tmp_path, group_column="drive")
+    groups = [set(part.columns["group"].tolist()) for part in (splits.pool, splits.val, splits.test)]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 10
+
+
 def test_scalars_groups_other_columns_and_a_column_of_splits(tmp_path: Path) -> None:
     table = hub_table(
         80, angle=[n * 1.25 for n in range(80)], drive=[n // 8 for n in range(80)],

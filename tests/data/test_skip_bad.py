@@ -70,13 +70,14 @@ def test_every_kind_of_cut_image(name: str, tmp_path: Path) -> None:
     assert [Path(path).stem for path, _ in splits.rejected] == ["x"]
 
 
-def test_a_class_of_which_nothing_is_left_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["c", "7"])
+def test_a_class_of_which_nothing_is_left_is_told(name: str, tmp_path: Path) -> None:
     good_folders(tmp_path)
-    (tmp_path / "c").mkdir()
-    (tmp_path / "c" / "x.png").write_bytes(b"")
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "x.png").write_bytes(b"")
     splits = read(tmp_path)
     assert splits.task.answer_names == ("a", "b")
-    assert "no image is left of 1 classes: c" in splits.notes
+    assert f"no image is left of 1 classes: {name}" in splits.notes
 
 
 def test_rows_of_a_table_whose_files_are_missing(tmp_path: Path) -> None:

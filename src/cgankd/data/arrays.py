@@ -251,7 +251,8 @@ def _joined(path: Path, columns: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]
         raise UserError(
             f"{path}: labels or groups are text in one split and numbers in another; allowed: the same in all"
         )
-    return np.concatenate(columns)
+    whole = all(column.dtype.kind in "iu" and column.max(initial=0) < 2**63 for column in columns)
+    return np.concatenate([column.astype(np.int64) for column in columns] if whole else columns)
 
 
 def _class_names(path: Path, values: npt.NDArray[Any]) -> tuple[str, ...]:

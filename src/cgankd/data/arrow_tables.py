@@ -237,7 +237,9 @@ def listing(source: str, parts: Sequence[Part], settings: DataSettings) -> Listi
         members = [value for part in labelled for value in values(part.table, column, part.where)]
         if None in members:
             raise UserError(f"{place(members.index(None))}: {column!r} is empty; every image needs one")
-        groups = np.unique([str(member) for member in members], return_inverse=True)[1].astype(np.int64)
+        # 7 and 7.0, of shards with columns of several types, are one group
+        texts = [str(int(m) if isinstance(m, float) and m.is_integer() else m) for m in members]
+        groups = np.unique(texts, return_inverse=True)[1].astype(np.int64)
     cells = [
         Cell(part.column(image), row, part.where, part.paths, part.file)
         for part in labelled

@@ -11,7 +11,7 @@ from cgankd.core.errors import UserError, first_of
 from cgankd.data.folder_tree import Folder, Tree, scan
 from cgankd.data.image_files import SUFFIXES, FilePictures
 from cgankd.data.listing import TEST, TRAIN, VAL, Listing
-from cgankd.data.split_names import ALLOWED, may_be_split, split_of, splits_of
+from cgankd.data.split_names import ALLOWED, split_inside, split_of, splits_of
 
 CHOICES = (
     "data.split_folders=true (they are splits, and folders of other names are left out) or data.split_folders=false "
@@ -140,10 +140,17 @@ def _splits(top: Folder, setting: bool | None) -> list[int | None] | None:
     flat = not any(child.folders for child in folders)
     if not named:
         for child in rest:
-            if may_be_split(child.name) and any(inner.images for inner in child.folders):
+            if split_inside(child.name) is not None and any(inner.images for inner in child.folders):
                 raise UserError(
                     f"{child.path}: may be a split or a class, because its name contains a split's name; {CHOICES}"
                 )
+        words = {split_inside(child.name): child.name for child in rest}
+        if flat and TRAIN in words and (other := words.get(TEST, words.get(VAL))):
+            raise UserError(
+                f"{top.path}: folders such as {words[TRAIN]}/ and {other}/ name a split and perhaps a class; allowed: "
+                "a folder for each split, with a folder for each class in it (train/cat/, test/cat/), or "
+                "data.split_folders=false (all are classes)"
+            )
         return None
     if not rest and TRAIN in splits:
         return splits

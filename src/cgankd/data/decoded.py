@@ -1,6 +1,6 @@
 """Decoded images of large sets in files that are mapped into memory: decoded once, found by every later start.
 
-They are in ``$CGANKD_DATA``/decoded/KEY/PLAN.u8. KEY is a hash of the path, the size and the time of change of each
+They are in ``$CGANKD_DATA``/decoded/KEY/PLAN.u8. KEY is a hash of the path, the size and the times of change of each
 file that the images are read from, PLAN the shape they were brought to. PLAN.json is written last: without it, or where
 the file is not as it says, the images are decoded again. The folder may be deleted while no program uses it.
 """
@@ -158,10 +158,11 @@ def _place(pictures: Pictures) -> tuple[Path | None, int]:
         if path is None:
             return None, 0
         if path != last:
-            last, size, changed = path, 0, 0
+            last, size, changed = path, 0, ""
             with contextlib.suppress(OSError):  # reading the image says why
                 found = path.stat()
-                size, changed = found.st_size, found.st_mtime_ns
+                # The second time tells that a file was put there by mv, cp -p or rsync, which keep the first one.
+                size, changed = found.st_size, f"{found.st_mtime_ns} {found.st_ctime_ns}"
             total += size
             words = os.fsencode(f"{path.absolute()}\0{size} {changed} ")
         digest.update(words + os.fsencode(inside) + b"\n")

@@ -159,7 +159,7 @@ def _kind(path: Path | Encoded) -> Kind:
             raise Unusable(path, "has no palette, which its pixels need", COMPLETE)
         bits = _bits(image)
         turn = _orientation(image)
-        width, height = image.size if turn < 5 else image.size[::-1]
+        width, height = image.size[::-1] if turn in (5, 6, 7, 8) else image.size
         frames = bool(getattr(image, "is_animated", False))
         return Kind(width, height, image.mode, has_alpha(image), turn in _TURNS, frames, bits)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cgankd.config.settings import DataSettings
-from cgankd.core.errors import UserError
+from cgankd.core.errors import UserError, first_of
 from cgankd.core.paths import is_file
 from cgankd.data.folder_tree import TABLES, Tree, is_litter, scan
 from cgankd.data.image_files import FilePictures
@@ -46,7 +46,7 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
         notes += (f"{left:,} rows name system files, such as @eaDir/, and were left out",)
     paths, rows = [paths[number] for number in kept], [rows[number] for number in kept]
     groups = _groups(rows, settings.group_column) if settings.group_column else None
-    splits, split_notes = _splits(folder, tables, rows, paths, settings.split_folders)
+    splits, split_notes = _splits(folder, tables, rows, paths, settings)
     return Listing(
         where=str(tables[0].path if len(tables) == 1 else folder),
         pictures=FilePictures(paths),
@@ -54,7 +54,7 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
         splits=np.asarray(splits, dtype=np.int64),
         place=lambda number: rows[number][0].place(rows[number][1]),
         groups=groups,
-        notes=(*notes, *split_notes, *_unlisted(tree, paths)),
+        notes=(*notes, *_unused(tables, settings), *split_notes, *_unlisted(tree, paths)),
     )
 
 
@@ -103,13 +103,14 @@ def _splits(
     tables: Sequence[Table],
     rows: Sequence[tuple[Table, int]],
     paths: Sequence[Path],
-    by_folder: bool | None,
+    settings: DataSettings,
 ) -> tuple[list[int], tuple[str, ...]]:
     """Each row's split, and notes."""
     if any(SPLIT in table.columns for table in tables):
         for table in tables:
             table.need(SPLIT)
         return [_split_word(table, row) for table, row in rows], ()
+    by_folder = settings.split_folders
     if by_folder is False:
         return [TRAIN] * len(rows), ()
     splits = []
@@ -120,6 +121,7 @@ def _splits(
         return [split for split in splits if split is not None], ("splits are read from the names of the folders",)
     named = {split for split in splits if split is not None}
     if not named or (named == {TRAIN} and by_folder is None):
+        _ask_about_columns(tables, settings.label_column or LABEL)
         return [TRAIN] * len(rows), ()
     odd = splits.index(None) if None in splits else 0
     table, row = rows[odd]
@@ -130,12 +132,31 @@ def _splits(
     )
 
 
+def _ask_about_columns(tables: Sequence[Table], label_column: str) -> None:
+    """UserError for a column that holds names of splits, but is not named ``split``."""
+    for table in tables:
+        for name, values in table.columns.items():
+            found = {split_of(value) for value in set(values)} if name != label_column else set()
+            if TRAIN in found and len(found) > 1 and None not in found:
+                raise UserError(
+                    f"{table.path}: column {name!r} holds names of splits, but they are read from a column {SPLIT!r}; "
+                    f"allowed: the name {SPLIT!r}, or data.split_folders=false (all rows are training)"
+                )
+
+
 def _split_word(table: Table, row: int) -> int:
     word = table.columns[SPLIT][row]
     split = split_of(word)
     if split is None:
         raise UserError(f"{table.place(row)}: split {word!r} is not known; allowed: {ALLOWED}")
     return split
+
+
+def _unused(tables: Sequence[Table], settings: DataSettings) -> tuple[str, ...]:
+    """A note on columns that have no effect."""
+    used = {FILE, SPLIT, settings.label_column or LABEL, settings.group_column}
+    names = [name for name in dict.fromkeys(name for table in tables for name in table.columns) if name not in used]
+    return (f"columns that were not used: {first_of(names, most=10)}",) * bool(names)
 
 
 def _unlisted(tree: Tree, paths: Sequence[Path]) -> tuple[str, ...]:

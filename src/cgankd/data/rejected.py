@@ -36,7 +36,9 @@ def without_bad(listing: Listing) -> Listing:
     kept = listing.keep(np.setdiff1d(np.arange(total), list(errors)))
     notes = [f"{len(errors):,} of {total:,} images can't be read and were left out; a run lists them in {FILE}"]
     lost = sorted(set(map(str, listing.labels)) - set(map(str, kept.labels)))
-    if lost := [label for label in lost if number(label) is None]:  # of scalars every image may have its own
+    if not listing.folders:  # of scalars every image may have its own
+        lost = [label for label in lost if number(label) is None]
+    if lost:
         notes.append(f"no image is left of {len(lost):,} classes: {first_of(lost, most=3)}")
     rejected = tuple(Rejected(str(error.path), error.reason) for error in errors.values())
     return dataclasses.replace(kept, rejected=rejected, notes=(*kept.notes, *notes))

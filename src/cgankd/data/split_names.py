@@ -39,6 +39,7 @@ def splits_of(names: Sequence[str]) -> list[int | None]:
     return splits if None in without else without
 
 
-def may_be_split(name: str) -> bool:
-    """Whether a name contains the word for a split, as in my-train-v2."""
-    return _SOMEWHERE.fullmatch(name) is not None
+def split_inside(name: str) -> int | None:
+    """The split whose word a name contains, as in my-train-v2; None where there is none."""
+    match = _SOMEWHERE.fullmatch(name)
+    return WORDS[match[2].lower()] if match else None
