@@ -15,6 +15,7 @@ import torch
 
 from cgankd.config.settings import AugmentSettings
 from cgankd.core import ranks, rng
+from cgankd.core.errors import UserError
 from cgankd.data.batches import Batch, Batches, Views, in_order
 from cgankd.data.imageset import TARGET, ImageSet, TrainingImages
 from cgankd.tasks import Classification, Regression, Task
@@ -65,6 +66,13 @@ def test_a_view_is_pad_crop_and_mirror(
     assert downs == rights == set(range(2 * shift + 1))  # every shift comes up
     assert mirrors == ({True, False} if flip else {False})
     assert np.array_equal(views.clean(torch.arange(12)).numpy(), images.numpy().astype(np.float32) / 255)
+
+
+def test_a_shift_that_leaves_nothing_of_an_image_is_refused(noise: Noise) -> None:
+    images = [noise(4, size=(16, 20)).images]
+    assert Views(images, AugmentSettings(shift=15), False, 0, CPU).draw(torch.arange(4), torch.arange(4)).shape[2] == 16
+    with pytest.raises(UserError, match="augment.shift=16, but images are 20x16 pixels.*; allowed: at most 15"):
+        Views(images, AugmentSettings(shift=16), False, 0, CPU)
 
 
 def test_views_are_channels_last_float32(noise: Noise) -> None:

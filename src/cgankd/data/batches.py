@@ -22,6 +22,7 @@ from torch import Tensor
 
 from cgankd.config.settings import AugmentSettings
 from cgankd.core import ranks, rng
+from cgankd.core.errors import UserError
 from cgankd.core.mapped_rows import Images
 from cgankd.core.row_file import release_pages
 from cgankd.core.runtime import to_device
@@ -36,7 +37,8 @@ class Views:
 
     sets: uint8 [N, C, H, W] each; images are numbered through all sets. A view is mirrored with probability 1/2 where
     ``flip`` is true, then shifted by up to ``settings.shift`` pixels in each direction; the gap is black. Then follows
-    RandAugment, if the settings say so; ``geometric``: with operations that move pixels.
+    RandAugment, if the settings say so; ``geometric``: with operations that move pixels. Raises UserError for a shift
+    that is not below the size of the images.
     """
 
     VERSION = 1  # raise it where the same settings give other pixels, so that cached teacher outputs become stale
@@ -54,6 +56,11 @@ class Views:
         strong = settings.randaugment
         self.randaugment = None if strong is None else RandAugment(strong.operations, strong.magnitude, geometric, seed)
         self.channels, self.height, self.width = sets[0].shape[1:]
+        if self.shift >= min(self.height, self.width):
+            raise UserError(
+                f"augment.shift={self.shift}, but images are {self.width}x{self.height} pixels, so nothing would be "
+                f"left of some; allowed: at most {min(self.height, self.width) - 1}"
+            )
         self.sets = sets
         self._stored = [_stored(images) for images in sets]
         self._ends = list(itertools.accumulate(map(len, sets)))
