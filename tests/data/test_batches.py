@@ -71,7 +71,7 @@ def test_a_view_is_pad_crop_and_mirror(
 def test_a_shift_that_leaves_nothing_of_an_image_is_refused(noise: Noise) -> None:
     images = [noise(4, size=(16, 20)).images]
     assert Views(images, AugmentSettings(shift=15), False, 0, CPU).draw(torch.arange(4), torch.arange(4)).shape[2] == 16
-    with pytest.raises(UserError, match="augment.shift=16, but images are 20x16 pixels.*; allowed: at most 15"):
+    with pytest.raises(UserError, match=r"augment.shift=16, but images are 20x16 pixels.*; allowed: at most 15"):
         Views(images, AugmentSettings(shift=16), False, 0, CPU)
 
 
