@@ -121,6 +121,17 @@ def test_how_a_run_ended(watched: Watched, tmp_path: Path) -> None:
     ]
 
 
+def test_a_finished_run_started_again_tells_what_its_stages_took(watched: Watched, tmp_path: Path) -> None:
+    results = tmp_path / "results.json"
+    results.write_text('{"seconds": {"import": 5.0, "train_student": 115.0}}')
+    with watched.stage(KD):
+        pass
+    watched.finish(results=str(results))
+    assert as_lines(tmp_path, read_status(tmp_path)) == [
+        f"{tmp_path}: done 0 s ago, after 0 s (the stages took 2 min in all); results: {results}"
+    ]
+
+
 def test_a_killed_process_is_told_from_a_living_one(watched: Watched, tmp_path: Path) -> None:
     with watched.stage(KD):
         pass

@@ -22,6 +22,7 @@ from cgankd.pipeline.autopilot import Score
 from cgankd.pipeline.comparisons import CONTROL, row
 from cgankd.pipeline.stations import _val_so_far, stations
 from cgankd.report.render import render
+from cgankd.shipping.generate import generate
 
 TINY = {
     "seeds": [0],
@@ -183,6 +184,18 @@ def test_a_run_at_the_teachers_level_trains_no_generator(
     assert [entry["method"] for entry in results["rows"]] == [CONTROL, "kd"]
     assert not list(tmp_path.glob("artifacts/train_generator-*"))
     render(tmp_path)
+
+
+def test_the_generator_of_a_run_that_ships_a_row_without_its_images_can_be_asked(
+    tmp_path: Path, scored: Callable[[Mapping[str, float]], None]
+) -> None:
+    scored({"kd": -1.0, **dict.fromkeys(set(SCORES) - {"kd"}, -2.0)})
+    results = run.run(tiny("student.fit.steps=1", "student.transfer_steps=4"), tmp_path)
+    assert [entry["method"] for entry in results["rows"]] == [CONTROL, "kd"]
+    assert generate(tmp_path, "3", 2).shape == (2, 1, 16, 16)
+    page = render(tmp_path).read_text(encoding="utf-8")
+    assert 'id="generator"' in page
+    assert 'id="subsampling"' not in page
 
 
 def test_the_stations_of_a_run_that_has_not_begun_hold_all_trials(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,19 @@ def test_only_settings_that_differ_are_listed(folders: list[Path]) -> None:
     assert comparison.different_settings(comparison.read_runs(folders)) == [["search", "–", "none"]]
     (folders[1] / "recipe.yaml").unlink()
     assert comparison.different_settings(comparison.read_runs(folders)) == []
+
+
+def test_settings_of_generated_images_count_for_runs_that_made_some(folders: list[Path]) -> None:
+    for folder, steps in zip(folders, (5, 6), strict=True):
+        (folder / "recipe.yaml").write_text(f"generator: {{steps: {steps}}}\nsynthesis: {{images: 10}}\n")
+    assert comparison.different_settings(comparison.read_runs(folders)) == [["generator.steps", "5", "6"]]
+    results = json.loads((folders[1] / "results.json").read_text())
+    results.pop("generator", None)
+    for row in results["rows"]:
+        row["fake_images"] = 0
+    (folders[1] / "results.json").write_text(json.dumps(results))
+    found = comparison.different_settings(comparison.read_runs(folders))
+    assert found == [["generator.steps", "5", "–"], ["synthesis.images", "10", "–"]]
 
 
 @pytest.mark.parametrize(

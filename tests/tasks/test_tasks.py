@@ -306,8 +306,8 @@ def test_labels_are_read_as_they_were_written(task: Task, labels: torch.Tensor) 
 def test_labels_and_predictions_for_people() -> None:
     assert [CLASSES.short_text(label) for label in (1, 4, 7)] == ["b", "e", "7"]
     assert CLASSES.prediction_text(1, 2, 0.876) == "b (88 %)"
-    assert [YEARS.short_text(label) for label in (-7.26, -0.2, 59.7)] == ["−7", "0", "60"]
-    assert YEARS.prediction_text(12.2, 30.4, 1.0) == "12 (error 18)"
+    assert [YEARS.short_text(label) for label in (-7.26, -0.2, 59.7)] == ["−7.3", "−0.2", "59.7"]
+    assert YEARS.prediction_text(12.2, 30.4, 1.0) == "12.2 (error 18.2)"
     assert CircularRegression(0.0, 360.0).prediction_text(350.0, 10.0, 1.0) == "350 (error 20)"
     assert Regression(0.0, 0.004).short_text(0.00123456) == "0.00123"
 

@@ -149,7 +149,7 @@ def _show_data(settings: DataSettings, out: Path | None) -> None:
     from cgankd.planning.look import not_measured
     from cgankd.report.sheet import sheet
 
-    with one_loop() as progress, progress.bar("import", 1) as bar:
+    with one_loop() as progress, progress.bar("reading images", 1) as bar:
         splits = sources.load(settings, lambda done, total: bar.to(done / total), progress)
     summary = preview.describe(splits)
     console.print(

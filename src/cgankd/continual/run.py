@@ -44,7 +44,7 @@ def run(settings: Continual, out: Path, progress: Progress = SILENT, *, deadline
     """
     started = time.monotonic()
     fabric = make_fabric(settings.runtime.device, settings.runtime.precision, settings.runtime.threads)
-    with progress.bar("import", 1) as bar:
+    with progress.bar("reading images", 1) as bar:
         splits = sources.load(settings.data, lambda done, total: bar.to(done / total), progress)
     import_seconds = time.monotonic() - started
     check(settings, splits)

@@ -185,7 +185,7 @@ def as_lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
     again = f"the same command goes on: {record['command']}"
     words = {
         "running": f"running for {began} (process {record['pid']} on {record['host']}), last news {ago}",
-        "done": f"done {ago}, after {began}; results: {record.get('results')}",
+        "done": f"done {ago}, after {began}{_in_all(record)}; results: {record.get('results')}",
         "waiting": f"{record.get('reason')} ({ago}); {again}",
         "failed": f"failed {ago}: {record.get('reason')}",
         "killed": f"killed: process {record['pid']} ended without a word after its last news {ago}; {again}",
@@ -205,6 +205,15 @@ def as_lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
 def _since(record: Mapping[str, Any]) -> str:
     """How long ago the record was written; nothing where the clock was set back since."""
     return run_text.duration(max(0.0, time.time() - record["updated"]))
+
+
+def _in_all(record: Mapping[str, Any]) -> str:
+    """The time of all stages, where it is longer than that of the last command, which found some of them finished."""
+    try:
+        spent = sum(json.loads(Path(record["results"]).read_bytes())["seconds"].values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # tables and others have no such record
+        return ""
+    return f" (the stages took {run_text.duration(spent)} in all)" if spent > record["seconds"] + 1.0 else ""
 
 
 def _still(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -103,6 +103,8 @@ def collect(run: Run) -> dict[str, Any]:
         _add_synthesis(run, results, upstream)
     if recipe.compare.methods == "auto":
         results["autopilot"] = run.flight().to_json(task.metric_unit)
+        if run.flight().with_fakes:  # cgankd generate finds it, though no row of the table may need it
+            results["artifacts"].setdefault("generator", _path(run, run.generator(upstream[0])))
     best, seed = gathered.best
     scored = next(entry for entry in rows if entry["method"] == best)
     results["best"] = {"row": best, "seed": seed, "val": scored["val"]["mean"], "test": scored["mean"]}

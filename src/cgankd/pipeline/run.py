@@ -97,7 +97,7 @@ def opened(
     try:
         for sentence in preflight.own_code(recipe):
             progress.say(sentence)
-        with progress.bar("import", 1) as bar:
+        with progress.bar("reading images", 1) as bar:
             splits = ranks.in_turn(
                 lambda: sources.load(recipe.data, lambda done, total: bar.to(done / total), progress)
             )

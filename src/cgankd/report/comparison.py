@@ -24,6 +24,7 @@ from cgankd.report.render import environment, write
 from cgankd.report.run import Run, read
 
 UNTOLD = frozenset({"name", "description"})  # settings that change no result
+OF_GENERATED = frozenset({"generator", "ratio", "synthesis"})  # parts of a recipe that only generated images need
 AFTER_SCORE = ("network", "parameters", "ms per image", "images, real + fake", "seeds")  # columns of the page
 NOTE = 3  # its place in a row
 
@@ -152,8 +153,11 @@ def footnotes(part: Part) -> list[str]:
 
 
 def different_settings(runs: Mapping[str, Run]) -> list[list[str]]:
-    """The settings that differ between the runs: a name with dots, and its value in each run ("–": has none)."""
-    leaves = {name: dict(_leaves(yaml.safe_load(run.recipe) or {})) for name, run in runs.items() if run.recipe}
+    """The settings that differ between the runs: a name with dots, and its value in each run ("–": has none).
+
+    What only concerns generated images counts as missing where a run made none.
+    """
+    leaves = {name: dict(_used(run)) for name, run in runs.items() if run.recipe}
     settings = dict.fromkeys(setting for known in leaves.values() for setting in known if setting not in UNTOLD)
     lines = []
     for setting in settings:
@@ -161,6 +165,12 @@ def different_settings(runs: Mapping[str, Run]) -> list[list[str]]:
         if len(set(values)) > 1:
             lines.append([setting, *(str(leaves[name].get(setting, "–")) if name in leaves else "?" for name in runs)])
     return lines
+
+
+def _used(run: Run) -> Iterator[tuple[str, str]]:
+    for setting, value in _leaves(yaml.safe_load(run.recipe) or {}):
+        if setting.split(".")[0] not in OF_GENERATED or table.generates(run.results):
+            yield setting, value
 
 
 def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:

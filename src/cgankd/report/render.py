@@ -47,7 +47,9 @@ def render(folder: Path) -> Path:
         *([answers] if (answers := sections_answers.answered(run)) else []),
         *([worst_section] if worst_section else []),
         sections.data(run),
-        *([sections.generator(run), sections.subsampling(run), sections.filtering(run)] if generated else []),
+        # The autopilot may have tried generated images and chosen a row without them.
+        *([sections.generator(run)] if generated or run.artifact("generator") else []),
+        *([sections.subsampling(run), sections.filtering(run)] if generated else []),
         *([sections_search.piloted(run)] if run.results.get("autopilot") else []),
         *([sections_search.searched(run)] if run.results.get("search") else []),
         *([sections_metrics.quality(run), sections_metrics.copies(run)] if generated else []),

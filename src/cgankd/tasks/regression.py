@@ -215,12 +215,12 @@ class Regression(Task):
         return f"{label:.{digits}g}"
 
     def short_text(self, label: float) -> str:
-        """The step of the last digit is at most a fiftieth of the range.
+        """The step of the last digit is at most a hundredth of the range.
 
         >>> Regression(0.0, 90.0).short_text(-7.26), Regression(0.0, 0.5).short_text(0.123456)
-        ('−7', '0.12')
+        ('−7.3', '0.123')
         """
-        places = max(0, math.ceil(math.log10(50.0 / self.span)))
+        places = max(0, math.ceil(math.log10(100.0 / self.span)))
         text = f"{round(float(label), places) + 0.0:.{places}f}"
         return text.replace("-", "−")
 
