@@ -134,6 +134,7 @@ def test_settings_of_folders_are_refused_for_other_sources(tmp_path: Path) -> No
     )
     refuses("data.group_pattern='x' is for a folder of image files", Path("digits"), group_pattern="x")
     refuses("data.group_column='x' is for a table or arrays, not for digits", Path("digits"), group_column="x")
+    refuses("data.label_column='x' is for a table or arrays, not for digits", Path("digits"), label_column="x")
     refuses("data.bits=12, but digits has no image of 16 bits", Path("digits"), bits=12)
 
 

@@ -264,9 +264,9 @@ def _refuse_folder_settings(settings: DataSettings) -> None:
     for name in ("group_pattern", "split_folders"):
         if (value := getattr(settings, name)) is not None:
             raise UserError(f"data.{name}={value!r} is for a folder of image files, not for {settings.source}")
-    if settings.group_column is not None and settings.source in ("digits", "fashion", "rotated-fashion"):
-        column = f"data.group_column={settings.group_column!r}"
-        raise UserError(f"{column} is for a table or arrays, not for {settings.source}")
+    for name in ("label_column", "group_column") if settings.source in ("digits", "fashion", "rotated-fashion") else ():
+        if (value := getattr(settings, name)) is not None:
+            raise UserError(f"data.{name}={value!r} is for a table or arrays, not for {settings.source}")
 
 
 def list_source(settings: DataSettings) -> Listing:
