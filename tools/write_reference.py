@@ -35,8 +35,8 @@ TYPER = f"<!-- typer {metadata.version('typer')} -->"
 HOW_TO_SET = """
 A setting is given in a recipe (a YAML file, nested), or after a recipe's name on the command line as `key=value`, in
 quotes where the value has characters that a shell reads: `'seeds=[0,1]'`. `cgankd show RECIPE` prints all settings of a
-recipe. An unknown key is refused with the keys that are allowed. A run names the changed settings that have no effect in
-its recipe, with the reason.
+recipe. An unknown key is refused with the keys that are allowed. A run names the changed settings that have no
+effect in its recipe, with the reason.
 
 - *none* and *true*, *false* are typed as such; for a setting that may also be text, no value is typed `null`, because
   `none` may be a name there: `teacher.source=null`.
