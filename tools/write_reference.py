@@ -35,9 +35,11 @@ TYPER = f"<!-- typer {metadata.version('typer')} -->"
 HOW_TO_SET = """
 A setting is given in a recipe (a YAML file, nested), or after a recipe's name on the command line as `key=value`, in
 quotes where the value has characters that a shell reads: `'seeds=[0,1]'`. `cgankd show RECIPE` prints all settings of a
-recipe. An unknown key is refused with the keys that are allowed.
+recipe. An unknown key is refused with the keys that are allowed. A run names the changed settings that have no
+effect in its recipe, with the reason.
 
-- *none* and *true*, *false* are typed as such.
+- *none* and *true*, *false* are typed as such; for a setting that may also be text, no value is typed `null`, because
+  `none` may be a name there: `teacher.source=null`.
 - *kind*: some settings have several kinds, each with settings of its own. `synthesis.subsampling=quantile` chooses a
   kind, `synthesis.subsampling.q=0.95` sets one of its numbers; in YAML `subsampling: {kind: quantile, q: 0.95}`.
 - *on or off*: `true` means on with the defaults of the settings below it, `none` or `false` off.

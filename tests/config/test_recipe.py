@@ -36,6 +36,7 @@ from cgankd.config.settings import (
     StepDecay,
 )
 from cgankd.core.errors import UserError
+from cgankd.lm import settings as language_settings
 
 
 def write(folder: Path, **files: str) -> None:
@@ -419,3 +420,23 @@ def test_a_wrong_value_of_a_list_is_refused_on_every_python() -> None:
         recipe.load("digits", ["seeds=x"])
     assert not yaml_values.is_model(tuple[int, ...])
     assert yaml_values.is_model(recipe.Recipe)
+
+
+def test_one_setting_of_a_group_leaves_the_others_at_the_defaults_that_the_group_has_there() -> None:
+    usual = recipe.load("digits").student.strong_augment
+    assert usual.cutmix
+    assert usual.randaugment is not None
+    for words in ("student.strong_augment.mixed_views=3", "student.strong_augment={mixed_views: 3}"):
+        changed = recipe.load("digits", [words]).student.strong_augment
+        assert changed == usual.model_copy(update={"mixed_views": 3})
+    less = recipe.load("digits", ["student.strong_augment.randaugment=none"]).student.strong_augment
+    assert less == usual.model_copy(update={"randaugment": None})
+    text = language_settings.load("pydoc", ["distil.fit.steps=7"]).distil.fit
+    assert text == language_settings.load("pydoc").distil.fit.model_copy(update={"steps": 7})
+
+
+@pytest.mark.parametrize("key", ["student.fit.schedule={kind: step, milestones: [%s]}", "ratio.milestones=[%s]"])
+@pytest.mark.parametrize("milestone", ["150", "0", "1"])
+def test_a_milestone_is_a_share_of_the_steps(key: str, milestone: str) -> None:
+    with pytest.raises(UserError, match=r"milestones\.0 = .* is not allowed; allowed: a number above 0, below 1"):
+        recipe.load("digits", [key % milestone])

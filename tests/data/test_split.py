@@ -63,6 +63,13 @@ def test_test_and_validation_keep_the_shares_of_the_classes() -> None:
     assert not len(division.rest)
 
 
+def test_a_test_share_is_refused_beside_a_test_split() -> None:
+    labels, splits = np.repeat([0, 1, 2], [500, 300, 20]), np.repeat([TRAIN, TEST], [810, 10])
+    with pytest.raises(UserError, match=r"test_fraction=0\.3, but here has its own test split of 10 images"):
+        split(labels, splits=splits, test_fraction=0.3)
+    assert len(split(labels, splits=splits, test_fraction=0.2).test) == 10
+
+
 def test_the_owners_images_are_equally_many_per_class_as_far_as_there_are() -> None:
     labels = np.repeat([0, 1, 2], [500, 300, 20])
     division = split(labels, splits=np.repeat([TRAIN, TEST], [810, 10]), train_size=100, val_size=3)

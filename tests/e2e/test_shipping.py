@@ -230,6 +230,9 @@ def test_bench_says_what_a_student_costs(out: Path, typed: Typed) -> None:
     assert facts["pytorch"]["batch 32, ms"] > facts["pytorch"]["batch 1, ms"] > 0
     assert facts["student.onnx"]["file, kB"] == (out / "student.onnx").stat().st_size / 1e3
     assert "batch 1, ms" in typed("bench", "out/student.onnx").out
+    refused = typed("bench", "out/student.onnx", "--row", "kd")
+    assert refused.code == 2
+    assert "--row and --seed choose a student of a run" in refused.err
 
 
 def test_generated_images_leave_with_a_card_and_come_back_as_a_generator(

@@ -132,7 +132,8 @@ SKIPPED = {
     "name", "description", "demonstration", "data.source", "data.task", "compare.methods", "compare.ablation",
     "seeds", "vary", "generator.source", "teacher.source", "teacher.weights", "teacher.start", "teacher.jury",
     "teacher.outputs", "teacher.votes", "search.labels", "data.label_column", "data.group_column",
-    "data.train_per_class", "data.label_range", "data.circular", "data.bits", "data.split_folders",
+    "data.train_per_class", "data.test_fraction", "data.label_range", "data.circular", "data.bits",
+    "data.split_folders",
     "data.group_pattern", "data.skip_bad", "runtime.device", "runtime.precision", "metrics.robustness.attacks",
 }  # fmt: skip
 
@@ -237,7 +238,7 @@ def test_each_setting_changes_the_keys_of_the_stages_that_read_it(
 def test_images_change_every_stage_that_sees_them(world: tuple[str, Recipe, Splits], fabric: Fabric) -> None:
     task, recipe, splits = world
     before, wrong = keys(recipe, splits, fabric), []
-    unread = {"data.unit", "data.test_fraction", *(["data.turns"] if task == "classification" else [])}
+    unread = {"data.unit", *(["data.turns"] if task == "classification" else [])}
     for path in leaves(recipe.data, ("data",)):
         key = ".".join(path)
         if key in SKIPPED:

@@ -145,7 +145,7 @@ def bench(
     """Print a student's parameters, arithmetic, file size, and latency on this machine."""
     from cgankd.shipping import bench as measure
 
-    facts = measure.bench_run(model, row, seed) if model.is_dir() else {model.name: measure.bench_onnx(model)}
+    facts = measure.bench(model, row, seed)
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
         return

@@ -57,6 +57,11 @@ def divide(listing: Listing, labels: npt.NDArray[np.generic], settings: DataSett
         test = _part(training, labels, groups, wanted, seed, "test", where)
         training = np.setdiff1d(training, test)
         notes.append(f"the source has no test split, so {len(test):,} images were drawn for it")
+    elif settings.test_fraction != DataSettings().test_fraction:
+        raise UserError(
+            f"data.test_fraction={settings.test_fraction:g}, but {where} has its own test split of {len(test):,} "
+            "images; leave test_fraction out, or remove that split"
+        )
     if not len(val):
         wanted = settings.val_size or _usual_val_size(labels[training], settings)
         val = _part(training, labels, groups, wanted, seed, "validation", where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cgankd.config.settings import AutoencoderFeatures, ClassifierFeatures, NOKDFeatures
+from cgankd.config.settings import AutoencoderFeatures, ClassifierFeatures, NOKDFeatures, NoSubsampling
 from cgankd.core import rng
 from cgankd.data.imageset import TrainingImages
 from cgankd.nets.build import Architecture, NetworkSource, StoredNetwork
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 
 def ratio_features(run: Run, seed: int) -> NetworkSource | None:
-    """The network whose penultimate layer gives the features; None: the teacher."""
+    """The network whose penultimate layer gives the features; None: the teacher, also where no ratio reads them."""
     features, fit = run.recipe.ratio.features, run.recipe.student.fit
+    if isinstance(run.recipe.synthesis.subsampling, NoSubsampling) and run.black_box is None:
+        return None  # a teacher that gives no features needs a stand-in nevertheless
     store = run.store.titled("features of the ratio")
     if isinstance(features, NOKDFeatures):
         return StoredNetwork(run.nokd(seed))

@@ -20,7 +20,7 @@ from cgankd.data.rejected import write_rejected
 from cgankd.metrics.robustness import Attack
 from cgankd.metrics.statistics import paired_difference, spread
 from cgankd.nets.build import StoredNetwork
-from cgankd.pipeline import measurements
+from cgankd.pipeline import measurements, unused
 from cgankd.pipeline.comparisons import CONTROL, row
 from cgankd.pipeline.gathering import gather, networks_shown
 from cgankd.pipeline.stations import stations
@@ -39,6 +39,8 @@ def write(run: Run, import_seconds: float) -> dict[str, Any]:
     if not (out / RESULTS).is_file():  # else the file says how these results were made
         ranks.first(lambda: write_text(out / "recipe.yaml", text))
     ranks.first(lambda: write_rejected(run.splits.rejected, out))
+    for sentence in unused.of_run(run):
+        run.store.progress.say(sentence)
     run.store.progress.plan(functools.partial(stations, run))
     record = collect(run)
     record["seconds"] = {"import": import_seconds, **run.store.seconds()}
@@ -110,7 +112,7 @@ def collect(run: Run) -> dict[str, Any]:
     results["best"] = {"row": best, "seed": seed, "val": scored["val"]["mean"], "test": scored["mean"]}
     worst = measurements.worst_answers(run, networks_shown(run, students, best, seed))
     results["artifacts"]["worst"] = _path(run, worst)
-    results["warnings"] = [*warnings(results), *run.output_notes]
+    results["warnings"] = [*warnings(results), *run.output_notes, *unused.of_run(run)]
     for sentence in results["warnings"]:
         run.store.progress.warn(sentence)
     return results

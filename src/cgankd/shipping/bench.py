@@ -14,10 +14,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from cgankd.core.runtime import OneDevice
 from cgankd.metrics.cost import median_ms, parameters
 from cgankd.shipping.deployed import INPUT, Deployed, example
-from cgankd.shipping.finished import FinishedRun
+from cgankd.shipping.finished import FinishedRun, refuse_choice
 from cgankd.shipping.formats import OnnxStudent
 
 BATCHES = (1, 32)
+
+
+def bench(model: Path, row: str | None = None, seed: int | None = None) -> dict[str, Any]:
+    """Of a run's student, or of an exported file, which holds one student. UserError where that is chosen by row."""
+    if model.is_dir():
+        return bench_run(model, row, seed)
+    refuse_choice(model, row, seed)
+    return {model.name: bench_onnx(model)}
 
 
 def bench_run(folder: Path, row: str | None = None, seed: int | None = None) -> dict[str, Any]:

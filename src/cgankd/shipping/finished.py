@@ -24,6 +24,12 @@ NEEDED = ("task_settings", "artifacts", "rows", "best")
 WITH_FAKES = "needed: the same run with such a row, for example compare.methods=[cgan+fm]"
 
 
+def refuse_choice(file: Path, row: str | None, seed: int | None) -> None:
+    """UserError where a student is chosen of an exported file."""
+    if row is not None or seed is not None:
+        raise UserError(f"--row and --seed choose a student of a run; {file} is a file, which holds one")
+
+
 @dataclasses.dataclass(frozen=True)
 class Student:
     """One trained student of a run.

@@ -20,7 +20,7 @@ from cgankd.data.folder_tree import is_litter
 from cgankd.data.image_files import SUFFIXES, FilePictures
 from cgankd.data.listing import Plan
 from cgankd.nets.inference import outputs
-from cgankd.shipping.finished import FinishedRun
+from cgankd.shipping.finished import FinishedRun, refuse_choice
 from cgankd.shipping.formats import OnnxStudent
 from cgankd.tasks import Task
 
@@ -35,8 +35,7 @@ def open_model(source: Path, row: str | None = None, seed: int | None = None) ->
         fabric = OneDevice()
         student = FinishedRun.open(source).student(fabric, row, seed)
         return student.task, student.plan, lambda images: outputs(Work(fabric), student.network, images)
-    if row is not None or seed is not None:
-        raise UserError(f"--row and --seed choose a student of a run; {source} is a file, which holds one")
+    refuse_choice(source, row, seed)
     exported = OnnxStudent(source)
     task = tasks.from_json(exported.description["task"])
     plan = Plan(**exported.description["input"]["plan"])

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from cgankd.core.addresses import secret_in
 from cgankd.core.errors import UserError
@@ -38,6 +38,7 @@ def _without_secret(source: str) -> str:
 Seeds = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_distinct)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Milestone = Annotated[float, Field(gt=0, lt=1)]  # a share of the steps, not a number of them
 PathText = Annotated[str, AfterValidator(_expanded)]  # a path, where ~ is the home folder, or a name
 SourceText = Annotated[PathText, AfterValidator(_without_secret)]  # also an address
 
@@ -46,6 +47,23 @@ class Settings(BaseModel):
     """Base of all settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_defaults_of_groups(cls, data: Any) -> Any:
+        """Where some settings of a group are given, the others keep the defaults that this group has here, which may
+        differ from those of its class."""
+        if not isinstance(data, Mapping):
+            return data
+        groups = {name: field.default for name, field in cls.model_fields.items() if name in data}
+        return {
+            **data,
+            **{
+                name: {**group.model_dump(exclude_unset=True), **data[name]}
+                for name, group in groups.items()
+                if isinstance(group, Settings) and isinstance(data[name], Mapping)
+            },
+        }
 
 
 def by_kind(default: str) -> BeforeValidator:

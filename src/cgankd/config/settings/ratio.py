@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cgankd.config.settings.base import Decay, Settings, by_kind
+from cgankd.config.settings.base import Decay, Milestone, Settings, by_kind
 
 RatioWidths = Annotated[tuple[Annotated[int, Field(ge=32, multiple_of=8)], ...], Field(min_length=1)]
 RATIO_NETWORKS = {  # the paper's; MLP5 is wider for classes than for scalars
@@ -64,7 +64,7 @@ class RatioFitSettings(Settings):
     steps: int = Field(1000, ge=1, description="optimiser steps")
     batch_size: int = Field(256, ge=2, description="real images, and as many fakes, in a step")
     learning_rate: float = Field(5e-4, gt=0, description="Adam's learning rate")
-    milestones: tuple[float, ...] = Field(
+    milestones: tuple[Milestone, ...] = Field(
         (0.4, 0.75), description="the learning rate is divided by 10 at these shares of the steps"
     )
     betas: tuple[Decay, Decay] = Field((0.5, 0.999), description="Adam's betas")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from cgankd.config.settings.base import Also, OnOrOff, Settings, by_kind
+from cgankd.config.settings.base import Also, Milestone, OnOrOff, Settings, by_kind
 
 
 class RandAugmentSettings(Settings):
@@ -88,7 +88,9 @@ class StepDecay(Settings):
     """The learning rate is divided by 10 at each milestone."""
 
     kind: Literal["step"] = "step"
-    milestones: tuple[float, ...] = Field((0.625, 0.75, 0.875), description="shares of the steps")
+    milestones: tuple[Milestone, ...] = Field(
+        (0.625, 0.75, 0.875), description="shares of the steps, as 0.5 for half of them"
+    )
 
 
 class Constant(Settings):
