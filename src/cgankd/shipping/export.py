@@ -98,7 +98,6 @@ def export_after_run(folder: Path) -> Exported:
     """
     run = FinishedRun.open(folder)
     student = run.student(OneDevice())
-    (folder / "student-int8.onnx").unlink(missing_ok=True)  # of an earlier run's student
     exported = Exported(folder / "student.onnx", dict(student.facts))
     try:
         if importlib.util.find_spec("onnx") is None or importlib.util.find_spec("onnxruntime") is None:
