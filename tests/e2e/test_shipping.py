@@ -230,6 +230,8 @@ def test_bench_says_what_a_student_costs(out: Path, typed: Typed) -> None:
     assert facts["pytorch"]["batch 32, ms"] > facts["pytorch"]["batch 1, ms"] > 0
     assert facts["student.onnx"]["file, kB"] == (out / "student.onnx").stat().st_size / 1e3
     assert "batch 1, ms" in typed("bench", "out/student.onnx").out
+    other = next(row for row in ("kd", "cgan_kd") if row != facts["student"]["row"])
+    assert not any(name.endswith(".onnx") for name in json.loads(typed("bench", "out", "--row", other, "--json").out))
 
 
 def test_generated_images_leave_with_a_card_and_come_back_as_a_generator(
