@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd import Distiller, LabelUnit, Regression, UserError
-from cgankd.api import image_set
+from cgankd.data.given import image_set
 from cgankd.synthesis import checks
 from cgankd.tasks import Classification
 
@@ -309,6 +309,27 @@ def test_decimals_are_a_scalar_and_whole_numbers_are_classes() -> None:
 def test_arrays_that_cannot_be_used(fabric: Fabric, images: Tensor, labels: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
         Distiller(images, labels, Brightness(classes=True), fabric=fabric)
+
+
+def test_arrays_of_any_strides_and_byte_order() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 16, 17, 3)).astype(np.uint8)
+    blue_first = np.ascontiguousarray(pixels[..., ::-1])
+    found, _ = image_set(blue_first[..., ::-1], np.arange(5, dtype=">f4"))
+    assert torch.equal(found.images, torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    assert found.labels.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("held_out", "said"),
+    [
+        ((torch.zeros(2, 1, 16, 16, dtype=torch.uint8), [0, 7]), "labels of held_out: label 7 at row 1 is not a class"),
+        ((torch.zeros(2, 1, 16, 20, dtype=torch.uint8), [0, 1]), r"held_out are \[1, 16, 20\] each; needed: \[1, 16"),
+    ],
+)
+def test_held_out_images_are_looked_at_before_anything_is_trained(fabric: Fabric, held_out: Any, said: str) -> None:
+    images, labels = classes()
+    with pytest.raises(UserError, match=said):
+        Distiller(images, labels, Brightness(classes=True), held_out=held_out, fabric=fabric)
 
 
 def test_labels_outside_the_given_task_are_named(fabric: Fabric) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
@@ -35,6 +34,7 @@ from cgankd.core.plugins import tried
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.runtime import Fabric, make_fabric
 from cgankd.core.store import Artifact, Store, Work
+from cgankd.data.given import arrays, image_set
 from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.distill import MethodStack
 from cgankd.gan.adapters import CallableSampler, open_source
@@ -51,9 +51,8 @@ from cgankd.pipeline.processing import process, train_gan
 from cgankd.synthesis import adjust, checks
 from cgankd.synthesis.density_ratio import RatioNetwork, StoredRatio
 from cgankd.synthesis.store import StoredFakes
-from cgankd.tasks import Classification, Regression, Task
+from cgankd.tasks import Regression, Task
 from cgankd.tasks.outputs import AUTO, OutputKind, check_unchanged, resolve, sentence
-from cgankd.tasks.regression import fits_float32
 from cgankd.training.rehearsal import rehearse
 from cgankd.training.scoring import scored
 
@@ -139,6 +138,7 @@ class Distiller(Looks):
         self.data, task = image_set(self.images, self.labels)
         self.task = self.task or task
         self.task.check_labels(self.data.labels, "labels")
+        self.unseen = None if self.held_out is None else self._held_out(*self.held_out)
         self.device: Fabric = self.fabric or make_fabric()
         self.few = self.data.few(TRIAL_IMAGES)
         named = [("the teacher", self.teacher), *((f"juror {n}", juror) for n, juror in enumerate(self.jury, start=1))]
@@ -157,6 +157,14 @@ class Distiller(Looks):
         self._ratio: Artifact | None = None
         self.synthesis, self.history = None, []
         self.fell_back: list[str] = []  # the failed checks because of which images were not subsampled
+
+    def _held_out(self, images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> ImageSet:
+        unseen = arrays(images, labels)
+        self._task.check_test_labels(unseen.labels, "labels of held_out")
+        if unseen.images.shape[1:] != self.data.images.shape[1:]:
+            found, needed = (list(part.images.shape[1:]) for part in (unseen, self.data))
+            raise UserError(f"images of held_out are {found} each; needed: {needed}, as the others")
+        return unseen
 
     @property
     def _task(self) -> Task:
@@ -256,7 +264,7 @@ class Distiller(Looks):
         self._ratio = self.store.call(
             stages.train_density_ratio,
             train=self.data,
-            val=None if self.held_out is None else _arrays(*self.held_out),
+            val=self.unseen,
             task=self._task,
             generator=self._generator,
             extractor=dataclasses.replace(features, jury=(), votes="first"),
@@ -370,30 +378,6 @@ class Distiller(Looks):
 
     def score(self, network: nn.Module, images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> float:
         """Accuracy in %, or the mean absolute error in the label's unit. images: not those of the training."""
-        unseen = _arrays(images, labels)
+        unseen = arrays(images, labels)
         self._task.check_test_labels(unseen.labels, "labels")
         return scored(Work(self.device, self.progress), network, unseen, self._task).total
-
-
-def image_set(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> tuple[ImageSet, Task]:
-    """Arrays as an ImageSet, and the task of their labels: integers are classes, decimals are a scalar."""
-    labelled = _arrays(images, labels)
-    if labelled.labels.is_floating_point():
-        return labelled, Regression(float(labelled.labels.min()), float(labelled.labels.max()))
-    return labelled, Classification(tuple(str(number) for number in range(int(labelled.labels.max()) + 1)))
-
-
-def _arrays(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> ImageSet:
-    pixels = torch.as_tensor(images)
-    values = torch.as_tensor(labels if isinstance(labels, Tensor) else np.asarray(labels)).flatten()
-    if pixels.ndim == 3:
-        pixels = pixels.unsqueeze(1)
-    elif pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
-        pixels = pixels.permute(0, 3, 1, 2)
-    if values.is_floating_point() and not torch.isfinite(values).all():
-        row = int((~torch.isfinite(values)).nonzero()[0])
-        raise UserError(f"labels: found {values[row].item()} at row {row}; finite numbers are needed")
-    if not values.is_floating_point():
-        return ImageSet(pixels.contiguous(), values.long())
-    single = fits_float32(float(values.min()), float(values.max()))
-    return ImageSet(pixels.contiguous(), values.float() if single else values.double())

@@ -233,6 +233,8 @@ def test_bench_says_what_a_student_costs(out: Path, typed: Typed) -> None:
     refused = typed("bench", "out/student.onnx", "--row", "kd")
     assert refused.code == 2
     assert "--row and --seed choose a student of a run" in refused.err
+    other = next(row for row in ("kd", "cgan_kd") if row != facts["student"]["row"])
+    assert not any(name.endswith(".onnx") for name in json.loads(typed("bench", "out", "--row", other, "--json").out))
 
 
 def test_generated_images_leave_with_a_card_and_come_back_as_a_generator(

@@ -258,3 +258,22 @@ def test_what_is_level_is_no_gain() -> None:
     found = statistics.paired_difference(made, alone)
     assert found["mean"] == 0.0
     assert statistics.paired_difference([0.3], [0.1 + 0.2])["values"] == [0.0]
+
+
+def test_files_of_another_student_go_and_those_of_this_one_stay(tmp_path: Path) -> None:
+    def record(student: str) -> dict[str, Any]:
+        return {
+            "best": {"row": "kd", "seed": 3},
+            "seeds": [2, 3],
+            "rows": [{"method": "kd"}],
+            "artifacts": {"students": {"kd": ["a", student]}},
+            "task_settings": {},
+            "seconds": {"import": 1.0},
+        }
+
+    for student, stays in (("b", True), ("b", True), ("c", False)):
+        files = [tmp_path / name for name in results.SHIPPED]
+        for file in files:
+            file.touch()
+        results._write(tmp_path / "results.json", record(student))
+        assert [file.exists() for file in files] == [stays] * 4

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -71,6 +73,22 @@ def test_small_images_are_enlarged_and_a_teacher_sees_them_at_their_size() -> No
     images = layout.images(X)
     assert images.shape == (3, 1, 16, 16)
     assert layout.arrays(torch.full((2, 1, 16, 16), 0.5)) == pytest.approx(np.full((2, 64), 0.5))
+
+
+@pytest.mark.parametrize("shape", [(5, 64), (5, 5, 9), (5, 9, 5, 3), (5, 3, 2, 7)])
+def test_a_teacher_sees_enlarged_images_as_they_were(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    for X in (rng.random(shape), rng.integers(0, 256, shape).astype(np.uint8)):
+        layout = Layout.of(X)
+        assert layout.scale > 1
+        back = layout.arrays(layout.images(X).float() / 255.0)
+        assert np.abs(back.astype(float) - X).max() < (0.005 if layout.floats else 1.5)
+
+
+@pytest.mark.parametrize("kind", [">f4", ">f8", np.longdouble])
+def test_floats_that_torch_does_not_know_are_read(kind: Any) -> None:
+    X = np.random.default_rng(0).random((3, 16, 17)).astype(np.float32)
+    assert torch.equal(Layout.of(X).images(X.astype(kind)), Layout.of(X).images(X))
 
 
 @pytest.mark.parametrize(
@@ -152,6 +170,16 @@ def test_a_fitted_estimator_teaches_with_generated_images(regression: bool) -> N
     ).fit(flat, y)  # fmt: skip
     assert len(road.generated_) > 0
     assert road.predict(flat[:3]).shape == (3,)
+
+
+def test_a_fitted_estimator_teaches_without_generated_images_and_inside_cross_validation() -> None:
+    X, y = classes()
+    flat = X.reshape(80, -1) / 255.0
+    teacher = LogisticRegression().fit(flat, y)
+    road = DistilledClassifier(**{**ALONE, "method": "kd", "steps": 3}, teacher=FrozenEstimator(teacher))
+    assert len(cross_val_score(road, flat, y, cv=2, error_score="raise")) == 2
+    with pytest.raises(NotFittedError, match=r"FrozenEstimator\(teacher\)"):
+        clone(road.set_params(teacher=teacher)).fit(flat, y)
 
 
 def test_a_fitted_estimator_is_asked_in_the_layout_of_x_and_answers_in_the_order_of_classes() -> None:

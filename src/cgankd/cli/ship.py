@@ -168,14 +168,15 @@ def generate(
     count: Annotated[int, typer.Option("--count", min=1, help="how many images")] = 16,
     seed: Annotated[int, typer.Option("--seed", help="another seed gives other images")] = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", help="a .png for one grid, or a folder for one file each; default a grid")
+        Path | None,
+        typer.Option("--out", help="a .png for one grid, or a new folder for one file each; default a grid"),
     ] = None,
 ) -> None:
     """Generate images of one label with a run's trained generator; the data set is not needed."""
     from cgankd.shipping import generate as images
 
     pictures = images.generate(folder, label, count, seed)
-    path = out or Path(f"{portable(f'{folder.name}-{label}')}.png")
+    path = out or Path(f"{portable(f'{folder.absolute().name}-{label}')}.png")
     if path.suffix.lower() == ".png":
         images.write_grid(pictures, path)
     else:

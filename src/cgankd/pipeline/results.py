@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cgankd.pipeline.run import Run
 
 INNER = {"built", "history", "shape"}  # entries of summaries that results.json leaves out
+SHIPPED = ("student.onnx", "student-int8.onnx", "student.pt2", "student.safetensors")  # of the student that ships
 
 
 def write(run: Run, import_seconds: float) -> dict[str, Any]:
@@ -54,9 +55,22 @@ def _write(path: Path, record: dict[str, Any]) -> None:
     """Write results.json. Where it holds these very results, the time of reading the images stays the one it gives, so
     a finished run that is started again changes nothing, and its page still belongs to it."""
     earlier = read_json(path) if path.is_file() else {}
+    if earlier and _shipped(record) != _shipped(earlier):  # so that no file of another student passes for this one's
+        for name in SHIPPED:
+            (path.parent / name).unlink(missing_ok=True)
     if json.dumps({**record, "seconds": 0}) == json.dumps({**earlier, "seconds": 0}):
         record["seconds"] = {**record["seconds"], "import": earlier["seconds"]["import"]}
     write_json(path, record)
+
+
+def _shipped(results: Mapping[str, Any]) -> Any:
+    """What tells the student that ships from others; None in older results."""
+    if "best" not in results:
+        return None
+    name, seed = results["best"]["row"], results["best"]["seed"]
+    weights = next(row for row in results["rows"] if row["method"] == name).get("weights", {}).get("ships")
+    student = results["artifacts"]["students"][name][results["seeds"].index(seed)]
+    return name, seed, student, weights, results["task_settings"]
 
 
 def collect(run: Run) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cgankd.core.runtime import OneDevice
 from cgankd.metrics.cost import median_ms, parameters
 from cgankd.shipping.deployed import INPUT, Deployed, example
+from cgankd.shipping.export import stem
 from cgankd.shipping.finished import FinishedRun, refuse_choice
 from cgankd.shipping.formats import OnnxStudent
 
@@ -29,8 +30,9 @@ def bench(model: Path, row: str | None = None, seed: int | None = None) -> dict[
 
 
 def bench_run(folder: Path, row: str | None = None, seed: int | None = None) -> dict[str, Any]:
-    """Of the PyTorch student on this processor; and of student.onnx, where the folder has it."""
-    student = FinishedRun.open(folder).student(OneDevice(), row, seed)
+    """Of the PyTorch student on this processor; and of its ONNX file, where the folder has it."""
+    run = FinishedRun.open(folder)
+    student = run.student(OneDevice(), row, seed)
     module = Deployed(student.network, student.task, "float32")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(example(student, "float32", 1))
@@ -45,8 +47,8 @@ def bench_run(folder: Path, row: str | None = None, seed: int | None = None) -> 
         images = example(student, "float32", size)
         with torch.no_grad():
             facts["pytorch"][f"batch {size}, ms"] = median_ms(functools.partial(module, images))
-    if (folder / "student.onnx").is_file():
-        facts["student.onnx"] = bench_onnx(folder / "student.onnx")
+    if (file := folder / f"{stem(run, student, seed)}.onnx").is_file():
+        facts[file.name] = bench_onnx(file)
     if (peak := _peak_memory()) is not None:
         facts["peak memory of this process, MB"] = peak
     return facts

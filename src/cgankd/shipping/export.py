@@ -63,7 +63,7 @@ def export(
         raise UserError(f"--int8 makes an ONNX file, not {to}; needed with it: --to onnx")
     run = FinishedRun.open(folder)
     student = run.student(OneDevice(), row, seed)
-    path = out or folder / f"{_stem(run, student, seed)}{formats.SUFFIXES[to]}"
+    path = out or folder / f"{stem(run, student, seed)}{formats.SUFFIXES[to]}"
     if path.suffix != formats.SUFFIXES[to]:
         raise UserError(f"--out {path}: a file of {to} ends in {formats.SUFFIXES[to]}")
     formats.WRITERS[to](student, path, kind)
@@ -83,7 +83,7 @@ def export(
     return dataclasses.replace(exported, int8=Exported(small, exported.facts, len(splits.test), None, score))
 
 
-def _stem(run: FinishedRun, student: Student, seed: int | None) -> str:
+def stem(run: FinishedRun, student: Student, seed: int | None) -> str:
     """The file's name: ``student`` is the name of the one that ships, and of no other."""
     best = run.student(OneDevice()).facts
     if (student.facts["row"], student.facts["seed"]) == (best["row"], best["seed"]):
@@ -98,7 +98,6 @@ def export_after_run(folder: Path) -> Exported:
     """
     run = FinishedRun.open(folder)
     student = run.student(OneDevice())
-    (folder / "student-int8.onnx").unlink(missing_ok=True)  # of an earlier run's student
     exported = Exported(folder / "student.onnx", dict(student.facts))
     try:
         if importlib.util.find_spec("onnx") is None or importlib.util.find_spec("onnxruntime") is None:

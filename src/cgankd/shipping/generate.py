@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from cgankd.core.errors import UserError
 from cgankd.core.files import replacing
+from cgankd.core.run_folder import new_folder
 from cgankd.core.runtime import OneDevice
 from cgankd.shipping.finished import FinishedRun
 from cgankd.tasks import Task
@@ -50,16 +52,17 @@ def write_grid(images: Tensor, path: Path) -> None:
 
 
 def write_files(images: Tensor, task: Task, label: str, folder: Path) -> None:
-    """One PNG for each image, and metadata.csv with their label, as a data set is read."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = ["file_name,label"]
-    for number, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
-        name = f"{number:05d}.png"
-        with replacing(folder / name) as temporary:
-            _picture(image).save(temporary, format="PNG")
-        lines.append(f"{name},{task.label_text(task.read_label(label))}")
-    with replacing(folder / "metadata.csv") as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    """One PNG for each image, and metadata.csv with their label, as a data set is read: a new folder.
+
+    Raises UserError where the folder holds something already, such as the images of another label.
+    """
+    text = task.label_text(task.read_label(label))
+    names = [f"{number:05d}.png" for number in range(len(images))]
+    with new_folder(folder) as work:
+        for name, image in zip(names, images.permute(0, 2, 3, 1).numpy(), strict=True):
+            _picture(image).save(work / name)
+        with (work / "metadata.csv").open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerows([("file_name", "label"), *((name, text) for name in names)])
 
 
 def _picture(pixels: np.ndarray) -> Image.Image:  # type: ignore[type-arg]

@@ -82,7 +82,7 @@ def _label(task: Task, label: float) -> str | float:
 
 
 def as_text(records: Sequence[dict[str, Any]], kind: str, unit: str) -> str:
-    """The records as CSV or JSON."""
+    """The records as CSV or JSON. In CSV a name that is no UTF-8 has escapes, as on the terminal."""
     if kind == "json":
         return json.dumps([{**record, "unit": unit} if unit else record for record in records], indent=1) + "\n"
     stream = io.StringIO()
@@ -93,4 +93,4 @@ def as_text(records: Sequence[dict[str, Any]], kind: str, unit: str) -> str:
     for record in records:
         best = [next(iter(record["probabilities"].values()))] if classes else []
         writer.writerow([record["file_name"], record["prediction"], *best])
-    return stream.getvalue()
+    return stream.getvalue().encode(errors="backslashreplace").decode()

@@ -72,7 +72,8 @@ class Layout:
     def images(self, X: npt.NDArray[Any]) -> Tensor:
         """X as uint8 [N, C, H, W] of ``size``. Raises NotImages where it has another layout, or another range."""
         self._check(X)
-        pixels = torch.from_numpy(np.ascontiguousarray(X))
+        known = X.dtype.newbyteorder("=") if X.dtype.itemsize <= 8 else np.float64  # torch reads no other floats
+        pixels = torch.from_numpy(np.ascontiguousarray(X, known))
         pixels = pixels.permute(0, 3, 1, 2) if self.order == "NHWC" else pixels
         pixels = pixels.reshape(-1, self.channels, self.height, self.width)
         if self.floats:
@@ -83,10 +84,13 @@ class Layout:
         return large.round().to(torch.uint8)
 
     def arrays(self, images: Tensor) -> npt.NDArray[Any]:
-        """The way back: float images [B, C, H, W] in [0, 1], of ``size``, as an X of this layout."""
+        """The way back: float images [B, C, H, W] in [0, 1], of ``size``, as an X of this layout.
+
+        Exact for what :meth:`images` gives, up to its rounding; for other images the nearest by least squares.
+        """
         pixels = images.detach().float().cpu()
         if self.scale > 1:
-            pixels = F.avg_pool2d(pixels, self.scale)
+            pixels = (_reducing(self.height, self.scale) @ pixels @ _reducing(self.width, self.scale).T).clamp(0.0, 1.0)
         if not self.floats:
             pixels = (pixels * 255.0).round().to(torch.uint8)
         if self.order == "NHWC":
@@ -101,6 +105,12 @@ class Layout:
         low, high = (float(X.min()), float(X.max())) if self.floats and X.size else (0.0, 1.0)
         if low < 0.0 or high > 1.0:
             raise NotImages(f"pixels of X go from {low:.4g} to {high:.4g}; allowed: floats in [0, 1], or uint8")
+
+
+def _reducing(side: int, scale: int) -> Tensor:
+    """The matrix [side, side * scale] that takes back the bilinear enlarging of one side. A mean would blur."""
+    enlarged = F.interpolate(torch.eye(side, dtype=torch.float64)[None], scale_factor=scale, mode="linear")
+    return torch.linalg.pinv(enlarged[0].T).float()
 
 
 def _said(layout: Layout) -> str:

@@ -28,6 +28,10 @@ from cgankd.pipeline import stages
 from cgankd.sklearn.layout import Layout
 from cgankd.tasks import Task
 
+UNFITTED = (
+    "teacher: this %(name)s is not fitted; needed: a fitted one, which cross_val_score and GridSearchCV keep so where "
+    "it is given as sklearn.frozen.FrozenEstimator(teacher)"
+)
 SECTIONS = ("teacher", "generator", "ratio", "synthesis", "student")
 
 
@@ -46,7 +50,7 @@ class FittedTeacher:
     @classmethod
     def of(cls, estimator: Any, layout: Layout, task: Task, classes: npt.NDArray[Any] | None) -> FittedTeacher:
         """classes: those of the labels; None for numbers. Raises UserError for an estimator of another task."""
-        check_is_fitted(estimator)
+        check_is_fitted(estimator, msg=UNFITTED)
         if classes is None:
             return cls(estimator, layout, task, None)
         own = getattr(estimator, "classes_", None)
@@ -129,7 +133,9 @@ def teach(plan: Plan, train: ImageSet, held_out: ImageSet | None, task: Task) ->
         settings = plan.of("teacher", steps=plan.steps, batch_size=_batch(train))
         teacher = _alone(plan, network, train, task, settings)
     features = None
-    if plan.generated and not isinstance(teacher, nn.Module):  # a callable has no features for the density ratio
+    if not plan.generated:  # nothing asks for features, but a Distiller wants them from the start
+        features = fresh_network(Architecture("cnn8"), train, task.num_outputs, plan.seed)
+    elif not isinstance(teacher, nn.Module):  # a callable has no features for the density ratio
         features = _alone(plan, copy.deepcopy(student), train, task, fit)
     distiller = Distiller(
         train.images[:],

@@ -1,0 +1,51 @@
+"""Arrays and tensors of a user's program as an ImageSet with its task."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cgankd.core.errors import UserError
+from cgankd.data.imageset import ImageSet
+from cgankd.tasks import Classification, Regression, Task
+from cgankd.tasks.regression import fits_float32
+
+
+def image_set(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> tuple[ImageSet, Task]:
+    """Arrays as an ImageSet, and the task of their labels: integers are classes, decimals are a scalar."""
+    labelled = arrays(images, labels)
+    if labelled.labels.is_floating_point():
+        return labelled, Regression(float(labelled.labels.min()), float(labelled.labels.max()))
+    return labelled, Classification(tuple(str(number) for number in range(int(labelled.labels.max()) + 1)))
+
+
+def arrays(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> ImageSet:
+    """Images [N, H, W], [N, H, W, C] or [N, C, H, W] and labels [N] as an ImageSet. Raises UserError for others."""
+    pixels, values = _tensor(images, "images"), _tensor(labels, "labels").flatten()
+    if not len(values):
+        raise UserError("labels: there are none; needed: one per image")
+    if pixels.ndim == 3:
+        pixels = pixels.unsqueeze(1)
+    elif pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
+        pixels = pixels.permute(0, 3, 1, 2)
+    if values.is_floating_point() and not torch.isfinite(values).all():
+        row = int((~torch.isfinite(values)).nonzero()[0])
+        raise UserError(f"labels: found {values[row].item()} at row {row}; finite numbers are needed")
+    if not values.is_floating_point():
+        return ImageSet(pixels.contiguous(), values.long())
+    single = fits_float32(float(values.min()), float(values.max()))
+    return ImageSet(pixels.contiguous(), values.float() if single else values.double())
+
+
+def _tensor(array: npt.ArrayLike | Tensor, what: str) -> Tensor:
+    """An array of any byte order and strides (``pixels[..., ::-1]``) as a tensor; UserError for one without numbers."""
+    if isinstance(array, Tensor):
+        return array
+    numbers = np.asarray(array)
+    if numbers.dtype.kind not in "biuf":
+        raise UserError(f"{what} are {numbers.dtype}; allowed: numbers")
+    if numbers.dtype.itemsize > 8:  # torch has no longer floats
+        numbers = numbers.astype(np.float64)
+    return torch.from_numpy(np.ascontiguousarray(numbers, numbers.dtype.newbyteorder("=")))
