@@ -15,6 +15,7 @@ import torch
 
 from cgankd.config.settings import AugmentSettings
 from cgankd.core import ranks, rng
+from cgankd.core.errors import UserError
 from cgankd.data.batches import Batch, Batches, Views, in_order
 from cgankd.data.imageset import TARGET, ImageSet, TrainingImages
 from cgankd.tasks import Classification, Regression, Task
@@ -41,6 +42,12 @@ def brute_force(image: np.ndarray, shift: int, down: int, right: int, mirrored: 
     padded = np.pad(image, [(0, 0), (shift, shift), (shift, shift)])
     view = padded[:, down : down + height, right : right + width]
     return view[:, :, ::-1] if mirrored else view
+
+
+def test_a_shift_out_of_the_image_is_refused(noise: Noise) -> None:
+    with pytest.raises(UserError, match=r"augment\.shift = 16, but images are 16x16 pixels; allowed: less than"):
+        batches(noise(4), shift=16)
+    batches(noise(4), shift=15).at(0)
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, (16, 16)), (3, (17, 23))])

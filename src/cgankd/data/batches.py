@@ -22,6 +22,7 @@ from torch import Tensor
 
 from cgankd.config.settings import AugmentSettings
 from cgankd.core import ranks, rng
+from cgankd.core.errors import UserError
 from cgankd.core.mapped_rows import Images
 from cgankd.core.row_file import release_pages
 from cgankd.core.runtime import to_device
@@ -54,6 +55,11 @@ class Views:
         strong = settings.randaugment
         self.randaugment = None if strong is None else RandAugment(strong.operations, strong.magnitude, geometric, seed)
         self.channels, self.height, self.width = sets[0].shape[1:]
+        if self.shift >= min(self.height, self.width):
+            raise UserError(
+                f"augment.shift = {self.shift}, but images are {self.width}x{self.height} pixels; allowed: less than "
+                "the shorter side"
+            )
         self.sets = sets
         self._stored = [_stored(images) for images in sets]
         self._ends = list(itertools.accumulate(map(len, sets)))
