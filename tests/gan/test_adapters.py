@@ -281,6 +281,15 @@ def test_available_counts_the_images_at_the_nearest_label() -> None:
     assert stored.available(torch.tensor([0.0, 0.2, 0.3, 0.5, 0.74, 0.76, 1.0])).tolist() == [2, 2, 1, 1, 1, 3, 3]
 
 
+def test_one_image_each_is_an_image_of_that_label_however_many_labels_there_are() -> None:
+    labels = torch.arange(-80.0, 81.0).repeat(2)
+    stored = numbered(labels, DEGREES)
+    wanted = torch.tensor([-80.0, 3.0, 80.0]).repeat(100)
+    found = rows_of(stored.one_each(DEGREES.to_target(wanted), torch.arange(300), 0))
+    assert torch.equal(labels[found], wanted)
+    assert len(found.unique()) == 6
+
+
 def write_folder(folder: Path, count: int = 4, mode: str = "L", names: str = "abc", side: int = 16) -> Path:
     for number, name in enumerate(names):
         (folder / name).mkdir(parents=True)

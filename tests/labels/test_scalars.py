@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from fractions import Fraction
 from pathlib import Path
 
@@ -80,6 +81,21 @@ def test_a_total_per_part_is_shared_by_its_labels(part: str) -> None:
         inside = labels == number
         per_label = -(-30 // int(inside.sum()))  # rounded up
         assert again.quota[inside].tolist() == [per_label] * int(inside.sum())
+
+
+def test_the_filter_is_calibrated_on_labels_as_frequent_as_those_of_the_images() -> None:
+    found = plan(5000, "empirical")
+    again = found.for_calibration(len(UNEVEN))
+    assert again.quota.tolist() == [UNEVEN.tolist().count(label) for label in found.targets.tolist()]
+    bins = dataclasses.replace(found, group=(torch.arange(len(found.targets)) > 1).long())
+    per_bin = bins.for_calibration(1000).quota
+    assert int(per_bin[:2].sum()) == int(per_bin[2:].sum()) == 1000
+    assert per_bin[:2].tolist() == [999, 1]  # 701 and 1 of the training labels
+
+
+def test_where_labels_are_equally_frequent_the_calibration_does_not_depend_on_their_number() -> None:
+    quotas = [plan(images, "distinct").for_calibration(1000).quota.tolist() for images in (100, 9999)]
+    assert quotas[0] == quotas[1]
 
 
 def test_fourier_embedding_against_numpy() -> None:

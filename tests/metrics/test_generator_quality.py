@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cgankd.config.settings import GeneratorMetricsSettings
 from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
+from cgankd.gan.generator import Sampler
 from cgankd.metrics.generator_quality import Processed, RealImages, measure_quality
 from cgankd.nets import zoo
 from cgankd.tasks import Classification, Regression
@@ -24,7 +25,7 @@ from works import stopped_at_every_save
 Noise = Callable[..., ImageSet]
 
 
-class Pick:
+class Pick(Sampler):
     """A generator that hands out rows of given images, whatever the label; notes what it was asked."""
 
     def __init__(self, images: Tensor) -> None:

@@ -112,7 +112,7 @@ def processed(
         burn_in = draw_burn_in(work.within("burn-in"), proposals, plan.with_total_per(plan.pool, subsampling.burn_in))
         acceptance = burn_in.acceptance(plan, rule)
     if settings.filter is not None:
-        calibration = plan.with_total_per(plan.group, settings.filter.calibration)
+        calibration = plan.for_calibration(settings.filter.calibration)
         rho = settings.filter.rho or task.filter_quantile
         filter_rule = FilterRule(*draw_errors(work.within("errors"), proposals, calibration, acceptance), rho)
     return synthesize(

@@ -131,3 +131,6 @@ def test_a_cosine_and_sine_that_miss_the_labels_are_suspect() -> None:
     outputs = hours.from_deployed(labels)
     assert hours.misfit(outputs, labels, "cosine_sine") == ""
     assert "by 0.25 of a turn on average" in hours.misfit(outputs.flip(1), labels, "cosine_sine")
+    length = float(outputs.norm(dim=1).mean())
+    assert hours.misfit(outputs * (1.9 / length), labels, "cosine_sine") == ""
+    assert "a length of 3 on average" in hours.misfit(outputs * (3.0 / length), labels, "cosine_sine")

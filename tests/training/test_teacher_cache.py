@@ -279,7 +279,8 @@ def test_a_service_is_asked_once_about_a_view_by_all_trainings(
 
 def test_about_mixed_images_that_recur_the_teacher_is_asked_once(noise: Noise, fabric: Fabric, tmp_path: Path) -> None:
     real, fake = noise(10), noise(15, seed=1)
-    views = batches(real, fake, fabric, mixup=1.0, mixed_views=3)
+    mixes = {"mixup": 1.0, "mixed_views": 3, "views": 64}
+    views = batches(real, fake, fabric, **mixes)
     first, second, period = Counted(1), Counted(1), 3 * 25 // 8
     memories = [TeacherOutputs(teacher, views, 3, fabric, tmp_path) for teacher in (first, second)]
     for step in [4, *range(3 * period)]:
@@ -288,10 +289,13 @@ def test_about_mixed_images_that_recur_the_teacher_is_asked_once(noise: Noise, f
         assert torch.equal(*told)
         assert torch.allclose(told[0], first.network(batch.images), atol=1e-6)
     assert (first.asked, second.asked) == (8 * period, 0)
-    for changes in ({"seed": 5}, {"mixup": 0.5}):
-        other, before = batches(real, fake, fabric, **{"mixup": 1.0, "mixed_views": 3, **changes}), second.asked
+    for changes in ({"seed": 5}, {"mixup": 0.5}, {"views": 2}):  # 2 views come again in a period
+        other, before = batches(real, fake, fabric, **{**mixes, **changes}), second.asked
         TeacherOutputs(second, other, 3, fabric, tmp_path).of(other.at(0))
         assert second.asked == before + 8
+    same = batches(real, fake, fabric, **{**mixes, "views": 0})  # the same images
+    TeacherOutputs(second, same, 3, fabric, tmp_path).of(same.at(0))
+    assert second.asked == before + 8
 
 
 @pytest.mark.parametrize(("mixes", "asked"), [(2, 32), (3, 48), (0, 64)])

@@ -56,6 +56,14 @@ class Sampler(ABC):
         """How many distinct images each label has, int64 [B]; UNBOUNDED where there is no limit."""
         return torch.full(targets.shape, UNBOUNDED)
 
+    def one_each(self, targets: Tensor, numbers: Tensor, seed: int) -> Tensor:
+        """One image for each of B labels: targets [B], numbers int64 [B] -> uint8 images [B, C, H, W].
+
+        Equal labels with other numbers get other images, as far as there are enough. Of ready images with scalar labels
+        a larger index would be one of another label.
+        """
+        return self.sample(targets, numbers % self.available(targets).clamp(min=1), seed)
+
     def open(self, fabric: Fabric) -> Sampler:
         """The sampler itself."""
         return self

@@ -22,7 +22,7 @@ from cgankd.core.runtime import Fabric, to_device
 from cgankd.core.store import Work
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet, TrainingImages
-from cgankd.labels.space import DiscriminatorDraw, LabelPlan, LabelSpace, spread
+from cgankd.labels.space import DiscriminatorDraw, LabelPlan, LabelSpace, shares, spread
 from cgankd.labels.vicinity import Vicinity
 from cgankd.nets import inference, zoo
 from cgankd.tasks import Task
@@ -54,14 +54,14 @@ class ScalarLabels(LabelSpace):
         """Labels by ``settings.labels``; one filter threshold (Algorithm 2), or one per label or per bin."""
         if held is not None:  # ready images keep their own labels and frequencies
             targets, counts = held
-            quota = _shares(counts, settings.images)
+            quota = shares(counts, settings.images)
         elif isinstance(settings.labels, EvenLabels):
             targets = self.axis.grid(min(settings.labels.count, settings.images))
             quota = spread(settings.images, len(targets))
         else:
             targets, counts = self.targets.unique(return_counts=True)
             even = isinstance(settings.labels, DistinctLabels)
-            quota = spread(settings.images, len(targets)) if even else _shares(counts, settings.images)
+            quota = spread(settings.images, len(targets)) if even else shares(counts, settings.images)
         by = "all" if settings.filter is None else settings.filter.by
         if by == "label":
             group = torch.arange(len(targets))
@@ -196,12 +196,6 @@ class NLIEmbedding(nn.Module):
 def new_embedding(label_input: ILI | NLI, dim: int, axis: Line = LINE) -> nn.Module:
     """An untrained embedding of scalar labels, [B] -> [B, dim]."""
     return ILIEmbedding(dim, axis) if isinstance(label_input, ILI) else NLIEmbedding(dim, axis)
-
-
-def _shares(counts: Tensor, total: int) -> Tensor:
-    """``total`` divided in proportion to ``counts``, as whole numbers, int64 [L]."""
-    edges = (counts.cumsum(0).double() * total / int(counts.sum())).round().long()
-    return edges.diff(prepend=torch.zeros(1, dtype=torch.int64))
 
 
 def _parts(targets: Tensor, parts: int) -> Tensor:

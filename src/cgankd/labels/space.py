@@ -45,6 +45,20 @@ class LabelPlan:
         labels_in_part = torch.bincount(part)[part]
         return dataclasses.replace(self, quota=(count + labels_in_part - 1) // labels_in_part)
 
+    def for_calibration(self, count: int) -> LabelPlan:
+        """The same labels, with ``count`` images or a few more in each group, as often as they are asked for.
+
+        So a quantile over these images is one over those of the plan. Where all labels are asked for equally often, it
+        does not depend on their number.
+        """
+        if int(self.quota.max() - self.quota.min()) <= 1:
+            return self.with_total_per(self.group, count)
+        quota = torch.zeros_like(self.quota)
+        for number in self.group.unique():
+            inside = self.group == number
+            quota[inside] = shares(self.quota[inside], count)
+        return dataclasses.replace(self, quota=quota)
+
     def without_groups(self) -> LabelPlan:
         """The same with one group, for images drawn before there is a filter."""
         return dataclasses.replace(self, group=torch.zeros_like(self.quota))
@@ -99,3 +113,13 @@ def spread(total: int, labels: int) -> Tensor:
     """
     edges = (torch.arange(labels + 1) * total + labels // 2) // labels
     return edges.diff()
+
+
+def shares(counts: Tensor, total: int) -> Tensor:
+    """``total`` divided in proportion to ``counts``, as whole numbers, int64 [L]; all 0 where the counts are.
+
+    >>> shares(torch.tensor([1, 0, 3]), 8).tolist()
+    [2, 0, 6]
+    """
+    edges = (counts.cumsum(0).double() * total / max(int(counts.sum()), 1)).round().long()
+    return edges.diff(prepend=torch.zeros(1, dtype=torch.int64))

@@ -181,7 +181,7 @@ def _generate(work: Work, sampler: Sampler, labels: Tensor, task: Task, seed: in
     targets = task.to_target(labels)
 
     def compute(rows: Tensor) -> dict[str, Tensor]:
-        return {"images": sampler.sample(targets[rows], rows, seed)}
+        return {"images": sampler.one_each(targets[rows], rows, seed)}
 
     return ImageSet(blockwise(work, "raw images", len(labels), compute)["images"], labels)
 

@@ -45,9 +45,9 @@ def process(
     """The images of ``plan`` that are accepted and not filtered out.
 
     subsampling: replaces that of the settings. features: for the steps that need no teacher outputs. Burn-in and
-    calibration depend on the labels of the plan, but not on the number of images, so that another M, another rho or an
-    ablation uses them again. Raises TrainingError where every ratio of a label's burn-in is 0, unless
-    ``subsampling.fall_back`` allows to accept all images there.
+    calibration depend on the labels of the plan, and not on the number of images (calibration: where all labels are
+    asked for equally often), so that another M, another rho or an ablation uses them again. Raises TrainingError where
+    every ratio of a label's burn-in is 0, unless ``subsampling.fall_back`` allows to accept all images there.
     """
     rule, burn_in = None, None
     if not isinstance(subsampling, NoSubsampling):
@@ -69,7 +69,7 @@ def process(
         calibration = store.titled(f"{store.title}: calibration").call(
             stages.calibrate_filter,
             source=source,
-            plan=plan.with_total_per(plan.group, settings.filter.calibration),
+            plan=plan.for_calibration(settings.filter.calibration),
             burn_in=burn_in,
             rule=rule,
         )

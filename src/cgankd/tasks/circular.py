@@ -38,6 +38,7 @@ class CircularRegression(Regression):
     converted_kinds: ClassVar[Mapping[str, str]] = {}
 
     FAR: ClassVar[float] = 0.2  # of a turn: a mean error above it is suspect
+    LONG: ClassVar[float] = 2.0  # outputs that are longer on average are no cosines and sines
 
     def __post_init__(self) -> None:
         if self.low != 0.0 or not 0.0 < self.high < math.inf:
@@ -131,6 +132,13 @@ class CircularRegression(Regression):
 
     def misfit(self, outputs: Tensor, labels: Tensor, kind: str) -> str:
         error = float(self.error(outputs, self.to_target(labels)).mean())
+        length = float(torch.linalg.vector_norm(outputs, dim=1).mean())
+        if error <= self.FAR and length > self.LONG:
+            return (
+                f"its cosine and sine have a length of {length:.3g} on average, in place of 1; this changes no "
+                "prediction, but losses compare points (kd, fm, tbr, ckd, cckd-target), and it outvotes other "
+                "teachers; needed: outputs divided by their length"
+            )
         if error <= self.FAR:
             return ""
         return (

@@ -70,7 +70,7 @@ def train_generator(
     }
 
 
-@stage()
+@stage(version=2)  # version 1 showed ready images of other scalar labels
 def show_generator(work: Work, *, generator: GeneratorSource, train: ImageSet, task: Task, seed: int) -> dict[str, Any]:
     """A few images of a generator other than the GAN, for the report, and its variety unless its images are stored."""
     sampler = generator.open(work.fabric)
@@ -94,7 +94,7 @@ def draw_along_labels(work: Work, *, generator: GeneratorSource, task: Task, see
 
 def _preview_generator(work: Work, sampler: Sampler, train: ImageSet, task: Task, seed: int) -> None:
     labels = preview.examples(train, task)["labels"]
-    images = sampler.sample(task.to_target(labels), torch.arange(len(labels)), seed)
+    images = sampler.one_each(task.to_target(labels), torch.arange(len(labels)), seed)
     bins = task.bins(labels)[1]
     work.save("preview", {"images": images, "labels": labels, "bin": bins})
     work.progress.picture("generator/samples", preview.grid(images, bins))

@@ -24,7 +24,7 @@ from cgankd.teachers.black_box import BlackBox
 WORST = 10  # images of each network
 
 
-@stage(version=2)  # version 1 measured the diversity of a window by its lowest labels
+@stage(version=3)  # version 1 measured the diversity of a window by its lowest labels; 2 ready images of other labels
 def measure_generator(
     work: Work,
     *,
