@@ -73,8 +73,8 @@ def in_processes(count: int, run: Callable[..., None], folder: Path, words: Sequ
             os.environ.update(given, LOCAL_RANK=str(number))
             os.dup2(out.fileno(), 1)
             os.dup2(err.fileno(), 2)
-            with os.fdopen(1, "w", closefd=False) as sys.stdout, os.fdopen(2, "w", closefd=False) as sys.stderr:
-                run(str(folder), str(count), *words)
+            sys.stdout, sys.stderr = (os.fdopen(stream, "w", closefd=False) for stream in (1, 2))  # errors, too
+            run(str(folder), str(count), *words)
 
         copies = [multiprocessing.get_context("fork").Process(target=process, args=[place]) for place in range(count)]
         for copy in copies:
