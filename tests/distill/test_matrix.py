@@ -78,9 +78,6 @@ def numbers(terms: dict[str, Tensor]) -> dict[str, float]:
     return {key: float(term.detach()) for key, term in terms.items()}
 
 
-FULL = dict[tuple[str, str], dict[str, float]]()  # the terms of the first batch at full precision, for two tests
-
-
 def total(terms: dict[str, Tensor]) -> Tensor:
     return torch.stack(list(terms.values())).sum()
 
@@ -89,7 +86,6 @@ def total(terms: dict[str, Tensor]) -> Tensor:
 def test_gradients_reach_all_that_is_looked_at_and_nothing_else(name: str, task: str, noise: Noise, fabric) -> None:
     with scene(name, TASKS[task], noise, fabric) as set_up:
         seen, terms = set_up.see(set_up.batches.at(0))
-        FULL[name, task] = numbers(terms)
         looked_at = list(seen.student_features.values())
         if {"outputs", "images"} & set(METHODS[name].where.split(", ")):
             looked_at.append(seen.outputs)
@@ -124,7 +120,7 @@ def test_images_that_are_shown_twice_cost_the_same(name: str, task: str, noise: 
         assert costs[1][key] == pytest.approx(costs[0][key], rel=1e-3, abs=1e-6), key
 
 
-@pytest.mark.parametrize("count", [2, 1000])
+@pytest.mark.parametrize("count", [2, pytest.param(1000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", OF_CLASSES)
 def test_two_and_a_thousand_classes(name: str, count: int, noise: Noise, fabric: Fabric) -> None:
     if count == 2 and name in NOT_FOR_TWO:
@@ -140,17 +136,17 @@ def test_two_and_a_thousand_classes(name: str, count: int, noise: Noise, fabric:
     assert sum(float(slope.abs().sum()) for slope in slopes) > 1e-6
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "task"), SERVED)
 def test_under_autocast_to_bfloat16_terms_are_near(name: str, task: str, noise: Noise, fabric: Fabric) -> None:
-    if (name, task) not in FULL:  # this test runs alone
-        with scene(name, TASKS[task], noise, fabric) as set_up:
-            FULL[name, task] = numbers(set_up.see(set_up.batches.at(0))[1])
+    with scene(name, TASKS[task], noise, fabric) as set_up:
+        full = numbers(set_up.see(set_up.batches.at(0))[1])
     half = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
     with scene(name, TASKS[task], noise, half) as set_up:
         _, terms = set_up.see(set_up.batches.at(0))
         total(terms).backward()
     assert all(torch.isfinite(w.grad).all() for w in set_up.student.parameters() if w.grad is not None)
-    assert numbers(terms) == pytest.approx(FULL[name, task], rel=0.1)
+    assert numbers(terms) == pytest.approx(full, rel=0.1)
 
 
 @pytest.mark.parametrize("name", sorted(name for name, made in METHODS.items() if made.matches != "nothing"))

@@ -188,6 +188,7 @@ def test_damaged_artifacts_read_as_absent(tmp_path: Path, make_results: Results,
     assert "No kept images are stored." in shown
 
 
+@pytest.mark.long
 def test_many_classes_and_large_images_stay_small(tmp_path: Path, make_results: Results, write_run: Write) -> None:
     found = make_results("classification", seeds=2)
     names = [f"class number {place}" for place in range(30)]
