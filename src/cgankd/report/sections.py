@@ -64,7 +64,7 @@ def generator(run: Run) -> Section:
         return Section("Generator", "generator", [Note("This run trained no generator.")])
     blocks: list[Block] = []
     on_fakes = (run.results.get("generator") or {}).get("teacher_metric_on_fakes")
-    on_real = (run.results.get("teacher") or {}).get("test")
+    on_real = next(iter((run.results.get("teacher") or {}).get("values") or []), None)  # the first seed's, as the fakes
     if on_fakes is not None and on_real is not None:
         scores = [table.score(run.results, value, None) for value in (on_fakes, on_real)]
         blocks.append(
