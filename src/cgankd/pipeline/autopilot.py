@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cgankd.core.store import Artifact
 from cgankd.metrics.statistics import place_of_best
 from cgankd.pipeline.comparisons import CONTROL, row
+from cgankd.pipeline.gathering import scores
 
 if TYPE_CHECKING:
     from cgankd.pipeline.run import Run
@@ -146,7 +147,7 @@ def choose(
         artifact = run.trial(name, seed, steps)
         if score is not None:
             return score(artifact)
-        found = Score.of(artifact.summary)
+        found = Score.of(scores(run, artifact))  # of the weights that would ship
         value = f"{run.task.metric} {found.val:.4g} {run.task.metric_unit}".rstrip()
         run.store.progress.say(f"{name} after {steps:,} steps: validation {value}")
         return found
