@@ -136,6 +136,11 @@ def test_a_teacher_no_better_than_the_control_is_said(
     assert len(said) == warned
 
 
+def test_large_scores_are_said_without_an_exponent() -> None:
+    (said,) = warnings(found(23456.7, 12345.6, False, unit="dollars"))
+    assert said.startswith("The teacher (23,457 dollars) is no better")
+
+
 @pytest.mark.parametrize(
     ("trained_on", "labelled", "warned"), [("pool", 40, True), ("train", 40, False), ("pool", 0, False)]
 )
