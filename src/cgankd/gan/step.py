@@ -103,19 +103,24 @@ class GanStep:
         z = self._latents(size, torch_rng)
         self.discriminator.requires_grad_(False)  # its weights' gradients are not needed here
         with self.fabric.autocast():
-            fake = self._generated(z, targets)
+            with profiling.part("forward"):
+                fake = self._generated(z, targets)
             shown = fake if real is None else torch.cat([fake, self._real(torch.cat([real, real[:half]]))])
-            verdict = self._verdict(self._augmented(shown, 1 if real is None else 2, torch_rng), targets)
+            shown = self._augmented(shown, 1 if real is None else 2, torch_rng)
+            with profiling.part("forward"):
+                verdict = self._verdict(shown, targets)
         loss = self._generator_loss(verdict if real is None else verdict.chunk(2), targets)
         if half:
             images = all_rows(fake.float(), size)
             loss = loss + settings.mode_seeking * mode_seeking(images[:half], images[-half:], z[:half], z[-half:])
         if self.guidance is not None:
             loss = loss + self.generator.label_strength * self.guidance.loss(fake.float(), targets)
-        self.generator_optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
-        add_gradients(self.generator)
-        self.generator_optimizer.step()
+        with profiling.part("backward"):
+            self.generator_optimizer.zero_grad(set_to_none=True)
+            self.fabric.backward(loss)
+            add_gradients(self.generator)
+        with profiling.part("optimizer"):
+            self.generator_optimizer.step()
         for weight in self.discriminator_weights:
             weight.requires_grad_(True)
         variance, _ = var_mean(fake.detach().float(), dim=(0,))
@@ -146,12 +151,13 @@ class GanStep:
         draw = self.space.discriminator_draw(size, host)
         condition = to_device(draw.condition, device)
         with self.fabric.autocast():
-            with torch.no_grad():
+            with profiling.part("forward"), torch.no_grad():
                 fake = self._generated(self._latents(size, torch_rng), to_device(draw.fake_targets, device))
             plain = torch.cat([self._real(draw.real), fake])
             # One pass over all, because spectral norm's power iteration must not run twice before one backward.
             shown = self._augmented(plain, 2, torch_rng)
-            verdict = self._verdict(shown, condition)
+            with profiling.part("forward"):
+                verdict = self._verdict(shown, condition)
         real, fakes = verdict.chunk(2)
         weights = [w if w is None else to_device(w, device) for w in (draw.real_weight, draw.fake_weight)]
         loss = self.generator.label_strength * self.losses.discriminator(real.logits, fakes.logits, *weights)
@@ -162,11 +168,13 @@ class GanStep:
             loss = loss + settings.auxiliary * (verdict.label - labels).square().mean()
         if settings.lecam:
             loss = loss + settings.lecam * self.lecam(real.regularised, fakes.regularised)
-        self.discriminator_optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
-        self._penalise(number, shown, condition)
-        add_gradients(self.discriminator)
-        self.discriminator_optimizer.step()
+        with profiling.part("backward"):
+            self.discriminator_optimizer.zero_grad(set_to_none=True)
+            self.fabric.backward(loss)
+            self._penalise(number, shown, condition)
+            add_gradients(self.discriminator)
+        with profiling.part("optimizer"):
+            self.discriminator_optimizer.step()
         return {
             "discriminator_loss": loss.detach(),
             "real_logit": real.logits.detach().mean(),

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from cgankd.core.profiling import part
 from cgankd.lm import losses
 from cgankd.lm.models import next_logits
 from cgankd.lm.sampling import sample
@@ -44,7 +45,8 @@ def from_labels(model: nn.Module, corpus: Corpus, batch: int, window: int, seed:
     def lesson(step: int) -> tuple[Tensor, dict[str, float]]:
         tokens = corpus.windows(seed, step, batch, window).to(device)
         scored = torch.ones_like(tokens[:, 1:], dtype=torch.bool)
-        return losses.cross_entropy(next_logits(model, tokens), tokens[:, 1:], scored), {}
+        with part("student"):
+            return losses.cross_entropy(next_logits(model, tokens), tokens[:, 1:], scored), {}
 
     return lesson
 
@@ -72,25 +74,27 @@ def from_teacher(
         notes = {}
         if definition.text != "real":
             student.eval()  # because the student samples without dropout when it is used
-            sampled = sample(
-                student,
-                tokens[:, : sampling.prompt],
-                sampling,
-                ids=step * batch + torch.arange(batch, device=device),
-                seed=seed,
-                teacher=teacher if interleaved else None,
-                end=corpus.end,
-            )
+            with part("sampling"):
+                sampled = sample(
+                    student,
+                    tokens[:, : sampling.prompt],
+                    sampling,
+                    ids=step * batch + torch.arange(batch, device=device),
+                    seed=seed,
+                    teacher=teacher if interleaved else None,
+                    end=corpus.end,
+                )
             student.train()
             torch.clear_autocast_cache()  # in older torch, weights that were cast while sampling would get no gradient
             tokens, scored = torch.cat([tokens[:, : sampling.prompt], sampled.tokens], dim=1), sampled.mask
             if interleaved:
                 notes["acceptance"] = sampled.acceptance
         labels = tokens[:, sampling.prompt :]
-        student_logits = next_logits(student, tokens)[:, sampling.prompt - 1 :]
+        with part("student"):
+            student_logits = next_logits(student, tokens)[:, sampling.prompt - 1 :]
         if definition.loss == "labels":
             return losses.cross_entropy(student_logits, labels, scored), notes
-        with torch.no_grad():
+        with part("teacher"), torch.no_grad():
             teacher_logits = next_logits(teacher, tokens)[:, sampling.prompt - 1 :]
         if definition.loss == "atkd":
             return losses.atkd(student_logits, teacher_logits, labels, scored, settings.easy), notes

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cgankd.core import rng
+from cgankd.core.profiling import part
 from cgankd.core.store import Work
 from cgankd.lm.methods import Lesson
 from cgankd.lm.settings import TrainSettings
@@ -48,10 +49,12 @@ def train(
             model.train()
             with fabric.autocast():
                 loss, notes = lesson(step)
-            optimizer.zero_grad(set_to_none=True)
-            fabric.backward(loss)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-            optimizer.step()
+            with part("backward"):
+                optimizer.zero_grad(set_to_none=True)
+                fabric.backward(loss)
+            with part("optimizer"):
+                torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+                optimizer.step()
 
             done = step + 1
             if done % log_every == 0 or done == settings.steps:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cgankd.config.settings import AugmentSettings
 from cgankd.core import rng
 from cgankd.core.errors import TrainingError
+from cgankd.core.profiling import part
 from cgankd.core.runtime import Fabric
 from cgankd.core.store import Artifact, Work
 from cgankd.data.batches import Batches
@@ -105,15 +106,19 @@ def train_autoencoder(
             rng.seed_torch(rng.key(seed, "autoencoder", step), work.fabric.device)  # dropout, if the encoder has any
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * 0.5 * (1.0 + math.cos(math.pi * step / steps))
-            batch = batches.at(step)
-            with fabric.autocast():
-                code = network.code(batch.images)
-                decoded = network.decode(code)
-            outputs = network.branch(code.float())  # bfloat16 is too coarse for a scalar
-            loss = autoencoder_loss(task, batch.images, decoded.float(), code.float(), outputs, batch.targets)
-            optimizer.zero_grad(set_to_none=True)
-            fabric.backward(loss)
-            optimizer.step()
+            with part("batch"):
+                batch = batches.at(step)
+            with part("forward"):
+                with fabric.autocast():
+                    code = network.code(batch.images)
+                    decoded = network.decode(code)
+                outputs = network.branch(code.float())  # bfloat16 is too coarse for a scalar
+                loss = autoencoder_loss(task, batch.images, decoded.float(), code.float(), outputs, batch.targets)
+            with part("backward"):
+                optimizer.zero_grad(set_to_none=True)
+                fabric.backward(loss)
+            with part("optimizer"):
+                optimizer.step()
             done = step + 1
             if done % log_every == 0 or done == steps:
                 history.append({"step": done, "loss": float(loss.detach())})

@@ -19,6 +19,7 @@ from cgankd.config.settings import RatioFitSettings
 from cgankd.core import rng
 from cgankd.core.blockwise import BLOCK, blockwise
 from cgankd.core.errors import UserError
+from cgankd.core.profiling import part
 from cgankd.core.runtime import Fabric, to_device
 from cgankd.core.shared_calls import RowFunction, Rows
 from cgankd.core.store import Artifact, Work
@@ -271,14 +272,16 @@ def train_ratio(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             torch_rng = rng.generator("cpu", seed, "ratio/draw", step)
-            row, which = (to_device(r, fabric.device) for r in pairs.draw(settings.batch_size, torch_rng))
-            features = torch.cat([real[row], fake[row, which]])
-            h = network(features, targets[row].repeat(2))
-            h_real, h_fake = h.chunk(2)
-            loss = ratio_loss(h_real, h_fake, settings.penalty)
-            optimizer.zero_grad(set_to_none=True)
-            fabric.backward(loss)
-            optimizer.step()
+            with part("batch"):
+                row, which = (to_device(r, fabric.device) for r in pairs.draw(settings.batch_size, torch_rng))
+                features = torch.cat([real[row], fake[row, which]])
+            with part("forward"):
+                loss = ratio_loss(*network(features, targets[row].repeat(2)).chunk(2), settings.penalty)
+            with part("backward"):
+                optimizer.zero_grad(set_to_none=True)
+                fabric.backward(loss)
+            with part("optimizer"):
+                optimizer.step()
             done = step + 1
             if done % log_every == 0 or done == settings.steps:
                 entry = {"step": done, "loss": float(loss.detach())}
