@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -24,6 +25,10 @@ SHORT = [
     "metrics.generator=false",
 ]
 STUDENTS = ["compare.methods=[nokd_longer,cgan]", "student.transfer_steps=40"]
+SHARED = [
+    "data", "teacher (seed 0)", "generator", "density ratio",
+    "synthesis: burn-in", "synthesis: calibration", "synthesis",
+]  # fmt: skip
 FILES = ("table.json", "table.md", "table.csv", "table-tiny.svg")
 
 
@@ -115,6 +120,53 @@ def test_runs_in_other_processes_end_as_those_in_one_and_a_killed_one_is_replace
     for name in FILES:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert stages(tmp_path / "out") == stages(tmp_path / "whole")
+
+
+def begun(out: Path) -> Counter[str]:
+    """How often the workers of this folder have begun each shared stage, by their logs."""
+    lines = [line for log in out.glob("cells/*/log.txt") for line in log.read_text().splitlines()]
+    titles = [re.sub(r"^\[\d+/\d+\] |; whole run .*", "", line) for line in lines if line.startswith("[")]
+    return Counter(title for title in titles if title in SHARED)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kill", [False, True], ids=["undisturbed", "killed"])
+def test_what_three_runs_need_at_once_is_computed_once(kill: bool, tmp_path: Path, tiny: Path) -> None:
+    words = ["table", tiny.name, *SHORT, "compare.methods=[cgan]", "student.transfer_steps=2", "generator.steps=60"]
+    command = [script(), *words, "--students", "cnn8,cnn16,resnet8", "--jobs", "3", "--out", "out"]
+    out = tmp_path / "out"
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True) as run:
+        while kill and not begun(out)["generator"]:
+            assert run.poll() is None
+            time.sleep(0.05)
+        if kill:  # the one that holds the lease; the other two wait for it
+            cell = next(log.parent for log in out.glob("cells/*/log.txt") if "] generator" in log.read_text())
+            os.kill(workers_of(cell)[0], signal.SIGKILL)
+        run.communicate(timeout=300)
+    assert run.returncode == 0
+    assert begun(out) == {title: 2 if kill and title == "generator" else 1 for title in SHARED}
+    assert list((out / "leases").iterdir()) == list((out / "work").iterdir()) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("kind", "resources"), [("slurm", "cluster=local timeout_min=20"), ("ray", "num_cpus=1")])
+def test_sigterm_makes_workers_of_an_executor_save_and_stop(
+    kind: str, resources: str, tmp_path: Path, tiny: Path
+) -> None:
+    pytest.importorskip({"slurm": "submitit", "ray": "ray"}[kind])
+    words = ["table", tiny.name, *SHORT, "compare.methods=[nokd_longer]", "student.transfer_steps=20000"]
+    command = [script(), *words, "--students", "cnn8", "--executor", kind, "--resources", resources, "--out", "out"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as run:
+        while not list(tmp_path.glob("out/work/train_student-*")):
+            assert run.poll() is None
+            time.sleep(0.05)
+        run.terminate()
+        said = run.communicate(timeout=120)[1]
+    assert run.returncode == 75, said
+    assert "stopped, because it was asked to stop (SIGTERM); the same command goes on" in said
+    assert len(list(tmp_path.glob(f"out/work/train_student-*/{CHECKPOINT_FILE}"))) == 1
+    (outcome,) = tmp_path.glob("out/cells/*/outcome.json")
+    assert json.loads(outcome.read_text())["state"] == "stopped"
 
 
 @pytest.mark.xdist_group("table")

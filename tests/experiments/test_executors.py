@@ -5,6 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import signal
+import sys
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ import pytest
 
 from cgankd.core.errors import OutOfTime, UserError
 from cgankd.core.progress import SILENT, Bar, Progress
+from cgankd.core.stopping import reason_to_stop
 from cgankd.experiments import executors, worker
 from cgankd.experiments.executors import Executor, Opened, opened, run_all
 from cgankd.experiments.worker import Outcome
@@ -155,3 +160,43 @@ def test_resources_that_do_not_fit_are_refused(
         opened(Executor(kind, resources=resources), tmp_path / "out", 2)
     assert str(caught.value) == sentence
     assert not list(tmp_path.iterdir())
+
+
+def ray_whose_init(init: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = types.SimpleNamespace(init=lambda **settings: init(), remote=lambda **settings: lambda function: function)
+    monkeypatch.setitem(sys.modules, "ray", ray)  # type: ignore[arg-type]
+
+
+def test_ray_does_not_take_sigterm_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    ray_whose_init(lambda: signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number)), monkeypatch)
+    try:
+        opened(Executor("ray"), tmp_path, 2)
+        assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def init() -> None:
+        raise Exception("The current node timed out during startup.\nMore lines.")
+
+    ray_whose_init(init, monkeypatch)
+    with pytest.raises(UserError) as caught:
+        opened(Executor("ray"), tmp_path, 2)
+    assert str(caught.value) == "--executor ray: The current node timed out during startup"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2], ids=lambda number: number.name)
+def test_what_asks_a_worker_to_stop_makes_it_save(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def compute(*arguments: Any) -> None:
+        os.kill(os.getpid(), number)
+        raise OutOfTime(reason_to_stop(math.inf) or "nobody asked")
+
+    monkeypatch.setattr(worker, "_compute", compute)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / worker.TASK).write_text(json.dumps({"current_folder": str(tmp_path)}))
+    worker.work(str(tmp_path))
+    assert worker.read_outcome(tmp_path) == Outcome("stopped", f"it was asked to stop ({number.name})")

@@ -7,9 +7,11 @@ import contextlib
 import dataclasses
 import importlib
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -197,28 +199,33 @@ def _cuda_devices() -> list[str]:
 
 
 class _SlurmJob:
-    def __init__(self, job: Any) -> None:
-        self.job = job
+    def __init__(self, job: Any, local: bool) -> None:
+        self.job, self.local = job, local
 
     def is_done(self) -> bool:
         return bool(self.job.done())
 
     def stop(self) -> None:
-        self.job.cancel(check=False)  # Slurm sends SIGTERM, and kills half a minute later
+        if not self.local:
+            self.job.cancel(check=False)  # Slurm sends SIGTERM, and kills half a minute later
+            return
+        with contextlib.suppress(ProcessLookupError):  # cancel() would kill after a second
+            os.kill(int(self.job.job_id), signal.SIGTERM)  # the job's parent, which passes it on
 
 
 def _slurm(executor: Executor, out: Path) -> Start:
     submitit = _library("submitit", "slurm")
     resources = dict(executor.resources)
+    cluster = resources.pop("cluster", "slurm")
     try:
-        jobs = submitit.AutoExecutor(folder=out / "slurm", cluster=resources.pop("cluster", "slurm"))
+        jobs = submitit.AutoExecutor(folder=out / "slurm", cluster=cluster)
         jobs.update_parameters(**{"name": "cgankd", **resources})
     except (RuntimeError, NameError, TypeError, ValueError) as error:
         for folder in (out / "slurm", out):
             with contextlib.suppress(OSError):  # it is not there, or holds something
                 folder.rmdir()
         raise UserError(f"--executor slurm: {str(error).partition(chr(10))[0].rstrip('.')}") from None
-    return lambda folder, slot: _SlurmJob(jobs.submit(work, str(folder.absolute())))
+    return lambda folder, slot: _SlurmJob(jobs.submit(work, str(folder.absolute())), cluster == "local")
 
 
 class _RayTask:
@@ -229,7 +236,7 @@ class _RayTask:
         return bool(self.ray.wait([self.task], timeout=0)[0])
 
     def stop(self) -> None:
-        self.ray.cancel(self.task)
+        self.ray.cancel(self.task)  # SIGINT for the task
 
 
 def _ray(executor: Executor, out: Path) -> Start:
@@ -239,11 +246,23 @@ def _ray(executor: Executor, out: Path) -> Start:
     if address:
         _check_address(address)
     try:
-        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="error")
+        with _own_sigterm():
+            ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="error")
         task = ray.remote(**{"max_retries": 0, **resources})(work)
-    except (ConnectionError, ValueError, TypeError) as error:
-        raise UserError(f"--executor ray: {str(error).rstrip('.')}") from None
+    except Exception as error:  # a plain Exception where a node of its own does not start in time
+        raise UserError(f"--executor ray: {str(error).partition(chr(10))[0].rstrip('.')}") from None
     return lambda folder, slot: _RayTask(ray, task.remote(str(folder.absolute())))
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this process's handler of SIGTERM, which Ray replaces with one that exits without a word."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _check_address(address: str) -> None:

@@ -32,6 +32,7 @@ from cgankd.core.watching import Watched
 
 TASK, RECIPE, OUTCOME, LOG = "task.json", "task.yaml", "outcome.json", "log.txt"
 TIME_LIMIT = "SIGUSR2"  # submitit sends it before Slurm ends a job at its time limit or for another one
+CANCELLED = "SIGINT"  # how Ray cancels a task
 PARENT_SECONDS = 1.0  # between two looks whether the process that started this one is still there
 
 
@@ -62,7 +63,8 @@ def read_outcome(folder: Path) -> Outcome | None:
 
 
 def work(folder: str, parent: int | None = None) -> None:
-    """Run the cell of ``folder`` (an absolute path). SIGTERM makes it save and stop, as does ``TIME_LIMIT``.
+    """Run the cell of ``folder`` (an absolute path). SIGTERM makes it save and stop, as do ``TIME_LIMIT``
+    and ``CANCELLED``.
 
     parent: the process that waits for this one; where it dies, this one saves and stops too.
     """
@@ -71,7 +73,7 @@ def work(folder: str, parent: int | None = None) -> None:
     os.chdir(task["current_folder"])
     if "" not in sys.path:
         sys.path.insert(0, "")  # networks given as module:function may be in the current folder
-    with (place / LOG).open("a", encoding="utf-8") as log, stopping_on_sigterm(TIME_LIMIT):
+    with (place / LOG).open("a", encoding="utf-8") as log, stopping_on_sigterm(TIME_LIMIT, CANCELLED):
         if parent is not None:
             threading.Thread(target=_follow, args=(parent,), daemon=True).start()
         outcome = _run(place, task, plain_console(file=log, width=120))
