@@ -94,9 +94,9 @@ def _piloted(results: Mapping[str, Any]) -> Headline:
     scores = [table.score(results, row["mean"], row.get("std")) for row in (chosen, control)]
     better = "" if results["higher_is_better"] else " (lower is better)"
     measured = table.metric_name(results).split(",")[0]
-    notes = ""
-    if chosen is not control and table.shipped(results) is control:
-        vals = [table.score(results, _validation(row), None) for row in (control, chosen)]
+    shipped, notes = table.shipped(results), ""
+    if shipped is not None and shipped is not chosen:  # the control
+        vals = [table.score(results, _validation(row), None) for row in (shipped, chosen)]
         notes = f" On the validation split the latter is better ({vals[0]} against {vals[1]}), so it ships."
     notes += f" {DEMONSTRATION}" if results.get("demonstration") else ""
     return Headline(

@@ -276,7 +276,8 @@ def train_ratio(
                 row, which = (to_device(r, fabric.device) for r in pairs.draw(settings.batch_size, torch_rng))
                 features = torch.cat([real[row], fake[row, which]])
             with part("forward"):
-                loss = ratio_loss(*network(features, targets[row].repeat(2)).chunk(2), settings.penalty)
+                h_real, h_fake = network(features, targets[row].repeat(2)).chunk(2)
+                loss = ratio_loss(h_real, h_fake, settings.penalty)
             with part("backward"):
                 optimizer.zero_grad(set_to_none=True)
                 fabric.backward(loss)
