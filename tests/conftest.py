@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import functools
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-import typer.main
-from lightning_fabric import Fabric
 
-from answering_teachers import write_module
-from cgankd.data.imageset import ImageSet
+if TYPE_CHECKING:  # pytest's first process starts the others after this file, and would import torch for seconds
+    from lightning_fabric import Fabric
 
-torch.set_num_threads(1)
+    from cgankd.data.imageset import ImageSet
 
-Noise = Callable[..., ImageSet]
+    Noise = Callable[..., ImageSet]
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays to the end, so Python need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,6 +35,10 @@ def no_waiting() -> Iterator[None]:
     - typer reads the signatures of all commands once.
     - The latency of a network, for each of hundreds, is that of three calls.
     """
+    import torch
+    import typer.main
+
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
         patch.setattr("lightning_fabric.fabric._load_external_callbacks", lambda group: [], raising=False)
@@ -43,12 +52,17 @@ def no_waiting() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def fabric() -> Fabric:
+    from lightning_fabric import Fabric
+
     return Fabric(accelerator="cpu", devices=1, precision="32-true")
 
 
 @pytest.fixture(scope="session")
 def noise() -> Noise:
     """noise(count, classes=.., or scalar=True, channels=.., size=.., seed=..) -> images of random pixels."""
+    import torch
+
+    from cgankd.data.imageset import ImageSet
 
     def make(
         count: int,
@@ -70,6 +84,7 @@ def noise() -> Noise:
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], str]:
     """module(outputs) -> the name of a module in ``tmp_path`` with the functions of answering_teachers.MODULE."""
+    from answering_teachers import write_module
 
     def make(outputs: int) -> str:
         name = f"teacher_of_{outputs}"

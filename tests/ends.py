@@ -1,4 +1,4 @@
-"""Scripts that tests run in several processes, ``python SCRIPT FOLDER DEVICES CASE ...``, and how their cases end.
+"""What tests run in several processes, and how their cases end.
 
 A case may have an end after a slash: ``killed`` kills the last process, ``refused`` raises UserError in it, ``stopped``
 sends SIGTERM to the first process.

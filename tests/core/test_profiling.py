@@ -96,6 +96,7 @@ def test_an_error_in_a_traced_loop_goes_on(tmp_path: Path, profile: Profile) -> 
     assert [stage.stage for stage in profile.stages] == ["teacher (seed 0)"]
 
 
+@pytest.mark.long
 def test_the_memory_that_a_trace_takes_is_not_counted(
     tmp_path: Path, profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

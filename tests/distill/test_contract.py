@@ -92,7 +92,7 @@ def seen(name: str, task: Task, fakes: int, noise, fabric: Fabric) -> tuple[Obje
 
 
 @pytest.mark.parametrize(("name", "task"), SERVED)
-@pytest.mark.parametrize("fakes", [1, 2])
+@pytest.mark.parametrize("fakes", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_few_fakes_in_a_batch(name: str, task: str, fakes: int, noise, fabric: Fabric) -> None:
     objective, batch = seen(f"{name}@fake", TASKS[task], fakes, noise, fabric)
     terms = objective.loss(batch)

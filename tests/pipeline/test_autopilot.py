@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from cgankd.pipeline.comparisons import CONTROL, row
 from cgankd.pipeline.stations import _val_so_far, stations
 from cgankd.report.render import render
 from cgankd.shipping.generate import generate
+from cgankd.tasks import Classification
 
 TINY = {
     "seeds": [0],
@@ -89,11 +91,33 @@ def test_an_unknown_teacher_stops_nothing() -> None:
 
 @pytest.mark.parametrize(("higher_is_better", "teacher"), [(True, 95.0), (False, 2.0)])
 def test_trials_that_are_not_done_stop_nothing(tmp_path: Path, higher_is_better: bool, teacher: float) -> None:
-    unknown = _val_so_far(higher_is_better)(Artifact(tmp_path, "key", 0.0, {}))
+    task, student = SimpleNamespace(higher_is_better=higher_is_better), SimpleNamespace(ships="last")
+    this_run: Any = SimpleNamespace(task=task, recipe=SimpleNamespace(student=student))
+    unknown = _val_so_far(this_run, Artifact(tmp_path, "key", 0.0, {}))
     trials = Trials(dict.fromkeys(SCORES, unknown.val))
     assert autopilot.fly(CANDIDATES, 1000, Score(teacher), higher_is_better, trials).with_fakes
-    done = Artifact(tmp_path, "key", 0.0, {"val": 3.5, "val_loss": 0.1})
-    assert _val_so_far(higher_is_better)(done) == Score(3.5, 0.1)
+    done = Artifact(tmp_path, "key", 0.0, {"val": 3.5, "val_loss": 0.1, "best": {"val": 4.5, "val_loss": 0.2}})
+    assert _val_so_far(this_run, done) == Score(3.5, 0.1)
+    student.ships = "best"
+    assert _val_so_far(this_run, done) == Score(4.5, 0.2)
+
+
+@pytest.mark.parametrize(("ships", "chosen"), [("last", "kd"), ("best", "augment")])
+def test_candidates_are_compared_by_the_weights_that_ship(tmp_path: Path, ships: str, chosen: str) -> None:
+    last, best = {"augment": 70.0, "kd": 80.0}, {"augment": 90.0, "kd": 85.0}
+    said: list[str] = []
+
+    def trial(name: str, seed: int, steps: int) -> Artifact:
+        return Artifact(tmp_path, name, 0.0, {"val": last[name], "best": {"val": best[name]}})
+
+    settings = SimpleNamespace(rows=tuple(last), seeds=[0], student=SimpleNamespace(ships=ships, transfer_steps=8))
+    this_run: Any = SimpleNamespace(
+        recipe=settings, trial=trial, upstream=int, teacher=lambda seed: Artifact(tmp_path, "", 0.0, {"val": None}),
+        task=Classification(["a", "b"]), store=SimpleNamespace(progress=SimpleNamespace(say=said.append)),
+    )  # fmt: skip
+    assert autopilot.choose(this_run).chosen == chosen
+    scores = last if ships == "last" else best
+    assert said[0] == f"augment after 2 steps: validation accuracy {scores['augment']:g} %"
 
 
 def test_of_equal_candidates_the_simpler_is_taken() -> None:

@@ -128,6 +128,7 @@ def test_a_jury_of_one_mind_teaches_what_its_first_would(tmp_path: Path) -> None
             np.testing.assert_allclose(students[votes][name].numpy(), value.numpy(), atol=1e-5)
 
 
+@pytest.mark.long
 def test_jurors_may_only_answer(module: Callable[[int], str], tmp_path: Path) -> None:
     onnx_file(tmp_path / "same.onnx", 10)
     source = f"{module(10)}:linear"

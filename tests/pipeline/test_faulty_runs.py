@@ -202,6 +202,7 @@ def test_a_ratio_of_nought_at_one_label_accepts_all_its_images(
         go(tmp_path / "run", "synthesis.subsampling={kind: maximum, burn_in: 20, fall_back: false}")
 
 
+@pytest.mark.long
 def test_one_huge_ratio_ends_and_is_explained(
     ratio: Callable[[Callable[[Tensor], Tensor]], None], tmp_path: Path
 ) -> None:

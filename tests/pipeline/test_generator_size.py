@@ -52,6 +52,7 @@ def test_the_gan_sees_small_images_and_the_student_large_ones(tmp_path: Path, fa
     assert {tensor.shape[2:] for name, tensor in fakes.items() if name.endswith("_images")} == {(24, 24)}
 
 
+@pytest.mark.long
 def test_the_images_own_size_is_the_same_generator_as_no_size(tmp_path: Path) -> None:
     with opened(tiny(*LARGE), tmp_path / "a") as road, opened(tiny(*LARGE, "generator.size=24"), tmp_path / "b") as own:
         assert road.generator(0).key == own.generator(0).key

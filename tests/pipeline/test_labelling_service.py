@@ -148,6 +148,7 @@ def test_scalars_there_and_back_with_nothing_said_of_the_test_images(tmp_path: P
         np.testing.assert_allclose(predicted.numpy(), expected, atol=1e-3)
 
 
+@pytest.mark.long
 def test_rows_that_match_outputs_learn_from_a_second_round(
     module: Callable[[int], str], command: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +236,7 @@ def test_a_split_that_is_answered_in_part_is_named(tmp_path: Path) -> None:
     assert Path(read_recipe(tmp_path / "run")["teacher"]["source"]).is_absolute()
 
 
+@pytest.mark.long
 def test_a_folder_that_was_moved_is_the_same_teacher_and_generator(tmp_path: Path) -> None:
     quick = tiny("metrics.generator=false", "compare.methods=[nokd_longer, cgan]")
     labelling_service.export(quick, tmp_path / "run", tmp_path / "images", 40)

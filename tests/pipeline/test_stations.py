@@ -79,7 +79,13 @@ def test_stages_in_the_cache_count_as_done(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "overrides", [(), ("search={rho: [0.5, 0.9], labels: [], images: [20, 60], patience: 2, steps: 3}",)]
+    "overrides",
+    [
+        (),
+        pytest.param(
+            ("search={rho: [0.5, 0.9], labels: [], images: [20, 60], patience: 2, steps: 3}",), marks=pytest.mark.long
+        ),
+    ],
 )
 def test_what_results_change_is_found_out_on_the_way(
     tmp_path: Path, overrides: Sequence[str], monkeypatch: pytest.MonkeyPatch

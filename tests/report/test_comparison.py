@@ -43,6 +43,15 @@ def test_rows_of_all_runs_are_in_one_table_with_the_best_marked(folders: list[Pa
     assert len(lines) == 10
 
 
+def test_teachers_of_several_seeds_have_their_spread(folders: list[Path]) -> None:
+    results = json.loads((folders[0] / "results.json").read_text())
+    results["teacher"] |= {"test": 85.0, "values": [84.0, 86.0]}
+    (folders[0] / "results.json").write_text(json.dumps(results))
+    texts, _ = comparison.rows(comparison.parts(comparison.read_runs(folders))[0])
+    assert texts[5][1:3] == ["the teacher", "85.00 ± 1.41"]
+    assert texts[5][-1] == "2"
+
+
 def test_only_settings_that_differ_are_listed(folders: list[Path]) -> None:
     runs = comparison.read_runs(folders)
     assert comparison.different_settings(runs) == [["teacher.fit.steps", "100", "200"]]

@@ -19,6 +19,7 @@ from cgankd.report.blocks import Note
 from cgankd.report.made_from import is_current
 from cgankd.report.render import render
 from cgankd.report.run import read
+from cgankd.tasks import CircularRegression
 
 Results = Callable[..., dict[str, Any]]
 Write = Callable[..., Path]
@@ -120,6 +121,16 @@ def test_regression_shows_the_filter_in_the_labels_unit(scalars: Path) -> None:
     assert "Their label is then replaced by the teacher's prediction." in shown
 
 
+def test_predictions_of_a_label_that_wraps_may_be_outside_its_range(
+    tmp_path: Path, make_results: Results, write_run: Write
+) -> None:
+    found = make_results("regression", bare=True)
+    outside = "drawn on the shorter way round, also outside its range"
+    assert outside not in text_of(render(write_run(tmp_path / "line", found)))
+    found["task_settings"] = CircularRegression(0.0, 180.0, "degrees").to_json()
+    assert outside in text_of(render(write_run(tmp_path / "circle", found)))
+
+
 def test_on_paper_a_table_may_be_split_and_its_heading_stays_with_it(classes: Path) -> None:
     paper = classes.read_text(encoding="utf-8").partition("@media print {")[2].partition("</style>")[0]
     assert "h2, h3 { break-after: avoid; }" in paper
@@ -175,6 +186,29 @@ def test_a_run_of_results_alone_says_what_is_missing(tmp_path: Path, make_result
         assert said in shown, said
 
 
+def test_the_line_of_the_control_is_named_where_there_is_one(
+    tmp_path: Path, make_results: Results, write_run: Write
+) -> None:
+    found = make_results("classification", bare=True)
+    assert "The dashed line is the control. In a clear gain" in text_of(render(write_run(tmp_path / "run", found)))
+    found["rows"] = [row | {"difference": None} for row in found["rows"] if row["method"] != "nokd_longer"]
+    text = text_of(render(write_run(tmp_path / "alone", found, stages=False)))
+    assert "one standard deviation to each side." in text
+    assert "dashed line" not in text
+
+
+def test_whose_images_a_page_shows_where_each_seed_has_its_own(
+    tmp_path: Path, make_results: Results, write_run: Write
+) -> None:
+    found = make_results("classification", bare=True)
+    whose = "This page shows those of the first, seed 0"
+    assert whose not in text_of(render(write_run(tmp_path / "one", found)))
+    found |= {"vary": "everything", "teacher": found["teacher"] | {"test": 60.0, "values": [81.5, 38.5]}}
+    text = text_of(render(write_run(tmp_path / "own", found)))
+    assert whose in text
+    assert "on real test images it is 81.5" in text  # of the teacher that saw these images
+
+
 def test_damaged_artifacts_read_as_absent(tmp_path: Path, make_results: Results, write_run: Write) -> None:
     run = write_run(tmp_path / "run", make_results("classification", bare=True))
     (run / "artifacts/generator-0/artifact.json").write_text("{")
@@ -188,6 +222,7 @@ def test_damaged_artifacts_read_as_absent(tmp_path: Path, make_results: Results,
     assert "No kept images are stored." in shown
 
 
+@pytest.mark.long
 def test_many_classes_and_large_images_stay_small(tmp_path: Path, make_results: Results, write_run: Write) -> None:
     found = make_results("classification", seeds=2)
     names = [f"class number {place}" for place in range(30)]
@@ -199,6 +234,7 @@ def test_many_classes_and_large_images_stay_small(tmp_path: Path, make_results: 
     assert page.stat().st_size < 3_000_000
     assert "Of 30, those where these methods differ most are shown." in shown
     assert "Only the 24 lowest are shown." in shown
+    assert "mean that the splits differ. Of 30 labels, 24 are shown." in shown
 
 
 def test_what_is_no_run_is_refused_in_one_sentence(tmp_path: Path, make_results: Results) -> None:

@@ -158,6 +158,8 @@ def test_the_teacher_is_the_last_row() -> None:
 def test_footnotes_say_what_a_seed_changes() -> None:
     assert "neither the spread nor the interval covers another teacher" in " ".join(table.footnotes(small()))
     assert "teacher, generator and student" in " ".join(table.footnotes(small(vary="everything")))
+    given = small(vary="everything", teacher={"trained_on": "elsewhere"})  # a file is the same for every seed
+    assert "a seed changes generator and student, but not the teacher." in " ".join(table.footnotes(given))
 
 
 def test_the_row_that_ships_is_marked_in_every_output() -> None:

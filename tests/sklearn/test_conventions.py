@@ -57,7 +57,7 @@ def failed(estimator: Any) -> set[str]:
     return {result["check_name"] for result in results if result["status"] == "failed"}
 
 
-@pytest.mark.parametrize("kind", [TableClassifier, TableRegressor])
+@pytest.mark.parametrize("kind", [pytest.param(TableClassifier, marks=pytest.mark.long), TableRegressor])
 def test_all_conventions_hold_where_x_is_read(kind: Any) -> None:
     assert failed(kind(**TINY)) - MAY_FAIL == set()
 

@@ -1,4 +1,4 @@
-"""Density ratios that one process and several must train alike: ``python shared_ratio.py FOLDER DEVICES CASE ...``.
+"""Density ratios that one process and several must train alike.
 
 A case is one of :data:`CASES`, and may have an end after a slash (tests/ends.py): it comes in the third
 batch of fakes at the labels of the training images.
@@ -6,7 +6,6 @@ batch of fakes at the labels of the training images.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import torch
@@ -19,7 +18,6 @@ from cgankd.core.store import Artifact, Store
 from cgankd.data.imageset import ImageSet
 from cgankd.pipeline import stages
 from cgankd.tasks import Task
-from ends import main
 
 SHORT: dict[str, Any] = {"steps": 4, "batch_size": 16, "hidden": (32, 32), "fakes_per_image": 6}
 # name -> task, number of training and validation images, settings. Blocks of 250 and 10 rows; fakes that are left out,
@@ -53,7 +51,3 @@ def real(task: Task, count: int, seed: int) -> ImageSet:
     """Images of the generator with other random numbers."""
     labels = torch.linspace(0.0, 90.0, count) if task.continuous else torch.arange(count) % 3
     return ImageSet(pixels(task.to_target(labels), torch.arange(count), seed), labels)
-
-
-if __name__ == "__main__":
-    main(trained, *sys.argv[1:])

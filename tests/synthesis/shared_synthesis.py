@@ -1,4 +1,4 @@
-"""Synthesis that one process and several must end alike: ``python shared_synthesis.py FOLDER DEVICES CASE ...``.
+"""Synthesis that one process and several must end alike.
 
 A case is one of :data:`CASES`, and may have an end after a slash (tests/ends.py): it comes in the third batch of the
 synthesis.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +27,7 @@ from cgankd.pipeline.inputs import Extractor, ProposalSource
 from cgankd.pipeline.processing import process
 from cgankd.tasks import Task
 from cgankd.teachers.black_box import FunctionTeacher
-from ends import ENDS, main
+from ends import ENDS
 
 SEED = 3
 RATIOS = {"subsampling": {"burn_in": 15}, "filter": {"calibration": 40}}
@@ -104,7 +103,3 @@ def pixels_until(end: Callable[[], None], stream: int) -> Sampler:
         return pixels(targets, indices, seed)
 
     return CallableSampler(sample, content_key="pixels")
-
-
-if __name__ == "__main__":
-    main(drawn, *sys.argv[1:])

@@ -108,7 +108,7 @@ def test_learnt_ratio_is_the_true_one(scalar: bool, fabric: Fabric) -> None:
     assert swapped > 0.2  # the label counts
 
 
-@pytest.mark.parametrize("scalar", [False, True])
+@pytest.mark.parametrize("scalar", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_mean_ratio_is_one_on_fakes_and_larger_on_real(scalar: bool, fabric: Fabric) -> None:
     network, pairs = learnt(scalar, QUICK, fabric)
     assert not network.training

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,10 @@ from lightning_fabric import Fabric
 from cgankd.core.errors import UserError
 from cgankd.core.files import load_tensors
 from cgankd.nets.build import WEIGHTS
-from ends import open_store
+from ends import main, open_store
 from works import in_processes
 
-SCRIPT = shared_ratio.__file__
+RUN = functools.partial(main, shared_ratio.trained)
 
 
 def check_equal(cases: list[str], one: Path, several: Path, fabric: Fabric) -> None:
@@ -41,7 +42,7 @@ def check_equal(cases: list[str], one: Path, several: Path, fabric: Fabric) -> N
 
 @pytest.mark.long
 def test_three_processes_train_the_ratios_of_one(tmp_path: Path, fabric: Fabric) -> None:
-    assert in_processes(3, SCRIPT, tmp_path / "three", list(shared_ratio.CASES)) == ""
+    assert in_processes(3, RUN, tmp_path / "three", list(shared_ratio.CASES)) == ""
     check_equal(list(shared_ratio.CASES), tmp_path / "one", tmp_path / "three", fabric)
 
 
@@ -55,7 +56,7 @@ def test_two_processes_go_on_where_one_ended_and_one_where_two_did(tmp_path: Pat
     store.close()
     assert saved_blocks(folder) == 2
 
-    said = in_processes(2, SCRIPT, folder, [end, "classes/stopped", "classes/killed"], code=1).splitlines()
+    said = in_processes(2, RUN, folder, [end, "classes/stopped", "classes/killed"], code=1).splitlines()
     expected = [
         "2 the pixels are gone",
         "75 stopped, because it was asked to stop (SIGTERM);",

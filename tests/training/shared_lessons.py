@@ -1,4 +1,4 @@
-"""Trainings that one process and several must end alike: ``python shared_lessons.py FOLDER DEVICES LESSON ...``.
+"""Trainings that one process and several must end alike.
 
 A lesson is a method, with settings of its training after a slash: ``rkd``, ``kd/attacked``. ``killed``: the first
 process is killed at the second step, after the first was saved. Or it is a GAN, ``gan/NAME``, one of :data:`GANS`.
@@ -9,8 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -171,14 +170,10 @@ def noise(count: int, task: Task, seed: int) -> ImageSet:
     return ImageSet(images, torch.rand(count, generator=rng) if task.continuous else torch.arange(count) % 3)
 
 
-def main(folder: str, devices: str, lessons: Sequence[str]) -> None:
+def main(folder: str, devices: str, *lessons: str) -> None:
     fabric = make_fabric("cpu", "fp32", 1, int(devices))
     kills = any(lesson.endswith("/killed") for lesson in lessons) and fabric.is_global_zero
     store = open_store(Path(folder), fabric, AtSecondStep(killed) if kills else SILENT)
     for lesson in lessons:
         learn(store, lesson)
     store.close()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])

@@ -1,4 +1,4 @@
-"""Students whose teacher one process and several must ask alike: ``python shared_outputs.py FOLDER DEVICES CASE ...``.
+"""Students whose teacher one process and several must ask alike.
 
 A case is one of :data:`TEACHERS`, or ``pass``, a pass over rows in a stage of all processes. It may have an end after a
 slash (tests/ends.py): it comes at the third block that a process computes, the teacher's or the pass's.
@@ -7,7 +7,6 @@ slash (tests/ends.py): it comes at the third block that a process computes, the 
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -29,7 +28,7 @@ from cgankd.tasks import Classification
 from cgankd.teachers.black_box import FunctionTeacher
 from cgankd.training import scoring
 from cgankd.training.teacher_cache import TeacherOutputs
-from ends import ENDS, main, nothing
+from ends import ENDS, nothing
 
 TASK = Classification(("a", "b", "c"))
 ROWS = 17  # of ``pass``, in 9 blocks
@@ -124,9 +123,3 @@ def squares(work: Work) -> dict[str, Any]:
         return {"squares": rows.float() ** 2}
 
     return {"squares": blockwise(work, "squares", ROWS, compute, 2)["squares"].tolist()}
-
-
-if __name__ == "__main__":
-    import shared_outputs  # so that the class of the teacher has the same name as in a test; it is part of the key
-
-    main(shared_outputs.made, *sys.argv[1:])

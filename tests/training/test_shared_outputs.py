@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -16,10 +17,10 @@ from cgankd.core.row_file import open_rows
 from cgankd.core.store import Work
 from cgankd.nets.build import BEST, WEIGHTS, StoredNetwork
 from cgankd.training import scoring
-from ends import open_store
+from ends import main, open_store
 from works import in_processes
 
-SCRIPT = shared_outputs.__file__
+RUN = functools.partial(main, shared_outputs.made)
 
 
 def made(folder: Path, case: str, fabric: Fabric) -> None:
@@ -76,7 +77,7 @@ def check_student(folder: Path, case: str, fabric: Fabric) -> None:
 def test_three_processes_store_the_outputs_of_one_and_score_alike(tmp_path: Path, fabric: Fabric) -> None:
     """Blocks of 2 images; the last one of the fakes has 1."""
     cases = ["service", "network", "pass"]
-    assert in_processes(3, SCRIPT, tmp_path / "three", cases) == ""
+    assert in_processes(3, RUN, tmp_path / "three", cases) == ""
     for case in cases:
         made(tmp_path / "one", case, fabric)
     assert len(outputs(tmp_path / "one")) == 8  # rows and sums of two sets and two teachers
@@ -95,7 +96,7 @@ def test_two_processes_go_on_where_one_ended_and_one_where_two_did(tmp_path: Pat
         assert saved(folder) == 2
 
     cases = ["pass/refused", "pass", "service", "sums/refused", "sums/stopped", "sums/killed"]
-    said = in_processes(2, SCRIPT, folder, cases, code=1).splitlines()
+    said = in_processes(2, RUN, folder, cases, code=1).splitlines()
     expected = [
         "2 the pixels are gone",
         "2 the pixels are gone",

@@ -24,7 +24,6 @@ LESSONS = [
     "supervised", "supervised/clipped", "supervised/attacked", "kd/cached", "kd/no-views", "kd/mixed", "rkd", "fitnet",
     "kd+kdiga", "kd+sskd", "takd", "crd@fake", "gan/classes", "gan/scalars",
 ]  # fmt: skip
-SCRIPT = shared_lessons.__file__
 GANS = [f"gan/{name}" for name in shared_lessons.GANS if name != "killed"]
 
 
@@ -60,7 +59,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, fabric: Fabri
     (checkpoint,) = (tmp_path / "two" / "work").glob("train_module-*/checkpoint.safetensors")
     assert load_tensors(checkpoint)[1]["step"] == "1"
 
-    in_processes(2, SCRIPT, tmp_path / "two", LESSONS)
+    in_processes(2, shared_lessons.main, tmp_path / "two", LESSONS)
     finished = sorted((tmp_path / "two" / "artifacts").iterdir())
     assert len(finished) == len(LESSONS)
     check_equal(LESSONS, tmp_path / "one", tmp_path / "two", fabric)
@@ -69,7 +68,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, fabric: Fabri
 
 @pytest.mark.long
 def test_four_processes_end_with_the_weights_of_one_for_every_method(tmp_path: Path, fabric: Fabric) -> None:
-    in_processes(4, SCRIPT, tmp_path / "four", sorted(METHODS))
+    in_processes(4, shared_lessons.main, tmp_path / "four", sorted(METHODS))
     check_equal(sorted(METHODS), tmp_path / "one", tmp_path / "four", fabric)
 
 
@@ -78,14 +77,14 @@ def test_four_processes_end_with_the_weights_of_one_for_every_method(tmp_path: P
 def test_several_processes_end_with_the_generator_of_one_for_every_term(
     count: int, tmp_path: Path, fabric: Fabric
 ) -> None:
-    in_processes(count, SCRIPT, tmp_path / "several", GANS)
+    in_processes(count, shared_lessons.main, tmp_path / "several", GANS)
     check_equal(GANS, tmp_path / "one", tmp_path / "several", fabric)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("lesson", "stage"), [("kd/killed", "train_module"), ("gan/killed", "train_generator")])
 def test_one_process_goes_on_where_two_were_killed(lesson: str, stage: str, tmp_path: Path, fabric: Fabric) -> None:
-    said = in_processes(2, SCRIPT, tmp_path / "two", [lesson], code=-signal.SIGKILL)
+    said = in_processes(2, shared_lessons.main, tmp_path / "two", [lesson], code=-signal.SIGKILL)
     assert "process 2 of 2 stopped, because another one has ended or can't be reached (" in said
     (checkpoint,) = (tmp_path / "two" / "work").glob(f"{stage}-*/checkpoint.safetensors")
     assert load_tensors(checkpoint)[1]["step"] == "1"

@@ -46,7 +46,7 @@ def show_export(exported: Any) -> None:
     facts = exported.facts
 
     def scored(value: float) -> str:
-        return f"{run_text.metric_name(facts['metric'])} {value:.4g} {facts['unit']}".rstrip()
+        return f"{run_text.metric_name(facts['metric'])} {run_text.rounded(value)} {facts['unit']}".rstrip()
 
     weights = ", best weights on validation" if facts.get("weights") == "best" else ""
     console.print(
@@ -131,7 +131,7 @@ def _print_predictions(records: list[dict[str, Any]], unit: str) -> None:
     table = Table("image", "prediction", *(["probability"] if classes else []), box=None, pad_edge=False)
     for record in records:
         best = [f"{next(iter(record['probabilities'].values())):.1%}"] if classes else []
-        text = record["prediction"] if classes else f"{record['prediction']:.4g} {unit}".rstrip()
+        text = record["prediction"] if classes else f"{run_text.rounded(record['prediction'])} {unit}".rstrip()
         table.add_row(on_one_line(record["file_name"]), on_one_line(text), *best)
     console.print(table)
 

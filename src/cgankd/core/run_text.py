@@ -41,6 +41,15 @@ def finite(value: Any) -> Any:
     return value
 
 
+def rounded(value: float, digits: int = 4) -> str:
+    """A number with ``digits`` significant digits; a large one with all before its point, and no exponent.
+
+    >>> rounded(95.254), rounded(0.01234567), rounded(9999.7), rounded(123456.7), rounded(1234.5, 3)
+    ('95.25', '0.01235', '10,000', '123,457', '1,234')
+    """
+    return f"{value:.{digits}g}" if abs(value) < 10**digits - 0.5 else f"{value:,.0f}"
+
+
 def metric_name(metric: str) -> str:
     """The name of a metric in a sentence.
 
@@ -61,7 +70,7 @@ def values(now: Mapping[str, Any]) -> str:
     words = {"val": f"validation {metric_name(now.get('metric', ''))}".strip(), "held_out": "held-out loss"}
     units = {"val": now.get("metric_unit", "")}  # .get: the status file of an older version has no metric
     return ", ".join(
-        f"{words.get(name, name.replace('_', ' '))} {entry[name]:.3g} {units.get(name, '')}".strip()
+        f"{words.get(name, name.replace('_', ' '))} {rounded(entry[name], 3)} {units.get(name, '')}".strip()
         for name in names[:MOST]
     )
 
@@ -145,5 +154,5 @@ def score(fields: Mapping[str, Any]) -> str:
     unit = f" {fields['metric_unit']}" if fields["metric_unit"] else ""
     metric = f" {metric_name(fields['metric'])}" if fields["metric"] else ""
     known = [name for name in ("validation", "test") if fields.get(name) is not None]
-    scores = ", ".join(f"{name}{metric} {fields[name]:.4g}{unit}" for name in known)
+    scores = ", ".join(f"{name}{metric} {rounded(fields[name])}{unit}" for name in known)
     return f"{fields['row']} (seed {fields['seed']}): {scores}"

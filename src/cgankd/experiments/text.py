@@ -126,7 +126,9 @@ def _notes(table: Record) -> list[str]:
     notes = [
         note
         for cell in table["cells"]
-        for note in style.footnotes({**table, "seeds": cell["seeds"], "vary": cell["vary"], "control": None})
+        for note in style.footnotes(
+            {**table, **{key: cell[key] for key in ("seeds", "vary", "teacher")}, "control": None}
+        )
     ]
     control = f"{table['control']} is the control: the student alone, for as many steps as every row but nokd."
     pool = any(cell["teacher"]["trained_on"] == "pool" for cell in table["cells"])

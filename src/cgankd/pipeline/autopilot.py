@@ -18,9 +18,11 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cgankd.core import run_text
 from cgankd.core.store import Artifact
 from cgankd.metrics.statistics import place_of_best
 from cgankd.pipeline.comparisons import CONTROL, row
+from cgankd.pipeline.gathering import scores
 
 if TYPE_CHECKING:
     from cgankd.pipeline.run import Run
@@ -70,7 +72,10 @@ class Flight:
 
     def to_json(self, unit: str) -> dict[str, Any]:
         """For results.json. unit: of a score."""
-        return {**dataclasses.asdict(self), "reasons": reasons(self, lambda value: f"{value:.4g} {unit}".rstrip())}
+        return {
+            **dataclasses.asdict(self),
+            "reasons": reasons(self, lambda value: f"{run_text.rounded(value)} {unit}".rstrip()),
+        }
 
 
 def fly(candidates: Sequence[str], steps: int, teacher: Score | None, higher_is_better: bool, trials: Trials) -> Flight:
@@ -146,8 +151,8 @@ def choose(
         artifact = run.trial(name, seed, steps)
         if score is not None:
             return score(artifact)
-        found = Score.of(artifact.summary)
-        value = f"{run.task.metric} {found.val:.4g} {run.task.metric_unit}".rstrip()
+        found = Score.of(scores(run, artifact))  # of the weights that would ship
+        value = f"{run_text.metric_name(run.task.metric)} {run_text.rounded(found.val)} {run.task.metric_unit}".rstrip()
         run.store.progress.say(f"{name} after {steps:,} steps: validation {value}")
         return found
 

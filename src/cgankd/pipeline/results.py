@@ -18,7 +18,7 @@ from cgankd.core.files import read_json, write_json, write_text
 from cgankd.core.store import Artifact
 from cgankd.data.rejected import write_rejected
 from cgankd.metrics.robustness import Attack
-from cgankd.metrics.statistics import paired_difference, spread
+from cgankd.metrics.statistics import mean_of_known, paired_difference, spread
 from cgankd.nets.build import StoredNetwork
 from cgankd.pipeline import measurements, unused
 from cgankd.pipeline.comparisons import CONTROL, row
@@ -174,12 +174,15 @@ def _rows(run: Run, students: Mapping[str, Sequence[Artifact]], seed: int) -> li
 
 
 def _teacher(run: Run, teachers: Sequence[Artifact]) -> dict[str, Any]:
-    summary = teachers[0].summary
+    """The teacher's entry; its scores are means over the seeds that have one of their own, as those of the rows."""
+    summaries = [artifact.summary for artifact in teachers]
+    summary = summaries[0]
     record = {
-        **{name: summary[name] for name in ("network", "parameters", "images", "val", "test")},
+        **{name: summary[name] for name in ("network", "parameters", "images")},
+        **{split: mean_of_known([entry[split] for entry in summaries]) for split in ("val", "test")},
         "trained_on": "elsewhere" if summary["images"] is None else run.recipe.teacher.trained_on,
-        "per_bin": summary["test_per_bin"],
-        "values": [value for artifact in teachers if (value := artifact.summary["test"]) is not None],
+        "per_bin": None if summary["test_per_bin"] is None else _bins([entry["test_per_bin"] for entry in summaries]),
+        "values": [entry["test"] for entry in summaries if entry["test"] is not None],
         "same_answer": next((same for artifact in teachers if (same := artifact.summary.get("same_answer"))), None),
     }
     if run.recipe.metrics.robustness is not None and not summary.get("only_answers"):
@@ -307,7 +310,6 @@ def table_row(
     """One row of the table. per_seed: the summaries of the students, one per seed. ships: last or best, the weights
     whose scores are the row's."""
     scores = [summary if ships == "last" else summary["best"] for summary in per_seed]
-    bins = zip(*(entry["test_per_bin"] for entry in scores), strict=True)
     return {
         "method": method,
         "network": per_seed[0]["network"],
@@ -315,11 +317,16 @@ def table_row(
         **details,
         **spread([entry["test"] for entry in scores]),
         "val": {**spread([entry["val"] for entry in scores]), "losses": [entry.get("val_loss") for entry in scores]},
-        "per_bin": [None if None in values else statistics.fmean(values) for values in bins],
+        "per_bin": _bins([entry["test_per_bin"] for entry in scores]),
         "difference": None,
         "label_share": _label_share(per_seed),
         "weights": {"ships": ships, **_weights(per_seed)},
     }
+
+
+def _bins(per_seed: Sequence[Sequence[float | None]]) -> list[float | None]:
+    """The mean score of each bin over seeds; None where the test split has no image of it."""
+    return [mean_of_known(values) for values in zip(*per_seed, strict=True)]
 
 
 def _weights(per_seed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from cgankd.core.run_plan import Station
 from cgankd.core.store import Artifact, Call
 from cgankd.nets import zoo
 from cgankd.pipeline import autopilot
-from cgankd.pipeline.gathering import gather
+from cgankd.pipeline.gathering import gather, scores
 from cgankd.pipeline.search import choose
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def stations(run: Run) -> list[Station]:
     walker.store = run.store.noting(calls)
     walker.choice = functools.cache(functools.partial(choose, walker, score=_score_so_far))
     walker.flight = functools.cache(
-        functools.partial(autopilot.choose, walker, score=_val_so_far(run.task.higher_is_better))
+        functools.partial(autopilot.choose, walker, score=functools.partial(_val_so_far, run))
     )
     gather(walker)
     once = {call.key: call for call in calls}
@@ -46,10 +46,10 @@ def stations(run: Run) -> list[Station]:
     return [_station(call, work) for call in once.values()]
 
 
-def _val_so_far(higher_is_better: bool) -> Callable[[Artifact], autopilot.Score]:
+def _val_so_far(run: Run, trial: Artifact) -> autopilot.Score:
     """The score of a trial of the autopilot; the worst there is while it is not known, so that it stops nothing."""
-    worst = {"val": -math.inf if higher_is_better else math.inf}
-    return lambda trial: autopilot.Score.of({**worst, **trial.summary})
+    worst = {"val": -math.inf if run.task.higher_is_better else math.inf}
+    return autopilot.Score.of(scores(run, trial) if trial.summary else worst)
 
 
 def _score_so_far(trial: Artifact) -> float:

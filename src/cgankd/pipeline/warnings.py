@@ -9,6 +9,7 @@ from typing import Any
 
 from cgankd import distill
 from cgankd.core.errors import first_of
+from cgankd.core.run_text import rounded
 from cgankd.metrics.statistics import few_seeds
 from cgankd.pipeline.comparisons import CONTROL, row
 
@@ -24,7 +25,7 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
     better = 1.0 if results["higher_is_better"] else -1.0
 
     def scored(value: float) -> str:
-        return f"{value:.4g} {results['unit']}".rstrip()
+        return f"{rounded(value)} {results['unit']}".rstrip()
 
     return [
         *_few_runs(results),

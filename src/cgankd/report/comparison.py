@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cgankd.core.errors import UserError
-from cgankd.metrics.statistics import place_of_best
+from cgankd.metrics.statistics import place_of_best, spread
 from cgankd.report import table
 from cgankd.report.blocks import Block, Grid, Note, Section, drawn
 from cgankd.report.figures import LIGHT, TEXT, canvas, plain, seconds_text, style
@@ -120,18 +120,18 @@ def rows(part: Part) -> tuple[list[list[str]], int]:
                 ]
             )
         if teacher := run.results.get("teacher"):
-            network = teacher.get("network")
+            network, values = teacher.get("network"), teacher.get("values") or []
             texts.append(
                 [
                     name,
                     "the teacher",
-                    table.number(teacher.get("test"), decimals),
+                    table.mean_and_spread({"mean": teacher.get("test"), "std": spread(values)["std"]}, decimals),
                     "",
                     str(network or "–"),
                     table.count(teacher.get("parameters")),
                     table.number(latency.get(network), 2),
                     table.count(teacher.get("images")),
-                    str(len(teacher.get("values") or [])),
+                    str(len(values)),
                 ]
             )
     place = places[place_of_best(means, results["higher_is_better"])]

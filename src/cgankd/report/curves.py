@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cgankd.core.run_text import rounded
 from cgankd.report.figures import LIGHT, MOST_BINS, beside, canvas, legend, log_axis, name_bins, plain
 from cgankd.report.run import Array
 
@@ -145,11 +146,11 @@ def errors(values: Array, thresholds: Sequence[float], x: str, log: bool) -> Fig
     axes.hist(values, edges.tolist(), color=LIGHT["sky"])
     cuts = [cut for cut in thresholds if np.isfinite(cut) and (cut > 0 or not log)]
     if len(cuts) == 1:
-        axes.axvline(cuts[0], color=LIGHT["red"], linewidth=1.6, label=f"cut-off: {cuts[0]:.3g}")
+        axes.axvline(cuts[0], color=LIGHT["red"], linewidth=1.6, label=f"cut-off: {rounded(cuts[0], 3)}")
     elif cuts:
         axes.axvspan(min(cuts), max(cuts), color=LIGHT["red"], alpha=0.18, linewidth=0, label="_")
         middle = float(np.median(cuts))
-        label = f"cut-offs: {min(cuts):.3g} to {max(cuts):.3g}, median {middle:.3g}"
+        label = f"cut-offs: {rounded(min(cuts), 3)} to {rounded(max(cuts), 3)}, median {rounded(middle, 3)}"
         axes.axvline(middle, color=LIGHT["red"], linewidth=1.6, label=label)
     if log:
         axes.set_xlim(edges[0], max(edges[-1], *cuts, 0.0) if cuts else edges[-1])

@@ -94,7 +94,11 @@ def _piloted(results: Mapping[str, Any]) -> Headline:
     scores = [table.score(results, row["mean"], row.get("std")) for row in (chosen, control)]
     better = "" if results["higher_is_better"] else " (lower is better)"
     measured = table.metric_name(results).split(",")[0]
-    notes = f" {DEMONSTRATION}" if results.get("demonstration") else ""
+    notes = ""
+    if chosen is not control and table.shipped(results) is control:
+        vals = [table.score(results, _validation(row), None) for row in (control, chosen)]
+        notes = f" On the validation split the latter is better ({vals[0]} against {vals[1]}), so it ships."
+    notes += f" {DEMONSTRATION}" if results.get("demonstration") else ""
     return Headline(
         "open",
         f"The row chosen by validation ({table.words(str(chosen['method']))}): the student's {measured} on the test "

@@ -44,7 +44,7 @@ def section(ablation: Record) -> Section:
     caption = (
         f"Lower is better; the error axis starts at zero, the axis of labels is logarithmic.{seeds} Methods with the "
         f"same number of labels are drawn side by side. Seeds {listed}. Each number of labels has its own generator, "
-        "and its own teacher unless the teacher saw the whole pool."
+        "and its own teacher where that is trained on the labelled images."
     )
     methods = list(dict.fromkeys(point["method"] for point in ablation["labels"]))
     places = table.decimals({**ablation, "rows": ablation["labels"]})

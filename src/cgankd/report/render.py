@@ -137,13 +137,14 @@ def _comparison(run: Run) -> Section:
     better = "right" if results["higher_is_better"] else "left"
     teacher = (results.get("teacher") or {}).get("test")
     teacher_score = "" if teacher is None else f" The teacher scores {table.score(results, teacher, None)}."
-    spread = (
-        "Small dots are seeds, bars one standard deviation to each side, the dashed line is the control. In a clear "
-        f"gain all dots are {better} of it."
-        if len(results.get("seeds") or []) > 1
-        else "The dashed line is the control. With one seed a difference may be chance."
-    )
-    blocks: list[Block] = drawn(figures.dots(results), "dots", f"Further {better} is better. {spread}{teacher_score}")
+    several = len(results.get("seeds") or []) > 1
+    sentences = [f"Further {better} is better."]
+    sentences += ["Small dots are seeds, bars one standard deviation to each side."] if several else []
+    if any(row["method"] == results.get("control") for row in results["rows"]):
+        gain = f" In a clear gain all dots are {better} of it." if several else ""
+        sentences.append(f"The dashed line is the control.{gain}")
+    sentences += [] if several else ["With one seed a difference may be chance."]
+    blocks: list[Block] = drawn(figures.dots(results), "dots", " ".join(sentences) + teacher_score)
     by_bin = figures.bins(results)
     if by_bin is None:
         blocks.append(Note("The results have no score per class or label range."))

@@ -39,10 +39,11 @@ def data(run: Run) -> Section:
     blocks: list[Block] = [Note(f"{summary.get('name', 'Data')}: {shape}. Images: {per_split}.")]
     notes = [*(summary.get("notes") or []), *(run.results.get("notes") or [])]
     blocks += [Note(note) for note in dict.fromkeys(str(note) for note in notes)]
+    limit = f" Of {len(names)} labels, {figures.MOST_BINS} are shown." if len(names) > figures.MOST_BINS else ""
     blocks += drawn(
         curves.histogram(names, summary.get("histogram") or {}),
         "labels",
-        "The distribution of labels in each split; marks far apart on one line mean that the splits differ.",
+        f"The distribution of labels in each split; marks far apart on one line mean that the splits differ.{limit}",
     )
     groups = _by_bin(artifact, names)
     few = [groups[place] for place in evenly(len(groups), MOST_STRIPS)]
@@ -63,8 +64,16 @@ def generator(run: Run) -> Section:
     if artifact is None:
         return Section("Generator", "generator", [Note("This run trained no generator.")])
     blocks: list[Block] = []
+    seeds = run.results.get("seeds") or []
+    if run.results.get("vary") == "everything" and len(seeds) > 1:
+        blocks.append(
+            Note(
+                "Each seed has generated images of its own. This page shows those of the first, seed "
+                f"{seeds[0]}, and the table counts these."
+            )
+        )
     on_fakes = (run.results.get("generator") or {}).get("teacher_metric_on_fakes")
-    on_real = (run.results.get("teacher") or {}).get("test")
+    on_real = next(iter((run.results.get("teacher") or {}).get("values") or []), None)  # the first seed's, as the fakes
     if on_fakes is not None and on_real is not None:
         scores = [table.score(run.results, value, None) for value in (on_fakes, on_real)]
         blocks.append(
@@ -199,6 +208,8 @@ def filtering(run: Run) -> Section:
     pairs = [_pairs(run, artifact, name) for name in ("kept", "dropped")]
     if task.continuous and pairs[0][0].size:
         caption = "Dropped images are far from the diagonal: their content does not match the requested label."
+        if task.deployed_facts.get("wraps"):
+            caption += " The label wraps, so predictions are drawn on the shorter way round, also outside its range."
         blocks += drawn(curves.agreement(pairs[0], pairs[1], task.metric_unit), "pairs", caption)
     return Section(title, anchor, [*blocks, *_kept_and_dropped(run, artifact)])
 

@@ -48,7 +48,7 @@ def quality(run: Run) -> Section:
     ]
     usual = {name: scores[0]["of"].get(name, {}).get("images") for name in SETS}
     rows = [
-        [_named(score), *(_value(run, score, name, usual[name]) for name in SETS), score["better"],
+        [_named(score), *(_value(run, score, name, usual[name]) for name in SETS), _better(score),
          table.count(score["dimension"])]
         for score in scores
     ]  # fmt: skip
@@ -172,6 +172,11 @@ def _missing(scores: Sequence[Mapping[str, Any]]) -> list[Block]:
 def _named(score: Mapping[str, Any]) -> str:
     """The score's name; KID is small, so it is given times 1,000."""
     return f"{score['name']} × 1,000" if score["name"].startswith("KID") else str(score["name"])
+
+
+def _better(score: Mapping[str, Any]) -> str:
+    """Which values are better; diversity has an ideal, which noise exceeds."""
+    return "near 1" if score["name"].startswith("diversity") else str(score["better"])
 
 
 def _value(run: Run, score: Mapping[str, Any], name: str, usual: int | None) -> str:

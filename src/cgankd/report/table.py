@@ -312,9 +312,12 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
     if len(seeds) < 2:
         said = any(str(warning).startswith(ONE_SEED.rstrip(".")) for warning in results.get("warnings") or [])
         return notes if said else [*notes, ONE_SEED]  # terminal and page print the warnings too
+    elsewhere = (results.get("teacher") or {}).get("trained_on") == "elsewhere"  # so it is the same for all seeds
     covers = (
         "the student alone, so neither the spread nor the interval covers another teacher or generator"
         if results.get("vary", "student") == "student"
+        else "generator and student, but not the teacher"
+        if elsewhere
         else "teacher, generator and student"
     )
     notes.append(f"Mean ± standard deviation over {len(seeds)} seeds; a seed changes {covers}.")

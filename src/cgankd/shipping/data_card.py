@@ -173,7 +173,7 @@ def _training(run: FinishedRun) -> int:
 
 def _scored(run: FinishedRun, value: float | None) -> str:
     name = run_text.metric_name(run.results["metric"])
-    return "not scored" if value is None else f"{name} {value:.4g} {run.results['unit']}".rstrip()
+    return "not scored" if value is None else f"{name} {run_text.rounded(value)} {run.results['unit']}".rstrip()
 
 
 def _shares(summary: Mapping[str, Any]) -> dict[str, str]:
