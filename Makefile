@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PINS := constraints.txt
+EXTRAS := dev
 
-.PHONY: help demo test quick-tests test-long kill-test fuzz lint bench bench-memory results docs docs-test dist sbom \
+.PHONY: help demo test quick-tests test-lowest test-long kill-test fuzz lint bench bench-memory results docs docs-test dist sbom \
   audit dist-test clean
 .DEFAULT_GOAL := help
 
@@ -12,6 +14,7 @@ help:
 	@echo "make demo    both tasks on real images, about a quarter of an hour on two cores: two tables, two reports"
 	@echo "make test    lint, types and tests, under 8 minutes on two cores"
 	@echo "make test-long  kills in every stage, full disks, stopped runs, notebooks and other long tests, some minutes"
+	@echo "make test-lowest  the tests with the lowest versions of dependencies, in build/lowest; PYTHON=python3.11"
 	@echo "make kill-test  50 kills at random moments, after which all runs end with the same numbers, half an hour"
 	@echo "make fuzz    random inputs for every reader, FUZZ_SECONDS (600) each; a skipped test has found nothing"
 	@echo "make lint    lint and types alone"
@@ -30,10 +33,10 @@ help:
 # spends 5 seconds on torch and 13 on the whole command, and the tests start dozens.
 unexport PYTHONDONTWRITEBYTECODE
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml $(PINS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile torch -c constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[dev]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile torch -c $(PINS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[$(EXTRAS)]' -c $(PINS)
 	touch $(READY)
 
 demo: $(READY)
@@ -54,6 +57,9 @@ test: $(READY)
 
 quick-tests: $(READY)
 	$(PYTEST) tests src
+
+test-lowest:
+	$(MAKE) --no-print-directory quick-tests VENV=build/lowest PINS=constraints-lowest.txt EXTRAS=dev,slurm
 
 test-long: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[notebooks]' -c constraints.txt

