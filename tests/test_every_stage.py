@@ -70,11 +70,12 @@ def again(folder: Path, names: list[str], monkeypatch: pytest.MonkeyPatch) -> se
     return {Path(name).parts[2].rpartition("-")[0] for name in first if "/artifacts/" in name}
 
 
+@pytest.mark.long
 def test_every_stage_gives_the_same_bytes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert again(tmp_path, [name for name in RUNS if name != "language"], monkeypatch) == stages(of_text=False)
 
 
-@pytest.mark.long  # it would import transformers twice
+@pytest.mark.long
 def test_every_stage_of_language_models_gives_the_same_bytes_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
