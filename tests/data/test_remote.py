@@ -17,6 +17,7 @@ import fsspec
 import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from packaging.version import Version
 from pictures import class_folders, metadata, noise, write_png
 
 from cgankd.config.recipe import from_tree
@@ -234,6 +235,12 @@ def test_what_does_not_fit_on_the_disk_is_refused_before_it_is_copied(
     assert fetched == []
 
 
+lists_any_name = pytest.mark.skipif(
+    Version(fsspec.__version__) < Version("2026.9"), reason="earlier memory:// file systems list such names in other ways"
+)
+
+
+@lists_any_name
 @pytest.mark.parametrize(
     "name",
     ["../out.png", "cat/../../out.png", "cat\\..\\out.png", "/abs.png", "cat//a.png", "C:/out.png", "./a.png", "a\0"],
@@ -246,6 +253,7 @@ def test_a_name_that_leads_elsewhere_is_refused(name: str, tmp_path: Path, fetch
     assert fetched == []
 
 
+@lists_any_name
 def test_a_name_that_is_a_file_and_a_folder_is_refused(tmp_path: Path) -> None:
     address = put(class_folders(tmp_path / "set", {"cat": 2}), "memory://bucket/set")
     MemoryFileSystem.store["/bucket/set/cat"] = MemoryFileSystem.store["/bucket/set/cat/000.png"]
