@@ -6,6 +6,7 @@ The end token stands before and after every document, so a split is one row of t
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,17 @@ def encode(tokenizer: Any, texts: list[str], end: int) -> Tensor:
     for text in texts:
         row += [*tokenizer.encode(text, add_special_tokens=False).ids, end]
     return torch.tensor(row)
+
+
+def changed(tokenizer: Any, texts: list[str]) -> int:
+    """How many texts do not come back from their tokens: in lower case, or with unknown tokens in place of words.
+
+    Space is not compared, because a tokenizer may decode it in other places, nor Unicode's NFC form.
+    """
+
+    def bare(text: str) -> str:
+        return "".join(unicodedata.normalize("NFC", text).split())
+
+    tokens = (tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
+    back = (tokenizer.decode(row, skip_special_tokens=False) for row in tokens)
+    return sum(bare(text) != bare(decoded) for text, decoded in zip(texts, back, strict=True))
