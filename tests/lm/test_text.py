@@ -53,9 +53,19 @@ def test_a_folder_or_one_file_is_read(tmp_path: Path) -> None:
     assert all(4000 <= len(piece) < 4020 and piece.endswith("\n") for piece in pieces[:-1])
 
 
+def test_a_long_line_is_cut_too(tmp_path: Path) -> None:
+    (tmp_path / "line.txt").write_text("word " * 3000)
+    pieces = text.documents(str(tmp_path / "line.txt"))
+    assert [len(piece) for piece in pieces] == [4000, 4000, 4000, 3000]
+    assert "".join(pieces) == "word " * 3000
+
+
 def test_text_that_can_not_be_used(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'nowhere' is not there; allowed: pydoc, a folder"):
         text.documents("nowhere")
+    (tmp_path / "notes.md").write_text("words")
+    with pytest.raises(UserError, match=r"notes\.md' is no \.txt file; allowed: pydoc, a folder"):
+        text.documents(str(tmp_path / "notes.md"))
     (tmp_path / "one.txt").write_text("short")
     with pytest.raises(UserError, match="has 1 documents; needed: three"):
         text.documents(str(tmp_path / "one.txt"))

@@ -27,7 +27,7 @@ def documents(source: str) -> list[str]:
     """The documents that ``text.source`` names; UserError where there are fewer than three.
 
     pydoc: the topics of Python's own documentation. A folder: its .txt files, one document each. One .txt file: pieces
-    of about 4,000 characters, cut between lines.
+    of about 4,000 characters, cut between lines where these are shorter.
     """
     path = Path(source)
     if source == "pydoc":
@@ -39,7 +39,8 @@ def documents(source: str) -> list[str]:
     elif path.suffix == ".txt" and path.is_file():
         texts = _pieces(_read(path))
     else:
-        raise UserError(f"text.source = {source!r} is not there; allowed: pydoc, a folder of .txt files, one .txt file")
+        what = "is no .txt file" if path.exists() else "is not there"
+        raise UserError(f"text.source = {source!r} {what}; allowed: pydoc, a folder of .txt files, one .txt file")
     texts = [text for text in texts if text.strip()]
     if len(texts) < 3:
         raise UserError(f"text.source = {source!r} has {len(texts)} documents; needed: three, one for each split")
@@ -55,7 +56,8 @@ def _read(path: Path) -> str:
 
 def _pieces(text: str) -> list[str]:
     pieces, size = [""], 0
-    for line in text.splitlines(keepends=True):
+    lines = (line[at : at + PIECE] for line in text.splitlines(keepends=True) for at in range(0, len(line), PIECE))
+    for line in lines:
         if size >= PIECE:
             pieces.append("")
             size = 0
