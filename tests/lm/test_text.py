@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from cgankd.core.errors import UserError
 from cgankd.core.store import Store
 from cgankd.lm import text
+from cgankd.lm.run import tokenizer_warnings
 from cgankd.lm.settings import LanguageRecipe, TextSettings
 from cgankd.lm.stages import LanguageRun
 from cgankd.lm.text import Corpus
@@ -52,9 +53,19 @@ def test_a_folder_or_one_file_is_read(tmp_path: Path) -> None:
     assert all(4000 <= len(piece) < 4020 and piece.endswith("\n") for piece in pieces[:-1])
 
 
+def test_a_long_line_is_cut_too(tmp_path: Path) -> None:
+    (tmp_path / "line.txt").write_text("word " * 3000)
+    pieces = text.documents(str(tmp_path / "line.txt"))
+    assert [len(piece) for piece in pieces] == [4000, 4000, 4000, 3000]
+    assert "".join(pieces) == "word " * 3000
+
+
 def test_text_that_can_not_be_used(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'nowhere' is not there; allowed: pydoc, a folder"):
         text.documents("nowhere")
+    (tmp_path / "notes.md").write_text("words")
+    with pytest.raises(UserError, match=r"notes\.md' is no \.txt file; allowed: pydoc, a folder"):
+        text.documents(str(tmp_path / "notes.md"))
     (tmp_path / "one.txt").write_text("short")
     with pytest.raises(UserError, match="has 1 documents; needed: three"):
         text.documents(str(tmp_path / "one.txt"))
@@ -75,6 +86,21 @@ def test_tokens_are_read_back_as_the_text(tmp_path: Path) -> None:
     tokenizer.save(str(tmp_path / text.TOKENIZER))
     assert text.read_tokenizer(tmp_path).get_vocab() == tokenizer.get_vocab()
     assert text.make_tokenizer(TEXTS, 300).to_str() == tokenizer.to_str()
+
+
+def test_a_tokenizer_that_changes_text_is_told(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    tokenizer = text.make_tokenizer(TEXTS, 300)
+    assert text.changed(tokenizer, [*TEXTS, "été  in\n中文\t\x00", "<|end|>"]) == 0
+    tokenizer.save(str(tmp_path / text.TOKENIZER))
+    assert tokenizer_warnings(tmp_path, TEXTS) == []
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1, "b": 2}, unk_token="[UNK]"))
+    words.normalizer, words.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
+    assert text.changed(words, ["a  b\n", "A b", "a c"]) == 2
+    words.save(str(tmp_path / text.TOKENIZER))
+    (warning,) = tokenizer_warnings(tmp_path, ["a b", "A b", "a c"])
+    assert "changes 2 of 3 test documents" in warning
 
 
 def test_windows_are_pieces_of_the_text_and_a_function_of_seed_and_step(corpus: Corpus) -> None:

@@ -77,6 +77,12 @@ def test_the_unit_is_for_scalars_and_the_users_word_and_the_labels_come_first(tm
     assert written.splits.task.metric_unit == "cm"
 
 
+@pytest.mark.parametrize(("form", "task"), [("{n}", "regression"), ("{n:04}", "auto")])
+def test_numbers_with_zeros_before_them_are_names(form: str, task: str, tmp_path: Path) -> None:
+    seen, _ = as_chosen(str(table(tmp_path, "file_name,label", form)), {})
+    assert seen.task == task
+
+
 def test_several_columns_are_a_question(tmp_path: Path) -> None:
     source = table(tmp_path, "file_name,width,height", "{angle:.2f},{n}")
     wanted = r"which one holds the label: width \(such as '0.00'\), height \(such as '0'\); needed: its name, such as "

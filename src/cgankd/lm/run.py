@@ -49,6 +49,8 @@ def run(
     try:
         write_text(out / "recipe.yaml", yaml_config.to_yaml(recipe))
         record = collect(LanguageRun(recipe, parts, tokenizer_folder, store))
+        if tokenizer_folder is not None:
+            record["warnings"] += tokenizer_warnings(tokenizer_folder, parts["test"])
         record["used"] = store.used_names()
         write_json(out / "results.json", record)
     finally:
@@ -112,3 +114,14 @@ def warnings(results: dict[str, Any]) -> list[str]:
             f"({control['bits_per_byte']['mean']:.3f}): it has nothing to transfer."
         )
     return sentences
+
+
+def tokenizer_warnings(folder: Path, texts: Sequence[str]) -> list[str]:
+    """A sentence where the user's tokenizer changes the test texts, so that bits per byte are not of these."""
+    changed = text.changed(text.read_tokenizer(folder), list(texts))
+    if not changed:
+        return []
+    return [
+        f"The tokenizer in {folder} changes {changed} of {len(texts)} test documents (lower case, unknown words): bits "
+        "per byte are too low, and can't be compared with those of other tokenizers."
+    ]

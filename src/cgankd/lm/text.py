@@ -6,6 +6,7 @@ The end token stands before and after every document, so a split is one row of t
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def documents(source: str) -> list[str]:
     """The documents that ``text.source`` names; UserError where there are fewer than three.
 
     pydoc: the topics of Python's own documentation. A folder: its .txt files, one document each. One .txt file: pieces
-    of about 4,000 characters, cut between lines.
+    of about 4,000 characters, cut between lines where these are shorter.
     """
     path = Path(source)
     if source == "pydoc":
@@ -38,7 +39,8 @@ def documents(source: str) -> list[str]:
     elif path.suffix == ".txt" and path.is_file():
         texts = _pieces(_read(path))
     else:
-        raise UserError(f"text.source = {source!r} is not there; allowed: pydoc, a folder of .txt files, one .txt file")
+        what = "is no .txt file" if path.exists() else "is not there"
+        raise UserError(f"text.source = {source!r} {what}; allowed: pydoc, a folder of .txt files, one .txt file")
     texts = [text for text in texts if text.strip()]
     if len(texts) < 3:
         raise UserError(f"text.source = {source!r} has {len(texts)} documents; needed: three, one for each split")
@@ -54,7 +56,8 @@ def _read(path: Path) -> str:
 
 def _pieces(text: str) -> list[str]:
     pieces, size = [""], 0
-    for line in text.splitlines(keepends=True):
+    lines = (line[at : at + PIECE] for line in text.splitlines(keepends=True) for at in range(0, len(line), PIECE))
+    for line in lines:
         if size >= PIECE:
             pieces.append("")
             size = 0
@@ -126,3 +129,17 @@ def encode(tokenizer: Any, texts: list[str], end: int) -> Tensor:
     for text in texts:
         row += [*tokenizer.encode(text, add_special_tokens=False).ids, end]
     return torch.tensor(row)
+
+
+def changed(tokenizer: Any, texts: list[str]) -> int:
+    """How many texts do not come back from their tokens: in lower case, or with unknown tokens in place of words.
+
+    Space is not compared, because a tokenizer may decode it in other places, nor Unicode's NFC form.
+    """
+
+    def bare(text: str) -> str:
+        return "".join(unicodedata.normalize("NFC", text).split())
+
+    tokens = (tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
+    back = (tokenizer.decode(row, skip_special_tokens=False) for row in tokens)
+    return sum(bare(text) != bare(decoded) for text, decoded in zip(texts, back, strict=True))

@@ -16,6 +16,7 @@ CIRCULAR = re.compile(
     r"(?i)\b(angles?|yaw|azimuth|heading|bearing|direction|dir|orientation|rotation|phase|hue|winkel|richtung)\b"
 )
 HOURS = re.compile(r"(?i)\b(hours?|time|stunden?|uhrzeit)\b")
+PADDED = re.compile(r"\s*[+-]?0[0-9]")
 COVERED = 0.94  # of a period, that labels must reach over to seem to wrap
 FEW_CLASSES = 12  # whole numbers of at most so many values are classes
 EACH = 20  # images of each value, from which whole numbers are classes
@@ -43,9 +44,12 @@ def period(listing: Listing, name: str) -> tuple[float, str] | None:
 
 
 def seem_counts(listing: Listing) -> str | None:
-    """Why whole numbers seem to be counts, ages or grades, not classes; None where they do not."""
+    """Why whole numbers seem to be counts, ages or grades, not classes; None where they do not.
+
+    Numbers with zeros before them, such as 0042, are names.
+    """
     numbers = _numbers(listing)
-    if numbers is None or not bool((numbers == np.rint(numbers)).all()):
+    if numbers is None or not bool((numbers == np.rint(numbers)).all()) or _padded(listing):
         return None
     distinct, counts = np.unique(numbers, return_counts=True)
     each = len(numbers) / len(distinct)
@@ -62,6 +66,10 @@ def seem_row_numbers(listing: Listing) -> bool:
     """Whether labels count the images: whole, all different, without a gap, in order."""
     numbers = _numbers(listing)
     return numbers is not None and len(numbers) > 1 and bool((np.diff(numbers) == 1.0).all())
+
+
+def _padded(listing: Listing) -> bool:
+    return not isinstance(listing.labels, np.ndarray) and any(map(PADDED.match, listing.labels))
 
 
 def _numbers(listing: Listing) -> np.ndarray | None:
