@@ -236,7 +236,8 @@ def test_what_does_not_fit_on_the_disk_is_refused_before_it_is_copied(
 
 
 lists_any_name = pytest.mark.skipif(
-    Version(fsspec.__version__) < Version("2026.9"), reason="earlier memory:// file systems list such names in other ways"
+    Version(fsspec.__version__) < Version("2026.9"),
+    reason="earlier memory:// file systems list such names in other ways",
 )
 
 
