@@ -43,7 +43,7 @@ def test_a_table_killed_in_its_second_cell_ends_as_one_that_nobody_killed(
 ) -> None:
     words = ["table", tiny.name, *SHORT, *STUDENTS, "--students", "cnn8,cnn16"]
     often = [*words, "runtime.checkpoint_seconds=0.05"]
-    kill_in("train_student", CHECKPOINT_FILE, 9, often, tmp_path, step=10)  # in the second cell
+    kill_in("train_student", CHECKPOINT_FILE, 12, often, tmp_path, step=10)  # in the second cell
     killed = json.loads((tmp_path / "out" / "table.json").read_text())
     assert killed["missing"] == ["tiny, cnn16"]
     said = typed(*often, "--out", "out", "--quiet")
