@@ -70,6 +70,12 @@ def test_no_image_is_sent_twice_not_even_by_the_next_process(server: Server, tmp
     assert server.images == [3, 1, 3]  # another model at the same address
 
 
+def test_answers_that_were_kept_for_another_task_are_not_taken_for_this_one(server: Server, tmp_path: Path) -> None:
+    teacher_at(server, tmp_path)(pixels() / 255)
+    server.weights = weight(1)
+    assert teacher_at(server, tmp_path, DEGREES)(pixels() / 255).shape == (7, 1)
+
+
 def test_equal_bytes_of_another_shape_are_another_image(server: Server, tmp_path: Path) -> None:
     teacher, images = teacher_at(server, tmp_path), pixels(1) / 255
     teacher(images)
