@@ -88,14 +88,17 @@ class _Converted:
 @dataclasses.dataclass(frozen=True, eq=False)
 class CallableTeacher:
     """A callable as a teacher. Its content key is the hash of its outputs for a few images, because it has no weights
-    to hash."""
+    to hash. It gets a copy of the images, so that it may change them."""
 
     function: inference.Predictor
     content_key: str
 
     def open(self, fabric: Fabric) -> inference.Predictor:
-        """The callable itself."""
-        return self.function
+        """Returns itself."""
+        return self
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.function(images.clone())
 
 
 @dataclasses.dataclass(repr=False)

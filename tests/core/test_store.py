@@ -395,6 +395,23 @@ def test_artifacts_and_what_rests_on_them_follow_their_keys(fabric: Fabric, key:
     assert key(Teachers((ModuleNetwork(module),))) != key(Teachers((ModuleNetwork(module),), "mean"))
 
 
+class Scaled(nn.Module):
+    """Constants that no state dict holds; calls is a counter."""
+
+    def __init__(self, mean: float = 0.5, scale: float = 1.0, sides: tuple[int, ...] = (1, 2)) -> None:
+        super().__init__()
+        self.scale, self.sides, self.calls = scale, sides, 0
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+
+
+def test_constants_that_a_module_does_not_save_are_part_of_its_key() -> None:
+    modules = [Scaled(), Scaled(mean=0.4), Scaled(scale=2.0), Scaled(sides=(1, 3))]
+    keys = {ModuleNetwork(nn.Sequential(module)).content_key for module in modules}
+    assert len(keys) == 4
+    modules[0].calls += 1
+    assert ModuleNetwork(nn.Sequential(modules[0])).content_key in keys
+
+
 def test_numbers_of_other_types_are_told_apart(key: Callable[..., str]) -> None:
     values: list[Any] = [None, True, False, 1, 0, 1.0, 0.0, "1", "", "None", [], {}, [1], [[1]], {"a": None}]
     assert len({key(value) for value in values}) == len(values)

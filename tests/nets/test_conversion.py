@@ -85,6 +85,17 @@ def test_a_safetensors_file_may_be_converted_too(tmp_path: Path) -> None:
     load_weights(new(1), tmp_path / "own.safetensors")
 
 
+@pytest.mark.parametrize(("network", "channels"), [("resnet8", 1), ("shufflenetv2", 3), ("vgg8", 3), ("lenet5", 1)])
+def test_sizes_are_read_from_a_safetensors_file_in_any_order(tmp_path: Path, network: str, channels: int) -> None:
+    state = zoo.create(network, channels, 7, (32, 32)).state_dict()
+    state = {name: tensor.clone() for name, tensor in state.items() if not name.startswith("normalise")}
+    save_file(named("module.", state), tmp_path / "theirs.safetensors")
+    mean = torch.full((channels,), 0.5)
+    said = convert_pth(tmp_path / "theirs.safetensors", tmp_path / "own.safetensors", mean=mean, std=mean,
+                       target=Target(network))  # fmt: skip
+    assert f"{network} with {channels} channel(s) and 7 output(s)" in said[-1]
+
+
 def test_what_was_done_is_said(tmp_path: Path) -> None:
     torch.save({"state_dict": bare()}, tmp_path / "a.pth")
     said = convert_pth(

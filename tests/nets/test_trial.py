@@ -121,3 +121,20 @@ def test_part_of_a_network_may_be_frozen_and_of_another_type() -> None:
     trial.check_learns("it", network, IMAGES, 3)
     network.register_buffer("count", torch.zeros(3, dtype=torch.int64))
     trial.check_learns("it", network, IMAGES, 3)
+
+
+class InPlace(nn.Module):
+    """Normalises the images of others too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = small()
+
+    def forward(self, images: Tensor) -> Tensor:
+        images -= 0.5
+        return self.network(images)  # type: ignore[no-any-return]
+
+
+def test_a_network_that_changes_its_images_is_refused() -> None:
+    with pytest.raises(UserError, match=r"network 'a:b': it changes the images that it is given; needed: x = x - mean"):
+        trial.check_answers("network 'a:b'", InPlace(), IMAGES.clone(), 3)

@@ -13,8 +13,10 @@ import torch
 from onnx import helper, numpy_helper
 
 from answering_teachers import onnx_file, weight
+from cgankd.api import CallableTeacher
 from cgankd.core.errors import UserError
-from cgankd.core.plugins import code_key, onnx_key
+from cgankd.core.plugins import _imported_keys, _imports, _own_code, code_key, onnx_key
+from cgankd.core.runtime import OneDevice
 from cgankd.data.imageset import ImageSet
 from cgankd.tasks import Classification, Regression, Task
 from cgankd.teachers.opening import open_teacher
@@ -179,3 +181,46 @@ def test_a_file_that_a_function_reads_is_part_of_its_key(tmp_path: Path, monkeyp
         UserError, match=r"reads_weights:answer: its attribute files names .*weights\.bin, which does not exist"
     ):
         code_key("reads_weights:answer")
+
+
+def test_modules_of_the_user_that_a_function_imports_are_part_of_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {
+        "imports_others.py": "import json, own_a, missing_b\ndef answer(images): return own_a.f(images)\n",
+        "own_a.py": "def f(images):\n    from own_folder.deep import g\n    return g(images)\n",
+        "own_folder/deep.py": "from . import beside\nfrom own_package import h\n",
+        "own_folder/beside.py": "import own_a\n",
+        "own_package/__init__.py": "",
+        "own_package/part.py": "",
+        "unused.py": "",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = code_key("imports_others:answer")
+    changed = []
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text + "# edited\n")
+        changed += [name] * (code_key("imports_others:answer") != before)
+        (tmp_path / name).write_text(text)
+    assert changed == [name for name in texts if name != "unused.py"]
+    assert code_key("imports_others:answer") == before
+
+
+def test_the_files_of_installed_packages_are_not_read_for_a_key() -> None:
+    assert _imported_keys([Path(numpy_helper.__file__)]) == []
+    assert [module for _, module in _imports(b"import torch.nn, os") if _own_code(module)] == []
+
+
+def test_a_function_may_change_its_images_without_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in_place.py").write_text("def answer(images): return images.sub_(0.5).flatten(1)[:, :3]\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    shown = pixels()
+    outputs = open_teacher("in_place:answer", CLASSES, known())(shown)
+    assert torch.equal(shown, pixels())
+    assert torch.equal(outputs, pixels().flatten(1)[:, :3] - 0.5)
+    asked = CallableTeacher(lambda images: images.sub_(0.5).flatten(1)[:, :3], "key").open(OneDevice())(shown)
+    assert torch.equal(shown, pixels())
+    assert torch.equal(asked, outputs)

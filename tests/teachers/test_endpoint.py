@@ -29,6 +29,9 @@ CLASSES, DEGREES = Classification(("a", "b", "c")), Regression(-80.0, 80.0, "deg
 QUICK = HttpSettings(wait=0.0, tries=3, timeout=0.3)
 
 
+CUT = (200, {"Content-Type": "application/x-npy", "Content-Length": "9999"}, npy(np.zeros((7, 3)))[:-4])
+
+
 @pytest.fixture
 def server() -> Iterator[Server]:
     with served(3) as running:
@@ -67,6 +70,12 @@ def test_no_image_is_sent_twice_not_even_by_the_next_process(server: Server, tmp
     assert server.images == [3, 1, 3]  # another model at the same address
 
 
+def test_answers_that_were_kept_for_another_task_are_not_taken_for_this_one(server: Server, tmp_path: Path) -> None:
+    teacher_at(server, tmp_path)(pixels() / 255)
+    server.weights = weight(1)
+    assert teacher_at(server, tmp_path, DEGREES)(pixels() / 255).shape == (7, 1)
+
+
 def test_equal_bytes_of_another_shape_are_another_image(server: Server, tmp_path: Path) -> None:
     teacher, images = teacher_at(server, tmp_path), pixels(1) / 255
     teacher(images)
@@ -76,7 +85,7 @@ def test_equal_bytes_of_another_shape_are_another_image(server: Server, tmp_path
 
 @pytest.mark.parametrize(
     "failure",
-    ["slow", "closed", (503, {}, b"busy"), (429, {"Retry-After": "0"}, b""), (500, {}, b""), (502, {}, b"")],
+    ["slow", "closed", CUT, (503, {}, b"busy"), (429, {"Retry-After": "0"}, b""), (500, {}, b""), (502, {}, b"")],
 )
 def test_what_may_pass_is_tried_again(server: Server, failure: Any) -> None:
     server.failures = [failure, failure]
@@ -137,6 +146,11 @@ def test_the_token_is_sent_and_never_said(server: Server, monkeypatch: pytest.Mo
     server.failures = [(403, {}, b"not for Bearer s3cret")]
     with pytest.raises(UserError, match=r"not for Bearer \*\*\*"):
         teacher(pixels(seed=1) / 255)
+    for unsendable in ("s3cret\nline", "s3cret€"):
+        monkeypatch.setenv("MY_TOKEN", unsendable)
+        with pytest.raises(UserError, match=r"the token in MY_TOKEN holds letters that can't be sent") as error:
+            teacher_at(server, token="MY_TOKEN")
+        assert "s3cret" not in str(error.value)
     monkeypatch.delenv("MY_TOKEN")
     with pytest.raises(
         UserError, match=r"teacher.http.token names the environment variable MY_TOKEN, which is not set"
@@ -146,7 +160,14 @@ def test_the_token_is_sent_and_never_said(server: Server, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("address", "words"),
-    [("http:///predict", r"names no host"), ("http://me:pw@localhost/predict", r"holds a user name or a password")],
+    [
+        ("http:///predict", r"names no host"),
+        ("http://me:pw@localhost/predict", r"holds a user name or a password"),
+        ("http://[::1/predict", r"is no valid address"),
+        ("http://localhost:80a/predict", r"is no valid address"),
+        ("http://localhost/my model", r"is no valid address"),
+        ("http://me:pw@localhost/modèle", r"is no valid address"),
+    ],
 )
 def test_addresses_that_are_refused(address: str, words: str) -> None:
     with pytest.raises(UserError, match=words) as error:

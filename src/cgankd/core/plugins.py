@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import functools
 import importlib
+import importlib.machinery
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +48,53 @@ def load_function(name: str, what: str) -> Callable[..., Any]:
 def code_key(name: str) -> str:
     """The key of ``module:function``: a hash of its name, its code, and the files that it names.
 
-    The code is the file of the module, or all files of its package. A function that reads other files, such as
-    weights, names them in an attribute: ``function.files = ["weights.pt"]``, paths relative to its module's folder.
-    Raises UserError where such a file does not exist.
+    The code is the file of the module, or all files of its package, and the user's further modules that these import.
+    A function that reads other files, such as weights, names them in an attribute: ``function.files = ["weights.pt"]``,
+    paths relative to its module's folder. Raises UserError where such a file does not exist.
     """
     code = _code(name.partition(":")[0].split("."))
-    return content_key(name, [file_key(path) for path in [*code, *_named_files(name)]])
+    return content_key(name, [file_key(path) for path in [*code, *_named_files(name)]], *_imported_keys(code))
+
+
+def _imported_keys(code: list[Path]) -> list[str]:
+    """The keys of the user's further modules that ``code`` imports, directly or not. Installed ones are left out."""
+    seen, waiting = set(code), [path for path in code if not _is_installed(path)]
+    while waiting:
+        path = waiting.pop()
+        for level, module in _imports(path.read_bytes()):
+            new = set(_below(path.parents[level - 1], module) if level else _own_code(module)) - seen
+            seen |= new
+            waiting += new
+    return sorted(map(file_key, seen.difference(code)))
+
+
+@functools.cache
+def _imports(code: bytes) -> frozenset[tuple[int, tuple[str, ...]]]:
+    """What a file imports, by number of leading dots and name; ``from a import b`` is a.b, which may be a module."""
+    found = set[tuple[int, str]]()
+    try:
+        nodes = list(ast.walk(ast.parse(code)))
+    except (SyntaxError, ValueError):
+        nodes = []
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {(0, alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {(node.level, f"{node.module}.{alias.name}".removeprefix("None.")) for alias in node.names}
+    return frozenset((level, tuple(name.split("."))) for level, name in found)
+
+
+def _own_code(module: tuple[str, ...]) -> list[Path]:
+    """As :func:`_code`; [] for modules of Python, of this package, and installed ones."""
+    if module[0] in sys.stdlib_module_names or module[0] == "cgankd":
+        return []
+    spec = _spec(module[0])
+    places = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or [])]
+    return [] if any(_is_installed(Path(place)) for place in places) else _code(list(module))
+
+
+def _is_installed(path: Path) -> bool:
+    return not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
 
 
 def _named_files(name: str) -> list[Path]:
@@ -69,24 +113,31 @@ def _named_files(name: str) -> list[Path]:
 
 def _code(module: list[str]) -> list[Path]:
     """The files of a module, found without importing it; [] where there is no such module."""
-    try:
-        spec = importlib.util.find_spec(module[0])
-    except (ImportError, ValueError):
-        spec = None
+    spec = _spec(module[0])
     if spec is None:
         return []
     if spec.origin is not None and not spec.submodule_search_locations:
         return [path for path in [Path(spec.origin)] if path.is_file()]
-    for folder in map(Path, spec.submodule_search_locations or []):
-        for part in module[1:]:  # a user's folders often have no __init__.py
-            if (folder / "__init__.py").is_file():
-                break
-            if (file := folder / f"{part}.py").is_file():
-                return [file]
-            folder /= part
+    folders = map(Path, spec.submodule_search_locations or [])
+    return next(filter(None, (_below(folder, module[1:]) for folder in folders)), [])
+
+
+def _spec(module: str) -> importlib.machinery.ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+
+
+def _below(folder: Path, parts: Sequence[str]) -> list[Path]:
+    """The files of the module that is named by ``parts``, seen from a folder of modules."""
+    for part in parts:  # a user's folders often have no __init__.py
         if (folder / "__init__.py").is_file():
-            return sorted(folder.rglob("*.py"))
-    return []
+            break
+        if (file := folder / f"{part}.py").is_file():
+            return [file]
+        folder /= part
+    return sorted(folder.rglob("*.py")) if (folder / "__init__.py").is_file() else []
 
 
 def onnx_key(path: Path) -> str:

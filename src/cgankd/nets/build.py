@@ -123,7 +123,8 @@ class StoredNetwork:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ModuleNetwork:
-    """A module of the user's own program. Its content key depends on its weights and on the files of its classes.
+    """A module of the user's own program. Its content key depends on its weights and all buffers, on the files of its
+    classes, and on the decimals, texts and tuples among the attributes of its parts.
 
     gives: the kind of its outputs, if they must be converted; None: they are used as they are.
     """
@@ -133,7 +134,8 @@ class ModuleNetwork:
 
     @property
     def content_key(self) -> str:
-        state = {name: tensor_key(value) for name, value in self.module.state_dict().items()}
+        tensors = {**dict(self.module.named_buffers()), **self.module.state_dict()}  # with buffers that are not saved
+        state = {name: tensor_key(value) for name, value in tensors.items()} | _constants(self.module)
         kind = [] if self.gives is None else [self.gives.content_key]
         return content_key(_module_files(self.module), str(self.module), state, *kind)
 
@@ -141,6 +143,22 @@ class ModuleNetwork:
         """The module itself, in eval mode, on the device."""
         module = self.module if self.gives is None else Converted(self.module, self.gives)
         return inference.place(module, fabric).eval()
+
+
+def _constants(module: nn.Module) -> dict[str, str]:
+    """Decimals, texts and tuples, by the names of the attributes that hold them; whole numbers are often counters, and
+    ``str(module)`` shows those of torch's own classes."""
+    return {
+        f"{name}.{attribute}": repr(value)
+        for name, part in module.named_modules()
+        if type(part).__module__.partition(".")[0] != "torch"
+        for attribute, value in vars(part).items()
+        if isinstance(value, float | str) or (isinstance(value, tuple) and _plain(value))
+    }
+
+
+def _plain(values: tuple[Any, ...]) -> bool:
+    return all(isinstance(value, int | float | str) for value in values)
 
 
 def _module_files(module: nn.Module) -> Mapping[str, str]:

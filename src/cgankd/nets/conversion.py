@@ -38,10 +38,23 @@ class Target:
 
     def shape(self, tensors: Mapping[str, Tensor]) -> tuple[int, int]:
         """Channels of the images, from the first convolution, and number of outputs, from the last layer."""
+        tensors = self._in_order(tensors)
         filters = _first_filters(tensors)
         last = next((tensor for tensor in reversed(list(tensors.values())) if tensor.ndim >= 2), None)
         channels = COLOURS[-1] if filters is None or filters.shape[1] not in COLOURS else filters.shape[1]
         return self.channels or channels, self.outputs or (1 if last is None else len(last))
+
+    def _in_order(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Those of the network, in the order of its layers, because .safetensors files have an order of their own; all
+        as they are where no name is the network's."""
+        with torch.random.fork_rng([]):
+            network = zoo.create(self.network, self.channels or COLOURS[-1], self.outputs or 1, self.size)
+        names = network.state_dict()
+        try:
+            found = renamed(tensors, names, self.network)
+        except UserError:  # for the caller, which knows the file
+            return tensors
+        return {name: found[name] for name in names if name in found} or tensors
 
 
 def convert_pth(

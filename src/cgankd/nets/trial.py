@@ -107,8 +107,9 @@ def _run(who: str, network: nn.Module, images: Tensor, num_outputs: int, mode: s
 
 
 def _call(who: str, network: nn.Module, images: Tensor, mode: str) -> Any:
+    before = images._version  # counts changes in place
     try:
-        return network(images)
+        outputs = network(images)
     except UserError:
         raise
     except Exception as error:  # a user's module may raise any error
@@ -119,6 +120,12 @@ def _call(who: str, network: nn.Module, images: Tensor, mode: str) -> Any:
                 f"; its weights are {_dtype_name(dtype)}, but images are float32; network.float() converts the weights"
             )
         raise UserError(f"{who}: it fails{mode} on images {list(images.shape)} ({said(error)}){hint}") from error
+    if images._version != before:  # others get the same images after it, such as a student's teacher
+        raise UserError(
+            f"{who}: it changes the images that it is given{mode}; needed: x = x - mean, or the like, in place of "
+            "x -= mean"
+        )
+    return outputs
 
 
 def _is_other(weight: Tensor) -> bool:

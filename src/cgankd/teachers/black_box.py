@@ -56,7 +56,10 @@ class BlackBox(ABC):
 
 
 class FunctionTeacher(BlackBox):
-    """``function(images) -> outputs``, both tensors, as in :class:`BlackBox`; it runs without gradients."""
+    """``function(images) -> outputs``, both tensors, as in :class:`BlackBox`; it runs without gradients.
+
+    It gets a copy of the images, so that it may change them.
+    """
 
     def __init__(self, function: Callable[[Tensor], Tensor], task: Task, name: str, setting: str = SETTING) -> None:
         self.function, self.width, self.name = function, task.num_outputs, f"{setting} {name}"
@@ -64,7 +67,7 @@ class FunctionTeacher(BlackBox):
 
     @torch.no_grad()
     def raw_outputs(self, images: Tensor) -> Tensor:
-        return checked(self.function(images), len(images), self.width, self.name).to(images.device)
+        return checked(self.function(images.clone()), len(images), self.width, self.name).to(images.device)
 
 
 class OnnxTeacher(BlackBox):

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from cgankd.config.settings import HttpSettings
+from cgankd.core.addresses import masked
 from cgankd.core.errors import UserError
 from cgankd.core.hashing import content_key
 from cgankd.data.imageset import as_bytes, contents
@@ -47,8 +48,17 @@ def is_address(source: str | None) -> bool:
 
 
 def check_address(source: str, what: str) -> None:
-    """UserError, beginning with ``what``, for an address without a host, or with a password in it."""
-    parts = urllib.parse.urlsplit(source)
+    """UserError, beginning with ``what``, for an address that can't be asked, or with a password in it."""
+    try:
+        parts = urllib.parse.urlsplit(source)
+        right = parts.port != 0 and (parts.path + parts.query).isascii()
+    except ValueError:  # brackets of an IPv6 address, or a port that is no number
+        right = False
+    if not right or any(letter <= " " or letter == "\x7f" for letter in source):
+        raise UserError(
+            f"{what} {masked(repr(source))} is no valid address; needed: one such as http://localhost:8000/predict, "
+            "with other letters and spaces as %.."
+        )
     if not parts.hostname:
         raise UserError(f"{what} {source!r} names no host; needed: an address such as http://localhost:8000/predict")
     if parts.username or parts.password:
@@ -83,7 +93,8 @@ class HttpTeacher(BlackBox):
         pixels = as_bytes(images)
         shape = repr(tuple(pixels.shape[1:])).encode()
         keys = [shape + key for key in contents(pixels)]
-        known = self.answers.of(list(dict.fromkeys(keys)))
+        kept, width = self.answers.of(list(dict.fromkeys(keys))), self.task.num_outputs
+        known = {key: outputs for key, outputs in kept.items() if len(outputs) == width}  # others: of another task
         rows = {key: row for row, key in enumerate(keys) if key not in known}  # each image once
         missing = list(rows)
         for start in range(0, len(missing), self.settings.batch_size):
@@ -121,6 +132,8 @@ class HttpTeacher(BlackBox):
                         raise UserError(
                             f"{self.name}: replies with more than {MOST_BYTES:,} bytes; needed: {self._form}"
                         )
+                    if response.length:  # bytes that were announced and did not come
+                        raise http.client.IncompleteRead(b"", response.length)
                     return response.headers.get_content_type(), reply
             except urllib.error.HTTPError as error:
                 reason = self._status(error)
@@ -187,6 +200,11 @@ def _token(variable: str | None, setting: str) -> str:
         raise UserError(
             f"{setting.rpartition('.')[0]}.http.token names the environment variable {variable}, which is not set; "
             f"needed: export {variable}=..."
+        )
+    if not token.isascii() or not token.isprintable():  # an error of http.client would show it
+        raise UserError(
+            f"{setting.rpartition('.')[0]}.http.token: the token in {variable} holds letters that can't be sent in a "
+            "header; allowed: printable ASCII on one line"
         )
     return token
 
