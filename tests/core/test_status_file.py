@@ -132,6 +132,15 @@ def test_a_finished_run_started_again_tells_what_its_stages_took(watched: Watche
     ]
 
 
+def test_results_of_this_run_are_not_said_to_be_of_an_earlier_one(watched: Watched, tmp_path: Path) -> None:
+    results = tmp_path / "results.json"
+    results.write_text("{}")
+    with watched.stage(KD):
+        for age, said in ((-5.0, False), (5.0, True)):
+            os.utime(results, (watched.started - age,) * 2)
+            assert any("earlier run" in line for line in as_lines(tmp_path, read_status(tmp_path))) is said
+
+
 def test_a_killed_process_is_told_from_a_living_one(watched: Watched, tmp_path: Path) -> None:
     with watched.stage(KD):
         pass

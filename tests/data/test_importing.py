@@ -231,6 +231,7 @@ def test_broken_files_are_named(
     with pytest.raises(UserError, match=rf"b/x.{suffix}: not readable as an image .*; allowed: complete PNG") as caught:
         load(DataSettings(source=str(tmp_path)))
     assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith("; --skip-bad (data.skip_bad=true) goes on without")
     assert lenient == ImageFile.LOAD_TRUNCATED_IMAGES
 
 

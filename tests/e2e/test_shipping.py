@@ -340,6 +340,7 @@ def test_a_loop_of_ones_own_learns_from_real_and_generated_images(
         (["predict", "out", "nowhere.png"], "nowhere.png is not there; needed: image files"),
         (["predict", "nowhere.onnx", "tiny.yaml"], "nowhere.onnx is not there; needed: the folder of a run, or"),
         (["predict", "out", "tiny.yaml"], "tiny.yaml: not readable as an image"),
+        (["predict", "out", "tiny.yaml", "--skip-bad"], "tiny.yaml: not readable as an image"),
         (["predict", "out", "out", "--to", "xml"], "--to xml: allowed are table, csv, json"),
         (["generate", "out", "--label", "x"], "--label 'x'"),
         (

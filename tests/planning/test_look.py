@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cgankd.core.errors import UserError
-from cgankd.planning.look import as_chosen, look
+from cgankd.planning.look import as_chosen, look, smaller
 
 
 def save(path: Path, seed: int, width: int = 20, height: int = 20) -> str:
@@ -180,3 +180,13 @@ def test_rare_classes_and_imbalance_are_told(tmp_path: Path) -> None:
     facts = " | ".join(look(str(tmp_path), {}).facts)
     assert "1 of 2 classes have fewer than 20 training images" in facts
     assert "uneven: many has " in facts
+
+
+def test_the_next_size_is_the_largest_that_may_be_fast_enough(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(9):
+            Image.new("L", (64, 64), 9 * number).save(tmp_path / "set" / name / f"{number}.png")
+    looked = look(str(tmp_path / "set"), {})
+    assert [smaller(looked, share) for share in (0.9, 0.5625, 0.5, 0.01)] == [48, 48, 32, 32]
+    assert smaller(look(str(tmp_path / "set"), {"size": 64}), 0.5) is None

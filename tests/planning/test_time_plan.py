@@ -7,8 +7,10 @@ import torch
 
 from cgankd.config import recipe
 from cgankd.config.settings import CompareSettings
+from cgankd.core.errors import OutOfTime
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.planning import plan as planning
+from cgankd.planning import timing
 from cgankd.planning.look import Look
 from cgankd.planning.plan import LEAST, METHODS, WITHOUT_FAKES, estimate, make_plan
 from cgankd.planning.text import as_yaml
@@ -72,6 +74,7 @@ def test_where_time_is_short_there_are_no_trials_and_then_no_generated_images(
     plan = make_plan({"source": "mine"}, "mine", splits(scalar), None, seconds)  # type: ignore[arg-type]
     assert plan.total <= seconds
     assert plan.recipe.compare.methods == methods
+    assert ("fit" in plan.tree["student"]) == plan.with_fakes  # its steps are those of NOKD, which no other row needs
     assert ("generator" in plan.tree) == plan.with_fakes == (methods != WITHOUT_FAKES)
     text = as_yaml(Look(plan.recipe.data, splits(scalar), {}, ()), plan)
     assert ("Without generated images" in text) == (methods == WITHOUT_FAKES)
@@ -89,3 +92,10 @@ def test_the_written_recipe_is_the_plan(scalar: bool) -> None:
     import yaml
 
     assert recipe.from_tree(yaml.safe_load(text)) == plan.recipe
+
+
+def test_a_measurement_stops_where_it_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "reason_to_stop", lambda deadline: "it was asked to stop (SIGTERM)")
+    clock = timing._Clock()
+    with pytest.raises(OutOfTime, match="SIGTERM"), clock.bar("student", 4) as bar:
+        bar.to(1)

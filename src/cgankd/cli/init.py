@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ def init(
     write_text(path, text)
     if _too_long(plan, budget):
         console.print(f"! {_advice(plan, budget)}", soft_wrap=True)
-    console.print(f"{path} written. cgankd run {path} takes about {_minutes(plan)}.", soft_wrap=True)
+    console.print(f"{path} written. cgankd run {shlex.quote(str(path))} takes about {_minutes(plan)}.", soft_wrap=True)
 
 
 def is_source(name: str) -> bool:
@@ -223,7 +224,7 @@ def make(source: str, changes: Sequence[str], budget: str, progress: Progress) -
 
     looked, plan = planned(fixed)
     tried = [(looked, plan)]
-    while plan.total > 1.1 * seconds and (side := smaller(looked)) is not None:
+    while plan.total > 1.1 * seconds and (side := smaller(looked, 1.1 * seconds / plan.total)) is not None:
         console.print(f"about {_minutes(plan)} with {looked.splits.train.size[1]} pixels, so {side} pixels are tried")
         looked, plan = planned({**fixed, "size": side}, plan)
         reasons = {**looked.reasons, "size": "smaller images, to keep to the budget"}

@@ -106,15 +106,27 @@ def predict(
     ] = None,
     row: Row = None,
     seed: Seed = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="go on without images that can't be read, and name them on stderr")
+    ] = False,
 ) -> None:
     """Print what a student says of image files, which are brought to its size as in training."""
     from cgankd.core.files import write_text
+    from cgankd.data.image_files import UnusableImages
     from cgankd.shipping import predict as predictions
 
     if to not in predictions.FORMATS:
         raise UserError(f"--to {to}: allowed are {', '.join(predictions.FORMATS)}")
     opened = predictions.open_model(model, row, seed)
-    records = predictions.predict(opened, predictions.image_files(images))
+    files = predictions.image_files(images)
+    if skip_bad:
+        files, left_out = predictions.readable(files)
+        if left_out:
+            typer.echo(on_one_line(left_out), err=True)
+    try:
+        records = predictions.predict(opened, files)
+    except UnusableImages as error:
+        raise UserError(f"{error}; --skip-bad goes on without") from None
     unit = opened[0].deployed_facts.get("unit", "")
     if out is not None:
         by_name = "json" if out.suffix == ".json" else "csv"

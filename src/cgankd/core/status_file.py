@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shlex
 import socket
@@ -197,7 +198,8 @@ def as_lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
         where = f"before the run{where and ': '}{where}"
     if where and state != "done":
         lines.append(where if state == "running" else f"it was at: {where}")
-    if state != "done" and (folder / "results.json").is_file():
+    results = folder / "results.json"
+    if state != "done" and results.is_file() and results.stat().st_mtime < record.get("started", math.inf):
         lines.append(f"{folder / 'results.json'} holds the results of an earlier run, until this one ends")
     return lines
 

@@ -119,13 +119,13 @@ class EncodedPictures:
         with _strict(), in_parallel(work, len(self.items)) as results:
             return dict(error for _, part in results for error in part)
 
-    def refusal(self, errors: Sequence[Unusable]) -> UserError:
+    def refusal(self, errors: Sequence[Unusable]) -> UnusableImages:
         """The error that names the images that can't be used."""
         if len(errors) == 1:
-            return UserError(f"{errors[0].path}: {errors[0].reason}; {errors[0].allowed}")
+            return UnusableImages(f"{errors[0].path}: {errors[0].reason}; {errors[0].allowed}")
         listed = first_of([f"{error.path} ({error.reason})" for error in errors])
         allowed = "; ".join(dict.fromkeys(error.allowed for error in errors))
-        return UserError(f"{len(errors):,} of {len(self.items):,} images can't be used: {listed}; {allowed}")
+        return UnusableImages(f"{len(errors):,} of {len(self.items):,} images can't be used: {listed}; {allowed}")
 
 
 class FilePictures(EncodedPictures):
@@ -134,6 +134,10 @@ class FilePictures(EncodedPictures):
     def __init__(self, paths: Sequence[Path]) -> None:
         super().__init__(paths)
         self.paths = list(paths)
+
+
+class UnusableImages(UserError):
+    """Images that can't be read or decoded; a caller that can go on without them says how."""
 
 
 class Unusable(Exception):

@@ -40,6 +40,7 @@ from cgankd.data import (
 from cgankd.data.decoded import Decoded
 from cgankd.data.depth import bits_in_use
 from cgankd.data.folder_tree import TABLES, scan
+from cgankd.data.image_files import UnusableImages
 from cgankd.data.imageset import ImageSet, Splits, contents
 from cgankd.data.importing import plan
 from cgankd.data.label_text import clean
@@ -91,7 +92,11 @@ def load(settings: DataSettings, count: Count | None = None, progress: Progress 
     ([100, 1, 16, 16], 1248, 100, 449)
     """
     with at_hand(settings.source, progress) as local:
-        splits = _load(settings.model_copy(update={"source": local}), count, progress)
+        try:
+            splits = _load(settings.model_copy(update={"source": local}), count, progress)
+        except UnusableImages as error:
+            further = "" if settings.skip_bad else "; --skip-bad (data.skip_bad=true) goes on without"
+            raise UserError(f"{error}{further}") from None
     if local == settings.source:
         return splits
     address = settings.source.rstrip("/")

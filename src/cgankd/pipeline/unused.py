@@ -134,7 +134,7 @@ def _of_students(recipe: Recipe, task: Task) -> Iterator[Reason]:
     student, rows = recipe.student, [row(name) for name in recipe.rows]
     if not any(compared.fakes or compared.pseudo for compared in rows):
         yield "student.real_share", "all rows are trained on the labelled images alone"
-    if not _needs_nokd(recipe):
+    if not needs_nokd(recipe):
         yield "student.fit.steps", "no row and no measurement needs NOKD (student.transfer_steps is for the other rows)"
     if not student.fit.augment.mixes:
         yield "student.fit.augment.mixed_views", "images are not mixed there"
@@ -163,7 +163,7 @@ def _fakes(recipe: Recipe) -> bool:
     return any(row(name).fakes for name in recipe.rows)
 
 
-def _needs_nokd(recipe: Recipe) -> bool:
+def needs_nokd(recipe: Recipe) -> bool:
     """Whether a student is trained for ``student.fit.steps``."""
     if isinstance(recipe.student.start, FromNOKD) or not all(row(name).longer for name in recipe.rows):
         return True

@@ -73,11 +73,16 @@ def _chosen(source: str, fixed: Mapping[str, object]) -> tuple[Listing, dict[str
     return listing, values, reasons
 
 
-def smaller(looked: Look) -> int | None:
-    """A smaller side that saves time, unless the user gave one; None where there is none."""
-    if looked.reasons.get("size") == AS_SAID:
+def smaller(looked: Look, share: float) -> int | None:
+    """The largest smaller side that may take ``share`` of the time, which falls no faster than the number of pixels.
+
+    Where none may, the smallest; None where there is none, or where the user gave a size.
+    """
+    size = min(looked.splits.train.size)
+    sides = [side for side in SIZES if side < size]
+    if looked.reasons.get("size") == AS_SAID or not sides:
         return None
-    return max((side for side in SIZES if side < min(looked.splits.train.size)), default=None)
+    return max((side for side in sides if (side / size) ** 2 <= share), default=min(sides))
 
 
 def _choose_columns(source: str, values: dict[str, object], reasons: dict[str, str]) -> None:

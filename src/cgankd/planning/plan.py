@@ -15,6 +15,7 @@ from cgankd.data.imageset import Splits
 from cgankd.distill import SUPERVISED
 from cgankd.pipeline.autopilot import Score, fly
 from cgankd.pipeline.comparisons import CONTROL, row, views
+from cgankd.pipeline.unused import needs_nokd
 from cgankd.planning.timing import Seconds, measure
 
 METHODS = ("nokd_longer", "kd", "fm", "cgan_kd", "cgan+fm")  # where time is too short for the autopilot's trials
@@ -123,6 +124,8 @@ def _recipe(
             "synthesis": {"images": round(images * max(less, 0.2) / 100) * 100, **_filter(less)},
         }
     tree["compare"] = {"methods": methods if methods == "auto" else list(methods)}
+    if not with_fakes and not needs_nokd(recipes.from_tree(yaml_config.changed(Recipe, tree, overrides), where=name)):
+        del tree["student"]["fit"]  # whose steps are those of NOKD
     tree = yaml_config.changed(Recipe, tree, overrides)
     return tree, recipes.from_tree(tree, where=name)
 

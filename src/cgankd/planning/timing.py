@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +15,10 @@ from torch import nn
 
 from cgankd.config.recipe import Recipe
 from cgankd.config.settings import FitSettings
+from cgankd.core.errors import OutOfTime
 from cgankd.core.progress import Bar, Progress
 from cgankd.core.runtime import Fabric
+from cgankd.core.stopping import reason_to_stop
 from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet, Splits, TrainingImages
 from cgankd.data.resizing import resized_set
@@ -132,6 +135,8 @@ class _Clock(Progress):
 
         class Noted(Bar):
             def to(self, done: float, note: str = "") -> None:
+                if reason := reason_to_stop(math.inf):
+                    raise OutOfTime(reason)
                 ends.append(time.perf_counter())
                 if len(ends) >= (LEAST_STEPS if ends[-1] - started > LONG else STEPS):
                     raise _Measured

@@ -36,7 +36,8 @@ WORDS: Mapping[str, str] = {
     "cgan_replace": "+ replaced labels",
 }
 NO_FAKES = (
-    "No row was trained on generated images; a longer --budget, or rows such as cgan+fm in compare.methods, adds some."
+    "No row was trained on generated images; rows such as cgan+fm in compare.methods add some, and so does a longer "
+    "--budget where the rows were chosen by one."
 )
 SHIPS = " *"
 ONE_SEED = "One seed: no spread and no interval."

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from cgankd import tasks
-from cgankd.core.errors import UserError
+from cgankd.core.errors import UserError, first_of
 from cgankd.core.runtime import OneDevice
 from cgankd.core.store import Work
 from cgankd.data.folder_tree import is_litter
@@ -56,6 +56,17 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     if not files:
         raise UserError(f"{', '.join(map(str, paths))}: no image files ({', '.join(SUFFIXES)})")
     return files
+
+
+def readable(files: Sequence[Path]) -> tuple[list[Path], str]:
+    """The files that hold an image, and a sentence on those that were left out, or ""; UserError where none is left."""
+    pictures = FilePictures(files)
+    errors = pictures.unusable()
+    if len(errors) == len(files):
+        raise pictures.refusal([*errors.values()])
+    left = f"{len(errors):,} of {len(files):,} images can't be read and were left out: "
+    names = first_of([str(files[number]) for number in errors])
+    return [file for number, file in enumerate(files) if number not in errors], (left + names) * bool(errors)
 
 
 def predict(model: Model, files: Sequence[Path]) -> list[dict[str, Any]]:
