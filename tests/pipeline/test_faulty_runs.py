@@ -152,7 +152,7 @@ def test_a_teacher_that_is_hardly_better_than_one_answer_is_a_warning(teacher: f
     [
         (Classification(("a", "b")), torch.tensor([[0.0, 1.0]]).repeat(200, 1), "b"),
         (Classification(("a", "b")), torch.eye(2).repeat(100, 1), None),
-        (Regression(0.0, 50.0), torch.linspace(0.500, 0.509, 200)[:, None], "25"),
+        (Regression(0.0, 50.0), torch.linspace(0.500, 0.509, 200)[:, None], "25.0"),
         (Regression(0.0, 50.0), torch.linspace(0.4, 0.6, 200)[:, None], None),
         (CircularRegression(0.0, 360.0), torch.tensor([[1.0, 0.01], [1.0, -0.01]]).repeat(100, 1), "1"),
     ],

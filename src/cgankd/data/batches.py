@@ -245,6 +245,9 @@ class Batches:
     def mixed_key(self) -> str:
         """A hash of everything that mixed batches depend on."""
         parts = [*map(self.key, range(len(self.sets))), repr(self.mixing), repr(self.streams), repr(self.period)]
+        epochs = max(self.epochs(number, self.period or 0) for number in range(len(self.streams)))
+        if 0 < self.recurring < epochs:  # else no view comes twice in a period, and their number does not matter
+            parts.append(repr(self.recurring))
         return hashlib.blake2b(" ".join(parts).encode(), digest_size=16).hexdigest()
 
     def _targets_of(self, index: Tensor) -> Tensor:

@@ -10,9 +10,7 @@ from pydantic import BaseModel
 from cgankd.config.recipe import Recipe
 from cgankd.config.settings import (
     AugmentSettings,
-    FromNOKD,
     JurorSettings,
-    NOKDFeatures,
     NoSubsampling,
     StudentSettings,
 )
@@ -47,7 +45,8 @@ def of_run(run: Run) -> list[str]:
 def unused(recipe: Recipe, task: Task, *, ready_images: bool = False) -> list[str]:
     """A sentence for each reason why settings have no effect; [] where all have one.
 
-    A setting at its default is never named. The recipe must have passed :func:`cgankd.pipeline.preflight.check`.
+    A setting at its default is never named, and neither is what a choice of fewer rows alone leaves unused: a recipe's
+    generator where no row has generated images, or the steps of NOKD where no row needs it. The recipe must have passed :func:`cgankd.pipeline.preflight.check`.
     ready_images: whether generator.source holds images.
     """
     reasons = [
@@ -116,9 +115,6 @@ def _of_teachers(recipe: Recipe) -> Iterator[Reason]:
 
 
 def _of_generated_images(recipe: Recipe, task: Task) -> Iterator[Reason]:
-    if not _fakes(recipe):
-        for group in ("generator", "ratio", "synthesis", "search", "metrics.generator"):
-            yield group, NO_FAKES
     if recipe.generator.source is not None:
         yield "generator", "generator.source takes the place of a GAN"
     if isinstance(recipe.synthesis.subsampling, NoSubsampling):
@@ -132,10 +128,6 @@ def _of_generated_images(recipe: Recipe, task: Task) -> Iterator[Reason]:
 
 def _of_students(recipe: Recipe, task: Task) -> Iterator[Reason]:
     student, rows = recipe.student, [row(name) for name in recipe.rows]
-    if not any(compared.fakes or compared.pseudo for compared in rows):
-        yield "student.real_share", "all rows are trained on the labelled images alone"
-    if not needs_nokd(recipe):
-        yield "student.fit.steps", "no row and no measurement needs NOKD (student.transfer_steps is for the other rows)"
     if not student.fit.augment.mixes:
         yield "student.fit.augment.mixed_views", "images are not mixed there"
 
@@ -161,15 +153,3 @@ def _of_students(recipe: Recipe, task: Task) -> Iterator[Reason]:
 
 def _fakes(recipe: Recipe) -> bool:
     return any(row(name).fakes for name in recipe.rows)
-
-
-def needs_nokd(recipe: Recipe) -> bool:
-    """Whether a student is trained for ``student.fit.steps``."""
-    if isinstance(recipe.student.start, FromNOKD) or not all(row(name).longer for name in recipe.rows):
-        return True
-    measured = recipe.metrics.generator
-    read = recipe.teacher.source is not None or not isinstance(recipe.synthesis.subsampling, NoSubsampling)
-    return _fakes(recipe) and (
-        (measured is not None and "nokd" in measured.features)
-        or (read and isinstance(recipe.ratio.features, NOKDFeatures))
-    )

@@ -9,13 +9,12 @@ from typing import Any, Literal
 from cgankd.config import recipe as recipes
 from cgankd.config import yaml_config
 from cgankd.config.recipe import Recipe
-from cgankd.config.settings import ILI
+from cgankd.config.settings import ILI, FromNOKD
 from cgankd.core.runtime import Fabric
 from cgankd.data.imageset import Splits
 from cgankd.distill import SUPERVISED
 from cgankd.pipeline.autopilot import Score, fly
 from cgankd.pipeline.comparisons import CONTROL, row, views
-from cgankd.pipeline.unused import needs_nokd
 from cgankd.planning.timing import Seconds, measure
 
 METHODS = ("nokd_longer", "kd", "fm", "cgan_kd", "cgan+fm")  # where time is too short for the autopilot's trials
@@ -124,10 +123,15 @@ def _recipe(
             "synthesis": {"images": round(images * max(less, 0.2) / 100) * 100, **_filter(less)},
         }
     tree["compare"] = {"methods": methods if methods == "auto" else list(methods)}
-    if not with_fakes and not needs_nokd(recipes.from_tree(yaml_config.changed(Recipe, tree, overrides), where=name)):
+    if not with_fakes and not _needs_nokd(recipes.from_tree(yaml_config.changed(Recipe, tree, overrides), where=name)):
         del tree["student"]["fit"]  # whose steps are those of NOKD
     tree = yaml_config.changed(Recipe, tree, overrides)
     return tree, recipes.from_tree(tree, where=name)
+
+
+def _needs_nokd(recipe: Recipe) -> bool:
+    """Whether a run without generated images trains a student for ``student.fit.steps``."""
+    return isinstance(recipe.student.start, FromNOKD) or not all(row(name).longer for name in recipe.rows)
 
 
 def _filter(less: float) -> dict[str, Any]:
