@@ -49,6 +49,7 @@ def test_three_processes_make_the_images_of_one(tmp_path: Path, fabric: Fabric) 
     check_equal(list(shared_synthesis.CASES), tmp_path / "one", tmp_path / "three", fabric)
 
 
+@pytest.mark.long
 def test_two_processes_go_on_where_one_ended_and_one_where_two_did(tmp_path: Path, fabric: Fabric) -> None:
     """Ended by an error of the second process, by SIGTERM, and by the death of the second; each in its third batch."""
     folder, end = tmp_path / "several", "classes/refused"
