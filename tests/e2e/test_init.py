@@ -154,8 +154,7 @@ def test_images_are_made_smaller_to_keep_to_the_budget(
     )
     said = typed("init", "bars", "--budget", "4m")
     assert said.code == 0, said.err
-    assert "with 64 pixels, so 48 pixels are tried" in said.out
-    assert "with 48 pixels, so 32 pixels are tried" in said.out
+    assert "with 64 pixels, so 32 pixels are tried" in said.out  # 48 can't be ten times as fast
     assert "data.size=32: smaller images, to keep to the budget" in said.out
     assert recipe.load("bars.yaml").data.size == 32
 

@@ -46,8 +46,8 @@ def unused(recipe: Recipe, task: Task, *, ready_images: bool = False) -> list[st
     """A sentence for each reason why settings have no effect; [] where all have one.
 
     A setting at its default is never named, and neither is what a choice of fewer rows alone leaves unused: a recipe's
-    generator where no row has generated images, or the steps of NOKD where no row needs it. The recipe must have passed :func:`cgankd.pipeline.preflight.check`.
-    ready_images: whether generator.source holds images.
+    generator where no row has generated images, or the steps of NOKD where no row needs it. The recipe must have passed
+    :func:`cgankd.pipeline.preflight.check`. ready_images: whether generator.source holds images.
     """
     reasons = [
         *_of_data(recipe, task),
