@@ -23,7 +23,6 @@ from cgankd.teachers.endpoint import is_address
 if TYPE_CHECKING:
     from cgankd.pipeline.run import Run
 
-NO_FAKES = "no row has generated images"
 CLASSES_IGNORE = (
     "generator.scalar",
     "ratio.vicinity_gaps",
@@ -110,8 +109,8 @@ def _of_teachers(recipe: Recipe) -> Iterator[Reason]:
     yield "teacher.fit.compile_teacher", "a teacher is trained on labels alone"
     if not settings.fit.augment.mixes:
         yield "teacher.fit.augment.mixed_views", "images are not mixed there"
-    if settings.votes == "first" and not _fakes(recipe):
-        yield "teacher.jury", f"teacher.votes is first, and {NO_FAKES}"
+    if settings.votes == "first" and not any(row(name).fakes for name in recipe.rows):
+        yield "teacher.jury", "teacher.votes is first, and no row has generated images"
 
 
 def _of_generated_images(recipe: Recipe, task: Task) -> Iterator[Reason]:
@@ -149,7 +148,3 @@ def _of_students(recipe: Recipe, task: Task) -> Iterator[Reason]:
     for method in student.method_settings:
         if not any(method in stack.numbers for stack in numbers(student)):
             yield f"student.method_settings.{method}", f"no row uses {method}"
-
-
-def _fakes(recipe: Recipe) -> bool:
-    return any(row(name).fakes for name in recipe.rows)

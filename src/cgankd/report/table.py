@@ -35,10 +35,7 @@ WORDS: Mapping[str, str] = {
     "cgan_filter": "+ filter",
     "cgan_replace": "+ replaced labels",
 }
-NO_FAKES = (
-    "No row was trained on generated images; rows such as cgan+fm in compare.methods add some, and so does a longer "
-    "--budget where the rows were chosen by one."
-)
+NO_FAKES = "No row was trained on generated images; rows such as cgan+fm in compare.methods add some."
 SHIPS = " *"
 ONE_SEED = "One seed: no spread and no interval."
 ATTACKS: Mapping[str, str] = {"pgd": "PGD", "autoattack": "AutoAttack"}
