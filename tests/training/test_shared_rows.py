@@ -12,6 +12,7 @@ import shared_lessons
 import torch
 from lightning_fabric import Fabric
 
+from cgankd.core import ranks
 from cgankd.core.files import load_tensors
 from cgankd.distill import METHODS
 from cgankd.training.faults import NotFinite
@@ -50,8 +51,11 @@ def check_equal(lessons: Sequence[str], one: Path, several: Path, fabric: Fabric
         store.close()
 
 
-def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, fabric: Fabric) -> None:
-    """The first lesson was begun by one process; two go on with it."""
+def test_two_processes_end_with_the_weights_of_one(
+    tmp_path: Path, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first lesson was begun by one process; two go on with it, as copies of one that ran a command before."""
+    monkeypatch.setattr(ranks._here, "alone", True)  # so a command ends
     begun = shared_lessons.open_store(tmp_path / "two", fabric, shared_lessons.AtSecondStep(stop))
     with pytest.raises(Stopped):
         shared_lessons.learn(begun, LESSONS[0])

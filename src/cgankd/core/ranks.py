@@ -87,6 +87,7 @@ def join(fabric: Fabric) -> None:
             "there, and GLOO_SOCKET_IFNAME where a machine reaches the others by another network interface"
         ) from error
     _here.number, _here.count, _here.control = fabric.global_rank, fabric.world_size, control
+    _here.alone = False  # an earlier command in this process may have ended alone
     connections.notice_losses()
     atexit.register(dist.destroy_process_group)  # else gloo's threads abort a process that ends
     starting.ended_children_send(signal.SIGTERM)  # it saves its state and says why it stops
