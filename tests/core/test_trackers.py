@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ def test_tensorboard_is_the_default_and_gets_curves_scores_and_pictures(tmp_path
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     assert choose(None) == "tensorboard"
-    report(Tracker("tensorboard"), tmp_path)
+    report(Tracker("tensorboard", with_training=True), tmp_path)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     curves = {tag: [(e.step, round(e.value, 6)) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
@@ -112,7 +114,29 @@ def test_mlflow(tmp_path: Path) -> None:
     assert package.calls[4][1][1] == "generator-samples.png"
 
 
+@pytest.mark.parametrize(("with_training", "files"), [(True, []), (False, ["csv"])])
+def test_the_scores_of_an_earlier_run_are_logged_where_a_tracker_was_asked_for(
+    with_training: bool, files: list[str], tmp_path: Path
+) -> None:
+    with Watched([Tracker("csv", with_training=with_training)]) as watched:
+        watched.opened(tmp_path)
+        watched.score("kd", 0, {"validation": 95.0, "test": None})
+    assert [path.name for path in tmp_path.iterdir()] == files
+
+
 def test_nothing_is_opened_where_nothing_was_logged(tmp_path: Path) -> None:
     with Watched([Tracker("csv")]) as watched:
         watched.opened(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_needs_no_compiler(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    code = """
+import pathlib, sys
+from cgankd.core.trackers import open_logger_of
+open_logger_of("tensorboard", pathlib.Path(sys.argv[1])).log_metrics({"loss": 1.0}, 1)
+assert "torch.utils.tensorboard" in sys.modules
+assert not {"torch._dynamo", "lightning_fabric"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)

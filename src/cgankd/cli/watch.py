@@ -49,7 +49,7 @@ def watching(
 
     outputs: list[Output] = [StatusFile()]
     if (tracker := choose(track)) != NONE:
-        outputs.append(Tracker(tracker))
+        outputs.append(Tracker(tracker, with_training=track is None))
     if as_json:
         outputs.append(JsonLines(sys.stdout))
     elif not quiet:

@@ -1,30 +1,39 @@
-"""Loggers for Weights & Biases and MLflow with the interface of Lightning Fabric's loggers."""
+"""Loggers for TensorBoard, Weights & Biases and MLflow with the interface of Lightning Fabric's loggers."""
 
 from __future__ import annotations
 
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric.loggers.logger import Logger
 from torch import Tensor
 
 
-class WandbLogger(Logger):
+class TensorBoardLogger:
+    """Writes the files that ``tensorboard --logdir FOLDER`` shows."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder))
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+
+    def log_picture(self, name: str, image: Tensor) -> None:
+        self._writer.add_image(name, image)
+
+    def finalize(self, status: str) -> None:
+        self._writer.close()
+
+
+class WandbLogger:
     """Each stage has its own steps, so each is plotted over ``STAGE/step``. WANDB_MODE=offline needs no network."""
 
     def __init__(self, wandb: Any, folder: Path) -> None:
         self._wandb = wandb
         self._run = wandb.init(project="cgankd", name=folder.resolve().name, dir=str(folder))
         self._known: set[str] = set()
-
-    @property
-    def name(self) -> str:
-        return "wandb"
-
-    @property
-    def version(self) -> str:
-        return str(self._run.id)
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         groups = {name.rpartition("/")[0] for name in metrics}
@@ -36,14 +45,11 @@ class WandbLogger(Logger):
     def log_picture(self, name: str, image: Tensor) -> None:
         self._run.log({name: self._wandb.Image(pixels(image))})
 
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        self._run.config.update(params)
-
     def finalize(self, status: str) -> None:
         self._run.finish()
 
 
-class MlflowLogger(Logger):
+class MlflowLogger:
     """A run of the experiment "cgankd" on the server, or in the folder, that MLFLOW_TRACKING_URI names."""
 
     def __init__(self, mlflow: Any, folder: Path) -> None:
@@ -51,23 +57,12 @@ class MlflowLogger(Logger):
         mlflow.set_experiment("cgankd")
         self._run = mlflow.start_run(run_name=folder.resolve().name)
 
-    @property
-    def name(self) -> str:
-        return "mlflow"
-
-    @property
-    def version(self) -> str:
-        return str(self._run.info.run_id)
-
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         # MLflow allows no equals sign in a name
         self._mlflow.log_metrics({name.replace("=", "-"): value for name, value in metrics.items()}, step=step)
 
     def log_picture(self, name: str, image: Tensor) -> None:
         self._mlflow.log_image(pixels(image), f"{name.replace('/', '-')}.png")
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        self._mlflow.log_params(params)
 
     def finalize(self, status: str) -> None:
         self._mlflow.end_run()

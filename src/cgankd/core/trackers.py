@@ -1,7 +1,7 @@
-"""Curves, scores and pictures of a run for experiment trackers, through Lightning Fabric's loggers.
+"""Curves, scores and pictures of a run for experiment trackers.
 
-TensorBoard and CSV are Fabric's own loggers. Those for Weights & Biases and MLflow, which Fabric does not have, are
-here, with Fabric's interface.
+The loggers have the interface of Lightning Fabric's (core/own_loggers.py). Fabric's own is used for CSV alone: each of
+them imports torch's compiler, which takes longer than a small run.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.watching import Output, Watched
 
 if TYPE_CHECKING:
-    from lightning_fabric.loggers.logger import Logger
     from torch import Tensor
 
 NEEDED = {"tensorboard": "tensorboard", "csv": None, "wandb": "wandb", "mlflow": "mlflow"}
@@ -38,11 +37,24 @@ def choose(name: str | None) -> str:
     return name
 
 
-class Tracker(Output):
-    """Passes histories, scores and pictures to one logger, which is opened when there is something to log."""
+class Logger(Protocol):
+    """What is needed of a logger. Those that take pictures also have ``log_picture(name, image)``."""
 
-    def __init__(self, name: str, open_logger: Callable[[str, Path], Logger] | None = None) -> None:
-        self.name, self._open = name, open_logger or open_logger_of
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None: ...
+
+    def finalize(self, status: str) -> None: ...
+
+
+class Tracker(Output):
+    """Passes histories, scores and pictures to one logger, which is opened when there is something to log.
+
+    with_training: scores alone are nothing to log, because they are those of an earlier run, which has logged them.
+    """
+
+    def __init__(
+        self, name: str, open_logger: Callable[[str, Path], Logger] | None = None, *, with_training: bool = False
+    ) -> None:
+        self.name, self._open, self.with_training = name, open_logger or open_logger_of, with_training
         self._logger: Logger | None = None
         self._folder: Path | None = None
 
@@ -52,7 +64,7 @@ class Tracker(Output):
             case "values":
                 loop = _name(fields["loop"])
                 self._log({f"{loop}/{name}": value for name, value in fields["values"].items()}, fields["step"])
-            case "row_scored":
+            case "row_scored" if self._logger is not None or not self.with_training:
                 row = _name(fields["row"])
                 scores = {f"{split}/{row}": fields[split] for split in ("validation", "test")}
                 self._log({name: value for name, value in scores.items() if value is not None}, fields["seed"])
@@ -85,7 +97,9 @@ def open_logger_of(name: str, folder: Path) -> Logger:
     """The logger called ``name`` for the run in ``folder``."""
     match name:
         case "tensorboard":
-            return _tensorboard(folder / "tensorboard")
+            from cgankd.core.own_loggers import TensorBoardLogger
+
+            return TensorBoardLogger(folder / "tensorboard")
         case "csv":
             return _csv(folder)
         case "wandb":
@@ -101,16 +115,6 @@ def open_logger_of(name: str, folder: Path) -> Logger:
 
             return MlflowLogger(mlflow, folder)
     raise ValueError(name)
-
-
-def _tensorboard(folder: Path) -> Logger:
-    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
-
-    class WithPictures(TensorBoardLogger):
-        def log_picture(self, name: str, image: Tensor) -> None:
-            self.experiment.add_image(name, image)
-
-    return WithPictures(folder, name="", version="")
 
 
 def _csv(folder: Path) -> Logger:
