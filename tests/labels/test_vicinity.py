@@ -213,6 +213,14 @@ def test_windows_at_the_borders_are_clipped(kind: str) -> None:
     assert (found.fake[above] >= (found.target - reach)[above] - 1e-6).all()
 
 
+@pytest.mark.parametrize("how", ["uniform", "weighted"])
+def test_equal_labels_weigh_one(how: str) -> None:
+    drawn = draw(torch.full((5,), 0.5), 8, kind="soft", noise=0.0, draw=how)[1]
+    assert drawn.fake.tolist() == [0.5] * 8
+    if how == "uniform":
+        assert drawn.real_weight.tolist() == drawn.fake_weight.tolist() == [1.0] * 8
+
+
 def test_two_labels_are_the_fewest() -> None:
     with pytest.raises(ValueError, match="at least two"):
         Vicinity(torch.zeros(1), HardVicinity())
