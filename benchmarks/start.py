@@ -41,7 +41,7 @@ class Took:
 def main() -> None:
     """Print the four lines."""
     with tempfile.TemporaryDirectory() as folder:
-        small = ["run", "digits", *FEW_STEPS, "--quiet", "--track", "none", "--out", f"{folder}/run"]
+        small = ["run", "digits", *FEW_STEPS, "--quiet", "--out", f"{folder}/run"]
         fresh = (f"{folder}/{number}" for number in range(STARTS))
         in_time("start_help", HELP, lambda: process(COMMAND, "--help"))
         first = process(COMMAND, *small)
