@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -87,3 +88,16 @@ def test_without_attention_there_is_no_section(tmp_path: Path, make_results, wri
     (run / "artifacts/student-kd-9/attention.safetensors").write_bytes(b"cut off")
     assert attention(read(run)) is None
     assert attention(read(write_run(tmp_path / "plain", make_results("regression"), stages=False))) is None
+
+
+@pytest.mark.parametrize(
+    ("ships", "said"), [("last", "first seed: the share"), ("best", "its last weights, which are not")]
+)
+def test_the_weights_are_named_where_others_ship(
+    ships: str, said: str, tmp_path: Path, make_results, write_run, write_artifact
+) -> None:
+    run = explained(tmp_path, make_results, write_run, write_artifact)
+    found = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    next(row for row in found["rows"] if row["method"] == "kd")["weights"] = {"ships": ships}
+    write_run(tmp_path, found, stages=False)
+    assert said in section(run)[1]

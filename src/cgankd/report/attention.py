@@ -34,11 +34,13 @@ def attention(run: Run) -> Section | None:
         by_layer = ", ".join(f"{100 * share:.0f} % at {stage}" for stage, share in zip(stages, decided, strict=True))
         labels, cut = _most_different(mean, images)
         kind = run.task.bin_name
+        ships = (row.get("weights") or {}).get("ships", "last")
+        weights = "" if ships == "last" else " with its last weights, which are not the ones that ship"
         limit = f" Of {len(names)}, the {MOST_BINS} that differ most from the average are shown." if cut else ""
         caption = (
-            f"{table.words(method)}, first seed: the share of its attention, in %, on each block of a layer's filters, "
-            f"by {kind}, mean over {int(images.sum()):,} validation images.{limit} Concentration on a single image "
-            f"(0 %: all blocks equal, 100 %: only one block): {by_layer}."
+            f"{table.words(method)}, first seed{weights}: the share of its attention, in %, on each block of a layer's "
+            f"filters, by {kind}, mean over {int(images.sum()):,} validation images.{limit} Concentration on a single "
+            f"image (0 %: all blocks equal, 100 %: only one block): {by_layer}."
         )
         blocks += drawn(heat_map([names[k] for k in labels], mean[labels], stages), f"attention-{method}", caption)
     if not blocks:
