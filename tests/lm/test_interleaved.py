@@ -106,6 +106,12 @@ def test_a_cold_student_proposes_and_a_cold_teacher_replaces_greedily(make: Make
     assert torch.equal(found.tokens, torch.where(found.accepted, *best))
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_the_cache_is_given_by_the_name_that_transformers_expects(make: Make, architecture: str) -> None:
+    run(make(0, architecture=architecture), None, length=2)
+
+
 def test_a_sequence_does_not_depend_on_its_neighbours(make: Make) -> None:
     student, teacher = make(0), make(1)
     together = run(student, teacher, top_k=4)

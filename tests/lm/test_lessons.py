@@ -148,6 +148,14 @@ def test_bits_and_perplexity_of_a_model_that_knows_nothing(make: Make, corpus: C
     assert found["bits_per_byte"] == pytest.approx(49 * math.log2(12) / 150, rel=1e-5)
 
 
+def test_a_perplexity_that_no_float_holds_is_a_fault_of_the_training(make: Make, corpus: Corpus) -> None:
+    model = make(0, sharp=0.0)
+    with torch.no_grad():  # the logits of a training whose learning rate was far too high
+        model.get_output_embeddings().weight.copy_(1e4 * torch.arange(12.0)[:, None].expand(-1, 16))
+    with pytest.raises(NotFinite, match=r"a token of the val split costs the model \d.*a lower learning_rate may help"):
+        scoring.scores(model, corpus, "val", 8)
+
+
 def test_a_teacher_is_as_near_to_itself_as_can_be(make: Make, corpus: Corpus) -> None:
     teacher = make(1)
     same = scoring.against_teacher(teacher, teacher, corpus, recipe(top_k=12).sampling, 40)

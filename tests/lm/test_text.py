@@ -53,6 +53,19 @@ def test_a_folder_or_one_file_is_read(tmp_path: Path) -> None:
     assert all(4000 <= len(piece) < 4020 and piece.endswith("\n") for piece in pieces[:-1])
 
 
+def test_a_folder_that_is_called_like_a_text_is_none(tmp_path: Path) -> None:
+    (tmp_path / "old.txt").mkdir()
+    for name in ("a", "b", "old.txt/c"):
+        (tmp_path / f"{name}.txt").write_text(f"I am {name}.")
+    assert text.documents(str(tmp_path)) == ["I am a.", "I am b.", "I am old.txt/c."]
+
+
+def test_a_link_to_a_text_that_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"gone\.txt can't be read: No such file"):
+        text.documents(str(tmp_path))
+
+
 def test_a_long_line_is_cut_too(tmp_path: Path) -> None:
     (tmp_path / "line.txt").write_text("word " * 3000)
     pieces = text.documents(str(tmp_path / "line.txt"))

@@ -12,6 +12,7 @@ alone, so the places after a refused token get the same ones again: gamma change
 from __future__ import annotations
 
 import dataclasses
+import inspect
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,9 @@ class _Reader:
         from transformers import DynamicCache
 
         self.model = model
-        self.cache = DynamicCache(config=model.config)
+        # transformers 5.24 renamed the argument; from 5.40 the old name may be ignored, and so the cache
+        name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+        self.cache = {name: DynamicCache(config=model.config)}
 
     def __call__(self, tokens: Tensor, mask: Tensor, places: Tensor) -> Tensor:
         """float32 logits [B, n, V] after each of ``tokens`` [B, n], whose positions in their sequences are ``places``.
@@ -53,8 +56,8 @@ class _Reader:
             input_ids=tokens,
             attention_mask=mask.long(),
             position_ids=places,
-            past_key_values=self.cache,
             use_cache=True,
+            **self.cache,
         )
         logits: Tensor = result.logits
         return logits.float()

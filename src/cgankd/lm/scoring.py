@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,10 @@ from cgankd.lm.models import next_logits
 from cgankd.lm.sampling import sample
 from cgankd.lm.settings import SamplingSettings
 from cgankd.lm.text import Corpus
+from cgankd.training.faults import NotFinite
 
 BATCH = 32
+MOST_NATS = math.log(sys.float_info.max)
 
 
 @torch.no_grad()
@@ -34,11 +37,18 @@ def nats(model: nn.Module, tokens: Tensor, window: int) -> float:
 
 
 def scores(model: nn.Module, corpus: Corpus, part: str, window: int) -> dict[str, float]:
-    """``perplexity`` per token, and ``bits_per_byte`` of the split's documents; both count end tokens."""
+    """``perplexity`` per token, and ``bits_per_byte`` of the split's documents; both count end tokens.
+
+    Raises NotFinite where the perplexity is more than a float can hold.
+    """
     total = nats(model, corpus.tokens[part], window)
+    per_token = total / (len(corpus.tokens[part]) - 1)
+    if not per_token < MOST_NATS:
+        fault = f"a token of the {part} split costs the model {per_token:.4g} nats, so its perplexity is not finite"
+        raise NotFinite(fault, "a lower learning_rate may help where it was trained here")
     return {
         "bits_per_byte": total / math.log(2.0) / corpus.sizes[part],
-        "perplexity": math.exp(total / (len(corpus.tokens[part]) - 1)),
+        "perplexity": math.exp(per_token),
     }
 
 

@@ -35,7 +35,7 @@ def documents(source: str) -> list[str]:
 
         texts = [text for _, text in sorted(topics.items())]
     elif path.is_dir():
-        texts = [_read(file) for file in sorted(path.rglob("*.txt"))]
+        texts = [_read(file) for file in sorted(path.rglob("*.txt")) if not file.is_dir()]
     elif path.suffix == ".txt" and path.is_file():
         texts = _pieces(_read(path))
     else:
@@ -52,6 +52,8 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: byte {error.start} can't be read") from None
+    except OSError as error:  # a link to a file that is gone, or one that this user may not read
+        raise UserError(f"{path} can't be read: {error.strerror}") from None
 
 
 def _pieces(text: str) -> list[str]:
