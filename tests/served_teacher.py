@@ -25,7 +25,8 @@ def npy(array: Any) -> bytes:
 
 
 class Server:
-    """failures: what the next requests get in place of an answer; then all are answered. as_json: the form of replies.
+    """failures: what the next requests get in place of an answer; then all are answered. "drips": an answer in parts,
+    which each come in time. as_json: the form of replies.
 
     images: the number of images of each answered request. tokens: the Authorization of each request.
     """
@@ -62,6 +63,7 @@ def served(outputs: int) -> Iterator[Server]:
             failure = server.failures.pop(0) if server.failures else None
             if failure == "slow":
                 time.sleep(0.6)
+            drips, failure = failure == "drips", None if failure == "drips" else failure
             if isinstance(failure, str):  # no reply at all
                 self.close_connection = True
                 return
@@ -71,7 +73,10 @@ def served(outputs: int) -> Iterator[Server]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content)
+            with contextlib.suppress(OSError):  # nobody waits for the rest
+                for place in range(0, len(content), 30 if drips else len(content) or 1):
+                    time.sleep(0.1 * drips)
+                    self.wfile.write(content[place : place + 30] if drips else content)
 
         def do_GET(self) -> None:
             raise AssertionError("images are posted")

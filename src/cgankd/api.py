@@ -30,7 +30,7 @@ from cgankd.config.yaml_config import from_tree
 from cgankd.core.errors import UserError
 from cgankd.core.hashing import content_key, tensor_key
 from cgankd.core.paths import expanded
-from cgankd.core.plugins import tried
+from cgankd.core.plugins import source_key, tried
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.runtime import Fabric, make_fabric
 from cgankd.core.store import Artifact, Store, Work
@@ -57,7 +57,7 @@ from cgankd.training.rehearsal import rehearse
 from cgankd.training.scoring import scored
 
 METHOD_NUMBERS = {"temperature", "label_weight", "teacher_weight", "method_settings"}  # of StudentSettings
-TRIAL_IMAGES = 16  # images on which teachers are tried; the outputs for them are the content key of a callable
+TRIAL_IMAGES = 16  # images on which teachers are tried
 
 
 class LabelUnit(nn.Module):
@@ -87,8 +87,8 @@ class _Converted:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CallableTeacher:
-    """A callable as a teacher. Its content key is the hash of its outputs for a few images, because it has no weights
-    to hash. It gets a copy of the images, so that it may change them."""
+    """A callable as a teacher. It has no weights to hash, so its content key is that of its code and of its outputs for
+    a few images and mixtures of them. It gets a copy of the images, so that it may change them."""
 
     function: inference.Predictor
     content_key: str
@@ -189,7 +189,9 @@ class Distiller(Looks):
             outputs = trial.check_answers(who, predictor, images, width)
         else:
             with tried(f"{who}: the call with {len(self.few)} images failed", f"needed: outputs [B, {width}]"):
-                outputs = inference.outputs(Work(self.device), checked, self.few.images)
+                few = self.few.images[:]
+                mixtures = few // 2 + few.roll(1, 0) // 2  # classifiers that learnt few by heart differ here
+                outputs, further = (inference.outputs(Work(self.device), checked, part) for part in (few, mixtures))
         trial.check_finite(who, outputs)
         kind = resolve(self.outputs, outputs, self.few.labels, self._task, who, "outputs")
         if kind.misfit:
@@ -199,9 +201,9 @@ class Distiller(Looks):
             warnings.warn(sentence(gives, who, "outputs"), stacklevel=5)
         if isinstance(predictor, nn.Module):
             return ModuleNetwork(predictor, gives)
-        if gives is None:
-            return CallableTeacher(predictor, tensor_key(outputs))
-        return CallableTeacher(_Converted(predictor, gives), tensor_key(gives(outputs)))
+        converted = "" if gives is None else gives.content_key
+        key = content_key(source_key(predictor), tensor_key(outputs), tensor_key(further), converted)
+        return CallableTeacher(predictor if gives is None else _Converted(predictor, gives), key)
 
     def _feature_network(self, network: nn.Module) -> nn.Module:
         """A module for features, tried on a few images."""

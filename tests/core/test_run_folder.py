@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import sys
+from pathlib import Path, PurePath
 
 import pytest
 
@@ -73,3 +74,16 @@ def test_results_of_another_recipe_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("[]")
     with pytest.raises(UserError, match=r"results.json is not a file of cgankd run; choose another --out"):
         check_recipe(tmp_path, "bars")
+
+
+def test_a_folder_that_was_taken_over_is_forgotten_without_comparing_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        held = HeldFolder(tmp_path, "cgankd run", take_over=True)
+    errors: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", errors.append)
+    monkeypatch.setattr(PurePath, "__eq__", lambda one, other: 1 / 0)  # it fails where Python ends
+    del held
+    monkeypatch.undo()
+    assert errors == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from pathlib import Path
 
@@ -52,3 +53,12 @@ def test_every_console_of_the_package_is_a_plain_one() -> None:
     package = Path(cgankd.__file__).parent
     made = [str(path.relative_to(package)) for path in package.rglob("*.py") if "Console(" in path.read_text()]
     assert made == ["core/terminal.py"]
+
+
+def test_a_reader_that_leaves_ends_no_command() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        console = plain_console(file=stream)
+        for _ in range(2):
+            console.print("to nobody")

@@ -85,7 +85,10 @@ def test_a_safetensors_file_may_be_converted_too(tmp_path: Path) -> None:
     load_weights(new(1), tmp_path / "own.safetensors")
 
 
-@pytest.mark.parametrize(("network", "channels"), [("resnet8", 1), ("shufflenetv2", 3), ("vgg8", 3), ("lenet5", 1)])
+NETWORKS = [("resnet8", 1), ("shufflenetv2", 3), ("vgg8", 3), ("lenet5", 1), ("cnn8+vam", 3)]
+
+
+@pytest.mark.parametrize(("network", "channels"), NETWORKS)
 def test_sizes_are_read_from_a_safetensors_file_in_any_order(tmp_path: Path, network: str, channels: int) -> None:
     state = zoo.create(network, channels, 7, (32, 32)).state_dict()
     state = {name: tensor.clone() for name, tensor in state.items() if not name.startswith("normalise")}
@@ -288,6 +291,13 @@ def test_numbers_for_other_channels_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=rf"--mean and --std have 3 number\(s\), but .*{who}"):
             convert_pth(tmp_path / "a.pth", tmp_path / "own.safetensors", mean=three, std=three, target=target)
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_depthwise_filters_that_come_first_are_not_taken_for_those_of_grey_images(tmp_path: Path) -> None:
+    filters = {"depthwise.weight": torch.zeros(8, 1, 3, 3), "stem.weight": torch.zeros(8, 3, 3, 3)}
+    save_file(filters, tmp_path / "a.safetensors")
+    three = torch.full((3,), 0.5)
+    convert_pth(tmp_path / "a.safetensors", tmp_path / "own.safetensors", mean=three, std=three)
 
 
 def test_a_network_that_keeps_no_normalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,6 +167,23 @@ def test_weights_beside_an_onnx_file_belong_to_it_by_whatever_name(tmp_path: Pat
     assert keys[3] == keys[2]  # a file whose name stands there as something else is none of its weights
 
 
+def test_weights_in_the_branches_of_an_onnx_file_belong_to_it_too(tmp_path: Path) -> None:
+    tensors = {name: numpy_helper.from_array(np.ones((3, 256), np.float32), name) for name in ("then", "else")}
+    constant = helper.make_node("Constant", [], ["else"], value=tensors["else"])
+    branches = {
+        "then_branch": helper.make_graph([], "then", [], [], initializer=[tensors["then"]]),
+        "else_branch": helper.make_graph([constant], "else", [], []),
+    }
+    graph = helper.make_graph([helper.make_node("If", ["which"], ["y"], **branches)], "g", [], [])
+    outside = {"save_as_external_data": True, "all_tensors_to_one_file": False, "size_threshold": 0}
+    onnx.save(helper.make_model(graph), tmp_path / "t.onnx", **outside, convert_attribute=True)
+    keys = [onnx_key(tmp_path / "t.onnx")]
+    for name in ("then", "else"):
+        (tmp_path / name).write_bytes(b"changed")
+        keys.append(onnx_key(tmp_path / "t.onnx"))
+    assert len(set(keys)) == 3
+
+
 def test_a_file_that_a_function_reads_is_part_of_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "def answer(images): return images\nanswer.files = ['weights.bin']\n"
     (tmp_path / "reads_weights.py").write_text(code)

@@ -93,6 +93,12 @@ def test_what_may_pass_is_tried_again(server: Server, failure: Any) -> None:
     assert len(server.tokens) == 3
 
 
+def test_the_timeout_is_for_the_whole_reply(server: Server) -> None:
+    server.failures = ["drips"]
+    with pytest.raises(UserError, match=r"no answer after 1 tries \(TimeoutError: .* within 0.3 seconds"):
+        teacher_at(server, tries=1)(pixels() / 255)
+
+
 def test_waits_grow_and_the_server_may_ask_for_longer_ones(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr(endpoint, "sleep", waits.append)

@@ -8,9 +8,10 @@ import functools
 import importlib
 import importlib.machinery
 import importlib.util
+import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,14 @@ def code_key(name: str) -> str:
     """
     code = _code(name.partition(":")[0].split("."))
     return content_key(name, [file_key(path) for path in [*code, *_named_files(name)]], *_imported_keys(code))
+
+
+def source_key(function: Any) -> str:
+    """The key of the source text of a function, or of the class of another callable; that of "" if there is none."""
+    try:
+        return content_key(inspect.getsource(function if inspect.isroutine(function) else type(function)))
+    except (OSError, TypeError):  # made by exec, or in C
+        return content_key("")
 
 
 def _imported_keys(code: list[Path]) -> list[str]:
@@ -144,10 +153,20 @@ def onnx_key(path: Path) -> str:
     """The key of a readable ONNX file and of the files beside it that hold its weights, if there are any."""
     import onnx  # in the same extra as onnxruntime
 
-    tensors = onnx.load(path, load_external_data=False).graph.initializer
+    model = onnx.load(path, load_external_data=False)
+    tensors = _tensors([model.graph, *model.functions])
     entries = (entry for tensor in tensors for entry in tensor.external_data if entry.key == "location")
     beside = sorted(other for name in {entry.value for entry in entries} if (other := path.parent / name).is_file())
     return content_key(file_key(path), *map(file_key, beside)) if beside else file_key(path)
+
+
+def _tensors(graphs: Iterable[Any]) -> Iterator[Any]:
+    """The tensors of ONNX graphs and functions, and of the graphs within them, such as the branches of an If."""
+    for graph in graphs:
+        yield from getattr(graph, "initializer", ())  # a function has none
+        for attribute in (attribute for node in graph.node for attribute in node.attribute):
+            yield from (attribute.t, *attribute.tensors)
+            yield from _tensors([attribute.g, *attribute.graphs])
 
 
 def open_onnx(path: Path, what: str) -> Any:

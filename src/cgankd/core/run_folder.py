@@ -98,16 +98,17 @@ class HeldFolder:
     before (a notebook cell that runs again), the earlier holder is closed first. shared: see :func:`lock`.
     """
 
-    _held: ClassVar[weakref.WeakValueDictionary[Path, HeldFolder]] = weakref.WeakValueDictionary()
+    # by texts, because Python can't compare paths any more when it ends
+    _held: ClassVar[weakref.WeakValueDictionary[str, HeldFolder]] = weakref.WeakValueDictionary()
 
     def __init__(self, path: Path, command: str, take_over: bool = False, shared: bool = False) -> None:
         self.path, place = path, path.resolve()
-        if take_over and (earlier := self._held.get(place)) is not None:
+        if take_over and (earlier := self._held.get(str(place))) is not None:
             earlier.close()
         self._new = [folder for folder in (place, *place.parents) if not folder.exists()]
         make_folder(path)
         self._lock = lock(path / ".lock", command, shared=shared)
-        self._held[place] = self
+        self._held[str(place)] = self
         if self._lock is not None:
             self._release = weakref.finalize(self, os.close, self._lock)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import unicodedata
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 
@@ -13,7 +14,20 @@ CONTROL = {"Cc", "Zl", "Zp", "Cs"}  # Unicode categories: control, line and para
 
 def plain_console(**settings: Any) -> Console:
     """A console that prints text as it is: no markup, no emoji codes, no colours for numbers."""
-    return Console(markup=False, emoji=False, highlight=False, **settings)
+    return _Console(markup=False, emoji=False, highlight=False, **settings)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """The reader has gone, such as ``head``; a run goes on, and ``cgankd status`` still shows it."""
+        to_nowhere(self.file)
+
+
+def to_nowhere(stream: IO[str]) -> None:
+    """From now on nobody reads what is written to the stream."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def escape_what_streams_cannot_write() -> None:

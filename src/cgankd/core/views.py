@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from typing import Any, TextIO
@@ -15,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cgankd.core import run_text
-from cgankd.core.terminal import on_one_line
+from cgankd.core.terminal import on_one_line, to_nowhere
 from cgankd.core.watching import Output, Watched
 
 PLAIN_SECONDS = 30.0
@@ -158,6 +157,4 @@ class JsonLines(Output):
             self.stream.write(json.dumps(record, allow_nan=False, ensure_ascii=True) + "\n")
             self.stream.flush()
         except BrokenPipeError:  # the reader has gone; the run goes on, and cgankd status still shows it
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.stream.fileno())
-            os.close(nowhere)
+            to_nowhere(self.stream)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,24 +38,24 @@ class Target:
             return zoo.create(self.network, channels, outputs, self.size)
 
     def shape(self, tensors: Mapping[str, Tensor]) -> tuple[int, int]:
-        """Channels of the images, from the first convolution, and number of outputs, from the last layer."""
-        tensors = self._in_order(tensors)
+        """Channels of the images, from the first convolution, and number of outputs, from the first layer whose size
+        they change; in the order of the network's layers, because .safetensors files have an order of their own."""
+        own = self._state(self.outputs or 1)
+        with contextlib.suppress(UserError):  # for the caller, which knows the file
+            found = renamed(tensors, own, self.network)
+            tensors = {name: found[name] for name in own if name in found} or tensors
         filters = _first_filters(tensors)
-        last = next((tensor for tensor in reversed(list(tensors.values())) if tensor.ndim >= 2), None)
         channels = COLOURS[-1] if filters is None or filters.shape[1] not in COLOURS else filters.shape[1]
-        return self.channels or channels, self.outputs or (1 if last is None else len(last))
+        return self.channels or channels, self.outputs or self._outputs(tensors, own)
 
-    def _in_order(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Those of the network, in the order of its layers, because .safetensors files have an order of their own; all
-        as they are where no name is the network's."""
+    def _outputs(self, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> int:
+        other = self._state(2)
+        sizes = (len(tensors[name]) for name in own if own[name].shape != other[name].shape and name in tensors)
+        return next(sizes, 1)
+
+    def _state(self, outputs: int) -> dict[str, Tensor]:
         with torch.random.fork_rng([]):
-            network = zoo.create(self.network, self.channels or COLOURS[-1], self.outputs or 1, self.size)
-        names = network.state_dict()
-        try:
-            found = renamed(tensors, names, self.network)
-        except UserError:  # for the caller, which knows the file
-            return tensors
-        return {name: found[name] for name in names if name in found} or tensors
+            return zoo.create(self.network, self.channels or COLOURS[-1], outputs, self.size).state_dict()
 
 
 def convert_pth(
@@ -144,8 +145,12 @@ def _check_normalisation(network: nn.Module, target: Target, mean: Tensor | None
 
 
 def _check_channels(tensors: Mapping[str, Tensor], mean: Tensor | None) -> None:
+    """UserError if no filters take as many channels as mean has. All are looked at, because .safetensors files have an
+    order of their own, in which depthwise filters [O, 1, H, W] may be the first."""
     filters = _first_filters(tensors)
-    if mean is not None and filters is not None and filters.shape[1] in COLOURS and filters.shape[1] != len(mean):
+    if mean is None or filters is None or filters.shape[1] not in COLOURS:
+        return
+    if not any(tensor.ndim == 4 and len(tensor) > 1 and tensor.shape[1] == len(mean) for tensor in tensors.values()):
         raise UserError(
             f"--mean and --std have {len(mean)} number(s), but the first filters {list(filters.shape)} are for "
             f"{filters.shape[1]} channel(s); needed: one number for each"

@@ -124,17 +124,11 @@ class HttpTeacher(BlackBox):
             if number:
                 sleep(min(wait, LONGEST_WAIT))
                 wait = self.settings.wait * 2**number
+            end = time.monotonic() + self.settings.timeout
             try:
                 request = urllib.request.Request(self.address, body, headers, method="POST")
                 with self._opener.open(request, timeout=self.settings.timeout) as response:
-                    reply = response.read(MOST_BYTES + 1)
-                    if len(reply) > MOST_BYTES:
-                        raise UserError(
-                            f"{self.name}: replies with more than {MOST_BYTES:,} bytes; needed: {self._form}"
-                        )
-                    if response.length:  # bytes that were announced and did not come
-                        raise http.client.IncompleteRead(b"", response.length)
-                    return response.headers.get_content_type(), reply
+                    return response.headers.get_content_type(), self._body(response, end)
             except urllib.error.HTTPError as error:
                 reason = self._status(error)
                 if error.code != 429 and error.code < 500:
@@ -146,6 +140,17 @@ class HttpTeacher(BlackBox):
             f"{self.name}: no answer after {self.settings.tries} tries ({reason}); needed: a server that answers "
             f"within {self.settings.timeout:g} seconds (the same command continues with the answers so far)"
         )
+
+    def _body(self, response: http.client.HTTPResponse, end: float) -> bytes:
+        """The body, which must have come until ``end``: the opener's timeout is for each of its parts alone."""
+        body = bytearray()
+        while response.length != 0 and (part := response.peek()):
+            body += response.read(len(part))
+            if len(body) > MOST_BYTES:
+                raise UserError(f"{self.name}: replies with more than {MOST_BYTES:,} bytes; needed: {self._form}")
+            if time.monotonic() > end:
+                raise TimeoutError("the reply is not complete")
+        return bytes(body + response.read())  # nothing more; an error where announced bytes did not come
 
     def _status(self, error: urllib.error.HTTPError) -> str:
         try:
