@@ -66,7 +66,7 @@ class Vicinity:
         first = (position[:, None] - count + torch.arange(count + 1)).clamp(0, len(self.sorted) - count)
         low, high = self.sorted[first], self.sorted[first + count - 1]
         nearest = torch.maximum((target[:, None] - low).abs(), (high - target[:, None]).abs()).amin(dim=1)
-        positive = torch.finfo(torch.float32).tiny  # where all labels are equal, so that the soft weight is 1, not 0 / 0
+        positive = torch.finfo(torch.float32).tiny  # where all labels are equal: the soft weight is 1, not 0 / 0
         return torch.maximum(nearest, self._spacing(target)).clamp(positive, rule.widest)
 
     def _spacing(self, target: Tensor) -> Tensor:
