@@ -63,7 +63,7 @@ SCALARS = {
 OWN = {
     **SHARED,
     "data": {"source": "../classes", "train_size": 45},
-    "teacher": {"source": "every_stage:answers"},
+    "teacher": {"source": "every_stage:answers", "jury": [{"source": "every_stage:answers"}], "votes": "mean"},
     "generator": {"source": "every_stage:draw"},
     "synthesis": {"images": 30, "subsampling": "none", "filter": {"calibration": 20}},
     "compare": {"methods": ["cgan"]},

@@ -110,7 +110,8 @@ def test_candidates_are_compared_by_the_weights_that_ship(tmp_path: Path, ships:
     def trial(name: str, seed: int, steps: int) -> Artifact:
         return Artifact(tmp_path, name, 0.0, {"val": last[name], "best": {"val": best[name]}})
 
-    settings = SimpleNamespace(rows=tuple(last), seeds=[0], student=SimpleNamespace(ships=ships, transfer_steps=8))
+    student, teacher = SimpleNamespace(ships=ships, transfer_steps=8), SimpleNamespace(votes="first")
+    settings = SimpleNamespace(rows=tuple(last), seeds=[0], student=student, teacher=teacher)
     this_run: Any = SimpleNamespace(
         recipe=settings, trial=trial, upstream=int, teacher=lambda seed: Artifact(tmp_path, "", 0.0, {"val": None}),
         task=Classification(["a", "b"]), store=SimpleNamespace(progress=SimpleNamespace(say=said.append)),

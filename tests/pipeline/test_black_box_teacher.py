@@ -145,6 +145,24 @@ def test_jurors_may_only_answer(module: Callable[[int], str], tmp_path: Path) ->
         np.testing.assert_allclose(students["mean"][name].numpy(), value.numpy(), atol=1e-4)
 
 
+def test_the_teachers_scores_are_those_of_the_vote(tmp_path: Path) -> None:
+    networks, words = [], ["compare.methods=[kd]"]
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        networks.append(zoo.create("cnn8", 1, 10, (16, 16)).eval())
+        save_weights(networks[seed], tmp_path / f"{seed}.safetensors")
+    words += [f"teacher.weights={tmp_path / '0.safetensors'}", "teacher.votes=mean"]
+    recipe = tiny(*words, f"teacher.jury=[{{network: cnn8, weights: {tmp_path / '1.safetensors'}}}]")
+    found = run.run(recipe, tmp_path / "out")
+    with run.opened(recipe, tmp_path / "out") as opened, torch.no_grad():
+        for split, score in {"val": found["teacher"]["val"], "test": found["teacher"]["test"]}.items():
+            images = getattr(opened.splits, split)
+            shares = sum(network(images.images[:].float() / 255).softmax(1) for network in networks)
+            assert score == pytest.approx(100 * float((shares.argmax(1) == images.labels).float().mean()))
+    assert found["teacher"]["values"] == [found["teacher"]["test"]]
+    assert "the teacher's scores are those of the mean vote of 2 teachers" in found["notes"]
+
+
 def test_votes_that_differ_teach_something_else(tmp_path: Path) -> None:
     words = ["compare.methods=[kd]", "teacher.jury=[{network: cnn8}, {network: cnn16}]"]
     found = {

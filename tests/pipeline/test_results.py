@@ -60,14 +60,13 @@ def test_row_means_and_spread() -> None:
 def test_a_teachers_scores_are_means_over_its_seeds_as_those_of_a_row() -> None:
     setting = SimpleNamespace(trained_on="pool")
     run: Any = SimpleNamespace(recipe=SimpleNamespace(teacher=setting, metrics=SimpleNamespace(robustness=None)))
-    scored = [summary(90.0, [80.0, None]), summary(70.0, [50.0, None])]
-    of_seeds = [Artifact(Path(), "", 0.0, {**own, "images": 9}) for own in scored]
-    found = results._teacher(run, of_seeds)
+    of_seeds = [{**own, "images": 9} for own in (summary(90.0, [80.0, None]), summary(70.0, [50.0, None]))]
+    found = results._teacher(run, [], of_seeds)
     assert (found["test"], found["val"], found["values"]) == (80.0, 79.0, [90.0, 70.0])
     assert found["per_bin"] == [65.0, None]
-    assert results._teacher(run, of_seeds[:1])["test"] == 90.0
-    silent = [Artifact(Path(), "", 0.0, {**own, "images": 9, "test": None, "test_per_bin": None}) for own in scored]
-    assert [results._teacher(run, silent)[name] for name in ("test", "values", "per_bin")] == [None, [], None]
+    assert results._teacher(run, [], of_seeds[:1])["test"] == 90.0
+    silent = [{**own, "test": None, "test_per_bin": None} for own in of_seeds]
+    assert [results._teacher(run, [], silent)[name] for name in ("test", "values", "per_bin")] == [None, [], None]
 
 
 def test_a_row_has_the_scores_of_the_weights_that_ship_and_those_of_both_sets() -> None:

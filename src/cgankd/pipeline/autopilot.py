@@ -22,7 +22,7 @@ from cgankd.core import run_text
 from cgankd.core.store import Artifact
 from cgankd.metrics.statistics import place_of_best
 from cgankd.pipeline.comparisons import CONTROL, row
-from cgankd.pipeline.gathering import scores
+from cgankd.pipeline.gathering import scores, taught
 
 if TYPE_CHECKING:
     from cgankd.pipeline.run import Run
@@ -144,7 +144,7 @@ def choose(
     before each round; the trials that it leaves undone are made here, one after the other.
     """
     recipe, seed = run.recipe, run.recipe.seeds[0]
-    known = run.teacher(run.upstream(seed)).summary
+    known = taught(run, run.upstream(seed))
     teacher = Score.of(known) if known.get("val") is not None else None
 
     def trial(name: str, steps: int) -> Score:

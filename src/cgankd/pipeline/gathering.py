@@ -15,7 +15,7 @@ from cgankd.core.store import Artifact
 from cgankd.metrics.robustness import Attack
 from cgankd.metrics.statistics import mean_of_known, place_of_best
 from cgankd.nets.build import StoredNetwork
-from cgankd.pipeline import measurements
+from cgankd.pipeline import measurements, stages
 from cgankd.pipeline.comparisons import CONTROL, row
 
 if TYPE_CHECKING:
@@ -36,13 +36,23 @@ class Gathered:
     best: tuple[str, int]
 
 
+def taught(run: Run, seed: int) -> Mapping[str, Any]:
+    """The teacher's summary; where students learn from a vote of several teachers, with the scores of the vote."""
+    known = run.teacher(seed).summary
+    if run.recipe.teacher.votes == "first":
+        return known
+    store = run.store.titled(f"vote of the teachers (seed {seed})")
+    vote = store.call(stages.score_vote, teachers=run.distilled(seed), around=run.around)
+    return {**known, **vote.summary}
+
+
 def gather(run: Run) -> Gathered:
     """Call all stages. Every student's score is announced as soon as it is there."""
     recipe, upstream = run.recipe, run.upstreams()
     data = run.data()
     teachers = [run.teacher(seed) for seed in upstream]
-    for teacher in teachers:
-        if same := teacher.summary.get("same_answer"):
+    for seed in upstream:
+        if same := taught(run, seed).get("same_answer"):
             run.store.progress.say(f"the teacher answers {same} for nearly all test images")
     students: dict[str, list[Artifact]] = {name: [] for name in run.rows}
     for seed in recipe.seeds:

@@ -22,7 +22,7 @@ from cgankd.metrics.statistics import mean_of_known, paired_difference, spread
 from cgankd.nets.build import StoredNetwork
 from cgankd.pipeline import measurements, unused
 from cgankd.pipeline.comparisons import CONTROL, row
-from cgankd.pipeline.gathering import gather, networks_shown
+from cgankd.pipeline.gathering import gather, networks_shown, taught
 from cgankd.pipeline.stations import stations
 from cgankd.pipeline.warnings import warnings
 from cgankd.teachers.answers import StoredAnswers
@@ -98,7 +98,7 @@ def collect(run: Run) -> dict[str, Any]:
         "control": CONTROL,
         "bins": data.summary["bins"],
         "rows": rows,
-        "teacher": _teacher(run, teachers),
+        "teacher": _teacher(run, teachers, [taught(run, seed) for seed in upstream]),
         "constant": _constant(run),
         "latency_ms": {network.summary["network"]: network.summary["latency_ms"] for network in networks},
         "notes": [*run.splits.notes, *run_notes(run, students, teachers[0])],
@@ -173,9 +173,11 @@ def _rows(run: Run, students: Mapping[str, Sequence[Artifact]], seed: int) -> li
     return rows
 
 
-def _teacher(run: Run, teachers: Sequence[Artifact]) -> dict[str, Any]:
-    """The teacher's entry; its scores are means over the seeds that have one of their own, as those of the rows."""
-    summaries = [artifact.summary for artifact in teachers]
+def _teacher(run: Run, teachers: Sequence[Artifact], summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The teacher's entry; its scores are means over the seeds that have one of their own, as those of the rows.
+
+    summaries: those of ``teachers``, or with the scores of their votes (:func:`taught`).
+    """
     summary = summaries[0]
     record = {
         **{name: summary[name] for name in ("network", "parameters", "images")},
@@ -183,7 +185,7 @@ def _teacher(run: Run, teachers: Sequence[Artifact]) -> dict[str, Any]:
         "trained_on": "elsewhere" if summary["images"] is None else run.recipe.teacher.trained_on,
         "per_bin": None if summary["test_per_bin"] is None else _bins([entry["test_per_bin"] for entry in summaries]),
         "values": [entry["test"] for entry in summaries if entry["test"] is not None],
-        "same_answer": next((same for artifact in teachers if (same := artifact.summary.get("same_answer"))), None),
+        "same_answer": next((same for entry in summaries if (same := entry.get("same_answer"))), None),
     }
     if run.recipe.metrics.robustness is not None and not summary.get("only_answers"):
         record["robustness"] = robustness(run, [StoredNetwork(teacher) for teacher in teachers])
@@ -272,6 +274,9 @@ def teacher_notes(run: Run, teacher: Mapping[str, Any]) -> list[str]:
     notes = [
         f"juror {number} is {juror.source or juror.start}" for number, juror in jury if juror.source or juror.start
     ]
+    if (votes := run.recipe.teacher.votes) != "first":
+        kind = {"mean": "mean vote", "confidence": "vote, weighted by confidence,"}[votes]
+        notes.append(f"the teacher's scores are those of the {kind} of {len(run.recipe.teacher.all())} teachers")
     if "started_anew" in teacher:
         anew = ", ".join(teacher["started_anew"]) or "no layer"
         notes.append(f"the teacher's training started from {run.recipe.teacher.start}; from random weights: {anew}")

@@ -254,7 +254,7 @@ class Run:
         methods = MethodStack.of(compared.method, self.task, settings)
         return {
             "student": Student(Architecture(student_network(name, settings)), methods, start),
-            "teachers": self._distilled(upstream) if methods.numbers else None,
+            "teachers": self.distilled(upstream) if methods.numbers else None,
             "images": self._images(compared, upstream),
             "fit": fit,
         }
@@ -279,7 +279,7 @@ class Run:
         start = self.recipe.student.start
         return PretrainedWeights(start.file, "student.start") if isinstance(start, FromWeights) else None
 
-    def _distilled(self, seed: int) -> Teachers:
+    def distilled(self, seed: int) -> Teachers:
         """The teachers whose outputs distillation matches."""
         votes = self.recipe.teacher.votes
         members = self.teachers(seed, jury=votes != "first")

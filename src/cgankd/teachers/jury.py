@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from cgankd.core.errors import UserError
+from cgankd.core.mapped_rows import Images
 from cgankd.core.runtime import Fabric
 from cgankd.nets import inference
 from cgankd.tasks import Task
+from cgankd.teachers.black_box import BlackBox
 
 VOTES = ("first", "mean", "confidence")
 
@@ -31,6 +33,10 @@ class Jury:
         for member in members:
             if isinstance(member, nn.Module):
                 inference.place(member, fabric).eval()
+
+    def knows(self, images: Images) -> bool:
+        """Whether every teacher can answer about all images; see :meth:`BlackBox.knows`."""
+        return all(member.knows(images) for member in self.members if isinstance(member, BlackBox))
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from cgankd.nets.build import (
 from cgankd.pipeline.inputs import Student, Surroundings, Teachers
 from cgankd.tasks import Task
 from cgankd.teachers.black_box import BlackBox
+from cgankd.teachers.jury import Jury
 from cgankd.training import scoring
 from cgankd.training.best import BestWeights, Kept
 from cgankd.training.second_try import fit_with_second_try as train
@@ -188,6 +189,14 @@ def score_black_box(work: Work, *, teacher: BlackBox, name: str, around: Surroun
     return {**scores, "only_answers": True, "history": [], "images": None}
 
 
+@stage()
+def score_vote(work: Work, *, teachers: Teachers, around: Surroundings) -> dict[str, Any]:
+    """The scores of the vote of several teachers on both splits."""
+    jury = teachers.open(around.task, work.fabric)
+    assert jury is not None
+    return {**_test_scores(work, jury, around.test, around.task), **_val_scores(work, jury, around.val, around.task)}
+
+
 def score(work: Work, predictor: inference.Predictor, name: str, around: Surroundings) -> dict[str, Any]:
     """Scores on both splits, size and latency; None for what is not known of a black box."""
     module = predictor if isinstance(predictor, nn.Module) else None
@@ -234,6 +243,6 @@ def _latency(network: nn.Module, images: ImageSet) -> float:
 def _scored(
     work: Work, predictor: inference.Predictor, images: ImageSet, task: Task, name: str
 ) -> scoring.Scores | None:
-    if isinstance(predictor, BlackBox) and not predictor.knows(images.images):
+    if isinstance(predictor, (BlackBox, Jury)) and not predictor.knows(images.images):
         return None
     return scoring.scored(work, predictor, images, task, name)
