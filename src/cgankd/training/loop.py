@@ -175,7 +175,8 @@ def _finite(
     value, where = float(loss.detach()), f"step {step} of {settings.steps}"
     if teacher_outputs is not None and not is_finite({"outputs": teacher_outputs}):
         fault = f"{work.title}: the teacher's outputs are not finite at {where}"
-        raise NotFinite(fault, "allowed: a teacher whose outputs are finite for all training images")
+        further = "if it was trained here, a lower learning_rate for it may help"
+        raise NotFinite(fault, f"allowed: a teacher whose outputs are finite for all training images; {further}")
     advice = f"a lower learning_rate than {settings.learning_rate:g} may help"
     if not math.isfinite(value):
         raise NotFinite(f"{work.title}: the loss is {value} at {where}", advice)
