@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,8 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path: Path) -> Non
         tmp_path / "new", r"network 'resnett8' is not known \(did you mean", "digits", students=["cnn8", "resnett8"]
     )
     refused(tmp_path / "new", r"holds 'krd', which is not known \(did you mean", "digits", methods=["kd", "krd"])
+    for row in ("augment", "cgan_kd", "cgan+kd"):
+        refused(tmp_path / "new", f"--methods {re.escape(row)}: a row, not a", "digits", methods=[row])
     refused(
         tmp_path / "new",
         r"its metric is mae.*accuracy %",
@@ -191,6 +194,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         out.mkdir(parents=True, exist_ok=True)
         (out / "recipe.yaml").write_text(settings.to_yaml())
         found = results(gain=float(len(set(gone))))
+        for row in found["rows"]:
+            row["real_images"] = settings.data.train_size or 10 * (settings.data.train_per_class or 0)
         (out / "results.json").write_text(json.dumps(found))
         return found
 
@@ -266,6 +271,13 @@ def test_one_table_in_a_folder_at_a_time(tmp_path: Path, runs: list[str]) -> Non
 def test_gains_are_counted_and_no_more_is_claimed(better: int, worse: int, ties: int) -> None:
     counts = statistics.count_signs([0.5] * better + [-2.0] * worse + [0.0] * ties)
     assert counts == {"pairs": better + worse + ties, "better": better, "worse": worse}  # no p
+
+
+def test_differences_of_very_small_scores_are_not_rounded_away() -> None:
+    difference = statistics.paired_difference([1.5e-11, 2.0e-11], [1.0e-11, 1.2e-11])
+    assert difference["values"] == pytest.approx([0.5e-11, 0.8e-11])
+    assert difference["mean"] == pytest.approx(0.65e-11)
+    assert statistics.paired_difference([0.1 + 0.2], [0.3])["mean"] == 0.0
 
 
 def test_counts_in_words() -> None:
@@ -395,6 +407,17 @@ def test_the_table_reads_like_the_papers() -> None:
     assert "Not better with" not in "\n".join(lines)
 
 
+def test_a_table_has_columns_for_its_cells_only() -> None:
+    networks = ["student.network=cnn8", "student.network=cnn16"]
+    made = grid(["digits"], [], [], networks)
+    grids = [line for line in text.as_markdown(table.summary(made, [results(), None])).splitlines() if "|" in line]
+    assert [[cell.strip() for cell in line[1:-1].split("|")] for line in (grids[0], *grids[2:4])] == [
+        ["method", *networks],
+        ["", "cnn8", "cnn16"],
+        ["nokd", "70.0 ± 0.7", "…"],
+    ]
+
+
 def test_one_seed_one_setting_and_rows_that_a_recipe_leaves_out() -> None:
     made = grid(["digits"], [], ["cnn8", "cnn16"], [])
     found: list[dict[str, Any]] = [results(seeds=(0,)), results(seeds=(0,), warnings=["Alone."], gain=-3.0)]
@@ -498,8 +521,8 @@ def test_pictures_lie_beside_the_table_where_something_is_compared(tmp_path: Pat
     for result in found:
         assert result is not None
         result["rows"] = result["rows"][:2]
-    dumbbells.draw(table.summary(made, found), tmp_path / "none")
-    assert not (tmp_path / "none").exists()
+    dumbbells.draw(table.summary(made, found), tmp_path)
+    assert list(tmp_path.iterdir()) == []  # those of the rows before would pass for these
 
 
 # --- ablation -----------------------------------------------------------------------------------------------------
@@ -679,11 +702,12 @@ def test_runs_over_labels(tmp_path: Path, runs: list[str], monkeypatch: pytest.M
     monkeypatch.setattr(ablation, "render", lambda out: None)
     rows = "compare.methods=[nokd_longer,kd,cgan]"
     found = ablation.ablate("digits", ["data.train_per_class=20", "data.train_size=null", rows],
-                            labels=["80", "50", "80"], out=tmp_path)  # fmt: skip
+                            labels=["80", "50", "80", "200"], out=tmp_path)  # fmt: skip
     assert [name.rsplit("-", 1)[0] for name in runs] == [
-        "digits-cnn8-ablation", "digits-cnn8-data.train_size=50", "digits-cnn8-data.train_size=80",
+        "digits-cnn8-ablation", *(f"digits-cnn8-data.train_size={count}" for count in (50, 80, 200)),
     ]  # fmt: skip
-    assert len(found["labels"]) == 3 * 4
+    assert [point["labels"] for point in found["labels"]] == [50] * 4 + [80] * 4 + [200] * 4
+    assert found["labels"][-2]["mean"] == 100 - 81  # of the recipe, 20 of each class: the first run, which gains 1
     assert found["missing"] == []
 
 

@@ -138,3 +138,13 @@ def test_runs_in_folders_of_the_same_name_have_their_paths_as_names(
 ) -> None:
     paths = [write_run(tmp_path / parent / "run", make_results("regression"), stages=False) for parent in "xy"]
     assert list(comparison.read_runs(paths)) == [str(path) for path in paths]
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_figure_has_room_for_long_names(folders: list[Path]) -> None:
+    long = [folder.rename(folder.with_name(f"digits-cnn16-student.network={folder.name}-142243")) for folder in folders]
+    (part,) = comparison.parts(comparison.read_runs(long))
+    drawing = comparison.figure(part)
+    drawing.draw_without_rendering()
+    assert drawing.axes[0].get_window_extent().width > 0.9 * drawing.bbox.width
+    assert any("digits-cnn…=b-142243, plain KD: " in text.get_text() for text in drawing.axes[0].texts)

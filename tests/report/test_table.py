@@ -146,6 +146,10 @@ def test_decimals_follow_size_and_spread() -> None:
     for row, mean in zip(found["rows"], (5.2, 0.031), strict=True):
         row["mean"] = mean
     assert table.decimals(found) == 3
+    for row, mean in zip(found["rows"], (3.1e-5, 0.4e-5), strict=True):  # such as metres of cells
+        row |= {"mean": mean, "std": None, "difference": None}
+    assert table.decimals(found) == 7
+    assert table.score(found, 3.1e-5, 2.2e-6) == "0.0000310 ± 0.0000022 years"
 
 
 def test_the_teacher_is_the_last_row() -> None:

@@ -137,13 +137,19 @@ def _rows(*names: str) -> str:
 
 
 def over_labels(compared: Sequence[str], all_results: Sequence[Results | None]) -> dict[str, Any]:
-    """The entry ``labels`` of ablation.json: the errors of each row and number of labels, of the finished runs."""
-    points = []
+    """The entry ``labels`` of ablation.json: the errors of each row and number of labels, of the finished runs.
+
+    Of two runs with the same number of labels (the recipe's own may be all images, or so many of each class) it has the
+    first.
+    """
+    points: list[dict[str, Any]] = []
     for results in all_results:
         if results is None:
             continue
         rows = {row["method"]: row for row in results["rows"]}
         labelled = rows[CONTROL]["real_images"]
+        if any(point["labels"] == labelled for point in points):
+            continue
         for method in compared:
             points.append({"method": method, "labels": labelled, **as_errors(results, rows[method])})
         if results["teacher"]["values"]:

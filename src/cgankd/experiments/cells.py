@@ -83,8 +83,15 @@ def grid(
 
     methods: compared alone and with generated images, instead of the recipes' rows; none: the recipes' rows. ``all``
     means every method that all of a recipe's cells can run. Ablation rows are left out unless an override adds them.
-    Raises UserError for two equal cells.
+    Raises UserError for two equal cells, and for a row in the place of a method.
     """
+    for method in methods:
+        base = method.split("~")[0]
+        if base.startswith(comparisons.FAKES) or (base in comparisons.ROWS and base not in distill.METHODS):
+            raise UserError(
+                f"--methods {method}: a row, not a distillation method; allowed: all, or methods such as dkd,kd+crd "
+                f"(cgankd methods lists them); rows are for compare.methods=[{comparisons.CONTROL},{method},...]"
+            )
     cells = []
     for name in recipes:
         own = []

@@ -22,11 +22,17 @@ SEEDS = 0.3  # distance of the seeds' dots from the line of the means, in lines
 
 
 def draw(content: Record, out: Path) -> None:
-    """Write table-RECIPE.png and .svg to ``out`` for each table with gains; content: of table.json."""
+    """Write table-RECIPE.png and .svg to ``out`` for each table with gains; content: of table.json.
+
+    Where a table has none (any more), those of an earlier call are removed.
+    """
     for recipe_table in content["tables"]:
-        figure = dumbbells(recipe_table)
+        figure, name = dumbbells(recipe_table), f"table-{file_name(recipe_table['recipe'])}"
         if figure is not None:
-            save(figure, out / f"table-{file_name(recipe_table['recipe'])}")
+            save(figure, out / name)
+            continue
+        for suffix in ("png", "svg"):
+            (out / f"{name}.{suffix}").unlink(missing_ok=True)
 
 
 def dumbbells(recipe_table: Record) -> Figure | None:

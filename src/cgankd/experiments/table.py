@@ -68,6 +68,7 @@ def summary(cells: Sequence[Cell], all_results: Sequence[Results | None]) -> dic
                 "control": CONTROL,
                 "students": list(dict.fromkeys(cell.student for cell, _ in own)),
                 "settings": list(dict.fromkeys(cell.setting for cell, _ in own)),
+                "columns": [[cell.setting, cell.student] for cell, _ in own],
                 "methods": list(dict.fromkeys(row["method"] for _, r in finished for row in r["rows"])),
                 "cells": [_cell(cell, results) for cell, results in finished],
             }

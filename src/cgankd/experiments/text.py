@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,12 +87,13 @@ def _one_recipe(table: Record, places: int) -> list[str]:
 
 
 def _scores(table: Record, places: int) -> str:
-    """One line per row, the teacher last, and one column per student and setting."""
+    """One line per row, the teacher last, and one column per cell, finished or not."""
     cells = {(cell["student"], cell["setting"]): cell for cell in table["cells"]}
-    columns = list(itertools.product(table["settings"], table["students"]))
+    columns = [(setting, student) for setting, student in table["columns"]]
     students = ["", *(student for _, student in columns)]
     # Each setting is above its first student.
-    settings = ["", *(setting if student == table["students"][0] else "" for setting, student in columns)]
+    before = ["", *(setting for setting, _ in columns)]
+    settings = ["", *("" if one == last else one for (one, _), last in zip(columns, before, strict=False))]
     lines = [settings, students] if any(settings) else [students]
     lines[0][0] = "method"
     scores = {

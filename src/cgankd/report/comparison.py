@@ -27,6 +27,7 @@ UNTOLD = frozenset({"name", "description"})  # settings that change no result
 OF_GENERATED = frozenset({"generator", "ratio", "synthesis"})  # parts of a recipe that only generated images need
 AFTER_SCORE = ("network", "parameters", "ms per image", "images, real + fake", "seeds")  # columns of the page
 NOTE = 3  # its place in a row
+NAME = 20  # letters of a run's name in the figure, which has room for so many beside a row and its score
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,10 +261,11 @@ def figure(part: Part) -> Figure:
             axes.plot(ends, [-place, -place], color=colour, linewidth=2.2, alpha=0.55)
         axes.plot(row["values"], [-place] * len(row["values"]), "o", color=colour, markersize=4, alpha=0.6)
         axes.plot([row["mean"]], [-place], marker, color=colour, markersize=7.5, markeredgecolor=LIGHT["paper"])
-        text = f"{name}, {table.words(row['method'])}: {table.score(results, row['mean'], row.get('std'))}"
+        words = f"{_short(name)}, {table.words(row['method']).replace(' (control)', '')}"
+        text = f"{words}: {table.score(results, row['mean'], row.get('std'))}"
         axes.text(
             0.0, -place + 0.3, plain(text), transform=axes.get_yaxis_transform(), fontsize=TEXT, va="center",
-            bbox={"facecolor": LIGHT["paper"], "edgecolor": "none", "pad": 0.8},
+            bbox={"facecolor": LIGHT["paper"], "edgecolor": "none", "pad": 0.8}, in_layout=False,
         )  # fmt: skip
         if place and lines[place - 1][0] != name:
             axes.axhline(-place + 0.58, color=LIGHT["muted"], linewidth=0.8)
@@ -273,3 +275,12 @@ def figure(part: Part) -> Figure:
     axes.margins(x=0.06)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     return drawing
+
+
+def _short(name: str) -> str:
+    """A run's name, cut in its middle if it is long: those of a table's cells differ at their ends.
+
+    >>> _short("digits-cnn16-data.train_size=60-142243"), _short("wider")
+    ('digits-cnn…60-142243', 'wider')
+    """
+    return name if len(name) <= NAME else f"{name[: NAME // 2]}…{name[1 - NAME // 2 :]}"

@@ -85,10 +85,11 @@ def is_ablation(method: str) -> bool:
 def compared(of: str) -> str:
     """The name of row ``of`` without generated images, with which it is compared.
 
-    >>> compared("cgan"), compared("cgan_kd"), compared("cgan+kd+rkd@fake")
-    ('labels alone', 'kd', 'kd+rkd@fake')
+    >>> compared("cgan_kd"), compared("cgan+kd+rkd@fake"), compared("cgan~mixup")
+    ('kd', 'kd+rkd@fake', 'labels alone~mixup')
     """
-    return {"cgan": "labels alone", "cgan_kd": "kd"}.get(of, of.removeprefix("cgan+"))
+    base, *views = of.split("~")
+    return "~".join([{"cgan": "labels alone", "cgan_kd": "kd"}.get(base, base.removeprefix("cgan+")), *views])
 
 
 def unit_of(results: Mapping[str, Any]) -> str:
@@ -153,8 +154,8 @@ def decimals(results: Mapping[str, Any]) -> int:
     """The number of decimals in the table: by the size of the scores, one more where a spread would become 0."""
     rows = results["rows"]
     sizes = [abs(row["mean"]) for row in rows if row.get("mean")]
-    smallest = min(sizes, default=1.0)
-    base = 1 if unit_of(results) == "%" or smallest >= 10 else 2 if smallest >= 1 else 3
+    smallest, three = min(sizes, default=1.0), 2 - math.floor(math.log10(max(sizes, default=1.0)))  # digits
+    base = 1 if unit_of(results) == "%" or smallest >= 10 else 2 if smallest >= 1 else max(3, three)
     small: list[float] = [row["std"] for row in rows if row.get("std")]
     for row in rows:
         gain = row.get("difference") or {}
