@@ -66,6 +66,7 @@ STAGES = {  # stage's function -> its title in the time chart
     "train_module": "teacher",
     "load_network": "teacher, read",
     "score_black_box": "teacher, scored",
+    "score_vote": "vote, scored",
     "train_student": "students",
     "score_student": "students, scored",
     "train_generator": "generator",
@@ -82,8 +83,7 @@ STAGES = {  # stage's function -> its title in the time chart
     "find_worst_answers": "worst test images",
 }
 WIDTH = 5.0  # inches; 360 units of the drawing, about the width of a phone, so that text is never scaled down
-TEXT = 10.0
-MOST_BINS = 24
+TEXT, MOST_BINS = 10.0, 24
 LEGEND_LETTERS, HANDLE = 58, 5  # in a line of a legend, of which each column's mark takes some
 LEGEND_LINE = 0.2  # inches
 SPREAD = 0.7  # of a bin's height, over which the marks of the methods are spread
