@@ -139,7 +139,7 @@ def test_a_run_that_would_break_its_budget_does_not_begin(
     write_bars(tmp_path / "bars")
     slow(monkeypatch)
     sentence = typed("run", "bars", "size=32", "--budget", "2m").sentence()
-    assert "--budget 2m is too short: about " in sentence
+    assert "--budget 2m is too short, because " in sentence
     assert sentence.rstrip(".").endswith("m"), "32 pixels are the fewest, so no smaller images are proposed"
     assert ", or smaller images with data.size=32" in typed("run", "bars", "size=64", "--budget", "2m").sentence()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bars"]

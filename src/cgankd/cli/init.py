@@ -257,9 +257,8 @@ def _advice(plan: Plan, budget: str) -> str:
     size = plan.recipe.data.size
     smaller = [side for side in SIZES if size is not None and side < size]  # where the user gave none, all were tried
     return (
-        f"--budget {budget} is too short: about {_minutes(plan)} are needed, because with fewer steps the networks "
-        f"would hardly be trained. Give --budget {math.ceil(plan.total / 60)}m"
-        + (f", or smaller images with data.size={min(smaller)}" if smaller else "")
+        f"--budget {budget} is too short, because with fewer steps the networks would hardly be trained. Give --budget "
+        f"{math.ceil(plan.total / 60)}m" + (f", or smaller images with data.size={min(smaller)}" if smaller else "")
     )
 
 
