@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from matplotlib.markers import MarkerStyle
 
 from cgankd.distill import METHODS
 from cgankd.pipeline import stages
-from cgankd.report import curves, figures
+from cgankd.report import curves, figures, time_chart
 
 
 def test_acceptance_is_drawn_where_something_was_rejected() -> None:
@@ -104,6 +105,13 @@ def test_a_network_is_drawn_at_its_own_size_and_hidden_marks_are_larger(
 def test_every_stage_has_a_title_in_the_time_chart() -> None:
     named = {name for name in dir(stages) if hasattr(getattr(stages, name), "stage_version")}
     assert named >= {"train_network", "find_worst_answers"}
-    assert named <= figures.STAGES.keys()
-    labels = figures.times({"train_network": 3.0, "own_stage": 1.0}).axes[0].get_yticklabels()
+    assert named <= time_chart.STAGES.keys()
+    labels = time_chart.times({"train_network": 3.0, "own_stage": 1.0}).axes[0].get_yticklabels()
     assert [label.get_text() for label in labels] == ["teacher", "own stage"]
+
+
+def test_figures_of_an_earlier_call_are_removed(tmp_path: Path) -> None:
+    figures.save(figures.canvas(1.0)[0], tmp_path / "labels")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.png", "labels.svg"]
+    figures.save(None, tmp_path / "labels")
+    assert not list(tmp_path.iterdir())

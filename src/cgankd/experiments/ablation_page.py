@@ -71,10 +71,11 @@ def render(out: Path) -> Path:
     sections.append(Section("Error against M", "images", [*(Note(note) for note in notes), *blocks]))
     counts = ",".join(map(str, ablation["images"])) or ablation["curve"][-1]["images"]
     command = f"cgankd ablate recipe.yaml --images {counts}"
-    if ablation.get("labels"):
-        save(label_curve.figure(ablation["labels"], error_name(ablation)), out / "ablation-labels")
+    labels = ablation.get("labels")
+    save(label_curve.figure(labels, error_name(ablation)) if labels else None, out / "ablation-labels")
+    if labels:
         sections.append(label_curve.section(ablation))
-        command += f" --labels {','.join(str(size) for size in sorted({p['labels'] for p in ablation['labels']}))}"
+        command += f" --labels {','.join(str(size) for size in sorted({p['labels'] for p in labels}))}"
     return write_page(out / "ablation.html", read(out / ablation["run"]), sections, command)
 
 

@@ -27,12 +27,7 @@ def draw(content: Record, out: Path) -> None:
     Where a table has none (any more), those of an earlier call are removed.
     """
     for recipe_table in content["tables"]:
-        figure, name = dumbbells(recipe_table), f"table-{file_name(recipe_table['recipe'])}"
-        if figure is not None:
-            save(figure, out / name)
-            continue
-        for suffix in ("png", "svg"):
-            (out / f"{name}.{suffix}").unlink(missing_ok=True)
+        save(dumbbells(recipe_table), out / f"table-{file_name(recipe_table['recipe'])}")
 
 
 def dumbbells(recipe_table: Record) -> Figure | None:

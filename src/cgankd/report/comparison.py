@@ -18,10 +18,11 @@ from cgankd.core.errors import UserError
 from cgankd.metrics.statistics import place_of_best, spread
 from cgankd.report import table
 from cgankd.report.blocks import Block, Grid, Note, Section, drawn
-from cgankd.report.figures import LIGHT, TEXT, canvas, plain, seconds_text, style
+from cgankd.report.figures import LIGHT, TEXT, canvas, plain, style
 from cgankd.report.label_curve import NO_BREAK
 from cgankd.report.render import environment, write
 from cgankd.report.run import Run, read
+from cgankd.report.time_chart import seconds_text
 
 UNTOLD = frozenset({"name", "description"})  # settings that change no result
 OF_GENERATED = frozenset({"generator", "ratio", "synthesis"})  # parts of a recipe that only generated images need

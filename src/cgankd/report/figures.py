@@ -59,31 +59,9 @@ OTHERS = [  # only filled markers: the others are only an edge, which has the pa
     for colour in ("purple", "brown", "sky", "orange", "green", "blue", "red")
     if (colour, marker) not in STYLE.values()
 ]
-STAGES = {  # stage's function -> its title in the time chart
-    "import": "imports",
-    "describe_data": "data",
-    "train_network": "teacher",
-    "train_module": "teacher",
-    "load_network": "teacher, read",
-    "score_black_box": "teacher, scored",
-    "score_vote": "vote, scored",
-    "train_student": "students",
-    "score_student": "students, scored",
-    "train_generator": "generator",
-    "show_generator": "generator, shown",
-    "draw_along_labels": "along labels",
-    "train_encoder": "encoder",
-    "train_density_ratio": "density ratio",
-    "burn_in": "burn-in",
-    "calibrate_filter": "calibration",
-    "make_images": "synthesis",
-    "pseudo_label": "pseudo-labels",
-    "measure_generator": "image quality",
-    "attack_network": "attacks",
-    "find_worst_answers": "worst test images",
-}
 WIDTH = 5.0  # inches; 360 units of the drawing, about the width of a phone, so that text is never scaled down
-TEXT, MOST_BINS = 10.0, 24
+TEXT = 10.0
+MOST_BINS = 24
 LEGEND_LETTERS, HANDLE = 58, 5  # in a line of a legend, of which each column's mark takes some
 LEGEND_LINE = 0.2  # inches
 SPREAD = 0.7  # of a bin's height, over which the marks of the methods are spread
@@ -210,8 +188,15 @@ def _in_variables(tag: re.Match[str]) -> str:
     return text
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write ``path``.svg and ``path``.png, each completely or not at all, on the light page's colour."""
+def save(figure: Figure | None, path: Path) -> None:
+    """Write ``path``.svg and ``path``.png, each completely or not at all, on the light page's colour.
+
+    None: there is no such figure (any more); those of an earlier call are removed.
+    """
+    if figure is None:
+        for kind in ("svg", "png"):
+            path.with_name(f"{path.name}.{kind}").unlink(missing_ok=True)
+        return
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name}), fonts.left_to_the_reader():
         for kind in ("svg", "png"):
             if kind == "png":
@@ -371,30 +356,6 @@ def side_by_side(places: Sequence[float], step: float) -> list[float]:
     return moved
 
 
-def seconds_text(seconds: float) -> str:
-    """A duration in a suitable unit.
-
-    >>> seconds_text(3.21), seconds_text(250), seconds_text(5400)
-    ('3.2 s', '4.2 min', '1.5 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def beside(axes: Axes, x: float, y: float, text: str) -> None:
     """Write a bar's number to the right of its end."""
     axes.annotate(text, (x, y), (3, 0), textcoords="offset points", va="center", fontsize=TEXT)
-
-
-def times(seconds: Mapping[str, float]) -> Figure:
-    """Time per stage, as bars with numbers."""
-    figure, axes = canvas(0.6 + 0.27 * len(seconds), x="time, s", grid="x")
-    places = -np.arange(len(seconds))
-    values = list(seconds.values())
-    axes.barh(places, values, height=0.6, color=LIGHT["blue"])
-    for place, value in enumerate(values):
-        beside(axes, value, -place, seconds_text(value))
-    axes.set_xlim(0, max([*values, 1e-9]) * 1.2)
-    name_bins(axes, [STAGES.get(stage, stage.replace("_", " ")) for stage in seconds])
-    return figure

@@ -21,6 +21,7 @@ from cgankd.report import (
     sections_robustness,
     sections_search,
     table,
+    time_chart,
 )
 from cgankd.report.attention import attention
 from cgankd.report.blocks import Block, Grid, Note, Section, drawn
@@ -186,9 +187,9 @@ def _cost(run: Run) -> Section:
     blocks.append(_networks(results))
     seconds = {str(stage): float(took) for stage, took in (results.get("seconds") or {}).items() if took is not None}
     if seconds:
-        total = figures.seconds_text(sum(seconds.values()))
+        total = time_chart.seconds_text(sum(seconds.values()))
         caption = f"Time per stage, {total} in total; stages from earlier runs count with their time then."
-        blocks += drawn(figures.times(seconds), "times", caption)
+        blocks += drawn(time_chart.times(seconds), "times", caption)
     return Section("Size, speed and time", "cost", blocks)
 
 
