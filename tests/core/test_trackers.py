@@ -130,6 +130,7 @@ def test_nothing_is_opened_where_nothing_was_logged(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long  # a process that imports torch
 def test_tensorboard_needs_no_compiler(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     code = """
