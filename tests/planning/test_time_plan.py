@@ -44,6 +44,14 @@ def test_a_plan_keeps_to_its_time(minutes: float, scalar: bool) -> None:
         assert plan.share < 1
         assert plan.recipe.student.transfer_steps < 8000
     assert plan.recipe.teacher.network == ("cnn40_grid" if scalar else "cnn48_grid")
+    augment = plan.recipe.teacher.fit.augment
+    assert (augment.mixes, bool(augment.randaugment)) == ((False, False) if scalar else (True, True))
+
+
+def test_the_user_chooses_the_teachers_views() -> None:
+    overrides = ["teacher.fit.augment.randaugment=0", "teacher.fit.augment.flip=true"]
+    augment = make_plan({"source": "mine"}, "mine", splits(False), None, 600.0, overrides).recipe.teacher.fit.augment  # type: ignore[arg-type]
+    assert (augment.randaugment, augment.flip, augment.cutmix) == (None, True, 1.0)
 
 
 def test_the_time_is_the_sum_of_what_a_run_does() -> None:

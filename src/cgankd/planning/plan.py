@@ -23,6 +23,7 @@ WITHOUT_FAKES = ("nokd_longer", "kd", "fm")  # where it is too short for a gener
 STEPS = {"teacher": 2000, "student": 1500, "transfer": 8000, "generator": 3000}
 # The steps of a part are its usual ones times the share to this power: less is saved on what the others build on.
 POWERS = {"teacher": 0.5, "student": 0.5, "transfer": 1.0, "generator": 0.7}
+TEACHER_VIEWS = {"randaugment": 2, "cutmix": 1.0}  # a teacher of few labels gains much (docs/research-notes.md)
 LEAST = 0.08  # of these, below which students are hardly trained
 LEAST_WITH_FAKES = 0.15  # of these, below which the generator draws little that helps, and takes the students' time
 LEAST_WITH_TRIALS = 0.2  # of these, below which a trial, a quarter of a training, says nothing
@@ -107,7 +108,10 @@ def _recipe(
         "name": name,
         "seeds": [0],
         "data": dict(data),
-        "teacher": {"network": "cnn40_grid" if scalar else "cnn48_grid", "fit": {"steps": steps("teacher")}},
+        "teacher": {
+            "network": "cnn40_grid" if scalar else "cnn48_grid",
+            "fit": {"steps": steps("teacher"), **({"augment": TEACHER_VIEWS} if splits.task.mixable else {})},
+        },
         "student": {
             "network": "cnn16",
             "fit": {"steps": steps("student")},
