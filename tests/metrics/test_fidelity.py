@@ -136,3 +136,8 @@ def test_mean_pairwise_distance_over_all_pairs_once() -> None:
 def test_mean_pairwise_distance_of_sorted_rows() -> None:
     sorted_rows = torch.linspace(0.0, 1.0, 1000)[:, None]
     assert fidelity.mean_pairwise_distance(sorted_rows) == pytest.approx(1 / 3, rel=0.02)  # of two uniform numbers
+
+
+def test_precision_and_recall_of_copies_are_one() -> None:
+    vectors = (3 + 7 * torch.rand(40, 40, generator=torch.Generator().manual_seed(0))).repeat_interleave(8, 0)
+    assert fidelity.precision_recall(vectors, vectors.flip(0)) == (1.0, 1.0)

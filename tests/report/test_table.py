@@ -150,6 +150,10 @@ def test_decimals_follow_size_and_spread() -> None:
         row |= {"mean": mean, "std": None, "difference": None}
     assert table.decimals(found) == 7
     assert table.score(found, 3.1e-5, 2.2e-6) == "0.0000310 ± 0.0000022 years"
+    moisture = small(unit="%", metric="mae", higher_is_better=False)  # a scalar in per cent, which is no accuracy
+    for row, mean in zip(moisture["rows"], (0.034, 0.041), strict=True):
+        row |= {"mean": mean, "std": None, "difference": None}
+    assert table.score(moisture, 0.034, None) == "0.0340 %"  # not 0.0
 
 
 def test_the_teacher_is_the_last_row() -> None:

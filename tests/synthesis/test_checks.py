@@ -92,9 +92,25 @@ def test_a_small_pool_takes_the_mean_of_all() -> None:
 
 def test_fakes_that_do_not_count_are_not_seen() -> None:
     h_real, h_fake = normals(0.5, 1.2)
-    valid = torch.arange(FAKES).expand(REALS, FAKES) < 5
-    spoilt = torch.where(valid, h_fake, 1e6)
-    assert checked(h_real, spoilt, valid) == checked(h_real, h_fake[:, :5])
+    valid = torch.arange(FAKES).expand(REALS, FAKES) < FAKES // 2
+    found, expected = (
+        checked(h_real, fakes, mask)
+        for fakes, mask in ((torch.where(valid, h_fake, 1e6), valid), (h_fake[:, : FAKES // 2], None))
+    )
+    assert found.pop("reasons") == expected.pop("reasons") == []
+    assert found == pytest.approx(expected, rel=0.05)  # a fake that counts twice moves the edges of bins a little
+
+
+def test_every_label_counts_the_same_however_many_of_its_fakes_are_valid() -> None:
+    # The true h is .2 or 1.8 at odd labels, and 1 at even ones, where only one fake of eight is valid.
+    rng, odd = np.random.default_rng(0), np.arange(REALS) % 2 == 1
+    h_fake = np.where(odd[:, None], np.where(rng.random((REALS, FAKES)) < 0.5, 0.2, 1.8), 1.0)
+    h_real = np.where(odd, np.where(rng.random(REALS) < 0.1, 0.2, 1.8), 1.0)  # p_real = h p_fake
+    valid = torch.from_numpy(odd[:, None] | (np.arange(FAKES) == 3))
+    found = checked(torch.from_numpy(h_real), torch.from_numpy(np.where(valid, h_fake, np.inf)), valid)
+    assert found["calibration_error"] < 0.1
+    assert found["passed"]
+    assert found["effective_sample_share"] == pytest.approx(1 / (0.5 * 1 + 0.5 * (0.2**2 + 1.8**2) / 2), abs=0.02)
 
 
 def test_separability_is_the_rank_statistic() -> None:

@@ -252,11 +252,24 @@ def test_rows_without_a_fake_are_left_out() -> None:
 def test_the_held_out_loss_is_of_the_fakes_that_count(fabric: Fabric) -> None:
     pairs = normals(30, 0)
     network = RatioNetwork(1, FourierEmbedding(128), (32,), 0.0).eval()
-    valid = torch.arange(4).expand(30, 4) != 2
-    less = Pairs(pairs.real, pairs.targets, pairs.fake[:, [0, 1, 3]], torch.ones(30, 3, dtype=torch.bool))
+    valid = torch.arange(4).expand(30, 4) % 3 == 0
+    less = Pairs(pairs.real, pairs.targets, pairs.fake[:, [0, 3]], torch.ones(30, 2, dtype=torch.bool))
     expected = network.loss(less, 1.0)
     spoilt = pairs.fake.masked_fill(~valid[..., None], 99.0)
     assert network.loss(Pairs(pairs.real, pairs.targets, spoilt, valid), 1.0) == pytest.approx(expected, rel=1e-6)
+
+
+def test_in_the_held_out_loss_all_real_images_with_a_fake_count_the_same() -> None:
+    pairs = pairs_of([[1, 0, 1, 1, 1], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]])
+    network = RatioNetwork(1, FourierEmbedding(128), (32,), 0.0).eval()
+    h_real, h_fake = (h.double().numpy() for h in network.values(pairs))
+    s = lambda h: 1 / (1 + np.exp(-h))  # noqa: E731
+    rows, fakes = [0, 1, 3], {0: [0, 0, 2, 3, 4], 1: [3], 3: [0, 1, 2, 3, 4]}  # row 0 repeats its first valid one
+    over = {k: np.mean([np.mean(f(h_fake[row][fakes[row]])) for row in rows]) for k, f in {
+        "divergence": lambda h: s(h) * h - np.log1p(np.exp(h)), "h": lambda h: h,
+    }.items()}  # fmt: skip
+    expected = over["divergence"] - s(h_real[rows]).mean() + 0.3 * (over["h"] - 1) ** 2
+    assert network.loss(pairs, 0.3) == pytest.approx(expected, rel=1e-5)
 
 
 def grey_world(fabric: Fabric, labels: list[float], gaps: float | None) -> tuple[Pairs, list[float]]:

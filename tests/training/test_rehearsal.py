@@ -68,6 +68,9 @@ REFUSED = [
     ("mlkd", {}, [OWN + "{mlkd: {strong: 2}}"], r"mlkd\.strong = 2; allowed: 0"),
     ("mlkd+sskd", {}, [], r"'mlkd\+sskd' stacks two that need extra views of images"),
     ("kd", {"classes": 0}, ["student.fit.augment.mixup=1"], "augment.mixup=1, but a mix .* has no label in"),
+    # what takd and flow train first learns from labels
+    *((f"fm+{name}", {"classes": 0}, [], rf"augment.mixup=1, but a mix .* has no label in .* 'fm\+{name}'")
+      for name in ("takd", "flow")),
     ("rkd", {}, [OWN + "{rkd: {wait: 1}}"], r"method_settings\.rkd: 'wait' is not known; allowed: distance, angle"),
     ("rkd", {}, [OWN + "{rkdd: {angle: 1}}"], r"'rkdd' is not known \(did you mean 'rkd'\?\)"),
     ("sskd", {"size": (16, 20)}, [], "'sskd' rotates images by 90 degrees, but these are 16x20; allowed: square"),

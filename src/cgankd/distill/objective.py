@@ -92,10 +92,13 @@ class Objective(nn.Module):
 
     @property
     def reads_labels(self) -> bool:
-        """Whether any loss depends on a label: the label's own loss, or a term of a method."""
+        """Whether any loss depends on a label: the label's own loss, a term of a method, or a loss by which a method
+        trains a network of its own first."""
         kinds = {kind: [method for method, part in self.stacked if part in (None, kind)] for kind in PARTS}
         unweighted = all(methods and min(m.label_weight for m in methods) == 0 for methods in kinds.values())
-        return not unweighted or any(method.reads_labels for method, _ in self.stacked)
+        first = [method.teaches_by for method, _ in self.stacked if method.teaches_by and not method.asks_teacher]
+        own = any(method.reads_labels for method, _ in self.stacked)
+        return not unweighted or own or any(self.teaching(name).reads_labels for name in first)
 
     def _label(self, batch: DistillBatch) -> Tensor:
         shares = [(method.label_share(batch.done), part) for method, part in self.stacked]

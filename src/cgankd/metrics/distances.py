@@ -10,6 +10,7 @@ from torch import Tensor
 from cgankd.core.mapped_rows import Images
 
 ROWS = 1000  # of queries and of references in one block of distances
+ROUNDING = 1e-6  # of a float32 vector, as a share of its length
 
 
 def nearest(
@@ -42,12 +43,17 @@ def nearest(
 
 
 def within(queries: Images, references: Images, radii: Tensor, rows: int = ROWS) -> Tensor:
-    """Whether each query lies within the radius of any reference, bool [Q]. radii: float32 [R], one per reference."""
+    """Whether each query lies within the radius of any reference, bool [Q]. radii: float32 [R], one per reference.
+
+    A distance counts as within up to the rounding of float32 vectors, so a copy is within a radius of 0.
+    """
     inside = []
     for _, block in _blocks(queries, rows):
         covered = torch.zeros(len(block), dtype=torch.bool)
         for offset, centres in _blocks(references, rows):
-            covered |= (torch.cdist(block, centres) <= radii[offset : offset + len(centres)]).any(dim=1)
+            limit = radii[offset : offset + len(centres)] + ROUNDING * centres.norm(dim=1)
+            # In double precision, because |a|^2 + |b|^2 - 2ab is inexact where vectors are alike.
+            covered |= (torch.cdist(block.double(), centres.double()) <= limit).any(dim=1)
         inside.append(covered)
     return torch.cat(inside)
 

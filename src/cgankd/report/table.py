@@ -155,13 +155,13 @@ def decimals(results: Mapping[str, Any]) -> int:
     rows = results["rows"]
     sizes = [abs(row["mean"]) for row in rows if row.get("mean")]
     smallest, three = min(sizes, default=1.0), 2 - math.floor(math.log10(max(sizes, default=1.0)))  # digits
-    base = 1 if unit_of(results) == "%" or smallest >= 10 else 2 if smallest >= 1 else max(3, three)
+    share = unit_of(results) == "%" and results.get("higher_is_better", True)  # an accuracy, or 100 minus one
+    base = 1 if share or smallest >= 10 else 2 if smallest >= 1 else max(3, three)
     small: list[float] = [row["std"] for row in rows if row.get("std")]
     for row in rows:
         gain = row.get("difference") or {}
         small += [abs(gain[name]) for name in ("mean", "low", "high") if gain.get(name)]
-    vanishes = any(round(value, base) == 0 for value in small)
-    return base + 1 if vanishes else base
+    return base + any(round(value, base) == 0 for value in small)
 
 
 def score(results: Mapping[str, Any], mean: float | None, std: float | None) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cgankd.config.settings import NoSubsampling, Subsampling
 from cgankd.core import rng
+from cgankd.synthesis.density_ratio import row_by_row
 from cgankd.synthesis.rejection import effective_sample_share
 
 # For the true ratio E_fake[p_real / p_fake] = 1, and the training loss holds h near that. Rejection does not depend on
@@ -49,7 +50,8 @@ def halves(count: int, seed: int) -> tuple[Tensor, Tensor]:
 def check(h_real: Tensor, h_fake: Tensor, valid: Tensor, pool: Tensor) -> dict[str, Any]:
     """The results of all checks of h on held-out images.
 
-    h_real: float32 [N]. h_fake: float32 [N, K], fakes at the same labels; valid: bool [N, K], which of them count.
+    h_real: float32 [N]. h_fake: float32 [N, K], fakes at the same labels; valid: bool [N, K], which of them count, some
+    in each row; all rows count the same (:func:`cgankd.synthesis.density_ratio.row_by_row`).
     pool: int64 [N], labels that share a scale of h. Returns ``mean_on_fakes``, ``mean_on_real``, ``auc``,
     ``effective_sample_share``, ``calibration_error`` (None: too few images), ``passed`` and ``reasons``: a sentence
     for each check that fails. For all but the first, h is divided by its mean over the fakes of the pool, because
@@ -57,13 +59,14 @@ def check(h_real: Tensor, h_fake: Tensor, valid: Tensor, pool: Tensor) -> dict[s
     """
     h_real, h_fake, valid = h_real.cpu().double(), h_fake.cpu().double(), valid.cpu()
     pool = pool.cpu().unique(return_inverse=True)[1]
-    pool_of_fake = pool[:, None].expand_as(valid)[valid]
-    fake = h_fake[valid]
+    pool_of_fake = pool[:, None].expand_as(valid).flatten()
+    fake = row_by_row(h_fake, valid).flatten()
     if not bool(torch.isfinite(h_real).all() and torch.isfinite(fake).all()):
         return {"passed": False, "reasons": ["The ratio of a held-out image is not finite; allowed: finite numbers."]}
     count = torch.bincount(pool_of_fake, minlength=int(pool.max()) + 1)
     mean = torch.zeros(len(count), dtype=torch.float64).index_add_(0, pool_of_fake, fake) / count
-    mean = torch.where(count < FAKES_PER_POOL, fake.mean(), mean)
+    distinct = torch.zeros_like(count).index_add_(0, pool, valid.sum(dim=1))
+    mean = torch.where(distinct < FAKES_PER_POOL, fake.mean(), mean)
     known = mean[pool] > 0  # a pool whose fakes all have ratio 0 has no scale
     if not bool(known.any()):
         return {"passed": False, "reasons": ["The ratio of every held-out fake is 0; allowed: more for some."]}

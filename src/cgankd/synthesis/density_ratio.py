@@ -110,9 +110,21 @@ class RatioNetwork(nn.Module):
         return self(real, targets), torch.stack(on_fake, dim=1)
 
     def loss(self, pairs: Pairs, penalty: float) -> float:
-        """:func:`ratio_loss` on all real images and all valid fakes."""
+        """:func:`ratio_loss` on all real images with a valid fake, and their valid fakes (:func:`row_by_row`)."""
+        pairs = pairs.take(pairs.usable)
         h_real, h_fake = self.values(pairs)
-        return float(ratio_loss(h_real, h_fake[pairs.valid.to(h_fake.device)], penalty))
+        return float(ratio_loss(h_real, row_by_row(h_fake, pairs.valid.to(h_fake.device)), penalty))
+
+
+def row_by_row(values: Tensor, valid: Tensor) -> Tensor:
+    """``values`` [N, K], in which each row repeats its valid ones in place of the others; each row has some.
+
+    So all rows count the same, as in training (:meth:`Pairs.draw`). Without this, the fakes would have other labels
+    than the real images, namely those at which the generator hits the label more often.
+    """
+    order = valid.long().argsort(dim=1, descending=True, stable=True)  # the valid ones first
+    place = torch.arange(valid.shape[1], device=valid.device) % valid.sum(dim=1, keepdim=True)
+    return values.gather(1, order.gather(1, place))
 
 
 @dataclasses.dataclass(frozen=True)

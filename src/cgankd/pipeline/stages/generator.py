@@ -100,7 +100,7 @@ def _preview_generator(work: Work, sampler: Sampler, train: ImageSet, task: Task
     work.progress.picture("generator/samples", preview.grid(images, bins))
 
 
-@stage(version=3, together=True)
+@stage(version=4, together=True)  # version 3 weighted held-out labels by how many of their fakes are valid
 def train_density_ratio(
     work: Work,
     *,

@@ -24,7 +24,8 @@ from cgankd.teachers.black_box import BlackBox
 WORST = 10  # images of each network
 
 
-@stage(version=3)  # version 1 measured the diversity of a window by its lowest labels; 2 ready images of other labels
+# version 1 measured the diversity of a window by its lowest labels; 2 ready images of other labels; 3 rounded distances
+@stage(version=4)
 def measure_generator(
     work: Work,
     *,
