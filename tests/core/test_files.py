@@ -55,6 +55,16 @@ def test_writing_replaces_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
 
 
+def test_a_folder_or_a_name_below_a_file_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="can't be written: it is a folder"):
+        write_text(tmp_path, "text")
+    (tmp_path / "a").write_text("old")
+    for name in ("a/b.csv", "a/b/c.csv"):
+        with pytest.raises(UserError, match=f"{name} can't be written: .* is no folder"):
+            write_text(tmp_path / name, "text")
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
 def test_json_round_trip_and_refusals(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     value = {"a": [1, 0.1, None, "ü", True], "b": {"c": 1e-300}}

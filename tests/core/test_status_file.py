@@ -121,6 +121,14 @@ def test_how_a_run_ended(watched: Watched, tmp_path: Path) -> None:
     ]
 
 
+def test_a_run_that_was_moved_names_its_results_where_they_are(watched: Watched, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("{}")
+    with watched.stage(KD):
+        pass
+    watched.finish(results="elsewhere/results.json")
+    assert read_status(tmp_path)["results"] == str(tmp_path / "results.json")
+
+
 def test_a_finished_run_started_again_tells_what_its_stages_took(watched: Watched, tmp_path: Path) -> None:
     results = tmp_path / "results.json"
     results.write_text('{"seconds": {"import": 5.0, "train_student": 115.0}}')

@@ -237,6 +237,46 @@ def test_bench_says_what_a_student_costs(out: Path, typed: Typed) -> None:
     assert not any(name.endswith(".onnx") for name in json.loads(typed("bench", "out", "--row", other, "--json").out))
 
 
+def test_bench_measures_no_file_of_an_earlier_network(out: Path, typed: Typed) -> None:
+    results = json.loads((out / "results.json").read_text())
+    next(row for row in results["rows"] if row["method"] == results["best"]["row"])["network"] = "cnn16"
+    (out / "results.json").write_text(json.dumps(results))
+    assert "student.onnx" not in json.loads(typed("bench", "out", "--json").out)
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        (("source: digits", "source: gone"), "the data set of the run can't be read (data.source 'gone'"),
+        (("train_size: 100", "train_size: 90"), "the data set has changed since the run"),
+        (("size: null", "size: 20"), "the data set has changed since the run"),
+    ],
+)
+def test_without_its_data_set_a_student_leaves_but_gets_no_score_of_other_images(
+    change: tuple[str, str], note: str, out: Path, typed: Typed
+) -> None:
+    text = (out / "recipe.yaml").read_text()
+    assert change[0] in text
+    (out / "recipe.yaml").write_text(text.replace(*change))
+    (out / "student.onnx").unlink()
+    refused = typed("export", "out", "--int8")
+    assert f"--int8 needs training and test images of the run, but {note}" in refused.sentence()
+    assert not (out / "student.onnx").exists()
+    said = typed("export", "out")
+    assert said.code == 0, said.err
+    assert note in said.out
+    assert "labelled images of the run: it gives what the student gives" in said.out
+    assert "its own test" not in said.out
+
+
+def test_a_score_of_other_test_images_is_not_shown(out: Path, typed: Typed) -> None:
+    results = json.loads((out / "results.json").read_text())
+    (out / "results.json").write_text(json.dumps({**results, "test_images": "other"}))
+    said = typed("export", "out")
+    assert "so its test images are others" in said.out
+    assert "its own test" not in said.out
+
+
 def test_generated_images_leave_with_a_card_and_come_back_as_a_generator(
     out: Path, typed: Typed, tmp_path: Path
 ) -> None:

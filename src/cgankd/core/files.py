@@ -41,9 +41,15 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     """Yields a temporary file beside ``path``; when the block ends, the file is synced and replaces ``path``.
 
     If the block raises, the temporary file is removed and ``path`` does not change. durable: False does not wait for
-    the disk, for files that are written often and worth nothing after a power cut.
+    the disk, for files that are written often and worth nothing after a power cut. Raises UserError where ``path`` is a
+    folder, or is below a file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise UserError(f"{path} can't be written: it is a folder; needed: the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{path} can't be written: {path.parent} is no folder") from None
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)

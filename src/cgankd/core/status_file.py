@@ -164,6 +164,9 @@ def read_status(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not the status of a run")
     if record["state"] == "running":
         record["state"] = _state(record)
+    own = folder / Path(record.get("results") or "").name
+    if own.is_file():  # the run may have been started in another folder, or its own was moved since
+        record["results"] = str(own)
     return record
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import jinja2
 
 from cgankd.core.errors import UserError
+from cgankd.core.files import write_text
 from cgankd.report import (
     citation,
     figures,
@@ -74,17 +74,12 @@ def write_page(target: Path, run: Run, page_sections: Sequence[Section], command
 
 def write(target: Path, page: str) -> Path:
     """Write a page completely or not at all, and return its path; UserError where it can't be written."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    if not target.parent.is_dir():
+        raise UserError(f"{target}: can't be written: {target.parent} is no folder")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        write_text(target, page)
     except OSError as error:
         raise UserError(f"{target}: can't be written: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return target
 
 

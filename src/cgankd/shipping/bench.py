@@ -15,7 +15,7 @@ from cgankd.core.runtime import OneDevice
 from cgankd.metrics.cost import median_ms, parameters
 from cgankd.shipping.deployed import INPUT, Deployed, example
 from cgankd.shipping.export import stem
-from cgankd.shipping.finished import FinishedRun, refuse_choice
+from cgankd.shipping.finished import FinishedRun, Student, refuse_choice
 from cgankd.shipping.formats import OnnxStudent
 
 BATCHES = (1, 32)
@@ -47,11 +47,18 @@ def bench_run(folder: Path, row: str | None = None, seed: int | None = None) -> 
         images = example(student, "float32", size)
         with torch.no_grad():
             facts["pytorch"][f"batch {size}, ms"] = median_ms(functools.partial(module, images))
-    if (file := folder / f"{stem(run, student, seed)}.onnx").is_file():
+    if (file := folder / f"{stem(run, student, seed)}.onnx").is_file() and _is_of(student, OnnxStudent(file)):
         facts[file.name] = bench_onnx(file)
     if (peak := _peak_memory()) is not None:
         facts["peak memory of this process, MB"] = peak
     return facts
+
+
+def _is_of(student: Student, exported: OnnxStudent) -> bool:
+    """False for a file of an earlier run in this folder, with other settings."""
+    about, names = exported.description, ("row", "seed", "network", "weights")
+    same = all(about["student"].get(name) == student.facts[name] for name in names)
+    return same and about["input"]["plan"] == student.plan._asdict()
 
 
 def bench_onnx(path: Path) -> dict[str, Any]:

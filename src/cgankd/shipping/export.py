@@ -16,7 +16,6 @@ from cgankd.core.files import file_name
 from cgankd.core.mapped_rows import Images
 from cgankd.core.runtime import OneDevice
 from cgankd.core.store import Work
-from cgankd.data import sources
 from cgankd.data.imageset import ImageSet
 from cgankd.nets.inference import outputs
 from cgankd.shipping import formats
@@ -38,7 +37,7 @@ class Exported:
     difference: float | None = None
     score: float | None = None  # the file's own, on the test images
     int8: Exported | None = None
-    note: str = ""  # why it is no ONNX file
+    note: str = ""  # why it is no ONNX file, or was not compared on the test images
 
 
 def export(
@@ -51,7 +50,8 @@ def export(
     int8: bool = False,
     out: Path | None = None,
 ) -> Exported:
-    """Write the student of a finished run to a file that needs no cgankd, and check it on the run's test images.
+    """Write the student of a finished run to a file that needs no cgankd, and check it on the run's test images; where
+    these can't be had, on the few images that the run keeps.
 
     row, seed: of the student; None: the best on the validation split. out: the file; None: student.SUFFIX in the
     folder, and student-ROW-seedN.SUFFIX for a student that is not the best. int8: a second file beside it. Raises
@@ -66,15 +66,23 @@ def export(
     path = out or folder / f"{stem(run, student, seed)}{formats.SUFFIXES[to]}"
     if path.suffix != formats.SUFFIXES[to]:
         raise UserError(f"--out {path}: a file of {to} ends in {formats.SUFFIXES[to]}")
-    formats.WRITERS[to](student, path, kind)
     exported = Exported(path, dict(student.facts))
     if to == "safetensors":
+        formats.WRITERS[to](student, path, kind)
         return exported
-    splits = sources.load(recipes.load(str(folder / "recipe.yaml")).data)
-    answers = _answers(path, student, splits.test.images, kind)
-    difference = _difference(path, student, splits.test.images, answers)
-    score = _score(student.task, answers, splits.test)
-    exported = dataclasses.replace(exported, compared=len(answers), difference=difference, score=score)
+    splits, note = run.images(recipes.load(str(folder / "recipe.yaml")))
+    if splits is not None and splits.test.content_key != run.results.get("test_images", splits.test.content_key):
+        splits, note = None, "the data set has changed since the run, so its test images are others"
+    if int8 and splits is None:
+        raise UserError(f"--int8 needs training and test images of the run, but {note}")
+    formats.WRITERS[to](student, path, kind)
+    images = run.examples() if splits is None else splits.test.images
+    answers = _answers(path, student, images, kind)
+    difference = _difference(path, student, images, answers)
+    exported = dataclasses.replace(exported, compared=len(answers), difference=difference, note=note)
+    if splits is None:
+        return exported
+    exported = dataclasses.replace(exported, score=_score(student.task, answers, splits.test))
     if not int8:
         return exported
     small = path.with_name(f"{path.stem}-int8{path.suffix}")

@@ -10,10 +10,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from cgankd import tasks
+from cgankd.config.recipe import Recipe
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.files import read_json
+from cgankd.core.progress import SILENT, Progress
 from cgankd.core.runtime import Fabric
 from cgankd.core.store import Artifact, open_artifact
+from cgankd.data import sources
+from cgankd.data.imageset import Splits
 from cgankd.data.listing import Plan
 from cgankd.gan.generator import Sampler, TrainedGenerator
 from cgankd.metrics.statistics import place_of_best
@@ -120,11 +124,16 @@ class FinishedRun:
         """Counts, label histograms and sizes of the run's images."""
         return self._artifact("data").summary
 
-    @property
-    def train_key(self) -> str:
-        """The content key of the labelled images that the run was trained on."""
+    def images(self, recipe: Recipe, progress: Progress = SILENT) -> tuple[Splits | None, str]:
+        """The images that the run was trained on; or None, and a sentence that says why they can't be had."""
+        try:
+            splits = sources.load(recipe.data, progress=progress)
+        except UserError as error:
+            return None, f"the data set of the run can't be read ({error})"
         record = read_json(self._artifact("data").folder / "artifact.json")
-        return str(next(iter(record["arguments"]["splits"]["train"].values())))
+        if splits.train.content_key != next(iter(record["arguments"]["splits"]["train"].values())):
+            return None, "the data set has changed since the run, so its images are not those of the training"
+        return splits, ""
 
     def examples(self) -> Tensor:
         """The few labelled images that the run keeps for its report, uint8 [N, C, H, W]."""

@@ -6,14 +6,12 @@ import dataclasses
 from pathlib import Path
 
 from cgankd.config import recipe as recipes
-from cgankd.config.recipe import Recipe
 from cgankd.config.settings import NoSubsampling
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.files import write_text
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.store import Artifact, open_artifact
-from cgankd.data import sources
-from cgankd.data.imageset import ImageSet, Splits
+from cgankd.data.imageset import ImageSet
 from cgankd.shipping.data_card import CARD, PAIRS, Origin, data_card
 from cgankd.shipping.finished import WITH_FAKES, FinishedRun
 from cgankd.shipping.image_columns import LeavingImages, leaving
@@ -55,7 +53,7 @@ def export_images(
     with new_place(out, progress) as folder:
         with progress.bar(f"export {len(images):,} images", len(images)) as bar:
             WRITERS[to](images, folder, bar)
-        splits, note = _training_images(finished, recipe, progress)
+        splits, note = finished.images(recipe, progress)
         near = None
         if splits is not None:
             near = near_copies(images.images, splits.train, splits.val, progress)
@@ -98,14 +96,3 @@ def _leaving(origin: Origin) -> LeavingImages:
     requested, relabelled = StoredFakes(artifact).open(), StoredFakes(artifact, replace).open()
     subsampled = artifact.summary["subsampling"] != NoSubsampling().kind
     return leaving(requested, relabelled, origin.run.task, replace == "hard", subsampled)
-
-
-def _training_images(finished: FinishedRun, recipe: Recipe, progress: Progress) -> tuple[Splits | None, str]:
-    """The images that the run was trained on; or None, and a sentence that says why they can't be had."""
-    try:
-        splits = sources.load(recipe.data, progress=progress)
-    except UserError as error:
-        return None, f"the data set of the run can't be read ({error})"
-    if splits.train.content_key != finished.train_key:
-        return None, "the data set has changed since the run, so its images are not those of the training"
-    return splits, ""
