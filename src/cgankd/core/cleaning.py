@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,7 +56,13 @@ def contents(folder: Path) -> Contents:
 
 def size(folders: Sequence[Path]) -> int:
     """The total size of all files in the folders, in bytes."""
-    return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+    total = 0
+    for folder in folders:
+        for place, _, names in os.walk(folder):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):  # a run removes a file at this moment
+                    total += (Path(place) / name).stat().st_size
+    return total
 
 
 def remove(folders: Sequence[Path]) -> None:
