@@ -632,7 +632,7 @@ def test_a_search_and_a_curve_exclude_each_other(tmp_path: Path) -> None:
 def test_the_ablations_runs(tmp_path: Path, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: Counter[Path] = Counter()
     monkeypatch.setattr(ablation, "render", lambda out: drawn.update([out]))
-    found = ablation.ablate("digits", images=["3000", "500", "2000", "500"], out=tmp_path)  # its own M is 2000
+    found = ablation.ablate("digits", images=["0", "3000", "500", "2000", "500"], out=tmp_path)  # its own M is 2000
     assert [name.rsplit("-", 1)[0] for name in runs] == [
         "digits-cnn8-ablation", "digits-cnn8-synthesis.images=500", "digits-cnn8-synthesis.images=3000",
     ]  # fmt: skip

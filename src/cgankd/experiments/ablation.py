@@ -53,6 +53,8 @@ def ablate(
     own = bars.recipe.synthesis.images
     curve: list[Cell] = []
     for count in images:
+        if count == "0":  # the control, which is always a point
+            continue
         setting = f"synthesis.images={count}"
         cell = Cell(
             recipe.load(name, [*overrides, setting, "compare.methods=[cgan]", "compare.ablation=false"]), setting
