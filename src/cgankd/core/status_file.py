@@ -21,6 +21,7 @@ from cgankd.core.errors import UserError
 from cgankd.core.watching import Output, Watched
 
 NAME = "status.json"
+ORDERLY = (75, 130)  # exit codes of a run that was stopped; the same command goes on
 EVERY = 3.0  # seconds between two writes
 SILENT_AFTER = 600.0  # seconds; a run on another host that has written nothing for longer may be dead
 
@@ -59,7 +60,8 @@ class StatusFile(Output):
     """Writes the status of a run to its folder: every few seconds, and when it ends.
 
     While a run is prepared (its images are read and looked at) the file says so. If no run begins, the file that was
-    there before comes back, because a refused run must not leave files behind.
+    there before comes back, because a refused run must not leave files behind. Where it was stopped and there was such
+    a file, the file says so, because that one tells of an earlier run.
     """
 
     every = EVERY
@@ -79,10 +81,12 @@ class StatusFile(Output):
                 self._write(watched, "running")
             case "closed" | "stopped" if not self._begun:
                 self._put_back()
+                if event == "stopped" and fields["code"] in ORDERLY and _is_there(watched.folder):
+                    self._write(watched, "waiting", **fields)
             case "done" if self._begun:
                 self._write(watched, "done", **fields)
             case "stopped":
-                self._write(watched, "waiting" if fields["code"] in (75, 130) else "failed", **fields)
+                self._write(watched, "waiting" if fields["code"] in ORDERLY else "failed", **fields)
 
     def tick(self, watched: Watched) -> None:
         self._write(watched, "running")
@@ -119,6 +123,10 @@ class StatusFile(Output):
             write_json(path, run_text.finite(record), durable=False)
         except OSError:  # such as a full disk: the run goes on as long as its own files can be written
             return
+
+
+def _is_there(folder: Path | None) -> bool:
+    return folder is not None and (folder / NAME).is_file()
 
 
 def process_started(pid: int) -> str | None:
