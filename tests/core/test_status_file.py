@@ -222,6 +222,9 @@ def test_folders_without_a_status(tmp_path: Path) -> None:
         read_status(tmp_path / "none")
     with pytest.raises(UserError, match=r"is not the folder of a run: it has no status.json and no results.json"):
         read_status(tmp_path)
+    (tmp_path / ".lock").touch()  # HeldFolder leaves it in a folder that was there before
+    with pytest.raises(UserError, match="is not the folder of a run"):
+        read_status(tmp_path)
     (tmp_path / ".lock").write_text("run")
     assert as_lines(tmp_path, read_status(tmp_path))[0].startswith(
         f"{tmp_path}: begun 0 s ago and not finished; whether"

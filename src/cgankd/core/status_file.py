@@ -161,8 +161,9 @@ def read_status(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         if (folder / "results.json").is_file():
             return {"state": "done", "results": str(folder / "results.json")}
-        if (folder / ".lock").is_file():
-            return {"state": "unknown", "updated": (folder / ".lock").stat().st_mtime}
+        lock = folder / ".lock"
+        if lock.is_file() and lock.stat().st_size:  # an empty one: a run was refused or stopped before it began
+            return {"state": "unknown", "updated": lock.stat().st_mtime}
         raise UserError(f"{folder} is not the folder of a run: it has no {NAME} and no results.json")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
