@@ -86,6 +86,22 @@ def test_a_run_that_is_refused_after_its_preparation_changes_no_file(
     assert (path.read_bytes() if path.exists() else None) == earlier
 
 
+def test_a_run_that_is_stopped_in_its_preparation_does_not_tell_of_an_earlier_one(
+    watched: Watched, tmp_path: Path
+) -> None:
+    watched.finish(results="results.json")
+    watched = Watched([StatusFile()])
+    watched.opened(tmp_path)
+    with contextlib.suppress(KeyboardInterrupt), watched.passing("reading images", 1):
+        raise KeyboardInterrupt
+    watched.closed()
+    watched.stop("stopped by Ctrl-C", 130, "cgankd run x")
+    assert as_lines(tmp_path, read_status(tmp_path)) == [
+        f"{tmp_path}: stopped by Ctrl-C (0 s ago); the same command goes on: cgankd run x",
+        "it was at: before the run: reading images 0% done",
+    ]
+
+
 def test_a_running_stage(watched: Watched, tmp_path: Path) -> None:
     watched.plan(lambda: [Station("data", "data", "describe_data", seconds=1.0), KD])
     with watched.stage(KD), watched.bar("kd (seed 0)", 10) as bar:
@@ -205,6 +221,9 @@ def test_folders_without_a_status(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no folder; needed: the --out folder of a run"):
         read_status(tmp_path / "none")
     with pytest.raises(UserError, match=r"is not the folder of a run: it has no status.json and no results.json"):
+        read_status(tmp_path)
+    (tmp_path / ".lock").touch()  # HeldFolder leaves it in a folder that was there before
+    with pytest.raises(UserError, match="is not the folder of a run"):
         read_status(tmp_path)
     (tmp_path / ".lock").write_text("run")
     assert as_lines(tmp_path, read_status(tmp_path))[0].startswith(

@@ -78,6 +78,29 @@ def test_a_folder_in_use_is_left_alone(out: Path, typed: Typed) -> None:
     assert (out / "cache").is_dir()
 
 
+def test_a_dry_run_needs_no_lock(tmp_path: Path, typed: Typed) -> None:
+    (tmp_path / "cache" / "x").mkdir(parents=True)
+    (tmp_path / ".lock").touch()
+    (tmp_path / "results.json").write_text(json.dumps({"used": []}))
+    held = HeldFolder(tmp_path, "run")  # stands for a read-only folder too, whose lock can't be opened
+    said = typed("clean", str(tmp_path), "--dry-run")
+    held.close()
+    assert said.code == 0, said.err
+    assert "nothing was deleted (--dry-run)" in said.out
+
+
+@pytest.mark.parametrize("results", [{"rows": []}, []])
+def test_results_that_do_not_name_their_artifacts_lose_none(results: object, tmp_path: Path, typed: Typed) -> None:
+    artifact = tmp_path / "artifacts" / "train_student-0"
+    artifact.mkdir(parents=True)
+    (tmp_path / ".lock").touch()
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    said = typed("clean", str(tmp_path), "--yes")
+    assert said.code == 2
+    assert "results.json does not say which artifacts the run uses ('used')" in said.err
+    assert artifact.is_dir()
+
+
 def test_nothing_is_deleted_without_confirmation(out: Path, typed: Typed) -> None:
     said = typed("clean", "out")
     assert said.code == 2

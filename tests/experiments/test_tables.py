@@ -224,8 +224,31 @@ def test_a_table_stands_after_every_cell_and_says_what_is_missing(tmp_path: Path
     again.close()
     changed = grid(["digits"], ["student.transfer_steps=7"], ["cnn8", "cnn16"], [])
     again = cells.results_of(changed, tmp_path, "table.json", table.SILENT)
-    assert [known(cell) for cell in next(again)] == [True, False]  # of other settings: not known
+    assert [known(cell) for cell in next(again)] == [False, False]  # of other settings: not known
+    assert [known(cell) for cell in next(again)] == [True, False]
     again.close()
+
+
+def test_files_of_earlier_settings_do_not_stay_where_a_table_is_stopped(
+    tmp_path: Path, runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    table.make_table(["digits"], out=tmp_path)
+    ablation.ablate("digits", out=tmp_path / "ablation")
+    assert "missing" not in (tmp_path / "table.md").read_text()
+    assert (tmp_path / "table-digits.svg").is_file()
+    assert (tmp_path / "ablation" / "ablation.html").is_file()
+    monkeypatch.setattr(cells.run, "run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        table.make_table(["digits"], ["student.transfer_steps=7"], out=tmp_path)
+    assert "1 missing" in (tmp_path / "table.md").read_text()
+    assert not (tmp_path / "table-digits.svg").exists()
+    with pytest.raises(KeyboardInterrupt):
+        ablation.ablate("digits", ["student.transfer_steps=7"], out=tmp_path / "ablation")
+    left = [path.name for path in (tmp_path / "ablation").iterdir() if path.name.startswith("ablation")]
+    assert left == []
 
 
 def test_workers_get_the_cells_whose_images_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -632,7 +655,7 @@ def test_a_search_and_a_curve_exclude_each_other(tmp_path: Path) -> None:
 def test_the_ablations_runs(tmp_path: Path, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: Counter[Path] = Counter()
     monkeypatch.setattr(ablation, "render", lambda out: drawn.update([out]))
-    found = ablation.ablate("digits", images=["3000", "500", "2000", "500"], out=tmp_path)  # its own M is 2000
+    found = ablation.ablate("digits", images=["0", "3000", "500", "2000", "500"], out=tmp_path)  # its own M is 2000
     assert [name.rsplit("-", 1)[0] for name in runs] == [
         "digits-cnn8-ablation", "digits-cnn8-synthesis.images=500", "digits-cnn8-synthesis.images=3000",
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from pathlib import Path
@@ -97,6 +98,20 @@ def test_the_relativistic_loss_is_the_cross_entropy_of_which_of_a_pair_is_real()
     assert loss.generator(fake, real).item() == pytest.approx(by_hand / 3, rel=1e-6)
     half = loss.discriminator(real, fake, torch.full((3,), 0.5), None)
     assert half.item() == pytest.approx(loss.discriminator(real, fake).item() / 2)
+
+
+def test_far_real_images_count_less_in_the_relativistic_loss_of_the_generator_too(fabric: Fabric) -> None:
+    step = one_step(fabric, SCALAR, loss="relativistic")
+    space, host = step.space, torch.Generator().manual_seed(0)
+    drawn = space.discriminator_draw(SMALL["batch_size"], host)
+    losses = []
+    for weight in (None, torch.full((SMALL["batch_size"],), 0.25)):
+        step.space = mock.Mock(discriminator_draw=lambda *_, w=weight: dataclasses.replace(drawn, real_weight=w))
+        step.generator.eval()  # so that both see the same networks
+        step.discriminator.eval()
+        step.generator_optimizer = mock.Mock()
+        losses.append(step._generator_step(host, torch.Generator().manual_seed(1))["generator_loss"].item())
+    assert losses[1] == pytest.approx(losses[0] / 4, rel=1e-5)
 
 
 def test_r2_adds_the_same_penalty_at_generated_images(fabric: Fabric) -> None:

@@ -90,7 +90,7 @@ def test_text_that_can_not_be_used(tmp_path: Path) -> None:
 def test_tokens_are_read_back_as_the_text(tmp_path: Path) -> None:
     tokenizer = text.make_tokenizer(TEXTS, 300)
     end = tokenizer.token_to_id(text.END)
-    unseen = ["été in 中文\t\x00", "second"]
+    unseen = ["été in 中文\t\x00", f"sec{text.END}ond"]
     row = text.encode(tokenizer, unseen, end).tolist()
     places = [n for n, token in enumerate(row) if token == end]
     assert (len(places), places[0], places[-1]) == (3, 0, len(row) - 1)

@@ -29,6 +29,15 @@ def test_nothing_is_its_own_neighbour(rows: int) -> None:
     assert distance.numpy() == pytest.approx(np.sort(whole, axis=1)[:, :2], rel=1e-5)
 
 
+@pytest.mark.parametrize("same", [False, True])
+def test_neighbours_far_from_zero_and_close_together(same: bool) -> None:
+    x, y = 50 + 0.01 * torch.randn(2, 60, 16, generator=torch.Generator().manual_seed(4))
+    whole = cdist(x.numpy(), x.numpy()) + np.diag(np.full(60, np.inf)) if same else cdist(x.numpy(), y.numpy())
+    distance, row = nearest(x, x if same else y, k=3, same=same)
+    assert row.numpy() == pytest.approx(np.argsort(whole, axis=1)[:, :3])
+    assert distance.numpy() == pytest.approx(np.sort(whole, axis=1)[:, :3], rel=1e-5)
+
+
 def test_a_copy_among_bright_images_is_at_distance_zero() -> None:
     images = torch.randint(200, 256, (60, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
     nearly = images[40:41].clone()

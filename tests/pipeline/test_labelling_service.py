@@ -23,6 +23,7 @@ from cgankd.core.errors import UserError
 from cgankd.core.files import load_tensors, read_json
 from cgankd.experiments import text as table_text
 from cgankd.pipeline import labelling_service, run
+from cgankd.report.headline import EXPORTED
 from cgankd.report.render import render
 
 Answer = Callable[[npt.NDArray[np.float32]], Sequence[object]]
@@ -91,6 +92,7 @@ def test_classes_there_and_back(module: Callable[[int], str], command: Callable[
     said = command("synthesize", *words, str(out), "--import", str(path))
     assert "cgan" in said
     assert (out / "report.html").is_file()
+    assert any((out / name).is_file() for name in EXPORTED)
     found = read_json(out / "results.json")
     assert len(stages(out, "train_generator")) == len(stages(out, "show_generator")) == 1  # the GAN; its images
     direct = run.run(

@@ -44,6 +44,12 @@ def test_one_seed_has_no_interval() -> None:
     assert statistics.paired_difference([3.0], [1.0]) == {"values": [2.0], "mean": 2.0, "low": None, "high": None}
 
 
+@pytest.mark.parametrize("gain", [0.0, 1.0])
+def test_equal_differences_have_no_interval(gain: float) -> None:
+    found = statistics.paired_difference([2.0 + gain, 3.0 + gain], [2.0, 3.0])
+    assert found == {"values": [gain, gain], "mean": gain, "low": None, "high": None}
+
+
 def test_seeds_that_do_not_pair_are_refused() -> None:
     with pytest.raises(ValueError):
         statistics.paired_difference([1.0, 2.0], [1.0])

@@ -61,6 +61,11 @@ def test_of_equal_validation_scores_the_lowest_loss_decides(make_results: Result
         ([-1.0, 1.0, 2.0], "no gain", "so it may be chance."),
         ([-1.0, -1.1, -1.2], "no gain", "so generated images make the student worse here."),
         ([1.0], "open", "With one seed there is no interval, so the difference may be chance."),
+        (
+            [1.0, 1.0],
+            "open",
+            "Where it is the same for all seeds, there is no interval, so the difference may be chance.",
+        ),
     ],
 )
 @pytest.mark.parametrize("task", ["classification", "regression"])

@@ -130,7 +130,7 @@ def test_one_seed_has_neither_spread_nor_interval() -> None:
         row["std"] = None
     found["rows"][1]["difference"] |= {"low": None, "high": None}
     row = table.rows(found)[1]
-    assert (row.score, row.difference, row.verdict) == ("85.7 %", "+0.8 (no interval)", "one seed")
+    assert (row.score, row.difference, row.verdict) == ("85.7 %", "+0.8 (no interval)", "no interval")
     assert "One seed: no spread and no interval." in table.footnotes(found)
     warned = found | {"warnings": ["One seed: no spread and no interval, so a difference may be chance."]}
     assert "One seed: no spread and no interval." not in table.footnotes(warned)  # the warning is printed below it

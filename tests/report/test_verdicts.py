@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cgankd.metrics.statistics import paired_difference
 from cgankd.report.verdicts import verdicts
 
 
@@ -45,3 +46,11 @@ def test_one_seed_shows_nothing_but_the_main_numbers() -> None:
     sentences = verdicts(results(row("cgan", 92.0, 2.0, half=None)))
     assert len(sentences) == 1
     assert "With one seed there is no interval, so the difference may be chance." in sentences[0]
+
+
+def test_a_difference_that_is_equal_for_all_seeds_is_not_shown_to_be_one() -> None:
+    level = row("kd", 92.0, 2.0) | {"difference": paired_difference([91.0, 93.0], [89.0, 91.0])}
+    assert verdicts(results(row("fm", 93.0, 3.0), level))[1:] == [
+        "Better than the control (nokd_longer): fm by 3.0 points.",
+        "No interval for kd: the difference from the control (nokd_longer) is the same for all seeds.",
+    ]

@@ -313,6 +313,12 @@ def test_no_fake_near_any_label_is_the_users_to_mend(fabric: Fabric) -> None:
         grey_world(fabric, [1.01, 2.03, 5.1], 1e-4)
 
 
+def test_fakes_at_one_label_alone_are_the_users_to_mend(fabric: Fabric) -> None:
+    pairs = pairs_of([[1, 1], [0, 0], [0, 0]])
+    with pytest.raises(UserError, match="only one training image has generated images that count at its label"):
+        train_ratio(Work(fabric), pairs, FourierEmbedding(128), RatioSettings(steps=2, hidden=(32,)), seed=0)
+
+
 def test_a_shelf_is_asked_for_what_it_holds(fabric: Fabric) -> None:
     held, asked = {4: 5, 9: 100, 1: 0}, set()
 

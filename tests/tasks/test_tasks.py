@@ -175,6 +175,8 @@ def test_a_label_outside_the_range_is_named(bad: float) -> None:
     with pytest.raises(UserError, match=r"here: label .* at row 2 is outside .* -20 to 60"):
         YEARS.check_labels(torch.tensor([-20.0, 60.0, bad]), "here")
     YEARS.check_labels(torch.tensor([-20.0, 60.0]), "here")
+    with pytest.raises(UserError, match=r"--label: label 9999 is outside the allowed range -20 to 60"):
+        YEARS.check_labels(torch.tensor([9999.0]), "--label")
 
 
 @pytest.mark.parametrize("bad", [-1, 5])

@@ -29,6 +29,9 @@ def clean(
     from cgankd.core.run_folder import HeldFolder
 
     cleaning.contents(folder)  # raises before the lock is written there
+    if dry_run:  # writes nothing, so it needs no lock, which a read-only folder would refuse
+        _clean(folder, dry_run, stopped, yes)
+        return
     held = HeldFolder(folder, command="")
     try:
         _clean(folder, dry_run, stopped, yes)

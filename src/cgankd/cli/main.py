@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +30,9 @@ from cgankd.core import ranks
 from cgankd.core.errors import UserError
 from cgankd.core.paths import expanded_word, portable
 from cgankd.core.terminal import escape_what_streams_cannot_write, on_one_line, plain_console
+
+if TYPE_CHECKING:
+    from cgankd.core.watching import Watched
 
 # No import here may import torch, or the settings with pydantic, because `cgankd --help` must not take seconds.
 
@@ -113,19 +116,7 @@ def run(
         progress.rest()
         if not as_json:
             _show_table(results)
-        exported = None
-        if not no_export:
-            from cgankd.shipping.export import export_after_run
-
-            exported = export_after_run(folder)
-        page = None if no_report else _write_page(folder)  # after the export, because the page names the file
-        if exported is not None:
-            ship.show_export(exported)
-        progress.finish(
-            results=str(folder / "results.json"),
-            report=None if page is None else str(page),
-            student=None if exported is None else str(exported.path),
-        )
+        _write_files(folder, progress, student=not no_export, report=not no_report)
 
 
 @app.command()
@@ -196,10 +187,11 @@ def synthesize(
     with watch.watching(quiet) as progress:
         if predictions is not None and not views:
             results = go(labelling_service.answered(possible, predictions), folder, progress, deadline=deadline)
+            if not ranks.goes_on_alone():
+                return
             progress.rest()
             _show_table(results)
-            page = _write_page(folder)
-            progress.finish(results=str(folder / "results.json"), report=str(page))
+            _write_files(folder, progress)
             return
         if predictions is not None:
             message, written = labelling_service.export_views(
@@ -295,6 +287,23 @@ def _show_table(results: dict[str, Any]) -> None:
         console.print(on_one_line(sentence))
     for warning in results["warnings"]:
         console.print(f"! {on_one_line(warning)}")
+
+
+def _write_files(folder: Path, progress: Watched, student: bool = True, report: bool = True) -> None:
+    """Write the best student's file and the page of a run that has just finished, and print their paths."""
+    exported = None
+    if student:
+        from cgankd.shipping.export import export_after_run
+
+        exported = export_after_run(folder)
+    page = _write_page(folder) if report else None  # after the export, because the page names the file
+    if exported is not None:
+        ship.show_export(exported)
+    progress.finish(
+        results=str(folder / "results.json"),
+        report=None if page is None else str(page),
+        student=None if exported is None else str(exported.path),
+    )
 
 
 def _write_page(folder: Path, anew: bool = False) -> Path:

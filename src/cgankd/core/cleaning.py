@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,11 +35,12 @@ class Contents:
 
 
 def contents(folder: Path) -> Contents:
-    """The sub-folders of ``folder``; UserError where it is not the folder of a run, a table or an ablation."""
+    """The sub-folders of ``folder``; UserError where it is not the folder of a run, a table or an ablation, or holds
+    results that do not say which artifacts they use."""
     if not (folder / ".lock").is_file():
         raise UserError(f"{folder} is not a folder that cgankd wrote; give the --out folder of a run")
     results = list(folder.rglob(RESULTS))
-    names = {name for path in results for name in read_json(path).get(USED, [])}
+    names = {name for path in results for name in _used(path)}
     unfinished = any(not (cell / RESULTS).is_file() for cell in _folders(folder / "cells"))
     last = 0.0 if unfinished else max((path.stat().st_mtime for path in results), default=0.0)
     artifacts = _folders(folder / "artifacts")
@@ -53,7 +56,13 @@ def contents(folder: Path) -> Contents:
 
 def size(folders: Sequence[Path]) -> int:
     """The total size of all files in the folders, in bytes."""
-    return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+    total = 0
+    for folder in folders:
+        for place, _, names in os.walk(folder):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):  # a run removes a file at this moment
+                    total += (Path(place) / name).stat().st_size
+    return total
 
 
 def remove(folders: Sequence[Path]) -> None:
@@ -61,6 +70,16 @@ def remove(folders: Sequence[Path]) -> None:
     for folder in folders:
         (folder / "artifact.json").unlink(missing_ok=True)  # first: a killed removal must not look like an artifact
         shutil.rmtree(folder)
+
+
+def _used(results: Path) -> list[str]:
+    record = read_json(results)
+    if not isinstance(record, dict) or USED not in record:  # without it all artifacts would seem to be unused
+        raise UserError(
+            f"{results} does not say which artifacts the run uses ({USED!r}); needed: the results of this version, "
+            "which the command of the run writes again"
+        )
+    return list(record[USED])
 
 
 def _folders(parent: Path) -> list[Path]:

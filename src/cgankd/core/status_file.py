@@ -21,6 +21,7 @@ from cgankd.core.errors import UserError
 from cgankd.core.watching import Output, Watched
 
 NAME = "status.json"
+ORDERLY = (75, 130)  # exit codes of a run that was stopped; the same command goes on
 EVERY = 3.0  # seconds between two writes
 SILENT_AFTER = 600.0  # seconds; a run on another host that has written nothing for longer may be dead
 
@@ -59,7 +60,8 @@ class StatusFile(Output):
     """Writes the status of a run to its folder: every few seconds, and when it ends.
 
     While a run is prepared (its images are read and looked at) the file says so. If no run begins, the file that was
-    there before comes back, because a refused run must not leave files behind.
+    there before comes back, because a refused run must not leave files behind. Where it was stopped and there was such
+    a file, the file says so, because that one tells of an earlier run.
     """
 
     every = EVERY
@@ -79,10 +81,12 @@ class StatusFile(Output):
                 self._write(watched, "running")
             case "closed" | "stopped" if not self._begun:
                 self._put_back()
+                if event == "stopped" and fields["code"] in ORDERLY and _is_there(watched.folder):
+                    self._write(watched, "waiting", **fields)
             case "done" if self._begun:
                 self._write(watched, "done", **fields)
             case "stopped":
-                self._write(watched, "waiting" if fields["code"] in (75, 130) else "failed", **fields)
+                self._write(watched, "waiting" if fields["code"] in ORDERLY else "failed", **fields)
 
     def tick(self, watched: Watched) -> None:
         self._write(watched, "running")
@@ -121,6 +125,10 @@ class StatusFile(Output):
             return
 
 
+def _is_there(folder: Path | None) -> bool:
+    return folder is not None and (folder / NAME).is_file()
+
+
 def process_started(pid: int) -> str | None:
     """When a process of this machine started, because numbers of processes are used again; None: there is none.
 
@@ -153,8 +161,9 @@ def read_status(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         if (folder / "results.json").is_file():
             return {"state": "done", "results": str(folder / "results.json")}
-        if (folder / ".lock").is_file():
-            return {"state": "unknown", "updated": (folder / ".lock").stat().st_mtime}
+        lock = folder / ".lock"
+        if lock.is_file() and lock.stat().st_size:  # an empty one: a run was refused or stopped before it began
+            return {"state": "unknown", "updated": lock.stat().st_mtime}
         raise UserError(f"{folder} is not the folder of a run: it has no {NAME} and no results.json")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from cgankd.config.settings import CompareSettings
 from cgankd.core.errors import UserError
 from cgankd.core.files import write_json, write_text
 from cgankd.core.progress import SILENT, Progress
-from cgankd.experiments.ablation_page import NAME, as_errors, render
+from cgankd.experiments.ablation_page import NAME, as_errors, remove, render
 from cgankd.experiments.cells import Cell, Results, results_of
 from cgankd.experiments.executors import HERE, Executor
 from cgankd.pipeline import comparisons
@@ -53,6 +53,8 @@ def ablate(
     own = bars.recipe.synthesis.images
     curve: list[Cell] = []
     for count in images:
+        if count == "0":  # the control, which is always a point
+            continue
         setting = f"synthesis.images={count}"
         cell = Cell(
             recipe.load(name, [*overrides, setting, "compare.methods=[cgan]", "compare.ablation=false"]), setting
@@ -64,7 +66,8 @@ def ablate(
     cells = [bars, *curve, *sizes]
     content: dict[str, Any] = {}
     for results in results_of(cells, out, NAME, progress, deadline, executor):
-        if results[0] is None:  # where several run at once, another one may end before
+        if results[0] is None:  # its settings have changed, or another one has ended before
+            remove(out)
             continue
         content = summary(cells[: 1 + len(curve)], results[: 1 + len(curve)])
         if sizes:

@@ -79,6 +79,14 @@ def render(out: Path) -> Path:
     return write_page(out / "ablation.html", read(out / ablation["run"]), sections, command)
 
 
+def remove(out: Path) -> None:
+    """Remove ablation.json and all that was made of it."""
+    for name in (NAME, "ablation.csv", "ablation.html"):
+        (out / name).unlink(missing_ok=True)
+    for name in ("bars", "images", "labels"):
+        save(None, out / f"ablation-{name}")
+
+
 def bars(ablation: Record) -> Figure:
     """Error per row, as bars from zero: what each step adds."""
     rows, places = ablation["bars"], _decimals(ablation)

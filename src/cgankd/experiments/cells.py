@@ -146,6 +146,9 @@ def results_of(
 ) -> Iterator[list[Results | None]]:
     """Run the cells; after each one, yield the results of all cells in order (None: not finished).
 
+    Where ``file`` is there and the settings of a cell have changed, a list comes before the first run too, so that a
+    caller that is stopped then does not leave files of the earlier settings.
+
     Cells that ``out`` already contains run again without training; their results are in the first list. ``file``: the
     file that the caller writes to ``out``. Raises UserError before anything is trained or written where a cell can't
     be run, or ``out`` belongs to another recipe; errors while a cell runs name the cell. executor: where cells run that
@@ -166,6 +169,9 @@ def results_of(
         for cell, finished in zip(cells, results, strict=True):
             if finished is None:  # the file has other settings, and must not stay if this run is killed
                 (out / cell.folder / "results.json").unlink(missing_ok=True)
+        changed = None in results and (out / file).is_file()
+        if changed or (ready is not None and any(results)):  # here, finished cells run again and are yielded then
+            yield list(results)
         if ready is None:
             yield from _here(cells, results, out, progress, deadline)
         else:
@@ -198,8 +204,6 @@ def _elsewhere(
 ) -> Iterator[list[Results | None]]:
     """Several at once, in other processes. Raises the first error after all other cells have ended."""
     places = [place for place, finished in enumerate(results) if finished is None]
-    if len(places) < len(cells):
-        yield list(results)
     folders = [out / cells[place].folder for place in places]
     for folder, place in zip(folders, places, strict=True):
         write_task(folder, cells[place].recipe, out)

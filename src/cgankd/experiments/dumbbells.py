@@ -26,8 +26,9 @@ def draw(content: Record, out: Path) -> None:
 
     Where a table has none (any more), those of an earlier call are removed.
     """
-    for recipe_table in content["tables"]:
-        save(dumbbells(recipe_table), out / f"table-{file_name(recipe_table['recipe'])}")
+    tables = {recipe_table["recipe"]: recipe_table for recipe_table in content["tables"]}
+    for name in content["recipes"]:
+        save(dumbbells(tables[name]) if name in tables else None, out / f"table-{file_name(name)}")
 
 
 def dumbbells(recipe_table: Record) -> Figure | None:

@@ -53,14 +53,15 @@ def discriminator_relativistic(
     return _mean(F.softplus(fake - real), math.prod(weights, start=torch.ones_like(real)) if weights else None)
 
 
-def generator_relativistic(fake: Tensor, real: Tensor) -> Tensor:
-    """mean(log(1 + exp(-(D(x_f) - D(x_r)))))."""
-    return F.softplus(real - fake).mean()
+def generator_relativistic(fake: Tensor, real: Tensor, real_weight: Tensor | None = None) -> Tensor:
+    """mean(w_r log(1 + exp(-(D(x_f) - D(x_r))))): the fake is at the target label itself, so its weight is 1."""
+    return _mean(F.softplus(real - fake), real_weight)
 
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """discriminator: (real, fake, real_weight, fake_weight). generator: (fake), or if ``pairs`` (fake, real)."""
+    """discriminator: (real, fake, real_weight, fake_weight). generator: (fake), or if ``pairs`` (fake, real,
+    real_weight)."""
 
     discriminator: Callable[..., Tensor]
     generator: Callable[..., Tensor]

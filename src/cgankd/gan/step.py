@@ -98,8 +98,10 @@ class GanStep:
     def _generator_step(self, host: torch.Generator, torch_rng: torch.Generator) -> dict[str, Tensor]:
         settings, size = self.settings, self.settings.batch_size
         half = size // 2 if settings.mode_seeking else 0  # then images half a batch apart share a label
-        real, targets = self._real_and_targets(size - half, host)
+        real, targets, weight = self._real_and_targets(size - half, host)
         targets = to_device(torch.cat([targets, targets[:half]]), self.fabric.device)
+        if weight is not None:
+            weight = to_device(torch.cat([weight, weight[:half]]), self.fabric.device)
         z = self._latents(size, torch_rng)
         self.discriminator.requires_grad_(False)  # its weights' gradients are not needed here
         with self.fabric.autocast():
@@ -109,7 +111,7 @@ class GanStep:
             shown = self._augmented(shown, 1 if real is None else 2, torch_rng)
             with profiling.part("forward"):
                 verdict = self._verdict(shown, targets)
-        loss = self._generator_loss(verdict if real is None else verdict.chunk(2), targets)
+        loss = self._generator_loss(verdict if real is None else verdict.chunk(2), targets, weight)
         if half:
             images = all_rows(fake.float(), size)
             loss = loss + settings.mode_seeking * mode_seeking(images[:half], images[-half:], z[:half], z[-half:])
@@ -126,19 +128,23 @@ class GanStep:
         variance, _ = var_mean(fake.detach().float(), dim=(0,))
         return {"generator_loss": loss.detach(), "spread": (variance * size / (size - 1)).sqrt().mean()}
 
-    def _real_and_targets(self, size: int, host: torch.Generator) -> tuple[Tensor | None, Tensor]:
-        """Labels of generated images, and rows of real images with the same labels where the loss compares pairs."""
+    def _real_and_targets(self, size: int, host: torch.Generator) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        """Labels of generated images; where the loss compares pairs, rows of real images with the same labels, and
+        their weights."""
         if not self.losses.pairs:
-            return None, self.space.generator_draw(size, host)
+            return None, self.space.generator_draw(size, host), None
         draw = self.space.discriminator_draw(size, host)
-        return draw.real, draw.condition
+        return draw.real, draw.condition, draw.real_weight
 
-    def _generator_loss(self, verdict: Verdict | list[Verdict], targets: Tensor) -> Tensor:
+    def _generator_loss(
+        self, verdict: Verdict | list[Verdict], targets: Tensor, real_weight: Tensor | None = None
+    ) -> Tensor:
         pair = [verdict] if isinstance(verdict, Verdict) else verdict
+        weights = [] if real_weight is None else [real_weight]
         strength, settings = self.generator.label_strength, self.settings
-        loss = strength * self.losses.generator(*(part.logits for part in pair))
+        loss = strength * self.losses.generator(*(part.logits for part in pair), *weights)
         if pair[0].unconditional is not None:
-            loss = loss + self.losses.generator(*(part.unconditional for part in pair))
+            loss = loss + self.losses.generator(*(part.unconditional for part in pair), *weights)
         if pair[0].label is not None:
             loss = loss + strength * settings.auxiliary * (pair[0].label - targets).abs().mean()
         return loss

@@ -72,7 +72,7 @@ class Corpus:
         return text.Corpus(self.artifact.tensors("tokens"), summary["vocabulary"], summary["end"], summary["bytes"])
 
 
-@stage(version=2)
+@stage(version=3)  # version 2 read the characters of the end token as that token
 def read_text(
     work: Work, *, documents: Documents, settings: TextSettings, tokens_of: ModelFolder | None
 ) -> dict[str, Any]:

@@ -112,6 +112,7 @@ def make_tokenizer(texts: list[str], vocabulary: int) -> Any:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.encode_special_tokens = True  # a document that holds the characters of END does not end there
     return tokenizer
 
 

@@ -24,18 +24,20 @@ def nearest(
     >>> nearest(torch.tensor([[0.0], [9.0]]), torch.tensor([[1.0], [5.0]]))[0].tolist()
     [[1.0], [4.0]]
     """
+    # Neighbours are chosen by |a|^2 + |b|^2 - 2ab, which is inexact where vectors are long and near each other.
+    centre = _vectors(references[:rows]).mean(dim=0)
     distances, places = [], []
     for start, block in _blocks(queries, rows):
         best = torch.full((len(block), k), torch.inf)
         place = torch.zeros(len(block), k, dtype=torch.int64)
         for offset, candidates in _blocks(references, rows):
-            distance = torch.cdist(block, candidates)
+            distance = torch.cdist(block - centre, candidates - centre)
             if same and offset == start:
                 distance.fill_diagonal_(torch.inf)
             column = torch.arange(offset, offset + len(candidates)).expand_as(distance)
             best, order = torch.cat([best, distance], dim=1).topk(k, largest=False)
             place = torch.cat([place, column], dim=1).gather(1, order)
-        # For large matrices cdist computes |a|^2 + |b|^2 - 2ab, which is inexact where two images are alike.
+        # Still inexact where two images are alike.
         exact = torch.stack([(block - _vectors(references[place[:, j]])).norm(dim=1) for j in range(k)], dim=1)
         distances.append(exact)
         places.append(place)

@@ -57,18 +57,23 @@ def few_seeds(seeds: int) -> list[str]:
 
 
 def paired_difference(values: Sequence[float], control: Sequence[float]) -> dict[str, Any]:
-    """values - control, seed by seed: the differences, their mean, and its 95% t interval (None with one seed).
+    """values - control, seed by seed: the differences, their mean, and its 95% t interval.
+
+    The interval is None with one seed, and where all differences are equal: with few test images this happens by
+    chance, and a spread of 0 would make any difference certain.
 
     Rounded to ten decimals, so that equal scores give 0 rather than 1e-15; scores below 1 to ten of their digits.
 
     >>> paired_difference([3.0, 5.0], [1.0, 2.0])["mean"], paired_difference([3e-11], [1e-11])["mean"]
     (2.5, 2e-11)
+    >>> paired_difference([2.0, 3.0], [1.0, 2.0])
+    {'values': [1.0, 1.0], 'mean': 1.0, 'low': None, 'high': None}
     """
     largest = max(map(abs, [*values, *control]))
     places = 10 - math.floor(math.log10(largest)) if 0 < largest < 1 else 10
     differences = [round(a - b, places) for a, b in zip(values, control, strict=True)]
     mean, low, high = round(statistics.fmean(differences), places), None, None
-    if len(differences) > 1:
+    if len(set(differences)) > 1:
         error = statistics.stdev(differences) / math.sqrt(len(differences))
         half = float(special.stdtrit(len(differences) - 1, 0.975)) * error
         low, high = mean - half, mean + half

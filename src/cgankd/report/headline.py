@@ -119,7 +119,8 @@ def _compared(results: Mapping[str, Any], with_fakes: Row, without: Row) -> Head
     change, difference = _difference(results, with_fakes, without)
     facts += difference
     if change["low"] is None:
-        return Headline("open", f"{facts}. With one seed there is no interval, so the difference may be chance.")
+        why = "With one seed" if len(change["values"]) == 1 else "Where it is the same for all seeds,"
+        return Headline("open", f"{facts}. {why} there is no interval, so the difference may be chance.")
     if change["low"] <= 0 <= change["high"]:
         return Headline("no gain", f"{facts}, so it may be chance.")
     if (change["low"] > 0) == bool(results["higher_is_better"]):

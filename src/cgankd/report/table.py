@@ -19,7 +19,7 @@ from cgankd.core.terminal import on_one_line
 from cgankd.metrics.statistics import spread
 from cgankd.report import markdown
 
-Verdict = Literal["control", "better", "worse", "undecided", "one seed", "none"]
+Verdict = Literal["control", "better", "worse", "undecided", "no interval", "none"]
 
 WORDS: Mapping[str, str] = {
     "nokd": "student alone",
@@ -207,7 +207,7 @@ def verdict(results: Mapping[str, Any], row: Mapping[str, Any]) -> Verdict:
         return "none"
     low, high = difference.get("low"), difference.get("high")
     if low is None or high is None:
-        return "one seed"
+        return "no interval"
     if low <= 0 <= high:
         return "undecided"
     return "better" if (low > 0) == bool(results["higher_is_better"]) else "worse"

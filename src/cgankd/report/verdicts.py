@@ -23,6 +23,9 @@ def verdicts(results: Mapping[str, Any]) -> list[str]:
     if "undecided" in rows:
         names = _listed([str(row["method"]) for row in rows["undecided"]])
         sentences.append(f"No difference from {control} is shown for {names}: the 95% interval includes zero.")
+    if "no interval" in rows and len(rows["no interval"][0]["values"]) > 1:
+        names = _listed([str(row["method"]) for row in rows["no interval"]])
+        sentences.append(f"No interval for {names}: the difference from {control} is the same for all seeds.")
     return sentences
 
 

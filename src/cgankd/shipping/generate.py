@@ -33,7 +33,7 @@ def generate(folder: Path, label: str, count: int, seed: int = 0) -> Tensor:
     except ValueError as error:
         raise UserError(f"--label {label!r}: {error}") from None
     labels = torch.tensor([value], dtype=run.task.label_dtype)
-    run.task.check_labels(labels, f"--label {label}")
+    run.task.check_labels(labels, "--label")
     targets = run.task.to_target(labels).expand(count)
     return sampler.sample(targets, torch.arange(count), seed)
 

@@ -265,8 +265,14 @@ def train_ratio(
 
     embedding: targets [B] -> [B, 128]. held_out: images that trained neither the generator nor h. The weights with the
     lowest loss there are kept [ours], because with few real images h soon memorises them and would accept no fake.
-    Raises NotFinite where a loss or a weight is not finite.
+    Raises NotFinite where a loss or a weight is not finite, and UserError where only one real image has a valid fake,
+    because features of one image have no spread to be standardised by.
     """
+    if len(pairs.usable) < 2:
+        raise UserError(
+            "density ratio: only one training image has generated images that count at its label; needed: two; "
+            "ratio.vicinity_gaps=null, generated images at more labels, or synthesis.subsampling=none may help"
+        )
     fabric, checkpoint = work.fabric, work.checkpoint()
     with work.random_state(), work.progress.bar("density ratio", settings.steps) as bar:
         network = _new_network(pairs, embedding, settings, seed).to(fabric.device).train()

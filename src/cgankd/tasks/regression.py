@@ -275,7 +275,8 @@ class Regression(Task):
         if bad.any():
             row = int(bad.nonzero()[0])
             label, low, high = distinct_texts([labels[row].item(), self.low, self.high])
-            raise UserError(f"{where}: label {label} at row {row} is outside the allowed range {low} to {high}")
+            at = f" at row {row}" if len(labels) > 1 else ""  # a label that a user typed is in no row
+            raise UserError(f"{where}: label {label}{at} is outside the allowed range {low} to {high}")
 
     def check_test_labels(self, labels: Tensor, where: str) -> None:
         """Does nothing, because any number can be compared."""

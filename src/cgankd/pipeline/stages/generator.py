@@ -34,7 +34,8 @@ from cgankd.tasks import Task
 LABELS, IMAGES_PER_LABEL = 17, 3  # of draw_along_labels: every sixteenth of the range
 
 
-@stage(version=2, together=True)  # version 1 penalised the conditional logits during a transition
+# version 1 penalised the conditional logits during a transition; 2 had no vicinity weights in the relativistic G loss
+@stage(version=3, together=True)
 def train_generator(
     work: Work,
     *,

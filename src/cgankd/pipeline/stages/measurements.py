@@ -24,8 +24,9 @@ from cgankd.teachers.black_box import BlackBox
 WORST = 10  # images of each network
 
 
-# version 1 measured the diversity of a window by its lowest labels; 2 ready images of other labels; 3 rounded distances
-@stage(version=4)
+# version 1 measured the diversity of a window by its lowest labels; 2 ready images of other labels; 3 and 4 by rounded
+# distances
+@stage(version=5)
 def measure_generator(
     work: Work,
     *,
