@@ -74,6 +74,14 @@ def test_the_time_is_the_sum_of_what_a_run_does() -> None:
     assert estimate(fakes, splits(False), FAST)["generator"] == pytest.approx(200 * 0.08)
 
 
+@pytest.mark.parametrize(("scalar", "burn_in", "calibration"), [(False, 2 * 500, 2 * 1000), (True, 20 * 500, 1000)])
+def test_burn_in_and_calibration_are_those_of_all_classes(scalar: bool, burn_in: int, calibration: int) -> None:
+    mine = recipe.from_tree({"synthesis": {"images": 500}, "compare": {"methods": ["nokd_longer", "cgan"]}})
+    drawn = burn_in + 4 * (calibration + 500)  # four proposals for each image that is accepted
+    parts = estimate(mine, splits(scalar), FAST)
+    assert parts["generated images"] == pytest.approx(drawn * (FAST.generated_image + FAST.teacher_image), rel=0.02)
+
+
 @pytest.mark.parametrize("scalar", [False, True])
 @pytest.mark.parametrize(("seconds", "methods"), [(3600, "auto"), (420, METHODS), (150, WITHOUT_FAKES)])
 def test_where_time_is_short_there_are_no_trials_and_then_no_generated_images(

@@ -131,6 +131,20 @@ def test_of_many_classes_those_with_the_largest_confusions_are_drawn(folder: Fol
     assert answers.classes_shown(counts[:24, :24]) == list(range(24))
 
 
+def test_shares_are_computed_once_for_each_network(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    # For each class once more would be 1,000 times 1,000 x 1,000 numbers.
+    computed: list[int] = []
+
+    def counted(counts: np.ndarray, shares: Callable[..., np.ndarray] = answers.shares) -> np.ndarray:
+        computed.append(len(counts))
+        return shares(counts)
+
+    monkeypatch.setattr(answers, "shares", counted)
+    labels = np.arange(60)
+    grids(folder(Classification(tuple(map(str, range(60)))), labels, labels[::-1].copy()))
+    assert 0 < len(computed) < 10
+
+
 @pytest.mark.parametrize("classes", [2, 10, 24])
 def test_long_names_leave_room_for_the_matrix_and_are_escaped(classes: int) -> None:
     names = [f"<b>a class</b> with a ${n}$ name that is long & odd, number {n}" for n in range(classes)]

@@ -326,3 +326,11 @@ def test_errors_have_a_name_and_a_unit() -> None:
     assert Regression(0.0, 1.0).error_name == "|prediction − label|"
     error = YEARS.error(torch.tensor([[0.25]]), YEARS.to_target(torch.tensor([40.0])))
     assert float(error) * YEARS.error_scale == pytest.approx(40.0)  # 0.25 stands for 0 years
+
+
+def test_of_many_classes_a_message_names_a_few() -> None:
+    task = Classification(tuple(f"class {number}" for number in range(1000)))
+    with pytest.raises(ValueError, match=r"^one of class 0, .*, class 19 and 980 more$"):
+        task.read_label("cat")
+    with pytest.raises(UserError, match=r"not one of the run's: class 0, .*, class 19 and 980 more$"):
+        task.renumbered(torch.zeros(1, dtype=torch.int64), ["cat"], "images")

@@ -123,14 +123,15 @@ def predict(
         files, left_out = predictions.readable(files)
         if left_out:
             typer.echo(on_one_line(left_out), err=True)
+    if to == "table" and out is not None:
+        to = "json" if out.suffix == ".json" else "csv"
     try:
-        records = predictions.predict(opened, files)
+        records = predictions.predict(opened, files, most=None if to == "json" else 1)
     except UnusableImages as error:
         raise UserError(f"{error}; --skip-bad goes on without") from None
     unit = opened[0].deployed_facts.get("unit", "")
     if out is not None:
-        by_name = "json" if out.suffix == ".json" else "csv"
-        write_text(out, predictions.as_text(records, by_name if to == "table" else to, unit))
+        write_text(out, predictions.as_text(records, to, unit))
         console.print(f"{out}: {len(records):,} predictions", soft_wrap=True)
     elif to == "table":
         _print_predictions(records, unit)

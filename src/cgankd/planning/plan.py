@@ -9,10 +9,11 @@ from typing import Any, Literal
 from cgankd.config import recipe as recipes
 from cgankd.config import yaml_config
 from cgankd.config.recipe import Recipe
-from cgankd.config.settings import ILI, FromNOKD
+from cgankd.config.settings import ILI, FromNOKD, NoSubsampling, SynthesisSettings
 from cgankd.core.runtime import Fabric
 from cgankd.data.imageset import Splits
 from cgankd.distill import SUPERVISED
+from cgankd.labels import label_space
 from cgankd.pipeline.autopilot import Score, fly
 from cgankd.pipeline.comparisons import CONTROL, row, views
 from cgankd.planning.timing import Seconds, measure
@@ -148,14 +149,10 @@ def estimate(recipe: Recipe, splits: Splits, seconds: Seconds) -> dict[str, floa
     teacher, train = recipe.teacher, len(splits.train)
     held = len(splits.val) + len(splits.test)
     generated = seconds.generated_image + seconds.teacher_image
-    ratio, synthesis = recipe.ratio, recipe.synthesis
+    ratio = recipe.ratio
     drawn = ratio.fakes_per_image * (train + len(splits.val))
     label_input = recipe.generator.scalar.label_input
     embedding = 2 * label_input.steps * 0.4 * seconds.student_step if isinstance(label_input, ILI) else 0.0
-    calibration = 0 if synthesis.filter is None else synthesis.filter.calibration
-    proposals = DRAWS * (synthesis.images + calibration) + 500 * (
-        1 if splits.task.continuous else splits.task.num_outputs
-    )
     metrics = 0 if recipe.metrics.generator is None else recipe.metrics.generator.images
     parts = {
         "teacher": teacher.fit.steps * seconds.teacher_step + held * seconds.teacher_image,
@@ -167,9 +164,20 @@ def estimate(recipe: Recipe, splits: Splits, seconds: Seconds) -> dict[str, floa
         **parts,
         "generator": recipe.generator.steps * seconds.generator_step + (embedding if splits.task.continuous else 0.0),
         "density ratio": drawn * generated + ratio.steps * seconds.ratio_step,
-        "generated images": proposals * generated,
+        "generated images": _proposals(recipe.synthesis, splits) * generated,
         "measurements": 5 * metrics * (seconds.teacher_image + seconds.student_image) + REPORT,
     }
+
+
+def _proposals(settings: SynthesisSettings, splits: Splits) -> float:
+    """How many images the generator draws for burn-in, calibration and synthesis."""
+    plan = label_space(splits.task, splits.task.to_target(splits.train.labels)).plan(settings)
+    burn_in, calibration = 0, 0  # of each class or part of the label range, so many classes need many
+    if not isinstance(settings.subsampling, NoSubsampling):
+        burn_in = int(plan.with_total_per(plan.pool, settings.subsampling.burn_in).quota.sum())
+    if settings.filter is not None:
+        calibration = int(plan.for_calibration(settings.filter.calibration).quota.sum())
+    return burn_in + DRAWS * (calibration + settings.images)
 
 
 def _students(recipe: Recipe, splits: Splits, seconds: Seconds) -> float:

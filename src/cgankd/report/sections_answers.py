@@ -98,9 +98,10 @@ def _accuracies(names: list[str], matrices: dict[str, Array]) -> list[Block]:
     named = ", ".join(
         f"{names[place]} ({accuracy[place]:.1f}\u00a0% of {table.count(totals[place])})" for place in lowest
     )
+    rights = [answers.shares(counts).diagonal() for counts in matrices.values()]
     lines = []
     for place in order:
-        right = [table.number(answers.shares(counts)[place, place], 1) for counts in matrices.values()]
+        right = [table.number(shares[place], 1) for shares in rights]
         others = np.where(np.arange(len(names)) == place, 0, best[place])
         often = f"{names[int(others.argmax())]} ({table.count(others.max())})" if others.any() else "–"
         lines.append(

@@ -69,22 +69,26 @@ def readable(files: Sequence[Path]) -> tuple[list[Path], str]:
     return [file for number, file in enumerate(files) if number not in errors], (left + names) * bool(errors)
 
 
-def predict(model: Model, files: Sequence[Path]) -> list[dict[str, Any]]:
-    """One record for each file: its name and the prediction; for classes also each probability, the largest first."""
+def predict(model: Model, files: Sequence[Path], most: int | None = None) -> list[dict[str, Any]]:
+    """One record for each file: its name and the prediction; for classes also probabilities, the largest first.
+
+    most: how many probabilities; None: that of each class.
+    """
     task, plan, ask = model
     pictures = FilePictures(files)
     pictures.kinds()  # what can't be read shows before anything is computed
     records: list[dict[str, Any]] = []
     for rows in np.array_split(np.arange(len(files)), max(1, -(-len(files) // MOST))):
         given = ask(pictures.read(rows, plan, lambda count: None))
-        labels = task.predict(given)
-        for row, label, answer in zip(rows, labels.tolist(), task.answer(given), strict=True):
-            records.append({"file_name": str(files[row]), "prediction": _label(task, label)})
-            if task.answer_names:
-                order = answer.argsort(descending=True)
-                records[-1]["probabilities"] = {
-                    task.answer_names[int(number)]: round(float(answer[number]), 6) for number in order
-                }
+        labels = [_label(task, label) for label in task.predict(given).tolist()]
+        records += [
+            {"file_name": str(files[row]), "prediction": label} for row, label in zip(rows, labels, strict=True)
+        ]
+        if task.answer_names:
+            answers, order = (part[:, :most] for part in task.answer(given).sort(dim=1, descending=True, stable=True))
+            for record, shares, numbers in zip(records[-len(rows) :], answers, order, strict=True):
+                named = zip(numbers.tolist(), shares.tolist(), strict=True)
+                record["probabilities"] = {task.answer_names[number]: round(share, 6) for number, share in named}
     return records
 
 

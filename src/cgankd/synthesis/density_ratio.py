@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -195,12 +195,18 @@ class Reader:
 
 
 def fakes_at_labels(
-    work: Work, reader: Reader, targets: Tensor, count: int, seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Features and teacher outputs of ``count`` fakes at each of N labels; the images are not stored.
+    work: Work,
+    reader: Reader,
+    targets: Tensor,
+    count: int,
+    seed: int,
+    counts: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Features of ``count`` fakes at each of N labels; neither images nor outputs are stored.
 
-    Returns features float32 [N, count, F], teacher outputs [N, count, O], and bool [N, count]: which of them exist,
-    because a generator of ready images may hold none at a label. Features and outputs of missing fakes are 0.
+    counts: takes the teacher's outputs for fakes [B, O] and their targets [B], and says which fakes count, bool [B];
+    None: all. Returns features float32 [N, count, F], and bool [N, count]: which of the fakes count and exist, because
+    a generator of ready images may hold none at a label. Features of missing fakes are 0.
     """
     stream = rng.key(seed, "ratio/fakes")
     held = reader.generator.available(targets)[:, None]
@@ -218,11 +224,15 @@ def fakes_at_labels(
 
     def compute(places: Tensor) -> dict[str, Tensor]:
         rows, number = places % len(targets), places // len(targets)
-        return reader(targets[rows], index[rows, number], stream)
+        read = reader(targets[rows], index[rows, number], stream)
+        valid = torch.ones(len(rows), dtype=torch.bool)
+        if counts is not None:
+            valid = counts(read["outputs"].cpu(), targets[rows])
+        return {"features": read["features"], "valid": valid}
 
-    table = blockwise(work, "fakes for the ratio", there.numel(), compute, blocks)
-    features, outputs = (table[name].view(count, len(targets), -1).transpose(0, 1) for name in ("features", "outputs"))
-    return features, outputs, there
+    table = blockwise(work, "fakes for the density ratio", there.numel(), compute, blocks)
+    features = table["features"].view(count, len(targets), -1).transpose(0, 1)
+    return features, table["valid"].view(count, len(targets)).T
 
 
 def real_and_fakes(
@@ -233,17 +243,20 @@ def real_and_fakes(
     With ``settings.vicinity_gaps`` (paper: zeta), a fake is valid only if the teacher's prediction for it is that near
     to the label that it was generated at.
     """
-    images = reader.real[name].images
+    images, gaps = reader.real[name].images, settings.vicinity_gaps
     targets = task.to_target(reader.real[name].labels)
-    features, outputs, valid = fakes_at_labels(work, reader, targets, settings.fakes_per_image, seed)
-    if settings.vicinity_gaps is not None:
-        predicted = task.to_target(task.predict(outputs.flatten(0, 1))).view(valid.shape)
-        valid = valid & space.near(predicted, targets[:, None].expand(valid.shape), settings.vicinity_gaps)
-        if not valid.any():
-            raise UserError(
-                f"ratio.vicinity_gaps = {settings.vicinity_gaps:g} leaves no fake at any real label; "
-                "a larger number is needed, or none"
-            )
+
+    def near(outputs: Tensor, asked: Tensor) -> Tensor:
+        assert gaps is not None
+        return space.near(task.to_target(task.predict(outputs)), asked, gaps)
+
+    features, valid = fakes_at_labels(
+        work, reader, targets, settings.fakes_per_image, seed, None if gaps is None else near
+    )
+    if gaps is not None and not valid.any():
+        raise UserError(
+            f"ratio.vicinity_gaps = {gaps:g} leaves no fake at any real label; a larger number is needed, or none"
+        )
 
     def compute(rows: Tensor) -> dict[str, Tensor]:
         return reader(targets[rows], rows, name)

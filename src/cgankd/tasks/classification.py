@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cgankd.core.errors import UserError
+from cgankd.core.errors import UserError, first_of
 from cgankd.core.numbers import WHOLE
 from cgankd.core.terminal import on_one_line
 from cgankd.tasks.base import Task
@@ -226,7 +226,7 @@ class Classification(Task):
 
     def read_label(self, text: str) -> float:
         if text not in self.class_names:
-            raise ValueError(f"one of {', '.join(self.class_names)}")
+            raise ValueError(f"one of {first_of(self.class_names)}")
         return self.class_names.index(text)
 
     def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -255,7 +255,7 @@ class Classification(Task):
         if not set(names) <= set(known) and all(WHOLE.fullmatch(name) and int(name) < len(known) for name in names):
             names = tuple(known[int(name)] for name in names)
         for unknown in (name for name in names if name not in known):
-            raise UserError(f"{where}: class {unknown!r} is not one of the run's: {', '.join(known)}")
+            raise UserError(f"{where}: class {unknown!r} is not one of the run's: {first_of(known)}")
         for missing in (name for name in known if name not in names):
             raise UserError(f"{where}: has no image of class {missing!r}; every class of the run needs some")
         return torch.tensor([known.index(name) for name in names])[labels]

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cgankd.core.errors import UserError
+from cgankd.core.errors import UserError, first_of
 from cgankd.core.mapped_rows import Images
 from cgankd.core.numbers import number
 from cgankd.data.image_files import FilePictures
@@ -87,7 +87,7 @@ def _read(path: Path, task: Task, channels: int, size: tuple[int, int]) -> tuple
     elif PREDICTION in table.columns:
         predictions = _predictions(table, task)
     else:
-        classes = f", nor one for each class ({', '.join(names)})" if names else ""
+        classes = f", nor one for each class ({first_of(names)})" if names else ""
         raise UserError(f"{path}: has no column {PREDICTION!r}{classes}; columns found: {', '.join(table.columns)}")
     return load_alike(FilePictures(table.files()), channels, size, str(path))[:], task.from_answer(predictions)
 
