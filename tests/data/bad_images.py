@@ -337,7 +337,7 @@ def places() -> dict[str, Case]:
         ),
         "a pipe beside the images": Case(
             lambda folder: _then(good_folders(folder), lambda: os.mkfifo(folder / "b" / "notes")),
-            check=has(20, "1 files that are not images were left out"),
+            check=has(20, "1 file that is no image was left out"),
         ),
         "a link to itself": refused(lambda path: path.symlink_to(path), why="Too many levels of symbolic links"),
         "a broken link": refused(lambda path: path.symlink_to("gone.png"), why="No such file or directory"),

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cgankd.core.errors import UserError
-from cgankd.planning.look import as_chosen, look, smaller
+from cgankd.planning.look import Look, as_chosen, look, smaller
 
 
 def save(path: Path, seed: int, width: int = 20, height: int = 20) -> str:
@@ -39,6 +39,20 @@ def test_the_only_column_is_the_label_and_a_group_column_keeps_images_together(t
     assert not groups[0] & groups[2]
     assert seen.facts[0].startswith("task: regression, labels ")
     assert seen.reasons["label_column"] == "the only column that can hold labels"
+
+
+def test_images_that_cant_be_read_name_the_option_that_leaves_them_out(tmp_path: Path) -> None:
+    hint = r"; --skip-bad \(data.skip_bad=true\) goes on without$"
+    cut, gone = table(tmp_path / "cut", "file_name,a", "{angle}"), table(tmp_path / "gone", "file_name,a", "{angle}")
+    Path(cut, "7.png").write_bytes(b"no image")
+    Path(gone, "7.png").unlink()
+    with pytest.raises(UserError, match=rf"7\.png: not readable as an image .*{hint}"):
+        look(cut, {})
+    for reader in (look, as_chosen):
+        with pytest.raises(UserError, match=rf"line 9: file '7\.png' is not in .*{hint}"):
+            reader(gone, {})
+        seen = reader(gone, {"skip_bad": True})
+        assert (seen.settings if isinstance(seen, Look) else seen[0]).skip_bad
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def test_worst_images_of_control_and_best_student(
     text = text_of(page)
     assert "row cgan_kd, seed 2; the control has the same seed" in text
     assert "Worst of the best student (cGAN-KD + KD)" in text
+    assert "the lowest probabilities of the true class, the worst first" in text
 
 
 def test_scalars_show_value_and_error(

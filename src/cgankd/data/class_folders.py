@@ -49,6 +49,7 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
         raise UserError(f"{folder}: has one class folder, {labels[0]!r}; at least two are needed{hint}")
     used = [child for _, home in parts for child in home.folders]
     others = sum(child.all_others() for child in used) + sum(home.others for _, home in parts)
+    not_images = "file that is no image was" if others == 1 else "files that are not images were"
     beside = sum(len(home.images) for _, home in parts)
     return Listing(
         where=str(folder),
@@ -58,7 +59,7 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
         place=lambda row: str(paths[row]),
         folders=True,
         notes=(
-            *(f"{others:,} files that are not images were left out",) * (others > 0),
+            *(f"{others:,} {not_images} left out",) * (others > 0),
             *(f"{beside:,} images are beside the class folders, in none of them, and were left out",) * (beside > 0),
             *notes,
             *_inner_folders(used),

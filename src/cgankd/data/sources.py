@@ -6,7 +6,8 @@ The steps are the same for every source: list its content, read the labels, spli
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +92,8 @@ def load(settings: DataSettings, count: Count | None = None, progress: Progress 
     >>> list(splits.train.images.shape), len(splits.pool), len(splits.val), len(splits.test)
     ([100, 1, 16, 16], 1248, 100, 449)
     """
-    with at_hand(settings.source, progress) as local:
-        try:
-            splits = _load(settings.model_copy(update={"source": local}), count, progress)
-        except UnusableImages as error:
-            further = "" if settings.skip_bad else "; --skip-bad (data.skip_bad=true) goes on without"
-            raise UserError(f"{error}{further}") from None
+    with at_hand(settings.source, progress) as local, naming_skip_bad(settings.skip_bad):
+        splits = _load(settings.model_copy(update={"source": local}), count, progress)
     if local == settings.source:
         return splits
     address = settings.source.rstrip("/")
@@ -105,6 +102,16 @@ def load(settings: DataSettings, count: Count | None = None, progress: Progress 
         notes=tuple(note.replace(local, address) for note in splits.notes),
         rejected=tuple(image._replace(path=image.path.replace(local, address)) for image in splits.rejected),
     )
+
+
+@contextmanager
+def naming_skip_bad(used: bool) -> Iterator[None]:
+    """Errors of images that can't be read name the option that leaves them out, unless it is in use."""
+    try:
+        yield
+    except UnusableImages as error:
+        further = "" if used else "; --skip-bad (data.skip_bad=true) goes on without"
+        raise UserError(f"{error}{further}") from None
 
 
 def _load(settings: DataSettings, count: Count | None, progress: Progress) -> Splits:

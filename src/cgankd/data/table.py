@@ -17,6 +17,7 @@ from cgankd.core.errors import UserError, first_of
 from cgankd.core.files import endless
 from cgankd.core.paths import is_file
 from cgankd.data import arrow_tables
+from cgankd.data.image_files import UnusableImages
 from cgankd.data.label_text import clean
 
 FILE = "file_name"
@@ -71,7 +72,7 @@ class Table:
             rows[same] = row
             paths.append(path)
         if missing:
-            raise UserError(self._missing(missing))
+            raise UnusableImages(self._missing(missing))
         return paths
 
     def _missing(self, rows: list[int]) -> str:

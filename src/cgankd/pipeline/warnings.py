@@ -58,9 +58,10 @@ def _constant_teacher(results: Mapping[str, Any], better: float, scored: Scored)
     if better * (teacher - constant["test"]) < USEFUL * abs(constant["test"]):
         elsewhere = results["teacher"].get("trained_on") == "elsewhere"
         advice = "" if elsewhere else " Another teacher.fit.learning_rate or more teacher.fit.steps may help."
+        no_better = "no" if better * (teacher - constant["test"]) <= 0 else "hardly"
         why = "" if same is None else f", because it answers {same} for nearly all test images"
         yield (
-            f"The teacher ({scored(teacher)} on the test split) is hardly better than always answering "
+            f"The teacher ({scored(teacher)} on the test split) is {no_better} better than always answering "
             f"{constant['label']} ({scored(constant['test'])}){why}: students and generated images learn little or "
             f"nothing from it.{advice}"
         )

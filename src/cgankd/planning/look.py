@@ -45,7 +45,7 @@ class Look:
 
 def look(source: str, fixed: Mapping[str, object], progress: Callable[[int, int], None] | None = None) -> Look:
     """Read the data set. fixed: data settings that the user gave. Raises UserError as a run does."""
-    with at_hand(source) as local:
+    with at_hand(source) as local, sources.naming_skip_bad(bool(fixed.get("skip_bad"))):
         listing, values, reasons = _chosen(local, fixed)
         _choose_size(listing, values, reasons)
         settings = DataSettings.model_validate({**values, "source": source})
@@ -55,7 +55,7 @@ def look(source: str, fixed: Mapping[str, object], progress: Callable[[int, int]
 
 def as_chosen(source: str, fixed: Mapping[str, object]) -> tuple[DataSettings, Mapping[str, str]]:
     """The data settings that a recipe for this source gets, but for the size of images; and why each was chosen."""
-    with at_hand(source) as local:
+    with at_hand(source) as local, sources.naming_skip_bad(bool(fixed.get("skip_bad"))):
         _, values, reasons = _chosen(local, fixed)
     settings = DataSettings.model_validate({**values, "source": source})
     return settings, {name: reason for name, reason in reasons.items() if reason != AS_SAID}

@@ -62,12 +62,14 @@ def which_is_best(run: Run, artifact: Artifact) -> str:
 def _reading(run: Run, artifact: Artifact) -> Note:
     unit = run.task.metric_unit
     answer = f"the predicted value and its error{', in ' + unit if unit else ''}"
-    answer = answer if run.task.continuous else "the predicted class and its probability"
+    worst = "the largest errors"
     look = "wrong labels in the data, and for damaged images"
     if not run.task.continuous:
+        answer = "the predicted class and its probability; it may be right"
+        worst = "the lowest probabilities of the true class"
         look = "wrong labels in the data, for damaged images, and for labels that are often confused"
     return Note(
-        f"The test images with the largest errors, the worst first. An answer is {answer}. "
+        f"The test images with {worst}, the worst first. An answer is {answer}. "
         f"{which_is_best(run, artifact)} Look for {look}."
     )
 

@@ -210,7 +210,9 @@ def _verdict(entries: list[Mapping[str, Any]]) -> str:
         if entry["p_value"] < SIGNIFICANT
     ]
     if not where:
-        return "No sign of copying: the images are not close to training images more often than new real images are."
+        more = any(entry["share"] > entry["expected"] for entry in known)
+        found = "no p-value is below" if more else "no share is above the expected one, and no p-value is below"
+        return f"No clear sign of copying: {found} {SIGNIFICANT:g}."
     return (
         f"More images are very near a training image than expected of new real images ({', '.join(where)}). They may "
         "be copies, or only simple images; the pairs show which."
