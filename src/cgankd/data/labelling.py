@@ -124,8 +124,8 @@ def make_task(labels: Labels, training: Ints, listing: Listing, settings: DataSe
         raise UserError(f"{listing.where}: every training label is {low:g}; at least two distinct ones are needed")
     outside = int(((values < low) | (values > high)).sum())
     ends = " to ".join(distinct_texts([low, high]))
-    labels = "label is" if outside == 1 else "labels are"
-    note = f"{outside:,} validation or test {labels} outside the training range {ends}; predictions stay inside it"
+    are = "label is" if outside == 1 else "labels are"
+    note = f"{outside:,} validation or test {are} outside the training range {ends}; predictions stay inside it"
     return Regression(low, high, unit), (note,) * (outside > 0)
 
 
