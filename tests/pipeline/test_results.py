@@ -29,6 +29,12 @@ def made(method: str, values: list[float], steps: int = 10) -> dict[str, Any]:
     return results.table_row(method, [summary(v, [v, None]) for v in values], {"steps": steps})
 
 
+def test_the_latency_of_a_network_is_the_least_of_all_that_were_measured() -> None:
+    measured = [("teacher", None), ("cnn8", 4.16), ("cnn8", 0.7), ("cnn8", 0.9)]
+    networks = [Artifact(Path(), "key", 0.0, {"network": name, "latency_ms": ms}) for name, ms in measured]
+    assert results.latencies(networks) == {"teacher": None, "cnn8": 0.7}
+
+
 @pytest.mark.parametrize("count", [2, 3, 10])
 def test_interval_equals_scipys_paired_t_test(count: int) -> None:
     rng = np.random.default_rng(count)
