@@ -25,6 +25,7 @@ import numpy.typing as npt
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
 from cgankd.core.plugins import said
+from cgankd.data import label_text
 from cgankd.data.image_files import EncodedPictures, Unusable
 from cgankd.data.listing import TRAIN, Ints, Listing
 from cgankd.data.split_names import ALLOWED, split_of
@@ -327,8 +328,8 @@ def _labels(parts: Sequence[Part], label: str, place: Any) -> list[str] | npt.ND
     kinds = pyarrow.types
     columns = [part.table.column(label) for part in parts]
     read = [value for part in parts for value in values(part.table, label, part.where)]
-    if None in read:
-        raise UserError(f"{place(read.index(None))}: the label is empty; allowed: a number or a class name")
+    if rows := [row for row, value in enumerate(read) if value is None]:
+        raise label_text.no_label(rows, place)
     types = [column.type.value_type if kinds.is_dictionary(column.type) else column.type for column in columns]
     if all(kinds.is_integer(kind) for kind in types):
         try:
