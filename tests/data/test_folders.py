@@ -229,7 +229,8 @@ def test_tables_that_can_not_be_used(tmp_path: Path, content: str | bytes, messa
 
 def test_further_refusals_of_a_table(tmp_path: Path) -> None:
     folder = metadata(tmp_path / "a", ROWS)
-    refuses("has no column 'drive' .data.group_column sets another", folder, group_column="drive")
+    refuses("has no column 'brix', which data.label_column names; columns found", folder, label_column="brix")
+    refuses("has no column 'drive', which data.group_column names; columns found", folder, group_column="drive")
     refuses("label_range is 5 to 5; allowed: two finite numbers", folder, label_range=(5, 5))
     with pytest.raises(UserError, match=r"data\.label_range\.1 = inf is not allowed"):
         from_tree({"data": {"source": str(folder), "label_range": [0, float("inf")]}})
