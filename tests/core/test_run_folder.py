@@ -63,12 +63,12 @@ def test_the_folder_of_another_command_is_refused(tmp_path: Path) -> None:
 
 def test_results_of_another_recipe_are_not_overwritten(tmp_path: Path) -> None:
     check_recipe(tmp_path, "bars")
-    (tmp_path / "results.json").write_text(json.dumps({"recipe": "fashion"}))
-    check_recipe(tmp_path, "fashion")
+    (tmp_path / "results.json").write_text(json.dumps({"recipe": "my set"}))
+    check_recipe(tmp_path, "my set")
     with pytest.raises(
         UserError,
-        match="holds the results of recipe 'fashion', which a run of 'bars' would overwrite; needed: another folder, "
-        "or name=fashion",
+        match="holds the results of recipe 'my set', which a run of 'bars' would overwrite; needed: another folder, "
+        "or name='my set'",
     ):
         check_recipe(tmp_path, "bars")
     (tmp_path / "results.json").write_text("[]")

@@ -179,6 +179,13 @@ def test_rows_that_can_not_be_used(tmp_path: Path, row: tuple[object, ...], mess
     refuses(message, metadata(tmp_path, [*ROWS, row]), label_range=(0, 10))
 
 
+def test_empty_labels_are_counted_and_the_error_says_how_to_go_on(tmp_path: Path) -> None:
+    folder = metadata(tmp_path, [*ROWS, ("x.png", ""), ("y.png", 1.5), ("z.png", " ")])
+    message = r"line 22: the label is empty \(and 1 more\); allowed: .*; remove entries without a label$"
+    refuses(message, folder)
+    refuses(message, folder, skip_bad=True)  # which is for images that can't be read
+
+
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/../../secret.png", "..\\secret.png", "C:\\a.png"])
 def test_names_that_lead_out_of_the_folder(tmp_path: Path, name: str) -> None:
     write_png(tmp_path / "secret.png", 1)
@@ -222,7 +229,8 @@ def test_tables_that_can_not_be_used(tmp_path: Path, content: str | bytes, messa
 
 def test_further_refusals_of_a_table(tmp_path: Path) -> None:
     folder = metadata(tmp_path / "a", ROWS)
-    refuses("has no column 'drive' .data.group_column sets another", folder, group_column="drive")
+    refuses("has no column 'brix', which data.label_column names; columns found", folder, label_column="brix")
+    refuses("has no column 'drive', which data.group_column names; columns found", folder, group_column="drive")
     refuses("label_range is 5 to 5; allowed: two finite numbers", folder, label_range=(5, 5))
     with pytest.raises(UserError, match=r"data\.label_range\.1 = inf is not allowed"):
         from_tree({"data": {"source": str(folder), "label_range": [0, float("inf")]}})

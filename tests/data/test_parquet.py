@@ -139,7 +139,10 @@ def broken(table: pa.Table, row: int, value: object) -> pa.Table:
     [
         (hub_table(20).drop_columns(["label"]), r"a.parquet: has no column 'label' \(data.label_column sets another\)"),
         (hub_table(20).drop_columns(["image"]), "a.parquet: which column holds the images"),
-        (hub_table(20, label=[n % 2 for n in range(19)] + [None]), "a.parquet, row 19: the label is empty"),
+        (
+            hub_table(20, label=[n % 2 for n in range(19)] + [None]),
+            "row 19: the label is empty; allowed: .*; remove entries without a label",
+        ),
         (hub_table(20, label=[0, 1] * 9 + [0, 5]), "a.parquet, row 19: label 5 is outside class_names"),
         (hub_table(20, label=[[1]] * 20), "column 'label' holds list"),
         (

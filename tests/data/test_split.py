@@ -184,7 +184,7 @@ def test_a_validation_split_that_is_too_small_to_choose_by_is_told() -> None:
     note = "validation has only 25 images, so a choice by its score may be chance (standard error: {})"
     assert split(labels, splits=given).notes == (note.format("up to 10 points of accuracy"),)
     scalars = labels.astype(np.float32)
-    assert split(scalars, splits=given).notes == (note.format("about 15 % of a mean absolute error"),)
+    assert split(scalars, splits=given).notes == (note.format("about a seventh of the mean absolute error"),)
     assert split(labels, val_size=25).notes == ("the source has no test split, so 60 images were drawn for it",)
 
 

@@ -77,7 +77,7 @@ def seconds(images: object, side: int = 16) -> Seconds:
 
 
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "measure", lambda recipe, splits, fabric: seconds(splits, min(splits.train.size)))
+    monkeypatch.setattr(planning, "measure", lambda recipe, splits, *_: seconds(splits, min(splits.train.size)))
 
 
 def test_run_takes_the_settings_of_init_and_refuses_before_it_looks(
@@ -150,7 +150,7 @@ def test_images_are_made_smaller_to_keep_to_the_budget(
 ) -> None:
     write_bars(tmp_path / "bars", size=64)
     monkeypatch.setattr(
-        planning, "measure", lambda recipe, splits, fabric: seconds(splits, 16 if min(splits.train.size) == 32 else 64)
+        planning, "measure", lambda recipe, splits, *_: seconds(splits, 16 if min(splits.train.size) == 32 else 64)
     )
     said = typed("init", "bars", "--budget", "4m")
     assert said.code == 0, said.err

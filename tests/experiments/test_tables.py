@@ -701,7 +701,7 @@ def test_the_figure_over_labels_has_a_line_for_each_method() -> None:
         str(line.get_label()): line.get_ydata() for line in axes.lines if not str(line.get_label()).startswith("_")
     }
     assert {name: list(ends) for name, ends in lines.items()} == {
-        "student alone, as many steps": [20.0, 20.0], "cGAN-KD": [19.0, 18.0], "cGAN-KD + KD": [15.0, 14.0],
+        "student alone, equal steps": [20.0, 20.0], "cGAN-KD": [19.0, 18.0], "cGAN-KD + KD": [15.0, 14.0],
         "the teacher": [10.0, 10.0],
     }  # fmt: skip
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("labelled training images", "error, % (100 − accuracy)")

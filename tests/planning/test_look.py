@@ -133,6 +133,7 @@ def test_the_only_plausible_column_is_the_label(
         ("file_name,age,count", "{n},{angle:.2f}", "age"),
         ("file_name,x,y", "{n},{angle:.2f}", "x"),
         ("file_name,artist,place", "a{n},p{group}", "artist"),
+        ("file_name,fill percent,brix", "{n},{angle:.2f}", "'fill percent'"),  # as a shell needs it
     ],
 )
 def test_columns_that_are_equally_plausible_are_a_question(

@@ -8,6 +8,8 @@ import torch
 from cgankd.config import recipe
 from cgankd.config.settings import CompareSettings
 from cgankd.core.errors import OutOfTime
+from cgankd.core.progress import Bar
+from cgankd.core.watching import Output, Watched
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.planning import plan as planning
 from cgankd.planning import timing
@@ -112,6 +114,28 @@ def test_the_written_recipe_is_the_plan(scalar: bool) -> None:
 
 def test_a_measurement_stops_where_it_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "reason_to_stop", lambda deadline: "it was asked to stop (SIGTERM)")
-    clock = timing._Clock()
+    clock = timing._Clock(Bar())
     with pytest.raises(OutOfTime, match="SIGTERM"), clock.bar("student", 4) as bar:
         bar.to(1)
+
+
+def test_the_status_has_news_of_every_step_that_is_measured() -> None:
+    class News(Output):
+        every, count = 0.0, 0
+
+        def tick(self, watched: Watched) -> None:
+            self.count += 1
+            assert (watched.now()["done"], watched.now()["total"]) == (0.0, 0.0)  # its length is not known
+
+    news = News()
+    watched = Watched([news])
+    with watched.passing("measuring", 0) as whole:
+        clock = timing._Clock(whole)
+
+        def training() -> None:
+            with clock.bar("student", 4) as bar:
+                for step in range(1, 5):
+                    bar.to(step)
+
+        assert clock.per_step(training) >= 0.0
+    assert news.count == 3  # the first step begins the clock of the output

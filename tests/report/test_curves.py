@@ -68,7 +68,7 @@ def test_a_legend_has_two_columns_where_both_fit_beside_each_other() -> None:
         figures.legend(axes)
         return int(axes.get_legend()._ncols)
 
-    usual = ("student alone", "student alone, as many steps", "plain KD", "cGAN-KD", "cGAN-KD + KD", "the teacher")
+    usual = ("student alone", "student alone, equal steps", "plain KD", "cGAN-KD", "cGAN-KD + KD", "the teacher")
     assert columns(*usual) == 2  # 28 + 12 letters, and 5 for each mark
     assert columns(*usual[:3], *usual[4:], "cGAN-KD + kd+rkd@fake, a long name") == 1
 

@@ -84,7 +84,7 @@ def test_a_lower_error_is_a_negative_difference(make_results: Results) -> None:
     test = {"nokd_longer": [6.0, 6.1, 6.2], "cgan": [5.0, 5.2, 5.1]}
     val = {"nokd_longer": 6.0, "cgan": 5.0}
     made = headline(scored(make_results("regression"), test, val))
-    assert "MAE on the test split is 5.10 ± 0.10 degrees; without (student alone, as many steps) it is 6.10" in (
+    assert "MAE on the test split is 5.10 ± 0.10 degrees; without (student alone, equal steps) it is 6.10" in (
         made.sentence
     )
     assert "The difference is −1.00 degrees, 95% interval −1.25 to −0.75" in made.sentence
@@ -93,7 +93,7 @@ def test_a_lower_error_is_a_negative_difference(make_results: Results) -> None:
 def test_rows_without_a_validation_score_are_named_and_not_compared(make_results: Results) -> None:
     test = {"nokd_longer": [80.0], "kd": [90.0], "cgan": [85.0]}
     made = headline(scored(make_results("classification"), test, {"nokd_longer": 80.0, "cgan": 85.0}))
-    assert "without (student alone, as many steps) it is 80.0 %" in made.sentence
+    assert "without (student alone, equal steps) it is 80.0 %" in made.sentence
     assert made.sentence.endswith("Without a validation score, so not compared: kd.")
 
 
@@ -127,7 +127,7 @@ def test_the_row_of_the_autopilot_stands_beside_the_control() -> None:
                "unit": "%", "higher_is_better": True, "teacher": {"values": [90.0]}, "seeds": [0]}  # fmt: skip
     assert headline(results).sentence == (
         "The row chosen by validation (cGAN-KD + fm~mixup): the student's accuracy on the test split is 85.0 %; that "
-        "of the student alone, trained for as many steps, is 80.0 %."
+        "of the student alone, with equal steps, is 80.0 %."
     )
     # Its trials do not have the control, which may still be better on the validation split.
     for row, val in zip(rows, (91.0, 90.0), strict=True):
@@ -180,6 +180,6 @@ def test_seeds_say_whether_the_student_is_better_than_the_control(
 def test_a_control_that_ships_is_called_so(make_results: Results) -> None:
     results = scored(without_fakes(make_results, best="nokd_longer"), {"nokd_longer": [80.0], "kd": [70.0]}, {})
     assert headline(results).sentence.startswith(
-        "Your student is row nokd_longer (student alone, as many steps), the control, because no other row is better "
+        "Your student is row nokd_longer (student alone, equal steps), the control, because no other row is better "
         "on validation. Its accuracy on the test split is 80.0 %; the teacher's is 91.5 %."
     )

@@ -68,7 +68,7 @@ def test_the_words_for_methods_and_the_networks_are_under_the_table() -> None:
     with console.capture() as shown:
         console.print(table.table(small(teacher=teacher)))
     assert " ".join(shown.get().split()).endswith(
-        "nokd_longer = student alone, as many steps (control); cgan = cGAN-KD; students = resnet8; teacher = "
+        "nokd_longer = student alone, equal steps (control); cgan = cGAN-KD; students = resnet8; teacher = "
         "resnet8x4, trained on the whole pool."
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cgankd.cli.screen import console
+from cgankd.cli.watch import one_loop
+from cgankd.core.progress import Bar, Progress
 from cgankd.data.listing import Plan
 from cgankd.shipping.predict import as_text, predict, readable
 from cgankd.tasks import Classification
@@ -53,3 +58,32 @@ def test_probabilities_are_sorted_and_as_many_as_are_asked_for(tmp_path: Path, m
         assert list(record["probabilities"]) == list(of)[:most]
         for other, share in record["probabilities"].items():
             assert share == pytest.approx(float(of[other]), abs=2e-6)
+
+
+def test_predictions_of_many_images_are_counted_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (9, 9)).save(tmp_path / "a.png")
+    files, done = [tmp_path / "a.png"] * 5, []
+
+    class Counted(Progress):
+        @contextmanager
+        def bar(self, title: str, total: float) -> Iterator[Bar]:
+            class Noting(Bar):
+                def to(self, now: float, note: str = "") -> None:
+                    done.append((now, total))
+
+            yield Noting()
+
+    monkeypatch.setattr("cgankd.shipping.predict.MOST", 2)
+    asked = Classification(("x", "y")), Plan(9, 9, 1, "crop"), lambda images: torch.eye(2)[: len(images)]
+    records = predict(asked, files, progress=Counted())
+    assert [record["prediction"] for record in records] == ["x", "y", "x", "y", "x"]
+    assert done == [(2, 5), (4, 5), (5, 5)]
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_progress_of_predictions_is_not_in_the_result(quiet: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    with one_loop(quiet, at_stderr=True) as progress:
+        progress.say("half way")
+    console.print("the result")
+    written = capsys.readouterr()
+    assert (written.out, written.err) == ("the result\n", "" if quiet else "half way\n")

@@ -152,6 +152,19 @@ def test_the_ends_of_bins_are_round() -> None:
     assert Regression(low=1.66, high=179.81).bins(torch.tensor([2.0]))[0][0] == "1.7 to 19.5"
 
 
+def test_the_ends_of_a_range_have_no_digits_of_float32_in_files_that_leave() -> None:
+    task = Regression(low=float(np.float32(1.7)), high=float(np.float32(54.9)), unit="%")
+    assert task.described() == {"type": "regression", "low": 1.7, "high": 54.9, "unit": "%"}
+    assert task.deployed_facts["range"] == [1.7, 54.9]
+    assert task.to_json()["low"] == 1.7000000476837158  # what keys of stages depend on
+    labels, read_back = torch.tensor([1.7, 20.3, 54.9]), from_json(task.described())
+    assert read_back.from_target(task.to_target(labels)).tolist() == labels.tolist()
+    for same in (0.1234567891, 123456792.0):  # of data.label_range; more than seven digits
+        assert Regression(same, same * 4).described()["low"] == same
+    wide = Regression(1700001664.5, 1700001664.75)  # labels of float64
+    assert (wide.described()["low"], wide.described()["high"]) == (1700001664.5, 1700001664.75)
+
+
 def test_class_bins_are_the_classes() -> None:
     names, place = CLASSES.bins(torch.tensor([4, 0, 2]))
     assert names == ["a", "b", "c", "d", "e"]

@@ -217,10 +217,10 @@ def make(source: str, changes: Sequence[str], budget: str, progress: Progress) -
         data = {"source": asked.source, **{name: getattr(looked.settings, name) for name in looked.reasons}}
         measuring = f"measuring a few steps of each network at {looked.splits.train.size[1]} pixels"
         console.print(f"{measuring} ...")
-        with progress.passing(measuring, 0):
+        with progress.passing(measuring, 0) as bar:
             left = max(1.0, seconds - (time.monotonic() - started))  # the look and the measurements take part of it
             speeds = None if larger is None else larger.speeds
-            return looked, make_plan(data, _name(source), looked.splits, fabric, left, others, speeds)
+            return looked, make_plan(data, _name(source), looked.splits, fabric, left, others, speeds, bar)
 
     looked, plan = planned(fixed)
     tried = [(looked, plan)]

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from cgankd.cli.screen import console
-from cgankd.cli.watch import one_loop
+from cgankd.cli.watch import Quiet, one_loop
 from cgankd.core import run_text
 from cgankd.core.errors import UserError
 from cgankd.core.paths import portable
@@ -109,6 +109,7 @@ def predict(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="go on without images that can't be read, and name them on stderr")
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Print what a student says of image files, which are brought to its size as in training."""
     from cgankd.core.files import write_text
@@ -126,7 +127,8 @@ def predict(
     if to == "table" and out is not None:
         to = "json" if out.suffix == ".json" else "csv"
     try:
-        records = predictions.predict(opened, files, most=None if to == "json" else 1)
+        with one_loop(quiet, at_stderr=True) as progress:
+            records = predictions.predict(opened, files, None if to == "json" else 1, progress)
     except UnusableImages as error:
         raise UserError(f"{error}; --skip-bad goes on without") from None
     unit = opened[0].deployed_facts.get("unit", "")

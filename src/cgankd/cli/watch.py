@@ -78,12 +78,12 @@ def silenced(quiet: bool) -> Iterator[None]:
 
 
 @contextmanager
-def one_loop() -> Iterator[Watched]:
-    """Shows a loop of a short command, such as a download."""
+def one_loop(quiet: bool = False, at_stderr: bool = False) -> Iterator[Watched]:
+    """Shows a loop of a short command, such as a download. at_stderr: where stdout is for the result alone."""
     from cgankd.core.views import view
     from cgankd.core.watching import Watched
 
-    with Watched([view(console)]) as watched:
+    with _people_at_stderr(at_stderr), Watched([] if quiet else [view(console)]) as watched:
         yield watched
 
 

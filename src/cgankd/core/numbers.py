@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 WHOLE = re.compile(r"0|-?[1-9][0-9]*")  # 007, +7 and -0 are text, because an int loses how they were written
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+PARTS = ("all", "half", "a third", "a quarter", "a fifth", "a sixth", "a seventh", "an eighth", "a ninth", "a tenth")
 NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
 
@@ -27,3 +28,13 @@ def distinct_texts(numbers: Sequence[float]) -> list[str]:
     """
     texts = ([f"{value:.{digits}g}" for value in numbers] for digits in (6, *range(10, 18)))
     return next(text for text in texts if len(set(text)) == len(set(numbers)))
+
+
+def as_part(share: float) -> str:
+    """About how large a share of something is, for what may itself be in per cent.
+
+    >>> as_part(0.21), as_part(0.076), as_part(0.9)
+    ('a fifth', '1/13', 'all')
+    """
+    parts = max(1, round(1 / share))
+    return PARTS[parts - 1] if parts <= len(PARTS) else f"1/{parts}"

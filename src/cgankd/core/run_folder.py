@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import shutil
 import tempfile
 import weakref
@@ -152,5 +153,5 @@ def check_recipe(folder: Path, name: str) -> None:
     if owner != name:
         raise UserError(
             f"--out {folder} holds the results of recipe {owner!r}, which a run of {name!r} would overwrite; needed: "
-            f"another folder, or name={owner}"
+            f"another folder, or name={shlex.quote(owner)}"
         )

@@ -25,12 +25,14 @@ import numpy.typing as npt
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
 from cgankd.core.plugins import said
+from cgankd.data import label_text
 from cgankd.data.image_files import EncodedPictures, Unusable
 from cgankd.data.listing import TRAIN, Ints, Listing
 from cgankd.data.split_names import ALLOWED, split_of
 
 NEARBY = 1024  # rows that threads read at the same time, at most
 IMAGE, LABEL, SPLIT = "image", "label", "split"
+GROUP_HINT = ", which data.group_column names"  # for the error about a missing column
 EXTRA = "pip install 'cgankd[hub]'"
 _SHARD = re.compile(r"(-of-\d+|-[0-9a-f]{8,})+$")  # train-00000-of-00004, train-00000-of-00001-0a1b2c3d4e5f6789
 
@@ -217,9 +219,9 @@ def listing(source: str, parts: Sequence[Part], settings: DataSettings) -> Listi
     image, label = _image_column(parts[0]), settings.label_column or LABEL
     for part in parts:
         _need(part, image, "")
-        _need(part, label, "data.label_column sets another")
+        _need(part, label, label_hint(settings))
         if settings.group_column is not None:
-            _need(part, settings.group_column, "data.group_column sets another")
+            _need(part, settings.group_column, GROUP_HINT)
     labelled = [part for part in parts if not _without_labels(part, label)]
     left = [part.where for part in parts if part not in labelled]
     if not labelled:
@@ -262,6 +264,11 @@ def listing(source: str, parts: Sequence[Part], settings: DataSettings) -> Listi
         class_names=classes,
         notes=tuple(filter(None, notes)),
     )
+
+
+def label_hint(settings: DataSettings) -> str:
+    """What names the column of labels, for the error that there is no such column."""
+    return " (data.label_column sets another)" if settings.label_column is None else ", which data.label_column names"
 
 
 def _split_of_file(path: Path, source: Path) -> int | None:
@@ -308,9 +315,7 @@ def _need(part: Part, column: str, hint: str) -> None:
     if names.count(column) > 1:
         raise UserError(f"{part.where}: has the column {column!r} twice; allowed: once")
     if column not in names:
-        raise UserError(
-            f"{part.where}: has no column {column!r}{f' ({hint})' if hint else ''}; columns found: {', '.join(names)}"
-        )
+        raise UserError(f"{part.where}: has no column {column!r}{hint}; columns found: {', '.join(names)}")
 
 
 def _without_labels(part: Part, label: str) -> bool:
@@ -327,8 +332,8 @@ def _labels(parts: Sequence[Part], label: str, place: Any) -> list[str] | npt.ND
     kinds = pyarrow.types
     columns = [part.table.column(label) for part in parts]
     read = [value for part in parts for value in values(part.table, label, part.where)]
-    if None in read:
-        raise UserError(f"{place(read.index(None))}: the label is empty; allowed: a number or a class name")
+    if rows := [row for row, value in enumerate(read) if value is None]:
+        raise label_text.no_label(rows, place)
     types = [column.type.value_type if kinds.is_dictionary(column.type) else column.type for column in columns]
     if all(kinds.is_integer(kind) for kind in types):
         try:

@@ -53,9 +53,8 @@ class Column:
 
 def read(texts: Sequence[str], place: Callable[[int], str]) -> Column:
     """Read a column of cleaned labels. Raises UserError, naming the row, for an empty label."""
-    for row, text in enumerate(texts):
-        if not text:
-            raise UserError(f"{place(row)}: the label is empty; allowed: a number or a class name")
+    if rows := [row for row, text in enumerate(texts) if not text]:
+        raise no_label(rows, place)
     units = _units(texts)
     bare = texts if units is None else [_split_unit(text)[0] for text in texts]
     unit = units or ""
@@ -125,6 +124,14 @@ def _foreign(text: str) -> bool:
     value = number(ascii_digits)
     plain = value is not None and not re.fullmatch(r"[+-]?\d+", ascii_digits)
     return plain or FOREIGN_DECIMAL.fullmatch(ascii_digits) is not None
+
+
+def no_label(rows: Sequence[int], place: Callable[[int], str]) -> UserError:
+    """The error for empty labels, in ``rows``."""
+    more = f" (and {len(rows) - 1:,} more)" * (len(rows) > 1)
+    return UserError(
+        f"{place(rows[0])}: the label is empty{more}; allowed: a number or a class name; remove entries without a label"
+    )
 
 
 def odd_labels(column: Column, texts: Sequence[str], place: Callable[[int], str]) -> UserError:

@@ -15,6 +15,7 @@ import numpy as np
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError, first_of
 from cgankd.core.paths import is_file
+from cgankd.data.arrow_tables import GROUP_HINT, label_hint
 from cgankd.data.folder_tree import TABLES, Tree, is_litter, scan
 from cgankd.data.image_files import FilePictures
 from cgankd.data.listing import TRAIN, Ints, Listing
@@ -36,9 +37,9 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
     tables, notes = _tables(folder, tree)
     label_column = settings.label_column or LABEL
     for table in tables:
-        table.need(label_column, "data.label_column")
+        table.need(label_column, label_hint(settings))
         if settings.group_column:
-            table.need(settings.group_column, "data.group_column")
+            table.need(settings.group_column, GROUP_HINT)
     rows = [(table, row) for table in tables for row in range(len(table.lines))]
     paths = [path for table in tables for path in table.files(missing_too=settings.skip_bad)]
     kept = [number for number, path in enumerate(paths) if not is_litter(path.relative_to(folder))]

@@ -17,6 +17,7 @@ import torch
 from cgankd.config.settings import DataSettings
 from cgankd.core import rng
 from cgankd.core.errors import UserError
+from cgankd.core.numbers import as_part
 from cgankd.data.listing import TEST, TRAIN, VAL, Ints, Listing
 
 QUANTILES = 10  # scalar labels are drawn evenly from this many ranges with equally many images
@@ -112,7 +113,7 @@ def _uncertain(val: Ints, labels: npt.NDArray[np.generic], groups: Ints | None) 
         error = (
             f"up to {50 / len(val) ** 0.5:.0f} points of accuracy"
             if classes
-            else f"about {76 / len(val) ** 0.5:.0f} % of a mean absolute error"
+            else f"about {as_part(0.76 / len(val) ** 0.5)} of the mean absolute error"
         )
         notes.append(
             f"validation has only {len(val):,} images, so a choice by its score may be chance (standard error: {error})"

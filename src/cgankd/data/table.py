@@ -39,10 +39,9 @@ class Table:
         """The file and line of a row, for messages."""
         return f"{self.path}, {self.counted} {self.lines[row]}"
 
-    def need(self, column: str, setting: str = "") -> None:
-        """UserError where the column is missing or unusable; ``setting``: the setting that names the column."""
+    def need(self, column: str, hint: str = "") -> None:
+        """UserError where the column is missing or unusable; ``hint``: which setting names it."""
         if column not in self.columns:
-            hint = f" ({setting} sets another)" if setting else ""
             raise UserError(f"{self.path}: has no column {column!r}{hint}; columns found: {', '.join(self.columns)}")
         if column in self.unusable:
             raise UserError(self.unusable[column])

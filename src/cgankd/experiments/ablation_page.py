@@ -43,7 +43,7 @@ def render(out: Path) -> Path:
     figure = bars(ablation)
     save(figure, out / "ablation-bars")
     caption = (
-        f"Shorter is better; the bars start at zero.{seeds} The control is the student alone, for as many steps. "
+        f"Shorter is better; the bars start at zero.{seeds} The control is the student alone, with equal steps. "
         f"Each + adds one step to the bar above it.{_equal_bar(ablation)}"
     )
     sections.append(Section("What each step adds", "steps", drawn(figure, "ablation-bars", caption)))
@@ -51,7 +51,7 @@ def render(out: Path) -> Path:
     save(figure, out / "ablation-images")
     caption = (
         f"Lower is better; the axis starts at zero.{seeds} M = 0 is the control, without generated images; every point "
-        "is trained for as many steps, with the same teacher and generator. The M axis is logarithmic."
+        "is trained with equal steps, the same teacher and the same generator. The M axis is logarithmic."
     )
     places = _decimals(ablation)
     header = ["M", error_name(ablation), *(f"seed {seed}" for seed in ablation["seeds"])]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,6 @@ def collect(run: Run) -> dict[str, Any]:
     recipe, task, upstream, names = run.recipe, run.task, run.upstreams(), run.rows
     data, teachers, students = gathered.data, gathered.teachers, gathered.students
     rows = _rows(run, students, upstream[0])
-    networks = [teachers[0], *(artifacts[0] for artifacts in students.values())]
     results: dict[str, Any] = {
         "cgankd": __version__,
         "recipe": recipe.name,
@@ -100,7 +100,7 @@ def collect(run: Run) -> dict[str, Any]:
         "rows": rows,
         "teacher": _teacher(run, teachers, [taught(run, seed) for seed in upstream]),
         "constant": _constant(run),
-        "latency_ms": {network.summary["network"]: network.summary["latency_ms"] for network in networks},
+        "latency_ms": latencies([*teachers, *itertools.chain(*students.values())]),
         "notes": [*run.splits.notes, *run_notes(run, students, teachers[0])],
         "second_tries": second_tries(run.store.used),
         "artifacts": {
@@ -171,6 +171,14 @@ def _rows(run: Run, students: Mapping[str, Sequence[Artifact]], seed: int) -> li
         rows.append(entry)
     compare(rows)
     return rows
+
+
+def latencies(networks: Iterable[Artifact]) -> dict[str, float | None]:
+    """Milliseconds for one image, by network: the least of all that were measured, because load only adds to a time."""
+    measured: dict[str, float | None] = {}
+    for name, ms in ((network.summary["network"], network.summary["latency_ms"]) for network in networks):
+        measured[name] = min(filter(None, (ms, measured.get(name))), default=None)
+    return measured
 
 
 def _teacher(run: Run, teachers: Sequence[Artifact], summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from cgankd import distill
 from cgankd.core.errors import first_of
+from cgankd.core.numbers import as_part
 from cgankd.core.run_text import rounded
 from cgankd.metrics.statistics import few_seeds
 from cgankd.pipeline.comparisons import CONTROL, row
@@ -211,7 +212,7 @@ def _few_test_images(results: Mapping[str, Any]) -> Iterator[str]:
         return
     only = f"The test split has only {images:,} images"
     if results.get("metric") != "accuracy":
-        yield f"{only}, so a difference below about {152 / images**0.5:.0f} % of a mean absolute error may be chance."
+        yield f"{only}, so a difference below about {as_part(1.52 / images**0.5)} of the error may be chance."
         return
     right = results["best"]["test"] / 100 if results.get("best") else 0.5
     # With two right and two wrong answers added (Agresti and Coull), so that 0 % and 100 % are not taken as certain.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 
 from cgankd.core.errors import UserError
@@ -39,7 +40,7 @@ def label_column(source: str, columns: Mapping[str, Sequence[str]]) -> tuple[str
     example = next(iter([*named, *numeric, *columns]), "NAME")
     raise UserError(
         f"{source}: its table has no column 'label', and it is not clear which one holds the label: {shown}; needed: "
-        f"its name, such as label_column={example}"
+        f"its name, such as label_column={shlex.quote(example)}"
     )
 
 

@@ -10,6 +10,7 @@ from cgankd.config import recipe as recipes
 from cgankd.config import yaml_config
 from cgankd.config.recipe import Recipe
 from cgankd.config.settings import ILI, FromNOKD, NoSubsampling, SynthesisSettings
+from cgankd.core.progress import Bar
 from cgankd.core.runtime import Fabric
 from cgankd.data.imageset import Splits
 from cgankd.distill import SUPERVISED
@@ -64,13 +65,14 @@ def make_plan(
     budget: float,
     overrides: Sequence[str] = (),
     larger: Seconds | None = None,
+    bar: Bar | None = None,
 ) -> Plan:
     """A recipe whose run takes about ``budget`` seconds here, or less where the usual steps need less.
 
     overrides: ``key=value`` settings of the user. larger: what was measured on larger images; smaller ones take no
-    longer, whatever the machine did meanwhile.
+    longer, whatever the machine did meanwhile. bar: of the measurement.
     """
-    seconds = measure(_recipe(data, name, splits, 1.0, "auto", overrides)[1], splits, fabric)
+    seconds = measure(_recipe(data, name, splits, 1.0, "auto", overrides)[1], splits, fabric, bar or Bar())
     seconds = seconds if larger is None else seconds.at_most(larger)
 
     def fitted(methods: Methods, least: float) -> Plan:

@@ -66,12 +66,15 @@ class Seconds:
         return Seconds(*(min(pair) for pair in pairs))
 
 
-def measure(recipe: Recipe, splits: Splits, fabric: Fabric) -> Seconds:
-    """The fastest of a few repetitions of each, because other programs can only add to a time. Takes seconds."""
+def measure(recipe: Recipe, splits: Splits, fabric: Fabric, bar: Bar) -> Seconds:
+    """The fastest of a few repetitions of each, because other programs can only add to a time. Takes seconds.
+
+    bar: is told of every step, so that whoever watches sees that something goes on.
+    """
     images, task = splits.train.few(IMAGES), splits.task
     teacher = fresh_network(Architecture(recipe.teacher.network), images, task.num_outputs, 0)
     student = fresh_network(Architecture(recipe.student.network), images, task.num_outputs, 0)
-    clock = _Clock()
+    clock = _Clock(bar)
     work = Work(fabric, progress=clock)
 
     def supervised(network: nn.Module, settings: FitSettings) -> float:
@@ -119,8 +122,10 @@ class _Measured(Exception):
 class _Clock(Progress):
     """Notes when each step of the last loop ended, and ends the loop once that is enough."""
 
-    def __init__(self) -> None:
+    def __init__(self, whole: Bar) -> None:
+        """whole: of all that is measured; its length is not known."""
         self.ends: list[float] = []
+        self._whole = whole
 
     def per_step(self, training: Callable[[], object]) -> float:
         """The seconds of the fastest step, without the first one, which only warms up."""
@@ -130,13 +135,14 @@ class _Clock(Progress):
 
     @contextmanager
     def bar(self, title: str, total: float) -> Iterator[Bar]:
-        ends, started = self.ends, time.perf_counter()
+        ends, whole, started = self.ends, self._whole, time.perf_counter()
         ends.clear()
 
         class Noted(Bar):
             def to(self, done: float, note: str = "") -> None:
                 if reason := reason_to_stop(math.inf):
                     raise OutOfTime(reason)
+                whole.to(0.0)
                 ends.append(time.perf_counter())
                 if len(ends) >= (LEAST_STEPS if ends[-1] - started > LONG else STEPS):
                     raise _Measured

@@ -57,7 +57,7 @@ def headline(results: Mapping[str, Any], folder: Path | None = None) -> Headline
 
 _NO_VALIDATION = (
     "The results have no validation scores, so the best rows can't be chosen fairly; compared are cGAN-KD and the "
-    "student trained alone for as many steps."
+    "student trained alone, with equal steps."
 )
 
 
@@ -102,7 +102,7 @@ def _piloted(results: Mapping[str, Any]) -> Headline:
     return Headline(
         "open",
         f"The row chosen by validation ({table.words(str(chosen['method']))}): the student's {measured} on the test "
-        f"split is {scores[0]}; that of the student alone, trained for as many steps, is {scores[1]}{better}.{notes}",
+        f"split is {scores[0]}; that of the student alone, with equal steps, is {scores[1]}{better}.{notes}",
     )
 
 

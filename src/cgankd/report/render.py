@@ -175,6 +175,7 @@ def _cost(run: Run) -> Section:
     lines = " Lines are one standard deviation to each side." if any(row.get("std") for row in results["rows"]) else ""
     for by, what in (("parameters", "parameters"), ("latency", "milliseconds")):
         caption = f"The {best} left corner is best: a good score with few {what}.{lines}"
+        caption += " A time is that of the fastest of many calls, with one image each." if by == "latency" else ""
         caption += " Where marks would hide each other, the lower ones are larger."
         blocks += drawn(figures.cost(results, by), by, caption)
     if not results.get("latency_ms"):

@@ -23,7 +23,7 @@ Verdict = Literal["control", "better", "worse", "undecided", "no interval", "non
 
 WORDS: Mapping[str, str] = {
     "nokd": "student alone",
-    "nokd_longer": "student alone, as many steps (control)",
+    "nokd_longer": "student alone, equal steps (control)",
     "augment": "stronger augmentation",
     "pseudo": "teacher-labelled real images",
     "kd": "plain KD",

@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cgankd.core.runtime import OneDevice
-from cgankd.metrics.cost import median_ms, parameters
+from cgankd.metrics.cost import fastest_ms, parameters
 from cgankd.shipping.deployed import INPUT, Deployed, example
 from cgankd.shipping.export import stem
 from cgankd.shipping.finished import FinishedRun, Student, refuse_choice
@@ -46,7 +46,7 @@ def bench_run(folder: Path, row: str | None = None, seed: int | None = None) -> 
     for size in BATCHES:
         images = example(student, "float32", size)
         with torch.no_grad():
-            facts["pytorch"][f"batch {size}, ms"] = median_ms(functools.partial(module, images))
+            facts["pytorch"][f"batch {size}, ms"] = fastest_ms(functools.partial(module, images))
     if (file := folder / f"{stem(run, student, seed)}.onnx").is_file() and _is_of(student, OnnxStudent(file)):
         facts[file.name] = bench_onnx(file)
     if (peak := _peak_memory()) is not None:
@@ -68,7 +68,7 @@ def bench_onnx(path: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {"file, kB": path.stat().st_size / 1e3}
     for size in BATCHES:
         images = np.zeros((size, *shape), student.kind)
-        facts[f"batch {size}, ms"] = median_ms(functools.partial(student.session.run, None, {INPUT: images}))
+        facts[f"batch {size}, ms"] = fastest_ms(functools.partial(student.session.run, None, {INPUT: images}))
     return facts
 
 

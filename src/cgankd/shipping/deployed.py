@@ -37,7 +37,7 @@ def description(student: Student, kind: InputKind) -> dict[str, Any]:
     task, plan = student.task, student.plan
     return {
         "made_by": f"cgankd {__version__}",
-        "task": task.to_json(),
+        "task": task.described(),
         "input": {
             "name": INPUT,
             "shape": ["batch", plan.channels, plan.height, plan.width],

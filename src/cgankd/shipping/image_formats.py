@@ -113,7 +113,7 @@ def write_hdf5(leaving: LeavingImages, folder: Path, bar: Bar) -> None:
             stored.attrs["meaning"] = column.meaning
         if leaving.task.answer_names:
             file.create_dataset("class_names", data=list(leaving.task.answer_names), dtype=h5py.string_dtype())
-        file.attrs["task"] = json.dumps(leaving.task.to_json(), ensure_ascii=False)
+        file.attrs["task"] = json.dumps(leaving.task.described(), ensure_ascii=False)
         file.attrs["synthetic"] = True
         for rows, block in leaving.blocks():
             images[rows] = block

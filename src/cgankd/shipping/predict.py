@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cgankd import tasks
 from cgankd.core.errors import UserError, first_of
+from cgankd.core.progress import SILENT, Progress
 from cgankd.core.runtime import OneDevice
 from cgankd.core.store import Work
 from cgankd.data.folder_tree import is_litter
@@ -25,7 +26,7 @@ from cgankd.shipping.formats import OnnxStudent
 from cgankd.tasks import Task
 
 FORMATS = ("table", "csv", "json")
-MOST = 1000  # images that are decoded at once
+MOST = 250  # images that are decoded at once
 Model = tuple[Task, Plan, Callable[[Tensor], Tensor]]  # the last: uint8 images -> network outputs
 
 
@@ -69,7 +70,9 @@ def readable(files: Sequence[Path]) -> tuple[list[Path], str]:
     return [file for number, file in enumerate(files) if number not in errors], (left + names) * bool(errors)
 
 
-def predict(model: Model, files: Sequence[Path], most: int | None = None) -> list[dict[str, Any]]:
+def predict(
+    model: Model, files: Sequence[Path], most: int | None = None, progress: Progress = SILENT
+) -> list[dict[str, Any]]:
     """One record for each file: its name and the prediction; for classes also probabilities, the largest first.
 
     most: how many probabilities; None: that of each class.
@@ -78,17 +81,22 @@ def predict(model: Model, files: Sequence[Path], most: int | None = None) -> lis
     pictures = FilePictures(files)
     pictures.kinds()  # what can't be read shows before anything is computed
     records: list[dict[str, Any]] = []
-    for rows in np.array_split(np.arange(len(files)), max(1, -(-len(files) // MOST))):
-        given = ask(pictures.read(rows, plan, lambda count: None))
-        labels = [_label(task, label) for label in task.predict(given).tolist()]
-        records += [
-            {"file_name": str(files[row]), "prediction": label} for row, label in zip(rows, labels, strict=True)
-        ]
-        if task.answer_names:
-            answers, order = (part[:, :most] for part in task.answer(given).sort(dim=1, descending=True, stable=True))
-            for record, shares, numbers in zip(records[-len(rows) :], answers, order, strict=True):
-                named = zip(numbers.tolist(), shares.tolist(), strict=True)
-                record["probabilities"] = {task.answer_names[number]: round(share, 6) for number, share in named}
+    with progress.bar("predictions", len(files)) as bar:
+        bar.images = 1
+        for rows in np.array_split(np.arange(len(files)), max(1, -(-len(files) // MOST))):
+            given = ask(pictures.read(rows, plan, lambda count: None))
+            labels = [_label(task, label) for label in task.predict(given).tolist()]
+            records += [
+                {"file_name": str(files[row]), "prediction": label} for row, label in zip(rows, labels, strict=True)
+            ]
+            if task.answer_names:
+                answers, order = (
+                    part[:, :most] for part in task.answer(given).sort(dim=1, descending=True, stable=True)
+                )
+                for record, shares, numbers in zip(records[-len(rows) :], answers, order, strict=True):
+                    named = zip(numbers.tolist(), shares.tolist(), strict=True)
+                    record["probabilities"] = {task.answer_names[number]: round(share, 6) for number, share in named}
+            bar.to(int(rows[-1]) + 1)
     return records
 
 

@@ -272,3 +272,7 @@ class Task(ABC):
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """A value for JSON, which :func:`from_json` reads."""
+
+    def described(self) -> dict[str, Any]:
+        """As :meth:`to_json`, for files that leave: without digits that say nothing."""
+        return self.to_json()

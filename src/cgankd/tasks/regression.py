@@ -150,7 +150,8 @@ class Regression(Task):
 
     @property
     def deployed_facts(self) -> dict[str, Any]:
-        return {"shape": ["batch"], "is": "label", "unit": self.unit, "range": [self.low, self.high]}
+        ends = [self._short(self.low), self._short(self.high)]
+        return {"shape": ["batch"], "is": "label", "unit": self.unit, "range": ends}
 
     def consensus(self, votes: Tensor, weights: Tensor | None = None) -> Tensor:
         return votes.mean(dim=0) if weights is None else (votes * weights[:, :, None]).sum(dim=0)
@@ -283,6 +284,20 @@ class Regression(Task):
 
     def to_json(self) -> dict[str, Any]:
         return {"type": self.kind, "low": self.low, "high": self.high, "unit": self.unit}
+
+    def described(self) -> dict[str, Any]:
+        """Labels are float32, so 1.7000000476837158 is a label 1.7; the ends of the range differ by less than a label's
+        last bit.
+
+        >>> Regression(1.7000000476837158, 55.0).described()
+        {'type': 'regression', 'low': 1.7, 'high': 55.0, 'unit': ''}
+        """
+        return {name: self._short(end) if isinstance(end, float) else end for name, end in self.to_json().items()}
+
+    def _short(self, end: float) -> float:
+        """The number with the fewest digits that is this label; whole numbers stay as they are."""
+        single = np.float32(end) if self.label_dtype == torch.float32 else end
+        return end if end.is_integer() or float(single) != end else float(str(single))
 
 
 def _suspect(error: float, otherwise: float) -> bool:
