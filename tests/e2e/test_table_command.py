@@ -170,6 +170,7 @@ def test_sigterm_makes_workers_of_an_executor_save_and_stop(
 
 
 @pytest.mark.xdist_group("table")
+@pytest.mark.long
 def test_an_ablation_shares_all_but_synthesis_and_students(
     tmp_path: Path, tiny: Path, typed: Callable[..., Said]
 ) -> None:

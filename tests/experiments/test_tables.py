@@ -229,6 +229,7 @@ def test_a_table_stands_after_every_cell_and_says_what_is_missing(tmp_path: Path
     again.close()
 
 
+@pytest.mark.long
 def test_files_of_earlier_settings_do_not_stay_where_a_table_is_stopped(
     tmp_path: Path, runs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

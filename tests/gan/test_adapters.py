@@ -416,6 +416,7 @@ def test_a_function_in_the_gans_place_from_end_to_end(functions: str, tmp_path: 
     assert len(stage_folders(out)) == 2  # edited code is another generator
 
 
+@pytest.mark.long
 def test_stored_images_in_the_gans_place_from_end_to_end(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (200, 16, 16), dtype=np.uint8)
     path, out = tmp_path / "fakes.npz", tmp_path / "out"

@@ -211,6 +211,7 @@ def test_a_run_at_the_teachers_level_trains_no_generator(
     render(tmp_path)
 
 
+@pytest.mark.long
 def test_the_generator_of_a_run_that_ships_a_row_without_its_images_can_be_asked(
     tmp_path: Path, scored: Callable[[Mapping[str, float]], None]
 ) -> None:

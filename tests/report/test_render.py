@@ -197,6 +197,7 @@ def test_the_line_of_the_control_is_named_where_there_is_one(
     assert "dashed line" not in text
 
 
+@pytest.mark.long
 def test_whose_images_a_page_shows_where_each_seed_has_its_own(
     tmp_path: Path, make_results: Results, write_run: Write
 ) -> None:
