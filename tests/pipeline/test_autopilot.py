@@ -14,6 +14,7 @@ import pytest
 
 from cgankd.config import recipe
 from cgankd.config.recipe import Recipe
+from cgankd.config.settings import JurorSettings, TeacherSettings
 from cgankd.config.settings.compare import CANDIDATES
 from cgankd.core.errors import UserError
 from cgankd.core.files import read_json
@@ -85,6 +86,14 @@ def test_at_the_teachers_level_no_generated_images_are_tried() -> None:
     assert "nothing is left to gain" in autopilot.reasons(flight, str)[2]
 
 
+def test_a_teacher_that_knows_no_more_than_the_labels_stops_nothing() -> None:
+    assert autopilot.fly(CANDIDATES, 1000, Score(80.0), True, Trials(SCORES), stops=False).with_fakes
+    known = TeacherSettings()
+    assert not known.knows_more
+    for changes in ({"trained_on": "pool"}, {"weights": "a.safetensors"}, {"jury": (JurorSettings(source="m:f"),)}):
+        assert known.model_copy(update=changes).knows_more
+
+
 def test_an_unknown_teacher_stops_nothing() -> None:
     assert autopilot.fly(CANDIDATES, 1000, None, True, Trials(SCORES)).with_fakes
 
@@ -110,7 +119,7 @@ def test_candidates_are_compared_by_the_weights_that_ship(tmp_path: Path, ships:
     def trial(name: str, seed: int, steps: int) -> Artifact:
         return Artifact(tmp_path, name, 0.0, {"val": last[name], "best": {"val": best[name]}})
 
-    student, teacher = SimpleNamespace(ships=ships, transfer_steps=8), SimpleNamespace(votes="first")
+    student, teacher = SimpleNamespace(ships=ships, transfer_steps=8), TeacherSettings()
     settings = SimpleNamespace(rows=tuple(last), seeds=[0], student=student, teacher=teacher)
     this_run: Any = SimpleNamespace(
         recipe=settings, trial=trial, upstream=int, teacher=lambda seed: Artifact(tmp_path, "", 0.0, {"val": None}),
@@ -205,7 +214,7 @@ def test_a_run_at_the_teachers_level_trains_no_generator(
     tmp_path: Path, scored: Callable[[Mapping[str, float]], None]
 ) -> None:
     scored({**SCORES, "kd": 100.0})
-    results = run.run(tiny(), tmp_path)
+    results = run.run(tiny("teacher.trained_on=pool"), tmp_path)
     assert [entry["method"] for entry in results["rows"]] == [CONTROL, "kd"]
     assert not list(tmp_path.glob("artifacts/train_generator-*"))
     render(tmp_path)

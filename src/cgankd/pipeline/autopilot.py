@@ -2,10 +2,10 @@
 
 Candidates (settings.CANDIDATES) share teacher, generator and generated images. Each is trained for a share of the
 student's steps; the better half of them goes on to the next, larger share. Candidates without generated images go
-first: where the best of them is at the teacher's level already, no generator is trained. Two finalists are trained in
-full, because short trials favour rows that learn fast: the best candidate without and the best with generated images,
-or the two best without. Only the chosen one and the control are scored on the test split, so that nothing is chosen on
-it.
+first: where the best of them is at the level of a teacher that knows more than the labels, no generator is trained. Two
+finalists are trained in full, because short trials favour rows that learn fast: the best candidate without and the best
+with generated images, or the two best without. Only the chosen one and the control are scored on the test split, so
+that nothing is chosen on it.
 
 Successive halving: Jamieson and Talwalkar, arXiv 1502.07943. A trial starts anew at each share, because the learning
 rate's schedule depends on the number of steps. A finalist's trial is the training of its row with the first seed, so
@@ -78,8 +78,18 @@ class Flight:
         }
 
 
-def fly(candidates: Sequence[str], steps: int, teacher: Score | None, higher_is_better: bool, trials: Trials) -> Flight:
+def fly(
+    candidates: Sequence[str],
+    steps: int,
+    teacher: Score | None,
+    higher_is_better: bool,
+    trials: Trials,
+    stops: bool = True,
+) -> Flight:
     """Find the best of ``candidates``. steps: of a full training. teacher: its score; None: not known.
+
+    stops: whether a student at the teacher's level has nothing left to gain. One whose teacher learnt from the same
+    labels has: generated images, and stronger views, take it further than that teacher (docs/research-notes.md).
 
     Of candidates with equal scores that of the lowest loss is taken. Where losses are not known, or equal too, the
     earlier one is taken, and one without generated images before one with them.
@@ -91,7 +101,7 @@ def fly(candidates: Sequence[str], steps: int, teacher: Score | None, higher_is_
     real = [name for name in candidates if not row(name).fakes and name != CONTROL]
     fakes = [name for name in candidates if row(name).fakes]
     records, best_real = _halve(real, steps, higher_is_better, tried)
-    done = bool(best_real) and teacher is not None and _at_level(best_real[0], teacher, higher_is_better)
+    done = stops and bool(best_real) and teacher is not None and _at_level(best_real[0], teacher, higher_is_better)
     finalists = best_real[:2]
     if fakes and not done:
         further, best_fakes = _halve(fakes, steps, higher_is_better, tried)
@@ -160,7 +170,8 @@ def choose(
         prepare(names, steps)
         return [trial(name, steps) for name in names]
 
-    return fly(recipe.rows, recipe.student.transfer_steps, teacher, run.task.higher_is_better, trials)
+    steps, stops = recipe.student.transfer_steps, recipe.teacher.knows_more
+    return fly(recipe.rows, steps, teacher, run.task.higher_is_better, trials, stops)
 
 
 def reasons(flight: Flight, scored: Callable[[float], str]) -> list[str]:

@@ -77,6 +77,11 @@ class TeacherSettings(JurorSettings):
         "mean weighted by each teacher's confidence in the image, which then weights errors and replaced labels too",
     )
 
+    @property
+    def knows_more(self) -> bool:
+        """Whether a teacher has learnt from more than the student's labelled images."""
+        return self.trained_on == "pool" or any(j.source or j.weights or j.start for _, j in self.all())
+
     def all(self) -> list[tuple[str, JurorSettings]]:
         """This teacher and its jury, each with the name of its setting."""
         return [("teacher", self), *((f"teacher.jury.{place}", juror) for place, juror in enumerate(self.jury))]
