@@ -281,11 +281,6 @@ def train_ratio(
     Raises NotFinite where a loss or a weight is not finite, and UserError where only one real image has a valid fake,
     because features of one image have no spread to be standardised by.
     """
-    if len(pairs.usable) < 2:
-        raise UserError(
-            "density ratio: only one training image has generated images that count at its label; needed: two; "
-            "ratio.vicinity_gaps=null, generated images at more labels, or synthesis.subsampling=none may help"
-        )
     fabric, checkpoint = work.fabric, work.checkpoint()
     with work.random_state(), work.progress.bar("density ratio", settings.steps) as bar:
         network = _new_network(pairs, embedding, settings, seed).to(fabric.device).train()
@@ -346,6 +341,11 @@ def _check(entry: Mapping[str, float], network: nn.Module, settings: RatioFitSet
 
 def _new_network(pairs: Pairs, embedding: nn.Module, settings: RatioFitSettings, seed: int) -> RatioNetwork:
     """An untrained network that standardises features by the usable real images. Seeds torch's global generator."""
+    if len(pairs.usable) < 2:
+        raise UserError(
+            "density ratio: only one training image has generated images that count at its label; needed: two; "
+            "ratio.vicinity_gaps=null, generated images at more labels, or synthesis.subsampling=none may help"
+        )
     torch.manual_seed(rng.key(seed, "ratio/weights"))
     for layer in embedding.modules():
         if isinstance(layer, nn.Embedding):
