@@ -142,6 +142,7 @@ def test_a_finished_run_again_draws_nothing_and_compiles_nothing(finished: tuple
         assert (tmp_path / "out" / name).read_bytes() == (finished[0] / name).read_bytes(), name
 
 
+@pytest.mark.long
 def test_report_prints_the_table_and_writes_the_page_again(
     finished: tuple[Path, Said], typed: Callable[..., Said], tmp_path: Path
 ) -> None:

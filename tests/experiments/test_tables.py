@@ -120,6 +120,7 @@ def test_methods_are_compared_both_ways_in_place_of_the_recipe_s_rows() -> None:
     assert cell.folder == grid(["digits"], [], [], [])[0].folder  # a table that grows keeps its cells
 
 
+@pytest.mark.long
 def test_all_methods_are_those_that_serve_the_task_as_they_are_published() -> None:
     digits = ["data.train_size=60"]
     of_classes, of_scalars = (

@@ -121,6 +121,7 @@ def test_regression_shows_the_filter_in_the_labels_unit(scalars: Path) -> None:
     assert "Their label is then replaced by the teacher's prediction." in shown
 
 
+@pytest.mark.long
 def test_predictions_of_a_label_that_wraps_may_be_outside_its_range(
     tmp_path: Path, make_results: Results, write_run: Write
 ) -> None:
