@@ -85,19 +85,23 @@ def predict(
         bar.images = 1
         for rows in np.array_split(np.arange(len(files)), max(1, -(-len(files) // MOST))):
             given = ask(pictures.read(rows, plan, lambda count: None))
-            labels = [_label(task, label) for label in task.predict(given).tolist()]
-            records += [
-                {"file_name": str(files[row]), "prediction": label} for row, label in zip(rows, labels, strict=True)
-            ]
-            if task.answer_names:
-                answers, order = (
-                    part[:, :most] for part in task.answer(given).sort(dim=1, descending=True, stable=True)
-                )
-                for record, shares, numbers in zip(records[-len(rows) :], answers, order, strict=True):
-                    named = zip(numbers.tolist(), shares.tolist(), strict=True)
-                    record["probabilities"] = {task.answer_names[number]: round(share, 6) for number, share in named}
+            for row, label in zip(rows, task.predict(given).tolist(), strict=True):
+                records.append({"file_name": str(files[row]), "prediction": _label(task, label)})
+            for record, named in zip(records[-len(rows) :], _probabilities(task, given, most), strict=False):
+                record["probabilities"] = named
             bar.to(int(rows[-1]) + 1)
     return records
+
+
+def _probabilities(task: Task, outputs: Tensor, most: int | None) -> list[dict[str, float]]:
+    """Of each image the ``most`` largest by class name; empty for a task whose answers have no names."""
+    if not task.answer_names:
+        return []
+    shares, order = (part[:, :most].tolist() for part in task.answer(outputs).sort(descending=True, stable=True))
+    return [
+        {task.answer_names[number]: round(share, 6) for number, share in zip(numbers, row, strict=True)}
+        for numbers, row in zip(order, shares, strict=True)
+    ]
 
 
 def _label(task: Task, label: float) -> str | float:
