@@ -88,8 +88,8 @@ def fly(
 ) -> Flight:
     """Find the best of ``candidates``. steps: of a full training. teacher: its score; None: not known.
 
-    stops: whether a student at the teacher's level has nothing left to gain. One whose teacher learnt from the same
-    labels has: generated images, and stronger views, take it further than that teacher (docs/research-notes.md).
+    stops: whether a student at the teacher's level has nothing left to gain. False where the teacher learnt from the
+    same labels, because students pass such a teacher (docs/research-notes.md).
 
     Of candidates with equal scores that of the lowest loss is taken. Where losses are not known, or equal too, the
     earlier one is taken, and one without generated images before one with them.
