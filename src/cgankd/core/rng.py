@@ -94,6 +94,16 @@ def integers(high: int, seed: int, stream: str, *counters: Tensor) -> Tensor:
     return (uniform(seed, stream, *counters) * high).to(torch.int64)
 
 
+def order(count: int, seed: int, stream: str, *counters: int) -> Tensor:
+    """A random order of ``count`` rows, int64 [count]."""
+    return bits(seed, stream, *(torch.tensor(counter) for counter in counters), torch.arange(count)).argsort()
+
+
+def label_counters(targets: Tensor) -> Tensor:
+    """Targets [B] as counters: class numbers as they are, and for scalars the bits of their float32."""
+    return targets.float().view(torch.int32) if targets.is_floating_point() else targets
+
+
 def generator(device: torch.device | str, seed: int, stream: str, *counters: int) -> torch.Generator:
     """A torch.Generator seeded from (seed, stream, counters), for draws that belong to one step."""
     return torch.Generator(device=device).manual_seed(key(seed, stream, *counters) & ((1 << 63) - 1))

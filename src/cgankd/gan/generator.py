@@ -155,8 +155,7 @@ class GanSampler(Sampler):
 
 def latents(targets: Tensor, indices: Tensor, seed: int, width: int) -> Tensor:
     """Standard normal z, float32 [B, width], which depends on (seed, label, index) alone."""
-    label = targets if not targets.is_floating_point() else targets.float().view(torch.int32)
-    return rng.normal(seed, "latent", label, indices, width=width)
+    return rng.normal(seed, "latent", rng.label_counters(targets), indices, width=width)
 
 
 _NETWORKS: dict[str, tuple[Callable[..., ResidualGenerator], Callable[..., ProjectionDiscriminator]]] = {

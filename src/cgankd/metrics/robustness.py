@@ -92,7 +92,7 @@ def measure(
     depend on ``seed`` alone, so that networks are compared on the same images.
     """
     frozen = inference.place(copy.deepcopy(network), work.fabric).eval().requires_grad_(False)
-    order = rng.bits(seed, "robustness/images", torch.arange(len(test))).argsort()
+    order = rng.order(len(test), seed, "robustness/images")
     chosen = test.take(order[: attack.images])
     worse = torch.minimum if task.higher_is_better else torch.maximum
 
