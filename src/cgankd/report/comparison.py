@@ -262,7 +262,7 @@ def figure(part: Part) -> Figure:
             axes.plot(ends, [-place, -place], color=colour, linewidth=2.2, alpha=0.55)
         axes.plot(row["values"], [-place] * len(row["values"]), "o", color=colour, markersize=4, alpha=0.6)
         axes.plot([row["mean"]], [-place], marker, color=colour, markersize=7.5, markeredgecolor=LIGHT["paper"])
-        words = f"{_short(name)}, {table.words(row['method']).replace(' (control)', '')}"
+        words = f"{_short(name)}, {table.plain_words(row['method'])}"
         text = f"{words}: {table.score(results, row['mean'], row.get('std'))}"
         axes.text(
             0.0, -place + 0.3, plain(text), transform=axes.get_yaxis_transform(), fontsize=TEXT, va="center",

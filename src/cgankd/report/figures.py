@@ -314,12 +314,11 @@ def cost(results: Mapping[str, Any], by: str) -> Figure | None:
     ranks = _ranks([value for _, _, value, _ in points], places)
     for (method, place, value, deviation), rank in zip(points, ranks, strict=True):
         colour, marker = style(method)
-        name = "the teacher" if method == "teacher" else table.words(method).replace(" (control)", "")
         if deviation:
             axes.plot([place] * 2, [value - deviation, value + deviation], color=colour, linewidth=2.2, alpha=0.4)
         axes.plot(
             [place], [value], marker, color=colour, markersize=(11 if marker == "*" else 7) + 8 * rank, alpha=0.9,
-            markeredgecolor=LIGHT["paper"], label=plain(name), zorder=3 - 0.01 * rank,
+            markeredgecolor=LIGHT["paper"], label=plain(table.plain_words(method)), zorder=3 - 0.01 * rank,
         )  # fmt: skip
     axes.set_xlim(min(places) / 2, max(places) * 2)
     log_axis(axes, "x")

@@ -108,7 +108,7 @@ def _piloted(results: Mapping[str, Any]) -> Headline:
 
 def _compared(results: Mapping[str, Any], with_fakes: Row, without: Row) -> Headline:
     scores = [table.score(results, row["mean"], row.get("std")) for row in (with_fakes, without)]
-    names = [table.words(str(row["method"])).replace(" (control)", "") for row in (with_fakes, without)]
+    names = [table.plain_words(str(row["method"])) for row in (with_fakes, without)]
     better = "" if results["higher_is_better"] else " (lower is better)"
     measured = table.metric_name(results).split(",")[0]
     chosen = "the rows that are best on the validation split" if _validation(with_fakes) is not None else "two rows"
@@ -152,7 +152,7 @@ def _shipped(results: Mapping[str, Any], row: Row, folder: Path | None) -> Headl
     seeds = f" (mean of {len(row['values'])} seeds)" if len(row["values"]) > 1 else ""
     better = "" if results["higher_is_better"] else " (lower is better)"
     beside = " and ".join(f"{whose} is {table.score(results, mean, std)}" for whose, mean, std in others)
-    name = table.words(str(row["method"])).replace(" (control)", "")
+    name = table.plain_words(str(row["method"]))
     which = "the control, because no other row is better on validation" if row is control else "chosen by validation"
     sentences = [
         f"Your student is row {row['method']} ({name}), {which}.",

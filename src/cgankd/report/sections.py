@@ -241,7 +241,7 @@ def learning(run: Run) -> Section:
     for method in (row["method"] for row in run.results["rows"] if not table.is_ablation(row["method"])):
         for artifact in run.artifacts("students", method):
             entries = artifact.summary.get("history") or []
-            named = (table.words(method).replace(" (control)", ""), style(method)[0])
+            named = (table.plain_words(method), style(method)[0])
             losses.append(Curve(*named, *history(entries, "loss"), seed=True))
             scores.append(Curve(*named, *history(entries, "val"), seed=True))
     for artifact in run.artifacts("teacher"):
