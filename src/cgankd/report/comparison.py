@@ -14,6 +14,7 @@ import yaml
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cgankd.core import run_text
 from cgankd.core.errors import UserError
 from cgankd.metrics.statistics import place_of_best, spread
 from cgankd.report import table
@@ -69,13 +70,10 @@ def parts(runs: Mapping[str, Run]) -> list[Part]:
         key = (str(run.results["metric"]), table.unit_of(run.results), str(known) if known else f"unknown: {name}")
         groups.setdefault(key, {})[name] = run
     first = next(iter(runs))
-    return [
-        Part(group, "" if first in group else _why(first, runs[first], group, key))
-        for key, group in groups.items()
-    ]  # fmt: skip
+    return [Part(group, "" if first in group else _why(first, runs[first], group)) for group in groups.values()]
 
 
-def _why(first: str, reference: Run, group: Mapping[str, Run], key: Sequence[str]) -> str:
+def _why(first: str, reference: Run, group: Mapping[str, Run]) -> str:
     """The reason for which a group of runs can't be compared with the first run."""
     names, results = ", ".join(group), next(iter(group.values())).results
     verb = "is" if len(group) == 1 else "are"
@@ -188,7 +186,7 @@ def render(runs: Mapping[str, Run], out: Path) -> Path:
     sections = []
     for number, part in enumerate(parts(runs)):
         results = part.results
-        title = f"{results.get('dataset') or 'unknown data'}: {table.metric_name(results).split(',')[0]}"
+        title = f"{results.get('dataset') or 'unknown data'}: {run_text.metric_name(str(results['metric']))}"
         sections.append(Section(title, f"part-{number}", list(_blocks(part, number))))
     sections.append(Section("The runs", "runs", [_facts(runs)]))
     sections.append(Section("What differs in their settings", "settings", _settings(runs)))
