@@ -62,7 +62,7 @@ def data_card(origin: Origin, images: LeavingImages, near: NearCopies | None, no
         [
             _header(origin, images),
             f"# {_title(origin)}",
-            _summary(origin, images),
+            _summary(images),
             _reading(origin, images),
             _making(origin),
             _counts(origin.synthesis.summary, images),
@@ -96,7 +96,7 @@ def _header(origin: Origin, images: LeavingImages) -> str:
     return f"---\n{yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)}---"
 
 
-def _summary(origin: Origin, images: LeavingImages) -> str:
+def _summary(images: LeavingImages) -> str:
     height, width = images.images.size
     colour = "colour" if images.images.channels == 3 else "grey"
     task = images.task
