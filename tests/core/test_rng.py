@@ -148,6 +148,17 @@ def test_generator_repeats_by_its_name() -> None:
         assert not torch.equal(first, torch.rand(4, generator=rng.generator("cpu", *other)))
 
 
+def test_the_random_state_is_left_as_it_was() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    with rng.seeded(5, "weights"):
+        drawn = torch.rand(5)
+    assert torch.equal(torch.rand(2), expected)
+    torch.manual_seed(rng.key(5, "weights"))
+    assert torch.equal(torch.rand(5), drawn)
+
+
 def test_no_counter_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one counter"):
         rng.bits(0, "a")

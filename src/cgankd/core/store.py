@@ -19,8 +19,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -128,13 +127,6 @@ class Work:
         file = f"{CHECKPOINT}-{self.loop}.safetensors" if self.loop else f"{CHECKPOINT}.safetensors"
         path = None if self.folder is None else self.folder / file
         return Checkpoint(path, self.checkpoint_seconds, self.deadline)
-
-    @contextmanager
-    def random_state(self) -> Iterator[None]:
-        """A block that may seed torch's global generators; afterwards they are as before."""
-        devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            yield
 
     def cache_for(self, what: str, *parts: Any) -> Path | None:
         """A folder for results that depend on ``parts`` alone; files in it may be deleted."""

@@ -115,7 +115,7 @@ def measure(
 def _autoattack(network: nn.Module, images: Tensor, targets: Tensor, classes: int, eps: float, seed: int) -> Tensor:
     """The standard version: APGD on cross-entropy, targeted APGD, targeted FAB, Square. Each attacks the images that
     the ones before it left correctly classified."""
-    with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
+    with rng.restored(images.device):
         attack = library().AutoAttack(network, eps=eps, device=images.device, seed=seed)
         attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(MOST_TARGETS, classes - 1)
         moved: Tensor = attack.run_standard_evaluation(images, targets, batch_size=len(images))[0]

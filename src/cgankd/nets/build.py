@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from cgankd import tasks
@@ -176,8 +175,7 @@ def _module_files(module: nn.Module) -> Mapping[str, str]:
 
 def fresh_network(network: Architecture, images: ImageSet, outputs: int, seed: int) -> nn.Module:
     """A new network for these images, with random weights from ``seed``; it normalises by the images' statistics."""
-    with torch.random.fork_rng([]):
-        torch.manual_seed(rng.key(seed, "weights"))
+    with rng.seeded(seed, "weights"):
         created = network.create(images.channels, images.size, outputs)
     zoo.fix_normalisation(created, *images.pixel_statistics)
     return created

@@ -100,7 +100,7 @@ def train_autoencoder(
     batches = Batches(TrainingImages(train), task, batch_size, augment, seed, fabric.device)
     start, history = checkpoint.load({"network": network}, {"adam": optimizer})
     log_every = max(1, steps // LOG_POINTS)
-    with work.random_state(), work.progress.bar("auto-encoder", steps) as bar:
+    with rng.restored(fabric.device), work.progress.bar("auto-encoder", steps) as bar:
         bar.images = batch_size
         for step in range(start, steps):
             rng.seed_torch(rng.key(seed, "autoencoder", step), work.fabric.device)  # dropout, if the encoder has any
@@ -142,8 +142,7 @@ def _doubled(in_channels: int, out_channels: int) -> list[nn.Module]:
 def new_autoencoder(network: Architecture, images: ImageSet, task: Task, seed: int) -> SparseAutoencoder:
     """A network with random weights from ``seed``; its inputs are normalised by the statistics of ``images``."""
     encoder = fresh_network(network, images, CODE, seed)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(rng.key(seed, "autoencoder/weights"))
+    with rng.seeded(seed, "autoencoder/weights"):
         return SparseAutoencoder(encoder, images.channels, images.size, task.num_outputs)
 
 

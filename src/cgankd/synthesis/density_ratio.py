@@ -282,7 +282,7 @@ def train_ratio(
     because features of one image have no spread to be standardised by.
     """
     fabric, checkpoint = work.fabric, work.checkpoint()
-    with work.random_state(), work.progress.bar("density ratio", settings.steps) as bar:
+    with rng.restored(fabric.device), work.progress.bar("density ratio", settings.steps) as bar:
         network = _new_network(pairs, embedding, settings, seed).to(fabric.device).train()
         real, targets, fake = (t.to(fabric.device) for t in (pairs.real, pairs.targets, pairs.fake))
         optimizer = torch.optim.Adam(

@@ -110,7 +110,7 @@ def _minimise(
     if best is not None:
         best.resume(checkpoint.tensors, history)
     upcoming = contextlib.closing(in_order(forward.batches, start, settings.steps))
-    with work.random_state(), work.progress.bar(work.title, settings.steps) as bar, upcoming as batches:
+    with rng.restored(work.fabric.device), work.progress.bar(work.title, settings.steps) as bar, upcoming as batches:
         bar.images, bar.metric, bar.metric_unit = settings.batch_size, objective.task.metric, objective.task.metric_unit
         for step in range(start, settings.steps):
             rng.seed_torch(rng.key(seed, "fit", step) ^ ranks.share()[0], work.fabric.device)  # for dropout
