@@ -79,6 +79,17 @@ class Artifact:
 
 
 @dataclasses.dataclass(frozen=True)
+class Stored:
+    """What a stage has saved, as an argument of other stages; a class of its own for each kind opens it."""
+
+    artifact: Artifact
+
+    @property
+    def content_key(self) -> str:
+        return self.artifact.content_key
+
+
+@dataclasses.dataclass(frozen=True)
 class Call:
     """A call of a stage that :meth:`Store.noting` noted. seconds: None where its artifact does not exist yet."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from cgankd.config.settings import SNGAN, GanSettings, ScalarLabelSettings
 from cgankd.core import rng
 from cgankd.core.runtime import Fabric
-from cgankd.core.store import Artifact, Work
+from cgankd.core.store import Stored, Work
 from cgankd.data.imageset import ImageSet
 from cgankd.data.resizing import resized
 from cgankd.gan import biggan, sagan, sngan
@@ -80,15 +79,8 @@ class GeneratorSource(Protocol):
         """Ready to sample, on the device of ``fabric``."""
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainedGenerator:
+class TrainedGenerator(Stored):
     """The generator that a stage saved with :func:`keep_generator`; opening it needs no data set."""
-
-    artifact: Artifact
-
-    @property
-    def content_key(self) -> str:
-        return self.artifact.content_key
 
     def open(self, fabric: Fabric) -> Sampler:
         built = self.artifact.summary["built"]

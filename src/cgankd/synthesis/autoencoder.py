@@ -6,7 +6,6 @@ The label loss is the task's, so the auto-encoder also works for classes.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -19,11 +18,11 @@ from cgankd.core import rng
 from cgankd.core.errors import TrainingError
 from cgankd.core.profiling import part
 from cgankd.core.runtime import Fabric
-from cgankd.core.store import Artifact, Work
+from cgankd.core.store import Stored, Work
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.nets import inference
-from cgankd.nets.build import WEIGHTS, Architecture, fresh_network, keep_network
+from cgankd.nets.build import WEIGHTS, Architecture, fresh_network
 from cgankd.nets.layers import conv_bn_relu, initialise
 from cgankd.tasks import Task
 
@@ -146,15 +145,8 @@ def new_autoencoder(network: Architecture, images: ImageSet, task: Task, seed: i
         return SparseAutoencoder(encoder, images.channels, images.size, task.num_outputs)
 
 
-@dataclasses.dataclass(frozen=True)
-class StoredAutoencoder:
-    """The auto-encoder that a stage saved with :func:`keep_autoencoder`."""
-
-    artifact: Artifact
-
-    @property
-    def content_key(self) -> str:
-        return self.artifact.content_key
+class StoredAutoencoder(Stored):
+    """The auto-encoder that a stage saved with :func:`cgankd.nets.build.keep_network`."""
 
     def open(self, fabric: Fabric) -> nn.Module:
         """In eval mode, on the device."""
@@ -164,10 +156,3 @@ class StoredAutoencoder:
         network = SparseAutoencoder(encoder, channels, size, built["outputs"])
         network.load_state_dict(self.artifact.tensors(WEIGHTS))
         return inference.place(network, fabric).eval()
-
-
-def keep_autoencoder(
-    work: Work, autoencoder: SparseAutoencoder, network: Architecture, images: ImageSet, task: Task
-) -> dict[str, Any]:
-    """Save the weights. Returns the entries of the summary that :class:`StoredAutoencoder` needs to load them."""
-    return keep_network(work, autoencoder, network, images, task.num_outputs)

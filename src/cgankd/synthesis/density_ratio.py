@@ -22,7 +22,7 @@ from cgankd.core.errors import UserError
 from cgankd.core.profiling import part
 from cgankd.core.runtime import Fabric, to_device
 from cgankd.core.shared_calls import RowFunction, Rows
-from cgankd.core.store import Artifact, Work
+from cgankd.core.store import Stored, Work
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.generator import Sampler
 from cgankd.labels import LabelSpace, ratio_embedding
@@ -127,15 +127,8 @@ def row_by_row(values: Tensor, valid: Tensor) -> Tensor:
     return values.gather(1, order.gather(1, place))
 
 
-@dataclasses.dataclass(frozen=True)
-class StoredRatio:
+class StoredRatio(Stored):
     """The density ratio that a stage saved with :func:`keep_ratio`."""
-
-    artifact: Artifact
-
-    @property
-    def content_key(self) -> str:
-        return self.artifact.content_key
 
     def open(self, fabric: Fabric) -> RatioNetwork:
         """In eval mode, on the device."""
