@@ -97,16 +97,12 @@ def generator(run: Run) -> Section:
         blocks.append(Strips(("real", "generated"), rows, caption))
     blocks += along(run)
     entries = artifact.summary.get("history") or []
-    losses = [
-        Curve("discriminator", LIGHT["orange"], *history(entries, "discriminator_loss")),
-        Curve("generator", LIGHT["blue"], *history(entries, "generator_loss"), dashed=True),
-    ]
     logits = [
         Curve("real images", LIGHT["orange"], *history(entries, "real_logit")),
         Curve("generated images", LIGHT["blue"], *history(entries, "fake_logit"), dashed=True),
     ]
     caption = "Hinge losses need not fall. A discriminator loss that stays at zero means that the generator has failed."
-    blocks += drawn(curves.curves(losses, "loss"), "gan-loss", caption)
+    blocks += drawn(curves.gan_losses(entries), "gan-loss", caption)
     caption = "The discriminator's output: lines within a few units of each other mean that the two are in balance."
     blocks += drawn(curves.curves(logits, "discriminator's output"), "gan-logit", caption)
     return Section("Generator", "generator", blocks)
