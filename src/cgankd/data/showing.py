@@ -19,10 +19,10 @@ GAP = 4
 
 
 def evenly(total: int, most: int = MOST) -> list[int]:
-    """At most ``most`` of ``total`` rows, evenly spread.
+    """At most ``most`` of ``total`` rows, evenly spread, so that no image is chosen by its look.
 
-    >>> evenly(9, 3), evenly(2, 3)
-    ([0, 4, 8], [0, 1])
+    >>> evenly(9, 3), evenly(2, 3), evenly(0, 3)
+    ([0, 4, 8], [0, 1], [])
     """
     return sorted({round(place) for place in np.linspace(0, total - 1, min(total, most))}) if total else []
 

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from cgankd.core import run_text
+from cgankd.data.showing import evenly
 from cgankd.report import curves, figures, table
 from cgankd.report.blocks import Block, Grid, Note, Section, Strips, Tiles, drawn
 from cgankd.report.curves import Curve, history
 from cgankd.report.figures import LIGHT, style
-from cgankd.report.grids import StripRow, Tile, evenly, picture, strip
+from cgankd.report.grids import StripRow, Tile, picture, strip
 from cgankd.report.run import Array, Artifact, Run
 from cgankd.report.sections_examples import along
 
