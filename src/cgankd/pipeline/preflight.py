@@ -236,13 +236,11 @@ def _networks(recipe: Recipe, splits: Splits) -> tuple[dict[str, nn.Module], dic
             network, who = zoo.create(name, train.channels, task.num_outputs, train.size), f"{setting}.network {name!r}"
             if teacher is not None and teacher.weights is not None:
                 _load(network, teacher.weights, splits)
+                batch_size = None  # it is not trained here
             if start := _start_of(recipe, setting, teacher):
                 pretrained.start_from(network, start, f"{setting}.start")
-            trained = teacher is not None and teacher.weights is not None
             stated = AUTO if teacher is None else teacher.outputs
-            kind = _tried(
-                who, network, splits, f"{setting}.outputs", stated, batch_size=None if trained else batch_size
-            )
+            kind = _tried(who, network, splits, f"{setting}.outputs", stated, batch_size)
             if teacher is not None:
                 kinds[setting] = kind
             else:
