@@ -65,6 +65,11 @@ class Run:
     recipe: str
     task: tasks.Task
 
+    @property
+    def bins(self) -> list[str]:
+        """The names of the classes or label bins; none where no score was taken in each."""
+        return [str(name) for name in self.results.get("bins") or []]
+
     def artifact(self, *keys: str) -> Artifact | None:
         """The (first) artifact under results["artifacts"][keys...]; None where there is none."""
         artifacts = self.artifacts(*keys)

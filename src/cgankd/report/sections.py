@@ -31,7 +31,7 @@ def data(run: Run) -> Section:
     if artifact is None:
         return Section("Data", "data", [Note("The folder has no data artifact, so there are no images to show.")])
     summary = artifact.summary
-    names = [str(name) for name in summary.get("bins") or run.results.get("bins") or []]
+    names = [str(name) for name in summary.get("bins") or run.bins]
     counts = summary.get("counts") or {}
     size = "×".join(str(side) for side in reversed(summary.get("size") or []))  # width×height
     colour = {1: "grey", 3: "colour"}.get(summary.get("channels", 0), "")
@@ -84,11 +84,10 @@ def generator(run: Run) -> Section:
                 "The closer the two, the better the generated images match their labels."
             )
         )
-    names = [str(name) for name in run.results.get("bins") or []]
     source = run.artifact("data")
-    real_images = dict(_by_bin(source, names)) if source else {}
-    fakes = dict(_by_bin(artifact, names))
-    both = [name for name in names if name in fakes]
+    real_images = dict(_by_bin(source, run.bins)) if source else {}
+    fakes = dict(_by_bin(artifact, run.bins))
+    both = [name for name in run.bins if name in fakes]
     rows = [
         StripRow(name, tuple(strip(images[name], STRIP) if name in images else None for images in (real_images, fakes)))
         for name in (both[place] for place in evenly(len(both), MOST_STRIPS))
