@@ -21,7 +21,7 @@ from cgankd.continual.stream import Stream
 from cgankd.core.errors import UserError
 from cgankd.core.files import write_json, write_text
 from cgankd.core.progress import SILENT, Progress
-from cgankd.core.runtime import make_fabric
+from cgankd.core.runtime import CPU, make_fabric
 from cgankd.core.store import Artifact, Store
 from cgankd.data import sources
 from cgankd.data.imageset import Splits
@@ -91,7 +91,7 @@ def check(settings: Continual, splits: Splits) -> None:
             raise UserError(f"{splits.name}: class {missing!r} has no {split} image; needed: one or more of each class")
     network = Architecture(settings.network)
     small, large = (fresh_network(network, splits.train, tasks * stream.width, settings.seeds[0]) for tasks in (1, 2))
-    images = to_input(splits.train.images[: min(2, settings.fit.batch_size)], torch.device("cpu"))
+    images = to_input(splits.train.images[: min(2, settings.fit.batch_size)], CPU)
     who = f"network {settings.network!r}"
     for candidate, tasks in ((small, 1), (large, 2)):
         outputs = trial.check_answers(who, candidate, images, tasks * stream.width)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-CPU = torch.device("cpu")
+from cgankd.core.runtime import CPU
 
 
 def _signed(value: int) -> int:

@@ -12,6 +12,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from cgankd.core.errors import UserError
 from cgankd.core.plugins import said
+from cgankd.core.runtime import CPU
 from cgankd.nets.taps import undisturbed
 from cgankd.tasks.outputs import why
 
@@ -99,7 +100,7 @@ def check_outputs(who: str, outputs: Any, images: Tensor, num_outputs: int, mode
 
 def device(network: nn.Module) -> torch.device:
     """The device of the network's weights; the CPU for a network without weights."""
-    return next((weight.device for weight in network.parameters()), torch.device("cpu"))
+    return next((weight.device for weight in network.parameters()), CPU)
 
 
 def _run(who: str, network: nn.Module, images: Tensor, num_outputs: int, mode: str) -> Tensor:

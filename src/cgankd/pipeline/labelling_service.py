@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from cgankd.config.recipe import Recipe
@@ -21,6 +20,7 @@ from cgankd.core.errors import UserError
 from cgankd.core.files import write_csv, write_json
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.run_folder import check_new, new_folder
+from cgankd.core.runtime import CPU
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet, as_bytes, contents
 from cgankd.data.metadata_csv import LABEL, NAME
@@ -112,7 +112,7 @@ def _views(run: Run, name: str, seed: int) -> Iterator[Tensor]:
     """The images about which the student of row ``name`` asks its teacher, float32 [b, C, H, W]; some twice."""
     lesson = run.lesson(name, seed, run.recipe.student.transfer_steps)
     fit: FitSettings = lesson["fit"]
-    batches = Batches(lesson["images"], run.task, fit.batch_size, fit.augment, seed, torch.device("cpu"))
+    batches = Batches(lesson["images"], run.task, fit.batch_size, fit.augment, seed, CPU)
     return asked(batches, fit.steps)
 
 

@@ -25,7 +25,7 @@ from cgankd.core.blockwise import BLOCK
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.files import read_json
 from cgankd.core.plugins import is_function_name
-from cgankd.core.runtime import make_fabric
+from cgankd.core.runtime import CPU, make_fabric
 from cgankd.core.shared_rows import check_batch
 from cgankd.data.imageset import Splits
 from cgankd.distill.limits import check_adversarial, check_answers_suffice
@@ -298,7 +298,7 @@ def _tried(
     stated: the kind in the settings. batch_size: of its training; None: it is trained already.
     """
     few, task = splits.train.few(TRIED), splits.task
-    images = to_input(few.images[:], torch.device("cpu"))
+    images = to_input(few.images[:], CPU)
     outputs = trial.check_answers(who, network, images, task.num_outputs)
     trial.check_finite(who, outputs)
     if batch_size is not None:
@@ -390,7 +390,7 @@ def prediction_notes(teacher: BlackBox | None, generator: Sampler | None, splits
         if not task.continuous:
             return []
         images, labels = generator.images, generator.labels
-    outputs = torch.cat([teacher.raw_outputs(to_input(part, torch.device("cpu"))) for part in images.split(BLOCK)])
+    outputs = torch.cat([teacher.raw_outputs(to_input(part, CPU)) for part in images.split(BLOCK)])
     kind = "label_unit" if "label_unit" in task.converted_kinds else task.output_kinds[0]
     predictions = task.from_target(outputs[:, 0])[:, None].float() if kind == "label_unit" else outputs
     misfit = task.misfit(predictions, labels, kind)

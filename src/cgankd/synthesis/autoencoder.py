@@ -17,7 +17,7 @@ from cgankd.config.settings import AugmentSettings
 from cgankd.core import rng
 from cgankd.core.errors import TrainingError
 from cgankd.core.profiling import part
-from cgankd.core.runtime import Fabric
+from cgankd.core.runtime import Fabric, fused
 from cgankd.core.store import Stored, Work
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet, TrainingImages
@@ -94,8 +94,7 @@ def train_autoencoder(
     """
     fabric, checkpoint = work.fabric, work.checkpoint()
     inference.place(network, fabric).train()
-    fused = fabric.device.type in {"cpu", "cuda"}
-    optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE, fused=fused)
+    optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE, fused=fused(fabric.device))
     batches = Batches(TrainingImages(train), task, batch_size, augment, seed, fabric.device)
     start, history = checkpoint.load({"network": network}, {"adam": optimizer})
     log_every = max(1, steps // LOG_POINTS)
