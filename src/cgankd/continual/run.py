@@ -32,8 +32,6 @@ from cgankd.nets.build import Architecture, fresh_network
 from cgankd.nets.inference import to_input
 from cgankd.tasks import outputs as output_kinds
 
-MEASURES = ("final", "incremental", "forgetting", "task_aware_accuracy")
-
 
 def run(settings: Continual, out: Path, progress: Progress = SILENT, *, deadline: float = math.inf) -> dict[str, Any]:
     """Learn all tasks with every method and seed; write recipe.yaml, results.json, table.md and the curves to ``out``.
@@ -149,7 +147,7 @@ def _row(method: str, chains: Sequence[Sequence[Artifact]], settings: Continual)
     return {
         "method": method,
         "words": (settings.exemplars and LEARNERS[method].with_exemplars) or LEARNERS[method].description,
-        **{name: spread(values[name]) for name in MEASURES},
+        **{name: spread(scores) for name, scores in values.items()},
         "val": spread([chain[-1].summary["val"]["together"] for chain in chains]),
         "together": together,
         "per_task": per_task,
@@ -164,7 +162,10 @@ def _gains(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "of": of,
             "to": to,
-            **{name: paired_difference(by_name[of][name]["values"], by_name[to][name]["values"]) for name in MEASURES},
+            **{
+                name: paired_difference(by_name[of][name]["values"], by_name[to][name]["values"])
+                for name in report.COLUMNS
+            },
         }
         for of, to in pairs
         if to in by_name

@@ -248,20 +248,16 @@ class Store:
             with self._leased(done, key, title):
                 artifact = _open(done, key) if self._shared else None  # another process may have made it meanwhile
                 if artifact is None:
-                    build = functools.partial(self._build, done, key, description)
+                    compute = functools.partial(function, **arguments)
+                    build = functools.partial(self._build, done, key, title, description, compute)
                     with self.progress.stage(Station(key, title, name)):
-                        artifact = self._compute(build, functools.partial(function, **arguments))
+                        if getattr(function, "together", False):
+                            artifact = ranks.together(build, lambda: compute(Work(self.fabric)))
+                        else:
+                            artifact = ranks.first(build)
         self.progress.found(key, artifact.seconds)
         self.used.append(artifact)
         return artifact
-
-    def _compute(
-        self, build: Callable[[Callable[[Work], dict[str, Any]]], Artifact], function: Callable[[Work], dict[str, Any]]
-    ) -> Artifact:
-        """The artifact that ``build`` makes of the stage's function, in all processes of a run or in the first one."""
-        if getattr(function.func, "together", False):  # type: ignore[attr-defined]
-            return ranks.together(lambda: build(function), lambda: function(Work(self.fabric)))
-        return ranks.first(lambda: build(function))
 
     def _ready(self, done: Path, key: str) -> Artifact | None:
         """The finished artifact; None where it has to be computed. Raises OutOfTime where there is no time for it."""
@@ -299,20 +295,20 @@ class Store:
         return total
 
     def _build(
-        self, done: Path, key: str, description: dict[str, Any], build: Callable[[Work], dict[str, Any]]
+        self, done: Path, key: str, title: str, description: dict[str, Any], compute: Callable[[Work], dict[str, Any]]
     ) -> Artifact:
         folder = self.artifacts / "work" / done.name
         folder.mkdir(parents=True, exist_ok=True)
         cache = self.artifacts / "cache" / content_key(self.environment)
         work = Work(
-            self.fabric, self.progress, self.title or done.name.rpartition("-")[0].replace("_", " "), folder, cache,
+            self.fabric, self.progress, title, folder, cache,
             checkpoint_seconds=self.checkpoint_seconds, deadline=self.deadline,
         )  # fmt: skip
         clock = folder / "seconds.json"  # time spent before a kill counts too
         before = float(read_json(clock)) if clock.is_file() else 0.0
         started = time.monotonic()
         try:
-            summary = build(work)
+            summary = compute(work)
             ranks.leave()  # if the stage did not
         finally:
             write_json(clock, before + time.monotonic() - started)
