@@ -46,7 +46,7 @@ from cgankd.data.imageset import ImageSet, Splits, contents
 from cgankd.data.importing import plan
 from cgankd.data.label_text import clean
 from cgankd.data.labelling import make_task, read_labels
-from cgankd.data.listing import TRAIN, Ints, Listing, Pictures
+from cgankd.data.listing import TRAIN, Ints, Listing, NoSuchColumn, Pictures
 from cgankd.data.path_groups import grouped
 from cgankd.data.rejected import without_bad
 from cgankd.data.remote import at_hand
@@ -181,12 +181,14 @@ def load_whole(
     """All images of a folder, .npz, .h5, .parquet or .tar, from all its splits, with labels of an existing task.
 
     Classes are matched by name; whole numbers that are not names are class indices. ``where`` names the setting in
-    messages. label_column: of metadata.csv; if there is no such column, the column ``label`` is read. Raises UserError
-    for images of another size or number of channels, and for labels that the task doesn't have.
+    messages. label_column: if there is no such column, the labels are read as without it. Raises UserError for images
+    of another size or number of channels, and for labels that the task doesn't have.
     """
-    exists = label_column in metadata_csv.columns(Path(source))
-    settings = DataSettings(source=source, task=task.name, label_column=label_column if exists else None)
-    listing = list_source(settings)
+    settings = DataSettings(source=source, task=task.name)
+    try:
+        listing = list_source(settings.model_copy(update={"label_column": label_column}))
+    except NoSuchColumn:
+        listing = list_source(settings)
     listing = dataclasses.replace(listing, splits=np.full_like(listing.splits, TRAIN))
     if not isinstance(listing.labels, np.ndarray) and {clean(text) for text in listing.labels} <= set(
         task.answer_names

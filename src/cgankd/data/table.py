@@ -19,6 +19,7 @@ from cgankd.core.paths import is_file
 from cgankd.data import arrow_tables
 from cgankd.data.image_files import UnusableImages
 from cgankd.data.label_text import clean
+from cgankd.data.listing import NoSuchColumn
 
 FILE = "file_name"
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -42,7 +43,7 @@ class Table:
     def need(self, column: str, hint: str = "") -> None:
         """UserError where the column is missing or unusable; ``hint``: which setting names it."""
         if column not in self.columns:
-            raise UserError(f"{self.path}: has no column {column!r}{hint}; columns found: {', '.join(self.columns)}")
+            raise NoSuchColumn(f"{self.path}: has no column {column!r}{hint}; columns found: {', '.join(self.columns)}")
         if column in self.unusable:
             raise UserError(self.unusable[column])
 
