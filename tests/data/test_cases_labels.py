@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from pictures import class_folders, metadata, noise
+from pictures import class_folders, metadata, noise, write_png
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
@@ -292,6 +293,15 @@ def test_a_large_label_out_of_range_is_named_whole(tmp_path: Path) -> None:
     folder = labelled(tmp_path, [f"{time:.2f}" for time in TIMES], 80)
     with pytest.raises(UserError, match=r"line 81: label 1700001580 is outside .*, 1700000000 to 1700001570$"):
         read(folder, label_range=(1.7e9, 1.7e9 + 1570))
+
+
+def test_exact_decimals_in_a_parquet_table_are_numbers(tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    names = [write_png(tmp_path / f"{n}.png", n).name for n in range(40)]
+    prices = arrow.array([Decimal(n).scaleb(-2) for n in range(40)], arrow.decimal128(12, 2))
+    parquet.write_table(arrow.table({"file_name": names, "label": prices}), tmp_path / "metadata.parquet")
+    splits = read(tmp_path)
+    assert sorted(all_labels(splits)) == pytest.approx([n / 100 for n in range(40)])
 
 
 # --- words among numbers ------------------------------------------------------------------------------------------
