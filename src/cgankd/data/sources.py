@@ -45,7 +45,7 @@ from cgankd.data.image_files import UnusableImages
 from cgankd.data.imageset import ImageSet, Splits, contents
 from cgankd.data.importing import plan
 from cgankd.data.label_text import clean
-from cgankd.data.labelling import make_task, read_labels
+from cgankd.data.labelling import make_task, merged, read_labels
 from cgankd.data.listing import TRAIN, Ints, Listing, NoSuchColumn, Pictures
 from cgankd.data.path_groups import grouped
 from cgankd.data.rejected import without_bad
@@ -117,8 +117,7 @@ def naming_skip_bad(used: bool) -> Iterator[None]:
 def _load(settings: DataSettings, count: Count | None, progress: Progress) -> Splits:
     listing = list_source(settings)
     labelled = read_labels(listing, settings)
-    labels = labelled.values
-    division = divide(dataclasses.replace(listing, class_names=labelled.names), labels, settings)
+    division = divide(dataclasses.replace(listing, class_names=labelled.names), labelled.values, settings)
     for name, rows in (("validation", division.val), ("test", division.test)):
         if not len(rows):
             raise UserError(
@@ -128,7 +127,7 @@ def _load(settings: DataSettings, count: Count | None, progress: Progress) -> Sp
     owned = np.sort(np.concatenate([division.train, division.rest]))
     training = np.concatenate([owned, division.val])
     own_training = training[listing.splits[training] == TRAIN]  # without a validation split of the source
-    task, task_notes = make_task(labelled, own_training, listing, settings)
+    task, labels, task_notes = make_task(labelled, own_training, listing, settings)
     pictures = Decoded(listing.pictures, progress)
     kinds = pictures.kinds()
     bits, depth_notes = bits_in_use(pictures, kinds, settings.bits, listing.where)
@@ -154,7 +153,7 @@ def _load(settings: DataSettings, count: Count | None, progress: Progress) -> Sp
     val = part(taken(images, slice(len(owned), None)), division.val)
     test = part(pictures.read(division.test, shape, add), division.test)
     beyond = [] if task_notes else _beyond(task, train, val, test)
-    further = [*beyond, *_repeated_images(pool, val, test)]
+    further = [*merged(labelled, task), *beyond, *_repeated_images(pool, val, test)]
     return Splits(
         name=settings.source if settings.source in _BUILTIN else Path(settings.source).resolve().stem,
         task=task,
@@ -196,8 +195,7 @@ def load_whole(
         listing = dataclasses.replace(listing, folders=True)  # a class may have the name 007, which is not 7
     values, names, *_ = read_labels(listing, settings)
     images = load_alike(Decoded(listing.pictures, progress), channels, size, f"{where} {source}")
-    labels = _tensor(values, np.arange(len(values)))
-    labels = task.renumbered(labels, names or (), f"{where} {source}")
+    labels = task.renumbered(torch.from_numpy(values), names or (), f"{where} {source}").to(task.label_dtype)
     task.check_labels(labels, f"{where} {source}")
     return ImageSet(images, labels)
 

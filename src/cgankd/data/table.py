@@ -10,6 +10,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -192,6 +193,8 @@ def _from_parquet(path: Path) -> Table:
 def _as_text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, Decimal):  # of Parquet; as JSON it would have quotes
+        return f"{value:f}"
     return value.strip() if isinstance(value, str) else json.dumps(value, default=str)
 
 
