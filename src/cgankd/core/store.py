@@ -246,7 +246,8 @@ class Store:
                 artifact = _open(done, key) if self._shared else None  # another process may have made it meanwhile
                 if artifact is None:
                     build = functools.partial(self._build, done, key, description)
-                    with self.progress.stage(Station(key, title, name)):
+                    # torch's random state stays the caller's, so that it does not tell a rerun, which computes nothing
+                    with torch.random.fork_rng([]), self.progress.stage(Station(key, title, name)):
                         artifact = self._compute(build, functools.partial(function, **arguments))
         self.progress.found(key, artifact.seconds)
         self.used.append(artifact)
