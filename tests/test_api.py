@@ -300,6 +300,7 @@ def test_decimals_are_a_scalar_and_whole_numbers_are_classes() -> None:
         (torch.zeros(3, 16, 16), [0, 1, 0], "uint8"),
         (torch.zeros(3, 8, 8, dtype=torch.uint8), [0, 1, 0], "16 or more"),
         (torch.zeros(3, 16, 16, dtype=torch.uint8), [0, 1], "one per image"),
+        ([np.zeros((16, side)) for side in (16, 17, 16)], [0, 1, 0], "images are a list of several shapes"),
         (torch.zeros(3, 16, 16, dtype=torch.uint8), [0.0, float("nan"), 1.0], "row 1"),
         (torch.zeros(3, 16, 16, dtype=torch.uint8), [0, -1, 1], "label -1 at row 1"),
         (torch.zeros(3, 16, 16, dtype=torch.uint8), [0, 0, 0], "at least two"),
@@ -324,12 +325,34 @@ def test_arrays_of_any_strides_and_byte_order() -> None:
     [
         ((torch.zeros(2, 1, 16, 16, dtype=torch.uint8), [0, 7]), "labels of held_out: label 7 at row 1 is not a class"),
         ((torch.zeros(2, 1, 16, 20, dtype=torch.uint8), [0, 1]), r"held_out are \[1, 16, 20\] each; needed: \[1, 16"),
+        (torch.zeros(3, 1, 16, 16, dtype=torch.uint8), "held_out is no pair"),
     ],
 )
 def test_held_out_images_are_looked_at_before_anything_is_trained(fabric: Fabric, held_out: Any, said: str) -> None:
     images, labels = classes()
     with pytest.raises(UserError, match=said):
         Distiller(images, labels, Brightness(classes=True), held_out=held_out, fabric=fabric)
+
+
+@pytest.mark.parametrize(("name", "value"), [("progress", True), ("task", "classification")])
+def test_arguments_of_another_type_are_refused(fabric: Fabric, name: str, value: Any) -> None:
+    with pytest.raises(UserError, match=f"{name} is {value!r}; needed: "):
+        Distiller(*classes(), Brightness(classes=True), fabric=fabric, **{name: value})
+
+
+@pytest.mark.parametrize("share", [-0.5, 0, 1, 1.5])
+def test_a_share_of_real_images_is_between_0_and_1(fabric: Fabric, share: float) -> None:
+    road = Distiller(*classes(), Brightness(classes=True), fabric=fabric)
+    with pytest.raises(UserError, match=r"distill: real_share = \S+ is not allowed; allowed: a number above 0"):
+        road.distill(student(3), real_share=share)
+
+
+def test_a_generator_may_be_a_path_and_must_be_one_of_the_allowed(fabric: Fabric, tmp_path: Path) -> None:
+    road = Distiller(*classes(), Brightness(classes=True), fabric=fabric)
+    with pytest.raises(UserError, match=r"generator.source '.*nowhere' is not there"):
+        road.use_generator(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="the generator is None; needed: a function"):
+        road.use_generator(None)
 
 
 def test_labels_outside_the_given_task_are_named(fabric: Fabric) -> None:
@@ -678,6 +701,22 @@ def test_the_same_calls_in_one_folder_go_on(tmp_path: Path, fabric: Fabric) -> N
     assert not torch.equal(walk(8), first)
     assert asked["images"] - named == 60 + 30  # about the second view of each image, not again about the first
     assert drawn["images"] < 30
+
+
+def test_torchs_random_state_stays_as_it_was_and_so_a_rerun_has_the_same_student(
+    tmp_path: Path, fabric: Fabric
+) -> None:
+    def walk() -> bool:
+        teacher, first = Brightness(classes=True), torch.random.get_rng_state()
+        road = Distiller(*classes(), teacher, fabric=fabric, out=tmp_path)
+        road.train_generator(**GAN)
+        road.train_density_ratio(**RATIO)
+        road.synthesize(images=3, **SYNTHESIS)
+        road.generate(per_label=1)
+        return torch.equal(first, torch.random.get_rng_state())
+
+    assert walk()
+    assert walk()  # now all is there
 
 
 ELSEWHERE = """

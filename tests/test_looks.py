@@ -36,6 +36,8 @@ def test_every_step_can_be_looked_at(fabric: Fabric) -> None:
     assert road.generate([2], per_label=3).labels.tolist() == [2, 2, 2]
     with pytest.raises(UserError, match="label 3 at row 0 is not a class"):
         road.generate([3])
+    with pytest.raises(UserError, match=r"labels are \[0.5\]; allowed: whole numbers, 0 to 2"):
+        road.generate([0.5])
     road.train_density_ratio(**RATIO)
     assert road.checks.rows[0] == [
         "mean over generated images (right: 1)",
@@ -55,7 +57,7 @@ def test_an_outcome_without_images_is_refused(fabric: Fabric) -> None:
     road = Distiller(*classes(), Brightness(classes=True), fabric=fabric)
     road.use_generator(real_generator)
     road.synthesize(images=9, **ALL_KEPT)
-    with pytest.raises(UserError, match="the last synthesis has no 'dropped' images"):
+    with pytest.raises(UserError, match=r"the last synthesis has no 'dropped' images; it has: kept$"):
         road.examples("dropped")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from cgankd import show_progress
+from cgankd import UserError, load_data, show_progress
 
 
 def test_progress_is_lines_of_text(capsys: pytest.CaptureFixture[str]) -> None:
@@ -15,3 +17,8 @@ def test_progress_is_lines_of_text(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "generator 2/4 steps" in said
     assert "\x1b" not in said
+
+
+def test_a_source_may_be_a_path(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data.source '.*nowhere' does not exist"):
+        load_data(tmp_path / "nowhere")

@@ -138,10 +138,14 @@ class Distiller(Looks):
     progress: Progress = SILENT
 
     def __post_init__(self) -> None:
+        if not isinstance(self.progress, Progress):
+            raise UserError(f"progress is {self.progress!r}; needed: cgankd.show_progress(), or nothing")
+        if not isinstance(self.task, Task | None):
+            raise UserError(f"task is {self.task!r}; needed: such as cgankd.Regression(low, high), or nothing")
         self.data, task = image_set(self.images, self.labels)
         self.task = self.task or task
         self.task.check_labels(self.data.labels, "labels")
-        self.unseen = None if self.held_out is None else self._held_out(*self.held_out)
+        self.unseen = None if self.held_out is None else self._held_out(self.held_out)
         self.device: Fabric = self.fabric or make_fabric()
         self.few = self.data.few(TRIAL_IMAGES)
         named = [("the teacher", self.teacher), *((f"juror {n}", juror) for n, juror in enumerate(self.jury, start=1))]
@@ -161,8 +165,10 @@ class Distiller(Looks):
         self.synthesis, self.history = None, []
         self.fell_back: list[str] = []  # the failed checks because of which images were not subsampled
 
-    def _held_out(self, images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> ImageSet:
-        unseen = arrays(images, labels)
+    def _held_out(self, pair: tuple[npt.ArrayLike | Tensor, npt.ArrayLike | Tensor]) -> ImageSet:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise UserError("held_out is no pair; needed: held_out=(images, labels)")
+        unseen = arrays(*pair)
         self._task.check_test_labels(unseen.labels, "labels of held_out")
         if unseen.images.shape[1:] != self.data.images.shape[1:]:
             found, needed = (list(part.images.shape[1:]) for part in (unseen, self.data))
@@ -225,7 +231,7 @@ class Distiller(Looks):
         self._use(TrainedGenerator(artifact))
         return self._sampler()
 
-    def use_generator(self, generator: Callable[[Tensor, Tensor, int], Tensor] | Sampler | str) -> None:
+    def use_generator(self, generator: Callable[[Tensor, Tensor, int], Tensor] | Sampler | Path | str) -> None:
         """Use another generator instead of the GAN.
 
         generator: a function ``(targets, indices, seed) -> uint8 [B, C, H, W]``, a Sampler, or a source as in
@@ -233,9 +239,11 @@ class Distiller(Looks):
         UserError for a source that can't be used.
         """
         channels, size = self.data.channels, self.data.size
-        if isinstance(generator, str):
-            generator = open_source(generator, self._task, channels, size)
+        if isinstance(generator, str | Path):
+            generator = open_source(str(generator), self._task, channels, size)
         elif not isinstance(generator, Sampler):
+            if not callable(generator):
+                raise UserError(f"the generator is {generator!r}; needed: a function, a Sampler, or a source")
             generator = CallableSampler(generator, (channels, *size))
         if not getattr(generator, "content_key", ""):
             generator.content_key = self._sampled_key(generator)
@@ -342,7 +350,7 @@ class Distiller(Looks):
         method_settings, as in ``{"crd": {"weight": 0.8}}``.
         """
         numbers = {name: settings.pop(name) for name in METHOD_NUMBERS & set(settings)}
-        own = from_tree(StudentSettings, numbers, where="distill")
+        own = from_tree(StudentSettings, {"real_share": real_share, **numbers}, where="distill")
         chosen = from_tree(FitSettings, settings, where="distill")
         methods = MethodStack.of(method, self._task, own)
         self._check_student(student, chosen)
@@ -362,7 +370,7 @@ class Distiller(Looks):
             student=ModuleNetwork(copy.deepcopy(student)),  # because an interrupted training resumes from these weights
             methods=methods,
             teachers=self.teachers if methods.numbers else None,
-            images=TrainingImages(self.data, fakes, real_share if generated else None),
+            images=TrainingImages(self.data, fakes, own.real_share if generated else None),
             fit=chosen,
             task=self._task,
             seed=self.seed,

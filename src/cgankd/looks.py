@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy.typing as npt
 import torch
@@ -80,8 +80,11 @@ class Looks(ABC):
         """
         task, own = self._task, self.data.labels
         if labels is not None:
-            chosen = torch.as_tensor(labels).reshape(-1).to(task.label_dtype)
+            given = torch.as_tensor(labels).reshape(-1)
+            chosen = given.to(task.label_dtype)
             task.check_labels(chosen, "labels")
+            if not task.continuous and not torch.equal(chosen.to(given.dtype), given):
+                raise UserError(f"labels are {given.tolist()}; allowed: whole numbers, 0 to {task.num_outputs - 1}")
         elif task.continuous:
             chosen = torch.linspace(float(own.min()), float(own.max()), LABELS).to(task.label_dtype)
         else:
@@ -99,7 +102,8 @@ class Looks(ABC):
         """
         samples = self._synthesis().tensors("samples")
         if f"{outcome}_images" not in samples:
-            raise UserError(f"the last synthesis has no {outcome!r} images; allowed: kept, dropped, rejected")
+            there = [name for name in get_args(Outcome) if f"{name}_images" in samples]
+            raise UserError(f"the last synthesis has no {outcome!r} images; it has: {', '.join(there)}")
         known = {name.removeprefix(f"{outcome}_"): part for name, part in samples.items() if name.startswith(outcome)}
         images, labels = known.pop("images"), known.pop("labels")
         return self.named(ImageSet(images, labels, known))

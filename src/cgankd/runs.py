@@ -28,12 +28,13 @@ def show_progress(seconds: float = 5.0) -> Progress:
     return Watched([lines])
 
 
-def load_data(source: str, **settings: Any) -> Splits:
+def load_data(source: str | Path, **settings: Any) -> Splits:
     """A data set as a run reads it: ``train``, ``pool``, ``val`` and ``test``, each an ImageSet, and its ``task``.
 
     source: a name (``cgankd data`` lists them), a folder, a file, or the address of one. settings: those of ``data`` in
     a recipe, such as train_size=200, size=16. Raises UserError for what the user can mend.
     """
+    source = str(source)
     chosen = recipes.from_tree({"data": {"source": source, **settings}}, [], where=f"load_data({source!r})").data
     splits = sources.load(chosen)
     names = splits.task.answer_names

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from pictures import class_folders, metadata, noise, read
+from pictures import class_folders, metadata, noise, read, write_png
 
 from cgankd.core.errors import UserError
 from cgankd.data.imageset import Splits
@@ -260,16 +261,42 @@ def test_usual_numbers_are_float32_as_ever(tmp_path: Path) -> None:
 
 
 def test_labels_that_the_range_makes_one_are_told(tmp_path: Path) -> None:
-    texts = [f"{time:.2f}" for time in TIMES[:-1]] + ["0.5"]  # one label missing, written as nought
-    splits = read(labelled(tmp_path, texts, 80))
+    texts = ["0.5"] + [f"{time:.2f}" for time in TIMES[1:]]  # one label missing, written as nought
+    rows = [(f"{n}.png", text, "train" if n < 60 else "test") for n, text in enumerate(texts)]
+    splits = read(metadata(tmp_path, rows, header=("file_name", "label", "split")))
     assert any("of 80 distinct labels, because their range is " in note for note in splits.notes)
     assert "because their range is 0.5 to 1.7e+09" in str(splits.notes)
+
+
+def test_one_label_far_away_in_the_test_split_leaves_the_others_exact(tmp_path: Path) -> None:
+    rows = [(f"{n}.png", f"{time:.2f}", "train" if n < 60 else "test") for n, time in enumerate(TIMES[:-1])]
+    folder = metadata(tmp_path, [*rows, ("79.png", "0.5", "test")], header=("file_name", "label", "split"))
+    splits = read(folder)
+    assert sorted(all_labels(splits)) == [0.5, *TIMES[:-1]]
+    assert splits.task == Regression(TIMES[0], TIMES[59])
+    assert not any("can only distinguish" in note for note in splits.notes)
+
+
+def test_a_folder_of_further_images_has_labels_as_the_task_has_them(tmp_path: Path) -> None:
+    folder = labelled(tmp_path, ["0.7"], 5)  # one label alone, which is not exact at float32
+    labels = load_whole(str(folder), Regression(0.0, float(np.float32(0.7))), 3, (16, 16), "here").labels
+    assert labels.dtype == torch.float32
+    assert labels.unique().tolist() == [float(np.float32(0.7))]
 
 
 def test_a_large_label_out_of_range_is_named_whole(tmp_path: Path) -> None:
     folder = labelled(tmp_path, [f"{time:.2f}" for time in TIMES], 80)
     with pytest.raises(UserError, match=r"line 81: label 1700001580 is outside .*, 1700000000 to 1700001570$"):
         read(folder, label_range=(1.7e9, 1.7e9 + 1570))
+
+
+def test_exact_decimals_in_a_parquet_table_are_numbers(tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    names = [write_png(tmp_path / f"{n}.png", n).name for n in range(40)]
+    prices = arrow.array([Decimal(n).scaleb(-2) for n in range(40)], arrow.decimal128(12, 2))
+    parquet.write_table(arrow.table({"file_name": names, "label": prices}), tmp_path / "metadata.parquet")
+    splits = read(tmp_path)
+    assert sorted(all_labels(splits)) == pytest.approx([n / 100 for n in range(40)])
 
 
 # --- words among numbers ------------------------------------------------------------------------------------------

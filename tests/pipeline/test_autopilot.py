@@ -89,9 +89,27 @@ def test_at_the_teachers_level_no_generated_images_are_tried() -> None:
 def test_a_teacher_that_knows_no_more_than_the_labels_stops_nothing() -> None:
     assert autopilot.fly(CANDIDATES, 1000, Score(80.0), True, Trials(SCORES), stops=False).with_fakes
     known = TeacherSettings()
-    assert not known.knows_more
-    for changes in ({"trained_on": "pool"}, {"weights": "a.safetensors"}, {"jury": (JurorSettings(source="m:f"),)}):
-        assert known.model_copy(update=changes).knows_more
+    assert not known.knows_more(pool_has_more=True)
+    pool = known.model_copy(update={"trained_on": "pool"})
+    assert pool.knows_more(pool_has_more=True)
+    assert not pool.knows_more(pool_has_more=False)
+    assert known.model_copy(update={"weights": "a.safetensors"}).knows_more(pool_has_more=False)
+    jury = {"jury": (JurorSettings(source="m:f"),)}  # students learn from it where it votes
+    assert known.model_copy(update={**jury, "votes": "mean"}).knows_more(pool_has_more=False)
+    assert not known.model_copy(update=jury).knows_more(pool_has_more=False)
+
+
+def test_a_pool_without_further_images_is_known_to_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    stops: list[bool] = []
+    monkeypatch.setattr(autopilot, "fly", lambda *given: stops.append(given[-1]))
+    this_run: Any = SimpleNamespace(
+        recipe=tiny("teacher.trained_on=pool"), upstream=int, task=Classification(("a", "b")),
+        teacher=lambda seed: Artifact(Path(), "", 0.0, {"val": None}),
+    )  # fmt: skip
+    for further in (0, 1):
+        this_run.splits = SimpleNamespace(train=range(10), pool=range(10 + further))
+        autopilot.choose(this_run)
+    assert stops == [False, True]
 
 
 def test_an_unknown_teacher_stops_nothing() -> None:
@@ -122,7 +140,8 @@ def test_candidates_are_compared_by_the_weights_that_ship(tmp_path: Path, ships:
     student, teacher = SimpleNamespace(ships=ships, transfer_steps=8), TeacherSettings()
     settings = SimpleNamespace(rows=tuple(last), seeds=[0], student=student, teacher=teacher)
     this_run: Any = SimpleNamespace(
-        recipe=settings, trial=trial, upstream=int, teacher=lambda seed: Artifact(tmp_path, "", 0.0, {"val": None}),
+        recipe=settings, trial=trial, upstream=int, splits=SimpleNamespace(pool=(), train=()),
+        teacher=lambda seed: Artifact(tmp_path, "", 0.0, {"val": None}),
         task=Classification(["a", "b"]), store=SimpleNamespace(progress=SimpleNamespace(say=said.append)),
     )  # fmt: skip
     assert autopilot.choose(this_run).chosen == chosen
@@ -157,7 +176,7 @@ def test_the_reasons_name_the_scores_of_the_last_round() -> None:
     assert reasons == [
         "Of 8 candidates, row cgan+fm~mixup is best on the validation split: 81 % after 1,000 steps (fm~mixup 80 %).",
         "The teacher's score there is 95 %.",
-        "Generated images were tried and are better here, by validation and with one seed.",
+        "Generated images were tried and are better than the candidates without, by validation and with one seed.",
     ]
 
 
@@ -208,6 +227,7 @@ def test_a_run_trains_in_full_only_the_chosen_row_and_the_control(
     page = render(tmp_path).read_text(encoding="utf-8")
     assert 'id="autopilot"' in page
     assert "Of 8 candidates, row cgan_kd is best" in page
+    assert "This run has no ablation" not in page  # because the autopilot allows none
 
 
 def test_a_run_at_the_teachers_level_trains_no_generator(

@@ -74,6 +74,11 @@ def test_the_name_of_the_column_says_the_unit(column: str, unit: str, tmp_path: 
     assert seen.reasons["unit"] == f"the name of the column {column!r} says so"
 
 
+def test_labels_far_from_zero_are_shown_with_both_ends(tmp_path: Path) -> None:
+    seen = look(table(tmp_path, "file_name,day (days)", "2459000.{n:02d}"), {})
+    assert seen.facts[0] == "task: regression, labels 2459000 to 2459000.58 days"
+
+
 @pytest.mark.parametrize("column", ["steering", "score_m", "value (new)", "angle (deg) old"])
 def test_a_name_without_a_unit_gives_a_hint(column: str, tmp_path: Path) -> None:
     seen = look(table(tmp_path, f"file_name,{column}", "{angle:.2f}"), {})

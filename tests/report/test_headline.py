@@ -136,6 +136,10 @@ def test_the_row_of_the_autopilot_stands_beside_the_control() -> None:
     assert headline({**results, "best": {"row": "nokd_longer"}}).sentence.endswith(
         "is 80.0 %. On the validation split the latter is better (91.0 % against 90.0 %), so it ships."
     )
+    rows[1]["val"] = {"mean": 91.0}
+    assert headline({**results, "best": {"row": "nokd_longer"}}).sentence.endswith(
+        "On the validation split both have 91.0 %, the latter with a lower loss, so it ships."
+    )
 
 
 def without_fakes(make_results: Results, task: str = "classification", best: str = "kd", **changes: Any) -> Any:

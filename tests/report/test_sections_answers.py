@@ -77,6 +77,8 @@ def test_classes_are_sorted_by_the_accuracy_of_the_best_student(folder: Folder) 
     ]
     texts = [block.text for block in blocks(path) if isinstance(block, Note)]
     assert texts[-1] == "Lowest accuracy of the best student by class: cat (60.0\u00a0% of 5)."
+    balanced = "78.3\u00a0% (the best student), 46.7\u00a0% (the control)"  # (60 + 75 + 100) / 3, (40 + 100 + 0) / 3
+    assert any(text.startswith("Balanced accuracy") and balanced in text for text in texts)
     assert "row cgan_kd, seed 2; the control has the same seed" in texts[0]
     assert "differ from the means over seeds" in texts[0]
 
@@ -98,6 +100,16 @@ def test_classes_with_the_same_lowest_accuracy_are_all_named(folder: Folder) -> 
     best = np.where(np.isin(labels, [0, 1, 2]) & (np.arange(40) % 10 < 3), 3, labels)  # d is right, the others 7 of 10
     (*_, sentence) = [block.text for block in blocks(folder(task, labels, best)) if isinstance(block, Note)]
     assert [name for name in "abcd" if f"{name} (" in sentence] == ["a", "b", "c"]
+
+
+def test_of_many_classes_with_the_same_lowest_accuracy_five_are_named(folder: Folder) -> None:
+    labels = np.repeat(np.arange(20), 10)
+    best = np.where((labels < 12) & (np.arange(200) % 10 < 3), 19, labels)  # the first twelve have 7 of 10
+    path = folder(Classification(tuple(f"c{n}" for n in range(20))), labels, best)
+    texts = [block.text for block in blocks(path) if isinstance(block, Note)]
+    assert texts[-1].count("%") == 5
+    assert texts[-1].endswith("c4 (70.0\u00a0% of 10) and 7 more with the last accuracy.")
+    assert not any(text.startswith("Balanced") for text in texts)  # all classes have ten images
 
 
 def test_a_matrix_has_the_percentages_of_each_true_class(folder: Folder) -> None:

@@ -62,6 +62,16 @@ def test_what_leaves_is_read_back_as_a_source_with_the_same_pixels_and_labels(
     assert torch.equal(whole.labels, exported.images.labels)
 
 
+@pytest.mark.parametrize("to", ["imagefolder", "parquet", "webdataset"])
+def test_ready_images_have_their_labels_in_the_run_s_column_where_they_have_it(to: str, tmp_path: Path) -> None:
+    pytest.importorskip(NEEDS.get(to, "numpy"))
+    exported = export(to, tmp_path / "out", scalar=True)
+    of = (str(tmp_path / "out"), exported.task, 1, (16, 16), "source")
+    asked = torch.from_numpy(exported.columns["requested_label"].values)
+    assert torch.equal(sources.load_whole(*of, "requested_label").labels, asked)
+    assert torch.equal(sources.load_whole(*of, "angle").labels, exported.images.labels)
+
+
 def test_image_folder_has_a_table_of_everything_known(tmp_path: Path) -> None:
     exported = export("imagefolder", tmp_path / "out", count=1002)
     rows = list(csv.DictReader((tmp_path / "out/train/metadata.csv").open()))

@@ -15,11 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from cgankd.cli.screen import console
+from cgankd.cli.ship import _print_predictions
 from cgankd.cli.watch import one_loop
 from cgankd.core.progress import Bar, Progress
 from cgankd.data.listing import Plan
 from cgankd.shipping.predict import as_text, predict, readable
-from cgankd.tasks import Classification
+from cgankd.tasks import Classification, Regression
 
 
 def test_a_name_that_is_no_utf8_can_be_written() -> None:
@@ -87,3 +88,20 @@ def test_the_progress_of_predictions_is_not_in_the_result(quiet: bool, capsys: p
     console.print("the result")
     written = capsys.readouterr()
     assert (written.out, written.err) == ("the result\n", "" if quiet else "half way\n")
+
+
+@pytest.mark.parametrize(
+    ("ends", "predictions", "shown"),
+    [
+        ((0.0, 90.0), [45.2345, 0.5], ["45.23", "0.5"]),
+        ((2459000.0, 2459001.0), [2459000.25, 2459000.375], ["2459000.25", "2459000.375"]),
+        ((-1e-9, 1e-9), [2.5e-10], ["2.5e-10"]),
+    ],
+)
+def test_printed_predictions_differ_where_the_range_is_narrow(
+    ends: tuple[float, float], predictions: list[float], shown: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _print_predictions(
+        [{"file_name": "a.png", "prediction": value} for value in predictions], Regression(*ends).deployed_facts
+    )
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()[1:]] == shown

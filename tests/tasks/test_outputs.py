@@ -94,6 +94,19 @@ def test_a_scalar_in_the_labels_own_unit_is_a_question() -> None:
         scalar(ANGLES, "logits")
 
 
+def test_a_scalar_in_a_unit_that_32_bits_are_too_coarse_for_is_refused() -> None:
+    days, labels = Regression(2459000.0, 2459001.0, "days"), torch.linspace(2459000.0, 2459001.0, 30).double()
+    ends = r"2459000 to 2459001 days"
+    with pytest.raises(UserError, match=rf"steps of 0\.25 in the label range {ends}; allowed: teacher\.outputs=scaled"):
+        resolve("label_unit", labels[:, None], labels, days, "the teacher", "teacher.outputs")
+    with pytest.raises(UserError, match=rf"label_unit if they are in the label's unit \({ends}\)"):
+        resolve(AUTO, labels[:, None], labels, days, "the teacher", "teacher.outputs")
+    years = Regression(2020.0, 2024.0)
+    assert (
+        resolve("label_unit", 2020.0 + labels[:, None] % 4, 2020.0 + labels % 4, years, "t", "o").kind == "label_unit"
+    )
+
+
 def test_a_scalar_in_a_unit_close_to_the_mapped_one_is_a_question_too() -> None:
     task, labels = Regression(0.0, 1.6), torch.linspace(0.0, 1.6, 30)
     for outputs in (labels / 1.6, labels / 1.6 + 0.3, torch.full_like(labels, 0.9)):

@@ -203,6 +203,8 @@ def test_labels_of_another_source_get_the_numbers_of_this_task() -> None:
     task, labels = Classification(("ant", "bee", "cat")), torch.tensor([0, 2, 1])
     assert task.renumbered(labels, ("cat", "bee", "ant"), "x").tolist() == [2, 0, 1]
     assert task.renumbered(labels, ("0", "1", "2"), "x").tolist() == [0, 2, 1]
+    with pytest.raises(UserError, match=r"^x: class '-1' is not one of the run's: ant, bee, cat$"):  # not the last one
+        task.renumbered(torch.arange(4), ("-1", "0", "1", "2"), "x")
     with pytest.raises(UserError, match=r"^x: class 'dog' is not one of the run's: ant, bee, cat$"):
         task.renumbered(labels, ("cat", "bee", "dog"), "x")
     with pytest.raises(UserError, match=r"^x: has no image of class 'ant'; every class of the run needs some$"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -136,17 +137,19 @@ def predict(
         write_text(out, predictions.as_text(records, to, unit))
         console.print(f"{out}: {len(records):,} predictions", soft_wrap=True)
     elif to == "table":
-        _print_predictions(records, unit)
+        _print_predictions(records, opened[0].deployed_facts)
     else:
         typer.echo(predictions.as_text(records, to, unit), nl=False)
 
 
-def _print_predictions(records: list[dict[str, Any]], unit: str) -> None:
-    classes = "probabilities" in records[0]
+def _print_predictions(records: list[dict[str, Any]], facts: dict[str, Any]) -> None:
+    classes, unit = "probabilities" in records[0], facts.get("unit", "")
+    low, high = facts.get("range", (0.0, 1.0))
+    digits = max(4, 3 + math.ceil(math.log10(max(abs(low), abs(high)) / (high - low))))  # a thousandth of the range
     table = Table("image", "prediction", *(["probability"] if classes else []), box=None, pad_edge=False)
     for record in records:
         best = [f"{next(iter(record['probabilities'].values())):.1%}"] if classes else []
-        text = record["prediction"] if classes else f"{run_text.rounded(record['prediction'])} {unit}".rstrip()
+        text = record["prediction"] if classes else f"{run_text.rounded(record['prediction'], digits)} {unit}".rstrip()
         table.add_row(on_one_line(record["file_name"]), on_one_line(text), *best)
     console.print(table)
 

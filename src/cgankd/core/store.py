@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from cgankd._version import __version__
-from cgankd.core import ranks
+from cgankd.core import ranks, rng
 from cgankd.core.checkpoint import Checkpoint
 from cgankd.core.errors import OutOfTime, UserError
 from cgankd.core.files import file_name, load_tensors, read_json, save_tensors, sync, write_json
@@ -250,7 +250,8 @@ class Store:
                 if artifact is None:
                     compute = functools.partial(function, **arguments)
                     build = functools.partial(self._build, done, key, title, description, compute)
-                    with self.progress.stage(Station(key, title, name)):
+                    # torch's random state stays the caller's, so that it does not tell a rerun, which computes nothing
+                    with rng.restored(), self.progress.stage(Station(key, title, name)):
                         if getattr(function, "together", False):
                             artifact = ranks.together(build, lambda: compute(Work(self.fabric)))
                         else:

@@ -21,7 +21,7 @@ from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
 from cgankd.core.plugins import said
 from cgankd.data.importing import ArrayPictures
-from cgankd.data.listing import TEST, TRAIN, VAL, Listing
+from cgankd.data.listing import TEST, TRAIN, VAL, Listing, NoSuchColumn
 
 PAIRS = (("x", "y"), ("images", "labels"))
 PARTS = ((TRAIN, "_train"), (VAL, "_val"), (VAL, "_valid"), (TEST, "_test"))
@@ -163,7 +163,7 @@ def _listing(
     settings: DataSettings,
 ) -> Listing:
     if settings.label_column is not None:
-        raise UserError(f"data.label_column={settings.label_column!r} is for metadata.csv, not for {path}")
+        raise NoSuchColumn(f"data.label_column={settings.label_column!r} is for metadata.csv, not for {path}")
     parts = _find(path, names)
     images = [images_of(x) for _, x, _, _ in parts]
     pictures = ArrayPictures(images, [f"{path}: array {x!r}" for _, x, _, _ in parts], path)

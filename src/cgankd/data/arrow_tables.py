@@ -27,7 +27,7 @@ from cgankd.core.errors import UserError
 from cgankd.core.plugins import said
 from cgankd.data import label_text
 from cgankd.data.image_files import EncodedPictures, Unusable
-from cgankd.data.listing import TRAIN, Ints, Listing
+from cgankd.data.listing import TRAIN, Ints, Listing, NoSuchColumn
 from cgankd.data.split_names import ALLOWED, split_of
 
 NEARBY = 1024  # rows that threads read at the same time, at most
@@ -315,7 +315,7 @@ def _need(part: Part, column: str, hint: str) -> None:
     if names.count(column) > 1:
         raise UserError(f"{part.where}: has the column {column!r} twice; allowed: once")
     if column not in names:
-        raise UserError(f"{part.where}: has no column {column!r}{hint}; columns found: {', '.join(names)}")
+        raise NoSuchColumn(f"{part.where}: has no column {column!r}{hint}; columns found: {', '.join(names)}")
 
 
 def _without_labels(part: Part, label: str) -> bool:

@@ -10,7 +10,7 @@ from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError, first_of
 from cgankd.data.folder_tree import Folder, Tree, scan
 from cgankd.data.image_files import SUFFIXES, FilePictures
-from cgankd.data.listing import TEST, TRAIN, VAL, Listing
+from cgankd.data.listing import TEST, TRAIN, VAL, Listing, NoSuchColumn
 from cgankd.data.split_names import ALLOWED, split_inside, split_of, splits_of
 
 CHOICES = (
@@ -27,7 +27,7 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
     """
     for key, value in (("label_column", settings.label_column), ("group_column", settings.group_column)):
         if value is not None:
-            raise UserError(
+            raise NoSuchColumn(
                 f"data.{key}={value!r}, but {folder} has no metadata.csv; a folder per class has no columns"
             )
     tree = scan(folder) if tree is None else tree

@@ -43,7 +43,10 @@ def _tensor(array: npt.ArrayLike | Tensor, what: str) -> Tensor:
     """An array of any byte order and strides (``pixels[..., ::-1]``) as a tensor; UserError for one without numbers."""
     if isinstance(array, Tensor):
         return array
-    numbers = np.asarray(array)
+    try:
+        numbers = np.asarray(array)
+    except ValueError:  # of images of several sizes
+        raise UserError(f"{what} are a {type(array).__name__} of several shapes; needed: one shape for all") from None
     if numbers.dtype.kind not in "biuf":
         raise UserError(f"{what} are {numbers.dtype}; allowed: numbers")
     if numbers.dtype.itemsize > 8:  # torch has no longer floats

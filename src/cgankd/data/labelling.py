@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
@@ -25,8 +26,8 @@ from cgankd.tasks.regression import fits_float32
 class Labels(NamedTuple):
     """Labels as they were read.
 
-    values: int64 [N] classes, or scalars [N], float32 if precise enough for their range, else float64. names: the
-    classes' names; None for scalars. notes: how labels were read. unit: the text after every scalar.
+    values: int64 [N] classes, or scalars [N], float64 until :func:`make_task` rounds them. names: the classes' names;
+    None for scalars. notes: how labels were read. unit: the text after every scalar.
     """
 
     values: npt.NDArray[Any]
@@ -73,14 +74,12 @@ def read_labels(listing: Listing, settings: DataSettings) -> Labels:
 
 
 def _read_scalars(column: label_text.Column, listing: Listing, settings: DataSettings) -> Labels:
-    exact = _scalars(column, listing)
-    low, high = settings.label_range or (float(exact.min()), float(exact.max()))
-    scalars = exact.astype(np.float32 if fits_float32(low, high) else np.float64)
+    scalars = _scalars(column, listing)
     _check_range(scalars, listing, settings)
     note = f"labels were read as scalars ({column.why})"
     if settings.task == "auto" and bool((scalars == np.rint(scalars)).all()):
         note += "; data.task=classification reads them as classes"
-    return Labels(scalars, None, (note, *column.notes, *_merged(exact, low, high)), column.unit)
+    return Labels(scalars, None, (note, *column.notes), column.unit)
 
 
 def _read_circular(column: label_text.Column, listing: Listing, settings: DataSettings, period: float) -> Labels:
@@ -99,26 +98,36 @@ def _read_circular(column: label_text.Column, listing: Listing, settings: DataSe
     return Labels(scalars, None, (*filter(None, notes), *column.notes), column.unit)
 
 
-def _merged(exact: npt.NDArray[np.float64], low: float, high: float) -> tuple[str, ...]:
+def merged(labels: Labels, task: Task) -> tuple[str, ...]:
     """A note where different labels are equal as a network's float32 target, because their range is much wider."""
-    distinct = len(np.unique(exact))
-    left = len(np.unique(((exact - low) / max(high - low, 5e-324)).astype(np.float32)))
-    ends = " to ".join(distinct_texts([low, high]))
+    if labels.values.dtype != np.float64:
+        return ()
+    distinct = len(np.unique(labels.values))
+    left = len(task.to_target(torch.from_numpy(labels.values)).unique())
+    ends = " to ".join(distinct_texts(task.deployed_facts["range"]))
     note = f"a network can only distinguish {left:,} of {distinct:,} distinct labels, because their range is {ends}"
-    return (note,) * (low < high and left < 0.99 * distinct)
+    return (note,) * (left < 0.99 * distinct)
 
 
-def make_task(labels: Labels, training: Ints, listing: Listing, settings: DataSettings) -> tuple[Task, tuple[str, ...]]:
-    """The task, and notes. training: the rows of the source's training split, with those taken for validation."""
+def make_task(
+    labels: Labels, training: Ints, listing: Listing, settings: DataSettings
+) -> tuple[Task, npt.NDArray[Any], tuple[str, ...]]:
+    """The task, the labels as it has them, and notes.
+
+    training: the rows of the source's training split, with those taken for validation. Scalars become float32 if that
+    is precise enough for the range of these rows; one label far away in another split must not decide it.
+    """
     if listing.task is not None:
-        return listing.task, ()
+        return listing.task, labels.values, ()
     if labels.names is not None:
-        return Classification(labels.names), ()
-    values, unit = labels.values, settings.unit or labels.unit
+        return Classification(labels.names), labels.values, ()
+    exact, unit = labels.values, settings.unit or labels.unit
     if settings.circular is not None:
-        return CircularRegression(high=settings.circular, unit=unit), ()
+        return CircularRegression(high=settings.circular, unit=unit), exact, ()
+    low, high = settings.label_range or (float(exact[training].min()), float(exact[training].max()))
+    values = exact.astype(np.float32 if fits_float32(low, high) else np.float64)
     if settings.label_range is not None:
-        return Regression(*settings.label_range, unit), ()
+        return Regression(low, high, unit), values, ()
     low, high = float(values[training].min()), float(values[training].max())
     if low == high:
         raise UserError(f"{listing.where}: every training label is {low:g}; at least two distinct ones are needed")
@@ -126,7 +135,7 @@ def make_task(labels: Labels, training: Ints, listing: Listing, settings: DataSe
     ends = " to ".join(distinct_texts([low, high]))
     are = "label is" if outside == 1 else "labels are"
     note = f"{outside:,} validation or test {are} outside the training range {ends}; predictions stay inside it"
-    return Regression(low, high, unit), (note,) * (outside > 0)
+    return Regression(low, high, unit), values, (note,) * (outside > 0)
 
 
 def read_column(listing: Listing) -> label_text.Column:
@@ -162,13 +171,15 @@ def _scalars(column: label_text.Column, listing: Listing) -> npt.NDArray[np.floa
     return values
 
 
-def _check_range(values: npt.NDArray[Any], listing: Listing, settings: DataSettings) -> None:
+def _check_range(exact: npt.NDArray[np.float64], listing: Listing, settings: DataSettings) -> None:
     if settings.label_range is None:
         return
     low, high = settings.label_range
     if not (low < high and math.isfinite(low) and math.isfinite(high)):
         raise UserError(f"data.label_range is {low:g} to {high:g}; allowed: two finite numbers, the lower first")
-    bad = np.flatnonzero((values < values.dtype.type(low)) | (values > values.dtype.type(high)))
+    precision = np.float32 if fits_float32(low, high) else np.float64
+    values = exact.astype(precision)  # a label 0.7 from float32 is not above an end of 0.7
+    bad = np.flatnonzero((values < precision(low)) | (values > precision(high)))
     if len(bad):
         label, *ends = distinct_texts([float(values[bad[0]]), low, high])
         raise UserError(f"{listing.place(int(bad[0]))}: label {label} is outside data.label_range, {' to '.join(ends)}")

@@ -15,10 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from cgankd.core.errors import UserError
 from cgankd.tasks import Task
 
 Ints = npt.NDArray[np.int64]
 TRAIN, VAL, TEST = 0, 1, 2  # a row's split in the source; TRAIN for all rows where the source has no splits
+
+
+class NoSuchColumn(UserError):
+    """The source has no column of the name that is needed, or no columns at all."""
 
 
 class Kind(NamedTuple):

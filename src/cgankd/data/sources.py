@@ -45,8 +45,8 @@ from cgankd.data.image_files import UnusableImages
 from cgankd.data.imageset import ImageSet, Splits, contents
 from cgankd.data.importing import plan
 from cgankd.data.label_text import clean
-from cgankd.data.labelling import make_task, read_labels
-from cgankd.data.listing import TRAIN, Ints, Listing, Pictures
+from cgankd.data.labelling import make_task, merged, read_labels
+from cgankd.data.listing import TRAIN, Ints, Listing, NoSuchColumn, Pictures
 from cgankd.data.path_groups import grouped
 from cgankd.data.rejected import without_bad
 from cgankd.data.remote import at_hand
@@ -117,8 +117,7 @@ def naming_skip_bad(used: bool) -> Iterator[None]:
 def _load(settings: DataSettings, count: Count | None, progress: Progress) -> Splits:
     listing = list_source(settings)
     labelled = read_labels(listing, settings)
-    labels = labelled.values
-    division = divide(dataclasses.replace(listing, class_names=labelled.names), labels, settings)
+    division = divide(dataclasses.replace(listing, class_names=labelled.names), labelled.values, settings)
     for name, rows in (("validation", division.val), ("test", division.test)):
         if not len(rows):
             raise UserError(
@@ -128,7 +127,7 @@ def _load(settings: DataSettings, count: Count | None, progress: Progress) -> Sp
     owned = np.sort(np.concatenate([division.train, division.rest]))
     training = np.concatenate([owned, division.val])
     own_training = training[listing.splits[training] == TRAIN]  # without a validation split of the source
-    task, task_notes = make_task(labelled, own_training, listing, settings)
+    task, labels, task_notes = make_task(labelled, own_training, listing, settings)
     pictures = Decoded(listing.pictures, progress)
     kinds = pictures.kinds()
     bits, depth_notes = bits_in_use(pictures, kinds, settings.bits, listing.where)
@@ -154,7 +153,7 @@ def _load(settings: DataSettings, count: Count | None, progress: Progress) -> Sp
     val = part(taken(images, slice(len(owned), None)), division.val)
     test = part(pictures.read(division.test, shape, add), division.test)
     beyond = [] if task_notes else _beyond(task, train, val, test)
-    further = [*beyond, *_repeated_images(pool, val, test)]
+    further = [*merged(labelled, task), *beyond, *_repeated_images(pool, val, test)]
     return Splits(
         name=settings.source if settings.source in _BUILTIN else Path(settings.source).resolve().stem,
         task=task,
@@ -181,12 +180,14 @@ def load_whole(
     """All images of a folder, .npz, .h5, .parquet or .tar, from all its splits, with labels of an existing task.
 
     Classes are matched by name; whole numbers that are not names are class indices. ``where`` names the setting in
-    messages. label_column: of metadata.csv; if there is no such column, the column ``label`` is read. Raises UserError
-    for images of another size or number of channels, and for labels that the task doesn't have.
+    messages. label_column: if there is no such column, the labels are read as without it. Raises UserError for images
+    of another size or number of channels, and for labels that the task doesn't have.
     """
-    exists = label_column in metadata_csv.columns(Path(source))
-    settings = DataSettings(source=source, task=task.name, label_column=label_column if exists else None)
-    listing = list_source(settings)
+    settings = DataSettings(source=source, task=task.name)
+    try:
+        listing = list_source(settings.model_copy(update={"label_column": label_column}))
+    except NoSuchColumn:
+        listing = list_source(settings)
     listing = dataclasses.replace(listing, splits=np.full_like(listing.splits, TRAIN))
     if not isinstance(listing.labels, np.ndarray) and {clean(text) for text in listing.labels} <= set(
         task.answer_names
@@ -194,8 +195,7 @@ def load_whole(
         listing = dataclasses.replace(listing, folders=True)  # a class may have the name 007, which is not 7
     values, names, *_ = read_labels(listing, settings)
     images = load_alike(Decoded(listing.pictures, progress), channels, size, f"{where} {source}")
-    labels = _tensor(values, np.arange(len(values)))
-    labels = task.renumbered(labels, names or (), f"{where} {source}")
+    labels = task.renumbered(torch.from_numpy(values), names or (), f"{where} {source}").to(task.label_dtype)
     task.check_labels(labels, f"{where} {source}")
     return ImageSet(images, labels)
 

@@ -10,6 +10,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -19,6 +20,7 @@ from cgankd.core.paths import is_file
 from cgankd.data import arrow_tables
 from cgankd.data.image_files import UnusableImages
 from cgankd.data.label_text import clean
+from cgankd.data.listing import NoSuchColumn
 
 FILE = "file_name"
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -42,7 +44,7 @@ class Table:
     def need(self, column: str, hint: str = "") -> None:
         """UserError where the column is missing or unusable; ``hint``: which setting names it."""
         if column not in self.columns:
-            raise UserError(f"{self.path}: has no column {column!r}{hint}; columns found: {', '.join(self.columns)}")
+            raise NoSuchColumn(f"{self.path}: has no column {column!r}{hint}; columns found: {', '.join(self.columns)}")
         if column in self.unusable:
             raise UserError(self.unusable[column])
 
@@ -191,6 +193,8 @@ def _from_parquet(path: Path) -> Table:
 def _as_text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, Decimal):  # of Parquet; as JSON it would have quotes
+        return f"{value:f}"
     return value.strip() if isinstance(value, str) else json.dumps(value, default=str)
 
 

@@ -34,8 +34,8 @@ def open_source(
 ) -> Sampler:
     """The generator that ``generator.source`` names: module:function, an .onnx file, or ready images with labels.
 
-    The file or folder may be at an address; ``progress`` shows how it is copied. label_column: the column of a folder's
-    metadata.csv with the labels, if it has such a column; else ``label``. A function and an ONNX file are tried on two
+    The file or folder may be at an address; ``progress`` shows how it is copied. label_column: the column of ready
+    images with the labels, if they have such a column; else ``label``. A function and an ONNX file are tried on two
     labels. Raises UserError where the source does not exist, can't be opened, or does not give uint8 images
     [B, channels, height, width].
     """

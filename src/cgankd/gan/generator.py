@@ -85,12 +85,13 @@ class TrainedGenerator(Stored):
     def open(self, fabric: Fabric) -> Sampler:
         built = self.artifact.summary["built"]
         settings, scalar = GanSettings.model_validate(built["gan"]), built["scalar"]
-        embedding = label_embedding(
-            from_json(built["task"]),
-            ScalarLabelSettings.model_validate(scalar) if scalar else None,
-            settings.label_dim,
-        )
-        network = new_generator(settings, embedding, built["channels"], tuple(built["size"]))
+        with rng.restored():  # for weights that are overwritten
+            embedding = label_embedding(
+                from_json(built["task"]),
+                ScalarLabelSettings.model_validate(scalar) if scalar else None,
+                settings.label_dim,
+            )
+            network = new_generator(settings, embedding, built["channels"], tuple(built["size"]))
         network.load_state_dict(self.artifact.tensors(WEIGHTS))
         size = built.get("enlarged_to")  # older artifacts have none
         return GanSampler(network, settings.latent, fabric, None if size is None else tuple(size))

@@ -115,7 +115,8 @@ class StoredNetwork:
         gives = built.get("gives")
         kind = None if gives is None else OutputKind(tasks.from_json(gives["task"]), gives["kind"])
         architecture = Architecture(built["network"], kind)
-        network = architecture.create(built["channels"], tuple(built["size"]), built["outputs"])
+        with rng.restored():  # for weights that are overwritten
+            network = architecture.create(built["channels"], tuple(built["size"]), built["outputs"])
         network.load_state_dict(self.artifact.tensors(self.weights))
         return inference.place(network, fabric).eval()
 

@@ -170,8 +170,8 @@ def choose(
         prepare(names, steps)
         return [trial(name, steps) for name in names]
 
-    steps, stops = recipe.student.transfer_steps, recipe.teacher.knows_more
-    return fly(recipe.rows, steps, teacher, run.task.higher_is_better, trials, stops)
+    stops = recipe.teacher.knows_more(pool_has_more=len(run.splits.pool) > len(run.splits.train))
+    return fly(recipe.rows, recipe.student.transfer_steps, teacher, run.task.higher_is_better, trials, stops)
 
 
 def reasons(flight: Flight, scored: Callable[[float], str]) -> list[str]:
@@ -193,7 +193,9 @@ def reasons(flight: Flight, scored: Callable[[float], str]) -> list[str]:
     elif any(record.val == chosen.val for record in others):
         third = "Generated images were tried and do not change the score here, by validation and with one seed."
     elif row(flight.chosen).fakes:
-        third = "Generated images were tried and are better here, by validation and with one seed."
+        third = (
+            "Generated images were tried and are better than the candidates without, by validation and with one seed."
+        )
     else:
         third = "Generated images were tried and are not better here, by validation and with one seed."
     return [first, second, third]

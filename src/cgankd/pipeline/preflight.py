@@ -21,6 +21,7 @@ from cgankd.config.settings import (
     NoSubsampling,
     TeacherFeatures,
 )
+from cgankd.core import rng
 from cgankd.core.blockwise import BLOCK
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.files import read_json
@@ -231,7 +232,7 @@ def _networks(recipe: Recipe, splits: Splits) -> tuple[dict[str, nn.Module], dic
     train, task = splits.train, splits.task
     networks: dict[str, nn.Module] = {}
     kinds: dict[str, OutputKind] = {}
-    with torch.random.fork_rng([]):
+    with rng.restored():
         for setting, name, teacher, batch_size in _named_networks(recipe):
             network, who = zoo.create(name, train.channels, task.num_outputs, train.size), f"{setting}.network {name!r}"
             if teacher is not None and teacher.weights is not None:

@@ -12,6 +12,7 @@ import torch
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError, first_of
+from cgankd.core.numbers import distinct_texts
 from cgankd.data import sources
 from cgankd.data.image_files import FilePictures
 from cgankd.data.imageset import ImageSet, Splits
@@ -195,8 +196,7 @@ def _labels(task: Task) -> str:
     facts = task.deployed_facts
     if task.answer_names:
         return f"{task.num_outputs} classes"
-    low, high = facts["range"]
-    ends = f"labels {low:g} to {high:g} {facts['unit']}".rstrip()
+    ends = f"labels {' to '.join(distinct_texts(facts['range']))} {facts['unit']}".rstrip()
     return f"{ends}, which wrap" if facts.get("wraps") else ends
 
 

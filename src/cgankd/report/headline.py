@@ -98,7 +98,13 @@ def _piloted(results: Mapping[str, Any]) -> Headline:
     shipped, notes = table.shipped(results), ""
     if shipped is not None and shipped is not chosen:  # the control
         vals = [table.score(results, _validation(row), None) for row in (shipped, chosen)]
-        notes = f" On the validation split the latter is better ({vals[0]} against {vals[1]}), so it ships."
+        equal = _validation(shipped) == _validation(chosen)  # of equal ones that of the lowest loss ships
+        why = (
+            f"both have {vals[0]}, the latter with a lower loss"
+            if equal
+            else f"the latter is better ({vals[0]} against {vals[1]})"
+        )
+        notes = f" On the validation split {why}, so it ships."
     notes += f" {DEMONSTRATION}" if results.get("demonstration") else ""
     return Headline(
         "open",

@@ -148,7 +148,8 @@ def _comparison(run: Run) -> Section:
         kind = run.task.bin_name
         blocks += drawn(by_bin[0], "bins", f"Score per {kind}, mean over seeds.{by_bin[1]}")
         blocks.append(_bin_table(results, kind))
-    if table.generates(results) and not any(table.is_ablation(row["method"]) for row in results["rows"]):
+    ablated = any(table.is_ablation(row["method"]) for row in results["rows"])
+    if table.generates(results) and not ablated and not results.get("autopilot"):  # which allows no ablation
         blocks.append(
             Note("This run has no ablation; compare.ablation=true adds raw fakes and each processing step as rows.")
         )

@@ -96,8 +96,9 @@ def _accuracies(names: list[str], matrices: dict[str, Array]) -> list[Block]:
         count += 1  # those with the same accuracy as the last one
     lowest = tested[:count] if count < len(tested) else []
     named = ", ".join(
-        f"{names[place]} ({accuracy[place]:.1f}\u00a0% of {table.count(totals[place])})" for place in lowest
+        f"{names[place]} ({accuracy[place]:.1f}\u00a0% of {table.count(totals[place])})" for place in lowest[:LOWEST]
     )
+    unnamed = f" and {table.count(count - LOWEST)} more with the last accuracy" if len(lowest) > LOWEST else ""
     rights = [answers.shares(counts).diagonal() for counts in matrices.values()]
     lines = []
     for place in order:
@@ -110,8 +111,19 @@ def _accuracies(names: list[str], matrices: dict[str, Array]) -> list[Block]:
     header = ["class", "test images", *(f"accuracy, %: {who}" for who in matrices), "most often taken for"]
     title = "Accuracy of each class, the lowest of the best student first"
     what = "accuracy" if len(lowest) == 1 else "accuracies"
-    sentence = [Note(f"Lowest {what} of the best student by class: {named}.")] if named else []
-    return [*sentence, Grid(header, lines, title, folded=True)]
+    sentence = [Note(f"Lowest {what} of the best student by class: {named}{unnamed}.")] if named else []
+    return [*_balanced(matrices, totals), *sentence, Grid(header, lines, title, folded=True)]
+
+
+def _balanced(matrices: dict[str, Array], totals: Array) -> list[Block]:
+    """The mean of the classes' accuracies, where it differs from the accuracy because classes differ in size."""
+    tested = totals > 0
+    if len(set(totals[tested].tolist())) < 2:
+        return []
+    means = ", ".join(
+        f"{answers.shares(counts).diagonal()[tested].mean():.1f}\u00a0% ({who})" for who, counts in matrices.items()
+    )
+    return [Note(f"Balanced accuracy, in which each class counts alike however many test images it has: {means}.")]
 
 
 def _of(count: int, total: int) -> str:

@@ -133,8 +133,9 @@ class StoredRatio(Stored):
     def open(self, fabric: Fabric) -> RatioNetwork:
         """In eval mode, on the device."""
         built, tensors = self.artifact.summary["built"], self.artifact.tensors(WEIGHTS)
-        embedding = ratio_embedding(from_json(built["task"]), RatioNetwork.LABEL_DIM)
-        network = RatioNetwork(len(tensors["mean"]), embedding, tuple(built["hidden"]), built["dropout"])
+        with rng.restored():  # for weights that are overwritten
+            embedding = ratio_embedding(from_json(built["task"]), RatioNetwork.LABEL_DIM)
+            network = RatioNetwork(len(tensors["mean"]), embedding, tuple(built["hidden"]), built["dropout"])
         network.load_state_dict(tensors)
         return network.to(fabric.device).eval()
 

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cgankd.core.errors import UserError, first_of
-from cgankd.core.numbers import WHOLE
 from cgankd.core.terminal import on_one_line
 from cgankd.tasks.base import Task
 
@@ -252,8 +251,9 @@ class Classification(Task):
     def renumbered(self, labels: Tensor, names: Sequence[str], where: str) -> Tensor:
         """Classes are matched by name; where the names are whole numbers, and not those of classes, by number."""
         known = self.class_names
-        if not set(names) <= set(known) and all(WHOLE.fullmatch(name) and int(name) < len(known) for name in names):
-            names = tuple(known[int(name)] for name in names)
+        by_number = {str(number): name for number, name in enumerate(known)}  # not -1, which often means no label
+        if not set(names) <= set(known) and set(names) <= set(by_number):
+            names = tuple(by_number[name] for name in names)
         for unknown in (name for name in names if name not in known):
             raise UserError(f"{where}: class {unknown!r} is not one of the run's: {first_of(known)}")
         for missing in (name for name in known if name not in names):

@@ -64,6 +64,7 @@ class Regression(Task):
     converted_kinds: ClassVar[Mapping[str, str]] = {"label_unit": "they are mapped to [0, 1] by the label range"}
 
     REPORT_BINS: ClassVar[int] = 10
+    COARSE: ClassVar[float] = 1e-3  # of the range: the largest steps that outputs in the label's unit may have
     FLAT: ClassVar[float] = 0.05  # outputs whose range is below this share of the labels' range are suspect
 
     def __post_init__(self) -> None:
@@ -177,17 +178,23 @@ class Regression(Task):
     def kind_of(self, outputs: Tensor, labels: Tensor, *, trained: bool) -> str:
         error, in_unit = self._error_as(outputs, labels, "scaled"), self._error_as(outputs, labels, "label_unit")
         if trained and _suspect(error, in_unit):
-            label_range = f"{self.low:g} to {self.high:g} {self.unit}".strip()
             raise ValueError(
                 f"its outputs for training images go from {float(outputs.min()):.4g} to {float(outputs.max()):.4g} and "
                 f"miss the labels, mapped to [0, 1], by {error:.3g} on average; allowed: outputs in [0, 1], or a "
-                f"setting: outputs=label_unit if they are in the label's unit ({label_range}), outputs=scaled to use "
+                f"setting: outputs=label_unit if they are in the label's unit ({self._ends()}), outputs=scaled to use "
                 "them without conversion"
             )
         return "scaled"
 
     def check_kind(self, outputs: Tensor, kind: str) -> None:
-        """Does nothing, because a scalar can be of any kind."""
+        """Outputs are float32, which can't hold a label such as 1700000020: raises ValueError where its steps are
+        coarse beside the range."""
+        step = float(np.spacing(np.float32(max(abs(self.low), abs(self.high)))))
+        if kind == "label_unit" and step > self.COARSE * self.span:
+            raise ValueError(
+                f"its outputs are numbers of 32 bits, which go in steps of {step:g} in the label range {self._ends()}; "
+                "allowed: outputs=scaled, with outputs mapped to [0, 1], or labels with an offset subtracted"
+            )
 
     def misfit(self, outputs: Tensor, labels: Tensor, kind: str) -> str:
         other = "scaled" if kind == "label_unit" else "label_unit"
@@ -210,6 +217,9 @@ class Regression(Task):
 
     def from_kind(self, outputs: Tensor, kind: str) -> Tensor:
         return (outputs - self.low) / self.span if kind == "label_unit" else outputs
+
+    def _ends(self) -> str:
+        return f"{' to '.join(distinct_texts([self.low, self.high]))} {self.unit}".strip()
 
     def label_text(self, label: float) -> str:
         digits = 9 if self.label_dtype == torch.float32 else 17  # enough digits to read the same value back

@@ -77,10 +77,13 @@ class TeacherSettings(JurorSettings):
         "mean weighted by each teacher's confidence in the image, which then weights errors and replaced labels too",
     )
 
-    @property
-    def knows_more(self) -> bool:
-        """Whether a teacher has learnt from more than the student's labelled images."""
-        return self.trained_on == "pool" or any(j.source or j.weights or j.start for _, j in self.all())
+    def knows_more(self, pool_has_more: bool) -> bool:
+        """Whether a teacher that students learn from has learnt from more than the student's labelled images.
+
+        pool_has_more: whether the pool has more images than those.
+        """
+        taught = self.all()[:1] if self.votes == "first" else self.all()
+        return (self.trained_on == "pool" and pool_has_more) or any(j.source or j.weights or j.start for _, j in taught)
 
     def all(self) -> list[tuple[str, JurorSettings]]:
         """This teacher and its jury, each with the name of its setting."""
