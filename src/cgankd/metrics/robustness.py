@@ -31,10 +31,9 @@ def check(settings: RobustnessSettings, task: Task) -> None:
     if "autoattack" not in settings.attacks:
         return
     if task.num_outputs < FEWEST_CLASSES:
-        output = f"one number ({task.name})" if task.continuous else f"{task.num_outputs} classes"
         raise UserError(
             f"metrics.robustness.attacks holds autoattack, whose losses need {FEWEST_CLASSES} classes or more, but "
-            f"the network's output is {output}; allowed: pgd"
+            f"the answer here is {task.answer_words}; allowed: pgd"
         )
     library()
 

@@ -169,7 +169,7 @@ def filtering(run: Run) -> Section:
     blocks: list[Block] = []
     if summary.get("filter_quantile") is not None and cuts:
         processed = run.results.get("synthesis") or {}
-        part = ("label bin" if processed.get("filter_by") == "bin" else "label") if task.continuous else "class"
+        part = "label bin" if processed.get("filter_by") == "bin" else task.label_noun
         each = "over all labels" if len(cuts) == 1 else f"for each {part} separately"
         teachers = summary.get("teachers", 1)
         error = "error" if teachers == 1 else f"error, the mean of {teachers} teachers',"
@@ -192,7 +192,7 @@ def filtering(run: Run) -> Section:
     line = (
         "the line"
         if len(cuts) < 2
-        else f"the cut-off of their {'label' if task.continuous else 'class'} (band: all cut-offs, line: their median)"
+        else f"the cut-off of their {task.label_noun} (band: all cut-offs, line: their median)"
     )
     caption = f"The teacher's error against the requested label; images to the right of {line} were dropped."
     histogram = curves.errors(measured.astype(float) * task.error_scale, cuts, x, log=not task.continuous)
