@@ -20,6 +20,7 @@ from cgankd.continual.stages import LEARNERS, class_names, learn
 from cgankd.continual.stream import Stream
 from cgankd.core.errors import UserError
 from cgankd.core.files import write_json, write_text
+from cgankd.core.paths import RESULTS
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.runtime import CPU, make_fabric
 from cgankd.core.store import Artifact, Store
@@ -60,7 +61,7 @@ def run(settings: Continual, out: Path, progress: Progress = SILENT, *, deadline
         record = collect(store, settings, splits)
         record["seconds"] = {"import": import_seconds, "tasks": sum(store.seconds().values())}
         record["used"] = store.used_names()
-        write_json(out / "results.json", record)
+        write_json(out / RESULTS, record)
         report.render(out)
     finally:
         store.close()

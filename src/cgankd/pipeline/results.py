@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from cgankd._version import __version__
 from cgankd.config.settings import FilterSettings, FromWeights, NoSubsampling
 from cgankd.core import ranks
-from cgankd.core.cleaning import RESULTS
 from cgankd.core.files import read_json, write_json, write_text
+from cgankd.core.paths import RESULTS
 from cgankd.core.store import Artifact
 from cgankd.data.rejected import write_rejected
 from cgankd.metrics.robustness import Attack
