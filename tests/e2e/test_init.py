@@ -172,7 +172,7 @@ def test_the_budget_of_a_recipe_is_kept_or_changed_while_nothing_was_trained(
     assert file.read_text() == first
 
     said = typed("run", "bars", "--budget", "1m")
-    assert "was made for --budget 10m, and nothing was trained with it yet, so it is written anew" in said.out
+    assert "was made for --budget 10m, and runs/bars holds nothing that was trained yet, so it is written" in said.out
     made = origin_of(file)
     assert made is not None
     assert (made.budget, made.settings, made.edited) == ("1m", ("data.unit=degrees", "runtime.threads=1"), False)
@@ -182,8 +182,9 @@ def test_the_budget_of_a_recipe_is_kept_or_changed_while_nothing_was_trained(
     (tmp_path / "runs" / "bars" / "work" / "train_network-0").mkdir(parents=True)
     wanted = "delete bars.yaml to have it made for --budget 5m, or leave --budget out to use it as it is"
     trained = typed("run", "bars", "--budget", "5m").sentence()
-    assert trained.endswith(
-        f"bars.yaml was made for --budget 1m, and runs/bars holds what was trained with it; {wanted}"
+    assert trained.endswith(  # of another --out folder bars.yaml may not be the recipe
+        "bars.yaml was made for --budget 1m, and runs/bars holds what was trained with runs/bars/recipe.yaml; "
+        f"{wanted}; cgankd run runs/bars/recipe.yaml --out runs/bars goes on there"
     )
     file.write_text(file.read_text() + "seeds: [1]\n")
     assert (
@@ -192,6 +193,20 @@ def test_the_budget_of_a_recipe_is_kept_or_changed_while_nothing_was_trained(
     file.write_text("data: {source: bars}\n")
     sentence = typed("run", "bars", "--budget", "5m").sentence()
     assert f"bars.yaml does not say for which --budget it was made; {wanted}" in sentence
+
+
+def test_the_last_value_of_a_setting_is_used_for_another_budget(
+    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bars(tmp_path / "bars")
+    monkeypatch.setattr(planning, "measure", lambda *_: Seconds(*[0.005] * 4, *[0.0001] * 4))
+    monkeypatch.setattr(main, "load", lambda *_: sys.exit(0))  # nothing is trained
+    for size, budget in ((16, "10m"), (32, "8m"), (16, "6m")):
+        typed("run", "bars", "unit=degrees", f"size={size}", "--budget", budget)
+        assert recipe.load("bars.yaml").data.size == size
+    made = origin_of(tmp_path / "bars.yaml")
+    assert made is not None
+    assert made.settings == ("data.unit=degrees", "data.size=16")
 
 
 def test_a_recipe_of_another_folder_of_the_same_name_is_not_used(

@@ -278,6 +278,12 @@ def test_rows_that_ask_about_further_images_are_left_out_and_named() -> None:
         labelling_service.served(tiny("compare.methods=[kd]"))
 
 
+def test_the_labelled_images_are_used_where_the_autopilot_would_choose() -> None:
+    possible, left_out = labelling_service.served(tiny("compare.methods=auto"))
+    assert possible.compare.methods == ("nokd_longer", "augment", "cgan")
+    assert "cgan_kd" in left_out
+
+
 def test_one_of_both_options_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for words in (
         [],

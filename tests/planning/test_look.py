@@ -179,10 +179,16 @@ def test_numbered_files_of_a_class_are_no_tracks(tmp_path: Path) -> None:
     assert seen.facts[0] == "task: classification, 2 classes"
 
 
-@pytest.mark.parametrize(("side", "size"), [(17, None), (64, None), (100, 64)])
-def test_a_size_is_chosen_where_images_are_large(side: int, size: int | None, tmp_path: Path) -> None:
-    source = table(tmp_path, "file_name,label", "{angle:.2f}", width=side, height=side)
-    assert look(source, {}).settings.size == size
+@pytest.mark.parametrize(
+    ("side", "size", "why"),
+    [(17, None, ""), (64, None, ""), (100, 64, "large images take long"), (12, 32, "small images are enlarged")],
+)
+def test_a_size_is_chosen_where_images_are_large_or_small(
+    side: int, size: int | None, why: str, tmp_path: Path
+) -> None:
+    seen = look(table(tmp_path, "file_name,label", "{angle:.2f}", width=side, height=side), {})
+    assert seen.settings.size == size
+    assert why in seen.reasons.get("size", "")
 
 
 def test_a_size_is_chosen_where_images_differ(tmp_path: Path) -> None:

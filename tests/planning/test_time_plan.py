@@ -59,6 +59,7 @@ def test_the_user_chooses_the_teachers_views() -> None:
 def test_the_time_is_the_sum_of_what_a_run_does() -> None:
     mine = recipe.from_tree(
         {
+            "seeds": [0],
             "teacher": {"fit": {"steps": 100}},
             "student": {"fit": {"steps": 50, "batch_size": 10}, "transfer_steps": 80},
             "generator": {"steps": 200},
@@ -82,6 +83,48 @@ def test_burn_in_and_calibration_are_those_of_all_classes(scalar: bool, burn_in:
     drawn = burn_in + 4 * (calibration + 500)  # four proposals for each image that is accepted
     parts = estimate(mine, splits(scalar), FAST)
     assert parts["generated images"] == pytest.approx(drawn * (FAST.generated_image + FAST.teacher_image), rel=0.02)
+
+
+def parts_of(*overrides: str) -> dict[str, float]:
+    return estimate(recipe.from_tree({"compare": {"methods": "auto"}}, overrides), splits(False), FAST)
+
+
+def test_the_time_counts_every_seed() -> None:
+    one, three = parts_of("seeds=[0]"), parts_of("seeds=[0,1,2]")
+    control = parts_of("compare.methods=[nokd_longer]", "seeds=[0]")["students"]
+    assert three["students"] > one["students"] + 4 * control  # two rows more for each seed; the trials have the first
+    assert {**three, "students": 0} == {**one, "students": 0}
+    rows = "compare.methods=[nokd,nokd_longer,kd]"
+    assert parts_of(rows, "seeds=[0,1,2]")["students"] == pytest.approx(3 * parts_of(rows, "seeds=[0]")["students"])
+    everything = parts_of("seeds=[0,1,2]", "vary=everything")
+    for part in ("teacher", "generator", "density ratio", "generated images"):
+        assert everything[part] == pytest.approx(3 * one[part])
+
+
+def test_the_time_counts_every_teacher_that_is_trained_and_no_other() -> None:
+    scored = 400 * FAST.teacher_image
+    trained = parts_of("seeds=[0]")["teacher"] - scored
+    assert parts_of("seeds=[0]", "teacher.jury=[{},{}]")["teacher"] == pytest.approx(3 * (trained + scored))
+    for given in ("teacher.source=mine:answer", "teacher.weights=mine.safetensors"):
+        assert parts_of("seeds=[0]", given)["teacher"] == pytest.approx(scored)
+
+
+def test_the_time_counts_the_search_and_the_images_of_ablation_rows() -> None:
+    usual, search = parts_of("seeds=[0]"), parts_of("seeds=[0]", "search={rho: [0.5, 0.9]}")
+    control = parts_of("compare.methods=[nokd_longer]", "seeds=[0]")["students"]
+    assert search["search"] == pytest.approx(4 * control)  # the recipe's settings, two values, and no images
+    assert search["generated images"] == pytest.approx(3 * usual["generated images"])
+    rows = parts_of("seeds=[0]", "compare.methods=[nokd_longer,cgan]", "compare.ablation=true")
+    assert rows["generated images"] == pytest.approx(5 * usual["generated images"])
+
+
+def test_what_is_given_is_neither_trained_nor_counted() -> None:
+    overrides = ["teacher.source=mine:answer", "generator.source=mine:draw", "synthesis.subsampling=none"]
+    plan = make_plan({"source": "mine"}, "mine", splits(False), None, 600.0, overrides)  # type: ignore[arg-type]
+    assert plan.tree["teacher"] == {"source": "mine:answer"}
+    assert (plan.tree["generator"], plan.tree.get("ratio")) == ({"source": "mine:draw"}, None)
+    assert plan.seconds["generator"] == plan.seconds["density ratio"] == 0.0
+    assert "trained here" not in as_yaml(Look(plan.recipe.data, splits(False), {}, ()), plan)
 
 
 @pytest.mark.parametrize("scalar", [False, True])

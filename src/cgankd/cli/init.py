@@ -114,7 +114,8 @@ def recipe_for(
         kept = _kept_settings(path, source, budget, folder)
         if kept is None:
             return str(path), overrides
-        settings = [*dict.fromkeys([*kept, *overrides])]
+        given = {word.partition("=")[0] for word in overrides}
+        settings = [*(word for word in kept if word.partition("=")[0] not in given), *overrides]
     budget = budget or BUDGET
     with _held(folder, checked.name, progress):
         plan, text = make(source, settings, budget, progress)
@@ -137,6 +138,7 @@ def _kept_settings(path: Path, source: str, budget: str | None, folder: Path) ->
             f"{path} was made for {origin.source}, not for {source}; rename or delete {path}, or write another recipe: "
             f"cgankd init {source} --out OTHER.yaml"
         )
+    going_on = ""
     made = "" if origin is None else f"; it was made for --budget {origin.budget}"
     if budget is None or (origin is not None and _seconds(origin.budget) == _seconds(budget)):
         console.print(f"{path} is used as it is{made}", soft_wrap=True)
@@ -146,15 +148,19 @@ def _kept_settings(path: Path, source: str, budget: str | None, folder: Path) ->
     elif origin.edited:
         why = f"was made for --budget {origin.budget} and was edited since"
     elif _trained(folder):
-        why = f"was made for --budget {origin.budget}, and {folder} holds what was trained with it"
+        file = folder / "recipe.yaml"
+        why = f"was made for --budget {origin.budget}, and {folder} holds what was trained with {file}"
+        going_on = f"; cgankd run {shlex.quote(str(file))} --out {shlex.quote(str(folder))} goes on there"
     else:
         console.print(
-            f"{path} was made for --budget {origin.budget}, and nothing was trained with it yet, so it is written anew",
+            f"{path} was made for --budget {origin.budget}, and {folder} holds nothing that was trained yet, so it is "
+            "written anew",
             soft_wrap=True,
         )
         return origin.settings
     raise UserError(
         f"{path} {why}; delete {path} to have it made for --budget {budget}, or leave --budget out to use it as it is"
+        f"{going_on}"
     )
 
 

@@ -127,9 +127,13 @@ def _write_new(folder: Path, images: Tensor, files: set[str]) -> None:
 
 def served(recipe: Recipe, answers: Path | None = None) -> tuple[Recipe, list[str]]:
     """The recipe without the rows that need teacher outputs for other images than the exported ones, and the names of
-    these rows. answers: predictions, beside which there may be some for views."""
+    these rows. answers: predictions, beside which there may be some for views.
+
+    With ``auto`` the rows are the candidates and ``cgan``, the only one that learns from exported images alone.
+    """
     check_processes(recipe, one=True)
     methods, views = recipe.compare.named, answers is not None and views_file(answers).is_file()
+    methods = (*methods, "cgan") if recipe.compare.methods == "auto" else methods
     possible = tuple(name for name in methods if not needs_other_outputs(name) or (views and matches_views(name)))
     if not possible:
         raise UserError(

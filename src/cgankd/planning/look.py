@@ -158,7 +158,8 @@ def _choose_size(listing: Listing, values: dict[str, object], reasons: dict[str,
         return
     size = max((side for side in SIZES if side <= middle), default=SIZES[0])
     values["size"] = size
-    why = "images differ in size" if len(shapes) > 1 else "large images take long"
+    alone = "large images take long" if middle > size else "small images are enlarged"
+    why = "images differ in size" if len(shapes) > 1 else alone
     reasons["size"] = f"{why} (half have a short side of {middle} pixels or more)"
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from cgankd.config import recipe as recipes
 from cgankd.config import yaml_config
 from cgankd.config.recipe import Recipe
-from cgankd.config.settings import ILI, FromNOKD, NoSubsampling, SynthesisSettings
+from cgankd.config.settings import ILI, FromNOKD, NoSubsampling, SynthesisSettings, TeacherSettings
 from cgankd.core.progress import Bar
 from cgankd.core.runtime import Fabric
 from cgankd.data.imageset import Splits
@@ -130,14 +130,23 @@ def _recipe(
             "synthesis": {"images": round(images * max(less, 0.2) / 100) * 100, **_filter(less)},
         }
     tree["compare"] = {"methods": methods if methods == "auto" else list(methods)}
-    if not with_fakes and not _needs_nokd(recipes.from_tree(yaml_config.changed(Recipe, tree, overrides), where=name)):
+    given = recipes.from_tree(yaml_config.changed(Recipe, tree, overrides), where=name)
+    if not with_fakes and not _needs_nokd(given):
         del tree["student"]["fit"]  # whose steps are those of NOKD
+    if not trained(given.teacher):
+        del tree["teacher"]["fit"]
+    if given.teacher.source is not None:
+        del tree["teacher"]["network"]
+    if given.generator.source is not None:
+        tree.pop("generator", None)
+    if isinstance(given.synthesis.subsampling, NoSubsampling):
+        tree.pop("ratio", None)
     tree = yaml_config.changed(Recipe, tree, overrides)
     return tree, recipes.from_tree(tree, where=name)
 
 
 def _needs_nokd(recipe: Recipe) -> bool:
-    """Whether a run without generated images trains a student for ``student.fit.steps``."""
+    """Whether rows need a student that is trained for ``student.fit.steps``, for each seed."""
     return isinstance(recipe.student.start, FromNOKD) or not all(row(name).longer for name in recipe.rows)
 
 
@@ -146,29 +155,60 @@ def _filter(less: float) -> dict[str, Any]:
     return {"filter": {"calibration": 500}} if less < 0.3 else {}
 
 
+def trained(settings: TeacherSettings) -> int:
+    """How many of the teachers are trained here."""
+    return sum(teacher.source is None and teacher.weights is None for _, teacher in settings.all())
+
+
 def estimate(recipe: Recipe, splits: Splits, seconds: Seconds) -> dict[str, float]:
     """Seconds of each part of a run, from those of a step and of an image."""
     teacher, train = recipe.teacher, len(splits.train)
     held = len(splits.val) + len(splits.test)
-    generated = seconds.generated_image + seconds.teacher_image
+    teachers, taught = len(teacher.all()), trained(teacher) * teacher.fit.steps * seconds.teacher_step
+    generated = seconds.generated_image + teachers * seconds.teacher_image
     ratio = recipe.ratio
     drawn = ratio.fakes_per_image * (train + len(splits.val))
     label_input = recipe.generator.scalar.label_input
     embedding = 2 * label_input.steps * 0.4 * seconds.student_step if isinstance(label_input, ILI) else 0.0
     metrics = 0 if recipe.metrics.generator is None else recipe.metrics.generator.images
+    upstreams = _upstreams(recipe)
     parts = {
-        "teacher": teacher.fit.steps * seconds.teacher_step + held * seconds.teacher_image,
+        "teacher": upstreams * (taught + teachers * held * seconds.teacher_image),
         "students": _students(recipe, splits, seconds),
     }
-    if not any(row(name).fakes for name in recipe.rows):
+    sets = {row(name).ablation for name in recipe.rows if row(name).fakes}
+    if not sets:
         return {**parts, "measurements": REPORT}
+    searched = _searched(recipe, splits)
+    search = {}
+    if recipe.search is not None:  # its trials, and one without generated images
+        trial = _student(recipe, CONTROL, recipe.search.steps or recipe.student.transfer_steps, splits, seconds)
+        search = {"search": upstreams * (searched + 1) * trial}
+    images = (len(sets - {None}) + max(1, searched)) * _proposals(recipe.synthesis, splits) * generated
+    gan = recipe.generator.steps * seconds.generator_step + (embedding if splits.task.continuous else 0.0)
+    density_ratio = drawn * generated + ratio.steps * seconds.ratio_step
+    subsampled = not isinstance(recipe.synthesis.subsampling, NoSubsampling)
     return {
         **parts,
-        "generator": recipe.generator.steps * seconds.generator_step + (embedding if splits.task.continuous else 0.0),
-        "density ratio": drawn * generated + ratio.steps * seconds.ratio_step,
-        "generated images": _proposals(recipe.synthesis, splits) * generated,
+        "generator": upstreams * gan if recipe.generator.source is None else 0.0,
+        "density ratio": upstreams * density_ratio if subsampled else 0.0,
+        "generated images": upstreams * images,
+        **search,
         "measurements": 5 * metrics * (seconds.teacher_image + seconds.student_image) + REPORT,
     }
+
+
+def _upstreams(recipe: Recipe) -> int:
+    """How many teachers and generators there are, one for each of their seeds."""
+    return len(recipe.seeds) if recipe.vary == "everything" else 1
+
+
+def _searched(recipe: Recipe, splits: Splits) -> int:
+    """How many synthesis settings the search tries, at most."""
+    if recipe.search is None:
+        return 0
+    rho = recipe.search.rho if recipe.synthesis.filter else ()
+    return 1 + len(rho) + len(recipe.search.images) + (len(recipe.search.labels) if splits.task.continuous else 0)
 
 
 def _proposals(settings: SynthesisSettings, splits: Splits) -> float:
@@ -185,11 +225,11 @@ def _proposals(settings: SynthesisSettings, splits: Splits) -> float:
 def _students(recipe: Recipe, splits: Splits, seconds: Seconds) -> float:
     """NOKD, where a row or a measurement needs it; then every row, or the autopilot's trials and the control."""
     student = recipe.student
-    rows = [name for name in recipe.rows if row(name).longer]
-    needed = len(rows) < len(recipe.rows) or any(row(name).fakes for name in rows)
-    nokd = student.fit.steps * seconds.student_step if needed else 0.0
+    rows, seeds = [name for name in recipe.rows if row(name).longer], len(recipe.seeds)
+    needed = seeds if _needs_nokd(recipe) else _upstreams(recipe) * any(row(name).fakes for name in rows)
+    nokd = needed * student.fit.steps * seconds.student_step
     if recipe.compare.methods != "auto":
-        return nokd + sum(_student(recipe, name, student.transfer_steps, splits, seconds) for name in rows)
+        return nokd + seeds * sum(_student(recipe, name, student.transfer_steps, splits, seconds) for name in rows)
 
     def time(name: str, steps: int) -> float:
         return _student(recipe, name, steps, splits, seconds)
@@ -199,7 +239,8 @@ def _students(recipe: Recipe, splits: Splits, seconds: Seconds) -> float:
 
     # The dearest candidates are taken to win, so that the time is enough whichever do.
     flight = fly(rows, student.transfer_steps, None, True, dearness)
-    return nokd + sum(trial.val for trial in flight.trials) + time(CONTROL, student.transfer_steps)
+    trials, full = sum(trial.val for trial in flight.trials), time(flight.chosen, student.transfer_steps)
+    return nokd + trials + (seeds - 1) * full + seeds * time(CONTROL, student.transfer_steps)  # trials have one seed
 
 
 def _student(recipe: Recipe, name: str, steps: int, splits: Splits, seconds: Seconds) -> float:

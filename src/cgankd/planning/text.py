@@ -9,7 +9,7 @@ import yaml
 
 from cgankd.planning import units
 from cgankd.planning.look import Look
-from cgankd.planning.plan import Plan
+from cgankd.planning.plan import Plan, trained
 
 COMMENTS = {
     "seeds": "one run; seeds: [0, 1, 2] gives a spread over students",
@@ -47,7 +47,8 @@ def as_yaml(looked: Look, plan: Plan) -> str:
         if name == "data":
             lines += ["data:", *_data(value, looked.reasons), *_no_unit(looked)]
             continue
-        comment = f"  # {COMMENTS[name]}" if name in COMMENTS else ""
+        said = name in COMMENTS and (name != "teacher" or trained(plan.recipe.teacher))
+        comment = f"  # {COMMENTS[name]}" if said else ""
         lines.append(f"{name}: {_flow(value)}{comment}")
     return "\n".join(lines) + "\n"
 
