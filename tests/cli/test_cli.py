@@ -7,6 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from cgankd.cli import main
 from cgankd.cli.screen import console
 from cgankd.config import recipe
 from cgankd.config.settings import DataSettings
+from cgankd.core import checkpoint
 from cgankd.core.errors import TrainingError, UserError
 from cgankd.data import public
 from cgankd.data.sources import check_apart
+from cgankd.experiments import trials
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -358,3 +361,19 @@ def test_the_default_folder_of_a_run_has_a_name_that_every_system_allows(
     for name in ("C:\\x", "../up", "con"):
         run("run", "digits", f"name={name}")
     assert folders == [Path("runs", "C--x"), Path("runs", "..-up"), Path("runs", "_con")]
+
+
+def test_looking_at_images_takes_its_part_of_max_minutes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(*_: object) -> tuple[str, list[str]]:
+        now = time.monotonic()
+        monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now + 90.0)  # it took so many seconds
+        return "digits", []
+
+    def stop(*_: object, deadline: float) -> None:
+        raise UserError(f"{deadline - time.monotonic():.0f} seconds are left")
+
+    monkeypatch.setattr(main.init, "is_source", lambda _: True)
+    monkeypatch.setattr(main.init, "check_exists", lambda _: None)
+    monkeypatch.setattr(main.init, "recipe_for", look)
+    monkeypatch.setattr(trials, "run_with", stop)
+    assert "30 seconds are left" in run("run", "images", "--max-minutes", "2")[2]

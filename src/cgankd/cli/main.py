@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -93,12 +94,14 @@ def run(
     resources: workers.Resources = "",
 ) -> None:
     """Run a recipe and print its table. The same command resumes a run that was stopped."""
+    start: float | None = None
     overrides = with_devices([*(overrides or []), *[SKIP_BAD] * skip_bad], devices)
     with watch.watching(quiet, as_json, track, profile) as progress:
         init.check_exists(name)
         from cgankd.config import recipe
 
         if name not in recipe.ready() and init.is_source(name):
+            start = time.monotonic()  # because looking at the images takes its part of --max-minutes
             with watch.silenced(quiet):
                 name, overrides = init.recipe_for(name, overrides, budget, out, progress)
         elif budget is not None:
@@ -110,7 +113,7 @@ def run(
         from cgankd.experiments.trials import run_with
 
         folder = out or Path("runs") / portable(settings.name)
-        results = run_with(where, settings, folder, progress, deadline=deadline_in(max_minutes))
+        results = run_with(where, settings, folder, progress, deadline=deadline_in(max_minutes, start))
         if not ranks.goes_on_alone():
             return
         progress.rest()

@@ -12,7 +12,7 @@ from cgankd.planning.look import Look
 from cgankd.planning.plan import Plan, trained
 
 COMMENTS = {
-    "seeds": "one run; seeds: [0, 1, 2] gives a spread over students",
+    "seeds": "[0, 1, 2] gives a spread over students",
     "teacher": "trained here on the labelled images; your own: docs/teachers.md",
     "student": "the network that you ship; cgankd networks lists others",
     "generator": "the conditional GAN, trained on the same images",
