@@ -410,7 +410,11 @@ def test_read_only_arrays_give_no_warning(fabric: Fabric, recwarn: pytest.Warnin
     pixels, numbers = (np.array(part) for part in classes())
     for array in (pixels, numbers):
         array.flags.writeable = False
-    image_set(pixels, numbers)
+    torch.set_warn_always(True)  # else torch gives this warning once in a process
+    try:
+        image_set(pixels, numbers)
+    finally:
+        torch.set_warn_always(False)
     assert not [warning for warning in recwarn if "not writable" in str(warning.message)]
 
 

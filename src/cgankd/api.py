@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +142,7 @@ class Distiller(Looks):
             raise UserError(f"progress is {self.progress!r}; needed: cgankd.show_progress(), or nothing")
         if not isinstance(self.task, Task | None):
             raise UserError(f"task is {self.task!r}; needed: such as cgankd.Regression(low, high), or nothing")
-        if not isinstance(self.seed, Integral):
+        if not hasattr(self.seed, "__index__"):  # numpy's whole numbers have it too
             raise UserError(f"seed is {self.seed!r}; needed: a whole number")
         self.seed = int(self.seed)
         if self.fabric is not None and not hasattr(self.fabric, "autocast"):
