@@ -6,12 +6,14 @@ sends SIGTERM to the first process.
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from lightning_fabric import Fabric
 
 from cgankd.cli.ending import ending
@@ -20,6 +22,7 @@ from cgankd.core.errors import LostProcess, OutOfTime, UserError
 from cgankd.core.runtime import make_fabric
 from cgankd.core.stopping import stopping_on_sigterm
 from cgankd.core.store import Artifact, Store
+from works import in_processes
 
 
 def nothing() -> None:
@@ -65,3 +68,33 @@ def main(made: Callable[[Store, str], Artifact], folder: str, devices: str, *cas
                 break
     store.close()
     sys.exit(code)
+
+
+def one_and_two_go_on(
+    made: Callable[[Store, str], Artifact], saved: Callable[[Path], int], folder: Path, fabric: Fabric
+) -> None:
+    """One process ends, then two do in each way and in their third part, and one finishes the case ``classes``.
+
+    ``saved`` says how many parts the checkpoint has, which each goes on from.
+    """
+    end = "classes/refused"
+    store = open_store(folder, fabric)
+    with pytest.raises(UserError):
+        made(store, end)
+    store.close()
+    assert saved(folder) == 2
+
+    run = functools.partial(main, made)
+    said = in_processes(2, run, folder, [end, "classes/stopped", "classes/killed"], code=1).splitlines()
+    expected = [
+        "2 the pixels are gone",
+        "75 stopped, because it was asked to stop (SIGTERM);",
+        "1 process 1 of 2 stopped, because another one has ended or can't be reached (",
+    ]
+    assert len(said) == len(expected)  # the first process speaks for both
+    assert all(line.startswith(words) for line, words in zip(said, expected, strict=True)), said
+    assert saved(folder) == 2 + 2 + 3 + 2
+
+    store = open_store(folder, fabric)
+    made(store, "classes")
+    store.close()

@@ -18,8 +18,7 @@ from cgankd.data.given import as_tensor
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.generator import Sampler
 from cgankd.report import shown
-from cgankd.report.curves import Curve, curves, history
-from cgankd.report.figures import LIGHT
+from cgankd.report.curves import gan_losses
 from cgankd.report.shown import ShownFigure, ShownTable
 from cgankd.report.table import number
 from cgankd.tasks import Task
@@ -134,16 +133,9 @@ class Looks(ABC):
 
     def curves(self) -> ShownFigure:
         """The GAN's losses over its training. UserError before ``train_generator``."""
-        entries = self.history
-        if not entries:
+        if not self.history:
             raise UserError("no generator was trained here yet; call train_generator() first")
-        figure = curves(
-            [
-                Curve("discriminator", LIGHT["orange"], *history(entries, "discriminator_loss")),
-                Curve("generator", LIGHT["blue"], *history(entries, "generator_loss"), dashed=True),
-            ],
-            "loss",
-        )
+        figure = gan_losses(self.history)
         if figure is None:
             raise UserError("the training of the generator was too short to draw a curve")
         return ShownFigure(figure, "losses of the GAN")

@@ -87,7 +87,7 @@ def test_report_takes_the_results_of_run_alone(run: Run, tmp_path: Path) -> None
     (tmp_path / "results.json").write_text(json.dumps({"rows": [], "warnings": [], "teacher": {}}))  # as of lm
     code, _, said = run("report", str(tmp_path))
     assert code == 2
-    assert "results.json is not the results of cgankd run" in said
+    assert "results.json lacks control: it is not of cgankd run" in said
 
 
 def test_show_holds_settings_that_keys_of_older_results_lack(run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,13 @@ def test_peak_memory_is_that_of_the_stage(tmp_path: Path, profile: Profile) -> N
     work(tmp_path / "small", profile)
     large, small = profile.stages
     assert 250e6 < large.peak_memory - small.peak_memory < 400e6
+
+
+def test_the_peak_of_other_systems_is_that_since_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiling, "STATUS", tmp_path / "missing")
+    assert profiling.peak_memory() > 1e6
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    assert profiling.peak_memory() == 0
 
 
 def test_where_nothing_was_computed_it_says_so(tmp_path: Path, profile: Profile) -> None:

@@ -131,11 +131,32 @@ def test_integers_are_even_over_their_range(high: int) -> None:
     assert stats.chisquare(counts.numpy()).pvalue > 1e-3
 
 
+def test_an_order_is_that_of_each_rows_bits() -> None:
+    signed = [int(rng.bits(3, "rows", torch.tensor(2), torch.tensor(row))) for row in range(9)]
+    assert rng.order(9, 3, "rows", 2).tolist() == sorted(range(9), key=signed.__getitem__)
+
+
+def test_scalars_count_by_their_bits() -> None:
+    assert rng.label_counters(torch.tensor([7, 0])).tolist() == [7, 0]
+    assert rng.label_counters(torch.tensor([1.0, 0.0])).tolist() == [0x3F800000, 0]  # IEEE 754 single precision
+
+
 def test_generator_repeats_by_its_name() -> None:
     first = torch.rand(4, generator=rng.generator("cpu", 0, "order", 1, 2))
     assert torch.equal(first, torch.rand(4, generator=rng.generator("cpu", 0, "order", 1, 2)))
     for other in [(1, "order", 1, 2), (0, "other", 1, 2), (0, "order", 2, 1)]:
         assert not torch.equal(first, torch.rand(4, generator=rng.generator("cpu", *other)))
+
+
+def test_the_random_state_is_left_as_it_was() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    with rng.seeded(5, "weights"):
+        drawn = torch.rand(5)
+    assert torch.equal(torch.rand(2), expected)
+    torch.manual_seed(rng.key(5, "weights"))
+    assert torch.equal(torch.rand(5), drawn)
 
 
 def test_no_counter_is_refused() -> None:

@@ -645,16 +645,6 @@ def test_a_loop_by_itself_keeps_nothing(fabric: Fabric) -> None:
         work.save("a", {})
 
 
-def test_the_random_state_is_left_as_it_was(fabric: Fabric) -> None:
-    torch.manual_seed(3)
-    expected = torch.rand(2)
-    torch.manual_seed(3)
-    with Work(fabric).random_state():
-        torch.manual_seed(9)
-        torch.rand(5)
-    assert torch.equal(torch.rand(2), expected)
-
-
 # --- folders and locks --------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Small real image files with known content, for the tests of this folder."""
+"""Small real image files with known content, and what is read of them, for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from cgankd.config.settings import DataSettings
+from cgankd.core.errors import UserError
+from cgankd.data.imageset import Splits
+from cgankd.data.sources import load
 
 
 def noise(seed: int, height: int = 16, width: int = 16, channels: int = 3) -> np.ndarray:
@@ -41,3 +47,18 @@ def metadata(folder: Path, rows: Iterable[Sequence[object]], header: Sequence[st
     with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([list(header), *rows])
     return folder
+
+
+def read(path: Path, **settings: object) -> Splits:
+    return load(DataSettings.model_validate({"source": str(path), **settings}))
+
+
+def refuses(message: str, path: Path, **settings: object) -> None:
+    """The source is refused with one sentence that matches."""
+    with pytest.raises(UserError, match=message) as caught:
+        read(path, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def sizes(splits: Splits) -> list[int]:
+    return [len(part) for part in (splits.train, splits.val, splits.test)]

@@ -9,11 +9,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from pictures import read
 
-from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
-from cgankd.data.imageset import Splits
-from cgankd.data.sources import load
 from cgankd.tasks import Classification, Regression
 
 
@@ -30,10 +28,6 @@ def write(path: Path, arrays: dict[str, Any]) -> Path:
                 text = np.asarray(values).dtype.kind == "U"
                 file[name] = values.astype(h5py.string_dtype()) if text else values
     return path
-
-
-def read(path: Path, **settings: object) -> Splits:
-    return load(DataSettings.model_validate({"source": str(path), **settings}))
 
 
 FILES = pytest.mark.parametrize("suffix", [".npz", ".h5"])

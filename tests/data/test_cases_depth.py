@@ -11,26 +11,15 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from pictures import class_folders
+from pictures import class_folders, read, refuses
 from PIL import Image
 
-from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
 from cgankd.data.imageset import Splits
-from cgankd.data.sources import load, load_whole
+from cgankd.data.sources import load_whole
 from cgankd.tasks import Classification
 
 COUNT = 24
-
-
-def read(path: Path, **settings: object) -> Splits:
-    return load(DataSettings.model_validate({"source": str(path), **settings}))
-
-
-def refuses(message: str, path: Path, **settings: object) -> None:
-    with pytest.raises(UserError, match=message) as caught:
-        read(path, **settings)
-    assert "\n" not in str(caught.value)
 
 
 def deep(most: int, number: int, *shape: int) -> np.ndarray:

@@ -7,29 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import class_folders, metadata, noise, write_png
+from pictures import class_folders, metadata, noise, read, refuses, sizes, write_png
 from PIL import ExifTags, Image
 
-from cgankd.config.settings import DataSettings
-from cgankd.core.errors import UserError
 from cgankd.data.imageset import Splits
-from cgankd.data.sources import load
 from cgankd.tasks import Classification
-
-
-def read(path: Path, **settings: object) -> Splits:
-    return load(DataSettings.model_validate({"source": str(path), **settings}))
-
-
-def refuses(message: str, folder: Path, **settings: object) -> None:
-    """The source is refused with one sentence that matches."""
-    with pytest.raises(UserError, match=message) as caught:
-        read(folder, **settings)
-    assert "\n" not in str(caught.value)
-
-
-def sizes(splits: Splits) -> list[int]:
-    return [len(part) for part in (splits.train, splits.val, splits.test)]
 
 
 def total(splits: Splits) -> int:

@@ -9,17 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import class_folders, metadata, noise, write_png
+from pictures import class_folders, metadata, noise, read, write_png
 
-from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
 from cgankd.data.imageset import Splits
-from cgankd.data.sources import load, load_whole
+from cgankd.data.sources import load_whole
 from cgankd.tasks import Classification, Regression
-
-
-def read(path: Path, **settings: object) -> Splits:
-    return load(DataSettings.model_validate({"source": str(path), **settings}))
 
 
 def labelled(folder: Path, labels: Sequence[str], count: int = 40) -> Path:

@@ -7,29 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import class_folders, metadata, noise, write_png
+from pictures import class_folders, metadata, noise, read, refuses, write_png
 
 from cgankd.config.recipe import from_tree
-from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
 from cgankd.data.imageset import Splits
-from cgankd.data.sources import load
 from cgankd.tasks import Classification, Regression
-
-
-def read(folder: Path, **settings: object) -> Splits:
-    return load(DataSettings.model_validate({"source": str(folder), **settings}))
 
 
 def all_labels(splits: Splits) -> torch.Tensor:
     return torch.cat([splits.pool.labels, splits.val.labels, splits.test.labels])
-
-
-def refuses(message: str, folder: Path, **settings: object) -> None:
-    """The source is refused with one sentence that matches."""
-    with pytest.raises(UserError, match=message) as caught:
-        read(folder, **settings)
-    assert "\n" not in str(caught.value)
 
 
 # A folder per class

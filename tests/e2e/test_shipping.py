@@ -23,6 +23,7 @@ from torch.utils.data import TensorDataset
 import cgankd
 from cgankd import tasks
 from cgankd.config import recipe
+from cgankd.core import profiling
 from cgankd.data import sources
 from cgankd.gan.adapters import open_source
 from cgankd.nets import weights, zoo
@@ -223,8 +224,13 @@ def test_generated_images_come_from_the_checkpoint_alone(out: Path, typed: Typed
     assert (one != other).any()
 
 
-def test_bench_says_what_a_student_costs(out: Path, typed: Typed) -> None:
+def test_bench_says_what_a_student_costs(
+    out: Path, typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profiling, "STATUS", tmp_path / "status")
+    profiling.STATUS.write_text("VmPeak:\t 9000000 kB\nVmHWM:\t  500000 kB\n")
     facts = json.loads(typed("bench", "out", "--json").out)
+    assert facts["peak memory of this process, MB"] == 512.0  # Linux counts kibibytes
     assert facts["parameters"] == sum(p.numel() for p in zoo.create("cnn8", 1, 10, (16, 16)).parameters())
     assert facts["megaflops"] > 0.1
     assert facts["pytorch"]["batch 32, ms"] > facts["pytorch"]["batch 1, ms"] > 0
@@ -422,11 +428,3 @@ def test_a_scalar_leaves_in_the_labels_own_unit(tmp_path: Path, monkeypatch: pyt
     said = process("predict", "out/student.onnx", "bars/000.png", "--to", "csv", cwd=tmp_path)
     assert said.out.splitlines()[0] == 'file_name,"prediction, degrees"'
     assert low <= float(said.out.splitlines()[1].split(",")[1]) <= high
-
-
-def test_bench_where_the_standard_library_does_not_know_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cgankd.shipping import bench
-
-    assert bench._peak_memory() > 1.0
-    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
-    assert bench._peak_memory() is None

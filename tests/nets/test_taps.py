@@ -9,7 +9,7 @@ from torch import nn
 
 from cgankd.core.errors import UserError
 from cgankd.nets import zoo
-from cgankd.nets.taps import PENULTIMATE, Taps, feature_shapes, penultimate_width, undisturbed
+from cgankd.nets.taps import PENULTIMATE, Taps, feature_shapes, undisturbed
 
 torch.set_num_threads(1)
 
@@ -73,7 +73,7 @@ def test_the_last_layer_of_the_penultimate_feature_gives_the_outputs(name, train
     last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
     assert list(features) == [PENULTIMATE]
     assert torch.equal(last(features[PENULTIMATE]), outputs)
-    assert penultimate_width(network, 3, (16, 16)) == last.in_features
+    assert feature_shapes(network, [PENULTIMATE], 3, (16, 16)) == {PENULTIMATE: (last.in_features,)}
 
 
 def test_penultimate_is_the_mean_of_the_last_map_and_outputs_are_unchanged(network, images):
@@ -107,7 +107,7 @@ def test_finding_the_penultimate_layer_leaves_no_trace(images):
     before = copy.deepcopy(network.state_dict())
     modes = [module.training for module in network.modules()]
     torch.manual_seed(7)
-    assert penultimate_width(network, 4, (16, 16)) == 6
+    assert feature_shapes(network, [PENULTIMATE], 4, (16, 16)) == {PENULTIMATE: (6,)}
     after_dry_run = torch.rand(1)
     torch.manual_seed(7)
     assert torch.equal(torch.rand(1), after_dry_run)
@@ -216,11 +216,6 @@ def test_feature_shapes_have_no_batch_dimension(network):
     assert shapes == {"layer1": (16, 20, 16), PENULTIMATE: (64,)}
 
 
-def test_the_penultimate_width_of_a_feature_with_more_dimensions_is_flattened():
-    tokens = nn.Sequential(nn.Flatten(2), nn.Linear(256, 5))  # [B, 3, 256] -> [B, 3, 5]
-    assert penultimate_width(tokens, 3, (16, 16)) == 3 * 256
-
-
 def test_unknown_layers_are_answered_with_close_names(network):
     with pytest.raises(UserError, match=r"^network CifarResNet has no layer 'layr3'; close: layer3"):
         Taps(network, ["layr3"])
@@ -236,8 +231,6 @@ def test_a_network_without_linear_layers_has_no_penultimate_feature():
     message = r"^network Sequential has no nn\.Linear, .*; allowed: a network that has one, or"
     with pytest.raises(UserError, match=message):
         Taps(network, [PENULTIMATE])
-    with pytest.raises(UserError, match=message):
-        penultimate_width(network, 3, (16, 16))
 
 
 class Odd(nn.Module):

@@ -240,15 +240,15 @@ def test_many_classes_and_large_images_stay_small(tmp_path: Path, make_results: 
 
 
 def test_what_is_no_run_is_refused_in_one_sentence(tmp_path: Path, make_results: Results) -> None:
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match=r"absent holds no results\.json"):
         render(tmp_path / "absent")
     with pytest.raises(UserError, match=r"holds no results\.json"):
         render(tmp_path)
     target = tmp_path / "results.json"
     for content, said in (
-        ("{", "not readable as JSON"),
-        ("[]", "holds a list"),
-        ('{"rows": []}', "it lacks metric"),
+        ("{", "is not a JSON file"),
+        ("[]", "lacks metric"),
+        ('{"rows": []}', "lacks metric"),
         (json.dumps(make_results("regression") | {"rows": []}), "at least one row"),
         (json.dumps(make_results("regression") | {"rows": [{"method": "kd"}]}), "row 0 lacks mean, values"),
         (json.dumps(make_results("regression") | {"task_settings": 3}), "does not describe a task"),

@@ -10,10 +10,9 @@ import shared_ratio
 import torch
 from lightning_fabric import Fabric
 
-from cgankd.core.errors import UserError
 from cgankd.core.files import load_tensors
 from cgankd.nets.build import WEIGHTS
-from ends import main, open_store
+from ends import main, one_and_two_go_on, open_store
 from works import in_processes
 
 RUN = functools.partial(main, shared_ratio.trained)
@@ -49,26 +48,8 @@ def test_three_processes_train_the_ratios_of_one(tmp_path: Path, fabric: Fabric)
 @pytest.mark.long
 def test_two_processes_go_on_where_one_ended_and_one_where_two_did(tmp_path: Path, fabric: Fabric) -> None:
     """Ended by an error of the second process, by SIGTERM, and by the death of the second; each in its third block."""
-    folder, end = tmp_path / "several", "classes/refused"
-    store = open_store(folder, fabric)
-    with pytest.raises(UserError):
-        shared_ratio.trained(store, end)
-    store.close()
-    assert saved_blocks(folder) == 2
-
-    said = in_processes(2, RUN, folder, [end, "classes/stopped", "classes/killed"], code=1).splitlines()
-    expected = [
-        "2 the pixels are gone",
-        "75 stopped, because it was asked to stop (SIGTERM);",
-        "1 process 1 of 2 stopped, because another one has ended or can't be reached (",
-    ]
-    assert len(said) == len(expected)  # the first process speaks for both
-    assert all(line.startswith(words) for line, words in zip(said, expected, strict=True)), said
-    assert saved_blocks(folder) == 2 + 2 + 3 + 2
-
-    store = open_store(folder, fabric)
-    shared_ratio.trained(store, "classes")
-    store.close()
+    folder = tmp_path / "several"
+    one_and_two_go_on(shared_ratio.trained, saved_blocks, folder, fabric)
     check_equal(["classes"], tmp_path / "one", folder, fabric)
 
 

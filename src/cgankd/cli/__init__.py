@@ -1,0 +1,1 @@
+"""The commands, one file per group, without logic of their own."""

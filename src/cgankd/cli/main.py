@@ -125,13 +125,9 @@ def report(
     markdown: Annotated[bool, typer.Option("--markdown", help="only print the table, as Markdown")] = False,
 ) -> None:
     """Print the table of a finished run. Its report.html is also written again."""
-    from cgankd.core.files import read_json
+    from cgankd.core.run_folder import read_results
 
-    if not (folder / "results.json").is_file():
-        raise UserError(f"{folder} holds no results.json; give the --out folder of a finished run")
-    results = read_json(folder / "results.json")
-    if not isinstance(results, dict) or not {"rows", "warnings", "teacher", "control"} <= set(results):
-        raise UserError(f"{folder / 'results.json'} is not the results of cgankd run")
+    results = read_results(folder, ("rows", "warnings", "teacher", "control"))
     if markdown:
         from cgankd.report.table import as_markdown
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cgankd.core.files import read_json, write_text
+from cgankd.core.paths import RESULTS
 from cgankd.metrics.statistics import few_seeds, spread
 from cgankd.report import markdown, table
 from cgankd.report.figures import LIGHT, canvas, legend, plain, save
@@ -34,7 +35,7 @@ Results = Mapping[str, Any]
 
 def render(out: Path) -> None:
     """Write ``out``/table.md, accuracy.png and accuracy.svg from ``out``/results.json."""
-    results: dict[str, Any] = read_json(out / "results.json")
+    results: dict[str, Any] = read_json(out / RESULTS)
     write_text(out / "table.md", as_markdown(results))
     save(curves(results), out / "accuracy")
 

@@ -20,8 +20,9 @@ from cgankd.continual.stages import LEARNERS, class_names, learn
 from cgankd.continual.stream import Stream
 from cgankd.core.errors import UserError
 from cgankd.core.files import write_json, write_text
+from cgankd.core.paths import RESULTS
 from cgankd.core.progress import SILENT, Progress
-from cgankd.core.runtime import make_fabric
+from cgankd.core.runtime import CPU, make_fabric
 from cgankd.core.store import Artifact, Store
 from cgankd.data import sources
 from cgankd.data.imageset import Splits
@@ -31,8 +32,6 @@ from cgankd.nets import trial
 from cgankd.nets.build import Architecture, fresh_network
 from cgankd.nets.inference import to_input
 from cgankd.tasks import outputs as output_kinds
-
-MEASURES = ("final", "incremental", "forgetting", "task_aware_accuracy")
 
 
 def run(settings: Continual, out: Path, progress: Progress = SILENT, *, deadline: float = math.inf) -> dict[str, Any]:
@@ -62,7 +61,7 @@ def run(settings: Continual, out: Path, progress: Progress = SILENT, *, deadline
         record = collect(store, settings, splits)
         record["seconds"] = {"import": import_seconds, "tasks": sum(store.seconds().values())}
         record["used"] = store.used_names()
-        write_json(out / "results.json", record)
+        write_json(out / RESULTS, record)
         report.render(out)
     finally:
         store.close()
@@ -91,7 +90,7 @@ def check(settings: Continual, splits: Splits) -> None:
             raise UserError(f"{splits.name}: class {missing!r} has no {split} image; needed: one or more of each class")
     network = Architecture(settings.network)
     small, large = (fresh_network(network, splits.train, tasks * stream.width, settings.seeds[0]) for tasks in (1, 2))
-    images = to_input(splits.train.images[: min(2, settings.fit.batch_size)], torch.device("cpu"))
+    images = to_input(splits.train.images[: min(2, settings.fit.batch_size)], CPU)
     who = f"network {settings.network!r}"
     for candidate, tasks in ((small, 1), (large, 2)):
         outputs = trial.check_answers(who, candidate, images, tasks * stream.width)
@@ -149,7 +148,7 @@ def _row(method: str, chains: Sequence[Sequence[Artifact]], settings: Continual)
     return {
         "method": method,
         "words": (settings.exemplars and LEARNERS[method].with_exemplars) or LEARNERS[method].description,
-        **{name: spread(values[name]) for name in MEASURES},
+        **{name: spread(scores) for name, scores in values.items()},
         "val": spread([chain[-1].summary["val"]["together"] for chain in chains]),
         "together": together,
         "per_task": per_task,
@@ -164,7 +163,10 @@ def _gains(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "of": of,
             "to": to,
-            **{name: paired_difference(by_name[of][name]["values"], by_name[to][name]["values"]) for name in MEASURES},
+            **{
+                name: paired_difference(by_name[of][name]["values"], by_name[to][name]["values"])
+                for name in report.COLUMNS
+            },
         }
         for of, to in pairs
         if to in by_name

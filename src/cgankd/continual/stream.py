@@ -39,7 +39,7 @@ class Stream:
                 f"tasks = {tasks}, but {classes} classes can't be cut into {tasks} equal tasks of two classes or "
                 f"more; allowed: {choices}"
             )
-        return cls(rng.bits(seed, "class order", torch.arange(classes)).argsort(), tasks, seed)
+        return cls(rng.order(classes, seed, "class order"), tasks, seed)
 
     @property
     def width(self) -> int:
@@ -55,7 +55,7 @@ class Stream:
     def exemplars(self, source: ImageSet, task: int, per_class: int) -> ImageSet:
         """``per_class`` images (or all, if fewer) of each class before ``task``; for every task the same images."""
         place = self.order.argsort()[source.labels]
-        drawn = rng.bits(self.seed, "exemplars", torch.arange(len(source))).argsort()
+        drawn = rng.order(len(source), self.seed, "exemplars")
         kept = [drawn[place[drawn] == old][:per_class] for old in range(task * self.width)]
         rows = torch.cat(kept).sort().values
         return ImageSet(source.images[rows], place[rows])

@@ -72,21 +72,13 @@ class Checkpoint:
         tensors: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
         """Write the state after ``step`` steps, then stop if it is time to. history: any JSON value."""
-        ranks.first_of_team(lambda: self._save(step, modules, optimizers, history, tensors))
 
-    def _save(
-        self,
-        step: int,
-        modules: Mapping[str, nn.Module],
-        optimizers: Mapping[str, torch.optim.Optimizer],
-        history: Any,
-        tensors: Mapping[str, Tensor],
-    ) -> None:
-        if self.path is None:
-            return
-        self.write(step, modules, optimizers, history, tensors)
-        if (reason := reason_to_stop(self.deadline)) is not None:
-            raise OutOfTime(reason)
+        def save() -> None:
+            self.write(step, modules, optimizers, history, tensors)
+            if self.path is not None and (reason := reason_to_stop(self.deadline)) is not None:
+                raise OutOfTime(reason)
+
+        ranks.first_of_team(save)
 
     def write(
         self,

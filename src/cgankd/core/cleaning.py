@@ -11,8 +11,8 @@ from pathlib import Path
 
 from cgankd.core.errors import UserError
 from cgankd.core.files import read_json
+from cgankd.core.paths import RESULTS
 
-RESULTS = "results.json"
 USED = "used"  # in results.json: the names of all artifacts that the run used
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,12 @@ def write_text(path: Path, text: str, durable: bool = True) -> None:
 def write_json(path: Path, value: Any, durable: bool = True) -> None:
     """Replace ``path`` by ``value`` as JSON; ValueError for numbers that are not finite."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n", durable)
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    """Replace ``path`` by comma-separated values, a line for each row."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(rows)
 
 
 def read_json(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Paths as a user types them."""
+"""Paths as a user types them, and the names of files that several modules read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cgankd.core.errors import UserError
 
+RESULTS = "results.json"  # what a run writes at its end
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices of Windows, with any ending
 
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from cgankd.core.runtime import CPU
 
 
 def _signed(value: int) -> int:
@@ -94,9 +98,34 @@ def integers(high: int, seed: int, stream: str, *counters: Tensor) -> Tensor:
     return (uniform(seed, stream, *counters) * high).to(torch.int64)
 
 
+def order(count: int, seed: int, stream: str, *counters: int) -> Tensor:
+    """A random order of ``count`` rows, int64 [count]."""
+    return bits(seed, stream, *(torch.tensor(counter) for counter in counters), torch.arange(count)).argsort()
+
+
+def label_counters(targets: Tensor) -> Tensor:
+    """Targets [B] as counters: class numbers as they are, and for scalars the bits of their float32."""
+    return targets.float().view(torch.int32) if targets.is_floating_point() else targets
+
+
 def generator(device: torch.device | str, seed: int, stream: str, *counters: int) -> torch.Generator:
     """A torch.Generator seeded from (seed, stream, counters), for draws that belong to one step."""
     return torch.Generator(device=device).manual_seed(key(seed, stream, *counters) & ((1 << 63) - 1))
+
+
+@contextmanager
+def restored(device: torch.device = CPU) -> Iterator[None]:
+    """A block that may seed torch's global generators, of the CPU and of ``device``; afterwards they are as before."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
+def seeded(seed: int, stream: str, device: torch.device = CPU) -> Iterator[None]:
+    """The same, seeded from (seed, stream): for initial weights, which are drawn without a generator of their own."""
+    with restored(device):
+        torch.manual_seed(key(seed, stream))
+        yield
 
 
 def seed_torch(value: int, device: torch.device) -> None:

@@ -9,13 +9,14 @@ import shlex
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 from cgankd.core.errors import UserError
 from cgankd.core.files import read_json, sync
+from cgankd.core.paths import RESULTS
 
 READ_ONLY = "the file system is read-only; needed: a folder that can be written to"
 
@@ -146,9 +147,24 @@ def check_usable(path: Path, command: str) -> None:
     HeldFolder(path, command).close()
 
 
+def read_results(folder: Path, needed: Iterable[str]) -> dict[str, Any]:
+    """The results of a finished run. UserError where ``folder`` has none, or they lack a ``needed`` entry."""
+    path = folder / RESULTS
+    if not path.is_file():
+        raise UserError(f"{folder} holds no {RESULTS}; give the --out folder of a finished run")
+    results = read_json(path)
+    missing = [name for name in needed if not isinstance(results, dict) or name not in results]
+    if missing:
+        raise UserError(
+            f"{path} lacks {', '.join(missing)}: it is not of cgankd run, or of an older version; the same command "
+            "writes it anew"
+        )
+    return cast(dict[str, Any], results)
+
+
 def check_recipe(folder: Path, name: str) -> None:
     """UserError where ``folder`` holds the results of another recipe than ``name``, because they would be lost."""
-    file = folder / "results.json"
+    file = folder / RESULTS
     if not file.is_file():
         return
     results = read_json(file)

@@ -53,6 +53,11 @@ class OneDevice:
         tensor.backward()  # type: ignore[no-untyped-call]
 
 
+def fused(device: torch.device) -> bool:
+    """Whether an optimizer's fused steps, which are faster, exist there."""
+    return device.type in {"cpu", "cuda"}
+
+
 def make_fabric(
     device: str = "auto", precision: str = "auto", threads: int | None = None, devices: int = 1, nodes: int = 1
 ) -> Fabric:

@@ -18,6 +18,7 @@ from typing import Any
 from cgankd.core import run_text
 from cgankd.core.addresses import masked
 from cgankd.core.errors import UserError
+from cgankd.core.paths import RESULTS
 from cgankd.core.watching import Output, Watched
 
 NAME = "status.json"
@@ -159,8 +160,8 @@ def read_status(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is no folder; needed: the --out folder of a run")
     path = folder / NAME
     if not path.is_file():
-        if (folder / "results.json").is_file():
-            return {"state": "done", "results": str(folder / "results.json")}
+        if (folder / RESULTS).is_file():
+            return {"state": "done", "results": str(folder / RESULTS)}
         lock = folder / ".lock"
         if lock.is_file() and lock.stat().st_size:  # an empty one: a run was refused or stopped before it began
             return {"state": "unknown", "updated": lock.stat().st_mtime}
@@ -210,7 +211,7 @@ def as_lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
         where = f"before the run{where and ': '}{where}"
     if where and state != "done":
         lines.append(where if state == "running" else f"it was at: {where}")
-    results = folder / "results.json"
+    results = folder / RESULTS
     if state != "done" and results.is_file() and results.stat().st_mtime < record.get("started", math.inf):
         lines.append(f"{folder / 'results.json'} holds the results of an earlier run, until this one ends")
     return lines

@@ -20,8 +20,7 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -29,7 +28,7 @@ import torch
 from torch import Tensor
 
 from cgankd._version import __version__
-from cgankd.core import ranks
+from cgankd.core import ranks, rng
 from cgankd.core.checkpoint import Checkpoint
 from cgankd.core.errors import OutOfTime, UserError
 from cgankd.core.files import file_name, load_tensors, read_json, save_tensors, sync, write_json
@@ -81,6 +80,17 @@ class Artifact:
 
 
 @dataclasses.dataclass(frozen=True)
+class Stored:
+    """What a stage has saved, as an argument of other stages; a class of its own for each kind opens it."""
+
+    artifact: Artifact
+
+    @property
+    def content_key(self) -> str:
+        return self.artifact.content_key
+
+
+@dataclasses.dataclass(frozen=True)
 class Call:
     """A call of a stage that :meth:`Store.noting` noted. seconds: None where its artifact does not exist yet."""
 
@@ -129,13 +139,6 @@ class Work:
         file = f"{CHECKPOINT}-{self.loop}.safetensors" if self.loop else f"{CHECKPOINT}.safetensors"
         path = None if self.folder is None else self.folder / file
         return Checkpoint(path, self.checkpoint_seconds, self.deadline)
-
-    @contextmanager
-    def random_state(self) -> Iterator[None]:
-        """A block that may seed torch's global generators; afterwards they are as before."""
-        devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            yield
 
     def cache_for(self, what: str, *parts: Any) -> Path | None:
         """A folder for results that depend on ``parts`` alone; files in it may be deleted."""
@@ -255,21 +258,17 @@ class Store:
             with self._leased(done, key, title):
                 artifact = _open(done, key) if self._shared else None  # another process may have made it meanwhile
                 if artifact is None:
-                    build = functools.partial(self._build, done, key, description)
+                    compute = functools.partial(function, **arguments)
+                    build = functools.partial(self._build, done, key, title, description, compute)
                     # torch's random state stays the caller's, so that it does not tell a rerun, which computes nothing
-                    with torch.random.fork_rng([]), self.progress.stage(Station(key, title, name)):
-                        artifact = self._compute(build, functools.partial(function, **arguments))
+                    with rng.restored(), self.progress.stage(Station(key, title, name)):
+                        if getattr(function, "together", False):
+                            artifact = ranks.together(build, lambda: compute(Work(self.fabric)))
+                        else:
+                            artifact = ranks.first(build)
         self.progress.found(key, artifact.seconds)
         self.used.append(artifact)
         return artifact
-
-    def _compute(
-        self, build: Callable[[Callable[[Work], dict[str, Any]]], Artifact], function: Callable[[Work], dict[str, Any]]
-    ) -> Artifact:
-        """The artifact that ``build`` makes of the stage's function, in all processes of a run or in the first one."""
-        if getattr(function.func, "together", False):  # type: ignore[attr-defined]
-            return ranks.together(lambda: build(function), lambda: function(Work(self.fabric)))
-        return ranks.first(lambda: build(function))
 
     def _ready(self, done: Path, key: str) -> Artifact | None:
         """The finished artifact; None where it has to be computed. Raises OutOfTime where there is no time for it."""
@@ -307,20 +306,20 @@ class Store:
         return total
 
     def _build(
-        self, done: Path, key: str, description: dict[str, Any], build: Callable[[Work], dict[str, Any]]
+        self, done: Path, key: str, title: str, description: dict[str, Any], compute: Callable[[Work], dict[str, Any]]
     ) -> Artifact:
         folder = self.artifacts / "work" / done.name
         folder.mkdir(parents=True, exist_ok=True)
         cache = self.artifacts / "cache" / content_key(self.environment)
         work = Work(
-            self.fabric, self.progress, self.title or done.name.rpartition("-")[0].replace("_", " "), folder, cache,
+            self.fabric, self.progress, title, folder, cache,
             checkpoint_seconds=self.checkpoint_seconds, deadline=self.deadline,
         )  # fmt: skip
         clock = folder / "seconds.json"  # time spent before a kill counts too
         before = float(read_json(clock)) if clock.is_file() else 0.0
         started = time.monotonic()
         try:
-            summary = build(work)
+            summary = compute(work)
             ranks.leave()  # if the stage did not
         finally:
             write_json(clock, before + time.monotonic() - started)

@@ -213,7 +213,7 @@ class Mixing:
         """
         count = len(images)
         mixed, shares = images, torch.zeros(count, dtype=torch.float64)  # the share of each image's partner
-        partner = rng.bits(self.seed, "cutmix/partner", torch.tensor(step), torch.arange(count)).argsort()
+        partner = rng.order(count, self.seed, "cutmix/partner", step)
         if self.mixup:
             mixed, shares = mixup(images, partner, a=self.mixup, seed=self.seed, step=step)
         if self.cutmix:

@@ -28,6 +28,7 @@ from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
 from cgankd.data.depth import largest, to_eight
 from cgankd.data.listing import Ints, Kind, Peak, Plan
+from cgankd.data.showing import picture
 
 Pixels = npt.NDArray[np.uint8]
 T = TypeVar("T")
@@ -257,8 +258,7 @@ def _convert_all(block: Pixels, plan: Plan) -> Pixels:
 
     def work(places: Sequence[int]) -> None:
         for place in places:
-            pixels = np.ascontiguousarray(block[place].transpose(1, 2, 0))
-            out[place] = convert_image(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), plan)
+            out[place] = convert_image(picture(block[place]), plan)
 
     with in_parallel(work, len(block)) as results:
         for _ in results:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cgankd.core.mapped_rows import Images, blocks
 from cgankd.data.imageset import ImageSet
+from cgankd.data.showing import picture
 
 
 def resized(images: Images, size: tuple[int, int]) -> Tensor:
@@ -19,8 +20,7 @@ def resized(images: Images, size: tuple[int, int]) -> Tensor:
         return images if isinstance(images, Tensor) else images[:]
     wanted = torch.empty(len(images), images.shape[1], *size, dtype=torch.uint8)
     for place, pixels in enumerate(pixels for block in blocks(images) for pixels in block.cpu().numpy()):
-        picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-        drawn = np.array(picture.resize(size[::-1], Image.Resampling.BILINEAR))
+        drawn = np.array(picture(pixels).resize(size[::-1], Image.Resampling.BILINEAR))
         wanted[place] = torch.from_numpy(drawn[None] if len(pixels) == 1 else drawn.transpose(2, 0, 1))
     return wanted
 

@@ -1,4 +1,4 @@
-"""How a notebook shows images: a small grid of samples with their labels, as HTML or as one PNG."""
+"""Images as pictures, and how a notebook shows them: a small grid of samples with labels, as HTML or as one PNG."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from torch import Tensor
 
@@ -18,21 +19,26 @@ GAP = 4
 
 
 def evenly(total: int, most: int = MOST) -> list[int]:
-    """At most ``most`` of ``total`` rows, evenly spread.
+    """At most ``most`` of ``total`` rows, evenly spread, so that no image is chosen by its look.
 
-    >>> evenly(9, 3), evenly(2, 3)
-    ([0, 4, 8], [0, 1])
+    >>> evenly(9, 3), evenly(2, 3), evenly(0, 3)
+    ([0, 4, 8], [0, 1], [])
     """
     return sorted({round(place) for place in np.linspace(0, total - 1, min(total, most))}) if total else []
 
 
+def picture(image: Tensor | npt.NDArray[np.uint8]) -> Image.Image:
+    """uint8 [C, H, W] as a picture: grey, RGB or RGBA for 1, 3 or 4 channels."""
+    pixels = np.ascontiguousarray(np.moveaxis(np.asarray(image), 0, 2))
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
 def tile(image: Tensor) -> Image.Image:
     """uint8 [C, H, W] as a picture whose longer side has ``SIDE`` pixels."""
-    pixels = image.permute(1, 2, 0).numpy()
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    scale = SIDE / max(picture.size)
-    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    return picture.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX)
+    shown = picture(image)
+    scale = SIDE / max(shown.size)
+    size = max(1, round(shown.width * scale)), max(1, round(shown.height * scale))
+    return shown.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX)
 
 
 def grid_html(images: Tensor, texts: Sequence[str], title: str) -> str:
@@ -60,7 +66,7 @@ def _base64(image: Tensor) -> str:
     return base64.b64encode(_png(tile(image))).decode("ascii")
 
 
-def _png(picture: Image.Image) -> bytes:
+def _png(shown: Image.Image) -> bytes:
     file = io.BytesIO()
-    picture.save(file, format="PNG", optimize=True)
+    shown.save(file, format="PNG", optimize=True)
     return file.getvalue()

@@ -7,15 +7,13 @@ from cgankd.distill.objective import (
     MethodStack,
     Objective,
     create,
-    involved,
-    names,
     parts,
     student_network,
 )
 
 __all__ = [
     "METHODS", "SUPERVISED", "DistillBatch", "Method", "MethodStack", "NetworkFactory", "Objective", "Preparation",
-    "as_published", "create", "find", "involved", "methods", "names", "parts", "register", "serving", "student_network",
+    "as_published", "create", "find", "methods", "parts", "register", "serving", "student_network",
 ]  # fmt: skip
 
 import cgankd.distill.methods as methods

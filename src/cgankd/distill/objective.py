@@ -197,8 +197,3 @@ def involved(name: str) -> list[str]:
         if (by := find(method).teaches_by) and by not in methods:
             methods.append(by)
     return methods
-
-
-def names() -> list[str]:
-    """The names of the registered methods."""
-    return sorted(METHODS)

@@ -15,11 +15,12 @@ from cgankd.config.settings import CompareSettings
 from cgankd.core.errors import UserError
 from cgankd.core.files import write_json, write_text
 from cgankd.core.progress import SILENT, Progress
-from cgankd.experiments.ablation_page import NAME, as_errors, remove, render
+from cgankd.experiments.ablation_page import as_errors, remove, render
 from cgankd.experiments.cells import Cell, Results, results_of
 from cgankd.experiments.executors import HERE, Executor
 from cgankd.pipeline import comparisons
 from cgankd.pipeline.comparisons import CONTROL
+from cgankd.report.made_from import ABLATION
 
 ROWS = ("nokd", CONTROL, "cgan", "cgan_kd")
 TRAIN_SIZE = "data.train_size="
@@ -65,7 +66,7 @@ def ablate(
     sizes = _sizes(name, [*overrides, _rows(*compared)], labels, bars.recipe.data.train_size)
     cells = [bars, *curve, *sizes]
     content: dict[str, Any] = {}
-    for results in results_of(cells, out, NAME, progress, deadline, executor):
+    for results in results_of(cells, out, ABLATION, progress, deadline, executor):
         if results[0] is None:  # its settings have changed, or another one has ended before
             remove(out)
             continue
@@ -74,7 +75,7 @@ def ablate(
             content |= over_labels(compared, results[:1] + results[1 + len(curve) :])
             content["warnings"] = _warnings(cells, results)
             content["missing"] = [cell.name for cell, finished in zip(cells, results, strict=True) if finished is None]
-        write_json(out / NAME, content)
+        write_json(out / ABLATION, content)
         write_text(out / "ablation.csv", comma_separated(content))
         render(out)
     return content

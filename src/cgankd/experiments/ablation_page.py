@@ -15,10 +15,9 @@ from cgankd.report import label_curve, table
 from cgankd.report.blocks import Grid, Note, Section, drawn
 from cgankd.report.figures import LIGHT, beside, canvas, legend, name_bins, plain, save, short, style
 from cgankd.report.label_curve import error_name
+from cgankd.report.made_from import ABLATION
 from cgankd.report.render import write_page
 from cgankd.report.run import read
-
-NAME = "ablation.json"
 
 Record = Mapping[str, Any]
 
@@ -37,7 +36,7 @@ def as_errors(results: Record, scored: Record) -> dict[str, Any]:
 
 def render(out: Path) -> Path:
     """Write ablation.html, and each figure as PNG and SVG, from ``out``/ablation.json. Returns the page's path."""
-    ablation: dict[str, Any] = read_json(out / NAME)
+    ablation: dict[str, Any] = read_json(out / ABLATION)
     seeds = "" if len(ablation["seeds"]) < 2 else " Dots are seeds, lines one standard deviation to each side."
     sections = []
     figure = bars(ablation)
@@ -81,7 +80,7 @@ def render(out: Path) -> Path:
 
 def remove(out: Path) -> None:
     """Remove ablation.json and all that was made of it."""
-    for name in (NAME, "ablation.csv", "ablation.html"):
+    for name in (ABLATION, "ablation.csv", "ablation.html"):
         (out / name).unlink(missing_ok=True)
     for name in ("bars", "images", "labels"):
         save(None, out / f"ablation-{name}")

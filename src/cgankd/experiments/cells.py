@@ -20,6 +20,7 @@ from cgankd.config.recipe import Recipe
 from cgankd.core.errors import TrainingError, UserError
 from cgankd.core.files import file_name, read_json
 from cgankd.core.hashing import content_key
+from cgankd.core.paths import RESULTS
 from cgankd.core.progress import Progress
 from cgankd.core.run_folder import check_usable, lock, make_folder
 from cgankd.core.run_plan import Station
@@ -168,7 +169,7 @@ def results_of(
             results = [r if r is not None and _is_made(c, out) else None for c, r in zip(cells, results, strict=True)]
         for cell, finished in zip(cells, results, strict=True):
             if finished is None:  # the file has other settings, and must not stay if this run is killed
-                (out / cell.folder / "results.json").unlink(missing_ok=True)
+                (out / cell.folder / RESULTS).unlink(missing_ok=True)
         changed = None in results and (out / file).is_file()
         if changed or (ready is not None and any(results)):  # here, finished cells run again and are yielded then
             yield list(results)
@@ -218,7 +219,7 @@ def _elsewhere(
 
 def _finished(cell: Cell, folder: Path) -> Results | None:
     """The results of an earlier process for exactly this recipe; None where there are none."""
-    recipe_file, results_file = folder / "recipe.yaml", folder / "results.json"
+    recipe_file, results_file = folder / "recipe.yaml", folder / RESULTS
     if not (recipe_file.is_file() and results_file.is_file()):
         return None
     if recipe_file.read_text(encoding="utf-8") != cell.recipe.to_yaml():
@@ -239,7 +240,7 @@ def _is_made(cell: Cell, out: Path) -> bool:
 def _refuse_other_recipes(cells: Sequence[Cell], out: Path, file: str) -> None:
     """UserError where ``out`` contains results of other recipes."""
     names = {cell.recipe.name for cell in cells}
-    for path, key in ((out / file, "recipes"), (out / "results.json", "recipe")):
+    for path, key in ((out / file, "recipes"), (out / RESULTS, "recipe")):
         if not path.is_file():
             continue
         content = read_json(path)

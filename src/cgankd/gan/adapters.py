@@ -182,7 +182,7 @@ class StoredImages(Sampler):
 
     def _new_order(self, seed: int) -> Tensor:
         """Rows sorted by label, those of one label shuffled, int64 [N]."""
-        shuffled = rng.bits(seed, "stored images", torch.arange(len(self._labels))).argsort()
+        shuffled = rng.order(len(self._labels), seed, "stored images")
         return shuffled[self._labels[shuffled].argsort(stable=True)]
 
 

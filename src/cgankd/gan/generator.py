@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from cgankd.config.settings import SNGAN, GanSettings, ScalarLabelSettings
 from cgankd.core import rng
 from cgankd.core.runtime import Fabric
-from cgankd.core.store import Artifact, Work
+from cgankd.core.store import Stored, Work
 from cgankd.data.imageset import ImageSet
 from cgankd.data.resizing import resized
 from cgankd.gan import biggan, sagan, sngan
@@ -80,20 +79,13 @@ class GeneratorSource(Protocol):
         """Ready to sample, on the device of ``fabric``."""
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainedGenerator:
+class TrainedGenerator(Stored):
     """The generator that a stage saved with :func:`keep_generator`; opening it needs no data set."""
-
-    artifact: Artifact
-
-    @property
-    def content_key(self) -> str:
-        return self.artifact.content_key
 
     def open(self, fabric: Fabric) -> Sampler:
         built = self.artifact.summary["built"]
         settings, scalar = GanSettings.model_validate(built["gan"]), built["scalar"]
-        with torch.random.fork_rng([]):  # for weights that are overwritten
+        with rng.restored():  # for weights that are overwritten
             embedding = label_embedding(
                 from_json(built["task"]),
                 ScalarLabelSettings.model_validate(scalar) if scalar else None,
@@ -156,8 +148,7 @@ class GanSampler(Sampler):
 
 def latents(targets: Tensor, indices: Tensor, seed: int, width: int) -> Tensor:
     """Standard normal z, float32 [B, width], which depends on (seed, label, index) alone."""
-    label = targets if not targets.is_floating_point() else targets.float().view(torch.int32)
-    return rng.normal(seed, "latent", label, indices, width=width)
+    return rng.normal(seed, "latent", rng.label_counters(targets), indices, width=width)
 
 
 _NETWORKS: dict[str, tuple[Callable[..., ResidualGenerator], Callable[..., ProjectionDiscriminator]]] = {

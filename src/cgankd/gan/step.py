@@ -7,6 +7,7 @@ the rows of this process, and losses see what they say of all rows.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cgankd.config.settings import GanSettings
 from cgankd.core import profiling, rng
-from cgankd.core.runtime import Fabric, to_device
+from cgankd.core.runtime import Fabric, fused, to_device
 from cgankd.core.shared_rows import add_gradients, all_rows, batch_statistics, own_rows, var_mean
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.diffaugment import diffaugment
@@ -56,13 +57,9 @@ class GanStep:
         self.images, self.labels, self.guidance = train.images, labels, guidance
         self.generator_weights = [p for p in self.generator.parameters() if p.requires_grad]
         self.discriminator_weights = [p for p in self.discriminator.parameters() if p.requires_grad]
-        fused = fabric.device.type in {"cpu", "cuda"}
-        self.generator_optimizer = torch.optim.Adam(
-            self.generator_weights, settings.generator_rate, settings.betas, fused=fused
-        )
-        self.discriminator_optimizer = torch.optim.Adam(
-            self.discriminator_weights, settings.discriminator_rate, settings.betas, fused=fused
-        )
+        adam = functools.partial(torch.optim.Adam, betas=settings.betas, fused=fused(fabric.device))
+        self.generator_optimizer = adam(self.generator_weights, settings.generator_rate)
+        self.discriminator_optimizer = adam(self.discriminator_weights, settings.discriminator_rate)
         self.losses = LOSSES[settings.loss]
         self.lecam = LeCam().to(fabric.device)
         self.update_average = get_ema_multi_avg_fn(settings.ema)

@@ -62,8 +62,7 @@ def train_gan(
     checkpoint, fabric = work.checkpoint(), work.fabric
     labels = task.to_target(train.labels)
     space = label_space(task, labels, scalar)
-    with work.random_state():
-        torch.manual_seed(rng.key(seed, "gan/weights"))
+    with rng.seeded(seed, "gan/weights", fabric.device):
         embedding = label_embedding(task, scalar, settings.label_dim)
         if not checkpoint.there:
             changed_by_first(embedding, lambda: space.train_embedding(work, embedding, train, task, seed))

@@ -45,20 +45,16 @@ def _spread(targets: Tensor, seed: int) -> Tensor:
     """Rows with different labels, evenly spread over the sorted labels, int64."""
     distinct = targets.unique()
     places = torch.linspace(0, len(distinct) - 1, min(LABELS, len(distinct))).round().long()
-    order = _shuffled(targets, seed)
+    order = rng.order(len(targets), seed, "variety/order")
     return torch.stack([order[(targets[order] == label).long().argmax()] for label in distinct[places]])
 
 
 def _nearest_labels(targets: Tensor, target: Tensor, task: Task, seed: int) -> Tensor:
     """Up to ``IMAGES`` rows with the label, or for a scalar those with the nearest labels; at random among equals."""
-    order = _shuffled(targets, seed)
+    order = rng.order(len(targets), seed, "variety/order")
     if not task.continuous:
         return order[targets[order] == target][:IMAGES]
     return order[task.axis.distance(targets[order], target).sort(stable=True).indices[:IMAGES]]
-
-
-def _shuffled(targets: Tensor, seed: int) -> Tensor:
-    return rng.bits(seed, "variety/order", torch.arange(len(targets))).argsort()
 
 
 def _apart(images: Tensor) -> float:

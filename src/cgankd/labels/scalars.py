@@ -132,8 +132,7 @@ class ILIEmbedding(nn.Module):
     def train_on(self, work: Work, train: ImageSet, task: Task, steps: int, seed: int) -> None:
         """Train T1 on the images, then T2 with T1's fixed head; ``steps`` steps each."""
         dim, fabric, checkpoint = len(self.mean), work.fabric, work.checkpoint()
-        with work.random_state():
-            torch.manual_seed(rng.key(seed, "ili"))
+        with rng.seeded(seed, "ili", fabric.device):
             body = nn.Sequential(zoo.create("cnn16_grid", train.channels, dim, train.size), nn.ReLU())
             head = nn.Linear(dim, self.axis.width)
         inference.place(body, fabric)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cgankd.core.paths import portable
+from cgankd.core.paths import RESULTS, portable
 from cgankd.core.watching import Watched
 from cgankd.lm.settings import LanguageRecipe
 
@@ -28,4 +28,4 @@ def run(
         console.print(f"! {warning}")
     show.save_curves(results, folder / "curves.png")
     console.print(f"{folder}: results.json, curves.png", soft_wrap=True)
-    progress.finish(results=str(folder / "results.json"))
+    progress.finish(results=str(folder / RESULTS))

@@ -53,8 +53,7 @@ def create(settings: ModelSettings, vocabulary: int, end: int, window: int, seed
             num_hidden_layers=settings.layers, num_attention_heads=settings.heads, max_position_embeddings=window,
             tie_word_embeddings=True, attention_dropout=settings.dropout, **shared,
         )  # fmt: skip
-    with torch.random.fork_rng([]):
-        torch.manual_seed(rng.key(seed, "lm/weights"))
+    with rng.seeded(seed, "lm/weights"):
         model: nn.Module = library.AutoModelForCausalLM.from_config(config)
     return model
 

@@ -12,6 +12,7 @@ from typing import Any
 from cgankd._version import __version__
 from cgankd.config import yaml_config
 from cgankd.core.files import write_json, write_text
+from cgankd.core.paths import RESULTS
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.runtime import make_fabric
 from cgankd.core.store import Artifact, Store
@@ -52,7 +53,7 @@ def run(
         if tokenizer_folder is not None:
             record["warnings"] += tokenizer_warnings(tokenizer_folder, parts["test"])
         record["used"] = store.used_names()
-        write_json(out / "results.json", record)
+        write_json(out / RESULTS, record)
     finally:
         store.close()
     return record

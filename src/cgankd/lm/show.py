@@ -12,7 +12,7 @@ from rich.table import Table
 from cgankd.core.files import replacing
 from cgankd.report.curves import Curve, curves
 from cgankd.report.figures import LIGHT
-from cgankd.report.table import count, number
+from cgankd.report.table import count, difference, mean_and_spread, number
 
 COLOURS = {"sft": "ink", "kd": "orange", "atkd": "purple", "onpolicy": "blue", "skd": "green"}
 
@@ -29,10 +29,10 @@ def table(results: Mapping[str, Any]) -> Table:
     for row in results["rows"]:
         grid.add_row(
             row["method"],
-            _score(row["bits_per_byte"], 3),
+            mean_and_spread(row["bits_per_byte"], 3),
             _difference(row["bits_per_byte"]["difference"]),
-            _score(row["kl"], 3),
-            _score(row["acceptance"], 1, "%"),
+            mean_and_spread(row["kl"], 3),
+            _percent(row["acceptance"]),
         )
     return grid
 
@@ -42,7 +42,7 @@ def headline(results: Mapping[str, Any]) -> str:
     teacher, student = results["teacher"], results["student"]
     return (
         f"teacher: {count(teacher['parameters'])} parameters, {number(teacher['bits_per_byte'], 3)} bits per byte; "
-        f"student: {count(student['parameters'])}, {_score(student['bits_per_byte'], 3)} before distillation"
+        f"student: {count(student['parameters'])}, {mean_and_spread(student['bits_per_byte'], 3)} before distillation"
     )
 
 
@@ -61,16 +61,12 @@ def save_curves(results: Mapping[str, Any], path: Path) -> None:
             figure.savefig(temporary, format="png", dpi=150)
 
 
-def _score(score: Mapping[str, Any], decimals: int, unit: str = "") -> str:
-    scale = 100.0 if unit == "%" else 1.0
-    spread = "" if score["std"] is None else f" ± {number(scale * score['std'], decimals)}"
-    return f"{number(scale * score['mean'], decimals)}{spread} {unit}".rstrip()
+def _percent(share: Mapping[str, Any]) -> str:
+    hundredfold = {name: None if share[name] is None else 100.0 * share[name] for name in ("mean", "std")}
+    return f"{mean_and_spread(hundredfold, 1)} %"
 
 
 def _difference(paired: Mapping[str, Any] | None) -> str:
     if paired is None:
         return "–"
-    interval = ""
-    if paired["low"] is not None:
-        interval = f" [{number(paired['low'], 3, signed=True)}, {number(paired['high'], 3, signed=True)}]"
-    return number(paired["mean"], 3, signed=True) + interval
+    return number(paired["mean"], 3, signed=True) if paired["low"] is None else difference(paired, 3)

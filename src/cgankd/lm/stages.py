@@ -13,7 +13,7 @@ from torch import nn
 
 from cgankd.core.errors import UserError
 from cgankd.core.hashing import content_key, file_key
-from cgankd.core.store import Artifact, Store, Work, stage
+from cgankd.core.store import Artifact, Store, Stored, Work, stage
 from cgankd.lm import models, scoring, text
 from cgankd.lm.methods import METHODS, Lesson, from_labels, from_teacher
 from cgankd.lm.settings import (
@@ -51,15 +51,8 @@ class ModelFolder:
         return content_key({name: file_key(self.folder / name) for name in models.FILES})
 
 
-@dataclasses.dataclass(frozen=True)
-class Corpus:
+class Corpus(Stored):
     """The text as :func:`read_text` saved it."""
-
-    artifact: Artifact
-
-    @property
-    def content_key(self) -> str:
-        return self.artifact.content_key
 
     @property
     def tokenizer(self) -> Path:

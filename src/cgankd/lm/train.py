@@ -41,7 +41,7 @@ def train(
     )
     start, history = checkpoint.load({"model": model}, {"adamw": optimizer})
     log_every = max(1, settings.steps // LOG_POINTS)
-    with work.random_state(), work.progress.bar(title, settings.steps) as bar:
+    with rng.restored(fabric.device), work.progress.bar(title, settings.steps) as bar:
         for step in range(start, settings.steps):
             rng.seed_torch(rng.key(seed, "lm/train", step), work.fabric.device)  # dropout
             for group in optimizer.param_groups:

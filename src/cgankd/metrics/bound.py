@@ -15,7 +15,6 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import special
 from torch import Tensor
 
@@ -66,7 +65,7 @@ def two_sample(real: Tensor, fake: Tensor, seed: int, features: str = TwoSample.
 
 
 def _chosen(features: Tensor, count: int, seed: int, stream: str) -> Any:
-    order = rng.bits(seed, f"two-sample/{stream}", torch.arange(len(features))).argsort()
+    order = rng.order(len(features), seed, f"two-sample/{stream}")
     return features[order[:count]].double().numpy()
 
 

@@ -51,14 +51,10 @@ def kernel_distance(real: Tensor, fake: Tensor, seed: int) -> tuple[float, float
     size = min(LARGEST_SUBSET, len(real) // 2, len(fake) // 2)
     values = torch.empty(SUBSETS, dtype=torch.float64)
     for number in range(SUBSETS):
-        x = real[_subset(len(real), size, seed, "kid/real", number)].double()
-        y = fake[_subset(len(fake), size, seed, "kid/fake", number)].double()
+        x = real[rng.order(len(real), seed, "kid/real", number)[:size]].double()
+        y = fake[rng.order(len(fake), seed, "kid/fake", number)[:size]].double()
         values[number] = squared_discrepancy(x, y)
     return float(values.mean()), float(values.std())
-
-
-def _subset(total: int, size: int, seed: int, stream: str, number: int) -> Tensor:
-    return rng.bits(seed, stream, torch.tensor(number), torch.arange(total)).argsort()[:size]
 
 
 def squared_discrepancy(x: Tensor, y: Tensor) -> Tensor:

@@ -94,9 +94,9 @@ def _measure(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     task, space = real.task, extractors.space
     half = min(settings.images, len(real.pool) // 2)
-    order = _order(len(real.pool), seed, "reference")
+    order = rng.order(len(real.pool), seed, "metrics/reference")
     reference, stand_in = real.pool.take(order[:half]), real.pool.take(order[half : 2 * half])
-    held_out = real.val.take(_order(len(real.val), seed, "held out")[: settings.images])
+    held_out = real.val.take(rng.order(len(real.val), seed, "metrics/held out")[: settings.images])
     raw = _generate(work, sampler, stand_in.labels, task, rng.key(seed, "metrics/raw"))
     rows = _matching(processed.labels, stand_in.labels, task, seed)
     kept = processed.images.take(rows)
@@ -171,11 +171,6 @@ class _Extractors:
         return outputs[:0].cpu(), features[:0].cpu()
 
 
-def _order(total: int, seed: int, stream: str) -> Tensor:
-    """A random order of ``total`` rows, int64."""
-    return rng.bits(seed, f"metrics/{stream}", torch.arange(total)).argsort()
-
-
 def _generate(work: Work, sampler: Sampler, labels: Tensor, task: Task, seed: int) -> ImageSet:
     """One fake at each label, neither subsampled nor filtered."""
     targets = task.to_target(labels)
@@ -188,7 +183,7 @@ def _generate(work: Work, sampler: Sampler, labels: Tensor, task: Task, seed: in
 
 def _matching(labels: Tensor, wanted: Tensor, task: Task, seed: int) -> Tensor:
     """Random rows whose labels fall into the task's bins as often as those of ``wanted``, if there are enough."""
-    order = _order(len(labels), seed, "processed")
+    order = rng.order(len(labels), seed, "metrics/processed")
     names, place = task.bins(labels[order])
     quota = torch.bincount(task.bins(wanted)[1], minlength=len(names))
     chosen = [order[place == number][: int(quota[number])] for number in range(len(names))]
@@ -258,8 +253,8 @@ def _bound(
     """The terms of the error bound. The fakes are as the student sees them, with their own label frequencies."""
     discrepancy = None
     if unused is not None:
-        real = unused.take(_order(len(unused), seed, "unused")[: bound.MOST])
-        fake = processed.images.take(_order(len(processed.images), seed, "two-sample")[: len(real)])
+        real = unused.take(rng.order(len(unused), seed, "metrics/unused")[: bound.MOST])
+        fake = processed.images.take(rng.order(len(processed.images), seed, "metrics/two-sample")[: len(real)])
         if min(len(real), len(fake)) >= bound.FEWEST:
             discrepancy = bound.two_sample(
                 extractors.features("unused", real.images),

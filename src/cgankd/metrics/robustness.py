@@ -31,10 +31,9 @@ def check(settings: RobustnessSettings, task: Task) -> None:
     if "autoattack" not in settings.attacks:
         return
     if task.num_outputs < FEWEST_CLASSES:
-        output = f"one number ({task.name})" if task.continuous else f"{task.num_outputs} classes"
         raise UserError(
             f"metrics.robustness.attacks holds autoattack, whose losses need {FEWEST_CLASSES} classes or more, but "
-            f"the network's output is {output}; allowed: pgd"
+            f"the answer here is {task.answer_words}; allowed: pgd"
         )
     library()
 
@@ -92,7 +91,7 @@ def measure(
     depend on ``seed`` alone, so that networks are compared on the same images.
     """
     frozen = inference.place(copy.deepcopy(network), work.fabric).eval().requires_grad_(False)
-    order = rng.bits(seed, "robustness/images", torch.arange(len(test))).argsort()
+    order = rng.order(len(test), seed, "robustness/images")
     chosen = test.take(order[: attack.images])
     worse = torch.minimum if task.higher_is_better else torch.maximum
 
@@ -115,7 +114,7 @@ def measure(
 def _autoattack(network: nn.Module, images: Tensor, targets: Tensor, classes: int, eps: float, seed: int) -> Tensor:
     """The standard version: APGD on cross-entropy, targeted APGD, targeted FAB, Square. Each attacks the images that
     the ones before it left correctly classified."""
-    with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
+    with rng.restored(images.device):
         attack = library().AutoAttack(network, eps=eps, device=images.device, seed=seed)
         attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(MOST_TARGETS, classes - 1)
         moved: Tensor = attack.run_standard_evaluation(images, targets, batch_size=len(images))[0]

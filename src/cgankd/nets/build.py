@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from cgankd import tasks
@@ -116,7 +115,7 @@ class StoredNetwork:
         gives = built.get("gives")
         kind = None if gives is None else OutputKind(tasks.from_json(gives["task"]), gives["kind"])
         architecture = Architecture(built["network"], kind)
-        with torch.random.fork_rng([]):  # for weights that are overwritten
+        with rng.restored():  # for weights that are overwritten
             network = architecture.create(built["channels"], tuple(built["size"]), built["outputs"])
         network.load_state_dict(self.artifact.tensors(self.weights))
         return inference.place(network, fabric).eval()
@@ -177,8 +176,7 @@ def _module_files(module: nn.Module) -> Mapping[str, str]:
 
 def fresh_network(network: Architecture, images: ImageSet, outputs: int, seed: int) -> nn.Module:
     """A new network for these images, with random weights from ``seed``; it normalises by the images' statistics."""
-    with torch.random.fork_rng([]):
-        torch.manual_seed(rng.key(seed, "weights"))
+    with rng.seeded(seed, "weights"):
         created = network.create(images.channels, images.size, outputs)
     zoo.fix_normalisation(created, *images.pixel_statistics)
     return created

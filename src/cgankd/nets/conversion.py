@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
+from cgankd.core import rng
 from cgankd.core.errors import UserError
 from cgankd.core.files import save_tensors
 from cgankd.nets import checkpoints, zoo
@@ -34,7 +34,7 @@ class Target:
     def create(self, tensors: Mapping[str, Tensor]) -> nn.Module:
         """A new network of this kind."""
         channels, outputs = self.shape(tensors)
-        with torch.random.fork_rng([]):
+        with rng.restored():
             return zoo.create(self.network, channels, outputs, self.size)
 
     def shape(self, tensors: Mapping[str, Tensor]) -> tuple[int, int]:
@@ -54,7 +54,7 @@ class Target:
         return next(sizes, 1)
 
     def _state(self, outputs: int) -> dict[str, Tensor]:
-        with torch.random.fork_rng([]):
+        with rng.restored():
             return zoo.create(self.network, self.channels or COLOURS[-1], outputs, self.size).state_dict()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import math
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
@@ -136,14 +135,6 @@ def feature_shapes(
     with undisturbed(network), Taps(network, names) as taps:
         _, features = taps(example_images(network, channels, size))
     return {name: tuple(feature.shape[1:]) for name, feature in features.items()}
-
-
-def penultimate_width(network: nn.Module, channels: int, size: tuple[int, int]) -> int:
-    """The size of the :data:`PENULTIMATE` feature of one image, for images of ``channels`` and ``size``.
-
-    Raises UserError if the network has no nn.Linear.
-    """
-    return math.prod(feature_shapes(network, [PENULTIMATE], channels, size)[PENULTIMATE])
 
 
 def example_images(network: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:

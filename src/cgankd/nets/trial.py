@@ -12,7 +12,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from cgankd.core.errors import UserError
 from cgankd.core.plugins import said, tried
-from cgankd.core.runtime import Fabric
+from cgankd.core.runtime import CPU, Fabric
 from cgankd.nets import inference
 from cgankd.nets.taps import undisturbed
 from cgankd.tasks.outputs import why
@@ -116,7 +116,7 @@ def check_outputs(who: str, outputs: Any, images: Tensor, num_outputs: int, mode
 
 def device(network: nn.Module) -> torch.device:
     """The device of the network's weights; the CPU for a network without weights."""
-    return next((weight.device for weight in network.parameters()), torch.device("cpu"))
+    return next((weight.device for weight in network.parameters()), CPU)
 
 
 def _run(who: str, network: nn.Module, images: Tensor, num_outputs: int, mode: str) -> Tensor:

@@ -1,0 +1,1 @@
+"""A run: the stages, and the road through them in ``run.py``."""

@@ -27,13 +27,14 @@ class Gathered:
     """The artifacts that results.json begins with.
 
     teachers: one for each seed of a teacher. students: row -> one for each seed. best: row and seed of the best student
-    by validation, which are the first ones where a student is not trained yet.
+    by validation, which are the first ones where a student is not trained yet. worst: answers to the test images.
     """
 
     data: Artifact
     teachers: list[Artifact]
     students: Mapping[str, Sequence[Artifact]]
     best: tuple[str, int]
+    worst: Artifact
 
 
 def taught(run: Run, seed: int) -> Mapping[str, Any]:
@@ -69,8 +70,8 @@ def gather(run: Run) -> Gathered:
     if any(row(name).fakes for name in run.rows):
         _gather_generated(run, upstream)
     best = best_by_validation(run, students)
-    measurements.worst_answers(run, networks_shown(run, students, *best))
-    return Gathered(data, teachers, students, best)
+    worst = measurements.worst_answers(run, _networks_shown(run, students, *best))
+    return Gathered(data, teachers, students, best, worst)
 
 
 def scores(run: Run, student: Artifact) -> Mapping[str, Any]:
@@ -78,7 +79,7 @@ def scores(run: Run, student: Artifact) -> Mapping[str, Any]:
     return student.summary if run.recipe.student.ships == "last" else student.summary["best"]
 
 
-def networks_shown(
+def _networks_shown(
     run: Run, students: Mapping[str, Sequence[Artifact]], best: str, seed: int
 ) -> dict[str, StoredNetwork]:
     """The control and the best student, of the same seed."""

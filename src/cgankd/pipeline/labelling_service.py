@@ -8,24 +8,23 @@ their training, mixed images too, need a second round: ``export_views`` writes t
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from PIL import Image
 from torch import Tensor
 
 from cgankd.config.recipe import Recipe
 from cgankd.config.settings import FitSettings, NoSubsampling, TeacherSettings
 from cgankd.core.errors import UserError
-from cgankd.core.files import replacing, write_json
+from cgankd.core.files import write_csv, write_json
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.run_folder import check_new, new_folder
+from cgankd.core.runtime import CPU
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet, as_bytes, contents
 from cgankd.data.metadata_csv import LABEL, NAME
+from cgankd.data.showing import picture
 from cgankd.data.table import FILE
 from cgankd.pipeline.preflight import EXPORT, check_processes, matches_views, needs_other_outputs, with_features
 from cgankd.pipeline.run import Run, opened
@@ -102,8 +101,7 @@ def export_views(
                 for images in _views(run, name, seed):
                     _write_new(work, images, files)
                 bar.to(done)
-        with replacing(work / NAME) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-            csv.writer(stream).writerows([(FILE,), *((file,) for file in sorted(files))])
+        write_csv(work / NAME, [(FILE,), *((file,) for file in sorted(files))])
     return (
         f"wrote {folder}: {len(files):,} views for {', '.join(names)}; let the teacher label the files of "
         f"{folder / NAME}, write its predictions to {views_file(answers)}, and use --import {answers} again"
@@ -114,17 +112,17 @@ def _views(run: Run, name: str, seed: int) -> Iterator[Tensor]:
     """The images about which the student of row ``name`` asks its teacher, float32 [b, C, H, W]; some twice."""
     lesson = run.lesson(name, seed, run.recipe.student.transfer_steps)
     fit: FitSettings = lesson["fit"]
-    batches = Batches(lesson["images"], run.task, fit.batch_size, fit.augment, seed, torch.device("cpu"))
+    batches = Batches(lesson["images"], run.task, fit.batch_size, fit.augment, seed, CPU)
     return asked(batches, fit.steps)
 
 
 def _write_new(folder: Path, images: Tensor, files: set[str]) -> None:
     """Write the images that are not among ``files`` yet, float32 [b, C, H, W] in [0, 1]."""
     pixels = as_bytes(images)
-    for content, picture in zip(contents(pixels), pixels, strict=True):
+    for content, image in zip(contents(pixels), pixels, strict=True):
         if (file := f"{content.hex()}.png") not in files:
             files.add(file)
-            _picture(picture).save(folder / file)
+            picture(image).save(folder / file)
 
 
 def served(recipe: Recipe, answers: Path | None = None) -> tuple[Recipe, list[str]]:
@@ -169,21 +167,10 @@ def _write(folder: Path, parts: dict[str, ImageSet], task: Task, progress: Progr
             digests = [content.hex()[:6] for content in contents(images.images)]
             for number, (digest, pixels, text) in enumerate(zip(digests, images.images[:], labels, strict=True)):
                 file = f"{number:06d}-{digest}.png"
-                _picture(pixels).save(folder / name / file)
+                picture(pixels).save(folder / name / file)
                 rows.append((file, text))
                 all_rows.append((f"{name}/{file}", text))
                 bar.to(len(all_rows))
             if name == CANDIDATES:
-                _list(folder / name / NAME, rows)
-    _list(folder / NAME, all_rows)
-
-
-def _picture(pixels: Tensor) -> Image.Image:
-    """uint8 [C, H, W] as grey or RGB."""
-    array = pixels.permute(1, 2, 0).numpy()
-    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
-
-
-def _list(path: Path, rows: Sequence[tuple[str, str]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows([(FILE, LABEL), *rows])
+                write_csv(folder / name / NAME, [(FILE, LABEL), *rows])
+    write_csv(folder / NAME, [(FILE, LABEL), *all_rows])

@@ -21,11 +21,12 @@ from cgankd.config.settings import (
     NoSubsampling,
     TeacherFeatures,
 )
+from cgankd.core import rng
 from cgankd.core.blockwise import BLOCK
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.files import read_json
 from cgankd.core.plugins import is_function_name
-from cgankd.core.runtime import make_fabric
+from cgankd.core.runtime import CPU, make_fabric
 from cgankd.core.shared_rows import check_batch
 from cgankd.data.imageset import Splits
 from cgankd.distill.limits import check_adversarial, check_answers_suffice
@@ -231,18 +232,16 @@ def _networks(recipe: Recipe, splits: Splits) -> tuple[dict[str, nn.Module], dic
     train, task = splits.train, splits.task
     networks: dict[str, nn.Module] = {}
     kinds: dict[str, OutputKind] = {}
-    with torch.random.fork_rng([]):
+    with rng.restored():
         for setting, name, teacher, batch_size in _named_networks(recipe):
             network, who = zoo.create(name, train.channels, task.num_outputs, train.size), f"{setting}.network {name!r}"
             if teacher is not None and teacher.weights is not None:
                 _load(network, teacher.weights, splits)
+                batch_size = None  # it is not trained here
             if start := _start_of(recipe, setting, teacher):
                 pretrained.start_from(network, start, f"{setting}.start")
-            trained = teacher is not None and teacher.weights is not None
             stated = AUTO if teacher is None else teacher.outputs
-            kind = _tried(
-                who, network, splits, f"{setting}.outputs", stated, batch_size=None if trained else batch_size
-            )
+            kind = _tried(who, network, splits, f"{setting}.outputs", stated, batch_size)
             if teacher is not None:
                 kinds[setting] = kind
             else:
@@ -300,7 +299,7 @@ def _tried(
     stated: the kind in the settings. batch_size: of its training; None: it is trained already.
     """
     few, task = splits.train.few(TRIED), splits.task
-    images = to_input(few.images[:], torch.device("cpu"))
+    images = to_input(few.images[:], CPU)
     outputs = trial.check_answers(who, network, images, task.num_outputs)
     trial.check_finite(who, outputs)
     if batch_size is not None:
@@ -392,7 +391,7 @@ def prediction_notes(teacher: BlackBox | None, generator: Sampler | None, splits
         if not task.continuous:
             return []
         images, labels = generator.images, generator.labels
-    outputs = torch.cat([teacher.raw_outputs(to_input(part, torch.device("cpu"))) for part in images.split(BLOCK)])
+    outputs = torch.cat([teacher.raw_outputs(to_input(part, CPU)) for part in images.split(BLOCK)])
     kind = "label_unit" if "label_unit" in task.converted_kinds else task.output_kinds[0]
     predictions = task.from_target(outputs[:, 0])[:, None] if kind == "label_unit" else outputs
     misfit = task.misfit(predictions, labels, kind)

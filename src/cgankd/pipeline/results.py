@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from cgankd._version import __version__
 from cgankd.config.settings import FilterSettings, FromWeights, NoSubsampling
 from cgankd.core import ranks
-from cgankd.core.cleaning import RESULTS
 from cgankd.core.files import read_json, write_json, write_text
+from cgankd.core.paths import RESULTS
 from cgankd.core.store import Artifact
 from cgankd.data.rejected import write_rejected
 from cgankd.metrics.robustness import Attack
@@ -23,7 +23,7 @@ from cgankd.metrics.statistics import mean_of_known, paired_difference, spread
 from cgankd.nets.build import StoredNetwork
 from cgankd.pipeline import measurements, unused
 from cgankd.pipeline.comparisons import CONTROL, row
-from cgankd.pipeline.gathering import gather, networks_shown, taught
+from cgankd.pipeline.gathering import gather, taught
 from cgankd.pipeline.stations import stations
 from cgankd.pipeline.warnings import warnings
 from cgankd.teachers.answers import StoredAnswers
@@ -124,8 +124,7 @@ def collect(run: Run) -> dict[str, Any]:
     best, seed = gathered.best
     scored = next(entry for entry in rows if entry["method"] == best)
     results["best"] = {"row": best, "seed": seed, "val": scored["val"]["mean"], "test": scored["mean"]}
-    worst = measurements.worst_answers(run, networks_shown(run, students, best, seed))
-    results["artifacts"]["worst"] = _path(run, worst)
+    results["artifacts"]["worst"] = _path(run, gathered.worst)
     results["warnings"] = [*warnings(results), *run.output_notes, *unused.of_run(run)]
     for sentence in results["warnings"]:
         run.store.progress.warn(sentence)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from cgankd.core import rng
 from cgankd.core.run_plan import Station
 from cgankd.core.store import Artifact, Call
 from cgankd.nets import zoo
@@ -67,7 +68,7 @@ def _work(network: str, channels: int, size: tuple[int, int], outputs: int) -> f
 
     A network with ten times the operations takes about four times as long, because it uses a processor better.
     """
-    with torch.random.fork_rng([]), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with rng.restored(), torch.no_grad(), FlopCounterMode(display=False) as counter:
         zoo.create(network, channels, outputs, size).eval()(torch.zeros(1, channels, *size))
     return max(0.1, counter.get_total_flops() / SMALL) ** 0.6
 

@@ -21,7 +21,6 @@ GAP = 0.5  # between two layers, in cells
 def attention(run: Run) -> Section | None:
     """A heat map for each row whose student has attention; None where no row's has."""
     blocks: list[Block] = []
-    names = [str(name) for name in run.results.get("bins") or []]
     for row in run.results["rows"]:
         method = str(row["method"])
         artifact = run.artifact("students", method)
@@ -29,20 +28,20 @@ def attention(run: Run) -> Section | None:
         if artifact is None or not stages:
             continue
         mean, images, decided = (artifact.tensor(FILE, name) for name in ("mean", "images", "decided"))
-        if mean is None or images is None or decided is None or len(mean) != len(names):
+        if mean is None or images is None or decided is None or len(mean) != len(run.bins):
             continue
         by_layer = ", ".join(f"{100 * share:.0f} % at {stage}" for stage, share in zip(stages, decided, strict=True))
         labels, cut = _most_different(mean, images)
         kind = run.task.bin_name
         ships = (row.get("weights") or {}).get("ships", "last")
         weights = "" if ships == "last" else " with its last weights, which are not the ones that ship"
-        limit = f" Of {len(names)}, the {MOST_BINS} that differ most from the average are shown." if cut else ""
+        limit = f" Of {len(run.bins)}, the {MOST_BINS} that differ most from the average are shown." if cut else ""
         caption = (
             f"{table.words(method)}, first seed{weights}: the share of its attention, in %, on each block of a layer's "
             f"filters, by {kind}, mean over {int(images.sum()):,} validation images.{limit} Concentration on a single "
             f"image (0 %: all blocks equal, 100 %: only one block): {by_layer}."
         )
-        blocks += drawn(heat_map([names[k] for k in labels], mean[labels], stages), f"attention-{method}", caption)
+        blocks += drawn(heat_map([run.bins[k] for k in labels], mean[labels], stages), f"attention-{method}", caption)
     if not blocks:
         return None
     reading = Note(

@@ -6,19 +6,20 @@ Only scores on the same test images are put into one table. Other runs get a tab
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from cgankd.core import run_text
 from cgankd.core.errors import UserError
 from cgankd.metrics.statistics import place_of_best, spread
 from cgankd.report import table
 from cgankd.report.blocks import Block, Grid, Note, Section, drawn
-from cgankd.report.figures import LIGHT, TEXT, canvas, plain, style
+from cgankd.report.figures import LIGHT, scored_rows
 from cgankd.report.label_curve import NO_BREAK
 from cgankd.report.render import environment, write
 from cgankd.report.run import Run, read
@@ -69,13 +70,10 @@ def parts(runs: Mapping[str, Run]) -> list[Part]:
         key = (str(run.results["metric"]), table.unit_of(run.results), str(known) if known else f"unknown: {name}")
         groups.setdefault(key, {})[name] = run
     first = next(iter(runs))
-    return [
-        Part(group, "" if first in group else _why(first, runs[first], group, key))
-        for key, group in groups.items()
-    ]  # fmt: skip
+    return [Part(group, "" if first in group else _why(first, runs[first], group)) for group in groups.values()]
 
 
-def _why(first: str, reference: Run, group: Mapping[str, Run], key: Sequence[str]) -> str:
+def _why(first: str, reference: Run, group: Mapping[str, Run]) -> str:
     """The reason for which a group of runs can't be compared with the first run."""
     names, results = ", ".join(group), next(iter(group.values())).results
     verb = "is" if len(group) == 1 else "are"
@@ -188,7 +186,7 @@ def render(runs: Mapping[str, Run], out: Path) -> Path:
     sections = []
     for number, part in enumerate(parts(runs)):
         results = part.results
-        title = f"{results.get('dataset') or 'unknown data'}: {table.metric_name(results).split(',')[0]}"
+        title = f"{results.get('dataset') or 'unknown data'}: {run_text.metric_name(str(results['metric']))}"
         sections.append(Section(title, f"part-{number}", list(_blocks(part, number))))
     sections.append(Section("The runs", "runs", [_facts(runs)]))
     sections.append(Section("What differs in their settings", "settings", _settings(runs)))
@@ -251,30 +249,13 @@ def _settings(runs: Mapping[str, Run]) -> list[Block]:
 
 
 def figure(part: Part) -> Figure:
-    """One line per row, run after run: a dot per seed, and the mean with its standard deviation."""
-    results = part.results
+    """One line per row, run after run."""
     lines = [(name, row) for name, run in part.runs.items() for row in run.results["rows"]]
-    drawing, axes = canvas(0.62 + 0.46 * len(lines), x=table.metric_name(results), grid="x")
-    for place, (name, row) in enumerate(lines):
-        colour, marker = style(row["method"])
-        if row.get("std"):
-            ends = [row["mean"] - row["std"], row["mean"] + row["std"]]
-            axes.plot(ends, [-place, -place], color=colour, linewidth=2.2, alpha=0.55)
-        axes.plot(row["values"], [-place] * len(row["values"]), "o", color=colour, markersize=4, alpha=0.6)
-        axes.plot([row["mean"]], [-place], marker, color=colour, markersize=7.5, markeredgecolor=LIGHT["paper"])
-        words = f"{_short(name)}, {table.words(row['method']).replace(' (control)', '')}"
-        text = f"{words}: {table.score(results, row['mean'], row.get('std'))}"
-        axes.text(
-            0.0, -place + 0.3, plain(text), transform=axes.get_yaxis_transform(), fontsize=TEXT, va="center",
-            bbox={"facecolor": LIGHT["paper"], "edgecolor": "none", "pad": 0.8}, in_layout=False,
-        )  # fmt: skip
-        if place and lines[place - 1][0] != name:
+    names = [f"{_short(name)}, {table.plain_words(row['method'])}" for name, row in lines]
+    drawing, axes = scored_rows(part.results, [row for _, row in lines], names, in_layout=False)
+    for place, ((before, _), (name, _)) in enumerate(itertools.pairwise(lines), start=1):
+        if before != name:
             axes.axhline(-place + 0.58, color=LIGHT["muted"], linewidth=0.8)
-    axes.set_ylim(-len(lines) + 0.55, 0.6)
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    axes.margins(x=0.06)
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     return drawing
 
 

@@ -54,6 +54,15 @@ def curves(lines: Sequence[Curve], y: str, log: bool = False) -> Figure | None:
     return figure
 
 
+def gan_losses(entries: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """The losses of both networks in the history of a GAN; None where it has none."""
+    lines = [
+        Curve("discriminator", LIGHT["orange"], *history(entries, "discriminator_loss")),
+        Curve("generator", LIGHT["blue"], *history(entries, "generator_loss"), dashed=True),
+    ]
+    return curves(lines, "loss")
+
+
 def histogram(names: Sequence[str], splits: Mapping[str, Sequence[float]]) -> Figure | None:
     """The label histogram of each split, as shares of the split, because splits differ in size."""
     marks = {"train": ("blue", "D"), "pool": ("sky", "p"), "val": ("orange", "^"), "test": ("ink", "s")}

@@ -207,37 +207,44 @@ def save(figure: Figure | None, path: Path) -> None:
 
 
 def dots(results: Mapping[str, Any]) -> Figure:
-    """One line per row: a dot per seed, the mean, and the control's mean as a line through all."""
+    """One line per row, and the control's mean as a line through all."""
     rows = results["rows"]
+    figure, axes = scored_rows(results, rows, [table.words(row["method"]) for row in rows])
+    for row in rows:
+        if row["method"] == results.get("control"):
+            axes.axvline(row["mean"], color=LIGHT["ink"], linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    return figure
+
+
+def scored_rows(
+    results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], names: Sequence[str], in_layout: bool = True
+) -> tuple[Figure, Axes]:
+    """One line per row, below its name and score: a dot per seed, and the mean with its standard deviation.
+
+    in_layout: whether the axes make room for a long name.
+    """
     figure, axes = canvas(0.62 + 0.46 * len(rows), x=table.metric_name(results), grid="x")
-    for place, row in enumerate(rows):
+    for place, (row, name) in enumerate(zip(rows, names, strict=True)):
         colour, marker = style(row["method"])
         if row.get("std"):
             ends = [row["mean"] - row["std"], row["mean"] + row["std"]]
             axes.plot(ends, [-place, -place], color=colour, linewidth=2.2, alpha=0.55, solid_capstyle="round")
         axes.plot(row["values"], [-place] * len(row["values"]), "o", color=colour, markersize=4, alpha=0.6)
         axes.plot(
-            [row["mean"]],
-            [-place],
-            marker,
-            color=colour,
-            markersize=7.5,
-            markeredgecolor=LIGHT["paper"],
+            [row["mean"]], [-place], marker, color=colour, markersize=7.5, markeredgecolor=LIGHT["paper"],
             markeredgewidth=0.5,
-        )
-        name = f"{table.words(row['method'])}: {table.score(results, row['mean'], row.get('std'))}"
-        axes.text(
-            0.0, -place + 0.3, plain(name), transform=axes.get_yaxis_transform(), fontsize=TEXT, va="center",
-            bbox={"facecolor": LIGHT["paper"], "edgecolor": "none", "pad": 0.8},
         )  # fmt: skip
-        if row["method"] == results.get("control"):
-            axes.axvline(row["mean"], color=LIGHT["ink"], linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        text = f"{name}: {table.score(results, row['mean'], row.get('std'))}"
+        axes.text(
+            0.0, -place + 0.3, plain(text), transform=axes.get_yaxis_transform(), fontsize=TEXT, va="center",
+            bbox={"facecolor": LIGHT["paper"], "edgecolor": "none", "pad": 0.8}, in_layout=in_layout,
+        )  # fmt: skip
     axes.set_ylim(-len(rows) + 0.55, 0.6)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.06)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    return figure
+    return figure, axes
 
 
 def bins(results: Mapping[str, Any]) -> tuple[Figure, str] | None:
@@ -314,12 +321,11 @@ def cost(results: Mapping[str, Any], by: str) -> Figure | None:
     ranks = _ranks([value for _, _, value, _ in points], places)
     for (method, place, value, deviation), rank in zip(points, ranks, strict=True):
         colour, marker = style(method)
-        name = "the teacher" if method == "teacher" else table.words(method).replace(" (control)", "")
         if deviation:
             axes.plot([place] * 2, [value - deviation, value + deviation], color=colour, linewidth=2.2, alpha=0.4)
         axes.plot(
             [place], [value], marker, color=colour, markersize=(11 if marker == "*" else 7) + 8 * rank, alpha=0.9,
-            markeredgecolor=LIGHT["paper"], label=plain(name), zorder=3 - 0.01 * rank,
+            markeredgecolor=LIGHT["paper"], label=plain(table.plain_words(method)), zorder=3 - 0.01 * rank,
         )  # fmt: skip
     axes.set_xlim(min(places) / 2, max(places) * 2)
     log_axis(axes, "x")

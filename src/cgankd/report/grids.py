@@ -9,6 +9,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from cgankd.data.showing import evenly
 from cgankd.report.run import Array
 
 LARGEST = 64  # pixels; larger images are reduced, because a page of photographs would have tens of megabytes
@@ -74,12 +75,3 @@ def strip(images: Array, columns: int) -> Strip | None:
         return None
     chosen = images[evenly(len(images), columns)]
     return Strip(picture(chosen), len(chosen) / columns)
-
-
-def evenly(total: int, wanted: int) -> list[int]:
-    """At most ``wanted`` of ``total`` indices, evenly spread, so that no image is chosen by its look.
-
-    >>> evenly(10, 4), evenly(2, 4), evenly(0, 4)
-    ([0, 3, 6, 9], [0, 1], [])
-    """
-    return sorted({int(place) for place in np.linspace(0, total - 1, min(total, wanted)).round()}) if total else []

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from cgankd.core import run_text
 from cgankd.metrics.statistics import mean_of_known, paired_difference, place_of_best
 from cgankd.report import table
 
@@ -93,7 +94,7 @@ def _piloted(results: Mapping[str, Any]) -> Headline:
     chosen, control = rows[results["autopilot"]["chosen"]], rows[results["control"]]
     scores = [table.score(results, row["mean"], row.get("std")) for row in (chosen, control)]
     better = "" if results["higher_is_better"] else " (lower is better)"
-    measured = table.metric_name(results).split(",")[0]
+    measured = run_text.metric_name(str(results["metric"]))
     shipped, notes = table.shipped(results), ""
     if shipped is not None and shipped is not chosen:  # the control
         vals = [table.score(results, _validation(row), None) for row in (shipped, chosen)]
@@ -114,9 +115,9 @@ def _piloted(results: Mapping[str, Any]) -> Headline:
 
 def _compared(results: Mapping[str, Any], with_fakes: Row, without: Row) -> Headline:
     scores = [table.score(results, row["mean"], row.get("std")) for row in (with_fakes, without)]
-    names = [table.words(str(row["method"])).replace(" (control)", "") for row in (with_fakes, without)]
+    names = [table.plain_words(str(row["method"])) for row in (with_fakes, without)]
     better = "" if results["higher_is_better"] else " (lower is better)"
-    measured = table.metric_name(results).split(",")[0]
+    measured = run_text.metric_name(str(results["metric"]))
     chosen = "the rows that are best on the validation split" if _validation(with_fakes) is not None else "two rows"
     facts = (
         f"Of {chosen}: with generated images ({names[0]}) the student's {measured} on the test split is {scores[0]}; "
@@ -154,11 +155,11 @@ def _shipped(results: Mapping[str, Any], row: Row, folder: Path | None) -> Headl
     others = [] if control in (None, row) else [("the control's", control["mean"], control.get("std"))]
     if teacher.get("test") is not None:
         others.append(("the teacher's", teacher["test"], None))
-    measured = table.metric_name(results).split(",")[0]
+    measured = run_text.metric_name(str(results["metric"]))
     seeds = f" (mean of {len(row['values'])} seeds)" if len(row["values"]) > 1 else ""
     better = "" if results["higher_is_better"] else " (lower is better)"
     beside = " and ".join(f"{whose} is {table.score(results, mean, std)}" for whose, mean, std in others)
-    name = table.words(str(row["method"])).replace(" (control)", "")
+    name = table.plain_words(str(row["method"]))
     which = "the control, because no other row is better on validation" if row is control else "chosen by validation"
     sentences = [
         f"Your student is row {row['method']} ({name}), {which}.",

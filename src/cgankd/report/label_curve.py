@@ -56,7 +56,7 @@ def section(ablation: Record) -> Section:
         [table.count(size), *(cells.get((size, method), "–") for method in methods)]
         for size in sorted({point["labels"] for point in ablation["labels"]})
     ]
-    header = ["labels", *(_words(method) for method in methods)]
+    header = ["labels", *(table.plain_words(method) for method in methods)]
     grid = Grid(header, rows, f"The same in numbers: {error_name(ablation)}", wide=False)
     blocks = [*drawn(figure(ablation["labels"], error_name(ablation)), "label-curve", caption), grid]
     return Section("Error against the number of labels", "labels-curve", blocks)
@@ -74,7 +74,7 @@ def figure(points: Sequence[Record], y: str) -> Figure:
         places = [
             side_by_side([float(point["labels"])] * len(methods), step)[number] for point in own
         ]  # so that no method hides another
-        colour, marker = style(method)
+        (colour, marker), name = style(method), plain(table.plain_words(method))
         dashes = (0, (4, 3)) if method == TEACHER else "-"
         for place, point in zip(places, own, strict=True):
             axes.plot([place] * len(point["values"]), point["values"], "o", color=colour, markersize=3, alpha=0.6)
@@ -83,7 +83,7 @@ def figure(points: Sequence[Record], y: str) -> Figure:
                 axes.plot([place, place], ends, color=colour, linewidth=2.2, alpha=0.5)
         axes.plot(
             places, [point["mean"] for point in own], marker, color=colour, linestyle=dashes, linewidth=1.4,
-            markersize=11 if marker == "*" else 7, markeredgecolor=LIGHT["paper"], label=plain(_words(method)),
+            markersize=11 if marker == "*" else 7, markeredgecolor=LIGHT["paper"], label=name,
         )  # fmt: skip
     axes.xaxis.set_major_locator(FixedLocator(sizes))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -92,7 +92,3 @@ def figure(points: Sequence[Record], y: str) -> Figure:
     axes.set_ylim(0, 1.1 * max(value for point in points for value in [*point["values"], point["mean"]]) + 1e-9)
     legend(axes)
     return drawing
-
-
-def _words(method: str) -> str:
-    return "the teacher" if method == TEACHER else table.words(method).replace(" (control)", "")

@@ -6,11 +6,12 @@ import hashlib
 from pathlib import Path
 
 from cgankd._version import __version__
+from cgankd.core.paths import RESULTS
 from cgankd.report.headline import EXPORTED
 
 PAGE = "report.html"
 ABLATION = "ablation.json"
-FILES = ("results.json", "recipe.yaml", ABLATION)
+FILES = (RESULTS, "recipe.yaml", ABLATION)
 
 
 def made_from(folder: Path) -> str:

@@ -18,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 
 from cgankd import tasks
 from cgankd.core.errors import UserError
+from cgankd.core.paths import RESULTS
+from cgankd.core.run_folder import read_results
 
 NEEDED = ("metric", "higher_is_better", "task_settings", "rows")
 NEEDED_IN_ROWS = ("method", "mean", "values")
@@ -65,6 +67,11 @@ class Run:
     recipe: str
     task: tasks.Task
 
+    @property
+    def bins(self) -> list[str]:
+        """The names of the classes or label bins; none where no score was taken in each."""
+        return [str(name) for name in self.results.get("bins") or []]
+
     def artifact(self, *keys: str) -> Artifact | None:
         """The (first) artifact under results["artifacts"][keys...]; None where there is none."""
         artifacts = self.artifacts(*keys)
@@ -91,16 +98,8 @@ class Run:
 
 def read(folder: Path) -> Run:
     """Read a run's folder. Raises UserError where it is not the folder of a finished run."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; a report is made from the folder of a run")
-    path = folder / "results.json"
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder}: holds no results.json; allowed: the folder of a finished run") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON: {' '.join(str(error).split())}") from None
-    _check(path, results)
+    results, path = read_results(folder, NEEDED), folder / RESULTS
+    _check_rows(path, results["rows"])
     try:
         recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -112,15 +111,10 @@ def read(folder: Path) -> Run:
     return Run(folder, results, recipe, task)
 
 
-def _check(path: Path, results: Any) -> None:
-    if not isinstance(results, dict):
-        raise UserError(f"{path}: holds a {type(results).__name__}; needed: the results of a run")
-    missing = [key for key in NEEDED if key not in results]
-    if missing:
-        raise UserError(f"{path}: not the results of a run: it lacks {', '.join(missing)}")
-    if not isinstance(results["rows"], list) or not results["rows"]:
+def _check_rows(path: Path, rows: Any) -> None:
+    if not isinstance(rows, list) or not rows:
         raise UserError(f"{path}: 'rows' must be a list of at least one row")
-    for place, row in enumerate(results["rows"]):
+    for place, row in enumerate(rows):
         absent = [key for key in NEEDED_IN_ROWS if not isinstance(row, dict) or key not in row]
         if absent:
             raise UserError(f"{path}: row {place} lacks {', '.join(absent)}")

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from cgankd.core import run_text
+from cgankd.data.showing import evenly
 from cgankd.report import curves, figures, table
 from cgankd.report.blocks import Block, Grid, Note, Section, Strips, Tiles, drawn
 from cgankd.report.curves import Curve, history
 from cgankd.report.figures import LIGHT, style
-from cgankd.report.grids import StripRow, Tile, evenly, picture, strip
+from cgankd.report.grids import StripRow, Tile, picture, strip
 from cgankd.report.run import Array, Artifact, Run
 from cgankd.report.sections_examples import along
 
@@ -30,7 +31,7 @@ def data(run: Run) -> Section:
     if artifact is None:
         return Section("Data", "data", [Note("The folder has no data artifact, so there are no images to show.")])
     summary = artifact.summary
-    names = [str(name) for name in summary.get("bins") or run.results.get("bins") or []]
+    names = [str(name) for name in summary.get("bins") or run.bins]
     counts = summary.get("counts") or {}
     size = "×".join(str(side) for side in reversed(summary.get("size") or []))  # width×height
     colour = {1: "grey", 3: "colour"}.get(summary.get("channels", 0), "")
@@ -83,11 +84,10 @@ def generator(run: Run) -> Section:
                 "The closer the two, the better the generated images match their labels."
             )
         )
-    names = [str(name) for name in run.results.get("bins") or []]
     source = run.artifact("data")
-    real_images = dict(_by_bin(source, names)) if source else {}
-    fakes = dict(_by_bin(artifact, names))
-    both = [name for name in names if name in fakes]
+    real_images = dict(_by_bin(source, run.bins)) if source else {}
+    fakes = dict(_by_bin(artifact, run.bins))
+    both = [name for name in run.bins if name in fakes]
     rows = [
         StripRow(name, tuple(strip(images[name], STRIP) if name in images else None for images in (real_images, fakes)))
         for name in (both[place] for place in evenly(len(both), MOST_STRIPS))
@@ -97,16 +97,12 @@ def generator(run: Run) -> Section:
         blocks.append(Strips(("real", "generated"), rows, caption))
     blocks += along(run)
     entries = artifact.summary.get("history") or []
-    losses = [
-        Curve("discriminator", LIGHT["orange"], *history(entries, "discriminator_loss")),
-        Curve("generator", LIGHT["blue"], *history(entries, "generator_loss"), dashed=True),
-    ]
     logits = [
         Curve("real images", LIGHT["orange"], *history(entries, "real_logit")),
         Curve("generated images", LIGHT["blue"], *history(entries, "fake_logit"), dashed=True),
     ]
     caption = "Hinge losses need not fall. A discriminator loss that stays at zero means that the generator has failed."
-    blocks += drawn(curves.curves(losses, "loss"), "gan-loss", caption)
+    blocks += drawn(curves.gan_losses(entries), "gan-loss", caption)
     caption = "The discriminator's output: lines within a few units of each other mean that the two are in balance."
     blocks += drawn(curves.curves(logits, "discriminator's output"), "gan-logit", caption)
     return Section("Generator", "generator", blocks)
@@ -173,7 +169,7 @@ def filtering(run: Run) -> Section:
     blocks: list[Block] = []
     if summary.get("filter_quantile") is not None and cuts:
         processed = run.results.get("synthesis") or {}
-        part = ("label bin" if processed.get("filter_by") == "bin" else "label") if task.continuous else "class"
+        part = "label bin" if processed.get("filter_by") == "bin" else task.label_noun
         each = "over all labels" if len(cuts) == 1 else f"for each {part} separately"
         teachers = summary.get("teachers", 1)
         error = "error" if teachers == 1 else f"error, the mean of {teachers} teachers',"
@@ -196,7 +192,7 @@ def filtering(run: Run) -> Section:
     line = (
         "the line"
         if len(cuts) < 2
-        else f"the cut-off of their {'label' if task.continuous else 'class'} (band: all cut-offs, line: their median)"
+        else f"the cut-off of their {task.label_noun} (band: all cut-offs, line: their median)"
     )
     caption = f"The teacher's error against the requested label; images to the right of {line} were dropped."
     histogram = curves.errors(measured.astype(float) * task.error_scale, cuts, x, log=not task.continuous)
@@ -241,7 +237,7 @@ def learning(run: Run) -> Section:
     for method in (row["method"] for row in run.results["rows"] if not table.is_ablation(row["method"])):
         for artifact in run.artifacts("students", method):
             entries = artifact.summary.get("history") or []
-            named = (table.words(method).replace(" (control)", ""), style(method)[0])
+            named = (table.plain_words(method), style(method)[0])
             losses.append(Curve(*named, *history(entries, "loss"), seed=True))
             scores.append(Curve(*named, *history(entries, "val"), seed=True))
     for artifact in run.artifacts("teacher"):

@@ -86,9 +86,8 @@ def copies(run: Run) -> Section:
         return Section(title, anchor, [Note(NONE)])
     blocks: list[Block] = [Note(_verdict(entries))]
     rows = [
-        [f"{SETS.get(entry['set'], entry['set'])}, in {SPACES.get(entry['space'], entry['space'])}",
-         _percent(entry["share"]), _percent(entry["expected"]), _p_value(entry["p_value"]),
-         table.number(entry["median_ratio"], 2)]
+        [f"{_set(entry)}, in {_space(entry)}", _percent(entry["share"]), _percent(entry["expected"]),
+         _p_value(entry["p_value"]), table.number(entry["median_ratio"], 2)]
         for entry in entries
     ]  # fmt: skip
     header = ["images", "very near", "expected", "p-value", "median distance"]
@@ -104,9 +103,7 @@ def copies(run: Run) -> Section:
         )
     )
     blocks += [
-        Note(f"{SETS.get(e['set'], e['set'])}, in {SPACES.get(e['space'], e['space'])}: no share ({e['why']}).")
-        for e in entries
-        if e.get("why")
+        Note(f"{_set(entry)}, in {_space(entry)}: no share ({entry['why']}).") for entry in entries if entry.get("why")
     ]
     artifact = run.artifact("metrics")
     for space, name in SPACES.items():
@@ -200,15 +197,19 @@ def _value(run: Run, score: Mapping[str, Any], name: str, usual: int | None) -> 
     return " ".join(part.replace(" ", "\u00a0") for part in parts)  # lines break between parts alone
 
 
+def _set(entry: Mapping[str, Any]) -> str:
+    return SETS.get(entry["set"], entry["set"])
+
+
+def _space(entry: Mapping[str, Any]) -> str:
+    return SPACES.get(entry["space"], entry["space"])
+
+
 def _verdict(entries: list[Mapping[str, Any]]) -> str:
     known = [entry for entry in entries if entry.get("p_value") is not None]
     if not known:
         return "There are too few images to decide whether the generated images are copies."
-    where = [
-        f"{SETS.get(entry['set'], entry['set'])} images in {SPACES.get(entry['space'], entry['space'])}"
-        for entry in known
-        if entry["p_value"] < SIGNIFICANT
-    ]
+    where = [f"{_set(entry)} images in {_space(entry)}" for entry in known if entry["p_value"] < SIGNIFICANT]
     if not where:
         more = any(entry["share"] > entry["expected"] for entry in known)
         found = "no p-value is below" if more else "no share is above the expected one, and no p-value is below"

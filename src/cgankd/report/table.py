@@ -77,6 +77,15 @@ def words(method: str) -> str:
     return WORDS.get(method, method)
 
 
+def plain_words(method: str) -> str:
+    """:func:`words` without the remark on the control, also for the teacher: for figures and sentences.
+
+    >>> plain_words("nokd_longer"), plain_words("teacher")
+    ('student alone, equal steps', 'the teacher')
+    """
+    return "the teacher" if method == "teacher" else words(method).replace(" (control)", "")
+
+
 def is_ablation(method: str) -> bool:
     """Whether a row is a step of cGAN-KD, not a method of its own."""
     return method in {"cgan_raw", "cgan_subsample", "cgan_filter", "cgan_replace"}
@@ -183,19 +192,10 @@ def mean_and_spread(scored: Mapping[str, Any], places: int) -> str:
 def difference(gain: Mapping[str, Any], places: int, unit: str = "") -> str:
     """``+2.0 [+1.0, +3.0]``, with a unit after the first number."""
     mean = number(gain["mean"], places, signed=True) + (f" {unit}" if unit else "")
-    if gain["low"] is None:
+    if gain.get("low") is None:
         return f"{mean} (no interval)"
     low, high = (number(gain[end], places, signed=True) for end in ("low", "high"))
     return f"{mean} [{low}, {high}]"
-
-
-def interval(results: Mapping[str, Any], difference: Mapping[str, Any]) -> str | None:
-    """``[+0.3, +1.3]``; None where there is no interval."""
-    low, high = difference.get("low"), difference.get("high")
-    if low is None or high is None:
-        return None
-    places = decimals(results)
-    return f"[{number(low, places, signed=True)}, {number(high, places, signed=True)}]"
 
 
 def verdict(results: Mapping[str, Any], row: Mapping[str, Any]) -> Verdict:
@@ -221,14 +221,11 @@ def rows(results: Mapping[str, Any]) -> list[Row]:
 
 
 def _row(results: Mapping[str, Any], row: Mapping[str, Any]) -> Row:
-    difference = row.get("difference")
+    gain = row.get("difference")
     if row["method"] == results.get("control"):
         text = "control"
-    elif not difference:
-        text = "–"
     else:
-        mean = number(difference["mean"], decimals(results), signed=True)
-        text = f"{mean} {interval(results, difference) or '(no interval)'}"
+        text = difference(gain, decimals(results)) if gain else "–"
     return Row(
         method=str(row["method"]),
         words=words(str(row["method"])),

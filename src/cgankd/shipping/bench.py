@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from cgankd.core.profiling import peak_memory
 from cgankd.core.runtime import OneDevice
 from cgankd.metrics.cost import fastest_ms, parameters
 from cgankd.shipping.deployed import INPUT, Deployed, example
@@ -49,8 +49,8 @@ def bench_run(folder: Path, row: str | None = None, seed: int | None = None) -> 
             facts["pytorch"][f"batch {size}, ms"] = fastest_ms(functools.partial(module, images))
     if (file := folder / f"{stem(run, student, seed)}.onnx").is_file() and _is_of(student, OnnxStudent(file)):
         facts[file.name] = bench_onnx(file)
-    if (peak := _peak_memory()) is not None:
-        facts["peak memory of this process, MB"] = peak
+    if peak := peak_memory():
+        facts["peak memory of this process, MB"] = peak / 1e6
     return facts
 
 
@@ -70,13 +70,3 @@ def bench_onnx(path: Path) -> dict[str, Any]:
         images = np.zeros((size, *shape), student.kind)
         facts[f"batch {size}, ms"] = fastest_ms(functools.partial(student.session.run, None, {INPUT: images}))
     return facts
-
-
-def _peak_memory() -> float | None:
-    """In MB; None on Windows, where Python's standard library does not know it."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3  # bytes there, kilobytes on Linux

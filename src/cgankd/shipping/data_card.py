@@ -62,7 +62,7 @@ def data_card(origin: Origin, images: LeavingImages, near: NearCopies | None, no
         [
             _header(origin, images),
             f"# {_title(origin)}",
-            _summary(origin, images),
+            _summary(images),
             _reading(origin, images),
             _making(origin),
             _counts(origin.synthesis.summary, images),
@@ -96,12 +96,10 @@ def _header(origin: Origin, images: LeavingImages) -> str:
     return f"---\n{yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)}---"
 
 
-def _summary(origin: Origin, images: LeavingImages) -> str:
+def _summary(images: LeavingImages) -> str:
     height, width = images.images.size
     colour = "colour" if images.images.channels == 3 else "grey"
-    task = images.task
-    label = f"a number in {_text(task.metric_unit)}" if task.continuous and task.metric_unit else "a number"
-    what = label if task.continuous else f"one of {len(task.answer_names)} classes"
+    what = _text(images.task.answer_words)
     return (
         f"{len(images):,} {colour} images of {width}x{height} pixels, each with {what}. **No image is a photograph**: "
         "a conditional GAN drew them, and a teacher network checked them, so that another network can learn from them "
@@ -140,7 +138,7 @@ def _making(origin: Origin) -> str:
         "seeds": f"of the run {', '.join(map(str, run.results['seeds']))}; of these images {run.results['seeds'][0]}",
         "generated": f"{summary['generated']:,}",
         **_shares(summary),
-        "cut-off of the filter": _cut_off(summary, images_task=run.task),
+        "cut-off of the filter": _cut_off(summary, run.task),
         "labels": {
             "none": "those given to the generator",
             "hard": "replaced by the teacher's predictions",
@@ -192,16 +190,19 @@ def _share(part: int, whole: int, of: str) -> str:
     return f"{part:,} of {whole:,} {of} ({part / max(1, whole):.1%})"
 
 
-def _cut_off(summary: Mapping[str, Any], images_task: Task) -> str:
+def _cut_off(summary: Mapping[str, Any], task: Task) -> str:
     quantile = summary["filter_quantile"]
     if quantile is None:
         return "no filter"
     finite = [value for value in summary["thresholds"] if value is not None]
-    unit = " of the label range" if images_task.continuous else " (cross-entropy)"
     if not finite:
         return f"the {quantile:g}-quantile of the teacher's error"
-    ends = f"{min(finite):.4g}" if len(finite) == 1 else f"{min(finite):.4g} to {max(finite):.4g}, one for each label"
-    return f"the {quantile:g}-quantile of the teacher's error: {ends}{unit}"
+    ends = (
+        f"{min(finite):.4g}"
+        if len(finite) == 1
+        else f"{min(finite):.4g} to {max(finite):.4g}, one for each {task.label_noun}"
+    )
+    return f"the {quantile:g}-quantile of the teacher's error ({task.error_words}): {ends}"
 
 
 def _counts(summary: Mapping[str, Any], images: LeavingImages) -> str:

@@ -77,7 +77,7 @@ def export(
         raise UserError(f"--int8 needs training and test images of the run, but {note}")
     formats.WRITERS[to](student, path, kind)
     images = run.examples() if splits is None else splits.test.images
-    answers = _answers(path, student, images, kind)
+    answers = _answers(path, images, kind)
     difference = _difference(path, student, images, answers)
     exported = dataclasses.replace(exported, compared=len(answers), difference=difference, note=note)
     if splits is None:
@@ -112,7 +112,7 @@ def export_after_run(folder: Path) -> Exported:
             raise UserError("an ONNX file needs pip install 'cgankd[export]'")
         formats.write_onnx(student, exported.path, "uint8")
         images = run.examples()
-        answers = _answers(exported.path, student, images, "uint8")
+        answers = _answers(exported.path, images, "uint8")
         difference = _difference(exported.path, student, images, answers)
         return dataclasses.replace(exported, compared=len(images), difference=difference)
     except (UserError, TrainingError) as error:  # the run itself has succeeded
@@ -121,7 +121,7 @@ def export_after_run(folder: Path) -> Exported:
         return dataclasses.replace(exported, path=path, note=str(error))
 
 
-def _answers(path: Path, student: Student, images: Images, kind: InputKind) -> Tensor:
+def _answers(path: Path, images: Images, kind: InputKind) -> Tensor:
     """What the written file gives for uint8 images."""
     if path.suffix == formats.SUFFIXES["onnx"]:
         return formats.OnnxStudent(path)(images)

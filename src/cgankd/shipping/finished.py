@@ -14,6 +14,7 @@ from cgankd.config.recipe import Recipe
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.files import read_json
 from cgankd.core.progress import SILENT, Progress
+from cgankd.core.run_folder import read_results
 from cgankd.core.runtime import Fabric
 from cgankd.core.store import Artifact, open_artifact
 from cgankd.data import sources
@@ -57,17 +58,7 @@ class FinishedRun:
     @classmethod
     def open(cls, folder: Path) -> FinishedRun:
         """Raises UserError where the folder holds no finished run."""
-        path = folder / "results.json"
-        if not path.is_file():
-            raise UserError(f"{folder} holds no results.json; give the --out folder of a cgankd run that has finished")
-        results = read_json(path)
-        missing = [name for name in NEEDED if not isinstance(results, dict) or name not in results]
-        if missing:
-            raise UserError(
-                f"{path} lacks {', '.join(missing)}: it is not of cgankd run, or of an older version; the same "
-                "command writes it anew"
-            )
-        return cls(folder, results)
+        return cls(folder, read_results(folder, NEEDED))
 
     @property
     def task(self) -> Task:

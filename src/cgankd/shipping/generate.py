@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from cgankd.core.errors import UserError
-from cgankd.core.files import replacing
+from cgankd.core.files import replacing, write_csv
 from cgankd.core.run_folder import new_folder
 from cgankd.core.runtime import OneDevice
+from cgankd.data.metadata_csv import LABEL, NAME
+from cgankd.data.preview import grid
+from cgankd.data.showing import picture
+from cgankd.data.table import FILE
 from cgankd.shipping.finished import FinishedRun
 from cgankd.tasks import Task
-
-GAP = 2  # pixels between the images of a grid
 
 
 def generate(folder: Path, label: str, count: int, seed: int = 0) -> Tensor:
@@ -40,15 +39,9 @@ def generate(folder: Path, label: str, count: int, seed: int = 0) -> Tensor:
 
 def write_grid(images: Tensor, path: Path) -> None:
     """A PNG of all images, in rows, about as wide as high."""
-    count, channels, height, width = images.shape
-    columns = math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    grid = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, channels), 255, np.uint8)
-    for number, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
-        top, left = number // columns * (height + GAP), number % columns * (width + GAP)
-        grid[top : top + height, left : left + width] = image
+    columns = math.ceil(math.sqrt(len(images)))
     with replacing(path) as temporary:
-        _picture(grid).save(temporary, format="PNG")
+        picture(grid(images, torch.arange(len(images)) // columns)).save(temporary, format="PNG")
 
 
 def write_files(images: Tensor, task: Task, label: str, folder: Path) -> None:
@@ -59,11 +52,6 @@ def write_files(images: Tensor, task: Task, label: str, folder: Path) -> None:
     text = task.label_text(task.read_label(label))
     names = [f"{number:05d}.png" for number in range(len(images))]
     with new_folder(folder) as work:
-        for name, image in zip(names, images.permute(0, 2, 3, 1).numpy(), strict=True):
-            _picture(image).save(work / name)
-        with (work / "metadata.csv").open("w", encoding="utf-8", newline="") as stream:
-            csv.writer(stream).writerows([("file_name", "label"), *((name, text) for name in names)])
-
-
-def _picture(pixels: np.ndarray) -> Image.Image:  # type: ignore[type-arg]
-    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        for name, image in zip(names, images, strict=True):
+            picture(image).save(work / name)
+        write_csv(work / NAME, [(FILE, LABEL), *((name, text) for name in names)])

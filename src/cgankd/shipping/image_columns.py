@@ -69,8 +69,7 @@ def leaving(requested: ImageSet, relabelled: ImageSet, task: Task, replaced: boo
     replaced: whether these may differ. subsampled: whether the density ratio was computed.
     """
     known = requested.columns
-    unit = f", in {task.metric_unit}" if task.continuous and task.metric_unit else ""
-    error = "absolute error, as a share of the label range" if task.continuous else "cross-entropy"
+    unit = f", in {task.label_unit}" if task.label_unit else ""
     source = "the teacher's prediction, because labels were replaced" if replaced else "the one given to the generator"
     columns = {"label": Column("label", relabelled.labels.numpy(), f"the label{unit}: {source}")}
     if replaced:
@@ -79,7 +78,7 @@ def leaving(requested: ImageSet, relabelled: ImageSet, task: Task, replaced: boo
         )
     columns["teacher_prediction"] = Column("label", known["prediction"].numpy(), f"the teacher's prediction{unit}")
     columns["teacher_error"] = Column(
-        "number", known["error"].numpy(), f"the teacher's error against the requested label ({error})"
+        "number", known["error"].numpy(), f"the teacher's error against the requested label ({task.error_words})"
     )
     if subsampled:
         columns["density_ratio"] = Column(

@@ -13,9 +13,10 @@ from torch import Tensor
 from cgankd.core.files import replacing
 from cgankd.core.progress import Progress
 from cgankd.data.imageset import ImageSet
+from cgankd.data.preview import grid
+from cgankd.data.showing import picture
 from cgankd.metrics import memorisation
 from cgankd.metrics.distances import ROWS, nearest
-from cgankd.shipping.image_formats import picture
 
 PAIRS = 12
 MOST = 10_000  # generated images that are compared; of more, so many are chosen evenly
@@ -83,10 +84,8 @@ def write_pairs(near: NearCopies, path: Path) -> None:
     for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axes.axis("off")
         if place < len(near.pairs):
-            both = near.pairs[place].permute(0, 2, 3, 1).numpy()  # [2, H, W, C]
-            gap = torch.full((both.shape[1], 1, both.shape[3]), 255, dtype=torch.uint8).numpy()
-            row = torch.cat([torch.from_numpy(part) for part in (both[0], gap, both[1])], dim=1).numpy()
-            axes.imshow(picture(row), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            pair = grid(near.pairs[place], torch.zeros(2, dtype=torch.int64), gap=1)
+            axes.imshow(picture(pair), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axes.set_title(f"{float(near.distances[place]):.1f}", fontsize=9)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")

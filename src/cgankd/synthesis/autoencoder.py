@@ -6,7 +6,6 @@ The label loss is the task's, so the auto-encoder also works for classes.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -18,12 +17,12 @@ from cgankd.config.settings import AugmentSettings
 from cgankd.core import rng
 from cgankd.core.errors import TrainingError
 from cgankd.core.profiling import part
-from cgankd.core.runtime import Fabric
-from cgankd.core.store import Artifact, Work
+from cgankd.core.runtime import Fabric, fused
+from cgankd.core.store import Stored, Work
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.nets import inference
-from cgankd.nets.build import WEIGHTS, Architecture, fresh_network, keep_network
+from cgankd.nets.build import WEIGHTS, Architecture, fresh_network
 from cgankd.nets.layers import conv_bn_relu, initialise
 from cgankd.tasks import Task
 
@@ -95,12 +94,11 @@ def train_autoencoder(
     """
     fabric, checkpoint = work.fabric, work.checkpoint()
     inference.place(network, fabric).train()
-    fused = fabric.device.type in {"cpu", "cuda"}
-    optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE, fused=fused)
+    optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE, fused=fused(fabric.device))
     batches = Batches(TrainingImages(train), task, batch_size, augment, seed, fabric.device)
     start, history = checkpoint.load({"network": network}, {"adam": optimizer})
     log_every = max(1, steps // LOG_POINTS)
-    with work.random_state(), work.progress.bar("auto-encoder", steps) as bar:
+    with rng.restored(fabric.device), work.progress.bar("auto-encoder", steps) as bar:
         bar.images = batch_size
         for step in range(start, steps):
             rng.seed_torch(rng.key(seed, "autoencoder", step), work.fabric.device)  # dropout, if the encoder has any
@@ -142,20 +140,12 @@ def _doubled(in_channels: int, out_channels: int) -> list[nn.Module]:
 def new_autoencoder(network: Architecture, images: ImageSet, task: Task, seed: int) -> SparseAutoencoder:
     """A network with random weights from ``seed``; its inputs are normalised by the statistics of ``images``."""
     encoder = fresh_network(network, images, CODE, seed)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(rng.key(seed, "autoencoder/weights"))
+    with rng.seeded(seed, "autoencoder/weights"):
         return SparseAutoencoder(encoder, images.channels, images.size, task.num_outputs)
 
 
-@dataclasses.dataclass(frozen=True)
-class StoredAutoencoder:
-    """The auto-encoder that a stage saved with :func:`keep_autoencoder`."""
-
-    artifact: Artifact
-
-    @property
-    def content_key(self) -> str:
-        return self.artifact.content_key
+class StoredAutoencoder(Stored):
+    """The auto-encoder that a stage saved with :func:`cgankd.nets.build.keep_network`."""
 
     def open(self, fabric: Fabric) -> nn.Module:
         """In eval mode, on the device."""
@@ -165,10 +155,3 @@ class StoredAutoencoder:
         network = SparseAutoencoder(encoder, channels, size, built["outputs"])
         network.load_state_dict(self.artifact.tensors(WEIGHTS))
         return inference.place(network, fabric).eval()
-
-
-def keep_autoencoder(
-    work: Work, autoencoder: SparseAutoencoder, network: Architecture, images: ImageSet, task: Task
-) -> dict[str, Any]:
-    """Save the weights. Returns the entries of the summary that :class:`StoredAutoencoder` needs to load them."""
-    return keep_network(work, autoencoder, network, images, task.num_outputs)

@@ -43,7 +43,7 @@ def halves(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
     So neither the checks nor the error bound use images that h was chosen on.
     """
-    order = rng.bits(seed, "ratio/halves", torch.arange(count)).argsort()
+    order = rng.order(count, seed, "ratio/halves")
     return order[: count // 2], order[count // 2 :]
 
 

@@ -22,7 +22,7 @@ from cgankd.core.errors import UserError
 from cgankd.core.profiling import part
 from cgankd.core.runtime import Fabric, to_device
 from cgankd.core.shared_calls import RowFunction, Rows
-from cgankd.core.store import Artifact, Work
+from cgankd.core.store import Stored, Work
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.generator import Sampler
 from cgankd.labels import LabelSpace, ratio_embedding
@@ -127,20 +127,13 @@ def row_by_row(values: Tensor, valid: Tensor) -> Tensor:
     return values.gather(1, order.gather(1, place))
 
 
-@dataclasses.dataclass(frozen=True)
-class StoredRatio:
+class StoredRatio(Stored):
     """The density ratio that a stage saved with :func:`keep_ratio`."""
-
-    artifact: Artifact
-
-    @property
-    def content_key(self) -> str:
-        return self.artifact.content_key
 
     def open(self, fabric: Fabric) -> RatioNetwork:
         """In eval mode, on the device."""
         built, tensors = self.artifact.summary["built"], self.artifact.tensors(WEIGHTS)
-        with torch.random.fork_rng([]):  # for weights that are overwritten
+        with rng.restored():  # for weights that are overwritten
             embedding = ratio_embedding(from_json(built["task"]), RatioNetwork.LABEL_DIM)
             network = RatioNetwork(len(tensors["mean"]), embedding, tuple(built["hidden"]), built["dropout"])
         network.load_state_dict(tensors)
@@ -283,7 +276,7 @@ def train_ratio(
     because features of one image have no spread to be standardised by.
     """
     fabric, checkpoint = work.fabric, work.checkpoint()
-    with work.random_state(), work.progress.bar("density ratio", settings.steps) as bar:
+    with rng.restored(fabric.device), work.progress.bar("density ratio", settings.steps) as bar:
         network = _new_network(pairs, embedding, settings, seed).to(fabric.device).train()
         real, targets, fake = (t.to(fabric.device) for t in (pairs.real, pairs.targets, pairs.fake))
         optimizer = torch.optim.Adam(

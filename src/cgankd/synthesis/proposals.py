@@ -138,7 +138,9 @@ class Proposals:
             count = self._count(plan, label, kept, drawn, bound)
             block = self.generate(plan, label, drawn[label], count, stream)
             if acceptance is not None and maxima is not None:
-                draws = rng.uniform(self.seed, stream + "/accept", _counters(plan.targets[label])[:, None], block.index)
+                draws = rng.uniform(
+                    self.seed, stream + "/accept", rng.label_counters(plan.targets[label])[:, None], block.index
+                )
                 block.accepted, maxima[label] = rejection.accept(block.ratio, maxima[label], draws, acceptance.rising)
             passed = block.accepted
             if thresholds is not None:
@@ -159,7 +161,3 @@ class Proposals:
         wanted = ((plan.quota - kept)[label].max() / rate).ceil()
         count = int(wanted.clamp(1, max(1, self.batch_size // len(label))))
         return min(count, int((bound - drawn)[label].min()))
-
-
-def _counters(targets: Tensor) -> Tensor:
-    return targets.float().view(torch.int32) if targets.is_floating_point() else targets

@@ -26,6 +26,8 @@ class Task(ABC):
     geometry_safe: ClassVar[bool]  # does the label stay right if an image is rotated, sheared or moved far?
     mixable: ClassVar[bool]  # can labels be mixed, as CutMix does?
     continuous: ClassVar[bool]
+    label_noun: ClassVar[str]  # what a label is called, for texts
+    error_words: ClassVar[str]  # what :meth:`error` is, for texts
     axis: ClassVar[Line]  # of the targets, if ``continuous``
     has_temperature: ClassVar[bool]  # can outputs be softened by a temperature, as logits can?
     filter_quantile: ClassVar[float]  # rho in the final paper
@@ -51,6 +53,16 @@ class Task(ABC):
     @abstractmethod
     def metric_unit(self) -> str:
         """The unit of the metric, for tables ("%" or the label's unit)."""
+
+    @property
+    @abstractmethod
+    def label_unit(self) -> str:
+        """The unit of labels, for texts; "" where they have none."""
+
+    @property
+    @abstractmethod
+    def answer_words(self) -> str:
+        """What is predicted for an image, for texts: "one of 10 classes", "a number in degrees"."""
 
     @property
     @abstractmethod

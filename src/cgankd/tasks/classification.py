@@ -28,6 +28,8 @@ class Classification(Task):
     geometry_safe = True
     mixable = True
     continuous = False
+    label_noun = "class"
+    error_words = "cross-entropy"
     has_temperature = True
     filter_quantile = 0.9
     replace_labels = "none"
@@ -68,6 +70,14 @@ class Classification(Task):
     @property
     def metric_unit(self) -> str:
         return "%"
+
+    @property
+    def label_unit(self) -> str:
+        return ""
+
+    @property
+    def answer_words(self) -> str:
+        return f"one of {self.num_outputs:,} classes"
 
     @property
     def label_dtype(self) -> torch.dtype:

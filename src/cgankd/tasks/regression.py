@@ -47,6 +47,8 @@ class Regression(Task):
     geometry_safe = False  # the scalar may be an angle, a count or a position, which would change
     mixable = False  # a mix of images with two angles has no angle
     continuous = True
+    label_noun = "label"
+    error_words = "absolute error, as a share of the label range"
     axis = LINE
     has_temperature = False
     filter_quantile = 0.7
@@ -81,6 +83,14 @@ class Regression(Task):
     @property
     def metric_unit(self) -> str:
         return self.unit
+
+    @property
+    def label_unit(self) -> str:
+        return self.unit
+
+    @property
+    def answer_words(self) -> str:
+        return f"a number in {self.unit}" if self.unit else "a number"
 
     @property
     def label_dtype(self) -> torch.dtype:

@@ -32,8 +32,6 @@ class StoredAnswers(BlackBox):
     images: uint8 [N, C, H, W]. outputs: float32 [N, number of outputs]. Raises UserError for any other image.
     """
 
-    answers_anything = False
-
     def __init__(self, images: Tensor, outputs: Tensor, name: str) -> None:
         self.outputs, self.name = outputs, name
         self._row: dict[bytes, int] = {}

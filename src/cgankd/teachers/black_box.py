@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +29,6 @@ class BlackBox(ABC):
     content_key depends on everything that the outputs depend on.
     """
 
-    answers_anything: ClassVar[bool] = True  # whether it accepts any image, such as an augmented view
     gives: OutputKind | None = None
     note = ""  # for the user: what is suspect about its outputs, and that they are converted
     own_key: str  # the content key without ``gives``

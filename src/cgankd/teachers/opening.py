@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from cgankd.config.settings import HttpSettings, TeacherSettings
 from cgankd.core.errors import UserError
 from cgankd.core.plugins import is_function_name, load_function, tried
+from cgankd.core.runtime import CPU
 from cgankd.data.imageset import ImageSet
 from cgankd.nets.inference import to_input
 from cgankd.tasks import Task
@@ -72,7 +71,7 @@ def open_teacher(
         f"{named} {source!r}: calling it on {len(few)} images failed",
         f"it gets {expected} and must return [B, {task.num_outputs}]",
     ):
-        predictions = teacher.raw_outputs(to_input(few.images[:], torch.device("cpu")))
+        predictions = teacher.raw_outputs(to_input(few.images[:], CPU))
     kind = resolve(outputs, predictions, few.labels, task, f"{named} {source}", f"{setting}.outputs")
     notes = [kind.misfit]
     if kind.changes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -74,7 +74,7 @@ class BatchForward:
         teacher_module = teacher if isinstance(teacher, nn.Module) else None
         if teacher_module is None:
             check_answers_suffice(objective, "this one is a plain callable")
-        with self._seeded("method/networks"):
+        with rng.seeded(seed, "method/networks", fabric.device):
             objective.networks(NetworkFactory(student, teacher_module, channels, self.num_outputs, size))
         if objective.looks_inside:
             self._tap_layers(student, teacher_module, channels, size)
@@ -89,13 +89,6 @@ class BatchForward:
         if passes.compiled and teacher_module is not None and not objective.input_gradients:
             self._compiled = Compiled(teacher_module, self._precision["teacher"])
 
-    @contextlib.contextmanager
-    def _seeded(self, stream: str) -> Iterator[None]:
-        devices = [self.fabric.device] if self.fabric.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(rng.key(self.seed, stream))
-            yield
-
     def _tap_layers(self, student: nn.Module, teacher: nn.Module | None, channels: int, size: tuple[int, int]) -> None:
         networks = (student, teacher)
         layers = [
@@ -106,7 +99,7 @@ class BatchForward:
             {} if network is None else feature_shapes(network, wanted, channels, size)
             for network, wanted in zip(networks, names, strict=True)
         ]
-        with self._seeded("method/weights"):
+        with rng.seeded(self.seed, "method/weights", self.fabric.device):
             self.objective.build(*shapes)
         self._taps = {
             who: Taps(network, wanted)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cgankd.config.settings import Cosine, FitSettings, OneCycle, StepDecay
 from cgankd.core import ranks, rng
 from cgankd.core.profiling import part
+from cgankd.core.runtime import fused
 from cgankd.core.shared_rows import add_gradients, changed_by_first, check_batch
 from cgankd.core.store import Work
 from cgankd.data.batches import Batch, Batches, in_order
@@ -110,7 +111,7 @@ def _minimise(
     if best is not None:
         best.resume(checkpoint.tensors, history)
     upcoming = contextlib.closing(in_order(forward.batches, start, settings.steps))
-    with work.random_state(), work.progress.bar(work.title, settings.steps) as bar, upcoming as batches:
+    with rng.restored(work.fabric.device), work.progress.bar(work.title, settings.steps) as bar, upcoming as batches:
         bar.images, bar.metric, bar.metric_unit = settings.batch_size, objective.task.metric, objective.task.metric_unit
         for step in range(start, settings.steps):
             rng.seed_torch(rng.key(seed, "fit", step) ^ ranks.share()[0], work.fabric.device)  # for dropout
@@ -160,7 +161,7 @@ def _optimizer(work: Work, weights: list[nn.Parameter], settings: FitSettings) -
         momentum=settings.momentum,
         nesterov=settings.momentum > 0,
         weight_decay=settings.weight_decay,
-        fused=work.fabric.device.type in {"cpu", "cuda"},
+        fused=fused(work.fabric.device),
     )
     if settings.momentum:  # fused steps fail where some weights get their first gradient later than others (ab)
         for weight in weights:

@@ -13,7 +13,7 @@ from cgankd.pipeline.stages.generator import (
     train_encoder,
     train_generator,
 )
-from cgankd.pipeline.stages.images import burn_in, calibrate_filter, make_images, pseudo_label, read_burn_in
+from cgankd.pipeline.stages.images import burn_in, calibrate_filter, make_images, pseudo_label
 from cgankd.pipeline.stages.measurements import attack_network, find_worst_answers, measure_generator
 from cgankd.pipeline.stages.networks import (
     describe_data,
@@ -38,7 +38,6 @@ __all__ = [
     "make_images",
     "measure_generator",
     "pseudo_label",
-    "read_burn_in",
     "score",
     "score_black_box",
     "score_student",

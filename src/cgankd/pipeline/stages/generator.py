@@ -24,10 +24,10 @@ from cgankd.gan.train import train_gan
 from cgankd.gan.variety import measure_variety
 from cgankd.labels import label_space, ratio_embedding
 from cgankd.metrics import cost
-from cgankd.nets.build import Architecture, NetworkSource
+from cgankd.nets.build import Architecture, NetworkSource, keep_network
 from cgankd.pipeline.inputs import Extractor
 from cgankd.synthesis import checks
-from cgankd.synthesis.autoencoder import keep_autoencoder, new_autoencoder, train_autoencoder
+from cgankd.synthesis.autoencoder import new_autoencoder, train_autoencoder
 from cgankd.synthesis.density_ratio import RatioNetwork, Reader, keep_ratio, real_and_fakes, train_ratio
 from cgankd.tasks import Task
 
@@ -155,5 +155,5 @@ def train_encoder(
     """Train the sparse auto-encoder, whose code may be the features of the density ratio."""
     autoencoder = new_autoencoder(network, train, task, seed)
     history = train_autoencoder(work, autoencoder, task, train, steps, batch_size, augment, seed=seed)
-    entries = keep_autoencoder(work, autoencoder, network, train, task)
+    entries = keep_network(work, autoencoder, network, train, task.num_outputs)
     return {**entries, "history": history, "parameters": cost.parameters(autoencoder)}
