@@ -334,10 +334,88 @@ def test_held_out_images_are_looked_at_before_anything_is_trained(fabric: Fabric
         Distiller(images, labels, Brightness(classes=True), held_out=held_out, fabric=fabric)
 
 
-@pytest.mark.parametrize(("name", "value"), [("progress", True), ("task", "classification")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("progress", True), ("task", "classification"), ("fabric", "cpu"), ("seed", "a"), ("seed", 1.5)]
+)
 def test_arguments_of_another_type_are_refused(fabric: Fabric, name: str, value: Any) -> None:
     with pytest.raises(UserError, match=f"{name} is {value!r}; needed: "):
-        Distiller(*classes(), Brightness(classes=True), fabric=fabric, **{name: value})
+        Distiller(*classes(), Brightness(classes=True), **{"fabric": fabric, name: value})
+
+
+def test_a_folder_that_is_a_file_is_named_as_the_argument(fabric: Fabric, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"^out .*file is a file; a folder is needed"):
+        Distiller(*classes(), Brightness(classes=True), fabric=fabric, out=tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("network", "images", "said"),
+    [
+        (None, (1, 16, 16), "the network is None; needed: a torch.nn.Module"),
+        (nn.Flatten(), (1, 16, 16), r"the network: for images .* it gives \[2, 256\]; allowed: a tensor \[2, 3\]"),
+        (Brightness(classes=True), (3, 16, 16), r"images are \[3, 16, 16\] each; needed: \[1, 16, 16\]"),
+        (Brightness(classes=True), (1, 32, 32), r"images are \[1, 32, 32\] each; needed: \[1, 16, 16\]"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(fabric: Fabric, network: Any, images: tuple[int, ...], said: str) -> None:
+    road = Distiller(*classes(), Brightness(classes=True), fabric=fabric)
+    with pytest.raises(UserError, match=said):
+        road.score(network, torch.zeros(2, *images, dtype=torch.uint8), [0, 1])
+
+
+def test_a_method_has_a_name(fabric: Fabric) -> None:
+    road = Distiller(*classes(), Brightness(classes=True), fabric=fabric)
+    with pytest.raises(UserError, match="method is None; needed: a name"):
+        road.distill(student(3), method=None)
+
+
+@pytest.mark.parametrize(
+    ("generator", "said"),
+    [
+        (lambda targets: targets, r"TypeError: .* takes 1 positional argument but 3 were given"),
+        (lambda targets, indices, seed: 1 / 0, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_generator_that_fails_is_named_and_its_error_is_chained(fabric: Fabric, generator: Any, said: str) -> None:
+    road = Distiller(*classes(), Brightness(classes=True), fabric=fabric)
+    with pytest.raises(UserError, match=rf"generator <lambda>: drawing \d+ images failed \({said}\); a func") as error:
+        road.use_generator(generator)
+    assert isinstance(error.value.__cause__, TypeError | ZeroDivisionError)
+
+
+def test_labels_far_from_zero_stay_exact_beside_one_far_away(fabric: Fabric) -> None:
+    images, _ = scalars()
+    times = 1.7e9 + torch.arange(60, dtype=torch.float64)
+    road = Distiller(images, times, Brightness(classes=False), fabric=fabric, outputs="scaled", held_out=(
+        images[:2], torch.tensor([0.0, 1.7e9 + 1], dtype=torch.float64)))  # fmt: skip
+    assert road.unseen is not None
+    assert road.unseen.labels.tolist() == [0.0, 1.7e9 + 1]
+    always = lambda images: torch.full((len(images), 1), 30 / 59)  # noqa: E731
+    mean = road.score(always, images[:2], torch.tensor([0.0, 1.7e9 + 31], dtype=torch.float64))
+    assert mean == pytest.approx((1.7e9 + 30 + 1) / 2, abs=1e-3)
+
+
+def test_a_callable_in_the_labels_unit_stays_exact_far_from_zero(fabric: Fabric) -> None:
+    images = torch.arange(60, dtype=torch.uint8).view(-1, 1, 1, 1).expand(60, 1, 16, 16)
+    times = 1.7e9 + torch.arange(60, dtype=torch.float64)
+
+    def teacher(images: Tensor) -> Tensor:
+        return 1.7e9 + (images[:, :, 0, 0].double() * 255).round()
+
+    road = Distiller(images, times, teacher, features_of=Brightness(False), fabric=fabric, outputs="label_unit")
+    assert road.score(road.teachers.members[0].open(fabric), images, times) < 1e-3
+
+
+def test_read_only_arrays_give_no_warning(fabric: Fabric, recwarn: pytest.WarningsRecorder) -> None:
+    pixels, numbers = (np.array(part) for part in classes())
+    for array in (pixels, numbers):
+        array.flags.writeable = False
+    torch.set_warn_always(True)  # else torch gives this warning once in a process
+    try:
+        image_set(pixels, numbers)
+    finally:
+        torch.set_warn_always(False)
+    assert not [warning for warning in recwarn if "not writable" in str(warning.message)]
 
 
 @pytest.mark.parametrize("share", [-0.5, 0, 1, 1.5])

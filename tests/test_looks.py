@@ -38,6 +38,11 @@ def test_every_step_can_be_looked_at(fabric: Fabric) -> None:
         road.generate([3])
     with pytest.raises(UserError, match=r"labels are \[0.5\]; allowed: whole numbers, 0 to 2"):
         road.generate([0.5])
+    with pytest.raises(UserError, match=r"labels are <U1; allowed: numbers"):
+        road.generate(["0"])
+    for count in (-1, 0, 1.5):
+        with pytest.raises(UserError, match=f"per_label is {count}; allowed: a whole number from 1 on"):
+            road.generate([0], count)
     road.train_density_ratio(**RATIO)
     assert road.checks.rows[0] == [
         "mean over generated images (right: 1)",
@@ -51,6 +56,14 @@ def test_every_step_can_be_looked_at(fabric: Fabric) -> None:
     kept = road.examples("kept")
     assert set(kept.columns) == {"predictions", "errors", "ratios"}
     assert len(kept) > 0
+
+
+def test_what_is_compared_has_names(fabric: Fabric) -> None:
+    road = Distiller(*classes(), Brightness(classes=True), fabric=fabric)
+    with pytest.raises(UserError, match=r"networks is no dict; needed: names and networks"):
+        road.compare([road.teacher], *classes())
+    with pytest.raises(UserError, match=r"the network is None; needed: a torch.nn.Module"):
+        road.compare({"kd": None}, *classes())
 
 
 def test_an_outcome_without_images_is_refused(fabric: Fabric) -> None:

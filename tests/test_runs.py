@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cgankd import UserError, load_data, show_progress
+from cgankd import UserError, load_data, run_recipe, show_progress
 
 
 def test_progress_is_lines_of_text(capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,6 +17,11 @@ def test_progress_is_lines_of_text(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "generator 2/4 steps" in said
     assert "\x1b" not in said
+
+
+def test_an_override_is_text() -> None:
+    with pytest.raises(UserError, match=r"an override is \['seeds=\[0\]'\]; needed: text"):
+        run_recipe("digits", ["seeds=[0]"])
 
 
 def test_a_source_may_be_a_path(tmp_path: Path) -> None:

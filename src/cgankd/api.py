@@ -142,8 +142,12 @@ class Distiller(Looks):
             raise UserError(f"progress is {self.progress!r}; needed: cgankd.show_progress(), or nothing")
         if not isinstance(self.task, Task | None):
             raise UserError(f"task is {self.task!r}; needed: such as cgankd.Regression(low, high), or nothing")
-        self.data, task = image_set(self.images, self.labels)
-        self.task = self.task or task
+        if not hasattr(self.seed, "__index__"):  # numpy's whole numbers have it too
+            raise UserError(f"seed is {self.seed!r}; needed: a whole number")
+        self.seed = int(self.seed)
+        if self.fabric is not None and not hasattr(self.fabric, "autocast"):
+            raise UserError(f"fabric is {self.fabric!r}; needed: a lightning_fabric.Fabric, or nothing")
+        self.data, self.task = image_set(self.images, self.labels, self.task)
         self.task.check_labels(self.data.labels, "labels")
         self.unseen = None if self.held_out is None else self._held_out(self.held_out)
         self.device: Fabric = self.fabric or make_fabric()
@@ -159,7 +163,8 @@ class Distiller(Looks):
         if self.out is None:
             self.store = Store.temporary(self.device, self.progress)
         else:
-            self.store = Store(expanded(self.out), self.device, self.progress, command="Distiller", take_over=True)
+            folder = expanded(self.out)
+            self.store = Store(folder, self.device, self.progress, command="Distiller", take_over=True, option="out")
         self._generator: GeneratorSource | None = None
         self._ratio: Artifact | None = None
         self.synthesis, self.history = None, []
@@ -168,11 +173,14 @@ class Distiller(Looks):
     def _held_out(self, pair: tuple[npt.ArrayLike | Tensor, npt.ArrayLike | Tensor]) -> ImageSet:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise UserError("held_out is no pair; needed: held_out=(images, labels)")
-        unseen = arrays(*pair)
-        self._task.check_test_labels(unseen.labels, "labels of held_out")
+        return self._unseen(*pair, " of held_out")
+
+    def _unseen(self, images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor, where: str = "") -> ImageSet:
+        unseen = arrays(images, labels, self._task)
+        self._task.check_test_labels(unseen.labels, f"labels{where}")
         if unseen.images.shape[1:] != self.data.images.shape[1:]:
             found, needed = (list(part.images.shape[1:]) for part in (unseen, self.data))
-            raise UserError(f"images of held_out are {found} each; needed: {needed}, as the others")
+            raise UserError(f"images{where} are {found} each; needed: {needed}, as the others")
         return unseen
 
     @property
@@ -182,22 +190,10 @@ class Distiller(Looks):
 
     def _source(self, who: str, predictor: inference.Predictor) -> NetworkSource:
         """A teacher, tried on a few images, with its outputs converted to the kind that losses take."""
-        if not callable(predictor) or isinstance(predictor, type):
-            raise UserError(f"{who} is {predictor!r}; needed: a torch.nn.Module, or a function of images")
-        width = self._task.num_outputs
-
-        def checked(images: Tensor) -> Tensor:
-            return trial.check_outputs(who, predictor(images), images, width)
-
+        few, width = self.few.images[:], self._task.num_outputs
         if isinstance(predictor, nn.Module):
             trial.check_state(who, predictor)
-            images = inference.to_input(self.few.images[:], trial.device(predictor))
-            outputs = trial.check_answers(who, predictor, images, width)
-        else:
-            with tried(f"{who}: the call with {len(self.few)} images failed", f"needed: outputs [B, {width}]"):
-                few = self.few.images[:]
-                mixtures = few // 2 + few.roll(1, 0) // 2  # classifiers that learnt few by heart differ here
-                outputs, further = (inference.outputs(Work(self.device), checked, part) for part in (few, mixtures))
+        outputs = trial.check_predictor(who, predictor, few, width, self.device)
         trial.check_finite(who, outputs)
         kind = resolve(self.outputs, outputs, self.few.labels, self._task, who, "outputs")
         if kind.misfit:
@@ -208,7 +204,10 @@ class Distiller(Looks):
         if isinstance(predictor, nn.Module):
             return ModuleNetwork(predictor, gives)
         converted = "" if gives is None else gives.content_key
-        key = content_key(source_key(predictor), tensor_key(outputs), tensor_key(further), converted)
+        mixtures = few // 2 + few.roll(1, 0) // 2  # classifiers that learnt few by heart differ here
+        further = trial.check_predictor(who, predictor, mixtures, width, self.device)
+        seen = [tensor_key(inference.plain(part).cpu()) for part in (outputs, further)]
+        key = content_key(source_key(predictor), *seen, converted)
         return CallableTeacher(predictor if gives is None else _Converted(predictor, gives), key)
 
     def _feature_network(self, network: nn.Module) -> nn.Module:
@@ -244,7 +243,8 @@ class Distiller(Looks):
         elif not isinstance(generator, Sampler):
             if not callable(generator):
                 raise UserError(f"the generator is {generator!r}; needed: a function, a Sampler, or a source")
-            generator = CallableSampler(generator, (channels, *size))
+            name = getattr(generator, "__name__", type(generator).__name__)
+            generator = CallableSampler(generator, (channels, *size), name)
         if not getattr(generator, "content_key", ""):
             generator.content_key = self._sampled_key(generator)
         self._use(generator)
@@ -252,7 +252,8 @@ class Distiller(Looks):
     def _sampled_key(self, generator: Sampler) -> str:
         """The content key of a generator without one: the hash of its images at a few labels."""
         few = self.data.labels[:: max(1, len(self.data) // TRIAL_IMAGES)]
-        images = generator.sample(self._task.to_target(few), torch.arange(len(few)), self.seed)
+        with tried(f"the generator: drawing {len(few)} images failed", "needed: uint8 images [B, C, H, W]"):
+            images = generator.sample(self._task.to_target(few), torch.arange(len(few)), self.seed)
         return content_key(tensor_key(images))
 
     def _use(self, generator: GeneratorSource) -> None:
@@ -349,6 +350,8 @@ class Distiller(Looks):
         settings: those of FitSettings, and of StudentSettings temperature, label_weight, teacher_weight and
         method_settings, as in ``{"crd": {"weight": 0.8}}``.
         """
+        if not isinstance(method, str):
+            raise UserError(f"method is {method!r}; needed: a name, such as 'supervised' or 'kd'")
         numbers = {name: settings.pop(name) for name in METHOD_NUMBERS & set(settings)}
         own = from_tree(StudentSettings, {"real_share": real_share, **numbers}, where="distill")
         chosen = from_tree(FitSettings, settings, where="distill")
@@ -391,6 +394,6 @@ class Distiller(Looks):
 
     def score(self, network: nn.Module, images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> float:
         """Accuracy in %, or the mean absolute error in the label's unit. images: not those of the training."""
-        unseen = arrays(images, labels)
-        self._task.check_test_labels(unseen.labels, "labels")
+        unseen = self._unseen(images, labels)
+        trial.check_predictor("the network", network, unseen.few(2).images[:], self._task.num_outputs, self.device)
         return scored(Work(self.device, self.progress), network, unseen, self._task).total

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cgankd.core.errors import UserError
 from cgankd.core.run_text import metric_name
 from cgankd.core.store import Artifact
+from cgankd.data.given import as_tensor
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.generator import Sampler
 from cgankd.report import shown
@@ -78,9 +79,11 @@ class Looks(ABC):
         labels: classes, or numbers in the label's unit; None: all classes, or ten numbers over the label range.
         seed: another seed gives other images; None: that of the Distiller.
         """
+        if not isinstance(per_label, int) or per_label < 1:
+            raise UserError(f"per_label is {per_label!r}; allowed: a whole number from 1 on")
         task, own = self._task, self.data.labels
         if labels is not None:
-            given = torch.as_tensor(labels).reshape(-1)
+            given = as_tensor(labels, "labels").reshape(-1)
             chosen = given.to(task.label_dtype)
             task.check_labels(chosen, "labels")
             if not task.continuous and not torch.equal(chosen.to(given.dtype), given):
@@ -141,6 +144,8 @@ class Looks(ABC):
         self, networks: Mapping[str, nn.Module], images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor
     ) -> ShownTable:
         """A table of the scores of networks on the same unseen images. networks: by the names for the table."""
+        if not isinstance(networks, Mapping) or not networks:
+            raise UserError("networks is no dict; needed: names and networks, as in {'kd': student}")
         task = self._task
         unit = f", {task.metric_unit}" if task.metric_unit else ""
         scores = {name: self.score(network, images, labels) for name, network in networks.items()}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cgankd.config import recipe as recipes
+from cgankd.core.errors import UserError
 from cgankd.core.paths import expanded
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.terminal import plain_console
@@ -50,6 +51,8 @@ def run_recipe(
     recipe: a ready one by name, or a YAML file. overrides: such as "student.network=resnet8". out: the folder; None:
     runs/RECIPE. Finished parts are not computed again. Raises UserError for what the user can mend.
     """
+    if other := [override for override in overrides if not isinstance(override, str)]:
+        raise UserError(f"an override is {other[0]!r}; needed: text, as in run_recipe('digits', 'seeds=[0]')")
     settings = recipes.load(str(recipe), overrides)
     return RunResults(run(settings, expanded(out or Path("runs") / settings.name), progress))
 

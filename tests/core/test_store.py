@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -725,6 +726,20 @@ def test_a_run_lets_its_workers_in_and_nobody_else(tmp_path: Path, fabric: Fabri
     assert BUILT == ["teacher"]
     store.close()
     Store(tmp_path, fabric).close()
+
+
+def test_a_temporary_folder_goes_with_the_store_without_a_warning(fabric: Fabric) -> None:
+    store = Store.temporary(fabric)
+    folder, titled = store.path, store.titled("a title")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        del store
+        gc.collect()
+        assert folder.is_dir()
+        del titled
+        gc.collect()
+    assert not folder.exists()
+    assert [str(warning.message) for warning in said if str(folder) in str(warning.message)] == []
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path: Path, fabric: Fabric) -> None:

@@ -304,3 +304,14 @@ def test_patterns_that_can_not_be_used(tmp_path: Path) -> None:
     refuses(r"names no group for 60 of 60", tmp_path / "t", group_pattern="x*")
     folder = metadata(tmp_path / "m", [(f"{n}.png", n / 60, n) for n in range(20)], ("file_name", "label", "who"))
     refuses("are both set; allowed: one of them", folder, group_pattern="(.*)", group_column="who")
+
+
+@pytest.mark.parametrize("names", [(" sp", "sp"), ("caf\u00e9", "cafe\u0301")])
+def test_folders_whose_names_differ_only_in_blanks_or_unicode_form_are_one_class_with_a_note(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    splits = read(class_folders(tmp_path, dict.fromkeys((*names, "other"), 10)))
+    assert len(splits.task.answer_names) == 2
+    (note,) = (note for note in splits.notes if "were read as one class" in note)
+    for name in names:
+        assert ascii(name) in note

@@ -198,6 +198,31 @@ def test_a_unit_behind_whole_numbers_leaves_classes(tmp_path: Path) -> None:
     assert read(folder, task="regression").task == Regression(10.0, 30.0, "mm")
 
 
+def test_a_currency_before_numbers_is_a_unit(tmp_path: Path) -> None:
+    folder = labelled(tmp_path / "decimals", ("$12.50", "$3.25", "-$1"))
+    with pytest.raises(
+        UserError, match=r"line 2: labels such as '\$12.50' may be .* the unit '\$'\); allowed: data.task=regression"
+    ):
+        read(folder)
+    assert read(folder, task="regression").task == Regression(-1.0, 12.5, "$")
+    assert read(labelled(tmp_path / "code", ("EUR 1,5", "EUR 2,5")), task="regression").task.unit == "EUR"  # type: ignore[attr-defined]
+    notes = read(labelled(tmp_path / "whole", ("$5", "$10"))).notes
+    assert "labels were read as 2 classes (whole numbers with the unit '$'); data.task=regression reads them" in str(
+        notes
+    )
+    with pytest.raises(UserError, match=r"labels such as '\$1,234.50' may be .* form that is not read"):
+        read(labelled(tmp_path / "thousands", ("$1,234.50", "$950.00")))
+
+
+@pytest.mark.parametrize("texts", [("−3", "4"), ("1 234", "950"), ("1\u202f234", "2\u202f000")])
+def test_whole_numbers_in_another_form_are_classes_with_a_note(tmp_path: Path, texts: tuple[str, str]) -> None:
+    splits = read(labelled(tmp_path, texts))
+    assert splits.task == Classification(tuple(sorted(texts)))
+    assert f"2 classes ({texts[0]!r} is not read as a number, which plain ones such as 1234 or -3 are)" in str(
+        splits.notes[0]
+    )
+
+
 def test_two_units_are_no_scalars(tmp_path: Path) -> None:
     folder = labelled(tmp_path, ("10mm", "1cm", "2cm"))
     assert read(folder).task == Classification(("10mm", "1cm", "2cm"))

@@ -23,6 +23,10 @@ def test_an_image_set_says_in_one_line_what_it_holds() -> None:
     assert repr(some()) == "ImageSet(40 images of 16x16x1, 2 classes cat to <b>, columns error)"
     images = ImageSet(some(3).images, torch.tensor([-1.5, 2.0, 0.25]))
     assert repr(images) == "ImageSet(3 images of 16x16x1, 3 labels -1.5 to 2)"
+    times = ImageSet(some(3).images, torch.tensor([1.7e9, 1.7e9 + 20, 1.7e9 + 40], dtype=torch.float64))
+    assert repr(times) == "ImageSet(3 images of 16x16x1, 3 labels 1700000000 to 1700000040)"
+    days = ImageSet(some(3).images, torch.tensor([2459000.25, 2459000.5, 2459001.0], dtype=torch.float64))
+    assert re.findall(r"small\">([^<]+)<", days._repr_html_()) == ["2459000.25", "2459000.5", "2459001"]
     assert repr(ImageSet(some(3).images[:0], torch.zeros(0, dtype=torch.int64))) == (
         "ImageSet(0 images of 16x16x1, 0 classes)"
     )

@@ -73,7 +73,7 @@ def test_a_function_by_name(functions: str, task: Task) -> None:
         ("floats", r"gives torch.float32 \[2, 1, 16, 16\]; needed: uint8 \[2, 1, 16, 16\]"),
         ("large", r"gives torch.uint8 \[2, 3, 32, 32\]; needed: uint8 \[2, 1, 16, 16\]"),
         ("array", r"gives ndarray; needed: a tensor uint8 \[2, 1, 16, 16\]"),
-        ("broken", r"drawing two images failed \(RuntimeError: out of paint\)"),
+        ("broken", r"generator my_generators:broken: drawing 2 images failed \(RuntimeError: out of paint\)"),
         ("missing", r"module 'my_generators' has no function 'missing'"),
     ],
 )

@@ -97,10 +97,14 @@ def test_a_scalar_in_the_labels_own_unit_is_a_question() -> None:
 def test_a_scalar_in_a_unit_that_32_bits_are_too_coarse_for_is_refused() -> None:
     days, labels = Regression(2459000.0, 2459001.0, "days"), torch.linspace(2459000.0, 2459001.0, 30).double()
     ends = r"2459000 to 2459001 days"
-    with pytest.raises(UserError, match=rf"steps of 0\.25 in the label range {ends}; allowed: teacher\.outputs=scaled"):
+    with pytest.raises(UserError, match=rf"steps of 0\.25 in the label range {ends}; allowed: numbers of 64"):
         resolve("label_unit", labels[:, None], labels, days, "the teacher", "teacher.outputs")
     with pytest.raises(UserError, match=rf"label_unit if they are in the label's unit \({ends}\)"):
         resolve(AUTO, labels[:, None], labels, days, "the teacher", "teacher.outputs")
+    exact = torch.linspace(2459000.0, 2459001.0, 30, dtype=torch.float64)  # labels was rounded to 32 bits
+    kind = resolve("label_unit", exact[:, None], exact, days, "the teacher", "teacher.outputs")
+    assert (kind.misfit, kind(exact[:, None]).dtype) == ("", torch.float32)
+    torch.testing.assert_close(kind(exact[:, None])[:, 0], torch.linspace(0.0, 1.0, 30), rtol=0.0, atol=1e-6)
     years = Regression(2020.0, 2024.0)
     assert (
         resolve("label_unit", 2020.0 + labels[:, None] % 4, 2020.0 + labels % 4, years, "t", "o").kind == "label_unit"

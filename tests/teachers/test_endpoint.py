@@ -198,6 +198,22 @@ def test_outputs_of_another_kind_are_recognised(server: Server) -> None:
     np.testing.assert_allclose(outputs.numpy(), torch.from_numpy(expected).softmax(1).numpy(), atol=1e-4)
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_answers_far_from_zero_in_the_labels_unit_stay_exact(server: Server, tmp_path: Path, as_json: bool) -> None:
+    seconds = torch.arange(7, dtype=torch.float64)
+    known = ImageSet(seconds.to(torch.uint8).view(-1, 1, 1, 1).expand(7, 1, 16, 16), 1.7e9 + seconds)
+    server.weights, server.as_json = np.full((256, 1), 255 / 256), as_json
+    server.change = lambda outputs: np.floor(outputs) + 1.7e9
+    task = Regression(1.7e9, 1.7e9 + 6)
+    for _ in range(2):  # the second time the answers come from the file
+        teacher = open_teacher(server.address, task, known, outputs="label_unit", http=QUICK, folder=tmp_path)
+        assert teacher.note == ""
+        outputs = teacher(known.images / 255)
+        assert outputs.dtype == torch.float32
+        torch.testing.assert_close(outputs[:, 0], (seconds / 6).float(), rtol=0.0, atol=1e-6)
+    assert server.images == [7]
+
+
 # --- a whole run --------------------------------------------------------------------------------------------------
 
 
@@ -229,7 +245,7 @@ def test_a_run_goes_on_where_the_server_stopped_and_a_rerun_asks_nothing(
     assert stages(out, "score_black_box")[0].name == Path(results["artifacts"]["teacher"]).name
     (kept,) = (out / "answers").iterdir()
     with contextlib.closing(sqlite3.connect(kept)) as connection:
-        assert connection.execute("SELECT COUNT(*) FROM answers").fetchone() == (whole,)  # each image was sent once
+        assert connection.execute("SELECT COUNT(*) FROM answers64").fetchone() == (whole,)  # each image was sent once
     assert results["teacher"]["network"] == digits_server.address.removeprefix("http://")
     said = [path for path in out.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
     assert said == []

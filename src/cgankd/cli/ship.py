@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -145,7 +144,7 @@ def predict(
 def _print_predictions(records: list[dict[str, Any]], facts: dict[str, Any]) -> None:
     classes, unit = "probabilities" in records[0], facts.get("unit", "")
     low, high = facts.get("range", (0.0, 1.0))
-    digits = max(4, 3 + math.ceil(math.log10(max(abs(low), abs(high)) / (high - low))))  # a thousandth of the range
+    digits = run_text.digits_for(low, high)
     table = Table("image", "prediction", *(["probability"] if classes else []), box=None, pad_edge=False)
     for record in records:
         best = [f"{next(iter(record['probabilities'].values())):.1%}"] if classes else []

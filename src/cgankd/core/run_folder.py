@@ -65,7 +65,7 @@ def new_folder(folder: Path, option: str = "--out") -> Iterator[Path]:
     sync(parent)
 
 
-def lock(path: Path, command: str = "", *, shared: bool = False) -> int | None:
+def lock(path: Path, command: str = "", *, shared: bool = False, option: str = "--out") -> int | None:
     """Lock the file until its descriptor is closed; UserError where another process has locked it.
 
     command: the command that owns the folder from now on; UserError where another command owns it. shared: further
@@ -80,12 +80,14 @@ def lock(path: Path, command: str = "", *, shared: bool = False) -> int | None:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise UserError(f"--out {path.parent} is in use by another run; wait for it or choose another folder") from None
+        raise UserError(
+            f"{option} {path.parent} is in use by another run; wait for it or choose another folder"
+        ) from None
     owner = os.read(descriptor, 100).decode()
     if command and owner not in {"", command}:
         os.close(descriptor)
         raise UserError(
-            f"--out {path.parent} is a folder of cgankd {owner}, whose files would be overwritten; needed: a new "
+            f"{option} {path.parent} is a folder of cgankd {owner}, whose files would be overwritten; needed: a new "
             f"folder, or a folder of cgankd {command}"
         )
     if not owner:
@@ -97,19 +99,22 @@ class HeldFolder:
     """A folder that this process has locked, created if necessary; see :func:`make_folder` and :func:`lock`.
 
     It stays locked until it is closed or this object is deleted. take_over: where this same process has locked it
-    before (a notebook cell that runs again), the earlier holder is closed first. shared: see :func:`lock`.
+    before (a notebook cell that runs again), the earlier holder is closed first. shared: see :func:`lock`. option: the
+    name in errors of what the user gave.
     """
 
     # by texts, because Python can't compare paths any more when it ends
     _held: ClassVar[weakref.WeakValueDictionary[str, HeldFolder]] = weakref.WeakValueDictionary()
 
-    def __init__(self, path: Path, command: str, take_over: bool = False, shared: bool = False) -> None:
+    def __init__(
+        self, path: Path, command: str, take_over: bool = False, shared: bool = False, option: str = "--out"
+    ) -> None:
         self.path, place = path, path.resolve()
         if take_over and (earlier := self._held.get(str(place))) is not None:
             earlier.close()
         self._new = [folder for folder in (place, *place.parents) if not folder.exists()]
-        make_folder(path)
-        self._lock = lock(path / ".lock", command, shared=shared)
+        make_folder(path, option)
+        self._lock = lock(path / ".lock", command, shared=shared, option=option)
         self._held[str(place)] = self
         if self._lock is not None:
             self._release = weakref.finalize(self, os.close, self._lock)

@@ -50,6 +50,15 @@ def rounded(value: float, digits: int = 4) -> str:
     return f"{value:.{digits}g}" if abs(value) < 10**digits - 0.5 else f"{value:,.0f}"
 
 
+def digits_for(low: float, high: float) -> int:
+    """The significant digits in which numbers of a range differ: a thousandth of the range, four or more.
+
+    >>> digits_for(0.0, 90.0), digits_for(2459000.0, 2459001.0)
+    (4, 10)
+    """
+    return 4 if low == high else max(4, 3 + math.ceil(math.log10(max(abs(low), abs(high)) / (high - low))))
+
+
 def metric_name(metric: str) -> str:
     """The name of a metric in a sentence.
 

@@ -19,6 +19,7 @@ import os
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -144,13 +145,21 @@ class Work:
         return None if self.cache is None else self.cache / f"{what}-{content_key(describe(parts))}"
 
 
+class _TemporaryFolder:
+    """A folder that is removed with the object; Python's TemporaryDirectory warns where it goes without a call."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="cgankd-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
 class Store:
     """The artifacts in one folder, which one process has locked. Of several processes of a run, it is the first.
 
     path: the folder of the run. artifacts: the folder of the artifacts, where several runs share them; None: ``path``.
     command: the command that owns the folder, because another command would overwrite its files. further: versions of
-    further libraries that results depend on. take_over: see :class:`HeldFolder`. No stage begins after ``deadline``:
-    OutOfTime is raised instead.
+    further libraries that results depend on. take_over, option: see :class:`HeldFolder`. No stage begins after
+    ``deadline``: OutOfTime is raised instead.
     """
 
     def __init__(
@@ -165,21 +174,22 @@ class Store:
         checkpoint_seconds: float = 60.0,
         further: Mapping[str, str] | None = None,
         take_over: bool = False,
+        option: str = "--out",
     ) -> None:
         self.path, self.fabric, self.progress, self.title = path, fabric, progress, ""
         self.deadline, self.checkpoint_seconds = deadline, checkpoint_seconds
         self.environment = {"cgankd": __version__, **environment(fabric), **(further or {})}
         self.used: list[Artifact] = []
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary: _TemporaryFolder | None = None
         self.artifacts, self._shared = artifacts or path, artifacts is not None
         self._held: HeldFolder | None = None
         self._calls: list[Call] | None = None
-        ranks.first(lambda: self._hold(command, take_over))
+        ranks.first(lambda: self._hold(command, take_over, option))
 
-    def _hold(self, command: str, take_over: bool) -> None:
+    def _hold(self, command: str, take_over: bool, option: str) -> None:
         if self._shared:
-            make_folder(self.path)
-        self._held = HeldFolder(self.artifacts, command, take_over, self._shared)
+            make_folder(self.path, option)
+        self._held = HeldFolder(self.artifacts, command, take_over, self._shared, option)
         self.progress.opened(self.artifacts)
         if not self._shared:
             remove_leftovers(self.artifacts)
@@ -189,8 +199,8 @@ class Store:
         """A store in a temporary folder, which is removed with the object. UserError where several processes run."""
         if ranks.count() > 1:  # the first would remove the folder while others read in it
             raise UserError(f"{ranks.count()} processes need a folder that all of them see; with Distiller: out=FOLDER")
-        folder = tempfile.TemporaryDirectory(prefix="cgankd-", ignore_cleanup_errors=True)
-        store = cls(Path(folder.name), fabric, progress)
+        folder = _TemporaryFolder()
+        store = cls(folder.path, fabric, progress)
         store._temporary = folder
         return store
 

@@ -10,6 +10,7 @@ from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError, first_of
 from cgankd.data.folder_tree import Folder, Tree, scan
 from cgankd.data.image_files import SUFFIXES, FilePictures
+from cgankd.data.label_text import clean
 from cgankd.data.listing import TEST, TRAIN, VAL, Listing, NoSuchColumn
 from cgankd.data.split_names import ALLOWED, split_inside, split_of, splits_of
 
@@ -48,6 +49,7 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
     if len(set(labels)) < 2 and (hint := _other_tables(tree.top)):
         raise UserError(f"{folder}: has one class folder, {labels[0]!r}; at least two are needed{hint}")
     used = [child for _, home in parts for child in home.folders]
+    same = _read_as_one([child.name for child in used])
     others = sum(child.all_others() for child in used) + sum(home.others for _, home in parts)
     not_images = "file that is no image was" if others == 1 else "files that are not images were"
     beside = sum(len(home.images) for _, home in parts)
@@ -62,10 +64,24 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
             *(f"{others:,} {not_images} left out",) * (others > 0),
             *(f"{beside:,} images are beside the class folders, in none of them, and were left out",) * (beside > 0),
             *notes,
+            *same,
             *_inner_folders(used),
             *tree.notes(),
         ),
     )
+
+
+def _read_as_one(names: list[str]) -> list[str]:
+    """A note where folders of different names are one class."""
+    spellings: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        spellings.setdefault(clean(name), []).append(name)
+    groups = [" and ".join(map(ascii, group)) for group in spellings.values() if len(group) > 1]
+    note = (
+        "folders whose names differ only in blanks around them or in their Unicode form were read as one class: "
+        f"{first_of(groups, most=3)}"
+    )
+    return [note] if groups else []
 
 
 def _other_tables(top: Folder) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -13,17 +16,24 @@ from cgankd.tasks import Classification, Regression, Task
 from cgankd.tasks.regression import fits_float32
 
 
-def image_set(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> tuple[ImageSet, Task]:
+def image_set(
+    images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor, task: Task | None = None
+) -> tuple[ImageSet, Task]:
     """Arrays as an ImageSet, and the task of their labels: integers are classes, decimals are a scalar."""
-    labelled = arrays(images, labels)
+    labelled = arrays(images, labels, task)
+    if task is not None:
+        return labelled, task
     if labelled.labels.is_floating_point():
         return labelled, Regression(float(labelled.labels.min()), float(labelled.labels.max()))
     return labelled, Classification(tuple(str(number) for number in range(int(labelled.labels.max()) + 1)))
 
 
-def arrays(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> ImageSet:
-    """Images [N, H, W], [N, H, W, C] or [N, C, H, W] and labels [N] as an ImageSet. Raises UserError for others."""
-    pixels, values = _tensor(images, "images"), _tensor(labels, "labels").flatten()
+def arrays(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor, task: Task | None = None) -> ImageSet:
+    """Images [N, H, W], [N, H, W, C] or [N, C, H, W] and labels [N] as an ImageSet. Raises UserError for others.
+
+    Scalars are as precise as the task has them; without a task, as their own range needs it.
+    """
+    pixels, values = as_tensor(images, "images"), as_tensor(labels, "labels").flatten()
     if not len(values):
         raise UserError("labels: there are none; needed: one per image")
     if pixels.ndim == 3:
@@ -33,13 +43,15 @@ def arrays(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> Im
     if values.is_floating_point() and not torch.isfinite(values).all():
         row = int((~torch.isfinite(values)).nonzero()[0])
         raise UserError(f"labels: found {values[row].item()} at row {row}; finite numbers are needed")
+    if task is not None and task.continuous:
+        return ImageSet(pixels.contiguous(), values.to(task.label_dtype))
     if not values.is_floating_point():
         return ImageSet(pixels.contiguous(), values.long())
     single = fits_float32(float(values.min()), float(values.max()))
     return ImageSet(pixels.contiguous(), values.float() if single else values.double())
 
 
-def _tensor(array: npt.ArrayLike | Tensor, what: str) -> Tensor:
+def as_tensor(array: npt.ArrayLike | Tensor, what: str) -> Tensor:
     """An array of any byte order and strides (``pixels[..., ::-1]``) as a tensor; UserError for one without numbers."""
     if isinstance(array, Tensor):
         return array
@@ -51,4 +63,11 @@ def _tensor(array: npt.ArrayLike | Tensor, what: str) -> Tensor:
         raise UserError(f"{what} are {numbers.dtype}; allowed: numbers")
     if numbers.dtype.itemsize > 8:  # torch has no longer floats
         numbers = numbers.astype(np.float64)
-    return torch.from_numpy(np.ascontiguousarray(numbers, numbers.dtype.newbyteorder("=")))
+    return from_numpy(np.ascontiguousarray(numbers, numbers.dtype.newbyteorder("=")))
+
+
+def from_numpy(array: npt.NDArray[Any]) -> Tensor:
+    """As torch's, without its warning for an array that is read-only: images and labels are never changed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)

@@ -15,6 +15,7 @@ from torch import Tensor
 from cgankd.core.errors import UserError
 from cgankd.core.hashing import tensor_key
 from cgankd.core.mapped_rows import Images, blocks, taken
+from cgankd.core.run_text import digits_for, rounded
 from cgankd.data import showing
 from cgankd.data.listing import Plan, Rejected
 from cgankd.data.torch_dataset import ImageDataset
@@ -80,8 +81,12 @@ class ImageSet:
 
     def _text(self, label: Tensor) -> str:
         if label.is_floating_point():
-            return f"{float(label):.4g}"
+            return rounded(float(label), self._digits)
         return self.names[int(label)] if self.names else str(int(label))
+
+    @functools.cached_property
+    def _digits(self) -> int:
+        return digits_for(float(self.labels.min()), float(self.labels.max()))
 
     @property
     def channels(self) -> int:

@@ -1,7 +1,7 @@
 """A column of text labels: class names, or numbers and their form.
 
-Numbers are 7, -1.5 or 1e-3. A decimal comma (3,5) and one unit after all numbers (12.5 mm) are also read. Labels that
-could be read in two ways are an error that names both.
+Numbers are 7, -1.5 or 1e-3. A decimal comma (3,5), one unit after all numbers (12.5 mm) and one currency before them
+($12.50) are also read. Labels that could be read in two ways are an error that names both.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from cgankd.core.numbers import NOT_FINITE, NUMBER, WHOLE, number
 COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?")
 THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")  # 1,500 is 1500 to some and 1.5 to others
 WITH_UNIT = re.compile(r"([+-]?(?:[0-9]+(?:[.,][0-9]*)?|\.[0-9]+))\s*([^\W\d_]|[^\w\s.,;:+*/\\'\"()-])([^\d.,]*)")
+MONEY = "$€£¥₩₹₺₽₪₫₴฿¢"
+WITH_CURRENCY = re.compile(rf"([+-]?)([A-Z]{{0,3}}[{MONEY}]|[A-Z]{{3}}(?=\s))\s*([0-9]+(?:[.,][0-9]*)?|\.[0-9]+)")
 # A decimal in a form that is not read, with ASCII digits: 1.234,5 or 1 234.5 or 1'234.5
 FOREIGN_DECIMAL = re.compile(r"[+-]?[0-9]{1,3}([ .,'’_][0-9]{3})*[.,][0-9]+")
+FOREIGN_WHOLE = re.compile(r"[+-]?[1-9][0-9]{0,2}([ '’][0-9]{3})+")  # 1 234
 MISSING = {"nan", "na", "n/a", "null", "none", "nil", "-", "?"}  # how programs write that a label is missing
 DASHES = str.maketrans({"−": "-", "\N{HYPHEN}": "-", "\N{NON-BREAKING HYPHEN}": "-", "\N{EN DASH}": "-"})
 PLAIN = "plain numbers such as 1234.5"
@@ -73,8 +76,10 @@ def _plain(texts: Sequence[str], values: list[float | None], decimals: list[int]
     """Labels without units and decimal commas."""
     words = [row for row, value in enumerate(values) if value is None and not NOT_FINITE.fullmatch(texts[row])]
     foreign = [row for row in words if _foreign(texts[row])]
-    if foreign and len(foreign) == len(words):
-        return Column(values, "unclear", "numbers in a form that is not read", row=foreign[0])
+    all_foreign = bool(foreign) and len(foreign) == len(words)
+    fractions = [row for row in foreign if not _foreign_whole(texts[row])]
+    if all_foreign and (decimals or fractions):
+        return Column(values, "unclear", "numbers in a form that is not read", row=(fractions or foreign)[0])
     if words:
         missing = [text for text in texts if text.casefold() in MISSING]
         notes: tuple[str, ...] = ()
@@ -85,6 +90,9 @@ def _plain(texts: Sequence[str], values: list[float | None], decimals: list[int]
             )
         if not decimals and len(words) <= (1.0 - NEARLY_ALL) * len(texts):
             return Column(values, "odd", "words", notes=notes, odd=tuple(words))
+        if all_foreign:
+            why = f"{texts[foreign[0]]!r} is not read as a number, which plain ones such as 1234 or -3 are"
+            return Column(values, "classification", why)
         return Column(values, "mixed" if decimals else "classification", "words", notes=notes)
     if decimals or any(value is None for value in values):
         return Column(values, "regression", "decimals")
@@ -106,12 +114,14 @@ def _with_commas(texts: Sequence[str], unit: str) -> Column:
 
 
 def _units(texts: Sequence[str]) -> str | None:
-    """The unit after all labels; None where there is none, or more than one."""
+    """The unit after all labels, or the currency before them; None where there is none, or more than one."""
     units = {_split_unit(text)[1] for text in texts}
     return units.pop() if len(units) == 1 and "" not in units else None
 
 
 def _split_unit(text: str) -> tuple[str, str]:
+    if (match := WITH_CURRENCY.fullmatch(text)) is not None:
+        return match[1] + match[3], match[2]
     match = WITH_UNIT.fullmatch(text)
     if match is None or NUMBER.fullmatch(text):
         return text, ""
@@ -119,11 +129,25 @@ def _split_unit(text: str) -> tuple[str, str]:
 
 
 def _foreign(text: str) -> bool:
-    """Whether people would read the text as a decimal, although its form is not read here."""
-    ascii_digits = unicodedata.normalize("NFKC", text).translate(DASHES)
-    value = number(ascii_digits)
-    plain = value is not None and not re.fullmatch(r"[+-]?\d+", ascii_digits)
-    return plain or FOREIGN_DECIMAL.fullmatch(ascii_digits) is not None
+    """Whether people would read the text as a number, although its form is not read here.
+
+    Whole numbers of other digits than 0 to 9 are names.
+    """
+    bare = _bare(text)
+    plain = number(bare) is not None and not re.fullmatch(r"[+-]?\d+", bare)
+    return plain or FOREIGN_DECIMAL.fullmatch(bare) is not None or _foreign_whole(text)
+
+
+def _foreign_whole(text: str) -> bool:
+    """The same for whole numbers: 1 234, $5, or −3 with Unicode's minus."""
+    bare = _bare(text)
+    other = bare != unicodedata.normalize("NFKC", text) and re.fullmatch(r"[+-]?\d+", bare)
+    return bool(other) or FOREIGN_WHOLE.fullmatch(bare) is not None
+
+
+def _bare(text: str) -> str:
+    """The text with ASCII digits, blanks and minus, without signs of currencies."""
+    return re.sub(rf"[{MONEY}]", "", unicodedata.normalize("NFKC", text).translate(DASHES)).strip()
 
 
 def no_label(rows: Sequence[int], place: Callable[[int], str]) -> UserError:

@@ -88,7 +88,12 @@ class CallableSampler(Sampler):
         self.function, self.shape, self.name, self.content_key = function, shape, name, content_key
 
     def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
-        images = self.function(targets, indices, seed)
+        shape = "C, H, W" if self.shape is None else ", ".join(map(str, self.shape))
+        with tried(
+            f"generator {self.name}: drawing {len(targets)} images failed",
+            f"a function takes (targets, indices, seed) and gives uint8 images [B, {shape}]",
+        ):
+            images = self.function(targets, indices, seed)
         if self.shape is not None:
             _check(images, (len(targets), *self.shape), f"generator {self.name}")
         return images.cpu()

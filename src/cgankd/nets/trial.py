@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from cgankd.core.errors import UserError
-from cgankd.core.plugins import said
-from cgankd.core.runtime import CPU
+from cgankd.core.plugins import said, tried
+from cgankd.core.runtime import CPU, Fabric
+from cgankd.nets import inference
 from cgankd.nets.taps import undisturbed
 from cgankd.tasks.outputs import why
 
@@ -27,6 +28,21 @@ def check_answers(who: str, network: nn.Module, images: Tensor, num_outputs: int
         outputs = _run(who, network, images, num_outputs, "")
         _run(who, network, images[:1], num_outputs, "")
     return outputs
+
+
+def check_predictor(who: str, predictor: Any, images: Tensor, num_outputs: int, fabric: Fabric) -> Tensor:
+    """The outputs of a module or another callable for uint8 images [B, C, H, W], as precise as they come.
+
+    Raises UserError, beginning with ``who``, if it is neither, fails, or gives other than floats [B, num_outputs].
+    """
+    if not callable(predictor) or isinstance(predictor, type):
+        raise UserError(f"{who} is {predictor!r}; needed: a torch.nn.Module, or a function of images")
+    if isinstance(predictor, nn.Module):
+        return check_answers(who, predictor, inference.to_input(images, device(predictor)), num_outputs)
+    failed = f"{who}: the call with {len(images)} images failed"
+    with tried(failed, f"needed: outputs [B, {num_outputs}]"), torch.no_grad():
+        inputs = inference.to_input(images, fabric.device)
+        return check_outputs(who, predictor(inputs), inputs, num_outputs)
 
 
 def check_finite(who: str, outputs: Tensor) -> None:

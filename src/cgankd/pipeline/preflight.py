@@ -393,6 +393,6 @@ def prediction_notes(teacher: BlackBox | None, generator: Sampler | None, splits
         images, labels = generator.images, generator.labels
     outputs = torch.cat([teacher.raw_outputs(to_input(part, CPU)) for part in images.split(BLOCK)])
     kind = "label_unit" if "label_unit" in task.converted_kinds else task.output_kinds[0]
-    predictions = task.from_target(outputs[:, 0])[:, None].float() if kind == "label_unit" else outputs
+    predictions = task.from_target(outputs[:, 0])[:, None] if kind == "label_unit" else outputs
     misfit = task.misfit(predictions, labels, kind)
     return [f"{SETTING} {teacher.name}: {misfit}"] if misfit else []

@@ -24,7 +24,7 @@ from cgankd.shipping.finished import FinishedRun, Student
 from cgankd.tasks import Task
 
 CALIBRATION = 500  # training images, at most, that the scales of 8-bit activations are taken over
-TOLERANCE = 1e-3  # of the spread of the outputs: two libraries add in other orders, in float32
+TOLERANCE = 1e-3  # of the label range, or the spread of logits: two libraries add in other orders, in float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +138,8 @@ def _difference(path: Path, student: Student, images: Images, answers: Tensor) -
     """The largest from the student itself; where it is too large the file is removed, and TrainingError raised."""
     expected = student.task.deployed(outputs(Work(OneDevice()), student.network, images)).double()
     difference = float(student.task.difference(answers, expected).abs().max())
-    if not difference <= TOLERANCE * max(1.0, float(expected.std())):
+    scale = student.task.error_scale if student.task.continuous else max(1.0, float(expected.std()))
+    if not difference <= TOLERANCE * scale:
         path.unlink()
         raise TrainingError(
             f"{path} was removed: what it gives for {len(images)} images differs from the student by up to "

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cgankd.core.errors import UserError
+from cgankd.data.given import from_numpy
 from cgankd.data.importing import SMALLEST
 
 Order = Literal["flat", "NHW", "NHWC", "NCHW"]
@@ -73,7 +74,7 @@ class Layout:
         """X as uint8 [N, C, H, W] of ``size``. Raises NotImages where it has another layout, or another range."""
         self._check(X)
         known = X.dtype.newbyteorder("=") if X.dtype.itemsize <= 8 else np.float64  # torch reads no other floats
-        pixels = torch.from_numpy(np.ascontiguousarray(X, known))
+        pixels = from_numpy(np.ascontiguousarray(X, known))
         pixels = pixels.permute(0, 3, 1, 2) if self.order == "NHWC" else pixels
         pixels = pixels.reshape(-1, self.channels, self.height, self.width)
         if self.floats:

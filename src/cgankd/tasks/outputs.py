@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch import Tensor
 
 from cgankd.core.errors import UserError
@@ -15,7 +16,7 @@ AUTO = "auto"
 
 @dataclasses.dataclass(frozen=True)
 class OutputKind:
-    """Converts outputs [B, num_outputs] of a kind in ``task.output_kinds`` to those that the task's losses take.
+    """Converts outputs [B, num_outputs] of a kind in ``task.output_kinds`` to float32 ones that the task's losses take.
 
     misfit: a sentence where outputs of this kind hardly fit the labels of the images that they were seen for.
     """
@@ -25,7 +26,7 @@ class OutputKind:
     misfit: str = dataclasses.field(default="", compare=False)
 
     def __call__(self, outputs: Tensor) -> Tensor:
-        return self.task.from_kind(outputs.float(), self.kind)
+        return self.task.from_kind(_precise(outputs), self.kind).float()
 
     @property
     def changes(self) -> bool:
@@ -36,6 +37,11 @@ class OutputKind:
     def content_key(self) -> str:
         """Depends on everything that the conversion depends on."""
         return content_key(self.kind, self.task.content_key)
+
+
+def _precise(outputs: Tensor) -> Tensor:
+    """Outputs as float32, or float64 where they are: a label far from zero in its own unit is no float32."""
+    return outputs if outputs.dtype == torch.float64 else outputs.float()
 
 
 def why(num_outputs: int) -> str:
@@ -64,7 +70,7 @@ def resolve(
         raise UserError(
             f"{setting} = {stated} is not allowed for {task.name}; allowed: {', '.join((AUTO, *task.output_kinds))}"
         )
-    numbers = outputs.detach().float().cpu()
+    numbers = _precise(outputs.detach()).cpu()
     try:
         kind = task.kind_of(numbers, labels.cpu(), trained=trained) if stated == AUTO else stated
         task.check_kind(numbers, kind)

@@ -197,13 +197,16 @@ class Regression(Task):
         return "scaled"
 
     def check_kind(self, outputs: Tensor, kind: str) -> None:
-        """Outputs are float32, which can't hold a label such as 1700000020: raises ValueError where its steps are
-        coarse beside the range."""
+        """Raises ValueError for outputs of 32 bits in the label's unit where their steps are coarse beside the range:
+        they can't be a label such as 1700000020."""
+        if not torch.equal(outputs, outputs.float().to(outputs.dtype)):
+            return
         step = float(np.spacing(np.float32(max(abs(self.low), abs(self.high)))))
         if kind == "label_unit" and step > self.COARSE * self.span:
             raise ValueError(
                 f"its outputs are numbers of 32 bits, which go in steps of {step:g} in the label range {self._ends()}; "
-                "allowed: outputs=scaled, with outputs mapped to [0, 1], or labels with an offset subtracted"
+                "allowed: numbers of 64 bits, outputs=scaled with outputs mapped to [0, 1], or labels with an offset "
+                "subtracted"
             )
 
     def misfit(self, outputs: Tensor, labels: Tensor, kind: str) -> str:

@@ -48,7 +48,7 @@ class StoredAnswers(BlackBox):
                 f"{SETTING} {self.name}: has no prediction for {missing:,} of {len(keys):,} images; needed: all; those "
                 "that rows such as kd and fm need are written by cgankd synthesize --import FILE --views"
             )
-        return self.outputs[[self._row[content] for content in keys]].to(images.device)
+        return self.outputs[[self._row[content] for content in keys]]
 
     def unanswered(self, images: Images) -> int:
         """The number of images without outputs, of uint8 [N, C, H, W]."""

@@ -25,7 +25,8 @@ class BlackBox(ABC):
     """Float images [B, C, H, W] in [0, 1] -> outputs float32 [B, number of outputs], without features or gradients.
 
     Outputs are logits, or a scalar mapped to [0, 1] by the task's label range; ``gives`` converts outputs of another
-    kind to these. content_key depends on everything that the outputs depend on.
+    kind to these, which may be float64, because a label such as 1700000020 in its own unit is no float32.
+    content_key depends on everything that the outputs depend on.
     """
 
     gives: OutputKind | None = None
@@ -39,7 +40,7 @@ class BlackBox(ABC):
     def __call__(self, images: Tensor) -> Tensor:
         """The outputs, on the images' device. Raises UserError if their shape is wrong."""
         outputs = self.raw_outputs(images)
-        return outputs if self.gives is None else self.gives(outputs)
+        return (outputs.float() if self.gives is None else self.gives(outputs)).to(images.device)
 
     def open(self, fabric: Fabric) -> BlackBox:
         """Returns itself; the interface is that of :class:`cgankd.nets.build.NetworkSource`."""
@@ -47,7 +48,8 @@ class BlackBox(ABC):
 
     @abstractmethod
     def raw_outputs(self, images: Tensor) -> Tensor:
-        """The outputs before conversion by ``gives``. Raises UserError if their shape is wrong."""
+        """The outputs before conversion by ``gives``, as precise as they come, on any device. Raises UserError if their
+        shape is wrong."""
 
     def knows(self, images: Images) -> bool:
         """Whether it has outputs for all images, uint8 [N, C, H, W]."""
@@ -66,7 +68,7 @@ class FunctionTeacher(BlackBox):
 
     @torch.no_grad()
     def raw_outputs(self, images: Tensor) -> Tensor:
-        return checked(self.function(images.clone()), len(images), self.width, self.name).to(images.device)
+        return checked(self.function(images.clone()), len(images), self.width, self.name)
 
 
 class OnnxTeacher(BlackBox):
@@ -98,11 +100,14 @@ class OnnxTeacher(BlackBox):
 
     def raw_outputs(self, images: Tensor) -> Tensor:
         outputs = self.session.run(None, {self.input: images.detach().float().contiguous().cpu().numpy()})[0]
-        return checked(torch.from_numpy(outputs), len(images), self.width, self.name).to(images.device)
+        return checked(torch.from_numpy(outputs), len(images), self.width, self.name)
 
 
 def checked(outputs: Any, images: int, width: int, name: str) -> Tensor:
-    """The outputs as float32. UserError, beginning with ``name``, if they are not finite numbers [images, width]."""
+    """The outputs as float32, or as float64 where they are.
+
+    UserError, beginning with ``name``, if they are not finite numbers [images, width].
+    """
     if not isinstance(outputs, Tensor):
         raise UserError(f"{name}: gives {type(outputs).__name__}; needed: a tensor [{images}, {width}]")
     if tuple(outputs.shape) != (images, width):
@@ -110,7 +115,7 @@ def checked(outputs: Any, images: int, width: int, name: str) -> Tensor:
             f"{name}: gives outputs {list(outputs.shape)} for {images} images; needed: [{images}, {width}], "
             f"{why(width)}"
         )
-    outputs = outputs.float()
-    if not torch.isfinite(outputs).all():
+    outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
+    if not torch.isfinite(outputs.float()).all():
         raise UserError(f"{name}: gives outputs that are not finite; finite numbers are needed")
     return outputs

@@ -103,7 +103,7 @@ class HttpTeacher(BlackBox):
             answers = dict(zip(part, outputs.numpy(), strict=True))
             self.answers.keep(answers)
             known |= answers
-        return torch.from_numpy(np.stack([known[key] for key in keys])).to(images.device)
+        return torch.from_numpy(np.stack([known[key] for key in keys]))
 
     def _ask(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
         """The outputs for these images, from the server."""
@@ -165,11 +165,11 @@ class HttpTeacher(BlackBox):
     def _plain(self, text: str) -> str:
         return text.replace(self._token, "***") if self._token else text
 
-    def _numbers(self, kind: str, reply: bytes) -> npt.NDArray[np.float32]:
+    def _numbers(self, kind: str, reply: bytes) -> npt.NDArray[np.float64]:
         try:
             if kind == JSON:
                 value: Any = json.loads(reply)
-                array = np.asarray(value["outputs"] if isinstance(value, dict) else value, np.float32)
+                array = np.asarray(value["outputs"] if isinstance(value, dict) else value, np.float64)
             elif kind == NPY:
                 array = np.load(io.BytesIO(reply), allow_pickle=False)
             else:
@@ -183,7 +183,7 @@ class HttpTeacher(BlackBox):
             ) from None
         if array.dtype.kind not in "fiu":
             raise UserError(f"{self.name}: replies with numbers of type {array.dtype}; needed: {self._form}")
-        return array.astype(np.float32)
+        return array.astype(np.float64)
 
     @property
     def _form(self) -> str:

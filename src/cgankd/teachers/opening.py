@@ -71,7 +71,7 @@ def open_teacher(
         f"{named} {source!r}: calling it on {len(few)} images failed",
         f"it gets {expected} and must return [B, {task.num_outputs}]",
     ):
-        predictions = teacher(to_input(few.images[:], CPU))
+        predictions = teacher.raw_outputs(to_input(few.images[:], CPU))
     kind = resolve(outputs, predictions, few.labels, task, f"{named} {source}", f"{setting}.outputs")
     notes = [kind.misfit]
     if kind.changes:
