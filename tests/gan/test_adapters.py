@@ -20,7 +20,7 @@ from cgankd.config import recipe
 from cgankd.core.errors import UserError
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.adapters import CallableSampler, OnnxSampler, StoredImages, open_source
-from cgankd.gan.generator import UNBOUNDED, GanSampler, latents
+from cgankd.gan.generator import UNBOUNDED, GanSampler, Sampler, latents
 from cgankd.pipeline import run
 from cgankd.tasks import Classification, Regression, Task
 
@@ -48,6 +48,13 @@ def array(targets, indices, seed):
     return good(targets, indices, seed).numpy()
 def broken(targets, indices, seed):
     raise RuntimeError("out of paint")
+def seeded_per_call(targets, indices, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (len(targets), 1, 16, 16), generator=generator, dtype=torch.uint8)
+def unseeded(targets, indices, seed):
+    return torch.randint(0, 256, (len(targets), 1, 16, 16), dtype=torch.uint8)
+def in_place(targets, indices, seed):
+    return good(targets.mul_(90), indices, seed)
 """
 
 
@@ -74,12 +81,20 @@ def test_a_function_by_name(functions: str, task: Task) -> None:
         ("large", r"gives torch.uint8 \[2, 3, 32, 32\]; needed: uint8 \[2, 1, 16, 16\]"),
         ("array", r"gives ndarray; needed: a tensor uint8 \[2, 1, 16, 16\]"),
         ("broken", r"drawing two images failed \(RuntimeError: out of paint\)"),
+        ("seeded_per_call", r"other images for the same \(target, index, seed\) in another order; needed: the same image"),
+        ("unseeded", r"other images for the same \(target, index, seed\)"),
         ("missing", r"module 'my_generators' has no function 'missing'"),
     ],
 )
 def test_functions_that_are_refused(functions: str, name: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         open_source(f"{functions}:{name}", CLASSES, 1, (16, 16))
+
+
+def test_a_function_may_change_what_it_is_given(functions: str) -> None:
+    targets = torch.tensor([0.25, 0.5])
+    open_source(f"{functions}:in_place", DEGREES, 1, (16, 16)).sample(targets, torch.arange(2), 0)
+    assert targets.tolist() == [0.25, 0.5]  # else the teacher's error would be computed against other labels
 
 
 def test_sources_that_are_not_there(tmp_path: Path) -> None:
@@ -476,6 +491,25 @@ def test_the_python_road_takes_functions_samplers_and_sources(
         road.use_generator(lambda targets, indices, seed: flat(targets, indices, seed).float())
     again = road.synthesize(images=12, subsampling="none", filter=False)  # the generator before it is still there
     assert torch.equal(again.images, fakes.images)
+
+
+class Grey(Sampler):
+    """Images of one grey, which is changed between uses, as the weights of a network are."""
+
+    level = 10
+
+    def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
+        return torch.full((len(targets), 1, 16, 16), self.level, dtype=torch.uint8)
+
+
+def test_a_sampler_that_was_changed_draws_anew(fabric: Fabric) -> None:
+    labels = torch.arange(30) % 3
+    teacher = nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), nn.Linear(1, 3))
+    road, grey = Distiller(flat(labels, labels, 0), labels, teacher, fabric=fabric), Grey()
+    for level in (10, 200):
+        grey.level = level
+        road.use_generator(grey)
+        assert (road.synthesize(images=3, subsampling="none", filter=False).images == level).all()
 
 
 def test_latents_are_a_pure_function_of_seed_label_and_index() -> None:
