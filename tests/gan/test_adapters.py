@@ -371,8 +371,9 @@ def test_scalar_arrays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        ({"side": 20}, r"images are 20x20 pixels with 1 channels; the run's are 16x16 with 1$"),
-        ({"mode": "RGB"}, r"images are 16x16 pixels with 3 channels; the run's are 16x16 with 1$"),
+        ({"side": 20}, r"images are 20x20 pixels; the run's are 16x16, and these are not resized$"),
+        ({"side": 8}, r"images are 8x8 pixels; the run's are 16x16, and these are not resized$"),
+        ({"mode": "RGB"}, r"images have 3 channels; the run's have 1$"),
         ({"names": "abcd"}, r"class 'd' is not one of the run's: a, b, c$"),
         ({"names": "ab"}, r"has no image of class 'c'; every class of the run needs some$"),
     ],
@@ -380,6 +381,13 @@ def test_scalar_arrays(tmp_path: Path) -> None:
 def test_stored_images_that_are_refused(tmp_path: Path, made: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         open_source(str(write_folder(tmp_path / "images", **made)), CLASSES, 1, (16, 16))
+
+
+def test_stored_images_of_several_sizes_are_refused(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "images")
+    Image.new("L", (32, 32)).save(folder / "a" / "large.png")
+    with pytest.raises(UserError, match=r"some images are 32x32 pixels; the run's are 16x16"):  # not: set data.size
+        open_source(str(folder), CLASSES, 1, (16, 16))
 
 
 def test_a_class_called_007_is_not_the_class_of_number_7(tmp_path: Path) -> None:
