@@ -81,7 +81,10 @@ def test_a_function_by_name(functions: str, task: Task) -> None:
         ("large", r"gives torch.uint8 \[2, 3, 32, 32\]; needed: uint8 \[2, 1, 16, 16\]"),
         ("array", r"gives ndarray; needed: a tensor uint8 \[2, 1, 16, 16\]"),
         ("broken", r"drawing two images failed \(RuntimeError: out of paint\)"),
-        ("seeded_per_call", r"other images for the same \(target, index, seed\) in another order; needed: the same image"),
+        (
+            "seeded_per_call",
+            r"other images for the same \(target, index, seed\) in another order; needed: the same image",
+        ),
         ("unseeded", r"other images for the same \(target, index, seed\)"),
         ("missing", r"module 'my_generators' has no function 'missing'"),
     ],

@@ -210,8 +210,8 @@ def load_alike(pictures: Pictures | Decoded, channels: int, size: tuple[int, int
     if others:  # before the plan, whose advice to set data.size is for the run's own images
         some = "" if len(others) == len(kinds) else "some "
         raise UserError(
-            f"{where}: {some}images are {others[0].width}x{others[0].height} pixels; the run's are {size[1]}x{size[0]}, "
-            "and these are not resized"
+            f"{where}: {some}images are {others[0].width}x{others[0].height} pixels; the run's are {size[1]}x{size[0]}"
+            ", and these are not resized"
         )
     own, _ = plan(kinds, DataSettings(), where)
     if own.channels != channels:
