@@ -22,9 +22,7 @@ from cgankd.gan.generator import Sampler, latents, to_uint8
 from cgankd.tasks import Task
 
 Function = Callable[[Tensor, Tensor, int], Tensor]
-REPEATS_WITHIN = (
-    2.0  # mean difference, in grey levels, of an image drawn twice: a network at low precision is not exact
-)
+REPEATS_WITHIN = 2.0  # mean difference in grey levels of an image drawn twice; low precision is not exact
 
 
 def open_source(

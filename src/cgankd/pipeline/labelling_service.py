@@ -53,8 +53,8 @@ def export(
     ``folder``/metadata.csv lists all files with their labels: candidates/ (the labels given to the generator),
     validation/ and test/ (the true labels). candidates/ has its own metadata.csv, as ready images need it. candidates:
     their number; None: 1.25 M / rho. Generator and density ratio are stored in ``out``; the seed is the recipe's first.
-    Raises UserError where the folder is not empty, a class has no candidate, or the ratio would need teacher outputs for
-    other images.
+    Raises UserError where the folder is not empty, where a class has no candidate, or where the ratio would need
+    teacher outputs for other images.
     """
     check_new(folder, "--export")
     if recipe.ratio.vicinity_gaps is not None and not isinstance(recipe.synthesis.subsampling, NoSubsampling):
