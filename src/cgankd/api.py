@@ -37,7 +37,7 @@ from cgankd.core.store import Artifact, Store, Work
 from cgankd.data.given import arrays, image_set
 from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.distill import MethodStack
-from cgankd.gan.adapters import CallableSampler, open_source
+from cgankd.gan.adapters import CallableSampler, check_repeats, open_source
 from cgankd.gan.generator import GeneratorSource, Sampler, TrainedGenerator
 from cgankd.gan.guidance import check_terms
 from cgankd.labels import label_space
@@ -245,7 +245,9 @@ class Distiller(Looks):
                 raise UserError(f"the generator is {generator!r}; needed: a function, a Sampler, or a source")
             name = getattr(generator, "__name__", type(generator).__name__)
             generator = CallableSampler(generator, (channels, *size), name)
+            check_repeats(generator, self._task.to_target(self.data.labels[:2]), f"generator {name}")
         if not getattr(generator, "content_key", ""):
+            generator = copy.copy(generator)  # the key is not kept with it, because its weights may change later
             generator.content_key = self._sampled_key(generator)
         self._use(generator)
 

@@ -20,7 +20,7 @@ from cgankd.config import recipe
 from cgankd.core.errors import UserError
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.adapters import CallableSampler, OnnxSampler, StoredImages, open_source
-from cgankd.gan.generator import UNBOUNDED, GanSampler, latents
+from cgankd.gan.generator import UNBOUNDED, GanSampler, Sampler, latents
 from cgankd.pipeline import run
 from cgankd.tasks import Classification, Regression, Task
 
@@ -48,6 +48,13 @@ def array(targets, indices, seed):
     return good(targets, indices, seed).numpy()
 def broken(targets, indices, seed):
     raise RuntimeError("out of paint")
+def seeded_per_call(targets, indices, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (len(targets), 1, 16, 16), generator=generator, dtype=torch.uint8)
+def unseeded(targets, indices, seed):
+    return torch.randint(0, 256, (len(targets), 1, 16, 16), dtype=torch.uint8)
+def in_place(targets, indices, seed):
+    return good(targets.mul_(90), indices, seed)
 """
 
 
@@ -74,12 +81,23 @@ def test_a_function_by_name(functions: str, task: Task) -> None:
         ("large", r"gives torch.uint8 \[2, 3, 32, 32\]; needed: uint8 \[2, 1, 16, 16\]"),
         ("array", r"gives ndarray; needed: a tensor uint8 \[2, 1, 16, 16\]"),
         ("broken", r"generator my_generators:broken: drawing 2 images failed \(RuntimeError: out of paint\)"),
+        (
+            "seeded_per_call",
+            r"other images for the same \(target, index, seed\) in another order; needed: the same image",
+        ),
+        ("unseeded", r"other images for the same \(target, index, seed\)"),
         ("missing", r"module 'my_generators' has no function 'missing'"),
     ],
 )
 def test_functions_that_are_refused(functions: str, name: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         open_source(f"{functions}:{name}", CLASSES, 1, (16, 16))
+
+
+def test_a_function_may_change_what_it_is_given(functions: str) -> None:
+    targets = torch.tensor([0.25, 0.5])
+    open_source(f"{functions}:in_place", DEGREES, 1, (16, 16)).sample(targets, torch.arange(2), 0)
+    assert targets.tolist() == [0.25, 0.5]  # else the teacher's error would be computed against other labels
 
 
 def test_sources_that_are_not_there(tmp_path: Path) -> None:
@@ -356,8 +374,9 @@ def test_scalar_arrays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        ({"side": 20}, r"images are 20x20 pixels with 1 channels; the run's are 16x16 with 1$"),
-        ({"mode": "RGB"}, r"images are 16x16 pixels with 3 channels; the run's are 16x16 with 1$"),
+        ({"side": 20}, r"images are 20x20 pixels; the run's are 16x16, and these are not resized$"),
+        ({"side": 8}, r"images are 8x8 pixels; the run's are 16x16, and these are not resized$"),
+        ({"mode": "RGB"}, r"images have 3 channels; the run's have 1$"),
         ({"names": "abcd"}, r"class 'd' is not one of the run's: a, b, c$"),
         ({"names": "ab"}, r"has no image of class 'c'; every class of the run needs some$"),
     ],
@@ -365,6 +384,13 @@ def test_scalar_arrays(tmp_path: Path) -> None:
 def test_stored_images_that_are_refused(tmp_path: Path, made: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         open_source(str(write_folder(tmp_path / "images", **made)), CLASSES, 1, (16, 16))
+
+
+def test_stored_images_of_several_sizes_are_refused(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "images")
+    Image.new("L", (32, 32)).save(folder / "a" / "large.png")
+    with pytest.raises(UserError, match=r"some images are 32x32 pixels; the run's are 16x16"):  # not: set data.size
+        open_source(str(folder), CLASSES, 1, (16, 16))
 
 
 def test_a_class_called_007_is_not_the_class_of_number_7(tmp_path: Path) -> None:
@@ -476,6 +502,25 @@ def test_the_python_road_takes_functions_samplers_and_sources(
         road.use_generator(lambda targets, indices, seed: flat(targets, indices, seed).float())
     again = road.synthesize(images=12, subsampling="none", filter=False)  # the generator before it is still there
     assert torch.equal(again.images, fakes.images)
+
+
+class Grey(Sampler):
+    """Images of one grey, which is changed between uses, as the weights of a network are."""
+
+    level = 10
+
+    def sample(self, targets: Tensor, indices: Tensor, seed: int) -> Tensor:
+        return torch.full((len(targets), 1, 16, 16), self.level, dtype=torch.uint8)
+
+
+def test_a_sampler_that_was_changed_draws_anew(fabric: Fabric) -> None:
+    labels = torch.arange(30) % 3
+    teacher = nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), nn.Linear(1, 3))
+    road, grey = Distiller(flat(labels, labels, 0), labels, teacher, fabric=fabric), Grey()
+    for level in (10, 200):
+        grey.level = level
+        road.use_generator(grey)
+        assert (road.synthesize(images=3, subsampling="none", filter=False).images == level).all()
 
 
 def test_latents_are_a_pure_function_of_seed_label_and_index() -> None:

@@ -21,10 +21,12 @@ from cgankd.cli import main
 from cgankd.cli.screen import console
 from cgankd.core.errors import UserError
 from cgankd.core.files import load_tensors, read_json
+from cgankd.data.imageset import ImageSet
 from cgankd.experiments import text as table_text
 from cgankd.pipeline import labelling_service, run
 from cgankd.report.headline import EXPORTED
 from cgankd.report.render import render
+from cgankd.tasks import Classification, Regression
 
 Answer = Callable[[npt.NDArray[np.float32]], Sequence[object]]
 
@@ -259,6 +261,14 @@ def test_another_exports_files_have_other_names(tmp_path: Path) -> None:
         names.append({file.name for file in (folder / "candidates").glob("*.png")})
     assert len(names[0]) == len(names[1]) == 40
     assert not names[0] & names[1]
+
+
+def test_candidates_that_lack_a_class_are_refused_because_they_could_not_be_imported() -> None:
+    task, images = Classification(("a", "b", "c")), torch.zeros(3, 1, 16, 16, dtype=torch.uint8)
+    labelling_service.check_each_class(ImageSet(images, torch.tensor([0, 1, 2])), task)
+    labelling_service.check_each_class(ImageSet(images, torch.tensor([0.5, 1.0, 1.0])), Regression(0.0, 9.0))
+    with pytest.raises(UserError, match=r"of 3 candidates none is of class b; needed: some of every class"):
+        labelling_service.check_each_class(ImageSet(images, torch.tensor([0, 2, 2])), task)
 
 
 def test_a_ratio_that_asks_the_teacher_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -199,6 +199,10 @@ def test_few_seeds_demonstrations_and_missing_images_are_said() -> None:
     assert "max_draws" in warnings(found(9.0, 8.0, True, synthesis=short))[0]
     ready = {"synthesis": short, "generator": {"ready_images": True}}
     assert "generator.source has no more images of some labels" in warnings(found(9.0, 8.0, True, **ready))[0]
+    ready = {"synthesis": {**short, "generated": 100}, "generator": {"ready_images": 300}}
+    assert "only 100 of the 300 ready images were looked at" in warnings(found(9.0, 8.0, True, **ready))[0]
+    ready = {"synthesis": {**short, "generated": 300}, "generator": {"ready_images": 300}}
+    assert "looked at" not in warnings(found(9.0, 8.0, True, **ready))[0]
 
 
 def test_labels_without_any_image_are_named() -> None:

@@ -206,12 +206,16 @@ def load_alike(pictures: Pictures | Decoded, channels: int, size: tuple[int, int
     bits, _ = bits_in_use(pictures, kinds, None, where)
     if bits < 16:
         raise UserError(f"{where}: images of 16 bits use {bits} of them; allowed: images of 8 bits, as in the run")
-    own, _ = plan(kinds, DataSettings(), where)
-    if (own.height, own.width, own.channels) != (*size, channels):
+    others = [kind for kind in kinds if (kind.height, kind.width) != size]
+    if others:  # before the plan, whose advice to set data.size is for the run's own images
+        some = "" if len(others) == len(kinds) else "some "
         raise UserError(
-            f"{where}: images are {own.width}x{own.height} pixels with {own.channels} channels; "
-            f"the run's are {size[1]}x{size[0]} with {channels}"
+            f"{where}: {some}images are {others[0].width}x{others[0].height} pixels; the run's are {size[1]}x{size[0]}"
+            ", and these are not resized"
         )
+    own, _ = plan(kinds, DataSettings(), where)
+    if own.channels != channels:
+        raise UserError(f"{where}: images have {own.channels} channels; the run's have {channels}")
     return pictures.read(np.arange(sum(kinds.values())), own, lambda images: None)
 
 

@@ -22,6 +22,7 @@ from cgankd.gan.generator import Sampler, latents, to_uint8
 from cgankd.tasks import Task
 
 Function = Callable[[Tensor, Tensor, int], Tensor]
+REPEATS_WITHIN = 2.0  # mean difference in grey levels of an image drawn twice; low precision is not exact
 
 
 def open_source(
@@ -67,8 +68,23 @@ def _open(
         f"generator.source {source!r}: drawing two images failed",
         f"a function takes (targets, indices, seed) and gives uint8 images [B, {channels}, {size[0]}, {size[1]}]",
     ):
-        sampler.sample(targets, torch.arange(2), 0)
+        check_repeats(sampler, targets, f"generator.source {source!r}")
     return sampler
+
+
+def check_repeats(sampler: Sampler, targets: Tensor, where: str) -> None:
+    """UserError where an image depends on its place in the batch or differs in the next call; targets [2].
+
+    Then results would depend on the batch size, and a function that seeds its random numbers once per call would give
+    the same few images in each batch.
+    """
+    indices = torch.arange(2)
+    first, turned = sampler.sample(targets, indices, 0), sampler.sample(targets.flip(0), indices.flip(0), 0)
+    if float((first.float() - turned.flip(0).float()).abs().mean()) > REPEATS_WITHIN:
+        raise UserError(
+            f"{where}: gives other images for the same (target, index, seed) in another order; needed: the same image, "
+            "in every batch (so random numbers are seeded for each image, with its index)"
+        )
 
 
 class CallableSampler(Sampler):
@@ -93,7 +109,8 @@ class CallableSampler(Sampler):
             f"generator {self.name}: drawing {len(targets)} images failed",
             f"a function takes (targets, indices, seed) and gives uint8 images [B, {shape}]",
         ):
-            images = self.function(targets, indices, seed)
+            # copies, because it may change them in place
+            images = self.function(targets.clone(), indices.clone(), seed)
         if self.shape is not None:
             _check(images, (len(targets), *self.shape), f"generator {self.name}")
         return images.cpu()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cgankd.config.recipe import Recipe
 from cgankd.config.settings import FitSettings, NoSubsampling, TeacherSettings
-from cgankd.core.errors import UserError
+from cgankd.core.errors import UserError, first_of
 from cgankd.core.files import write_csv, write_json
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.run_folder import check_new, new_folder
@@ -52,7 +52,8 @@ def export(
     ``folder``/metadata.csv lists all files with their labels: candidates/ (the labels given to the generator),
     validation/ and test/ (the true labels). candidates/ has its own metadata.csv, as ready images need it. candidates:
     their number; None: 1.25 M / rho. Generator and density ratio are stored in ``out``; the seed is the recipe's first.
-    Raises UserError where the folder is not empty, or where the ratio would need teacher outputs for other images.
+    Raises UserError where the folder is not empty, where a class has no candidate, or where the ratio would need
+    teacher outputs for other images.
     """
     check_new(folder, "--export")
     if recipe.ratio.vicinity_gaps is not None and not isinstance(recipe.synthesis.subsampling, NoSubsampling):
@@ -64,6 +65,7 @@ def export(
         rho = (settings.filter.rho or task.filter_quantile) if settings.filter else 1.0
         count = math.ceil(SPARE * settings.images / rho) if candidates is None else candidates
         fakes = StoredFakes(run.candidates(recipe.seeds[0], count)).open()
+        check_each_class(fakes, task)
         reasons = run.fell_back(recipe.seeds[0])
         parts = {CANDIDATES: fakes, VALIDATION: run.splits.val, TEST: run.splits.test}
         with new_folder(folder, "--export") as work:
@@ -76,6 +78,16 @@ def export(
         f"wrote {folder}: {sizes} images; let the teacher label the files of {folder / NAME}, write its predictions to "
         f"{folder / 'predictions.csv'} ({FILE},prediction{columns}), then use --import{fallback}"
     )
+
+
+def check_each_class(fakes: ImageSet, task: Task) -> None:
+    """UserError where a class has no candidate, because the labelled images could then not be imported."""
+    empty = [name for number, name in enumerate(task.answer_names) if not bool((fakes.labels == number).any())]
+    if empty:
+        raise UserError(
+            f"of {len(fakes):,} candidates none is of class {first_of(empty, 5)}; needed: some of every class, so a "
+            "larger --candidates, or synthesis.subsampling=none where the density ratio rejects a class"
+        )
 
 
 def export_views(

@@ -203,13 +203,13 @@ def _add_synthesis(run: Run, results: dict[str, Any], upstream: Sequence[int]) -
     """Add the entries on generator, density ratio and generated images, those of the first seed."""
     recipe, first = run.recipe, upstream[0]
     images = {name: run.synthesis(first, row(name)) for name in run.rows if row(name).fakes}
-    generator = run.generator(first)
+    generator, held = run.generator(first), None if run.ready_generator is None else run.ready_generator.held
     # The teacher's metric on all generated images, before any was rejected or filtered out.
     untouched = images.get("cgan_raw") or next(iter(images.values()))
     results["generator"] = {
         "parameters": generator.summary["parameters"],
         "teacher_metric_on_fakes": untouched.summary["teacher_metric"]["generated"],
-        "ready_images": run.ready_generator is not None and run.ready_generator.held is not None,
+        "ready_images": 0 if held is None else int(held[1].sum()),
         "variety": [run.generator(seed).summary.get("variety") for seed in upstream],
     }
     results["artifacts"] |= {

@@ -159,11 +159,18 @@ def _missing_images(results: Mapping[str, Any]) -> Iterator[str]:
     synthesis = results.get("synthesis")
     if not synthesis or synthesis["kept"] >= synthesis["requested"]:
         return
-    ready = results.get("generator", {}).get("ready_images")
+    ready = results.get("generator", {}).get("ready_images")  # their number; in older results whether there are any
     why = "generator.source has no more images of some labels, or " if ready else ""
+    looked_at = synthesis.get("generated", math.inf)
+    unused = (
+        f" Each label has its share of synthesis.images, which is taken from its own images alone, so only "
+        f"{looked_at:,} of the {ready:,} ready images were looked at. A larger synthesis.images looks at more."
+        if ready and ready > looked_at
+        else ""
+    )
     yield (
         f"{synthesis['requested'] - synthesis['kept']} of {synthesis['requested']} images are missing: {why}"
-        "some labels reached synthesis.max_draws draws per image."
+        f"some labels reached synthesis.max_draws draws per image.{unused}"
     )
     if not synthesis["kept"]:
         yield "No generated image was kept at all: rows with generated images were trained on real images alone."
