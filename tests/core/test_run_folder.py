@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 import pytest
 
 from cgankd.core.errors import UserError
-from cgankd.core.run_folder import HeldFolder, check_recipe, check_usable
+from cgankd.core.run_folder import HeldFolder, check_recipe, check_usable, earlier
 
 
 def test_a_check_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -74,6 +74,16 @@ def test_results_of_another_recipe_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("[]")
     with pytest.raises(UserError, match=r"results.json is not a file of cgankd run; choose another --out"):
         check_recipe(tmp_path, "bars")
+
+
+def test_results_that_a_crash_has_cut_are_as_none_in_the_folder_of_a_run_alone(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_text('{"recipe": "ba')
+    with pytest.raises(UserError, match=r"results.json is not a JSON file"):
+        check_recipe(tmp_path, "bars")
+    HeldFolder(tmp_path, "run").close()
+    check_recipe(tmp_path, "bars")
+    assert earlier(file) is None
 
 
 def test_a_folder_that_was_taken_over_is_forgotten_without_comparing_paths(

@@ -274,6 +274,12 @@ def test_workers_get_the_cells_whose_images_have_changed(tmp_path: Path, monkeyp
     images(0)
     [[made]] = cells.results_of([cell], tmp_path / "out", "table.json", SILENT)
     assert known() == made
+    results = tmp_path / "out" / cell.folder / "results.json"
+    whole = results.read_text()
+    results.write_text(whole[:-100])  # a crash of the machine has cut it
+    assert known() is None
+    results.write_text(whole)
+    assert known() == made
     images(1)
     assert known() is None
     assert not (tmp_path / "out" / cell.folder / "results.json").exists()

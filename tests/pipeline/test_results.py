@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from scipy import stats
 
 from cgankd.config.recipe import Recipe
+from cgankd.core.run_folder import HeldFolder
 from cgankd.core.store import Artifact
 from cgankd.metrics import statistics
 from cgankd.pipeline import results
@@ -309,3 +311,10 @@ def test_files_of_another_student_go_and_those_of_this_one_stay(tmp_path: Path) 
             file.touch()
         results._write(tmp_path / "results.json", record(student))
         assert [file.exists() for file in files] == [stays] * 4
+
+
+def test_results_that_a_crash_has_cut_are_written_again(tmp_path: Path) -> None:
+    HeldFolder(tmp_path, "run").close()
+    (tmp_path / "results.json").write_text('{"best": {"row')
+    results._write(tmp_path / "results.json", {"rows": [], "seconds": {"import": 1.0}})
+    assert json.loads((tmp_path / "results.json").read_text())["rows"] == []

@@ -162,12 +162,26 @@ def read_results(folder: Path, needed: Iterable[str]) -> dict[str, Any]:
     return cast(dict[str, Any], results)
 
 
+def earlier(path: Path) -> Any:
+    """What an earlier command wrote as JSON in its folder; None where nothing is, or a crash of the machine cut it.
+
+    Raises UserError where it is no JSON and the folder was never a run's, because it is a file of somebody else.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return read_json(path)
+    except UserError:
+        if not any((path.parent / name).is_file() for name in (".lock", "recipe.yaml")):  # the latter: a table's cell
+            raise
+        return None
+
+
 def check_recipe(folder: Path, name: str) -> None:
     """UserError where ``folder`` holds the results of another recipe than ``name``, because they would be lost."""
     file = folder / RESULTS
-    if not file.is_file():
+    if (results := earlier(file)) is None:
         return
-    results = read_json(file)
     owner = results.get("recipe") if isinstance(results, dict) else None
     if not isinstance(owner, str):
         raise UserError(f"{file} is not a file of cgankd run; choose another --out")

@@ -18,11 +18,11 @@ from cgankd import distill
 from cgankd.config import recipe
 from cgankd.config.recipe import Recipe
 from cgankd.core.errors import TrainingError, UserError
-from cgankd.core.files import file_name, read_json
+from cgankd.core.files import file_name
 from cgankd.core.hashing import content_key
 from cgankd.core.paths import RESULTS
 from cgankd.core.progress import Progress
-from cgankd.core.run_folder import check_usable, lock, make_folder
+from cgankd.core.run_folder import check_usable, earlier, lock, make_folder
 from cgankd.core.run_plan import Station
 from cgankd.core.store import remove_leftovers
 from cgankd.data import sources
@@ -219,13 +219,11 @@ def _elsewhere(
 
 def _finished(cell: Cell, folder: Path) -> Results | None:
     """The results of an earlier process for exactly this recipe; None where there are none."""
-    recipe_file, results_file = folder / "recipe.yaml", folder / RESULTS
-    if not (recipe_file.is_file() and results_file.is_file()):
+    recipe_file = folder / "recipe.yaml"
+    results: Results | None = earlier(folder / RESULTS)
+    if results is None or not recipe_file.is_file():
         return None
-    if recipe_file.read_text(encoding="utf-8") != cell.recipe.to_yaml():
-        return None
-    results: Results = read_json(results_file)
-    return results
+    return results if recipe_file.read_text(encoding="utf-8") == cell.recipe.to_yaml() else None
 
 
 def _is_made(cell: Cell, out: Path) -> bool:
@@ -241,9 +239,8 @@ def _refuse_other_recipes(cells: Sequence[Cell], out: Path, file: str) -> None:
     """UserError where ``out`` contains results of other recipes."""
     names = {cell.recipe.name for cell in cells}
     for path, key in ((out / file, "recipes"), (out / RESULTS, "recipe")):
-        if not path.is_file():
+        if (content := earlier(path)) is None:
             continue
-        content = read_json(path)
         known = content.get(key) if isinstance(content, dict) else None
         if not isinstance(known, (str, list)):
             raise UserError(f"{path} is not a file of cgankd; choose another --out")

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from cgankd._version import __version__
 from cgankd.config.settings import FilterSettings, FromWeights, NoSubsampling
 from cgankd.core import ranks
-from cgankd.core.files import read_json, write_json, write_text
+from cgankd.core.files import write_json, write_text
 from cgankd.core.paths import RESULTS
+from cgankd.core.run_folder import earlier
 from cgankd.core.store import Artifact
 from cgankd.data.rejected import write_rejected
 from cgankd.metrics.robustness import Attack
@@ -55,12 +56,12 @@ def write(run: Run, import_seconds: float) -> dict[str, Any]:
 def _write(path: Path, record: dict[str, Any]) -> None:
     """Write results.json. Where it holds these very results, the time of reading the images stays the one it gives, so
     a finished run that is started again changes nothing, and its page still belongs to it."""
-    earlier = read_json(path) if path.is_file() else {}
-    if earlier and _shipped(record) != _shipped(earlier):  # so that no file of another student passes for this one's
+    before = earlier(path) or {}
+    if before and _shipped(record) != _shipped(before):  # so that no file of another student passes for this one's
         for name in SHIPPED:
             (path.parent / name).unlink(missing_ok=True)
-    if json.dumps({**record, "seconds": 0}) == json.dumps({**earlier, "seconds": 0}):
-        record["seconds"] = {**record["seconds"], "import": earlier["seconds"]["import"]}
+    if json.dumps({**record, "seconds": 0}) == json.dumps({**before, "seconds": 0}):
+        record["seconds"] = {**record["seconds"], "import": before["seconds"]["import"]}
     write_json(path, record)
 
 
