@@ -236,10 +236,12 @@ def test_folders_without_a_status(tmp_path: Path) -> None:
         read_status(tmp_path)
 
 
-@pytest.mark.parametrize("launcher", ["python", "torchrun .."])
+@pytest.mark.parametrize("launcher", ["python", "/other/bin/python", "torchrun .."])
 def test_the_command_of_the_module_names_what_started_it(launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: "/venv/bin/python")
+    monkeypatch.setattr("sys.executable", "/venv/bin/python" if launcher == "python" else "/other/bin/python")
     monkeypatch.setattr("sys.argv", ["/venv/cgankd/__main__.py", "run", "digits"])
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    if launcher != "python":
+    if launcher == "torchrun ..":
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     assert same_command() == f"{launcher} -m cgankd run digits"

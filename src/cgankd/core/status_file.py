@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -33,9 +34,15 @@ def same_command() -> str:
     Dots stand for a password in an address, and for torchrun's own options.
     """
     name = Path(sys.argv[0]).name
-    start = ["torchrun", ".."] if "TORCHELASTIC_RUN_ID" in os.environ else ["python"]
+    start = ["torchrun", ".."] if "TORCHELASTIC_RUN_ID" in os.environ else [_python()]
     words = [*([*start, "-m", "cgankd"] if name == "__main__.py" else [name]), *map(masked, sys.argv[1:])]
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def _python() -> str:
+    """This interpreter: its name where a shell finds it by that, and not one of another environment, else its path."""
+    found = shutil.which("python")
+    return "python" if found is not None and Path(found).absolute() == Path(sys.executable) else sys.executable
 
 
 class _Earlier:
