@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -34,6 +35,7 @@ def test_every_step_can_be_looked_at(fabric: Fabric) -> None:
     assert torch.equal(road.generate(per_label=2).images, raw.images)
     assert not torch.equal(road.generate(per_label=2, seed=1).images, raw.images)
     assert road.generate([2], per_label=3).labels.tolist() == [2, 2, 2]
+    assert road.generate([2], per_label=np.int64(2)).labels.tolist() == [2, 2]  # type: ignore[arg-type]
     with pytest.raises(UserError, match="label 3 at row 0 is not a class"):
         road.generate([3])
     with pytest.raises(UserError, match=r"labels are \[0.5\]; allowed: whole numbers, 0 to 2"):

@@ -79,8 +79,9 @@ class Looks(ABC):
         labels: classes, or numbers in the label's unit; None: all classes, or ten numbers over the label range.
         seed: another seed gives other images; None: that of the Distiller.
         """
-        if not isinstance(per_label, int) or per_label < 1:
+        if not hasattr(per_label, "__index__") or per_label < 1:  # numpy's whole numbers have it too
             raise UserError(f"per_label is {per_label!r}; allowed: a whole number from 1 on")
+        per_label = int(per_label)
         task, own = self._task, self.data.labels
         if labels is not None:
             given = as_tensor(labels, "labels").reshape(-1)

@@ -164,10 +164,12 @@ def test_no_counter_is_refused() -> None:
         rng.bits(0, "a")
 
 
-def test_seeded_steps_draw_what_manual_seed_draws_and_queue_no_calls() -> None:
+def test_seeds_draw_what_manual_seed_draws_and_queue_no_calls() -> None:
     torch.manual_seed(-7)
     expected = torch.rand(3)
     queued = len(torch.cuda._queued_calls)
     rng.seed_torch(-7, torch.device("cpu"))
     assert torch.equal(torch.rand(3), expected)
-    assert len(torch.cuda._queued_calls) == queued
+    with rng.seeded(5, "weights"):
+        pass
+    assert len(torch.cuda._queued_calls) == queued  # so the state of GPUs stays the caller's

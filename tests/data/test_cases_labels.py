@@ -214,6 +214,13 @@ def test_a_currency_before_numbers_is_a_unit(tmp_path: Path) -> None:
         read(labelled(tmp_path / "thousands", ("$1,234.50", "$950.00")))
 
 
+@pytest.mark.parametrize("texts", [("USB 2.0", "USB 3.1"), ("BMW 3", "BMW 5")])
+def test_other_capitals_before_numbers_are_names(tmp_path: Path, texts: tuple[str, str]) -> None:
+    splits = read(labelled(tmp_path, texts))
+    assert splits.task == Classification(texts)
+    assert "labels were read as 2 classes (words)" in splits.notes
+
+
 @pytest.mark.parametrize("texts", [("−3", "4"), ("1 234", "950"), ("1\u202f234", "2\u202f000")])
 def test_whole_numbers_in_another_form_are_classes_with_a_note(tmp_path: Path, texts: tuple[str, str]) -> None:
     splits = read(labelled(tmp_path, texts))

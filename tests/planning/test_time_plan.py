@@ -124,7 +124,15 @@ def test_what_is_given_is_neither_trained_nor_counted() -> None:
     assert plan.tree["teacher"] == {"source": "mine:answer"}
     assert (plan.tree["generator"], plan.tree.get("ratio")) == ({"source": "mine:draw"}, None)
     assert plan.seconds["generator"] == plan.seconds["density ratio"] == 0.0
-    assert "trained here" not in as_yaml(Look(plan.recipe.data, splits(False), {}, ()), plan)
+    text = as_yaml(Look(plan.recipe.data, splits(False), {}, ()), plan)
+    assert "trained here" not in text
+    assert "the conditional GAN" not in text
+
+
+def test_a_given_generator_is_not_said_to_need_time_to_be_trained() -> None:
+    plan = make_plan({"source": "mine"}, "mine", splits(False), None, 150.0, ["generator.source=mine:draw"])  # type: ignore[arg-type]
+    text = as_yaml(Look(plan.recipe.data, splits(False), {}, ()), plan)
+    assert "# Without generated images, because the time is too short for them.\n" in text
 
 
 @pytest.mark.parametrize("scalar", [False, True])

@@ -124,7 +124,9 @@ def restored(device: torch.device = CPU) -> Iterator[None]:
 def seeded(seed: int, stream: str, device: torch.device = CPU) -> Iterator[None]:
     """The same, seeded from (seed, stream): for initial weights, which are drawn without a generator of their own."""
     with restored(device):
-        torch.manual_seed(key(seed, stream))
+        # for the CPU not torch.manual_seed, which seeds GPUs too: they are not restored then
+        manual_seed = torch.manual_seed if device.type == "cuda" else torch.default_generator.manual_seed
+        manual_seed(key(seed, stream))
         yield
 
 

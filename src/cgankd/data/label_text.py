@@ -18,7 +18,12 @@ COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?")
 THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")  # 1,500 is 1500 to some and 1.5 to others
 WITH_UNIT = re.compile(r"([+-]?(?:[0-9]+(?:[.,][0-9]*)?|\.[0-9]+))\s*([^\W\d_]|[^\w\s.,;:+*/\\'\"()-])([^\d.,]*)")
 MONEY = "$€£¥₩₹₺₽₪₫₴฿¢"
-WITH_CURRENCY = re.compile(rf"([+-]?)([A-Z]{{0,3}}[{MONEY}]|[A-Z]{{3}}(?=\s))\s*([0-9]+(?:[.,][0-9]*)?|\.[0-9]+)")
+# By name, because USB 2.0 and BMW 3 are no prices
+CURRENCIES = (
+    "AED|ARS|AUD|BRL|CAD|CHF|CLP|CNY|COP|CZK|DKK|EGP|EUR|GBP|HKD|HUF|IDR|ILS|INR|JPY|KRW|MXN|MYR|NGN|NOK|NZD|PEN|PHP|"
+    "PKR|PLN|RON|RUB|SAR|SEK|SGD|THB|TRY|TWD|UAH|USD|VND|ZAR"
+)
+WITH_CURRENCY = re.compile(rf"([+-]?)([A-Z]{{0,3}}[{MONEY}]|(?:{CURRENCIES})(?=\s))\s*([0-9]+(?:[.,][0-9]*)?|\.[0-9]+)")
 # A decimal in a form that is not read, with ASCII digits: 1.234,5 or 1 234.5 or 1'234.5
 FOREIGN_DECIMAL = re.compile(r"[+-]?[0-9]{1,3}([ .,'’_][0-9]{3})*[.,][0-9]+")
 FOREIGN_WHOLE = re.compile(r"[+-]?[1-9][0-9]{0,2}([ '’][0-9]{3})+")  # 1 234

@@ -41,7 +41,7 @@ class Division:
 
 
 def divide(listing: Listing, labels: npt.NDArray[np.generic], settings: DataSettings) -> Division:
-    """Rows of each split. labels: int64 [N] classes or float32 [N] scalars.
+    """Rows of each split. labels: int64 [N] classes or scalars [N].
 
     Raises UserError where there are fewer images, classes or groups than the settings ask for.
     """

@@ -41,14 +41,16 @@ def as_yaml(looked: Look, plan: Plan) -> str:
         lines.append(
             f"# Students have {plan.share:.0%} of the usual steps, to keep to the budget; --budget gives more time."
         )
+    trained_here = plan.recipe.generator.source is None
     if not plan.with_fakes:
-        lines.append("# Without generated images, because the time is too short to train their generator.")
+        short = "to train their generator" if trained_here else "for them"
+        lines.append(f"# Without generated images, because the time is too short {short}.")
     for name, value in plan.tree.items():
         if name == "data":
             lines += ["data:", *_data(value, looked.reasons), *_no_unit(looked)]
             continue
-        said = name in COMMENTS and (name != "teacher" or trained(plan.recipe.teacher))
-        comment = f"  # {COMMENTS[name]}" if said else ""
+        given = (name == "teacher" and not trained(plan.recipe.teacher)) or (name == "generator" and not trained_here)
+        comment = f"  # {COMMENTS[name]}" if name in COMMENTS and not given else ""
         lines.append(f"{name}: {_flow(value)}{comment}")
     return "\n".join(lines) + "\n"
 
