@@ -53,10 +53,11 @@ def rounded(value: float, digits: int = 4) -> str:
 def digits_for(low: float, high: float) -> int:
     """The significant digits in which numbers of a range differ: a thousandth of the range, four or more.
 
-    >>> digits_for(0.0, 90.0), digits_for(2459000.0, 2459001.0)
-    (4, 10)
+    >>> digits_for(0.0, 90.0), digits_for(2459000.0, 2459001.0), digits_for(-1.7e308, 1.7e308)
+    (4, 10, 4)
     """
-    return 4 if low == high else max(4, 3 + math.ceil(math.log10(max(abs(low), abs(high)) / (high - low))))
+    half = high / 2 - low / 2  # the whole range may be larger than any float
+    return 4 if half == 0 else max(4, 3 + math.ceil(math.log10(max(abs(low), abs(high)) / 2 / half)))
 
 
 def metric_name(metric: str) -> str:
