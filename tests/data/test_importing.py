@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
+from cgankd.data.file_names import file_names
 from cgankd.data.image_files import MOST_PIXELS, FilePictures
 from cgankd.data.importing import plan
 from cgankd.data.listing import Plan
@@ -278,3 +281,44 @@ def test_doubles_across_splits_are_told(tmp_path: Path) -> None:
         note.startswith(f"{twice} different test images are also in the training split") for note in splits.notes
     )
     assert isinstance(splits.test.images, torch.Tensor)
+
+
+def test_one_image_in_two_classes_is_told_with_its_files(tmp_path: Path) -> None:
+    class_folders(tmp_path, {"cat": 10, "dog": 10, "<owl>": 10})
+    for number, other in enumerate(("dog", "<owl>", "<owl>")):
+        (tmp_path / other / f"copy{number}.png").write_bytes((tmp_path / f"cat/00{number}.png").read_bytes())
+    (tmp_path / "cat" / "again.png").write_bytes((tmp_path / "cat/005.png").read_bytes())  # of the same class
+    notes = [note for note in load(DataSettings(source=str(tmp_path))).notes if "more than one label" in note]
+    (note,) = notes
+    start, *pairs = re.split(": |; ", note)
+    assert start == "3 images have more than one label, with the same pixels"
+    assert pairs[-1] == "and 1 more"
+    allowed = {
+        frozenset({f"cat/00{n}.png (cat)", f"{c}/copy{n}.png ({c})"}) for n, c in enumerate(("dog", *["<owl>"] * 2))
+    }
+    assert {frozenset(pair.split(" and ")) for pair in pairs[:-1]} < allowed
+
+
+def test_one_image_with_two_labels_in_arrays_is_told_by_class(tmp_path: Path) -> None:
+    images = np.stack([noise(number) for number in range(20)])
+    images[1], images[3], images[4] = images[0], images[2], images[6]  # classes 1 and 0, twice; and the same class
+    np.savez(tmp_path / "set.npz", images=images, labels=np.arange(20) % 2)
+    notes = load(DataSettings(source=str(tmp_path / "set.npz"))).notes
+    (note,) = [note for note in notes if "more than one label" in note]
+    assert re.fullmatch(r"2 images have .*: (0 and 1|1 and 0) \(\d\)(; (0 and 1|1 and 0) \(\d\))?", note)
+    np.savez(tmp_path / "set.npz", images=images, labels=np.arange(20) / 7)  # scalars may be measured twice
+    assert not any("more than one label" in note for note in load(DataSettings(source=str(tmp_path / "set.npz"))).notes)
+
+
+def test_test_images_have_the_names_of_their_files_and_the_key_does_not(tmp_path: Path) -> None:
+    class_folders(tmp_path / "one", {"cat": 10, "dog": 10})
+    test = load(DataSettings(source=str(tmp_path / "one"))).test
+    stored = [torch.from_numpy(np.array(Image.open(tmp_path / "one" / name))).permute(2, 0, 1) for name in test.files]
+    assert torch.equal(torch.stack(stored), test.images[:])
+    assert test.take(torch.tensor([2, 0])).files == (test.files[2], test.files[0])
+    assert dataclasses.replace(test, files=()).content_key == test.content_key
+
+
+def test_names_of_files_are_relative_to_the_source_and_on_one_line(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "a" / "x\ny.png", Path("/elsewhere/z.png")
+    assert file_names(FilePictures([inside, outside]), [1, 0], str(tmp_path)) == ("z.png", "a/x\\ny.png")

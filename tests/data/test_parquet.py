@@ -276,3 +276,10 @@ def test_images_stay_in_the_file_until_they_are_read(tmp_path: Path, monkeypatch
     assert sorted(groups) == list(range(6))
     content = {encoded(row) for row in range(40)}
     assert {item.open().getvalue() for item in listing.pictures.items} == content  # type: ignore[attr-defined]
+
+
+def test_a_cell_has_the_name_beside_its_bytes() -> None:
+    cells = pa.chunked_array([[{"bytes": b"", "path": "a/0.png"}, {"bytes": b"", "path": "/home/me/1.png"}]])
+    names = [arrow_tables.Cell(cells, row, "set.tar", False, None).name for row in range(2)]
+    assert names == ["set.tar, a/0.png", "set.tar, 1.png"]
+    assert arrow_tables.Cell(pa.chunked_array([[b""]]), 0, "set.parquet", False, None).name == "set.parquet, row 0"

@@ -11,13 +11,16 @@ import bad_arrays
 import bad_images
 import bad_parquet
 import bad_tables
+import numpy as np
 import pytest
 from bad_inputs import every_image, good_folders, good_png, total
+from PIL import Image
 
 from cgankd.cli import main
 from cgankd.config import recipe
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
+from cgankd.core.files import load_tensors, read_json
 from cgankd.data.imageset import Splits
 from cgankd.data.listing import Rejected
 from cgankd.data.rejected import write_rejected
@@ -161,3 +164,18 @@ def test_a_run_lists_them_in_its_folder(tmp_path: Path) -> None:
     lines = (tmp_path / "run" / "rejected.csv").read_text(encoding="utf-8").splitlines()
     assert lines[1:] == [f"{tmp_path}/set/a/x.png,not readable as an image (cannot identify image file)"]
     assert any(note.startswith("1 of 61 images can't be read") for note in record["notes"])
+
+
+def test_a_page_names_the_files_of_the_worst_test_images(tmp_path: Path) -> None:
+    good_folders(tmp_path / "a&b", each=30)
+    fit = {"network": "cnn8", "fit": {"steps": 1}}
+    data = {"source": str(tmp_path / "a&b"), "val_size": 10}
+    tree = {"data": data, "seeds": [0], "teacher": fit, "student": fit, "compare": {"methods": ["nokd"]}}
+    record = run(recipe.from_tree(tree), tmp_path / "run")
+    folder = tmp_path / "run" / record["artifacts"]["worst"]
+    names, images = (
+        read_json(folder / "artifact.json")["summary"]["files"],
+        load_tensors(folder / "worst.safetensors")[0],
+    )
+    for name, image in zip(names, images["images"], strict=True):
+        assert np.array_equal(np.array(Image.open(tmp_path / "a&b" / name)).transpose(2, 0, 1), image)

@@ -18,7 +18,7 @@ from cgankd.metrics import statistics
 from cgankd.pipeline import results
 from cgankd.pipeline.comparisons import CONTROL
 from cgankd.pipeline.gathering import best_by_validation
-from cgankd.pipeline.warnings import warnings
+from cgankd.pipeline.warnings import balanced_accuracy, warnings
 from cgankd.tasks import Classification, Regression
 
 
@@ -275,6 +275,49 @@ def test_pretrained_weights_are_no_advice_for_a_teacher_from_elsewhere() -> None
 def test_few_test_images_are_said(facts: dict[str, Any], sentence: str | None) -> None:
     higher = facts["metric"] == "accuracy"
     assert warnings(found(99.0 if higher else 0.1, 8.0, higher, **facts)) == ([sentence] if sentence else [])
+
+
+def uneven(per_bin: list[float | None], images: list[int], mean: float = 80.0, **changes: Any) -> dict[str, Any]:
+    """A run whose shipped student is right in these percentages of each class's test images."""
+    student = {**made("kd", [mean] * 3), "per_bin": per_bin}
+    facts = {"metric": "accuracy", "bins": ["dog", "cat", "fox", "owl", "emu"], "test_images_per_bin": images}
+    best = {"row": "kd", "test": mean, "val": mean}
+    return found(90.0, 80.0, True, rows=[student], best=best, **{**facts, **changes})
+
+
+def test_a_class_that_fails_is_named_with_its_numbers() -> None:
+    (sentence,) = warnings(uneven([95.0, 80.0, 20.0, 0.0, None], [24, 12, 5, 3, 0]))
+    assert "(80 %) hides classes that fail (means over seeds): owl is right in 0 of 3 test images; fox" in sentence
+    assert "fox is right in 1 of 5 test images. More images" in sentence
+    assert "dog" not in sentence
+    (sentence,) = warnings(uneven([10.0, 10.0, 20.0, 30.0, 90.0], [5] * 5))
+    assert "fox is right in 1 of 5 test images; 1 more class is right less than half as often." in sentence
+
+
+@pytest.mark.parametrize(
+    "results",
+    [uneven([90.0, 80.0, 40.0, None, None], [24, 12, 5, 0, 0]),  # half as often, not less
+     uneven([90.0, 80.0, 0.0, None, None], [24, 12, 2, 0, 0]),  # too few images to say anything
+     uneven([1.0, 2.0, 0.1, None, None], [24, 12, 5, 0, 0], metric="mae"),
+     {**uneven([], []), "best": None},
+     uneven([90.0, 0.0, None, None, None], [])],
+)  # fmt: skip
+def test_nothing_is_said_where_no_class_fails(results: dict[str, Any]) -> None:
+    assert not any("classes that fail" in sentence for sentence in warnings(results))
+
+
+@pytest.mark.parametrize(
+    ("images", "facts", "balanced"),
+    [
+        ([24, 12, 6, 0, 0], {}, pytest.approx(200 / 3)),
+        ([10, 9, 8, 0, 0], {}, None),
+        ([24, 12, 6, 0, 0], {"metric": "mae"}, None),
+    ],
+)
+def test_the_balanced_accuracy_is_said_where_test_classes_differ_in_size(
+    images: list[int], facts: dict[str, Any], balanced: object
+) -> None:
+    assert balanced_accuracy(uneven([90.0, 70.0, 40.0, None, None], images, **facts)) == balanced
 
 
 def test_nothing_is_said_of_a_teacher_without_a_score() -> None:

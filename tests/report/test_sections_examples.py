@@ -68,6 +68,18 @@ def test_worst_images_of_control_and_best_student(
     assert "the lowest probabilities of the true class, the worst first" in text
 
 
+def test_worst_images_have_the_names_of_their_files(
+    tmp_path: Path, make_results: Results, write_artifact: WriteArtifact, write_run: Write
+) -> None:
+    results = make_results("classification", bare=True, best={"row": "nokd_longer", "seed": 0, "val": 5.0, "test": 5.0})
+    summary = {"networks": ["nokd_longer"], "files": [f"<b>{number}</b>.png" for number in range(3)]}
+    path = write_artifact(tmp_path, "worst-0", summary, worst=worst(3, 10, "nokd_longer"))
+    results["artifacts"]["worst"] = path
+    source = render(write_run(tmp_path, results, stages=False)).read_text(encoding="utf-8")
+    named = re.findall(r"<small>(.*?)</small></td>", source)
+    assert named == [f"&lt;b&gt;{number}&lt;/b&gt;.png" for number in (2, 1, 0)]
+
+
 def test_scalars_show_value_and_error(
     tmp_path: Path, make_results: Results, write_artifact: WriteArtifact, write_run: Write
 ) -> None:

@@ -185,6 +185,12 @@ def test_the_row_that_ships_is_marked_in_every_output() -> None:
     assert "*: the student that ships, chosen by validation." in table.footnotes(found | {"seeds": [0]})
 
 
+def test_the_balanced_accuracy_is_a_footnote() -> None:
+    note = "Balanced accuracy (each class counts alike) of row *: 61.2 %."
+    assert note in table.footnotes(small(best={"row": "cgan", "seed": 2, "balanced": 61.23}))
+    assert not any("alanced" in text for text in table.footnotes(small(best={"row": "cgan", "seed": 2})))
+
+
 def test_a_table_without_generated_images_has_one_number_of_images_and_a_short_heading() -> None:
     found = small(dataset="r")
     found["rows"][1] |= {"method": "kd", "fake_images": 0}

@@ -106,6 +106,17 @@ class Cell:
     def __str__(self) -> str:
         return f"{self.where}, row {self.row}"
 
+    @property
+    def name(self) -> str:
+        """Its place, with the file name that is beside the bytes, where this needs no further reading."""
+        if isinstance(self.column, RowGroups):
+            return str(self)
+        try:
+            path = self.column[self.row]["path"].as_py()
+        except (KeyError, TypeError):  # bytes alone
+            return str(self)
+        return f"{self.where}, {Path(path).name if Path(path).is_absolute() else path}" if path else str(self)
+
     def open(self) -> Path | io.BytesIO:
         value = self.column[self.row].as_py()
         content = value.get("bytes") if isinstance(value, dict) else value

@@ -44,10 +44,13 @@ _TURNS = {
 
 class Encoded(Protocol):
     """An encoded image that is not a file of its own; ``str`` names its place for messages. file: that it is read
-    from; None where there is none."""
+    from; None where there is none. name: its place, with its own name where it has one."""
 
     @property
     def file(self) -> Path | None: ...
+
+    @property
+    def name(self) -> str: ...
 
     def open(self) -> Path | io.BytesIO: ...
 

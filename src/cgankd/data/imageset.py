@@ -34,13 +34,15 @@ class ImageSet:
     images: uint8 [N, C, H, W], C 1 or 3, H and W at least 16; of large sets they are in a file, and
     ``images[rows]`` reads some. labels: int64 [N] (classes), or float32 or
     float64 [N] (in the user's own unit). columns: further tensors whose first dimension is N, by name (group,
-    teacher output, ratio). names: of the classes, only to show them. A notebook shows a grid of samples.
+    teacher output, ratio). names: of the classes, only to show them. files: of the images, only to show them, or
+    none; they are no part of the key. A notebook shows a grid of samples.
     """
 
     images: Images
     labels: Tensor
     columns: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     names: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape = tuple(self.images.shape)
@@ -100,7 +102,8 @@ class ImageSet:
     def take(self, rows: Tensor) -> ImageSet:
         """The images at ``rows`` (int64 [M]), in that order."""
         columns = {name: column[rows] for name, column in self.columns.items()}
-        return ImageSet(taken(self.images, rows), self.labels[rows], columns, self.names)
+        files = tuple(self.files[row] for row in rows.tolist()) if self.files else ()
+        return ImageSet(taken(self.images, rows), self.labels[rows], columns, self.names, files)
 
     def dataset(self, transform: Callable[[Tensor], Tensor] | None = None) -> ImageDataset:
         """For a ``DataLoader``: (float image [C, H, W] in [0, 1], label); or probabilities in place of a label."""

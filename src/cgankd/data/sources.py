@@ -40,9 +40,10 @@ from cgankd.data import (
 )
 from cgankd.data.decoded import Decoded
 from cgankd.data.depth import bits_in_use
+from cgankd.data.file_names import file_names
 from cgankd.data.folder_tree import TABLES, scan
 from cgankd.data.image_files import UnusableImages
-from cgankd.data.imageset import ImageSet, Splits, contents
+from cgankd.data.imageset import ImageSet, Splits
 from cgankd.data.importing import plan
 from cgankd.data.label_text import clean
 from cgankd.data.labelling import make_task, merged, read_labels
@@ -50,6 +51,7 @@ from cgankd.data.listing import TRAIN, Ints, Listing, NoSuchColumn, Pictures
 from cgankd.data.path_groups import grouped
 from cgankd.data.rejected import without_bad
 from cgankd.data.remote import at_hand
+from cgankd.data.repeated import repeated
 from cgankd.data.split import divide
 from cgankd.tasks import Task
 
@@ -152,8 +154,14 @@ def _load(settings: DataSettings, count: Count | None, progress: Progress) -> Sp
     train = pool if train_rows is None else pool.take(train_rows)
     val = part(taken(images, slice(len(owned), None)), division.val)
     test = part(pictures.read(division.test, shape, add), division.test)
+    test = dataclasses.replace(test, files=file_names(listing.pictures, division.test, settings.source))
+    rows = np.concatenate([training, division.test])
+
+    def named(places: Sequence[int]) -> tuple[str, ...]:
+        return file_names(listing.pictures, rows[places], settings.source)
+
     beyond = [] if task_notes else _beyond(task, train, val, test)
-    further = [*merged(labelled, task), *beyond, *_repeated_images(pool, val, test)]
+    further = [*merged(labelled, task), *beyond, *repeated(pool, val, test, task, named)]
     return Splits(
         name=settings.source if settings.source in _BUILTIN else Path(settings.source).resolve().stem,
         task=task,
@@ -257,17 +265,6 @@ def _beyond(task: Task, train: ImageSet, val: ImageSet, test: ImageSet) -> list[
         if count:
             ends = " to ".join(distinct_texts([low, high]))
             notes.append(f"{count:,} {name} labels are outside the range of the training labels, {ends}")
-    return notes
-
-
-def _repeated_images(pool: ImageSet, val: ImageSet, test: ImageSet) -> list[str]:
-    """A note for each split that contains training images with the same pixels."""
-    known = set(contents(pool.images))
-    notes = []
-    for name, part in (("validation", val), ("test", test)):
-        repeated = sum(content in known for content in set(contents(part.images)))
-        if repeated:
-            notes.append(f"{repeated:,} different {name} images are also in the training split, with the same pixels")
     return notes
 
 

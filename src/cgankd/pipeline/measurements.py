@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cgankd.config.settings import NoSubsampling
 from cgankd.core.store import Artifact
+from cgankd.data.file_names import FileNames
 from cgankd.metrics.generator_quality import RealImages
 from cgankd.metrics.robustness import Attack
 from cgankd.nets.build import NetworkSource, StoredNetwork
@@ -62,5 +63,6 @@ def worst_answers(run: Run, networks: Mapping[str, StoredNetwork]) -> Artifact:
         stages.find_worst_answers,
         networks=dict(networks),
         test=run.splits.test,
+        files=FileNames(run.splits.test.files),
         task=run.task,
     )

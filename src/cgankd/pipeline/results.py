@@ -26,7 +26,7 @@ from cgankd.pipeline import measurements, unused
 from cgankd.pipeline.comparisons import CONTROL, row
 from cgankd.pipeline.gathering import gather, taught
 from cgankd.pipeline.stations import stations
-from cgankd.pipeline.warnings import warnings
+from cgankd.pipeline.warnings import balanced_accuracy, warnings
 from cgankd.teachers.answers import StoredAnswers
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def collect(run: Run) -> dict[str, Any]:
         "vary": recipe.vary,
         "control": CONTROL,
         "bins": data.summary["bins"],
+        "test_images_per_bin": data.summary["histogram"]["test"],
         "rows": rows,
         "teacher": _teacher(run, teachers, [taught(run, seed) for seed in upstream]),
         "constant": _constant(run),
@@ -125,6 +126,8 @@ def collect(run: Run) -> dict[str, Any]:
     best, seed = gathered.best
     scored = next(entry for entry in rows if entry["method"] == best)
     results["best"] = {"row": best, "seed": seed, "val": scored["val"]["mean"], "test": scored["mean"]}
+    if (balanced := balanced_accuracy(results)) is not None:
+        results["best"]["balanced"] = balanced
     results["artifacts"]["worst"] = _path(run, gathered.worst)
     results["warnings"] = [*warnings(results), *run.output_notes, *unused.of_run(run)]
     for sentence in results["warnings"]:

@@ -16,6 +16,10 @@ from cgankd.pipeline.comparisons import CONTROL, row
 
 USEFUL = 0.1  # of the constant answer's score, by which a useful student is better
 ENOUGH_TEST_IMAGES = 200  # two standard errors of an accuracy are 7 points at most
+FEWEST_OF_A_CLASS = 3  # test images, below which nothing is said of a class
+FAILS = 0.5  # of the accuracy, below which a class fails
+NAMED = 3  # classes in one sentence
+UNEVEN = 1.5  # the largest test class beside the smallest, from which the balanced accuracy is another question
 SMALL_SHARE = 0.1  # of the loss; below this the labels have little influence
 
 Scored = Callable[[float], str]
@@ -40,6 +44,7 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
         *_subsampling(results),
         *_missing_images(results),
         *_no_better_than_constant(results, better, scored),
+        *_failing_classes(results, scored),
         *_few_test_images(results),
     ]
 
@@ -210,6 +215,47 @@ def _no_better_than_constant(results: Mapping[str, Any], better: float, scored: 
             f"answering {constant['label']} ({scored(constant['test'])}). What may help: more labelled images, {start}"
             "and mirrored views where a mirror image has the same label (student.fit.augment.flip=true)."
         )
+
+
+def balanced_accuracy(results: Mapping[str, Any]) -> float | None:
+    """The mean of the classes' accuracies, of the row that ships. None for scalars, and where it says nothing new,
+    because all classes have about as many test images."""
+    classes = _tested_classes(results)
+    sizes = [images for _, _, images in classes]
+    if not sizes or max(sizes) < UNEVEN * min(sizes):
+        return None
+    return statistics.fmean(accuracy for _, accuracy, _ in classes)
+
+
+def _tested_classes(results: Mapping[str, Any]) -> list[tuple[str, float, int]]:
+    """Name, accuracy of the row that ships, and number of test images of each class that has some; [] for scalars."""
+    best, images = results.get("best"), results.get("test_images_per_bin")
+    if not best or not images or results.get("metric") != "accuracy":
+        return []
+    accuracies = next(entry["per_bin"] for entry in results["rows"] if entry["method"] == best["row"])
+    known = zip(results["bins"], accuracies, images, strict=True)
+    return [(name, accuracy, count) for name, accuracy, count in known if accuracy is not None]
+
+
+def _failing_classes(results: Mapping[str, Any], scored: Scored) -> Iterator[str]:
+    """Classes that the accuracy hides, because they have few of the test images."""
+    tested = [entry for entry in _tested_classes(results) if entry[2] >= FEWEST_OF_A_CLASS]
+    accuracy = results["best"]["test"] if tested else 0.0
+    failing = sorted((entry for entry in tested if entry[1] < FAILS * accuracy), key=lambda entry: entry[1])
+    if not failing:
+        return
+    named = [
+        f"{name} is right in {rounded(right * images / 100, 2)} of {images:,} test images"
+        for name, right, images in failing[:NAMED]
+    ]
+    further = len(failing) - len(named)
+    if further:
+        named.append(f"{further:,} more {'class is' if further == 1 else 'classes are'} right less than half as often")
+    mean = " (means over seeds)" if len(results["seeds"]) > 1 else ""
+    yield (
+        f"The accuracy of the student that ships ({scored(accuracy)}) hides classes that fail{mean}: "
+        f"{'; '.join(named)}. More images of these classes help most (docs/few-labels.md, uneven classes)."
+    )
 
 
 def _few_test_images(results: Mapping[str, Any]) -> Iterator[str]:

@@ -71,10 +71,11 @@ class Note:
 
 @dataclasses.dataclass(frozen=True)
 class Answered:
-    """One image, its true label, and the answers of networks, as texts."""
+    """One image, its true label, and the answers of networks, as texts. file: its name, or empty."""
 
     source: str
     texts: Sequence[str]
+    file: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,12 +78,12 @@ def _answered(run: Run, artifact: Artifact, networks: list[str], worst: Array | 
     images, labels = artifact.tensor(WORST, "images"), artifact.tensor(WORST, "labels")
     if worst is None or images is None or labels is None:
         return []
-    rows = []
+    rows, files = [], artifact.summary.get("files") or []
     for place in worst.tolist():
         label = float(labels[place])
         texts = [run.task.short_text(label)]
         texts += [_prediction(run, artifact, name, place, label) for name in networks]
-        rows.append(Answered(picture(images[place : place + 1]), texts))
+        rows.append(Answered(picture(images[place : place + 1]), texts, files[place] if place < len(files) else ""))
     return rows
 
 

@@ -303,6 +303,8 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
     notes.append(f"Measured on the test split; {better} is better.")
     if constant := results.get("constant"):
         notes.append(f"Always answering {constant['label']} would score {score(results, constant['test'], None)}.")
+    if (balanced := (results.get("best") or {}).get("balanced")) is not None:
+        notes.append(f"Balanced accuracy (each class counts alike) of row *: {score(results, balanced, None)}.")
     if "rows" in results and not generates(results) and not results.get("autopilot"):
         notes.append(NO_FAKES)
     if len(seeds) < 2:

@@ -10,6 +10,7 @@ from torch import nn
 from cgankd.config.settings import GeneratorMetricsSettings
 from cgankd.core.runtime import Fabric
 from cgankd.core.store import Work, stage
+from cgankd.data.file_names import FileNames
 from cgankd.data.imageset import ImageSet
 from cgankd.gan.generator import GeneratorSource
 from cgankd.metrics import robustness
@@ -66,16 +67,19 @@ def attack_network(
     return robustness.measure(work, network.open(work.fabric), test, task, attack, seed=seed)
 
 
-@stage(version=2)
-def find_worst_answers(work: Work, *, networks: dict[str, StoredNetwork], test: ImageSet, task: Task) -> dict[str, Any]:
+@stage(version=3)  # version 2 did not know the names of files
+def find_worst_answers(
+    work: Work, *, networks: dict[str, StoredNetwork], test: ImageSet, files: FileNames, task: Task
+) -> dict[str, Any]:
     """Each network's answers to the test images, and the ten images on which it is most wrong, for the report.
 
-    One pass over the test split; nothing is chosen by it.
+    One pass over the test split; nothing is chosen by it. files: of the test images; those shown are in the summary.
     """
     given = {name: outputs(work, network.open(work.fabric), test.images, name) for name, network in networks.items()}
     work.save("answers", all_answers(given, test, task))
-    work.save("worst", worst_answers(given, test, task, WORST))
-    return {"networks": list(networks)}
+    worst = worst_answers(given, test, task, WORST)
+    work.save("worst", worst)
+    return {"networks": list(networks), "files": [files.names[row] for row in worst["rows"].tolist() if files.names]}
 
 
 def _module(source: NetworkSource, fabric: Fabric) -> nn.Module:
