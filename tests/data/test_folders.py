@@ -204,6 +204,7 @@ def test_a_name_that_comes_back_into_the_folder_is_fine(tmp_path: Path) -> None:
             "\ufeffname;reading (bar)\na.png;8,61\n",
             r"metadata.csv: has no column 'file_name'; columns found: name, reading .bar.; needed: .* such as 'name'$",
         ),
+        ("file;reading, bar\nb.png;8,61\n", r"; columns found: file, reading, bar; needed: .* such as 'file'$"),
         ("path,label\nb.png,1\na.png,2\n", "has no column 'file_name'; .* such as 'path'$"),
         ("file,path,label\na.png,a.png,1\n", "has no column 'file_name'; .* such as 'file', 'path'$"),
         ("file_name,label,label\na.png,1,2\n", "column 'label' is 2 times in the header"),

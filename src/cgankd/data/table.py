@@ -150,11 +150,12 @@ def _from_csv(path: Path, text: str) -> Table:
 
 
 def _delimiter(text: str) -> str:
-    """The delimiter with which ``file_name`` is a column of the header; without that column, the most frequent one."""
+    """The delimiter with which a column of the header names files; where none does, the most frequent one."""
     header = text.lstrip("\r\n").partition("\n")[0]
-    for delimiter in DELIMITERS:
-        if FILE in [name.strip().strip('"') for name in header.split(delimiter)]:
-            return delimiter
+    for allowed in ((FILE,), USUAL):
+        for delimiter in DELIMITERS:
+            if any(name.strip().strip('"').casefold() in allowed for name in header.split(delimiter)):
+                return delimiter
     return max(DELIMITERS, key=header.count)  # the comma where there is none
 
 
