@@ -80,7 +80,7 @@ def types() -> dict[str, Case]:
         "labels of two columns": (np.stack([LABELS] * 2, 1), "'labels' has shape [24, 2]; allowed: [N], one value per"),
         "one label for all": (np.int64(3), "'labels' has shape []; allowed: [N], one value per image"),
         "labels that are all equal": (LABELS * 0, "1 distinct training label; at least two are needed"),
-        "an empty label": (np.array([b"a", b""] * 12), "'labels', row 1: the label is empty"),
+        "an empty label": (np.array([b"a", b""] * 12), "'labels', rows 1, 3, 5, 7, 9 and 7 more: the label"),
         "text that is not UTF-8": (np.array([b"a", b"\xff"] * 12), "'labels' holds text that is not UTF-8"),
         "a label beyond 64 bits": (LABELS.astype(np.uint64) * (2**64 - 1), "a label exceeds 64 bits; allowed: whole"),
     }

@@ -152,8 +152,8 @@ def labels() -> dict[str, Case]:
     """What a label may be."""
     far = "9" * 5000
     refused = {
-        "empty": (("a", ""), "line 3: the label is empty"),
-        "space": (("1", " "), "line 3: the label is empty"),
+        "empty": (("a", ""), "lines 3, 5, 7, 9, 11 and 5 more: the label is empty"),
+        "space": (("1", " "), "lines 3, 5, 7, 9, 11 and 5 more: the label is empty"),
         "nan": (("1.5", "nan"), "line 3: label nan is not finite; allowed: finite numbers"),
         "inf": (("1.5", "inf"), "line 3: label inf is not finite"),
         "too large for a float": (("1.5", "1e400"), "line 3: label inf is not finite in float32"),

@@ -168,9 +168,11 @@ def test_rows_that_can_not_be_used(tmp_path: Path, row: tuple[object, ...], mess
 
 def test_empty_labels_are_counted_and_the_error_says_how_to_go_on(tmp_path: Path) -> None:
     folder = metadata(tmp_path, [*ROWS, ("x.png", ""), ("y.png", 1.5), ("z.png", " ")])
-    message = r"line 22: the label is empty \(and 1 more\); allowed: .*; remove entries without a label$"
+    message = r"lines 22 and 24: the label is empty; .*; remove entries without a label; --skip-bad .* goes on without$"
     refuses(message, folder)
-    refuses(message, folder, skip_bad=True)  # which is for images that can't be read
+    assert [path for path, _ in read(folder, skip_bad=True).rejected] == [
+        f"{folder}/metadata.csv, line {line}" for line in (22, 24)
+    ]
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/../../secret.png", "..\\secret.png", "C:\\a.png"])
@@ -198,7 +200,13 @@ def test_a_name_that_comes_back_into_the_folder_is_fine(tmp_path: Path) -> None:
             "file_name,angle\na.png,1\n",
             "has no column 'label' .data.label_column sets another.; .*file_name, angle",
         ),
-        ("name,label\na.png,1\n", "has no column 'file_name'; columns found: name, label"),
+        (
+            "\ufeffname;reading (bar)\na.png;8,61\n",
+            r"metadata.csv: has no column 'file_name'; columns found: name, reading .bar.; needed: .* such as 'name'$",
+        ),
+        ("file;reading, bar\nb.png;8,61\n", r"; columns found: file, reading, bar; needed: .* such as 'file'$"),
+        ("path,label\nb.png,1\na.png,2\n", "has no column 'file_name'; .* such as 'path'$"),
+        ("file,path,label\na.png,a.png,1\n", "has no column 'file_name'; .* such as 'file', 'path'$"),
         ("file_name,label,label\na.png,1,2\n", "column 'label' is 2 times in the header"),
         ("file_name,label\ngone.png,1\n", "line 2: file 'gone.png' is not in"),
         ("file_name,label\n,1\n", "line 2: file '' is not in"),
@@ -233,6 +241,16 @@ def test_a_table_from_a_spreadsheet_is_read(tmp_path: Path) -> None:
     text = (folder / "metadata.csv").read_text()
     (folder / "metadata.csv").write_bytes(("\ufeff" + text.replace("\n", "\r\n") + "\r\n").encode())
     assert len(all_labels(read(folder))) == 20
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("file", ";"), ("Filename", "\t"), ("image_path", ",")])
+def test_a_column_with_another_usual_name_names_the_files(name: str, delimiter: str, tmp_path: Path) -> None:
+    folder = metadata(tmp_path, ROWS)
+    text = (folder / "metadata.csv").read_text().replace("file_name", name).replace(",", delimiter)
+    (folder / "metadata.csv").write_text(text)
+    splits = read(folder)
+    assert len(all_labels(splits)) == 20
+    assert f"the column {name!r} of metadata.csv was read as 'file_name', because it names files" in splits.notes
 
 
 def test_classes_of_one_image_each_leave_none_to_validate_on(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_reducing_averages_over_all_pixels(tmp_path: Path) -> None:
 
 def test_mixed_sizes_need_a_size(tmp_path: Path) -> None:
     paths = [write_png(tmp_path / f"{n}.png", n, 20, width) for n, width in enumerate([20, 20, 24])]
-    with pytest.raises(UserError, match=r"images come in 2 sizes .most often 20x20, 2 of 3.; set data.size"):
+    with pytest.raises(UserError, match=r"images come in 2 sizes .most often 20x20, 2 of 3.; needed: .* data.size=64"):
         import_files(paths)
     images, notes = import_files(paths, size=20)
     assert images.shape == (3, 3, 20, 20)

@@ -23,7 +23,7 @@ from cgankd.core.errors import UserError
 from cgankd.core.files import load_tensors, read_json
 from cgankd.data.imageset import Splits
 from cgankd.data.listing import Rejected
-from cgankd.data.rejected import write_rejected
+from cgankd.data.rejected import WHERE, write_rejected
 from cgankd.data.sources import load
 from cgankd.pipeline.run import run
 
@@ -53,9 +53,9 @@ def test_bad_images_are_left_out_and_listed_with_their_reasons(tmp_path: Path) -
     assert set(reasons) == {"cut.png", "empty.jpg", "gone.png", "pipe.png"}
     assert "truncated" in reasons["cut.png"]
     assert reasons["empty.jpg"] == "not readable as an image (cannot identify image file)"
-    assert reasons["gone.png"] == "not readable as an image (No such file or directory)"
+    assert reasons["gone.png"] == "is a link to a missing file"
     assert reasons["pipe.png"] == "is a pipe or a device"
-    assert "4 of 24 images can't be read and were left out; a run lists them in rejected.csv" in splits.notes
+    assert f"4 of 24 images can't be read and were left out{WHERE}" in splits.notes
     assert good.rejected == ()
 
 
@@ -80,7 +80,7 @@ def test_a_class_of_which_nothing_is_left_is_told(name: str, tmp_path: Path) -> 
     (tmp_path / name / "x.png").write_bytes(b"")
     splits = read(tmp_path)
     assert splits.task.answer_names == ("a", "b")
-    assert f"no image is left of 1 classes: {name}" in splits.notes
+    assert f"no image is left of class {name}" in splits.notes
 
 
 def test_rows_of_a_table_whose_files_are_missing(tmp_path: Path) -> None:
@@ -89,8 +89,32 @@ def test_rows_of_a_table_whose_files_are_missing(tmp_path: Path) -> None:
     splits = read(tmp_path)
     assert total(splits) == 19
     assert sorted(Path(path).name for path, _ in splits.rejected) == ["4.png", "gone.png"]
+    assert {reason for path, reason in splits.rejected if "gone" in path} == {"the file is missing"}
+    assert f"1 of 21 images could not be found and were left out{WHERE}" in splits.notes
     bad_tables.one_row("../x.png,1")(tmp_path)
     with pytest.raises(UserError, match="is outside the folder"):
+        read(tmp_path)
+
+
+def test_rows_of_scalars_with_a_decimal_comma_are_no_classes(tmp_path: Path) -> None:
+    lines = ["file_name;label", *(f"{n}.png;{n},5" for n in range(20)), "gone.png;99,5", "x.png;", "y.png;"]
+    bad_tables.table("\n".join(lines))(tmp_path)
+    for name in ("x.png", "y.png"):
+        (tmp_path / name).write_bytes(good_png(99))
+    splits = read(tmp_path)
+    assert not any("no image is left" in note for note in splits.notes)
+    place, empty = f"{tmp_path}/metadata.csv, line", "the label is empty"
+    assert splits.rejected == (
+        Rejected(f"{tmp_path}/gone.png", "the file is missing"),
+        Rejected(f"{place} 23", empty),
+        Rejected(f"{place} 24", empty),
+    )
+    assert f"2 of 23 images came without a label and were left out{WHERE}" in splits.notes
+
+
+def test_a_table_without_any_label_is_refused(tmp_path: Path) -> None:
+    bad_tables.table("file_name,label\n" + "".join(f"{n}.png,\n" for n in range(20)))(tmp_path)
+    with pytest.raises(UserError, match=r"metadata.csv, lines 2, 3, 4, 5, 6 and 15 more: the label is empty"):
         read(tmp_path)
 
 
@@ -144,12 +168,12 @@ def test_on_the_command_line(
         main.main()
     out = capsys.readouterr().out
     assert stopped.value.code == 0
-    assert "4 of 24 images can't be read and were left out" in out
+    assert "4 of 24 images can't be read and were left out\n" in out
     assert "wrote rejected.csv: 4 images" in out
     lines = (tmp_path / "rejected.csv").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "path,reason"
     assert len(lines) == 5
-    assert lines[3] == "set/b/gone.png,not readable as an image (No such file or directory)"
+    assert lines[3] == "set/b/gone.png,is a link to a missing file"
 
 
 def test_a_run_lists_them_in_its_folder(tmp_path: Path) -> None:
@@ -163,7 +187,7 @@ def test_a_run_lists_them_in_its_folder(tmp_path: Path) -> None:
     record = run(recipe.from_tree(tree), tmp_path / "run")
     lines = (tmp_path / "run" / "rejected.csv").read_text(encoding="utf-8").splitlines()
     assert lines[1:] == [f"{tmp_path}/set/a/x.png,not readable as an image (cannot identify image file)"]
-    assert any(note.startswith("1 of 61 images can't be read") for note in record["notes"])
+    assert f"1 of 61 images can't be read and were left out{WHERE}" in record["notes"]
 
 
 def test_a_page_names_the_files_of_the_worst_test_images(tmp_path: Path) -> None:

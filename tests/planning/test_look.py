@@ -41,6 +41,11 @@ def test_the_only_column_is_the_label_and_a_group_column_keeps_images_together(t
     assert seen.reasons["label_column"] == "the only column that can hold labels"
 
 
+def test_a_table_that_names_no_files_is_refused_before_its_label_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has no column 'file_name'; .* such as 'bild'$"):
+        look(table(tmp_path, "bild,width,height", "{angle:.2f},{n}"), {})
+
+
 def test_images_that_cant_be_read_name_the_option_that_leaves_them_out(tmp_path: Path) -> None:
     hint = r"; --skip-bad \(data.skip_bad=true\) goes on without$"
     cut, gone = table(tmp_path / "cut", "file_name,a", "{angle}"), table(tmp_path / "gone", "file_name,a", "{angle}")
@@ -66,6 +71,9 @@ def test_images_that_cant_be_read_name_the_option_that_leaves_them_out(tmp_path:
         ("heightCm", "cm"),
         ("years", "years"),
         ("length (m)", "m"),
+        ("reading (bar)", "bar"),
+        ("load [kN/m2]", "kN/m2"),
+        ("Alter (Jahre)", "Jahre"),
     ],
 )
 def test_the_name_of_the_column_says_the_unit(column: str, unit: str, tmp_path: Path) -> None:
@@ -79,7 +87,7 @@ def test_labels_far_from_zero_are_shown_with_both_ends(tmp_path: Path) -> None:
     assert seen.facts[0] == "task: regression, labels 2459000 to 2459000.58 days"
 
 
-@pytest.mark.parametrize("column", ["steering", "score_m", "value (new)", "angle (deg) old"])
+@pytest.mark.parametrize("column", ["steering", "score_m", "value (new)", "grade (1/6)", "angle (deg) old"])
 def test_a_name_without_a_unit_gives_a_hint(column: str, tmp_path: Path) -> None:
     seen = look(table(tmp_path, f"file_name,{column}", "{angle:.2f}"), {})
     assert "unit" not in seen.reasons

@@ -162,7 +162,7 @@ def _show_data(settings: DataSettings, out: Path | None) -> None:
     if len(splits.pool) > len(splits.train):
         console.print("- pool: all training images of the owner; train: those of them whose labels are used")
     for note in (*splits.notes, *not_measured(splits)):
-        console.print(f"- {on_one_line(note)}")
+        console.print(f"- {on_one_line(note.removesuffix(rejected.WHERE))}")  # the file is beside the picture
     if numbered:
         legend = _with_numbers(summary["bins"], numbered)
         console.print(f"- no installed font can show every name, so the picture has numbers: {legend}")

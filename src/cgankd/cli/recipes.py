@@ -37,7 +37,10 @@ MaxMinutes = Annotated[
     typer.Option("--max-minutes", min=0, help="stop after this time with exit code 75; the same command continues"),
 ]
 SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="go on without images that can't be read; rejected.csv lists them")
+    bool,
+    typer.Option(
+        "--skip-bad", help="go on without images that can't be read or have no label; rejected.csv lists them"
+    ),
 ]
 SKIP_BAD = "data.skip_bad=true"
 

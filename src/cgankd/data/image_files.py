@@ -30,6 +30,7 @@ T = TypeVar("T")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no others: to read EPS, Pillow starts a program
 COMPLETE = f"allowed: complete {', '.join(FORMATS)}"
+MISSING = "the file is missing"
 MOST_PIXELS = 89_478_485  # above this Pillow warns of decompression bombs
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -239,6 +240,10 @@ def _opened(path: Path | Encoded) -> Iterator[ImageFile.ImageFile]:
         raise
     except Image.DecompressionBombError:
         raise Unusable(path, "the image has too many pixels", f"allowed: at most {MOST_PIXELS:,}") from None
+    except FileNotFoundError:
+        linked = isinstance(path, Path) and path.is_symlink()
+        reason = "is a link to a missing file" if linked else MISSING
+        raise Unusable(path, reason, "allowed: files that exist") from None
     except Exception as error:  # decoders raise many kinds of errors for broken files
         system = error.strerror if isinstance(error, OSError) else None
         reason = re.sub(r" <_io\.BytesIO [^>]*>", "", " ".join(str(system or error).split())).replace(

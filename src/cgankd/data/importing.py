@@ -57,7 +57,7 @@ def plan(kinds: Counter[Kind], settings: DataSettings, where: str, bits: int = 1
         (high, wide), common = shapes.most_common(1)[0]
         raise UserError(
             f"{where}: images come in {len(shapes)} sizes (most often {wide}x{high}, {common} of {total}); "
-            "set data.size, to which all are then resized, or give images of one size"
+            "needed: a side to which all are resized, such as data.size=64, or images of one size"
         )
     if min(height, width) < SMALLEST:
         raise UserError(

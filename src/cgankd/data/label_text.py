@@ -157,10 +157,15 @@ def _bare(text: str) -> str:
 
 def no_label(rows: Sequence[int], place: Callable[[int], str]) -> UserError:
     """The error for empty labels, in ``rows``."""
-    more = f" (and {len(rows) - 1:,} more)" * (len(rows) > 1)
-    return UserError(
-        f"{place(rows[0])}: the label is empty{more}; allowed: a number or a class name; remove entries without a label"
-    )
+    places = [place(row) for row in rows]
+    where = places[0].rpartition(" ")[0]
+    numbers = [text.removeprefix(f"{where} ") for text in places]
+    if len(rows) > 1 and where.endswith((" line", " row")) and all(text.isdigit() for text in numbers):  # of one table
+        last = numbers[-1] if len(rows) <= SHOWN else f"{len(rows) - SHOWN:,} more"
+        found = f"{where}s {', '.join(numbers[:-1][:SHOWN])} and {last}: the label is empty"
+    else:
+        found = f"{places[0]}: the label is empty" + f" (and {len(rows) - 1:,} more)" * (len(rows) > 1)
+    return UserError(f"{found}; allowed: a number or a class name; remove entries without a label")
 
 
 def odd_labels(column: Column, texts: Sequence[str], place: Callable[[int], str]) -> UserError:

@@ -18,6 +18,7 @@ from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
 from cgankd.core.numbers import WHOLE, distinct_texts
 from cgankd.data import label_text
+from cgankd.data.image_files import EncodedPictures, UnusableImages
 from cgankd.data.listing import TRAIN, Ints, Listing
 from cgankd.tasks import CircularRegression, Classification, Regression, Task
 from cgankd.tasks.regression import fits_float32
@@ -147,10 +148,19 @@ def read_column(listing: Listing) -> label_text.Column:
         if listing.labels.dtype.kind == "f":
             return label_text.Column(values, "regression", "decimals")
         return label_text.Column(values, "classification", "whole numbers")
+    if rows := unlabelled(listing):
+        raise UnusableImages(str(label_text.no_label(rows, listing.place)))
     column = label_text.read(_texts(listing), listing.place)
     if listing.folders:
         return dataclasses.replace(column, kind="classification", why="names of folders")
     return column
+
+
+def unlabelled(listing: Listing) -> list[int]:
+    """The rows with an empty label that ``data.skip_bad`` leaves out: not those of arrays and of class folders."""
+    if isinstance(listing.labels, np.ndarray) or listing.folders or not isinstance(listing.pictures, EncodedPictures):
+        return []
+    return [row for row, text in enumerate(_texts(listing)) if not text]
 
 
 def _texts(listing: Listing) -> list[str]:

@@ -65,8 +65,10 @@ def columns(folder: Path) -> list[str]:
 
 
 def table(folder: Path) -> Table:
-    """The table in ``folder``, which has one."""
-    return read_table(next(folder / name for name in TABLES if is_file(folder / name)))
+    """The table in ``folder``, which has one; UserError where it names no files."""
+    found = read_table(next(folder / name for name in TABLES if is_file(folder / name))).with_file_column()
+    found.need(FILE)
+    return found
 
 
 def _tables(folder: Path, tree: Tree) -> tuple[list[Table], tuple[str, ...]]:
@@ -84,7 +86,7 @@ def _tables(folder: Path, tree: Tree) -> tuple[list[Table], tuple[str, ...]]:
             raise UserError(f"{home.path}: has {names}; allowed: only one of them")
     if len({home.tables[0].suffix for home in homes}) > 1:
         raise UserError(f"{folder}: has tables of several kinds; allowed: all of one kind")
-    tables = [read_table(home.tables[0]) for home in homes]
+    tables = [read_table(home.tables[0]).with_file_column() for home in homes]
     for table in tables:
         table.need(FILE)
         notes += table.notes

@@ -1,4 +1,4 @@
-"""``data.skip_bad``: go on without the images that can't be read, and list them in rejected.csv."""
+"""``data.skip_bad``: go on without the images that can't be read or have no label, and list them in rejected.csv."""
 
 from __future__ import annotations
 
@@ -12,36 +12,49 @@ import numpy as np
 
 from cgankd.core.errors import UserError, first_of
 from cgankd.core.files import write_text
-from cgankd.core.numbers import number
 from cgankd.data.decoded import unusable
-from cgankd.data.image_files import EncodedPictures
+from cgankd.data.image_files import MISSING, EncodedPictures
+from cgankd.data.labelling import read_column, unlabelled
 from cgankd.data.listing import Listing, Rejected
 
 FILE = "rejected.csv"
+WHERE = f"; {FILE} in the folder of the run lists them"  # the end of notes on images that were left out
 
 
 def without_bad(listing: Listing) -> Listing:
-    """The listing without the images that can't be read, which it names in ``rejected``. All images are decoded.
+    """The listing without the images that can't be read, and without those that a table gives no label.
 
-    Raises UserError where no image can be read, and for arrays, because they are read as a whole or not at all.
+    It names them in ``rejected``. All images are decoded. Raises UserError where no image can be read, and for arrays,
+    because they are read as a whole or not at all.
     """
     if not isinstance(listing.pictures, EncodedPictures):
         raise UserError(f"data.skip_bad=True is for image files, not for {listing.where}; leave data.skip_bad out")
     errors = unusable(listing.pictures)
     total = len(listing.splits)
-    if not errors:
-        return listing
     if len(errors) == total:
         raise listing.pictures.refusal([*errors.values()])
-    kept = listing.keep(np.setdiff1d(np.arange(total), list(errors)))
-    notes = [f"{len(errors):,} of {total:,} images can't be read and were left out; a run lists them in {FILE}"]
-    lost = sorted(set(map(str, listing.labels)) - set(map(str, kept.labels)))
-    if not listing.folders:  # of scalars every image may have its own
-        lost = [label for label in lost if number(label) is None]
-    if lost:
-        notes.append(f"no image is left of {len(lost):,} classes: {first_of(lost, most=3)}")
-    rejected = tuple(Rejected(str(error.path), error.reason) for error in errors.values())
-    return dataclasses.replace(kept, rejected=rejected, notes=(*kept.notes, *notes))
+    empty = [row for row in unlabelled(listing) if row not in errors]
+    if len(errors) + len(empty) in (0, total):  # where no label is left, reading them is an error
+        return listing
+    rejected = {row: Rejected(str(error.path), error.reason) for row, error in errors.items()}
+    rejected |= {row: Rejected(listing.place(row), "the label is empty") for row in empty}
+    kept = listing.keep(np.setdiff1d(np.arange(total), list(rejected)))
+    missing = sum(error.reason == MISSING for error in errors.values())
+    counts = {"can't be read": len(errors) - missing, "could not be found": missing, "came without a label": len(empty)}
+    notes = [f"{n:,} of {total:,} images {what} and were left out{WHERE}" for what, n in counts.items() if n]
+    notes += _lost_classes(listing, kept)
+    return dataclasses.replace(
+        kept, rejected=tuple(rejected[row] for row in sorted(rejected)), notes=(*kept.notes, *notes)
+    )
+
+
+def _lost_classes(listing: Listing, kept: Listing) -> list[str]:
+    """A note on the classes of which ``kept`` has no image."""
+    if not listing.folders and None not in read_column(kept).values:  # of scalars every image may have its own
+        return []
+    lost = sorted(set(map(str, listing.labels)) - {"", *map(str, kept.labels)})
+    what = "class" if len(lost) == 1 else f"{len(lost):,} classes:"
+    return [f"no image is left of {what} {first_of(lost, most=3)}"] * bool(lost)
 
 
 def write_rejected(rejected: Sequence[Rejected], folder: Path) -> None:

@@ -23,6 +23,7 @@ from cgankd.data.label_text import clean
 from cgankd.data.listing import NoSuchColumn
 
 FILE = "file_name"
+USUAL = ("file", "filename", "image", "image_path", "path")  # other names of this column
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
@@ -44,7 +45,10 @@ class Table:
     def need(self, column: str, hint: str = "") -> None:
         """UserError where the column is missing or unusable; ``hint``: which setting names it."""
         if column not in self.columns:
-            raise NoSuchColumn(f"{self.path}: has no column {column!r}{hint}; columns found: {', '.join(self.columns)}")
+            further = f"; needed: this name for the column of the images' files{self._likely()}" * (column == FILE)
+            raise NoSuchColumn(
+                f"{self.path}: has no column {column!r}{hint}; columns found: {', '.join(self.columns)}{further}"
+            )
         if column in self.unusable:
             raise UserError(self.unusable[column])
 
@@ -75,6 +79,24 @@ class Table:
         if missing:
             raise UnusableImages(self._missing(missing))
         return paths
+
+    def with_file_column(self) -> Table:
+        """The table with a column ``file_name``: the only one of another usual name, if its first value is a file."""
+        usual = [name for name in self.columns if name.casefold() in USUAL]
+        if FILE in self.columns or len(usual) != 1 or not self._is_file(usual[0], most=1):
+            return self
+        columns = {FILE if name == usual[0] else name: values for name, values in self.columns.items()}
+        note = f"the column {usual[0]!r} of {self.path.name} was read as {FILE!r}, because it names files"
+        return dataclasses.replace(self, columns=columns, notes=(*self.notes, note))
+
+    def _likely(self) -> str:
+        """Which columns may be the one that names files, for a message."""
+        likely = [name for name in self.columns if self._is_file(name) or name.casefold() in USUAL]
+        return f", such as {first_of([repr(name) for name in likely], most=3)}" * bool(likely)
+
+    def _is_file(self, column: str, most: int = 20) -> bool:
+        """Whether one of the first values is a file in the table's folder."""
+        return any(_found(self.path.parent, name) for name in self.columns[column][:most] if not _leaves(name))
 
     def _missing(self, rows: list[int]) -> str:
         names = self.columns[FILE]
@@ -128,12 +150,13 @@ def _from_csv(path: Path, text: str) -> Table:
 
 
 def _delimiter(text: str) -> str:
-    """The delimiter with which ``file_name`` is a column of the header; a comma where there is none."""
+    """The delimiter with which a column of the header names files; where none does, the most frequent one."""
     header = text.lstrip("\r\n").partition("\n")[0]
-    for delimiter in DELIMITERS:
-        if FILE in [name.strip().strip('"') for name in header.split(delimiter)]:
-            return delimiter
-    return ","
+    for allowed in ((FILE,), USUAL):
+        for delimiter in DELIMITERS:
+            if any(name.strip().strip('"').casefold() in allowed for name in header.split(delimiter)):
+                return delimiter
+    return max(DELIMITERS, key=header.count)  # the comma where there is none
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -200,14 +223,23 @@ def _as_text(value: Any) -> str:
 
 def _inside(folder: Path, name: str, where: str) -> Path | None:
     """The file ``name`` in ``folder``, None where it does not exist; UserError for names outside the folder."""
+    if _leaves(name):
+        raise UserError(f"{where}: {name!r} is outside the folder; allowed: paths inside {folder}")
+    return _found(folder, name)
+
+
+def _leaves(name: str) -> bool:
+    """Whether the path is absolute, or leaves the folder from which it starts."""
     parts = PureWindowsPath(name)  # reads both kinds of slashes, and drives
     depth = 0
     for part in parts.parts:
         depth += -1 if part == ".." else 1
         if depth < 0:
             break
-    if parts.anchor or depth < 0:
-        raise UserError(f"{where}: {name!r} is outside the folder; allowed: paths inside {folder}")
+    return bool(parts.anchor) or depth < 0
+
+
+def _found(folder: Path, name: str) -> Path | None:
     return next((path for spelling in _spellings(name) if is_file(path := folder / spelling)), None)
 
 

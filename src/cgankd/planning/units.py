@@ -32,19 +32,27 @@ SPELLINGS = {
 }
 UNITS = {word: unit for unit, words in SPELLINGS.items() for word in words.split()}
 IN_BRACKETS = re.compile(r"[(\[{]\s*([^()\[\]{}]+?)\s*[)\]}]\s*$")
+UNKNOWN = re.compile(r"(?=.*[^\W\d_]|.*[%°])([^\W_]|[%°/]){1,10}")  # in brackets, that may be a unit: bar, kg/m2
+# What stands in brackets too, but is no unit.
+REMARKS = {
+    "new", "old", "raw", "mean", "avg", "average", "median", "max", "total", "left", "right", "true", "est", "int",
+    "float", "class", "label",
+}  # fmt: skip
 EXAMPLES = {360.0: "degrees", 2.0 * math.pi: "radians", 24.0: "hours"}  # period -> the unit that it suggests
 
 
 def unit_in(name: str) -> str | None:
-    """The unit that a column's name ends with; None where it names none that is known.
+    """The unit that a column's name ends with, in brackets any that is short; None where it names none.
 
-    >>> [unit_in(name) for name in ("angle_deg", "age (years)", "yawDegrees", "width [m]")]
-    ['degrees', 'years', 'degrees', 'm']
+    >>> [unit_in(name) for name in ("angle_deg", "age (years)", "yawDegrees", "width [m]", "pressure (mbar)")]
+    ['degrees', 'years', 'degrees', 'm', 'mbar']
     >>> [unit_in(name) for name in ("label", "class_s", "label (new)")]
     [None, None, None]
     """
     if brackets := IN_BRACKETS.search(name):
-        return UNITS.get(brackets[1].casefold())
+        text = brackets[1]
+        unknown = text if UNKNOWN.fullmatch(text) and text.casefold() not in REMARKS else None
+        return UNITS.get(text.casefold(), unknown)
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     last = re.split(r"[\s_.:,-]+", words.strip())[-1].casefold()
     return UNITS.get(last) if len(last) > 1 else None

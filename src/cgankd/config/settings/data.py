@@ -37,8 +37,8 @@ class DataSettings(Settings):
     )
     skip_bad: bool = Field(
         False,
-        description="go on without the images that can't be read, which rejected.csv lists with the reasons; false: "
-        "they are an error",
+        description="go on without the images that can't be read or have no label, which rejected.csv lists with the "
+        "reasons; false: they are an error",
     )
     split_folders: bool | None = Field(
         None,
