@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,14 @@ from PIL import Image
 from answering_teachers import TINY, stages, tiny, weight
 from cgankd.cli import main
 from cgankd.cli.screen import console
+from cgankd.config.settings import NOKDFeatures
 from cgankd.core.errors import UserError
 from cgankd.core.files import load_tensors, read_json
 from cgankd.data.imageset import ImageSet
 from cgankd.experiments import text as table_text
+from cgankd.nets.build import StoredNetwork
 from cgankd.pipeline import labelling_service, run
+from cgankd.pipeline.ratio_features import ratio_features
 from cgankd.report.headline import EXPORTED
 from cgankd.report.render import render
 from cgankd.tasks import Classification, Regression
@@ -261,6 +265,16 @@ def test_another_exports_files_have_other_names(tmp_path: Path) -> None:
         names.append({file.name for file in (folder / "candidates").glob("*.png")})
     assert len(names[0]) == len(names[1]) == 40
     assert not names[0] & names[1]
+
+
+def test_an_export_without_a_ratio_trains_no_teacher() -> None:
+    features = NOKDFeatures()
+    recipe = tiny("synthesis.subsampling=none")
+    recipe = recipe.model_copy(update={"ratio": recipe.ratio.model_copy(update={"features": features})})
+    titled = SimpleNamespace(titled=lambda _: None)
+    this_run: Any = SimpleNamespace(recipe=recipe, black_box=None, store=titled, nokd=lambda seed: seed)
+    assert ratio_features(this_run, 3, with_outputs=False) == StoredNetwork(3)
+    assert ratio_features(this_run, 3, with_outputs=True) is None
 
 
 def test_candidates_that_lack_a_class_are_refused_because_they_could_not_be_imported() -> None:

@@ -328,7 +328,7 @@ class Run:
 
     def extractor(self, seed: int, *, with_outputs: bool, jury: bool = False) -> Extractor:
         """The networks that read images. with_outputs: whether teacher outputs are needed, or features alone."""
-        features = ratio_features(self, seed)
+        features = ratio_features(self, seed, with_outputs=with_outputs)
         if features is not None and not with_outputs:
             return Extractor(None, features)
         teacher, *others = self.teachers(seed, jury=jury)
