@@ -76,7 +76,7 @@ def test_it_adds_scores_and_artifacts_and_changes_none(tmp_path: Path) -> None:
         ),
         (
             (*ON, "metrics.robustness.attacks=[autoattack]", "data.source=rotated-fashion", "data.turns=1"),
-            r"holds autoattack, whose losses need 4 classes or more, .* one number \(regression\); allowed: pgd",
+            r"holds autoattack, whose losses need 4 classes or more, .* a number in degrees; allowed: pgd",
         ),
     ],
 )
