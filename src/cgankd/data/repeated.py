@@ -23,7 +23,8 @@ def repeated(
     notes = []
     for name, part in (("validation", in_val), ("test", in_test)):
         if twice := sum(content in known for content in set(part)):
-            notes.append(f"{twice:,} different {name} images are also in the training split, with the same pixels")
+            images = f"{name} image is" if twice == 1 else f"different {name} images are"
+            notes.append(f"{twice:,} {images} also in the training split, with the same pixels")
     if task.continuous:  # an image may have been measured twice
         return notes
     labels = [label for part in (pool, val, test) for label in part.labels.tolist()]
