@@ -273,8 +273,8 @@ def test_an_export_without_a_ratio_trains_no_teacher() -> None:
     recipe = recipe.model_copy(update={"ratio": recipe.ratio.model_copy(update={"features": features})})
     titled = SimpleNamespace(titled=lambda _: None)
     this_run: Any = SimpleNamespace(recipe=recipe, black_box=None, store=titled, nokd=lambda seed: seed)
-    assert ratio_features(this_run, 3, with_outputs=False) == StoredNetwork(3)
-    assert ratio_features(this_run, 3, with_outputs=True) is None
+    assert ratio_features(this_run, 3, stand_in=True) == StoredNetwork(3)
+    assert ratio_features(this_run, 3) is None
 
 
 def test_candidates_that_lack_a_class_are_refused_because_they_could_not_be_imported() -> None:

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from cgankd.pipeline.run import Run
 
 
-def ratio_features(run: Run, seed: int, *, with_outputs: bool) -> NetworkSource | None:
+def ratio_features(run: Run, seed: int, *, stand_in: bool = False) -> NetworkSource | None:
     """The network whose penultimate layer gives the features; None: the teacher, also where no ratio reads them.
 
-    with_outputs: whether the teacher is there to be asked; if not, it must not be trained as a stand-in.
+    stand_in: whether a network is needed in place of the teacher, because there is none to be trained or asked.
     """
     features, fit = run.recipe.ratio.features, run.recipe.student.fit
-    if isinstance(run.recipe.synthesis.subsampling, NoSubsampling) and run.black_box is None and with_outputs:
+    if isinstance(run.recipe.synthesis.subsampling, NoSubsampling) and run.black_box is None and not stand_in:
         return None  # a teacher that gives no features needs a stand-in nevertheless
     store = run.store.titled("features of the ratio")
     if isinstance(features, NOKDFeatures):

@@ -326,9 +326,9 @@ class Run:
         """The generator, as an argument of stages."""
         return self.ready_generator or TrainedGenerator(self.generator(seed))
 
-    def extractor(self, seed: int, *, with_outputs: bool, jury: bool = False) -> Extractor:
-        """The networks that read images. with_outputs: whether teacher outputs are needed, or features alone."""
-        features = ratio_features(self, seed, with_outputs=with_outputs)
+    def extractor(self, seed: int, *, with_outputs: bool, jury: bool = False, stand_in: bool = False) -> Extractor:
+        """The networks that read images. with_outputs: are outputs needed? stand_in: see :func:`ratio_features`."""
+        features = ratio_features(self, seed, stand_in=stand_in)
         if features is not None and not with_outputs:
             return Extractor(None, features)
         teacher, *others = self.teachers(seed, jury=jury)
@@ -377,7 +377,7 @@ class Run:
         held = None if self.ready_generator is None else self.ready_generator.held
         source = ProposalSource(
             self.sampler(seed),
-            self.extractor(seed, with_outputs=with_outputs, jury=with_outputs),
+            self.extractor(seed, with_outputs=with_outputs, jury=with_outputs, stand_in=not with_outputs),
             None if isinstance(subsampling, NoSubsampling) else StoredRatio(self.ratio(seed)),
             self.task,
             seed,
@@ -390,7 +390,7 @@ class Run:
             self.space.plan(settings, held),
             settings,
             subsampling,
-            features=self.extractor(seed, with_outputs=False),
+            features=self.extractor(seed, with_outputs=False, stand_in=not with_outputs),
             keep_probabilities=self.replace == "soft",
         )
 
