@@ -121,7 +121,7 @@ def test_a_finished_run_again_draws_nothing_and_compiles_nothing(finished: tuple
     """Its command waits neither for the figures nor for modules that only a training needs."""
     shutil.copytree(finished[0], tmp_path / "out")
     (tmp_path / "tiny.yaml").write_text(TINY)
-    heavy = "'lightning_fabric', 'matplotlib', 'torch._dynamo'"
+    heavy = "'lightning_fabric', 'matplotlib', 'scipy.special', 'torch._dynamo'"
     code = (
         "import sys; from cgankd.cli.main import main\n"
         "try: main()\n"

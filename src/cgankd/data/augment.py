@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
-from scipy import special
 from torch import Tensor
 
 from cgankd.core import rng
@@ -237,9 +236,18 @@ def mixup(images: Tensor, partner: Tensor, *, a: float, seed: int, step: int) ->
     partner: int64 [B], on the CPU.
     """
     draws = rng.uniform(seed, "mixup/share", torch.tensor(step), torch.arange(len(images)))
-    shares = torch.from_numpy(special.betaincinv(a, a, draws.numpy()))
+    shares = _beta(a, draws)
     weight = to_device(shares.to(images.dtype), images.device)[:, None, None, None]
     return images.lerp(images[to_device(partner, images.device)], weight), shares
+
+
+def _beta(a: float, draws: Tensor) -> Tensor:
+    """Draws of Beta(a, a), float64, from as many uniform ones."""
+    if a == 1:  # the uniform distribution itself: scipy would take half a second to be imported
+        return draws
+    from scipy import special
+
+    return torch.from_numpy(special.betaincinv(a, a, draws.numpy()))
 
 
 def cutmix(images: Tensor, partner: Tensor, *, a: float, seed: int, step: int) -> tuple[Tensor, Tensor]:
@@ -251,8 +259,8 @@ def cutmix(images: Tensor, partner: Tensor, *, a: float, seed: int, step: int) -
     """
     count, _, height, width = images.shape
     counters = torch.tensor(step), torch.arange(count)
-    share = special.betaincinv(a, a, rng.uniform(seed, "cutmix/share", *counters).numpy())
-    side = torch.from_numpy(1.0 - share).sqrt()  # of the box, as a share of the image's side
+    share = _beta(a, rng.uniform(seed, "cutmix/share", *counters))
+    side = (1.0 - share).sqrt()  # of the box, as a share of the image's side
 
     def inside(stream: str, length: int) -> Tensor:
         """Which rows (or columns) the box covers, bool [B, length]."""

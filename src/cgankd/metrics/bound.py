@@ -15,7 +15,6 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy import special
 from torch import Tensor
 
 from cgankd.core import rng
@@ -59,6 +58,8 @@ def two_sample(real: Tensor, fake: Tensor, seed: int, features: str = TwoSample.
         classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=200))
         classifier.fit(x[~held_out], y[~held_out])
         correct += int((classifier.predict(x[held_out]) == y[held_out]).sum())
+    from scipy import special  # takes half a second to import
+
     # the exact one-sided 95 % limit, a quantile of a beta distribution; 0 where nothing was correct
     low = float(special.betaincinv(correct, 2 * count - correct + 1, DELTA)) if correct else 0.0
     return TwoSample(correct / (2 * count), max(0.0, 2.0 * low - 1.0), count, features)

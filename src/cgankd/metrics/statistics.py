@@ -7,8 +7,6 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from scipy import special  # scipy.stats takes a second to import
-
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
     """The values, their mean (None without values) and standard deviation (None with fewer than two).
@@ -74,6 +72,8 @@ def paired_difference(values: Sequence[float], control: Sequence[float]) -> dict
     differences = [round(a - b, places) for a, b in zip(values, control, strict=True)]
     mean, low, high = round(statistics.fmean(differences), places), None, None
     if len(set(differences)) > 1:
+        from scipy import special  # takes half a second to import, and scipy.stats a second
+
         error = statistics.stdev(differences) / math.sqrt(len(differences))
         half = float(special.stdtrit(len(differences) - 1, 0.975)) * error
         low, high = mean - half, mean + half
