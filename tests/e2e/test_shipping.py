@@ -300,7 +300,9 @@ def test_generated_images_leave_with_a_card_and_come_back_as_a_generator(
                   f"| generated | {results['synthesis']['generated']} |", "the 0.9-quantile of the teacher's error",
                   "| 3 | 20 |", "**Near copies: 0 (0.0%)**", "cgankd and its authors claim no rights"):  # fmt: skip
         assert words in card, words
-    assert Image.open(tmp_path / "fakes" / "nearest.png").size == (840, 420)
+    width, height = Image.open(tmp_path / "fakes" / "nearest.png").size
+    assert width == 840
+    assert height in {419, 420}  # older versions of matplotlib round down
     said = typed("data", "fakes")
     assert said.code == 0, said.err
     assert "fakes: classification, 16x16 pixels, 1 channel(s)" in said.out

@@ -230,7 +230,8 @@ def test_models_that_can_not_take_back_a_token_are_refused(folder: Path, tmp_pat
     )  # fmt: skip
     torch.manual_seed(0)
     models.save(transformers.Lfm2ForCausalLM(config), folder / text.TOKENIZER, tmp_path / "conv")
-    with pytest.raises(UserError, match=r"a lfm2 can't take back a token .*; allowed: a transformer with full att"):
+    said = r"a lfm2 can't take back a token .*; allowed: a transformer with full att"
+    with pytest.raises(UserError, match=f"{said}|can't be read as a causal language model"):  # as transformers 5.0 says
         checked(tmp_path / "conv")
 
 

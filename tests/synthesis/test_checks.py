@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import integrate, stats
 from torch import Tensor
 
 from cgankd.config.settings import MaximumRatio, NoSubsampling, QuantileRatio
@@ -36,7 +36,7 @@ def test_the_true_ratio_passes() -> None:
     assert found["reasons"] == []
     x = np.linspace(-9, 9, 4001)
     ratio = stats.norm.pdf(x) / stats.norm.pdf(x, 0.5, 1.2)
-    on_real = np.trapezoid(ratio * stats.norm.pdf(x), x)
+    on_real = integrate.trapezoid(ratio * stats.norm.pdf(x), x)
     assert found["mean_on_fakes"] == pytest.approx(1.0, abs=0.03)
     assert found["mean_on_real"] == pytest.approx(on_real, abs=0.05)
     assert found["effective_sample_share"] == pytest.approx(1 / on_real, abs=0.03)  # 1 / E_fake[h^2]

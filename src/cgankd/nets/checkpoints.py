@@ -81,6 +81,13 @@ def _check(states: Sequence[StateDict], path: Path) -> None:
             raise UserError(f"{path}: tensor {shown} has more values than the file; allowed: at most as many")
         if any("\ud800" <= letter <= "\udfff" for letter in name):
             raise UserError(f"{path}: the name of tensor {shown} is not UTF-8; allowed: UTF-8 text")
+    storages = [tensor.untyped_storage() for state in states for tensor in state.tensors.values()]
+    needed, there = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values()), _stored_bytes(path)
+    if there is not None and needed > there:  # torch 2.6 would read whatever lies behind the file's content
+        raise UserError(
+            f"{path}: can't be read as tensors only, because it is damaged: tensors of {needed} bytes, but {there} are "
+            "there; allowed: a whole file"
+        )
 
 
 def _select(states: Sequence[StateDict], entry: str, path: Path) -> StateDict:
@@ -184,6 +191,15 @@ def _other_objects(path: Path) -> list[str]:
         return sorted(map(on_one_line, torch.serialization.get_unsafe_globals_in_checkpoint(path)))
     except Exception:  # not in torch's newer format: torch.load reads or refuses it
         return []
+
+
+def _stored_bytes(path: Path) -> int | None:
+    """How many bytes of tensors a file holds; None where it is not in torch's newer format."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(entry.file_size for entry in archive.infolist() if "/data/" in entry.filename)
+    except Exception:  # zipfile raises errors of many kinds for damaged files
+        return None
 
 
 def _script(path: Path) -> bool:
