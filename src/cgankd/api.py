@@ -32,7 +32,7 @@ from cgankd.core.hashing import content_key, tensor_key
 from cgankd.core.paths import expanded
 from cgankd.core.plugins import source_key, tried
 from cgankd.core.progress import SILENT, Progress
-from cgankd.core.runtime import Fabric, make_fabric
+from cgankd.core.runtime import Fabric, make_fabric, plain_torch
 from cgankd.core.store import Artifact, Store, Work
 from cgankd.data.given import arrays, image_set
 from cgankd.data.imageset import ImageSet, TrainingImages
@@ -110,6 +110,7 @@ class Distiller(Looks):
     fabric: Fabric | None = None
     progress: Progress = SILENT
 
+    @plain_torch()
     def __post_init__(self) -> None:
         if not isinstance(self.progress, Progress):
             raise UserError(f"progress is {self.progress!r}; needed: cgankd.show_progress(), or nothing")
@@ -170,10 +171,10 @@ class Distiller(Looks):
         trial.check_finite(who, outputs)
         kind = resolve(self.outputs, outputs, self.few.labels, self._task, who, "outputs")
         if kind.misfit:
-            warnings.warn(kind.misfit, stacklevel=5)
+            warnings.warn(kind.misfit, stacklevel=6)
         gives = kind if kind.changes else None
         if gives is not None and self.outputs == AUTO:
-            warnings.warn(sentence(gives, who, "outputs"), stacklevel=5)
+            warnings.warn(sentence(gives, who, "outputs"), stacklevel=6)
         if isinstance(predictor, nn.Module):
             return ModuleNetwork(predictor, gives, outputs)
         converted = "" if gives is None else gives.content_key
@@ -193,6 +194,7 @@ class Distiller(Looks):
 
     # --- the stages -----------------------------------------------------------------------------------------------
 
+    @plain_torch()
     def train_generator(self, **settings: Any) -> Sampler:
         """Train the conditional GAN. settings: those of GeneratorSettings."""
         chosen = from_tree(GeneratorSettings, settings, where="train_generator")
@@ -203,6 +205,7 @@ class Distiller(Looks):
         self._use(TrainedGenerator(artifact))
         return self._sampler()
 
+    @plain_torch()
     def use_generator(self, generator: Callable[[Tensor, Tensor, int], Tensor] | Sampler | Path | str) -> None:
         """Use another generator instead of the GAN.
 
@@ -239,6 +242,7 @@ class Distiller(Looks):
             return self.train_generator()
         return self._generator.open(self.device)
 
+    @plain_torch()
     def train_density_ratio(self, **settings: Any) -> RatioNetwork:
         """Train h(x, y) on real images and fakes at their labels. settings: those of RatioSettings."""
         chosen = from_tree(RatioSettings, settings, where="train_density_ratio")
@@ -274,6 +278,7 @@ class Distiller(Looks):
         """The results of the checks of the density ratio on ``held_out``; None where it was not checked."""
         return None if self._ratio is None or "passed" not in self._ratio.summary else self._ratio.summary
 
+    @plain_torch()
     def synthesize(self, images: int = 10_000, **settings: Any) -> ImageSet:
         """Generate, subsample, filter and relabel images. settings: those of SynthesisSettings.
 
@@ -308,6 +313,7 @@ class Distiller(Looks):
         self._fakes = StoredFakes(self.synthesis, replace)
         return self.named(self._fakes.open())
 
+    @plain_torch()
     def distill(
         self,
         student: nn.Module,
@@ -369,6 +375,7 @@ class Distiller(Looks):
         trial.check_learns(who, student, images[: min(2, fit.batch_size)], outputs)
         return predictions
 
+    @plain_torch()
     def score(self, network: nn.Module, images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> float:
         """Accuracy in %, or the mean absolute error in the label's unit. images: not those of the training."""
         unseen = self._unseen(images, labels)
