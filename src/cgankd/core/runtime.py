@@ -141,9 +141,9 @@ def plain_torch() -> Iterator[None]:
     """In this block, or function, torch computes as in a new program; afterwards the caller's modes are back.
 
     Inside no_grad or inference_mode nothing could be trained. Autocast, and another default type or device of new
-    tensors, would change results, whose keys do not depend on them.
+    tensors, would change results, whose keys do not depend on them. A recipe's number of threads is for its run alone.
     """
-    dtype = torch.get_default_dtype()
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     with contextlib.ExitStack() as modes:
         modes.enter_context(torch.inference_mode(False))
         modes.enter_context(torch.enable_grad())
@@ -159,6 +159,8 @@ def plain_torch() -> Iterator[None]:
             yield
         finally:
             torch.set_default_dtype(dtype)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
