@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from cgankd import Distiller, LabelUnit, Regression, UserError
+from cgankd.core.runtime import BF16, OneDevice
 from cgankd.data.given import image_set
 from cgankd.synthesis import checks
 from cgankd.tasks import Classification
@@ -869,3 +873,192 @@ def test_the_students_own_weights_are_where_training_starts_and_ends(fabric: Fab
     assert not torch.equal(weights_of(given), before)
     assert torch.equal(weights_of(road.distill(student(3), steps=3, batch_size=16)), weights_of(given))
     assert not torch.equal(weights_of(road.distill(other, steps=3, batch_size=16)), weights_of(given))
+
+
+# --- the modes, threads and modules of the caller's program -------------------------------------------------------
+
+
+class Acts(nn.Module):
+    """Has its activation as an attribute, and repeats a layer. All of them begin with the same weights."""
+
+    def __init__(self, act: Callable[[Tensor], Tensor] = torch.relu, repeats: int = 1, residual: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.act, self.repeats, self.residual = act, repeats, residual
+        self.first, self.again, self.last = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 3)
+        self.maps: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.maps = [self.first(images)]  # which torch's deepcopy refuses after a pass with gradients
+        for _ in range(self.repeats):
+            step = self.act(self.again(self.maps[-1]))
+            self.maps.append(step + self.maps[-1] if self.residual else step)
+        return self.last(self.maps[-1].mean(dim=(2, 3)))
+
+
+def of_real(fabric: Fabric | OneDevice) -> Distiller:
+    images, labels = classes(24)
+    return Distiller(images, labels, Brightness(classes=True), fabric=fabric)
+
+
+def taught(road: Distiller, network: nn.Module, **more: Any) -> dict[str, Tensor]:
+    made = road.distill(network, generated=False, steps=2, batch_size=8, **more)
+    return {name: value.clone() for name, value in made.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_a_frozen_layer_stays_although_the_same_student_was_trained_whole(fabric: Fabric) -> None:
+    road = of_real(fabric)
+    whole = taught(road, Acts())
+    network = Acts()
+    network.first.requires_grad_(False)
+    before = network.first.weight.clone()
+    part = taught(road, network)
+    assert torch.equal(part["first.weight"], before)
+    assert not torch.equal(whole["first.weight"], before)
+
+
+@pytest.mark.parametrize(
+    "more", [{"act": torch.tanh}, {"act": lambda maps: 2 * maps}, {"repeats": 2}, {"residual": True}]
+)
+def test_students_that_differ_in_an_attribute_alone_are_trained_apart(fabric: Fabric, more: dict[str, Any]) -> None:
+    road = of_real(fabric)
+    first = taught(road, Acts())
+    assert same(first, taught(road, Acts()))
+    assert len(road.store.used_names()) == 1  # the second was found
+    assert not same(first, taught(road, Acts(**more)))
+
+
+@pytest.mark.parametrize("more", [{"act": torch.tanh}, {"residual": True}])
+def test_students_with_a_last_layer_of_zeros_that_differ_in_an_attribute_are_trained_apart(
+    fabric: Fabric, more: dict[str, Any]
+) -> None:
+    road = of_real(fabric)
+    networks = [Acts(), Acts(**more)]
+    for network in networks:
+        nn.init.zeros_(network.last.weight)
+        nn.init.zeros_(network.last.bias)
+        taught(road, network)
+    assert len(road.store.used_names()) == 2
+
+
+def old_weight_norm() -> nn.Module:
+    made = student(3)
+    torch.nn.utils.weight_norm(made[0])
+    return made
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("network", [Acts, old_weight_norm, lambda: torch.jit.script(student(3))])
+def test_students_that_python_cannot_copy_are_trained(fabric: Fabric, network: Callable[[], nn.Module]) -> None:
+    made = network()
+    made(torch.rand(2, 1, 16, 16))
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    assert not same(before, taught(of_real(fabric), made))
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        torch.no_grad,
+        torch.inference_mode,
+        lambda: torch.autocast("cpu", torch.bfloat16),
+        lambda: torch.device("meta"),
+    ],
+)
+def test_modes_of_the_caller_change_nothing(fabric: Fabric, mode: Callable[[], Any]) -> None:
+    networks = [student(3), student(3)]
+    teacher, held_out = Brightness(classes=True), classes(30, seed=3)
+    made = []
+    for network, around in zip(networks, (contextlib.nullcontext, mode), strict=True):
+        images, labels = classes(24)
+        with around():
+            road = Distiller(images, labels, teacher, held_out=held_out, fabric=fabric)
+            road.train_generator(**GAN | {"steps": 2, "ema_start": 1})
+            road.train_density_ratio(**RATIO | {"steps": 2})
+            fakes = road.synthesize(images=6, **SYNTHESIS)
+            drawn = road.generate([1], per_label=1).images
+            road.distill(network, "kd", steps=2, batch_size=8)
+            made.append((fakes.images[:], drawn, road.score(network, images, labels)))
+    assert torch.equal(made[0][0], made[1][0])
+    assert torch.equal(made[0][1], made[1][1])
+    assert made[0][2] == made[1][2]
+    assert same(networks[0].state_dict(), networks[1].state_dict())
+
+
+def test_another_default_type_of_numbers_changes_nothing_and_stays(fabric: Fabric) -> None:
+    made = []
+    networks = [student(1), student(1)]
+    task = Regression(-2.0, -0.4)
+    teacher = LabelUnit(Brightness(classes=False, scale=-2.55), task)
+    for network, dtype in zip(networks, (torch.float32, torch.float64), strict=True):
+        images, labels = scalars(24)
+        torch.set_default_dtype(dtype)
+        try:
+            road = Distiller(images, labels, teacher, task, fabric=fabric)
+            road.train_generator(**GAN | {"steps": 2, "ema_start": 1})
+            road.synthesize(images=10, labels={"count": 5}, **ALL_KEPT)
+            road.distill(network, "kd", steps=2, batch_size=8)
+            assert torch.get_default_dtype() == dtype
+        finally:
+            torch.set_default_dtype(torch.float32)
+        made.append(network.state_dict())
+    assert same(*made)
+
+
+def test_a_score_leaves_every_layer_in_its_mode(fabric: Fabric) -> None:
+    images, labels = classes(24)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                            nn.Linear(4, 3)).train()  # fmt: skip
+    network[1].eval()
+    of_real(fabric).score(network, images, labels)
+    assert [layer.training for layer in network] == [True, False, True, True, True]
+
+
+def test_threads_have_the_numbers_that_they_have_alone(fabric: Fabric) -> None:
+    def train(seed: int, network: nn.Module) -> None:
+        images, labels = classes(24)
+        road = Distiller(images, labels, Brightness(classes=True), fabric=fabric, seed=seed)
+        road.distill(network, generated=False, steps=20, batch_size=8)
+
+    def dropping() -> nn.Module:
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(256, 3))
+
+    alone, together = [dropping(), dropping()], [dropping(), dropping()]
+    for seed, network in enumerate(alone):
+        train(seed, network)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(train, (0, 1), together))
+    for one, other in zip(alone, together, strict=True):
+        assert same(one.state_dict(), other.state_dict())
+
+
+def test_labels_on_a_graph_are_labels(fabric: Fabric) -> None:
+    images, labels = scalars(24)
+    teacher = LabelUnit(Brightness(classes=False, scale=-2.55), Regression(-2.0, -0.4))
+    keys = [Distiller(images, given, teacher, Regression(-2.0, -0.4), fabric=fabric).data.content_key
+            for given in (labels, labels.clone().requires_grad_())]  # fmt: skip
+    assert keys[0] == keys[1]
+
+
+@pytest.mark.parametrize("load", [lambda data: data, lambda data: DataLoader(data, 8)])
+def test_a_dataset_in_place_of_images_is_named(load: Callable[[Any], Any]) -> None:
+    images, labels = classes(24)
+    given = load(TensorDataset(images, labels))
+    with pytest.raises(UserError, match=f"images are a {type(given).__name__}; needed: images as one array"):
+        image_set(given, labels)
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_a_training_in_bfloat16_inside_autocast_computes_with_its_newest_weights(enabled: bool) -> None:
+    networks = [student(3), student(3)]
+    for network, around in zip(
+        networks, (contextlib.nullcontext(), torch.autocast("cpu", enabled=enabled)), strict=True
+    ):
+        with around:
+            taught(of_real(OneDevice(precision=BF16)), network, learning_rate=0.5)
+    assert same(networks[0].state_dict(), networks[1].state_dict())

@@ -32,7 +32,7 @@ from cgankd.core.hashing import content_key, tensor_key
 from cgankd.core.paths import expanded
 from cgankd.core.plugins import source_key, tried
 from cgankd.core.progress import SILENT, Progress
-from cgankd.core.runtime import Fabric, make_fabric
+from cgankd.core.runtime import Fabric, make_fabric, plain_torch
 from cgankd.core.store import Artifact, Store, Work
 from cgankd.data.given import arrays, image_set
 from cgankd.data.imageset import ImageSet, TrainingImages
@@ -43,7 +43,7 @@ from cgankd.gan.guidance import check_terms
 from cgankd.labels import label_space
 from cgankd.looks import Looks
 from cgankd.nets import inference, trial
-from cgankd.nets.build import WEIGHTS, ModuleNetwork, NetworkSource
+from cgankd.nets.build import WEIGHTS, CallableTeacher, ConvertedFunction, ModuleNetwork, NetworkSource, fresh_copy
 from cgankd.pipeline import stages
 from cgankd.pipeline.inputs import Extractor, ProposalSource, Teachers
 from cgankd.pipeline.preflight import check_generator_size
@@ -52,7 +52,7 @@ from cgankd.synthesis import adjust, checks
 from cgankd.synthesis.density_ratio import RatioNetwork, StoredRatio
 from cgankd.synthesis.store import StoredFakes
 from cgankd.tasks import Regression, Task
-from cgankd.tasks.outputs import AUTO, OutputKind, check_unchanged, resolve, sentence
+from cgankd.tasks.outputs import AUTO, check_unchanged, resolve, sentence
 from cgankd.training.rehearsal import rehearse
 from cgankd.training.scoring import scored
 
@@ -72,33 +72,6 @@ class LabelUnit(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.task.from_kind(self.network(images).reshape(-1, 1), "label_unit")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Converted:
-    """A callable with its outputs converted to the kind that losses take."""
-
-    function: inference.Predictor
-    gives: OutputKind
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return self.gives(self.function(images))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class CallableTeacher:
-    """A callable as a teacher. It has no weights to hash, so its content key is that of its code and of its outputs for
-    a few images and mixtures of them. It gets a copy of the images, so that it may change them."""
-
-    function: inference.Predictor
-    content_key: str
-
-    def open(self, fabric: Fabric) -> inference.Predictor:
-        """Returns itself."""
-        return self
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return self.function(images.clone())
 
 
 @dataclasses.dataclass(repr=False)
@@ -137,6 +110,7 @@ class Distiller(Looks):
     fabric: Fabric | None = None
     progress: Progress = SILENT
 
+    @plain_torch()
     def __post_init__(self) -> None:
         if not isinstance(self.progress, Progress):
             raise UserError(f"progress is {self.progress!r}; needed: cgankd.show_progress(), or nothing")
@@ -197,18 +171,18 @@ class Distiller(Looks):
         trial.check_finite(who, outputs)
         kind = resolve(self.outputs, outputs, self.few.labels, self._task, who, "outputs")
         if kind.misfit:
-            warnings.warn(kind.misfit, stacklevel=5)
+            warnings.warn(kind.misfit, stacklevel=6)
         gives = kind if kind.changes else None
         if gives is not None and self.outputs == AUTO:
-            warnings.warn(sentence(gives, who, "outputs"), stacklevel=5)
+            warnings.warn(sentence(gives, who, "outputs"), stacklevel=6)
         if isinstance(predictor, nn.Module):
-            return ModuleNetwork(predictor, gives)
+            return ModuleNetwork(predictor, gives, outputs)
         converted = "" if gives is None else gives.content_key
         mixtures = few // 2 + few.roll(1, 0) // 2  # classifiers that learnt few by heart differ here
         further = trial.check_predictor(who, predictor, mixtures, width, self.device)
         seen = [tensor_key(inference.plain(part).cpu()) for part in (outputs, further)]
         key = content_key(source_key(predictor), *seen, converted)
-        return CallableTeacher(predictor if gives is None else _Converted(predictor, gives), key)
+        return CallableTeacher(predictor if gives is None else ConvertedFunction(predictor, gives), key)
 
     def _feature_network(self, network: nn.Module) -> nn.Module:
         """A module for features, tried on a few images."""
@@ -220,6 +194,7 @@ class Distiller(Looks):
 
     # --- the stages -----------------------------------------------------------------------------------------------
 
+    @plain_torch()
     def train_generator(self, **settings: Any) -> Sampler:
         """Train the conditional GAN. settings: those of GeneratorSettings."""
         chosen = from_tree(GeneratorSettings, settings, where="train_generator")
@@ -230,6 +205,7 @@ class Distiller(Looks):
         self._use(TrainedGenerator(artifact))
         return self._sampler()
 
+    @plain_torch()
     def use_generator(self, generator: Callable[[Tensor, Tensor, int], Tensor] | Sampler | Path | str) -> None:
         """Use another generator instead of the GAN.
 
@@ -266,6 +242,7 @@ class Distiller(Looks):
             return self.train_generator()
         return self._generator.open(self.device)
 
+    @plain_torch()
     def train_density_ratio(self, **settings: Any) -> RatioNetwork:
         """Train h(x, y) on real images and fakes at their labels. settings: those of RatioSettings."""
         chosen = from_tree(RatioSettings, settings, where="train_density_ratio")
@@ -301,6 +278,7 @@ class Distiller(Looks):
         """The results of the checks of the density ratio on ``held_out``; None where it was not checked."""
         return None if self._ratio is None or "passed" not in self._ratio.summary else self._ratio.summary
 
+    @plain_torch()
     def synthesize(self, images: int = 10_000, **settings: Any) -> ImageSet:
         """Generate, subsample, filter and relabel images. settings: those of SynthesisSettings.
 
@@ -335,6 +313,7 @@ class Distiller(Looks):
         self._fakes = StoredFakes(self.synthesis, replace)
         return self.named(self._fakes.open())
 
+    @plain_torch()
     def distill(
         self,
         student: nn.Module,
@@ -358,7 +337,7 @@ class Distiller(Looks):
         own = from_tree(StudentSettings, {"real_share": real_share, **numbers}, where="distill")
         chosen = from_tree(FitSettings, settings, where="distill")
         methods = MethodStack.of(method, self._task, own)
-        self._check_student(student, chosen)
+        predictions = self._check_student(student, chosen)
         rehearse(
             student,
             self.teachers.open(self._task, self.device),
@@ -372,7 +351,8 @@ class Distiller(Looks):
         fakes = self._fakes if generated else None
         artifact = self.store.titled(f"distil by {method}").call(
             stages.train_module,
-            student=ModuleNetwork(copy.deepcopy(student)),  # because an interrupted training resumes from these weights
+            # a copy, because an interrupted training resumes from these weights
+            student=ModuleNetwork(fresh_copy(student), seen=predictions),
             methods=methods,
             teachers=self.teachers if methods.numbers else None,
             images=TrainingImages(self.data, fakes, own.real_share if generated else None),
@@ -383,8 +363,8 @@ class Distiller(Looks):
         student.load_state_dict(artifact.tensors(WEIGHTS))
         return inference.place(student, self.device).eval()
 
-    def _check_student(self, student: nn.Module, fit: FitSettings) -> None:
-        """Try the student in eval and training mode, before any training; UserError where it fails."""
+    def _check_student(self, student: nn.Module, fit: FitSettings) -> Tensor:
+        """The student's predictions for a few images; it is also tried in training mode. UserError where it fails."""
         who, outputs = "the student", self._task.num_outputs
         if not isinstance(student, nn.Module):
             raise UserError(f"{who} is {student!r}; needed: a torch.nn.Module")
@@ -393,7 +373,9 @@ class Distiller(Looks):
         trial.check_finite(who, predictions)
         check_unchanged(resolve(AUTO, predictions, self.few.labels, self._task, who, "outputs", trained=False), who)
         trial.check_learns(who, student, images[: min(2, fit.batch_size)], outputs)
+        return predictions
 
+    @plain_torch()
     def score(self, network: nn.Module, images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor) -> float:
         """Accuracy in %, or the mean absolute error in the label's unit. images: not those of the training."""
         unseen = self._unseen(images, labels)

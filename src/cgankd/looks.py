@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cgankd.core.errors import UserError
 from cgankd.core.run_text import metric_name
+from cgankd.core.runtime import plain_torch
 from cgankd.core.store import Artifact
 from cgankd.data.given import as_tensor
 from cgankd.data.imageset import ImageSet
@@ -71,6 +72,7 @@ class Looks(ABC):
         """The same images, which show the classes' names in place of numbers."""
         return dataclasses.replace(images, names=self._task.answer_names)
 
+    @plain_torch()
     def generate(
         self, labels: npt.ArrayLike | Tensor | None = None, per_label: int = 4, seed: int | None = None
     ) -> ImageSet:

@@ -10,6 +10,7 @@ from cgankd.config import recipe as recipes
 from cgankd.core.errors import UserError
 from cgankd.core.paths import expanded
 from cgankd.core.progress import SILENT, Progress
+from cgankd.core.runtime import plain_torch
 from cgankd.core.terminal import plain_console
 from cgankd.core.views import PlainLines
 from cgankd.core.watching import Watched
@@ -29,6 +30,7 @@ def show_progress(seconds: float = 5.0) -> Progress:
     return Watched([lines])
 
 
+@plain_torch()
 def load_data(source: str | Path, **settings: Any) -> Splits:
     """A data set as a run reads it: ``train``, ``pool``, ``val`` and ``test``, each an ImageSet, and its ``task``.
 
@@ -43,6 +45,7 @@ def load_data(source: str | Path, **settings: Any) -> Splits:
     return dataclasses.replace(splits, **parts)
 
 
+@plain_torch()
 def run_recipe(
     recipe: str | Path, *overrides: str, out: Path | str | None = None, progress: Progress = SILENT
 ) -> RunResults:

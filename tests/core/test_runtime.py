@@ -9,7 +9,17 @@ import lightning_fabric
 import pytest
 import torch
 
-from cgankd.core.runtime import BF16, CPU, FP32, OneDevice, compute_exactly, environment, make_fabric, to_device
+from cgankd.core.runtime import (
+    BF16,
+    CPU,
+    FP32,
+    OneDevice,
+    compute_exactly,
+    environment,
+    make_fabric,
+    plain_torch,
+    to_device,
+)
 
 
 def ask_for_exact_numbers() -> None:
@@ -68,3 +78,14 @@ def test_one_process_computes_and_has_keys_as_lightnings_fabric(precision: str) 
 def test_settings_choose_device_and_precision() -> None:
     assert make_fabric("cpu", "bf16") == OneDevice(CPU, BF16)
     assert make_fabric("cpu", "fp32") == OneDevice(CPU, FP32)
+
+
+def test_the_threads_of_a_run_are_not_those_of_the_program_that_called_it() -> None:
+    before = torch.get_num_threads()
+    try:
+        with plain_torch():
+            make_fabric("cpu", threads=before + 1)
+            assert torch.get_num_threads() == before + 1
+        assert torch.get_num_threads() == before
+    finally:
+        torch.set_num_threads(before)

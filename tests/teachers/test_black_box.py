@@ -13,11 +13,11 @@ import torch
 from onnx import helper, numpy_helper
 
 from answering_teachers import onnx_file, weight
-from cgankd.api import CallableTeacher
 from cgankd.core.errors import UserError
 from cgankd.core.plugins import _imported_keys, _imports, _own_code, code_key, onnx_key
 from cgankd.core.runtime import OneDevice
 from cgankd.data.imageset import ImageSet
+from cgankd.nets.build import CallableTeacher
 from cgankd.tasks import Classification, Regression, Task
 from cgankd.teachers.opening import open_teacher
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,6 +27,7 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
+_alone = threading.RLock()
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _UNSIGNED = np.array([_GOLDEN, _MIX_1, _MIX_2, 30, 27, 31], dtype=np.uint64)
 
@@ -114,9 +116,12 @@ def generator(device: torch.device | str, seed: int, stream: str, *counters: int
 
 
 @contextmanager
-def restored(device: torch.device = CPU) -> Iterator[None]:
-    """A block that may seed torch's global generators, of the CPU and of ``device``; afterwards they are as before."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+def restored(*devices: torch.device) -> Iterator[None]:
+    """A block that may use torch's global generators, of the CPU and of ``devices``; afterwards they are as before.
+
+    Threads of a process share these generators, so one of them waits here until another has left its block.
+    """
+    with _alone, torch.random.fork_rng([device for device in devices if device.type == "cuda"]):
         yield
 
 

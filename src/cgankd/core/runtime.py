@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -133,6 +134,33 @@ def compute_exactly() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
+@contextlib.contextmanager
+def plain_torch() -> Iterator[None]:
+    """In this block, or function, torch computes as in a new program; afterwards the caller's modes are back.
+
+    Inside no_grad or inference_mode nothing could be trained. Autocast, and another default type or device of new
+    tensors, would change results, whose keys do not depend on them. A recipe's number of threads is for its run alone.
+    """
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    with contextlib.ExitStack() as modes:
+        modes.enter_context(torch.inference_mode(False))
+        modes.enter_context(torch.enable_grad())
+        inside = torch.autocast_increment_nesting() > 1  # type: ignore[no-untyped-call]
+        torch.autocast_decrement_nesting()  # type: ignore[no-untyped-call]
+        if inside:  # its cache of weights would outlive the blocks of autocast of a training, and keep old weights
+            for device in ("cpu", "cuda"):
+                modes.enter_context(torch.autocast(device, enabled=False, cache_enabled=False))
+        if torch.get_default_device() != CPU:  # this mode slows every operation down
+            modes.enter_context(CPU)
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

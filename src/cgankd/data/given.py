@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from cgankd.core.errors import UserError
 from cgankd.data.imageset import ImageSet
@@ -54,7 +55,9 @@ def arrays(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor, task:
 def as_tensor(array: npt.ArrayLike | Tensor, what: str) -> Tensor:
     """An array of any byte order and strides (``pixels[..., ::-1]``) as a tensor; UserError for one without numbers."""
     if isinstance(array, Tensor):
-        return array
+        return array.detach()
+    if isinstance(array, Dataset | DataLoader):  # numpy would read its items, pairs of image and label
+        raise UserError(f"{what} are a {type(array).__name__}; needed: images as one array, labels as another")
     try:
         numbers = np.asarray(array)
     except ValueError:  # of images of several sizes

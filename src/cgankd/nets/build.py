@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib.metadata
 import inspect
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from cgankd import tasks
 from cgankd.core import rng
 from cgankd.core.hashing import content_key, file_key, tensor_key
-from cgankd.core.plugins import code_key
+from cgankd.core.plugins import code_key, source_key
 from cgankd.core.runtime import Fabric
 from cgankd.core.store import Artifact, Work
 from cgankd.data.imageset import ImageSet
@@ -123,21 +124,26 @@ class StoredNetwork:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ModuleNetwork:
-    """A module of the user's own program. Its content key depends on its weights and all buffers, on the files of its
-    classes, and on the decimals, texts and tuples among the attributes of its parts.
+    """A module of the user's own program. Its content key depends on its weights and all buffers, on which weights are
+    frozen, on the files of its classes, and on the decimals, texts, tuples, truth values and functions among the
+    attributes of its parts.
 
-    gives: the kind of its outputs, if they must be converted; None: they are used as they are.
+    gives: the kind of its outputs, if they must be converted; None: they are used as they are. seen: its outputs for a
+    few images, which tell networks apart that differ in what no key can read, such as a number of repetitions.
     """
 
     module: nn.Module
     gives: OutputKind | None = None
+    seen: Tensor | None = None
 
     @property
     def content_key(self) -> str:
         tensors = {**dict(self.module.named_buffers()), **self.module.state_dict()}  # with buffers that are not saved
         state = {name: tensor_key(value) for name, value in tensors.items()} | _constants(self.module)
         kind = [] if self.gives is None else [self.gives.content_key]
-        return content_key(_module_files(self.module), str(self.module), state, *kind)
+        frozen = [name for name, weight in self.module.named_parameters() if not weight.requires_grad]
+        seen = [] if self.seen is None else [tensor_key(_rounded(self.seen))]
+        return content_key(_module_files(self.module), str(self.module), state, *kind, *frozen, *seen)
 
     def open(self, fabric: Fabric) -> nn.Module:
         """The module itself, in eval mode, on the device."""
@@ -145,15 +151,74 @@ class ModuleNetwork:
         return inference.place(module, fabric).eval()
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class ConvertedFunction:
+    """A callable with its outputs converted to the kind that losses take."""
+
+    function: inference.Predictor
+    gives: OutputKind
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.gives(self.function(images))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CallableTeacher:
+    """A callable as a teacher. It has no weights to hash, so its content key is that of its code and of its outputs for
+    a few images and mixtures of them. It gets a copy of the images, so that it may change them."""
+
+    function: inference.Predictor
+    content_key: str
+
+    def open(self, fabric: Fabric) -> inference.Predictor:
+        """Returns itself."""
+        return self
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.function(images.clone())
+
+
+def fresh_copy(module: nn.Module) -> nn.Module:
+    """A copy of a module, whose weights can be trained whatever passes it has seen.
+
+    Python's deepcopy fails where an attribute holds a tensor of a graph: a map that forward keeps, or the weight of
+    weight_norm, which every pass computes anew. It makes such tensors of the weights of a TorchScript module.
+    """
+    computed = [value for part in module.modules() for value in _computed(vars(part))]
+    copied = copy.deepcopy(module, {id(value): value.detach() for value in computed})
+    for weight, own in zip(copied.parameters(), module.parameters(), strict=True):
+        if not weight.is_leaf:
+            weight.detach_().requires_grad_(own.requires_grad)
+    return copied
+
+
+def _computed(value: Any) -> list[Tensor]:
+    """The tensors of a graph in an attribute, or in lists, tuples and dicts."""
+    if isinstance(value, Tensor):
+        return [] if value.is_leaf else [value]
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [tensor for each in values for tensor in _computed(each)]
+
+
+def _rounded(outputs: Tensor) -> Tensor:
+    """In thousandths of the largest, because the last digits depend on the number of threads."""
+    values = outputs.detach().double().cpu()
+    return (values / values.abs().max().clamp(min=1e-30) * 1000).round() + 0.0  # no negative zeros
+
+
 def _constants(module: nn.Module) -> dict[str, str]:
-    """Decimals, texts and tuples, by the names of the attributes that hold them; whole numbers are often counters, and
-    ``str(module)`` shows those of torch's own classes."""
+    """Decimals, texts, tuples, truth values and functions, by the names of the attributes that hold them; whole numbers
+    are often counters, and ``str(module)`` shows those of torch's own classes."""
+    every = vars(nn.Module())
     return {
-        f"{name}.{attribute}": repr(value)
+        f"{name}.{attribute}": f"{value.__qualname__} {source_key(value)}" if inspect.isroutine(value) else repr(value)
         for name, part in module.named_modules()
         if type(part).__module__.partition(".")[0] != "torch"
         for attribute, value in vars(part).items()
-        if isinstance(value, float | str) or (isinstance(value, tuple) and _plain(value))
+        if inspect.isroutine(value)
+        or (isinstance(value, bool) and attribute not in every)
+        or isinstance(value, float | str)
+        or (isinstance(value, tuple) and _plain(value))
     }
 
 

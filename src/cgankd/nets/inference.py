@@ -40,7 +40,7 @@ def outputs(work: Work, network: Predictor, images: Images, name: str = "outputs
     Everything is computed at float32, at any training precision, because what is stored or scored must not be rounded.
     name: identifies this pass among those of the stage, so that a killed pass can continue.
     """
-    training = isinstance(network, nn.Module) and network.training
+    modes = [(part, part.training) for part in network.modules()] if isinstance(network, nn.Module) else []
     if isinstance(network, nn.Module):
         place(network, work.fabric).eval()
 
@@ -50,8 +50,8 @@ def outputs(work: Work, network: Predictor, images: Images, name: str = "outputs
     try:
         return blockwise(work, name, len(images), compute, images_at_once(images))["outputs"]
     finally:
-        if isinstance(network, nn.Module):
-            network.train(training)
+        for part, training in modes:  # not by train(), because a user may keep some layers in eval mode
+            part.training = training
 
 
 def plain(tensor: Tensor) -> Tensor:

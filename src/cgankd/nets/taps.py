@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from cgankd.core import rng
 from cgankd.core.errors import UserError
 
 PENULTIMATE = "penultimate"  # the input of the last nn.Linear that a forward pass executes
@@ -150,11 +151,11 @@ def undisturbed(network: nn.Module) -> Iterator[None]:
     In eval mode the running statistics of batch normalisation don't change.
     """
     modes = [(module, module.training) for module in network.modules()]
-    devices = {p.device for p in network.parameters() if p.device.type == "cuda"}
+    devices = {p.device for p in network.parameters()}
     try:
         for module, _ in modes:
             module.training = False  # not .eval(), because a network may override it
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
+        with rng.restored(*devices), torch.no_grad():
             yield
     finally:
         for module, mode in modes:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from cgankd.core import rng
 from cgankd.core.errors import UserError
 from cgankd.core.plugins import said, tried
 from cgankd.core.runtime import CPU, Fabric
@@ -158,9 +159,9 @@ def _training_mode(network: nn.Module) -> Iterator[None]:
     """Inside: training mode. After: modes, buffers and torch's random state are restored."""
     modes = [(module, module.training) for module in network.modules()]
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    devices = {p.device for p in network.parameters() if p.device.type == "cuda"}
+    devices = {p.device for p in network.parameters()}
     try:
-        with torch.random.fork_rng(devices=devices):
+        with rng.restored(*devices):
             network.train()
             yield
     finally:

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d,
 from torch import Tensor, nn
 
 from cgankd.core.errors import UserError, did_you_mean
-from cgankd.core.runtime import make_fabric
+from cgankd.core.runtime import make_fabric, plain_torch
 from cgankd.core.store import Work
 from cgankd.core.terminal import plain_console
 from cgankd.core.views import view
@@ -92,6 +92,7 @@ class _Distilled(BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
         self.verbose = verbose
 
+    @plain_torch()
     def fit(self: E, X: npt.ArrayLike, y: npt.ArrayLike) -> E:
         """Train teacher (where none was given), generator, density ratio and student.
 
@@ -114,6 +115,7 @@ class _Distilled(BaseEstimator):  # type: ignore[misc]
         self.generated_ = taught.fakes
         return self
 
+    @plain_torch()
     def outputs(self, X: npt.ArrayLike) -> Tensor:
         """The student's outputs for X, float32 [N, classes] (logits) or [N, 1] (the label range mapped to [0, 1])."""
         check_is_fitted(self)

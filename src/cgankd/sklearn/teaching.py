@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +22,7 @@ from cgankd.core.store import Store
 from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.distill import SUPERVISED, MethodStack
 from cgankd.nets import inference
-from cgankd.nets.build import WEIGHTS, Architecture, ModuleNetwork, fresh_network
+from cgankd.nets.build import WEIGHTS, Architecture, ModuleNetwork, fresh_copy, fresh_network
 from cgankd.pipeline import stages
 from cgankd.sklearn.layout import Layout
 from cgankd.tasks import Task
@@ -122,7 +121,7 @@ def teach(plan: Plan, train: ImageSet, held_out: ImageSet | None, task: Task) ->
     if isinstance(student, str):
         student = fresh_network(Architecture(student), train, task.num_outputs, plan.seed)
     else:
-        student = copy.deepcopy(student)
+        student = fresh_copy(student)
     fit = plan.of("student", steps=plan.steps, batch_size=_batch(train))
     share = fit.pop("real_share", 0.3 if plan.generated else None)
     if not plan.needs_teacher:
@@ -136,7 +135,7 @@ def teach(plan: Plan, train: ImageSet, held_out: ImageSet | None, task: Task) ->
     if not plan.generated:  # nothing asks for features, but a Distiller wants them from the start
         features = fresh_network(Architecture("cnn8"), train, task.num_outputs, plan.seed)
     elif not isinstance(teacher, nn.Module):  # a callable has no features for the density ratio
-        features = _alone(plan, copy.deepcopy(student), train, task, fit)
+        features = _alone(plan, fresh_copy(student), train, task, fit)
     distiller = Distiller(
         train.images[:],
         train.labels,
@@ -170,7 +169,7 @@ def _alone(plan: Plan, network: nn.Module, train: ImageSet, task: Task, settings
     store = Store.temporary(fabric, plan.progress)  # its folder is there as long as it is
     artifact = store.call(
         stages.train_module,
-        student=ModuleNetwork(copy.deepcopy(network)),
+        student=ModuleNetwork(fresh_copy(network)),
         methods=MethodStack(SUPERVISED),
         teachers=None,
         images=TrainingImages(train),
