@@ -81,6 +81,14 @@ def test_what_fails_after_the_trial_is_a_sentence_too(tmp_path: Path) -> None:
             teacher(pixels(8))
 
 
+def test_one_number_for_each_image_may_come_without_a_second_dimension() -> None:
+    labels = torch.linspace(-80.0, 80.0, 7)  # as an exported student of an earlier run gives them
+    teacher = FunctionTeacher(lambda images: labels, DEGREES, "own:function")
+    assert teacher.raw_outputs(pixels()).equal(labels[:, None])
+    with pytest.raises(UserError, match=r"gives outputs \[7\] for 8 images; needed: \[8, 1\]"):
+        teacher(pixels(8))
+
+
 def test_outputs_of_a_function_that_enables_gradients_have_none() -> None:
     @torch.enable_grad()  # type: ignore[untyped-decorator]
     def first_pixels(images: torch.Tensor) -> torch.Tensor:

@@ -119,10 +119,12 @@ def _calling(name: str, images: Tensor, width: int) -> AbstractContextManager[No
 def checked(outputs: Any, images: int, width: int, name: str) -> Tensor:
     """The outputs as float32, or as float64 where they are.
 
-    UserError, beginning with ``name``, if they are not finite numbers [images, width].
+    UserError, beginning with ``name``, if they are not finite numbers [images, width], or [images] where width is 1.
     """
     if not isinstance(outputs, Tensor):
         raise UserError(f"{name}: gives {type(outputs).__name__}; needed: a tensor [{images}, {width}]")
+    if width == 1 and tuple(outputs.shape) == (images,):  # as the exported student of an earlier run gives scalars
+        outputs = outputs[:, None]
     if tuple(outputs.shape) != (images, width):
         raise UserError(
             f"{name}: gives outputs {list(outputs.shape)} for {images} images; needed: [{images}, {width}], "
