@@ -26,7 +26,7 @@ from cgankd.core.files import load_tensors, read_json
 from cgankd.data.imageset import ImageSet
 from cgankd.experiments import text as table_text
 from cgankd.nets.build import StoredNetwork
-from cgankd.pipeline import labelling_service, run
+from cgankd.pipeline import labelling_service, preflight, run
 from cgankd.pipeline.ratio_features import ratio_features
 from cgankd.report.headline import EXPORTED
 from cgankd.report.render import render
@@ -285,10 +285,26 @@ def test_candidates_that_lack_a_class_are_refused_because_they_could_not_be_impo
         labelling_service.check_each_class(ImageSet(images, torch.tensor([0, 2, 2])), task)
 
 
-def test_a_ratio_that_asks_the_teacher_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"ratio.vicinity_gaps needs teacher outputs for images before their export"):
-        labelling_service.export(tiny("ratio.vicinity_gaps=6"), tmp_path / "run", tmp_path / "images")
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("ratio.vicinity_gaps=6", "ratio.vicinity_gaps needs teacher outputs for images before their export"),
+        ("generator.guidance=on", "generator.guidance needs the gradient of a teacher, which a service has not"),
+    ],
+)
+def test_what_asks_the_teacher_earlier_is_refused_before_anything_is_written(
+    tmp_path: Path, change: str, words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        labelling_service.export(tiny(change), tmp_path / "run", tmp_path / "images")
     assert not list(tmp_path.iterdir())
+
+
+def test_images_of_a_smaller_generator_are_imported_too(tmp_path: Path) -> None:
+    (tmp_path / "candidates").mkdir()
+    (tmp_path / "predictions.csv").touch()
+    made = labelling_service.answered(tiny("generator.size=16", "data.size=32"), tmp_path / "predictions.csv")
+    assert preflight.resolve(made).generator.source == str(tmp_path / "candidates")
 
 
 def test_rows_that_ask_about_further_images_are_left_out_and_named() -> None:

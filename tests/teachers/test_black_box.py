@@ -19,6 +19,7 @@ from cgankd.core.runtime import OneDevice
 from cgankd.data.imageset import ImageSet
 from cgankd.nets.build import CallableTeacher
 from cgankd.tasks import Classification, Regression, Task
+from cgankd.teachers.black_box import FunctionTeacher
 from cgankd.teachers.opening import open_teacher
 
 CLASSES, DEGREES = Classification(("a", "b", "c")), Regression(-80.0, 80.0, "degrees")
@@ -63,6 +64,37 @@ def test_a_function_and_an_onnx_file_say_what_numpy_computes(
 def test_functions_that_are_refused(module: Callable[[int], str], name: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         open_teacher(f"{module(3)}:{name}", CLASSES, known())
+
+
+def test_what_fails_after_the_trial_is_a_sentence_too(tmp_path: Path) -> None:
+    onnx_file(tmp_path / "t.onnx", 3)
+    model = onnx.load(tmp_path / "t.onnx")
+    model.graph.node[-1].output[0] = "sum"
+    model.graph.node.append(helper.make_node("Reshape", ["sum", "shape"], ["logits"]))  # an exporter froze the batch
+    model.graph.initializer.append(numpy_helper.from_array(np.array([7, 3]), "shape"))
+    onnx.save(model, tmp_path / "t.onnx")
+    file = open_teacher(str(tmp_path / "t.onnx"), CLASSES, known())
+    function = FunctionTeacher(lambda images: images.reshape(7, 256)[:, :3], CLASSES, "own:function")
+    for teacher in (file, function):
+        assert teacher(pixels()).shape == (7, 3)
+        with pytest.raises(UserError, match=r"calling it on 8 images failed \(.*\); it gets float images \[B, 1, 16"):
+            teacher(pixels(8))
+
+
+def test_one_number_for_each_image_may_come_without_a_second_dimension() -> None:
+    labels = torch.linspace(-80.0, 80.0, 7)  # as an exported student of an earlier run gives them
+    teacher = FunctionTeacher(lambda images: labels, DEGREES, "own:function")
+    assert teacher.raw_outputs(pixels()).equal(labels[:, None])
+    with pytest.raises(UserError, match=r"gives outputs \[7\] for 8 images; needed: \[8, 1\]"):
+        teacher(pixels(8))
+
+
+def test_outputs_of_a_function_that_enables_gradients_have_none() -> None:
+    @torch.enable_grad()  # type: ignore[untyped-decorator]
+    def first_pixels(images: torch.Tensor) -> torch.Tensor:
+        return images.requires_grad_().flatten(1)[:, :3]
+
+    assert not FunctionTeacher(first_pixels, CLASSES, "own:function")(pixels()).requires_grad
 
 
 @pytest.mark.parametrize(

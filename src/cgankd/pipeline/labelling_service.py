@@ -52,12 +52,14 @@ def export(
     ``folder``/metadata.csv lists all files with their labels: candidates/ (the labels given to the generator),
     validation/ and test/ (the true labels). candidates/ has its own metadata.csv, as ready images need it. candidates:
     their number; None: 1.25 M / rho. Generator and density ratio are stored in ``out``; the seed is the recipe's first.
-    Raises UserError where the folder is not empty, where a class has no candidate, or where the ratio would need
-    teacher outputs for other images.
+    Raises UserError where the folder is not empty, where a class has no candidate, or where the ratio or the generator
+    would need the teacher for other images.
     """
     check_new(folder, "--export")
     if recipe.ratio.vicinity_gaps is not None and not isinstance(recipe.synthesis.subsampling, NoSubsampling):
         raise UserError("ratio.vicinity_gaps needs teacher outputs for images before their export; allowed: none")
+    if recipe.generator.guidance is not None:
+        raise UserError("generator.guidance needs the gradient of a teacher, which a service has not; allowed: none")
     placeholder = TeacherSettings(trained_on=recipe.teacher.trained_on)
     recipe = with_features(recipe.model_copy(update={"teacher": placeholder}))
     with opened(recipe, out, progress, deadline=deadline) as run:
@@ -166,7 +168,7 @@ def answered(recipe: Recipe, answers: Path) -> Recipe:
         )
     changes = {
         "teacher": recipe.teacher.model_copy(update={"source": str(answers), "weights": None, "start": None}),
-        "generator": recipe.generator.model_copy(update={"source": str(images)}),
+        "generator": recipe.generator.model_copy(update={"source": str(images), "size": None}),
         "synthesis": recipe.synthesis.model_copy(update={"subsampling": NoSubsampling()}),
     }
     return recipe.model_copy(update=changes)

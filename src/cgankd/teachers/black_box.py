@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from cgankd.core.errors import UserError
 from cgankd.core.hashing import content_key
 from cgankd.core.mapped_rows import Images
-from cgankd.core.plugins import code_key, onnx_key, open_onnx
+from cgankd.core.plugins import code_key, onnx_key, open_onnx, tried
 from cgankd.core.runtime import Fabric
 from cgankd.tasks import Task
 from cgankd.tasks.outputs import OutputKind, why
@@ -68,7 +69,8 @@ class FunctionTeacher(BlackBox):
 
     @torch.no_grad()
     def raw_outputs(self, images: Tensor) -> Tensor:
-        return checked(self.function(images.clone()), len(images), self.width, self.name)
+        with _calling(self.name, images, self.width):
+            return checked(self.function(images.clone()), len(images), self.width, self.name)
 
 
 class OnnxTeacher(BlackBox):
@@ -99,22 +101,36 @@ class OnnxTeacher(BlackBox):
             )
 
     def raw_outputs(self, images: Tensor) -> Tensor:
-        outputs = self.session.run(None, {self.input: images.detach().float().contiguous().cpu().numpy()})[0]
-        return checked(torch.from_numpy(outputs), len(images), self.width, self.name)
+        pixels = images.detach().float().contiguous().cpu().numpy()
+        with _calling(self.name, images, self.width):
+            outputs = self.session.run(None, {self.input: pixels})[0]
+            return checked(torch.from_numpy(outputs), len(images), self.width, self.name)
+
+
+def _calling(name: str, images: Tensor, width: int) -> AbstractContextManager[None]:
+    """What the user's function or file raises becomes a UserError, in the trial and in every later call."""
+    shape = ", ".join(map(str, images.shape[1:]))
+    return tried(
+        f"{name}: calling it on {len(images)} images failed",
+        f"it gets float images [B, {shape}] in [0, 1], for any B, and must return [B, {width}]",
+    )
 
 
 def checked(outputs: Any, images: int, width: int, name: str) -> Tensor:
     """The outputs as float32, or as float64 where they are.
 
-    UserError, beginning with ``name``, if they are not finite numbers [images, width].
+    UserError, beginning with ``name``, if they are not finite numbers [images, width], or [images] where width is 1.
     """
     if not isinstance(outputs, Tensor):
         raise UserError(f"{name}: gives {type(outputs).__name__}; needed: a tensor [{images}, {width}]")
+    if width == 1 and tuple(outputs.shape) == (images,):  # as the exported student of an earlier run gives scalars
+        outputs = outputs[:, None]
     if tuple(outputs.shape) != (images, width):
         raise UserError(
             f"{name}: gives outputs {list(outputs.shape)} for {images} images; needed: [{images}, {width}], "
             f"{why(width)}"
         )
+    outputs = outputs.detach()  # it may have enabled gradients itself
     outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
     if not torch.isfinite(outputs.float()).all():
         raise UserError(f"{name}: gives outputs that are not finite; finite numbers are needed")
