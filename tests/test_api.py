@@ -637,6 +637,13 @@ def test_probabilities_of_a_module_and_of_a_callable_become_logits(
     assert torch.equal(own(torch.ones(1, 1, 16, 16)).sum(1), torch.ones(1))  # the user's module is as it was
 
 
+def test_a_callable_whose_answers_depend_on_the_batch_is_noted(fabric: Fabric) -> None:
+    network = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(256, 3))
+    with pytest.warns(UserWarning, match="the teacher: its outputs for the same images differ from batch") as seen:
+        taught_by(fabric, lambda images: network(images))
+    assert seen[0].filename == __file__
+
+
 def test_methods_look_inside_a_teacher_of_probabilities(fabric: Fabric) -> None:
     torch.manual_seed(2)
     teacher = student(3)

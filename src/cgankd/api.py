@@ -52,7 +52,7 @@ from cgankd.synthesis import adjust, checks
 from cgankd.synthesis.density_ratio import RatioNetwork, StoredRatio
 from cgankd.synthesis.store import StoredFakes
 from cgankd.tasks import Regression, Task
-from cgankd.tasks.outputs import AUTO, check_unchanged, resolve, sentence
+from cgankd.tasks.outputs import AUTO, check_unchanged, resolve, sentence, unsteady
 from cgankd.training.rehearsal import rehearse
 from cgankd.training.scoring import scored
 
@@ -164,10 +164,10 @@ class Distiller(Looks):
 
     def _source(self, who: str, predictor: inference.Predictor) -> NetworkSource:
         """A teacher, tried on a few images, with its outputs converted to the kind that losses take."""
-        few, width = self.few.images[:], self._task.num_outputs
+        few = self.few.images[:]
         if isinstance(predictor, nn.Module):
             trial.check_state(who, predictor)
-        outputs = trial.check_predictor(who, predictor, few, width, self.device)
+        outputs = self._asked(who, predictor, few)
         trial.check_finite(who, outputs)
         kind = resolve(self.outputs, outputs, self.few.labels, self._task, who, "outputs")
         if kind.misfit:
@@ -177,12 +177,18 @@ class Distiller(Looks):
             warnings.warn(sentence(gives, who, "outputs"), stacklevel=6)
         if isinstance(predictor, nn.Module):
             return ModuleNetwork(predictor, gives, outputs)
+        if changing := unsteady(who, lambda part: self._asked(who, predictor, part), few, outputs):
+            warnings.warn(changing, stacklevel=6)
         converted = "" if gives is None else gives.content_key
         mixtures = few // 2 + few.roll(1, 0) // 2  # classifiers that learnt few by heart differ here
-        further = trial.check_predictor(who, predictor, mixtures, width, self.device)
+        further = self._asked(who, predictor, mixtures)
         seen = [tensor_key(inference.plain(part).cpu()) for part in (outputs, further)]
         key = content_key(source_key(predictor), *seen, converted)
         return CallableTeacher(predictor if gives is None else ConvertedFunction(predictor, gives), key)
+
+    def _asked(self, who: str, predictor: inference.Predictor, images: Tensor) -> Tensor:
+        """The outputs of a teacher for a few uint8 images."""
+        return trial.check_predictor(who, predictor, images, self._task.num_outputs, self.device)
 
     def _feature_network(self, network: nn.Module) -> nn.Module:
         """A module for features, tried on a few images."""

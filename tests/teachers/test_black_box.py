@@ -19,7 +19,7 @@ from cgankd.core.runtime import OneDevice
 from cgankd.data.imageset import ImageSet
 from cgankd.nets.build import CallableTeacher
 from cgankd.tasks import Classification, Regression, Task
-from cgankd.teachers.black_box import FunctionTeacher
+from cgankd.teachers.black_box import FunctionTeacher, OnnxTeacher
 from cgankd.teachers.opening import open_teacher
 
 CLASSES, DEGREES = Classification(("a", "b", "c")), Regression(-80.0, 80.0, "degrees")
@@ -66,14 +66,16 @@ def test_functions_that_are_refused(module: Callable[[int], str], name: str, wor
         open_teacher(f"{module(3)}:{name}", CLASSES, known())
 
 
-def test_what_fails_after_the_trial_is_a_sentence_too(tmp_path: Path) -> None:
+def test_what_fails_for_another_number_of_images_is_a_sentence_too(tmp_path: Path) -> None:
     onnx_file(tmp_path / "t.onnx", 3)
     model = onnx.load(tmp_path / "t.onnx")
     model.graph.node[-1].output[0] = "sum"
     model.graph.node.append(helper.make_node("Reshape", ["sum", "shape"], ["logits"]))  # an exporter froze the batch
     model.graph.initializer.append(numpy_helper.from_array(np.array([7, 3]), "shape"))
     onnx.save(model, tmp_path / "t.onnx")
-    file = open_teacher(str(tmp_path / "t.onnx"), CLASSES, known())
+    with pytest.raises(UserError, match=r"calling it on 3 images failed \(.*\); it gets float images \[B, 1, 16"):
+        open_teacher(str(tmp_path / "t.onnx"), CLASSES, known())
+    file = OnnxTeacher(tmp_path / "t.onnx", CLASSES)
     function = FunctionTeacher(lambda images: images.reshape(7, 256)[:, :3], CLASSES, "own:function")
     for teacher in (file, function):
         assert teacher(pixels()).shape == (7, 3)
@@ -272,3 +274,17 @@ def test_a_function_may_change_its_images_without_harm(tmp_path: Path, monkeypat
     asked = CallableTeacher(lambda images: images.sub_(0.5).flatten(1)[:, :3], "key").open(OneDevice())(shown)
     assert torch.equal(shown, pixels())
     assert torch.equal(asked, outputs)
+
+
+def test_answers_that_depend_on_their_batch_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "modes.py").write_text(
+        "from torch import manual_seed, nn\n"
+        "manual_seed(0)\n"
+        "def network(): return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(256), nn.Linear(256, 3))\n"
+        "training, trained = network(), network().eval()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not open_teacher("modes:trained", CLASSES, known()).note
+    note = open_teacher("modes:training", CLASSES, known()).note
+    assert note.startswith("teacher.source modes:training: its outputs for the same images differ from batch to batch")
+    assert "network.eval()" in note

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from cgankd.core.hashing import content_key
 from cgankd.tasks.base import Task
 
 AUTO = "auto"
+STEADY_WITHIN = 0.02  # of the outputs' standard deviation; float16 differs by less from one batch to another
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +88,24 @@ def sentence(kind: OutputKind, who: str, setting: str) -> str:
     return (
         f"{who}: its outputs for training images are {name} ({how}); {setting}={kind.task.output_kinds[0]} uses "
         "them without conversion."
+    )
+
+
+def unsteady(who: str, ask: Callable[[Tensor], Tensor], images: Tensor, outputs: Tensor) -> str:
+    """A warning where outputs for images [B, C, H, W] depend on the batch that they come in, or on chance; or "".
+
+    outputs: [B, num_outputs], of ``ask(images)``. Students would match the answers of one draw of batches.
+    """
+    half = len(images) // 2
+    if not half:
+        return ""
+    first = outputs[:half].detach().double()
+    apart = (ask(images[:half].flip(0)).detach().flip(0).double() - first).abs().max()
+    if float(apart) <= STEADY_WITHIN * float(outputs.double().std()):
+        return ""
+    return (
+        f"{who}: its outputs for the same images differ from batch to batch (by up to {float(apart):.2g}). A network "
+        "in training mode does this, and its answers are worse then; network.eval() ends it."
     )
 
 

@@ -11,7 +11,7 @@ from cgankd.core.runtime import CPU
 from cgankd.data.imageset import ImageSet
 from cgankd.nets.inference import to_input
 from cgankd.tasks import Task
-from cgankd.tasks.outputs import AUTO, resolve, sentence
+from cgankd.tasks.outputs import AUTO, resolve, sentence, unsteady
 from cgankd.teachers.answers import read_answers
 from cgankd.teachers.black_box import BlackBox, FunctionTeacher, OnnxTeacher
 from cgankd.teachers.endpoint import HttpTeacher, is_address
@@ -66,9 +66,12 @@ def open_teacher(
     if isinstance(teacher, OnnxTeacher):
         teacher.check_images(known.channels, known.size)
     few = known.few(TRIED)
-    predictions = teacher.raw_outputs(to_input(few.images[:], CPU))
+    inputs = to_input(few.images[:], CPU)
+    predictions = teacher.raw_outputs(inputs)
     kind = resolve(outputs, predictions, few.labels, task, f"{named} {source}", f"{setting}.outputs")
     notes = [kind.misfit]
+    if not isinstance(teacher, HttpTeacher):  # which keeps its answers, and may charge for each
+        notes.append(unsteady(f"{named} {source}", teacher.raw_outputs, inputs, predictions))
     if kind.changes:
         teacher.gives = kind
         notes.append(sentence(kind, f"{named} {source}", f"{setting}.outputs") if outputs == AUTO else "")
