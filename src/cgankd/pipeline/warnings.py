@@ -11,6 +11,7 @@ from cgankd import distill
 from cgankd.core.errors import first_of
 from cgankd.core.numbers import as_part
 from cgankd.core.run_text import rounded
+from cgankd.metrics.statistics import balanced_accuracy as of_classes
 from cgankd.metrics.statistics import few_seeds
 from cgankd.pipeline.comparisons import CONTROL, row
 
@@ -19,7 +20,6 @@ ENOUGH_TEST_IMAGES = 200  # two standard errors of an accuracy are 7 points at m
 FEWEST_OF_A_CLASS = 3  # test images, below which nothing is said of a class
 FAILS = 0.5  # of the accuracy, below which a class fails
 NAMED = 3  # classes in one sentence
-UNEVEN = 1.5  # the largest test class beside the smallest, from which the balanced accuracy is another question
 SMALL_SHARE = 0.1  # of the loss; below this the labels have little influence
 
 Scored = Callable[[float], str]
@@ -218,13 +218,9 @@ def _no_better_than_constant(results: Mapping[str, Any], better: float, scored: 
 
 
 def balanced_accuracy(results: Mapping[str, Any]) -> float | None:
-    """The mean of the classes' accuracies, of the row that ships. None for scalars, and where it says nothing new,
-    because all classes have about as many test images."""
+    """Of the row that ships; None for scalars, and where all classes have about as many test images."""
     classes = _tested_classes(results)
-    sizes = [images for _, _, images in classes]
-    if not sizes or max(sizes) < UNEVEN * min(sizes):
-        return None
-    return statistics.fmean(accuracy for _, accuracy, _ in classes)
+    return of_classes([accuracy for _, accuracy, _ in classes], [images for _, _, images in classes])
 
 
 def _tested_classes(results: Mapping[str, Any]) -> list[tuple[str, float, int]]:
