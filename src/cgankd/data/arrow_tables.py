@@ -16,15 +16,14 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cgankd.config.settings import DataSettings
-from cgankd.core.errors import UserError
-from cgankd.core.plugins import said
+from cgankd.core import extras
+from cgankd.core.errors import UserError, said
 from cgankd.data import label_text
 from cgankd.data.image_files import EncodedPictures, Unusable
 from cgankd.data.listing import TRAIN, Ints, Listing, NoSuchColumn
@@ -33,7 +32,6 @@ from cgankd.data.split_names import ALLOWED, split_of
 NEARBY = 1024  # rows that threads read at the same time, at most
 IMAGE, LABEL, SPLIT = "image", "label", "split"
 GROUP_HINT = ", which data.group_column names"  # for the error about a missing column
-EXTRA = "pip install 'cgankd[hub]'"
 _SHARD = re.compile(r"(-of-\d+|-[0-9a-f]{8,})+$")  # train-00000-of-00004, train-00000-of-00001-0a1b2c3d4e5f6789
 
 
@@ -127,14 +125,9 @@ class Cell:
         raise Unusable(self, "holds no image", "allowed: the bytes of an image in each row")
 
 
-def library(name: str, source: str) -> ModuleType:
-    """pyarrow.parquet or datasets; UserError with what installs it where it is missing."""
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(f"data.source {source} needs {name.partition('.')[0]} ({said(error)}); {EXTRA}") from None
+def library(name: str, source: str) -> Any:
+    """pyarrow.parquet, webdataset or datasets; UserError where it can't be imported."""
+    return extras.opened(name, f"data.source {source}", "hub")
 
 
 def read(path: Path) -> Any:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from cgankd.core.errors import UserError
-from cgankd.core.plugins import said, tried
+from cgankd.core.errors import UserError, said
+from cgankd.core.plugins import tried
 from cgankd.core.runtime import CPU, Fabric
 from cgankd.nets import inference
 from cgankd.nets.taps import undisturbed
