@@ -24,7 +24,6 @@ import numpy.typing as npt
 from cgankd.config.settings import DataSettings
 from cgankd.core import extras
 from cgankd.core.errors import UserError, said
-from cgankd.data import label_text
 from cgankd.data.image_files import EncodedPictures, Unusable
 from cgankd.data.listing import TRAIN, Ints, Listing, NoSuchColumn
 from cgankd.data.split_names import ALLOWED, split_of
@@ -83,6 +82,15 @@ class RowGroups:
             values = self._group(group)
         return values[row - (self._ends[group - 1] if group else 0)]
 
+    @functools.cached_property
+    def paths(self) -> Any:
+        """The file names beside the images, as a column of {path}; None where there are none."""
+        parquet = library("pyarrow.parquet", str(self._path))
+        try:
+            return parquet.ParquetFile(self._path).read([f"{self.field.name}.path"]).column(self.field.name)
+        except Exception:  # no such field; of a broken file, reading the images says why
+            return None
+
     def _read(self, group: int) -> Any:
         parquet = library("pyarrow.parquet", str(self._path))
         try:
@@ -106,11 +114,10 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Its place, with the file name that is beside the bytes, where this needs no further reading."""
-        if isinstance(self.column, RowGroups):
-            return str(self)
+        """Its place, with the file name that is beside the bytes, if there is one."""
+        column = self.column.paths if isinstance(self.column, RowGroups) else self.column
         try:
-            path = self.column[self.row]["path"].as_py()
+            path = column[self.row]["path"].as_py()
         except (KeyError, TypeError):  # bytes alone
             return str(self)
         return f"{self.where}, {Path(path).name if Path(path).is_absolute() else path}" if path else str(self)
@@ -261,7 +268,7 @@ def listing(source: str, parts: Sequence[Part], settings: DataSettings) -> Listi
     return Listing(
         where=source,
         pictures=EncodedPictures(cells),
-        labels=_labels(labelled, label, place),
+        labels=_labels(labelled, label),
         splits=_splits(labelled, np.repeat([part.split for part in labelled], sizes).astype(np.int64), place),
         place=place,
         groups=groups,
@@ -330,18 +337,16 @@ def _without_labels(part: Part, label: str) -> bool:
     return label in part.classes and all(value in (-1, None) for value in values(part.table, label, part.where))
 
 
-def _labels(parts: Sequence[Part], label: str, place: Any) -> list[str] | npt.NDArray[Any]:
+def _labels(parts: Sequence[Part], label: str) -> list[str] | npt.NDArray[Any]:
     import pyarrow
 
     kinds = pyarrow.types
     columns = [part.table.column(label) for part in parts]
     read = [value for part in parts for value in values(part.table, label, part.where)]
-    if rows := [row for row, value in enumerate(read) if value is None]:
-        raise label_text.no_label(rows, place)
     types = [column.type.value_type if kinds.is_dictionary(column.type) else column.type for column in columns]
     if all(kinds.is_integer(kind) for kind in types):
         try:
-            return np.asarray(read, dtype=np.int64)
+            return _masked(read, np.int64)
         except OverflowError:
             raise UserError(f"{parts[0].where}: a label exceeds 64 bits; allowed: whole numbers below 2**63") from None
     numbers, texts = (
@@ -352,14 +357,21 @@ def _labels(parts: Sequence[Part], label: str, place: Any) -> list[str] | npt.ND
         )
     )
     if numbers:
-        return np.asarray(read)
+        return _masked(read)
     if texts:
-        return [str(value) for value in read]
+        return ["" if value is None else str(value) for value in read]
     found = " and ".join(dict.fromkeys(str(column.type) for column in columns))
     raise UserError(
         f"{parts[0].where}: column {label!r} holds {found}; allowed: whole numbers, decimals or text, the same in all "
         "splits"
     )
+
+
+def _masked(values: Sequence[Any], dtype: type | None = None) -> npt.NDArray[Any]:
+    """The numbers [N]; masked where there is none, so that ``data.skip_bad`` finds these rows."""
+    empty = np.asarray([value is None for value in values])
+    numbers = np.asarray([0 if value is None else value for value in values], dtype=dtype)
+    return np.ma.masked_array(numbers, empty) if empty.any() else numbers
 
 
 def _splits(parts: Sequence[Part], splits: Ints, place: Any) -> Ints:

@@ -141,6 +141,8 @@ def make_task(
 
 def read_column(listing: Listing) -> label_text.Column:
     """How the labels were read."""
+    if rows := unlabelled(listing):
+        raise UnusableImages(str(label_text.no_label(rows, listing.place)))
     if isinstance(listing.labels, np.ndarray):
         values = listing.labels.tolist()
         if listing.class_names is not None:
@@ -148,8 +150,6 @@ def read_column(listing: Listing) -> label_text.Column:
         if listing.labels.dtype.kind == "f":
             return label_text.Column(values, "regression", "decimals")
         return label_text.Column(values, "classification", "whole numbers")
-    if rows := unlabelled(listing):
-        raise UnusableImages(str(label_text.no_label(rows, listing.place)))
     column = label_text.read(_texts(listing), listing.place)
     if listing.folders:
         return dataclasses.replace(column, kind="classification", why="names of folders")
@@ -158,6 +158,8 @@ def read_column(listing: Listing) -> label_text.Column:
 
 def unlabelled(listing: Listing) -> list[int]:
     """The rows with an empty label that ``data.skip_bad`` leaves out: not those of arrays and of class folders."""
+    if isinstance(listing.labels, np.ma.MaskedArray):
+        return np.flatnonzero(np.ma.getmaskarray(listing.labels)).tolist()
     if isinstance(listing.labels, np.ndarray) or listing.folders or not isinstance(listing.pictures, EncodedPictures):
         return []
     return [row for row, text in enumerate(_texts(listing)) if not text]
