@@ -317,6 +317,13 @@ def write_folder(folder: Path, count: int = 4, mode: str = "L", names: str = "ab
     return folder
 
 
+def test_a_folder_with_the_name_of_a_built_in_set_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path / "digits", count=5)
+    monkeypatch.chdir(tmp_path)
+    stored = open_source("digits", CLASSES, 1, (16, 16))
+    assert stored.available(torch.arange(3)).tolist() == [5, 5, 5]
+
+
 def test_a_folder_of_classes_is_matched_by_name(tmp_path: Path) -> None:
     task = Classification(("c", "a", "b"))
     stored = open_source(str(write_folder(tmp_path / "images")), task, 1, (16, 16))
