@@ -16,7 +16,7 @@ import torch
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
-from cgankd.core.numbers import WHOLE, distinct_texts
+from cgankd.core.numbers import WHOLE, counted, distinct_texts
 from cgankd.data import label_text
 from cgankd.data.image_files import EncodedPictures, UnusableImages
 from cgankd.data.listing import TRAIN, Ints, Listing
@@ -94,7 +94,8 @@ def _read_circular(column: label_text.Column, listing: Listing, settings: DataSe
     turned = int(((exact < 0.0) | (exact >= period)).sum())
     notes = (
         f"labels were read as scalars that wrap at {period:g} ({column.why})",
-        f"{turned:,} labels outside 0 to {period:g} became the same point of the circle inside it" * (turned > 0),
+        f"{counted(turned, 'label', 'labels')} outside 0 to {period:g} became the same point of the circle inside it"
+        * (turned > 0),
     )
     return Labels(scalars, None, (*filter(None, notes), *column.notes), column.unit)
 

@@ -43,7 +43,11 @@ def without_bad(listing: Listing) -> Listing:
         kept = dataclasses.replace(kept, labels=kept.labels.data)
     missing = sum(error.reason == MISSING for error in errors.values())
     counts = {"can't be read": len(errors) - missing, "could not be found": missing, "came without a label": len(empty)}
-    notes = [f"{n:,} of {total:,} images {what} and were left out{WHERE}" for what, n in counts.items() if n]
+    notes = [
+        f"{n:,} of {total:,} images {what} and {'was' if n == 1 else 'were'} left out{WHERE}"
+        for what, n in counts.items()
+        if n
+    ]
     notes += _lost_classes(listing, kept)
     return dataclasses.replace(
         kept, rejected=tuple(rejected[row] for row in sorted(rejected)), notes=(*kept.notes, *notes)

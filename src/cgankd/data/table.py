@@ -16,6 +16,7 @@ from typing import Any
 
 from cgankd.core.errors import UserError, first_of
 from cgankd.core.files import endless
+from cgankd.core.numbers import counted
 from cgankd.core.paths import is_file
 from cgankd.data import arrow_tables
 from cgankd.data.image_files import UnusableImages
@@ -143,7 +144,9 @@ def _from_csv(path: Path, text: str) -> Table:
     for line, row in rows[1:]:
         if len(row) != len(header):
             hint = f"; a field with a {DELIMITERS[delimiter]} in it needs quotes around it" * (len(row) > len(header))
-            raise UserError(f"{path}, line {line}: has {len(row)} fields; the header has {len(header)}{hint}")
+            raise UserError(
+                f"{path}, line {line}: has {counted(len(row), 'field', 'fields')}; the header has {len(header)}{hint}"
+            )
     columns = {name: [row[place].strip() for _, row in rows[1:]] for place, name in enumerate(header)}
     notes = (f"fields of {path.name} were separated at {DELIMITERS[delimiter]}s",) * (delimiter != ",")
     return Table(path, columns, [line for line, _ in rows[1:]], notes=notes)

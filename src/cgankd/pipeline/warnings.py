@@ -9,7 +9,7 @@ from typing import Any
 
 from cgankd import distill
 from cgankd.core.errors import first_of
-from cgankd.core.numbers import as_part
+from cgankd.core.numbers import as_part, counted
 from cgankd.core.run_text import rounded
 from cgankd.metrics.statistics import balanced_accuracy as of_classes
 from cgankd.metrics.statistics import few_seeds
@@ -246,7 +246,7 @@ def _failing_classes(results: Mapping[str, Any], scored: Scored) -> Iterator[str
     ]
     further = len(failing) - len(named)
     if further:
-        named.append(f"{further:,} more {'class is' if further == 1 else 'classes are'} right less than half as often")
+        named.append(f"{counted(further, 'more class is', 'more classes are')} right less than half as often")
     mean = " (means over seeds)" if len(results["seeds"]) > 1 else ""
     yield (
         f"The accuracy of the student that ships ({scored(accuracy)}) hides classes that fail{mean}: "
@@ -259,7 +259,7 @@ def _few_test_images(results: Mapping[str, Any]) -> Iterator[str]:
     images = (results.get("counts") or {}).get("test")
     if not images or images >= ENOUGH_TEST_IMAGES:
         return
-    only = f"The test split has only {images:,} images"
+    only = f"The test split has only {counted(images, 'image', 'images')}"
     if results.get("metric") != "accuracy":
         yield f"{only}, so a difference below about {as_part(1.52 / images**0.5)} of the error may be chance."
         return
