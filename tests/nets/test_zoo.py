@@ -225,7 +225,7 @@ def test_unknown_names_are_answered_with_a_near_one_and_all_allowed():
 
 def test_a_missing_timm_gives_a_sentence_and_the_names_do_without(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(UserError, match=r"^network 'timm/resnet18' needs timm, .*pip install 'cgankd\[timm\]'$"):
+    with pytest.raises(UserError, match=r"^network 'timm/resnet18' needs timm: pip install 'cgankd\[timm\]'$"):
         zoo.create("timm/resnet18", 3, 10, (32, 32))
     assert not any(name.startswith("timm") for name in zoo.names())
 

@@ -130,7 +130,7 @@ def test_folders_that_are_refused(folders: list[Path], tmp_path: Path) -> None:
 
 
 def test_the_time_of_each_run(folders: list[Path]) -> None:
-    assert comparison.times(comparison.read_runs(folders)) == "Time in total: a 66.5 min, b 66.5 min."
+    assert comparison.times(comparison.read_runs(folders)) == "Time in total: a 1 h 6 min, b 1 h 6 min."
 
 
 def test_runs_in_folders_of_the_same_name_have_their_paths_as_names(

@@ -112,6 +112,11 @@ def test_of_many_classes_with_the_same_lowest_accuracy_five_are_named(folder: Fo
     assert not any(text.startswith("Balanced") for text in texts)  # all classes have ten images
 
 
+def test_classes_of_about_the_same_size_have_no_balanced_accuracy(folder: Folder) -> None:
+    path = folder(ANIMALS, np.repeat([0, 1, 2], [4, 3, 3]), BEST, CONTROL)
+    assert not any(block.text.startswith("Balanced") for block in blocks(path) if isinstance(block, Note))
+
+
 def test_a_matrix_has_the_percentages_of_each_true_class(folder: Folder) -> None:
     best, control = [block for block in blocks(folder(ANIMALS, LABELS, BEST, CONTROL)) if isinstance(block, Drawing)]
     assert "Answers of the best student" in best.caption

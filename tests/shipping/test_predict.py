@@ -34,7 +34,7 @@ def test_images_that_can_not_be_read_are_left_out_and_named(tmp_path: Path) -> N
     Image.new("L", (9, 9)).save(good)
     bad.write_bytes(good.read_bytes()[:40])
     assert readable([good]) == ([good], "")
-    assert readable([bad, good]) == ([good], f"1 of 2 images can't be read and were left out: {bad}")
+    assert readable([bad, good]) == ([good], f"1 of 2 images can't be read and was left out: {bad}")
 
 
 @pytest.mark.parametrize("most", [None, 1])

@@ -15,6 +15,7 @@ from cgankd.cli.recipes import SKIP_BAD, SkipBad
 from cgankd.cli.screen import console
 from cgankd.cli.watch import one_loop
 from cgankd.core.errors import UserError
+from cgankd.core.numbers import counted
 from cgankd.core.terminal import on_one_line
 
 if TYPE_CHECKING:
@@ -169,7 +170,9 @@ def _show_data(settings: DataSettings, out: Path | None) -> None:
     console.print(f"wrote {path}", soft_wrap=True)
     if splits.rejected:
         rejected.write_rejected(splits.rejected, path.parent)
-        console.print(f"wrote {path.with_name(rejected.FILE)}: {len(splits.rejected):,} images", soft_wrap=True)
+        console.print(
+            f"wrote {path.with_name(rejected.FILE)}: {counted(len(splits.rejected), 'image', 'images')}", soft_wrap=True
+        )
 
 
 def _counts(summary: dict[str, Any], numbers: bool) -> Table:

@@ -20,6 +20,7 @@ from cgankd.cli.watch import one_loop
 from cgankd.core.addresses import is_remote
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.paths import is_file, is_folder, portable
+from cgankd.core.run_text import duration
 from cgankd.core.terminal import on_one_line
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ def init(
     write_text(path, text)
     if _too_long(plan, budget):
         console.print(f"! {_advice(plan, budget)}", soft_wrap=True)
-    console.print(f"{path} written. cgankd run {shlex.quote(str(path))} takes about {_minutes(plan)}.", soft_wrap=True)
+    console.print(
+        f"{path} written. cgankd run {shlex.quote(str(path))} takes about {duration(plan.total)}.", soft_wrap=True
+    )
 
 
 def is_source(name: str) -> bool:
@@ -123,7 +126,7 @@ def recipe_for(
     if _too_long(plan, budget):
         raise UserError(_advice(plan, budget))
     write_text(path, text)
-    console.print(f"{path} written. The run takes about {_minutes(plan)}.", soft_wrap=True)
+    console.print(f"{path} written. The run takes about {duration(plan.total)}.", soft_wrap=True)
     return str(path), overrides
 
 
@@ -231,7 +234,9 @@ def make(source: str, changes: Sequence[str], budget: str, progress: Progress) -
     looked, plan = planned(fixed)
     tried = [(looked, plan)]
     while plan.total > 1.1 * seconds and (side := smaller(looked, 1.1 * seconds / plan.total)) is not None:
-        console.print(f"about {_minutes(plan)} with {looked.splits.train.size[1]} pixels, so {side} pixels are tried")
+        console.print(
+            f"about {duration(plan.total)} with {looked.splits.train.size[1]} pixels, so {side} pixels are tried"
+        )
         looked, plan = planned({**fixed, "size": side}, plan)
         reasons = {**looked.reasons, "size": "smaller images, to keep to the budget"}
         looked = dataclasses.replace(looked, reasons=reasons)
@@ -266,12 +271,6 @@ def _advice(plan: Plan, budget: str) -> str:
         f"--budget {budget} is too short, because with fewer steps the networks would hardly be trained. Give --budget "
         f"{math.ceil(plan.total / 60)}m" + (f", or smaller images with data.size={min(smaller)}" if smaller else "")
     )
-
-
-def _minutes(plan: Plan) -> str:
-    from cgankd.planning.text import minutes
-
-    return minutes(plan.total)
 
 
 def _name(source: str) -> str:

@@ -13,6 +13,7 @@ from cgankd.cli.screen import console
 from cgankd.cli.watch import Quiet, one_loop
 from cgankd.core import run_text
 from cgankd.core.errors import UserError
+from cgankd.core.numbers import counted
 from cgankd.core.paths import portable
 from cgankd.core.terminal import on_one_line
 
@@ -84,7 +85,10 @@ def export_images(
 
     with one_loop() as progress:
         written = write(folder, out, to=to, row=row, progress=progress)
-    console.print(f"{out}: {written.images:,} generated images of row {written.row}, and README.md", soft_wrap=True)
+    console.print(
+        f"{out}: {counted(written.images, 'generated image', 'generated images')} of row {written.row}, and README.md",
+        soft_wrap=True,
+    )
     if written.note:
         console.print(f"! near copies were not counted: {on_one_line(written.note)}", soft_wrap=True)
     elif written.near is not None and written.near.near is not None:
@@ -200,4 +204,4 @@ def generate(
         from cgankd.shipping.finished import FinishedRun
 
         images.write_files(pictures, FinishedRun.open(folder).task, label, path)
-    console.print(f"{path}: {count} images of label {on_one_line(label)}", soft_wrap=True)
+    console.print(f"{path}: {counted(count, 'image', 'images')} of label {on_one_line(label)}", soft_wrap=True)

@@ -33,6 +33,11 @@ def first_of(items: Sequence[str], most: int = 20) -> str:
     return ", ".join(items[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
+def said(error: BaseException) -> str:
+    """The type and message of an exception, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 class OutOfTime(Exception):
     """A run has to stop (its message says why); its state is saved, and the same command continues from there."""
 

@@ -30,6 +30,15 @@ def distinct_texts(numbers: Sequence[float]) -> list[str]:
     return next(text for text in texts if len(set(text)) == len(set(numbers)))
 
 
+def counted(count: int, one: str, more: str) -> str:
+    """The number with the words for one, or those for any other number.
+
+    >>> counted(1, "image was", "images were"), counted(1200, "image was", "images were")
+    ('1 image was', '1,200 images were')
+    """
+    return f"{count:,} {one if count == 1 else more}"
+
+
 def as_part(share: float) -> str:
     """About how large a share of something is, for what may itself be in per cent.
 

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from cgankd.core.errors import UserError
+from cgankd.core import extras
+from cgankd.core.errors import UserError, said
 from cgankd.core.hashing import content_key, file_key
 
 
@@ -171,10 +172,7 @@ def _tensors(graphs: Iterable[Any]) -> Iterator[Any]:
 
 def open_onnx(path: Path, what: str) -> Any:
     """An onnxruntime session on the CPU, for the setting ``what``; UserError where the file is not an ONNX file."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UserError(f"{what} {path} needs onnxruntime, which pip install 'cgankd[export]' installs") from None
+    onnxruntime = extras.opened("onnxruntime", f"{what} {path}", "export")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors come as exceptions
@@ -193,8 +191,3 @@ def tried(failed: str, needed: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise UserError(f"{failed} ({said(error)}); {needed}") from error
-
-
-def said(error: BaseException) -> str:
-    """The type and message of an exception, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cgankd.core import extras
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.watching import Output, Watched
 
@@ -33,7 +34,7 @@ def choose(name: str | None) -> str:
         raise UserError(f"--track {name!r} is not known; allowed: {', '.join(allowed)}{did_you_mean(name, allowed)}")
     package = NEEDED.get(name)
     if package is not None and not importlib.util.find_spec(package):
-        raise UserError(f"--track {name} needs the package {package}: pip install 'cgankd[track]'")
+        raise extras.missing(f"--track {name}", package, "track")
     return name
 
 

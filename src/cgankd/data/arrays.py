@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cgankd.config.settings import DataSettings
-from cgankd.core.errors import UserError
-from cgankd.core.plugins import said
+from cgankd.core.errors import UserError, said
 from cgankd.data.importing import ArrayPictures
 from cgankd.data.listing import TEST, TRAIN, VAL, Listing, NoSuchColumn
 

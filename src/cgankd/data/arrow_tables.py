@@ -16,16 +16,14 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cgankd.config.settings import DataSettings
-from cgankd.core.errors import UserError
-from cgankd.core.plugins import said
-from cgankd.data import label_text
+from cgankd.core import extras
+from cgankd.core.errors import UserError, said
 from cgankd.data.image_files import EncodedPictures, Unusable
 from cgankd.data.listing import TRAIN, Ints, Listing, NoSuchColumn
 from cgankd.data.split_names import ALLOWED, split_of
@@ -33,7 +31,6 @@ from cgankd.data.split_names import ALLOWED, split_of
 NEARBY = 1024  # rows that threads read at the same time, at most
 IMAGE, LABEL, SPLIT = "image", "label", "split"
 GROUP_HINT = ", which data.group_column names"  # for the error about a missing column
-EXTRA = "pip install 'cgankd[hub]'"
 _SHARD = re.compile(r"(-of-\d+|-[0-9a-f]{8,})+$")  # train-00000-of-00004, train-00000-of-00001-0a1b2c3d4e5f6789
 
 
@@ -85,6 +82,15 @@ class RowGroups:
             values = self._group(group)
         return values[row - (self._ends[group - 1] if group else 0)]
 
+    @functools.cached_property
+    def paths(self) -> Any:
+        """The file names beside the images, as a column of {path}; None where there are none."""
+        parquet = library("pyarrow.parquet", str(self._path))
+        try:
+            return parquet.ParquetFile(self._path).read([f"{self.field.name}.path"]).column(self.field.name)
+        except Exception:  # no such field; of a broken file, reading the images says why
+            return None
+
     def _read(self, group: int) -> Any:
         parquet = library("pyarrow.parquet", str(self._path))
         try:
@@ -108,11 +114,10 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Its place, with the file name that is beside the bytes, where this needs no further reading."""
-        if isinstance(self.column, RowGroups):
-            return str(self)
+        """Its place, with the file name that is beside the bytes, if there is one."""
+        column = self.column.paths if isinstance(self.column, RowGroups) else self.column
         try:
-            path = self.column[self.row]["path"].as_py()
+            path = column[self.row]["path"].as_py()
         except (KeyError, TypeError):  # bytes alone
             return str(self)
         return f"{self.where}, {Path(path).name if Path(path).is_absolute() else path}" if path else str(self)
@@ -127,14 +132,9 @@ class Cell:
         raise Unusable(self, "holds no image", "allowed: the bytes of an image in each row")
 
 
-def library(name: str, source: str) -> ModuleType:
-    """pyarrow.parquet or datasets; UserError with what installs it where it is missing."""
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(f"data.source {source} needs {name.partition('.')[0]} ({said(error)}); {EXTRA}") from None
+def library(name: str, source: str) -> Any:
+    """pyarrow.parquet, webdataset or datasets; UserError where it can't be imported."""
+    return extras.opened(name, f"data.source {source}", "hub")
 
 
 def read(path: Path) -> Any:
@@ -268,7 +268,7 @@ def listing(source: str, parts: Sequence[Part], settings: DataSettings) -> Listi
     return Listing(
         where=source,
         pictures=EncodedPictures(cells),
-        labels=_labels(labelled, label, place),
+        labels=_labels(labelled, label),
         splits=_splits(labelled, np.repeat([part.split for part in labelled], sizes).astype(np.int64), place),
         place=place,
         groups=groups,
@@ -337,18 +337,16 @@ def _without_labels(part: Part, label: str) -> bool:
     return label in part.classes and all(value in (-1, None) for value in values(part.table, label, part.where))
 
 
-def _labels(parts: Sequence[Part], label: str, place: Any) -> list[str] | npt.NDArray[Any]:
+def _labels(parts: Sequence[Part], label: str) -> list[str] | npt.NDArray[Any]:
     import pyarrow
 
     kinds = pyarrow.types
     columns = [part.table.column(label) for part in parts]
     read = [value for part in parts for value in values(part.table, label, part.where)]
-    if rows := [row for row, value in enumerate(read) if value is None]:
-        raise label_text.no_label(rows, place)
     types = [column.type.value_type if kinds.is_dictionary(column.type) else column.type for column in columns]
     if all(kinds.is_integer(kind) for kind in types):
         try:
-            return np.asarray(read, dtype=np.int64)
+            return _masked(read, np.int64)
         except OverflowError:
             raise UserError(f"{parts[0].where}: a label exceeds 64 bits; allowed: whole numbers below 2**63") from None
     numbers, texts = (
@@ -359,14 +357,21 @@ def _labels(parts: Sequence[Part], label: str, place: Any) -> list[str] | npt.ND
         )
     )
     if numbers:
-        return np.asarray(read)
+        return _masked(read)
     if texts:
-        return [str(value) for value in read]
+        return ["" if value is None else str(value) for value in read]
     found = " and ".join(dict.fromkeys(str(column.type) for column in columns))
     raise UserError(
         f"{parts[0].where}: column {label!r} holds {found}; allowed: whole numbers, decimals or text, the same in all "
         "splits"
     )
+
+
+def _masked(values: Sequence[Any], dtype: type | None = None) -> npt.NDArray[Any]:
+    """The numbers [N]; masked where there is none, so that ``data.skip_bad`` finds these rows."""
+    empty = np.asarray([value is None for value in values])
+    numbers = np.asarray([0 if value is None else value for value in values], dtype=dtype)
+    return np.ma.masked_array(numbers, empty) if empty.any() else numbers
 
 
 def _splits(parts: Sequence[Part], splits: Ints, place: Any) -> Ints:

@@ -15,6 +15,7 @@ import numpy as np
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
+from cgankd.core.extras import MissingPackage
 from cgankd.core.files import replacing
 from cgankd.data import arrays, public, render
 from cgankd.data.listing import Listing
@@ -75,9 +76,9 @@ def render_folder(
     for number, path in enumerate(paths):
         try:
             mesh = render.load_mesh(path).framed()
+        except MissingPackage:
+            raise
         except UserError as error:
-            if "pip install" in str(error):
-                raise
             unreadable.append(str(error))
             continue
         views = []

@@ -8,6 +8,7 @@ import numpy as np
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError, first_of
+from cgankd.core.numbers import counted
 from cgankd.data.folder_tree import Folder, Tree, scan
 from cgankd.data.image_files import SUFFIXES, FilePictures
 from cgankd.data.label_text import clean
@@ -51,8 +52,10 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
     used = [child for _, home in parts for child in home.folders]
     same = _read_as_one([child.name for child in used])
     others = sum(child.all_others() for child in used) + sum(home.others for _, home in parts)
-    not_images = "file that is no image was" if others == 1 else "files that are not images were"
+    not_images = counted(others, "file that is no image was", "files that are not images were")
     beside = sum(len(home.images) for _, home in parts)
+    loose = counted(beside, "image is", "images are")
+    left = "was" if beside == 1 else "were"
     return Listing(
         where=str(folder),
         pictures=FilePictures(paths),
@@ -61,8 +64,8 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
         place=lambda row: str(paths[row]),
         folders=True,
         notes=(
-            *(f"{others:,} {not_images} left out",) * (others > 0),
-            *(f"{beside:,} images are beside the class folders, in none of them, and were left out",) * (beside > 0),
+            *(f"{not_images} left out",) * (others > 0),
+            *(f"{loose} beside the class folders, in none of them, and {left} left out",) * (beside > 0),
             *notes,
             *same,
             *_inner_folders(used),

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cgankd.core.errors import UserError
+from cgankd.core.numbers import counted
 from cgankd.data.listing import Kind, Peak
 
 USUAL = (8, 10, 12, 14, 16)
@@ -51,7 +52,8 @@ def bits_in_use(
             f"{peak.place}: holds the value {peak.value:,}; allowed: at most {2**bits - 1:,}, because data.bits={bits}"
         )
     how = "by data.bits" if setting else f"the largest value is {peak.value:,}; data.bits=16 uses all 16"
-    note = f"{deep:,} images of 16 bits use {bits} of them ({how}): the value {2**bits - 1:,} became white"
+    used = counted(deep, "image of 16 bits uses", "images of 16 bits use")
+    note = f"{used} {bits} of them ({how}): the value {2**bits - 1:,} became white"
     return bits, (note,) * (bits < 16)
 
 

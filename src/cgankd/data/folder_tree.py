@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cgankd.core.errors import UserError
+from cgankd.core.numbers import counted
 from cgankd.data.image_files import SUFFIXES
 
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -69,7 +70,7 @@ class Tree:
         if self.linked:
             images = self.top.all_images()
             twice = len(images) - len({os.path.realpath(path) for path in images})
-            notes += [f"{twice:,} images have two paths, because of links"] * bool(twice)
+            notes += [f"{counted(twice, 'image has', 'images have')} two paths, because of links"] * bool(twice)
         return tuple(notes)
 
 

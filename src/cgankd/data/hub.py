@@ -7,8 +7,7 @@ import re
 from typing import Any
 
 from cgankd.config.settings import DataSettings
-from cgankd.core.errors import UserError
-from cgankd.core.plugins import said
+from cgankd.core.errors import UserError, said
 from cgankd.data.arrow_tables import Part, library, listing
 from cgankd.data.listing import TRAIN, Listing
 from cgankd.data.split_names import split_of

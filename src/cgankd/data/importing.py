@@ -32,6 +32,7 @@ from cgankd.data.showing import picture
 
 Pixels = npt.NDArray[np.uint8]
 T = TypeVar("T")
+ONE = {"were": "was", "have": "has", "are": "is"}  # verbs of notes on a single image
 SMALLEST = 16
 BLOCK = 64  # images per unit of parallel work
 CHUNK = 1024  # images of an array that are read at once
@@ -71,7 +72,8 @@ def plan(kinds: Counter[Kind], settings: DataSettings, where: str, bits: int = 1
 
     def note(count: int, text: str) -> None:
         if count:
-            notes.append(f"{count:,} of {total:,} images {text}")
+            verb, _, rest = text.partition(" ")
+            notes.append(f"{count:,} of {total:,} images {ONE[verb] if count == 1 else verb} {rest}")
 
     note(sum(n for kind, n in kinds.items() if kind.turned), "were rotated by their EXIF orientation")
     note(sum(n for kind, n in kinds.items() if kind.frames), "have several frames, of which the first was used")

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 
 from cgankd.core.errors import UserError, first_of
-from cgankd.core.numbers import NOT_FINITE, NUMBER, WHOLE, number
+from cgankd.core.numbers import NOT_FINITE, NUMBER, WHOLE, counted, number
 
 COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?")
 THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")  # 1,500 is 1500 to some and 1.5 to others
@@ -89,10 +89,8 @@ def _plain(texts: Sequence[str], values: list[float | None], decimals: list[int]
         missing = [text for text in texts if text.casefold() in MISSING]
         notes: tuple[str, ...] = ()
         if missing:
-            notes = (
-                f"{len(missing):,} labels are {missing[0]!r}, which is read as a class; remove these rows if their "
-                "label is missing",
-            )
+            are = counted(len(missing), "label is", "labels are")
+            notes = (f"{are} {missing[0]!r}, which is read as a class; remove these rows if their label is missing",)
         if not decimals and len(words) <= (1.0 - NEARLY_ALL) * len(texts):
             return Column(values, "odd", "words", notes=notes, odd=tuple(words))
         if all_foreign:

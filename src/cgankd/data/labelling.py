@@ -16,7 +16,7 @@ import torch
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
-from cgankd.core.numbers import WHOLE, distinct_texts
+from cgankd.core.numbers import WHOLE, counted, distinct_texts
 from cgankd.data import label_text
 from cgankd.data.image_files import EncodedPictures, UnusableImages
 from cgankd.data.listing import TRAIN, Ints, Listing
@@ -94,7 +94,8 @@ def _read_circular(column: label_text.Column, listing: Listing, settings: DataSe
     turned = int(((exact < 0.0) | (exact >= period)).sum())
     notes = (
         f"labels were read as scalars that wrap at {period:g} ({column.why})",
-        f"{turned:,} labels outside 0 to {period:g} became the same point of the circle inside it" * (turned > 0),
+        f"{counted(turned, 'label', 'labels')} outside 0 to {period:g} became the same point of the circle inside it"
+        * (turned > 0),
     )
     return Labels(scalars, None, (*filter(None, notes), *column.notes), column.unit)
 
@@ -141,6 +142,8 @@ def make_task(
 
 def read_column(listing: Listing) -> label_text.Column:
     """How the labels were read."""
+    if rows := unlabelled(listing):
+        raise UnusableImages(str(label_text.no_label(rows, listing.place)))
     if isinstance(listing.labels, np.ndarray):
         values = listing.labels.tolist()
         if listing.class_names is not None:
@@ -148,8 +151,6 @@ def read_column(listing: Listing) -> label_text.Column:
         if listing.labels.dtype.kind == "f":
             return label_text.Column(values, "regression", "decimals")
         return label_text.Column(values, "classification", "whole numbers")
-    if rows := unlabelled(listing):
-        raise UnusableImages(str(label_text.no_label(rows, listing.place)))
     column = label_text.read(_texts(listing), listing.place)
     if listing.folders:
         return dataclasses.replace(column, kind="classification", why="names of folders")
@@ -158,6 +159,8 @@ def read_column(listing: Listing) -> label_text.Column:
 
 def unlabelled(listing: Listing) -> list[int]:
     """The rows with an empty label that ``data.skip_bad`` leaves out: not those of arrays and of class folders."""
+    if isinstance(listing.labels, np.ma.MaskedArray):
+        return np.flatnonzero(np.ma.getmaskarray(listing.labels)).tolist()
     if isinstance(listing.labels, np.ndarray) or listing.folders or not isinstance(listing.pictures, EncodedPictures):
         return []
     return [row for row, text in enumerate(_texts(listing)) if not text]

@@ -14,6 +14,7 @@ import numpy as np
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError, first_of
+from cgankd.core.numbers import counted
 from cgankd.core.paths import is_file
 from cgankd.data.arrow_tables import GROUP_HINT, label_hint
 from cgankd.data.folder_tree import TABLES, Tree, is_litter, scan
@@ -44,7 +45,9 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
     paths = [path for table in tables for path in table.files(missing_too=settings.skip_bad)]
     kept = [number for number, path in enumerate(paths) if not is_litter(path.relative_to(folder))]
     if left := len(paths) - len(kept):
-        notes += (f"{left:,} rows name system files, such as @eaDir/, and were left out",)
+        system = counted(left, "row names a system file", "rows name system files")
+        was = "was" if left == 1 else "were"
+        notes += (f"{system}, such as @eaDir/, and {was} left out",)
     paths, rows = [paths[number] for number in kept], [rows[number] for number in kept]
     groups = _groups(rows, settings.group_column) if settings.group_column else None
     splits, split_notes = _splits(folder, tables, rows, paths, settings)
@@ -167,4 +170,7 @@ def _unlisted(tree: Tree, paths: Sequence[Path]) -> tuple[str, ...]:
     real = os.path.realpath if tree.linked else os.path.normpath
     listed = {real(path) for path in paths}
     count = len({real(path) for path in tree.top.all_images()} - listed)
-    return (f"{count:,} image files that no row of the table names were left out",) * (count > 0)
+    was = "was" if count == 1 else "were"
+    return (f"{counted(count, 'image file', 'image files')} that no row of the table names {was} left out",) * (
+        count > 0
+    )

@@ -49,5 +49,5 @@ def grouped(listing: Listing, folder: Path, settings: DataSettings) -> Listing:
     groups = np.unique(np.asarray(names), return_inverse=True)[1].astype(np.int64)
     sizes = np.bincount(groups)
     each = f"{sizes.min():,}" if sizes.min() == sizes.max() else f"{sizes.min():,} to {sizes.max():,}"
-    note = f"{where} makes {len(sizes):,} groups of {each} images, such as {names[0]!r}"
+    note = f"{where} makes {len(sizes):,} groups of {each} {'image' if each == '1' else 'images'}, such as {names[0]!r}"
     return dataclasses.replace(listing, groups=groups, notes=(*listing.notes, note))

@@ -39,9 +39,15 @@ def without_bad(listing: Listing) -> Listing:
     rejected = {row: Rejected(str(error.path), error.reason) for row, error in errors.items()}
     rejected |= {row: Rejected(listing.place(row), "the label is empty") for row in empty}
     kept = listing.keep(np.setdiff1d(np.arange(total), list(rejected)))
+    if isinstance(kept.labels, np.ma.MaskedArray):
+        kept = dataclasses.replace(kept, labels=kept.labels.data)
     missing = sum(error.reason == MISSING for error in errors.values())
     counts = {"can't be read": len(errors) - missing, "could not be found": missing, "came without a label": len(empty)}
-    notes = [f"{n:,} of {total:,} images {what} and were left out{WHERE}" for what, n in counts.items() if n]
+    notes = [
+        f"{n:,} of {total:,} images {what} and {'was' if n == 1 else 'were'} left out{WHERE}"
+        for what, n in counts.items()
+        if n
+    ]
     notes += _lost_classes(listing, kept)
     return dataclasses.replace(
         kept, rejected=tuple(rejected[row] for row in sorted(rejected)), notes=(*kept.notes, *notes)

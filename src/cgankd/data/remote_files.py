@@ -15,9 +15,8 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.callbacks import Callback
 
 from cgankd.core.addresses import masked, secret_in
-from cgankd.core.errors import UserError, did_you_mean
+from cgankd.core.errors import UserError, did_you_mean, said
 from cgankd.core.paths import portable
-from cgankd.core.plugins import said
 
 # What file systems call a hash of the content, and the time of the last change; the first that is there is used.
 HASHES = ("etag", "md5hash", "contentmd5", "contenthash", "crc32c", "crc", "digest", "blobid", "sha", "sha256")

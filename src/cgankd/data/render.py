@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cgankd.core import extras
 from cgankd.core.errors import UserError
 
 ELEVATION = 20.0  # degrees that the camera looks down
@@ -49,10 +50,7 @@ def load_mesh(path: Path) -> Mesh:
     A face with a texture gets one colour: the texture's mean over its corners and centre. Raises UserError where
     trimesh isn't installed, or the file has no triangle.
     """
-    try:
-        import trimesh
-    except ImportError:
-        raise UserError("rendering needs trimesh; install it with pip install 'cgankd[render]'") from None
+    trimesh = extras.opened("trimesh", "rendering", "render")
     try:
         parts: list[Any] = trimesh.load_scene(path).dump()
         triangles = [np.asarray(part.triangles, dtype=np.float64) for part in parts if hasattr(part, "faces")]

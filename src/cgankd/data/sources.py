@@ -6,6 +6,7 @@ The steps are the same for every source: list its content, read the labels, spli
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -191,7 +192,8 @@ def load_whole(
     messages. label_column: if there is no such column, the labels are read as without it. Raises UserError for images
     of another size or number of channels, and for labels that the task doesn't have.
     """
-    settings = DataSettings(source=source, task=task.name)
+    # "./digits": a folder or file, never the built-in set of this name
+    settings = DataSettings(source=os.path.join(os.curdir, source), task=task.name)  # noqa: PTH118, a Path drops ./
     try:
         listing = list_source(settings.model_copy(update={"label_column": label_column}))
     except NoSuchColumn:

@@ -17,7 +17,7 @@ import torch
 from cgankd.config.settings import DataSettings
 from cgankd.core import rng
 from cgankd.core.errors import UserError
-from cgankd.core.numbers import as_part
+from cgankd.core.numbers import as_part, counted
 from cgankd.data.listing import TEST, TRAIN, VAL, Ints, Listing
 
 QUANTILES = 10  # scalar labels are drawn evenly from this many ranges with equally many images
@@ -57,7 +57,7 @@ def divide(listing: Listing, labels: npt.NDArray[np.generic], settings: DataSett
         wanted = round(settings.test_fraction * len(training))
         test = _part(training, labels, groups, wanted, seed, "test", where)
         training = np.setdiff1d(training, test)
-        notes.append(f"the source has no test split, so {len(test):,} images were drawn for it")
+        notes.append(f"the source has no test split, so {counted(len(test), 'image was', 'images were')} drawn for it")
     elif settings.test_fraction != DataSettings().test_fraction:
         raise UserError(
             f"data.test_fraction={settings.test_fraction:g}, but {where} has its own test split of {len(test):,} "
@@ -69,7 +69,9 @@ def divide(listing: Listing, labels: npt.NDArray[np.generic], settings: DataSett
         training = np.setdiff1d(training, val)
         if len(val) != wanted:
             why = "no class loses its last image" if groups is None else "groups are not divided"
-            notes.append(f"validation has {len(val):,} images ({wanted:,} were wanted), because {why}")
+            notes.append(
+                f"validation has {counted(len(val), 'image', 'images')} ({wanted:,} were wanted), because {why}"
+            )
     elif settings.val_size is not None:
         raise UserError(
             f"data.val_size={settings.val_size}, but {where} has its own validation split of {len(val):,} "
@@ -115,11 +117,10 @@ def _uncertain(val: Ints, labels: npt.NDArray[np.generic], groups: Ints | None) 
             if classes
             else f"about {as_part(0.76 / len(val) ** 0.5)} of the mean absolute error"
         )
-        notes.append(
-            f"validation has only {len(val):,} images, so a choice by its score may be chance (standard error: {error})"
-        )
+        few = counted(len(val), "image", "images")
+        notes.append(f"validation has only {few}, so a choice by its score may be chance (standard error: {error})")
     if groups is not None and 0 < (count := len(np.unique(groups[val]))) < FEW_GROUPS:
-        notes.append(f"validation has images of {count:,} group{'s' * (count > 1)} only, so its score depends on them")
+        notes.append(f"validation has images of {counted(count, 'group', 'groups')} only, so its score depends on them")
     return notes
 
 
@@ -288,6 +289,7 @@ def _divided_groups(groups: Ints, splits: dict[str, Ints]) -> list[str]:
     notes = []
     for first, second in itertools.combinations(splits, 2):
         common = np.intersect1d(groups[splits[first]], groups[splits[second]])
+        are = counted(len(common), "group is", "groups are")
         if len(common):
-            notes.append(f"{len(common):,} groups are in both {first} and {second}, because the source splits them so")
+            notes.append(f"{are} in both {first} and {second}, because the source splits them so")
     return notes

@@ -16,6 +16,7 @@ from typing import Any
 
 from cgankd.core.errors import UserError, first_of
 from cgankd.core.files import endless
+from cgankd.core.numbers import counted
 from cgankd.core.paths import is_file
 from cgankd.data import arrow_tables
 from cgankd.data.image_files import UnusableImages
@@ -24,7 +25,7 @@ from cgankd.data.listing import NoSuchColumn
 
 FILE = "file_name"
 USUAL = ("file", "filename", "image", "image_path", "path")  # other names of this column
-DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,10 +143,12 @@ def _from_csv(path: Path, text: str) -> Table:
             raise UserError(f"{path}: column {name!r} is {header.count(name)} times in the header; allowed: once")
     for line, row in rows[1:]:
         if len(row) != len(header):
-            hint = "; a field with a comma in it needs quotes around it" if len(row) > len(header) else ""
-            raise UserError(f"{path}, line {line}: has {len(row)} fields; the header has {len(header)}{hint}")
+            hint = f"; a field with a {DELIMITERS[delimiter]} in it needs quotes around it" * (len(row) > len(header))
+            raise UserError(
+                f"{path}, line {line}: has {counted(len(row), 'field', 'fields')}; the header has {len(header)}{hint}"
+            )
     columns = {name: [row[place].strip() for _, row in rows[1:]] for place, name in enumerate(header)}
-    notes = (f"fields of {path.name} were separated at {DELIMITERS[delimiter]}",) * (delimiter != ",")
+    notes = (f"fields of {path.name} were separated at {DELIMITERS[delimiter]}s",) * (delimiter != ",")
     return Table(path, columns, [line for line, _ in rows[1:]], notes=notes)
 
 
@@ -191,9 +194,9 @@ def _neither(path: Path, column: str, holds: str = "lists or objects") -> str:
 
 
 def _from_parquet(path: Path) -> Table:
-    import pyarrow
-
     table = arrow_tables.read(path)
+    import pyarrow  # here, because read() says what to install where it is missing
+
     columns: dict[str, list[str]] = {}
     unusable: dict[str, str] = {}
     for field in table.schema:

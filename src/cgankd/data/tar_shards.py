@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cgankd.config.settings import DataSettings
-from cgankd.core.errors import UserError
-from cgankd.core.plugins import said
+from cgankd.core.errors import UserError, said
 from cgankd.data.arrow_tables import LABEL, Part, library, listing
 from cgankd.data.listing import TRAIN, Listing
 from cgankd.data.split_names import ALLOWED, split_of

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import os
 import signal
 import socket
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from cgankd.core import extras
 from cgankd.core.errors import OutOfTime, TrainingError, UserError
 from cgankd.core.machine import cores
 from cgankd.core.progress import Bar, Progress
@@ -214,7 +214,7 @@ class _SlurmJob:
 
 
 def _slurm(executor: Executor, out: Path) -> Start:
-    submitit = _library("submitit", "slurm")
+    submitit = extras.opened("submitit", "--executor slurm", "slurm")
     resources = dict(executor.resources)
     cluster = resources.pop("cluster", "slurm")
     try:
@@ -240,7 +240,7 @@ class _RayTask:
 
 
 def _ray(executor: Executor, out: Path) -> Start:
-    ray = _library("ray", "ray")
+    ray = extras.opened("ray", "--executor ray", "ray")
     resources = dict(executor.resources)
     address = resources.pop("address", None)
     if address:
@@ -275,13 +275,6 @@ def _check_address(address: str) -> None:
             f"--executor ray: no cluster answers at address={address} ({error}); needed: the HOST:PORT that ray start "
             "prints"
         ) from None
-
-
-def _library(name: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise UserError(f"--executor {extra} needs {name}; pip install 'cgankd[{extra}]'") from None
 
 
 _STARTS: Mapping[str, Callable[[Executor, Path], Start]] = {"processes": _processes, "slurm": _slurm, "ray": _ray}

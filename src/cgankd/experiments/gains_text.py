@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cgankd.core.numbers import counted
 from cgankd.report import markdown
 from cgankd.report import table as style
 
@@ -34,7 +35,7 @@ def gains_table(table: Record, places: int) -> str:
                 *(cell[which] or "–" for which in several),
                 *(style.mean_and_spread(means[gain[which]], places) for which in ("to", "of")),
                 style.difference(gain, places),
-                f"{gain['better']} of {_seeds(len(gain['values']))}",
+                f"{gain['better']} of {counted(len(gain['values']), 'seed', 'seeds')}",
             ]
         )
     return markdown.grid(lines)
@@ -62,7 +63,7 @@ def unhelped(tables: Sequence[Record], places: Sequence[int]) -> list[str]:
         for place in sorted((at for at, value in enumerate(gained) if value <= 0), key=gained.__getitem__):
             gain, cell = pairs[place]
             where = ", ".join(part for part in (table["recipe"], cell["student"], cell["setting"]) if part)
-            better = f"better in {gain['better']} of {_seeds(len(gain['values']))}"
+            better = f"better in {gain['better']} of {counted(len(gain['values']), 'seed', 'seeds')}"
             gained_by = style.difference(gain, decimals, unit)
             sentences.append(f"{where}: {style.compared(gain['of'])}, {gained_by}, {better}")
     return sentences
@@ -72,12 +73,8 @@ def _of_task(count: Record) -> str:
     seeds = count["seeds"]
     equal = count["pairs"] - count["better"] - count["worse"]
     level = f", {equal} equal" if equal else ""
-    pairs = "1 pair" if count["pairs"] == 1 else f"{count['pairs']} pairs"
+    pairs = counted(count["pairs"], "pair", "pairs")
     return (
         f"{count['task']} ({', '.join(count['recipes'])}), cGAN-KD + X against X: {pairs}, {count['better']} better, "
         f"{count['worse']} worse{level}. By seed: {seeds['better']} of {seeds['pairs']} better, {seeds['worse']} worse."
     )
-
-
-def _seeds(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"

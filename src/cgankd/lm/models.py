@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cgankd.core import rng
+from cgankd.core import extras, rng
 from cgankd.core.errors import UserError
 from cgankd.lm import text
 from cgankd.lm.sampling import forgets
@@ -24,14 +24,8 @@ FILES = ("config.json", "model.safetensors", text.TOKENIZER)
 
 def transformers() -> Any:
     """The library, with its progress bars and messages off; UserError where it can't be imported."""
-    try:
-        import tokenizers  # noqa: F401
-        import transformers as library
-    except Exception as error:  # a version that does not fit the installed torch raises other errors than ImportError
-        raise UserError(
-            f"language models need transformers, which can't be imported ({type(error).__name__}: "
-            f"{' '.join(str(error).split())}); pip install 'cgankd[lm]'"
-        ) from error
+    extras.opened("tokenizers", "a language model", "lm")
+    library = extras.opened("transformers", "a language model", "lm")
     library.utils.logging.set_verbosity_error()
     library.utils.logging.disable_progress_bar()
     return library

@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import importlib.metadata
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cgankd.config.settings import AttackSettings, RobustnessSettings
-from cgankd.core import rng
+from cgankd.core import extras, rng
 from cgankd.core.blockwise import blockwise
 from cgankd.core.errors import UserError
 from cgankd.core.store import Work
@@ -38,17 +37,9 @@ def check(settings: RobustnessSettings, task: Task) -> None:
     library()
 
 
-def library() -> ModuleType:
-    """AutoAttack by its authors (arXiv 2003.01690); UserError where it is not installed."""
-    try:
-        import pyautoattack
-    except ImportError as error:
-        raise UserError(
-            f"metrics.robustness.attacks holds autoattack, which needs pyautoattack ({error}); "
-            "pip install 'cgankd[robust]'"
-        ) from error
-    module: ModuleType = pyautoattack
-    return module
+def library() -> Any:
+    """AutoAttack by its authors (arXiv 2003.01690); UserError where it can't be imported."""
+    return extras.opened("pyautoattack", "metrics.robustness.attacks holds autoattack, which", "robust")
 
 
 @dataclasses.dataclass(frozen=True)

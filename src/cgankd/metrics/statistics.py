@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+UNEVEN = 1.5  # the largest test class beside the smallest, from which the balanced accuracy is another question
+
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
     """The values, their mean (None without values) and standard deviation (None with fewer than two).
@@ -17,6 +19,20 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     mean = statistics.fmean(values) if values else None
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return {"values": list(values), "mean": mean, "std": deviation}
+
+
+def balanced_accuracy(accuracies: Sequence[float | None], images: Sequence[int]) -> float | None:
+    """The mean of the classes' accuracies, in which each class counts alike however many test images it has.
+
+    None where it says nothing new, because all classes have about as many images. A class without images is left out.
+
+    >>> balanced_accuracy([90.0, 70.0, None], [24, 12, 0]), balanced_accuracy([90.0, 70.0], [10, 9])
+    (80.0, None)
+    """
+    tested = {place: count for place, count in enumerate(images) if count}
+    if not tested or max(tested.values()) < UNEVEN * min(tested.values()):
+        return None
+    return statistics.fmean(accuracy for place in tested if (accuracy := accuracies[place]) is not None)
 
 
 def place_of_best(values: Sequence[float], higher_is_better: bool, losses: Sequence[float | None] = ()) -> int:

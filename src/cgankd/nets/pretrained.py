@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cgankd.core import extras
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.hashing import content_key, file_key
 from cgankd.nets import checkpoints, timm_bridge, weights
@@ -84,7 +85,7 @@ def find(start: str, setting: str = TEACHERS) -> Path:
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (path := Path(folder) / PACKAGES[name].file).is_file():
             return path
-    raise UserError(f"{setting} = {start!r}: the package is not installed; pip install 'cgankd[pretrained]'")
+    raise extras.missing(f"{setting} = {start!r}", name, "pretrained")
 
 
 def start_from(network: nn.Module, start: str, setting: str = TEACHERS) -> list[str]:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cgankd.core.errors import UserError, did_you_mean
-from cgankd.core.plugins import said
+from cgankd.core import extras
+from cgankd.core.errors import UserError, did_you_mean, said
 from cgankd.nets.layers import Normalise
 
 PREFIX = "timm/"
@@ -31,7 +31,7 @@ def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int,
     Raises UserError if timm is not installed, has no such network, or can't build it for these images.
     """
     who = f"network {name!r}"
-    timm = _timm(who)
+    timm = extras.opened("timm", who, "timm")
     own_name, config = _known(timm, name, who)
     size = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
     try:
@@ -66,7 +66,7 @@ def published_weights(start: str, setting: str) -> Path:
     UserError if timm is not installed or knows no such weights, or if the hub can't be reached.
     """
     who = f"{setting} = {start!r}"
-    timm = _timm(who)
+    timm = extras.opened("timm", who, "timm")
     own_name, config = _known(timm, start, who)
     repository = config.hf_hub_id if config is not None else None
     if not repository:
@@ -105,15 +105,3 @@ def _normalise_first(network: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ..
 def _per_channel(values: tuple[float, ...], channels: int) -> Tensor:
     statistic = torch.tensor(values)
     return statistic if len(statistic) == channels else statistic.mean().expand(channels).clone()
-
-
-def _timm(who: str) -> ModuleType:
-    try:
-        import timm
-    except Exception as error:  # a torchvision for another version of torch raises RuntimeError
-        raise UserError(
-            f"{who} needs timm, which can't be imported ({type(error).__name__}: "
-            f"{' '.join(str(error).split())}); pip install 'cgankd[timm]'"
-        ) from error
-    module: ModuleType = timm
-    return module

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from cgankd.core import rng
-from cgankd.core.errors import UserError
-from cgankd.core.plugins import said, tried
+from cgankd.core.errors import UserError, said
+from cgankd.core.plugins import tried
 from cgankd.core.runtime import CPU, Fabric
 from cgankd.nets import inference
 from cgankd.nets.taps import undisturbed

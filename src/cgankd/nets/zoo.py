@@ -13,8 +13,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from cgankd.core.errors import UserError, did_you_mean
-from cgankd.core.plugins import load_function, said
+from cgankd.core.errors import UserError, did_you_mean, said
+from cgankd.core.plugins import load_function
 from cgankd.nets import attention, families, timm_bridge  # noqa: F401  (importing the families registers them)
 from cgankd.nets.feature_layers import map_layers
 from cgankd.nets.layers import Normalise, fix_normalisation

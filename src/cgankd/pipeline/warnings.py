@@ -9,8 +9,9 @@ from typing import Any
 
 from cgankd import distill
 from cgankd.core.errors import first_of
-from cgankd.core.numbers import as_part
+from cgankd.core.numbers import as_part, counted
 from cgankd.core.run_text import rounded
+from cgankd.metrics.statistics import balanced_accuracy as of_classes
 from cgankd.metrics.statistics import few_seeds
 from cgankd.pipeline.comparisons import CONTROL, row
 
@@ -19,7 +20,6 @@ ENOUGH_TEST_IMAGES = 200  # two standard errors of an accuracy are 7 points at m
 FEWEST_OF_A_CLASS = 3  # test images, below which nothing is said of a class
 FAILS = 0.5  # of the accuracy, below which a class fails
 NAMED = 3  # classes in one sentence
-UNEVEN = 1.5  # the largest test class beside the smallest, from which the balanced accuracy is another question
 SMALL_SHARE = 0.1  # of the loss; below this the labels have little influence
 
 Scored = Callable[[float], str]
@@ -218,13 +218,9 @@ def _no_better_than_constant(results: Mapping[str, Any], better: float, scored: 
 
 
 def balanced_accuracy(results: Mapping[str, Any]) -> float | None:
-    """The mean of the classes' accuracies, of the row that ships. None for scalars, and where it says nothing new,
-    because all classes have about as many test images."""
+    """Of the row that ships; None for scalars, and where all classes have about as many test images."""
     classes = _tested_classes(results)
-    sizes = [images for _, _, images in classes]
-    if not sizes or max(sizes) < UNEVEN * min(sizes):
-        return None
-    return statistics.fmean(accuracy for _, accuracy, _ in classes)
+    return of_classes([accuracy for _, accuracy, _ in classes], [images for _, _, images in classes])
 
 
 def _tested_classes(results: Mapping[str, Any]) -> list[tuple[str, float, int]]:
@@ -250,7 +246,7 @@ def _failing_classes(results: Mapping[str, Any], scored: Scored) -> Iterator[str
     ]
     further = len(failing) - len(named)
     if further:
-        named.append(f"{further:,} more {'class is' if further == 1 else 'classes are'} right less than half as often")
+        named.append(f"{counted(further, 'more class is', 'more classes are')} right less than half as often")
     mean = " (means over seeds)" if len(results["seeds"]) > 1 else ""
     yield (
         f"The accuracy of the student that ships ({scored(accuracy)}) hides classes that fail{mean}: "
@@ -263,7 +259,7 @@ def _few_test_images(results: Mapping[str, Any]) -> Iterator[str]:
     images = (results.get("counts") or {}).get("test")
     if not images or images >= ENOUGH_TEST_IMAGES:
         return
-    only = f"The test split has only {images:,} images"
+    only = f"The test split has only {counted(images, 'image', 'images')}"
     if results.get("metric") != "accuracy":
         yield f"{only}, so a difference below about {as_part(1.52 / images**0.5)} of the error may be chance."
         return

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from cgankd.core.run_text import duration
 from cgankd.planning import units
 from cgankd.planning.look import Look
 from cgankd.planning.plan import Plan, trained
@@ -22,21 +23,10 @@ COMMENTS = {
 }
 
 
-def minutes(seconds: float) -> str:
-    """
-    >>> minutes(50.0), minutes(1500.0), minutes(9000.0)
-    ('1 minute', '25 minutes', '2.5 hours')
-    """
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} hours"
-    count = max(1, round(seconds / 60))
-    return f"{count} minute{'s' if count > 1 else ''}"
-
-
 def as_yaml(looked: Look, plan: Plan) -> str:
     """The recipe with its reasons as comments."""
-    parts = "; ".join(f"{name} {minutes(seconds)}" for name, seconds in plan.seconds.items() if seconds >= 30)
-    lines = [f"# About {minutes(plan.total)} on this machine ({parts})."]
+    parts = "; ".join(f"{name} {duration(seconds)}" for name, seconds in plan.seconds.items() if seconds >= 30)
+    lines = [f"# About {duration(plan.total)} on this machine ({parts})."]
     if plan.share < 1:
         lines.append(
             f"# Students have {plan.share:.0%} of the usual steps, to keep to the budget; --budget gives more time."

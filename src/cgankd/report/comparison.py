@@ -23,7 +23,6 @@ from cgankd.report.figures import LIGHT, scored_rows
 from cgankd.report.label_curve import NO_BREAK
 from cgankd.report.render import environment, write
 from cgankd.report.run import Run, read
-from cgankd.report.time_chart import seconds_text
 
 UNTOLD = frozenset({"name", "description"})  # settings that change no result
 OF_GENERATED = frozenset({"generator", "ratio", "synthesis"})  # parts of a recipe that only generated images need
@@ -234,7 +233,7 @@ def times(runs: Mapping[str, Run]) -> str:
 
 def _time(run: Run) -> str:
     seconds = [float(took) for took in (run.results.get("seconds") or {}).values() if took is not None]
-    return seconds_text(sum(seconds)) if seconds else ""
+    return run_text.duration(sum(seconds)) if seconds else ""
 
 
 def _settings(runs: Mapping[str, Run]) -> list[Block]:

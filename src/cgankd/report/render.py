@@ -10,6 +10,7 @@ import jinja2
 
 from cgankd.core.errors import UserError
 from cgankd.core.files import write_text
+from cgankd.core.run_text import duration
 from cgankd.report import (
     citation,
     figures,
@@ -184,7 +185,7 @@ def _cost(run: Run) -> Section:
     blocks.append(_networks(results))
     seconds = {str(stage): float(took) for stage, took in (results.get("seconds") or {}).items() if took is not None}
     if seconds:
-        total = time_chart.seconds_text(sum(seconds.values()))
+        total = duration(sum(seconds.values()))
         caption = f"Time per stage, {total} in total; stages from earlier runs count with their time then."
         blocks += drawn(time_chart.times(seconds), "times", caption)
     return Section("Size, speed and time", "cost", blocks)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from cgankd.metrics.statistics import balanced_accuracy
 from cgankd.report import answers, table
 from cgankd.report.blocks import Block, Grid, Note, Section, drawn
 from cgankd.report.run import Array, Run
@@ -116,14 +117,14 @@ def _accuracies(names: list[str], matrices: dict[str, Array]) -> list[Block]:
 
 
 def _balanced(matrices: dict[str, Array], totals: Array) -> list[Block]:
-    """The mean of the classes' accuracies, where it differs from the accuracy because classes differ in size."""
-    tested = totals > 0
-    if len(set(totals[tested].tolist())) < 2:
-        return []
-    means = ", ".join(
-        f"{answers.shares(counts).diagonal()[tested].mean():.1f}\u00a0% ({who})" for who, counts in matrices.items()
-    )
-    return [Note(f"Balanced accuracy, in which each class counts alike however many test images it has: {means}.")]
+    """The balanced accuracies, where classes differ much in size."""
+    sizes = totals.tolist()
+    means = {
+        who: balanced_accuracy(answers.shares(counts).diagonal().tolist(), sizes) for who, counts in matrices.items()
+    }
+    listed = ", ".join(f"{mean:.1f}\u00a0% ({who})" for who, mean in means.items() if mean is not None)
+    told = f"Balanced accuracy, in which each class counts alike however many test images it has: {listed}."
+    return [Note(told)] if listed else []
 
 
 def _of(count: int, total: int) -> str:

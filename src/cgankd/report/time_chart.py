@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
+from cgankd.core.run_text import duration
 from cgankd.report.figures import LIGHT, beside, canvas, name_bins
 
 STAGES = {  # stage's function -> its title
@@ -34,17 +35,6 @@ STAGES = {  # stage's function -> its title
 }
 
 
-def seconds_text(seconds: float) -> str:
-    """A duration in a suitable unit.
-
-    >>> seconds_text(3.21), seconds_text(250), seconds_text(5400)
-    ('3.2 s', '4.2 min', '1.5 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def times(seconds: Mapping[str, float]) -> Figure:
     """Time per stage, as bars with numbers."""
     figure, axes = canvas(0.6 + 0.27 * len(seconds), x="time, s", grid="x")
@@ -52,7 +42,7 @@ def times(seconds: Mapping[str, float]) -> Figure:
     values = list(seconds.values())
     axes.barh(places, values, height=0.6, color=LIGHT["blue"])
     for place, value in enumerate(values):
-        beside(axes, value, -place, seconds_text(value))
+        beside(axes, value, -place, duration(value))
     axes.set_xlim(0, max([*values, 1e-9]) * 1.2)
     name_bins(axes, [STAGES.get(stage, stage.replace("_", " ")) for stage in seconds])
     return figure

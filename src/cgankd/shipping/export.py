@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cgankd.config import recipe as recipes
+from cgankd.core import extras
 from cgankd.core.errors import TrainingError, UserError
 from cgankd.core.files import file_name
 from cgankd.core.mapped_rows import Images
@@ -108,8 +109,9 @@ def export_after_run(folder: Path) -> Exported:
     student = run.student(OneDevice())
     exported = Exported(folder / "student.onnx", dict(student.facts))
     try:
-        if importlib.util.find_spec("onnx") is None or importlib.util.find_spec("onnxruntime") is None:
-            raise UserError("an ONNX file needs pip install 'cgankd[export]'")
+        for package in ("onnx", "onnxruntime"):
+            if importlib.util.find_spec(package) is None:
+                raise extras.missing("an ONNX file", package, "export")
         formats.write_onnx(student, exported.path, "uint8")
         images = run.examples()
         answers = _answers(exported.path, images, "uint8")

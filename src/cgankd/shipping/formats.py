@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import logging
 import tempfile
@@ -18,10 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cgankd.core.errors import UserError
+from cgankd.core import extras
+from cgankd.core.errors import UserError, said
 from cgankd.core.files import replacing, save_tensors
 from cgankd.core.mapped_rows import Images
-from cgankd.core.plugins import open_onnx, said
+from cgankd.core.plugins import open_onnx
 from cgankd.shipping.deployed import INPUT, Deployed, InputKind, description, example
 from cgankd.shipping.finished import Student
 
@@ -76,6 +76,7 @@ def write_int8(student: Student, source: Path, path: Path, images: Images) -> No
     """
     onnx = _library("onnx")
     quantization = _library("onnxruntime.quantization")
+    _library("onnxruntime.quantization.shape_inference")  # which it imports only when it is used
     kind = _kind(open_onnx(source, "--int8"))
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[name-defined, misc]
@@ -142,14 +143,8 @@ def _describe(onnx: ModuleType, model: Any, facts: Mapping[str, Any]) -> None:
     onnx.checker.check_model(model)
 
 
-def _library(name: str) -> ModuleType:
-    try:
-        module = importlib.import_module(name)
-        if name == "onnxruntime.quantization":
-            importlib.import_module("onnxruntime.quantization.shape_inference")
-    except ImportError as error:
-        raise UserError(f"this needs {name.partition('.')[0]} ({error}); pip install 'cgankd[export]'") from None
-    return module
+def _library(name: str) -> Any:
+    return extras.opened(name, "an ONNX file", "export")
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cgankd.core.errors import UserError
+from cgankd.core import extras
 from cgankd.core.progress import Bar
 from cgankd.data.metadata_csv import NAME
 from cgankd.data.table import FILE
@@ -51,7 +51,7 @@ def write_image_folder(leaving: LeavingImages, folder: Path, bar: Bar) -> None:
 
 def write_parquet(leaving: LeavingImages, folder: Path, bar: Bar) -> None:
     """data/train-00000-of-0000N.parquet, with images as PNG bytes and Hugging Face's description of the columns."""
-    pa, parquet = _pyarrow()
+    pa, parquet = (extras.opened(name, "--to parquet", "hub") for name in ("pyarrow", "pyarrow.parquet"))
     schema, shards = _schema(pa, leaving), _shards(leaving)
     (folder / "data").mkdir()
     for shard, inside in enumerate(shards):
@@ -69,7 +69,7 @@ def write_parquet(leaving: LeavingImages, folder: Path, bar: Bar) -> None:
 
 def write_webdataset(leaving: LeavingImages, folder: Path, bar: Bar) -> None:
     """data/train-00000.tar ..., with samples 000000.png, 000000.json (all columns) and, for classes, 000000.cls."""
-    webdataset = _webdataset()
+    webdataset = extras.opened("webdataset", "--to webdataset", "hub")
     (folder / "data").mkdir()
     for shard, inside in enumerate(_shards(leaving)):
         path = folder / "data" / f"{TRAIN}-{shard:05d}.tar"
@@ -157,23 +157,6 @@ def _schema(pa: Any, leaving: LeavingImages) -> Any:
 
 def _plain(values: npt.NDArray[Any]) -> Any:
     return values if values.ndim == 1 else values.tolist()
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError("--to parquet needs pyarrow; pip install 'cgankd[hub]'") from None
-    return pyarrow, pyarrow.parquet
-
-
-def _webdataset() -> Any:
-    try:
-        import webdataset
-    except ImportError:
-        raise UserError("--to webdataset needs webdataset; pip install 'cgankd[hub]'") from None
-    return webdataset
 
 
 WRITERS: Mapping[str, Callable[[LeavingImages, Path, Bar], None]] = {

@@ -65,7 +65,8 @@ def readable(files: Sequence[Path]) -> tuple[list[Path], str]:
     errors = pictures.unusable()
     if len(errors) == len(files):
         raise pictures.refusal([*errors.values()])
-    left = f"{len(errors):,} of {len(files):,} images can't be read and were left out: "
+    were = "was" if len(errors) == 1 else "were"
+    left = f"{len(errors):,} of {len(files):,} images can't be read and {were} left out: "
     names = first_of([str(files[number]) for number in errors])
     return [file for number, file in enumerate(files) if number not in errors], (left + names) * bool(errors)
 

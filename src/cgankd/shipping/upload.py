@@ -13,8 +13,7 @@ from typing import Any
 from fsspec.asyn import AsyncFileSystem
 
 from cgankd.core.addresses import is_remote, masked
-from cgankd.core.errors import UserError
-from cgankd.core.plugins import said
+from cgankd.core.errors import UserError, said
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.run_folder import new_folder
 from cgankd.data.remote_files import TOGETHER, ByteCounter, failing_as, opened

@@ -1,0 +1,35 @@
+"""Packages that come with an extra, such as pyarrow with ``cgankd[hub]``: opened where they are used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from cgankd.core.errors import UserError, said
+
+
+class MissingPackage(UserError):
+    """A package of an extra is not installed, or can't be imported."""
+
+
+def missing(what: str, package: str, extra: str, error: BaseException | None = None) -> MissingPackage:
+    """The error on a package that ``what`` needs.
+
+    >>> str(missing("--track wandb", "wandb", "track"))
+    "--track wandb needs wandb: pip install 'cgankd[track]'"
+    """
+    why = f", which can't be imported ({said(error)})" if error else ""
+    return MissingPackage(f"{what} needs {package}{why}: pip install 'cgankd[{extra}]'")
+
+
+def opened(module: str, what: str, extra: str) -> Any:
+    """The module; MissingPackage where it can't be imported.
+
+    A version that does not fit the installed torch raises other errors than ImportError.
+    """
+    try:
+        return importlib.import_module(module)
+    except Exception as error:
+        package = module.partition(".")[0]
+        absent = isinstance(error, ModuleNotFoundError) and error.name in (package, module)
+        raise missing(what, package, extra, None if absent else error) from error
