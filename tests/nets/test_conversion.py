@@ -6,6 +6,8 @@ import argparse
 import collections
 import pathlib
 import pickle
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,18 @@ def test_known_wrappings_are_unwrapped(tmp_path: Path, file: str, named_network:
     assert all(torch.equal(tensor, state[name]) for name, tensor in bare().items())
     assert state["normalise.mean"].item() == 0.5
     assert set(load_file(tmp_path / "own.safetensors")) == set(state)
+
+
+def test_paths_that_python_3_13_saved_are_read_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Path313:
+        pass
+
+    Path313.__module__, Path313.__qualname__ = "pathlib._local", "PosixPath"
+    module = types.ModuleType("pathlib._local")
+    monkeypatch.setattr(module, "PosixPath", Path313, raising=False)
+    monkeypatch.setitem(sys.modules, "pathlib._local", module)
+    torch.save({"state_dict": bare(), "where": Path313()}, tmp_path / "of_3_13.pth")
+    assert convert_pth(tmp_path / "of_3_13.pth", tmp_path / "own.safetensors")
 
 
 def test_a_safetensors_file_may_be_converted_too(tmp_path: Path) -> None:

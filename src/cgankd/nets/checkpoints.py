@@ -27,8 +27,8 @@ SKIPPED = ("optim", "sched", "scaler")  # parts of the names of entries whose te
 MAX_DEPTH = 3  # of nested entries
 # Classes of settings and scores stored beside the weights. They are read as placeholders, so none of their code is run.
 HARMLESS = re.compile(
-    r"(argparse\.Namespace|types\.SimpleNamespace|pathlib\.\w+|datetime\.\w+|numpy\.[\w.]+|builtins\.(list|dict|set|int|"
-    r"float|str)|collections\.defaultdict|easydict\.EasyDict|lightning(\.|_fabric\.)[\w.]*AttributeDict|"
+    r"(argparse\.Namespace|types\.SimpleNamespace|pathlib\.[\w.]+|datetime\.\w+|numpy\.[\w.]+|collections\.defaultdict|"
+    r"builtins\.(list|dict|set|int|float|str)|easydict\.EasyDict|lightning(\.|_fabric\.)[\w.]*AttributeDict|"
     r"pytorch_lightning\.[\w.]*AttributeDict)"
 )
 
