@@ -305,6 +305,11 @@ def test_decimals_are_a_scalar_and_whole_numbers_are_classes() -> None:
         (torch.zeros(3, 8, 8, dtype=torch.uint8), [0, 1, 0], "16 or more"),
         (torch.zeros(3, 16, 16, dtype=torch.uint8), [0, 1], "one per image"),
         ([np.zeros((16, side)) for side in (16, 17, 16)], [0, 1, 0], "images are a list of several shapes"),
+        (
+            torch.zeros(3, 16, 16, dtype=torch.uint8),
+            np.ma.masked_equal([0, 7, 0], 7),
+            "labels have 1 masked value; nee",
+        ),
         (torch.zeros(3, 16, 16, dtype=torch.uint8), [0.0, float("nan"), 1.0], "row 1"),
         (torch.zeros(3, 16, 16, dtype=torch.uint8), [0, -1, 1], "label -1 at row 1"),
         (torch.zeros(3, 16, 16, dtype=torch.uint8), [0, 0, 0], "at least two"),

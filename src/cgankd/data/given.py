@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cgankd.core.errors import UserError
+from cgankd.core.numbers import counted
 from cgankd.data.imageset import ImageSet
 from cgankd.tasks import Classification, Regression, Task
 from cgankd.tasks.regression import fits_float32
@@ -58,6 +59,9 @@ def as_tensor(array: npt.ArrayLike | Tensor, what: str) -> Tensor:
         return array.detach()
     if isinstance(array, Dataset | DataLoader):  # numpy would read its items, pairs of image and label
         raise UserError(f"{what} are a {type(array).__name__}; needed: images as one array, labels as another")
+    if np.ma.is_masked(array):  # numpy's asarray would give what lies under the mask
+        masked = counted(int(np.ma.count_masked(array)), "masked value", "masked values")
+        raise UserError(f"{what} have {masked}; needed: none, so leave these images out")
     try:
         numbers = np.asarray(array)
     except ValueError:  # of images of several sizes
