@@ -81,7 +81,7 @@ def forms() -> dict[str, Case]:
         "tabs": Case(table(TEXT.replace(",", "\t")), check=has(COUNT, "were separated at tabs", TWO)),
         "spaces": Case(table(TEXT.replace(",", " ")), refused="has no column 'file_name'; columns found: "),
         "commas below a header of semicolons": Case(
-            table(TEXT.replace(",", ";", 1)), refused="line 2: has 1 fields; the header has 2"
+            table(TEXT.replace(",", ";", 1)), refused="line 2: has 1 field; the header has 2"
         ),
         "space around fields": Case(table(TEXT.replace(",", " , ")), check=read),
         "a comma behind each row": Case(
