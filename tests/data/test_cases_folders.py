@@ -279,6 +279,19 @@ def test_a_pattern_keeps_tracks_whole(tmp_path: Path, pattern: str) -> None:
     assert any("makes 12 groups of 5 images, such as 'stop/00000'" in note for note in splits.notes)
 
 
+def test_a_new_group_of_test_images_changes_no_other_split(tmp_path: Path) -> None:
+    tracks(tmp_path / "train")
+    tracks(tmp_path / "test")
+    pattern = r"(\w+/\w+/\d+)_"
+    before = read(tmp_path, group_pattern=pattern)
+    (first, *_) = sorted(path for path in (tmp_path / "test").rglob("*.png"))
+    first.rename(first.with_name("0_00.png"))  # of a group that comes before all others
+    after = read(tmp_path, group_pattern=pattern)
+    assert before.test.content_key != after.test.content_key
+    for name in ("train", "pool", "val"):
+        assert getattr(before, name).content_key == getattr(after, name).content_key
+
+
 def test_a_pattern_without_the_class_joins_tracks_of_equal_number(tmp_path: Path) -> None:
     splits = read(tracks(tmp_path), group_pattern=r"/(\d+)_")
     assert len(set.union(*group_sets(splits))) == 6

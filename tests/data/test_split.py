@@ -151,6 +151,15 @@ def test_validation_comes_out_of_training_where_only_a_test_split_is_given() -> 
     assert len(division.val) == 26
 
 
+def test_other_test_images_change_no_draw() -> None:
+    labels, given = np.arange(120) % 4, np.repeat([TEST, TRAIN], [20, 100])  # test/ comes before train/
+    before = split(labels, splits=given, train_size=40)
+    after = split(labels[7:], splits=given[7:], train_size=40)
+    assert [len(before.test), len(after.test)] == [20, 13]
+    for name in ("train", "rest", "val"):
+        assert (getattr(before, name) - 7).tolist() == getattr(after, name).tolist()
+
+
 def test_groups_that_the_source_itself_divides_are_told() -> None:
     groups = np.arange(100) // 10
     groups[85] = 0

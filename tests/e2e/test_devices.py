@@ -23,7 +23,9 @@ def test_two_processes_speak_and_write_as_one(tiny: Path, typed: Callable[..., S
     assert (said.code, said.err) == (0, "")
     events = [json.loads(line) for line in said.out.splitlines()]
     stages = [event["kind"] for event in events if event["event"] == "stage_started"]
-    assert stages == ["describe_data", "train_network", "train_student", "score_student", "find_worst_answers"]
+    assert stages == [
+        "describe_data", "train_network", "score_teacher", "train_student", "score_student", "find_worst_answers",
+    ]  # fmt: skip
     assert [event["event"] for event in events].count("done") == 1
     assert json.loads((tiny.parent / "two" / "status.json").read_text())["state"] == "done"
 

@@ -49,8 +49,9 @@ def test_results_have_the_documented_fields(found: dict[str, Any]) -> None:
     assert found["teacher"]["network"] == "cnn8"
     assert all(seconds >= 0 for seconds in found["seconds"].values())
     assert set(found["seconds"]) == {
-        "import", "describe_data", "train_network", "train_generator", "train_density_ratio", "burn_in",
-        "calibrate_filter", "make_images", "train_student", "score_student", "measure_generator", "find_worst_answers",
+        "import", "describe_data", "train_network", "score_teacher", "train_generator", "train_density_ratio",
+        "burn_in", "calibrate_filter", "make_images", "train_student", "score_student", "measure_generator",
+        "find_worst_answers",
     }  # fmt: skip
 
 
@@ -187,7 +188,8 @@ def made(before: dict[str, Any], after: dict[str, Any]) -> Counter[str]:
         ),
         pytest.param(
             "data.seed=1",
-            {"describe_data": 1, "train_network": 1, "train_generator": 1, "train_density_ratio": 1, "burn_in": 1,
+            {"describe_data": 1, "train_network": 1, "score_teacher": 1, "train_generator": 1,
+             "train_density_ratio": 1, "burn_in": 1,
              "calibrate_filter": 1, "make_images": 3, "train_student": 8, "score_student": 8, "measure_generator": 1,
              "find_worst_answers": 1}, marks=pytest.mark.long,
         ),

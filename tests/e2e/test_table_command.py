@@ -57,6 +57,7 @@ def test_a_table_killed_in_its_second_cell_ends_as_one_that_nobody_killed(
     assert stages(tmp_path / "out") == {
         "describe_data": 1,
         "train_network": 1,
+        "score_teacher": 1,
         "train_generator": 1,
         "train_density_ratio": 1,
         "burn_in": 1,
@@ -182,6 +183,7 @@ def test_an_ablation_shares_all_but_synthesis_and_students(
     assert stages(out) == {
         "describe_data": 1,
         "train_network": 1,
+        "score_teacher": 1,
         "train_generator": 1,
         "train_density_ratio": 1,
         "burn_in": 1,  # the same whatever M is

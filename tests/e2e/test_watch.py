@@ -40,12 +40,12 @@ def test_json_lines_are_all_that_is_on_stdout(tiny: Path, typed: Callable[..., S
     results = json.loads((tiny.parent / "out" / "results.json").read_text())
     assert results["warnings"]
     assert events == [
-        "run_started", *["stage_started", "stage_ended"] * 4, "row_scored", "stage_started", "stage_ended",
+        "run_started", *["stage_started", "stage_ended"] * 5, "row_scored", "stage_started", "stage_ended",
         *["warning"] * len(results["warnings"]), "done",
     ]  # fmt: skip
     assert [(r["stage"], r["number"], r["of"]) for r in records if r["event"] == "stage_started"] == [
-        ("data", 1, 5), ("teacher (seed 0)", 2, 5), ("nokd (seed 0)", 3, 5), ("nokd (seed 0), test split", 4, 5),
-        ("worst test images", 5, 5),
+        ("data", 1, 6), ("teacher (seed 0)", 2, 6), ("teacher (seed 0), test split", 3, 6), ("nokd (seed 0)", 4, 6),
+        ("nokd (seed 0), test split", 5, 6), ("worst test images", 6, 6),
     ]  # fmt: skip
     (scored,) = [record for record in records if record["event"] == "row_scored"]
     assert (scored["row"], scored["seed"], scored["test"]) == ("nokd", 0, results["rows"][0]["mean"])
@@ -78,10 +78,10 @@ def test_a_log_has_a_line_for_each_stage_and_score_and_quiet_has_none(tiny: Path
     said = typed(*ONE_ROW)
     assert said.code == 0
     lines = said.out.splitlines()
-    assert lines[0] == "5 stages; folder out"
+    assert lines[0] == "6 stages; folder out"
     assert [line.partition(";")[0] for line in lines[1:] if line.startswith("[")] == [
-        "[1/5] data", "[2/5] teacher (seed 0)", "[3/5] nokd (seed 0)", "[4/5] nokd (seed 0), test split",
-        "[5/5] worst test images",
+        "[1/6] data", "[2/6] teacher (seed 0)", "[3/6] teacher (seed 0), test split", "[4/6] nokd (seed 0)",
+        "[5/6] nokd (seed 0), test split", "[6/6] worst test images",
     ]  # fmt: skip
     assert len([line for line in lines if line.startswith("nokd (seed 0): validation ")]) == 1
     assert "nokd (seed 0): validation " not in typed(*ONE_ROW).out  # all is done, and the table has the score
@@ -111,7 +111,7 @@ def test_on_a_terminal_without_colours(tiny: Path) -> None:
     text = shown.decode()
     assert re.search(r"teacher \(seed 0\) .*/100", text)
     assert "whole run" in text
-    assert "stage 2/5" in text
+    assert "stage 2/6" in text
     assert not re.search(r"\x1b\[(?:\d+;)*[349]\d", text), "a colour, although NO_COLOR is set"
     plain = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", text).replace("\r", "\n")
     assert max(len(line.rstrip()) for line in plain.splitlines()) <= 80
@@ -162,7 +162,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(tiny: Path, typed: Callable[...
     assert said.code == 0
     first, second = said.out.splitlines()
     assert re.fullmatch(rf"the run: {re.escape(reason)} \(\d+ (s|min) ago\); {re.escape(again)}", first)
-    assert second.startswith("it was at: [2/5] teacher (seed 0) ")
+    assert second.startswith("it was at: [2/6] teacher (seed 0) ")
     assert "/1000000 steps" in second
 
     killed = ended_by(signal.SIGKILL, tiny.parent)

@@ -6,6 +6,7 @@ are given what changed, and not at those that come after them.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 import typing
@@ -263,12 +264,21 @@ def test_the_number_of_labels_changes_no_teacher_of_the_pool(world: tuple[str, R
     assert before["train_generator generator"] != after["train_generator generator"]
 
 
+def test_another_test_split_trains_nothing_anew(world: tuple[str, Recipe, Splits], fabric: Fabric) -> None:
+    _, recipe, splits = world
+    other = dataclasses.replace(splits, test=splits.test.few(len(splits.test) - 1))
+    before, after = keys(recipe, splits, fabric), keys(recipe, other, fabric)
+    stale = {name.split()[0] for name in before if before[name] != after.get(name)}
+    assert stale == {"describe_data", "score_teacher", "score_student", "attack_network"}
+
+
 def test_every_stage_of_the_road_is_asked(world: tuple[str, Recipe, Splits], fabric: Fabric) -> None:
     _, recipe, splits = world
     stages = {name.split()[0] for name in keys(recipe, splits, fabric)}
     assert stages == {
         "describe_data", "train_network", "train_student", "pseudo_label", "train_generator", "train_density_ratio",
         "burn_in", "calibrate_filter", "make_images", "measure_generator", "attack_network", "score_student",
+        "score_teacher",
     }  # fmt: skip
 
 
@@ -279,7 +289,7 @@ def test_a_seed_is_in_every_key_that_draws(world: tuple[str, Recipe, Splits], fa
     after = {name.split()[0]: key for name, key in keys(other, splits, fabric).items()}
     same = {name for name in before if before[name] == after[name]}
     # The attack's images are chosen by data.seed; keys of artifacts do not depend on those of other artifacts here.
-    assert same == {"describe_data", "pseudo_label", "attack_network", "score_student"}
+    assert same == {"describe_data", "pseudo_label", "attack_network", "score_student", "score_teacher"}
 
 
 def test_an_ablation_and_another_m_share_burn_in_and_calibration(

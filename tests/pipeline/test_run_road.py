@@ -146,7 +146,8 @@ def student_varies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict
 def test_a_seed_changes_the_student_only(student_varies: tuple[Path, dict[str, Any]]) -> None:
     out, found = student_varies
     assert stages(out) == {
-        "describe_data": 1, "train_network": 1, "train_generator": 1, "train_density_ratio": 1, "burn_in": 1,
+        "describe_data": 1, "train_network": 1, "score_teacher": 1, "train_generator": 1, "train_density_ratio": 1,
+        "burn_in": 1,
         "calibrate_filter": 1, "make_images": 1, "train_student": 4, "score_student": 4, "measure_generator": 1,
         "find_worst_answers": 1,
     }  # fmt: skip
@@ -160,7 +161,8 @@ def test_a_seed_changes_the_student_only(student_varies: tuple[Path, dict[str, A
 def test_or_everything(student_varies: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     found = run.run(tiny("vary=everything"), tmp_path)
     assert stages(tmp_path) == {
-        "describe_data": 1, "train_network": 2, "train_generator": 2, "train_density_ratio": 2, "burn_in": 2,
+        "describe_data": 1, "train_network": 2, "score_teacher": 2, "train_generator": 2, "train_density_ratio": 2,
+        "burn_in": 2,
         "calibrate_filter": 2, "make_images": 2, "train_student": 4, "score_student": 4, "find_worst_answers": 1,
         "measure_generator": 1,  # of the first seed's generator
     }  # fmt: skip
@@ -176,7 +178,8 @@ def test_or_everything(student_varies: tuple[Path, dict[str, Any]], tmp_path: Pa
 def test_without_fakes_there_is_no_generator(tmp_path: Path) -> None:
     found = run.run(tiny("compare.methods=[nokd,kd]", "seeds=[0]"), tmp_path)
     assert stages(tmp_path) == {
-        "describe_data": 1, "train_network": 1, "train_student": 2, "score_student": 2, "find_worst_answers": 1,
+        "describe_data": 1, "train_network": 1, "score_teacher": 1, "train_student": 2, "score_student": 2,
+        "find_worst_answers": 1,
     }  # fmt: skip
     assert "synthesis" not in found
     assert "generator" not in found
@@ -186,7 +189,8 @@ def test_without_subsampling_there_is_no_density_ratio(tmp_path: Path) -> None:
     words = ["compare.methods=[cgan]", "synthesis.subsampling=none", "seeds=[0]", "metrics.generator=false"]
     found = run.run(tiny(*words), tmp_path)
     assert stages(tmp_path) == {
-        "describe_data": 1, "train_network": 1, "train_generator": 1, "calibrate_filter": 1, "make_images": 1,
+        "describe_data": 1, "train_network": 1, "score_teacher": 1, "train_generator": 1, "calibrate_filter": 1,
+        "make_images": 1,
         "train_student": 1, "score_student": 1, "find_worst_answers": 1,
     }  # fmt: skip
     assert "metrics" not in found
@@ -208,7 +212,8 @@ def test_features_may_be_the_students(tmp_path: Path) -> None:
     words = ["compare.methods=[cgan]", "ratio.features=nokd", "student.start=nokd", "seeds=[0]"]
     found = run.run(tiny(*words), tmp_path)
     assert stages(tmp_path) == {
-        "describe_data": 1, "train_network": 1, "train_generator": 1, "train_density_ratio": 1, "burn_in": 1,
+        "describe_data": 1, "train_network": 1, "score_teacher": 1, "train_generator": 1, "train_density_ratio": 1,
+        "burn_in": 1,
         "calibrate_filter": 1, "make_images": 1, "train_student": 2,  # with NOKD
         "score_student": 1,
         "find_worst_answers": 1,
@@ -242,6 +247,7 @@ def test_the_sceptics_rows_need_no_generator(sceptic: tuple[Path, dict[str, Any]
     assert stages(out) == {
         "describe_data": 1,
         "train_network": 1,
+        "score_teacher": 1,
         "pseudo_label": 1,
         "train_student": 3,
         "score_student": 3,

@@ -124,8 +124,9 @@ def test_planning_computes_and_writes_nothing(tmp_path: Path) -> None:
         run.run(tiny(), tmp_path, Planned())
     assert not (tmp_path / "artifacts").exists()
     assert not (tmp_path / "work").exists()
-    assert [station.title for station in listed][:5] == [
-        "data", "teacher (seed 0)", "nokd (seed 0)", "nokd (seed 0), test split", "generator",
+    assert [station.title for station in listed][:6] == [
+        "data", "teacher (seed 0)", "teacher (seed 0), test split", "nokd (seed 0)", "nokd (seed 0), test split",
+        "generator",
     ]  # fmt: skip
     step = 2.8e-4 * 0.1**0.6  # the least work that any network has
     fitted = {station.title: (station.alike, station.amount) for station in listed if station.alike.startswith("fit")}

@@ -20,7 +20,6 @@ from cgankd.core.store import Store, Work
 from cgankd.data.imageset import ImageSet, TrainingImages
 from cgankd.nets.build import Architecture
 from cgankd.pipeline import stages
-from cgankd.pipeline.inputs import Surroundings
 from cgankd.tasks import Classification
 from cgankd.training.best import BestWeights, Kept
 from cgankd.training.faults import NotFinite
@@ -142,7 +141,7 @@ def test_the_stage_of_a_teacher_keeps_the_sentence(
     images = noise(24)
     artifact = Store(tmp_path / "run", rounding).titled("teacher (seed 0)").call(
         stages.train_network, network=Architecture("brittle_net:build"), start=None, images=TrainingImages(images),
-        fit=SETTINGS, around=Surroundings(CLASSES, images, images), seed=0,
+        fit=SETTINGS, val=images, task=CLASSES, seed=0,
     )  # fmt: skip
     assert artifact.summary["second_try"].startswith("teacher (seed 0): the loss is nan at step 1 of 6 in bfloat16")
     assert all(torch.isfinite(weight).all() for weight in artifact.tensors("weights").values())

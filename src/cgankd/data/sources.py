@@ -145,7 +145,7 @@ def _load(settings: DataSettings, count: Count | None, progress: Progress) -> Sp
             count(done, total)
 
     images = pictures.read(training, shape, add)
-    columns = {} if listing.groups is None else {"group": listing.groups}
+    columns = {} if listing.groups is None else {"group": _numbered(listing.groups, own_training)}
 
     def part(pixels: Images, rows: Ints) -> ImageSet:
         return ImageSet(pixels, _tensor(labels, rows), {name: _tensor(col, rows) for name, col in columns.items()})
@@ -268,6 +268,13 @@ def _beyond(task: Task, train: ImageSet, val: ImageSet, test: ImageSet) -> list[
             ends = " to ".join(distinct_texts([low, high]))
             notes.append(f"{count:,} {name} labels are outside the range of the training labels, {ends}")
     return notes
+
+
+def _numbered(groups: Ints, training: Ints) -> Ints:
+    """Groups with new numbers, first those of ``training`` rows, so that a new group in another split changes none."""
+    values, members = np.unique(groups, return_inverse=True)
+    elsewhere = ~np.isin(values, groups[training])
+    return np.asarray(np.argsort(np.argsort(elsewhere, kind="stable"))[members], dtype=np.int64)
 
 
 def _tensor(values: npt.NDArray[Any], rows: Ints) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """Split rows into labelled images, further images that a teacher may be trained on, validation and test.
 
 The source's own splits are kept. Otherwise rows are drawn by class (or by tenth of the scalar labels), in whole
-groups, in an order that depends on (seed, row) alone. The test split is drawn first, then validation from the training
-rows, then the labelled images from the remaining training rows.
+groups, in an order that depends on (seed, number of the row) alone. The test split is drawn first, then validation from
+the training rows, then the labelled images from the remaining training rows.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def divide(listing: Listing, labels: npt.NDArray[np.generic], settings: DataSett
 
     Raises UserError where there are fewer images, classes or groups than the settings ask for.
     """
-    where, seed, groups = listing.where, settings.seed, listing.groups
+    where, seed, groups, numbers = listing.where, settings.seed, listing.groups, _numbers(listing)
     if settings.train_size is not None and settings.train_per_class is not None:
         raise UserError("data.train_size and data.train_per_class are both set; allowed: one of them")
     notes: list[str] = []
@@ -55,7 +55,7 @@ def divide(listing: Listing, labels: npt.NDArray[np.generic], settings: DataSett
         raise UserError(f"{where}: has {len(training)} training images; at least {FEWEST} are needed")
     if not len(test):
         wanted = round(settings.test_fraction * len(training))
-        test = _part(training, labels, groups, wanted, seed, "test", where)
+        test = _part(training, labels, groups, wanted, seed, "test", where, numbers)
         training = np.setdiff1d(training, test)
         notes.append(f"the source has no test split, so {counted(len(test), 'image was', 'images were')} drawn for it")
     elif settings.test_fraction != DataSettings().test_fraction:
@@ -65,7 +65,7 @@ def divide(listing: Listing, labels: npt.NDArray[np.generic], settings: DataSett
         )
     if not len(val):
         wanted = settings.val_size or _usual_val_size(labels[training], settings)
-        val = _part(training, labels, groups, wanted, seed, "validation", where)
+        val = _part(training, labels, groups, wanted, seed, "validation", where, numbers)
         training = np.setdiff1d(training, val)
         if len(val) != wanted:
             why = "no class loses its last image" if groups is None else "groups are not divided"
@@ -124,8 +124,23 @@ def _uncertain(val: Ints, labels: npt.NDArray[np.generic], groups: Ints | None) 
     return notes
 
 
+def _numbers(listing: Listing) -> Ints:
+    """The number of each row, by which rows are drawn: only training rows count, so that other images in a test or
+    validation split of the source change no draw. Built-in sets do not change; there the number is the row."""
+    if listing.task is not None:
+        return np.arange(len(listing.splits))
+    return np.asarray(np.cumsum(listing.splits == TRAIN) - 1, dtype=np.int64)
+
+
 def _part(
-    rows: Ints, labels: npt.NDArray[np.generic], groups: Ints | None, wanted: int, seed: int, name: str, where: str
+    rows: Ints,
+    labels: npt.NDArray[np.generic],
+    groups: Ints | None,
+    wanted: int,
+    seed: int,
+    name: str,
+    where: str,
+    numbers: Ints,
 ) -> Ints:
     units = len(rows) if groups is None else len(np.unique(groups[rows]))
     if units < 2:
@@ -138,17 +153,24 @@ def _part(
             f"{where}: {wanted:,} of {len(rows):,} images are wanted for the {name} split; "
             f"allowed: at most {len(rows) - 2:,}"
         )
-    return hold_out(rows, labels, groups, max(1, wanted), seed, f"split/{name}")
+    return hold_out(rows, labels, groups, max(1, wanted), seed, f"split/{name}", numbers)
 
 
 def hold_out(
-    rows: Ints, labels: npt.NDArray[np.generic], groups: Ints | None, count: int, seed: int, stream: str
+    rows: Ints,
+    labels: npt.NDArray[np.generic],
+    groups: Ints | None,
+    count: int,
+    seed: int,
+    stream: str,
+    numbers: Ints | None = None,
 ) -> Ints:
     """About ``count`` of ``rows`` (exactly ``count`` without groups), sorted, in proportion to classes or label tenths.
 
-    No class loses its last row (with groups: its last group).
+    No class loses its last row (with groups: its last group). numbers: of all rows, as :func:`_numbers` gives them;
+    None: the rows themselves.
     """
-    order = _shuffled(rows, seed, stream)
+    order = _shuffled(rows, seed, stream, np.arange(len(labels)) if numbers is None else numbers)
     strata = _strata(labels[order])
     if groups is None:
         quotas = _shares(np.bincount(strata), count)
@@ -205,7 +227,7 @@ def _labelled(rows: Ints, labels: npt.NDArray[np.generic], listing: Listing, set
         raise UserError(
             f"data.train_size={count}, but there are {classes} classes; at least one image of each is needed"
         )
-    order = _shuffled(rows, settings.seed, "split/owner")
+    order = _shuffled(rows, settings.seed, "split/owner", _numbers(listing))
     turn = np.zeros(len(order), np.int64) if listing.turn is None else listing.turn[order]
     chosen: list[Ints] = []
     for level in np.unique(turn):  # all first views before any second view
@@ -220,7 +242,7 @@ def _labelled(rows: Ints, labels: npt.NDArray[np.generic], listing: Listing, set
 def _per_label(
     rows: Ints, labels: npt.NDArray[np.generic], listing: Listing, settings: DataSettings, count: int
 ) -> Ints:
-    order = _shuffled(rows, settings.seed, "split/owner")
+    order = _shuffled(rows, settings.seed, "split/owner", _numbers(listing))
     if listing.turn is not None:
         order = order[np.argsort(listing.turn[order], kind="stable")]
     values, strata = np.unique(labels[order], return_inverse=True)
@@ -235,9 +257,9 @@ def _per_label(
     return np.sort(order[_rank_within(strata) < count])
 
 
-def _shuffled(rows: Ints, seed: int, stream: str) -> Ints:
-    """Rows in an order that depends on (seed, stream, row) alone."""
-    bits = rng.bits(seed, stream, torch.from_numpy(rows.astype(np.int64))).numpy()
+def _shuffled(rows: Ints, seed: int, stream: str, numbers: Ints) -> Ints:
+    """Rows in an order that depends on (seed, stream, number of the row) alone."""
+    bits = rng.bits(seed, stream, torch.from_numpy(numbers[rows].astype(np.int64))).numpy()
     return np.asarray(rows[np.argsort(bits, kind="stable")])
 
 

@@ -33,7 +33,8 @@ def ratio_features(run: Run, seed: int, *, stand_in: bool = False) -> NetworkSou
             start=None,
             images=TrainingImages(run.splits.train),
             fit=fit.model_copy(update={"steps": features.steps}),
-            around=run.around,
+            val=run.splits.val,
+            task=run.task,
             seed=rng.key(seed, "ratio/features"),  # so that it differs from a teacher with the same network
         )
         return StoredNetwork(artifact)

@@ -8,7 +8,6 @@ which returns finished artifacts without computing them again. results.py calls 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import math
 import time
@@ -21,7 +20,6 @@ from cgankd.config.settings import (
     FitSettings,
     FromNOKD,
     FromWeights,
-    JurorSettings,
     NoSubsampling,
     Subsampling,
     SynthesisSettings,
@@ -170,17 +168,19 @@ class Run:
         return self.store.titled("data").call(stages.describe_data, splits=self.splits)
 
     def teacher(self, seed: int) -> Artifact:
-        """The teacher with its scores: a network, trained or loaded, or a black box."""
-        return self._teacher(f"teacher (seed {seed})", "teacher", self.recipe.teacher, seed)
+        """The teacher, a network or a black box, with all its scores in its summary, as :meth:`student`."""
+        teacher = self._member(0, seed)
+        if self.black_box is not None:
+            return teacher
+        tested = self.store.titled(f"teacher (seed {seed}), test split").call(
+            stages.score_teacher, teacher=StoredNetwork(teacher), test=self.splits.test, task=self.task
+        )
+        return stages.with_scores(teacher, tested)
 
-    def jury(self, seed: int) -> list[Artifact]:
-        """The further teachers; each that is trained here has its own seed."""
-        return [
-            self._teacher(f"juror {number}", setting, juror, rng.key(seed, "juror", number))
-            for number, (setting, juror) in enumerate(self.recipe.teacher.all()[1:], start=1)
-        ]
-
-    def _teacher(self, title: str, setting: str, teacher: JurorSettings, seed: int) -> Artifact:
+    def _member(self, number: int, seed: int) -> Artifact:
+        """The teacher, or the juror of this number, not scored on the test split. Each has its own seed."""
+        setting, teacher = self.recipe.teacher.all()[number]
+        title = f"juror {number}" if number else f"teacher (seed {seed})"
         settings, store = self.recipe.teacher, self.store.titled(title)
         network = Architecture(teacher.network, self.kinds.get(setting))
         if teacher.source is not None:
@@ -192,7 +192,8 @@ class Run:
                 network=network,
                 file=preflight.weights_file(teacher.weights),
                 normalised_by=self.splits.train,
-                around=self.around,
+                val=self.splits.val,
+                task=self.task,
             )
         return store.call(
             stages.train_network,
@@ -200,16 +201,18 @@ class Run:
             start=None if teacher.start is None else PretrainedWeights(teacher.start, f"{setting}.start"),
             images=TrainingImages(self.splits.pool if settings.trained_on == "pool" else self.splits.train),
             fit=settings.fit,
-            around=self.around,
-            seed=seed,
+            val=self.splits.val,
+            task=self.task,
+            seed=rng.key(seed, "juror", number) if number else seed,
         )
 
     def teachers(self, seed: int, *, jury: bool) -> tuple[NetworkSource, ...]:
         """The teacher, and with ``jury`` the further ones, as arguments of stages."""
-        artifacts = [self.teacher(seed), *(self.jury(seed) if jury else [])]
+        every = self.recipe.teacher.all()[: None if jury else 1]
+        artifacts = [self._member(number, seed) for number in range(len(every))]
         return tuple(
             StoredNetwork(artifact) if teacher.source is None else self.black_boxes[setting]
-            for (setting, teacher), artifact in zip(self.recipe.teacher.all(), artifacts, strict=False)
+            for (setting, teacher), artifact in zip(every, artifacts, strict=True)
         )
 
     def nokd(self, seed: int) -> Artifact:
@@ -242,10 +245,7 @@ class Run:
         tested = self.store.titled(f"{name} (seed {seed}), test split").call(
             stages.score_student, student=trained, test=self.splits.test, task=self.task
         )
-        if not (trained.summary and tested.summary):
-            return dataclasses.replace(trained, summary={})
-        best = {**trained.summary["best"], **tested.summary["best"]}
-        return dataclasses.replace(trained, summary={**trained.summary, **tested.summary, "best": best})
+        return stages.with_scores(trained, tested)
 
     def lesson(self, name: str, seed: int, steps: int) -> dict[str, Any]:
         """Arguments of the stages that train the student of row ``name``: what it learns from, and how."""

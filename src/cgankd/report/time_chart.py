@@ -16,6 +16,7 @@ STAGES = {  # stage's function -> its title
     "train_network": "teacher",
     "train_module": "teacher",
     "load_network": "teacher, read",
+    "score_teacher": "teacher, tested",
     "score_black_box": "teacher, scored",
     "score_vote": "vote, scored",
     "train_student": "students",

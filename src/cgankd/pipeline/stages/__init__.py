@@ -18,13 +18,14 @@ from cgankd.pipeline.stages.measurements import attack_network, find_worst_answe
 from cgankd.pipeline.stages.networks import (
     describe_data,
     load_network,
-    score,
     score_black_box,
     score_student,
+    score_teacher,
     score_vote,
     train_module,
     train_network,
     train_student,
+    with_scores,
 )
 
 __all__ = [
@@ -38,9 +39,9 @@ __all__ = [
     "make_images",
     "measure_generator",
     "pseudo_label",
-    "score",
     "score_black_box",
     "score_student",
+    "score_teacher",
     "score_vote",
     "show_generator",
     "train_density_ratio",
@@ -49,4 +50,5 @@ __all__ = [
     "train_module",
     "train_network",
     "train_student",
+    "with_scores",
 ]

@@ -49,13 +49,17 @@ def train_network(
     start: pretrained.PretrainedWeights | None,
     images: TrainingImages,
     fit: FitSettings,
-    around: Surroundings,
+    val: ImageSet,
+    task: Task,
     seed: int,
 ) -> dict[str, Any]:
-    """A network trained on labels alone: a teacher, or the classifier for the features of the density ratio."""
+    """A network trained on labels alone: a teacher, or the classifier for the features of the density ratio.
+
+    It is not scored on the test split, so that with other test images nothing that depends on it is trained anew.
+    """
     student = Student(network, MethodStack(SUPERVISED), start)
-    module, summary = _train(work, student, None, images, fit, around.val, around.task, seed)
-    return {**summary, **score(work, module, network.name, around)}
+    module, summary = _train(work, student, None, images, fit, val, task, seed)
+    return {**summary, "parameters": cost.parameters(module), **_val_scores(work, module, val, task)}
 
 
 @stage(version=3, together=True)  # version 1 kept the last weights alone; 2 had scores on the test split too
@@ -170,23 +174,46 @@ def train_module(
 
 @stage()
 def load_network(
-    work: Work, *, network: Architecture, file: Path, normalised_by: ImageSet, around: Surroundings
+    work: Work, *, network: Architecture, file: Path, normalised_by: ImageSet, val: ImageSet, task: Task
 ) -> dict[str, Any]:
-    """A teacher that was trained elsewhere, from a file of weights.
+    """A teacher that was trained elsewhere, from a file of weights; not scored on the test split, as above.
 
     normalised_by: images whose statistics normalise its inputs, if the file holds none.
     """
-    module = fresh_network(network, normalised_by, around.task.num_outputs, 0)
+    module = fresh_network(network, normalised_by, task.num_outputs, 0)
     weights.load_weights(module, file)
-    entries = keep_network(work, module, network, normalised_by, around.task.num_outputs)
-    return {**entries, **score(work, module, network.name, around), "history": [], "images": None}
+    entries = {
+        **keep_network(work, module, network, normalised_by, task.num_outputs),
+        "network": network.name, "parameters": cost.parameters(module), "history": [], "images": None,
+    }  # fmt: skip
+    return {**entries, **_val_scores(work, module, val, task)}
+
+
+@stage(together=True)
+def score_teacher(work: Work, *, teacher: StoredNetwork, test: ImageSet, task: Task) -> dict[str, Any]:
+    """The scores of a teacher's network on the test split, and its latency."""
+    network = teacher.open(work.fabric)
+    return {**_test_scores(work, network, test, task), "latency_ms": _latency(network, test)}
+
+
+def with_scores(network: Artifact, tested: Artifact) -> Artifact:
+    """A network with its scores on the test split in its summary too, which is empty until both are there."""
+    if not (network.summary and tested.summary):
+        return dataclasses.replace(network, summary={})
+    summary = {**network.summary, **tested.summary}
+    if "best" in network.summary:
+        summary["best"] = {**network.summary["best"], **tested.summary["best"]}
+    return dataclasses.replace(network, summary=summary)
 
 
 @stage()
 def score_black_box(work: Work, *, teacher: BlackBox, name: str, around: Surroundings) -> dict[str, Any]:
-    """The scores of a black-box teacher."""
-    scores = score(work, teacher, name, around)
-    return {**scores, "only_answers": True, "history": [], "images": None}
+    """The scores of a black-box teacher; None for what is not known of it."""
+    return {
+        "network": name, "parameters": None, "latency_ms": None, "only_answers": True, "history": [], "images": None,
+        **_test_scores(work, teacher, around.test, around.task),
+        **_val_scores(work, teacher, around.val, around.task),
+    }  # fmt: skip
 
 
 @stage()
@@ -195,18 +222,6 @@ def score_vote(work: Work, *, teachers: Teachers, around: Surroundings) -> dict[
     jury = teachers.open(around.task, work.fabric)
     assert jury is not None
     return {**_test_scores(work, jury, around.test, around.task), **_val_scores(work, jury, around.val, around.task)}
-
-
-def score(work: Work, predictor: inference.Predictor, name: str, around: Surroundings) -> dict[str, Any]:
-    """Scores on both splits, size and latency; None for what is not known of a black box."""
-    module = predictor if isinstance(predictor, nn.Module) else None
-    return {
-        "network": name,
-        "parameters": None if module is None else cost.parameters(module),
-        **_test_scores(work, predictor, around.test, around.task),
-        **_val_scores(work, predictor, around.val, around.task),
-        "latency_ms": None if module is None else _latency(module, around.test),
-    }
 
 
 def _val_scores(
