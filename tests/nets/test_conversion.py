@@ -242,9 +242,9 @@ def test_whole_networks_scripts_and_other_files_are_refused(tmp_path: Path) -> N
         (torch.zeros(1), "a Tensor and no tensors by name"),
         ({}, r"a dict with 0 keys \(\) and no"),
         ({"epoch": 1, "best": torch.tensor(3.0)}, r"a dict with 2 keys \(epoch, best\) and no"),
-        ({"a": torch.eye(2).to_sparse()}, r"a dict with 1 keys \(a\) and no"),
-        ({"optimizer": {"a": torch.ones(2)}}, r"a dict with 1 keys \(optimizer\) and no"),
-        ({"a": {"b": {"c": {"d": {"weight": torch.ones(2)}}}}}, r"a dict with 1 keys \(a\) and no"),
+        ({"a": torch.eye(2).to_sparse()}, r"a dict with 1 key \(a\) and no"),
+        ({"optimizer": {"a": torch.ones(2)}}, r"a dict with 1 key \(optimizer\) and no"),
+        ({"a": {"b": {"c": {"d": {"weight": torch.ones(2)}}}}}, r"a dict with 1 key \(a\) and no"),
     ],
 )
 def test_files_without_a_state_dict_are_refused(tmp_path: Path, content: Any, found: str) -> None:
