@@ -554,6 +554,9 @@ def test_titles_of_panels_do_not_run_into_each_other() -> None:
     titles = [axes.title if axes.get_title() else axes._right_title for axes in figure.axes]
     ends = [(title.get_window_extent().x0, title.get_window_extent().x1) for title in titles]
     assert all(end < start for (_, end), (start, _) in itertools.pairwise(ends))
+    lines = max(title.get_text().count("\n") for title in titles)
+    assert lines
+    assert figure.get_figheight() == pytest.approx(1.0 + 2 * dumbbells.LINE + 0.2 * lines)
     assert titles[0].get_text().replace("\n", " ") == f"cnn8, {settings[0]}"
 
 

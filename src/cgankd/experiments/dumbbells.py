@@ -14,7 +14,19 @@ from matplotlib.ticker import MaxNLocator
 
 from cgankd.core.files import file_name
 from cgankd.report import table
-from cgankd.report.figures import LETTER, LIGHT, TEXT, dress, legend, name_bins, new_figure, plain, save, style
+from cgankd.report.figures import (
+    LEGEND_LINE,
+    LETTER,
+    LIGHT,
+    TEXT,
+    dress,
+    legend,
+    name_bins,
+    new_figure,
+    plain,
+    save,
+    style,
+)
 
 Record = Mapping[str, Any]
 
@@ -50,6 +62,8 @@ def dumbbells(recipe_table: Record) -> Figure | None:
         better = "higher" if recipe_table["higher_is_better"] else "lower"
         dress(axes, x=f"{table.metric_name(recipe_table)} ({better} is better)")
         _panel(axes, recipe_table, cell, order, figure.get_figwidth() / (len(cells) + 0.5))
+    lines = max(axes.get_title(loc="right").count("\n") for axes in panels)
+    figure.set_figheight(figure.get_figheight() + lines * LEGEND_LINE)
     name_bins(panels[0], order)
     legend(panels[0], columns=4)
     return figure
