@@ -134,7 +134,7 @@ def test_what_was_done_is_said(tmp_path: Path) -> None:
     ("content", "target", "words"),
     [
         ({"weight": torch.zeros(2, 3)}, Target("resnet8", 1), "key 'conv1.weight' is missing; CifarResNet needs it; "
-         r"the file holds 1 tensors \(weight \[2, 3\]\); needed are 58 tensors \(normalise.mean"),
+         r"the file holds 1 tensor \(weight \[2, 3\]\); needed are 58 tensors \(normalise.mean"),
         (bare(), Target("resnet8", 3), r"'conv1.weight' has shape \[16, 1, 3, 3\]; CifarResNet needs \[16, 3, 3, 3\]"),
         (bare(), Target("resnet8", 1, 5), r"key 'fc.weight' has shape \[10, 64\]; CifarResNet needs \[5, 64\]"),
         (bare(), Target("resnet20", 1), "key 'layer1.1.conv1.weight' is missing"),
