@@ -364,3 +364,6 @@ def test_labels_outside_the_training_range_are_told(tmp_path: Path) -> None:
     notes = read(folder, label_range=[0, 100]).notes
     assert "10 test labels are outside the range of the training labels, 0.5 to 59.5" in notes
     assert "8 validation labels are outside the range of the training labels, 0.5 to 59.5" in notes  # 5 % are allowed
+    (folder / "metadata.csv").write_text("\n".join(lines[:72]) + "\n")
+    notes = read(folder, label_range=[0, 100]).notes
+    assert "1 test label is outside the range of the training labels, 0.5 to 59.5" in notes

@@ -167,7 +167,7 @@ def test_a_rendered_folder_is_a_data_set(tmp_path: Path, monkeypatch: pytest.Mon
         ({"angles": 19}, "allowed: 20 angles or more"),
         ({"size": 8}, "16 pixels or more"),
         ({"match": "*sofa*"}, r"none of its 1 .obj and .glb files matches '\*sofa\*'"),
-        ({"match": "*"}, "1 readable meshes; at least two"),
+        ({"match": "*"}, "1 readable mesh; at least two"),
         ({"out": Path("x.h5")}, "ends in .npz"),
         ({"folder": Path("nowhere")}, "nowhere is not a folder"),
     ],

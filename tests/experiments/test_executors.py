@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import signal
 import sys
 import types
@@ -19,7 +20,7 @@ from cgankd.core.errors import OutOfTime, UserError
 from cgankd.core.progress import SILENT, Bar, Progress
 from cgankd.core.stopping import reason_to_stop
 from cgankd.experiments import executors, worker
-from cgankd.experiments.executors import Executor, Opened, opened, run_all
+from cgankd.experiments.executors import Executor, Opened, all_done, opened, run_all
 from cgankd.experiments.worker import Outcome
 
 DONE, STOPPED = Outcome("done"), Outcome("stopped", "the time limit is reached")
@@ -72,6 +73,19 @@ def test_as_many_as_wanted_run_at_once_in_places_of_their_own(monkeypatch: pytes
     workers = Pretended(monkeypatch, tmp_path, [[DONE], [DONE], [DONE], [DONE], [DONE]])
     assert workers.run(2) == [(number, DONE) for number in range(5)]
     assert workers.started == [(0, 0), (1, 1), (2, 0), (3, 1), (4, 0)]
+
+
+@pytest.mark.parametrize(
+    ("failed", "others"), [(1, ""), (2, " (and 1 more run failed)"), (3, " (and 2 more runs failed)")]
+)
+def test_the_first_error_is_raised_with_the_number_of_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failed: int, others: str
+) -> None:
+    workers = Pretended(monkeypatch, tmp_path, [[Outcome("failed", "no teacher", user=True)] for _ in range(failed)])
+    names, bar = [f"cell {number}" for number in range(failed)], Bar()
+    bar.unit = "runs"
+    with pytest.raises(UserError, match=rf"^cell 0: no teacher{re.escape(others)}$"):
+        list(all_done(workers.folders, names, Opened(workers.start, 1), SILENT, bar, math.inf))
 
 
 def test_a_worker_that_dies_or_is_stopped_is_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

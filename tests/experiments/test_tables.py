@@ -545,6 +545,21 @@ def test_a_picture_has_a_line_per_method_from_the_one_mean_to_the_other(higher: 
     assert drawn(second, "red") == [([84.0, 84.0 - 10.0 * sign], [-1.0, -1.0])]
 
 
+def test_titles_of_panels_do_not_run_into_each_other() -> None:
+    settings = [f"student.transfer_steps={steps} student.real_share=0.{steps} data.train_size=400" for steps in (5, 7)]
+    made = grid(["digits"], [], ["cnn8", "cnn16"], settings)
+    figure = dumbbells.dumbbells(table.summary(made, [results() for _ in range(4)])["tables"][0])
+    assert figure is not None
+    figure.draw_without_rendering()
+    titles = [axes.title if axes.get_title() else axes._right_title for axes in figure.axes]
+    ends = [(title.get_window_extent().x0, title.get_window_extent().x1) for title in titles]
+    assert all(end < start for (_, end), (start, _) in itertools.pairwise(ends))
+    lines = max(title.get_text().count("\n") for title in titles)
+    assert lines
+    assert figure.get_figheight() == pytest.approx(1.0 + 2 * dumbbells.LINE + 0.2 * lines)
+    assert titles[0].get_text().replace("\n", " ") == f"cnn8, {settings[0]}"
+
+
 def test_pictures_lie_beside_the_table_where_something_is_compared(tmp_path: Path) -> None:
     made, found = four()
     dumbbells.draw(table.summary(made, found), tmp_path)

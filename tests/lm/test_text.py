@@ -80,7 +80,7 @@ def test_text_that_can_not_be_used(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"notes\.md' is no \.txt file; allowed: pydoc, a folder"):
         text.documents(str(tmp_path / "notes.md"))
     (tmp_path / "one.txt").write_text("short")
-    with pytest.raises(UserError, match="has 1 documents; needed: three"):
+    with pytest.raises(UserError, match="has 1 document; needed: three"):
         text.documents(str(tmp_path / "one.txt"))
     (tmp_path / "one.txt").write_bytes(b"caf\xe9")
     with pytest.raises(UserError, match=r"one\.txt is not UTF-8 text: byte 3"):

@@ -134,7 +134,7 @@ def test_what_was_done_is_said(tmp_path: Path) -> None:
     ("content", "target", "words"),
     [
         ({"weight": torch.zeros(2, 3)}, Target("resnet8", 1), "key 'conv1.weight' is missing; CifarResNet needs it; "
-         r"the file holds 1 tensors \(weight \[2, 3\]\); needed are 58 tensors \(normalise.mean"),
+         r"the file holds 1 tensor \(weight \[2, 3\]\); needed are 58 tensors \(normalise.mean"),
         (bare(), Target("resnet8", 3), r"'conv1.weight' has shape \[16, 1, 3, 3\]; CifarResNet needs \[16, 3, 3, 3\]"),
         (bare(), Target("resnet8", 1, 5), r"key 'fc.weight' has shape \[10, 64\]; CifarResNet needs \[5, 64\]"),
         (bare(), Target("resnet20", 1), "key 'layer1.1.conv1.weight' is missing"),
@@ -242,9 +242,9 @@ def test_whole_networks_scripts_and_other_files_are_refused(tmp_path: Path) -> N
         (torch.zeros(1), "a Tensor and no tensors by name"),
         ({}, r"a dict with 0 keys \(\) and no"),
         ({"epoch": 1, "best": torch.tensor(3.0)}, r"a dict with 2 keys \(epoch, best\) and no"),
-        ({"a": torch.eye(2).to_sparse()}, r"a dict with 1 keys \(a\) and no"),
-        ({"optimizer": {"a": torch.ones(2)}}, r"a dict with 1 keys \(optimizer\) and no"),
-        ({"a": {"b": {"c": {"d": {"weight": torch.ones(2)}}}}}, r"a dict with 1 keys \(a\) and no"),
+        ({"a": torch.eye(2).to_sparse()}, r"a dict with 1 key \(a\) and no"),
+        ({"optimizer": {"a": torch.ones(2)}}, r"a dict with 1 key \(optimizer\) and no"),
+        ({"a": {"b": {"c": {"d": {"weight": torch.ones(2)}}}}}, r"a dict with 1 key \(a\) and no"),
     ],
 )
 def test_files_without_a_state_dict_are_refused(tmp_path: Path, content: Any, found: str) -> None:

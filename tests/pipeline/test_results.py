@@ -267,6 +267,9 @@ def test_pretrained_weights_are_no_advice_for_a_teacher_from_elsewhere() -> None
         ({"metric": "accuracy", "counts": {"test": 40}, "best": {"test": 100.0}},
          "The test split has only 40 images: one image is 2.5 points of accuracy, and a difference below about 7 "
          "points (two standard errors) may be chance."),
+        ({"metric": "accuracy", "counts": {"test": 96}, "best": {"test": 50.0}},
+         "The test split has only 96 images: one image is 1 point of accuracy, and a difference below about 10 "
+         "points (two standard errors) may be chance."),
         ({"metric": "mae", "counts": {"test": 100}, "best": {"test": 3.0}},
          "The test split has only 100 images, so a difference below about a seventh of the error may be chance."),
         ({"metric": "accuracy", "counts": {"test": 200}, "best": {"test": 50.0}}, None),

@@ -147,4 +147,17 @@ def test_the_figure_has_room_for_long_names(folders: list[Path]) -> None:
     drawing = comparison.figure(part)
     drawing.draw_without_rendering()
     assert drawing.axes[0].get_window_extent().width > 0.9 * drawing.bbox.width
-    assert any("digits-cnn…=b-142243, plain KD: " in text.get_text() for text in drawing.axes[0].texts)
+    assert any("…b-142243, plain KD: " in text.get_text() for text in drawing.axes[0].texts)
+
+
+def test_the_figure_has_names_of_runs_that_differ(folders: list[Path]) -> None:
+    names = [f"digits-cnn16-{season}-leaves-of-2026-142243" for season in ("autumn", "spring")]
+    long = [folder.rename(folder.with_name(name)) for folder, name in zip(folders, names, strict=False)]
+    (part,) = comparison.parts(comparison.read_runs(long))
+    part.runs[names[0]].results["rows"][2]["method"] = "cgan+kd+kdiga~randaugment~cutmix"
+    drawing = comparison.figure(part)
+    texts = [text.get_text() for text in drawing.axes[0].texts]
+    assert texts[2].startswith("…autumn-…142243, cGAN-KD + k…ent~cutmix: ")
+    drawing.draw_without_rendering()
+    assert all(text.get_window_extent().x1 < drawing.bbox.width for text in drawing.axes[0].texts)
+    assert {text.split(",")[0] for text in texts} == {"…autumn-…142243", "…spring-…142243"}

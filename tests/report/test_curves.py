@@ -60,17 +60,61 @@ def test_of_many_methods_the_control_and_the_furthest_are_drawn_and_their_names_
     assert axes.get_window_extent().height > 0.9 * before
 
 
+def test_curves_of_one_colour_have_other_dashes() -> None:
+    lines = [
+        curves.Curve(name, "#e69f00", [1, 2, 3], [1, 2, seed], seed=True)
+        for name in ("kd", "kd~cutmix", "dkd")
+        for seed in (3, 4)
+    ]
+    figure = curves.curves([*lines, curves.Curve("cgan", "#0072b2", [1, 2, 3], [1, 2, 3])], "loss")
+    assert figure is not None
+    kd, again, cutmix, _, dkd, _, cgan = (line._dash_pattern for line in figure.axes[0].lines)
+    assert kd == again == cgan == (0, None)
+    assert len({str(dashes) for dashes in (kd, cutmix, dkd)}) == 3
+
+
 def test_a_legend_has_two_columns_where_both_fit_beside_each_other() -> None:
     def columns(*labels: str) -> int:
         _, axes = figures.canvas(2.0)
         for label in labels:
             axes.plot([0, 1], [0, 1], label=label)
         figures.legend(axes)
-        return int(axes.get_legend()._ncols)
+        return int(axes.figure.legends[0]._ncols)
 
     usual = ("student alone", "student alone, equal steps", "plain KD", "cGAN-KD", "cGAN-KD + KD", "the teacher")
     assert columns(*usual) == 2  # 28 + 12 letters, and 5 for each mark
     assert columns(*usual[:3], *usual[4:], "cGAN-KD + kd+rkd@fake, a long name") == 1
+
+
+def test_a_legend_fits_beside_long_names_of_classes_which_differ() -> None:
+    figure, axes = figures.canvas(2.0)
+    axes.plot([0, 1], [0, -1], "D", markersize=40, label="student alone, equal steps (control)")
+    axes.plot([0, 1], [0, -1], "o", markersize=5, label="cGAN-KD + KD")
+    figures.name_bins(axes, ["Acer_saccharum_autumn_leaf_front", "Acer_saccharum_autumn_leaf_back"])
+    figures.legend(axes)
+    figure.draw_without_rendering()
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        "Acer_sacchar…_leaf_front",
+        "Acer_sacchar…n_leaf_back",
+    ]
+    (legend,) = figure.legends
+    assert legend.get_window_extent().x0 >= 0
+    assert legend.get_window_extent().x1 <= figure.bbox.width
+    assert legend.get_window_extent().y0 >= axes.get_window_extent().y1
+    assert axes.get_window_extent().width > 0.5 * figure.bbox.width
+    assert [handle.get_markersize() for handle in legend.legend_handles] == [7, 5]
+
+
+def test_names_of_bins_are_longer_or_have_numbers_where_they_would_look_the_same() -> None:
+    def shown(*names: str) -> list[str]:
+        _, axes = figures.canvas(2.0)
+        figures.name_bins(axes, names)
+        return [text.get_text() for text in axes.get_yticklabels()]
+
+    names = [f"{ends}{'x' * 24}{middle}{'y' * 24}{ends}" for ends in "ab" for middle in "ab"]
+    assert shown(*names) == [f"…{'x' * 5}{name[25:]}" for name in names]
+    hidden = [f"{ends}{'x' * 40}{middle}{'y' * 40}{ends}" for ends in "ab" for middle in "ab"]
+    assert shown(*hidden) == [f"{place}: {ends}{'x' * 22}…" for place, ends in enumerate("aabb", start=1)]
 
 
 def marks(figure: Any) -> list[tuple[float, float, float]]:

@@ -174,10 +174,26 @@ def test_long_names_leave_room_for_the_matrix_and_are_escaped(classes: int) -> N
     assert figure.axes[0].get_window_extent().width > 0.55 * figure.bbox.width
 
 
-def test_short_names_have_numbers_where_neither_end_differs() -> None:
-    names = ["x" * 20 + "a" + "x" * 20, "x" * 20 + "b" + "x" * 20]
-    assert answers.short_names(names, [0, 1], 12) == ["0: xxxxxx…", "1: xxxxxx…"]
-    assert answers.short_names(["ant", "bee"], [1, 0], 12) == ["bee", "ant"]
+def ticks(names: list[str], shown: list[int]) -> tuple[list[str], list[str]]:
+    """The names of the rows and columns of a confusion matrix."""
+    axes = answers.matrix(np.eye(len(names), dtype=int), names, shown, 10.0, "the best student").axes[0]
+    rows, columns = axes.get_yticklabels(), axes.get_xticklabels()
+    return [text.get_text() for text in rows], [text.get_text() for text in columns]
+
+
+def test_rows_and_columns_have_names_that_differ() -> None:
+    names = [f"Acer_saccharum_{season}_leaf_{side}" for season in ("autumn", "spring") for side in ("back", "front")]
+    rows, columns = ticks(names, [0, 1, 2, 3])
+    assert rows == ["…autumn_leaf_back", "…autumn_leaf_front", "…spring_leaf_back", "…spring_leaf_front"]
+    assert columns == ["…autumn…_back", "…autumn…front", "…spring…_back", "…spring…front"]
+    assert ticks(["ant", "bee"], [1, 0]) == (["bee", "ant"], ["bee", "ant"])
+
+
+def test_numbers_connect_rows_with_columns_where_short_names_would_look_the_same() -> None:
+    names = [f"{ends}{'x' * 30}{middle}{'y' * 30}{ends}" for ends in "ab" for middle in "ab"]
+    rows, columns = ticks(names, [0, 2, 3])
+    assert rows == [f"0: a{'x' * 14}…", f"2: b{'x' * 14}…", f"3: b{'x' * 14}…"]
+    assert columns == ["0", "2", "3"]
 
 
 def test_scalars_are_drawn_against_the_true_label_with_their_errors(folder: Folder) -> None:

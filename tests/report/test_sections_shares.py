@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cgankd.report import sections
 from cgankd.report.blocks import Grid, Note
 from cgankd.report.run import read
-from cgankd.shipping.data_card import _shares
+from cgankd.shipping.data_card import _counts, _shares
+from cgankd.tasks import Classification
 
 Results = Callable[..., dict[str, Any]]
 Write = Callable[..., Path]
@@ -35,6 +38,11 @@ def changed(folder: Path, **values: Any) -> Path:
             {},
             "1,000 images were generated. The density ratio accepted 40 % of them. 100 were kept, after the teacher's "
             "filter: 10 % of those generated. 100 of the requested images are missing.",
+        ),
+        (
+            {"kept": 199},
+            "1,000 images were generated. The density ratio accepted 40 % of them. 199 were kept, after the teacher's "
+            "filter: 20 % of those generated. 1 of the requested images is missing.",
         ),
         (
             {"subsampling": "none", "acceptance": 1.0, "kept": 6, "requested": 6},
@@ -68,6 +76,20 @@ def test_a_set_that_was_not_subsampled_has_no_share_of_accepted_images(
         ["cGAN-KD", "200", "1,000", "100", "40 %", "10 %"],
         ["raw fakes", "50,000", "50,000", "50,000", "–", "100 %"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("kept", "sentence"),
+    [
+        (200, ""),
+        (199, "1 of 200 requested images is missing, because too few proposals with its label passed."),
+        (198, "2 of 200 requested images are missing, because too few proposals with their labels passed."),
+    ],
+)
+def test_the_data_card_says_how_many_images_are_missing(kept: int, sentence: str) -> None:
+    labels = torch.zeros(kept, dtype=torch.int64)
+    images: Any = types.SimpleNamespace(task=Classification(("a", "b")), images=types.SimpleNamespace(labels=labels))
+    assert _counts({"requested": 200, "kept": kept}, images).partition("| b | 0 |")[2].strip() == sentence
 
 
 def test_the_shares_of_the_data_card() -> None:

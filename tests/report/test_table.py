@@ -150,6 +150,13 @@ def test_decimals_follow_size_and_spread() -> None:
         row |= {"mean": mean, "std": None, "difference": None}
     assert table.decimals(found) == 7
     assert table.score(found, 3.1e-5, 2.2e-6) == "0.0000310 ± 0.0000022 years"
+    for row, mean in zip(found["rows"], (3.1e-7, 0.4e-7), strict=True):  # of which many zeros would hide the digits
+        row |= {"mean": mean, "std": None, "difference": None}
+    assert table.score(found, 3.1e-7, 2.2e-8) == "3.10e-07 ± 2.2e-08 years"
+    for row, mean in zip(found["rows"], (3.612e8, 4.4e8), strict=True):
+        row |= {"mean": mean, "std": 1.0e7, "difference": {"mean": -7.9e7, "low": -2.6e8, "high": 4.2e8}}
+    assert table.score(found, 3.612e8, 6.04e7) == "3.61e+08 ± 6.0e+07 years"
+    assert table.difference(found["rows"][0]["difference"], -6) == "−7.9e+07 [−2.60e+08, +4.20e+08]"
     moisture = small(unit="%", metric="mae", higher_is_better=False)  # a scalar in per cent, which is no accuracy
     for row, mean in zip(moisture["rows"], (0.034, 0.041), strict=True):
         row |= {"mean": mean, "std": None, "difference": None}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
 WHOLE = re.compile(r"0|-?[1-9][0-9]*")  # 007, +7 and -0 are text, because an int loses how they were written
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 PARTS = ("all", "half", "a third", "a quarter", "a fifth", "a sixth", "a seventh", "an eighth", "a ninth", "a tenth")
+MOST_DECIMALS = 7  # more would hide a number's digits behind zeros
 NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
 
@@ -47,3 +49,16 @@ def as_part(share: float) -> str:
     """
     parts = max(1, round(1 / share))
     return PARTS[parts - 1] if parts <= len(PARTS) else f"1/{parts}"
+
+
+def written(value: float, decimals: int) -> str:
+    """A number with these decimals. Below 0, or above ``MOST_DECIMALS``, as a power of ten with the same digits.
+
+    >>> written(0.5, 2), written(4.052e-7, 9), written(7.8e-8, 9), written(361_106_034.5, -6), written(0.0, 9)
+    ('0.50', '4.05e-07', '7.8e-08', '3.61e+08', '0')
+    """
+    if 0 <= decimals <= MOST_DECIMALS:
+        return f"{value:.{decimals}f}"
+    rounded = round(value, decimals)
+    digits = max(0, decimals + math.floor(math.log10(abs(rounded)))) if rounded else 0
+    return f"{rounded:.{digits}e}" if rounded else "0"

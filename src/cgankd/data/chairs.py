@@ -17,6 +17,7 @@ from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
 from cgankd.core.extras import MissingPackage
 from cgankd.core.files import replacing
+from cgankd.core.numbers import counted
 from cgankd.data import arrays, public, render
 from cgankd.data.listing import Listing
 from cgankd.tasks import Regression
@@ -88,7 +89,9 @@ def render_folder(
         pictures.append(np.stack(views))
         names.append(path.relative_to(folder).as_posix())
     if len(pictures) < 2:
-        raise UserError(f"{folder}: {len(pictures)} readable meshes; at least two are needed")
+        raise UserError(
+            f"{folder}: {counted(len(pictures), 'readable mesh', 'readable meshes')}; at least two are needed"
+        )
     stack = np.stack(pictures)  # [objects, angles, size, size, 3]
     columns: dict[str, Any] = {"object_names": np.asarray(names)}
     for split, chosen in (("train", slice(0, None, 2)), ("test", slice(1, None, 2))):

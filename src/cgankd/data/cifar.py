@@ -83,8 +83,8 @@ def _listing(layout: _Layout, settings: DataSettings) -> Listing:
         place=lambda row: f"{where}, record {row}",
         task=Classification(names),
         notes=(
-            *public.count_note(len(labels), TRAIN_IMAGES, "training images"),
-            *public.count_note(len(test[1]), TEST_IMAGES, "test images"),
+            *public.count_note(len(labels), TRAIN_IMAGES, "training image", "training images"),
+            *public.count_note(len(test[1]), TEST_IMAGES, "test image", "test images"),
         ),
     )
 

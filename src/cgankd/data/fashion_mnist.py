@@ -39,8 +39,8 @@ def listing(settings: DataSettings) -> Listing:
         place=lambda row: f"{folder}, image {row}",
         task=Classification(CLASS_NAMES),
         notes=(
-            *public.count_note(len(train_labels), TRAIN_IMAGES, "training images"),
-            *public.count_note(len(test_labels), TEST_IMAGES, "test images"),
+            *public.count_note(len(train_labels), TRAIN_IMAGES, "training image", "training images"),
+            *public.count_note(len(test_labels), TEST_IMAGES, "test image", "test images"),
         ),
     )
 

@@ -51,9 +51,9 @@ def tiny_listing(settings: DataSettings) -> Listing:
         folders=True,
         notes=(
             "the published validation images are the test split",
-            *public.count_note(len(classes), TINY_CLASSES, "classes"),
-            *public.count_note(trained, TINY_TRAIN, "training images"),
-            *public.count_note(len(paths) - trained, TINY_TEST, "test images"),
+            *public.count_note(len(classes), TINY_CLASSES, "class", "classes"),
+            *public.count_note(trained, TINY_TRAIN, "training image", "training images"),
+            *public.count_note(len(paths) - trained, TINY_TEST, "test image", "test images"),
         ),
     )
 
@@ -71,7 +71,7 @@ def listing_100(settings: DataSettings) -> Listing:
         notes=(
             *listing.notes,
             *("the published validation images are the test split",) * bool((listing.splits == VAL).any()),
-            *public.count_note(len(set(listing.labels)), 100, "classes"),
+            *public.count_note(len(set(listing.labels)), 100, "class", "classes"),
         ),
     )
 

@@ -68,7 +68,7 @@ def read_labels(listing: Listing, settings: DataSettings) -> Labels:
             "data.task=regression reads them as scalars"
         )
     values, names, notes = _classes(listing)
-    note = f"labels were read as {len(names)} classes ({column.why})"
+    note = f"labels were read as {counted(len(names), 'class', 'classes')} ({column.why})"
     if chosen == "auto" and listing.class_names is None and None not in column.values:
         note += "; data.task=regression reads them as scalars"
     return Labels(values, names, (note, *column.notes * (column.why == "words"), *notes))

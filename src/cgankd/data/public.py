@@ -14,6 +14,7 @@ import numpy as np
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
+from cgankd.core.numbers import counted
 from cgankd.data.listing import Listing
 from cgankd.tasks import Regression
 
@@ -136,9 +137,13 @@ def check_columns(name: str, settings: DataSettings, *groups: str) -> None:
         raise UserError(f"data.group_column={settings.group_column!r} is not a column of {name}; {allowed}")
 
 
-def count_note(count: int, published: int, what: str) -> tuple[str, ...]:
-    """A note where a count differs from the published data set: a subset is allowed, but never silent."""
-    return () if count == published else (f"{count:,} {what}; the published data set has {published:,}",)
+def count_note(count: int, published: int, one: str, more: str) -> tuple[str, ...]:
+    """A note where a count differs from the published data set: a subset is allowed, but never silent.
+
+    >>> count_note(1, 10_000, "test image", "test images"), count_note(10_000, 10_000, "test image", "test images")
+    (('1 test image; the published data set has 10,000',), ())
+    """
+    return () if count == published else (f"{counted(count, one, more)}; the published data set has {published:,}",)
 
 
 def scalar(listing: Listing, task: Regression) -> Listing:

@@ -32,7 +32,9 @@ def listing(settings: DataSettings) -> Listing:
     splits = np.full(len(stored.labels), TEST, dtype=np.int64)
     splits[_training_rows(path, len(splits))] = TRAIN
     scalars = public.scalar(
-        dataclasses.replace(stored, splits=splits, notes=public.count_note(len(splits), CHAIRS * ANGLES, "images")),
+        dataclasses.replace(
+            stored, splits=splits, notes=public.count_note(len(splits), CHAIRS * ANGLES, "image", "images")
+        ),
         Regression(0.0, 90.0, "degrees"),
     )
     # Rounded to tenths of a degree, so that equal angles are equal numbers: images are chosen per distinct label.

@@ -19,7 +19,7 @@ import torch
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.mapped_rows import Images, taken
-from cgankd.core.numbers import distinct_texts
+from cgankd.core.numbers import counted, distinct_texts
 from cgankd.core.paths import is_file, is_folder
 from cgankd.core.progress import SILENT, Progress
 from cgankd.data import (
@@ -266,7 +266,8 @@ def _beyond(task: Task, train: ImageSet, val: ImageSet, test: ImageSet) -> list[
         count = int(((part.labels < low - allowed) | (part.labels > high + allowed)).sum())
         if count:
             ends = " to ".join(distinct_texts([low, high]))
-            notes.append(f"{count:,} {name} labels are outside the range of the training labels, {ends}")
+            outside = counted(count, f"{name} label is", f"{name} labels are")
+            notes.append(f"{outside} outside the range of the training labels, {ends}")
     return notes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,19 @@ from matplotlib.ticker import MaxNLocator
 
 from cgankd.core.files import file_name
 from cgankd.report import table
-from cgankd.report.figures import LIGHT, TEXT, dress, legend, name_bins, new_figure, plain, save, style
+from cgankd.report.figures import (
+    LEGEND_LINE,
+    LETTER,
+    LIGHT,
+    TEXT,
+    dress,
+    legend,
+    name_bins,
+    new_figure,
+    plain,
+    save,
+    style,
+)
 
 Record = Mapping[str, Any]
 
@@ -48,13 +61,16 @@ def dumbbells(recipe_table: Record) -> Figure | None:
     for cell, axes in zip(cells, panels, strict=True):
         better = "higher" if recipe_table["higher_is_better"] else "lower"
         dress(axes, x=f"{table.metric_name(recipe_table)} ({better} is better)")
-        _panel(axes, recipe_table, cell, order)
+        _panel(axes, recipe_table, cell, order, figure.get_figwidth() / (len(cells) + 0.5))
+    lines = max(axes.get_title(loc="right").count("\n") for axes in panels)
+    figure.set_figheight(figure.get_figheight() + lines * LEGEND_LINE)
     name_bins(panels[0], order)
     legend(panels[0], columns=4)
     return figure
 
 
-def _panel(axes: Axes, recipe_table: Record, cell: Record, order: list[str]) -> None:
+def _panel(axes: Axes, recipe_table: Record, cell: Record, order: list[str], room: float) -> None:
+    """room: the width for the title in inches."""
     rows = {row["method"]: row for row in cell["rows"]}
     drawn = [(gain, -order.index(table.compared(gain["of"]))) for gain in cell["gains"]]
     for label, colour, better in (("better", "blue", True), ("worse", "red", False)):
@@ -80,4 +96,5 @@ def _panel(axes: Axes, recipe_table: Record, cell: Record, order: list[str]) -> 
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.margins(x=0.05)
     name = ", ".join(part for part in (cell["student"], cell["setting"]) if part)
-    axes.set_title(plain(name), fontsize=TEXT, loc="right", pad=24)
+    lines = textwrap.wrap(name, int(room / LETTER))  # so that the titles of panels do not run into each other
+    axes.set_title("\n".join(map(plain, lines)), fontsize=TEXT, loc="right")

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from cgankd.core import extras
 from cgankd.core.errors import OutOfTime, TrainingError, UserError
 from cgankd.core.machine import cores
+from cgankd.core.numbers import counted
 from cgankd.core.progress import Bar, Progress
 from cgankd.core.stopping import reason_to_stop
 from cgankd.experiments.worker import LOG, OUTCOME, Outcome, read_outcome, work
@@ -98,7 +99,8 @@ def all_done(
         sentence = f"{names[number]}: {outcome.sentence}"
         errors.append(UserError(sentence) if outcome.user else TrainingError(sentence))
     if errors:
-        more = f" (and {len(errors) - 1} more {bar.unit} failed)" if len(errors) > 1 else ""
+        others = counted(len(errors) - 1, f"more {bar.unit.removesuffix('s')}", f"more {bar.unit}")
+        more = f" (and {others} failed)" if len(errors) > 1 else ""
         raise type(errors[0])(f"{errors[0]}{more}")
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cgankd.core import rng
 from cgankd.core.errors import UserError
+from cgankd.core.numbers import counted
 from cgankd.lm.settings import TextSettings
 
 END = "<|end|>"
@@ -43,7 +44,8 @@ def documents(source: str) -> list[str]:
         raise UserError(f"text.source = {source!r} {what}; allowed: pydoc, a folder of .txt files, one .txt file")
     texts = [text for text in texts if text.strip()]
     if len(texts) < 3:
-        raise UserError(f"text.source = {source!r} has {len(texts)} documents; needed: three, one for each split")
+        documents = counted(len(texts), "document", "documents")
+        raise UserError(f"text.source = {source!r} has {documents}; needed: three, one for each split")
     return texts
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cgankd.core.errors import UserError
 from cgankd.core.files import load_tensors
+from cgankd.core.numbers import counted
 from cgankd.core.terminal import on_one_line
 
 # Entries in which training scripts store the weights: plain ones, those of the paper's authors, and averages (EMA).
@@ -214,4 +215,4 @@ def _described(content: Any) -> str:
     if not isinstance(content, Mapping):
         return f"a {type(content).__name__}"
     keys = ", ".join(on_one_line(str(key)) for key in list(content)[:3])
-    return f"a dict with {len(content)} keys ({keys}{', ...' if len(content) > 3 else ''})"
+    return f"a dict with {counted(len(content), 'key', 'keys')} ({keys}{', ...' if len(content) > 3 else ''})"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cgankd.core.errors import UserError
 from cgankd.core.files import load_tensors, save_tensors
+from cgankd.core.numbers import counted
 from cgankd.core.terminal import on_one_line
 from cgankd.nets.layers import Normalise, check_normalisations
 from cgankd.nets.wrappings import renamed
@@ -111,9 +112,11 @@ def listed(tensors: Mapping[str, Tensor]) -> str:
     >>> import torch
     >>> listed({"weight": torch.zeros(2, 3), "bias": torch.zeros(2)})
     '2 tensors (weight [2, 3], bias [2])'
+    >>> listed({"bias": torch.zeros(2)})
+    '1 tensor (bias [2])'
     """
     first = [f"{on_one_line(name)} {list(tensor.shape)}" for name, tensor in list(tensors.items())[:FEW]]
-    return f"{len(tensors)} tensors ({', '.join(first)}{', ...' if len(tensors) > FEW else ''})"
+    return f"{counted(len(tensors), 'tensor', 'tensors')} ({', '.join(first)}{', ...' if len(tensors) > FEW else ''})"
 
 
 def check_suffix(path: Path) -> None:

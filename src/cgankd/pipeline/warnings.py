@@ -267,7 +267,9 @@ def _few_test_images(results: Mapping[str, Any]) -> Iterator[str]:
     # With two right and two wrong answers added (Agresti and Coull), so that 0 % and 100 % are not taken as certain.
     share = (right * images + 2) / (images + 4)
     error = 100 * math.sqrt(share * (1 - share) / images)
+    size = f"{100 / images:.2g}"
+    size += " point" if size == "1" else " points"
     yield (
-        f"{only}: one image is {100 / images:.2g} points of accuracy, and a difference below about {2 * error:.0f} "
-        "points (two standard errors) may be chance."
+        f"{only}: one image is {size} of accuracy, and a difference below about {2 * error:.0f} points (two standard "
+        "errors) may be chance."
     )

@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
-from cgankd.report.figures import LIGHT, MOST_BINS, TEXT, WIDTH, canvas, cut, plain
+from cgankd.report.figures import LETTER, LIGHT, MOST_BINS, TEXT, WIDTH, canvas, plain
 from cgankd.report.run import Array
+from cgankd.report.short_names import cut, distinct
 
 LEVELS = 10  # of opacity
 MOST_NUMBERS = 12  # classes; with more, the cells have no room for a number
-LETTER = 0.078  # inches, the width of a letter
 LONGEST, LONGEST_OF_MANY = 20, 13  # letters of a class name, and where there are more than MOST_NUMBERS classes
 TALLEST_CELL, LOWEST_CELL = 0.5, 0.175  # inches
 LEVEL = 12  # letters; columns that have room for so many have level names
@@ -66,11 +66,15 @@ def matrix(counts: Array, names: list[str], shown: list[int], strongest: float, 
     the strongest colour; the same for matrices that are compared. who: the name of the network.
     """
     part, size = shares(counts)[np.ix_(shown, shown)], len(shown)
-    rows = short_names(names, shown, LONGEST if size <= MOST_NUMBERS else LONGEST_OF_MANY)
-    width = (WIDTH - 0.35 - LETTER * max(map(len, rows))) / size
-    room = int(width / LETTER)
-    upright = max(map(len, rows)) > room and room < LEVEL
-    columns = short_names(names, shown, LONGEST_OF_MANY if upright else room)
+    full, longest = [names[place] for place in shown], LONGEST if size <= MOST_NUMBERS else LONGEST_OF_MANY
+    rows = distinct(full, longest)
+    width, upright = _column(rows or [], size)
+    columns = distinct(full, LONGEST_OF_MANY if upright else int(width / LETTER))
+    if rows is None or columns is None:  # then numbers connect them
+        rows = [f"{place}: {cut(name, longest - 4)}" for place, name in zip(shown, full, strict=True)]
+        columns = [str(place) for place in shown]
+        width, _ = _column(rows, size)
+        upright = max(map(len, columns)) > int(width / LETTER)
     cell = min(max(width, LOWEST_CELL), TALLEST_CELL)
     above = LETTER * max(map(len, columns)) if upright else 0.2
     figure, axes = canvas(size * cell + above + 0.45, x=f"predicted class: {who}", y="true class", grid="both")
@@ -92,6 +96,14 @@ def matrix(counts: Array, names: list[str], shown: list[int], strongest: float, 
     return figure
 
 
+def _column(rows: list[str], size: int) -> tuple[float, bool]:
+    """The width of a column in inches, beside the names of the rows; and whether it has only room for upright names."""
+    longest = max(map(len, rows), default=0)
+    width = (WIDTH - 0.35 - LETTER * longest) / size
+    room = int(width / LETTER)
+    return width, longest > room and room < LEVEL
+
+
 def percentage(share: float) -> str:
     """A percentage above 0, without the sign, in a matrix's cell.
 
@@ -99,25 +111,6 @@ def percentage(share: float) -> str:
     ('<1', '13', '>99')
     """
     return "<1" if share < 1.0 else ">99" if 99.0 < share < 100.0 else f"{math.floor(share + 0.5)}"
-
-
-def short_names(names: list[str], shown: list[int], longest: int) -> list[str]:
-    """The names of the classes ``shown``, cut to ``longest`` letters so that they still differ.
-
-    Both ends are kept, or the last letters, or the first ones; where none of these differ, a class also has its number.
-
-    >>> short_names(["animal/cat", "animal/dog", "ant"], [0, 1, 2], 8)
-    ['anim…cat', 'anim…dog', 'ant']
-    >>> short_names(["sign: 120 km/h", "sign: 20 km/h"], [0, 1], 9)
-    ['…120 km/h', '… 20 km/h']
-    """
-    full = [names[place] for place in shown]
-    for first in ((longest - 1) - (longest - 1) // 2, 0, longest - 1):
-        last = longest - 1 - first
-        texts = [name if len(name) <= longest else f"{name[:first]}…{name[len(name) - last :]}" for name in full]
-        if len(set(texts)) == len(set(full)):
-            return texts
-    return [f"{place}: {cut(names[place], max(longest - 5, 2))}" for place in shown]
 
 
 def limits(values: list[Array]) -> tuple[float, float]:

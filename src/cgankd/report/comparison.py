@@ -23,12 +23,14 @@ from cgankd.report.figures import LIGHT, scored_rows
 from cgankd.report.label_curve import NO_BREAK
 from cgankd.report.render import environment, write
 from cgankd.report.run import Run, read
+from cgankd.report.short_names import distinct
 
 UNTOLD = frozenset({"name", "description"})  # settings that change no result
 OF_GENERATED = frozenset({"generator", "ratio", "synthesis"})  # parts of a recipe that only generated images need
 AFTER_SCORE = ("network", "parameters", "ms per image", "images, real + fake", "seeds")  # columns of the page
 NOTE = 3  # its place in a row
-NAME = 20  # letters of a run's name in the figure, which has room for so many beside a row and its score
+NAME, METHOD = 15, 22  # letters of the names of a run and a row in the figure, which has room for these and a score
+LONG_METHOD = 26  # letters; as many as the control's name has, which is not cut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +206,9 @@ def _blocks(part: Part, number: int) -> Iterator[Block]:
     texts, best = rows(part)
     header = ["run", "method", table.metric_name(part.results), "", *AFTER_SCORE]
     unbroken = [[text.replace(" ± ", f"{NO_BREAK}±{NO_BREAK}") for text in row] for row in texts]
+    for place, (before, row) in enumerate(itertools.pairwise(texts), start=1):
+        if row[0] == before[0] and place != best:
+            unbroken[place][0] = ""  # a name that may be long, once for all rows of a run
     yield Grid(header, unbroken, "All rows", strong=(best,), left=2)
     yield from (Note(sentence) for sentence in footnotes(part))
     side = "right" if part.results["higher_is_better"] else "left"
@@ -250,18 +255,14 @@ def _settings(runs: Mapping[str, Run]) -> list[Block]:
 def figure(part: Part) -> Figure:
     """One line per row, run after run."""
     lines = [(name, row) for name, run in part.runs.items() for row in run.results["rows"]]
-    names = [f"{_short(name)}, {table.plain_words(row['method'])}" for name, row in lines]
+    runs = list(part.runs)
+    short = dict(zip(runs, distinct(runs, NAME) or runs, strict=True))
+    methods = [table.plain_words(row["method"]) for _, row in lines]
+    cut = distinct(methods, METHOD) or methods
+    chosen = [text if len(method) > LONG_METHOD else method for method, text in zip(methods, cut, strict=True)]
+    names = [f"{short[name]}, {method}" for (name, _), method in zip(lines, chosen, strict=True)]
     drawing, axes = scored_rows(part.results, [row for _, row in lines], names, in_layout=False)
     for place, ((before, _), (name, _)) in enumerate(itertools.pairwise(lines), start=1):
         if before != name:
             axes.axhline(-place + 0.58, color=LIGHT["muted"], linewidth=0.8)
     return drawing
-
-
-def _short(name: str) -> str:
-    """A run's name, cut in its middle if it is long: those of a table's cells differ at their ends.
-
-    >>> _short("digits-cnn16-data.train_size=60-142243"), _short("wider")
-    ('digits-cnn…60-142243', 'wider')
-    """
-    return name if len(name) <= NAME else f"{name[: NAME // 2]}…{name[1 - NAME // 2 :]}"

@@ -13,6 +13,9 @@ from cgankd.core.run_text import rounded
 from cgankd.report.figures import LIGHT, MOST_BINS, beside, canvas, legend, log_axis, name_bins, plain
 from cgankd.report.run import Array
 
+DASHES: Sequence[Any] = ("-", (0, (1, 1)), (0, (7, 1.5, 1, 1.5)))  # of names with the same colour
+TEACHERS = (0, (4, 2))
+
 
 class Curve(NamedTuple):
     """One line: its points in order. seed: whether it is one of several seeds; these are thin."""
@@ -38,10 +41,13 @@ def curves(lines: Sequence[Curve], y: str, log: bool = False) -> Figure | None:
         return None
     figure, axes = canvas(2.9, x="optimiser step", y=y)
     named: set[str] = set()
+    names = list(dict.fromkeys((line.colour, line.name) for line in lines))
     for line in lines:
+        same = [name for colour, name in names if colour == line.colour]
+        dashes = TEACHERS if line.dashed else DASHES[same.index(line.name) % len(DASHES)]
         axes.plot(
             line.steps, line.values, color=line.colour, linewidth=1.1 if line.seed else 1.6,
-            alpha=0.75 if line.seed else 1.0, linestyle=(0, (4, 2)) if line.dashed else "-",
+            alpha=0.75 if line.seed else 1.0, linestyle=dashes,
             marker="o" if len(line.steps) < 3 else "", markersize=4,
             label="_" if line.name in named else plain(line.name),
         )  # fmt: skip

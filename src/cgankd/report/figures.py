@@ -20,11 +20,13 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from cgankd.core.files import replacing
 from cgankd.core.terminal import on_one_line
 from cgankd.report import fonts, table
+from cgankd.report.short_names import cut, distinct
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish; the dark page has lighter ones.
 LIGHT = {
@@ -61,10 +63,12 @@ OTHERS = [  # only filled markers: the others are only an edge, which has the pa
 ]
 WIDTH = 5.0  # inches; 360 units of the drawing, about the width of a phone, so that text is never scaled down
 TEXT = 10.0
+LETTER = 0.078  # inches, the width of a letter
 MOST_BINS = 24
 LEGEND_LETTERS, HANDLE = 58, 5  # in a line of a legend, of which each column's mark takes some
 LEGEND_LINE = 0.2  # inches
 SPREAD = 0.7  # of a bin's height, over which the marks of the methods are spread
+LONGEST = (24, 32, 40)  # letters of a bin's name; more only where names would look the same
 TALLEST = 8.0  # inches, of the chart of all bins
 MOST_METHODS = 8  # in one chart of all bins
 
@@ -79,15 +83,6 @@ def style(method: str) -> tuple[str, str]:
 def plain(text: str) -> str:
     """Text on one line, escaped so that matplotlib does not read it as mathematics."""
     return on_one_line(text).replace("$", r"\$")
-
-
-def cut(text: str, longest: int) -> str:
-    """The text, cut to ``longest`` letters with an ellipsis at the end if it is longer.
-
-    >>> cut("a long name", 11), cut("a long name", 7)
-    ('a long name', 'a long…')
-    """
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def canvas(height: float, x: str = "", y: str = "", grid: str = "both") -> tuple[Figure, Axes]:
@@ -115,21 +110,26 @@ def dress(axes: Axes, x: str = "", y: str = "", grid: str = "both") -> None:
 
 
 def legend(axes: Axes, columns: int = 2) -> None:
-    """A legend above the axes, where it hides nothing; in one column where its texts are long.
+    """A legend above all axes, from the figure's left edge on, so that it fits beside long names of bins.
+
+    Its columns are fewer where its texts are long.
 
     From the third line on, each line makes the figure higher, so that the axes keep their size.
     """
-    labels = axes.get_legend_handles_labels()[1]
+    handles, labels = axes.get_legend_handles_labels()
     if labels:
         columns = next((n for n in range(columns, 1, -1) if _letters(labels, n) <= LEGEND_LETTERS), 1)
         more = max(0, -(-len(labels) // columns) - 2)
         figure = axes.figure
         assert isinstance(figure, Figure)
         figure.set_figheight(figure.get_figheight() + more * LEGEND_LINE)
-        axes.legend(
-            loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, frameon=False, fontsize=TEXT,
-            borderpad=0.2, handletextpad=0.5, columnspacing=1.2,
+        drawn = figure.legend(
+            handles, labels, loc="outside upper left", ncols=columns, frameon=False, fontsize=TEXT,
+            borderpad=0.2, borderaxespad=0.2, handletextpad=0.5, columnspacing=1.2,
         )  # fmt: skip
+        for handle in drawn.legend_handles:
+            if isinstance(handle, Line2D):  # a mark that is large in the figure would hide texts here
+                handle.set_markersize(min(handle.get_markersize(), 11 if handle.get_marker() == "*" else 7))
 
 
 def _letters(labels: Sequence[str], columns: int) -> int:
@@ -294,8 +294,10 @@ def bins(results: Mapping[str, Any]) -> tuple[Figure, str] | None:
 
 
 def name_bins(axes: Axes, names: Sequence[str]) -> None:
-    """Write bin names along the y axis, the first on top; long names are cut."""
-    axes.set_yticks(-np.arange(len(names)), [plain(cut(name, 20)) for name in names])
+    """Write bin names along the y axis, the first on top; long names are cut so that they still differ."""
+    texts = next((texts for longest in LONGEST if (texts := distinct(names, longest))), None)
+    texts = texts or [f"{place}: {cut(name, LONGEST[0])}" for place, name in enumerate(names, start=1)]
+    axes.set_yticks(-np.arange(len(names)), [plain(text) for text in texts])
     axes.set_ylim(-len(names) + 0.4, 0.6)
 
 

@@ -18,6 +18,7 @@ from cgankd.report.blocks import Block, Grid, Note, Section, Strips, Tiles, draw
 from cgankd.report.curves import Curve, history
 from cgankd.report.figures import LIGHT, style
 from cgankd.report.grids import StripRow, Tile, picture, strip
+from cgankd.report.label_curve import NO_BREAK
 from cgankd.report.run import Array, Artifact, Run
 from cgankd.report.sections_examples import along
 
@@ -260,6 +261,7 @@ def _last_and_best(run: Run) -> list[Block]:
         if "best_steps" in weights:
             pairs = [(which, split) for which in ("last", "best") for split in ("val", "test")]
             scores = [table.score(run.results, *(weights[a][b][part] for part in ("mean", "std"))) for a, b in pairs]
+            scores = [text.replace(" ", NO_BREAK) for text in scores]
             steps = ", ".join(table.count(step) for step in weights["best_steps"])
             rows.append([table.words(row["method"]), weights["ships"], *scores, steps])
     if not rows:
@@ -297,7 +299,8 @@ def _from_generated_to_kept(summary: Mapping[str, Any]) -> str:
     )
     by = ", after the teacher's filter" if summary.get("filter_quantile") is not None else ""
     missing = (summary.get("requested") or kept) - kept
-    short = f" {table.count(missing)} of the requested images are missing." if missing else ""
+    verb = "is" if missing == 1 else "are"
+    short = f" {table.count(missing)} of the requested images {verb} missing." if missing else ""
     return (
         f"{table.count(generated)} images were generated.{accepted} {table.count(kept)} were kept{by}: "
         f"{_percent(_share_kept(summary))} of those generated.{short}"

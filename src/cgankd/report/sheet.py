@@ -16,8 +16,8 @@ from torch import Tensor
 from cgankd.core.files import replacing
 from cgankd.core.terminal import on_one_line
 from cgankd.report import fonts
-from cgankd.report.figures import cut
 from cgankd.report.run import Array
+from cgankd.report.short_names import distinct
 
 DPI = 110
 GAP = 9  # pixels
@@ -34,7 +34,8 @@ def sheet(examples: Mapping[str, Tensor], bins: Sequence[str], path: Path) -> li
     images, place = examples["images"].numpy(), examples["bin"].numpy()
     present = [number for number in range(len(bins)) if (place == number).any()]
     numbered = [number for number in present if not fonts.can_show(on_one_line(bins[number]))]
-    names = [f"no. {n}" if n in numbered else cut(on_one_line(bins[n]), LONGEST) for n in present]
+    full = [f"no. {n}" if n in numbered else on_one_line(bins[n]) for n in present]
+    names = distinct(full, LONGEST) or full
     rows = [(name, images[place == number]) for name, number in zip(names, present, strict=True)]
     cell = CELL if len(rows) <= MANY else SMALL_CELL
     figure = Figure(dpi=DPI)

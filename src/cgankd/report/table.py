@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cgankd.core import run_text
+from cgankd.core.numbers import written
 from cgankd.core.terminal import on_one_line
 from cgankd.metrics.statistics import spread
 from cgankd.report import markdown
@@ -142,16 +143,14 @@ def improvement(results: Mapping[str, Any], difference: float) -> float:
 def number(value: float | None, decimals: int, signed: bool = False) -> str:
     """A number with a typographic minus sign, never a negative zero; a dash for None.
 
-    >>> number(0.84, 1, signed=True), number(-0.04, 1), number(None, 1)
-    ('+0.8', '0.0', '–')
+    >>> number(0.84, 1, signed=True), number(-0.04, 1), number(None, 1), number(-7.8e-8, 9)
+    ('+0.8', '0.0', '–', '−7.8e-08')
     """
-    if value is None:
-        return "–"
-    if not math.isfinite(value):
-        return "not finite"
+    if value is None or not math.isfinite(value):
+        return "–" if value is None else "not finite"
     rounded = round(value, decimals) + 0.0
-    text = f"{rounded:+.{decimals}f}" if signed and rounded else f"{rounded:.{decimals}f}"
-    return text.replace("-", "−")
+    sign = "−" if rounded < 0 else "+" if signed and rounded else ""
+    return sign + written(abs(rounded), decimals)
 
 
 def count(value: float | None) -> str:
@@ -160,12 +159,13 @@ def count(value: float | None) -> str:
 
 
 def decimals(results: Mapping[str, Any]) -> int:
-    """The number of decimals in the table: by the size of the scores, one more where a spread would become 0."""
+    """Of the table's scores, by their size; one more where a spread would be 0. Below 0 for millions."""
     rows = results["rows"]
     sizes = [abs(row["mean"]) for row in rows if row.get("mean")]
     smallest, three = min(sizes, default=1.0), 2 - math.floor(math.log10(max(sizes, default=1.0)))  # digits
     share = unit_of(results) == "%" and results.get("higher_is_better", True)  # an accuracy, or 100 minus one
     base = 1 if share or smallest >= 10 else 2 if smallest >= 1 else max(3, three)
+    base = base if smallest < 1e6 else 2 - math.floor(math.log10(smallest))
     small: list[float] = [row["std"] for row in rows if row.get("std")]
     for row in rows:
         gain = row.get("difference") or {}

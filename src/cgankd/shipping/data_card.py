@@ -12,6 +12,7 @@ import yaml
 from cgankd._version import __version__
 from cgankd.config.recipe import Recipe
 from cgankd.core import run_text
+from cgankd.core.numbers import counted
 from cgankd.core.store import Artifact
 from cgankd.metrics.memorisation import FEWEST
 from cgankd.pipeline.comparisons import row as row_of
@@ -210,9 +211,10 @@ def _counts(summary: Mapping[str, Any], images: LeavingImages) -> str:
     counts = [int((place == number).sum()) for number in range(len(names))]
     lines = [f"| {_text(name)} | {count:,} |" for name, count in zip(names, counts, strict=True)]
     missing = summary["requested"] - summary["kept"]
+    requested = counted(summary["requested"], "requested image", "requested images")
     short = (
-        f"\n\n{missing:,} of {summary['requested']:,} requested images are missing, because their labels had too few "
-        "proposals that passed."
+        f"\n\n{missing:,} of {requested} {'is' if missing == 1 else 'are'} missing, because too few proposals with "
+        f"{'its label' if missing == 1 else 'their labels'} passed."
     )
     return "## Images per label\n\n| label | images |\n| --- | --- |\n" + "\n".join(lines) + short * (missing > 0)
 
