@@ -31,6 +31,7 @@ from cgankd.pipeline import comparisons, preflight
 from cgankd.report import label_curve
 from cgankd.report.figures import LIGHT
 from cgankd.report.render import render
+from cgankd.training.faults import NotFinite
 
 BLOCKS = ["data.train_size=60", "data.train_size=90"]
 
@@ -191,7 +192,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         assert not (out / "results.json").exists() or (out / "recipe.yaml").read_text() == settings.to_yaml()
         gone.append(out.name)
         if settings.student.network == "cnn24":
-            raise TrainingError("the loss is nan")
+            raise NotFinite("the loss is nan", "a lower learning_rate may help")
         out.mkdir(parents=True, exist_ok=True)
         (out / "recipe.yaml").write_text(settings.to_yaml())
         found = results(gain=float(len(set(gone))))
@@ -206,7 +207,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_a_table_stands_after_every_cell_and_says_what_is_missing(tmp_path: Path, runs: list[str]) -> None:
     made = grid(["digits"], [], ["cnn8", "cnn16", "cnn24"], [])
-    with pytest.raises(TrainingError, match="digits, cnn24: the loss is nan"):
+    with pytest.raises(TrainingError, match="digits, cnn24: the loss is nan; a lower"):
         table.make_table(["digits"], students=["cnn8", "cnn16", "cnn24"], out=tmp_path)
     found = json.loads((tmp_path / "table.json").read_text())
     assert found["missing"] == ["digits, cnn24"]

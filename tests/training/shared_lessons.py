@@ -44,6 +44,7 @@ from cgankd.tasks import Classification, Regression, Task
 from cgankd.training.teacher_cache import TeacherOutputs
 
 SIZE = (16, 16)
+MIDDLE, DARK = 136, 0.05  # a pixel, and how dark: of two processes, one has no such row in a batch
 STEPS = 2  # after more steps, some value may be on the other side of a ReLU
 VARIANTS: dict[str, dict[str, Any]] = {
     "attacked": {"adversarial": AdversarialSettings(steps=2)},
@@ -52,6 +53,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no-views": {"augment": AugmentSettings(views=0)},
     "clipped": {"clip_norm": 0.1},
     "killed": {},
+    "branch": {},
 }
 COUNTED, SCALAR = Classification(("a", "b", "c")), Regression(0.0, 1.0)
 # name -> task, settings of the GAN. Two, and one for each term that reads more than a row at a time.
@@ -102,7 +104,7 @@ def learn(store: Store, lesson: str) -> dict[str, Tensor]:
         return learn_gan(store, lesson.removeprefix("gan/"))
     method, _, variant = lesson.partition("/")
     task = task_of(method)
-    student = network(student_network(method, "cnn8"), task, 1)
+    student = Branching() if variant == "branch" else network(student_network(method, "cnn8"), task, 1)
     before = {name: value.clone() for name, value in student.state_dict().items()}
     fit = FitSettings(
         steps=STEPS, batch_size=9, learning_rate=0.02,
@@ -162,6 +164,20 @@ def task_of(method: str) -> Task:
 def network(name: str, task: Task, seed: int) -> torch.nn.Module:
     torch.manual_seed(seed)
     return zoo.create(name, 1, task.num_outputs, SIZE)
+
+
+class Branching(torch.nn.Module):
+    """One layer is for images whose middle is dark, and one for none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.every, self.dark, self.none = (torch.nn.Linear(SIZE[0] * SIZE[1], 3) for _ in range(3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows = images.flatten(1)
+        outputs, dark = self.every(rows), rows[:, MIDDLE] < DARK
+        return outputs.index_add(0, dark.nonzero()[:, 0], self.dark(rows[dark])) if dark.any() else outputs
 
 
 def noise(count: int, task: Task, seed: int) -> ImageSet:

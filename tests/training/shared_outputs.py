@@ -32,6 +32,7 @@ from ends import ENDS, nothing
 
 TASK = Classification(("a", "b", "c"))
 ROWS = 17  # of ``pass``, in 9 blocks
+VIEWS = {"fresh": AugmentSettings(views=0, mixup=0.4)}  # of which none is seen twice
 
 
 class Summing(nn.Module):
@@ -67,6 +68,7 @@ TEACHERS: dict[str, Callable[[Callable[[], None]], NetworkSource]] = {
     "sums": lambda end: ModuleNetwork(Summing(end)),
     "service": lambda end: FunctionTeacher(asked_by_first, TASK, "shared_outputs:asked_by_first"),
     "network": network,
+    "fresh": lambda end: FunctionTeacher(asked_by_first, TASK, "shared_outputs:asked_by_first"),
 }
 
 
@@ -82,7 +84,9 @@ def made(store: Store, case: str) -> Artifact:
             student=Student(Architecture("cnn8+vam"), MethodStack.of("kd", TASK)),
             teachers=Teachers((TEACHERS[name](ENDS[end]),)),
             images=TrainingImages(noise(40, 3), noise(23, 4), 0.6),
-            fit=FitSettings(steps=3, batch_size=24, learning_rate=0.02, augment=AugmentSettings(views=1)),
+            fit=FitSettings(
+                steps=3, batch_size=24, learning_rate=0.02, augment=VIEWS.get(name, AugmentSettings(views=1))
+            ),
             val=noise(510, 5),
             task=TASK,
             seed=0,

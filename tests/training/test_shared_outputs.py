@@ -86,6 +86,16 @@ def test_three_processes_store_the_outputs_of_one_and_score_alike(tmp_path: Path
         check_student(tmp_path / "three", case, fabric)
 
 
+def test_two_processes_ask_a_service_about_fresh_views_by_the_first_one_alone(tmp_path: Path, fabric: Fabric) -> None:
+    assert in_processes(2, RUN, tmp_path / "two", ["fresh"]) == ""
+    losses = []
+    for folder in ("one", "two"):
+        store = open_store(tmp_path / folder, fabric)
+        losses.append([entry["loss"] for entry in shared_outputs.made(store, "fresh").summary["history"]])
+        store.close()
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
 @pytest.mark.long
 def test_two_processes_go_on_where_one_ended_and_one_where_two_did(tmp_path: Path, fabric: Fabric) -> None:
     """Ended by an error of the second process, by SIGTERM, and by the death of the second; each at its third block."""

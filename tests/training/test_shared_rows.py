@@ -20,10 +20,10 @@ from works import in_processes
 
 # What is exchanged differs: nothing but outputs; cached outputs; pairs of images; maps and layers with batch
 # normalisation of their own; gradients by images; extra views and a head that is trained before; a network that is
-# trained before; images that are mixed with those of the other process. Then two GANs.
+# trained before; images mixed with those of the other process; a layer that only one of them needs. Then two GANs.
 LESSONS = [
     "supervised", "supervised/clipped", "supervised/attacked", "kd/cached", "kd/no-views", "kd/mixed", "rkd", "fitnet",
-    "kd+kdiga", "kd+sskd", "takd", "crd@fake", "gan/classes", "gan/scalars",
+    "kd+kdiga", "kd+sskd", "takd", "crd@fake", "supervised/branch", "gan/classes", "gan/scalars",
 ]  # fmt: skip
 GANS = [f"gan/{name}" for name in shared_lessons.GANS if name != "killed"]
 

@@ -87,14 +87,23 @@ def add_gradients(network: nn.Module, repeated: nn.Module | None = None) -> None
     count = ranks.share()[1]
     if count == 1:
         return
-    parts = [weight.grad for weight in network.parameters() if weight.grad is not None]
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    # a layer that only some images reach has no gradient in a process without such images
+    parts = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
     same = () if repeated is None else repeated.parameters()
     whole = [weight.grad for weight in same if weight.grad is not None]
-    flat = torch.cat([*(g.flatten() for g in parts), *(g.flatten() / count for g in whole)])
+    known = torch.tensor([float(weight.grad is not None) for weight in weights], device=parts[0].device)
+    flat = torch.cat([*(g.flatten() for g in parts), *(g.flatten() / count for g in whole), known])
     with ranks.exchanging():  # one exchange for all; Fabric's all_reduce would also wait at a barrier before
         dist.all_reduce(flat)
-    for gradient, total in zip([*parts, *whole], flat.split([g.numel() for g in (*parts, *whole)]), strict=True):
+    *totals, known = flat.split([g.numel() for g in (*parts, *whole, known)])
+    for gradient, total in zip([*parts, *whole], totals, strict=True):
         gradient.copy_(total.view_as(gradient))
+    missing = [number for number, weight in enumerate(weights) if weight.grad is None]
+    anywhere = known.tolist() if missing else []  # read only then, because it waits for a GPU
+    for number in missing:
+        if anywhere[number]:
+            weights[number].grad = parts[number]
 
 
 def changed_by_first(module: nn.Module, change: Callable[[], None]) -> None:

@@ -190,8 +190,10 @@ def _here(
         progress.part(place + 1, len(cells), cell.name)
         try:
             results[place] = run.run(cell.recipe, out / cell.folder, progress, deadline=deadline, artifacts=out)
-        except (UserError, TrainingError) as error:
-            raise type(error)(f"{cell.name}: {error}") from error
+        except UserError as error:
+            raise UserError(f"{cell.name}: {error}") from error
+        except TrainingError as error:
+            raise TrainingError(f"{cell.name}: {error}") from error
         yield list(results)
 
 

@@ -54,6 +54,12 @@ def outputs(work: Work, network: Predictor, images: Images, name: str = "outputs
             part.training = training
 
 
+def is_of_networks(predictor: Predictor | None) -> bool:
+    """Whether it is a network, or a vote of networks alone."""
+    members = (predictor,) if isinstance(predictor, nn.Module) else getattr(predictor, "members", (predictor,))
+    return all(isinstance(member, nn.Module) for member in members)
+
+
 def plain(tensor: Tensor) -> Tensor:
     """As float32, and as no inference_mode tensor. A teacher may return one, but a loss can't save it for backward."""
     return (tensor.clone() if tensor.is_inference() else tensor).float()

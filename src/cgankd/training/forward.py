@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from cgankd.core import rng
+from cgankd.core import ranks, rng
 from cgankd.core.profiling import part
-from cgankd.core.runtime import Fabric
+from cgankd.core.runtime import Fabric, to_device
 from cgankd.core.shared_rows import all_rows, batch_statistics, own_rows
 from cgankd.data.batches import Batch, Batches
 from cgankd.distill import DistillBatch, NetworkFactory, Objective
@@ -151,7 +151,7 @@ class BatchForward:
         new_mix = batch.mixed and (batch.number is None or batch.all is not None)  # or other processes have its images
         fresh = len(once) == len(sets) or new_mix
         if inside or self.objective.input_gradients or copies > 1 or fresh:
-            return self._collected(self.teacher_forward(images), len(batch.whole.index), copies)
+            return self._ask_fresh(images, len(batch.whole.index), copies)
         if not once or batch.all is not None:  # images of other processes are not here
             return self._cache().of(batch), {}
         end = self.batches.streams[0][2]  # of the first set's rows
@@ -162,6 +162,15 @@ class BatchForward:
                 for number, part in enumerate(parts)
             ]
         ), {}
+
+    def _ask_fresh(self, images: Tensor, count: int, copies: int) -> Outputs:
+        """The teacher's outputs and features for all rows, from those of this process."""
+        if ranks.share()[1] == 1 or inference.is_of_networks(self.teacher):
+            return self._collected(self.teacher_forward(images), count, copies)
+        # a service may charge for an answer, and the first process alone keeps the answers
+        every = all_rows(images, count, copies)
+        outputs = ranks.first_of_team(lambda: self.teacher_forward(every)[0].cpu())
+        return to_device(outputs, self.fabric.device), {}
 
     def _cache(self) -> TeacherOutputs:
         if self.cache is None:
