@@ -202,7 +202,7 @@ def test_mode_seeking_looks_at_pairs_of_one_label(fabric: Fabric, monkeypatch: p
 def test_a_short_training_of_every_network_stays_finite(network: str, task: Task, fabric: Fabric) -> None:
     nli = {"scalar": ScalarLabelSettings(label_input=NLI())} if network == "sagan" else {}
     sampler, history = train(
-        task, fabric, network=network, steps=20, batch_size=16, latent=9, generator_rate=2e-3,
+        task, fabric, network=network, steps=20, batch_size=8, latent=9, generator_rate=2e-3,
         discriminator_rate=4e-3, ema=0.8, last=20, **nli,
     )  # fmt: skip
     assert all(math.isfinite(value) for entry in history for value in entry.values())

@@ -72,7 +72,10 @@ def waits(monkeypatch: pytest.MonkeyPatch, task: Task, method: str, first: int =
 @pytest.mark.parametrize(
     ("task", "method"),
     [
-        pytest.param(task, method, id=f"{name}-{method}")
+        pytest.param(
+            task, method, id=f"{name}-{method}", marks=[pytest.mark.long] * (name == "scalar" and method in both)
+        )
+        for both in [("supervised", *distill.serving(TASKS["classes"]))]
         for name, task in TASKS.items()
         for method in ("supervised", *distill.serving(task))
     ],
