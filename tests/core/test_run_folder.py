@@ -76,6 +76,17 @@ def test_results_of_another_recipe_are_not_overwritten(tmp_path: Path) -> None:
         check_recipe(tmp_path, "bars")
 
 
+@pytest.mark.parametrize("file", ["table.json", "ablation.json"])
+def test_a_run_does_not_block_the_table_of_another_recipe(file: str, tmp_path: Path) -> None:
+    """cgankd table and cgankd ablate refuse a folder that holds a run of another recipe."""
+    (tmp_path / file).write_text(json.dumps({"recipes": ["bars", "my set"]}))
+    check_recipe(tmp_path, "my set")
+    with pytest.raises(UserError, match=f"holds {file} of recipe 'bars', 'my set', whose command would not go on"):
+        check_recipe(tmp_path, "other")
+    (tmp_path / file).write_text('{"recipes": 3}')  # not of cgankd; a run leaves it as it is
+    check_recipe(tmp_path, "other")
+
+
 def test_results_that_a_crash_has_cut_are_as_none_in_the_folder_of_a_run_alone(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     file.write_text('{"recipe": "ba')

@@ -10,6 +10,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -222,6 +223,31 @@ def test_files_that_changed_places_with_their_times_are_decoded_again(
     first.rename(tmp_path / "other")
     second.rename(first)
     (tmp_path / "other").rename(second)
+    assert load(source).pool.content_key == in_memory(monkeypatch, source).pool.content_key
+
+
+def test_links_that_changed_places_are_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that were written at once may have the same times, also that of the last change of their status."""
+    source, pool = folder(tmp_path / "set"), tmp_path / "pool"
+    pool.mkdir()
+    links = [source / "a" / "000.bmp", source / "b" / "001.bmp"]
+    for seed, link in enumerate(links):
+        Image.fromarray(noise(900 + seed)).save(pool / link.name)
+        link.symlink_to(pool / link.name)
+    whole = Path.stat
+
+    def at_once(path: Path, **how: bool) -> Any:
+        found = whole(path, **how)
+        return SimpleNamespace(
+            **{name: getattr(found, name) for name in dir(found) if name.startswith("st_")}
+            | ({"st_mtime_ns": 1, "st_ctime_ns": 1} if path.suffix == ".bmp" else {})
+        )
+
+    monkeypatch.setattr(Path, "stat", at_once)
+    load(source)
+    for link, other in zip(links, reversed(links), strict=True):
+        link.unlink()
+        link.symlink_to(pool / other.name)
     assert load(source).pool.content_key == in_memory(monkeypatch, source).pool.content_key
 
 

@@ -58,6 +58,16 @@ def test_stale_artifacts_are_deleted_and_new_ones_of_a_stopped_run_are_not(out: 
     assert artifacts(out) == used | {new.name}
 
 
+def test_a_run_in_a_folder_below_says_nothing_of_an_unfinished_one(out: Path) -> None:
+    """Its end came after the artifacts of the unfinished one, which are still needed."""
+    (out / "results.json").rename(out / "later")
+    (out / "inner").mkdir()
+    (out / "later").rename(out / "inner" / "results.json")
+    found = cleaning.contents(out)
+    assert not found.stale
+    assert {path.name for path in found.newer} == artifacts(out)
+
+
 def test_stopped_stages_are_deleted_only_on_request(out: Path, typed: Typed) -> None:
     work = out / "work" / "train_generator-0000"
     work.mkdir(parents=True)
@@ -74,7 +84,7 @@ def test_a_folder_in_use_is_left_alone(out: Path, typed: Typed) -> None:
     said = typed("clean", "out", "--yes")
     held.close()
     assert said.code == 2
-    assert "in use by another run" in said.err
+    assert "DIR out is in use by another run" in said.err  # clean has no --out
     assert (out / "cache").is_dir()
 
 

@@ -201,6 +201,13 @@ def test_another_row_has_a_file_of_its_own(out: Path, typed: Typed) -> None:
     assert (out / "student.onnx").read_bytes() == shipped
 
 
+def test_a_recipe_that_is_gone_is_named(out: Path, typed: Typed) -> None:
+    (out / "recipe.yaml").unlink()
+    said = typed("export", "out")
+    assert said.code == 2
+    assert "out holds no recipe.yaml; the command of the run writes it again" in said.err
+
+
 def test_the_recipe_beside_results_is_the_one_that_made_them(out: Path, tiny: Path, typed: Typed) -> None:
     recipe_text = (out / "recipe.yaml").read_text()
     words = ["run", tiny.name, "compare.ablation=true", "student.network=cnn16", "--out", "out", "--quiet"]

@@ -352,11 +352,13 @@ def test_files_of_another_student_go_and_those_of_this_one_stay(tmp_path: Path) 
         }
 
     for student, stays in (("b", True), ("b", True), ("c", False)):
-        files = [tmp_path / name for name in results.SHIPPED]
-        for file in files:
+        files = [tmp_path / f"student{name}{end}" for name in ("", "-kd", "-kd-seed3") for end in results.EXPORTED]
+        further = tmp_path / "student-fm.onnx"  # of a row that this run has not
+        for file in (*files, further):
             file.touch()
         results._write(tmp_path / "results.json", record(student))
-        assert [file.exists() for file in files] == [stays] * 4
+        assert [file.exists() for file in files] == [stays] * 12
+        assert further.exists()
 
 
 def test_results_that_a_crash_has_cut_are_written_again(tmp_path: Path) -> None:

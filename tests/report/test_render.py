@@ -222,6 +222,8 @@ def test_damaged_artifacts_read_as_absent(tmp_path: Path, make_results: Results,
     shown = text_of(render(run))
     assert "trained no generator" in shown
     assert "No kept images are stored." in shown
+    assert "This page lacks what is in missing or damaged artifacts: " in shown
+    assert not is_current(run / "report.html")  # so the next run of it, which makes them again, draws the page again
 
 
 @pytest.mark.long

@@ -32,7 +32,7 @@ def clean(
     if dry_run:  # writes nothing, so it needs no lock, which a read-only folder would refuse
         _clean(folder, dry_run, stopped, yes)
         return
-    held = HeldFolder(folder, command="")
+    held = HeldFolder(folder, command="", option="DIR")
     try:
         _clean(folder, dry_run, stopped, yes)
     finally:

@@ -138,6 +138,10 @@ def report(
         return
     _show_table(results)
     _write_page(folder, anew=True)
+    from cgankd.report.run import read
+
+    if incomplete := read(folder).incomplete:
+        console.print(f"! {on_one_line(incomplete)}")
 
 
 @app.command()

@@ -9,6 +9,7 @@ from pathlib import Path
 from cgankd.core.errors import UserError
 
 RESULTS = "results.json"  # what a run writes at its end
+TABLE, ABLATION = "table.json", "ablation.json"  # what cgankd table and cgankd ablate write
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices of Windows, with any ending
 
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, cast
 
 from cgankd.core.errors import UserError
 from cgankd.core.files import read_json, sync
-from cgankd.core.paths import RESULTS
+from cgankd.core.paths import ABLATION, RESULTS, TABLE
 
 READ_ONLY = "the file system is read-only; needed: a folder that can be written to"
 
@@ -178,15 +178,31 @@ def earlier(path: Path) -> Any:
 
 
 def check_recipe(folder: Path, name: str) -> None:
-    """UserError where ``folder`` holds the results of another recipe than ``name``, because they would be lost."""
+    """UserError where ``folder`` holds the results of another recipe than ``name``, because they would be lost, or a
+    table or an ablation of other recipes, which would not go on beside them."""
     file = folder / RESULTS
-    if (results := earlier(file)) is None:
-        return
+    results = earlier(file)
     owner = results.get("recipe") if isinstance(results, dict) else None
-    if not isinstance(owner, str):
+    if results is not None and not isinstance(owner, str):
         raise UserError(f"{file} is not a file of cgankd run; choose another --out")
-    if owner != name:
+    if isinstance(owner, str) and owner != name:
         raise UserError(
             f"--out {folder} holds the results of recipe {owner!r}, which a run of {name!r} would overwrite; needed: "
             f"another folder, or name={shlex.quote(owner)}"
         )
+    for file in (folder / TABLE, folder / ABLATION):
+        if (others := _recipes(file)) and name not in others:
+            raise UserError(
+                f"--out {folder} holds {file.name} of recipe {', '.join(map(repr, others))}, whose command would not "
+                f"go on beside a run of {name!r}; needed: another folder, or name={shlex.quote(others[0])}"
+            )
+
+
+def _recipes(file: Path) -> list[str]:
+    """The names of the recipes in the file of a table or an ablation; [] where it is none."""
+    try:
+        content = read_json(file)
+    except (OSError, UserError):
+        return []
+    names = content.get("recipes") if isinstance(content, dict) else None
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []

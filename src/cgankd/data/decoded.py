@@ -1,13 +1,15 @@
 """Decoded images of large sets in files that are mapped into memory: decoded once, found by every later start.
 
-They are in ``$CGANKD_DATA``/decoded/KEY/PLAN.u8. KEY is a hash of the path, the size and the times of change of each
-file that the images are read from, PLAN the shape they were brought to. PLAN.json is written last: without it, or where
-the file is not as it says, the images are decoded again. The folder may be deleted while no program uses it.
+They are in ``$CGANKD_DATA``/decoded/KEY/PLAN.u8. KEY is a hash of the path (of a link: of what it leads to), the size
+and the times of change of each file that the images are read from, PLAN the shape they were brought to. PLAN.json is
+written last: without it, or where the file is not as it says, the images are decoded again. The folder may be deleted
+while no program uses it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import math
 import os
@@ -154,17 +156,21 @@ def _place(pictures: Pictures) -> tuple[Path | None, int]:
     """The folder of these images, and the bytes of the files that they are in; None where these are not known."""
     digest = hashlib.blake2b(f"{VERSION} {PIL.__version__}\n".encode(), digest_size=16)
     last, total, words = None, 0, b""
+    real_folder = functools.cache(Path.resolve)
     for path, inside in pictures.origins():
         if path is None:
             return None, 0
         if path != last:
-            last, size, changed = path, 0, ""
+            last, real, size, changed = path, path.absolute(), 0, ""
             with contextlib.suppress(OSError):  # reading the image says why
                 found = path.stat()
                 # The second time tells that a file was put there by mv, cp -p or rsync, which keep the first one.
                 size, changed = found.st_size, f"{found.st_mtime_ns} {found.st_ctime_ns}"
+                # Files written at once have the same times: if two links to such files change places, only this tells.
+                # The inode would tell too, but on some network disks it is another one after each mount.
+                real = path.resolve() if path.is_symlink() else real_folder(path.parent) / path.name
             total += size
-            words = os.fsencode(f"{path.absolute()}\0{size} {changed} ")
+            words = os.fsencode(f"{real}\0{size} {changed} ")
         digest.update(words + os.fsencode(inside) + b"\n")
     return public.home() / FOLDER / digest.hexdigest(), total
 

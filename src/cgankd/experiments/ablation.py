@@ -14,13 +14,13 @@ from cgankd.config import recipe
 from cgankd.config.settings import CompareSettings
 from cgankd.core.errors import UserError
 from cgankd.core.files import write_json, write_text
+from cgankd.core.paths import ABLATION
 from cgankd.core.progress import SILENT, Progress
 from cgankd.experiments.ablation_page import as_errors, remove, render
 from cgankd.experiments.cells import Cell, Results, results_of
 from cgankd.experiments.executors import HERE, Executor
 from cgankd.pipeline import comparisons
 from cgankd.pipeline.comparisons import CONTROL
-from cgankd.report.made_from import ABLATION
 
 ROWS = ("nokd", CONTROL, "cgan", "cgan_kd")
 TRAIN_SIZE = "data.train_size="

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from cgankd.core.files import read_json
+from cgankd.core.paths import ABLATION
 from cgankd.metrics.statistics import spread
 from cgankd.report import label_curve, table
 from cgankd.report.blocks import Grid, Note, Section, drawn
 from cgankd.report.figures import LIGHT, beside, canvas, legend, name_bins, plain, save, short, style
 from cgankd.report.label_curve import error_name
-from cgankd.report.made_from import ABLATION
 from cgankd.report.render import write_page
 from cgankd.report.run import read
 

@@ -9,14 +9,13 @@ from typing import Any
 
 from cgankd._version import __version__
 from cgankd.core.files import write_json, write_text
+from cgankd.core.paths import TABLE
 from cgankd.core.progress import SILENT, Progress
 from cgankd.experiments import dumbbells, gains, text
 from cgankd.experiments.cells import Cell, Results, grid, results_of
 from cgankd.experiments.executors import HERE, Executor
 from cgankd.metrics.statistics import spread
 from cgankd.pipeline.comparisons import CONTROL
-
-NAME = "table.json"
 
 
 def make_table(
@@ -42,9 +41,9 @@ def make_table(
     """
     cells = grid(recipes, overrides, students, settings, methods)
     content: dict[str, Any] = {}
-    for results in results_of(cells, out, NAME, progress, deadline, executor):
+    for results in results_of(cells, out, TABLE, progress, deadline, executor):
         content = summary(cells, results)
-        write_json(out / NAME, content)
+        write_json(out / TABLE, content)
         write_text(out / "table.md", text.as_markdown(content))
         write_text(out / "table.csv", text.comma_separated(content))
         dumbbells.draw(content, out)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cgankd._version import __version__
 from cgankd.config.settings import FilterSettings, FromWeights, NoSubsampling
 from cgankd.core import ranks
-from cgankd.core.files import write_json, write_text
+from cgankd.core.files import file_name, write_json, write_text
 from cgankd.core.paths import RESULTS
 from cgankd.core.run_folder import earlier
 from cgankd.core.store import Artifact
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cgankd.pipeline.run import Run
 
 INNER = {"built", "history", "shape"}  # entries of summaries that results.json leaves out
-SHIPPED = ("student.onnx", "student-int8.onnx", "student.pt2", "student.safetensors")  # of the student that ships
+EXPORTED = (".onnx", "-int8.onnx", ".pt2", ".safetensors")  # endings of files of a student
 
 
 def write(run: Run, import_seconds: float) -> dict[str, Any]:
@@ -57,12 +57,21 @@ def _write(path: Path, record: dict[str, Any]) -> None:
     """Write results.json. Where it holds these very results, the time of reading the images stays the one it gives, so
     a finished run that is started again changes nothing, and its page still belongs to it."""
     before = earlier(path) or {}
-    if before and _shipped(record) != _shipped(before):  # so that no file of another student passes for this one's
-        for name in SHIPPED:
-            (path.parent / name).unlink(missing_ok=True)
+    for name in _outdated(record, before) if before else ():  # so that no file of another student passes for this one's
+        (path.parent / name).unlink(missing_ok=True)
     if json.dumps({**record, "seconds": 0}) == json.dumps({**before, "seconds": 0}):
         record["seconds"] = {**record["seconds"], "import": before["seconds"]["import"]}
     write_json(path, record)
+
+
+def _outdated(record: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[str]:
+    """Names of files that hold students of the results before, where those of ``record`` are others."""
+    stems = ["student"] if _shipped(record) != _shipped(before) else []
+    for name in (entry["method"] for entry in before.get("rows", [])):
+        if _students(record, name) not in (None, _students(before, name)):
+            stem = f"student-{file_name(name)}"
+            stems += [stem, *(f"{stem}-seed{seed}" for seed in before.get("seeds", []))]
+    return (f"{stem}{ending}" for stem in stems for ending in EXPORTED)
 
 
 def _shipped(results: Mapping[str, Any]) -> Any:
@@ -70,9 +79,14 @@ def _shipped(results: Mapping[str, Any]) -> Any:
     if "best" not in results:
         return None
     name, seed = results["best"]["row"], results["best"]["seed"]
-    weights = next(row for row in results["rows"] if row["method"] == name).get("weights", {}).get("ships")
-    student = results["artifacts"]["students"][name][results["seeds"].index(seed)]
-    return name, seed, student, weights, results["task_settings"]
+    return name, seed, _students(results, name)[0][results["seeds"].index(seed)], *_students(results, name)[1:]
+
+
+def _students(results: Mapping[str, Any], name: str) -> Any:
+    """What tells the students of a row from others; None where the results have no such row."""
+    row = next((row for row in results["rows"] if row["method"] == name), None)
+    students = results.get("artifacts", {}).get("students", {}).get(name)
+    return row and students and (students, row.get("weights", {}).get("ships"), results["task_settings"])
 
 
 def collect(run: Run) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from cgankd.core.paths import ABLATION
 from cgankd.report import table
 from cgankd.report.blocks import Grid, Section, drawn
 from cgankd.report.figures import LIGHT, canvas, legend, plain, short, side_by_side, style
-from cgankd.report.made_from import ABLATION
 
 TEACHER = "teacher"
 NO_BREAK = "\u00a0"  # a space at which no line ends

@@ -6,11 +6,10 @@ import hashlib
 from pathlib import Path
 
 from cgankd._version import __version__
-from cgankd.core.paths import RESULTS
+from cgankd.core.paths import ABLATION, RESULTS
 from cgankd.report.headline import EXPORTED
 
 PAGE = "report.html"
-ABLATION = "ablation.json"
 FILES = (RESULTS, "recipe.yaml", ABLATION)
 
 

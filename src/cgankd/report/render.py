@@ -40,7 +40,8 @@ def render(folder: Path) -> Path:
     or can't be written to.
     """
     folder = Path(folder)
-    run, key = read(folder), made_from(folder)
+    run = read(folder)
+    key = "" if run.incomplete else made_from(folder)  # a page that lacks something is drawn again by the next run
     attention_section, worst_section = attention(run), sections_examples.worst(run)
     generated = table.generates(run.results)
     page_sections = [
@@ -107,7 +108,7 @@ def _page(run: Run, page_sections: Sequence[Section], command: str, key: str = "
             description=results.get("description") or "",
             facts=_facts(run),
             headline=headline(results, run.folder),
-            warnings=[str(warning) for warning in results.get("warnings") or []],
+            warnings=[*filter(None, [run.incomplete]), *(str(warning) for warning in results.get("warnings") or [])],
             header=table.header(results),
             rows=[(table.cells(row), row.verdict) for row in table.rows(results)],
             footnotes=table.footnotes(results),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from cgankd import tasks
-from cgankd.core.errors import UserError
+from cgankd.core.errors import UserError, first_of
 from cgankd.core.paths import RESULTS
 from cgankd.core.run_folder import read_results
 
@@ -72,6 +72,17 @@ class Run:
         """The names of the classes or label bins; none where no score was taken in each."""
         return [str(name) for name in self.results.get("bins") or []]
 
+    @property
+    def incomplete(self) -> str:
+        """A sentence that names artifacts of the results that are missing or damaged; "" where all are there."""
+        missing = [path for path in _leaves(self.results.get("artifacts")) if self._open(path) is None]
+        if not missing:
+            return ""
+        return (
+            f"This page lacks what is in missing or damaged artifacts: {first_of(missing, 3)}. The command of the run "
+            "makes them again."
+        )
+
     def artifact(self, *keys: str) -> Artifact | None:
         """The (first) artifact under results["artifacts"][keys...]; None where there is none."""
         artifacts = self.artifacts(*keys)
@@ -94,6 +105,15 @@ class Run:
             return None
         summary = content.get("summary") if isinstance(content, dict) else None
         return Artifact(folder, summary if isinstance(summary, dict) else {})
+
+
+def _leaves(node: Any) -> Iterator[str]:
+    """All texts in nested lists and dicts."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, list | dict):
+        for item in node.values() if isinstance(node, dict) else node:
+            yield from _leaves(item)
 
 
 def read(folder: Path) -> Run:

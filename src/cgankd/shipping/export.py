@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cgankd.config import recipe as recipes
 from cgankd.core import extras
 from cgankd.core.errors import TrainingError, UserError
 from cgankd.core.files import file_name
@@ -71,7 +70,7 @@ def export(
     if to == "safetensors":
         formats.WRITERS[to](student, path, kind)
         return exported
-    splits, note = run.images(recipes.load(str(folder / "recipe.yaml")))
+    splits, note = run.images(run.recipe())
     if splits is not None and splits.test.content_key != run.results.get("test_images", splits.test.content_key):
         splits, note = None, "the data set has changed since the run, so its test images are others"
     if int8 and splits is None:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cgankd import tasks
+from cgankd.config import recipe as recipes
 from cgankd.config.recipe import Recipe
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.files import read_json
@@ -109,6 +110,13 @@ class FinishedRun:
         if "built" not in artifact.summary:
             raise UserError(f"{self.folder} took its generated images from generator.source; ask that for more")
         return TrainedGenerator(artifact).open(fabric)
+
+    def recipe(self) -> Recipe:
+        """The settings of the run; UserError where they are not in its folder any more."""
+        file = self.folder / "recipe.yaml"
+        if not file.is_file():
+            raise UserError(f"{self.folder} holds no {file.name}; the command of the run writes it again")
+        return recipes.load(str(file))
 
     @property
     def data_summary(self) -> Mapping[str, Any]:

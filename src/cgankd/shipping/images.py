@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from cgankd.config import recipe as recipes
 from cgankd.config.settings import NoSubsampling
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.files import write_text
@@ -45,7 +44,7 @@ def export_images(
         raise UserError(f"--to {to}: allowed are {', '.join(WRITERS)}")
     finished = FinishedRun.open(run)
     row, artifact = _synthesis(finished, row)
-    recipe = recipes.load(str(run / "recipe.yaml"))
+    recipe = finished.recipe()
     origin = Origin(finished, recipe, row, artifact, to, Path(out).name)
     images = _leaving(origin)
     if not len(images):
@@ -69,7 +68,7 @@ def processed(run: Path, row: str | None = None) -> ImageSet:
     """
     finished = FinishedRun.open(run)
     row, artifact = _synthesis(finished, row)
-    origin = Origin(finished, recipes.load(str(run / "recipe.yaml")), row, artifact, "", "")
+    origin = Origin(finished, finished.recipe(), row, artifact, "", "")
     images = StoredFakes(artifact, origin.replace).open()
     return dataclasses.replace(images, names=finished.task.answer_names)
 
