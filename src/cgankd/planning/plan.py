@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -66,14 +67,26 @@ def make_plan(
     overrides: Sequence[str] = (),
     larger: Seconds | None = None,
     bar: Bar | None = None,
+    limit: float = math.inf,
 ) -> Plan:
     """A recipe whose run takes about ``budget`` seconds here, or less where the usual steps need less.
 
     overrides: ``key=value`` settings of the user. larger: what was measured on larger images; smaller ones take no
-    longer, whatever the machine did meanwhile. bar: of the measurement.
+    longer, whatever the machine did meanwhile. bar: of the measurement. limit: seconds from which a plan is of no use,
+    so that its time need not be measured further; it then takes at least as long as it says.
     """
-    seconds = measure(_recipe(data, name, splits, 1.0, "auto", overrides)[1], splits, fabric, bar or Bar())
-    seconds = seconds if larger is None else seconds.at_most(larger)
+    for seconds in measure(_recipe(data, name, splits, 1.0, "auto", overrides)[1], splits, fabric, bar or Bar()):
+        known = seconds if larger is None else seconds.at_most(larger)
+        plan = _fitted(data, name, splits, budget, overrides, known)
+        if plan.total > limit or (known.teacher_step and not plan.with_fakes):
+            break
+    return plan
+
+
+def _fitted(
+    data: Mapping[str, Any], name: str, splits: Splits, budget: float, overrides: Sequence[str], seconds: Seconds
+) -> Plan:
+    """The best plan that takes about ``budget`` seconds, or else the shortest."""
 
     def fitted(methods: Methods, least: float) -> Plan:
         share = 1.0
