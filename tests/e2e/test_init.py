@@ -186,7 +186,7 @@ def test_the_budget_of_a_recipe_is_kept_or_changed_while_nothing_was_trained(
     made = origin_of(file)
     assert made is not None
     assert (made.budget, made.settings, made.edited) == ("1m", ("data.unit=degrees", "runtime.threads=1"), False)
-    assert made.seconds <= 66
+    assert sum(made.parts.values()) <= 66
     assert recipe.load("bars.yaml").student.transfer_steps < 2000  # of 8,000 in ten minutes
 
     (tmp_path / "runs" / "bars" / "work" / "train_network-0").mkdir(parents=True)

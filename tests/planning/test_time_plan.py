@@ -121,6 +121,16 @@ def test_the_time_counts_the_search_and_the_images_of_ablation_rows() -> None:
     assert rows["generated images"] == pytest.approx(5 * usual["generated images"])
 
 
+def test_the_time_counts_attacks_and_the_network_that_features_of_the_ratio_need() -> None:
+    rows, attacked = "compare.methods=[nokd,kd]", ("metrics.robustness.images=50", "metrics.robustness.steps=10")
+    assert parts_of(rows)["attacks"] == 0.0
+    # two rows of two seeds, and a teacher; 10 steps on 50 images take as long as training steps on as many
+    steps = 10 * 50 / 128 * (2 * 2 * FAST.student_step + FAST.teacher_step)
+    assert parts_of(rows, "seeds=[0,1]", *attacked)["attacks"] == pytest.approx(steps)
+    usual, features = (parts_of(*each) for each in ((), ("ratio.features={kind: classifier, steps: 70}",)))
+    assert features["density ratio"] == pytest.approx(usual["density ratio"] + 70 * FAST.teacher_step)
+
+
 def test_what_is_given_is_neither_trained_nor_counted() -> None:
     overrides = ["teacher.source=mine:answer", "generator.source=mine:draw", "synthesis.subsampling=none"]
     plan = make_plan({"source": "mine"}, "mine", splits(False), None, 600.0, overrides)  # type: ignore[arg-type]

@@ -183,7 +183,7 @@ def expected(name: str, overrides: Sequence[str]) -> Expected | None:
     if origin is None:
         return None
     same = not origin.edited and set(overrides) <= set(origin.settings)
-    return Expected(origin.budget, _seconds(origin.budget), origin.seconds if same else None)
+    return Expected(origin.budget, _seconds(origin.budget), origin.parts if same else {})
 
 
 @contextmanager
@@ -254,7 +254,7 @@ def make(
         console.print(on_one_line(f"data.{name}={value}: {reason}"), soft_wrap=True)
     if plan.total > limit:
         raise UserError(_advice(plan, budget))
-    return plan, signed(as_yaml(looked, plan), source, changes, budget, plan.total)
+    return plan, signed(as_yaml(looked, plan), source, changes, budget, plan.seconds)
 
 
 def _full(override: str) -> str:
