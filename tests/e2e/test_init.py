@@ -59,6 +59,8 @@ def test_a_recipe_has_a_line_for_a_unit_that_is_not_known(
     [
         (["nowhere"], "data.source 'nowhere' does not exist"),
         (["bars", "--budget", "soon"], "--budget 'soon' is no time; allowed: a number with s, m or h"),
+        (["bars", "--out", "mine"], "--out mine is no name of a recipe; needed: one that ends in .yaml"),
+        (["bars", "compare.methods=[kd,foo]"], "compare.methods holds 'foo', which is not known"),
         (["bars", "sise=32"], "key 'data.sise' is not known (did you mean 'size'?)"),
     ],
 )

@@ -56,6 +56,8 @@ def init(
     Overrides are data settings (label_column=age), or settings of the recipe with their full keys (runtime.threads=2).
     """
     path = out or Path(f"{_name(source)}.yaml")
+    if path.suffix not in {".yaml", ".yml"}:
+        raise UserError(f"--out {path} is no name of a recipe; needed: one that ends in .yaml, such as {path}.yaml")
     if path.exists():
         raise UserError(f"{path} exists; give --out another name, or remove it")
     with one_loop() as progress:
@@ -213,12 +215,14 @@ def make(
     from cgankd.config import recipe
     from cgankd.core.runtime import make_fabric
     from cgankd.data.remote import at_hand
+    from cgankd.pipeline import preflight
     from cgankd.planning.look import look, smaller
     from cgankd.planning.origin import signed
     from cgankd.planning.plan import make_plan
     from cgankd.planning.text import as_yaml
 
     whole = recipe.from_tree({"data": {"source": source}}, changes, where=f"init {source}")
+    preflight.resolve(whole)  # refuses now what the run would refuse
     asked, runtime = whole.data, whole.runtime
     fixed = asked.model_dump(exclude_unset=True, exclude={"source"}, mode="json")
     others = [change for change in changes if not change.startswith("data.")]
