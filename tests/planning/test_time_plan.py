@@ -188,7 +188,7 @@ def test_a_measurement_stops_where_its_bar_does() -> None:
 
 def test_a_long_step_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([0.0, 30.0, 30.0, 55.0, 55.0, 82.0])
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr("cgankd.planning.timing.time.perf_counter", lambda: next(times))
     clock = timing._Clock(Bar())
 
     def training() -> None:
