@@ -82,8 +82,8 @@ def test_the_time_left_is_that_of_similar_stations_scaled_by_their_amount() -> N
     plan.replace([station("a", amount=10, seconds=20.0), station("b", amount=30), station("c", amount=5, alike="gan")])
     # b: 2 s for each unit, as a; c is like none, so the mean of all that is measured: 2 s too
     assert plan.left(None, 0.0, None) == 60.0 + 10.0
-    # b runs: it needs 15 + 15 = 30 s for 30 units, so all took 50 s for 40 units
-    assert plan.left(station("b", amount=30), 15.0, 15.0) == 15.0 + 5 * 50 / 40
+    # b runs: half of its 30 units took 15 s, so all that is measured took 35 s for 25 units
+    assert plan.left(station("b", amount=30), 15.0, 15.0) == 15.0 + 5 * 35 / 25
     # as long as its first steps say nothing about others, c needs 2 s for each unit
     assert plan.left(station("b", amount=30), 15.0, 15.0, settled=False) == 15.0 + 10.0
     # b runs, and its end is not known: 60 s as a, of which 15 have passed
@@ -114,13 +114,16 @@ def test_stations_without_work_take_no_time() -> None:
     assert plan.left(None, 0.0, None) == 0.0
 
 
-def test_a_time_measured_before_the_run_counts_until_each_kind_of_station_was_measured() -> None:
+def test_a_time_measured_before_the_run_counts_for_kinds_of_stations_that_were_not_measured_yet() -> None:
     plan = RunPlan()
-    plan.replace([station("a", seconds=20.0), station("b", alike="student"), station("c", alike="student")])
-    assert plan.left(None, 0.0, None, expected=90.0) == 70.0
-    assert plan.left(None, 0.0, None, expected=15.0) == 40.0  # which has passed, so the station that ended counts
-    # b runs and its end is known, so c will take 30 s too
-    assert plan.left(station("b", alike="student"), 10.0, 20.0, expected=90.0) == 20.0 + 30.0
+    gan = Station("gan", "gan", "train_generator", "train_generator", 500.0)
+    plan.replace([station("a", seconds=20.0), station("b", alike="student"), station("c", 20.0, alike="student"), gan])
+    parts = {"students": 80.0, "generator": 300.0}
+    # b and c are three quarters of the students' work; a took longer than was expected, which says nothing about gan
+    assert plan.left(None, 0.0, None, parts) == 60.0 + 300.0
+    # b runs and its end is known, so c will take 60 s
+    assert plan.left(station("b", alike="student"), 10.0, 20.0, parts) == 20.0 + 60.0 + 300.0
+    assert plan.left(gan, 900.0, 100.0, parts) == 100.0 + 60.0  # a part that takes longer changes no other
 
 
 # --- the observer -------------------------------------------------------------------------------------------------
@@ -177,7 +180,9 @@ def test_the_time_left_of_the_whole_run_holds_that_of_the_stage(clock: Clock) ->
         bar.to(0)
         clock.now += 2.0
         bar.to(1)  # 200 s in all, but its first steps say nothing about c
-        assert (watched.now()["stage_left"], watched.now()["left"]) == (198.0, 198.0 + 4000.0)
+        # and little about b itself: as a, it needs 4000 s
+        left = 198.0**0.2 * 3998.0**0.8
+        assert (watched.now()["stage_left"], watched.now()["left"]) == (left, left + 4000.0)
         clock.now += 18.0
         bar.to(10)
         assert (watched.now()["stage_left"], watched.now()["left"]) == (180.0, 180.0 + 200.0)
@@ -196,7 +201,7 @@ def test_steps_before_the_first_report_are_of_this_process(clock: Clock) -> None
 def test_a_run_that_takes_much_longer_than_its_recipe_was_made_for_says_so_once(clock: Clock) -> None:
     watched = Watched([events := Events()])
     events.every = 2.0
-    watched.expected = Expected("10m", 600.0, None)
+    watched.expected = Expected("10m", 600.0, {})
     watched.plan(lambda: [station("teacher"), station("nokd")])
     with watched.stage(station("teacher")), watched.bar("teacher", 1000) as bar:
         for step in range(1, 100):

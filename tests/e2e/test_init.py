@@ -27,14 +27,14 @@ Typed = Callable[..., Said]
 
 def test_a_folder_becomes_a_recipe(tmp_path: Path, typed: Typed) -> None:
     write_bars(tmp_path / "bars")
-    said = typed("init", "bars", "unit=degrees", "--budget", "2m")
+    said = typed("init", "bars", "unit=degrees", "--budget", "2h")
     assert said.code == 0, said.err
     assert "task: regression, labels " in said.out
     assert "data.unit=degrees: as you said" in said.out
     assert "bars.yaml written. cgankd run bars.yaml takes about " in said.out
     made = recipe.load("bars.yaml")
     assert (made.data.source, made.data.unit, made.seeds) == ("bars", "degrees", (0,))
-    assert made.compare.methods[:3] == ("nokd_longer", "kd", "fm")  # more where this machine has time for a generator
+    assert made.compare.methods == "auto"
     assert "# unit" not in Path("bars.yaml").read_text()
     again = typed("init", "bars")
     assert "bars.yaml exists; give --out another name" in again.sentence()
@@ -44,7 +44,7 @@ def test_a_recipe_has_a_line_for_a_unit_that_is_not_known(
     tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_bars(tmp_path / "bars")
-    monkeypatch.setattr(planning, "measure", lambda *_: seconds(None))
+    monkeypatch.setattr(planning, "measure", lambda *_: [seconds(None)])
     said = typed("init", "bars")
     assert said.code == 0, said.err
     assert "unit of the label: not known; data.unit=NAME shows one in tables and reports" in said.out
@@ -59,6 +59,8 @@ def test_a_recipe_has_a_line_for_a_unit_that_is_not_known(
     [
         (["nowhere"], "data.source 'nowhere' does not exist"),
         (["bars", "--budget", "soon"], "--budget 'soon' is no time; allowed: a number with s, m or h"),
+        (["bars", "--out", "mine"], "--out mine is no name of a recipe; needed: one that ends in .yaml"),
+        (["bars", "compare.methods=[kd,foo]"], "compare.methods holds 'foo', which is not known"),
         (["bars", "sise=32"], "key 'data.sise' is not known (did you mean 'size'?)"),
     ],
 )
@@ -77,7 +79,7 @@ def seconds(images: object, side: int = 16) -> Seconds:
 
 
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "measure", lambda recipe, splits, *_: seconds(splits, min(splits.train.size)))
+    monkeypatch.setattr(planning, "measure", lambda recipe, splits, *_: [seconds(splits, min(splits.train.size))])
 
 
 def test_run_takes_the_settings_of_init_and_refuses_before_it_looks(
@@ -121,10 +123,10 @@ def test_status_tells_of_the_look(tmp_path: Path, typed: Typed, monkeypatch: pyt
     write_bars(tmp_path / "bars")
     lines = []
 
-    def measured(*_: object) -> Seconds:
+    def measured(*_: object) -> list[Seconds]:
         folder = tmp_path / "runs" / "bars"
         lines.extend(status_file.as_lines(folder, status_file.read_status(folder)))
-        return Seconds(9.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0)
+        return [Seconds(9.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0)]
 
     monkeypatch.setattr(planning, "measure", measured)
     assert "is too short" in typed("run", "bars", "--budget", "1m").sentence()
@@ -133,15 +135,25 @@ def test_status_tells_of_the_look(tmp_path: Path, typed: Typed, monkeypatch: pyt
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bars"]
 
 
-def test_a_run_that_would_break_its_budget_does_not_begin(
-    tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("command", ["run", "init"])
+def test_a_recipe_that_would_break_its_budget_is_not_written(
+    command: str, tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_bars(tmp_path / "bars")
     slow(monkeypatch)
-    sentence = typed("run", "bars", "size=32", "--budget", "2m").sentence()
+    sentence = typed(command, "bars", "size=32", "--budget", "2m").sentence()
     assert "--budget 2m is too short, because " in sentence
     assert sentence.rstrip(".").endswith("m"), "32 pixels are the fewest, so no smaller images are proposed"
-    assert ", or smaller images with data.size=32" in typed("run", "bars", "size=64", "--budget", "2m").sentence()
+    assert ", or smaller images with data.size=32" in typed(command, "bars", "size=64", "--budget", "2m").sentence()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bars"]
+
+
+def test_the_look_stops_at_its_time_limit(tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bars(tmp_path / "bars")
+    monkeypatch.setattr(planning, "measure", lambda *_: pytest.fail("nothing is measured"))
+    said = typed("run", "bars", "--max-minutes", "0")
+    assert said.code == 75
+    assert "the time limit is reached" in said.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bars"]
 
 
@@ -150,7 +162,7 @@ def test_images_are_made_smaller_to_keep_to_the_budget(
 ) -> None:
     write_bars(tmp_path / "bars", size=64)
     monkeypatch.setattr(
-        planning, "measure", lambda recipe, splits, *_: seconds(splits, 16 if min(splits.train.size) == 32 else 64)
+        planning, "measure", lambda recipe, splits, *_: [seconds(splits, 16 if min(splits.train.size) == 32 else 64)]
     )
     said = typed("init", "bars", "--budget", "4m")
     assert said.code == 0, said.err
@@ -163,7 +175,7 @@ def test_the_budget_of_a_recipe_is_kept_or_changed_while_nothing_was_trained(
     tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_bars(tmp_path / "bars")
-    monkeypatch.setattr(planning, "measure", lambda *_: Seconds(*[0.005] * 4, *[0.0001] * 4))
+    monkeypatch.setattr(planning, "measure", lambda *_: [Seconds(*[0.005] * 4, *[0.0001] * 4)])
     monkeypatch.setattr(main, "load", lambda *_: sys.exit(0))  # nothing is trained
     assert typed("init", "bars", "unit=degrees", "runtime.threads=1", "--budget", "10m").code == 0
     file, first = tmp_path / "bars.yaml", (tmp_path / "bars.yaml").read_text()
@@ -176,7 +188,7 @@ def test_the_budget_of_a_recipe_is_kept_or_changed_while_nothing_was_trained(
     made = origin_of(file)
     assert made is not None
     assert (made.budget, made.settings, made.edited) == ("1m", ("data.unit=degrees", "runtime.threads=1"), False)
-    assert made.seconds <= 66
+    assert sum(made.parts.values()) <= 66
     assert recipe.load("bars.yaml").student.transfer_steps < 2000  # of 8,000 in ten minutes
 
     (tmp_path / "runs" / "bars" / "work" / "train_network-0").mkdir(parents=True)
@@ -199,7 +211,7 @@ def test_the_last_value_of_a_setting_is_used_for_another_budget(
     tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_bars(tmp_path / "bars")
-    monkeypatch.setattr(planning, "measure", lambda *_: Seconds(*[0.005] * 4, *[0.0001] * 4))
+    monkeypatch.setattr(planning, "measure", lambda *_: [Seconds(*[0.005] * 4, *[0.0001] * 4)])
     monkeypatch.setattr(main, "load", lambda *_: sys.exit(0))  # nothing is trained
     for size, budget in ((16, "10m"), (32, "8m"), (16, "6m")):
         typed("run", "bars", "unit=degrees", f"size={size}", "--budget", budget)
@@ -213,7 +225,7 @@ def test_a_recipe_of_another_folder_of_the_same_name_is_not_used(
     tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_bars(tmp_path / "bars")
-    monkeypatch.setattr(planning, "measure", lambda *_: seconds(None))
+    monkeypatch.setattr(planning, "measure", lambda *_: [seconds(None)])
     assert typed("init", "bars", "--out", "other.yaml").code == 0
     (tmp_path / "other").mkdir()
     assert "other.yaml was made for bars, not for other; rename or delete" in typed("run", "other").sentence()
@@ -224,13 +236,13 @@ def test_details_are_not_given_up_where_that_saves_no_time(
 ) -> None:
     """Smaller images seem slower here, because another program works while they are measured."""
     write_bars(tmp_path / "bars", size=64)
-    busy = iter([1.0, 2.0, 3.0])
-    monkeypatch.setattr(planning, "measure", lambda *_: Seconds(*[next(busy)] * 4, 0.0001, 0.0001, 0.0001, 0.0001))
-    said = typed("init", "bars", "--budget", "4m")
-    assert said.code == 0, said.err
+    busy = iter([0.05, 0.1, 0.15])
+    monkeypatch.setattr(planning, "measure", lambda *_: [Seconds(*[next(busy)] * 4, 0.0001, 0.0001, 0.0001, 0.0001)])
+    said = typed("init", "bars", "--budget", "1m")
+    assert said.code == 2
     times = re.findall(r"about (.+) with", said.out)
     assert len(set(times)) == 1  # as of 64 pixels
-    assert recipe.load("bars.yaml").data.size is None
+    assert "data.size" not in said.out
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("1h30m", 5400), ("2 h", 7200), ("1.5min", 90)])
@@ -281,7 +293,7 @@ def test_images_at_an_address_get_a_recipe_that_keeps_the_address(
     tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CGANKD_DATA", str(tmp_path / "home"))
-    monkeypatch.setattr(planning, "measure", lambda *_: seconds(None))
+    monkeypatch.setattr(planning, "measure", lambda *_: [seconds(None)])
     (tmp_path / "far").mkdir()
     write_bars(tmp_path / "far" / "bars", 60)
     address = (tmp_path / "far" / "bars").as_uri()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -137,6 +138,12 @@ def test_planning_computes_and_writes_nothing(tmp_path: Path) -> None:
         "cgan_kd (seed 0)": ("fit cnn8 True", pytest.approx(5 * 16 * step * 1.5)),
         "cgan_kd (seed 1)": ("fit cnn8 True", pytest.approx(5 * 16 * step * 1.5)),
     }
+
+
+def test_a_generator_of_larger_images_takes_longer_as_networks_do() -> None:
+    gan = SimpleNamespace(steps=10, batch_size=64, discriminator_steps=1)
+    small, large = (stations._amount("train_generator", {"gan": gan}, stations._work, pixels) for pixels in (1.0, 2.3))
+    assert large[1] == pytest.approx(2.3 * small[1])
 
 
 def test_a_network_with_more_operations_takes_longer() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -31,7 +34,7 @@ def splits(scalar: bool) -> Splits:
 
 @pytest.fixture(autouse=True)
 def speeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "measure", lambda *_: FAST)
+    monkeypatch.setattr(planning, "measure", lambda *_: [FAST])
 
 
 @pytest.mark.parametrize("scalar", [False, True])
@@ -118,6 +121,16 @@ def test_the_time_counts_the_search_and_the_images_of_ablation_rows() -> None:
     assert rows["generated images"] == pytest.approx(5 * usual["generated images"])
 
 
+def test_the_time_counts_attacks_and_the_network_that_features_of_the_ratio_need() -> None:
+    rows, attacked = "compare.methods=[nokd,kd]", ("metrics.robustness.images=50", "metrics.robustness.steps=10")
+    assert parts_of(rows)["attacks"] == 0.0
+    # two rows of two seeds, and a teacher; 10 steps on 50 images take as long as training steps on as many
+    steps = 10 * 50 / 128 * (2 * 2 * FAST.student_step + FAST.teacher_step)
+    assert parts_of(rows, "seeds=[0,1]", *attacked)["attacks"] == pytest.approx(steps)
+    usual, features = (parts_of(*each) for each in ((), ("ratio.features={kind: classifier, steps: 70}",)))
+    assert features["density ratio"] == pytest.approx(usual["density ratio"] + 70 * FAST.teacher_step)
+
+
 def test_what_is_given_is_neither_trained_nor_counted() -> None:
     overrides = ["teacher.source=mine:answer", "generator.source=mine:draw", "synthesis.subsampling=none"]
     plan = make_plan({"source": "mine"}, "mine", splits(False), None, 600.0, overrides)  # type: ignore[arg-type]
@@ -163,11 +176,60 @@ def test_the_written_recipe_is_the_plan(scalar: bool) -> None:
     assert recipe.from_tree(yaml.safe_load(text)) == plan.recipe
 
 
-def test_a_measurement_stops_where_it_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "reason_to_stop", lambda deadline: "it was asked to stop (SIGTERM)")
-    clock = timing._Clock(Bar())
+def test_a_measurement_stops_where_its_bar_does() -> None:
+    class Stopping(Bar):
+        def to(self, done: float, note: str = "") -> None:
+            raise OutOfTime("it was asked to stop (SIGTERM)")
+
+    clock = timing._Clock(Stopping())
     with pytest.raises(OutOfTime, match="SIGTERM"), clock.bar("student", 4) as bar:
         bar.to(1)
+
+
+def test_a_long_step_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 30.0, 30.0, 55.0, 55.0, 82.0])
+    monkeypatch.setattr("cgankd.planning.timing.time.perf_counter", lambda: next(times))
+    clock = timing._Clock(Bar())
+
+    def training() -> None:
+        with clock.bar("student", 4) as bar:
+            bar.to(1)
+            bar.to(2)
+            pytest.fail("a third step is measured")
+
+    assert clock.per_step(training) == 25.0
+
+
+@pytest.mark.parametrize("known", [("student_step",), ("student_step", "teacher_step")])  # of large images; of others
+def test_no_more_is_measured_where_that_alone_takes_too_long(
+    known: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """640 steps of each of three students are the fewest, and 566 of a teacher."""
+
+    def measured(*_: object) -> Iterator[Seconds]:
+        yield Seconds(**dict.fromkeys(known, 1.0))
+        pytest.fail("more is measured")
+
+    monkeypatch.setattr(planning, "measure", measured)
+    plan = make_plan({"source": "mine"}, "mine", splits(False), None, 600.0, limit=660.0)  # type: ignore[arg-type]
+    teacher = 550.0 if "teacher_step" in known else 0.0
+    assert plan.total == pytest.approx(3 * 650.0 + teacher + planning.REPORT)
+
+
+def test_no_generator_is_measured_where_networks_leave_it_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = Seconds(teacher_step=0.2, student_step=0.1, teacher_image=0.001, student_image=0.001)
+
+    def measured(*_: object) -> Iterator[Seconds]:
+        yield networks
+        pytest.fail("a generator is measured")
+
+    monkeypatch.setattr(planning, "measure", measured)
+    plan = make_plan({"source": "mine"}, "mine", splits(False), None, 400.0, limit=440.0)  # type: ignore[arg-type]
+    assert (plan.total <= 400.0, plan.with_fakes) == (True, False)
+
+
+def test_what_was_not_measured_on_larger_images_does_not_count() -> None:
+    assert FAST.at_most(Seconds(student_step=0.005)) == dataclasses.replace(FAST, student_step=0.005)
 
 
 def test_the_status_has_news_of_every_step_that_is_measured() -> None:
@@ -190,3 +252,16 @@ def test_the_status_has_news_of_every_step_that_is_measured() -> None:
 
         assert clock.per_step(training) >= 0.0
     assert news.count == 3  # the first step begins the clock of the output
+
+
+def test_of_large_images_the_least_is_known_before_they_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = list[tuple[int, int]]()
+    monkeypatch.setattr(
+        timing, "fit", lambda work, network, objective, images, *_, **__: sides.append(images.real.size)
+    )
+    monkeypatch.setattr(timing._Clock, "per_step", lambda clock, training: training() or 0.25)
+    images = ImageSet(torch.zeros(4, 1, 128, 128, dtype=torch.uint8), torch.arange(4) % 2)
+    large = dataclasses.replace(splits(False), train=images)
+    least = next(timing.measure(recipe.from_tree({}), large, None, Bar()))  # type: ignore[arg-type]
+    assert least == Seconds(student_step=0.5 * 4 * 0.25)
+    assert sides == [(64, 64)]

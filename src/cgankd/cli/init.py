@@ -24,13 +24,14 @@ from cgankd.core.run_text import duration
 from cgankd.core.terminal import on_one_line
 
 if TYPE_CHECKING:
-    from cgankd.core.progress import Progress
+    from cgankd.core.progress import Bar, Progress
     from cgankd.core.run_plan import Expected
     from cgankd.core.watching import Watched
     from cgankd.planning.look import Look
     from cgankd.planning.plan import Plan
 
 BUDGET = "30m"
+OVER = 1.1  # times the budget that a run may take by the measurement
 BUDGET_HELP = "how long the run may take here: 20m, 2h"
 Budget = Annotated[str, typer.Option("--budget", help=BUDGET_HELP)]
 RunBudget = Annotated[
@@ -55,6 +56,8 @@ def init(
     Overrides are data settings (label_column=age), or settings of the recipe with their full keys (runtime.threads=2).
     """
     path = out or Path(f"{_name(source)}.yaml")
+    if path.suffix not in {".yaml", ".yml"}:
+        raise UserError(f"--out {path} is no name of a recipe; needed: one that ends in .yaml, such as {path}.yaml")
     if path.exists():
         raise UserError(f"{path} exists; give --out another name, or remove it")
     with one_loop() as progress:
@@ -62,8 +65,6 @@ def init(
     from cgankd.core.files import write_text
 
     write_text(path, text)
-    if _too_long(plan, budget):
-        console.print(f"! {_advice(plan, budget)}", soft_wrap=True)
     console.print(
         f"{path} written. cgankd run {shlex.quote(str(path))} takes about {duration(plan.total)}.", soft_wrap=True
     )
@@ -92,11 +93,12 @@ def check_exists(name: str) -> None:
 
 
 def recipe_for(
-    source: str, overrides: list[str], budget: str | None, out: Path | None, progress: Watched
+    source: str, overrides: list[str], budget: str | None, out: Path | None, progress: Watched, deadline: float
 ) -> tuple[str, list[str]]:
     """The recipe file of a data set, written by :func:`init` unless it exists; and the overrides that remain.
 
     out: the folder of the run, which is checked before the images are looked at, and which shows how far the look is.
+    deadline: in time.monotonic's seconds; OutOfTime is raised where looking takes longer.
     """
     from cgankd.config import recipe
     from cgankd.config.settings import DataSettings
@@ -121,10 +123,8 @@ def recipe_for(
         settings = [*(word for word in kept if word.partition("=")[0] not in given), *overrides]
     budget = budget or BUDGET
     with _held(folder, checked.name, progress):
-        plan, text = make(source, settings, budget, progress)
+        plan, text = make(source, settings, budget, progress, deadline)
     progress.rest()
-    if _too_long(plan, budget):
-        raise UserError(_advice(plan, budget))
     write_text(path, text)
     console.print(f"{path} written. The run takes about {duration(plan.total)}.", soft_wrap=True)
     return str(path), overrides
@@ -185,7 +185,7 @@ def expected(name: str, overrides: Sequence[str]) -> Expected | None:
     if origin is None:
         return None
     same = not origin.edited and set(overrides) <= set(origin.settings)
-    return Expected(origin.budget, _seconds(origin.budget), origin.seconds if same else None)
+    return Expected(origin.budget, _seconds(origin.budget), origin.parts if same else {})
 
 
 @contextmanager
@@ -203,37 +203,45 @@ def _held(folder: Path, name: str, progress: Progress) -> Iterator[None]:
         held.close()
 
 
-def make(source: str, changes: Sequence[str], budget: str, progress: Progress) -> tuple[Plan, str]:
-    """The plan and the recipe's text; prints what was found and chosen. changes: settings with their full keys."""
+def make(
+    source: str, changes: Sequence[str], budget: str, progress: Progress, deadline: float = math.inf
+) -> tuple[Plan, str]:
+    """The plan and the recipe's text; prints what was found and chosen. changes: settings with their full keys.
+
+    Raises UserError where the budget is too short, and OutOfTime where ``deadline`` has passed.
+    """
     seconds, started = _seconds(budget), time.monotonic()
+    limit = OVER * seconds
     from cgankd.config import recipe
     from cgankd.core.runtime import make_fabric
     from cgankd.data.remote import at_hand
+    from cgankd.pipeline import preflight
     from cgankd.planning.look import look, smaller
     from cgankd.planning.origin import signed
     from cgankd.planning.plan import make_plan
     from cgankd.planning.text import as_yaml
 
     whole = recipe.from_tree({"data": {"source": source}}, changes, where=f"init {source}")
+    preflight.resolve(whole)  # refuses now what the run would refuse
     asked, runtime = whole.data, whole.runtime
     fixed = asked.model_dump(exclude_unset=True, exclude={"source"}, mode="json")
     others = [change for change in changes if not change.startswith("data.")]
     fabric = make_fabric(runtime.device, runtime.precision, runtime.threads)
 
     def planned(fixed: Mapping[str, object], larger: Plan | None = None) -> tuple[Look, Plan]:
-        with at_hand(asked.source, progress), progress.passing("reading images", 1) as bar:
+        with at_hand(asked.source, progress), _until(deadline, progress, "reading images", 1) as bar:
             looked = look(asked.source, fixed, lambda done, total: bar.to(done / total))
         data = {"source": asked.source, **{name: getattr(looked.settings, name) for name in looked.reasons}}
         measuring = f"measuring a few steps of each network at {looked.splits.train.size[1]} pixels"
         console.print(f"{measuring} ...")
-        with progress.passing(measuring, 0) as bar:
+        with _until(deadline, progress, measuring, 0) as bar:
             left = max(1.0, seconds - (time.monotonic() - started))  # the look and the measurements take part of it
             speeds = None if larger is None else larger.speeds
-            return looked, make_plan(data, _name(source), looked.splits, fabric, left, others, speeds, bar)
+            return looked, make_plan(data, _name(source), looked.splits, fabric, left, others, speeds, bar, limit)
 
     looked, plan = planned(fixed)
     tried = [(looked, plan)]
-    while plan.total > 1.1 * seconds and (side := smaller(looked, 1.1 * seconds / plan.total)) is not None:
+    while plan.total > limit and (side := smaller(looked, limit / plan.total)) is not None:
         console.print(
             f"about {duration(plan.total)} with {looked.splits.train.size[1]} pixels, so {side} pixels are tried"
         )
@@ -241,14 +249,16 @@ def make(source: str, changes: Sequence[str], budget: str, progress: Progress) -
         reasons = {**looked.reasons, "size": "smaller images, to keep to the budget"}
         looked = dataclasses.replace(looked, reasons=reasons)
         tried.append((looked, plan))
-    if plan.total > 1.1 * seconds:  # no size is small enough, so details are only given up where that saves time
+    if plan.total > limit:  # no size is small enough, so details are only given up where that saves time
         looked, plan = next(pair for pair in tried if pair[1].total <= 1.1 * plan.total)
     for fact in looked.facts:
         console.print(on_one_line(fact), soft_wrap=True)
     for name, reason in looked.reasons.items():
         value = getattr(looked.settings, name)
         console.print(on_one_line(f"data.{name}={value}: {reason}"), soft_wrap=True)
-    return plan, signed(as_yaml(looked, plan), source, changes, budget, plan.total)
+    if plan.total > limit:
+        raise UserError(_advice(plan, budget))
+    return plan, signed(as_yaml(looked, plan), source, changes, budget, plan.seconds)
 
 
 def _full(override: str) -> str:
@@ -258,8 +268,22 @@ def _full(override: str) -> str:
     return override if re.split(r"[.=]", override)[0] in recipe.Recipe.model_fields else f"data.{override}"
 
 
-def _too_long(plan: Plan, budget: str) -> bool:
-    return plan.total > 1.1 * _seconds(budget)
+@contextmanager
+def _until(deadline: float, progress: Progress, title: str, total: float) -> Iterator[Bar]:
+    """A passing bar, whose loop ends with OutOfTime at the deadline, and where the process is asked to stop."""
+    from cgankd.core.errors import OutOfTime
+    from cgankd.core.progress import Bar
+    from cgankd.core.stopping import reason_to_stop
+
+    with progress.passing(title, total) as shown:
+
+        class Until(Bar):
+            def to(self, done: float, note: str = "") -> None:
+                if reason := reason_to_stop(deadline):
+                    raise OutOfTime(reason)
+                shown.to(done, note)
+
+        yield Until()
 
 
 def _advice(plan: Plan, budget: str) -> str:
@@ -268,9 +292,9 @@ def _advice(plan: Plan, budget: str) -> str:
     size = plan.recipe.data.size
     smaller = [side for side in SIZES if size is not None and side < size]  # where the user gave none, all were tried
     return (
-        f"--budget {budget} is too short, because with fewer steps the networks would hardly be trained. Give --budget "
-        f"{math.ceil(plan.total / 60)}m" + (f", or smaller images with data.size={min(smaller)}" if smaller else "")
-    )
+        f"--budget {budget} is too short, because with fewer steps the networks would hardly be trained. Give at least "
+        f"--budget {math.ceil(plan.total / 60)}m"
+    ) + (f", or smaller images with data.size={min(smaller)}" if smaller else "")
 
 
 def _name(source: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +29,7 @@ from cgankd.cli.screen import console
 from cgankd.core import ranks
 from cgankd.core.errors import UserError
 from cgankd.core.paths import expanded_word, portable
+from cgankd.core.stopping import deadline_in
 from cgankd.core.terminal import escape_what_streams_cannot_write, on_one_line, plain_console
 
 if TYPE_CHECKING:
@@ -94,26 +94,26 @@ def run(
     resources: workers.Resources = "",
 ) -> None:
     """Run a recipe and print its table. The same command resumes a run that was stopped."""
-    start: float | None = None
+    deadline: float | None = None
     overrides = with_devices([*(overrides or []), *[SKIP_BAD] * skip_bad], devices)
     with watch.watching(quiet, as_json, track, profile) as progress:
         init.check_exists(name)
         from cgankd.config import recipe
 
         if name not in recipe.ready() and init.is_source(name):
-            start = time.monotonic()  # because looking at the images takes its part of --max-minutes
+            deadline = deadline_in(max_minutes)  # because looking at the images takes its part of it
             with watch.silenced(quiet):
-                name, overrides = init.recipe_for(name, overrides, budget, out, progress)
+                name, overrides = init.recipe_for(name, overrides, budget, out, progress, deadline)
         elif budget is not None:
             raise UserError(f"--budget is for images, but {name} is a recipe, which has its own numbers of steps")
         settings = load("run", name, overrides)
         progress.expected = init.expected(name, overrides)
         where = workers.executor(executor, jobs, resources)  # imports torch
-        from cgankd.core.checkpoint import deadline_in
         from cgankd.experiments.trials import run_with
 
         folder = out or Path("runs") / portable(settings.name)
-        results = run_with(where, settings, folder, progress, deadline=deadline_in(max_minutes, start))
+        deadline = deadline_in(max_minutes) if deadline is None else deadline
+        results = run_with(where, settings, folder, progress, deadline=deadline)
         if not ranks.goes_on_alone():
             return
         progress.rest()
@@ -174,7 +174,6 @@ def synthesize(
         raise UserError("--candidates is the number of images that --export writes; leave it out with --import")
     if views and predictions is None:
         raise UserError("--views needs the predictions for the exported images; needed: --import FILE")
-    from cgankd.core.checkpoint import deadline_in
     from cgankd.pipeline import labelling_service, preflight
     from cgankd.pipeline.run import run as go
 
@@ -229,7 +228,6 @@ def continual(
         return
     settings = load("continual", name, overrides)
     from cgankd.continual.run import run as learn
-    from cgankd.core.checkpoint import deadline_in
 
     folder = out or Path("runs") / portable(settings.name)
     with watch.watching(quiet) as progress:

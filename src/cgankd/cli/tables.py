@@ -60,7 +60,7 @@ def table(
     folder = out or Path("runs") / portable("table-{}".format("-".join(Path(name).stem for name in names)))
     for name in names:
         load("run", name, overrides)  # raises for wrong settings before torch is imported
-    from cgankd.core.checkpoint import deadline_in
+    from cgankd.core.stopping import deadline_in
     from cgankd.experiments import text
     from cgankd.experiments.table import make_table
 
@@ -102,7 +102,7 @@ def ablate(
 ) -> None:
     """Plot what each step of cGAN-KD adds. Also plots the error against the number of generated images or of labels."""
     folder = out or Path("runs") / portable(f"ablate-{load('run', name, overrides).name}")
-    from cgankd.core.checkpoint import deadline_in
+    from cgankd.core.stopping import deadline_in
     from cgankd.experiments.ablation import ablate as draw
 
     where = workers.executor(executor, jobs, resources)

@@ -19,11 +19,6 @@ from cgankd.core.files import is_whole, load_tensors, save_tensors
 from cgankd.core.stopping import reason_to_stop
 
 
-def deadline_in(minutes: float | None, start: float | None = None) -> float:
-    """The value of time.monotonic() ``minutes`` minutes after ``start``, or from now; infinity for no minutes."""
-    return math.inf if minutes is None else (time.monotonic() if start is None else start) + 60.0 * minutes
-
-
 class Checkpoint:
     """Saves and restores modules, optimisers, tensors and a history.
 

@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+# The part of a measured plan (planning/plan.py) that a stage function's time is counted in.
+PARTS = {
+    "train_network": "teacher",
+    "train_student": "students",
+    "train_generator": "generator",
+    "train_encoder": "density ratio",
+    "train_density_ratio": "density ratio",
+    "burn_in": "generated images",
+    "calibrate_filter": "generated images",
+    "make_images": "generated images",
+    "measure_generator": "measurements",
+    "attack_network": "attacks",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +41,12 @@ class Station:
 class Expected:
     """What is known of a run before it starts. budget: the time that its recipe was made for, as it was typed.
 
-    seconds: that the run was measured to take; None where settings were changed since.
+    parts: seconds by part, that the run was measured to take; empty where settings were changed since.
     """
 
     budget: str
     budget_seconds: float
-    seconds: float | None
+    parts: Mapping[str, float]
 
 
 class RunPlan:
@@ -95,47 +110,48 @@ class RunPlan:
         running: Station | None,
         elapsed: float,
         running_left: float | None,
-        expected: float | None = None,
+        parts: Mapping[str, float] = MappingProxyType({}),
         settled: bool = True,
     ) -> float | None:
         """Seconds until the last station ends; None where nothing is known yet.
 
-        The time of a station that has not begun is estimated from those that are finished: their seconds, scaled by
-        the amount of work (training steps times batch size, or images), from stations that are alike where there are
-        any, else from all. Of those that are alike, the ones of this process count first, because an earlier one may
-        have run on another machine, or beside other programs. elapsed, running_left: seconds of the running station,
-        those of earlier processes too; None: its end is not known. settled: whether these say something about other
-        stations. expected: seconds that the whole run was measured to take before it began; it counts while some kind
-        of station that waits was not measured yet. The page and the exported student, a few seconds at the end, are not
-        included.
+        Stations that have not begun are estimated by :meth:`usual`. elapsed, running_left: seconds of the running
+        station, those of earlier processes too; None: its end is not known. settled: whether these say something about
+        other stations. The page and the exported student, a few seconds at the end, are not included.
         """
-        stations = self._all()
-        here = [station for station in self._ended.values() if station.amount > 0]
+        here = list[Station]()
         if running is not None and running.amount > 0 and running_left is not None and settled:
-            here.append(dataclasses.replace(running, seconds=elapsed + running_left))
-        before = [station for key, station in self._stations.items() if key not in self._ended]
-        before = [station for station in before if station.seconds is not None and station.amount > 0]
-        waiting = [station for station in stations.values() if station.seconds is None]
+            share = elapsed / max(elapsed + running_left, 1e-9)  # so that what has only begun weighs little
+            here.append(dataclasses.replace(running, amount=share * running.amount, seconds=elapsed))
+        waiting = [station for station in self._all().values() if station.seconds is None]
         waiting = [station for station in waiting if running is None or station.key != running.key]
-        known_kinds = {station.alike for station in (*here, *before)}
-        if expected is not None and any(station.amount and station.alike not in known_kinds for station in waiting):
-            rest = expected - self.spent - elapsed
-            if rest > (running_left or 0.0):
-                return rest
-        further = [_expected(station, here, before) for station in waiting]
+        further = [self.usual(station, parts, here) for station in waiting]
         if running is not None and running_left is None:
-            whole = _expected(running, here, before)
+            whole = self.usual(running, parts)
             running_left = None if whole is None else max(0.0, whole - elapsed)
         times = [*further, 0.0 if running is None else running_left]
         known = [seconds for seconds in times if seconds is not None]
         return sum(known) if len(known) == len(times) else None
 
+    def usual(self, station: Station, parts: Mapping[str, float], here: Sequence[Station] = ()) -> float | None:
+        """The seconds that a station takes, by others; None where nothing comparable is known.
 
-def _expected(station: Station, here: Sequence[Station], before: Sequence[Station]) -> float | None:
-    """The seconds that a station will take; None where nothing comparable was measured, in this process or before."""
-    alike_here, alike_before = ([other for other in part if other.alike == station.alike] for part in (here, before))
-    alike = alike_here or alike_before or [*here, *before]
-    amount = sum(other.amount for other in alike)
-    if station.amount == 0:
-        return 0.0
-    return station.amount * sum(other.seconds or 0.0 for other in alike) / amount if amount else None
+        They are those of finished stations that are alike, scaled by the amount of work (training steps times batch
+        size, or images). Those of this process count first, because an earlier one may have run on another machine, or
+        beside other programs. Where there are none, the station has its share of what its part was measured to take
+        before the run (``parts``), and where that is not known, the pace of all that is finished. here: stations that
+        count as finished in this process.
+        """
+        if station.amount == 0:
+            return 0.0
+        ended = [*(other for other in self._ended.values() if other.amount > 0), *here]
+        before = [other for key, other in self._stations.items() if key not in self._ended]
+        before = [other for other in before if other.seconds is not None and other.amount > 0]
+        of_here, of_before = ([other for other in done if other.alike == station.alike] for done in (ended, before))
+        part = parts.get(PARTS.get(station.kind, ""), 0.0)
+        if not (of_here or of_before) and part:
+            of_part = [other for other in self._all().values() if PARTS.get(other.kind) == PARTS[station.kind]]
+            return part * station.amount / sum(other.amount for other in of_part)
+        alike = of_here or of_before or [*ended, *before]
+        amount = sum(other.amount for other in alike)
+        return station.amount * sum(other.seconds or 0.0 for other in alike) / amount if amount else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -11,6 +12,11 @@ from types import FrameType
 
 TIME_LIMIT = "the time limit is reached"
 _asked: list[str] = []  # why this process was asked to stop
+
+
+def deadline_in(minutes: float | None) -> float:
+    """The value of time.monotonic() in ``minutes`` minutes; infinity for no minutes."""
+    return math.inf if minutes is None else time.monotonic() + 60.0 * minutes
 
 
 def reason_to_stop(deadline: float) -> str | None:

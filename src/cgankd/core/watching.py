@@ -72,9 +72,13 @@ class _Loop(Bar):
     @property
     def speed(self) -> float | None:
         """Steps per second; None where it is not known yet."""
-        seconds = time.monotonic() - self._first_time
         steps = self.done - (self._first or 0.0)
-        return steps / seconds if self._first is not None and steps > 0 and seconds > KNOWN_AFTER else None
+        return steps / self.seconds if self._first is not None and steps > 0 and self.seconds > KNOWN_AFTER else None
+
+    @property
+    def seconds(self) -> float:
+        """Since the first report."""
+        return time.monotonic() - self._first_time
 
     @property
     def left(self) -> float | None:
@@ -92,9 +96,9 @@ class _Loop(Bar):
     @property
     def settled(self) -> bool:
         """Whether its speed says something about other stages."""
-        seconds, first = time.monotonic() - self._first_time, self._first or 0.0
+        first = self._first or 0.0
         share = (self.done - first) / max(1.0, self.total - first)
-        return seconds >= SETTLED and (share >= SETTLED_SHARE or seconds >= LONG_ENOUGH)
+        return self.seconds >= SETTLED and (share >= SETTLED_SHARE or self.seconds >= LONG_ENOUGH)
 
 
 class Watched(Progress):
@@ -115,6 +119,7 @@ class Watched(Progress):
         self._main: _Loop | None = None  # the last loop of this stage that is not passing
         self._next_tick = {id(output): 0.0 for output in self.outputs}
         self._next = 0.0
+        self._said_too_long = False
 
     def __enter__(self) -> Watched:
         return self
@@ -242,13 +247,13 @@ class Watched(Progress):
     def _say_if_too_long(self) -> None:
         """Once, where the run will take much longer than its recipe was made for."""
         expected = self.expected
-        if expected is None or self.station is None or not self._settled(self._main):
+        if expected is None or self._said_too_long or self.station is None or not self._settled(self._main):
             return
         if (left := self.now()["left"]) is None:
             return
         seconds = self.run_plan.spent + time.monotonic() - self._station_started + left
         if seconds > TOO_LONG * expected.budget_seconds:
-            self.expected = None
+            self._said_too_long = True
             self.say(run_text.too_long(seconds, expected.budget))
 
     def stage_fields(self) -> dict[str, Any]:
@@ -265,6 +270,24 @@ class Watched(Progress):
     def _running(self) -> _Loop | None:
         return next(reversed(list(self._loops)), None)
 
+    def _stage_left(self, station: Station, main: _Loop | None, elapsed: float) -> float | None:
+        """Seconds until the running stage ends; None: not known.
+
+        The first steps of a loop are often slow, so they count little where it is known what such a stage takes.
+        """
+        if main is None or main not in list(self._loops):
+            return None if main is None else 0.0
+        left, usual = main.left, self.run_plan.usual(station, self._parts)
+        if left and usual is not None and usual > elapsed and not main.settled:
+            trust = min(1.0, main.seconds / SETTLED)
+            return left**trust * (usual - elapsed) ** (1.0 - trust)
+        return left
+
+    @property
+    def _parts(self) -> Mapping[str, float]:
+        """Seconds by part, that the run was measured to take."""
+        return {} if self.expected is None else self.expected.parts
+
     def _settled(self, main: _Loop | None) -> bool:
         """Whether nothing is said by the first steps of a loop alone."""
         return main is None or main not in list(self._loops) or main.settled
@@ -274,19 +297,18 @@ class Watched(Progress):
 
         The live view calls it from its own thread, so each attribute that may change is read once.
         """
-        station, loop, main, expected = self.station, self._running(), self._main, self.expected
-        elapsed, left = 0.0, None
+        station, loop, main = self.station, self._running(), self._main
+        elapsed, left, so_far = 0.0, None, 0.0
         if station is not None:
             elapsed = time.monotonic() - self._station_started
-            left = None if main is None else main.left if main in list(self._loops) else 0.0
+            so_far = elapsed + (0.0 if main is None else main.before)
+            left = self._stage_left(station, main, so_far)
         elif loop is not None:
             elapsed, left = time.monotonic() - loop.started, loop.left
         whole = None
         if self._list_stations is not None:
-            so_far = elapsed + (0.0 if station is None or main is None else main.before)
             own = None if station is None else left
-            foreseen = None if expected is None else expected.seconds
-            whole = self.run_plan.left(station, so_far, own, foreseen, self._settled(main))
+            whole = self.run_plan.left(station, so_far, own, self._parts, self._settled(main))
         speed = None if loop is None else loop.speed
         return {
             **self._stage_fields(station, loop),

@@ -15,7 +15,7 @@ def run(
     recipe: LanguageRecipe, out: Path | None, max_minutes: float | None, console: Console, progress: Watched
 ) -> None:
     """Run the recipe, print the table and warnings, and write curves.png beside results.json."""
-    from cgankd.core.checkpoint import deadline_in
+    from cgankd.core.stopping import deadline_in
     from cgankd.lm import run as runs
     from cgankd.lm import show
 

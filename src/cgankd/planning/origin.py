@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 BEGIN = "# Made by cgankd init: "
@@ -13,7 +13,7 @@ BEGIN = "# Made by cgankd init: "
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """What a recipe was made for. settings: of the user, as key=value. seconds: that its run was expected to take.
+    """What a recipe was made for. settings: of the user, as key=value. parts: the expected seconds of its run.
 
     edited: whether the file is no longer as it was written.
     """
@@ -21,13 +21,18 @@ class Origin:
     source: str
     settings: tuple[str, ...]
     budget: str
-    seconds: float
+    parts: Mapping[str, float]
     edited: bool = False
 
 
-def signed(text: str, source: str, settings: Sequence[str], budget: str, seconds: float) -> str:
+def signed(text: str, source: str, settings: Sequence[str], budget: str, parts: Mapping[str, float]) -> str:
     """The recipe's text with a first line that :func:`origin_of` reads."""
-    facts = {"source": source, "settings": list(settings), "budget": budget, "seconds": round(seconds)}
+    facts = {
+        "source": source,
+        "settings": list(settings),
+        "budget": budget,
+        "seconds": {part: round(each) for part, each in parts.items()},
+    }
     return f"{BEGIN}{json.dumps({**facts, 'checksum': _checksum(text)})}\n{text}"
 
 
@@ -38,8 +43,9 @@ def origin_of(path: Path) -> Origin | None:
         facts = json.loads(first.removeprefix(BEGIN)) if first.startswith(BEGIN) else {}
         edited = facts["checksum"] != _checksum(text)
         settings = tuple(str(setting) for setting in facts["settings"])
-        return Origin(str(facts["source"]), settings, str(facts["budget"]), float(facts["seconds"]), edited)
-    except (OSError, ValueError, KeyError, TypeError):
+        parts = {str(part): float(seconds) for part, seconds in facts["seconds"].items()}
+        return Origin(str(facts["source"]), settings, str(facts["budget"]), parts, edited)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from cgankd.config import recipe as recipes
 from cgankd.config import yaml_config
 from cgankd.config.recipe import Recipe
-from cgankd.config.settings import ILI, FromNOKD, NoSubsampling, SynthesisSettings, TeacherSettings
+from cgankd.config.settings import (
+    ILI,
+    AutoencoderFeatures,
+    ClassifierFeatures,
+    FromNOKD,
+    NoSubsampling,
+    SynthesisSettings,
+    TeacherSettings,
+)
 from cgankd.core.progress import Bar
 from cgankd.core.runtime import Fabric
 from cgankd.data.imageset import Splits
@@ -32,6 +41,7 @@ LEAST_WITH_TRIALS = 0.2  # of these, below which a trial, a quarter of a trainin
 DRAWS = 4.0  # proposals for each image that is kept, until it is known
 FAKES = 20_000  # that the density ratio is learnt from, at most, where time allows
 VALIDATIONS = 25  # of a student while it is trained
+AUTOATTACK_STEPS = 100  # of PGD, that take about as long
 REPORT = 10.0  # seconds for tables, pictures and the page
 
 Methods = Literal["auto"] | tuple[str, ...]
@@ -66,14 +76,26 @@ def make_plan(
     overrides: Sequence[str] = (),
     larger: Seconds | None = None,
     bar: Bar | None = None,
+    limit: float = math.inf,
 ) -> Plan:
     """A recipe whose run takes about ``budget`` seconds here, or less where the usual steps need less.
 
     overrides: ``key=value`` settings of the user. larger: what was measured on larger images; smaller ones take no
-    longer, whatever the machine did meanwhile. bar: of the measurement.
+    longer, whatever the machine did meanwhile. bar: of the measurement. limit: seconds from which a plan is of no use,
+    so that its time need not be measured further; it then takes at least as long as it says.
     """
-    seconds = measure(_recipe(data, name, splits, 1.0, "auto", overrides)[1], splits, fabric, bar or Bar())
-    seconds = seconds if larger is None else seconds.at_most(larger)
+    for seconds in measure(_recipe(data, name, splits, 1.0, "auto", overrides)[1], splits, fabric, bar or Bar()):
+        known = seconds if larger is None else seconds.at_most(larger)
+        plan = _fitted(data, name, splits, budget, overrides, known)
+        if plan.total > limit or (known.teacher_step and not plan.with_fakes):
+            break
+    return plan
+
+
+def _fitted(
+    data: Mapping[str, Any], name: str, splits: Splits, budget: float, overrides: Sequence[str], seconds: Seconds
+) -> Plan:
+    """The best plan that takes about ``budget`` seconds, or else the shortest."""
 
     def fitted(methods: Methods, least: float) -> Plan:
         share = 1.0
@@ -175,6 +197,7 @@ def estimate(recipe: Recipe, splits: Splits, seconds: Seconds) -> dict[str, floa
     parts = {
         "teacher": upstreams * (taught + teachers * held * seconds.teacher_image),
         "students": _students(recipe, splits, seconds),
+        "attacks": _attacks(recipe, splits, seconds),
     }
     sets = {row(name).ablation for name in recipe.rows if row(name).fakes}
     if not sets:
@@ -188,6 +211,8 @@ def estimate(recipe: Recipe, splits: Splits, seconds: Seconds) -> dict[str, floa
     gan = recipe.generator.steps * seconds.generator_step + (embedding if splits.task.continuous else 0.0)
     density_ratio = drawn * generated + ratio.steps * seconds.ratio_step
     subsampled = not isinstance(recipe.synthesis.subsampling, NoSubsampling)
+    if isinstance(ratio.features, ClassifierFeatures | AutoencoderFeatures):
+        density_ratio += ratio.features.steps * seconds.teacher_step  # their network is usually smaller
     return {
         **parts,
         "generator": upstreams * gan if recipe.generator.source is None else 0.0,
@@ -196,6 +221,19 @@ def estimate(recipe: Recipe, splits: Splits, seconds: Seconds) -> dict[str, floa
         **search,
         "measurements": 5 * metrics * (seconds.teacher_image + seconds.student_image) + REPORT,
     }
+
+
+def _attacks(recipe: Recipe, splits: Splits, seconds: Seconds) -> float:
+    """The attacks on the students and teachers of the table: as many training steps on the images, without others."""
+    settings = recipe.metrics.robustness
+    if settings is None:
+        return 0.0
+    steps = {"pgd": settings.steps, "autoattack": AUTOATTACK_STEPS}
+    images = min(settings.images, len(splits.test)) * sum(steps[name] for name in settings.attacks)
+    rows = 2 if recipe.compare.methods == "auto" else len(recipe.rows)  # the control and the chosen one
+    students = rows * len(recipe.seeds) * seconds.student_step / recipe.student.fit.batch_size
+    teachers = _upstreams(recipe) * seconds.teacher_step / recipe.teacher.fit.batch_size
+    return images * (students + (teachers if recipe.teacher.source is None else 0.0))
 
 
 def _upstreams(recipe: Recipe) -> int:

@@ -15,10 +15,8 @@ from torch import nn
 
 from cgankd.config.recipe import Recipe
 from cgankd.config.settings import FitSettings
-from cgankd.core.errors import OutOfTime
 from cgankd.core.progress import Bar, Progress
 from cgankd.core.runtime import Fabric
-from cgankd.core.stopping import reason_to_stop
 from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet, Splits, TrainingImages
 from cgankd.data.resizing import resized_set
@@ -35,6 +33,8 @@ from cgankd.synthesis.density_ratio import Pairs, RatioNetwork, train_ratio
 from cgankd.tasks import Task
 from cgankd.training.loop import fit
 
+QUICK = 64  # the side of images whose steps take seconds
+LEAST_GROWTH = 0.5  # of a step's time, as a share of the growth of the number of pixels
 STEPS = 4  # of a short training; the first one only warms up
 LEAST_STEPS = 3  # of these, where they take longer than LONG seconds
 LONG = 4.0
@@ -46,42 +46,61 @@ REPEATS = 3  # of these questions
 
 @dataclasses.dataclass(frozen=True)
 class Seconds:
-    """Of one training step, or of one image that a network is asked about.
+    """Of one training step, or of one image that a network is asked about. 0: not measured.
 
     teacher_image: at float32, whose outputs are stored; teacher_view: at the training precision, seen once.
     """
 
-    teacher_step: float
-    student_step: float
-    generator_step: float
-    ratio_step: float
-    teacher_image: float
-    student_image: float
-    generated_image: float
-    teacher_view: float
+    teacher_step: float = 0.0
+    student_step: float = 0.0
+    generator_step: float = 0.0
+    ratio_step: float = 0.0
+    teacher_image: float = 0.0
+    student_image: float = 0.0
+    generated_image: float = 0.0
+    teacher_view: float = 0.0
 
     def at_most(self, other: Seconds) -> Seconds:
         """Each of these times, or the other's where that is shorter."""
         pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
-        return Seconds(*(min(pair) for pair in pairs))
+        return Seconds(*(min(mine, known or mine) for mine, known in pairs))
 
 
-def measure(recipe: Recipe, splits: Splits, fabric: Fabric, bar: Bar) -> Seconds:
+def measure(recipe: Recipe, splits: Splits, fabric: Fabric, bar: Bar) -> Iterator[Seconds]:
     """The fastest of a few repetitions of each, because other programs can only add to a time. Takes seconds.
 
-    bar: is told of every step, so that whoever watches sees that something goes on.
+    What is known so far: first the networks, then the generator and the ratio too, so that whoever asks can leave out
+    these, the slow ones, where networks alone take too long. Of large images the first is only the least that the
+    student takes, by smaller ones, because their steps may take minutes, and more memory than there is. bar: is told of
+    every step, so that whoever watches sees that something goes on, and can stop it.
     """
     images, task = splits.train.few(IMAGES), splits.task
-    teacher = fresh_network(Architecture(recipe.teacher.network), images, task.num_outputs, 0)
-    student = fresh_network(Architecture(recipe.student.network), images, task.num_outputs, 0)
     clock = _Clock(bar)
     work = Work(fabric, progress=clock)
 
-    def supervised(network: nn.Module, settings: FitSettings) -> float:
+    def network(name: str, images: ImageSet) -> nn.Module:
+        return fresh_network(Architecture(name), images, task.num_outputs, 0)
+
+    def supervised(network: nn.Module, settings: FitSettings, images: ImageSet = images) -> float:
         objective = MethodStack.of(SUPERVISED, task).create(task)
         short = settings.model_copy(update={"steps": STEPS})
         return clock.per_step(lambda: fit(work, network, objective, TrainingImages(images), short, seed=0))
 
+    larger = math.prod(images.size) / QUICK**2
+    if larger > 1:
+        quick = resized_set(images, (QUICK, QUICK))
+        step = supervised(network(recipe.student.network, quick), recipe.student.fit, quick)
+        yield Seconds(student_step=LEAST_GROWTH * larger * step)
+    teacher, student = (network(part.network, images) for part in (recipe.teacher, recipe.student))
+    asked = images.few(ASKED)
+    seconds = Seconds(
+        teacher_step=supervised(teacher, recipe.teacher.fit),
+        student_step=supervised(student, recipe.student.fit),
+        teacher_image=_per_image(work, teacher, asked),
+        student_image=_per_image(work, student, asked),
+        teacher_view=_per_view(fabric, teacher, asked),
+    )
+    yield seconds
     small = resized_set(images, recipe.generator.drawn(images.size))
     gan = recipe.generator.gan.model_copy(update={"steps": STEPS})
     scalar = recipe.generator.scalar if task.continuous else None
@@ -92,16 +111,11 @@ def measure(recipe: Recipe, splits: Splits, fabric: Fabric, bar: Bar) -> Seconds
     generator = new_generator(gan, label_embedding(task, scalar, gan.label_dim), small.channels, small.size)
     sampler = GanSampler(generator, gan.latent, fabric)
     drawn = task.to_target(images.few(GENERATED).labels)
-    asked = images.few(ASKED)
-    return Seconds(
-        teacher_step=supervised(teacher, recipe.teacher.fit),
-        student_step=supervised(student, recipe.student.fit),
+    yield dataclasses.replace(
+        seconds,
         generator_step=generator_step,
         ratio_step=_ratio_step(work, clock, recipe, images, task, teacher),
-        teacher_image=_per_image(work, teacher, asked),
-        student_image=_per_image(work, student, asked),
         generated_image=_fastest(lambda: sampler.sample(drawn, torch.arange(len(drawn)), 0)) / len(drawn),
-        teacher_view=_per_view(fabric, teacher, asked),
     )
 
 
@@ -128,7 +142,7 @@ class _Clock(Progress):
         self._whole = whole
 
     def per_step(self, training: Callable[[], object]) -> float:
-        """The seconds of the fastest step, without the first one, which only warms up."""
+        """The seconds of the fastest step, without the first one, which only warms up, unless that one is LONG."""
         with contextlib.suppress(_Measured):
             training()
         return min(after - before for before, after in itertools.pairwise(self.ends))
@@ -140,9 +154,9 @@ class _Clock(Progress):
 
         class Noted(Bar):
             def to(self, done: float, note: str = "") -> None:
-                if reason := reason_to_stop(math.inf):
-                    raise OutOfTime(reason)
                 whole.to(0.0)
+                if not ends and time.perf_counter() - started > LONG:
+                    ends.append(started)  # warming up is little of so long a step
                 ends.append(time.perf_counter())
                 if len(ends) >= (LEAST_STEPS if ends[-1] - started > LONG else STEPS):
                     raise _Measured
@@ -172,4 +186,7 @@ def _fastest(action: Callable[[], object]) -> float:
         action()
         return time.perf_counter() - started
 
-    return min(timed() for _ in range(REPEATS))
+    times = [timed()]
+    while len(times) < REPEATS and sum(times) < LONG:
+        times.append(timed())
+    return min(times)
