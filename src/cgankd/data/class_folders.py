@@ -120,7 +120,7 @@ def _inner_folders(classes: list[Folder]) -> list[str]:
 def _parts(top: Folder, setting: bool | None) -> tuple[list[tuple[int, Folder]], tuple[str, ...]]:
     """(split, folder of its class folders) of each split; and notes."""
     if not top.folders:
-        images = f"{len(top.images):,} image{'s' * (len(top.images) > 1)}, but " if top.images else ""
+        images = f"{counted(len(top.images), 'image', 'images')}, but " if top.images else ""
         raise UserError(
             f"{top.path}: has {images}neither a metadata.csv nor a folder per class; allowed: one of the two, "
             f"and class folders may be below train/, val/ and test/{_other_tables(top)}{_data_files(top)}"
