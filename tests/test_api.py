@@ -963,8 +963,15 @@ def old_weight_norm() -> nn.Module:
     return made
 
 
+def holds_itself() -> nn.Module:
+    made = student(3)
+    made.parts = [made[0]]
+    made.parts.append(made.parts)
+    return made
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-@pytest.mark.parametrize("network", [Acts, old_weight_norm, lambda: torch.jit.script(student(3))])
+@pytest.mark.parametrize("network", [Acts, old_weight_norm, holds_itself, lambda: torch.jit.script(student(3))])
 def test_students_that_python_cannot_copy_are_trained(fabric: Fabric, network: Callable[[], nn.Module]) -> None:
     made = network()
     made(torch.rand(2, 1, 16, 16))

@@ -150,7 +150,7 @@ def test_images_beside_class_folders_are_told(tmp_path: Path) -> None:
     class_folders(tmp_path / "plain", {"a": 10, "b": 10})
     for number in range(3):
         write_png(tmp_path / "plain" / f"{number}.png", 500 + number)
-    told = "images are beside the class folders, in none of them, and were left out"
+    told = "images were left out: beside the class folders, in none of them"
     assert f"3 {told}" in read(tmp_path / "plain").notes
     divided(tmp_path / "split", "train", "val", "test")
     write_png(tmp_path / "split" / "train" / "x.png", 600)

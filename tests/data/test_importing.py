@@ -139,7 +139,7 @@ def test_transparency_is_put_on_black(tmp_path: Path) -> None:
     images, notes = import_files([saved(tmp_path / "a.png", Image.fromarray(pixels))])
     assert images[0, :, :8].max() == 0
     np.testing.assert_array_equal(images[0, :, 8:].transpose(1, 2, 0), noise(3)[8:])
-    assert notes == ("1 of 1 images is transparent and were put on black",)
+    assert notes == ("1 of 1 images is transparent; black was put behind",)
 
 
 def test_a_palette_is_colour_and_its_transparent_entry_black(tmp_path: Path) -> None:

@@ -34,9 +34,10 @@ from cgankd.data import sources
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.nets.build import Architecture, StoredNetwork
 from cgankd.nets.registry import VERSIONS
-from cgankd.pipeline import comparisons, preflight, results, run
+from cgankd.pipeline import comparisons, preflight, run
 from cgankd.pipeline.comparisons import ROWS, Ablation, Row
 from cgankd.pipeline.inputs import PseudoLabelled
+from cgankd.pipeline.notes import row_notes
 from cgankd.pipeline.run import Run
 from cgankd.pipeline.warnings import warnings
 from cgankd.tasks import Classification, Regression, Task
@@ -317,8 +318,8 @@ def road(noise: Callable[..., ImageSet], fabric: Fabric, out: Path, scalar: bool
 
 
 def test_notes_say_what_a_scalar_row_leaves_out(noise: Callable[..., ImageSet], fabric: Fabric, tmp_path: Path) -> None:
-    assert results.row_notes(road(noise, fabric, tmp_path / "classes", False)) == []
-    notes = results.row_notes(road(noise, fabric, tmp_path / "scalar", True))
+    assert row_notes(road(noise, fabric, tmp_path / "classes", False)) == []
+    notes = row_notes(road(noise, fabric, tmp_path / "scalar", True))
     assert "mixes no images" in notes[0]
     assert "pixel values only" in notes[1]
 

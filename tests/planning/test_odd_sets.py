@@ -50,7 +50,7 @@ SEEN: dict[str, tuple[Make, dict[str, object], list[str]]] = {
         mixed_sizes_and_modes,
         {"size": 32},
         [
-            "20 of 60 images are transparent and were put on black",
+            "20 of 60 images are transparent; black was put behind",
             "20 of 60 images are grey and got three equal channels",
             "60 of 60 images were resized to 32x32 pixels",
         ],

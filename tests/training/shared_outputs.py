@@ -47,6 +47,14 @@ class Summing(nn.Module):
         return images.flatten(1)[:, :3]
 
 
+class AskedByAll(Summing):
+    """One of several teachers, which no process asks alone."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert ranks.share()[1] == ranks.count()
+        return super().forward(images)
+
+
 def asked_by_first(images: Tensor) -> Tensor:
     """A teacher that may charge for each answer."""
     assert ranks.is_first()
@@ -66,6 +74,7 @@ def network(end: Callable[[], None]) -> NetworkSource:
 
 TEACHERS: dict[str, Callable[[Callable[[], None]], NetworkSource]] = {
     "sums": lambda end: ModuleNetwork(Summing(end)),
+    "vote": lambda end: ModuleNetwork(AskedByAll(end)),
     "service": lambda end: FunctionTeacher(asked_by_first, TASK, "shared_outputs:asked_by_first"),
     "network": network,
     "fresh": lambda end: FunctionTeacher(asked_by_first, TASK, "shared_outputs:asked_by_first"),
@@ -78,11 +87,13 @@ def made(store: Store, case: str) -> Artifact:
     if name == "pass":
         Ending.now = until(ENDS[end])
         return store.call(squares)
+    teacher = TEACHERS[name](ENDS[end])
+    teachers = Teachers((teacher, teacher), "mean") if name == "vote" else Teachers((teacher,))
     with mock.patch.object(TeacherOutputs, "BLOCK", 2), mock.patch.object(scoring, "outputs", outputs_by_all):
         student = store.call(
             stages.train_student,
             student=Student(Architecture("cnn8+vam"), MethodStack.of("kd", TASK)),
-            teachers=Teachers((TEACHERS[name](ENDS[end]),)),
+            teachers=teachers,
             images=TrainingImages(noise(40, 3), noise(23, 4), 0.6),
             fit=FitSettings(
                 steps=3, batch_size=24, learning_rate=0.02, augment=VIEWS.get(name, AugmentSettings(views=1))

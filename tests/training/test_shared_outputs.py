@@ -76,13 +76,13 @@ def check_student(folder: Path, case: str, fabric: Fabric) -> None:
 @pytest.mark.long
 def test_three_processes_store_the_outputs_of_one_and_score_alike(tmp_path: Path, fabric: Fabric) -> None:
     """Blocks of 2 images; the last one of the fakes has 1."""
-    cases = ["service", "network", "pass"]
+    cases = ["service", "network", "vote", "pass"]
     assert in_processes(3, RUN, tmp_path / "three", cases) == ""
     for case in cases:
         made(tmp_path / "one", case, fabric)
-    assert len(outputs(tmp_path / "one")) == 8  # rows and sums of two sets and two teachers
+    assert len(outputs(tmp_path / "one")) == 12  # rows and sums of two sets and three teachers
     assert outputs(tmp_path / "three") == outputs(tmp_path / "one")
-    for case in ("service", "network"):
+    for case in ("service", "network", "vote"):
         check_student(tmp_path / "three", case, fabric)
 
 

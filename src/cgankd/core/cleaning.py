@@ -39,10 +39,11 @@ def contents(folder: Path) -> Contents:
     results that do not say which artifacts they use."""
     if not (folder / ".lock").is_file():
         raise UserError(f"{folder} is not a folder that cgankd wrote; give the --out folder of a run")
+    cells = [cell / RESULTS for cell in _folders(folder / "cells")]
     # not those of other runs in folders below, which have artifacts of their own
-    results = [path for path in (folder / RESULTS, *(folder / "cells").glob(f"*/{RESULTS}")) if path.is_file()]
+    results = [path for path in (folder / RESULTS, *cells) if path.is_file()]
     names = {name for path in results for name in _used(path)}
-    unfinished = any(not (cell / RESULTS).is_file() for cell in _folders(folder / "cells"))
+    unfinished = any(path not in results for path in cells)
     last = 0.0 if unfinished else max((path.stat().st_mtime for path in results), default=0.0)
     artifacts = _folders(folder / "artifacts")
     unused = [path for path in artifacts if path.name not in names]

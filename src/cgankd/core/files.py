@@ -31,6 +31,15 @@ def file_name(text: str) -> str:
     return re.sub(r"[^\w.=]+", "-", text).strip("-")
 
 
+def student_stem(row: str, seed: int | None) -> str:
+    """The name, without its ending, of a file with another student than the one that ships.
+
+    >>> student_stem("cgan+kd", 1), student_stem("kd", None)
+    ('student-cgan-kd-seed1', 'student-kd')
+    """
+    return "-".join(["student", file_name(row), *([] if seed is None else [f"seed{seed}"])])
+
+
 def endless(path: Path) -> bool:
     """Whether the path is a pipe or a device, which may never end. Raises OSError where there is nothing."""
     kind = path.stat().st_mode

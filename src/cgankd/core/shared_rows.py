@@ -89,18 +89,20 @@ def add_gradients(network: nn.Module, repeated: nn.Module | None = None) -> None
         return
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     # a layer that only some images reach has no gradient in a process without such images
+    missing = [number for number, weight in enumerate(weights) if weight.grad is None]
     parts = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
     same = () if repeated is None else repeated.parameters()
     whole = [weight.grad for weight in same if weight.grad is not None]
-    known = torch.tensor([float(weight.grad is not None) for weight in weights], device=parts[0].device)
+    known = torch.ones(len(weights), device=parts[0].device)
+    if missing:  # only then, because it waits for a GPU, as reading does below
+        known[missing] = 0.0
     flat = torch.cat([*(g.flatten() for g in parts), *(g.flatten() / count for g in whole), known])
     with ranks.exchanging():  # one exchange for all; Fabric's all_reduce would also wait at a barrier before
         dist.all_reduce(flat)
     *totals, known = flat.split([g.numel() for g in (*parts, *whole, known)])
     for gradient, total in zip([*parts, *whole], totals, strict=True):
         gradient.copy_(total.view_as(gradient))
-    missing = [number for number, weight in enumerate(weights) if weight.grad is None]
-    anywhere = known.tolist() if missing else []  # read only then, because it waits for a GPU
+    anywhere = known.tolist() if missing else []
     for number in missing:
         if anywhere[number]:
             weights[number].grad = parts[number]

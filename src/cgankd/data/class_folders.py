@@ -54,8 +54,7 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
     others = sum(child.all_others() for child in used) + sum(home.others for _, home in parts)
     not_images = counted(others, "file that is no image was", "files that are not images were")
     beside = sum(len(home.images) for _, home in parts)
-    loose = counted(beside, "image is", "images are")
-    left = "was" if beside == 1 else "were"
+    loose = counted(beside, "image was", "images were")
     return Listing(
         where=str(folder),
         pictures=FilePictures(paths),
@@ -65,7 +64,7 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
         folders=True,
         notes=(
             *(f"{not_images} left out",) * (others > 0),
-            *(f"{loose} beside the class folders, in none of them, and {left} left out",) * (beside > 0),
+            *(f"{loose} left out: beside the class folders, in none of them",) * (beside > 0),
             *notes,
             *same,
             *_inner_folders(used),
@@ -121,7 +120,7 @@ def _inner_folders(classes: list[Folder]) -> list[str]:
 def _parts(top: Folder, setting: bool | None) -> tuple[list[tuple[int, Folder]], tuple[str, ...]]:
     """(split, folder of its class folders) of each split; and notes."""
     if not top.folders:
-        images = f"{len(top.images):,} image{'s' * (len(top.images) > 1)}, but " if top.images else ""
+        images = f"{counted(len(top.images), 'image', 'images')}, but " if top.images else ""
         raise UserError(
             f"{top.path}: has {images}neither a metadata.csv nor a folder per class; allowed: one of the two, "
             f"and class folders may be below train/, val/ and test/{_other_tables(top)}{_data_files(top)}"

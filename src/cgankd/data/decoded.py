@@ -14,6 +14,7 @@ import hashlib
 import math
 import os
 import shutil
+import stat
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -163,12 +164,13 @@ def _place(pictures: Pictures) -> tuple[Path | None, int]:
         if path != last:
             last, real, size, changed = path, path.absolute(), 0, ""
             with contextlib.suppress(OSError):  # reading the image says why
-                found = path.stat()
+                # Files written at once have the same times: if two links to such files change places, only the path
+                # tells. The inode would tell too, but on some network disks it is another one after each mount.
+                real, found = real_folder(path.parent) / path.name, path.lstat()
+                if stat.S_ISLNK(found.st_mode):
+                    real, found = path.resolve(), path.stat()
                 # The second time tells that a file was put there by mv, cp -p or rsync, which keep the first one.
                 size, changed = found.st_size, f"{found.st_mtime_ns} {found.st_ctime_ns}"
-                # Files written at once have the same times: if two links to such files change places, only this tells.
-                # The inode would tell too, but on some network disks it is another one after each mount.
-                real = path.resolve() if path.is_symlink() else real_folder(path.parent) / path.name
             total += size
             words = os.fsencode(f"{real}\0{size} {changed} ")
         digest.update(words + os.fsencode(inside) + b"\n")

@@ -78,7 +78,7 @@ def plan(kinds: Counter[Kind], settings: DataSettings, where: str, bits: int = 1
     note(sum(n for kind, n in kinds.items() if kind.turned), "were rotated by their EXIF orientation")
     note(sum(n for kind, n in kinds.items() if kind.frames), "have several frames, of which the first was used")
     note(sum(n for kind, n in kinds.items() if kind.bits == 16), "were converted from 16 bits to 8")
-    note(sum(n for kind, n in kinds.items() if kind.alpha), "are transparent and were put on black")
+    note(sum(n for kind, n in kinds.items() if kind.alpha), "are transparent; black was put behind")
     note(sum(n for kind, n in kinds.items() if kind.mode == "CMYK"), "were converted from CMYK to RGB")
     if channels == 3:
         note(total - colour, "are grey and got three equal channels")

@@ -170,7 +170,7 @@ def odd_labels(column: Column, texts: Sequence[str], place: Callable[[int], str]
     """The error for a column of numbers with a few words among them."""
     named = first_of([f"{texts[row]!r} ({place(row)})" for row in column.odd], most=3)
     count, total = len(column.odd), len(texts)
-    what = "1 label is not a number" if count == 1 else f"{count:,} labels are not numbers"
+    what = counted(count, "label is not a number", "labels are not numbers")
     return UserError(
         f"{what}, although {total - count:,} of {total:,} are: {named}; allowed: numbers in all rows, or "
         "data.task=classification to read all labels as class names"

@@ -135,8 +135,8 @@ def make_task(
         raise UserError(f"{listing.where}: every training label is {low:g}; at least two distinct ones are needed")
     outside = int(((values < low) | (values > high)).sum())
     ends = " to ".join(distinct_texts([low, high]))
-    are = "label is" if outside == 1 else "labels are"
-    note = f"{outside:,} validation or test {are} outside the training range {ends}; predictions stay inside it"
+    are = counted(outside, "validation or test label is", "validation or test labels are")
+    note = f"{are} outside the training range {ends}; predictions stay inside it"
     return Regression(low, high, unit), values, (note,) * (outside > 0)
 
 

@@ -45,9 +45,7 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
     paths = [path for table in tables for path in table.files(missing_too=settings.skip_bad)]
     kept = [number for number, path in enumerate(paths) if not is_litter(path.relative_to(folder))]
     if left := len(paths) - len(kept):
-        system = counted(left, "row names a system file", "rows name system files")
-        was = "was" if left == 1 else "were"
-        notes += (f"{system}, such as @eaDir/, and {was} left out",)
+        notes += (f"{counted(left, 'row was', 'rows were')} left out: for system files, such as @eaDir/",)
     paths, rows = [paths[number] for number in kept], [rows[number] for number in kept]
     groups = _groups(rows, settings.group_column) if settings.group_column else None
     splits, split_notes = _splits(folder, tables, rows, paths, settings)
@@ -170,7 +168,5 @@ def _unlisted(tree: Tree, paths: Sequence[Path]) -> tuple[str, ...]:
     real = os.path.realpath if tree.linked else os.path.normpath
     listed = {real(path) for path in paths}
     count = len({real(path) for path in tree.top.all_images()} - listed)
-    was = "was" if count == 1 else "were"
-    return (f"{counted(count, 'image file', 'image files')} that no row of the table names {was} left out",) * (
-        count > 0
-    )
+    left = counted(count, "image file was", "image files were")
+    return (f"{left} left out: in no row of the table",) * (count > 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from cgankd.core.numbers import counted
 from cgankd.data.imageset import ImageSet, contents
 from cgankd.tasks import Task
 
@@ -23,8 +24,8 @@ def repeated(
     notes = []
     for name, part in (("validation", in_val), ("test", in_test)):
         if twice := sum(content in known for content in set(part)):
-            images = f"{name} image is" if twice == 1 else f"different {name} images are"
-            notes.append(f"{twice:,} {images} also in the training split, with the same pixels")
+            are = counted(twice, f"{name} image is", f"different {name} images are")
+            notes.append(f"{are} also in the training split, with the same pixels")
     if task.continuous:  # an image may have been measured twice
         return notes
     labels = [label for part in (pool, val, test) for label in part.labels.tolist()]
@@ -43,7 +44,7 @@ def _contradictory(
     if not other:
         return []
     pairs = [(first[content], place) for content, place in other.items()]
-    count = f"{len(pairs):,} image{' has' if len(pairs) == 1 else 's have'} more than one label, with the same pixels: "
+    count = f"{counted(len(pairs), 'image has', 'images have')} more than one label, with the same pixels: "
     classes = [(task.short_text(labels[one]), task.short_text(labels[two])) for one, two in pairs]
     if files := names([place for pair in pairs[:NAMED] for place in pair]):
         both = zip(files[::2], files[1::2], classes, strict=False)

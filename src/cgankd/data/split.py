@@ -45,7 +45,7 @@ def divide(listing: Listing, labels: npt.NDArray[np.generic], settings: DataSett
 
     Raises UserError where there are fewer images, classes or groups than the settings ask for.
     """
-    where, seed, groups, numbers = listing.where, settings.seed, listing.groups, _numbers(listing)
+    where, seed, groups = listing.where, settings.seed, listing.groups
     if settings.train_size is not None and settings.train_per_class is not None:
         raise UserError("data.train_size and data.train_per_class are both set; allowed: one of them")
     notes: list[str] = []
@@ -55,7 +55,7 @@ def divide(listing: Listing, labels: npt.NDArray[np.generic], settings: DataSett
         raise UserError(f"{where}: has {len(training)} training images; at least {FEWEST} are needed")
     if not len(test):
         wanted = round(settings.test_fraction * len(training))
-        test = _part(training, labels, groups, wanted, seed, "test", where, numbers)
+        test = _part(training, labels, listing, wanted, seed, "test")
         training = np.setdiff1d(training, test)
         notes.append(f"the source has no test split, so {counted(len(test), 'image was', 'images were')} drawn for it")
     elif settings.test_fraction != DataSettings().test_fraction:
@@ -65,7 +65,7 @@ def divide(listing: Listing, labels: npt.NDArray[np.generic], settings: DataSett
         )
     if not len(val):
         wanted = settings.val_size or _usual_val_size(labels[training], settings)
-        val = _part(training, labels, groups, wanted, seed, "validation", where, numbers)
+        val = _part(training, labels, listing, wanted, seed, "validation")
         training = np.setdiff1d(training, val)
         if len(val) != wanted:
             why = "no class loses its last image" if groups is None else "groups are not divided"
@@ -132,16 +132,8 @@ def _numbers(listing: Listing) -> Ints:
     return np.asarray(np.cumsum(listing.splits == TRAIN) - 1, dtype=np.int64)
 
 
-def _part(
-    rows: Ints,
-    labels: npt.NDArray[np.generic],
-    groups: Ints | None,
-    wanted: int,
-    seed: int,
-    name: str,
-    where: str,
-    numbers: Ints,
-) -> Ints:
+def _part(rows: Ints, labels: npt.NDArray[np.generic], listing: Listing, wanted: int, seed: int, name: str) -> Ints:
+    where, groups = listing.where, listing.groups
     units = len(rows) if groups is None else len(np.unique(groups[rows]))
     if units < 2:
         raise UserError(
@@ -153,7 +145,7 @@ def _part(
             f"{where}: {wanted:,} of {len(rows):,} images are wanted for the {name} split; "
             f"allowed: at most {len(rows) - 2:,}"
         )
-    return hold_out(rows, labels, groups, max(1, wanted), seed, f"split/{name}", numbers)
+    return hold_out(rows, labels, groups, max(1, wanted), seed, f"split/{name}", _numbers(listing))
 
 
 def hold_out(
@@ -311,7 +303,7 @@ def _divided_groups(groups: Ints, splits: dict[str, Ints]) -> list[str]:
     notes = []
     for first, second in itertools.combinations(splits, 2):
         common = np.intersect1d(groups[splits[first]], groups[splits[second]])
-        are = counted(len(common), "group is", "groups are")
         if len(common):
+            are = counted(len(common), "group is", "groups are")
             notes.append(f"{are} in both {first} and {second}, because the source splits them so")
     return notes

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import importlib.metadata
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -184,20 +184,24 @@ def fresh_copy(module: nn.Module) -> nn.Module:
     Python's deepcopy fails where an attribute holds a tensor of a graph: a map that forward keeps, or the weight of
     weight_norm, which every pass computes anew. It makes such tensors of the weights of a TorchScript module.
     """
-    computed = [value for part in module.modules() for value in _computed(vars(part))]
-    copied = copy.deepcopy(module, {id(value): value.detach() for value in computed})
+    copied = copy.deepcopy(module, {id(value): value.detach() for value in _computed(module)})
     for weight, own in zip(copied.parameters(), module.parameters(), strict=True):
         if not weight.is_leaf:
             weight.detach_().requires_grad_(own.requires_grad)
     return copied
 
 
-def _computed(value: Any) -> list[Tensor]:
-    """The tensors of a graph in an attribute, or in lists, tuples and dicts."""
-    if isinstance(value, Tensor):
-        return [] if value.is_leaf else [value]
-    values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return [tensor for each in values for tensor in _computed(each)]
+def _computed(module: nn.Module) -> Iterator[Tensor]:
+    """The tensors of a graph in attributes, and in lists, tuples and dicts there, which may hold themselves."""
+    waiting: list[Any] = [vars(part) for part in module.modules()]
+    seen = set[int]()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor) and not value.is_leaf:
+            yield value
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.values() if isinstance(value, dict) else value
 
 
 def _rounded(outputs: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from cgankd.core.blockwise import BLOCK, blockwise
 from cgankd.core.mapped_rows import Images
 from cgankd.core.runtime import Fabric, to_device
 from cgankd.core.store import Work
+from cgankd.nets.taps import kept_modes
 
 # float images [B, C, H, W] in [0, 1] -> outputs [B, number of outputs]; an nn.Module is one
 Predictor = Callable[[Tensor], Tensor]
@@ -40,18 +42,15 @@ def outputs(work: Work, network: Predictor, images: Images, name: str = "outputs
     Everything is computed at float32, at any training precision, because what is stored or scored must not be rounded.
     name: identifies this pass among those of the stage, so that a killed pass can continue.
     """
-    modes = [(part, part.training) for part in network.modules()] if isinstance(network, nn.Module) else []
-    if isinstance(network, nn.Module):
-        place(network, work.fabric).eval()
 
     def compute(rows: Tensor) -> dict[str, Tensor]:
         return {"outputs": plain(network(to_input(images[rows], work.fabric.device)))}
 
-    try:
+    with contextlib.ExitStack() as after:
+        if isinstance(network, nn.Module):
+            after.enter_context(kept_modes(network))
+            place(network, work.fabric).eval()
         return blockwise(work, name, len(images), compute, images_at_once(images))["outputs"]
-    finally:
-        for part, training in modes:  # not by train(), because a user may keep some layers in eval mode
-            part.training = training
 
 
 def is_of_networks(predictor: Predictor | None) -> bool:

@@ -150,18 +150,32 @@ def undisturbed(network: nn.Module) -> Iterator[None]:
 
     In eval mode the running statistics of batch normalisation don't change.
     """
-    modes = [(module, module.training) for module in network.modules()]
-    devices = {p.device for p in network.parameters()}
-    try:
-        for module, _ in modes:
+    with restored(network), torch.no_grad():
+        for module in network.modules():
             module.training = False  # not .eval(), because a network may override it
-        with rng.restored(*devices), torch.no_grad():
+        yield
+
+
+@contextlib.contextmanager
+def restored(network: nn.Module) -> Iterator[None]:
+    """After: every layer's mode and torch's random state are as before."""
+    try:
+        with kept_modes(network), rng.restored(*{weight.device for weight in network.parameters()}):
             yield
+    finally:
+        # Older torch would reuse weights that autocast cast under no_grad, and give them no gradient.
+        torch.clear_autocast_cache()
+
+
+@contextlib.contextmanager
+def kept_modes(network: nn.Module) -> Iterator[None]:
+    """After: every layer's mode is as before. Not by train(), because a user may keep some layers in eval mode."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        yield
     finally:
         for module, mode in modes:
             module.training = mode
-        # Older torch would reuse weights that autocast cast under no_grad, and give them no gradient.
-        torch.clear_autocast_cache()
 
 
 def _layer(network: nn.Module, name: str) -> nn.Module:

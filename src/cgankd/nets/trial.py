@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from cgankd.core import rng
 from cgankd.core.errors import UserError, said
 from cgankd.core.plugins import tried
 from cgankd.core.runtime import CPU, Fabric
 from cgankd.nets import inference
-from cgankd.nets.taps import undisturbed
+from cgankd.nets.taps import restored, undisturbed
 from cgankd.tasks.outputs import why
 
 
@@ -157,18 +156,13 @@ def _dtype_name(dtype: torch.dtype) -> str:
 @contextlib.contextmanager
 def _training_mode(network: nn.Module) -> Iterator[None]:
     """Inside: training mode. After: modes, buffers and torch's random state are restored."""
-    modes = [(module, module.training) for module in network.modules()]
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    devices = {p.device for p in network.parameters()}
     try:
-        with rng.restored(*devices):
+        with restored(network):
             network.train()
             yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         with torch.no_grad():
             for name, buffer in network.named_buffers():
                 if name in buffers and buffer.shape == buffers[name].shape:
                     buffer.copy_(buffers[name])
-        torch.clear_autocast_cache()

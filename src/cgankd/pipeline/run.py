@@ -16,14 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cgankd.config.recipe import Recipe
-from cgankd.config.settings import (
-    FitSettings,
-    FromNOKD,
-    FromWeights,
-    NoSubsampling,
-    Subsampling,
-    SynthesisSettings,
-)
+from cgankd.config.settings import FitSettings, FromNOKD, FromWeights, NoSubsampling, Subsampling, SynthesisSettings
 from cgankd.core import ranks, rng
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.run_folder import check_recipe
@@ -209,11 +202,8 @@ class Run:
     def teachers(self, seed: int, *, jury: bool) -> tuple[NetworkSource, ...]:
         """The teacher, and with ``jury`` the further ones, as arguments of stages."""
         every = self.recipe.teacher.all()[: None if jury else 1]
-        artifacts = [self._member(number, seed) for number in range(len(every))]
-        return tuple(
-            StoredNetwork(artifact) if teacher.source is None else self.black_boxes[setting]
-            for (setting, teacher), artifact in zip(every, artifacts, strict=True)
-        )
+        members = [(setting, self._member(number, seed)) for number, (setting, _) in enumerate(every)]
+        return tuple(self.black_boxes.get(setting) or StoredNetwork(artifact) for setting, artifact in members)
 
     def nokd(self, seed: int) -> Artifact:
         """The student trained on labels alone, for its own number of steps; not scored on the test split."""
@@ -282,8 +272,7 @@ class Run:
     def distilled(self, seed: int) -> Teachers:
         """The teachers whose outputs distillation matches."""
         votes = self.recipe.teacher.votes
-        members = self.teachers(seed, jury=votes != "first")
-        return Teachers(members, votes)
+        return Teachers(self.teachers(seed, jury=votes != "first"), votes)
 
     def _images(self, compared: Row, seed: int) -> TrainingImages:
         """The training images of a row's student."""

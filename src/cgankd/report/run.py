@@ -7,6 +7,7 @@ page.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -72,7 +73,7 @@ class Run:
         """The names of the classes or label bins; none where no score was taken in each."""
         return [str(name) for name in self.results.get("bins") or []]
 
-    @property
+    @functools.cached_property
     def incomplete(self) -> str:
         """A sentence that names artifacts of the results that are missing or damaged; "" where all are there."""
         missing = [path for path in _leaves(self.results.get("artifacts")) if self._open(path) is None]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cgankd.core import extras
 from cgankd.core.errors import TrainingError, UserError
-from cgankd.core.files import file_name
+from cgankd.core.files import student_stem
 from cgankd.core.mapped_rows import Images
 from cgankd.core.runtime import OneDevice
 from cgankd.core.store import Work
@@ -96,7 +96,7 @@ def stem(run: FinishedRun, student: Student, seed: int | None) -> str:
     best = run.student(OneDevice()).facts
     if (student.facts["row"], student.facts["seed"]) == (best["row"], best["seed"]):
         return "student"
-    return "-".join(["student", file_name(student.facts["row"]), *([] if seed is None else [f"seed{seed}"])])
+    return student_stem(student.facts["row"], seed)
 
 
 def export_after_run(folder: Path) -> Exported:

@@ -68,7 +68,7 @@ class TeacherOutputs:
         """The outputs for all of the batch's views, which recur, float32 [B, number of outputs]."""
         if batch.mixed:  # of one process alone, because several have only parts of its images
             outputs = self._of_mixed(batch)
-        elif isinstance(self.teacher, nn.Module):
+        elif inference.is_of_networks(self.teacher):
             outputs = self._of_views(batch.whole)
         else:  # a service may charge for an answer, and the first process alone keeps the answers
             outputs = ranks.first_of_team(lambda: self._of_views(batch.whole))
