@@ -1,4 +1,4 @@
-"""SIGTERM stops loops as a time limit does, and a second one ends the process; Ctrl-C ends waits of torch at once."""
+"""SIGTERM stops loops as a time limit does, a second one ends the process; so does Ctrl-C where a loop can save."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cgankd.core import stopping
 from cgankd.core.checkpoint import Checkpoint
 from cgankd.core.errors import OutOfTime
-from cgankd.core.stopping import reason_to_stop, stopping_on_sigterm
+from cgankd.core.stopping import reason_to_stop, saving_on_ctrl_c, stopping_on_sigterm
 
 
 def test_the_time_limit() -> None:
@@ -44,6 +46,40 @@ def test_further_signals_mean_the_same_and_unknown_ones_nothing() -> None:
         os.kill(os.getpid(), signal.SIGUSR2)
         assert reason_to_stop(math.inf) == "it was asked to stop (SIGUSR2)"
     assert [signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)] == before
+
+
+@pytest.fixture
+def interrupting() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupting")
+def test_ctrl_c_lets_a_loop_save_and_a_second_one_does_not(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    checkpoint = Checkpoint(tmp_path / "checkpoint.safetensors")
+    with saving_on_ctrl_c(lambda: True):
+        assert not checkpoint.due()
+        signal.raise_signal(signal.SIGINT)
+        assert checkpoint.due()
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save(3)
+        assert capfd.readouterr().err == "\nsaving the state of this loop; Ctrl-C again stops at once\n"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert checkpoint.load() == (3, [])
+    assert reason_to_stop(math.inf) is None
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.usefixtures("interrupting")
+@pytest.mark.parametrize(("alone", "seconds"), [(True, 60.0), (False, 0.0)], ids=["no loop runs", "several processes"])
+def test_ctrl_c_interrupts_at_once_where(alone: bool, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "_looked", time.monotonic() - seconds)
+    with saving_on_ctrl_c(lambda: alone), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_a_thread_sets_no_handler() -> None:

@@ -151,7 +151,9 @@ def test_a_run_that_is_stopped_says_how_to_go_on(tiny: Path, typed: Callable[...
 
     stopped = ended_by(signal.SIGINT, tiny.parent)
     assert stopped.code == 130
-    assert stopped.err == f"cgankd: stopped by Ctrl-C; the same command goes on: {command}\n"
+    saving, said = stopped.err.strip().splitlines()
+    assert saving == "saving the state of this loop; Ctrl-C again stops at once"
+    assert said == f"cgankd: stopped by Ctrl-C; the same command goes on: {command}"
     assert status(out)["state"] == "waiting"
 
     asked = ended_by(signal.SIGTERM, tiny.parent)

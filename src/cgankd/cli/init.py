@@ -271,16 +271,14 @@ def _full(override: str) -> str:
 @contextmanager
 def _until(deadline: float, progress: Progress, title: str, total: float) -> Iterator[Bar]:
     """A passing bar, whose loop ends with OutOfTime at the deadline, and where the process is asked to stop."""
-    from cgankd.core.errors import OutOfTime
     from cgankd.core.progress import Bar
-    from cgankd.core.stopping import reason_to_stop
+    from cgankd.core.stopping import stop_in_time
 
     with progress.passing(title, total) as shown:
 
         class Until(Bar):
             def to(self, done: float, note: str = "") -> None:
-                if reason := reason_to_stop(deadline):
-                    raise OutOfTime(reason)
+                stop_in_time(deadline)
                 shown.to(done, note)
 
         yield Until()

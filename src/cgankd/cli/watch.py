@@ -13,6 +13,7 @@ import typer
 
 from cgankd.cli.ending import FAILED, Ending, ending
 from cgankd.cli.screen import console
+from cgankd.core import ranks
 from cgankd.core.errors import UserError
 from cgankd.core.terminal import on_one_line
 
@@ -36,13 +37,13 @@ def watching(
 ) -> Iterator[Watched]:
     """Shows and records what a long command does, until the block ends.
 
-    SIGTERM stops it at the next checkpoint. as_json: everything for a person goes to stderr. track: see
+    SIGTERM and Ctrl-C stop it at the next checkpoint. as_json: everything for a person goes to stderr. track: see
     :func:`cgankd.core.trackers.choose`. An error is recorded in the status file, and goes on.
     """
     if quiet and as_json:
         raise UserError("--quiet and --json exclude each other; allowed: one of them")
     from cgankd.core.status_file import StatusFile, same_command
-    from cgankd.core.stopping import stopping_on_sigterm
+    from cgankd.core.stopping import saving_on_ctrl_c, stopping_on_sigterm
     from cgankd.core.trackers import NONE, Tracker, choose
     from cgankd.core.views import JsonLines, view
     from cgankd.core.watching import Watched
@@ -58,7 +59,8 @@ def watching(
         from cgankd.core.profiling import Profile  # imported here, because it imports torch
 
         outputs.append(Profile(console))
-    with _people_at_stderr(as_json), stopping_on_sigterm(), Watched(outputs) as watched:
+    alone = saving_on_ctrl_c(lambda: ranks.count() == 1)
+    with _people_at_stderr(as_json), stopping_on_sigterm(), alone, Watched(outputs) as watched:
         try:
             yield watched
         except BaseException as error:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from cgankd.core import ranks
-from cgankd.core.errors import OutOfTime, UserError
+from cgankd.core.errors import UserError
 from cgankd.core.files import is_whole, load_tensors, save_tensors
-from cgankd.core.stopping import reason_to_stop
+from cgankd.core.stopping import reason_to_stop, stop_in_time
 
 
 class Checkpoint:
@@ -70,8 +70,8 @@ class Checkpoint:
 
         def save() -> None:
             self.write(step, modules, optimizers, history, tensors)
-            if self.path is not None and (reason := reason_to_stop(self.deadline)) is not None:
-                raise OutOfTime(reason)
+            if self.path is not None:
+                stop_in_time(self.deadline)
 
         ranks.first_of_team(save)
 

@@ -1,17 +1,24 @@
-"""Whether this process has to stop: its time limit is reached, or somebody asked it to (SIGTERM)."""
+"""Whether this process has to stop: its time limit is reached, or somebody asked it to (SIGTERM, Ctrl-C)."""
 
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from cgankd.core.errors import OutOfTime
+
 TIME_LIMIT = "the time limit is reached"
+CTRL_C = "Ctrl-C was pressed"
+SAVING = b"\nsaving the state of this loop; Ctrl-C again stops at once\n"
+LOOKS_AGAIN = 10.0  # seconds in which a loop looks again whether it has to stop, but for very slow steps
 _asked: list[str] = []  # why this process was asked to stop
+_looked = -math.inf  # when a loop last looked, in time.monotonic's seconds
 
 
 def deadline_in(minutes: float | None) -> float:
@@ -21,9 +28,17 @@ def deadline_in(minutes: float | None) -> float:
 
 def reason_to_stop(deadline: float) -> str | None:
     """Why to stop now; None: go on. deadline: in time.monotonic's seconds."""
+    global _looked
+    _looked = time.monotonic()
     if _asked:
         return _asked[0]
     return TIME_LIMIT if time.monotonic() >= deadline else None
+
+
+def stop_in_time(deadline: float) -> None:
+    """Raise OutOfTime, or after Ctrl-C KeyboardInterrupt, where there is a reason to stop now."""
+    if (reason := reason_to_stop(deadline)) is not None:
+        raise KeyboardInterrupt if reason == CTRL_C else OutOfTime(reason)
 
 
 @contextmanager
@@ -49,6 +64,35 @@ def stopping_on_sigterm(*further: str) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _asked.clear()
+
+
+@contextmanager
+def saving_on_ctrl_c(alone: Callable[[], bool]) -> Iterator[None]:
+    """In this block Ctrl-C makes a running loop save and stop. The second one, or one while no loop runs, interrupts at
+    once.
+
+    alone: whether no other process computes with this one; several are interrupted together. Does nothing outside the
+    main thread, as :func:`stopping_on_sigterm`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, before)
+        if time.monotonic() - _looked > LOOKS_AGAIN or not alone():
+            raise KeyboardInterrupt
+        _asked.append(CTRL_C)
+        os.write(2, SAVING)  # not print(), which may be what the signal has interrupted
+
+    if before == signal.default_int_handler:  # another one is the caller's own, or SIGINT is ignored
+        signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
         _asked.clear()
 
 

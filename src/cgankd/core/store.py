@@ -30,7 +30,7 @@ from torch import Tensor
 from cgankd._version import __version__
 from cgankd.core import ranks, rng
 from cgankd.core.checkpoint import Checkpoint
-from cgankd.core.errors import OutOfTime, UserError
+from cgankd.core.errors import UserError
 from cgankd.core.files import file_name, load_tensors, read_json, save_tensors, sync, write_json
 from cgankd.core.hashing import content_key, describe
 from cgankd.core.lease import leased
@@ -38,7 +38,7 @@ from cgankd.core.progress import SILENT, Progress
 from cgankd.core.run_folder import HeldFolder, make_folder
 from cgankd.core.run_plan import Station
 from cgankd.core.runtime import Fabric, environment
-from cgankd.core.stopping import reason_to_stop
+from cgankd.core.stopping import stop_in_time
 
 P = ParamSpec("P")
 Function = TypeVar("Function", bound=Callable[..., dict[str, Any]])
@@ -278,8 +278,7 @@ class Store:
         return artifact
 
     def _check_time(self) -> None:
-        if (reason := reason_to_stop(self.deadline)) is not None:
-            raise OutOfTime(reason)
+        stop_in_time(self.deadline)
 
     def _leased(self, done: Path, key: str, title: str) -> contextlib.AbstractContextManager[None]:
         """In this block no other run computes this artifact; where artifacts are shared, others may be at it."""

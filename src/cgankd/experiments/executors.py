@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cgankd.core import extras
-from cgankd.core.errors import OutOfTime, TrainingError, UserError
+from cgankd.core.errors import TrainingError, UserError
 from cgankd.core.machine import cores
 from cgankd.core.numbers import counted
 from cgankd.core.progress import Bar, Progress
-from cgankd.core.stopping import reason_to_stop
+from cgankd.core.stopping import stop_in_time
 from cgankd.experiments.worker import LOG, OUTCOME, Outcome, read_outcome, work
 
 KINDS = ("processes", "slurm", "ray")
@@ -133,8 +133,8 @@ def run_all(
                 ended += 1
                 yield number, outcome or Outcome("failed", f"its workers died; {folders[number] / LOG} may say why")
             bar.to(ended, f"{len(running)} at once")
-            if (waiting or running) and (reason := reason_to_stop(deadline)) is not None:
-                raise OutOfTime(reason)
+            if waiting or running:
+                stop_in_time(deadline)
             time.sleep(LOOK_AGAIN)
     finally:
         _stop([worker for worker, _ in running.values()])

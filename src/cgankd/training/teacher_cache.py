@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from cgankd.core import ranks
-from cgankd.core.errors import OutOfTime
 from cgankd.core.row_file import RowFile
 from cgankd.core.runtime import Fabric, to_device
-from cgankd.core.stopping import reason_to_stop
+from cgankd.core.stopping import stop_in_time
 from cgankd.data.batches import Batch, Batches, BatchRows
 from cgankd.nets import inference
 
@@ -126,8 +125,7 @@ class TeacherOutputs:
 
     @torch.no_grad()
     def _run(self, images: Tensor) -> Tensor:
-        if (reason := reason_to_stop(self.deadline)) is not None:
-            raise OutOfTime(reason)
+        stop_in_time(self.deadline)
         return inference.plain(self.teacher(images)).cpu()  # at float32, because it is stored
 
 
