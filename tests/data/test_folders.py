@@ -202,11 +202,14 @@ def test_a_name_that_comes_back_into_the_folder_is_fine(tmp_path: Path) -> None:
         ),
         (
             "\ufeffname;reading (bar)\na.png;8,61\n",
-            r"metadata.csv: has no column 'file_name'; columns found: name, reading .bar.; needed: .* such as 'name'$",
+            r"metadata.csv: has no column 'file_name'; columns found: name, reading .bar.; give .* this name, instead of 'name'$",
         ),
-        ("file;reading, bar\nb.png;8,61\n", r"; columns found: file, reading, bar; needed: .* such as 'file'$"),
-        ("path,label\nb.png,1\na.png,2\n", "has no column 'file_name'; .* such as 'path'$"),
-        ("file,path,label\na.png,a.png,1\n", "has no column 'file_name'; .* such as 'file', 'path'$"),
+        (
+            "file;reading, bar\nb.png;8,61\n",
+            r"; columns found: file, reading, bar; give .* this name, instead of 'file'$",
+        ),
+        ("path,label\nb.png,1\na.png,2\n", "has no column 'file_name'; .* instead of 'path'$"),
+        ("file,path,label\na.png,a.png,1\n", "has no column 'file_name'; .* instead of 'file', 'path'$"),
         ("file_name,label,label\na.png,1,2\n", "column 'label' is 2 times in the header"),
         ("file_name,label\ngone.png,1\n", "line 2: file 'gone.png' is not in"),
         ("file_name,label\n,1\n", "line 2: file '' is not in"),

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Knowledge distillation through conditionally generated images: train a small student from few labels.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

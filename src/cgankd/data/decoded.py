@@ -168,7 +168,7 @@ def _place(pictures: Pictures) -> tuple[Path | None, int]:
                 # tells. The inode would tell too, but on some network disks it is another one after each mount.
                 real, found = real_folder(path.parent) / path.name, path.lstat()
                 if stat.S_ISLNK(found.st_mode):
-                    real, found = path.resolve(), path.stat()
+                    found, real = path.stat(), path.resolve()  # in this order, because a link may lead to itself
                 # The second time tells that a file was put there by mv, cp -p or rsync, which keep the first one.
                 size, changed = found.st_size, f"{found.st_mtime_ns} {found.st_ctime_ns}"
             total += size

@@ -46,7 +46,7 @@ class Table:
     def need(self, column: str, hint: str = "") -> None:
         """UserError where the column is missing or unusable; ``hint``: which setting names it."""
         if column not in self.columns:
-            further = f"; needed: this name for the column of the images' files{self._likely()}" * (column == FILE)
+            further = f"; give the column of the images' files this name{self._likely()}" * (column == FILE)
             raise NoSuchColumn(
                 f"{self.path}: has no column {column!r}{hint}; columns found: {', '.join(self.columns)}{further}"
             )
@@ -93,7 +93,7 @@ class Table:
     def _likely(self) -> str:
         """Which columns may be the one that names files, for a message."""
         likely = [name for name in self.columns if self._is_file(name) or name.casefold() in USUAL]
-        return f", such as {first_of([repr(name) for name in likely], most=3)}" * bool(likely)
+        return f", instead of {first_of([repr(name) for name in likely], most=3)}" * bool(likely)
 
     def _is_file(self, column: str, most: int = 20) -> bool:
         """Whether one of the first values is a file in the table's folder."""
@@ -114,9 +114,13 @@ def read_table(path: Path) -> Table:
     try:
         if endless(path):
             raise UserError(f"{path}: is a pipe or a device; allowed: files")
-        text = path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start} is not UTF-8; allowed: UTF-8 text") from None
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}, line {line}: byte {error.start} is not UTF-8; allowed: UTF-8 text, as Excel's 'CSV UTF-8'"
+        ) from None
     except OSError as error:
         raise UserError(f"{path}: not readable: {error.strerror}") from None
     if "\0" in text:  # in UTF-16 every second byte of a plain text is 0

@@ -51,7 +51,8 @@ def data(run: Run) -> Section:
     few = [groups[place] for place in evenly(len(groups), MOST_STRIPS)]
     rows = [StripRow(name, (strip(images, 2 * STRIP),)) for name, images in few]
     if rows and run.artifact("generator") is None:
-        blocks.append(Strips(("real",), rows, "Real training images, a few of each label."))
+        of = "each label" if len(few) == len(groups) else f"{len(few)} of the {len(groups)} labels"
+        blocks.append(Strips(("real",), rows, f"Real training images, a few of {of}."))
     elif rows:
         each = max(1, 4 * TILES // len(groups))
         examples = np.concatenate([images[:each] for _, images in groups])

@@ -63,7 +63,12 @@ class FilterSettings(Settings):
         "the label range with one threshold each, which keeps the frequencies of labels; auto: label for classes, all "
         "for scalars",
     )
-    calibration: int = Field(1000, ge=10, description="fakes from which each threshold is computed")
+    calibration: int = Field(
+        1000,
+        ge=10,
+        description="generated images from which each threshold is computed; with one threshold per class so many of "
+        "each class, even where synthesis.images is less; fewer are faster",
+    )
 
 
 class EvenLabels(Settings):
