@@ -202,7 +202,7 @@ def test_a_name_that_comes_back_into_the_folder_is_fine(tmp_path: Path) -> None:
         ),
         (
             "\ufeffname;reading (bar)\na.png;8,61\n",
-            r"metadata.csv: has no column 'file_name'; .* found: name, reading .bar.; give .* this name, instead of 'name'$",
+            r"metadata.csv: has no .*; columns found: name, reading .bar.; give .* this name, instead of 'name'$",
         ),
         (
             "file;reading, bar\nb.png;8,61\n",
