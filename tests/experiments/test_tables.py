@@ -479,6 +479,8 @@ def test_a_table_that_pairs_nothing_says_so() -> None:
     written = text.as_markdown(table.summary(made, found))
     assert "No method was compared alone and with generated images." in written
     assert "What generated images add" not in written
+    assert "intervals" not in written
+    assert "share the teacher: their cells are not independent" in written
 
 
 def test_csv_reads_back_as_the_results() -> None:

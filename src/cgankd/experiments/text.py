@@ -132,11 +132,17 @@ def _notes(table: Record) -> list[str]:
     ]
     control = f"{table['control']} is the control: the student alone, for as many steps as every row but nokd."
     pool = any(cell["teacher"]["trained_on"] == "pool" for cell in table["cells"])
+    gains = any(cell["gains"] for cell in table["cells"])
+    shared = "the teacher and the generated images" if gains else "the teacher"
     return [
         *dict.fromkeys(notes),
         control,
-        "The intervals are 95% t intervals, not corrected for the number of cells.",
-        "Students of one setting share the teacher and the generated images: their cells are not independent.",
+        *(["The intervals are 95% t intervals, not corrected for the number of cells."] if gains else []),
+        *(
+            [f"Students of one setting share {shared}: their cells are not independent."]
+            if len(table["cells"]) > 1
+            else []
+        ),
         *(["The teacher was trained on the whole pool."] if pool else []),
     ]
 
