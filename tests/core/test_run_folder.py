@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 import pytest
 
 from cgankd.core.errors import UserError
-from cgankd.core.run_folder import HeldFolder, check_recipe, check_usable, earlier
+from cgankd.core.run_folder import HeldFolder, check_recipe, check_usable, earlier, read_results
 
 
 def test_a_check_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -108,3 +108,11 @@ def test_a_folder_that_was_taken_over_is_forgotten_without_comparing_paths(
     del held
     monkeypatch.undo()
     assert errors == []
+
+
+def test_a_run_that_has_not_finished_is_told_from_other_folders(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no results.json; give the --out folder of a finished run$"):
+        read_results(tmp_path, ())
+    (tmp_path / ".lock").touch()
+    with pytest.raises(UserError, match=r"of a finished run \(the command of this one goes on\)$"):
+        read_results(tmp_path, ())

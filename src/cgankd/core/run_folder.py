@@ -151,7 +151,8 @@ def read_results(folder: Path, needed: Iterable[str]) -> dict[str, Any]:
     """The results of a finished run. UserError where ``folder`` has none, or they lack a ``needed`` entry."""
     path = folder / RESULTS
     if not path.is_file():
-        raise UserError(f"{folder} holds no {RESULTS}; give the --out folder of a finished run")
+        stopped = " (the command of this one goes on)" if (folder / ".lock").is_file() else ""
+        raise UserError(f"{folder} holds no {RESULTS}; give the --out folder of a finished run{stopped}")
     results = read_json(path)
     missing = [name for name in needed if not isinstance(results, dict) or name not in results]
     if missing:

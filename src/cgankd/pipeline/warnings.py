@@ -250,7 +250,8 @@ def _failing_classes(results: Mapping[str, Any], scored: Scored) -> Iterator[str
     mean = " (means over seeds)" if len(results["seeds"]) > 1 else ""
     yield (
         f"The accuracy of the student that ships ({scored(accuracy)}) hides classes that fail{mean}: "
-        f"{'; '.join(named)}. More images of these classes help most (docs/few-labels.md, uneven classes)."
+        f"{'; '.join(named)}. More images of {'this class' if len(failing) == 1 else 'these classes'} help most "
+        "(docs/few-labels.md, uneven classes)."
     )
 
 
