@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from cgankd import Distiller, LabelUnit, Regression, UserError
+from cgankd import Distiller, LabelUnit, Regression, UserError, show_progress
 from cgankd.core.runtime import BF16, OneDevice
 from cgankd.data.given import image_set
 from cgankd.synthesis import checks
@@ -764,7 +764,7 @@ def test_answers_of_another_teacher_in_one_folder_are_asked_for_anew(tmp_path: P
     assert len(list((tmp_path / "cache").glob("*/teacher_outputs-*"))) == 3
 
 
-def test_the_same_calls_in_one_folder_go_on(tmp_path: Path, fabric: Fabric) -> None:
+def test_the_same_calls_in_one_folder_go_on(tmp_path: Path, fabric: Fabric, capsys: pytest.CaptureFixture[str]) -> None:
     images, labels = classes()
     inner, asked, drawn = Brightness(classes=True), Counter(), Counter()
 
@@ -779,7 +779,10 @@ def test_the_same_calls_in_one_folder_go_on(tmp_path: Path, fabric: Fabric) -> N
     def walk(steps: int) -> Tensor:
         asked.clear()
         drawn.clear()
-        road = Distiller(images, labels, service, features_of=student(3), fabric=fabric, out=tmp_path / "out")
+        road = Distiller(
+            images, labels, service, features_of=student(3), fabric=fabric, out=tmp_path / "out",
+            progress=show_progress(0.0),
+        )  # fmt: skip
         road.use_generator(generator)
         road.train_density_ratio(**RATIO)
         assert len(road.synthesize(images=30, **SYNTHESIS)) == road.synthesis.summary["kept"]
@@ -787,6 +790,7 @@ def test_the_same_calls_in_one_folder_go_on(tmp_path: Path, fabric: Fabric) -> N
         return weights_of(road.distill(student(3), method="kd", steps=steps, batch_size=16))
 
     first, asked_first, drawn_first = walk(4), asked["images"], drawn["images"]
+    assert "] synthesis: calibration" in capsys.readouterr().out
     assert torch.equal(walk(4), first)
     named = asked["images"]  # those that tell the teacher from others, and two when it is opened
     assert named < 50

@@ -308,7 +308,7 @@ class Distiller(Looks):
         )
         space = label_space(self._task, self._task.to_target(self.data.labels))
         self.synthesis = process(
-            self.store,
+            self.store.titled("synthesis"),
             source,
             space.plan(chosen, sampler.held),
             chosen,
