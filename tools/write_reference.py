@@ -79,7 +79,8 @@ def pages() -> dict[str, str]:
 def commands_page() -> str:
     """Every command with its arguments and options, by typer."""
     group = typer.main.get_command(app)
-    text = get_docs_for_click(obj=group, ctx=typer.Context(group), name="cgankd", title="Commands")
+    context = typer.Context(group, **group.context_settings)
+    text = get_docs_for_click(obj=group, ctx=context, name="cgankd", title="Commands")
     text = re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+\n", "", text)  # their cut-off first sentences; all follow in full
     text = text.replace("```console\n$ ", "```text\n")  # a pattern, not a command to copy
     return f"{text.rstrip()}\n\n{TYPER}\n"

@@ -109,7 +109,7 @@ def test_the_same_policy_as_for_files(tmp_path: Path) -> None:
     splits = read(path, size=16, channels=1)
     assert splits.train.images.shape[1:] == (1, 16, 16)
     assert [note.split(" images ")[1][:20] for note in splits.notes if " of 20 images" in note] == [
-        "are transparent and ", "were converted from ", "were resized to 16x1",
+        "are transparent; bla", "were converted from ", "were resized to 16x1",
     ]  # fmt: skip
     grey = splits.test.images[0, 0].numpy()
     centres = x[:, :, 8:24, :3] @ [0.299, 0.587, 0.114]

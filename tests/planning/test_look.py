@@ -42,7 +42,7 @@ def test_the_only_column_is_the_label_and_a_group_column_keeps_images_together(t
 
 
 def test_a_table_that_names_no_files_is_refused_before_its_label_is_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no column 'file_name'; .* such as 'bild'$"):
+    with pytest.raises(UserError, match=r"has no column 'file_name'; .* instead of 'bild'$"):
         look(table(tmp_path, "bild,width,height", "{angle:.2f},{n}"), {})
 
 
