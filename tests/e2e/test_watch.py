@@ -60,7 +60,7 @@ def test_profile_has_a_line_for_each_stage_that_was_computed(tiny: Path, typed: 
     assert "share of the time" in said.out
     stages = json.loads((tiny.parent / "out" / "profile.json").read_text())
     assert [stage["stage"] for stage in stages] == [
-        "data", "teacher (seed 0)", "nokd (seed 0)", "nokd (seed 0), test split", "worst test images",
+        "data", "teacher (seed 0)", "teacher (seed 0), test split", "nokd (seed 0)", "nokd (seed 0), test split", "worst test images",
     ]  # fmt: skip
     assert all(stage["peak_memory"] > 50e6 for stage in stages)
     assert "all of them were done before" in typed(*ONE_ROW, "--profile").out
@@ -115,7 +115,7 @@ def test_on_a_terminal_without_colours(tiny: Path) -> None:
     assert not re.search(r"\x1b\[(?:\d+;)*[349]\d", text), "a colour, although NO_COLOR is set"
     plain = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", text).replace("\r", "\n")
     assert max(len(line.rstrip()) for line in plain.splitlines()) <= 80
-    assert plain.rstrip().splitlines()[-1].startswith("! This is a demonstration")
+    assert any(line.startswith("! This is a demonstration") for line in plain.splitlines())
 
 
 # --- how a run ends -----------------------------------------------------------------------------------------------
