@@ -60,7 +60,8 @@ def test_profile_has_a_line_for_each_stage_that_was_computed(tiny: Path, typed: 
     assert "share of the time" in said.out
     stages = json.loads((tiny.parent / "out" / "profile.json").read_text())
     assert [stage["stage"] for stage in stages] == [
-        "data", "teacher (seed 0)", "teacher (seed 0), test split", "nokd (seed 0)", "nokd (seed 0), test split", "worst test images",
+        "data", "teacher (seed 0)", "teacher (seed 0), test split", "nokd (seed 0)",
+        "nokd (seed 0), test split", "worst test images",
     ]  # fmt: skip
     assert all(stage["peak_memory"] > 50e6 for stage in stages)
     assert "all of them were done before" in typed(*ONE_ROW, "--profile").out
