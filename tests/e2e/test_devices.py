@@ -114,7 +114,7 @@ def test_what_several_processes_cant_do_is_refused_before_any_is_started(
 def test_machines_that_cant_meet_are_told_what_is_needed(
     tiny: Path, typed: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["run", "tiny.yaml", "runtime.nodes=2", "--out", "out"]
+    words = ["run", "tiny.yaml", "--num-nodes", "2", "--out", "out"]
     for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK"):
         monkeypatch.delenv(name, raising=False)
     assert typed(*words).sentence().startswith("cgankd: runtime.nodes = 2, but the variable MASTER_ADDR is not set; ")

@@ -32,7 +32,7 @@ SMALL = [
     "student.fit.steps=8", "student.transfer_steps=8", "generator.steps=10", "ratio.steps=100",
     "runtime.checkpoint_seconds=0.02", "--out", "out", "--no-report", "--no-export", "--quiet",
 ]  # fmt: skip
-NODES = ["--devices", "1", "runtime.nodes=2"]
+NODES = ["--devices", "1", "--num-nodes", "2"]
 Runs = list[subprocess.Popen[str]]
 
 

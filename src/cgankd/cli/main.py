@@ -17,6 +17,7 @@ from cgankd.cli.recipes import (
     SKIP_BAD,
     Devices,
     MaxMinutes,
+    Nodes,
     Overrides,
     Recipe,
     RecipeOrImages,
@@ -90,13 +91,14 @@ def run(
     profile: watch.Profiled = False,
     max_minutes: MaxMinutes = None,
     devices: Devices = None,
+    nodes: Nodes = None,
     jobs: workers.Jobs = None,
     executor: workers.OnExecutor = "processes",
     resources: workers.Resources = "",
 ) -> None:
     """Run a recipe and print its table. The same command resumes a run that was stopped."""
     deadline: float | None = None
-    overrides = with_devices([*(overrides or []), *[SKIP_BAD] * skip_bad], devices)
+    overrides = with_devices([*(overrides or []), *[SKIP_BAD] * skip_bad], devices, nodes)
     with watch.watching(quiet, as_json, track, profile) as progress:
         init.check_exists(name)
         from cgankd.config import recipe

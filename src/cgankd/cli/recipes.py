@@ -15,6 +15,10 @@ Devices = Annotated[
     int | None,
     typer.Option("--devices", min=1, help="as runtime.devices: train on several GPUs of this machine, a process each"),
 ]
+Nodes = Annotated[
+    int | None,
+    typer.Option("--num-nodes", min=1, help="as runtime.nodes: train on several machines, each with this command"),
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, such as seeds=[0,1]")]
 Recipe = Annotated[
     str,
@@ -57,9 +61,10 @@ def load(command: str, name: str, overrides: list[str] | None) -> Any:
     return modules[command].load(name, overrides or [])
 
 
-def with_devices(overrides: list[str] | None, devices: int | None) -> list[str]:
-    """The overrides with the number of devices, if it is given."""
-    return [*(overrides or []), *([] if devices is None else [f"runtime.devices={devices}"])]
+def with_devices(overrides: list[str], devices: int | None, nodes: int | None) -> list[str]:
+    """The overrides with the numbers of devices and of machines, where they are given."""
+    given = {"runtime.devices": devices, "runtime.nodes": nodes}
+    return [*overrides, *(f"{setting}={number}" for setting, number in given.items() if number is not None)]
 
 
 def homes() -> dict[str, Any]:
