@@ -18,7 +18,7 @@ from cgankd.core.paths import portable
 from cgankd.core.terminal import on_one_line
 
 Run = Annotated[Path, typer.Argument(metavar="DIR", help="the --out folder of a finished run")]
-Row = Annotated[str | None, typer.Option("--row", help="a row of the table; default the best on the validation split")]
+Row = Annotated[str | None, typer.Option("--row", help="a row of the table; default the student that ships")]
 Seed = Annotated[int | None, typer.Option("--seed", help="one of the run's seeds; default the best on validation")]
 
 
@@ -50,9 +50,11 @@ def show_export(exported: Any) -> None:
         return f"{run_text.metric_name(facts['metric'])} {run_text.rounded(value)} {facts['unit']}".rstrip()
 
     weights = ", best weights on validation" if facts.get("weights") == "best" else ""
+    scores = {split: scored(facts[split]) for split in ("validation", "test") if split in facts}
+    again = f", trained again on all {facts['labelled']:,} labelled images" if "labelled" in facts else ""
     console.print(
-        f"{exported.path}: row {facts['row']}, seed {facts['seed']}, {facts['network']}{weights}; "
-        f"validation {scored(facts['validation'])}, test {scored(facts['test'])}",
+        f"{exported.path}: row {facts['row']}, seed {facts['seed']}, {facts['network']}{weights}{again}; "
+        f"{', '.join(f'{split} {score}' for split, score in scores.items())}",
         soft_wrap=True,
     )
     if exported.note:

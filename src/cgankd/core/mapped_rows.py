@@ -28,7 +28,7 @@ class MappedRows:
     dtype = torch.uint8
 
     def __init__(self, stored: np.memmap, rows: npt.NDArray[np.int64] | None = None) -> None:
-        self._mapped = stored  # row_file gives pages back of it while it lives
+        self.mapped = stored  # row_file gives pages back of it while it lives
         self.stored: npt.NDArray[np.uint8] = stored.view(np.ndarray)
         self.rows = np.arange(len(stored)) if rows is None else rows
         self.shape = torch.Size((len(self.rows), *stored.shape[1:]))
@@ -47,7 +47,7 @@ class MappedRows:
 
     def take(self, which: Tensor | slice) -> MappedRows:
         """The rows at ``which`` (int64 or bool), not read."""
-        return MappedRows(self._mapped, self._places(which))
+        return MappedRows(self.mapped, self._places(which))
 
     @property
     def tensor_key(self) -> str:
@@ -65,7 +65,7 @@ class MappedRows:
         """``compute()``, which depends on these rows and on ``what`` alone; kept in a file, so that a later start does
         not read all rows for it."""
         name = hashlib.blake2b(what.encode() + b"\0" + self.rows.tobytes(), digest_size=16).hexdigest()
-        path = known_folder(Path(str(self._mapped.filename))) / name
+        path = known_folder(Path(str(self.mapped.filename))) / name
         try:
             return path.read_bytes()
         except OSError:
@@ -95,6 +95,13 @@ def blocks(images: Images) -> Iterable[Tensor]:
     """All images in order, in blocks that take little memory; at least one block, which may be empty."""
     size = max(1, BLOCK // math.prod(images.shape[1:]))
     return images.split(size) if len(images) else [images[:]]
+
+
+def joined(first: Images, second: Images) -> Images:
+    """The images of both, without a copy where they are rows of one file."""
+    if isinstance(first, MappedRows) and isinstance(second, MappedRows) and first.mapped is second.mapped:
+        return MappedRows(first.mapped, np.concatenate([first.rows, second.rows]))
+    return torch.cat([first[:], second[:]])
 
 
 def taken(images: Images, which: Tensor | slice) -> Images:

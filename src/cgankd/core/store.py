@@ -176,7 +176,7 @@ class Store:
         take_over: bool = False,
         option: str = "--out",
     ) -> None:
-        self.path, self.fabric, self.progress, self.title = path, fabric, progress, ""
+        self.path, self.fabric, self.progress, self.title, self.remark = path, fabric, progress, "", ""
         self.deadline, self.checkpoint_seconds = deadline, checkpoint_seconds
         self.environment = {"cgankd": __version__, **environment(fabric), **(further or {})}
         self.used: list[Artifact] = []
@@ -219,7 +219,13 @@ class Store:
     def titled(self, title: str) -> Store:
         """The same store; its next stages show ``title`` while they run."""
         store = copy.copy(self)
-        store.title = title
+        store.title = title + self.remark
+        return store
+
+    def remarking(self, remark: str) -> Store:
+        """The same store, which adds ``remark`` to all further titles."""
+        store = copy.copy(self)
+        store.remark = remark
         return store
 
     def noting(self, calls: list[Call]) -> Store:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cgankd.core.errors import UserError
 from cgankd.core.hashing import tensor_key
-from cgankd.core.mapped_rows import Images, blocks, taken
+from cgankd.core.mapped_rows import Images, blocks, joined, taken
 from cgankd.core.run_text import digits_for, rounded
 from cgankd.data import showing
 from cgankd.data.listing import Plan, Rejected
@@ -104,6 +104,12 @@ class ImageSet:
         columns = {name: column[rows] for name, column in self.columns.items()}
         files = tuple(self.files[row] for row in rows.tolist()) if self.files else ()
         return ImageSet(taken(self.images, rows), self.labels[rows], columns, self.names, files)
+
+    def joined(self, more: ImageSet) -> ImageSet:
+        """These images and then ``more``, of the same source."""
+        columns = {name: torch.cat([column, more.columns[name]]) for name, column in self.columns.items()}
+        labels, files = torch.cat([self.labels, more.labels]), self.files + more.files
+        return ImageSet(joined(self.images, more.images), labels, columns, self.names, files)
 
     def dataset(self, transform: Callable[[Tensor], Tensor] | None = None) -> ImageDataset:
         """For a ``DataLoader``: (float image [C, H, W] in [0, 1], label); or probabilities in place of a label."""
@@ -237,6 +243,11 @@ class Splits:
     plan: Plan | None = None  # the shape that images were brought to; None where they were given as tensors
     rejected: tuple[Rejected, ...] = ()  # images that can't be read and were left out, by data.skip_bad
     labelled: Tensor | None = None  # int64
+
+    def with_validation(self) -> Splits:
+        """The same, with the images of ``val`` among the labelled ones: for a training after all choices."""
+        train = self.train.joined(self.val)
+        return dataclasses.replace(self, train=train, pool=train if self.labelled is None else self.pool)
 
     @functools.cached_property
     def unlabelled(self) -> UnlabelledImages:

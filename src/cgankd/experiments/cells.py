@@ -99,7 +99,13 @@ def grid(
         for setting in settings or [""]:
             for student in students or [""]:
                 network = [f"student.network={student}"] if student else []
-                words = ["compare.ablation=false", *overrides, *network, *split_overrides(setting)]
+                words = [
+                    "compare.ablation=false",
+                    "student.refit=false",
+                    *overrides,
+                    *network,
+                    *split_overrides(setting),
+                ]
                 own.append(Cell(recipe.load(name, words), " ".join(split_overrides(setting))))
         served, left_out = _serving([cell.recipe for cell in own]) if ALL in methods else ([], {})
         if methods:

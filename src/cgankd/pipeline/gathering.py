@@ -17,6 +17,7 @@ from cgankd.metrics.statistics import mean_of_known, place_of_best
 from cgankd.nets.build import StoredNetwork
 from cgankd.pipeline import measurements, stages
 from cgankd.pipeline.comparisons import CONTROL, row
+from cgankd.pipeline.refit import Refit, refit
 
 if TYPE_CHECKING:
     from cgankd.pipeline.run import Run
@@ -27,13 +28,15 @@ class Gathered:
     """The artifacts that results.json begins with.
 
     teachers: one for each seed of a teacher. students: row -> one for each seed. best: row and seed of the best student
-    by validation, which are the first ones where a student is not trained yet. worst: answers to the test images.
+    by validation; where a student is not trained yet, the last row, which takes most time. refit: that student, trained
+    again on all labels; None where the recipe does not ask for it. worst: answers to the test images.
     """
 
     data: Artifact
     teachers: list[Artifact]
     students: Mapping[str, Sequence[Artifact]]
     best: tuple[str, int]
+    refit: Refit | None
     worst: Artifact
 
 
@@ -70,13 +73,19 @@ def gather(run: Run) -> Gathered:
     if any(row(name).fakes for name in run.rows):
         _gather_generated(run, upstream)
     best = best_by_validation(run, students)
-    worst = measurements.worst_answers(run, _networks_shown(run, students, *best))
-    return Gathered(data, teachers, students, best, worst)
+    name, seed = best
+    chosen = students[name][recipe.seeds.index(seed)]
+    again = refit(run, name, seed, scores(run, chosen)) if recipe.student.refit else None
+    shown = _networks_shown(run, students, *best)
+    if again is not None and again.ships:
+        shown[name] = StoredNetwork(again.student)
+    return Gathered(data, teachers, students, best, again, measurements.worst_answers(run, shown))
 
 
 def scores(run: Run, student: Artifact) -> Mapping[str, Any]:
     """The scores of the weights that ship: val, test and test_per_bin."""
-    return student.summary if run.recipe.student.ships == "last" else student.summary["best"]
+    last = run.recipe.student.ships == "last" or not student.summary
+    return student.summary if last else student.summary["best"]
 
 
 def _networks_shown(
@@ -90,7 +99,7 @@ def _networks_shown(
 def best_by_validation(run: Run, students: Mapping[str, Sequence[Artifact]]) -> tuple[str, int]:
     """The row whose students are best on the validation split, on average over seeds, and its best seed."""
     if not all(student.summary for trained in students.values() for student in trained):
-        return run.rows[0], run.recipe.seeds[0]
+        return run.rows[-1], run.recipe.seeds[0]
     found = {
         name: [(float(scores(run, student)["val"]), scores(run, student).get("val_loss")) for student in trained]
         for name, trained in students.items()

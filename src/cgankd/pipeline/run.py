@@ -109,6 +109,7 @@ class Run:
         self, recipe: Recipe, splits: Splits, store: Store, kinds: Mapping[str, OutputKind] | None = None
     ) -> None:
         self.recipe, self.splits, self.store, self.task = recipe, splits, store, splits.task
+        self.before: Run | None = None  # the run whose generated and pseudo-labelled images this one uses (refit.py)
         train = splits.train
         self.around = Surroundings(splits.task, splits.val, splits.test)
         self.space = label_space(self.task, self.task.to_target(train.labels))
@@ -276,13 +277,13 @@ class Run:
 
     def _images(self, compared: Row, seed: int) -> TrainingImages:
         """The training images of a row's student."""
-        share = self.recipe.student.real_share
+        share, before = self.recipe.student.real_share, self.before or self
         if compared.pseudo:
-            pseudo = PseudoLabelled(self.splits.unlabelled, self.pseudo(seed))
+            pseudo = PseudoLabelled(before.splits.unlabelled, before.pseudo(seed))
             return TrainingImages(self.splits.train, pseudo, share)
         if compared.fakes:
             replace = compared.ablation.replace if compared.ablation else self.replace
-            fakes = StoredFakes(self.synthesis(seed, compared), replace)
+            fakes = StoredFakes(before.synthesis(seed, compared), replace)
             return TrainingImages(self.splits.train, fakes, share)
         return TrainingImages(self.splits.train)
 

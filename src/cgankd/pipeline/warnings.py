@@ -12,8 +12,9 @@ from cgankd.core.errors import first_of
 from cgankd.core.numbers import as_part, counted
 from cgankd.core.run_text import rounded
 from cgankd.metrics.statistics import balanced_accuracy as of_classes
-from cgankd.metrics.statistics import few_seeds
+from cgankd.metrics.statistics import few_seeds, standard_error
 from cgankd.pipeline.comparisons import CONTROL, row
+from cgankd.report.shipped import shipped
 
 USEFUL = 0.1  # of the constant answer's score, by which a useful student is better
 ENOUGH_TEST_IMAGES = 200  # two standard errors of an accuracy are 7 points at most
@@ -218,18 +219,18 @@ def _no_better_than_constant(results: Mapping[str, Any], better: float, scored: 
 
 
 def balanced_accuracy(results: Mapping[str, Any]) -> float | None:
-    """Of the row that ships; None for scalars, and where all classes have about as many test images."""
+    """Of the student that ships; None for scalars, and where all classes have about as many test images."""
     classes = _tested_classes(results)
     return of_classes([accuracy for _, accuracy, _ in classes], [images for _, _, images in classes])
 
 
 def _tested_classes(results: Mapping[str, Any]) -> list[tuple[str, float, int]]:
-    """Name, accuracy of the row that ships, and number of test images of each class that has some; [] for scalars."""
+    """Of each class with test images: name, accuracy of the student that ships, number of images; [] for scalars."""
     best, images = results.get("best"), results.get("test_images_per_bin")
     if not best or not images or results.get("metric") != "accuracy":
         return []
-    accuracies = next(entry["per_bin"] for entry in results["rows"] if entry["method"] == best["row"])
-    known = zip(results["bins"], accuracies, images, strict=True)
+    entry = shipped(results)
+    known = zip(results["bins"], entry["per_bin"], images, strict=True) if entry else []
     return [(name, accuracy, count) for name, accuracy, count in known if accuracy is not None]
 
 
@@ -262,12 +263,10 @@ def _few_test_images(results: Mapping[str, Any]) -> Iterator[str]:
         return
     only = f"The test split has only {counted(images, 'image', 'images')}"
     if results.get("metric") != "accuracy":
-        yield f"{only}, so a difference below about {as_part(1.52 / images**0.5)} of the error may be chance."
+        error = as_part(2 * standard_error("mae", 1.0, images))
+        yield f"{only}, so a difference below about {error} of the error may be chance."
         return
-    right = results["best"]["test"] / 100 if results.get("best") else 0.5
-    # With two right and two wrong answers added (Agresti and Coull), so that 0 % and 100 % are not taken as certain.
-    share = (right * images + 2) / (images + 4)
-    error = 100 * math.sqrt(share * (1 - share) / images)
+    error = standard_error("accuracy", results["best"]["test"] if results.get("best") else 50.0, images)
     size = f"{100 / images:.2g}"
     size += " point" if size == "1" else " points"
     yield (

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from cgankd.core import run_text
 from cgankd.metrics.statistics import mean_of_known, paired_difference, place_of_best
-from cgankd.report import table
+from cgankd.report import shipped, table
 
 EXPORTED = ("student.onnx", "student.safetensors")  # what cgankd run writes, the usual one first
 DEMONSTRATION = "This recipe is a demonstration: short enough to try, too short to be evidence."
@@ -37,10 +37,16 @@ def headline(results: Mapping[str, Any], folder: Path | None = None) -> Headline
     Rows without a validation score are not compared, and are named. Where no row has one, cGAN-KD is compared with the
     control.
     """
+    found = _found(results, folder)
+    return dataclasses.replace(found, sentence=" ".join(filter(None, [found.sentence, _on_all_labels(results)])))
+
+
+def _found(results: Mapping[str, Any], folder: Path | None) -> Headline:
+    """The main result before the chosen student is trained again."""
     if results.get("autopilot"):
         return _piloted(results)
-    if not table.generates(results) and (shipped := table.shipped(results)) is not None:
-        return _shipped(results, shipped, folder)
+    if not table.generates(results) and (row := shipped.chosen(results)) is not None:
+        return _shipped(results, row, folder)
     sides = [[row for row in results["rows"] if bool(row.get("fake_images")) is fake] for fake in (True, False)]
     chosen = [_best(results, rows) for rows in sides]
     unscored = [str(row["method"]) for rows in sides for row in rows if _validation(row) is None]
@@ -81,6 +87,18 @@ def _by_name(results: Mapping[str, Any]) -> list[Row | None]:
     return [rows.get("cgan") or rows.get("cgan_kd"), rows.get(str(results.get("control")))]
 
 
+def _on_all_labels(results: Mapping[str, Any]) -> str:
+    """The student that was trained again; "" where there is none, or it does not ship."""
+    again = results.get("refit")
+    if not again or not again["ships"]:
+        return ""
+    return (
+        f"What ships is row {again['method']} trained again, with the validation images among its "
+        f"{table.count(again['real_images'])} labelled ones: {table.score(results, again['mean'], None)} on the test "
+        "split."
+    )
+
+
 def _missing(with_fakes: Row | None, without: Row | None) -> str:
     if with_fakes is None and without is None:
         return "There is nothing to compare."
@@ -95,10 +113,10 @@ def _piloted(results: Mapping[str, Any]) -> Headline:
     scores = [table.score(results, row["mean"], row.get("std")) for row in (chosen, control)]
     better = "" if results["higher_is_better"] else " (lower is better)"
     measured = run_text.metric_name(str(results["metric"]))
-    shipped, notes = table.shipped(results), ""
-    if shipped is not None and shipped is not chosen:  # the control
-        vals = [table.score(results, _validation(row), None) for row in (shipped, chosen)]
-        equal = _validation(shipped) == _validation(chosen)  # of equal ones that of the lowest loss ships
+    best, notes = shipped.chosen(results), ""
+    if best is not None and best is not chosen:  # the control
+        vals = [table.score(results, _validation(row), None) for row in (best, chosen)]
+        equal = _validation(best) == _validation(chosen)  # of equal ones that of the lowest loss ships
         why = (
             f"both have {vals[0]}, the latter with a lower loss"
             if equal

@@ -18,7 +18,7 @@ from cgankd.core import run_text
 from cgankd.core.numbers import written
 from cgankd.core.terminal import on_one_line
 from cgankd.metrics.statistics import spread
-from cgankd.report import markdown
+from cgankd.report import markdown, shipped
 
 Verdict = Literal["control", "better", "worse", "undecided", "no interval", "none"]
 
@@ -120,12 +120,6 @@ def metric_name(results: Mapping[str, Any]) -> str:
     return f"{name}, {unit}" if unit else name
 
 
-def shipped(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The row whose student ships: the best on the validation split. None in results of older versions."""
-    best = (results.get("best") or {}).get("row")
-    return next((row for row in results["rows"] if row["method"] == best), None) if best else None
-
-
 def generates(results: Mapping[str, Any]) -> bool:
     """Whether the run has generated images, also where all of them were filtered out."""
     return "generator" in results or any(row.get("fake_images") for row in results["rows"])
@@ -216,6 +210,9 @@ def verdict(results: Mapping[str, Any], row: Mapping[str, Any]) -> Verdict:
 def rows(results: Mapping[str, Any]) -> list[Row]:
     """The table's rows as text, the teacher last."""
     texts = [_row(results, row) for row in results["rows"]]
+    if again := results.get("refit"):
+        same = _row(results, again)
+        texts.append(dataclasses.replace(same, method=f"{same.method}, all labels", difference="–", verdict="none"))
     teacher = results.get("teacher")
     return [*texts, _teacher_row(results, teacher)] if teacher else texts
 
@@ -236,7 +233,7 @@ def _row(results: Mapping[str, Any], row: Mapping[str, Any]) -> Row:
         difference=text,
         verdict=verdict(results, row),
         attacked=_attacked(results, row),
-        ships=row is shipped(results),
+        ships=row is shipped.shipped(results),
     )
 
 
@@ -297,9 +294,7 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
     seeds = results.get("seeds") or []
     better = "higher" if results["higher_is_better"] else "lower"
     notes = [*(results.get("autopilot") or {}).get("reasons", [])]
-    if shipped(results) is not None:
-        seed = f", its best seed {results['best']['seed']}" if len(seeds) > 1 else ""
-        notes.append(f"*: the student that ships{seed}, chosen by validation.")
+    notes += shipped.footnotes(results)
     notes.append(f"Measured on the test split; {better} is better.")
     if constant := results.get("constant"):
         notes.append(f"Always answering {constant['label']} would score {score(results, constant['test'], None)}.")

@@ -53,8 +53,8 @@ def export(
     """Write the student of a finished run to a file that needs no cgankd, and check it on the run's test images; where
     these can't be had, on the few images that the run keeps.
 
-    row, seed: of the student; None: the best on the validation split. out: the file; None: student.SUFFIX in the
-    folder, and student-ROW-seedN.SUFFIX for a student that is not the best. int8: a second file beside it. Raises
+    row, seed: of the student; None: the one that ships. out: the file; None: student.SUFFIX in the folder, and
+    student-ROW-seedN.SUFFIX for a student that does not ship. int8: a second file beside it. Raises
     UserError for what the user can mend, TrainingError where the file answers otherwise than the student.
     """
     if to not in formats.SUFFIXES:
@@ -93,8 +93,7 @@ def export(
 
 def stem(run: FinishedRun, student: Student, seed: int | None) -> str:
     """The file's name: ``student`` is the name of the one that ships, and of no other."""
-    best = run.student(OneDevice()).facts
-    if (student.facts["row"], student.facts["seed"]) == (best["row"], best["seed"]):
+    if student.facts == run.student(OneDevice()).facts:
         return "student"
     return student_stem(student.facts["row"], seed)
 

@@ -70,11 +70,14 @@ class FinishedRun:
         return Plan(**self._artifact("data").summary["plan"])
 
     def student(self, fabric: Fabric, row: str | None = None, seed: int | None = None) -> Student:
-        """The student of a row and seed, in eval mode. None: the one that is best on the validation split.
+        """The student of a row and seed, in eval mode. Both None: the one that ships; one None: the best by validation.
 
         Raises UserError for a row or seed that the run has not.
         """
         students, seeds, best = self.results["artifacts"]["students"], self.results["seeds"], self.results["best"]
+        again = self.results.get("refit") or {}
+        if row is None and seed is None and again.get("ships"):
+            return self._on_all_labels(fabric, again)
         row = best["row"] if row is None else row
         if row not in students:
             raise UserError(
@@ -101,6 +104,20 @@ class FinishedRun:
             "test": scores["values"][place],
         }
         return Student(network.open(fabric), self.task, self.plan, facts)
+
+    def _on_all_labels(self, fabric: Fabric, again: Mapping[str, Any]) -> Student:
+        """The student that was trained again, with the validation images among the labelled ones."""
+        facts = {
+            "row": again["method"],
+            "seed": again["seed"],
+            "network": again["network"],
+            "weights": "last",
+            "metric": self.results["metric"],
+            "unit": self.results["unit"],
+            "labelled": again["real_images"],
+            "test": again["mean"],
+        }
+        return Student(StoredNetwork(self._artifact("refit")).open(fabric), self.task, self.plan, facts)
 
     def generator(self, fabric: Fabric) -> Sampler:
         """The trained generator; UserError where the run trained none."""

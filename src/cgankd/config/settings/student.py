@@ -67,6 +67,11 @@ class StudentSettings(Settings):
         description="which of a student's weights count in the table and are exported: last (those at the end of its "
         "training) or best (those with the best validation score of about 25 during it)",
     )
+    refit: bool = Field(
+        False,
+        description="once the best student is chosen, train it again, with the validation images among the labelled "
+        "ones (so too a teacher that learns from them), and ship that; generated images stay as they are",
+    )
     real_share: float | None = Field(
         None, gt=0, lt=1, description="share of real images in a batch; none: every image equally often"
     )

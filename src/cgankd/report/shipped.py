@@ -1,0 +1,34 @@
+"""Which student ships: that of the row chosen by validation, or the same trained again on all labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def chosen(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The row that is best on the validation split. None in results of older versions."""
+    best = (results.get("best") or {}).get("row")
+    return next((row for row in results["rows"] if row["method"] == best), None) if best else None
+
+
+def shipped(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The entry of the student that ships, as those of the rows. None in results of older versions."""
+    again = results.get("refit")
+    return again if again and again["ships"] else chosen(results)
+
+
+def footnotes(results: Mapping[str, Any]) -> list[str]:
+    """What the mark in the table means."""
+    if shipped(results) is None:
+        return []
+    several = len(results.get("seeds") or []) > 1
+    again = results.get("refit")
+    if again is None:
+        seed = f", its best seed {results['best']['seed']}" if several else ""
+        return [f"*: the student that ships{seed}, chosen by validation."]
+    seed = f" and seed {again['seed']}" if several else ""
+    what = f"row {again['method']}{seed}, chosen by validation, trained again on all {again['real_images']:,} labels"
+    if again["ships"]:
+        return [f"*: the student that ships: {what}."]
+    return [f"*: the student that ships, chosen by validation; not {what}, because it got worse."]
