@@ -208,7 +208,7 @@ def _cut_off(summary: Mapping[str, Any], task: Task) -> str:
 
 def _counts(summary: Mapping[str, Any], images: LeavingImages) -> str:
     names, place = images.task.bins(images.images.labels)
-    counts = [int((place == number).sum()) for number in range(len(names))]
+    counts = place.bincount(minlength=len(names)).tolist()
     lines = [f"| {_text(name)} | {count:,} |" for name, count in zip(names, counts, strict=True)]
     missing = summary["requested"] - summary["kept"]
     requested = counted(summary["requested"], "requested image", "requested images")
