@@ -19,7 +19,7 @@ from cgankd.cli.screen import console
 from cgankd.cli.watch import one_loop
 from cgankd.core.addresses import is_remote
 from cgankd.core.errors import UserError, did_you_mean
-from cgankd.core.paths import is_file, is_folder, portable
+from cgankd.core.paths import RECIPE, is_file, is_folder, portable
 from cgankd.core.run_text import duration
 from cgankd.core.terminal import on_one_line
 
@@ -151,7 +151,7 @@ def _kept_settings(path: Path, source: str, budget: str | None, folder: Path) ->
     elif origin.edited:
         why = f"was made for --budget {origin.budget} and was edited since"
     elif _trained(folder):
-        file = folder / "recipe.yaml"
+        file = folder / RECIPE
         why = f"was made for --budget {origin.budget}, and {folder} holds what was trained with {file}"
         going_on = f"; cgankd run {shlex.quote(str(file))} --out {shlex.quote(str(folder))} goes on there"
     else:
