@@ -102,11 +102,7 @@ def _model(artifact: Artifact) -> dict[str, Any]:
 
 def warnings(results: dict[str, Any]) -> list[str]:
     """What a reader should know before trusting the table, one sentence each."""
-    sentences = []
-    if results["demonstration"]:
-        sentences.append("This is a demonstration: its trainings are too short to prove anything.")
-    else:
-        sentences += few_seeds(len(results["seeds"]))
+    sentences = few_seeds(len(results["seeds"]), results["demonstration"])
     teacher = results["teacher"]["bits_per_byte"]
     control = next((row for row in results["rows"] if row["method"] == CONTROL), None)
     if control is not None and teacher >= control["bits_per_byte"]["mean"]:
