@@ -119,7 +119,7 @@ class Run:
             )
         answers = ranks.written_by_first(store.artifacts / "answers")
         self.black_boxes = open_teachers(recipe.teacher, self.task, train, answers)
-        preflight.check_answers(self.black_box, self.ready_generator, splits)
+        preflight.check_predictions(self.black_box, self.ready_generator, splits)
         self.kinds = {setting: kind for setting, kind in (kinds or {}).items() if kind.changes}
         self.output_notes = [
             *preflight.output_notes(recipe, kinds or {}, self.black_boxes),

@@ -78,7 +78,7 @@ def _why(first: str, reference: Run, group: Mapping[str, Run]) -> str:
     """The reason for which a group of runs can't be compared with the first run."""
     names, results = ", ".join(group), next(iter(group.values())).results
     verb = "is" if len(group) == 1 else "are"
-    metric, other = table.metric_name(results), table.metric_name(reference.results)
+    metric, other = table.metric_with_unit(results), table.metric_with_unit(reference.results)
     if metric != other:
         reason = f"the score is {metric} there, and {other} in {first}"
     elif not results.get("test_images") or not reference.results.get("test_images"):
@@ -204,7 +204,7 @@ def _blocks(part: Part, number: int) -> Iterator[Block]:
     if part.why:
         yield Note(part.why)
     texts, best = rows(part)
-    header = ["run", "method", table.metric_name(part.results), "", *AFTER_SCORE]
+    header = ["run", "method", table.metric_with_unit(part.results), "", *AFTER_SCORE]
     unbroken = [[text.replace(" ± ", f"{NO_BREAK}±{NO_BREAK}") for text in row] for row in texts]
     for place, (before, row) in enumerate(itertools.pairwise(texts), start=1):
         if row[0] == before[0] and place != best:
