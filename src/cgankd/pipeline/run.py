@@ -1,8 +1,8 @@
 """The pipeline: data -> teacher, NOKD student -> generator -> density ratio -> synthesis -> students -> results.
 
 The file to read first. :class:`Run` calls each stage (stages/) with its arguments, through the store (core/store.py),
-which returns finished artifacts without computing them again. results.py calls it for every seed and row
-(comparisons.py) of a recipe.
+which returns finished artifacts without computing them again. gathering.py calls it for every seed and row
+(comparisons.py) of a recipe, and results.py makes results.json of the artifacts.
 """
 
 from __future__ import annotations
