@@ -162,7 +162,7 @@ def test_the_reference_pages_are_those_of_the_code(
 
 
 def headings(page: Path) -> set[str]:
-    """The anchors of the page's headings, as GitHub and mkdocs make them."""
+    """The anchors of the page's headings as GitHub makes them; ``make docs`` checks those of the site."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     titles = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
     return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
