@@ -23,12 +23,11 @@ from cgankd.config import recipe
 from cgankd.config.yaml_config import from_tree
 from cgankd.continual.run import run as run_continual
 from cgankd.continual.settings import Continual
-from cgankd.core.files import read_json
+from cgankd.core.files import read_json, save_tensors
 from cgankd.core.progress import Progress
 from cgankd.core.run_plan import Station
 from cgankd.metrics import cost
 from cgankd.nets import zoo
-from cgankd.nets.weights import save_weights
 from cgankd.pipeline import run
 
 RUNTIME = {"threads": int(os.environ.get("OMP_NUM_THREADS", "1")), "precision": "fp32"}
@@ -112,7 +111,7 @@ def write_inputs(folder: Path) -> None:
         words = " ".join(f"word{(number * k) % 11}" for k in range(60))
         (folder / "texts" / f"{number}.txt").write_text(words)
     torch.manual_seed(0)
-    save_weights(zoo.create("cnn8", 1, 1, (16, 16)), folder / "teacher.safetensors")
+    save_tensors(folder / "teacher.safetensors", zoo.create("cnn8", 1, 1, (16, 16)).state_dict())
 
 
 class Elsewhere(Progress):

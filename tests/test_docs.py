@@ -161,10 +161,18 @@ def test_the_reference_pages_are_those_of_the_code(
     assert code == 0
 
 
+def headings(page: Path) -> set[str]:
+    """The anchors of the page's headings as GitHub makes them; ``make docs`` checks those of the site."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     for page in [*PAGES, *(ROOT / "docs" / "reference").glob("*.md"), ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]:
-        for target in re.findall(
-            r"\]\(([^)#\s]+)(?:#[^)]*)?\)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-        ):
-            if not re.match(r"https?:", target):
-                assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for name, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", text):
+            target = page.parent / name if name else page
+            if not re.match(r"https?:", name):
+                assert target.exists(), f"{page.relative_to(ROOT)} links to {name}"
+                assert not anchor or anchor in headings(target), f"{page.relative_to(ROOT)} links to {name}#{anchor}"

@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from cgankd.core.errors import UserError
+from cgankd.core.files import save_tensors
 from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
 from cgankd.metrics import cost
@@ -20,7 +21,7 @@ from cgankd.nets import zoo
 from cgankd.nets.attention import BLOCKS, Gate, add_attention, gates
 from cgankd.nets.feature_layers import map_layers
 from cgankd.nets.taps import PENULTIMATE, Taps
-from cgankd.nets.weights import load_weights, save_weights
+from cgankd.nets.weights import load_weights
 from cgankd.tasks import Classification, Regression
 from cgankd.training import scoring
 
@@ -110,7 +111,7 @@ def test_what_follows_and_taps_see_the_weighed_map() -> None:
 
 def test_saved_and_loaded_by_its_name(tmp_path: Path) -> None:
     gated, other = decided(new("cnn8+vam")), new("cnn8+vam", seed=5)
-    save_weights(gated, tmp_path / "gated.safetensors")
+    save_tensors(tmp_path / "gated.safetensors", gated.state_dict())
     load_weights(other, tmp_path / "gated.safetensors")
     assert torch.equal(other(images()), gated(images()))
     with pytest.raises(UserError, match=r"key 'vam\.0\.score\.\w+' is not expected"):
@@ -119,12 +120,12 @@ def test_saved_and_loaded_by_its_name(tmp_path: Path) -> None:
 
 def test_weights_without_attention_fill_all_but_the_gates(tmp_path: Path) -> None:
     plain, gated = new("cnn8", seed=3), new("cnn8+vam", seed=4)
-    save_weights(plain, tmp_path / "plain.safetensors")
+    save_tensors(tmp_path / "plain.safetensors", plain.state_dict())
     with pytest.raises(UserError, match=r"key 'vam\.0\.score\.weight' is missing"):
         load_weights(gated, tmp_path / "plain.safetensors")
     load_weights(gated, tmp_path / "plain.safetensors", may_lack="vam.")
     assert torch.equal(gated(images()), plain(images()))
-    save_weights(decided(gated), tmp_path / "gated.safetensors")
+    save_tensors(tmp_path / "gated.safetensors", decided(gated).state_dict())
     other = new("cnn8+vam")
     load_weights(other, tmp_path / "gated.safetensors", may_lack="vam.")  # but has them
     assert torch.equal(other(images()), gated(images()))

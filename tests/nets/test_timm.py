@@ -9,11 +9,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cgankd.core.errors import UserError
+from cgankd.core.files import save_tensors
 from cgankd.nets import zoo
 from cgankd.nets.feature_layers import map_layers
 from cgankd.nets.pretrained import start_from
 from cgankd.nets.taps import PENULTIMATE, Taps, feature_shapes
-from cgankd.nets.weights import load_weights, save_weights
+from cgankd.nets.weights import load_weights
 
 timm = pytest.importorskip("timm")
 
@@ -73,7 +74,7 @@ def test_weights_of_a_file_in_timms_own_names(tmp_path):
     network = new("resnet10t")
     load_weights(network, tmp_path / "hub.safetensors")
     assert torch.equal(network.fc.weight, other.fc.weight)
-    save_weights(network, tmp_path / "own.safetensors")
+    save_tensors(tmp_path / "own.safetensors", network.state_dict())
     load_weights(new("resnet10t"), tmp_path / "own.safetensors")
 
 

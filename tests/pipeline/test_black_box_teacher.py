@@ -13,9 +13,8 @@ import torch
 
 from answering_teachers import onnx_file, stages, tiny
 from cgankd.core.errors import UserError
-from cgankd.core.files import load_tensors, read_json
+from cgankd.core.files import load_tensors, read_json, save_tensors
 from cgankd.nets import zoo
-from cgankd.nets.weights import save_weights
 from cgankd.pipeline import run
 from cgankd.report.render import render
 from cgankd.report.table import as_markdown
@@ -113,7 +112,7 @@ def test_a_jury_of_one_mind_teaches_what_its_first_would(tmp_path: Path) -> None
     torch.manual_seed(0)
     network = zoo.create("cnn8", 1, 10, (16, 16))
     path = tmp_path / "t.safetensors"
-    save_weights(network, path)
+    save_tensors(path, network.state_dict())
     jury = json.dumps([{"network": "cnn8", "weights": str(path)}] * 2)
     words = ["compare.methods=[kd]", f"teacher.weights={path}", f"teacher.jury={jury}"]
     students, keys = {}, set()
@@ -150,7 +149,7 @@ def test_the_teachers_scores_are_those_of_the_vote(tmp_path: Path) -> None:
     for seed in (0, 1):
         torch.manual_seed(seed)
         networks.append(zoo.create("cnn8", 1, 10, (16, 16)).eval())
-        save_weights(networks[seed], tmp_path / f"{seed}.safetensors")
+        save_tensors(tmp_path / f"{seed}.safetensors", networks[seed].state_dict())
     words += [f"teacher.weights={tmp_path / '0.safetensors'}", "teacher.votes=mean"]
     recipe = tiny(*words, f"teacher.jury=[{{network: cnn8, weights: {tmp_path / '1.safetensors'}}}]")
     found = run.run(recipe, tmp_path / "out")

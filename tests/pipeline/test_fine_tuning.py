@@ -10,9 +10,8 @@ import torch
 
 from cgankd.config.recipe import Recipe, from_tree
 from cgankd.core.errors import UserError
-from cgankd.core.files import load_tensors
+from cgankd.core.files import load_tensors, save_tensors
 from cgankd.nets import zoo
-from cgankd.nets.weights import save_weights
 from cgankd.pipeline import run
 
 SETTINGS = {
@@ -34,7 +33,7 @@ def other_task(path: Path) -> dict[str, torch.Tensor]:
     """Weights of the teacher's network for four classes."""
     torch.manual_seed(0)
     network = zoo.create("cnn8", 1, 4, (16, 16))
-    save_weights(network, path)
+    save_tensors(path, network.state_dict())
     return network.state_dict()
 
 
@@ -107,7 +106,7 @@ def test_all_students_start_from_the_file_with_a_new_head(tmp_path: Path) -> Non
 def test_the_key_follows_what_the_file_holds_and_not_its_name(tmp_path: Path) -> None:
     other_task(tmp_path / "a.safetensors")
     other_task(tmp_path / "b.safetensors")
-    save_weights(zoo.create("cnn8", 1, 4, (16, 16)), tmp_path / "c.safetensors")
+    save_tensors(tmp_path / "c.safetensors", zoo.create("cnn8", 1, 4, (16, 16)).state_dict())
     artifacts = [
         run.run(recipe(f"student.start={tmp_path / name}.safetensors"), tmp_path / "run")["artifacts"]["students"]
         for name in "abc"

@@ -13,10 +13,10 @@ from torch import nn
 
 from answering_teachers import onnx_file, tiny
 from cgankd.core.errors import UserError
+from cgankd.core.files import save_tensors
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.gan.adapters import StoredImages
 from cgankd.nets import zoo
-from cgankd.nets.weights import save_weights
 from cgankd.pipeline import preflight, run
 from cgankd.tasks import Classification, Regression, Task
 from cgankd.teachers.answers import StoredAnswers
@@ -55,8 +55,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "own_nets", raising=False)
     (tmp_path / "own_nets.py").write_text(NETS)
-    save_weights(nn.Sequential(nn.Flatten(), nn.Linear(256, 3)), "own.safetensors")
-    save_weights(zoo.create("cnn8", 1, 3, (16, 16)), "cnn8.safetensors")
+    save_tensors(Path("own.safetensors"), nn.Sequential(nn.Flatten(), nn.Linear(256, 3)).state_dict())
+    save_tensors(Path("cnn8.safetensors"), zoo.create("cnn8", 1, 3, (16, 16)).state_dict())
     onnx_file(tmp_path / "three.onnx", 3)
     onnx_file(tmp_path / "ten.onnx", 10)
     return tmp_path
@@ -103,7 +103,7 @@ def test_another_number_of_classes_or_shape_is_refused_before_training(
 
 def test_timms_weights_for_other_classes_are_refused(own: Path) -> None:
     pytest.importorskip("timm")
-    save_weights(zoo.create("timm/resnet18", 1, 3, (16, 16)), "timm.safetensors")
+    save_tensors(Path("timm.safetensors"), zoo.create("timm/resnet18", 1, 3, (16, 16)).state_dict())
     with pytest.raises(UserError, match=rf"'fc.weight' has shape \[3, 512\]; ResNet needs \[10, 512\] {MADE_FOR}"):
         run.run(tiny("teacher.network=timm/resnet18", "teacher.weights=timm.safetensors"), own / "run")
 
@@ -213,7 +213,7 @@ def test_a_file_of_predictions_in_another_unit_is_warned_of(scale: float, warned
 
 def test_weights_that_do_not_know_the_classes_are_said(own: Path) -> None:
     torch.manual_seed(0)
-    save_weights(zoo.create("cnn8", 1, 10, (16, 16)), "fresh.safetensors")
+    save_tensors(Path("fresh.safetensors"), zoo.create("cnn8", 1, 10, (16, 16)).state_dict())
     words = ["teacher.network=cnn8", "teacher.weights=fresh.safetensors", "compare.methods=[nokd]"]
     results = run.run(tiny(*words), own / "run")
     (said,) = [warning for warning in results["warnings"] if "guessing for" in warning]

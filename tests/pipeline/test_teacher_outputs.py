@@ -15,12 +15,11 @@ from cgankd.config import yaml_config
 from cgankd.continual import run as continual
 from cgankd.continual.settings import Continual
 from cgankd.core.errors import UserError
-from cgankd.core.files import load_tensors, read_json
+from cgankd.core.files import load_tensors, read_json, save_tensors
 from cgankd.core.runtime import make_fabric
 from cgankd.core.store import Artifact
 from cgankd.nets import zoo
 from cgankd.nets.build import StoredNetwork
-from cgankd.nets.weights import save_weights
 from cgankd.pipeline import run
 
 NUMBER = itertools.count()
@@ -63,7 +62,7 @@ def student_weights(out: Path) -> dict[str, torch.Tensor]:
 def test_a_loaded_teacher_of_probabilities_teaches_what_its_logits_would(networks: str, tmp_path: Path) -> None:
     path = tmp_path / "t.safetensors"
     torch.manual_seed(0)
-    save_weights(zoo.create(f"{networks}:plain", 1, 10, (16, 16)), path)
+    save_tensors(path, zoo.create(f"{networks}:plain", 1, 10, (16, 16)).state_dict())
     taught, found = {}, {}
     for name, words in {
         "logits": [f"teacher.network={networks}:plain"],

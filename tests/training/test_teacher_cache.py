@@ -17,13 +17,13 @@ from cgankd import distill
 from cgankd.config.recipe import from_tree
 from cgankd.config.settings import AugmentSettings, FitSettings
 from cgankd.core.errors import OutOfTime
+from cgankd.core.files import save_tensors
 from cgankd.core.store import Artifact, Store, Work, stage
 from cgankd.data import sources
 from cgankd.data.batches import Batches
 from cgankd.data.imageset import TARGET, ImageSet, TrainingImages
 from cgankd.nets import zoo
 from cgankd.nets.build import StoredNetwork
-from cgankd.nets.weights import save_weights
 from cgankd.pipeline.inputs import Teachers
 from cgankd.pipeline.run import Run
 from cgankd.tasks import Classification
@@ -228,7 +228,7 @@ def test_other_weights_of_the_teacher_make_another_distilled_student(tmp_path: P
     }  # fmt: skip
     keys: dict[str, set[str]] = {"teacher": set(), "kd": set(), "nokd": set()}
     for seed in (0, 1):
-        save_weights(network(seed, classes=10), tmp_path / f"{seed}.safetensors")
+        save_tensors(tmp_path / f"{seed}.safetensors", network(seed, classes=10).state_dict())
         recipe = from_tree(json.loads(json.dumps(settings)), [f"teacher.start={tmp_path / f'{seed}.safetensors'}"])
         store = Store(tmp_path / "run", fabric)
         road = Run(recipe, sources.load(recipe.data), store)

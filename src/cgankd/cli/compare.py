@@ -41,11 +41,11 @@ def compare(
 def _print_part(part: Part) -> None:
     """The table of a part; narrower than that of the page, so that it fits into 80 characters."""
     from cgankd.report import comparison
-    from cgankd.report.table import metric_name
+    from cgankd.report.table import metric_with_unit
 
     if part.why:
         console.print(on_one_line(part.why), soft_wrap=True)
-    output = _table(["run, method", "network", "parameters", "ms per\nimage", metric_name(part.results), ""], "")
+    output = _table(["run, method", "network", "parameters", "ms per\nimage", metric_with_unit(part.results), ""], "")
     texts, best = comparison.rows(part)
     for place, (name, words, score, note, network, size, latency, *_) in enumerate(texts):
         cells = [f"{name}: {words}", network, size, latency, score, note]

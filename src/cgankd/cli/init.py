@@ -19,7 +19,7 @@ from cgankd.cli.screen import console
 from cgankd.cli.watch import one_loop
 from cgankd.core.addresses import is_remote
 from cgankd.core.errors import UserError, did_you_mean
-from cgankd.core.paths import is_file, is_folder, portable
+from cgankd.core.paths import IMAGE_FILES, RECIPE, is_file, is_folder, portable
 from cgankd.core.run_text import duration
 from cgankd.core.terminal import on_one_line
 
@@ -72,7 +72,7 @@ def init(
 
 def is_source(name: str) -> bool:
     """Whether a word in a recipe's place names images of the user's own."""
-    file = Path(name).suffix.lower() in {".npz", ".h5", ".hdf5", ".parquet", ".tar"} and is_file(Path(name))
+    file = Path(name).suffix.lower() in IMAGE_FILES and is_file(Path(name))
     address = is_remote(name) and Path(name).suffix.lower() not in {".yaml", ".yml"}
     return is_folder(Path(name)) or file or address or name.startswith("hf://")
 
@@ -151,7 +151,7 @@ def _kept_settings(path: Path, source: str, budget: str | None, folder: Path) ->
     elif origin.edited:
         why = f"was made for --budget {origin.budget} and was edited since"
     elif _trained(folder):
-        file = folder / "recipe.yaml"
+        file = folder / RECIPE
         why = f"was made for --budget {origin.budget}, and {folder} holds what was trained with {file}"
         going_on = f"; cgankd run {shlex.quote(str(file))} --out {shlex.quote(str(folder))} goes on there"
     else:

@@ -29,7 +29,7 @@ from cgankd.cli.recipes import (
 from cgankd.cli.screen import console
 from cgankd.core import ranks
 from cgankd.core.errors import UserError
-from cgankd.core.paths import expanded_word, portable
+from cgankd.core.paths import RESULTS, expanded_word, portable
 from cgankd.core.stopping import deadline_in
 from cgankd.core.terminal import escape_what_streams_cannot_write, on_one_line, plain_console
 
@@ -235,7 +235,7 @@ def continual(
     folder = out or Path("runs") / portable(settings.name)
     with watch.watching(quiet) as progress:
         learn(settings, folder, progress, deadline=deadline_in(max_minutes))
-        progress.finish(results=str(folder / "results.json"))
+        progress.finish(results=str(folder / RESULTS))
     typer.echo((folder / "table.md").read_text(encoding="utf-8"), nl=False)
     console.print(f"\n{folder}: table.md, accuracy.png, results.json", soft_wrap=True)
 
@@ -304,7 +304,7 @@ def _write_files(folder: Path, progress: Watched, student: bool = True, report: 
     if exported is not None:
         ship.show_export(exported)
     progress.finish(
-        results=str(folder / "results.json"),
+        results=str(folder / RESULTS),
         report=None if page is None else str(page),
         student=None if exported is None else str(exported.path),
     )

@@ -11,7 +11,7 @@ from cgankd.cli import completion, watch, workers
 from cgankd.cli.recipes import MaxMinutes, Overrides, Recipe, load
 from cgankd.cli.screen import console
 from cgankd.core.errors import UserError
-from cgankd.core.paths import portable
+from cgankd.core.paths import ABLATION, TABLE, portable
 
 Words = Annotated[
     list[str],
@@ -77,7 +77,7 @@ def table(
             deadline=deadline_in(max_minutes),
             executor=where,
         )
-        progress.finish(results=str(folder / "table.json"))
+        progress.finish(results=str(folder / TABLE))
     typer.echo(text.as_markdown(results), nl=False)
     console.print(f"\n{folder}: table.md, table.csv, table.json, pictures", soft_wrap=True)
 
@@ -117,7 +117,7 @@ def ablate(
             deadline=deadline_in(max_minutes),
             executor=where,
         )
-        progress.finish(results=str(folder / "ablation.json"))
+        progress.finish(results=str(folder / ABLATION))
     console.print(f"{folder / 'ablation.html'}  (open it in a browser)", soft_wrap=True)
 
 

@@ -20,7 +20,7 @@ from cgankd.continual.stages import LEARNERS, class_names, learn
 from cgankd.continual.stream import Stream
 from cgankd.core.errors import UserError
 from cgankd.core.files import write_json, write_text
-from cgankd.core.paths import RESULTS
+from cgankd.core.paths import RECIPE, RESULTS
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.runtime import CPU, make_fabric
 from cgankd.core.store import Artifact, Store
@@ -56,7 +56,7 @@ def run(settings: Continual, out: Path, progress: Progress = SILENT, *, deadline
         checkpoint_seconds=settings.runtime.checkpoint_seconds,
     )
     try:
-        write_text(out / "recipe.yaml", yaml_config.to_yaml(settings))
+        write_text(out / RECIPE, yaml_config.to_yaml(settings))
         write_rejected(splits.rejected, out)
         record = collect(store, settings, splits)
         record["seconds"] = {"import": import_seconds, "tasks": sum(store.seconds().values())}

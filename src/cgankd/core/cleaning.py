@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cgankd.core.errors import UserError
 from cgankd.core.files import read_json
-from cgankd.core.paths import RESULTS
+from cgankd.core.paths import ARTIFACT, LOCK, RESULTS
 
 USED = "used"  # in results.json: the names of all artifacts that the run used
 
@@ -37,7 +37,7 @@ class Contents:
 def contents(folder: Path) -> Contents:
     """The sub-folders of ``folder``; UserError where it is not the folder of a run, a table or an ablation, or holds
     results that do not say which artifacts they use."""
-    if not (folder / ".lock").is_file():
+    if not (folder / LOCK).is_file():
         raise UserError(f"{folder} is not a folder that cgankd wrote; give the --out folder of a run")
     cells = [cell / RESULTS for cell in _folders(folder / "cells")]
     # not those of other runs in folders below, which have artifacts of their own
@@ -70,7 +70,7 @@ def size(folders: Sequence[Path]) -> int:
 def remove(folders: Sequence[Path]) -> None:
     """Remove the folders."""
     for folder in folders:
-        (folder / "artifact.json").unlink(missing_ok=True)  # first: a killed removal must not look like an artifact
+        (folder / ARTIFACT).unlink(missing_ok=True)  # first: a killed removal must not look like an artifact
         shutil.rmtree(folder)
 
 

@@ -20,6 +20,8 @@ from torch import Tensor
 from cgankd.core.errors import UserError
 
 WINDOWS = os.name == "nt"
+STUDENT_FILES = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}  # format -> ending
+INT8 = "-int8"  # before the ending of an ONNX file with 8-bit weights
 
 
 def file_name(text: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, cast
 
 from cgankd.core.errors import UserError
 from cgankd.core.files import read_json, sync
-from cgankd.core.paths import ABLATION, RESULTS, TABLE
+from cgankd.core.paths import ABLATION, LOCK, RECIPE, RESULTS, TABLE
 
 READ_ONLY = "the file system is read-only; needed: a folder that can be written to"
 
@@ -114,7 +114,7 @@ class HeldFolder:
             earlier.close()
         self._new = [folder for folder in (place, *place.parents) if not folder.exists()]
         make_folder(path, option)
-        self._lock = lock(path / ".lock", command, shared=shared, option=option)
+        self._lock = lock(path / LOCK, command, shared=shared, option=option)
         self._held[str(place)] = self
         if self._lock is not None:
             self._release = weakref.finalize(self, os.close, self._lock)
@@ -131,10 +131,10 @@ class HeldFolder:
         above it that hold nothing else."""
         if self._lock is None:
             return
-        if self.path.is_dir() and [file.name for file in self.path.iterdir()] == [".lock"]:
+        if self.path.is_dir() and [file.name for file in self.path.iterdir()] == [LOCK]:
             os.truncate(self._lock, 0)  # nothing was written, so no command owns it yet
             if self._new:
-                (self.path / ".lock").unlink()
+                (self.path / LOCK).unlink()
             with contextlib.suppress(OSError):  # a folder above holds something else
                 for folder in self._new:
                     folder.rmdir()
@@ -151,7 +151,7 @@ def read_results(folder: Path, needed: Iterable[str]) -> dict[str, Any]:
     """The results of a finished run. UserError where ``folder`` has none, or they lack a ``needed`` entry."""
     path = folder / RESULTS
     if not path.is_file():
-        stopped = " (the command of this one goes on)" if (folder / ".lock").is_file() else ""
+        stopped = " (the command of this one goes on)" if (folder / LOCK).is_file() else ""
         raise UserError(f"{folder} holds no {RESULTS}; give the --out folder of a finished run{stopped}")
     results = read_json(path)
     missing = [name for name in needed if not isinstance(results, dict) or name not in results]
@@ -173,7 +173,7 @@ def earlier(path: Path) -> Any:
     try:
         return read_json(path)
     except UserError:
-        if not any((path.parent / name).is_file() for name in (".lock", "recipe.yaml")):  # the latter: a table's cell
+        if not any((path.parent / name).is_file() for name in (LOCK, RECIPE)):  # the latter: a table's cell
             raise
         return None
 

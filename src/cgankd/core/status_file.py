@@ -19,7 +19,7 @@ from typing import Any
 from cgankd.core import run_text
 from cgankd.core.addresses import masked
 from cgankd.core.errors import UserError
-from cgankd.core.paths import RESULTS
+from cgankd.core.paths import LOCK, RESULTS
 from cgankd.core.watching import Output, Watched
 
 NAME = "status.json"
@@ -169,10 +169,10 @@ def read_status(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         if (folder / RESULTS).is_file():
             return {"state": "done", "results": str(folder / RESULTS)}
-        lock = folder / ".lock"
+        lock = folder / LOCK
         if lock.is_file() and lock.stat().st_size:  # an empty one: a run was refused or stopped before it began
             return {"state": "unknown", "updated": lock.stat().st_mtime}
-        raise UserError(f"{folder} is not the folder of a run: it has no {NAME} and no results.json")
+        raise UserError(f"{folder} is not the folder of a run: it has no {NAME} and no {RESULTS}")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -220,7 +220,7 @@ def as_lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
         lines.append(where if state == "running" else f"it was at: {where}")
     results = folder / RESULTS
     if state != "done" and results.is_file() and results.stat().st_mtime < record.get("started", math.inf):
-        lines.append(f"{folder / 'results.json'} holds the results of an earlier run, until this one ends")
+        lines.append(f"{results} holds the results of an earlier run, until this one ends")
     return lines
 
 

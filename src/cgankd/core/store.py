@@ -34,6 +34,7 @@ from cgankd.core.errors import UserError
 from cgankd.core.files import file_name, load_tensors, read_json, save_tensors, sync, write_json
 from cgankd.core.hashing import content_key, describe
 from cgankd.core.lease import leased
+from cgankd.core.paths import ARTIFACT
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.run_folder import HeldFolder, make_folder
 from cgankd.core.run_plan import Station
@@ -280,11 +281,8 @@ class Store:
         """The finished artifact; None where it has to be computed. Raises OutOfTime where there is no time for it."""
         artifact = _open(done, key)
         if artifact is None:
-            self._check_time()
+            stop_in_time(self.deadline)
         return artifact
-
-    def _check_time(self) -> None:
-        stop_in_time(self.deadline)
 
     def _leased(self, done: Path, key: str, title: str) -> contextlib.AbstractContextManager[None]:
         """In this block no other run computes this artifact; where artifacts are shared, others may be at it."""
@@ -294,7 +292,7 @@ class Store:
         def wait(seconds: float) -> None:
             if not seconds:
                 self.progress.say(f"{title}: another process computes it; waiting")
-            self._check_time()
+            stop_in_time(self.deadline)
 
         return leased(self.artifacts / "leases" / done.name, wait, lambda: _open(done, key) is not None)
 
@@ -335,7 +333,7 @@ class Store:
             leftover.unlink()
         made_with = {**self.environment, "threads": torch.get_num_threads(), "processes": ranks.count()}
         write_json(
-            folder / "artifact.json",
+            folder / ARTIFACT,
             {**description, "key": key, "made_with": made_with, "seconds": seconds, "summary": summary,
              "files": {file.name: file.stat().st_size for file in sorted(folder.iterdir())}},
         )  # fmt: skip
@@ -356,7 +354,7 @@ def remove_leftovers(artifacts: Path) -> None:
 
 def open_artifact(folder: Path) -> Artifact:
     """The finished artifact at ``folder``, whatever its key; UserError where there is none."""
-    path = folder / "artifact.json"
+    path = folder / ARTIFACT
     record = read_json(path) if path.is_file() else None
     artifact = _open(folder, record.get("key", "")) if isinstance(record, dict) else None
     if artifact is None:
@@ -366,7 +364,7 @@ def open_artifact(folder: Path) -> Artifact:
 
 def _open(folder: Path, key: str) -> Artifact | None:
     """The finished artifact in ``folder``; None where there is none, or one of its files is missing or incomplete."""
-    description = folder / "artifact.json"
+    description = folder / ARTIFACT
     if not description.is_file():
         return None
     try:

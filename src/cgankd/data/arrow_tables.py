@@ -14,7 +14,8 @@ import itertools
 import json
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from cgankd.core import extras
 from cgankd.core.errors import UserError, said
 from cgankd.data.image_files import EncodedPictures, Unusable
 from cgankd.data.listing import TRAIN, Ints, Listing, NoSuchColumn
-from cgankd.data.split_names import ALLOWED, split_of
+from cgankd.data.split_names import ALLOWED, split_of, splits_of_files
 
 NEARBY = 1024  # rows that threads read at the same time, at most
 IMAGE, LABEL, SPLIT = "image", "label", "split"
@@ -92,11 +93,8 @@ class RowGroups:
             return None
 
     def _read(self, group: int) -> Any:
-        parquet = library("pyarrow.parquet", str(self._path))
-        try:
-            return parquet.ParquetFile(self._path).read_row_group(group, [self.field.name]).column(self.field.name)
-        except Exception as error:  # pyarrow raises errors of several kinds for broken files
-            raise _broken(self._path, error) from None
+        with _opened(self._path) as file:
+            return file.read_row_group(group, [self.field.name]).column(self.field.name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,24 +135,25 @@ def library(name: str, source: str) -> Any:
     return extras.opened(name, f"data.source {source}", "hub")
 
 
-def read(path: Path) -> Any:
-    """A Parquet file as a pyarrow table; UserError where it can't be read."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A pyarrow.parquet.ParquetFile; UserError where it can't be read, also in the block."""
     parquet = library("pyarrow.parquet", str(path))
     try:
-        return parquet.ParquetFile(path).read()  # not read_table, which takes columns from folders' names such as a=1
+        yield parquet.ParquetFile(path)  # not read_table, which takes columns from folders' names such as a=1
     except Exception as error:  # pyarrow raises errors of several kinds for broken files
-        raise _broken(path, error) from None
+        raise UserError(f"{path}: not readable as Parquet: {said(error)}") from None
 
 
-def _broken(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: not readable as Parquet: {said(error)}")
+def read(path: Path) -> Any:
+    """A Parquet file as a pyarrow table; UserError where it can't be read."""
+    with _opened(path) as file:
+        return file.read()
 
 
 def _read_part(path: Path, split: int, settings: DataSettings) -> Part:
     """A Parquet file without its images, which are read when they are needed."""
-    parquet = library("pyarrow.parquet", str(path))
-    try:
-        file = parquet.ParquetFile(path)  # not read_table, which takes columns from folders' names such as a=1
+    with _opened(path) as file:
         schema, groups = file.schema_arrow, file.metadata
         fields = [field for field in schema if _holds_images(field.type)]
         chosen = [field for field in fields if field.name == IMAGE] or fields
@@ -163,8 +162,6 @@ def _read_part(path: Path, split: int, settings: DataSettings) -> Part:
             return Part(split, file.read(), str(path), _classes_of(schema), file=path)
         table = file.read([name for name in schema.names if name != chosen[0].name])
         ends = list(itertools.accumulate(groups.row_group(number).num_rows for number in range(groups.num_row_groups)))
-    except Exception as error:  # pyarrow raises errors of several kinds for broken files
-        raise _broken(path, error) from None
     images = RowGroups(path, chosen[0], schema.names.index(chosen[0].name), ends)
     return Part(split, table, str(path), _classes_of(schema), file=path, images=images)
 
@@ -191,11 +188,8 @@ def column_names(path: Path) -> list[str]:
 
 def first_values(path: Path, names: Sequence[str], most: int) -> dict[str, list[str]]:
     """The first values, as text, of some columns of a Parquet file that holds rows, by column."""
-    parquet = library("pyarrow.parquet", str(path))
-    try:
-        rows = next(parquet.ParquetFile(path).iter_batches(batch_size=most, columns=list(names)), None)
-    except Exception as error:  # pyarrow raises errors of several kinds for broken files
-        raise UserError(f"{path}: not readable as Parquet: {said(error)}") from None
+    with _opened(path) as file:
+        rows = next(file.iter_batches(batch_size=most, columns=list(names)), None)
     return {name: [] if rows is None else [str(value) for value in values(rows, name, str(path))] for name in names}
 
 
@@ -211,17 +205,12 @@ def parquet_listing(source: Path, paths: Sequence[Path], settings: DataSettings)
 
     Raises UserError that names the file, and the row or column, for anything that can't be used.
     """
-    splits = [_split_of_file(path, source) if source.is_dir() else None for path in paths]
-    if any(split is not None for split in splits) and None in splits:
-        odd = paths[splits.index(None)]
-        raise UserError(f"{odd}: its name is no split's, but the names of other files are; allowed: {ALLOWED}")
-    homes = {path.parent for path, split in zip(paths, splits, strict=True) if split_of(path.parent.name) is None}
+    splits = splits_of_files(paths, [_split_of_file(path, source) if source.is_dir() else None for path in paths])
+    homes = {path.parent for path in paths if split_of(path.parent.name) is None}
     if len(homes) > 1:
         names = ", ".join(str(home) for home in sorted(homes)[:4])
         raise UserError(f"{source}: has Parquet files in several folders ({names}); allowed: one of them")
-    parts = []
-    for path, split in zip(paths, splits, strict=True):
-        parts.append(_read_part(path, TRAIN if split is None else split, settings))
+    parts = [_read_part(path, split, settings) for path, split in zip(paths, splits, strict=True)]
     return listing(str(source), parts, settings)
 
 

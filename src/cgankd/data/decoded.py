@@ -28,6 +28,7 @@ from cgankd.core.errors import UserError
 from cgankd.core.files import WINDOWS, read_json, sync, write_json
 from cgankd.core.lease import leased
 from cgankd.core.mapped_rows import Images, MappedRows, known_folder
+from cgankd.core.paths import LOCK
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.row_file import RowFile, map_rows, release_pages
 from cgankd.data import public
@@ -111,7 +112,7 @@ class Decoded:
             if not seconds:
                 self._progress.say(f"{path}: another process decodes the images; waiting")
 
-        return leased(path.parent / ".lock", wait, lambda: _is_whole(path, size))
+        return leased(path.parent / LOCK, wait, lambda: _is_whole(path, size))
 
     def _decode(self, path: Path, shape: tuple[int, ...], plan: Plan, done: Callable[[int], None]) -> None:
         part = path.with_name(f".{path.name}.part")

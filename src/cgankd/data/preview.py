@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cgankd.core.groups import in_groups
 from cgankd.data.imageset import ImageSet, Splits
+from cgankd.data.split import rank_within
 from cgankd.tasks import Task
 
 PER_BIN = 8
@@ -35,7 +37,7 @@ def describe(splits: Splits) -> dict[str, Any]:
 
 def grid(images: Tensor, row: Tensor, gap: int = 2) -> Tensor:
     """Images uint8 [N, C, H, W] as one picture uint8 [C, H', W'], white between them. row: int64 [N], of each image."""
-    column = torch.stack([(row[:number] == row[number]).sum() for number in range(len(row))])
+    column = torch.from_numpy(rank_within(row.numpy()))
     _, channels, height, width = images.shape
     rows, columns = int(row.max()) + 1, int(column.max()) + 1
     picture = torch.full((channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 255, dtype=torch.uint8)
@@ -49,6 +51,6 @@ def grid(images: Tensor, row: Tensor, gap: int = 2) -> Tensor:
 def examples(images: ImageSet, task: Task, per_bin: int = PER_BIN) -> dict[str, Tensor]:
     """The first ``per_bin`` images of each class or label bin, ordered by bin: "images", "labels" and "bin"."""
     names, place = task.bins(images.labels)
-    rows = torch.cat([(place == number).nonzero().squeeze(1)[:per_bin] for number in range(len(names))])
+    rows = torch.cat([inside[:per_bin] for inside in in_groups(torch.arange(len(place)), place, len(names))])
     chosen = images.take(rows)
     return {"images": chosen.images[:], "labels": chosen.labels, "bin": place[rows]}

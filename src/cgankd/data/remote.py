@@ -18,7 +18,7 @@ from cgankd.core.errors import UserError
 from cgankd.core.files import WINDOWS, read_json, sync, write_json
 from cgankd.core.hashing import content_key
 from cgankd.core.lease import leased
-from cgankd.core.paths import portable
+from cgankd.core.paths import LOCK, portable
 from cgankd.core.progress import SILENT, Progress
 from cgankd.data import public
 from cgankd.data.remote_files import TOGETHER, ByteCounter, RemoteFile, failing_as, list_files, opened
@@ -85,7 +85,7 @@ def _alone(home: Path, done: Path, address: str, progress: Progress) -> contextl
         if not seconds:
             progress.say(f"{address}: another process copies it; waiting")
 
-    return leased(home / ".lock", wait, done.exists)
+    return leased(home / LOCK, wait, done.exists)
 
 
 def _copy(fs: Any, files: Files, home: Path, version: str, address: str, progress: Progress) -> None:

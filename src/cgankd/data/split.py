@@ -166,7 +166,7 @@ def hold_out(
     strata = _strata(labels[order])
     if groups is None:
         quotas = _shares(np.bincount(strata), count)
-        return np.sort(order[_rank_within(strata) < quotas[strata]])
+        return np.sort(order[rank_within(strata) < quotas[strata]])
     return np.sort(order[_whole_groups(groups[order], strata, count)])
 
 
@@ -226,7 +226,7 @@ def _labelled(rows: Ints, labels: npt.NDArray[np.generic], listing: Listing, set
         candidates = order[turn == level]
         strata = _strata(labels[candidates])
         quotas = _even(np.bincount(strata), min(count, len(candidates)))
-        chosen.append(candidates[_rank_within(strata) < quotas[strata]])
+        chosen.append(candidates[rank_within(strata) < quotas[strata]])
         count -= len(chosen[-1])
     return np.sort(np.concatenate(chosen))
 
@@ -246,7 +246,7 @@ def _per_label(
             f"data.train_per_class={count}, but label {name} of {listing.where} has {sizes.min()} training "
             "images left after validation"
         )
-    return np.sort(order[_rank_within(strata) < count])
+    return np.sort(order[rank_within(strata) < count])
 
 
 def _shuffled(rows: Ints, seed: int, stream: str, numbers: Ints) -> Ints:
@@ -264,7 +264,7 @@ def _strata(labels: npt.NDArray[np.generic]) -> Ints:
     return np.asarray(ranks * QUANTILES // max(1, len(labels)))
 
 
-def _rank_within(strata: Ints) -> Ints:
+def rank_within(strata: Ints) -> Ints:
     """For each row, how many earlier rows have the same stratum."""
     order = np.argsort(strata, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(strata))[:-1]])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
+from cgankd.core.errors import UserError
 from cgankd.data.listing import TEST, TRAIN, VAL
 
 WORDS = {
@@ -37,6 +39,15 @@ def splits_of(names: Sequence[str]) -> list[int | None]:
     start = max((place + 1 for place in range(same) if not first[place].isalnum()), default=0)
     without = [split_of(name[start:]) for name in names]
     return splits if None in without else without
+
+
+def splits_of_files(paths: Sequence[Path], splits: Sequence[int | None]) -> list[int]:
+    """The splits that the names of files stand for; where no name does, all are training. UserError where some do."""
+    named = [split for split in splits if split is not None]
+    if named and len(named) < len(splits):
+        odd = paths[splits.index(None)]
+        raise UserError(f"{odd}: its name is no split's, but the names of other files are; allowed: {ALLOWED}")
+    return named or [TRAIN] * len(splits)
 
 
 def split_inside(name: str) -> int | None:

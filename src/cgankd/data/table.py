@@ -182,8 +182,9 @@ def _from_json(path: Path, text: str) -> Table:
         if not isinstance(row, _Pairs):
             raise UserError(f"{path}, line {line}: is not a JSON object; allowed: lines such as {{{FILE!r}: ..., ...}}")
         keys = [clean(name) for name, _ in row]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise UserError(f"{path}, line {line}: has the key {twice[0]!r} twice; allowed: once")
+        if len(set(keys)) < len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise UserError(f"{path}, line {line}: has the key {twice!r} twice; allowed: once")
         rows.append((line, {key: value for key, (_, value) in zip(keys, row, strict=True)}))
     if not rows:
         raise UserError(f"{path}: is empty; each line must be a JSON object with a key {FILE!r}")

@@ -16,8 +16,8 @@ from typing import Any
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError, said
 from cgankd.data.arrow_tables import LABEL, Part, library, listing
-from cgankd.data.listing import TRAIN, Listing
-from cgankd.data.split_names import ALLOWED, split_of
+from cgankd.data.listing import Listing
+from cgankd.data.split_names import split_of, splits_of_files
 
 SUFFIX = ".tar"
 IMAGES = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff")
@@ -36,14 +36,8 @@ def tar_listing(source: Path, paths: Sequence[Path], settings: DataSettings) -> 
 
     Raises UserError that names the file, and the sample, for anything that can't be used.
     """
-    splits = [_split_of(path) for path in paths]
-    if any(split is not None for split in splits) and None in splits:
-        odd = paths[splits.index(None)]
-        raise UserError(f"{odd}: its name is no split's, but the names of other files are; allowed: {ALLOWED}")
-    parts = [
-        Part(TRAIN if split is None else split, _table(path), str(path), {}, file=path)
-        for path, split in zip(paths, splits, strict=True)
-    ]
+    splits = splits_of_files(paths, [_split_of(path) for path in paths])
+    parts = [Part(split, _table(path), str(path), {}, file=path) for path, split in zip(paths, splits, strict=True)]
     return listing(str(source), parts, settings)
 
 

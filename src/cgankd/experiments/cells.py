@@ -20,7 +20,7 @@ from cgankd.config.recipe import Recipe
 from cgankd.core.errors import TrainingError, UserError
 from cgankd.core.files import file_name
 from cgankd.core.hashing import content_key
-from cgankd.core.paths import RESULTS
+from cgankd.core.paths import RECIPE, RESULTS
 from cgankd.core.progress import Progress
 from cgankd.core.run_folder import check_usable, earlier, lock, make_folder
 from cgankd.core.run_plan import Station
@@ -227,7 +227,7 @@ def _elsewhere(
 
 def _finished(cell: Cell, folder: Path) -> Results | None:
     """The results of an earlier process for exactly this recipe; None where there are none."""
-    recipe_file = folder / "recipe.yaml"
+    recipe_file = folder / RECIPE
     results: Results | None = earlier(folder / RESULTS)
     if results is None or not recipe_file.is_file():
         return None

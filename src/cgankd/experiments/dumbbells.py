@@ -60,7 +60,7 @@ def dumbbells(recipe_table: Record) -> Figure | None:
     figure, panels = new_figure(1.0 + LINE * len(order), columns=len(cells))
     for cell, axes in zip(cells, panels, strict=True):
         better = "higher" if recipe_table["higher_is_better"] else "lower"
-        dress(axes, x=f"{table.metric_name(recipe_table)} ({better} is better)")
+        dress(axes, x=f"{table.metric_with_unit(recipe_table)} ({better} is better)")
         _panel(axes, recipe_table, cell, order, figure.get_figwidth() / (len(cells) + 0.5))
     lines = max(axes.get_title(loc="right").count("\n") for axes in panels)
     figure.set_figheight(figure.get_figheight() + lines * LEGEND_LINE)

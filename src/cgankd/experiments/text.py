@@ -73,7 +73,7 @@ def comma_separated(content: Record) -> str:
 def _one_recipe(table: Record, places: int) -> list[str]:
     parts = [
         f"## {markdown.literal(table['recipe'])}: {markdown.literal(table['dataset'])}",
-        f"{markdown.literal(style.metric_name(table))} on the test split, mean ± standard deviation over seeds",
+        f"{markdown.literal(style.metric_with_unit(table))} on the test split, mean ± standard deviation over seeds",
         _scores(table, places),
         markdown.bullets([*_notes(table), *_warnings(table)]),
     ]

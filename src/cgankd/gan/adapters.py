@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cgankd.core import rng
 from cgankd.core.errors import UserError
-from cgankd.core.paths import expanded
+from cgankd.core.paths import IMAGE_FILES, expanded
 from cgankd.core.plugins import code_key, is_function_name, load_function, onnx_key, open_onnx, tried
 from cgankd.core.progress import SILENT, Progress
 from cgankd.data import sources
@@ -54,7 +54,7 @@ def _open(
         sampler: Sampler = CallableSampler(function, shape, source, code_key(source))
     elif path.suffix.lower() == ".onnx" and path.is_file():
         sampler = OnnxSampler(path, shape)
-    elif path.is_dir() or path.suffix.lower() in {".npz", ".h5", ".hdf5", ".parquet", ".tar"}:
+    elif path.is_dir() or path.suffix.lower() in IMAGE_FILES:
         images = sources.load_whole(str(path), task, channels, size, "generator.source", label_column, progress)
         return StoredImages(images, task)
     else:

@@ -12,7 +12,7 @@ from typing import Any
 from cgankd._version import __version__
 from cgankd.config import yaml_config
 from cgankd.core.files import write_json, write_text
-from cgankd.core.paths import RESULTS
+from cgankd.core.paths import RECIPE, RESULTS
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.runtime import make_fabric
 from cgankd.core.store import Artifact, Store
@@ -48,7 +48,7 @@ def run(
         further=versions,
     )
     try:
-        write_text(out / "recipe.yaml", yaml_config.to_yaml(recipe))
+        write_text(out / RECIPE, yaml_config.to_yaml(recipe))
         record = collect(LanguageRun(recipe, parts, tokenizer_folder, store))
         if tokenizer_folder is not None:
             record["warnings"] += tokenizer_warnings(tokenizer_folder, parts["test"])
@@ -102,11 +102,7 @@ def _model(artifact: Artifact) -> dict[str, Any]:
 
 def warnings(results: dict[str, Any]) -> list[str]:
     """What a reader should know before trusting the table, one sentence each."""
-    sentences = []
-    if results["demonstration"]:
-        sentences.append("This is a demonstration: its trainings are too short to prove anything.")
-    else:
-        sentences += few_seeds(len(results["seeds"]))
+    sentences = few_seeds(len(results["seeds"]), results["demonstration"])
     teacher = results["teacher"]["bits_per_byte"]
     control = next((row for row in results["rows"] if row["method"] == CONTROL), None)
     if control is not None and teacher >= control["bits_per_byte"]["mean"]:

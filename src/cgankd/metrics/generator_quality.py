@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from cgankd.config.settings import GeneratorMetricsSettings
 from cgankd.core import rng
 from cgankd.core.blockwise import blockwise
+from cgankd.core.groups import in_groups
 from cgankd.core.mapped_rows import Images
 from cgankd.core.store import Work
 from cgankd.data.imageset import ImageSet
@@ -186,8 +187,8 @@ def _matching(labels: Tensor, wanted: Tensor, task: Task, seed: int) -> Tensor:
     order = rng.order(len(labels), seed, "metrics/processed")
     names, place = task.bins(labels[order])
     quota = torch.bincount(task.bins(wanted)[1], minlength=len(names))
-    chosen = [order[place == number][: int(quota[number])] for number in range(len(names))]
-    return torch.cat(chosen)
+    inside = in_groups(order, place, len(names))
+    return torch.cat([rows[:count] for rows, count in zip(inside, quota.tolist(), strict=True)])
 
 
 def _copies(

@@ -78,8 +78,10 @@ def mean_of_known(values: Sequence[float | None]) -> float | None:
     return statistics.fmean(known) if known and len(known) == len(values) else None
 
 
-def few_seeds(seeds: int) -> list[str]:
-    """The warning that a table over this number of seeds needs, if any."""
+def few_seeds(seeds: int, demonstration: bool = False) -> list[str]:
+    """The warning that a table over this number of seeds needs, if any; of a demonstration, that it proves nothing."""
+    if demonstration:
+        return ["This is a demonstration: its trainings are too short to prove anything."]
     if seeds == 1:
         return ["One seed: no spread and no interval, so a difference may be chance."]
     return ["Fewer than three seeds: a spread or an interval over so few says little."] if seeds < 3 else []

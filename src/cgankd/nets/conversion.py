@@ -16,10 +16,11 @@ from cgankd.nets import checkpoints, zoo
 from cgankd.nets.checkpoints import StateDict
 from cgankd.nets.layers import normalisation, normalisations
 from cgankd.nets.trial import check_finite
-from cgankd.nets.weights import FORMAT, check_suffix, fitting, listed
+from cgankd.nets.weights import check_suffix, fitting, listed
 from cgankd.nets.wrappings import renamed, unwrapped
 
 COLOURS = (1, 3)
+FORMAT = {"format": "pt"}  # tells other readers of safetensors that the tensors are torch's
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Files of weights: .safetensors only, written completely or not at all (foreign files: conversion.py)."""
+"""Reads files of weights: .safetensors only (foreign files: conversion.py)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from cgankd.core.errors import UserError
-from cgankd.core.files import load_tensors, save_tensors
+from cgankd.core.files import load_tensors
 from cgankd.core.numbers import counted
 from cgankd.core.terminal import on_one_line
 from cgankd.nets.layers import Normalise, check_normalisations
@@ -16,24 +16,6 @@ from cgankd.nets.wrappings import renamed
 
 PYTORCHS = {".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".pickle", ".th"}
 FEW = 4  # tensors named in an error message
-FORMAT = {"format": "pt"}  # tells other readers of safetensors that the tensors are torch's
-
-
-def save_weights(network: nn.Module, path: str | Path) -> None:
-    """Write all parameters and buffers of ``network`` to ``path`` (.safetensors), completely or not at all.
-
-    A tensor with two names (tied weights) is written under both. Raises UserError for another suffix, and if the state
-    dict holds anything but tensors.
-    """
-    path = Path(path)
-    check_suffix(path)
-    state = network.state_dict()
-    for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise UserError(
-                f"entry {name!r} of the state of {type(network).__name__} is {type(value).__name__}; allowed: tensors"
-            )
-    save_tensors(path, state, FORMAT)
 
 
 def load_weights(network: nn.Module, path: str | Path, may_lack: str | None = None) -> None:

@@ -84,7 +84,8 @@ def export(
 
 def check_each_class(fakes: ImageSet, task: Task) -> None:
     """UserError where a class has no candidate, because the labelled images could then not be imported."""
-    empty = [name for number, name in enumerate(task.answer_names) if not bool((fakes.labels == number).any())]
+    there = set(fakes.labels.tolist())
+    empty = [name for number, name in enumerate(task.answer_names) if number not in there]
     if empty:
         raise UserError(
             f"of {len(fakes):,} candidates none is of class {first_of(empty, 5)}; needed: some of every class, so a "

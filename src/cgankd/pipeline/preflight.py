@@ -358,7 +358,7 @@ def output_notes(recipe: Recipe, kinds: Mapping[str, OutputKind], black_boxes: M
     return notes
 
 
-def check_answers(teacher: BlackBox | None, generator: Sampler | None, splits: Splits) -> None:
+def check_predictions(teacher: BlackBox | None, generator: Sampler | None, splits: Splits) -> None:
     """UserError where a file of predictions lacks images of the generator, or belongs to other labelled images."""
     if not isinstance(teacher, StoredAnswers):
         return

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from cgankd._version import __version__
 from cgankd.config.settings import FilterSettings, NoSubsampling
 from cgankd.core import ranks
-from cgankd.core.files import student_stem, write_json, write_text
-from cgankd.core.paths import RESULTS
+from cgankd.core.files import INT8, STUDENT_FILES, student_stem, write_json, write_text
+from cgankd.core.paths import RECIPE, RESULTS
 from cgankd.core.run_folder import earlier
 from cgankd.core.store import Artifact
 from cgankd.data.rejected import write_rejected
@@ -33,15 +33,15 @@ from cgankd.pipeline.warnings import balanced_accuracy, warnings
 if TYPE_CHECKING:
     from cgankd.pipeline.run import Run
 
+EXPORTED = (*STUDENT_FILES.values(), f"{INT8}.onnx")  # endings of files of a student
 INNER = {"built", "history", "shape"}  # entries of summaries that results.json leaves out
-EXPORTED = (".onnx", "-int8.onnx", ".pt2", ".safetensors")  # endings of files of a student
 
 
 def write(run: Run, import_seconds: float) -> dict[str, Any]:
     """Run every seed and row of the recipe, and write what :func:`cgankd.pipeline.run.run` says to the run's folder."""
     out, text = run.store.path, run.recipe.to_yaml()
     if not (out / RESULTS).is_file():  # else the file says how these results were made
-        ranks.first(lambda: write_text(out / "recipe.yaml", text))
+        ranks.first(lambda: write_text(out / RECIPE, text))
     ranks.first(lambda: write_rejected(run.splits.rejected, out))
     for sentence in unused.of_run(run):
         run.store.progress.say(sentence)
@@ -49,7 +49,7 @@ def write(run: Run, import_seconds: float) -> dict[str, Any]:
     record = collect(run)
     record["seconds"] = {"import": import_seconds, **run.store.seconds()}
     record["used"] = run.store.used_names()
-    ranks.first(lambda: write_text(out / "recipe.yaml", text))
+    ranks.first(lambda: write_text(out / RECIPE, text))
     ranks.first(lambda: _write(out / RESULTS, record))
     return record
 

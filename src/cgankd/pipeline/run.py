@@ -1,8 +1,8 @@
 """The pipeline: data -> teacher, NOKD student -> generator -> density ratio -> synthesis -> students -> results.
 
 The file to read first. :class:`Run` calls each stage (stages/) with its arguments, through the store (core/store.py),
-which returns finished artifacts without computing them again. results.py calls it for every seed and row
-(comparisons.py) of a recipe.
+which returns finished artifacts without computing them again. gathering.py calls it for every seed and row
+(comparisons.py) of a recipe, and results.py makes results.json of the artifacts.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Run:
             )
         answers = ranks.written_by_first(store.artifacts / "answers")
         self.black_boxes = open_teachers(recipe.teacher, self.task, train, answers)
-        preflight.check_answers(self.black_box, self.ready_generator, splits)
+        preflight.check_predictions(self.black_box, self.ready_generator, splits)
         self.kinds = {setting: kind for setting, kind in (kinds or {}).items() if kind.changes}
         self.output_notes = [
             *preflight.output_notes(recipe, kinds or {}, self.black_boxes),

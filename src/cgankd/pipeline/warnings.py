@@ -34,7 +34,7 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
         return f"{rounded(value)} {results['unit']}".rstrip()
 
     return [
-        *_few_runs(results),
+        *few_seeds(len(results["seeds"]), results["demonstration"]),
         *results.get("second_tries", []),
         *_constant_teacher(results, better, scored),
         *_weak_teacher(results, better, scored),
@@ -48,12 +48,6 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
         *_failing_classes(results, scored),
         *_few_test_images(results),
     ]
-
-
-def _few_runs(results: Mapping[str, Any]) -> list[str]:
-    if results["demonstration"]:
-        return ["This is a demonstration: its trainings are too short to prove anything."]
-    return few_seeds(len(results["seeds"]))
 
 
 def _constant_teacher(results: Mapping[str, Any], better: float, scored: Scored) -> Iterator[str]:

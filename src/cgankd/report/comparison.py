@@ -78,7 +78,7 @@ def _why(first: str, reference: Run, group: Mapping[str, Run]) -> str:
     """The reason for which a group of runs can't be compared with the first run."""
     names, results = ", ".join(group), next(iter(group.values())).results
     verb = "is" if len(group) == 1 else "are"
-    metric, other = table.metric_name(results), table.metric_name(reference.results)
+    metric, other = table.metric_with_unit(results), table.metric_with_unit(reference.results)
     if metric != other:
         reason = f"the score is {metric} there, and {other} in {first}"
     elif not results.get("test_images") or not reference.results.get("test_images"):
@@ -99,45 +99,29 @@ def rows(part: Part) -> tuple[list[list[str]], int]:
     means: list[float] = []
     places: list[int] = []
     for name, run in part.runs.items():
-        latency, best = run.results.get("latency_ms") or {}, (run.results.get("best") or {}).get("row")
-        seeds = str(len(run.results.get("seeds") or []))
+        best, seeds = (run.results.get("best") or {}).get("row"), run.results.get("seeds") or []
         for row in run.results["rows"]:
             means.append(row["mean"])
             places.append(len(texts))
             score = table.mean_and_spread({"std": None, **row}, decimals)
             images = f"{table.count(row.get('real_images'))} + {table.count(row.get('fake_images') or 0)}"
             note = "chosen on validation" if row["method"] == best else ""
-            texts.append(
-                [
-                    name,
-                    table.words(row["method"]),
-                    score,
-                    note,
-                    str(row.get("network", "–")),
-                    table.count(row.get("parameters")),
-                    table.number(latency.get(row.get("network")), 2),
-                    images,
-                    seeds,
-                ]
-            )
+            words = table.words(row["method"])
+            texts.append([name, words, score, note, *_network(run, row), images, str(len(seeds))])
         if teacher := run.results.get("teacher"):
-            network, values = teacher.get("network"), teacher.get("values") or []
-            texts.append(
-                [
-                    name,
-                    "the teacher",
-                    table.mean_and_spread({"mean": teacher.get("test"), "std": spread(values)["std"]}, decimals),
-                    "",
-                    str(network or "–"),
-                    table.count(teacher.get("parameters")),
-                    table.number(latency.get(network), 2),
-                    table.count(teacher.get("images")),
-                    str(len(values)),
-                ]
-            )
+            values = teacher.get("values") or []
+            score = table.mean_and_spread({"mean": teacher.get("test"), "std": spread(values)["std"]}, decimals)
+            images = table.count(teacher.get("images"))
+            texts.append([name, "the teacher", score, "", *_network(run, teacher), images, str(len(values))])
     place = places[place_of_best(means, results["higher_is_better"])]
     texts[place][NOTE] = ", ".join(note for note in ("best here", texts[place][NOTE]) if note)
     return texts, place
+
+
+def _network(run: Run, entry: Mapping[str, Any]) -> list[str]:
+    """The name, the size and the time for an image of the network of a row or of the teacher."""
+    name, latency = entry.get("network"), run.results.get("latency_ms") or {}
+    return [str(name or "–"), table.count(entry.get("parameters")), table.number(latency.get(name), 2)]
 
 
 def footnotes(part: Part) -> list[str]:
@@ -204,7 +188,7 @@ def _blocks(part: Part, number: int) -> Iterator[Block]:
     if part.why:
         yield Note(part.why)
     texts, best = rows(part)
-    header = ["run", "method", table.metric_name(part.results), "", *AFTER_SCORE]
+    header = ["run", "method", table.metric_with_unit(part.results), "", *AFTER_SCORE]
     unbroken = [[text.replace(" ± ", f"{NO_BREAK}±{NO_BREAK}") for text in row] for row in texts]
     for place, (before, row) in enumerate(itertools.pairwise(texts), start=1):
         if row[0] == before[0] and place != best:

@@ -223,7 +223,7 @@ def scored_rows(
 
     in_layout: whether the axes make room for a long name.
     """
-    figure, axes = canvas(0.62 + 0.46 * len(rows), x=table.metric_name(results), grid="x")
+    figure, axes = canvas(0.62 + 0.46 * len(rows), x=table.metric_with_unit(results), grid="x")
     for place, (row, name) in enumerate(zip(rows, names, strict=True)):
         colour, marker = style(row["method"])
         if row.get("std"):
@@ -277,7 +277,7 @@ def bins(results: Mapping[str, Any]) -> tuple[Figure, str] | None:
         spread = np.nan_to_num(np.nanmax(scores, axis=0, initial=-np.inf) - np.nanmin(scores, axis=0, initial=np.inf))
         shown = sorted(np.argsort(-spread, kind="stable")[:MOST_BINS].tolist())
     height = min(max(0.25, 0.1 + 0.12 * (len(methods) - 1)), max(0.25, TALLEST / len(shown)))
-    figure, axes = canvas(0.9 + height * len(shown), x=table.metric_name(results), grid="x")
+    figure, axes = canvas(0.9 + height * len(shown), x=table.metric_with_unit(results), grid="x")
     axes.set_yticks(0.5 - np.arange(1, len(shown)), minor=True)  # lines between bins
     axes.tick_params(axis="y", which="minor", length=0)
     axes.grid(True, axis="y", which="minor", color=LIGHT["grid"], linewidth=0.8)
@@ -318,7 +318,7 @@ def cost(results: Mapping[str, Any], by: str) -> Figure | None:
     if not points:
         return None
     label = "size, parameters" if by == "parameters" else "time for one image, ms (batch of 1)"
-    figure, axes = canvas(3.0, x=label, y=table.metric_name(results))
+    figure, axes = canvas(3.0, x=label, y=table.metric_with_unit(results))
     places = [place for _, place, _, _ in points]
     ranks = _ranks([value for _, _, value, _ in points], places)
     for (method, place, value, deviation), rank in zip(points, ranks, strict=True):

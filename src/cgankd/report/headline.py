@@ -106,13 +106,17 @@ def _missing(with_fakes: Row | None, without: Row | None) -> str:
     return f"This run has no row to compare that was trained {kind}, so what generated images add is not known."
 
 
+def _measured(results: Mapping[str, Any]) -> tuple[str, str]:
+    """The metric's name, and words to put after its values where lower ones are better."""
+    return run_text.metric_name(str(results["metric"])), "" if results["higher_is_better"] else " (lower is better)"
+
+
 def _piloted(results: Mapping[str, Any]) -> Headline:
     """The row that the autopilot chose, beside the control: the only rows whose test scores are read."""
     rows = {row["method"]: row for row in results["rows"]}
     chosen, control = rows[results["autopilot"]["chosen"]], rows[results["control"]]
     scores = [table.score(results, row["mean"], row.get("std")) for row in (chosen, control)]
-    better = "" if results["higher_is_better"] else " (lower is better)"
-    measured = run_text.metric_name(str(results["metric"]))
+    measured, better = _measured(results)
     best, notes = shipped.chosen(results), ""
     if best is not None and best is not chosen:  # the control
         vals = [table.score(results, _validation(row), None) for row in (best, chosen)]
@@ -134,8 +138,7 @@ def _piloted(results: Mapping[str, Any]) -> Headline:
 def _compared(results: Mapping[str, Any], with_fakes: Row, without: Row) -> Headline:
     scores = [table.score(results, row["mean"], row.get("std")) for row in (with_fakes, without)]
     names = [table.plain_words(str(row["method"])) for row in (with_fakes, without)]
-    better = "" if results["higher_is_better"] else " (lower is better)"
-    measured = run_text.metric_name(str(results["metric"]))
+    measured, better = _measured(results)
     chosen = "the rows that are best on the validation split" if _validation(with_fakes) is not None else "two rows"
     facts = (
         f"Of {chosen}: with generated images ({names[0]}) the student's {measured} on the test split is {scores[0]}; "
@@ -173,9 +176,8 @@ def _shipped(results: Mapping[str, Any], row: Row, folder: Path | None) -> Headl
     others = [] if control in (None, row) else [("the control's", control["mean"], control.get("std"))]
     if teacher.get("test") is not None:
         others.append(("the teacher's", teacher["test"], None))
-    measured = run_text.metric_name(str(results["metric"]))
+    measured, better = _measured(results)
     seeds = f" (mean of {len(row['values'])} seeds)" if len(row["values"]) > 1 else ""
-    better = "" if results["higher_is_better"] else " (lower is better)"
     beside = " and ".join(f"{whose} is {table.score(results, mean, std)}" for whose, mean, std in others)
     name = table.plain_words(str(row["method"]))
     which = "the control, because no other row is better on validation" if row is control else "chosen by validation"

@@ -24,7 +24,7 @@ Record = Mapping[str, Any]
 def error_name(ablation: Record) -> str:
     """The label of the error axis: the metric itself, or 100 - accuracy."""
     if not ablation["higher_is_better"]:
-        return table.metric_name(ablation)
+        return table.metric_with_unit(ablation)
     return f"error, {ablation['unit']} (100 − {ablation['metric']})"
 
 

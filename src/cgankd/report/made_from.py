@@ -6,11 +6,11 @@ import hashlib
 from pathlib import Path
 
 from cgankd._version import __version__
-from cgankd.core.paths import ABLATION, RESULTS
+from cgankd.core.paths import ABLATION, RECIPE, RESULTS
 from cgankd.report.headline import EXPORTED
 
 PAGE = "report.html"
-FILES = (RESULTS, "recipe.yaml", ABLATION)
+FILES = (RESULTS, RECIPE, ABLATION)
 
 
 def made_from(folder: Path) -> str:

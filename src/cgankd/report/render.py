@@ -168,7 +168,7 @@ def _bin_table(results: Mapping[str, Any], kind: str) -> Grid:
     columns = [[table.number(value, places) for value in row["per_bin"]] for row in sources]
     rows = [[name, *(column[place] for column in columns)] for place, name in enumerate(names)]
     header = [kind, *(str(row["method"]) for row in sources)]
-    return Grid(header, rows, f"All scores per {kind}, {table.metric_name(results)}", folded=True)
+    return Grid(header, rows, f"All scores per {kind}, {table.metric_with_unit(results)}", folded=True)
 
 
 def _cost(run: Run) -> Section:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from cgankd import tasks
 from cgankd.core.errors import UserError, first_of
-from cgankd.core.paths import RESULTS
+from cgankd.core.paths import ARTIFACT, RECIPE, RESULTS
 from cgankd.core.run_folder import read_results
 
 NEEDED = ("metric", "higher_is_better", "task_settings", "rows")
@@ -101,7 +101,7 @@ class Run:
     def _open(self, path: str) -> Artifact | None:
         folder = self.folder / path
         try:
-            content = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
+            content = json.loads((folder / ARTIFACT).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         summary = content.get("summary") if isinstance(content, dict) else None
@@ -122,7 +122,7 @@ def read(folder: Path) -> Run:
     results, path = read_results(folder, NEEDED), folder / RESULTS
     _check_rows(path, results["rows"])
     try:
-        recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
+        recipe = (folder / RECIPE).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         recipe = ""
     try:

@@ -247,7 +247,7 @@ def learning(run: Run) -> Section:
         losses.append(Curve("the teacher", LIGHT["red"], *history(entries, "loss"), dashed=True))
         scores.append(Curve("the teacher", LIGHT["red"], *history(entries, "val"), dashed=True))
     caption = "Score on the validation split, one line per seed; a line that improves until the end needs more steps."
-    blocks = drawn(curves.curves(scores, f"validation {table.metric_name(run.results)}"), "val-curves", caption)
+    blocks = drawn(curves.curves(scores, f"validation {table.metric_with_unit(run.results)}"), "val-curves", caption)
     caption = "Each method has its own loss (KD's contains the teacher's term), so compare shapes, not heights."
     blocks += drawn(curves.curves(losses, "training loss", log=True), "loss-curves", caption)
     blocks += _last_and_best(run)

@@ -42,7 +42,7 @@ def robustness(run: Run) -> Section:
     )
     blocks += drawn(_scores(results, rows, ["clean", *attacks]), "robustness", caption)
     lines = [[name, *(_score(results, scores.get(kind)) for kind in ["clean", *attacks])] for name, scores in rows]
-    header = [table.metric_name(results), "clean", *(f"under {_name(attack)}" for attack in attacks)]
+    header = [table.metric_with_unit(results), "clean", *(f"under {_name(attack)}" for attack in attacks)]
     blocks.append(Grid(header, lines, "Scores on the same images, clean and attacked", wide=False))
     return Section("Robustness", "robustness", blocks)
 
@@ -51,7 +51,7 @@ def _scores(results: Mapping[str, Any], rows: Sequence[Row], names: Sequence[str
     """One line per row, with a mark for each of ``names``, its seeds and its standard deviation."""
     if not rows:
         return None
-    figure, axes = canvas(0.8 + 0.46 * len(rows), x=table.metric_name(results), grid="x")
+    figure, axes = canvas(0.8 + 0.46 * len(rows), x=table.metric_with_unit(results), grid="x")
     for place, (row, scores_of) in enumerate(rows):
         for name in names:
             scores = scores_of.get(name)

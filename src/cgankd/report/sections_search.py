@@ -19,7 +19,7 @@ def piloted(run: Run) -> Section:
         ]
         for trial in flight["trials"]
     ]
-    header = ["row", "steps", f"validation {table.metric_name(results)}", ""]
+    header = ["row", "steps", f"validation {table.metric_with_unit(results)}", ""]
     notes = [Note(" ".join(flight["reasons"]))]
     return Section("Autopilot", "autopilot", [*notes, Grid(header, lines, "Trials, one seed", wide=False)])
 
@@ -51,5 +51,5 @@ def searched(run: Run) -> Section:
         + ("Better" if search["helps"] else "Not better")
         + " than no generated images on this split."
     )
-    header = ["setting", "value", f"validation {table.metric_name(results)}", ""]
+    header = ["setting", "value", f"validation {table.metric_with_unit(results)}", ""]
     return Section("Search", "search", [Note(caption), Grid(header, rows, "What was tried", wide=False)])

@@ -113,7 +113,7 @@ def difference_unit(results: Mapping[str, Any]) -> str:
     return "points" if unit == "%" else unit
 
 
-def metric_name(results: Mapping[str, Any]) -> str:
+def metric_with_unit(results: Mapping[str, Any]) -> str:
     """The metric's name with its unit, for axes and columns."""
     name = run_text.metric_name(str(results["metric"]))
     unit = unit_of(results)
@@ -281,7 +281,7 @@ def header(results: Mapping[str, Any]) -> list[str]:
     unit = difference_unit(results)
     difference = f"difference to the control{', ' if unit else ''}{unit} [95% interval]"
     images = "images, real + fake" if generates(results) else "images"
-    return ["method", "in words", "network", "steps", images, metric_name(results), difference]
+    return ["method", "in words", "network", "steps", images, metric_with_unit(results), difference]
 
 
 def cells(row: Row) -> list[str]:

@@ -19,24 +19,19 @@ from cgankd.pipeline.comparisons import row as row_of
 from cgankd.report.markdown import literal
 from cgankd.shipping.finished import FinishedRun
 from cgankd.shipping.image_columns import LeavingImages
+from cgankd.shipping.image_formats import H5_NAME
 from cgankd.shipping.near_copies import NearCopies
 from cgankd.tasks import Task
 
 CARD, PAIRS = "README.md", "nearest.png"
 SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"))
-FILES = {
-    "imagefolder": "train/metadata.csv",
-    "parquet": "data/*.parquet",
-    "webdataset": "data/*.tar",
-    "hdf5": "images.h5",
-}
+FILES = {"parquet": "data/*.parquet", "webdataset": "data/*.tar"}  # layouts whose files a hub does not find by itself
 READ = {
     "imagefolder": 'datasets.load_dataset("imagefolder", data_dir="{name}", split="train")',
     "parquet": 'datasets.load_dataset("parquet", data_files="{name}/data/*.parquet", split="train")',
     "webdataset": 'datasets.load_dataset("webdataset", data_files="{name}/data/*.tar", split="train")',
     "hdf5": 'h5py.File("{name}/images.h5")["images"][:64]  # uint8 [64, H, W, C]',
 }
-AGAIN = {"imagefolder": "{name}", "parquet": "{name}", "webdataset": "{name}", "hdf5": "{name}/images.h5"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +86,7 @@ def _header(origin: Origin, images: LeavingImages) -> str:
         "size_categories": [next((words for size, words in SIZES if len(images) < size), "10M<n<100M")],
         "tags": ["synthetic", "knowledge-distillation", "conditional-gan", "cgankd"],
     }
-    if origin.to in ("parquet", "webdataset"):
+    if origin.to in FILES:
         files = [{"split": "train", "path": FILES[origin.to]}]
         facts["configs"] = [{"config_name": "default", "data_files": files}]
     return f"---\n{yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)}---"
@@ -109,15 +104,15 @@ def _summary(images: LeavingImages) -> str:
 
 
 def _reading(origin: Origin, images: LeavingImages) -> str:
-    task = images.task
+    task, hdf5 = images.task, origin.to == "hdf5"
     lines = ["## Columns", "| column | what it is |\n| --- | --- |"]
     for name, column in images.columns.items():
-        stored = "labels" if name == "label" and origin.to == "hdf5" else name
+        stored = "labels" if name == "label" and hdf5 else name
         lines[-1] += f"\n| `{stored}` | {_text(column.meaning)} |"
     if task.continuous:
         low, high = (task.short_text(task.to_json()[end]) for end in ("low", "high"))
         lines.append(f"Labels lie between {low} and {high} {_text(task.metric_unit)}".rstrip() + ".")
-    read, again = (text[origin.to].format(name=origin.name) for text in (READ, AGAIN))
+    read, again = READ[origin.to].format(name=origin.name), f"{origin.name}/{H5_NAME}" if hdf5 else origin.name
     code = f"```python\n{read}\n```\n\n```\ncgankd data {again} task={task.name}\n```"
     return "\n\n".join([*lines, "## How do I read them?", code])
 
@@ -208,7 +203,7 @@ def _cut_off(summary: Mapping[str, Any], task: Task) -> str:
 
 def _counts(summary: Mapping[str, Any], images: LeavingImages) -> str:
     names, place = images.task.bins(images.images.labels)
-    counts = [int((place == number).sum()) for number in range(len(names))]
+    counts = place.bincount(minlength=len(names)).tolist()
     lines = [f"| {_text(name)} | {count:,} |" for name, count in zip(names, counts, strict=True)]
     missing = summary["requested"] - summary["kept"]
     requested = counted(summary["requested"], "requested image", "requested images")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cgankd.core import extras
 from cgankd.core.errors import TrainingError, UserError
-from cgankd.core.files import student_stem
+from cgankd.core.files import INT8, STUDENT_FILES, student_stem
 from cgankd.core.mapped_rows import Images
 from cgankd.core.runtime import OneDevice
 from cgankd.core.store import Work
@@ -57,15 +57,15 @@ def export(
     student-ROW-seedN.SUFFIX for a student that does not ship. int8: a second file beside it. Raises
     UserError for what the user can mend, TrainingError where the file answers otherwise than the student.
     """
-    if to not in formats.SUFFIXES:
-        raise UserError(f"--to {to}: allowed are {', '.join(formats.SUFFIXES)}")
+    if to not in STUDENT_FILES:
+        raise UserError(f"--to {to}: allowed are {', '.join(STUDENT_FILES)}")
     if int8 and to != "onnx":
         raise UserError(f"--int8 makes an ONNX file, not {to}; needed with it: --to onnx")
     run = FinishedRun.open(folder)
     student = run.student(OneDevice(), row, seed)
-    path = out or folder / f"{stem(run, student, seed)}{formats.SUFFIXES[to]}"
-    if path.suffix != formats.SUFFIXES[to]:
-        raise UserError(f"--out {path}: a file of {to} ends in {formats.SUFFIXES[to]}")
+    path = out or folder / f"{stem(run, student, seed)}{STUDENT_FILES[to]}"
+    if path.suffix != STUDENT_FILES[to]:
+        raise UserError(f"--out {path}: a file of {to} ends in {STUDENT_FILES[to]}")
     exported = Exported(path, dict(student.facts))
     if to == "safetensors":
         formats.WRITERS[to](student, path, kind)
@@ -85,7 +85,7 @@ def export(
     exported = dataclasses.replace(exported, score=_score(student.task, answers, splits.test))
     if not int8:
         return exported
-    small = path.with_name(f"{path.stem}-int8{path.suffix}")
+    small = path.with_name(f"{path.stem}{INT8}{path.suffix}")
     formats.write_int8(student, path, small, splits.train.few(CALIBRATION).images)
     score = _score(student.task, formats.OnnxStudent(small)(splits.test.images), splits.test)
     return dataclasses.replace(exported, int8=Exported(small, exported.facts, len(splits.test), None, score))
@@ -123,7 +123,7 @@ def export_after_run(folder: Path) -> Exported:
 
 def _answers(path: Path, images: Images, kind: InputKind) -> Tensor:
     """What the written file gives for uint8 images."""
-    if path.suffix == formats.SUFFIXES["onnx"]:
+    if path.suffix == STUDENT_FILES["onnx"]:
         return formats.OnnxStudent(path)(images)
     program = torch.export.load(path).module()
 

@@ -14,6 +14,7 @@ from cgankd.config import recipe as recipes
 from cgankd.config.recipe import Recipe
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.files import read_json
+from cgankd.core.paths import ARTIFACT, RECIPE
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.run_folder import read_results
 from cgankd.core.runtime import Fabric
@@ -130,7 +131,7 @@ class FinishedRun:
 
     def recipe(self) -> Recipe:
         """The settings of the run; UserError where they are not in its folder any more."""
-        file = self.folder / "recipe.yaml"
+        file = self.folder / RECIPE
         if not file.is_file():
             raise UserError(f"{self.folder} holds no {file.name}; the command of the run writes it again")
         return recipes.load(str(file))
@@ -146,7 +147,7 @@ class FinishedRun:
             splits = sources.load(recipe.data, progress=progress)
         except UserError as error:
             return None, f"the data set of the run can't be read ({error})"
-        record = read_json(self._artifact("data").folder / "artifact.json")
+        record = read_json(self._artifact("data").folder / ARTIFACT)
         if splits.train.content_key != next(iter(record["arguments"]["splits"]["train"].values())):
             return None, "the data set has changed since the run, so its images are not those of the training"
         return splits, ""

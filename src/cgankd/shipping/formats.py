@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cgankd.core import extras
 from cgankd.core.errors import UserError, said
-from cgankd.core.files import replacing, save_tensors
+from cgankd.core.files import STUDENT_FILES, replacing, save_tensors
 from cgankd.core.mapped_rows import Images
 from cgankd.core.plugins import open_onnx
 from cgankd.shipping.deployed import INPUT, Deployed, InputKind, description, example
@@ -28,7 +28,6 @@ from cgankd.shipping.finished import Student
 DESCRIPTION = "cgankd"  # the key of the description among an ONNX file's metadata
 OPSET = 17
 BATCH = 64
-SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
 
 
 def write_onnx(student: Student, path: Path, kind: InputKind) -> None:
@@ -155,7 +154,7 @@ def _exporting(student: Student, to: str) -> Iterator[None]:
     except (UserError, OSError):
         raise
     except Exception as error:  # each exporter has its own kinds of errors
-        others = ", ".join(name for name in SUFFIXES if name != to)
+        others = ", ".join(name for name in STUDENT_FILES if name != to)
         raise UserError(
             f"{student.facts['network']} can't be written as {to} ({said(error)}); allowed: --to {others}"
         ) from None

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from cgankd.config.settings import SynthesisSettings
 from cgankd.core.errors import UserError
+from cgankd.core.groups import in_groups
 from cgankd.data.imageset import TARGET, ImageSet
 from cgankd.tasks import Task
 
@@ -27,8 +28,7 @@ def thresholds(errors: Tensor, group: Tensor, groups: int, rho: float) -> Tensor
     label's bin [ours], so that every bin keeps the same share. A group without a fake gets infinity, so it keeps all.
     """
     alpha = torch.full((groups,), torch.inf)
-    for number in range(groups):
-        inside = errors[group == number]
+    for number, inside in enumerate(in_groups(errors, group, groups)):
         if len(inside):
             alpha[number] = torch.quantile(inside.float(), rho)
             if not (inside < alpha[number]).any():  # all errors are equal (often 0), so none is strictly below

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cgankd.config.settings import MaximumRatio, QuantileRatio, RatioBudget
 from cgankd.core.errors import TrainingError
+from cgankd.core.groups import in_groups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +54,9 @@ def first_maxima(ratios: Tensor, pool: Tensor, pools: int, rule: Rule) -> Tensor
             "synthesis.subsampling=none"
         )
     maxima = torch.ones(pools)
-    for number in pool.unique().tolist():
-        inside = ratios[pool == number]
+    for number, inside in enumerate(in_groups(ratios, pool, pools)):
+        if not len(inside):
+            continue
         if not bool((inside > 0).any()):
             maxima[number] = 0.0
         elif rule.kind == "budget":

@@ -202,7 +202,8 @@ def synthesize(
 
 
 def _show(bar: Bar, tally: Tally) -> None:
-    bar.to(int(tally.kept.sum()), f"{tally.kept.sum() / tally.generated.sum():.0%} of generated images kept")
+    kept, generated = (tally.counts[name].sum() for name in ("kept", "generated"))
+    bar.to(int(kept), f"{kept / generated:.0%} of generated images kept")
 
 
 class _Kept:
@@ -230,7 +231,7 @@ class _Kept:
         self.tally = Tally(plan, self.task)
 
     def add(self, block: Block) -> None:
-        place = (self.offset + self.tally.kept)[block.label][:, None] + block.kept.cumsum(dim=1) - 1
+        place = (self.offset + self.tally.counts["kept"])[block.label][:, None] + block.kept.cumsum(dim=1) - 1
         slot, flat = place[block.kept], block.kept.flatten()
         outputs = block.outputs[flat]
         values = {
@@ -253,8 +254,8 @@ class _Kept:
     def close(self) -> ImageSet:
         plan, slots = self.plan, int(self.plan.quota.sum())
         first = self.offset.repeat_interleave(plan.quota)
-        filled = torch.arange(slots) - first < self.tally.kept.repeat_interleave(plan.quota)
-        labels = self.task.from_target(plan.targets.repeat_interleave(self.tally.kept))
+        filled = torch.arange(slots) - first < self.tally.counts["kept"].repeat_interleave(plan.quota)
+        labels = self.task.from_target(plan.targets.repeat_interleave(self.tally.counts["kept"]))
         columns = {name: file.close(filled) for name, file in self.columns.items()}
         return ImageSet(self.images.close(filled), labels, columns)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cgankd.core.groups import in_groups
 from cgankd.labels import LabelPlan
 from cgankd.synthesis.proposals import Block
 from cgankd.synthesis.rejection import effective_sample_share
@@ -22,28 +23,25 @@ class Tally:
 
     def __init__(self, plan: LabelPlan, task: Task) -> None:
         self.plan, self.task = plan, task
-        self.generated, self.accepted, self.kept = (torch.zeros_like(plan.quota) for _ in range(3))
+        self.counts = {name: torch.zeros_like(plan.quota) for name in OUTCOMES}
         self.scores = {name: torch.zeros(len(plan.quota), dtype=torch.float64) for name in OUTCOMES}
 
     def add(self, block: Block) -> None:
         """Count a block of proposals."""
         masks = {"generated": block.considered, "accepted": block.accepted, "kept": block.kept}
-        self.generated[block.label] += block.considered.sum(dim=1)
-        self.accepted[block.label] += block.accepted.sum(dim=1)
-        self.kept[block.label] += block.kept.sum(dim=1)
         labels = self.task.from_target(self.plan.targets[block.label]).repeat_interleave(block.index.shape[1])
         score = self.task.score(block.outputs, labels).reshape(block.index.shape)
         for name, mask in masks.items():
+            self.counts[name][block.label] += mask.sum(dim=1)
             self.scores[name][block.label] += (score * mask).sum(dim=1)
 
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint."""
-        scores = {f"score_{name}": score for name, score in self.scores.items()}
-        return {"generated": self.generated, "accepted": self.accepted, "kept": self.kept, **scores}
+        return {**self.counts, **{f"score_{name}": score for name, score in self.scores.items()}}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Resume from :meth:`tensors`."""
-        self.generated, self.accepted, self.kept = (tensors[name] for name in OUTCOMES)
+        self.counts = {name: tensors[name] for name in OUTCOMES}
         self.scores = {name: tensors[f"score_{name}"] for name in OUTCOMES}
 
     def _metric(self, name: str) -> float:
@@ -51,7 +49,7 @@ class Tally:
 
         Not the mean over images, because labels whose images are dropped are drawn more often than others.
         """
-        count = getattr(self, name)
+        count = self.counts[name]
         weight = self.plan.quota * (count > 0)
         means = self.scores[name] / count.clamp(min=1)
         return float((weight * means).sum() / weight.sum().clamp(min=1))
@@ -63,8 +61,7 @@ class Tally:
         the plan. Both are None without subsampling.
         """
         names, place = self.task.bins(self.task.from_target(self.plan.targets))
-        counts = {"requested": self.plan.quota, "generated": self.generated, "accepted": self.accepted,
-                  "kept": self.kept}  # fmt: skip
+        counts = {"requested": self.plan.quota, **self.counts}
         per_bin = {
             name: torch.zeros(len(names), dtype=torch.int64).index_add_(0, place, count).tolist()
             for name, count in counts.items()
@@ -76,10 +73,13 @@ class Tally:
             draws = count["generated"] / count["kept"] if count["kept"] else None
             return {**count, "effective_sample_share": share, "draws_per_image": draws}
 
-        per_label = []
-        for number, label in enumerate(names):
-            inside = None if weights is None or at is None else weights[place[at] == number]
-            per_label.append({"label": label, **entry({n: count[number] for n, count in per_bin.items()}, inside)})
+        inside: Sequence[Tensor | None] = [None] * len(names)
+        if weights is not None and at is not None:
+            inside = in_groups(weights, place[at], len(names))
+        per_label = [
+            {"label": label, **entry({name: count[number] for name, count in per_bin.items()}, inside[number])}
+            for number, label in enumerate(names)
+        ]
         return {
             **entry(total, weights),
             "acceptance": total["accepted"] / max(total["generated"], 1),

@@ -45,7 +45,9 @@ class DataSettings(Settings):
         description="whether the folders at the top are splits (true) or classes (false); none: their names decide, "
         "and unclear names are an error",
     )
-    label_column: str | None = Field(None, description="metadata.csv: none means the column 'label'")
+    label_column: str | None = Field(
+        None, description="column of the labels, in a table (metadata.csv, ..) or .parquet files; none: 'label'"
+    )
     group_column: str | None = Field(
         None, description="column or array: images of equal value stay in one split (a drive, an object, a person)"
     )

@@ -59,14 +59,14 @@ class FilterSettings(Settings):
     )
     by: Literal["auto", "label", "all"] | Annotated[int, Field(ge=2)] = Field(
         "auto",
-        description="one threshold per label (Algorithm 1), one for all (Algorithm 2), or a number: so many bins of "
+        description="one threshold per label (Algorithm 1), one for all (Algorithm 2), or a number of bins of "
         "the label range with one threshold each, which keeps the frequencies of labels; auto: label for classes, all "
         "for scalars",
     )
     calibration: int = Field(
         1000,
         ge=10,
-        description="generated images from which each threshold is computed; with one threshold per class so many of "
+        description="generated images from which each threshold is computed; with one threshold per class this many of "
         "each class, even where synthesis.images is less; fewer are faster",
     )
 
@@ -121,5 +121,5 @@ class SearchSettings(Settings):
     labels: tuple[LabelLaw, ...] = Field((), description="scalar labels: label laws; none: only synthesis.labels")
     steps: int | None = Field(None, ge=1, description="training steps of each trial; none: student.transfer_steps")
     patience: int = Field(
-        2, ge=1, description="the search of a setting stops after so many values in a row without improvement"
+        2, ge=1, description="the search of a setting stops after this many values in a row without improvement"
     )

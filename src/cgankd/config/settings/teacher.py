@@ -28,7 +28,7 @@ class HttpSettings(Settings):
         "token itself is never written to a file",
     )
     version: str = Field(
-        "", description="any text; another text means another model at the same address, which is asked about all anew"
+        "", description="any text; change it when the address has another model, and all answers are asked for again"
     )
 
 

@@ -27,14 +27,14 @@ class AugmentSettings(Settings):
 
     shift: int = Field(2, ge=0, description="shift by up to this many pixels in each direction; the gap is black")
     flip: bool | None = Field(
-        None, description="mirror half of the views; none: no, and in strong_augment the value of fit.augment"
+        None, description="mirror half of the views; none: no; in strong_augment as in fit.augment"
     )
     views: int = Field(
         64, ge=0, description="number of views of an image, which then repeat (teacher outputs are kept); 0: all differ"
     )
     randaugment: Annotated[
         RandAugmentSettings | None, BeforeValidator(_operations), OnOrOff, Also("a whole number of operations")
-    ] = Field(None, description="none, a number of operations, or both settings")
+    ] = Field(None, description="none, a number of operations, or operations and magnitude")
     mixup: float = Field(0.0, ge=0, description="MixUp: a of Beta(a, a), drawn for each image; 0: none")
     cutmix: float = Field(
         0.0, ge=0, description="CutMix: a of Beta(a, a); 0: none; with MixUp, each image gets one of the two"
