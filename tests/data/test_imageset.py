@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from cgankd.config.settings import DataSettings
+from cgankd.core.mapped_rows import MappedRows, joined
+from cgankd.data import sources
 from cgankd.data.imageset import ImageSet
 
 
@@ -43,3 +47,29 @@ print(peak() - before)
 def test_a_new_network_needs_no_copy_of_the_images() -> None:
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 100  # as floats they would take 442 MB
+
+
+@pytest.mark.parametrize("pool_has_more", [False, True])
+def test_validation_images_join_the_labelled_ones(pool_has_more: bool) -> None:
+    splits = sources.load(DataSettings(source="digits", **({"train_size": 60} if pool_has_more else {}), val_size=20))
+    every = splits.with_validation()
+    rows = {"train": splits.train, "val": splits.val}
+    assert torch.equal(every.train.images[:], torch.cat([part.images[:] for part in rows.values()]))
+    assert torch.equal(every.train.labels, torch.cat([part.labels for part in rows.values()]))
+    assert every.train.names == splits.train.names
+    assert every.pool is (splits.pool if pool_has_more else every.train)
+    assert (every.val, every.test) == (splits.val, splits.test)
+    assert torch.equal(every.unlabelled.images[:], splits.unlabelled.images[:])
+
+
+def test_rows_of_one_file_are_joined_without_a_copy(tmp_path: Path) -> None:
+    images = torch.arange(5 * 3 * 16 * 16).to(torch.uint8).view(5, 3, 16, 16)
+    path = tmp_path / "images.npy"
+    np.save(path, images.numpy())
+    mapped = MappedRows(np.load(path, mmap_mode="r"))
+    first, second = mapped.take(torch.tensor([4, 0])), mapped.take(torch.tensor([2]))
+    both = joined(first, second)
+    assert isinstance(both, MappedRows)
+    assert both.mapped is mapped.mapped
+    assert torch.equal(both[:], images[[4, 0, 2]])
+    assert torch.equal(joined(first, images[1:2])[:], images[[4, 0, 1]])  # type: ignore[arg-type]

@@ -104,6 +104,17 @@ def test_the_time_counts_every_seed() -> None:
         assert everything[part] == pytest.approx(3 * one[part])
 
 
+def test_the_time_counts_the_training_on_all_labels() -> None:
+    rows = ("seeds=[0]", "compare.methods=[nokd_longer,kd]")
+    usual, again = parts_of(*rows), parts_of(*rows, "student.refit=true")
+    kd = parts_of("seeds=[0]", "compare.methods=[kd]")["students"]
+    teacher = usual["teacher"] - 400 * FAST.teacher_image
+    assert usual["training on all labels"] == 0
+    assert again["training on all labels"] == pytest.approx(kd + teacher)
+    given = parts_of(*rows, "student.refit=true", "teacher.weights=mine.safetensors")
+    assert given["training on all labels"] == pytest.approx(kd)
+
+
 def test_the_time_counts_every_teacher_that_is_trained_and_no_other() -> None:
     scored = 400 * FAST.teacher_image
     trained = parts_of("seeds=[0]")["teacher"] - scored
@@ -149,7 +160,7 @@ def test_a_given_generator_is_not_said_to_need_time_to_be_trained() -> None:
 
 
 @pytest.mark.parametrize("scalar", [False, True])
-@pytest.mark.parametrize(("seconds", "methods"), [(3600, "auto"), (420, METHODS), (150, WITHOUT_FAKES)])
+@pytest.mark.parametrize(("seconds", "methods"), [(3600, "auto"), (500, METHODS), (150, WITHOUT_FAKES)])
 def test_where_time_is_short_there_are_no_trials_and_then_no_generated_images(
     seconds: float, methods: str | tuple[str, ...], scalar: bool
 ) -> None:
@@ -157,7 +168,7 @@ def test_where_time_is_short_there_are_no_trials_and_then_no_generated_images(
     assert plan.total <= seconds
     assert plan.recipe.compare.methods == methods
     assert ("fit" in plan.tree["student"]) == plan.with_fakes  # its steps are those of NOKD, which no other row needs
-    assert ("generator" in plan.tree) == plan.with_fakes == (methods != WITHOUT_FAKES)
+    assert ("generator" in plan.tree) == plan.with_fakes == plan.recipe.student.refit == (methods != WITHOUT_FAKES)
     text = as_yaml(Look(plan.recipe.data, splits(scalar), {}, ()), plan)
     assert ("Without generated images" in text) == (methods == WITHOUT_FAKES)
 

@@ -44,6 +44,23 @@ def test_the_rows_are_chosen_on_the_validation_split(make_results: Results) -> N
     assert made.finding == "gain"
 
 
+@pytest.mark.parametrize("generates", [True, False])
+def test_the_student_that_was_trained_again_ends_every_headline(make_results: Results, generates: bool) -> None:
+    results = make_results("classification")
+    if not generates:
+        results["rows"] = [row | {"fake_images": 0} for row in results["rows"] if not row.get("fake_images")]
+        results.pop("generator", None)
+    first = headline(results).sentence
+    row = results["rows"][0]
+    results["refit"] = {**row, "real_images": 1100, "mean": 91.25, "seed": 0, "ships": True}
+    assert headline(results).sentence == (
+        f"{first} What ships is row {row['method']} trained again, with the validation images among its 1,100 labelled "
+        "ones: 91.25 % on the test split."
+    )
+    results["refit"]["ships"] = False
+    assert headline(results).sentence == first
+
+
 def test_of_equal_validation_scores_the_lowest_loss_decides(make_results: Results) -> None:
     test = {name: [80.0, 81.0, 82.0] for name in ("nokd_longer", "kd", "cgan", "cgan_kd")}
     results = scored(make_results("classification"), test, dict.fromkeys(test, 75.0))

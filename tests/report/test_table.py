@@ -192,6 +192,22 @@ def test_the_row_that_ships_is_marked_in_every_output() -> None:
     assert "*: the student that ships, chosen by validation." in table.footnotes(found | {"seeds": [0]})
 
 
+@pytest.mark.parametrize("ships", [True, False])
+def test_the_student_that_was_trained_again_is_a_row_of_its_own(ships: bool) -> None:
+    found = small(best={"row": "cgan", "seed": 2})
+    again = {**found["rows"][1], "real_images": 8000, "mean": 86.4, "std": None, "seed": 2, "ships": ships}
+    found |= {"refit": again}
+    _, cgan, last = table.rows(found)
+    assert (last.method, last.score, last.difference) == ("cgan, all labels", "86.4 %", "–")
+    assert (cgan.ships, last.ships) == (not ships, ships)
+    what = "row cgan and seed 2, chosen by validation, trained again on all 8,000 labels"
+    assert (
+        f"*: the student that ships: {what}."
+        if ships
+        else f"*: the student that ships, chosen by validation; not {what}, because it got worse."
+    ) in table.footnotes(found)
+
+
 def test_the_balanced_accuracy_is_a_footnote() -> None:
     note = "Balanced accuracy (each class counts alike) of row *: 61.2 %."
     assert note in table.footnotes(small(best={"row": "cgan", "seed": 2, "balanced": 61.23}))

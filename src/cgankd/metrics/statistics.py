@@ -60,7 +60,7 @@ def standard_error(metric: str, score: float, images: int) -> float:
     taken as certain. mae: as of a normal error, whose absolute value has a standard deviation of .76 times its mean.
 
     >>> round(standard_error("accuracy", 100.0, 50), 1), standard_error("mae", 4.0, 100)
-    (2.6, 0.304)
+    (2.7, 0.304)
     """
     if metric != "accuracy":
         return 0.76 * score / math.sqrt(images)

@@ -38,13 +38,15 @@ def refit(run: Run, name: str, seed: int, chosen: Mapping[str, Any]) -> Refit:
     student = on_all_labels(run).student(name, seed)
     if not student.summary:  # the run is only planned
         return Refit(name, seed, student, ships=True)
-    before, after = float(chosen["val"]), float(student.summary["val"])
-    sign = 1.0 if run.task.higher_is_better else -1.0
-    margin = 2.0 * standard_error(run.task.metric, before, len(run.splits.val))
-    ships = sign * (after - before) >= -margin
-    say = _spoken(run, name, student.summary["test"], float(chosen["test"]), ships)
-    run.store.progress.say(say)
+    ships = holds(run.task.metric, float(chosen["val"]), float(student.summary["val"]), len(run.splits.val))
+    run.store.progress.say(_spoken(run, name, student.summary["test"], float(chosen["test"]), ships))
     return Refit(name, seed, student, ships)
+
+
+def holds(metric: str, before: float, after: float, images: int) -> bool:
+    """Whether a student's score on the validation images is no worse than before, but for chance."""
+    loss = before - after if metric == "accuracy" else after - before
+    return loss <= 2.0 * standard_error(metric, before, images)
 
 
 def on_all_labels(run: Run) -> Run:

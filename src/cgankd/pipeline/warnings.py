@@ -257,8 +257,8 @@ def _few_test_images(results: Mapping[str, Any]) -> Iterator[str]:
         return
     only = f"The test split has only {counted(images, 'image', 'images')}"
     if results.get("metric") != "accuracy":
-        error = as_part(2 * standard_error("mae", 1.0, images))
-        yield f"{only}, so a difference below about {error} of the error may be chance."
+        part = as_part(2 * standard_error("mae", 1.0, images))
+        yield f"{only}, so a difference below about {part} of the error may be chance."
         return
     error = standard_error("accuracy", results["best"]["test"] if results.get("best") else 50.0, images)
     size = f"{100 / images:.2g}"

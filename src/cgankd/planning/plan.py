@@ -141,8 +141,7 @@ def _recipe(
             "network": "cnn16",
             "fit": {"steps": steps("student")},
             "transfer_steps": steps("transfer"),
-            "refit": True,
-            **({"real_share": 0.4} if with_fakes else {}),
+            **({"refit": True, "real_share": 0.4} if with_fakes else {}),  # else time is too short for both
         },
     }
     if with_fakes:

@@ -41,6 +41,8 @@ def as_yaml(looked: Look, plan: Plan) -> str:
             continue
         given = (name == "teacher" and not trained(plan.recipe.teacher)) or (name == "generator" and not trained_here)
         comment = f"  # {COMMENTS[name]}" if name in COMMENTS and not given else ""
+        if name == "student" and plan.recipe.student.refit:
+            comment += "; refit: at the end the best one learns the validation images too"
         lines.append(f"{name}: {_flow(value)}{comment}")
     return "\n".join(lines) + "\n"
 
