@@ -38,7 +38,7 @@ class Keys(Store):
     """Notes the key of every stage that is called, by stage and title, and computes none."""
 
     def __init__(self, fabric: Fabric) -> None:
-        self.fabric, self.title, self.keys, self.artifacts = fabric, "", {}, Path("nowhere")
+        self.fabric, self.title, self.remark, self.keys, self.artifacts = fabric, "", "", {}, Path("nowhere")
 
     def call(self, function: Any, /, *args: Any, **arguments: Any) -> Artifact:
         title = re.sub(r" \(seed \d+\)", "", self.title)
@@ -184,6 +184,7 @@ def expected(key: str, task: str) -> set[str] | None:
         ("student.start.", {"train_student"}),
         ("student.real_share", {"train_student", "measure_generator"}),
         ("student.ships", set()),  # both sets of weights are kept
+        ("student.refit", set()),  # it adds stages after the choice
         ("student.strong_augment.mixup", set() if scalar else {"train_student"}),  # a mix of scalars has no label
         ("student.strong_augment.cutmix", set() if scalar else {"train_student"}),
         ("student.strong_augment.", {"train_student"}),

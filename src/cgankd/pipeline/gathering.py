@@ -28,8 +28,8 @@ class Gathered:
     """The artifacts that results.json begins with.
 
     teachers: one for each seed of a teacher. students: row -> one for each seed. best: row and seed of the best student
-    by validation; where a student is not trained yet, the last row, which takes most time. refit: that student, trained
-    again on all labels; None where the recipe does not ask for it. worst: answers to the test images.
+    by validation, which are the first ones where a student is not trained yet. refit: that student, trained again on
+    all labels; None where the recipe does not ask for it. worst: answers to the test images.
     """
 
     data: Artifact
@@ -73,12 +73,10 @@ def gather(run: Run) -> Gathered:
     if any(row(name).fakes for name in run.rows):
         _gather_generated(run, upstream)
     best = best_by_validation(run, students)
-    name, seed = best
-    chosen = students[name][recipe.seeds.index(seed)]
-    again = refit(run, name, seed, scores(run, chosen)) if recipe.student.refit else None
+    again = _on_all_labels(run, students, *best) if recipe.student.refit else None
     shown = _networks_shown(run, students, *best)
     if again is not None and again.ships:
-        shown[name] = StoredNetwork(again.student)
+        shown[again.row] = StoredNetwork(again.student)
     return Gathered(data, teachers, students, best, again, measurements.worst_answers(run, shown))
 
 
@@ -86,6 +84,16 @@ def scores(run: Run, student: Artifact) -> Mapping[str, Any]:
     """The scores of the weights that ship: val, test and test_per_bin."""
     last = run.recipe.student.ships == "last" or not student.summary
     return student.summary if last else student.summary["best"]
+
+
+def _all_trained(students: Mapping[str, Sequence[Artifact]]) -> bool:
+    return all(student.summary for trained in students.values() for student in trained)
+
+
+def _on_all_labels(run: Run, students: Mapping[str, Sequence[Artifact]], best: str, seed: int) -> Refit:
+    """The best student, trained again. While it is not known, the last row stands for it, because it takes longest."""
+    row = best if _all_trained(students) else run.rows[-1]
+    return refit(run, row, seed, scores(run, students[row][run.recipe.seeds.index(seed)]))
 
 
 def _networks_shown(
@@ -98,8 +106,8 @@ def _networks_shown(
 
 def best_by_validation(run: Run, students: Mapping[str, Sequence[Artifact]]) -> tuple[str, int]:
     """The row whose students are best on the validation split, on average over seeds, and its best seed."""
-    if not all(student.summary for trained in students.values() for student in trained):
-        return run.rows[-1], run.recipe.seeds[0]
+    if not _all_trained(students):
+        return run.rows[0], run.recipe.seeds[0]
     found = {
         name: [(float(scores(run, student)["val"]), scores(run, student).get("val_loss")) for student in trained]
         for name, trained in students.items()

@@ -57,7 +57,7 @@ def bench_run(folder: Path, row: str | None = None, seed: int | None = None) -> 
 def _is_of(student: Student, exported: OnnxStudent) -> bool:
     """False for a file of an earlier run in this folder, with other settings."""
     about, names = exported.description, ("row", "seed", "network", "weights", "labelled")
-    same = all(about["student"].get(name) == student.facts[name] for name in names)
+    same = all(about["student"].get(name) == student.facts.get(name) for name in names)
     return same and about["input"]["plan"] == student.plan._asdict()
 
 
