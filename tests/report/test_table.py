@@ -199,6 +199,7 @@ def test_the_student_that_was_trained_again_is_a_row_of_its_own(ships: bool) -> 
     found |= {"refit": again}
     _, cgan, last = table.rows(found)
     assert (last.method, last.score, last.difference) == ("cgan, all labels", "86.4 %", "–")
+    assert last.words == "cGAN-KD, trained again"
     assert (cgan.ships, last.ships) == (not ships, ships)
     what = "row cgan and seed 2, chosen by validation, trained again on all 8,000 labels"
     assert (

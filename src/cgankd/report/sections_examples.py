@@ -47,6 +47,7 @@ def which_is_best(run: Run, artifact: Artifact) -> str:
     best, control = _best_and_control(run)
     seed = (run.results.get("best") or {}).get("seed")
     of_seed = "" if seed is None else f", seed {seed}"
+    again = ", trained again on all labels" if (run.results.get("refit") or {}).get("ships") else ""
     if best == control:
         compared = ". It is the control itself, so only its answers are shown."
     elif control in shown_networks(run, artifact):
@@ -55,7 +56,7 @@ def which_is_best(run: Run, artifact: Artifact) -> str:
         compared = ". The run has no control to compare with."
     return (
         "The best student is the one that was chosen on the validation split and is exported: "
-        f"row {best}{of_seed}{compared}"
+        f"row {best}{of_seed}{again}{compared}"
     )
 
 

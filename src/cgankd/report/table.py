@@ -212,7 +212,8 @@ def rows(results: Mapping[str, Any]) -> list[Row]:
     texts = [_row(results, row) for row in results["rows"]]
     if again := results.get("refit"):
         same = _row(results, again)
-        texts.append(dataclasses.replace(same, method=f"{same.method}, all labels", difference="–", verdict="none"))
+        name, named = f"{same.method}, all labels", f"{plain_words(same.method)}, trained again"
+        texts.append(dataclasses.replace(same, method=name, words=named, difference="–", verdict="none"))
     teacher = results.get("teacher")
     return [*texts, _teacher_row(results, teacher)] if teacher else texts
 
