@@ -792,3 +792,9 @@ def test_a_temporary_store_works_and_is_removed(fabric: Fabric) -> None:
     gc.collect()
     assert not folder.exists()
     assert len(list(descriptors.glob("*"))) == before
+
+
+def test_the_key_of_one_element_does_not_depend_on_its_stride() -> None:
+    key = tensor_key(torch.tensor([0.5]))
+    assert tensor_key(torch.tensor(0.5).expand(1)) == key
+    assert tensor_key(torch.tensor([0.5, 1.0, 2.0])[::3]) == key

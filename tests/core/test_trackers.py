@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from cgankd.core.errors import UserError
 from cgankd.core.own_loggers import MlflowLogger, WandbLogger
 from cgankd.core.trackers import Tracker, choose
-from cgankd.core.watching import Watched
+from cgankd.core.watching import Output, Watched
 
 
 def report(tracker: Tracker, folder: Path) -> None:
@@ -112,6 +113,59 @@ def test_mlflow(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert package.calls[2][1:] == (({"teacher-seed-0/loss": 0.5, "teacher-seed-0/learning_rate": 0.1},), {"step": 1})
     assert package.calls[4][1][1] == "generator-samples.png"
+
+
+def test_the_address_that_mlflow_prints_is_not_in_the_output_for_programs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Printing(Recorder):
+        def end_run(self) -> None:
+            print("View run at: http://localhost")
+
+    report(Tracker("mlflow", lambda _, folder: MlflowLogger(Printing(), folder)), tmp_path)
+    assert capsys.readouterr() == ("", "View run at: http://localhost\n")
+
+
+def test_a_tracker_that_cannot_be_opened_stops_the_run_in_a_sentence(tmp_path: Path) -> None:
+    def refuse(name: str, folder: Path) -> Any:
+        raise ConnectionError("no server\nthere")
+
+    with pytest.raises(UserError, match=r"^--track mlflow fails: ConnectionError: no server there; allowed: --tr"):
+        report(Tracker("mlflow", refuse), tmp_path)
+
+
+@pytest.mark.parametrize("failing", ["log_metrics", "log_image", "end_run"])
+def test_the_run_goes_on_without_a_tracker_that_fails_later(failing: str, tmp_path: Path) -> None:
+    class Failing(Recorder):
+        def __getattr__(self, name: str) -> Any:
+            call = super().__getattr__(name)
+            if name == failing:
+                raise ConnectionError("the server has gone")
+            return call
+
+    notes: list[str] = []
+
+    class Notes(Output):
+        def event(self, event: str, fields: Mapping[str, Any], watched: Watched) -> None:
+            if event == "note":
+                notes.append(fields["text"])
+
+    opened: list[Path] = []
+
+    def open_logger(name: str, folder: Path) -> MlflowLogger:
+        opened.append(folder)
+        return MlflowLogger(Failing(), folder)
+
+    tracker = Tracker("mlflow", open_logger)
+    with Watched([tracker, Notes()]) as watched:
+        watched.opened(tmp_path)
+        for step in (1, 2):
+            with watched.bar("teacher", 2) as bar:
+                bar.log({"step": step, "loss": 0.5})
+            watched.picture("generator/samples", torch.zeros(1, 3, 4, dtype=torch.uint8))
+    why = "ConnectionError: the server has gone"
+    assert notes == [f"--track mlflow fails, and the run goes on without it: {why}"]
+    assert opened == [tmp_path]
 
 
 @pytest.mark.parametrize(("with_training", "files"), [(True, []), (False, ["csv"])])

@@ -208,6 +208,18 @@ def test_published_weights_come_from_the_page_that_timm_names(tmp_path, monkeypa
     assert asked == [("timm/resnet10t.c3_in1k", "model.safetensors")]
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_published_weights_that_need_another_normalisation_are_refused(tmp_path, monkeypatch, channels):
+    network, start = new("efficientnet_b0", channels), "timm/efficientnet_b0.ra4_e3600_r224_in1k"
+    file = tmp_path / "model.safetensors"
+    save_file(timm.create_model("efficientnet_b0", num_classes=1000).state_dict(), file)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: str(file))
+    with pytest.raises(UserError, match=r"normalised by mean 0.5.* std 0.5.*; allowed: teacher.network=" + start):
+        start_from(network, start)
+    assert start_from(zoo.create(start, channels, 5, (32, 32)), start) == ["classifier"]
+    assert start_from(network, "timm/efficientnet_b0.ra_in1k") == ["classifier"]
+
+
 def test_what_the_hub_does_not_give_is_said_in_a_sentence(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

@@ -35,7 +35,8 @@ def tensor_key(tensor: Tensor) -> str:
     """A hash of the dtype, shape and values of a tensor."""
     plain = tensor.detach().cpu().contiguous()
     digest = tensor_digest(plain)
-    digest.update(plain.flatten().view(torch.uint8).numpy().data)
+    # the last stride must be 1, and that of a contiguous tensor of one element may be any number
+    digest.update(plain.flatten().unsqueeze(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

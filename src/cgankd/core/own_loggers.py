@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,7 @@ class WandbLogger:
 
 
 class MlflowLogger:
-    """A run of the experiment "cgankd" on the server, or in the folder, that MLFLOW_TRACKING_URI names."""
+    """A run of the experiment "cgankd" on the server, or in the data base, that MLFLOW_TRACKING_URI names."""
 
     def __init__(self, mlflow: Any, folder: Path) -> None:
         self._mlflow = mlflow
@@ -65,7 +67,8 @@ class MlflowLogger:
         self._mlflow.log_image(pixels(image), f"{name.replace('/', '-')}.png")
 
     def finalize(self, status: str) -> None:
-        self._mlflow.end_run()
+        with contextlib.redirect_stdout(sys.stderr):  # it prints an address, and stdout is for the result
+            self._mlflow.end_run()
 
 
 def pixels(image: Tensor) -> Any:

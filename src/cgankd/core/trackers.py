@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cgankd.core import extras
-from cgankd.core.errors import UserError, did_you_mean
+from cgankd.core.errors import UserError, did_you_mean, said
 from cgankd.core.watching import Output, Watched
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class Tracker(Output):
     """Passes histories, scores and pictures to one logger, which is opened when there is something to log.
 
     with_training: scores alone are nothing to log, because they are those of an earlier run, which has logged them.
+    A logger that can't be opened stops the run with a UserError; one that fails later is left alone, and the run goes
+    on.
     """
 
     def __init__(
@@ -57,10 +59,11 @@ class Tracker(Output):
     ) -> None:
         self.name, self._open, self.with_training = name, open_logger or open_logger_of, with_training
         self._logger: Logger | None = None
-        self._folder: Path | None = None
+        self._failed = False
+        self._watched: Watched | None = None
 
     def event(self, event: str, fields: Mapping[str, Any], watched: Watched) -> None:
-        self._folder = watched.folder
+        self._watched = watched
         match event:
             case "values":
                 loop = _name(fields["loop"])
@@ -72,20 +75,31 @@ class Tracker(Output):
 
     def picture(self, name: str, image: Tensor) -> None:
         if (logger := self._opened()) is not None and (show := getattr(logger, "log_picture", None)) is not None:
-            show(name, image)
+            self._try(show, name, image)
 
     def close(self) -> None:
         if self._logger is not None:
-            self._logger.finalize("success")
+            self._try(self._logger.finalize, "success")
 
     def _log(self, metrics: dict[str, float], step: int) -> None:
         if metrics and (logger := self._opened()) is not None:
-            logger.log_metrics(metrics, step)
+            self._try(logger.log_metrics, metrics, step)
 
     def _opened(self) -> Logger | None:
-        if self._logger is None and self._folder is not None:
-            self._logger = self._open(self.name, self._folder)
+        if self._logger is None and not self._failed and self._watched is not None and self._watched.folder is not None:
+            try:
+                self._logger = self._open(self.name, self._watched.folder)
+            except Exception as error:  # each package has errors of its own, such as for a missing key or server
+                raise UserError(f"--track {self.name} fails: {said(error)}; allowed: --track none") from error
         return self._logger
+
+    def _try(self, call: Callable[..., None], *args: Any) -> None:
+        try:
+            call(*args)
+        except Exception as error:
+            self._logger, self._failed = None, True
+            assert self._watched is not None  # it has opened the logger
+            self._watched.say(f"--track {self.name} fails, and the run goes on without it: {said(error)}")
 
 
 def _name(text: str) -> str:

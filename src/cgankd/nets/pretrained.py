@@ -70,7 +70,7 @@ def find(start: str, setting: str = TEACHERS) -> Path:
 
     Raises UserError if it doesn't exist, the package isn't known or installed, or the download fails.
     """
-    if start.startswith(timm_bridge.PREFIX) and not start.endswith(".safetensors"):
+    if _published_by_timm(start):
         return timm_bridge.published_weights(start, setting)
     if not start.startswith(PREFIX):
         path = Path(start).expanduser()
@@ -97,6 +97,8 @@ def start_from(network: nn.Module, start: str, setting: str = TEACHERS) -> list[
     than half of the layers would keep their initial weights.
     """
     path = find(start, setting)
+    if _published_by_timm(start):
+        timm_bridge.check_normalisation(network, start, setting)
     state = network.state_dict()
     loaded = (
         _from_package(network, start, path, setting)
@@ -153,6 +155,10 @@ def _other_shape(loaded: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> 
         if loaded[name].shape != tensor.shape:
             return f" (first {name}: {list(loaded[name].shape)} in the file, {list(tensor.shape)} in the network)"
     return ""
+
+
+def _published_by_timm(start: str) -> bool:
+    return start.startswith(timm_bridge.PREFIX) and not start.endswith(".safetensors")
 
 
 def _layer(name: str) -> str:

@@ -53,8 +53,7 @@ def create(name: str, in_channels: int, num_outputs: int, image_size: tuple[int,
             )
     configuration = network.pretrained_cfg
     assert isinstance(configuration, dict)
-    constants = (_per_channel(configuration["mean"], in_channels), _per_channel(configuration["std"], in_channels))
-    network.add_module("normalise", Normalise(in_channels, constants))
+    network.add_module("normalise", _normalise(in_channels, configuration["mean"], configuration["std"]))
     network.register_forward_pre_hook(_normalise_first)
     return network
 
@@ -83,6 +82,29 @@ def published_weights(start: str, setting: str) -> Path:
         ) from None
 
 
+def check_normalisation(network: nn.Module, start: str, setting: str) -> None:
+    """UserError if a network of timm normalises otherwise than the published weights ``start`` were trained with.
+
+    Of some networks timm publishes weights with several normalisations, and a network has that of its own name.
+    """
+    layer = getattr(network, "normalise", None)
+    if not isinstance(layer, Normalise) or not layer.constant:
+        return
+    who = f"{setting} = {start!r}"
+    _, config = _known(extras.opened("timm", who, "timm"), start, who)
+    needed = _normalise(layer.mean.shape[1], config.mean, config.std)
+    if not torch.allclose(layer.mean, needed.mean) or not torch.allclose(layer.std, needed.std):
+        raise UserError(
+            f"{who}: these weights were trained with images normalised by {_constants(needed)}, but the network "
+            f"normalises by {_constants(layer)}; allowed: {setting.rpartition('.')[0]}.network={start}"
+        )
+
+
+def _constants(layer: Normalise) -> str:
+    mean, std = (",".join(f"{value:.4g}" for value in part.flatten().tolist()) for part in (layer.mean, layer.std))
+    return f"mean {mean} and std {std}"
+
+
 def _known(timm: ModuleType, name: str, who: str) -> tuple[str, Any]:
     """timm's own name, and its configuration of the weights or None. who: begins the message of a UserError."""
     own_name = name.removeprefix(PREFIX)
@@ -100,6 +122,10 @@ def _known(timm: ModuleType, name: str, who: str) -> tuple[str, Any]:
 def _normalise_first(network: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     images, *rest = args
     return (network.get_submodule("normalise")(images), *rest)
+
+
+def _normalise(channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Normalise:
+    return Normalise(channels, (_per_channel(mean, channels), _per_channel(std, channels)))
 
 
 def _per_channel(values: tuple[float, ...], channels: int) -> Tensor:
