@@ -81,8 +81,9 @@ bench-memory: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py 20000 200000 1000000
 
 results: $(READY)
-	$(BIN)/cgankd run fashion --out runs/fashion
-	$(BIN)/cgankd run rotated-fashion --out runs/rotated-fashion
+	$(BIN)/cgankd run fashion "compare.methods=[nokd,nokd_longer,kd,cgan,cgan_kd]" runtime.threads=1 --out runs/fashion
+	$(BIN)/cgankd run rotated-fashion "compare.methods=[nokd,nokd_longer,augment,kd,cgan,cgan_kd]" runtime.threads=1 \
+	  --out runs/rotated-fashion
 
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]' -c constraints.txt
