@@ -78,6 +78,7 @@ FILES = ["teacher.source=predictions.csv", "generator.source=images", "synthesis
             ["teacher.source=predictions.csv", "generator.source=images"],
             "synthesis.subsampling = maximum, but .* has subsampled; allowed: none",
         ),
+        ([*FILES, "student.refit=true"], "student.refit = true asks the teacher about views of the validation images"),
         *(
             ([*FILES, f"compare.methods=[{name}]"], f"'{name}', which needs teacher outputs for further images")
             for name in ("kd", "cgan_kd", "pseudo")

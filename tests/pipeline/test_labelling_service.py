@@ -83,7 +83,8 @@ def columns(out: Path, found: dict[str, Any]) -> tuple[dict[str, torch.Tensor], 
 
 
 def test_classes_there_and_back(module: Callable[[int], str], command: Callable[..., str], tmp_path: Path) -> None:
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(TINY))
+    again = {**TINY, "student": {**TINY["student"], "refit": True}}  # which files of predictions don't allow
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(again))
     words, folder, out = [str(tmp_path / "r.yaml"), "--quiet", "--out"], tmp_path / "images", tmp_path / "run"
     said = command("synthesize", *words, str(out), "--export", str(folder), "--candidates", "80")
     assert "80 candidates, 10 validation, 449 test images" in said

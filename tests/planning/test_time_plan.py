@@ -153,6 +153,13 @@ def test_what_is_given_is_neither_trained_nor_counted() -> None:
     assert "the conditional GAN" not in text
 
 
+def test_a_file_of_predictions_can_t_be_asked_about_validation_images() -> None:
+    words = ["teacher.source=mine.csv", "generator.source=mine/"]
+    plan = make_plan({"source": "mine"}, "mine", splits(False), None, 600.0, words)  # type: ignore[arg-type]
+    assert plan.with_fakes
+    assert not plan.recipe.student.refit
+
+
 def test_a_given_generator_is_not_said_to_need_time_to_be_trained() -> None:
     plan = make_plan({"source": "mine"}, "mine", splits(False), None, 150.0, ["generator.source=mine:draw"])  # type: ignore[arg-type]
     text = as_yaml(Look(plan.recipe.data, splits(False), {}, ()), plan)

@@ -171,6 +171,7 @@ def answered(recipe: Recipe, answers: Path) -> Recipe:
         "teacher": recipe.teacher.model_copy(update={"source": str(answers), "weights": None, "start": None}),
         "generator": recipe.generator.model_copy(update={"source": str(images), "size": None}),
         "synthesis": recipe.synthesis.model_copy(update={"subsampling": NoSubsampling()}),
+        "student": recipe.student.model_copy(update={"refit": False}),  # no view of a validation image is labelled
     }
     return recipe.model_copy(update=changes)
 

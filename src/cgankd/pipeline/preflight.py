@@ -36,6 +36,7 @@ from cgankd.gan.guidance import check_terms
 from cgankd.metrics import robustness
 from cgankd.nets import pretrained, trial, weights, zoo
 from cgankd.nets.inference import to_input
+from cgankd.pipeline import refit
 from cgankd.pipeline.comparisons import FAKES, ROWS, VIEWS, partner, row, student_network, views
 from cgankd.synthesis import adjust
 from cgankd.tasks import outputs as output_kinds
@@ -170,6 +171,7 @@ def _check_file_of_predictions(recipe: Recipe) -> None:
             f"synthesis.subsampling = {recipe.synthesis.subsampling.kind}, but {SETTING} {source} holds predictions "
             "for images that cgankd synthesize --export has subsampled; allowed: none"
         )
+    refit.check_predictions(recipe)
     for name in recipe.rows:
         if needs_other_outputs(name) and not (matches_views(name) and views_file(Path(str(source))).is_file()):
             raise UserError(

@@ -11,7 +11,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from cgankd.config.recipe import Recipe
 from cgankd.core import run_text
+from cgankd.core.errors import UserError
 from cgankd.core.store import Artifact
 from cgankd.metrics.statistics import standard_error
 
@@ -27,6 +29,15 @@ class Refit:
     seed: int
     student: Artifact
     ships: bool
+
+
+def check_predictions(recipe: Recipe) -> None:
+    """UserError where the teacher is a file of predictions, which holds none for views of validation images."""
+    if recipe.student.refit:
+        raise UserError(
+            "student.refit = true asks the teacher about views of the validation images, but teacher.source "
+            f"{recipe.teacher.source} holds predictions for the exported images alone; allowed: false"
+        )
 
 
 def refit(run: Run, name: str, seed: int, chosen: Mapping[str, Any]) -> Refit:

@@ -185,7 +185,7 @@ class Run:
                 stages.load_network,
                 network=network,
                 file=preflight.weights_file(teacher.weights),
-                normalised_by=self.splits.train,
+                normalised_by=(self.before or self).splits.train,
                 val=self.splits.val,
                 task=self.task,
             )

@@ -27,6 +27,7 @@ from cgankd.labels import label_space
 from cgankd.pipeline.autopilot import Score, fly
 from cgankd.pipeline.comparisons import CONTROL, row, views
 from cgankd.planning.timing import Seconds, measure
+from cgankd.teachers.opening import answers_files
 
 METHODS = ("nokd_longer", "kd", "fm", "cgan_kd", "cgan+fm")  # where time is too short for the autopilot's trials
 WITHOUT_FAKES = ("nokd_longer", "kd", "fm")  # where it is too short for a generator
@@ -159,6 +160,8 @@ def _recipe(
         del tree["teacher"]["fit"]
     if given.teacher.source is not None:
         del tree["teacher"]["network"]
+    if answers_files(given.teacher.source or ""):
+        tree["student"].pop("refit", None)
     if given.generator.source is not None:
         tree.pop("generator", None)
     if isinstance(given.synthesis.subsampling, NoSubsampling):

@@ -70,7 +70,8 @@ class StudentSettings(Settings):
     refit: bool = Field(
         False,
         description="once the best student is chosen, train it again, with the validation images among the labelled "
-        "ones (so too a teacher that learns from them), and ship that; generated images stay as they are",
+        "ones (so too a teacher that learns from them), and ship that; generated images stay as they are; not with a "
+        "teacher that is a file of predictions",
     )
     real_share: float | None = Field(
         None, gt=0, lt=1, description="share of real images in a batch; none: every image equally often"
