@@ -297,7 +297,7 @@ def folder_names() -> dict[str, Case]:
             lambda folder: folder / ("x" * 5000), refused="does not exist; allowed: a folder"
         ),
         "a name with a byte of zero": Case(lambda folder: folder / "x\0y", refused="does not exist; allowed: a folder"),
-        "an archive": Case(_archive, refused="is a file of another kind; allowed: a folder, an .npz"),
+        "an archive": Case(_archive, refused="is a file of another kind; allowed: a folder, a .csv"),
         "a pipe": Case(_pipe, refused="does not exist; allowed: a folder"),
     }
 

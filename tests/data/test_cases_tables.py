@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,54 @@ def test_tables_in_folders_for_splits(tmp_path: Path, train: str, val: str, test
     assert splits.task == Classification(("a", "b"))
     assert splits.test.labels.tolist() == [0, 1] * 3
     assert "splits are read from the names of the folders" in splits.notes
+
+
+NAMED = {  # how the rows of a table name the image NUMBER in train_images/
+    "by path": "train_images/a{}.png",
+    "by name": "a{}.png",
+    "without a suffix": "a{}",
+    "by a path of Windows": r"train_images\a{}.png",
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("column", ["id", "file_name", "path"])
+def test_a_table_of_any_name_is_a_source(tmp_path: Path, name: str, column: str) -> None:
+    for number in range(30):
+        write_png(tmp_path / "train_images" / f"a{number}.png", number)
+    write_png(tmp_path / "test_images" / "b.png", 99)  # without a label
+    lines = [f"{NAMED[name].format(number)};{number % 3};{number}" for number in range(30)]
+    source = tmp_path / "train.tsv.csv"
+    source.write_text("\n".join([f"{column};target;row", *lines]) + "\n")
+    refuses("no column 'label'", source)
+    splits = read(source, label_column="target")
+    labels = {path.name: int(path.stem[1:]) % 3 for path in (tmp_path / "train_images").iterdir()}
+    assert sum(sizes(splits)) == 30
+    for file, label in zip(splits.test.files, splits.test.labels.tolist(), strict=True):
+        assert labels[Path(file).name] == label
+    assert "1 image file was left out: in no row of the table" in splits.notes
+    folder = tmp_path / "same"
+    shutil.copytree(tmp_path / "train_images", folder / "train_images")
+    metadata(folder, [(f"train_images/a{number}.png", number % 3) for number in range(30)])
+    assert read(folder).train.content_key == splits.train.content_key
+
+
+def test_a_table_whose_names_fit_several_images_or_none_is_refused(tmp_path: Path) -> None:
+    for number in range(12):
+        for folder in ("left", "right"):
+            write_png(tmp_path / folder / f"{number}.png", number)
+    source = tmp_path / "labels.csv"
+    source.write_text("id,label\n" + "".join(f"{number},{number % 2}\n" for number in range(12)))
+    refuses("labels.csv: has no column 'file_name'; columns found: id, label", source)
+    source.write_text("id,label\n" + "".join(f"left/{number},{number % 2}\n" for number in range(12)))
+    refuses("labels.csv: has no column 'file_name'", source)  # a folder, but no suffix
+    source.write_text("id,label\n" + "".join(f"left/{number}.png,{number % 2}\n" for number in range(12)))
+    assert sum(sizes(read(source))) == 12
+    source.write_text("id,label\n" + "".join(f"left/{number}.png,{number % 2}\n" for number in range(12, 24)))
+    refuses("labels.csv: has no column 'file_name'", source)
+    rows = [f"left/{number}.png,{number % 2}" for number in (*range(11), 77)]
+    source.write_text("\n".join(["file_name,label", *rows]))
+    refuses("labels.csv, line 13: file 'left/77.png' is not in", source)
 
 
 def test_a_column_of_splits_with_another_name_is_asked_about(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_what_is_not_an_image_or_hidden_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_folders_that_can_not_be_used(tmp_path: Path) -> None:
-    refuses("'.*nowhere' does not exist; allowed: a folder, an .npz", tmp_path / "nowhere")
+    refuses("'.*nowhere' does not exist; allowed: a folder, a .csv", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     refuses("empty: has neither a metadata.csv nor a folder per class", tmp_path / "empty")
     write_png(tmp_path / "loose" / "a.png", 1)

@@ -90,7 +90,7 @@ def test_run_takes_the_settings_of_init_and_refuses_before_it_looks(
     assert "key 'sise' is not known" in typed("run", "bars", "sise=32").sentence()
     assert "--budget 'soon' is no time" in typed("run", "bars", "--budget", "soon").sentence()
     assert "--budget is for images, but digits is a recipe" in typed("run", "digits", "--budget", "5m").sentence()
-    assert "'nowhere/' is neither images (a folder, an .npz" in typed("run", "nowhere/").sentence()
+    assert "'nowhere/' is neither images (a folder, a .csv" in typed("run", "nowhere/").sentence()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bars"]
 
 
@@ -267,8 +267,8 @@ def test_a_name_that_is_not_there_is_answered_with_a_similar_one(tmp_path: Path,
     write_bars(tmp_path / "my_images", 5)
     sentence = typed("run", "my_imgs", "--budget", "5m").sentence()
     assert sentence == (
-        "cgankd: 'my_imgs' is neither images (a folder, an .npz, .h5, .parquet or .tar file, or the address of one), "
-        "nor a YAML file, nor a ready recipe (did you mean 'my_images'?); cgankd recipes lists the ready ones"
+        "cgankd: 'my_imgs' is neither images (a folder, a .csv, .npz, .h5, .parquet or .tar file, or the address of "
+        "one), nor a YAML file, nor a ready recipe (did you mean 'my_images'?); cgankd recipes lists the ready ones"
     )
 
 

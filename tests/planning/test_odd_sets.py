@@ -11,6 +11,7 @@ import pytest
 from odd_sets import (
     broken_file,
     classes,
+    competition,
     hdf5_with_subjects,
     mixed_sizes_and_modes,
     npz_without_test,
@@ -28,6 +29,11 @@ Make = Callable[[Path], Path]
 
 # name: (how it is made, what init writes into the data section, what it says)
 SEEN: dict[str, tuple[Make, dict[str, object], list[str]]] = {
+    "a table beside a folder of images": (
+        competition,
+        {"label_column": "age"},
+        ["the column 'id' of train.csv was read as 'file_name', because it names images", "task: regression"],
+    ),
     "one class of two images": (
         lambda folder: classes(folder, {"cat": 60, "dog": 60, "lynx": 2}),
         {},
@@ -133,8 +139,8 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "no labels": (without_labels, "has 30 images, but neither a metadata.csv nor a folder per class"),
     "a table of another name": (
         table_of_another_name,
-        r"has one class folder, 'images'; at least two are needed \(labels.csv is not read: a table must be named "
-        "metadata.csv and name the images, with their folders, in a column file_name",
+        r"has one class folder, 'images'; at least two are needed \(where labels.csv names the images: give "
+        ".*labels.csv as the source",
     ),
 }
 

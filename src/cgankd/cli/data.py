@@ -41,8 +41,8 @@ def source(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="a data set's name, a folder, .npz, .h5, .parquet or .tar, the address of one, hf://owner/name, or a "
-            "recipe"
+            help="a data set's name, a folder, .csv, .npz, .h5, .parquet or .tar, the address of one, "
+            "hf://owner/name, or a recipe"
         ),
     ] = None,
     overrides: Annotated[

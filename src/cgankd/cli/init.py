@@ -43,7 +43,7 @@ def init(
     source: Annotated[
         str,
         typer.Argument(
-            help="a folder, .npz, .h5, .parquet or .tar with images and labels, the address of one, or hf://owner/name"
+            help="a folder, .csv, .npz, .h5, .parquet or .tar with images and labels, the address of one, or hf://owner/name"
         ),
     ],
     overrides: Overrides = None,
@@ -87,8 +87,8 @@ def check_exists(name: str) -> None:
     here = [path.name for path in Path().iterdir() if path.is_dir() or path.suffix in {".yaml", ".yml"}]
     hint = did_you_mean(name.rstrip("/"), [*here, *ready])
     raise UserError(
-        f"{name!r} is neither images (a folder, an .npz, .h5, .parquet or .tar file, or the address of one), nor a "
-        f"YAML file, nor a ready recipe{hint}; cgankd recipes lists the ready ones"
+        f"{name!r} is neither images (a folder, a .csv, .npz, .h5, .parquet or .tar file, or the address of one), nor "
+        f"a YAML file, nor a ready recipe{hint}; cgankd recipes lists the ready ones"
     )
 
 

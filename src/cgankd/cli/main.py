@@ -269,7 +269,7 @@ def lm(
 app.add_typer(
     data.app,
     name="data",
-    help="Read, fetch or render a data set. SOURCE: a name, folder, .npz, .h5, .parquet, .tar, the address of "
+    help="Read, fetch or render a data set. SOURCE: a name, folder, .csv, .npz, .h5, .parquet, .tar, the address of "
     "one, hf://owner/name, recipe",
 )
 COMMANDS: tuple[Callable[..., None], ...] = (

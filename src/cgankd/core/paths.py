@@ -12,7 +12,8 @@ LOCK = ".lock"  # in every folder that a command has used, with the name of the 
 RECIPE = "recipe.yaml"  # the settings of a run
 RESULTS = "results.json"  # what a run writes at its end
 ARTIFACT = "artifact.json"  # what a finished stage leaves beside its tensors
-IMAGE_FILES = frozenset({".npz", ".h5", ".hdf5", ".parquet", ".tar"})  # endings of files that hold images and labels
+TABLE_FILES = frozenset({".csv", ".tsv", ".jsonl"})  # endings of tables that name image files
+IMAGE_FILES = TABLE_FILES | {".npz", ".h5", ".hdf5", ".parquet", ".tar"}  # of all files that give images and labels
 TABLE, ABLATION = "table.json", "ablation.json"  # what cgankd table and cgankd ablate write
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices of Windows, with any ending
 

@@ -9,6 +9,7 @@ import numpy as np
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError, first_of
 from cgankd.core.numbers import counted
+from cgankd.core.paths import TABLE_FILES
 from cgankd.data.folder_tree import Folder, Tree, scan
 from cgankd.data.image_files import SUFFIXES, FilePictures
 from cgankd.data.label_text import clean
@@ -87,16 +88,14 @@ def _read_as_one(names: list[str]) -> list[str]:
 
 
 def _other_tables(top: Folder) -> str:
-    """A hint at tables that are not read because of their name."""
-    names = sorted(
-        path.name for path in top.path.iterdir() if path.suffix.lower() in {".csv", ".tsv", ".jsonl", ".xlsx"}
-    )
-    if not names:
+    """A hint at tables that may name the images."""
+    found = sorted(path for path in top.path.iterdir() if path.suffix.lower() in TABLE_FILES | {".xlsx"})
+    if not found:
         return ""
-    return (
-        f" ({names[0]} is not read: a table must be named metadata.csv and name the images, with their folders, in a "
-        "column file_name)"
-    )
+    path = found[0]
+    if path.suffix.lower() == ".xlsx":
+        return f" (where {path.name} names the images: save it as CSV UTF-8, and give that file as the source)"
+    return f" (where {path.name} names the images: give {path} as the source)"
 
 
 def _data_files(top: Folder) -> str:

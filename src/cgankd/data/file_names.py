@@ -30,8 +30,12 @@ def file_names(pictures: Pictures, rows: Ints | Iterable[int], source: str) -> t
     """Of the images at ``rows``; () for arrays, whose images have no file of their own."""
     if not isinstance(pictures, EncodedPictures):
         return ()
-    home = Path(source) if is_folder(Path(source)) else Path(source).parent
-    return tuple(_name(pictures.items[row], home) for row in rows)
+    return tuple(_name(pictures.items[row], home(source)) for row in rows)
+
+
+def home(source: str) -> Path:
+    """The folder of a source's image files: itself, or that of a table."""
+    return Path(source) if is_folder(Path(source)) else Path(source).parent
 
 
 def _name(item: Path | Encoded, home: Path) -> str:

@@ -1,7 +1,8 @@
-"""Tables of images, metadata.csv, .jsonl or .parquet: columns file_name, label, and perhaps split and group.
+"""Tables of images: columns file_name, label, and perhaps split and group.
 
-A table is in the source's folder or in its sub-folders, such as train/ and test/, beside the images that it names:
-the layout of Hugging Face's imagefolder.
+A metadata.csv, .jsonl or .parquet is in the source's folder or in its sub-folders, such as train/ and test/, beside the
+images that it names: the layout of Hugging Face's imagefolder. Or the source is itself a table of any name, above the
+images that it names in a column of any name, perhaps without folder and suffix: the layout of many competitions.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError, first_of
 from cgankd.core.numbers import counted
-from cgankd.core.paths import is_file
+from cgankd.core.paths import TABLE_FILES, is_file
 from cgankd.data.arrow_tables import GROUP_HINT, label_hint
 from cgankd.data.folder_tree import TABLES, Tree, is_litter, scan
 from cgankd.data.image_files import FilePictures
@@ -27,15 +28,23 @@ NAME = "metadata.csv"
 LABEL, SPLIT = "label", "split"
 
 
-def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> Listing:
-    """The rows of the tables in ``folder``, in order; a table in ``folder`` itself excludes those in its sub-folders.
+def is_table(path: Path) -> bool:
+    """Whether a source is a table of images by its name, in place of a folder that holds one."""
+    return path.suffix.lower() in TABLE_FILES and is_file(path)
+
+
+def listing(source: Path, settings: DataSettings, tree: Tree | None = None) -> Listing:
+    """The rows of a table, or of the tables in a folder, in order; a table in the folder itself excludes those in its
+    sub-folders.
 
     The label column is ``data.label_column`` ("label"), the group column ``data.group_column`` (none). Splits come from
     the column ``split``, else from the names of the files' folders, else all rows are training. Raises UserError that
     names the line for anything that can't be used.
     """
+    alone = is_table(source)
+    folder = source.parent if alone else source
     tree = scan(folder, strict=False) if tree is None else tree
-    tables, notes = _tables(folder, tree)
+    tables, notes = _only(opened(source, tree)) if alone else _tables(folder, tree)
     label_column = settings.label_column or LABEL
     for table in tables:
         table.need(label_column, label_hint(settings))
@@ -60,16 +69,26 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
     )
 
 
-def columns(folder: Path) -> list[str]:
-    """The column names of the table in ``folder``; [] where there is no table."""
-    return list(table(folder).columns) if any(is_file(folder / name) for name in TABLES) else []
+def columns(source: Path) -> list[str]:
+    """The column names of a table, or of that in a folder; [] where there is no table."""
+    there = is_table(source) or any(is_file(source / name) for name in TABLES)
+    return list(opened(source).columns) if there else []
 
 
-def table(folder: Path) -> Table:
-    """The table in ``folder``, which has one; UserError where it names no files."""
-    found = read_table(next(folder / name for name in TABLES if is_file(folder / name))).with_file_column()
+def opened(source: Path, tree: Tree | None = None) -> Table:
+    """The table, or that in a folder, which has one; UserError where it names no files. tree: of a table's folder."""
+    if is_table(source):
+        top = (scan(source.parent, strict=False) if tree is None else tree).top
+        images = [path.relative_to(source.parent) for path in top.all_images()]
+        found = read_table(source).with_file_column().naming(images)
+    else:
+        found = read_table(next(source / name for name in TABLES if is_file(source / name))).with_file_column()
     found.need(FILE)
     return found
+
+
+def _only(table: Table) -> tuple[list[Table], tuple[str, ...]]:
+    return [table], table.notes
 
 
 def _tables(folder: Path, tree: Tree) -> tuple[list[Table], tuple[str, ...]]:

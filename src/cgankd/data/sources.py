@@ -186,7 +186,7 @@ def load_whole(
     label_column: str | None = None,
     progress: Progress = SILENT,
 ) -> ImageSet:
-    """All images of a folder, .npz, .h5, .parquet or .tar, from all its splits, with labels of an existing task.
+    """All images of a folder, .csv, .npz, .h5, .parquet or .tar, from all its splits, with labels of an existing task.
 
     Classes are matched by name; whole numbers that are not names are class indices. ``where`` names the setting in
     messages. label_column: if there is no such column, the labels are read as without it. Raises UserError for images
@@ -232,7 +232,7 @@ def load_alike(pictures: Pictures | Decoded, channels: int, size: tuple[int, int
 def columns(source: str) -> tuple[list[str], bool]:
     """The columns or arrays of a source that settings can name, and whether labels are found without a setting."""
     path = Path(source)
-    if is_folder(path):
+    if is_folder(path) or metadata_csv.is_table(path):
         names = metadata_csv.columns(path)
         shards = [] if names else arrow_tables.parquet_files(path)
         if not shards:
@@ -248,8 +248,8 @@ def columns(source: str) -> tuple[list[str], bool]:
 def first_values(source: str, names: Sequence[str], most: int = 1000) -> dict[str, list[str]]:
     """The first values, as text, of some columns of a table or a Parquet file, by column."""
     path = Path(source)
-    if is_folder(path) and metadata_csv.columns(path):
-        table = metadata_csv.table(path)
+    if metadata_csv.is_table(path) or (is_folder(path) and metadata_csv.columns(path)):
+        table = metadata_csv.opened(path)
         return {name: table.columns[name][:most] for name in names if name not in table.unusable}
     file = arrow_tables.parquet_files(path)[0] if is_folder(path) else path
     return arrow_tables.first_values(file, names, most)
@@ -338,6 +338,8 @@ def _whole(settings: DataSettings) -> Listing:
             return tar_shards.tar_listing(path, shards, settings)
         listing = (metadata_csv if tables else class_folders).listing(path, settings, tree)
         return grouped(listing, path, settings)
+    if metadata_csv.is_table(path):
+        return grouped(metadata_csv.listing(path, settings), path.parent, settings)
     if is_file(path):
         _refuse_folder_settings(settings)
     if path.suffix.lower() == ".parquet" and is_file(path):
@@ -350,6 +352,6 @@ def _whole(settings: DataSettings) -> Listing:
         return arrays.h5_listing(path, settings)
     raise UserError(
         f"data.source {settings.source!r} {'is a file of another kind' if is_file(path) else 'does not exist'}"
-        f"{did_you_mean(settings.source, _BUILTIN)}; allowed: a folder, an .npz, .h5, .parquet or .tar file, the "
+        f"{did_you_mean(settings.source, _BUILTIN)}; allowed: a folder, a .csv, .npz, .h5, .parquet or .tar file, the "
         f"address of one (s3://bucket/images), {hub.FORM}, or one of {', '.join(_BUILTIN)}"
     )

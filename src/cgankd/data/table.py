@@ -25,6 +25,7 @@ from cgankd.data.listing import NoSuchColumn
 
 FILE = "file_name"
 USUAL = ("file", "filename", "image", "image_path", "path")  # other names of this column
+FIRST = 20  # values of a column that show whether it names files
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
@@ -90,12 +91,34 @@ class Table:
         note = f"the column {usual[0]!r} of {self.path.name} was read as {FILE!r}, because it names files"
         return dataclasses.replace(self, columns=columns, notes=(*self.notes, note))
 
+    def naming(self, images: Iterable[Path]) -> Table:
+        """The table with a column ``file_name`` of paths to these images, relative to its folder.
+
+        It is the only column whose first values all name one of them each: by path, by name, or by name without suffix.
+        """
+        known: dict[str, Path | None] = {}
+        for path in images:
+            for name in {path.as_posix(), path.name, path.stem}:
+                known[name] = path if known.get(name, path) == path else None  # None: of several
+
+        def one(value: str) -> Path | None:
+            return next((path for name in _spellings(value) if (path := known.get(name))), None)
+
+        names = [FILE] if FILE in self.columns else list(self.columns)
+        named = [name for name in names if self.columns[name] and all(map(one, self.columns[name][:FIRST]))]
+        if len(named) != 1:
+            return self
+        values = [path.as_posix() if (path := one(value)) else value for value in self.columns[named[0]]]
+        columns = {FILE if name == named[0] else name: of for name, of in self.columns.items()} | {FILE: values}
+        note = f"the column {named[0]!r} of {self.path.name} was read as {FILE!r}, because it names images"
+        return dataclasses.replace(self, columns=columns, notes=(*self.notes, *(note,) * (named[0] != FILE)))
+
     def _likely(self) -> str:
         """Which columns may be the one that names files, for a message."""
         likely = [name for name in self.columns if self._is_file(name) or name.casefold() in USUAL]
         return f", instead of {first_of([repr(name) for name in likely], most=3)}" * bool(likely)
 
-    def _is_file(self, column: str, most: int = 20) -> bool:
+    def _is_file(self, column: str, most: int = FIRST) -> bool:
         """Whether one of the first values is a file in the table's folder."""
         return any(_found(self.path.parent, name) for name in self.columns[column][:most] if not _leaves(name))
 

@@ -14,6 +14,7 @@ from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError, first_of
 from cgankd.core.numbers import distinct_texts
 from cgankd.data import sources
+from cgankd.data.file_names import home
 from cgankd.data.image_files import FilePictures
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.data.labelling import read_labels
@@ -70,7 +71,7 @@ def _chosen(source: str, fixed: Mapping[str, object]) -> tuple[Listing, dict[str
     listing = sources.list_source(DataSettings.model_validate(values))
     _choose_task(listing, values, reasons)
     _choose_unit(listing, values, reasons)
-    _choose_groups(listing, Path(source), values, reasons)
+    _choose_groups(listing, home(source), values, reasons)
     return listing, values, reasons
 
 

@@ -15,8 +15,8 @@ class DataSettings(Settings):
     source: SourceText = Field(
         "digits",
         min_length=1,
-        description="a built-in name (cgankd data lists them), a folder, .npz, .h5, .parquet or .tar, the address of "
-        "one (s3://bucket/images), or hf://owner/name",
+        description="a built-in name (cgankd data lists them), a folder, .csv, .npz, .h5, .parquet or .tar, the "
+        "address of one (s3://bucket/images), or hf://owner/name",
     )
     task: Literal["auto", "classification", "regression"] = Field(
         "auto", description="auto: words and whole numbers are classes, decimals are scalars"

@@ -195,7 +195,7 @@ class GeneratorSettings(GanSettings):
     source: SourceText | None = Field(
         None,
         description="in place of a GAN: module:function, an .onnx file, or existing images with labels "
-        "(a folder, .npz, .h5, .parquet, .tar, or the address of one); none: a GAN is trained here",
+        "(a folder, .csv, .npz, .h5, .parquet, .tar, or the address of one); none: a GAN is trained here",
     )
     size: int | None = Field(
         None,
