@@ -108,7 +108,7 @@ class Table:
         named = [name for name in names if self.columns[name] and all(map(one, self.columns[name][:FIRST]))]
         if len(named) != 1:
             return self
-        values = [path.as_posix() if (path := one(value)) else value for value in self.columns[named[0]]]
+        values = [found.as_posix() if (found := one(value)) else value for value in self.columns[named[0]]]
         columns = {FILE if name == named[0] else name: of for name, of in self.columns.items()} | {FILE: values}
         note = f"the column {named[0]!r} of {self.path.name} was read as {FILE!r}, because it names images"
         return dataclasses.replace(self, columns=columns, notes=(*self.notes, *(note,) * (named[0] != FILE)))
