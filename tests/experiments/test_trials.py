@@ -78,7 +78,7 @@ def test_the_choice_is_that_of_one_job_although_a_worker_dies(tmp_path: Path, mo
     monkeypatch.setattr("cgankd.config.settings.compare.CANDIDATES", few)
     one, two = tmp_path / "one", tmp_path / "two"
     expected = run_with(HERE, tiny(), one, Watched(), deadline=math.inf)
-    assert len(expected["autopilot"]["trials"]) == 8  # generated images are tried too
+    assert len(expected["autopilot"]["trials"]) == 9  # generated images are tried too
 
     workers = Workers(monkeypatch, deaths=1)
     with Watched([events := Events()]) as watched:
@@ -88,7 +88,7 @@ def test_the_choice_is_that_of_one_job_although_a_worker_dies(tmp_path: Path, mo
     assert found["used"] == expected["used"]
     assert sorted(path.name for path in (two / "artifacts").iterdir()) == expected["used"]
     assert workers.started[:5] == ["augment-2", "kd-2", "augment-2", "cgan_kd-2", "cgan-fm-plain-2"]
-    assert [name.rpartition("-")[2] for name in workers.started[5:]] == ["8", "8"]  # the finalists
+    assert [name.rpartition("-")[2] for name in workers.started[5:]] == ["8", "8", "8"]  # the finalists and kd
     here = events.stages.count("train_student")
     assert here == 3  # a second round of one trial is for this process, twice, and the control
     assert events.notes.count("trial of augment, 2 steps: its worker died; another one goes on") == 1

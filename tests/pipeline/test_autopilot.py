@@ -62,12 +62,32 @@ def test_the_better_half_of_the_candidates_goes_on() -> None:
     flight = autopilot.fly(CANDIDATES, 1000, Score(95.0), True, trial)
     assert flight.chosen == "cgan+fm~mixup"
     assert flight.rows == (CONTROL, "cgan+fm~mixup")
-    assert Counter(steps for _, steps in trial.asked) == {250: 8, 500: 4, 1000: 2}
-    assert trial.asked[-2:] == [("fm~mixup", 1000), ("cgan+fm~mixup", 1000)]
+    assert Counter(steps for _, steps in trial.asked) == {250: 8, 500: 4, 1000: 3}
+    assert trial.asked[-3:] == [("fm~mixup", 1000), ("cgan+fm~mixup", 1000), ("kd", 1000)]
     assert {name for name, steps in trial.asked if steps == 500} == {
         "fm~mixup", "fm~randaugment~mixup", "cgan+fm~mixup", "cgan+fm~randaugment~mixup",
     }  # fmt: skip
-    assert [row(name).fakes for name, _ in trial.asked] == [False] * 6 + [True] * 6 + [False, True]
+    assert [row(name).fakes for name, _ in trial.asked] == [False] * 6 + [True] * 6 + [False, True, False]
+
+
+def test_plain_kd_is_always_among_the_finalists_once() -> None:
+    class Late(Trials):
+        """kd is best in the end alone."""
+
+        def __call__(self, names: Sequence[str], steps: int) -> list[Score]:
+            found = super().__call__(names, steps)
+            late = [(name, steps) == ("kd", 1000) for name in names]
+            return [Score(99.0) if best else score for best, score in zip(late, found, strict=True)]
+
+    flight = autopilot.fly(CANDIDATES, 1000, Score(100.0), True, Late(SCORES))
+    assert flight.chosen == "kd"  # although its trials were not
+    trial = Trials({**SCORES, "kd": 90.0})
+    autopilot.fly(CANDIDATES, 1000, Score(95.0), True, trial)
+    assert trial.asked[-2:] == [("kd", 1000), ("cgan+fm~mixup", 1000)]
+    others = [name for name in CANDIDATES if name != "kd"]
+    trial = Trials(SCORES)
+    autopilot.fly(others, 1000, Score(95.0), True, trial)
+    assert "kd" not in {name for name, _ in trial.asked}
 
 
 def test_errors_are_better_when_lower() -> None:
@@ -82,7 +102,7 @@ def test_at_the_teachers_level_no_generated_images_are_tried() -> None:
     flight = autopilot.fly(CANDIDATES, 1000, Score(80.0), True, trial)
     assert (flight.chosen, flight.with_fakes) == ("fm~mixup", False)
     assert not any(row(name).fakes for name, _ in trial.asked)
-    assert trial.asked[-2:] == [("fm~mixup", 1000), ("fm~randaugment~mixup", 1000)]
+    assert trial.asked[-3:] == [("fm~mixup", 1000), ("fm~randaugment~mixup", 1000), ("kd", 1000)]
     assert "nothing is left to gain" in autopilot.reasons(flight, str)[2]
 
 
@@ -174,7 +194,8 @@ def test_a_student_is_at_the_teachers_level_by_score_and_by_loss(loss: float | N
 def test_the_reasons_name_the_scores_of_the_last_round() -> None:
     reasons = autopilot.reasons(autopilot.fly(CANDIDATES, 1000, Score(95.0), True, Trials(SCORES)), "{:g} %".format)
     assert reasons == [
-        "Of 8 candidates, row cgan+fm~mixup is best on the validation split: 81 % after 1,000 steps (fm~mixup 80 %).",
+        "Of 8 candidates, row cgan+fm~mixup is best on the validation split: 81 % after 1,000 steps (fm~mixup 80 %, "
+        "kd 70 %).",
         "The teacher's score there is 95 %.",
         "Generated images were tried and are better than the candidates without, by validation and with one seed.",
     ]
@@ -221,7 +242,7 @@ def test_a_run_trains_in_full_only_the_chosen_row_and_the_control(
     made = [read_json(path) for path in tmp_path.glob("artifacts/train_*/artifact.json")]
     students = [entry for entry in made if entry["stage"] == "train_student"]
     steps = sorted(entry["arguments"]["fit"]["steps"] for entry in students)
-    assert steps == [2] * 8 + [4] * 4 + [8] * 3  # the control and the two finalists in full
+    assert steps == [2] * 8 + [4] * 4 + [8] * 4  # the control, the two finalists and kd in full
     assert not any("test" in entry["summary"] for entry in students)
     assert len(list(tmp_path.glob("artifacts/score_student-*"))) == 2
     page = render(tmp_path).read_text(encoding="utf-8")
@@ -256,7 +277,7 @@ def test_the_generator_of_a_run_that_ships_a_row_without_its_images_can_be_asked
 def test_the_stations_of_a_run_that_has_not_begun_hold_all_trials(tmp_path: Path) -> None:
     with run.opened(tiny(), tmp_path) as road:
         kinds = Counter(station.kind for station in stations(road))
-    assert (kinds["train_student"], kinds["score_student"]) == (15, 2)
+    assert (kinds["train_student"], kinds["score_student"]) == (16, 2)
 
 
 def test_auto_with_ablation_is_refused() -> None:

@@ -4,12 +4,12 @@ Candidates (settings.CANDIDATES) share teacher, generator and generated images. 
 student's steps; the better half of them goes on to the next, larger share. Candidates without generated images go
 first: where the best of them is at the level of a teacher that knows more than the labels, no generator is trained. Two
 finalists are trained in full, because short trials favour rows that learn fast: the best candidate without and the best
-with generated images, or the two best without. Only the chosen one and the control are scored on the test split, so
-that nothing is chosen on it.
+with generated images, or the two best without. So is ``kd``, the usual choice. Validation decides between these. Only
+the chosen one and the control are scored on the test split, so that nothing is chosen on it.
 
 Successive halving: Jamieson and Talwalkar, arXiv 1502.07943. A trial starts anew at each share, because the learning
 rate's schedule depends on the number of steps. A finalist's trial is the training of its row with the first seed, so
-the last round costs one training.
+the last round costs one or two trainings.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from cgankd.pipeline.gathering import scores, taught
 if TYPE_CHECKING:
     from cgankd.pipeline.run import Run
 
-SHARES = (0.25, 0.5)  # of the student's steps, for one round of trials each, before the two finalists' full training
+SHARES = (0.25, 0.5)  # of the student's steps, for one round of trials each, before the finalists' full training
+RIVAL = "kd"  # the usual choice, than which the chosen row must not be worse
 
 
 class Score(NamedTuple):
@@ -106,7 +107,8 @@ def fly(
     if fakes and not done:
         further, best_fakes = _halve(fakes, steps, higher_is_better, tried)
         records, finalists = records + further, best_real[:1] + best_fakes[:1]
-    last = tried([record.row for record in finalists], steps)
+    names = [record.row for record in finalists] + [name for name in real if name == RIVAL]
+    last = tried(list(dict.fromkeys(names)), steps)
     ranked = _ranked(last, higher_is_better)
     level = None if teacher is None else teacher.val
     trained = (*records, *reversed(ranked))
