@@ -689,6 +689,13 @@ def test_the_ablations_runs(tmp_path: Path, runs: list[str], monkeypatch: pytest
     assert [point["images"] for point in found["curve"]] == [0, 500, 2000, 3000]
 
 
+def test_no_run_of_an_ablation_trains_a_student_again(tmp_path: Path, runs: list[str]) -> None:
+    (tmp_path / "mine.yaml").write_text(recipe.load("digits", ["student.refit=true"]).to_yaml())
+    ablation.ablate(str(tmp_path / "mine.yaml"), images=["500"], out=tmp_path / "out")
+    made = [recipe.load(str(tmp_path / "out" / "cells" / name / "recipe.yaml")) for name in runs]
+    assert [settings.student.refit for settings in made] == [False] * 2
+
+
 def over_labels() -> dict[str, Any]:
     """An ablation of a recipe with 60 labels, and runs with 20 labels (finished) and 30 (not finished)."""
     few = results(gain=1.0)

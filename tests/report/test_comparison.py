@@ -43,6 +43,16 @@ def test_rows_of_all_runs_are_in_one_table_with_the_best_marked(folders: list[Pa
     assert len(lines) == 10
 
 
+def test_a_student_trained_again_on_all_labels_is_named_below(folders: list[Path]) -> None:
+    results = json.loads((folders[1] / "results.json").read_text())
+    results["refit"] = {"mean": 91.25, "real_images": 1100, "ships": True}
+    (folders[1] / "results.json").write_text(json.dumps(results))
+    said = "b exports that student trained again on all 1,100 labels: 91.2"
+    named = [note for note in comparison.footnotes(comparison.parts(comparison.read_runs(folders))[0]) if "all" in note]
+    assert len(named) == 1
+    assert named[0].startswith(said)
+
+
 def test_teachers_of_several_seeds_have_their_spread(folders: list[Path]) -> None:
     results = json.loads((folders[0] / "results.json").read_text())
     results["teacher"] |= {"test": 85.0, "values": [84.0, 86.0]}

@@ -96,6 +96,9 @@ def test_scalars_show_value_and_error(
     text = text_of(page)
     assert "the predicted value and its error, in degrees" in text
     assert "row nokd_longer, seed 0. It is the control itself, so only its answers are shown." in text
+    results["refit"] = {**results["rows"][0], "method": "nokd_longer", "seed": 0, "ships": True}
+    text = text_of(render(write_run(tmp_path, results, stages=False)))
+    assert "seed 0, trained again on all labels. The answers of the control, which is this row before, are not" in text
 
 
 def along(folder: Path, results: dict[str, Any], write_artifact: WriteArtifact, one_latent: bool) -> None:

@@ -47,6 +47,7 @@ def ablate(
     Raises UserError for wrong input, before anything is trained, and OutOfTime after ``deadline``, like
     :func:`cgankd.pipeline.run`.
     """
+    overrides = ["student.refit=false", *overrides]  # no student of these runs ships
     compared = _compared(name, overrides) if labels else ()
     bars = Cell(recipe.load(name, [*overrides, _rows(*ROWS, *compared), "compare.ablation=true"]), "ablation")
     if bars.recipe.search is not None:

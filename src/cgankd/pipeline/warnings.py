@@ -242,7 +242,8 @@ def _failing_classes(results: Mapping[str, Any], scored: Scored) -> Iterator[str
     further = len(failing) - len(named)
     if further:
         named.append(f"{counted(further, 'more class is', 'more classes are')} right less than half as often")
-    mean = " (means over seeds)" if len(results["seeds"]) > 1 else ""
+    entry = shipped(results)
+    mean = " (means over seeds)" if entry and len(entry["values"]) > 1 else ""
     yield (
         f"The accuracy of the student that ships ({scored(accuracy)}) hides classes that fail{mean}: "
         f"{'; '.join(named)}. More images of {'this class' if len(failing) == 1 else 'these classes'} help most "

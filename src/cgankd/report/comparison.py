@@ -132,9 +132,19 @@ def footnotes(part: Part) -> list[str]:
         "Best here: the best mean of a student in this table. It was chosen on the test images themselves, so it is "
         "slightly optimistic.",
         "Chosen on validation: the row whose student each run exports.",
+        *(sentence for name, run in part.runs.items() if (sentence := _on_all_labels(name, run.results))),
         "Seeds of different runs are not paired, so a difference between runs that is not clearly larger than their "
         "standard deviations may be chance.",
     ]
+
+
+def _on_all_labels(name: str, results: Mapping[str, Any]) -> str:
+    """What a run exports in place of its chosen row's student; "" where it exports that student."""
+    again = results.get("refit")
+    if not again or not again["ships"]:
+        return ""
+    scored = table.score(results, again["mean"], None)
+    return f"{name} exports that student trained again on all {table.count(again['real_images'])} labels: {scored}."
 
 
 def different_settings(runs: Mapping[str, Run]) -> list[list[str]]:

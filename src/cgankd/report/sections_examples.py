@@ -48,7 +48,9 @@ def which_is_best(run: Run, artifact: Artifact) -> str:
     seed = (run.results.get("best") or {}).get("seed")
     of_seed = "" if seed is None else f", seed {seed}"
     again = ", trained again on all labels" if (run.results.get("refit") or {}).get("ships") else ""
-    if best == control:
+    if best == control and again:
+        compared = ". The answers of the control, which is this row before, are not shown."
+    elif best == control:
         compared = ". It is the control itself, so only its answers are shown."
     elif control in shown_networks(run, artifact):
         compared = "; the control has the same seed." if of_seed else "."
