@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cgankd.core.store import Artifact
+from cgankd.distill import SUPERVISED
 from cgankd.metrics.robustness import Attack
 from cgankd.metrics.statistics import mean_of_known, place_of_best
 from cgankd.nets.build import StoredNetwork
@@ -91,9 +92,11 @@ def _all_trained(students: Mapping[str, Sequence[Artifact]]) -> bool:
 
 
 def _on_all_labels(run: Run, students: Mapping[str, Sequence[Artifact]], best: str, seed: int) -> Refit:
-    """The best student, trained again. While it is not known, the last row stands for it, because it takes longest."""
-    row = best if _all_trained(students) else run.rows[-1]
-    return refit(run, row, seed, scores(run, students[row][run.recipe.seeds.index(seed)]))
+    """The best student, trained again. While it is not known, a row that asks the teacher stands for it, because then
+    a teacher is trained again too."""
+    if not _all_trained(students):
+        best = next((name for name in reversed(run.rows) if row(name).method != SUPERVISED), run.rows[-1])
+    return refit(run, best, seed, scores(run, students[best][run.recipe.seeds.index(seed)]))
 
 
 def _networks_shown(
