@@ -52,6 +52,7 @@ def test_a_regression_from_a_csv_folder(tmp_path: Path, typed: Callable[..., Sai
     assert 'type="range"' in (out / "report.html").read_text()
 
 
+@pytest.mark.long
 def test_a_label_that_wraps(tmp_path: Path, typed: Callable[..., Said]) -> None:
     write_bars(tmp_path / "bars")
     (tmp_path / "bars.yaml").write_text(BARS)

@@ -46,11 +46,13 @@ def artifacts(out: Path) -> set[str]:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("vary=everything", "compare.methods=[nokd, cgan]"),
+        pytest.param(("vary=everything", "compare.methods=[nokd, cgan]"), marks=pytest.mark.long),
         ("seeds=[0]", "compare.methods=[nokd_longer, pseudo, cgan, cgan+kd]", "compare.ablation=true",
          "metrics.robustness=true", "metrics.robustness.images=20", "metrics.robustness.steps=1"),
-        ("seeds=[0]", "teacher.jury=[{network: cnn8}]", "teacher.votes=mean",
-         "ratio.features={kind: classifier, network: cnn8, steps: 3}"),
+        pytest.param(
+            ("seeds=[0]", "teacher.jury=[{network: cnn8}]", "teacher.votes=mean",
+             "ratio.features={kind: classifier, network: cnn8, steps: 3}"), marks=pytest.mark.long,
+        ),
         ("seeds=[0]", "synthesis.subsampling={kind: none}", "synthesis.filter=null", "metrics.generator=false"),
     ],
 )  # fmt: skip
