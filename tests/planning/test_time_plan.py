@@ -167,15 +167,22 @@ def test_a_given_generator_is_not_said_to_need_time_to_be_trained() -> None:
 
 
 @pytest.mark.parametrize("scalar", [False, True])
-@pytest.mark.parametrize(("seconds", "methods"), [(3600, "auto"), (500, METHODS), (150, WITHOUT_FAKES)])
+@pytest.mark.parametrize(
+    ("seconds", "methods", "refit"),
+    [(3600, "auto", True), (500, METHODS, True), (300, WITHOUT_FAKES, True), (150, WITHOUT_FAKES, False)],
+)
 def test_where_time_is_short_there_are_no_trials_and_then_no_generated_images(
-    seconds: float, methods: str | tuple[str, ...], scalar: bool
+    seconds: float, methods: str | tuple[str, ...], refit: bool, scalar: bool
 ) -> None:
     plan = make_plan({"source": "mine"}, "mine", splits(scalar), None, seconds)  # type: ignore[arg-type]
     assert plan.total <= seconds
     assert plan.recipe.compare.methods == methods
     assert ("fit" in plan.tree["student"]) == plan.with_fakes  # its steps are those of NOKD, which no other row needs
-    assert ("generator" in plan.tree) == plan.with_fakes == plan.recipe.student.refit == (methods != WITHOUT_FAKES)
+    assert ("generator" in plan.tree) == plan.with_fakes == (methods != WITHOUT_FAKES)
+    assert plan.recipe.student.refit == refit
+    assert (
+        "learns the validation images too" in as_yaml(Look(plan.recipe.data, splits(scalar), {}, ()), plan)
+    ) == refit
     text = as_yaml(Look(plan.recipe.data, splits(scalar), {}, ()), plan)
     assert ("Without generated images" in text) == (methods == WITHOUT_FAKES)
 

@@ -29,14 +29,16 @@ from cgankd.pipeline.comparisons import CONTROL, row, views
 from cgankd.planning.timing import Seconds, measure
 from cgankd.teachers.opening import answers_files
 
-METHODS = ("nokd_longer", "kd", "fm", "cgan_kd", "cgan+fm")  # where time is too short for the autopilot's trials
-WITHOUT_FAKES = ("nokd_longer", "kd", "fm")  # where it is too short for a generator
+METHODS = ("nokd_longer", "augment", "kd", "fm", "cgan_kd", "cgan+fm")  # where time is too short for trials
+# Where it is too short for a generator. Beside a teacher of the same labels, augment is often the best row.
+WITHOUT_FAKES = ("nokd_longer", "augment", "fm")
 # Where time allows. Students of function matching still gain long after 3,000 steps (docs/research-notes.md).
 STEPS = {"teacher": 2000, "student": 1500, "transfer": 8000, "generator": 3000}
 # The steps of a part are its usual ones times the share to this power: less is saved on what the others build on.
 POWERS = {"teacher": 0.5, "student": 0.5, "transfer": 1.0, "generator": 0.7}
 TEACHER_VIEWS = {"randaugment": 2, "cutmix": 1.0}  # a teacher of few labels gains much (docs/research-notes.md)
 LEAST = 0.08  # of these, below which students are hardly trained
+LEAST_WITH_REFIT = 0.15  # of these, below which the time of a second training is worth more as steps of the first
 LEAST_WITH_FAKES = 0.15  # of these, below which the generator draws little that helps, and takes the students' time
 LEAST_WITH_TRIALS = 0.2  # of these, below which a trial, a quarter of a training, says nothing
 DRAWS = 4.0  # proposals for each image that is kept, until it is known
@@ -85,7 +87,7 @@ def make_plan(
     longer, whatever the machine did meanwhile. bar: of the measurement. limit: seconds from which a plan is of no use,
     so that its time need not be measured further; it then takes at least as long as it says.
     """
-    for seconds in measure(_recipe(data, name, splits, 1.0, "auto", overrides)[1], splits, fabric, bar or Bar()):
+    for seconds in measure(_recipe(data, name, splits, 1.0, "auto", True, overrides)[1], splits, fabric, bar or Bar()):
         known = seconds if larger is None else seconds.at_most(larger)
         plan = _fitted(data, name, splits, budget, overrides, known)
         if plan.total > limit or (known.teacher_step and not plan.with_fakes):
@@ -98,30 +100,37 @@ def _fitted(
 ) -> Plan:
     """The best plan that takes about ``budget`` seconds, or else the shortest."""
 
-    def fitted(methods: Methods, least: float) -> Plan:
+    def fitted(methods: Methods, refit: bool, least: float) -> Plan:
         share = 1.0
         for _ in range(20):  # what does not follow the steps makes the time not quite proportional to them
-            tree, recipe = _recipe(data, name, splits, share, methods, overrides)
+            tree, recipe = _recipe(data, name, splits, share, methods, refit, overrides)
             plan = Plan(recipe, tree, estimate(recipe, splits, seconds), share, seconds)
             if plan.total <= budget or share <= least:
                 break
             share = max(least, share * min(0.95, budget / plan.total))
         return plan
 
-    tiers: tuple[tuple[Methods, float], ...] = (
-        ("auto", LEAST_WITH_TRIALS),
-        (METHODS, LEAST_WITH_FAKES),
-        (WITHOUT_FAKES, LEAST),
+    tiers: tuple[tuple[Methods, bool, float], ...] = (
+        ("auto", True, LEAST_WITH_TRIALS),
+        (METHODS, True, LEAST_WITH_FAKES),
+        (WITHOUT_FAKES, True, LEAST_WITH_REFIT),
+        (WITHOUT_FAKES, False, LEAST),
     )
-    for methods, least in tiers:
-        plan = fitted(methods, least)
+    for methods, refit, least in tiers:
+        plan = fitted(methods, refit, least)
         if plan.total <= budget:
             break
     return plan
 
 
 def _recipe(
-    data: Mapping[str, Any], name: str, splits: Splits, share: float, methods: Methods, overrides: Sequence[str]
+    data: Mapping[str, Any],
+    name: str,
+    splits: Splits,
+    share: float,
+    methods: Methods,
+    refit: bool,
+    overrides: Sequence[str],
 ) -> tuple[dict[str, Any], Recipe]:
     def steps(what: str) -> int:
         return max(50, round(share ** POWERS[what] * STEPS[what] / 50) * 50)
@@ -142,7 +151,8 @@ def _recipe(
             "network": "cnn16",
             "fit": {"steps": steps("student")},
             "transfer_steps": steps("transfer"),
-            **({"refit": True, "real_share": 0.4} if with_fakes else {}),  # else time is too short for both
+            **({"refit": True} if refit else {}),
+            **({"real_share": 0.4} if with_fakes else {}),
         },
     }
     if with_fakes:
