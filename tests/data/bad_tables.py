@@ -141,8 +141,11 @@ def files() -> dict[str, Case]:
         "a name of 5,000 letters": (f"{'x' * 5000}.png,1", missing),
         "a file below a file": ("0.png/x.png,1", missing),
         "another case": ("0.PNG,1", missing),
-        "a file twice": ("0.png,1", "line 22: '0.png' is on line 2 already"),
-        "a file twice in two spellings": ("./0.png,1", "line 22: './0.png' is on line 2 already"),
+        "a file twice": ("0.png,1", "1 file is named twice, by rows that differ: '0.png' (lines 2 and 22)"),
+        "a file twice in two spellings": (
+            "./0.png,1",
+            "1 file is named twice, by rows that differ: './0.png' (lines 2 and 22)",
+        ),
         "a table": ("metadata.csv,1", "metadata.csv: not readable as an image (cannot identify image file)"),
     }
     return {f"a row that names {name}": Case(one_row(row), refused=text) for name, (row, text) in names.items()}

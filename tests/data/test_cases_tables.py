@@ -67,7 +67,7 @@ def test_a_table_of_any_name_is_a_source(tmp_path: Path, name: str, column: str)
     assert sum(sizes(splits)) == 30
     for file, label in zip(splits.test.files, splits.test.labels.tolist(), strict=True):
         assert labels[Path(file).name] == label
-    assert "1 image file was left out: in no row of the table" in splits.notes
+    assert "1 image file was left out: in no row of the table (test_images/)" in splits.notes
     folder = tmp_path / "same"
     shutil.copytree(tmp_path / "train_images", folder / "train_images")
     metadata(folder, [(f"train_images/a{number}.png", number % 3) for number in range(30)])
@@ -160,8 +160,20 @@ def test_what_a_table_leaves_out_is_told(tmp_path: Path) -> None:
     metadata(folder / "more", [("x.png", 1)])
     write_png(folder / "y.png", 1)
     splits = read(folder)
-    assert "2 image files were left out: in no row of the table" in splits.notes
+    assert "2 image files were left out: in no row of the table (more/, ./)" in splits.notes
     assert f"tables in more were not read, because {folder} has its own" in splits.notes
+
+
+def test_rows_that_repeat_others_are_left_out_and_told(tmp_path: Path) -> None:
+    rows = [(f"{n}.png", n % 2) for n in range(20)]
+    splits = read(metadata(tmp_path, [*rows, *rows[3:5], rows[3]]))
+    assert sum(sizes(splits)) == 20
+    assert "3 rows were left out: the same as an earlier row of metadata.csv in every column" in splits.notes
+    metadata(tmp_path, [*rows, rows[3], ("4.png", 1), ("5.png", 0)])
+    refuses(
+        r"metadata.csv: 2 files are named twice, by rows that differ: '4.png' \(lines 6 and 23\), '5.png' \(lines 7",
+        tmp_path,
+    )
 
 
 def test_litter_in_a_table_is_left_out_and_told(tmp_path: Path) -> None:

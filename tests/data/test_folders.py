@@ -149,7 +149,7 @@ ROWS = [(f"{n}.png", n / 2) for n in range(20)]
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (("0.png", 3.5), r"metadata.csv, line 22: '0.png' is on line 2 already"),
+        (("0.png", 3.5), r"metadata.csv: 1 file is named twice, by rows that differ: '0.png' \(lines 2 and 22\); "),
         (("x.png", "nan"), r"metadata.csv, line 22: label nan is not finite; allowed: finite numbers"),
         (("x.png", "-inf"), r"line 22: label -inf is not finite"),
         (("x.png", "1e60"), r"line 22: label 1e\+60 is not finite in float32"),

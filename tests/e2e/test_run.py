@@ -251,7 +251,8 @@ def test_a_second_process_in_the_same_folder_is_refused(tmp_path: Path, typed: C
                 time.sleep(0.01)
             before = files(tmp_path / "out")
             sentence = typed("run", "tiny.yaml", "--out", "out").sentence()
-            assert files(tmp_path / "out") == before
+            changed = dict(files(tmp_path / "out").items() ^ before.items())
+            assert set(changed) <= {"status.json"}  # which the first one writes every second
         finally:
             first.kill()
     assert "out is in use by another run" in sentence

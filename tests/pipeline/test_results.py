@@ -289,12 +289,13 @@ def uneven(per_bin: list[float | None], images: list[int], mean: float = 80.0, *
 
 
 def test_a_class_that_fails_is_named_with_its_numbers() -> None:
-    (sentence,) = warnings(uneven([95.0, 80.0, 20.0, 0.0, None], [24, 12, 5, 3, 0]))
+    sentence, rare = warnings(uneven([95.0, 80.0, 20.0, 0.0, None], [24, 12, 5, 3, 0]))
+    assert rare == "Few test images of owl (3): the accuracy of this class is hardly known."
     assert "(80 %) hides classes that fail (means over seeds): owl is right in 0 of 3 test images; fox" in sentence
     assert "fox is right in 1 of 5 test images. More images" in sentence
     assert "dog" not in sentence
     again = {**made("kd", [80.0]), "per_bin": [95.0, 80.0, 20.0, 0.0, None], "ships": True}
-    (sentence,) = warnings(uneven([95.0] * 5, [24, 12, 5, 3, 0], refit=again))
+    sentence, _ = warnings(uneven([95.0] * 5, [24, 12, 5, 3, 0], refit=again))
     assert "(80 %) hides classes that fail: owl is right in 0 of 3 test images" in sentence  # one student, no mean
     (sentence,) = warnings(uneven([10.0, 10.0, 20.0, 30.0, 90.0], [5] * 5))
     assert "fox is right in 1 of 5 test images; 1 more class is right less than half as often." in sentence

@@ -12,6 +12,7 @@ from odd_sets import (
     broken_file,
     classes,
     competition,
+    german,
     hdf5_with_subjects,
     mixed_sizes_and_modes,
     npz_without_test,
@@ -29,6 +30,11 @@ Make = Callable[[Path], Path]
 
 # name: (how it is made, what init writes into the data section, what it says)
 SEEN: dict[str, tuple[Make, dict[str, object], list[str]]] = {
+    "a German table": (
+        german,
+        {"label_column": "Winkel"},
+        ["the comma in labels was read as a decimal point (0,5 is 0.5)", "task: regression"],
+    ),
     "a table beside a folder of images": (
         competition,
         {"label_column": "age"},

@@ -108,7 +108,11 @@ def test_other_answers_or_other_images_are_another_teacher(tmp_path: Path) -> No
         (CLASSES, "file_name,ant,bee,007\na/0.png,1,0,x\n", r"line 2: 'x' is not a probability; allowed: 0 to 1"),
         (AGES, "file_name,prediction\na/0.png,3\na/9.png,3\n", r"line 3: file 'a/9.png' is not in"),
         (AGES, "file_name,prediction\n../0.png,3\n", r"line 2: '../0.png' is outside the folder"),
-        (AGES, "file_name,prediction\na/0.png,3\na/0.png,4\n", r"line 3: 'a/0.png' is on line 2 already"),
+        (
+            AGES,
+            "file_name,prediction\na/0.png,3\na/0.png,4\n",
+            r"1 file is named twice, by rows that differ: 'a/0.png' \(lines 2 and 3\)",
+        ),
         (AGES, "file_name,prediction\n", r"has no rows below its header"),
     ],
 )

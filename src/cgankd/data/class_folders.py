@@ -131,7 +131,8 @@ def _parts(top: Folder, setting: bool | None) -> tuple[list[tuple[int, Folder]],
     parts = [(split, home) for split, home in zip(splits, top.folders, strict=True) if split is not None]
     for _, home in parts:
         if not home.folders:
-            raise UserError(f"{home.path}: has no folder per class; a split holds one for each class")
+            hint = _other_tables(top)
+            raise UserError(f"{home.path}: has no folder per class; a split holds one for each class{hint}")
     left = [home.name for split, home in zip(splits, top.folders, strict=True) if split is None]
     read = ", ".join(f"{home.name} ({('training', 'validation', 'test')[split]})" for split, home in parts)
     usual = all(home.name in ("train", "val", "test") for _, home in parts)

@@ -80,7 +80,7 @@ def opened(source: Path, tree: Tree | None = None) -> Table:
     if is_table(source):
         top = (scan(source.parent, strict=False) if tree is None else tree).top
         images = [path.relative_to(source.parent) for path in top.all_images()]
-        found = read_table(source).with_file_column().naming(images)
+        found = read_table(source).with_file_column().naming(images).without_repeats()
     else:
         found = read_table(next(source / name for name in TABLES if is_file(source / name))).with_file_column()
     found.need(FILE)
@@ -106,7 +106,7 @@ def _tables(folder: Path, tree: Tree) -> tuple[list[Table], tuple[str, ...]]:
             raise UserError(f"{home.path}: has {names}; allowed: only one of them")
     if len({home.tables[0].suffix for home in homes}) > 1:
         raise UserError(f"{folder}: has tables of several kinds; allowed: all of one kind")
-    tables = [read_table(home.tables[0]).with_file_column() for home in homes]
+    tables = [read_table(home.tables[0]).with_file_column().without_repeats() for home in homes]
     for table in tables:
         table.need(FILE)
         notes += table.notes
@@ -186,6 +186,10 @@ def _unlisted(tree: Tree, paths: Sequence[Path]) -> tuple[str, ...]:
     """A note on images in the folder that no row names."""
     real = os.path.realpath if tree.linked else os.path.normpath
     listed = {real(path) for path in paths}
-    count = len({real(path) for path in tree.top.all_images()} - listed)
+    found = {real(path): path for path in tree.top.all_images()}
+    without = sorted(path for name, path in found.items() if name not in listed)
+    count = len(without)
+    folders = dict.fromkeys(f"{path.parent.relative_to(tree.top.path).as_posix()}/" for path in without)
+    where = f" ({first_of(list(folders), most=3)})" if set(folders) - {"./"} else ""
     left = counted(count, "image file was", "image files were")
-    return (f"{left} left out: in no row of the table",) * (count > 0)
+    return (f"{left} left out: in no row of the table{where}",) * (count > 0)

@@ -64,6 +64,7 @@ class Table:
         rows: dict[str, int] = {}
         paths: list[Path] = []
         missing: list[int] = []
+        twice: list[str] = []
         for row, name in enumerate(self.columns[FILE]):
             path = _inside(self.path.parent, name, self.place(row))
             if path is None and not missing_too:
@@ -72,15 +73,30 @@ class Table:
             path = path or self.path.parent / name
             same = os.path.normpath(path)
             if same in rows:
-                raise UserError(
-                    f"{self.place(row)}: {name!r} is on {self.counted} {self.lines[rows[same]]} already; "
-                    "allowed: once per file"
-                )
+                twice.append(f"{name!r} ({self.counted}s {self.lines[rows[same]]} and {self.lines[row]})")
             rows[same] = row
             paths.append(path)
         if missing:
             raise UnusableImages(self._missing(missing))
+        if twice:
+            raise UserError(
+                f"{self.path}: {counted(len(twice), 'file is', 'files are')} named twice, by rows that differ: "
+                f"{first_of(twice)}; allowed: one row for each file"
+            )
         return paths
+
+    def without_repeats(self) -> Table:
+        """The table without rows that repeat an earlier row in every column, and a note on them."""
+        rows = list(zip(*(self.columns[name] for name in self.columns if name not in self.unusable), strict=True))
+        first = {row: place for place, row in reversed(list(enumerate(rows)))}
+        kept = [place for place, row in enumerate(rows) if first[row] == place]
+        if self.unusable or len(kept) == len(rows):
+            return self
+        columns = {name: [values[place] for place in kept] for name, values in self.columns.items()}
+        left = counted(len(rows) - len(kept), "row was", "rows were")
+        note = f"{left} left out: the same as an earlier row of {self.path.name} in every column"
+        lines = [self.lines[place] for place in kept]
+        return dataclasses.replace(self, columns=columns, lines=lines, notes=(*self.notes, note))
 
     def with_file_column(self) -> Table:
         """The table with a column ``file_name``: the only one of another usual name, if its first value is a file."""
@@ -94,24 +110,31 @@ class Table:
     def naming(self, images: Iterable[Path]) -> Table:
         """The table with a column ``file_name`` of paths to these images, relative to its folder.
 
-        It is the only column whose first values all name one of them each: by path, by name, or by name without suffix.
+        It is the only column whose first values all name one of them each: by path or by name, or else by name without
+        suffix.
         """
-        known: dict[str, Path | None] = {}
+        names, stems = dict[str, Path | None](), dict[str, Path | None]()  # None: of several images
         for path in images:
-            for name in {path.as_posix(), path.name, path.stem}:
-                known[name] = path if known.get(name, path) == path else None  # None: of several
+            for known, name in ((names, path.as_posix()), (names, path.name), (stems, path.stem)):
+                known[name] = path if known.get(name, path) == path else None
+        for known in (names, stems):
+            columns = [FILE] if FILE in self.columns else list(self.columns)
+            fit = [name for name in columns if self._all_in(known, name)]
+            if fit:
+                return self._named_by(fit[0], known) if len(fit) == 1 else self
+        return self
 
-        def one(value: str) -> Path | None:
-            return next((path for name in _spellings(value) if (path := known.get(name))), None)
+    def _all_in(self, known: Mapping[str, Path | None], column: str) -> bool:
+        """Whether the first values of a column are names of images."""
+        first = self.columns[column][:FIRST]
+        return bool(first) and all(_one_of(known, value) for value in first)
 
-        names = [FILE] if FILE in self.columns else list(self.columns)
-        named = [name for name in names if self.columns[name] and all(map(one, self.columns[name][:FIRST]))]
-        if len(named) != 1:
-            return self
-        values = [found.as_posix() if (found := one(value)) else value for value in self.columns[named[0]]]
-        columns = {FILE if name == named[0] else name: of for name, of in self.columns.items()} | {FILE: values}
-        note = f"the column {named[0]!r} of {self.path.name} was read as {FILE!r}, because it names images"
-        return dataclasses.replace(self, columns=columns, notes=(*self.notes, *(note,) * (named[0] != FILE)))
+    def _named_by(self, column: str, known: Mapping[str, Path | None]) -> Table:
+        """The table with this column as ``file_name``, and the paths that ``known`` has for its values."""
+        values = [path.as_posix() if (path := _one_of(known, value)) else value for value in self.columns[column]]
+        columns = {FILE if name == column else name: of for name, of in self.columns.items()} | {FILE: values}
+        note = f"the column {column!r} of {self.path.name} was read as {FILE!r}, because it names images"
+        return dataclasses.replace(self, columns=columns, notes=(*self.notes, *(note,) * (column != FILE)))
 
     def _likely(self) -> str:
         """Which columns may be the one that names files, for a message."""
@@ -272,6 +295,10 @@ def _leaves(name: str) -> bool:
 
 def _found(folder: Path, name: str) -> Path | None:
     return next((path for spelling in _spellings(name) if is_file(path := folder / spelling)), None)
+
+
+def _one_of(known: Mapping[str, Path | None], name: str) -> Path | None:
+    return next((path for spelling in _spellings(name) if (path := known.get(spelling))), None)
 
 
 def _spellings(name: str) -> Iterable[str]:

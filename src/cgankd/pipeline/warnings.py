@@ -19,6 +19,7 @@ from cgankd.report.shipped import shipped
 USEFUL = 0.1  # of the constant answer's score, by which a useful student is better
 ENOUGH_TEST_IMAGES = 200  # two standard errors of an accuracy are 7 points at most
 FEWEST_OF_A_CLASS = 3  # test images, below which nothing is said of a class
+RARE = 5  # test images of a class, below which its accuracy is hardly known
 FAILS = 0.5  # of the accuracy, below which a class fails
 NAMED = 3  # classes in one sentence
 SMALL_SHARE = 0.1  # of the loss; below this the labels have little influence
@@ -46,6 +47,7 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
         *_missing_images(results),
         *_no_better_than_constant(results, better, scored),
         *_failing_classes(results, scored),
+        *_rare_classes(results),
         *_few_test_images(results),
     ]
 
@@ -249,6 +251,15 @@ def _failing_classes(results: Mapping[str, Any], scored: Scored) -> Iterator[str
         f"{'; '.join(named)}. More images of {'this class' if len(failing) == 1 else 'these classes'} help most "
         "(docs/few-labels.md, uneven classes)."
     )
+
+
+def _rare_classes(results: Mapping[str, Any]) -> Iterator[str]:
+    """Classes whose score says nothing, whatever it is."""
+    rare = [f"{name} ({images})" for name, _, images in _tested_classes(results) if images < RARE]
+    if rare:
+        classes = "this class" if len(rare) == 1 else "these classes"
+        balanced = ", and so the balanced accuracy," if "balanced" in results["best"] else ""
+        yield f"Few test images of {first_of(rare, NAMED)}: the accuracy of {classes}{balanced} is hardly known."
 
 
 def _few_test_images(results: Mapping[str, Any]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from cgankd.core.errors import UserError
 from cgankd.core.numbers import number
+from cgankd.data.label_text import COMMA
 
 # Words in the names of columns that hold labels.
 LABELS = {
@@ -58,4 +59,4 @@ def _others(columns: Mapping[str, Sequence[str]], chosen: str) -> str:
 
 
 def _numeric(values: Sequence[str]) -> bool:
-    return bool(values) and all(number(value) is not None for value in values)
+    return bool(values) and all(number(value) is not None or COMMA.fullmatch(value) for value in values)

@@ -77,7 +77,7 @@ def views_file(path: Path) -> Path:
 
 def _read(path: Path, task: Task, channels: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Images uint8 [N, C, H, W], and the teacher's outputs for them."""
-    table = read_table(path)
+    table = read_table(path).without_repeats()
     table.need(FILE)
     names = task.answer_names
     if names and set(names) <= set(table.columns):
