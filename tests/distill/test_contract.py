@@ -62,7 +62,7 @@ def test_a_task_that_is_not_served_is_refused_with_what_serves_it(name: str) -> 
 
 def test_every_method_has_its_line_in_the_documentation() -> None:
     text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
-    _, _, table = text.partition("| method | what is minimised beside the label's loss |")
+    _, _, table = text.partition("| method | what is minimised in addition to the label's loss |")
     cells = [line.split("|")[1] for line in table.partition("\n\n")[0].splitlines() if line.startswith("| `")]
     assert sorted(name.strip(" `") for cell in cells for name in cell.split(",")) == sorted(METHODS)
 

@@ -52,7 +52,7 @@ class Case:
 
 
 CASES = {
-    "classes": Case(TINY, RUN),
+    "classes": Case(TINY, [*RUN, "student.refit=true"]),
     "scalar": Case(BARS, RUN),
     "ranks": Case(TINY, [*RUN, "compare.methods=[kd,cgan_kd]", "--devices", "2"], processes=2),
     "workers": Case(TINY, [*TABLE, "--jobs", "2"], processes=2, replaced=True, same=same_table),
