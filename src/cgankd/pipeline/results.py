@@ -24,7 +24,7 @@ from cgankd.metrics.statistics import mean_of_known, paired_difference, spread
 from cgankd.nets.build import StoredNetwork
 from cgankd.pipeline import measurements, unused
 from cgankd.pipeline.comparisons import CONTROL, row
-from cgankd.pipeline.gathering import gather, taught
+from cgankd.pipeline.gathering import Gathered, gather, taught
 from cgankd.pipeline.notes import run_notes
 from cgankd.pipeline.refit import Refit
 from cgankd.pipeline.stations import stations
@@ -139,8 +139,18 @@ def collect(run: Run) -> dict[str, Any]:
         results["autopilot"] = run.flight().to_json(task.metric_unit)
         if run.flight().with_fakes:  # cgankd generate finds it, though no row of the table may need it
             results["artifacts"].setdefault("generator", _path(run, run.generator(upstream[0])))
+    _add_best(run, gathered, results)
+    results["artifacts"]["worst"] = _path(run, gathered.worst)
+    results["warnings"] = [*warnings(results), *run.output_notes, *unused.of_run(run)]
+    for sentence in results["warnings"]:
+        run.store.progress.warn(sentence)
+    return results
+
+
+def _add_best(run: Run, gathered: Gathered, results: dict[str, Any]) -> None:
+    """Add the entries on the student that validation chose, and on the same trained on all labels."""
     best, seed = gathered.best
-    scored = next(entry for entry in rows if entry["method"] == best)
+    scored = next(entry for entry in results["rows"] if entry["method"] == best)
     results["best"] = {"row": best, "seed": seed, "val": scored["val"]["mean"], "test": scored["mean"]}
     if (again := gathered.refit) is not None:
         results["refit"] = _refit(run, again, scored)
@@ -149,11 +159,6 @@ def collect(run: Run) -> dict[str, Any]:
             results["best"]["test"] = results["refit"]["mean"]
     if (balanced := balanced_accuracy(results)) is not None:
         results["best"]["balanced"] = balanced
-    results["artifacts"]["worst"] = _path(run, gathered.worst)
-    results["warnings"] = [*warnings(results), *run.output_notes, *unused.of_run(run)]
-    for sentence in results["warnings"]:
-        run.store.progress.warn(sentence)
-    return results
 
 
 def second_tries(artifacts: Sequence[Artifact]) -> list[str]:
