@@ -121,6 +121,16 @@ def test_chance_alone_stops_no_student(metric: str, before: float, images: int, 
     assert refit.holds(metric, before, after, images) is ships
 
 
+def test_the_student_that_ships_is_attacked_too(tmp_path: Path) -> None:
+    attack = ("metrics.robustness.images=8", "metrics.robustness.steps=1")
+    recipe = tiny(*FEW[:1], "compare.methods=[kd]", "metrics.generator=false", "student.refit=true", *attack)
+    with run.opened(recipe, tmp_path) as road:
+        planned = Counter(station.kind for station in stations(road))
+    again = run.run(recipe, tmp_path)["refit"]["robustness"]
+    assert 0 <= again["pgd"]["mean"] <= again["clean"]["mean"] <= 100
+    assert planned["attack_network"] == stages(tmp_path)["attack_network"] == 3  # the teacher, and both students
+
+
 def test_the_plan_has_all_trainings_before_the_choice(tmp_path: Path) -> None:
     with run.opened(tiny(*FEW[:1], "compare.methods=[cgan_kd,nokd]", "student.refit=true"), tmp_path) as road:
         planned = Counter(station.title for station in stations(road))

@@ -68,13 +68,13 @@ def gather(run: Run) -> Gathered:
                 scored = scores(run, student)
                 shown = {"validation": scored["val"], "test": scored["test"]}
                 run.store.progress.score(name, seed, shown, run.task.metric, run.task.metric_unit)
-    _attack_all(run, teachers, students)
     if any(row(name).pseudo for name in run.rows):
         run.pseudo(upstream[0])
     if any(row(name).fakes for name in run.rows):
         _gather_generated(run, upstream)
     best = best_by_validation(run, students)
     again = _on_all_labels(run, students, *best) if recipe.student.refit else None
+    _attack_all(run, teachers, students, again)
     shown = _networks_shown(run, students, *best)
     if again is not None and again.ships:
         shown[again.row] = StoredNetwork(again.student)
@@ -139,13 +139,17 @@ def best_student(
     return best, seeds[place_of_best(values[best][0], higher_is_better, values[best][1])]
 
 
-def _attack_all(run: Run, teachers: Sequence[Artifact], students: Mapping[str, Sequence[Artifact]]) -> None:
+def _attack_all(
+    run: Run, teachers: Sequence[Artifact], students: Mapping[str, Sequence[Artifact]], again: Refit | None
+) -> None:
     settings = run.recipe.metrics.robustness
     if settings is None:
         return
     attacked = [run.shipped(student) for trained in students.values() for student in trained]
     if run.black_box is None:
         attacked += [StoredNetwork(teacher) for teacher in teachers]
+    if again is not None:
+        attacked.append(StoredNetwork(again.student))
     for network in attacked:
         for name in settings.attacks:
             measurements.attacked(run, network, Attack.of(settings, name))

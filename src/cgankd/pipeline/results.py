@@ -202,6 +202,8 @@ def _refit(run: Run, again: Refit, chosen: Mapping[str, Any]) -> dict[str, Any]:
     details = {name: chosen[name] for name in ("steps", "real_images", "pseudo_labelled", "fake_images")}
     details["real_images"] += len(run.splits.val)
     entry = table_row(again.row, [again.student.summary], details)
+    if run.recipe.metrics.robustness is not None:
+        entry["robustness"] = robustness(run, [StoredNetwork(again.student)])
     return {**entry, "seed": again.seed, "ships": again.ships}
 
 
