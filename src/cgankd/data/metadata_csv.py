@@ -41,10 +41,13 @@ def listing(source: Path, settings: DataSettings, tree: Tree | None = None) -> L
     the column ``split``, else from the names of the files' folders, else all rows are training. Raises UserError that
     names the line for anything that can't be used.
     """
-    alone = is_table(source)
-    folder = source.parent if alone else source
+    folder = source.parent if is_table(source) else source
     tree = scan(folder, strict=False) if tree is None else tree
-    tables, notes = _only(opened(source, tree)) if alone else _tables(folder, tree)
+    if folder == source:
+        tables, notes = _tables(folder, tree)
+    else:
+        tables = [opened(source, tree)]
+        notes = tables[0].notes
     label_column = settings.label_column or LABEL
     for table in tables:
         table.need(label_column, label_hint(settings))
@@ -85,10 +88,6 @@ def opened(source: Path, tree: Tree | None = None) -> Table:
         found = read_table(next(source / name for name in TABLES if is_file(source / name))).with_file_column()
     found.need(FILE)
     return found
-
-
-def _only(table: Table) -> tuple[list[Table], tuple[str, ...]]:
-    return [table], table.notes
 
 
 def _tables(folder: Path, tree: Tree) -> tuple[list[Table], tuple[str, ...]]:
