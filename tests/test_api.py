@@ -25,6 +25,7 @@ from cgankd.synthesis import checks
 from cgankd.tasks import Classification
 
 LEVELS = torch.tensor([40, 120, 200])
+THREE = Classification(("0", "1", "2"))
 GAN = {
     "channels": 8,
     "latent": 8,
@@ -108,6 +109,19 @@ def test_classes_with_a_plain_teacher_and_student(fabric: Fabric) -> None:
     assert road.synthesis.summary["requested"] == 45
     made = road.distill(student(3), steps=60, batch_size=32, real_share=0.5, learning_rate=0.2)
     assert road.score(made, *classes(30, seed=5)) > 60  # 33 is chance
+
+
+def test_unlabelled_images_teach_with_the_teachers_answers(fabric: Fabric) -> None:
+    """The labelled images show one class alone: what the student knows of the others, it has from the unlabelled."""
+    images, labels = classes()
+    road = Distiller(images[labels == 0][:8], labels[labels == 0][:8], Brightness(classes=True), THREE, fabric=fabric)
+    further, _ = classes(90, seed=3)
+    made = road.distill(student(3), steps=60, batch_size=32, learning_rate=0.2, generated=False, unlabelled=further)
+    assert road.score(made, *classes(30, seed=5)) > 60  # 33 is chance, and what the labelled images teach
+    with pytest.raises(
+        UserError, match=r"unlabelled images are torch.uint8 \[90, 1, 16, 15\]; needed: .*\[8, 1, 16, 16"
+    ):
+        road.distill(student(3), steps=2, generated=False, unlabelled=further[..., :15])
 
 
 def test_a_scalar_of_any_range_and_sign(fabric: Fabric) -> None:

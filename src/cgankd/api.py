@@ -34,8 +34,8 @@ from cgankd.core.plugins import source_key, tried
 from cgankd.core.progress import SILENT, Progress
 from cgankd.core.runtime import Fabric, make_fabric, plain_torch
 from cgankd.core.store import Artifact, Store, Work
-from cgankd.data.given import arrays, image_set
-from cgankd.data.imageset import ImageSet, TrainingImages
+from cgankd.data.given import arrays, image_set, unlabelled_images
+from cgankd.data.imageset import ImageSet, Together, TrainingImages
 from cgankd.distill import MethodStack
 from cgankd.gan.adapters import CallableSampler, check_repeats, open_source
 from cgankd.gan.generator import GeneratorSource, Sampler, TrainedGenerator
@@ -45,7 +45,7 @@ from cgankd.looks import Looks
 from cgankd.nets import inference, trial
 from cgankd.nets.build import WEIGHTS, CallableTeacher, ConvertedFunction, ModuleNetwork, NetworkSource, fresh_copy
 from cgankd.pipeline import stages
-from cgankd.pipeline.inputs import Extractor, ProposalSource, Teachers
+from cgankd.pipeline.inputs import Extractor, ProposalSource, PseudoLabelled, Teachers
 from cgankd.pipeline.preflight import check_generator_size
 from cgankd.pipeline.processing import process, train_gan
 from cgankd.synthesis import adjust, checks
@@ -327,11 +327,13 @@ class Distiller(Looks):
         real_share: float | None = None,
         *,
         generated: bool = True,
+        unlabelled: npt.ArrayLike | Tensor | None = None,
         **settings: Any,
     ) -> nn.Module:
         """Train the student in place on real images and processed fakes, and return it.
 
-        generated: False: on real images alone, as a control or for plain distillation.
+        generated: False: on real images alone, as a control or for plain distillation. unlabelled: further real images
+        of the same shape, which the teacher labels.
         method: "supervised" (cGAN-KD: the knowledge is in the images), "kd" (teacher outputs as well), or any other
         method or combination, as in a recipe; UserError, before any training, where it does not suit these networks.
         settings: those of FitSettings, and of StudentSettings temperature, label_weight, teacher_weight and
@@ -354,20 +356,27 @@ class Distiller(Looks):
         )
         if generated and self.synthesis is None:
             self.synthesize()
-        fakes = self._fakes if generated else None
+        further = [] if unlabelled is None else [self._pseudo_labelled(unlabelled)]
+        fakes = Together((*further, *([self._fakes] if generated else [])))
         artifact = self.store.titled(f"distil by {method}").call(
             stages.train_module,
             # a copy, because an interrupted training resumes from these weights
             student=ModuleNetwork(fresh_copy(student), seen=predictions),
             methods=methods,
             teachers=self.teachers if methods.numbers else None,
-            images=TrainingImages(self.data, fakes, own.real_share if generated else None),
+            images=TrainingImages(self.data, fakes.alone, own.real_share if fakes.parts else None),
             fit=chosen,
             task=self._task,
             seed=self.seed,
         )
         student.load_state_dict(artifact.tensors(WEIGHTS))
         return inference.place(student, self.device).eval()
+
+    def _pseudo_labelled(self, given: npt.ArrayLike | Tensor) -> PseudoLabelled:
+        """The images, with the teacher's labels. UserError for images of another shape."""
+        images, teacher = unlabelled_images(given, self.data.images), self.teachers.members[0]
+        store = self.store.titled("labels of unlabelled images")
+        return PseudoLabelled(images, store.call(stages.pseudo_label, images=images, teacher=teacher, task=self._task))
 
     def _check_student(self, student: nn.Module, fit: FitSettings) -> Tensor:
         """The student's predictions for a few images; it is also tried in training mode. UserError where it fails."""

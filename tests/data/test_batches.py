@@ -17,7 +17,7 @@ from cgankd.config.settings import AugmentSettings
 from cgankd.core import ranks, rng
 from cgankd.core.errors import UserError
 from cgankd.data.batches import Batch, Batches, Views, in_order
-from cgankd.data.imageset import TARGET, ImageSet, TrainingImages
+from cgankd.data.imageset import TARGET, ImageSet, Together, TrainingImages
 from cgankd.tasks import Classification, Regression, Task
 
 CPU = torch.device("cpu")
@@ -25,7 +25,9 @@ CLASSES = Classification(("a", "b", "c"))
 Noise = Callable[..., ImageSet]
 
 
-def batches(real: ImageSet, fake: ImageSet | None = None, task: Task = CLASSES, size: int = 8, **settings) -> Batches:
+def batches(
+    real: ImageSet, fake: ImageSet | Together | None = None, task: Task = CLASSES, size: int = 8, **settings
+) -> Batches:
     share = settings.pop("share", None)
     seed = settings.pop("seed", 0)
     return Batches(TrainingImages(real, fake, real_share=share), task, size, AugmentSettings(**settings), seed, CPU)
@@ -195,6 +197,21 @@ def test_without_a_share_real_and_fake_are_seen_equally_often(noise: Noise) -> N
     assert torch.bincount(index).tolist() == [3] * 24
     mixed = [int(made.at(step).fake.sum()) for step in range(9)]
     assert len(set(mixed)) > 1  # shuffled together, so the share varies
+
+
+@pytest.mark.parametrize("share", [None, 0.5])
+@pytest.mark.parametrize("settings", [{"views": 3}, {"views": 0}, {"mixup": 1.0, "mixed_views": 2}])
+def test_several_kinds_together_are_as_one(noise: Noise, share: float | None, settings: dict[str, float]) -> None:
+    real, one, two = noise(6), noise(18, seed=1), noise(9, seed=2)
+    joined = batches(real, one.joined(two), share=share, **settings)
+    apart = batches(real, Together((one, two)), share=share, **settings)
+    assert [count for _, count in apart.sets] == [6, 18, 9]
+    for step in range(9):
+        assert same(joined.at(step), apart.at(step))
+    for steps in (1, 4, 20, 200):
+        once = joined.seen_once(steps)
+        assert apart.seen_once(steps) == once | ({2} if 1 in once else set())
+    assert apart.epochs(2, 10) == apart.epochs(1, 10) == joined.epochs(1, 10)
 
 
 def test_images_and_targets_belong_together(noise: Noise) -> None:

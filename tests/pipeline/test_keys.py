@@ -134,7 +134,7 @@ SKIPPED = {
     "seeds", "vary", "generator.source", "teacher.source", "teacher.weights", "teacher.start", "teacher.jury",
     "teacher.outputs", "teacher.votes", "search.labels", "data.label_column", "data.group_column",
     "data.train_per_class", "data.test_fraction", "data.label_range", "data.circular", "data.bits",
-    "data.split_folders",
+    "data.split_folders", "data.unlabelled",
     "data.group_pattern", "data.skip_bad", "runtime.device", "runtime.precision", "metrics.robustness.attacks",
 }  # fmt: skip
 

@@ -155,13 +155,19 @@ def test_large_scores_are_said_without_an_exponent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trained_on", "labelled", "warned"), [("pool", 40, True), ("train", 40, False), ("pool", 0, False)]
+    ("trained_on", "origin", "labelled", "warned"),
+    [
+        ("pool", "pool", 40, True),
+        ("train", "pool", 40, False),
+        ("pool", "pool", 0, False),
+        ("pool", "elsewhere", 40, False),
+    ],
 )
-def test_a_teacher_that_has_seen_the_truth_is_said(trained_on: str, labelled: int, warned: bool) -> None:
-    rows = [made(CONTROL, [8.0]), made("pseudo", [9.0]) | {"pseudo_labelled": labelled}]
+def test_a_teacher_that_has_seen_the_truth_is_said(trained_on: str, origin: str, labelled: int, warned: bool) -> None:
+    rows = [made(CONTROL, [8.0]), made("pseudo+fm", [9.0]) | {"pseudo_labelled": labelled}]
     teacher = {"values": [9.5], "trained_on": trained_on}
-    said = warnings(found(9.5, 8.0, True, rows=rows) | {"teacher": teacher})
-    assert [("row pseudo" in sentence) for sentence in said] == [True] * warned
+    said = warnings(found(9.5, 8.0, True, rows=rows) | {"teacher": teacher, "unlabelled_from": origin})
+    assert [("labels for pseudo+fm, with" in sentence) for sentence in said] == [True] * warned
 
 
 @pytest.mark.parametrize(

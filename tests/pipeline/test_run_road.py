@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -27,11 +28,12 @@ from cgankd.config.settings import (
     QuantileRatio,
     SynthesisSettings,
 )
+from cgankd.config.settings.compare import CANDIDATES, WITH_UNLABELLED
 from cgankd.core.errors import UserError
 from cgankd.core.files import load_tensors, read_json
 from cgankd.core.store import Store
 from cgankd.data import sources
-from cgankd.data.imageset import ImageSet, Splits
+from cgankd.data.imageset import ImageSet, Splits, Together, TrainingImages
 from cgankd.nets.build import Architecture, StoredNetwork
 from cgankd.nets.registry import VERSIONS
 from cgankd.pipeline import comparisons, preflight, run
@@ -39,7 +41,10 @@ from cgankd.pipeline.comparisons import ROWS, Ablation, Row
 from cgankd.pipeline.inputs import PseudoLabelled
 from cgankd.pipeline.notes import row_notes
 from cgankd.pipeline.run import Run
+from cgankd.pipeline.stages import networks
 from cgankd.pipeline.warnings import warnings
+from cgankd.report.headline import headline
+from cgankd.report.shipped import labelled
 from cgankd.tasks import Classification, Regression, Task
 
 CLASSES, SCALAR = Classification(("a", "b", "c")), Regression(0.0, 1.0)
@@ -76,7 +81,14 @@ def test_the_table_s_own_rows_stand_in_its_order() -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("pkt", Row(method="pkt")), ("cgan+kd", ROWS["cgan_kd"]), ("cgan+kd+sp@real", Row("kd+sp@real", fakes=True))],
+    [
+        ("pkt", Row(method="pkt")),
+        ("cgan+kd", ROWS["cgan_kd"]),
+        ("cgan+kd+sp@real", Row("kd+sp@real", fakes=True)),
+        ("pseudo+kd+pkt", Row("kd+pkt", pseudo=True)),
+        ("pseudo~mixup", Row(pseudo=True, views=("mixup",))),
+        ("cgan+pseudo", Row(fakes=True, pseudo=True)),
+    ],
 )
 def test_any_method_is_a_row_with_and_without_fakes(name: str, expected: Row) -> None:
     assert comparisons.row(name) == expected
@@ -302,6 +314,45 @@ def test_pseudo_labels_are_the_teachers_predictions(
     fakes = PseudoLabelled(made.splits.unlabelled, artifact).open()
     assert torch.equal(fakes.images, images)
     assert torch.equal(fakes.labels, found)
+
+
+def test_rows_with_unlabelled_images_of_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: Callable[..., ImageSet]
+) -> None:
+    """Each row's student trains on the images that its name says, and only their number counts the unlabelled ones."""
+    np.savez(tmp_path / "u.npz", images=noise(50).images[:, 0].numpy())
+    seen: dict[str, list[int]] = {}
+    train = networks.train
+
+    def watched(work: Any, network: Any, objective: Any, images: TrainingImages, *more: Any, **named: Any) -> Any:
+        parts = images.fake.parts if isinstance(images.fake, Together) else (images.fake,) * (images.fake is not None)
+        seen[work.title] = [len(part.open()) for part in (images.real, *parts)]
+        return train(work, network, objective, images, *more, **named)
+
+    monkeypatch.setattr(networks, "train", watched)
+    methods = "compare.methods=[pseudo,pseudo+fm,cgan+pseudo+fm~mixup,cgan+fm]"
+    settings = (f"data.unlabelled={tmp_path / 'u.npz'}", "student.real_share=0.5", "student.refit=true", "seeds=[0]")
+    found = run.run(tiny(methods, "metrics.generator=false", *settings), tmp_path / "out")
+    rows = {row["method"]: (row["real_images"], row["pseudo_labelled"], row["fake_images"]) for row in found["rows"]}
+    fakes = rows["cgan+fm"][2]
+    assert fakes > 0
+    assert rows["pseudo"] == rows["pseudo+fm"] == (110, 50, 0)
+    assert rows["cgan+pseudo+fm~mixup"] == (110, 50, fakes)
+    trained = {title.split(" (")[0]: images for title, images in seen.items() if "all labels" not in title}
+    assert trained["pseudo"] == trained["pseudo+fm"] == [60, 50]
+    assert trained["cgan+pseudo+fm~mixup"] == [60, 50, fakes]
+    best = found["best"]["row"]
+    assert seen[f"{best} (seed 0), all labels"] == [70, *trained[best][1:]]
+    assert found["unlabelled_from"] == "elsewhere"
+    assert "teacher-labelled real images + fm" in str(headline(found))
+    assert labelled(found["refit"]) == 70
+
+
+def test_the_autopilot_tries_unlabelled_images_where_there_are_some() -> None:
+    auto = tiny("compare.methods=auto")
+    assert auto.rows == CANDIDATES
+    assert tiny("compare.methods=auto", "data.unlabelled=somewhere").rows == (*CANDIDATES, *WITH_UNLABELLED)
+    assert tiny("compare.methods=[kd]", "data.unlabelled=somewhere").rows == ("kd",)
 
 
 def road(noise: Callable[..., ImageSet], fabric: Fabric, out: Path, scalar: bool) -> Run:

@@ -41,6 +41,30 @@ def test_the_only_column_is_the_label_and_a_group_column_keeps_images_together(t
     assert seen.reasons["label_column"] == "the only column that can hold labels"
 
 
+def test_a_folder_of_images_without_labels_is_used(tmp_path: Path) -> None:
+    for number in range(60):
+        save(tmp_path / "set" / "ab"[number % 2] / f"{number}.png", number)
+        save(tmp_path / "set" / "unlabelled" / f"{number}.png", 1000 + number)
+    source, further = str(tmp_path / "set"), str(tmp_path / "set" / "unlabelled")
+    seen = look(source, {})
+    assert seen.settings.unlabelled == further
+    assert seen.reasons["unlabelled"] == "its name says that its images have no labels"
+    assert f"60 unlabelled images of {further}" in seen.facts
+    assert look(source, {"unlabelled": None}).settings.unlabelled is None
+
+
+def test_in_the_copy_of_an_address_it_is_named_by_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fsspec")
+    monkeypatch.setenv("CGANKD_DATA", str(tmp_path / "cache"))
+    for number in range(60):
+        save(tmp_path / "set" / "ab"[number % 2] / f"{number}.png", number)
+        save(tmp_path / "set" / "unlabelled" / f"{number}.png", 1000 + number)
+    address = f"file://{tmp_path}/set"
+    seen = look(address, {})
+    assert seen.settings.unlabelled == f"{address}/unlabelled"
+    assert len(seen.splits.unlabelled) == 60
+
+
 def test_a_table_that_names_no_files_is_refused_before_its_label_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no column 'file_name'; .* instead of 'bild'$"):
         look(table(tmp_path, "bild,width,height", "{angle:.2f},{n}"), {})

@@ -10,6 +10,7 @@ import torch
 
 from cgankd.config import recipe
 from cgankd.config.settings import CompareSettings
+from cgankd.config.settings.compare import WITH_UNLABELLED
 from cgankd.core.errors import OutOfTime
 from cgankd.core.progress import Bar
 from cgankd.core.watching import Output, Watched
@@ -185,6 +186,16 @@ def test_where_time_is_short_there_are_no_trials_and_then_no_generated_images(
     ) == refit
     text = as_yaml(Look(plan.recipe.data, splits(scalar), {}, ()), plan)
     assert ("Without generated images" in text) == (methods == WITHOUT_FAKES)
+
+
+@pytest.mark.parametrize("seconds", [3600, 500, 300])
+def test_images_without_labels_are_used_in_further_rows(seconds: float) -> None:
+    data = {"source": "mine", "unlabelled": "mine/unlabelled"}
+    plan = make_plan(data, "mine", splits(False), None, seconds)  # type: ignore[arg-type]
+    without = make_plan({"source": "mine"}, "mine", splits(False), None, seconds)  # type: ignore[arg-type]
+    further = set(plan.recipe.rows) - set(without.recipe.rows)
+    assert further == ({"pseudo+fm"} if plan.recipe.compare.methods != "auto" else set(WITH_UNLABELLED))
+    assert plan.recipe.data.unlabelled == "mine/unlabelled"
 
 
 @pytest.mark.parametrize("scalar", [False, True])

@@ -24,6 +24,7 @@ from cgankd.config.settings import (
     TeacherSettings,
 )
 from cgankd.config.settings.base import OnOrOff
+from cgankd.config.settings.compare import WITH_UNLABELLED
 
 
 class Recipe(Settings):
@@ -55,6 +56,8 @@ class Recipe(Settings):
         """The rows of the table, in order; with ``compare.methods: auto`` the candidates."""
         ablation = ("cgan_raw", "cgan_subsample", "cgan_filter", "cgan_replace") if self.compare.ablation else ()
         methods = self.compare.named
+        if self.compare.methods == "auto" and self.data.unlabelled is not None:
+            methods += WITH_UNLABELLED
         at = methods.index("cgan") if "cgan" in methods else len(methods)
         return (*methods[:at], *ablation, *methods[at:])
 

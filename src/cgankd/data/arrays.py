@@ -9,7 +9,8 @@ import errno
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,39 @@ from cgankd.data.listing import TEST, TRAIN, VAL, Listing, NoSuchColumn
 PAIRS = (("x", "y"), ("images", "labels"))
 PARTS = ((TRAIN, "_train"), (VAL, "_val"), (VAL, "_valid"), (TEST, "_test"))
 LAYOUTS = "x_train and y_train (x_test, y_test), images_train and labels_train (...), or images and labels"
+Read = Callable[[str], npt.NDArray[Any]]
 
 
 def npz_listing(path: Path, settings: DataSettings) -> Listing:
     """The arrays of a NumPy .npz file. Raises UserError for one that is broken or holds other arrays."""
+    with _npz(path) as (names, read):
+        return _listing(path, names, read, read, settings)
+
+
+def h5_listing(path: Path, settings: DataSettings) -> Listing:
+    """The arrays of an HDF5 file; images stay in the file until they are needed."""
+    return _listing(path, *_h5(path), settings)
+
+
+def pictures(path: Path) -> ArrayPictures:
+    """All images of an .npz or HDF5 file, from all its splits, whether they have labels or not; errors as above."""
+    if path.suffix.lower() != ".npz":
+        names, lazily, _ = _h5(path)
+        return _unlabelled(path, names, lazily)
+    with _npz(path) as (names, read):
+        return _unlabelled(path, names, read)
+
+
+def _unlabelled(path: Path, names: Sequence[str], images_of: Callable[[str], Any]) -> ArrayPictures:
+    for x, _ in PAIRS:
+        if found := [x] if x in names else [x + end for _, end in PARTS if x + end in names]:
+            return ArrayPictures([images_of(x) for x in found], [f"{path}: array {x!r}" for x in found], path)
+    raise UserError(f"{path}: found arrays {', '.join(names) or '(none)'}; needed: images, or x")
+
+
+@contextmanager
+def _npz(path: Path) -> Iterator[tuple[Sequence[str], Read]]:
+    """The names of the arrays, and what reads one."""
     try:
         archive = np.load(path, allow_pickle=False)
     except OSError as error:
@@ -52,11 +82,11 @@ def npz_listing(path: Path, settings: DataSettings) -> Listing:
         for name in archive.files:
             if archive.files.count(name) > 1:
                 raise UserError(f"{path}: holds the array {name!r} twice; allowed: once")
-        return _listing(path, archive.files, read, read, settings)
+        yield archive.files, read
 
 
-def h5_listing(path: Path, settings: DataSettings) -> Listing:
-    """The arrays of an HDF5 file; images stay in the file until they are needed."""
+def _h5(path: Path) -> tuple[Sequence[str], Callable[[str], Any], Read]:
+    """The names of the arrays, what opens one, and what reads one."""
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -85,7 +115,7 @@ def h5_listing(path: Path, settings: DataSettings) -> Listing:
         names = [name for name in file if _is_array(file, name)]
     except Exception as error:  # a damaged directory
         raise UserError(f"{path}: not readable as HDF5: {said(error)}") from None
-    return _listing(path, names, lazily, read, settings)
+    return names, lazily, read
 
 
 def _is_array(file: h5py.File, name: str) -> bool:
@@ -158,7 +188,7 @@ def _listing(
     path: Path,
     names: Sequence[str],
     images_of: Callable[[str], Any],
-    read: Callable[[str], npt.NDArray[Any]],
+    read: Read,
     settings: DataSettings,
 ) -> Listing:
     if settings.label_column is not None:

@@ -242,11 +242,6 @@ def listing(source: str, parts: Sequence[Part], settings: DataSettings) -> Listi
         # 7 and 7.0, of shards with columns of several types, are one group
         texts = [str(int(m) if isinstance(m, float) and m.is_integer() else m) for m in members]
         groups = np.unique(texts, return_inverse=True)[1].astype(np.int64)
-    cells = [
-        Cell(part.column(image), row, part.where, part.paths, part.file)
-        for part in labelled
-        for row in range(part.table.num_rows)
-    ]
     classes = labelled[0].classes.get(label)
     used = {image, label, settings.group_column, SPLIT}
     unused = [name for name in labelled[0].names if name not in used]
@@ -256,13 +251,36 @@ def listing(source: str, parts: Sequence[Part], settings: DataSettings) -> Listi
     )
     return Listing(
         where=source,
-        pictures=EncodedPictures(cells),
+        pictures=_pictures(labelled, image),
         labels=_labels(labelled, label),
         splits=_splits(labelled, np.repeat([part.split for part in labelled], sizes).astype(np.int64), place),
         place=place,
         groups=groups,
         class_names=classes,
         notes=tuple(filter(None, notes)),
+    )
+
+
+def pictures(parts: Sequence[Part]) -> EncodedPictures:
+    """All images of the parts, whether they have labels or not; UserError where it is unclear which column they are."""
+    image = _image_column(parts[0])
+    for part in parts:
+        _need(part, image, "")
+    return _pictures(parts, image)
+
+
+def parquet_pictures(paths: Sequence[Path]) -> EncodedPictures:
+    """All images of Parquet files, whether they have labels or not. Raises UserError as :func:`parquet_listing`."""
+    return pictures([_read_part(path, TRAIN, DataSettings()) for path in paths])
+
+
+def _pictures(parts: Sequence[Part], image: str) -> EncodedPictures:
+    return EncodedPictures(
+        [
+            Cell(part.column(image), row, part.where, part.paths, part.file)
+            for part in parts
+            for row in range(part.table.num_rows)
+        ]
     )
 
 

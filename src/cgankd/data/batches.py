@@ -27,7 +27,7 @@ from cgankd.core.mapped_rows import Images
 from cgankd.core.row_file import release_pages
 from cgankd.core.runtime import to_device
 from cgankd.data.augment import Mixing, RandAugment
-from cgankd.data.imageset import TARGET, ImageSet, TrainingImages
+from cgankd.data.imageset import TARGET, ImageSet, ImageSource, Together, TrainingImages
 from cgankd.data.listing import Ints
 from cgankd.tasks import Task
 
@@ -168,8 +168,7 @@ class Batches:
         device: torch.device,
     ) -> None:
         real, share = images.real.open(), images.real_share
-        fake = None if images.fake is None else images.fake.open()
-        sets: Sequence[ImageSet] = [real] if fake is None or not len(fake) else [real, fake]
+        sets = [real, *filter(len, _opened(images.fake))]
         # Flips are off by default, because mirrored traffic signs, digits, text and angles have other labels.
         self.views = Views(
             [s.images for s in sets], augment, bool(augment.flip), seed, device, geometric=task.geometry_safe
@@ -182,7 +181,7 @@ class Batches:
         recurs = self.mixing is not None and augment.mixed_views
         self.period = max(1, augment.mixed_views * self.count // batch_size) if recurs else None  # of mixed batches
         self.real_count = len(real)
-        starts = (0, len(real))
+        starts = itertools.accumulate(map(len, sets), initial=0)
         self.sets = [(start, len(s)) for start, s in zip(starts, sets, strict=False)]  # first image, number of images
         self.seed, self.device = seed, device
         self._orders: dict[tuple[int, int], Tensor] = {}
@@ -227,7 +226,7 @@ class Batches:
 
     def epochs(self, number: int, steps: int) -> int:
         """How often images of a set are seen in so many steps, at most."""
-        _, count, size = self.streams[number % len(self.streams)]
+        _, count, size = self.streams[min(number, len(self.streams) - 1)]
         return math.ceil(steps * size / count)
 
     def key(self, number: int) -> str:
@@ -297,6 +296,13 @@ def in_order(batches: Batches, first: int, end: int) -> Generator[Batch, None, N
             if step + 1 < end:
                 ahead = pool.submit(batches.at, step + 1)
             yield batch
+
+
+def _opened(images: ImageSource | Together | None) -> list[ImageSet]:
+    """The sets of images that are used with the real ones."""
+    if isinstance(images, Together):
+        return [part.open() for part in images.parts]
+    return [] if images is None else [images.open()]
 
 
 def _stored(images: Images) -> tuple[npt.NDArray[np.uint8], Ints | None]:

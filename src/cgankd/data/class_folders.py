@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from cgankd.data.label_text import clean
 from cgankd.data.listing import TEST, TRAIN, VAL, Listing, NoSuchColumn
 from cgankd.data.split_names import ALLOWED, split_inside, split_of, splits_of
 
+UNLABELLED = ("unlabelled", "unlabeled")
 CHOICES = (
     "data.split_folders=true (they are splits, and folders of other names are left out) or data.split_folders=false "
     "(all are classes)"
@@ -34,7 +36,8 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
                 f"data.{key}={value!r}, but {folder} has no metadata.csv; a folder per class has no columns"
             )
     tree = scan(folder) if tree is None else tree
-    parts, notes = _parts(tree.top, settings.split_folders)
+    top, apart = _without_unlabelled(tree.top, settings)
+    parts, notes = _parts(top, settings.split_folders)
     paths: list[Path] = []
     labels: list[str] = []
     splits: list[int] = []
@@ -48,7 +51,7 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
             paths += images
             labels += [child.name] * len(images)
             splits += [split] * len(images)
-    if len(set(labels)) < 2 and (hint := _other_tables(tree.top)):
+    if len(set(labels)) < 2 and (hint := _other_tables(top)):
         raise UserError(f"{folder}: has one class folder, {labels[0]!r}; at least two are needed{hint}")
     used = [child for _, home in parts for child in home.folders]
     same = _read_as_one([child.name for child in used])
@@ -66,12 +69,32 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
         notes=(
             *(f"{not_images} left out",) * (others > 0),
             *(f"{loose} left out: beside the class folders, in none of them",) * (beside > 0),
+            *apart,
             *notes,
             *same,
             *_inner_folders(used),
             *tree.notes(),
         ),
     )
+
+
+def unlabelled_folders(top: Folder) -> list[Folder]:
+    """Folders whose name says that their images have no labels."""
+    return [folder for folder in top.folders if folder.name.casefold() in UNLABELLED]
+
+
+def _without_unlabelled(top: Folder, settings: DataSettings) -> tuple[Folder, list[str]]:
+    """The folder without those of images that have no labels, which are no class; and a note on those not used."""
+    if settings.split_folders is False:  # all are classes
+        return top, []
+    left, notes = unlabelled_folders(top), list[str]()
+    if settings.unlabelled is None:
+        paths = [folder.path for folder in left]
+        notes = [f"{path} was left out: its images have no labels; data.unlabelled={path} uses them" for path in paths]
+    else:
+        used = Path(settings.unlabelled).resolve()
+        left += [folder for folder in top.folders if folder.path.resolve() == used]
+    return dataclasses.replace(top, folders=[folder for folder in top.folders if folder not in left]), notes
 
 
 def _read_as_one(names: list[str]) -> list[str]:

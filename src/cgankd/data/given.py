@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cgankd.core.errors import UserError
+from cgankd.core.mapped_rows import Images
 from cgankd.core.numbers import counted
-from cgankd.data.imageset import ImageSet
+from cgankd.data.imageset import ImageSet, UnlabelledImages
 from cgankd.tasks import Classification, Regression, Task
 from cgankd.tasks.regression import fits_float32
 
@@ -35,13 +36,9 @@ def arrays(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor, task:
 
     Scalars are as precise as the task has them; without a task, as their own range needs it.
     """
-    pixels, values = as_tensor(images, "images"), as_tensor(labels, "labels").flatten()
+    pixels, values = _stacked(images, "images"), as_tensor(labels, "labels").flatten()
     if not len(values):
         raise UserError("labels: there are none; needed: one per image")
-    if pixels.ndim == 3:
-        pixels = pixels.unsqueeze(1)
-    elif pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
-        pixels = pixels.permute(0, 3, 1, 2)
     if values.is_floating_point() and not torch.isfinite(values).all():
         row = int((~torch.isfinite(values)).nonzero()[0])
         raise UserError(f"labels: found {values[row].item()} at row {row}; finite numbers are needed")
@@ -51,6 +48,27 @@ def arrays(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor, task:
         return ImageSet(pixels.contiguous(), values.long())
     single = fits_float32(float(values.min()), float(values.max()))
     return ImageSet(pixels.contiguous(), values.float() if single else values.double())
+
+
+def unlabelled_images(images: npt.ArrayLike | Tensor, labelled: Images) -> UnlabelledImages:
+    """Images without labels, as :func:`arrays`. UserError where they are not of the labelled ones' shape."""
+    pixels = _stacked(images, "unlabelled").contiguous()
+    if pixels.dtype != torch.uint8 or pixels.shape[1:] != labelled.shape[1:] or not len(pixels):
+        found, needed = (f"{part.dtype} {list(part.shape)}" for part in (pixels, labelled))
+        raise UserError(
+            f"unlabelled images are {found}; needed: one or more of the shape of the labelled ones, {needed}"
+        )
+    return UnlabelledImages(pixels)
+
+
+def _stacked(images: npt.ArrayLike | Tensor, what: str) -> Tensor:
+    """Images [N, H, W], [N, H, W, C] or [N, C, H, W] as [N, C, H, W]."""
+    pixels = as_tensor(images, what)
+    if pixels.ndim == 3:
+        return pixels.unsqueeze(1)
+    if pixels.ndim == 4 and pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
+        return pixels.permute(0, 3, 1, 2)
+    return pixels
 
 
 def as_tensor(array: npt.ArrayLike | Tensor, what: str) -> Tensor:

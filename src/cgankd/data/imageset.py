@@ -187,14 +187,29 @@ class ImageSource(Protocol):
 class TrainingImages:
     """The images that a network is trained and validated on.
 
-    fake: generated images, or other images used with the ``real`` ones. real_share: share of real images in each
-    batch; None: all images are shuffled together, so each is seen equally often. validation: scored during training.
+    fake: generated images, or other images used with the ``real`` ones; :class:`Together`: several kinds. real_share:
+    share of ``real`` images in each batch; None: all images are shuffled together, so each is seen equally often.
+    validation: scored during training.
     """
 
     real: ImageSource
-    fake: ImageSource | None = None
+    fake: ImageSource | Together | None = None
     real_share: float | None = None
     validation: ImageSource | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Together:
+    """Images of several kinds, which are shuffled together."""
+
+    parts: tuple[ImageSource, ...]
+
+    @property
+    def alone(self) -> ImageSource | Together | None:
+        """The only part where there is one, which is then all there is; None where there is none."""
+        if len(self.parts) > 1:
+            return self
+        return self.parts[0] if self.parts else None
 
 
 def as_bytes(images: Tensor) -> Tensor:
@@ -243,6 +258,7 @@ class Splits:
     plan: Plan | None = None  # the shape that images were brought to; None where they were given as tensors
     rejected: tuple[Rejected, ...] = ()  # images that can't be read and were left out, by data.skip_bad
     labelled: Tensor | None = None  # int64
+    further: UnlabelledImages | None = None  # of data.unlabelled
 
     def with_validation(self) -> Splits:
         """The same, with the images of ``val`` among the labelled ones: for a training after all choices."""
@@ -251,7 +267,10 @@ class Splits:
 
     @functools.cached_property
     def unlabelled(self) -> UnlabelledImages:
-        """The images of the pool that are not in train; their labels are not used."""
+        """The images of ``data.unlabelled``, or else those of the pool that are not in train, whose labels are not
+        used."""
+        if self.further is not None:
+            return self.further
         further = torch.ones(len(self.pool), dtype=torch.bool)
         further[slice(None) if self.labelled is None else self.labelled] = False
         return UnlabelledImages(taken(self.pool.images, further))

@@ -54,6 +54,7 @@ from cgankd.data.rejected import without_bad
 from cgankd.data.remote import at_hand
 from cgankd.data.repeated import repeated
 from cgankd.data.split import divide
+from cgankd.data.unlabelled import with_unlabelled
 from cgankd.tasks import Task
 
 Count = Callable[[int, int], None]
@@ -97,14 +98,15 @@ def load(settings: DataSettings, count: Count | None = None, progress: Progress 
     """
     with at_hand(settings.source, progress) as local, naming_skip_bad(settings.skip_bad):
         splits = _load(settings.model_copy(update={"source": local}), count, progress)
-    if local == settings.source:
-        return splits
-    address = settings.source.rstrip("/")
-    return dataclasses.replace(
-        splits,
-        notes=tuple(note.replace(local, address) for note in splits.notes),
-        rejected=tuple(image._replace(path=image.path.replace(local, address)) for image in splits.rejected),
-    )
+    if local != settings.source:
+        address = settings.source.rstrip("/")
+        splits = dataclasses.replace(
+            splits,
+            notes=tuple(note.replace(local, address) for note in splits.notes),
+            rejected=tuple(image._replace(path=image.path.replace(local, address)) for image in splits.rejected),
+        )
+    with naming_skip_bad(settings.skip_bad):
+        return with_unlabelled(splits, settings, progress)
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from typing import Any
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError, said
-from cgankd.data.arrow_tables import LABEL, Part, library, listing
-from cgankd.data.listing import Listing
+from cgankd.data.arrow_tables import LABEL, Part, library, listing, pictures
+from cgankd.data.image_files import EncodedPictures
+from cgankd.data.listing import TRAIN, Listing
 from cgankd.data.split_names import split_of, splits_of_files
 
 SUFFIX = ".tar"
@@ -39,6 +40,11 @@ def tar_listing(source: Path, paths: Sequence[Path], settings: DataSettings) -> 
     splits = splits_of_files(paths, [_split_of(path) for path in paths])
     parts = [Part(split, _table(path), str(path), {}, file=path) for path, split in zip(paths, splits, strict=True)]
     return listing(str(source), parts, settings)
+
+
+def tar_pictures(paths: Sequence[Path]) -> EncodedPictures:
+    """All images of tar files, whether they have labels or not. Raises UserError as :func:`tar_listing`."""
+    return pictures([Part(TRAIN, _table(path), str(path), {}, file=path) for path in paths])
 
 
 def _split_of(path: Path) -> int | None:

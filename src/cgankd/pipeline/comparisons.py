@@ -68,16 +68,19 @@ ROWS = {
     "cgan": Row(fakes=True),
     "cgan_kd": Row(method="kd", fakes=True),
 }
-FAKES = "cgan+"
+FAKES, UNLABELLED = "cgan+", "pseudo"
 MATCHING = "fm"
 VIEWS = ("plain", "randaugment", "mixup", "cutmix")  # after a row's name: fm~mixup, kd~randaugment~cutmix
 CONTROL = "nokd_longer"  # NOKD trained for as many steps as the other rows; gains are differences to it
 
 
 def row(name: str) -> Row:
-    """The row with this name: one of ROWS, a distillation method, or cgan+ and a method; then ~ and each of its VIEWS.
+    """The row with this name: one of ROWS, or a distillation method, before which may stand cgan+, pseudo+ or
+    cgan+pseudo+; then ~ and each of its VIEWS.
 
     >>> row("cgan+pkt@fake") == Row(method="pkt@fake", fakes=True)
+    True
+    >>> row("cgan+pseudo+fm") == Row(method="fm", fakes=True, pseudo=True)
     True
     >>> row("fm~mixup~cutmix") == Row(method="fm", views=("mixup", "cutmix"))
     True
@@ -85,7 +88,11 @@ def row(name: str) -> Row:
     base, *words = name.split("~")
     if base in ROWS:
         return dataclasses.replace(ROWS[base], views=tuple(words))
-    return Row(method=base.removeprefix(FAKES), fakes=base.startswith(FAKES), views=tuple(words))
+    method = base.removeprefix(FAKES)
+    pseudo = method.split("+")[0] == UNLABELLED
+    if pseudo:
+        method = method.removeprefix(UNLABELLED).removeprefix("+") or distill.SUPERVISED
+    return Row(method=method, fakes=base.startswith(FAKES), pseudo=pseudo, views=tuple(words))
 
 
 def student_network(name: str, student: StudentSettings) -> str:
@@ -99,14 +106,14 @@ def partner(name: str) -> str | None:
 
     >>> partner("cgan+dkd"), partner("cgan_kd"), partner("cgan"), partner("dkd"), partner("cgan_raw")
     ('dkd', 'kd', 'nokd_longer', None, None)
-    >>> partner("cgan+kd+rkd@fake"), partner("cgan+rkd@fake"), partner("cgan+fm~mixup")
-    ('kd', 'nokd_longer', 'fm~mixup')
+    >>> partner("cgan+kd+rkd@fake"), partner("cgan+rkd@fake"), partner("cgan+fm~mixup"), partner("cgan+pseudo+fm")
+    ('kd', 'nokd_longer', 'fm~mixup', 'pseudo+fm')
     """
     compared = row(name)
     if not compared.fakes or compared.ablation:
         return None
     methods = [part for part in compared.method.split("+") if not part.endswith("@fake") and part != distill.SUPERVISED]
-    return "~".join(["+".join(methods) or CONTROL, *compared.views])
+    return "~".join(["+".join([UNLABELLED] * compared.pseudo + methods) or CONTROL, *compared.views])
 
 
 def pairs(names: Collection[str]) -> list[tuple[str, str]]:

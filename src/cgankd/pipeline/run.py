@@ -23,7 +23,7 @@ from cgankd.core.run_folder import check_recipe
 from cgankd.core.runtime import make_fabric
 from cgankd.core.store import Artifact, Store
 from cgankd.data import sources
-from cgankd.data.imageset import Splits, TrainingImages
+from cgankd.data.imageset import ImageSource, Splits, Together, TrainingImages
 from cgankd.distill import SUPERVISED, MethodStack
 from cgankd.gan.adapters import open_source
 from cgankd.gan.generator import GeneratorSource, Sampler, TrainedGenerator
@@ -278,14 +278,13 @@ class Run:
     def _images(self, compared: Row, seed: int) -> TrainingImages:
         """The training images of a row's student."""
         share, before = self.recipe.student.real_share, self.before or self
+        further: list[ImageSource] = []
         if compared.pseudo:
-            pseudo = PseudoLabelled(before.splits.unlabelled, before.pseudo(seed))
-            return TrainingImages(self.splits.train, pseudo, share)
+            further.append(PseudoLabelled(before.splits.unlabelled, before.pseudo(seed)))
         if compared.fakes:
             replace = compared.ablation.replace if compared.ablation else self.replace
-            fakes = StoredFakes(before.synthesis(seed, compared), replace)
-            return TrainingImages(self.splits.train, fakes, share)
-        return TrainingImages(self.splits.train)
+            further.append(StoredFakes(before.synthesis(seed, compared), replace))
+        return TrainingImages(self.splits.train, Together(tuple(further)).alone, share if further else None)
 
     def pseudo(self, seed: int) -> Artifact:
         """The teacher's labels for the unlabelled real images."""

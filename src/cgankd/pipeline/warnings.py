@@ -109,10 +109,12 @@ def label_loss_share_too_small(rows: Sequence[Mapping[str, Any]], better: float,
 
 
 def _pseudo_labels(results: Mapping[str, Any]) -> Iterator[str]:
-    if results["teacher"].get("trained_on") == "pool" and any(r.get("pseudo_labelled") for r in results["rows"]):
+    if results["teacher"].get("trained_on") != "pool" or results.get("unlabelled_from") == "elsewhere":
+        return
+    if rows := [entry["method"] for entry in results["rows"] if entry.get("pseudo_labelled")]:
         yield (
-            "The teacher was trained on the images that it labels for row pseudo, with their true labels. So this row "
-            "is an upper bound: its labels are nearly the true ones."
+            f"The teacher was trained on the images that it labels for {', '.join(rows)}, with their true labels. So "
+            "this is an upper bound: its labels are nearly the true ones."
         )
 
 

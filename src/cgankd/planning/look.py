@@ -13,8 +13,11 @@ import torch
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError, first_of
 from cgankd.core.numbers import distinct_texts
+from cgankd.core.paths import is_folder
 from cgankd.data import sources
+from cgankd.data.class_folders import unlabelled_folders
 from cgankd.data.file_names import home
+from cgankd.data.folder_tree import scan
 from cgankd.data.image_files import FilePictures
 from cgankd.data.imageset import ImageSet, Splits
 from cgankd.data.labelling import read_labels
@@ -50,6 +53,8 @@ def look(source: str, fixed: Mapping[str, object], progress: Callable[[int, int]
     with at_hand(source) as local, sources.naming_skip_bad(bool(fixed.get("skip_bad"))):
         listing, values, reasons = _chosen(local, fixed)
         _choose_size(listing, values, reasons)
+        if "unlabelled" not in fixed and "unlabelled" in values:  # the address, not its copy
+            values["unlabelled"] = str(values["unlabelled"]).replace(local, source.rstrip("/"))
         settings = DataSettings.model_validate({**values, "source": source})
         splits = sources.load(settings, progress)
     return Look(settings, splits, reasons, (*_facts(splits), *_odd(listing)))
@@ -68,6 +73,7 @@ def _chosen(source: str, fixed: Mapping[str, object]) -> tuple[Listing, dict[str
     values: dict[str, object] = {"source": source, **fixed}
     reasons: dict[str, str] = dict.fromkeys(fixed, AS_SAID)
     _choose_columns(source, values, reasons)
+    _choose_unlabelled(source, values, reasons)
     listing = sources.list_source(DataSettings.model_validate(values))
     _choose_task(listing, values, reasons)
     _choose_unit(listing, values, reasons)
@@ -100,6 +106,14 @@ def _choose_columns(source: str, values: dict[str, object], reasons: dict[str, s
     if not others:
         raise UserError(f"{source}: its table has no column for labels; columns found: {', '.join(columns)}")
     values["label_column"], reasons["label_column"] = label_column(source, sources.first_values(source, others))
+
+
+def _choose_unlabelled(source: str, values: dict[str, object], reasons: dict[str, str]) -> None:
+    """A folder of images without labels beside the labelled ones."""
+    if "unlabelled" in values or not is_folder(Path(source)):
+        return
+    if found := [folder.path for folder in unlabelled_folders(scan(Path(source), strict=False).top)]:
+        values["unlabelled"], reasons["unlabelled"] = str(found[0]), "its name says that its images have no labels"
 
 
 def _choose_task(listing: Listing, values: dict[str, object], reasons: dict[str, str]) -> None:

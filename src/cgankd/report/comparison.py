@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from cgankd.core import run_text
 from cgankd.core.errors import UserError
 from cgankd.metrics.statistics import place_of_best, spread
-from cgankd.report import table
+from cgankd.report import shipped, table
 from cgankd.report.blocks import Block, Grid, Note, Section, drawn
 from cgankd.report.figures import LIGHT, scored_rows
 from cgankd.report.label_curve import NO_BREAK
@@ -144,7 +144,7 @@ def _on_all_labels(name: str, results: Mapping[str, Any]) -> str:
     if not again or not again["ships"]:
         return ""
     scored = table.score(results, again["mean"], None)
-    return f"{name} exports that student trained again on all {table.count(again['real_images'])} labels: {scored}."
+    return f"{name} exports that student trained again on all {table.count(shipped.labelled(again))} labels: {scored}."
 
 
 def different_settings(runs: Mapping[str, Run]) -> list[list[str]]:

@@ -92,10 +92,10 @@ def _on_all_labels(results: Mapping[str, Any]) -> str:
     again = results.get("refit")
     if not again or not again["ships"]:
         return ""
+    images, scored = table.count(shipped.labelled(again)), table.score(results, again["mean"], None)
     return (
-        f"What ships is row {again['method']} trained again, with the validation images among its "
-        f"{table.count(again['real_images'])} labelled ones: {table.score(results, again['mean'], None)} on the test "
-        "split."
+        f"What ships is row {again['method']} trained again, with the validation images among its {images} labelled "
+        f"ones: {scored} on the test split."
     )
 
 

@@ -18,6 +18,11 @@ def shipped(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return again if again and again["ships"] else chosen(results)
 
 
+def labelled(entry: Mapping[str, Any]) -> int:
+    """How many labelled images a row's student learnt from."""
+    return int(entry["real_images"]) - int(entry["pseudo_labelled"])
+
+
 def footnotes(results: Mapping[str, Any]) -> list[str]:
     """What the mark in the table means."""
     if shipped(results) is None:
@@ -28,7 +33,7 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
         seed = f", its best seed {results['best']['seed']}" if several else ""
         return [f"*: the student that ships{seed}, chosen by validation."]
     seed = f" and seed {again['seed']}" if several else ""
-    what = f"row {again['method']}{seed}, chosen by validation, trained again on all {again['real_images']:,} labels"
+    what = f"row {again['method']}{seed}, chosen by validation, trained again on all {labelled(again):,} labels"
     if again["ships"]:
         return [f"*: the student that ships: {what}."]
     return [f"*: the student that ships, chosen by validation; not {what}, because it got worse."]

@@ -70,12 +70,13 @@ class Row:
 def words(method: str) -> str:
     """A method's name in a sentence.
 
-    >>> words("cgan"), words("dkd"), words("cgan+dkd")
-    ('cGAN-KD', 'dkd', 'cGAN-KD + dkd')
+    >>> words("cgan"), words("dkd"), words("cgan+dkd"), words("cgan+pseudo")
+    ('cGAN-KD', 'dkd', 'cGAN-KD + dkd', 'cGAN-KD + teacher-labelled real images')
     """
-    if method.startswith("cgan+"):
-        return f"{WORDS['cgan']} + {method.removeprefix('cgan+')}"
-    return WORDS.get(method, method)
+    images, plus, loss = method.partition("+")
+    if images not in ("cgan", "pseudo") or not plus:
+        return WORDS.get(method, method)
+    return f"{WORDS[images]} + {words(loss) if loss.startswith('pseudo') else loss}"
 
 
 def plain_words(method: str) -> str:

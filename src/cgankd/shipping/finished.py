@@ -25,6 +25,7 @@ from cgankd.data.listing import Plan
 from cgankd.gan.generator import Sampler, TrainedGenerator
 from cgankd.metrics.statistics import place_of_best
 from cgankd.nets.build import BEST, WEIGHTS, StoredNetwork
+from cgankd.report import shipped
 from cgankd.tasks import Task
 
 NEEDED = ("task_settings", "artifacts", "rows", "best")
@@ -115,7 +116,7 @@ class FinishedRun:
             "weights": "last",
             "metric": self.results["metric"],
             "unit": self.results["unit"],
-            "labelled": again["real_images"],
+            "labelled": shipped.labelled(again),
             "test": again["mean"],
         }
         return Student(StoredNetwork(self._artifact("refit")).open(fabric), self.task, self.plan, facts)

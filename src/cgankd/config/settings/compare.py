@@ -19,6 +19,7 @@ CANDIDATES = (  # of the autopilot, in the order in which they are tried; the co
     "cgan+fm~mixup",
     "cgan+fm~randaugment~mixup",
 )
+WITH_UNLABELLED = ("pseudo+fm~mixup", "pseudo+fm~randaugment~mixup")  # further ones where data.unlabelled is given
 
 
 class CompareSettings(Settings):
@@ -27,9 +28,10 @@ class CompareSettings(Settings):
     methods: Literal["auto"] | tuple[str, ...] = Field(
         ("nokd_longer", "augment", "kd", "fm", "cgan", "cgan_kd", "cgan+fm"),
         description="auto: the control and the best of several candidates by validation; or a list of rows: nokd, "
-        "nokd_longer (the control), augment, pseudo, any distillation method such as kd or kd+pkt (cgankd methods "
-        "lists them), cgan, and cgan+METHOD (cgan_kd is cgan+kd); after a row's name its views, such as "
-        "fm~randaugment~mixup: plain, randaugment, mixup, cutmix",
+        "nokd_longer (the control), augment, any distillation method such as kd or kd+pkt (cgankd methods lists them), "
+        "cgan and cgan+METHOD (cgan_kd is cgan+kd) with generated images, pseudo and pseudo+METHOD with unlabelled "
+        "images, cgan+pseudo+METHOD with both; after a row's name its views, such as fm~randaugment~mixup: plain, "
+        "randaugment, mixup, cutmix",
     )
     ablation: bool = Field(False, description="also raw fakes, + subsampling, + filter, + replacement")
 

@@ -18,6 +18,13 @@ class DataSettings(Settings):
         description="a built-in name (cgankd data lists them), a folder, .csv, .npz, .h5, .parquet or .tar, the "
         "address of one (s3://bucket/images), or hf://owner/name",
     )
+    unlabelled: SourceText | None = Field(
+        None,
+        min_length=1,
+        description="images without labels, for rows such as pseudo+fm: a folder, at any depth, an .npz, .h5, .parquet "
+        "or .tar, or the address of one; labels in it are not read; none: the training images that train_size leaves "
+        "out",
+    )
     task: Literal["auto", "classification", "regression"] = Field(
         "auto", description="auto: words and whole numbers are classes, decimals are scalars"
     )
