@@ -145,6 +145,15 @@ def test_a_run_among_class_folders_is_refused(run: Run, tmp_path: Path, monkeypa
     check_apart(tmp_path / "wide" / "runs", DataSettings(source=str(tmp_path / "wide")))  # a table names the images
 
 
+def test_a_run_in_the_folder_of_unlabelled_images_is_refused(run: Run, tmp_path: Path) -> None:
+    wide_images(tmp_path / "wide")
+    (tmp_path / "more").mkdir()
+    code, _, err = run("run", "wide", "unlabelled=more", "--out", "more/run")
+    assert code == 2
+    assert "--out more/run lies in data.unlabelled more; needed: a folder elsewhere" in err
+    assert not list((tmp_path / "more").iterdir())
+
+
 def test_sizes_are_width_by_height(run: Run, tmp_path: Path) -> None:
     wide_images(tmp_path / "wide")
     code, out, _ = run("data", "wide")

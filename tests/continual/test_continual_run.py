@@ -25,7 +25,7 @@ from cgankd.core.progress import Bar, Progress
 from cgankd.core.runtime import make_fabric
 from cgankd.core.store import Store, Work
 from cgankd.data import sources
-from cgankd.data.imageset import ImageSet, Splits
+from cgankd.data.imageset import ImageSet, Splits, UnlabelledImages
 from cgankd.nets import inference
 from cgankd.nets.build import StoredNetwork
 from cgankd.tasks import Classification, Regression
@@ -234,6 +234,12 @@ def test_a_class_without_an_image_in_a_split_is_named(noise: Noise) -> None:
     lacking = noise(40, classes=3)
     with pytest.raises(UserError, match=r"^noise: class 'd' has no test image"):
         check(tiny(), dataclasses.replace(splits, test=lacking))
+
+
+def test_unlabelled_images_are_refused(noise: Noise) -> None:
+    splits = dataclasses.replace(splits_of(noise(40, classes=4), 4), further=UnlabelledImages(noise(3).images))
+    with pytest.raises(UserError, match=r"^data.unlabelled = None is for cgankd run, because .*; leave it out$"):
+        check(tiny(), splits)
 
 
 def test_scalars_are_refused(noise: Noise) -> None:

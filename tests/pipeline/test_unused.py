@@ -37,6 +37,10 @@ def test_every_setting_of_a_ready_recipe_has_an_effect(name: str) -> None:
     ("task", "words", "sentence"),
     [
         (CLASSES, "data.turns=2", "data.turns has no effect, because it is for rotated-fashion alone."),
+        (
+            CLASSES, f"data.unlabelled=more {ROWS}",
+            "data.unlabelled has no effect, because no row learns from unlabelled images, such as pseudo+fm.",
+        ),
         (CLASSES, "data.unit=kg", "data.unit has no effect, because labels are classes."),
         (DEGREES, "data.unit=rad", "data.unit has no effect, because the labels of digits are in degrees."),
         (CLASSES, "teacher.http.tries=2", "teacher.http.tries has no effect, because teacher.source is no address."),
@@ -113,6 +117,8 @@ def test_a_setting_without_effect_is_named(task: Task, words: str, sentence: str
         (CLASSES, f"{NO_FAKES} synthesis.images=5 student.fit.steps=5 student.real_share=0.5"),
         (CLASSES, "compare.methods=[kd] student.start=nokd student.fit.steps=5"),
         (CLASSES, "compare.methods=[pseudo] student.real_share=0.5"),
+        (CLASSES, "compare.methods=[cgan+pseudo+fm] data.unlabelled=more"),
+        (CLASSES, "compare.methods=auto data.unlabelled=more"),
         (CLASSES, "compare.methods=[crd] student.method_settings.crd.weight=2"),
         (CLASSES, "compare.methods=auto student.strong_augment.mixup=0.5 student.fit.steps=5 generator.steps=5"),
         (CLASSES, "teacher.weights=a.safetensors teacher.jury=[{}] teacher.fit.steps=5"),

@@ -75,6 +75,23 @@ def test_small_images_are_enlarged_and_a_teacher_sees_them_at_their_size() -> No
     assert layout.arrays(torch.full((2, 1, 16, 16), 0.5)) == pytest.approx(np.full((2, 64), 0.5))
 
 
+def test_unlabelled_images_teach_what_a_fitted_teacher_says_of_them() -> None:
+    """The labelled images are all dark but two, so the rest comes from the unlabelled ones."""
+    X, y = shades(200, 1)
+    teacher = LinearRegression().fit(X.reshape(200, -1) / 255, y)
+    few = np.r_[:10, 190:192]
+    floats = X.reshape(200, -1) / 255
+    student = DistilledRegressor("cnn8", teacher=FrozenEstimator(teacher), **ALONE)
+    student.fit(floats[few], y[few], X_unlabelled=floats[::2])
+    alone = DistilledRegressor("cnn8", **ALONE).fit(floats[few], y[few])
+    unseen, truth = shades(60, 2)
+    unseen = unseen.reshape(60, -1) / 255
+    error, before = (float(np.abs(one.predict(unseen) - truth).mean()) for one in (student, alone))
+    assert error < 0.7 * before
+    with pytest.raises(ValueError, match="features"):
+        student.fit(floats[few], y[few], X_unlabelled=floats[:, :-1])
+
+
 @pytest.mark.parametrize("shape", [(5, 64), (5, 5, 9), (5, 9, 5, 3), (5, 3, 2, 7)])
 def test_a_teacher_sees_enlarged_images_as_they_were(shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)

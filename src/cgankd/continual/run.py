@@ -71,6 +71,11 @@ def run(settings: Continual, out: Path, progress: Progress = SILENT, *, deadline
 def check(settings: Continual, splits: Splits) -> None:
     """UserError where the settings do not fit the images or the network."""
     task = splits.task
+    if splits.further is not None:
+        raise UserError(
+            f"data.unlabelled = {settings.data.unlabelled!r} is for cgankd run, because in continual tasks every image "
+            "has a label; leave it out"
+        )
     if task.continuous:
         raise UserError(
             f"data.source = {settings.data.source!r} has scalar labels ({task.name}), but continual tasks consist of "

@@ -21,11 +21,11 @@ FILE = "rejected.csv"
 WHERE = f"; {FILE} in the folder of the run lists them"  # the end of notes on images that were left out
 
 
-def without_bad(listing: Listing) -> Listing:
+def without_bad(listing: Listing, used: bool = False) -> Listing:
     """The listing without the images that can't be read, and without those that a table gives no label.
 
-    It names them in ``rejected``. All images are decoded. Raises UserError where no image can be read, and for arrays,
-    because they are read as a whole or not at all.
+    It names them in ``rejected``. used: whether ``data.unlabelled`` is set. All images are decoded. Raises UserError
+    where no image can be read, and for arrays, because they are read as a whole or not at all.
     """
     if not isinstance(listing.pictures, EncodedPictures):
         raise UserError(f"data.skip_bad=True is for image files, not for {listing.where}; leave data.skip_bad out")
@@ -48,6 +48,8 @@ def without_bad(listing: Listing) -> Listing:
         for what, n in counts.items()
         if n
     ]
+    if empty and not used:
+        notes.append("students can learn from images without a label too: data.unlabelled names their folder")
     notes += _lost_classes(listing, kept)
     return dataclasses.replace(
         kept, rejected=tuple(rejected[row] for row in sorted(rejected)), notes=(*kept.notes, *notes)

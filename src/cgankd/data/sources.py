@@ -301,12 +301,15 @@ def list_source(settings: DataSettings) -> Listing:
     With ``data.skip_bad`` all images are decoded, and those that can't be read are left out.
     """
     listing = _whole(settings)
-    return without_bad(listing) if settings.skip_bad else listing
+    return without_bad(listing, settings.unlabelled is not None) if settings.skip_bad else listing
 
 
 def check_apart(out: Path, settings: DataSettings) -> None:
-    """UserError where the folder of a run would lie among class folders, because it would be read as a class."""
+    """UserError where the folder of a run would lie among class folders, because it would be read as a class, or in
+    the folder of unlabelled images, which would hold its pictures."""
     path = Path(settings.source)
+    if settings.unlabelled is not None and out.resolve().is_relative_to(Path(settings.unlabelled).resolve()):
+        raise UserError(f"--out {out} lies in data.unlabelled {settings.unlabelled}; needed: a folder elsewhere")
     if settings.split_folders or not is_folder(path) or not out.resolve().is_relative_to(path.resolve()):
         return  # split_folders: folders of other names are left out
     top = scan(path, strict=False).top

@@ -90,6 +90,8 @@ def _of_data(recipe: Recipe, task: Task) -> Iterator[Reason]:
     data = recipe.data
     if data.source != "rotated-fashion":
         yield "data.turns", "it is for rotated-fashion alone"
+    if not any(row(name).pseudo for name in recipe.rows):
+        yield "data.unlabelled", "no row learns from unlabelled images, such as pseudo+fm"
     if not task.continuous:
         yield "data.unit", "labels are classes"
     elif (own := task.deployed_facts.get("unit")) != data.unit:

@@ -93,11 +93,11 @@ class _Distilled(BaseEstimator):  # type: ignore[misc]
         self.verbose = verbose
 
     @plain_torch()
-    def fit(self: E, X: npt.ArrayLike, y: npt.ArrayLike) -> E:
+    def fit(self: E, X: npt.ArrayLike, y: npt.ArrayLike, *, X_unlabelled: npt.ArrayLike | None = None) -> E:
         """Train teacher (where none was given), generator, density ratio and student.
 
-        X: images, see the class. y: labels [N]. Raises NotImages for arrays that hold no images or labels, UserError
-        for parameters that can't be used.
+        X: images, see the class. y: labels [N]. X_unlabelled: further images, which the teacher labels. Raises
+        NotImages for arrays that hold no images or labels, UserError for parameters that can't be used.
         """
         if not 0.0 <= self.validation_fraction < 1.0:
             raise UserError(f"validation_fraction = {self.validation_fraction} is not allowed; allowed: 0 to below 1")
@@ -105,6 +105,9 @@ class _Distilled(BaseEstimator):  # type: ignore[misc]
         random = check_random_state(self.random_state)
         plan = self._plan(int(random.randint(2**31 - 1)))
         pixels = self.layout_.images(images)
+        if X_unlabelled is not None:
+            further = self.layout_.images(self._numbers(X_unlabelled, reset=False))
+            plan = dataclasses.replace(plan, unlabelled=further)
         train, held_out = self._held_out(len(pixels), labels, plan)
         sets = [None if rows is None else ImageSet(pixels[rows], labels[rows]) for rows in (train, held_out)]
         assert sets[0] is not None

@@ -91,6 +91,7 @@ class Plan:
     settings: Mapping[str, Mapping[str, Any]]
     seed: int
     progress: Progress = SILENT
+    unlabelled: Tensor | None = None  # uint8 [M, C, H, W]
 
     def __post_init__(self) -> None:
         for name in self.settings:
@@ -99,7 +100,7 @@ class Plan:
 
     @property
     def needs_teacher(self) -> bool:
-        return self.generated or self.method != SUPERVISED
+        return self.generated or self.method != SUPERVISED or self.unlabelled is not None
 
     def of(self, section: str, **defaults: Any) -> dict[str, Any]:
         """The settings of a stage, the user's own over ``defaults``."""
@@ -148,7 +149,7 @@ def teach(plan: Plan, train: ImageSet, held_out: ImageSet | None, task: Task) ->
         progress=plan.progress,
     )
     fakes = _synthesize(plan, distiller) if plan.generated else None
-    distiller.distill(student, plan.method, share, generated=plan.generated, **fit)
+    distiller.distill(student, plan.method, share, generated=plan.generated, unlabelled=plan.unlabelled, **fit)
     return Taught(student, teacher, fakes)
 
 
