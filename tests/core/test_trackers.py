@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.util
 import subprocess
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from cgankd.core.errors import UserError
+from cgankd.cli.watch import watching
+from cgankd.core.errors import OutOfTime, TrainingError, UserError
 from cgankd.core.own_loggers import MlflowLogger, WandbLogger
 from cgankd.core.trackers import Tracker, choose
 from cgankd.core.watching import Output, Watched
@@ -98,7 +100,7 @@ def test_wandb_plots_each_stage_over_its_own_steps(tmp_path: Path) -> None:
         ("log", ({"generator/samples": package},), {}),
         ("define_metric", ("validation/*",), {"step_metric": "validation/step"}),
         ("log", ({"validation/kd-sp-fake": 95.0, "validation/step": 1},), {}),
-        ("finish", (), {}),
+        ("finish", (), {"exit_code": 0}),
     ]  # fmt: skip
     (pixels,) = next(args for name, args, _ in package.calls if name == "Image")
     assert pixels.shape == (3, 4, 3)
@@ -113,13 +115,40 @@ def test_mlflow(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert package.calls[2][1:] == (({"teacher-seed-0/loss": 0.5, "teacher-seed-0/learning_rate": 0.1},), {"step": 1})
     assert package.calls[4][1][1] == "generator-samples.png"
+    assert package.calls[-1] == ("end_run", (), {"status": "FINISHED"})
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (TrainingError("the loss is not finite"), "FAILED"),
+        (ValueError("a bug"), "FAILED"),
+        (OutOfTime("the time limit is reached"), "KILLED"),
+        (KeyboardInterrupt(), "KILLED"),
+    ],
+)
+def test_a_run_that_does_not_end_well_is_not_shown_as_a_success(
+    error: BaseException, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = {}
+    for name in ("wandb", "mlflow"):
+        package = Recorder()
+        monkeypatch.setitem(sys.modules, name, package)  # type: ignore[arg-type]
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+        with contextlib.suppress(type(error)), watching(quiet=True, track=name) as watched:
+            watched.opened(tmp_path)
+            with watched.bar("teacher", 2) as bar:
+                bar.log({"step": 1, "loss": 0.5})
+            raise error
+        ends[name] = package.calls[-1]
+    assert ends == {"wandb": ("finish", (), {"exit_code": 1}), "mlflow": ("end_run", (), {"status": shown})}
 
 
 def test_the_address_that_mlflow_prints_is_not_in_the_output_for_programs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Printing(Recorder):
-        def end_run(self) -> None:
+        def end_run(self, status: str) -> None:
             print("View run at: http://localhost")
 
     report(Tracker("mlflow", lambda _, folder: MlflowLogger(Printing(), folder)), tmp_path)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -48,11 +49,13 @@ class WandbLogger:
         self._run.log({name: self._wandb.Image(pixels(image))})
 
     def finalize(self, status: str) -> None:
-        self._run.finish()
+        self._run.finish(exit_code=0 if status == "success" else 1)  # from 1 on it is shown as failed
 
 
 class MlflowLogger:
     """A run of the experiment "cgankd" on the server, or in the data base, that MLFLOW_TRACKING_URI names."""
+
+    ENDS: ClassVar[Mapping[str, str]] = {"success": "FINISHED", "failed": "FAILED", "aborted": "KILLED"}
 
     def __init__(self, mlflow: Any, folder: Path) -> None:
         self._mlflow = mlflow
@@ -68,7 +71,7 @@ class MlflowLogger:
 
     def finalize(self, status: str) -> None:
         with contextlib.redirect_stdout(sys.stderr):  # it prints an address, and stdout is for the result
-            self._mlflow.end_run()
+            self._mlflow.end_run(status=self.ENDS[status])
 
 
 def pixels(image: Tensor) -> Any:

@@ -13,6 +13,7 @@ from types import FrameType
 
 from cgankd.core.errors import OutOfTime
 
+ORDERLY = (75, 130)  # exit codes of a run that was stopped; the same command goes on
 TIME_LIMIT = "the time limit is reached"
 CTRL_C = "Ctrl-C was pressed"
 SAVING = b"\nsaving the state of this loop; Ctrl-C again stops at once\n"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from cgankd.core import extras
 from cgankd.core.errors import UserError, did_you_mean, said
+from cgankd.core.stopping import ORDERLY
 from cgankd.core.watching import Output, Watched
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ def choose(name: str | None) -> str:
 
 
 class Logger(Protocol):
-    """What is needed of a logger. Those that take pictures also have ``log_picture(name, image)``."""
+    """What is needed of a logger. Those that take pictures also have ``log_picture(name, image)``.
+
+    status: how the run ended, in Fabric's words: "success", "failed" or "aborted" (stopped, or out of time).
+    """
 
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None: ...
 
@@ -60,6 +64,7 @@ class Tracker(Output):
         self.name, self._open, self.with_training = name, open_logger or open_logger_of, with_training
         self._logger: Logger | None = None
         self._failed = False
+        self._ended = "success"
         self._watched: Watched | None = None
 
     def event(self, event: str, fields: Mapping[str, Any], watched: Watched) -> None:
@@ -72,6 +77,8 @@ class Tracker(Output):
                 row = _name(fields["row"])
                 scores = {f"{split}/{row}": fields[split] for split in ("validation", "test")}
                 self._log({name: value for name, value in scores.items() if value is not None}, fields["seed"])
+            case "stopped":
+                self._ended = "aborted" if fields["code"] in ORDERLY else "failed"
 
     def picture(self, name: str, image: Tensor) -> None:
         if (logger := self._opened()) is not None and (show := getattr(logger, "log_picture", None)) is not None:
@@ -79,7 +86,7 @@ class Tracker(Output):
 
     def close(self) -> None:
         if self._logger is not None:
-            self._try(self._logger.finalize, "success")
+            self._try(self._logger.finalize, self._ended)
 
     def _log(self, metrics: dict[str, float], step: int) -> None:
         if metrics and (logger := self._opened()) is not None:
