@@ -131,10 +131,10 @@ def test_how_a_run_ended(watched: Watched, tmp_path: Path) -> None:
     ]  # fmt: skip
     watched.stop("the loss is nan", 1, command)
     assert as_lines(tmp_path, read_status(tmp_path))[0] == f"{tmp_path}: failed 0 s ago: the loss is nan"
-    watched.finish(results="x/results.json")
-    assert as_lines(tmp_path, read_status(tmp_path)) == [
-        f"{tmp_path}: done 0 s ago, after 0 s; results: x/results.json"
-    ]
+    results = tmp_path / "results.json"
+    results.write_text("{}")
+    watched.finish(results=str(results))
+    assert as_lines(tmp_path, read_status(tmp_path)) == [f"{tmp_path}: done 0 s ago, after 0 s; results: {results}"]
 
 
 def test_a_run_that_was_moved_names_its_results_where_they_are(watched: Watched, tmp_path: Path) -> None:
@@ -143,6 +143,25 @@ def test_a_run_that_was_moved_names_its_results_where_they_are(watched: Watched,
         pass
     watched.finish(results="elsewhere/results.json")
     assert read_status(tmp_path)["results"] == str(tmp_path / "results.json")
+
+
+@pytest.mark.parametrize("name", ["results.json", "table.json"])
+def test_results_that_were_deleted_are_missing(name: str, watched: Watched, tmp_path: Path) -> None:
+    with watched.stage(KD):
+        pass
+    watched.finish(results=f"x/{name}")
+    assert read_status(tmp_path)["results"] is None
+    assert as_lines(tmp_path, read_status(tmp_path)) == [
+        f"{tmp_path}: done 0 s ago, after 0 s; its results are missing; the same command writes them anew: "
+        "cgankd run 'my recipe.yaml' --out x"
+    ]
+
+
+def test_images_that_were_exported_to_elsewhere_are_not_looked_for(watched: Watched, tmp_path: Path) -> None:
+    with watched.stage(KD):
+        pass
+    watched.finish(results="to_label/images")  # relative to the folder in which the command was given
+    assert read_status(tmp_path)["results"] == "to_label/images"
 
 
 def test_a_finished_run_started_again_tells_what_its_stages_took(watched: Watched, tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ from typing import Any
 from cgankd.core import run_text
 from cgankd.core.addresses import masked
 from cgankd.core.errors import UserError
-from cgankd.core.paths import LOCK, RESULTS
+from cgankd.core.paths import ABLATION, LOCK, RESULTS, TABLE
+from cgankd.core.stopping import ORDERLY
 from cgankd.core.watching import Output, Watched
 
 NAME = "status.json"
-ORDERLY = (75, 130)  # exit codes of a run that was stopped; the same command goes on
 EVERY = 3.0  # seconds between two writes
 SILENT_AFTER = 600.0  # seconds; a run on another host that has written nothing for longer may be dead
 
@@ -160,8 +160,8 @@ def read_status(folder: Path) -> dict[str, Any]:
     """The status of the run in ``folder``, with what became of its process.
 
     ``state``: running; done; waiting (stopped in an orderly way: the same command goes on); failed; killed; silent (on
-    another host, without news); unknown (a run without a status file that has not finished). Raises UserError where
-    the folder is not one of a run.
+    another host, without news); unknown (a run without a status file that has not finished). ``results``: their path;
+    None where they were deleted. Raises UserError where the folder is not one of a run.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; needed: the --out folder of a run")
@@ -184,6 +184,8 @@ def read_status(folder: Path) -> dict[str, Any]:
     own = folder / Path(record.get("results") or "").name
     if own.is_file():  # the run may have been started in another folder, or its own was moved since
         record["results"] = str(own)
+    elif own.name in {RESULTS, TABLE, ABLATION} and not Path(record["results"]).is_file():
+        record["results"] = None
     return record
 
 
@@ -204,9 +206,12 @@ def as_lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
     ago = f"{_since(record)} ago"
     began = f"{run_text.duration(record.get('seconds', 0.0))}"
     again = f"the same command goes on: {record['command']}"
+    results = f"results: {record.get('results')}"
+    if record.get("results", "") is None:
+        results = f"its results are missing; the same command writes them anew: {record['command']}"
     words = {
         "running": f"running for {began} (process {record['pid']} on {record['host']}), last news {ago}",
-        "done": f"done {ago}, after {began}{_in_all(record)}; results: {record.get('results')}",
+        "done": f"done {ago}, after {began}{_in_all(record)}; {results}",
         "waiting": f"{record.get('reason')} ({ago}); {again}",
         "failed": f"failed {ago}: {record.get('reason')}",
         "killed": f"killed: process {record['pid']} ended without a word after its last news {ago}; {again}",
@@ -218,9 +223,9 @@ def as_lines(folder: Path, record: Mapping[str, Any]) -> list[str]:
         where = f"before the run{where and ': '}{where}"
     if where and state != "done":
         lines.append(where if state == "running" else f"it was at: {where}")
-    results = folder / RESULTS
-    if state != "done" and results.is_file() and results.stat().st_mtime < record.get("started", math.inf):
-        lines.append(f"{results} holds the results of an earlier run, until this one ends")
+    file = folder / RESULTS
+    if state != "done" and file.is_file() and file.stat().st_mtime < record.get("started", math.inf):
+        lines.append(f"{file} holds the results of an earlier run, until this one ends")
     return lines
 
 
