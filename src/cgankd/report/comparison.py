@@ -11,13 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from matplotlib.figure import Figure
 
 from cgankd.core import run_text
 from cgankd.core.errors import UserError
 from cgankd.metrics.statistics import place_of_best, spread
-from cgankd.report import shipped, table
+from cgankd.report import settings, shipped, table
 from cgankd.report.blocks import Block, Grid, Note, Section, drawn
 from cgankd.report.figures import LIGHT, scored_rows
 from cgankd.report.label_curve import NO_BREAK
@@ -26,7 +25,6 @@ from cgankd.report.run import Run, read
 from cgankd.report.short_names import distinct
 
 UNTOLD = frozenset({"name", "description"})  # settings that change no result
-OF_GENERATED = frozenset({"generator", "ratio", "synthesis"})  # parts of a recipe that only generated images need
 AFTER_SCORE = ("network", "parameters", "ms per image", "images, real + fake", "seeds")  # columns of the page
 NOTE = 3  # its place in a row
 NAME, METHOD = 15, 22  # letters of the names of a run and a row in the figure, which has room for these and a score
@@ -152,24 +150,18 @@ def different_settings(runs: Mapping[str, Run]) -> list[list[str]]:
 
     What only concerns generated images counts as missing where a run made none.
     """
-    leaves = {name: dict(_used(run)) for name, run in runs.items() if run.recipe}
-    settings = dict.fromkeys(setting for known in leaves.values() for setting in known if setting not in UNTOLD)
+    leaves = {name: dict(_leaves(settings.settings(run))) for name, run in runs.items() if run.recipe}
+    names = dict.fromkeys(setting for known in leaves.values() for setting in known if setting not in UNTOLD)
     lines = []
-    for setting in settings:
+    for setting in names:
         values = [str(known.get(setting, "–")) for known in leaves.values()]
         if len(set(values)) > 1:
             lines.append([setting, *(str(leaves[name].get(setting, "–")) if name in leaves else "?" for name in runs)])
     return lines
 
 
-def _used(run: Run) -> Iterator[tuple[str, str]]:
-    for setting, value in _leaves(yaml.safe_load(run.recipe) or {}):
-        if setting.split(".")[0] not in OF_GENERATED or table.generates(run.results):
-            yield setting, value
-
-
 def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(tree, dict) and tree:
+    if isinstance(tree, dict) and (tree or not path):
         for key, value in tree.items():
             yield from _leaves(value, f"{path}.{key}" if path else str(key))
     else:

@@ -21,6 +21,7 @@ from cgankd.report import (
     sections_metrics,
     sections_robustness,
     sections_search,
+    settings,
     table,
     time_chart,
 )
@@ -100,6 +101,7 @@ def environment() -> jinja2.Environment:
 
 def _page(run: Run, page_sections: Sequence[Section], command: str, key: str = "") -> str:
     results = run.results
+    recipe, shortened = settings.as_text(run)
     return (
         environment()
         .get_template("page.html.jinja")
@@ -113,7 +115,8 @@ def _page(run: Run, page_sections: Sequence[Section], command: str, key: str = "
             rows=[(table.cells(row), row.verdict) for row in table.rows(results)],
             footnotes=table.footnotes(results),
             sections=page_sections,
-            recipe=run.recipe,
+            recipe=recipe,
+            shortened=shortened,
             command=command,
             made_from=key,
             version=results.get("cgankd", "unknown"),
