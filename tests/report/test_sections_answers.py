@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -80,7 +81,21 @@ def test_classes_are_sorted_by_the_accuracy_of_the_best_student(folder: Folder) 
     balanced = "78.3\u00a0% (the best student), 46.7\u00a0% (the control)"  # (60 + 75 + 100) / 3, (40 + 100 + 0) / 3
     assert any(text.startswith("Balanced accuracy") and balanced in text for text in texts)
     assert "row cgan_kd, seed 2; the control has the same seed" in texts[0]
-    assert "differ from the means over seeds" in texts[0]
+    assert texts[0].endswith(" The answers are of one seed; each score in the table above is a mean over 3 seeds.")
+
+
+@pytest.mark.parametrize(
+    ("control", "end"), [(CONTROL, ", and that of the control there is a mean over 3 seeds."), (None, ".")]
+)
+def test_the_score_of_the_student_trained_again_is_in_a_line_of_its_own(
+    control: np.ndarray | None, end: str, folder: Folder
+) -> None:
+    path = folder(ANIMALS, LABELS, BEST, control)
+    results = json.loads((path / "results.json").read_text())
+    results["refit"] = results["rows"][-1] | {"seed": 2, "ships": True}
+    (path / "results.json").write_text(json.dumps(results))
+    (intro, *_) = [block.text for block in blocks(path) if isinstance(block, Note)]
+    assert intro.endswith(f" Its score in the table above is that of line cgan_kd, all labels{end}")
 
 
 def test_the_five_classes_with_the_lowest_accuracy_are_named_and_one_without_images_is_not(folder: Folder) -> None:

@@ -36,12 +36,24 @@ def answered(run: Run) -> Section | None:
     true = torch.from_numpy(labels)
     counts = {who: run.task.confusion(true, torch.from_numpy(given)) for who, given in networks.items()}
     matrices = {who: table_of.numpy() for who, table_of in counts.items() if table_of is not None}
-    several = len(run.results.get("seeds") or []) > 1
-    seed = " These are answers of one seed, so their scores differ from the means over seeds above." if several else ""
-    intro = Note(f"The answers to all {table.count(len(labels))} test images. {which_is_best(run, artifact)}{seed}")
+    table_says = _where_the_table_differs(run, len(networks))
+    which = which_is_best(run, artifact)
+    intro = Note(f"The answers to all {table.count(len(labels))} test images. {which}{table_says}")
     if matrices:
         return Section("Confusion matrix", "confusion", [intro, *_classes(run, matrices)])
     return Section("Predicted and true labels", "predicted", [intro, *_scalars(run, labels, networks)])
+
+
+def _where_the_table_differs(run: Run, networks: int) -> str:
+    """A sentence on the scores of one seed, where the table has means over several; "" for one seed."""
+    seeds, again = len(run.results.get("seeds") or []), run.results.get("refit") or {}
+    if seeds < 2:
+        return ""
+    means = f"a mean over {seeds} seeds"
+    if not again.get("ships"):
+        return f" The answers are of one seed; each score in the table above is {means}."
+    control = f", and that of the control there is {means}" if networks > 1 else ""
+    return f" Its score in the table above is that of line {table.all_labels(again['method'])}{control}."
 
 
 def _classes(run: Run, matrices: dict[str, Array]) -> list[Block]:

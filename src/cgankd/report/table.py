@@ -88,6 +88,11 @@ def plain_words(method: str) -> str:
     return "the teacher" if method == "teacher" else words(method).replace(" (control)", "")
 
 
+def all_labels(method: str) -> str:
+    """The name of the line of a row's student that was trained again on all labels (``student.refit``)."""
+    return f"{method}, all labels"
+
+
 def is_ablation(method: str) -> bool:
     """Whether a row is a step of cGAN-KD, not a method of its own."""
     return method in {"cgan_raw", "cgan_subsample", "cgan_filter", "cgan_replace"}
@@ -213,7 +218,7 @@ def rows(results: Mapping[str, Any]) -> list[Row]:
     texts = [_row(results, row) for row in results["rows"]]
     if again := results.get("refit"):
         same = _row(results, again)
-        name, named = f"{same.method}, all labels", f"{plain_words(same.method)}, trained again"
+        name, named = all_labels(same.method), f"{plain_words(same.method)}, trained again"
         texts.append(dataclasses.replace(same, method=name, words=named, difference="–", verdict="none"))
     teacher = results.get("teacher")
     return [*texts, _teacher_row(results, teacher)] if teacher else texts
