@@ -8,11 +8,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 from matplotlib.markers import MarkerStyle
 
 from cgankd.distill import METHODS
 from cgankd.pipeline import stages
-from cgankd.report import curves, figures, time_chart
+from cgankd.report import curves, figures, sections, time_chart
+from cgankd.report.blocks import Drawing
+from cgankd.report.run import read
 
 
 def test_acceptance_is_drawn_where_something_was_rejected() -> None:
@@ -25,6 +28,32 @@ def test_acceptance_is_drawn_where_something_was_rejected() -> None:
     drawn = curves.acceptance(labels(10, 9))
     assert drawn is not None
     assert drawn[1] is False
+
+
+def test_the_student_trained_again_on_all_labels_has_a_loss_and_no_validation_scores(
+    tmp_path: Path,
+    make_results: Callable[..., dict[str, Any]],
+    write_run: Callable[..., Path],
+    write_artifact: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    results = make_results("classification", bare=True)
+    results["refit"] = results["rows"][0] | {"seed": 0, "ships": True}
+    summary = {"history": [{"step": step, "loss": 1.0 / step, "val": 99.0} for step in (1, 2)]}
+    results["artifacts"] = {
+        "students": {"nokd": [write_artifact(tmp_path, "student-0", summary)]},
+        "refit": write_artifact(tmp_path, "student-1", summary),
+    }
+    drawn: list[list[str]] = []
+    monkeypatch.setattr(curves, "curves", lambda lines, *_, **__: drawn.append([line.name for line in lines]))
+    page = read(write_run(tmp_path, results, stages=False))
+    sections.learning(page)
+    assert drawn == [["student alone"], ["student alone", "student alone, trained again"]]
+    monkeypatch.undo()
+    caption = next(block.caption for block in sections.learning(page).blocks if isinstance(block, Drawing))
+    assert caption.endswith(
+        "Not drawn: student alone, trained again on all labels, because it has learnt the validation images."
+    )
 
 
 def test_every_method_has_a_mark_that_is_seen_and_none_of_the_main_rows_own() -> None:

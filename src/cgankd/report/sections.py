@@ -242,12 +242,19 @@ def learning(run: Run) -> Section:
             named = (table.plain_words(method), style(method)[0])
             losses.append(Curve(*named, *history(entries, "loss"), seed=True))
             scores.append(Curve(*named, *history(entries, "val"), seed=True))
+    again, learnt = run.artifact("refit"), ""
+    if again and (entries := again.summary.get("history")):
+        method = str(run.results["refit"]["method"])
+        name = table.trained_again(method)
+        losses.append(Curve(name, style(method)[0], *history(entries, "loss")))
+        learnt = f" Not drawn: {name} on all labels, because it has learnt the validation images."
     for artifact in run.artifacts("teacher"):
         entries = artifact.summary.get("history") or []
         losses.append(Curve("the teacher", LIGHT["red"], *history(entries, "loss"), dashed=True))
         scores.append(Curve("the teacher", LIGHT["red"], *history(entries, "val"), dashed=True))
     caption = "Score on the validation split, one line per seed; a line that improves until the end needs more steps."
-    blocks = drawn(curves.curves(scores, f"validation {table.metric_with_unit(run.results)}"), "val-curves", caption)
+    validation = curves.curves(scores, f"validation {table.metric_with_unit(run.results)}")
+    blocks = drawn(validation, "val-curves", f"{caption}{learnt}")
     caption = "Each method has its own loss (KD's contains the teacher's term), so compare shapes, not heights."
     blocks += drawn(curves.curves(losses, "training loss", log=True), "loss-curves", caption)
     blocks += _last_and_best(run)

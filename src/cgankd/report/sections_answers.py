@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cgankd.metrics.statistics import balanced_accuracy
-from cgankd.report import answers, table
+from cgankd.report import answers, shipped, table
 from cgankd.report.blocks import Block, Grid, Note, Section, drawn
 from cgankd.report.run import Array, Run
 from cgankd.report.sections_examples import BEST_STUDENT, shown_networks, which_is_best
@@ -53,7 +53,7 @@ def _where_the_table_differs(run: Run, networks: int) -> str:
     if not again.get("ships"):
         return f" The answers are of one seed; each score in the table above is {means}."
     control = f", and that of the control there is {means}" if networks > 1 else ""
-    return f" Its score in the table above is that of line {table.all_labels(again['method'])}{control}."
+    return f" Its score in the table above is that of line {shipped.all_labels(again['method'])}{control}."
 
 
 def _classes(run: Run, matrices: dict[str, Array]) -> list[Block]:

@@ -23,6 +23,11 @@ def labelled(entry: Mapping[str, Any]) -> int:
     return int(entry["real_images"]) - int(entry["pseudo_labelled"])
 
 
+def all_labels(method: str) -> str:
+    """The name of the table's line on a row's student that was trained again on all labels (``student.refit``)."""
+    return f"{method}, all labels"
+
+
 def footnotes(results: Mapping[str, Any]) -> list[str]:
     """What the mark in the table means."""
     if shipped(results) is None:

@@ -88,9 +88,9 @@ def plain_words(method: str) -> str:
     return "the teacher" if method == "teacher" else words(method).replace(" (control)", "")
 
 
-def all_labels(method: str) -> str:
-    """The name of the line of a row's student that was trained again on all labels (``student.refit``)."""
-    return f"{method}, all labels"
+def trained_again(method: str) -> str:
+    """:func:`plain_words` of a row's student that was trained again on all labels."""
+    return f"{plain_words(method)}, trained again"
 
 
 def is_ablation(method: str) -> bool:
@@ -218,7 +218,7 @@ def rows(results: Mapping[str, Any]) -> list[Row]:
     texts = [_row(results, row) for row in results["rows"]]
     if again := results.get("refit"):
         same = _row(results, again)
-        name, named = all_labels(same.method), f"{plain_words(same.method)}, trained again"
+        name, named = shipped.all_labels(same.method), trained_again(same.method)
         texts.append(dataclasses.replace(same, method=name, words=named, difference="–", verdict="none"))
     teacher = results.get("teacher")
     return [*texts, _teacher_row(results, teacher)] if teacher else texts
