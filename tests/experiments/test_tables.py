@@ -767,10 +767,24 @@ def test_runs_over_labels(tmp_path: Path, runs: list[str], monkeypatch: pytest.M
     assert found["missing"] == []
 
 
-@pytest.mark.parametrize("labels", ["null", "many", "-5", "99999"])
-def test_numbers_of_labels_that_are_refused(labels: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=labels):
-        ablation.ablate("digits", labels=["50", labels], out=tmp_path / "new")
+@pytest.mark.parametrize(
+    ("option", "word", "allowed"),
+    [
+        *(("labels", word, "2 on, such as 50,100,200") for word in ("null", "many", "-5", "1", "2.5", "\u0665")),
+        *(("images", word, "0 on, such as 1000,3000,10000") for word in ("many", "-5")),
+    ],
+)
+def test_numbers_of_labels_or_images_that_are_refused(option: str, word: str, allowed: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        ablation.ablate("digits", **{option: ["50", word]}, out=tmp_path / "new")  # type: ignore[arg-type]
+    sentence = f"--{option} {word!r} is not allowed; allowed: whole numbers from {allowed}"
+    assert str(caught.value) == sentence
+    assert not (tmp_path / "new").exists()
+
+
+def test_more_labels_than_there_are_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="99999"):
+        ablation.ablate("digits", labels=["50", "99999"], out=tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 

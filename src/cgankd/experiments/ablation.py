@@ -47,6 +47,8 @@ def ablate(
     Raises UserError for wrong input, before anything is trained, and OutOfTime after ``deadline``, like
     :func:`cgankd.pipeline.run`.
     """
+    _check_numbers("--images", images, 0, "1000,3000,10000")
+    _check_numbers("--labels", labels, 2, "50,100,200")
     overrides = ["student.refit=false", *overrides]  # no student of these runs ships
     compared = _compared(name, overrides) if labels else ()
     bars = Cell(recipe.load(name, [*overrides, _rows(*ROWS, *compared), "compare.ablation=true"]), "ablation")
@@ -115,6 +117,13 @@ def summary(cells: Sequence[Cell], all_results: Sequence[Results | None]) -> dic
     }
 
 
+def _check_numbers(option: str, words: Sequence[str], least: int, such: str) -> None:
+    """UserError, in the words of the option, where one is not a whole number of at least ``least``."""
+    for word in words:
+        if not (word.isascii() and word.isdigit() and int(word) >= least):
+            raise UserError(f"{option} {word!r} is not allowed; allowed: whole numbers from {least} on, such as {such}")
+
+
 def _sizes(name: str, overrides: Sequence[str], labels: Sequence[str], own: int | None) -> list[Cell]:
     """The runs with other numbers of labels than the recipe's ``own``, each once, the smallest first."""
     cells: dict[int | None, Cell] = {}
@@ -122,8 +131,6 @@ def _sizes(name: str, overrides: Sequence[str], labels: Sequence[str], own: int 
         setting = f"{TRAIN_SIZE}{count}"
         changes = ["data.train_per_class=null", setting, "compare.ablation=false"]
         cell = Cell(recipe.load(name, [*overrides, *changes]), setting)
-        if cell.recipe.data.train_size is None:
-            raise UserError(f"--labels {count}: not a number of images; allowed: whole numbers such as 50,100,200")
         cells.setdefault(cell.recipe.data.train_size, cell)
     return [
         cell for _, cell in sorted(cells.items(), key=lambda item: item[0] or 0) if cell.recipe.data.train_size != own
