@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from cgankd.config import allowed
 from cgankd.config.yaml_values import alternatives, is_model, kind_of
@@ -61,7 +63,21 @@ def not_allowed(at: Place, value: Any) -> str:
     words = allowed.in_a_sentence(at.annotation, at.metadata)
     finite = "finite " if isinstance(value, float) and value - value != 0 else ""  # inf and nan
     words = words.replace("a number", f"a {finite}number")
-    return f"{at.key} = {shown(value)} is not allowed{hint}; allowed: {words}"
+    return f"{at.key} = {shown(value)} is not allowed{hint}; allowed: {words}{_as_a_list(at, value)}"
+
+
+def _as_a_list(at: Place, value: Any) -> str:
+    """How the value is written as a list, where the setting is one that may hold it; else nothing."""
+    items = [item.strip() for item in str(value).split(",")]
+    if isinstance(value, bool) or not all(re.fullmatch(r"[\w.+~@-]{1,60}", item) for item in items):
+        return ""
+    for option in alternatives(at.annotation):
+        inner = typing.get_args(option)
+        if typing.get_origin(option) is tuple and inner[-1] is Ellipsis:
+            with contextlib.suppress(ValidationError):
+                TypeAdapter(list[inner[0]]).validate_python(items)  # type: ignore[valid-type]
+                return f", such as {at.key}=[{','.join(items)}]"
+    return ""
 
 
 def shown(value: Any) -> str:
