@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path, PurePath
 
 import pytest
 
+from cgankd.cli.clean import clean
 from cgankd.core.errors import UserError
 from cgankd.core.run_folder import HeldFolder, check_recipe, check_usable, earlier, read_results
+from cgankd.core.status_file import read_status
+from cgankd.report.run import read
+from cgankd.shipping.bench import bench
+from cgankd.shipping.finished import FinishedRun
+from cgankd.shipping.predict import open_model
 
 
 def test_a_check_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -108,6 +115,25 @@ def test_a_folder_that_was_taken_over_is_forgotten_without_comparing_paths(
     del held
     monkeypatch.undo()
     assert errors == []
+
+
+@pytest.mark.parametrize(("name", "what"), [("nowhere", "does not exist"), ("file", "is a file")])
+@pytest.mark.parametrize("opened", [read_status, read, FinishedRun.open, clean])
+def test_a_folder_that_is_not_there_is_refused_in_the_same_words_everywhere(
+    name: str, what: str, opened: Callable[[Path], object], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError) as caught:
+        opened(tmp_path / name)
+    assert str(caught.value) == f"{tmp_path / name} {what}; needed: the --out folder of a run"
+
+
+@pytest.mark.parametrize("opened", [open_model, bench])
+def test_where_a_file_is_allowed_too_these_words_say_so(opened: Callable[[Path], object], tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        opened(tmp_path / "nowhere")
+    needed = "the --out folder of a run, or an .onnx file of cgankd export"
+    assert str(caught.value) == f"{tmp_path / 'nowhere'} does not exist; needed: {needed}"
 
 
 def test_a_run_that_has_not_finished_is_told_from_other_folders(tmp_path: Path) -> None:

@@ -237,7 +237,7 @@ def test_a_disk_that_is_full_does_not_end_the_run(watched: Watched, monkeypatch:
 
 
 def test_folders_without_a_status(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no folder; needed: the --out folder of a run"):
+    with pytest.raises(UserError, match="does not exist; needed: the --out folder of a run"):
         read_status(tmp_path / "none")
     with pytest.raises(UserError, match=r"is not the folder of a run: it has no status.json and no results.json"):
         read_status(tmp_path)

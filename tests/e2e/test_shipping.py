@@ -386,14 +386,14 @@ def test_a_loop_of_ones_own_learns_from_real_and_generated_images(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["export", "nowhere"], "nowhere holds no results.json; give the --out folder"),
+        (["export", "nowhere"], "nowhere does not exist; needed: the --out folder of a run"),
         (["export", "out", "--row", "kdd"], "out has no row 'kdd' (did you mean 'kd'?); rows: nokd, nokd_longer, kd,"),
         (["export", "out", "--seed", "7"], "out has no seed 7; seeds: 0"),
         (["export", "out", "--to", "tflite"], "--to tflite: allowed are onnx, torch-export, safetensors"),
         (["export", "out", "--int8", "--to", "safetensors"], "--int8 makes an ONNX file, not safetensors"),
         (["export", "out", "--out", "a.txt"], "--out a.txt: a file of onnx ends in .onnx"),
         (["predict", "out", "nowhere.png"], "nowhere.png is not there; needed: image files"),
-        (["predict", "nowhere.onnx", "tiny.yaml"], "nowhere.onnx is not there; needed: the folder of a run, or"),
+        (["predict", "nowhere.onnx", "tiny.yaml"], "nowhere.onnx does not exist; needed: the --out folder of a run, "),
         (["predict", "out", "tiny.yaml"], "tiny.yaml: not readable as an image"),
         (["predict", "out", "tiny.yaml", "--skip-bad"], "tiny.yaml: not readable as an image"),
         (["predict", "out", "out", "--to", "xml"], "--to xml: allowed are table, csv, json"),

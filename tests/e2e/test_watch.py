@@ -183,7 +183,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(tiny: Path, typed: Callable[...
          "--track 'tensorbord' is not known; allowed: tensorboard, csv, wandb, mlflow, none (did you mean "
          "'tensorboard'?)"),
         (["status", "."], ". is not the folder of a run: it has no status.json and no results.json"),
-        (["status", "nowhere"], "nowhere is no folder; needed: the --out folder of a run"),
+        (["status", "nowhere"], "nowhere does not exist; needed: the --out folder of a run"),
     ],
 )  # fmt: skip
 def test_what_is_refused(tiny: Path, typed: Callable[..., Said], words: list[str], sentence: str) -> None:

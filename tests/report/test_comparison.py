@@ -133,7 +133,7 @@ def test_folders_that_are_refused(folders: list[Path], tmp_path: Path) -> None:
         comparison.read_runs([folders[0], folders[1], tmp_path / "b" / ".." / "a"])
     with pytest.raises(UserError, match=r"holds no results\.json"):
         comparison.read_runs([folders[0], tmp_path])
-    with pytest.raises(UserError, match=r"absent holds no results\.json"):
+    with pytest.raises(UserError, match=r"absent does not exist; needed"):
         comparison.read_runs([folders[0], tmp_path / "absent"])
     with pytest.raises(UserError, match="can't be written"):
         comparison.render(comparison.read_runs(folders), tmp_path / "absent" / "page.html")

@@ -242,7 +242,7 @@ def test_many_classes_and_large_images_stay_small(tmp_path: Path, make_results: 
 
 
 def test_what_is_no_run_is_refused_in_one_sentence(tmp_path: Path, make_results: Results) -> None:
-    with pytest.raises(UserError, match=r"absent holds no results\.json"):
+    with pytest.raises(UserError, match=r"absent does not exist; needed"):
         render(tmp_path / "absent")
     with pytest.raises(UserError, match=r"holds no results\.json"):
         render(tmp_path)

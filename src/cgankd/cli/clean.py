@@ -12,6 +12,7 @@ from rich.table import Table
 
 from cgankd.cli.screen import console
 from cgankd.core.errors import UserError
+from cgankd.core.paths import check_there
 
 
 def clean(
@@ -23,8 +24,7 @@ def clean(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
 ) -> None:
     """Delete files that no finished run uses. Shows their sizes first; results and reports stay."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder")
+    check_there(folder)
     from cgankd.core import cleaning
     from cgankd.core.run_folder import HeldFolder
 

@@ -42,6 +42,13 @@ def is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 - as above
 
 
+def check_there(folder: Path, or_else: str = "") -> None:
+    """UserError where the folder that a user named as a run's is none. or_else: what else may be named there."""
+    if not is_folder(folder):
+        what = "is a file" if is_file(folder) else "does not exist"
+        raise UserError(f"{folder} {what}; needed: the --out folder of a run{or_else and f', or {or_else}'}")
+
+
 def portable(text: str) -> str:
     """``text`` as the name of one file or folder that every system allows, also Windows; at most 100 letters.
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, cast
 
 from cgankd.core.errors import UserError
 from cgankd.core.files import read_json, sync
-from cgankd.core.paths import ABLATION, LOCK, RECIPE, RESULTS, TABLE
+from cgankd.core.paths import ABLATION, LOCK, RECIPE, RESULTS, TABLE, check_there
 
 READ_ONLY = "the file system is read-only; needed: a folder that can be written to"
 
@@ -149,6 +149,7 @@ def check_usable(path: Path, command: str) -> None:
 
 def read_results(folder: Path, needed: Iterable[str]) -> dict[str, Any]:
     """The results of a finished run. UserError where ``folder`` has none, or they lack a ``needed`` entry."""
+    check_there(folder)
     path = folder / RESULTS
     if not path.is_file():
         stopped = " (the command of this one goes on)" if (folder / LOCK).is_file() else ""

@@ -19,7 +19,7 @@ from typing import Any
 from cgankd.core import run_text
 from cgankd.core.addresses import masked
 from cgankd.core.errors import UserError
-from cgankd.core.paths import ABLATION, LOCK, RESULTS, TABLE
+from cgankd.core.paths import ABLATION, LOCK, RESULTS, TABLE, check_there
 from cgankd.core.stopping import ORDERLY
 from cgankd.core.watching import Output, Watched
 
@@ -163,8 +163,7 @@ def read_status(folder: Path) -> dict[str, Any]:
     another host, without news); unknown (a run without a status file that has not finished). ``results``: their path;
     None where they were deleted. Raises UserError where the folder is not one of a run.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; needed: the --out folder of a run")
+    check_there(folder)
     path = folder / NAME
     if not path.is_file():
         if (folder / RESULTS).is_file():

@@ -21,6 +21,7 @@ from cgankd.core import extras
 from cgankd.core.errors import UserError, said
 from cgankd.core.files import STUDENT_FILES, replacing, save_tensors
 from cgankd.core.mapped_rows import Images
+from cgankd.core.paths import check_there
 from cgankd.core.plugins import open_onnx
 from cgankd.shipping.deployed import INPUT, Deployed, InputKind, description, example
 from cgankd.shipping.finished import Student
@@ -109,7 +110,7 @@ class OnnxStudent:
     def __init__(self, path: Path) -> None:
         """Raises UserError for any other file."""
         if not path.is_file():
-            raise UserError(f"{path} is not there; needed: the folder of a run, or an .onnx file of cgankd export")
+            check_there(path, "an .onnx file of cgankd export")
         self.session = open_onnx(path, "student")
         text = self.session.get_modelmeta().custom_metadata_map.get(DESCRIPTION)
         if text is None:
