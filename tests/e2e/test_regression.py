@@ -13,6 +13,7 @@ import pytest
 from commands import BARS, CHECKPOINT_FILE, Said, kill_in, same, write_bars
 from PIL import Image
 from safetensors.torch import load_file
+from scipy import stats
 
 pytestmark = pytest.mark.xdist_group("regression")
 
@@ -46,6 +47,10 @@ def test_a_regression_from_a_csv_folder(tmp_path: Path, typed: Callable[..., Sai
     for row in found["rows"]:
         assert f"\n{row['method']} " in said.out
     assert "MAE, degrees" in said.out
+    best, answers = found["best"], load_file(out / found["artifacts"]["worst"] / "answers.safetensors")
+    errors = (answers[f"{best['row']}_predictions"] - answers["labels"]).abs().numpy().astype(float)
+    assert best["test"] == pytest.approx(errors.mean(), rel=1e-5)
+    assert best["test_standard_error"] == pytest.approx(stats.sem(errors), rel=1e-5)
     along = load_file(out / found["artifacts"]["along"] / "along.safetensors")
     assert along["images"].shape[:2] == (17, 3)
     assert along["labels"][[0, -1]].tolist() == pytest.approx([low, high])

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+Z_975 = 1.959964  # of the normal distribution, which has 95 % between minus and plus this
 UNEVEN = 1.5  # the largest test class beside the smallest, from which the balanced accuracy is another question
 
 
@@ -66,6 +67,18 @@ def standard_error(metric: str, score: float, images: int) -> float:
         return 0.76 * score / math.sqrt(images)
     share = (score / 100 * images + 2) / (images + 4)
     return 100 * math.sqrt(share * (1 - share) / images)
+
+
+def wilson(share: float, images: int) -> tuple[float, float]:
+    """The 95% interval of a share that was seen on so many images (Wilson, 1927), also of 0 and 1.
+
+    >>> [round(end, 3) for end in wilson(1.0, 50)]
+    [0.929, 1.0]
+    """
+    square = Z_975**2 / images
+    middle = (share + square / 2) / (1 + square)
+    half = math.sqrt(square * share * (1 - share) + square**2 / 4) / (1 + square)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def mean_of_known(values: Sequence[float | None]) -> float | None:

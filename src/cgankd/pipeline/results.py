@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
 import os
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -160,6 +161,10 @@ def _add_best(run: Run, gathered: Gathered, results: dict[str, Any]) -> None:
             results["best"]["test"] = results["refit"]["mean"]
     if (balanced := balanced_accuracy(results)) is not None:
         results["best"]["balanced"] = balanced
+    if run.task.continuous and len(run.splits.test) > 1:
+        answers = gathered.worst.tensors("answers")
+        errors = run.task.difference(answers[f"{best}_predictions"], answers["labels"]).abs().double()
+        results["best"]["test_standard_error"] = float(errors.std() / math.sqrt(len(errors)))
 
 
 def second_tries(artifacts: Sequence[Artifact]) -> list[str]:

@@ -18,7 +18,7 @@ from cgankd.core import run_text
 from cgankd.core.numbers import written
 from cgankd.core.terminal import on_one_line
 from cgankd.metrics.statistics import spread
-from cgankd.report import markdown, shipped
+from cgankd.report import certainty, markdown, shipped
 
 Verdict = Literal["control", "better", "worse", "undecided", "no interval", "none"]
 
@@ -300,9 +300,8 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
     """The meaning and the limits of a table's numbers, one sentence each. A table of several runs has no rows here."""
     seeds = results.get("seeds") or []
     better = "higher" if results["higher_is_better"] else "lower"
-    notes = [*(results.get("autopilot") or {}).get("reasons", [])]
-    notes += shipped.footnotes(results)
-    notes.append(f"Measured on the test split; {better} is better.")
+    notes = [*(results.get("autopilot") or {}).get("reasons", []), *shipped.footnotes(results)]
+    notes += [*certainty.footnotes(results, score), f"Measured on the test split; {better} is better."]
     if constant := results.get("constant"):
         notes.append(f"Always answering {constant['label']} would score {score(results, constant['test'], None)}.")
     if (balanced := (results.get("best") or {}).get("balanced")) is not None:
