@@ -85,7 +85,7 @@ def test_classes_are_sorted_by_the_accuracy_of_the_best_student(folder: Folder) 
 
 
 @pytest.mark.parametrize(
-    ("control", "end"), [(CONTROL, ", and that of the control there is a mean over 3 seeds."), (None, ".")]
+    ("control", "end"), [(CONTROL, "; the control's score there is a mean over 3 seeds."), (None, ".")]
 )
 def test_the_score_of_the_student_trained_again_is_in_a_line_of_its_own(
     control: np.ndarray | None, end: str, folder: Folder
@@ -95,7 +95,7 @@ def test_the_score_of_the_student_trained_again_is_in_a_line_of_its_own(
     results["refit"] = results["rows"][-1] | {"seed": 2, "ships": True}
     (path / "results.json").write_text(json.dumps(results))
     (intro, *_) = [block.text for block in blocks(path) if isinstance(block, Note)]
-    assert intro.endswith(f" Its score in the table above is that of line cgan_kd, all labels{end}")
+    assert intro.endswith(f' The best student is line "cgan_kd, all labels" of the table above{end}')
 
 
 def test_the_five_classes_with_the_lowest_accuracy_are_named_and_one_without_images_is_not(folder: Folder) -> None:

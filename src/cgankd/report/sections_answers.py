@@ -52,8 +52,8 @@ def _where_the_table_differs(run: Run, networks: int) -> str:
     means = f"a mean over {seeds} seeds"
     if not again.get("ships"):
         return f" The answers are of one seed; each score in the table above is {means}."
-    control = f", and that of the control there is {means}" if networks > 1 else ""
-    return f" Its score in the table above is that of line {shipped.all_labels(again['method'])}{control}."
+    control = f"; the control's score there is {means}" if networks > 1 else ""
+    return f' The best student is line "{shipped.all_labels(again["method"])}" of the table above{control}.'
 
 
 def _classes(run: Run, matrices: dict[str, Array]) -> list[Block]:
