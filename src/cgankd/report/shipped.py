@@ -20,7 +20,7 @@ def shipped(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def labelled(entry: Mapping[str, Any]) -> int:
     """How many labelled images a row's student learnt from."""
-    return int(entry["real_images"]) - int(entry["pseudo_labelled"])
+    return int(entry["real_images"]) - int(entry.get("pseudo_labelled") or 0)
 
 
 def all_labels(method: str) -> str:
