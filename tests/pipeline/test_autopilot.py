@@ -121,13 +121,13 @@ def test_a_teacher_that_knows_no_more_than_the_labels_stops_nothing() -> None:
 
 def test_a_pool_without_further_images_is_known_to_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     stops: list[bool] = []
-    monkeypatch.setattr(autopilot, "fly", lambda *given: stops.append(given[-1]))
+    monkeypatch.setattr(autopilot, "fly", lambda *given: stops.append(given[-2]))
     this_run: Any = SimpleNamespace(
         recipe=tiny("teacher.trained_on=pool"), upstream=int, task=Classification(("a", "b")),
         teacher=lambda seed: Artifact(Path(), "", 0.0, {"val": None}),
     )  # fmt: skip
     for further in (0, 1):
-        this_run.splits = SimpleNamespace(train=range(10), pool=range(10 + further))
+        this_run.splits = SimpleNamespace(train=range(10), pool=range(10 + further), val=range(5))
         autopilot.choose(this_run)
     assert stops == [False, True]
 
@@ -160,7 +160,7 @@ def test_candidates_are_compared_by_the_weights_that_ship(tmp_path: Path, ships:
     student, teacher = SimpleNamespace(ships=ships, transfer_steps=8), TeacherSettings()
     settings = SimpleNamespace(rows=tuple(last), seeds=[0], student=student, teacher=teacher)
     this_run: Any = SimpleNamespace(
-        recipe=settings, trial=trial, upstream=int, splits=SimpleNamespace(pool=(), train=()),
+        recipe=settings, trial=trial, upstream=int, splits=SimpleNamespace(pool=(), train=(), val=()),
         teacher=lambda seed: Artifact(tmp_path, "", 0.0, {"val": None}),
         task=Classification(["a", "b"]), store=SimpleNamespace(progress=SimpleNamespace(say=said.append)),
     )  # fmt: skip
@@ -185,6 +185,18 @@ def test_of_equal_scores_the_lowest_loss_decides() -> None:
     assert autopilot.fly(CANDIDATES, 1000, Score(95.0), True, Trials(better, losses)).chosen == "kd"
 
 
+def test_of_accuracies_that_chance_explains_the_lowest_loss_decides() -> None:
+    losses = dict.fromkeys(SCORES, 0.1) | {"cgan+fm~plain": 0.04}
+    scores = {**dict.fromkeys(SCORES, 50.0), "kd": 51.0}
+    trials = Trials(scores, losses)
+    flight = autopilot.fly(CANDIDATES, 1000, Score(95.0), True, trials, images=100)  # a standard error: 5 points
+    assert flight.chosen == "cgan+fm~plain"
+    assert "(kd 51 %, with a higher loss" in autopilot.reasons(flight, "{:g} %".format)[0]
+    assert autopilot.fly(CANDIDATES, 1000, Score(95.0), True, trials, images=9000).chosen == "kd"
+    errors = Trials({name: 100.0 - score for name, score in scores.items()}, losses)
+    assert autopilot.fly(CANDIDATES, 1000, Score(5.0), False, errors, images=100).chosen == "kd"
+
+
 @pytest.mark.parametrize(("loss", "further"), [(0.1, True), (0.2, False), (None, False)])
 def test_a_student_is_at_the_teachers_level_by_score_and_by_loss(loss: float | None, further: bool) -> None:
     trials = Trials({**SCORES, "kd": 100.0}, dict.fromkeys(SCORES, 0.2))
@@ -194,8 +206,7 @@ def test_a_student_is_at_the_teachers_level_by_score_and_by_loss(loss: float | N
 def test_the_reasons_name_the_scores_of_the_last_round() -> None:
     reasons = autopilot.reasons(autopilot.fly(CANDIDATES, 1000, Score(95.0), True, Trials(SCORES)), "{:g} %".format)
     assert reasons == [
-        "Of 8 candidates, row cgan+fm~mixup is best on the validation split: 81 % after 1,000 steps (fm~mixup 80 %, "
-        "kd 70 %).",
+        "Of 8 candidates, validation chose row cgan+fm~mixup: 81 % there after 1,000 steps (fm~mixup 80 %, kd 70 %).",
         "The teacher's score there is 95 %.",
         "Generated images were tried and are better than the candidates without, by validation and with one seed.",
     ]
@@ -206,11 +217,11 @@ def test_the_reasons_say_what_decided_between_equal_scores() -> None:
     losses = {**dict.fromkeys(SCORES, 1.0), "cgan_kd": 0.5}
     first, _, third = autopilot.reasons(autopilot.fly(CANDIDATES, 1000, None, True, Trials(scores, losses)), str)
     assert first.endswith(
-        "row cgan_kd is best on the validation split: 80.0 after 1,000 steps (kd 80.0 too, with a higher loss)."
+        "validation chose row cgan_kd: 80.0 there after 1,000 steps (kd 80.0 too, with a higher loss)."
     )
     assert third == "Generated images were tried and do not change the score here, by validation and with one seed."
     first, _, _ = autopilot.reasons(autopilot.fly(CANDIDATES, 1000, None, True, Trials(scores)), str)
-    assert first.endswith("row kd is best on the validation split: 80.0 after 1,000 steps (cgan_kd 80.0 too).")
+    assert first.endswith("validation chose row kd: 80.0 there after 1,000 steps (cgan_kd 80.0 too).")
 
 
 @pytest.fixture
@@ -247,7 +258,7 @@ def test_a_run_trains_in_full_only_the_chosen_row_and_the_control(
     assert len(list(tmp_path.glob("artifacts/score_student-*"))) == 2
     page = render(tmp_path).read_text(encoding="utf-8")
     assert 'id="autopilot"' in page
-    assert "Of 8 candidates, row cgan_kd is best" in page
+    assert "Of 8 candidates, validation chose row cgan_kd" in page
     assert "This run has no ablation" not in page  # because the autopilot allows none
 
 

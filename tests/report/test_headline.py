@@ -36,7 +36,7 @@ def test_the_rows_are_chosen_on_the_validation_split(make_results: Results) -> N
     # differences 2, 2.2, 1.4: mean 1.8667, standard deviation 0.4163
     half = T_975 * 0.416333 / 3**0.5
     assert made.sentence == (
-        "Of the rows that are best on the validation split: with generated images (cGAN-KD + KD) the student's "
+        "Of the best rows by validation: with generated images (cGAN-KD + KD) the student's "
         "accuracy on the test split is 86.9 ± 0.8 %; without (plain "
         f"KD) it is 85.0 ± 1.0 %. The difference is 1.9 points, 95% interval {1.86667 - half:.1f} to "
         f"{1.86667 + half:.1f}, so generated images help here."
@@ -157,6 +157,23 @@ def test_the_row_of_the_autopilot_stands_beside_the_control() -> None:
     assert headline({**results, "best": {"row": "nokd_longer"}}).sentence.endswith(
         "On the validation split both have 91.0 %, the latter with a lower loss, so it ships."
     )
+    rows[1]["val"] = {"mean": 92.0}
+    assert headline({**results, "best": {"row": "nokd_longer"}}).sentence.endswith(
+        "On the validation split the latter has 91.0 % against 92.0 %, which may be chance, and a lower loss, so it "
+        "ships."
+    )
+
+
+@pytest.mark.parametrize(("images", "best"), [(100, "student alone"), (9000, "plain KD"), (None, "plain KD")])
+def test_rows_that_chance_explains_are_ordered_by_their_loss(
+    make_results: Results, images: int | None, best: str
+) -> None:
+    scores = {"nokd_longer": [80.0], "kd": [81.0], "cgan": [82.0]}
+    results = scored(make_results("classification"), scores, {"nokd_longer": 88.0, "kd": 90.0, "cgan": 60.0})
+    for row, loss in zip(results["rows"], (0.1, 0.2, 0.3), strict=True):
+        row["val"]["losses"] = [loss]
+    results["counts"] = {"val": images} if images else {}
+    assert f"without ({best}" in headline(results).sentence
 
 
 def without_fakes(make_results: Results, task: str = "classification", best: str = "kd", **changes: Any) -> Any:
@@ -201,6 +218,6 @@ def test_seeds_say_whether_the_student_is_better_than_the_control(
 def test_a_control_that_ships_is_called_so(make_results: Results) -> None:
     results = scored(without_fakes(make_results, best="nokd_longer"), {"nokd_longer": [80.0], "kd": [70.0]}, {})
     assert headline(results).sentence.startswith(
-        "Your student is row nokd_longer (student alone, equal steps), the control, because no other row is better "
-        "on validation. Its accuracy on the test split is 80.0 %; the teacher's is 91.5 %."
+        "Your student is row nokd_longer (student alone, equal steps), the control, because validation finds no "
+        "other row better. Its accuracy on the test split is 80.0 %; the teacher's is 91.5 %."
     )

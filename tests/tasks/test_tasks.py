@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 
@@ -47,6 +48,32 @@ def test_imitation_takes_logits_not_probabilities() -> None:
     shifted = CLASSES.imitation_loss(student + 100.0, teacher - 50.0, 2.0)  # softmax does not see a shift
     assert float(shifted) == pytest.approx(float(CLASSES.imitation_loss(student, teacher, 2.0)), rel=1e-4)
     assert float(CLASSES.imitation_loss(teacher, teacher, 4.0)) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.5, 1.0, 2.0, 30.0])
+def test_a_calibrated_loss_has_the_best_temperature(scale: float) -> None:
+    outputs, targets = logits(40, 5, 0), torch.arange(40) % 5
+    outputs[torch.arange(40), targets] += 2.0  # mostly right
+    given = (scale * outputs).double()
+
+    def loss(log_temperature: float) -> float:
+        scaled = log_softmax(given.numpy() / math.exp(log_temperature), axis=1)
+        return float(-scaled[np.arange(40), targets.numpy()].mean())
+
+    best = minimize_scalar(loss, bounds=(math.log(0.2), math.log(8.0)), method="bounded", options={"xatol": 1e-9})
+    found = CLASSES.calibrated_loss(given, targets)
+    assert found == pytest.approx(best.fun, rel=1e-6)
+    assert found <= float(CLASSES.loss(given, targets))
+    if scale in (0.5, 1.0):  # within the temperatures: bolder outputs are not worse
+        assert found == pytest.approx(CLASSES.calibrated_loss(outputs.double(), targets), rel=1e-6)
+
+
+def test_of_outputs_that_are_all_right_the_larger_margin_has_the_lower_calibrated_loss() -> None:
+    targets = torch.arange(10) % 5
+    right = torch.nn.functional.one_hot(targets, 5).double()
+    assert 0.0 < CLASSES.calibrated_loss(4.0 * right, targets) < CLASSES.calibrated_loss(2.0 * right, targets)
+    numbers = logits(7, 1, 0)
+    assert YEARS.calibrated_loss(numbers, torch.zeros(7)) == float(YEARS.loss(numbers, torch.zeros(7)))
 
 
 def test_what_an_image_explains_is_its_loss_or_its_number() -> None:

@@ -36,22 +36,32 @@ def balanced_accuracy(accuracies: Sequence[float | None], images: Sequence[int])
     return statistics.fmean(accuracy for place in tested if (accuracy := accuracies[place]) is not None)
 
 
-def place_of_best(values: Sequence[float], higher_is_better: bool, losses: Sequence[float | None] = ()) -> int:
+def place_of_best(
+    values: Sequence[float], higher_is_better: bool, losses: Sequence[float | None] = (), images: int | None = None
+) -> int:
     """The place of the best value; of equal ones that of the lowest loss, and then the first.
 
     losses: of the same students on the same images; empty, or None in it: not known, and so not used. Few validation
-    images make many students equal: with 20 of them accuracies are 5 % apart. The loss still tells them apart.
+    images make many students equal: with 20 of them accuracies are 5 % apart. The loss still tells them apart. images:
+    the number of these images; accuracies in % within a standard error of the best one then count as equal to it,
+    because there the loss says more (docs/research-notes.md).
 
     >>> place_of_best([3.0, 5.0, 5.0], True), place_of_best([3.0, 5.0], False)
     (1, 0)
     >>> place_of_best([3.0, 5.0, 5.0], True, [0.1, 0.3, 0.2]), place_of_best([3.0, 5.0, 5.0], True, [0.1, 0.3, None])
     (2, 1)
+    >>> place_of_best([90.0, 88.0, 70.0], True, [0.3, 0.2, 0.1], images=100)
+    1
     """
     known = [loss for loss in losses if loss is not None]
     if len(known) < len(values):
         known = [0.0] * len(values)
     sign = -1.0 if higher_is_better else 1.0
-    return min(range(len(values)), key=lambda place: (sign * values[place], known[place]))
+    best = min(sign * value for value in values)
+    measured = higher_is_better and any(known)
+    within = standard_error("accuracy", -best, images) if measured and images else 0.0
+    near = [place for place, value in enumerate(values) if sign * value <= best + within]
+    return min(near, key=lambda place: (known[place], sign * values[place]))
 
 
 def standard_error(metric: str, score: float, images: int) -> float:

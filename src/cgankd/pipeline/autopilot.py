@@ -32,7 +32,8 @@ RIVAL = "kd"  # the usual choice, than which the chosen row must not be worse
 
 
 class Score(NamedTuple):
-    """The score on the validation split, and the task's loss there, which orders equal scores; None: not known."""
+    """The score on the validation split, and the task's loss there, which orders scores that may be equal; None: not
+    known."""
 
     val: float
     loss: float | None = None
@@ -86,54 +87,57 @@ def fly(
     higher_is_better: bool,
     trials: Trials,
     stops: bool = True,
+    images: int | None = None,
 ) -> Flight:
     """Find the best of ``candidates``. steps: of a full training. teacher: its score; None: not known.
 
     stops: whether a student at the teacher's level has nothing left to gain. False where the teacher learnt from the
-    same labels, because students pass such a teacher (docs/research-notes.md).
+    same labels, because students pass such a teacher (docs/research-notes.md). images: for validation; accuracies on
+    them within a standard error of the best one count as equal to it.
 
     Of candidates with equal scores that of the lowest loss is taken. Where losses are not known, or equal too, the
     earlier one is taken, and one without generated images before one with them.
     """
+
+    def ranked(records: Sequence[Record]) -> list[Record]:
+        """The best first."""
+        left, order = list(records), list[Record]()
+        while left:
+            vals, losses = [record.val for record in left], [record.val_loss for record in left]
+            order.append(left.pop(place_of_best(vals, higher_is_better, losses, images)))
+        return order
 
     def tried(names: Sequence[str], reached: int) -> list[Record]:
         return [Record(name, reached, *score) for name, score in zip(names, trials(names, reached), strict=True)]
 
     real = [name for name in candidates if not row(name).fakes and name != CONTROL]
     fakes = [name for name in candidates if row(name).fakes]
-    records, best_real = _halve(real, steps, higher_is_better, tried)
+    records, best_real = _halve(real, steps, ranked, tried)
     done = stops and bool(best_real) and teacher is not None and _at_level(best_real[0], teacher, higher_is_better)
     finalists = best_real[:2]
     if fakes and not done:
-        further, best_fakes = _halve(fakes, steps, higher_is_better, tried)
+        further, best_fakes = _halve(fakes, steps, ranked, tried)
         records, finalists = records + further, best_real[:1] + best_fakes[:1]
     names = [record.row for record in finalists] + [name for name in real if name == RIVAL]
-    last = tried(list(dict.fromkeys(names)), steps)
-    ranked = _ranked(last, higher_is_better)
+    last = ranked(tried(list(dict.fromkeys(names)), steps))
     level = None if teacher is None else teacher.val
-    trained = (*records, *reversed(ranked))
-    return Flight(ranked[0].row, trained, level, with_fakes=bool(fakes) and not done)
+    trained = (*records, *reversed(last))
+    return Flight(last[0].row, trained, level, with_fakes=bool(fakes) and not done)
 
 
 def _halve(
-    names: Sequence[str], steps: int, higher_is_better: bool, tried: Callable[[Sequence[str], int], list[Record]]
+    names: Sequence[str],
+    steps: int,
+    ranked: Callable[[Sequence[Record]], list[Record]],
+    tried: Callable[[Sequence[str], int], list[Record]],
 ) -> tuple[list[Record], list[Record]]:
     """The trials of all rounds, and those of the last round, the best first."""
-    records, ranked = list[Record](), list[Record]()
+    records, last = list[Record](), list[Record]()
     for share in SHARES:
-        ranked = _ranked(tried(names, max(1, round(share * steps))), higher_is_better)
-        records += reversed(ranked)
-        names = [record.row for record in ranked[: max(1, len(ranked) // 2)]]
-    return records, ranked
-
-
-def _ranked(records: Sequence[Record], higher_is_better: bool) -> list[Record]:
-    """The records, the best first."""
-    left, ranked = list(records), list[Record]()
-    while left:
-        vals, losses = [record.val for record in left], [record.val_loss for record in left]
-        ranked.append(left.pop(place_of_best(vals, higher_is_better, losses)))
-    return ranked
+        last = ranked(tried(names, max(1, round(share * steps))))
+        records += reversed(last)
+        names = [record.row for record in last[: max(1, len(last) // 2)]]
+    return records, last
 
 
 def _at_level(record: Record, teacher: Score, higher_is_better: bool) -> bool:
@@ -173,7 +177,8 @@ def choose(
         return [trial(name, steps) for name in names]
 
     stops = recipe.teacher.knows_more(pool_has_more=len(run.splits.pool) > len(run.splits.train))
-    return fly(recipe.rows, recipe.student.transfer_steps, teacher, run.task.higher_is_better, trials, stops)
+    images, steps = len(run.splits.val), recipe.student.transfer_steps
+    return fly(recipe.rows, steps, teacher, run.task.higher_is_better, trials, stops, images)
 
 
 def reasons(flight: Flight, scored: Callable[[float], str]) -> list[str]:
@@ -183,7 +188,7 @@ def reasons(flight: Flight, scored: Callable[[float], str]) -> list[str]:
     others = [record for record in last.values() if record.row != chosen.row and record.steps == chosen.steps]
     beside = ", ".join(f"{record.row} {scored(record.val)}{_order(record, chosen)}" for record in reversed(others))
     first = (
-        f"Of {len(last)} candidates, row {chosen.row} is best on the validation split: {scored(chosen.val)} after "
+        f"Of {len(last)} candidates, validation chose row {chosen.row}: {scored(chosen.val)} there after "
         f"{chosen.steps:,} steps" + (f" ({beside})." if beside else ".")
     )
     level = "not known" if flight.teacher is None else scored(flight.teacher)
@@ -192,7 +197,7 @@ def reasons(flight: Flight, scored: Callable[[float], str]) -> list[str]:
         third = (
             "No generated images were tried, because the student is at the teacher's level: nothing is left to gain."
         )
-    elif any(record.val == chosen.val for record in others):
+    elif any(record.val == chosen.val and row(record.row).fakes != row(chosen.row).fakes for record in others):
         third = "Generated images were tried and do not change the score here, by validation and with one seed."
     elif row(flight.chosen).fakes:
         third = (
@@ -204,9 +209,9 @@ def reasons(flight: Flight, scored: Callable[[float], str]) -> list[str]:
 
 
 def _order(record: Record, chosen: Record) -> str:
-    """Why a row with the same score was not chosen; empty where the scores differ."""
-    if record.val != chosen.val:
-        return ""
+    """Why a row with the same score, or a larger one that may be chance, was not chosen."""
+    too = " too" if record.val == chosen.val else ""
     if record.val_loss is None or chosen.val_loss is None or record.val_loss == chosen.val_loss:
-        return " too"
-    return " too, with a higher loss"
+        return too
+    larger = record.val > chosen.val and record.val_loss > chosen.val_loss
+    return f"{too}, with a higher loss" if too or larger else ""

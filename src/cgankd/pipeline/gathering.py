@@ -117,15 +117,19 @@ def best_by_validation(run: Run, students: Mapping[str, Sequence[Artifact]]) -> 
     }
     if run.recipe.compare.methods == "auto":  # of equal ones the row that the autopilot chose, not the control
         found = dict(reversed(found.items()))
-    return best_student(found, run.recipe.seeds, run.task.higher_is_better)
+    return best_student(found, run.recipe.seeds, run.task.higher_is_better, len(run.splits.val))
 
 
 def best_student(
-    found: Mapping[str, Sequence[tuple[float, float | None]]], seeds: Sequence[int], higher_is_better: bool
+    found: Mapping[str, Sequence[tuple[float, float | None]]],
+    seeds: Sequence[int],
+    higher_is_better: bool,
+    images: int | None = None,
 ) -> tuple[str, int]:
     """The row with the best mean, and the seed of its best student. found: row -> score and loss for each seed.
 
-    Of equal ones that of the lowest loss is taken, or the first where a loss is not known.
+    Of equal ones that of the lowest loss is taken, or the first where a loss is not known. images: for validation; rows
+    within a standard error count as equal, but not the seeds of a row, which differ by chance alone.
 
     >>> best_student({"kd": [(4.0, 0.2), (4.0, 0.1)], "cgan": [(3.0, 0.5), (7.0, 0.1)]}, [3, 7], True)
     ('cgan', 7)
@@ -135,7 +139,7 @@ def best_student(
     values = {name: tuple(zip(*each, strict=True)) for name, each in found.items()}
     means = [statistics.fmean(scores) for scores, _ in values.values()]
     losses = [mean_of_known(each) for _, each in values.values()]
-    best = list(found)[place_of_best(means, higher_is_better, losses)]
+    best = list(found)[place_of_best(means, higher_is_better, losses, images)]
     return best, seeds[place_of_best(values[best][0], higher_is_better, values[best][1])]
 
 

@@ -288,7 +288,7 @@ class Run:
 
     def pseudo(self, seed: int) -> Artifact:
         """The teacher's labels for the unlabelled real images."""
-        return self.store.call(
+        return self._titled("labels of unlabelled images", seed).call(
             stages.pseudo_label,
             images=self.splits.unlabelled,
             teacher=self.teachers(seed, jury=False)[0],

@@ -74,12 +74,14 @@ def _validation(row: Row) -> float | None:
 
 
 def _best(results: Mapping[str, Any], rows: Sequence[Row]) -> Row | None:
-    """The row with the best mean validation score, of equal ones that of the lowest loss; None where no row has one."""
+    """The row that validation chooses, as :func:`cgankd.metrics.statistics.place_of_best`; None where no row has a
+    score."""
     scored = [(row, score) for row in rows if (score := _validation(row)) is not None]
     if not scored:
         return None
     losses = [mean_of_known(row["val"].get("losses", [])) for row, _ in scored]
-    return scored[place_of_best([score for _, score in scored], results["higher_is_better"], losses)][0]
+    images = (results.get("counts") or {}).get("val")
+    return scored[place_of_best([score for _, score in scored], results["higher_is_better"], losses, images)][0]
 
 
 def _by_name(results: Mapping[str, Any]) -> list[Row | None]:
@@ -120,12 +122,12 @@ def _piloted(results: Mapping[str, Any]) -> Headline:
     best, notes = shipped.chosen(results), ""
     if best is not None and best is not chosen:  # the control
         vals = [table.score(results, _validation(row), None) for row in (best, chosen)]
-        equal = _validation(best) == _validation(chosen)  # of equal ones that of the lowest loss ships
-        why = (
-            f"both have {vals[0]}, the latter with a lower loss"
-            if equal
-            else f"the latter is better ({vals[0]} against {vals[1]})"
-        )
+        if _validation(best) == _validation(chosen):
+            why = f"both have {vals[0]}, the latter with a lower loss"
+        elif table.improvement(results, float(_validation(best) or 0.0) - float(_validation(chosen) or 0.0)) > 0:
+            why = f"the latter is better ({vals[0]} against {vals[1]})"
+        else:
+            why = f"the latter has {vals[0]} against {vals[1]}, which may be chance, and a lower loss"
         notes = f" On the validation split {why}, so it ships."
     notes += f" {DEMONSTRATION}" if results.get("demonstration") else ""
     return Headline(
@@ -139,7 +141,7 @@ def _compared(results: Mapping[str, Any], with_fakes: Row, without: Row) -> Head
     scores = [table.score(results, row["mean"], row.get("std")) for row in (with_fakes, without)]
     names = [table.plain_words(str(row["method"])) for row in (with_fakes, without)]
     measured, better = _measured(results)
-    chosen = "the rows that are best on the validation split" if _validation(with_fakes) is not None else "two rows"
+    chosen = "the best rows by validation" if _validation(with_fakes) is not None else "two rows"
     facts = (
         f"Of {chosen}: with generated images ({names[0]}) the student's {measured} on the test split is {scores[0]}; "
         f"without ({names[1]}) it is {scores[1]}{better}. "
@@ -180,7 +182,7 @@ def _shipped(results: Mapping[str, Any], row: Row, folder: Path | None) -> Headl
     seeds = f" (mean of {len(row['values'])} seeds)" if len(row["values"]) > 1 else ""
     beside = " and ".join(f"{whose} is {table.score(results, mean, std)}" for whose, mean, std in others)
     name = table.plain_words(str(row["method"]))
-    which = "the control, because no other row is better on validation" if row is control else "chosen by validation"
+    which = "the control, because validation finds no other row better" if row is control else "chosen by validation"
     sentences = [
         f"Your student is row {row['method']} ({name}), {which}.",
         f"Its {measured} on the test split{seeds} is {table.score(results, row['mean'], row.get('std'))}"

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def chosen(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The row that is best on the validation split. None in results of older versions."""
+    """The row that validation chose. None in results of older versions."""
     best = (results.get("best") or {}).get("row")
     return next((row for row in results["rows"] if row["method"] == best), None) if best else None
 

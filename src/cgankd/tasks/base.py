@@ -84,6 +84,11 @@ class Task(ABC):
         outputs [B, num_outputs]; targets [B], or for a ``mixable`` task also probabilities [B, num_outputs].
         """
 
+    def calibrated_loss(self, outputs: Tensor, targets: Tensor) -> float:
+        """The mean :meth:`loss`, by which networks are compared: not worse for outputs that are only too bold or too
+        cautious."""
+        return float(self.loss(outputs, targets))
+
     def attack_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """What an attack on a network raises, [B]: the :meth:`loss` of each image."""
         return self.loss(outputs, targets, reduction="none")

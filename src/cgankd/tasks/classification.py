@@ -52,6 +52,8 @@ class Classification(Task):
     # How much a good teacher's sigmoid of the true class exceeds the mean of the others.
     FAR_ABOVE: ClassVar[float] = 0.4
     ENOUGH: ClassVar[int] = 20  # labelled images that show whether a teacher is better than guessing
+    TEMPERATURES: ClassVar[tuple[float, float]] = (0.2, 8.0)  # to calibrate outputs; no lower one where all are right
+    HALVINGS: ClassVar[int] = 30  # of their range
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
@@ -91,6 +93,19 @@ class Classification(Task):
 
     def loss(self, outputs: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
         return F.cross_entropy(outputs, targets, reduction=reduction)
+
+    def calibrated_loss(self, outputs: Tensor, targets: Tensor) -> float:
+        """Cross-entropy of outputs / T, with the T in TEMPERATURES that suits these images best (Guo et al., arXiv
+        1706.04599)."""
+        low, high = sorted(
+            -math.log(temperature) for temperature in self.TEMPERATURES
+        )  # of 1 / T, in which it is convex
+        right = outputs.gather(1, targets[:, None]).mean()
+        for _ in range(self.HALVINGS):
+            middle = (low + high) / 2.0
+            expected = (F.softmax(math.exp(middle) * outputs, dim=1) * outputs).sum(dim=1).mean()
+            low, high = (low, middle) if expected > right else (middle, high)
+        return float(F.cross_entropy(math.exp((low + high) / 2.0) * outputs, targets))
 
     def imitation_loss(
         self, outputs: Tensor, teacher_outputs: Tensor, temperature: float, reduction: str = "mean"

@@ -25,7 +25,7 @@ NEARLY_ALL, NEAR = 0.99, 0.01  # of the images, and of a scalar's range
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """total: the task's metric. loss: the task's loss, a mean. per_bin: the metric per class or label bin; None for an
+    """total: the task's metric. loss: the task's calibrated loss. per_bin: the metric per class or label bin; None for an
     empty bin. same_answer: the prediction for nearly all images, as text; None where predictions differ, or cannot."""
 
     total: float
@@ -52,7 +52,7 @@ def _scores(work: Work, given: Tensor, images: ImageSet, task: Task, name: str) 
     scores = task.score(given, images.labels)
     means, counts = _per_bin(scores, images.labels, task)
     per_bin = [float(mean) if n else None for mean, n in zip(means, counts, strict=True)]
-    loss = float(task.loss(given.double(), task.to_target(images.labels)))
+    loss = task.calibrated_loss(given.double(), task.to_target(images.labels))
     return Scores(float(scores.mean()), loss, per_bin, _same_answer(given, images.labels, task))
 
 

@@ -41,7 +41,7 @@ def describe_data(work: Work, *, splits: Splits) -> dict[str, Any]:
     return preview.describe(splits)
 
 
-@stage(together=True)
+@stage(version=2, together=True)  # versions 1 and 3 (below) had losses that were not calibrated
 def train_network(
     work: Work,
     *,
@@ -62,7 +62,7 @@ def train_network(
     return {**summary, "parameters": cost.parameters(module), **_val_scores(work, module, val, task)}
 
 
-@stage(version=3, together=True)  # version 1 kept the last weights alone; 2 had scores on the test split too
+@stage(version=4, together=True)  # version 1 kept the last weights alone; 2 had scores on the test split too
 def train_student(
     work: Work,
     *,
@@ -172,7 +172,7 @@ def train_module(
     return {"history": history, "second_try": second_try}
 
 
-@stage()
+@stage(version=2)
 def load_network(
     work: Work, *, network: Architecture, file: Path, normalised_by: ImageSet, val: ImageSet, task: Task
 ) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def with_scores(network: Artifact, tested: Artifact) -> Artifact:
     return dataclasses.replace(network, summary=summary)
 
 
-@stage()
+@stage(version=2)
 def score_black_box(work: Work, *, teacher: BlackBox, name: str, around: Surroundings) -> dict[str, Any]:
     """The scores of a black-box teacher; None for what is not known of it."""
     return {
@@ -216,7 +216,7 @@ def score_black_box(work: Work, *, teacher: BlackBox, name: str, around: Surroun
     }  # fmt: skip
 
 
-@stage()
+@stage(version=2)
 def score_vote(work: Work, *, teachers: Teachers, around: Surroundings) -> dict[str, Any]:
     """The scores of the vote of several teachers on both splits."""
     jury = teachers.open(around.task, work.fabric)
@@ -227,7 +227,8 @@ def score_vote(work: Work, *, teachers: Teachers, around: Surroundings) -> dict[
 def _val_scores(
     work: Work, predictor: inference.Predictor, val: ImageSet, task: Task, which: str = ""
 ) -> dict[str, Any]:
-    """The metric on the validation split, and the task's loss there, which orders networks of equal ``val``.
+    """The metric on the validation split, and the task's calibrated loss there, which orders networks whose ``val`` may
+    be equal.
 
     None where a black box has no outputs for the split. which: of whose scores these are, for the name of the pass over
     the images: "best weights on ".
