@@ -25,8 +25,9 @@ NEARLY_ALL, NEAR = 0.99, 0.01  # of the images, and of a scalar's range
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """total: the task's metric. loss: the task's calibrated loss. per_bin: the metric per class or label bin; None for an
-    empty bin. same_answer: the prediction for nearly all images, as text; None where predictions differ, or cannot."""
+    """total: the task's metric. loss: the task's calibrated loss. per_bin: the metric per class or label bin; None for
+    an empty bin. same_answer: the prediction for nearly all images, as text; None where predictions differ, or
+    cannot."""
 
     total: float
     loss: float
