@@ -97,9 +97,8 @@ class Classification(Task):
     def calibrated_loss(self, outputs: Tensor, targets: Tensor) -> float:
         """Cross-entropy of outputs / T, with the T in TEMPERATURES that suits these images best (Guo et al., arXiv
         1706.04599)."""
-        low, high = sorted(
-            -math.log(temperature) for temperature in self.TEMPERATURES
-        )  # of 1 / T, in which it is convex
+        # of 1 / T, in which the loss is convex
+        low, high = sorted(-math.log(temperature) for temperature in self.TEMPERATURES)
         right = outputs.gather(1, targets[:, None]).mean()
         for _ in range(self.HALVINGS):
             middle = (low + high) / 2.0
