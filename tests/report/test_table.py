@@ -227,3 +227,10 @@ def test_a_table_without_generated_images_has_one_number_of_images_and_a_short_h
     assert heading.split() == ["method", "steps", "images", "accuracy,", "%", "difference"]
     assert [row.images for row in table.rows(found)] == ["7,000", "7,000"]
     assert table.header(found)[4] == "images"
+
+
+def test_without_a_control_no_difference_is_explained() -> None:
+    results, said = small(), "the row's score minus that of nokd_longer (the control)"
+    assert said in " ".join(table.footnotes(results))
+    assert said not in " ".join(table.footnotes({**results, "rows": results["rows"][1:]}))
+    assert said in " ".join(table.footnotes({name: results[name] for name in results if name != "rows"}))

@@ -320,10 +320,11 @@ def footnotes(results: Mapping[str, Any]) -> list[str]:
         else "teacher, generator and student"
     )
     notes.append(f"Mean ± standard deviation over {len(seeds)} seeds; a seed changes {covers}.")
-    if results.get("control"):
+    control = results.get("control")
+    if control and any(row["method"] == control for row in results.get("rows", [{"method": control}])):
         unit = f", in {difference_unit(results)}" if difference_unit(results) else ""
         notes.append(
-            f"Difference{unit}: the row's score minus that of {results['control']} (the control), paired by seed; "
+            f"Difference{unit}: the row's score minus that of {control} (the control), paired by seed; "
             "95% t interval, not corrected for the number of rows."
         )
     return notes
