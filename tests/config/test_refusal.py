@@ -53,6 +53,8 @@ WRONG = [
     ("data.label_range=[0]", "data.label_range = [0]", "", NUMBERS),
     ("data.label_range=[0, 1, 2]", "data.label_range = [0, 1, 2]", "", NUMBERS),
     ("data.label_range=[0, .inf]", "data.label_range.1 = inf", "", "a finite number"),
+    ("compare.methods=null", "compare.methods = none", "", "auto, or a list, each text"),
+    ("compare.methods=Auto", "compare.methods = 'Auto'", "auto", "auto, or a list, each text"),
     ("compare.methods=kd", "compare.methods = 'kd'", "", "auto, or a list, each text, such as compare.methods=[kd]"),
     ("compare.methods=kd, cgan+fm~mixup", "compare.methods = 'kd, cgan+fm~mixup'", "",
      "auto, or a list, each text, such as compare.methods=[kd,cgan+fm~mixup]"),

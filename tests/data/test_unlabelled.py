@@ -16,6 +16,7 @@ from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
 from cgankd.data.imageset import Splits, contents
 from cgankd.data.sources import load
+from cgankd.planning.look import look
 
 COUNT = 7
 Pixels = npt.NDArray[np.uint8]
@@ -208,3 +209,70 @@ def test_all_folders_are_classes_where_the_setting_says_so(tmp_path: Path) -> No
     top = good_folders(tmp_path / "labelled")
     files(top / "unlabelled", pixels())
     assert load(DataSettings(source=str(top), split_folders=False)).task.answer_names == ("a", "b", "unlabelled")
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_in_an_address_the_folder_is_no_class_and_is_not_copied_again(
+    split: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fsspec")
+    monkeypatch.setenv("CGANKD_DATA", str(tmp_path / "cache"))
+    top = tmp_path / "labelled"
+    good_folders(top / "train" if split else top)
+    files(top / "more", pixels()) if not split else files(top / "train" / "unlabelled", pixels())
+    address = f"file://{top}"
+    further = f"{address}/train/unlabelled" if split else f"{address}/more"
+    splits = load(DataSettings(source=address, unlabelled=further))
+    assert splits.task.answer_names == ("a", "b")
+    assert len(splits.unlabelled) == COUNT
+    assert f"{COUNT} unlabelled images of {further}" in splits.notes
+    assert len(list((tmp_path / "cache" / "remote").iterdir())) == 1
+
+
+def test_folders_within_splits_are_no_classes_and_those_that_are_not_used_are_told(tmp_path: Path) -> None:
+    good_folders(tmp_path / "train")
+    for place in ("train/unlabelled", "unlabeled"):
+        files(tmp_path / place, pixels(seed=len(place)))
+    (tmp_path / "train" / "Unlabeled").mkdir()  # empty
+    splits = load(DataSettings(source=str(tmp_path), unlabelled=str(tmp_path / "train" / "unlabelled")))
+    assert splits.task.answer_names == ("a", "b")
+    assert len(splits.unlabelled) == COUNT
+    left = [note for note in splits.notes if "was left out: its images have no labels" in note]
+    assert [note.split(" was")[0] for note in left] == [str(tmp_path / "unlabeled")]
+
+
+def test_an_empty_folder_is_not_used(tmp_path: Path) -> None:
+    (good_folders(tmp_path / "set") / "unlabelled").mkdir()
+    assert look(str(tmp_path / "set"), {}).settings.unlabelled is None
+
+
+def test_where_the_images_come_from_is_known_by_their_pixels(tmp_path: Path) -> None:
+    """Of a teacher that was trained on the pool, what it says of the pool's images is nearly the truth."""
+    everything = good_folders(tmp_path / "u")
+    assert read(tmp_path, everything, train_size=4).unlabelled.of_pool
+    assert not read(tmp_path, files(tmp_path / "v", pixels()), train_size=4).unlabelled.of_pool
+    assert load(DataSettings(source=str(everything), train_size=4)).unlabelled.of_pool
+
+
+def test_16_bits_beside_images_of_8_bits_are_not_guessed(tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 4096, (9, 16, 16, 3), dtype=np.uint16)
+    np.savez(tmp_path / "u.npz", images=deep)
+    with pytest.raises(UserError, match=r"use 12 of them, other than the labelled images; allowed: images of 8 bits"):
+        read(tmp_path, tmp_path / "u.npz")
+    np.savez(tmp_path / "u.npz", images=deep * 16)
+    assert read(tmp_path, tmp_path / "u.npz").unlabelled.images.float().mean() == pytest.approx(127, abs=3)
+
+
+def test_another_shape_is_told(tmp_path: Path) -> None:
+    splits = read(tmp_path, files(tmp_path / "u", pixels(side=20)), channels=1)
+    assert f"data.unlabelled: {COUNT} images were brought to 16x16 pixels" in splits.notes
+    assert "data.unlabelled: colours were made grey, as the labelled images are" in splits.notes
+    plain = read(tmp_path / "b", files(tmp_path / "v", pixels()))
+    assert not any(note.startswith("data.unlabelled:") for note in plain.notes)
+
+
+def test_the_hub_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"hf://o/n is on Hugging Face's hub, which is not read here; allowed: a folder"
+    ):
+        read(tmp_path, "hf://o/n")

@@ -94,6 +94,15 @@ def test_any_method_is_a_row_with_and_without_fakes(name: str, expected: Row) ->
     assert comparisons.row(name) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [("pseudo+rkd@fake", r"allowed: pseudo\+rkd$"), ("cgan+pseudo+kd+rkd@real", r"allowed: cgan\+pseudo\+kd\+rkd$")],
+)
+def test_a_part_of_a_batch_with_unlabelled_images_is_refused(name: str, allowed: str) -> None:
+    with pytest.raises(UserError, match=allowed):
+        preflight.check_names(tiny(f"compare.methods=[{name}]"))
+
+
 def test_methods_are_trained_as_rows_and_unknown_ones_refused(tmp_path: Path) -> None:
     extra = ("compare.methods=[nokd_longer, pkt, cgan+kd+sp@fake]", "seeds=[0]", "metrics.generator=false")
     found = run.run(tiny(*extra), tmp_path / "run")

@@ -164,6 +164,16 @@ def test_the_row_of_the_autopilot_stands_beside_the_control() -> None:
     )
 
 
+def test_the_row_that_ships_is_compared(make_results: Results) -> None:
+    """Within a half, another row may be better and clearly so, where the half does not have the best of all rows."""
+    test = {"nokd_longer": [80.0], "cgan": [81.0], "cgan_kd": [82.0]}
+    results = scored(make_results("classification"), test, {"nokd_longer": 93.0, "cgan": 90.5, "cgan_kd": 89.5})
+    for row, loss in zip(results["rows"], (0.3, 0.2, 0.1), strict=True):
+        row["val"]["losses"] = [loss]
+    results |= {"counts": {"val": 100}, "best": {"row": "cgan", "seed": 0}}
+    assert "with generated images (cGAN-KD) the student's" in headline(results).sentence
+
+
 @pytest.mark.parametrize(("images", "best"), [(100, "student alone"), (9000, "plain KD"), (None, "plain KD")])
 def test_rows_that_chance_explains_are_ordered_by_their_loss(
     make_results: Results, images: int | None, best: str

@@ -63,13 +63,13 @@ def not_allowed(at: Place, value: Any) -> str:
     words = allowed.in_a_sentence(at.annotation, at.metadata)
     finite = "finite " if isinstance(value, float) and value - value != 0 else ""  # inf and nan
     words = words.replace("a number", f"a {finite}number")
-    return f"{at.key} = {shown(value)} is not allowed{hint}; allowed: {words}{_as_a_list(at, value)}"
+    return f"{at.key} = {shown(value)} is not allowed{hint}; allowed: {words}{'' if hint else _as_a_list(at, value)}"
 
 
 def _as_a_list(at: Place, value: Any) -> str:
     """How the value is written as a list, where the setting is one that may hold it; else nothing."""
     items = [item.strip() for item in str(value).split(",")]
-    if isinstance(value, bool) or not all(re.fullmatch(r"[\w.+~@-]{1,60}", item) for item in items):
+    if value is None or isinstance(value, bool) or not all(re.fullmatch(r"[\w.+~@-]{1,60}", item) for item in items):
         return ""
     for option in alternatives(at.annotation):
         inner = typing.get_args(option)

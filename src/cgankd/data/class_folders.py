@@ -79,22 +79,24 @@ def listing(folder: Path, settings: DataSettings, tree: Tree | None = None) -> L
 
 
 def unlabelled_folders(top: Folder) -> list[Folder]:
-    """Folders whose name says that their images have no labels."""
-    return [folder for folder in top.folders if folder.name.casefold() in UNLABELLED]
+    """Folders whose name says that their images have no labels, beside the folders of classes or splits."""
+    inner = [folder for home in [top, *top.folders] for folder in home.folders]
+    return [folder for folder in inner if folder.name.casefold() in UNLABELLED and folder.all_images()]
 
 
 def _without_unlabelled(top: Folder, settings: DataSettings) -> tuple[Folder, list[str]]:
     """The folder without those of images that have no labels, which are no class; and a note on those not used."""
     if settings.split_folders is False:  # all are classes
         return top, []
-    left, notes = unlabelled_folders(top), list[str]()
-    if settings.unlabelled is None:
-        paths = [folder.path for folder in left]
-        notes = [f"{path} was left out: its images have no labels; data.unlabelled={path} uses them" for path in paths]
-    else:
-        used = Path(settings.unlabelled).resolve()
-        left += [folder for folder in top.folders if folder.path.resolve() == used]
-    return dataclasses.replace(top, folders=[folder for folder in top.folders if folder not in left]), notes
+    used = None if settings.unlabelled is None else Path(settings.unlabelled).resolve()
+    unused = [folder.path for folder in unlabelled_folders(top) if folder.path.resolve() != used]
+    notes = [f"{path} was left out: its images have no labels; data.unlabelled={path} uses them" for path in unused]
+
+    def without(home: Folder) -> Folder:
+        left = [one for one in home.folders if one.name.casefold() in UNLABELLED or one.path.resolve() == used]
+        return dataclasses.replace(home, folders=[one for one in home.folders if one not in left])
+
+    return without(dataclasses.replace(top, folders=[without(home) for home in top.folders])), notes
 
 
 def _read_as_one(names: list[str]) -> list[str]:

@@ -160,9 +160,10 @@ class ImageSet:
 
 @dataclasses.dataclass(frozen=True)
 class UnlabelledImages:
-    """Images without labels. images: uint8 [N, C, H, W]."""
+    """Images without labels. images: uint8 [N, C, H, W]. of_pool: whether some are in the pool, where they have one."""
 
     images: Images
+    of_pool: bool = False
 
     def __len__(self) -> int:
         return len(self.images)
@@ -273,4 +274,4 @@ class Splits:
             return self.further
         further = torch.ones(len(self.pool), dtype=torch.bool)
         further[slice(None) if self.labelled is None else self.labelled] = False
-        return UnlabelledImages(taken(self.pool.images, further))
+        return UnlabelledImages(taken(self.pool.images, further), of_pool=True)

@@ -97,16 +97,18 @@ def load(settings: DataSettings, count: Count | None = None, progress: Progress 
     ([100, 1, 16, 16], 1248, 100, 449)
     """
     with at_hand(settings.source, progress) as local, naming_skip_bad(settings.skip_bad):
-        splits = _load(settings.model_copy(update={"source": local}), count, progress)
-    if local != settings.source:
-        address = settings.source.rstrip("/")
-        splits = dataclasses.replace(
-            splits,
-            notes=tuple(note.replace(local, address) for note in splits.notes),
-            rejected=tuple(image._replace(path=image.path.replace(local, address)) for image in splits.rejected),
-        )
-    with naming_skip_bad(settings.skip_bad):
-        return with_unlabelled(splits, settings, progress)
+        address, further = settings.source.rstrip("/"), settings.unlabelled
+        if further is not None and local != settings.source and further.startswith(f"{address}/"):
+            further = local + further.removeprefix(address)
+        own = settings.model_copy(update={"source": local, "unlabelled": further})
+        splits = with_unlabelled(_load(own, count, progress), own, progress)
+    if local == settings.source:
+        return splits
+    return dataclasses.replace(
+        splits,
+        notes=tuple(note.replace(local, address) for note in splits.notes),
+        rejected=tuple(image._replace(path=image.path.replace(local, address)) for image in splits.rejected),
+    )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import torch
 
 from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
-from cgankd.core.mapped_rows import taken
+from cgankd.core.mapped_rows import Images, taken
 from cgankd.core.numbers import counted
 from cgankd.core.paths import is_file, is_folder
 from cgankd.core.progress import SILENT, Progress
@@ -18,6 +18,7 @@ from cgankd.data import arrays, arrow_tables, tar_shards
 from cgankd.data.decoded import Decoded, unusable
 from cgankd.data.depth import bits_in_use
 from cgankd.data.folder_tree import scan
+from cgankd.data.hub import PREFIX
 from cgankd.data.image_files import SUFFIXES, EncodedPictures, FilePictures
 from cgankd.data.imageset import Splits, UnlabelledImages, contents
 from cgankd.data.listing import Pictures, Rejected
@@ -37,21 +38,25 @@ def with_unlabelled(splits: Splits, settings: DataSettings, progress: Progress =
     source = settings.unlabelled
     if source is None:
         return splits
+    if source.startswith(PREFIX):
+        raise UserError(f"{SETTING} {source} is on Hugging Face's hub, which is not read here; allowed: {ALLOWED}")
     with at_hand(source, progress) as local:
         pictures = _pictures(local)
         rejected: tuple[Rejected, ...] = ()
         if settings.skip_bad and isinstance(pictures, EncodedPictures):
             pictures, rejected = _usable(pictures)
-        images = _decoded(pictures, splits, f"{SETTING} {source}", progress)
+        images, notes = _decoded(pictures, splits, settings, progress)
+    digests, pool = contents(images), set(contents(splits.pool.images))
     known = {digest for part in (splits.train, splits.val, splits.test) for digest in contents(part.images)}
-    new = torch.tensor([digest not in known for digest in contents(images.images)])
-    notes = _notes(source, len(images), len(images) - int(new.sum()), len(rejected))
+    new = torch.tensor([digest not in known for digest in digests])
+    notes += _notes(source, len(images), len(images) - int(new.sum()), len(rejected))
     if not new.any():
         raise UserError(
             f"{SETTING} {source}: all {len(images):,} images have the pixels of a labelled, validation or test image; "
             "needed: others"
         )
-    further = images if new.all() else UnlabelledImages(taken(images.images, new))
+    of_pool = not pool.isdisjoint(set(digests) - known)
+    further = UnlabelledImages(images if new.all() else taken(images, new), of_pool)
     return dataclasses.replace(
         splits, further=further, notes=(*splits.notes, *notes), rejected=(*splits.rejected, *rejected)
     )
@@ -91,12 +96,27 @@ def _usable(pictures: EncodedPictures) -> tuple[EncodedPictures, tuple[Rejected,
     return pictures.keep(kept), tuple(Rejected(str(error.path), error.reason) for error in errors.values())
 
 
-def _decoded(pictures: Pictures, splits: Splits, where: str, progress: Progress) -> UnlabelledImages:
-    assert splits.plan is not None
+def _decoded(
+    pictures: Pictures, splits: Splits, settings: DataSettings, progress: Progress
+) -> tuple[Images, list[str]]:
+    """All images in the shape of the labelled ones, and a note where they had another one."""
+    plan, where = splits.plan, f"{SETTING} {settings.unlabelled}"
+    assert plan is not None
     decoded = Decoded(pictures, progress)
     kinds = decoded.kinds()
     if any(kind.bits == 16 for kind in kinds):
-        bits_in_use(decoded, kinds, splits.plan.bits, where)  # refuses values that the labelled images can't have
+        known = settings.bits if plan.bits == 16 else plan.bits  # of 16 bits all may be in use, or no image has them
+        bits, _ = bits_in_use(decoded, kinds, known, where)
+        if bits != plan.bits:
+            raise UserError(
+                f"{where}: images of 16 bits use {bits} of them, other than the labelled images; allowed: images of 8 "
+                "bits, or of as many as the labelled ones use"
+            )
+    other = sum(count for kind, count in kinds.items() if (kind.height, kind.width) != (plan.height, plan.width))
+    grey = plan.channels == 1 and any(not kind.mode.startswith(("L", "1", "I")) for kind in kinds)
+    resized = f"{counted(other, 'image was', 'images were')} brought to {plan.width}x{plan.height} pixels"
+    notes = [f"{SETTING}: {resized}"] * bool(other)
+    notes += [f"{SETTING}: colours were made grey, as the labelled images are"] * grey
     with progress.bar("reading unlabelled images", sum(kinds.values())) as bar:
         done = 0
 
@@ -105,7 +125,7 @@ def _decoded(pictures: Pictures, splits: Splits, where: str, progress: Progress)
             done += count
             bar.to(done)
 
-        return UnlabelledImages(decoded.read(np.arange(sum(kinds.values())), splits.plan, add))
+        return decoded.read(np.arange(sum(kinds.values())), plan, add), notes
 
 
 def _notes(source: str, images: int, twice: int, bad: int) -> list[str]:

@@ -199,6 +199,11 @@ def reasons(flight: Flight, scored: Callable[[float], str]) -> list[str]:
         )
     elif any(record.val == chosen.val and row(record.row).fakes != row(chosen.row).fakes for record in others):
         third = "Generated images were tried and do not change the score here, by validation and with one seed."
+    elif row(flight.chosen).fakes and any(_order(record, chosen) and not row(record.row).fakes for record in others):
+        third = (
+            "Generated images were tried and are better by the loss alone, because the scores differ by no more than "
+            "chance explains, by validation and with one seed."
+        )
     elif row(flight.chosen).fakes:
         third = (
             "Generated images were tried and are better than the candidates without, by validation and with one seed."

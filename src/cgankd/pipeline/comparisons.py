@@ -15,6 +15,7 @@ from cgankd.config.settings import (
     StudentSettings,
     SynthesisSettings,
 )
+from cgankd.core.errors import UserError, did_you_mean
 from cgankd.tasks import Task
 
 
@@ -93,6 +94,25 @@ def row(name: str) -> Row:
     if pseudo:
         method = method.removeprefix(UNLABELLED).removeprefix("+") or distill.SUPERVISED
     return Row(method=method, fakes=base.startswith(FAKES), pseudo=pseudo, views=tuple(words))
+
+
+def check_views(name: str) -> None:
+    """UserError for views that are not known, or that the row can't have."""
+    words = row(name).views
+    if unknown := [word for word in words if word not in VIEWS]:
+        problem = f"{unknown[0]!r} after ~ is not known{did_you_mean(unknown[0], VIEWS)}"
+    elif len(set(words)) < len(words):
+        problem = "a view is named twice"
+    elif len(words) > 1 and "plain" in words:
+        problem = "plain is named beside other views"
+    elif words and (row(name).strong or not row(name).longer):
+        problem = f"its views are those of student.{'strong_augment' if row(name).strong else 'fit.augment'}"
+    else:
+        return
+    raise UserError(
+        f"compare.methods holds {name!r}: {problem}; allowed: METHOD~plain, or one or more of "
+        f"{', '.join(word for word in VIEWS if word != 'plain')}, each after a ~, such as fm~randaugment~mixup"
+    )
 
 
 def student_network(name: str, student: StudentSettings) -> str:

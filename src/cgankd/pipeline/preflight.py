@@ -37,7 +37,7 @@ from cgankd.metrics import robustness
 from cgankd.nets import pretrained, trial, weights, zoo
 from cgankd.nets.inference import to_input
 from cgankd.pipeline import refit
-from cgankd.pipeline.comparisons import FAKES, ROWS, VIEWS, partner, row, student_network, views
+from cgankd.pipeline.comparisons import FAKES, ROWS, check_views, partner, row, student_network, views
 from cgankd.synthesis import adjust
 from cgankd.tasks import outputs as output_kinds
 from cgankd.tasks.outputs import AUTO, OutputKind, sentence
@@ -98,7 +98,12 @@ def check_names(recipe: Recipe) -> None:
     for name in recipe.student.method_settings:
         distill.find(name)
     for name in recipe.rows:
-        _check_views(name)
+        check_views(name)
+        if row(name).pseudo and "@" in name:
+            raise UserError(
+                f"compare.methods holds {name!r}, but @real and @fake are for rows without unlabelled images; allowed: "
+                f"{name.replace('@real', '').replace('@fake', '')}"
+            )
         if not row(name).fakes and name.split("~")[0] not in ROWS and (alone := partner(FAKES + name)) != name:
             raise UserError(
                 f"compare.methods holds {name!r}, a row without generated images, but @fake needs them; allowed: "
@@ -111,24 +116,6 @@ def check_names(recipe: Recipe) -> None:
                     f"compare.methods holds {name!r}, which is not known{did_you_mean(method, known)}; allowed: "
                     f"{', '.join(ROWS)}, a method of `cgankd methods`, and cgan+ or pseudo+ before one"
                 )
-
-
-def _check_views(name: str) -> None:
-    words = row(name).views
-    if unknown := [word for word in words if word not in VIEWS]:
-        problem = f"{unknown[0]!r} after ~ is not known{did_you_mean(unknown[0], VIEWS)}"
-    elif len(set(words)) < len(words):
-        problem = "a view is named twice"
-    elif len(words) > 1 and "plain" in words:
-        problem = "plain is named beside other views"
-    elif words and (row(name).strong or not row(name).longer):
-        problem = f"its views are those of student.{'strong_augment' if row(name).strong else 'fit.augment'}"
-    else:
-        return
-    raise UserError(
-        f"compare.methods holds {name!r}: {problem}; allowed: METHOD~plain, or one or more of "
-        f"{', '.join(word for word in VIEWS if word != 'plain')}, each after a ~, such as fm~randaugment~mixup"
-    )
 
 
 def _check_teachers(recipe: Recipe) -> None:

@@ -110,7 +110,7 @@ def collect(run: Run) -> dict[str, Any]:
         "higher_is_better": task.higher_is_better,
         "dataset": run.splits.name,
         "counts": data.summary["counts"],
-        "unlabelled_from": "pool" if run.splits.further is None else "elsewhere",
+        "unlabelled_from": "pool" if run.splits.unlabelled.of_pool else "elsewhere",
         "test_images": run.splits.test.content_key,  # scores on other images are not compared
         "seeds": list(recipe.seeds),
         "vary": recipe.vary,

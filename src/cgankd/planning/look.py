@@ -51,10 +51,8 @@ class Look:
 def look(source: str, fixed: Mapping[str, object], progress: Callable[[int, int], None] | None = None) -> Look:
     """Read the data set. fixed: data settings that the user gave. Raises UserError as a run does."""
     with at_hand(source) as local, sources.naming_skip_bad(bool(fixed.get("skip_bad"))):
-        listing, values, reasons = _chosen(local, fixed)
+        listing, values, reasons = _chosen(local, fixed, source)
         _choose_size(listing, values, reasons)
-        if "unlabelled" not in fixed and "unlabelled" in values:  # the address, not its copy
-            values["unlabelled"] = str(values["unlabelled"]).replace(local, source.rstrip("/"))
         settings = DataSettings.model_validate({**values, "source": source})
         splits = sources.load(settings, progress)
     return Look(settings, splits, reasons, (*_facts(splits), *_odd(listing)))
@@ -63,17 +61,18 @@ def look(source: str, fixed: Mapping[str, object], progress: Callable[[int, int]
 def as_chosen(source: str, fixed: Mapping[str, object]) -> tuple[DataSettings, Mapping[str, str]]:
     """The data settings that a recipe for this source gets, but for the size of images; and why each was chosen."""
     with at_hand(source) as local, sources.naming_skip_bad(bool(fixed.get("skip_bad"))):
-        _, values, reasons = _chosen(local, fixed)
+        _, values, reasons = _chosen(local, fixed, source)
     settings = DataSettings.model_validate({**values, "source": source})
     return settings, {name: reason for name, reason in reasons.items() if reason != AS_SAID}
 
 
-def _chosen(source: str, fixed: Mapping[str, object]) -> tuple[Listing, dict[str, object], dict[str, str]]:
-    """What the source holds, the data settings without the size of images, and why each was chosen."""
+def _chosen(source: str, fixed: Mapping[str, object], given: str) -> tuple[Listing, dict[str, object], dict[str, str]]:
+    """What the source holds, the data settings without the size of images, and why each was chosen. given: the source,
+    or the address of which it is a copy."""
     values: dict[str, object] = {"source": source, **fixed}
     reasons: dict[str, str] = dict.fromkeys(fixed, AS_SAID)
     _choose_columns(source, values, reasons)
-    _choose_unlabelled(source, values, reasons)
+    _choose_unlabelled(source, given, values, reasons)
     listing = sources.list_source(DataSettings.model_validate(values))
     _choose_task(listing, values, reasons)
     _choose_unit(listing, values, reasons)
@@ -108,12 +107,15 @@ def _choose_columns(source: str, values: dict[str, object], reasons: dict[str, s
     values["label_column"], reasons["label_column"] = label_column(source, sources.first_values(source, others))
 
 
-def _choose_unlabelled(source: str, values: dict[str, object], reasons: dict[str, str]) -> None:
+def _choose_unlabelled(source: str, given: str, values: dict[str, object], reasons: dict[str, str]) -> None:
     """A folder of images without labels beside the labelled ones."""
     if "unlabelled" in values or not is_folder(Path(source)):
         return
-    if found := [folder.path for folder in unlabelled_folders(scan(Path(source), strict=False).top)]:
-        values["unlabelled"], reasons["unlabelled"] = str(found[0]), "its name says that its images have no labels"
+    if found := unlabelled_folders(scan(Path(source), strict=False).top):
+        inside = found[0].path.relative_to(source)
+        address = f"{given.rstrip('/')}/{inside.as_posix()}"
+        values["unlabelled"] = str(found[0].path) if source == given else address
+        reasons["unlabelled"] = "its name says that its images have no labels"
 
 
 def _choose_task(listing: Listing, values: dict[str, object], reasons: dict[str, str]) -> None:

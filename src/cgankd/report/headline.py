@@ -48,7 +48,8 @@ def _found(results: Mapping[str, Any], folder: Path | None) -> Headline:
     if not table.generates(results) and (row := shipped.chosen(results)) is not None:
         return _shipped(results, row, folder)
     sides = [[row for row in results["rows"] if bool(row.get("fake_images")) is fake] for fake in (True, False)]
-    chosen = [_best(results, rows) for rows in sides]
+    ships = shipped.chosen(results)
+    chosen = [ships if ships is not None and ships in rows else _best(results, rows) for rows in sides]
     unscored = [str(row["method"]) for rows in sides for row in rows if _validation(row) is None]
     notes = [f"Without a validation score, so not compared: {', '.join(unscored)}."] if unscored else []
     if not any(chosen):

@@ -74,7 +74,10 @@ class StudentSettings(Settings):
         "teacher that is a file of predictions",
     )
     real_share: float | None = Field(
-        None, gt=0, lt=1, description="share of real images in a batch; none: every image equally often"
+        None,
+        gt=0,
+        lt=1,
+        description="share of labelled images in a batch, where there are others too; none: every image equally often",
     )
     strong_augment: AugmentSettings = Field(
         AugmentSettings(randaugment=RandAugmentSettings(), cutmix=1.0), description="augmentation of the row augment"
