@@ -68,12 +68,12 @@ def test_several_folders_may_be_of_one_split(tmp_path: Path) -> None:
 
 def test_a_folder_of_another_name_beside_splits_is_asked_about(tmp_path: Path) -> None:
     divided(tmp_path, "Training", "val", "Testing")
-    class_folders(tmp_path / "unlabeled", {"x": 3}, seed=300)
-    refuses(r"unlabeled: is beside Training/; .*split_folders=true .* or data.split_folders=false", tmp_path)
+    class_folders(tmp_path / "extra", {"x": 3}, seed=300)
+    refuses(r"extra: is beside Training/; .*split_folders=true .* or data.split_folders=false", tmp_path)
     splits = read(tmp_path, split_folders=True)
     assert sizes(splits) == [20, 4, 6]
-    assert "folders that are no splits were left out: unlabeled" in splits.notes
-    assert read(tmp_path, split_folders=False).task == Classification(("Testing", "Training", "unlabeled", "val"))
+    assert "folders that are no splits were left out: extra" in splits.notes
+    assert read(tmp_path, split_folders=False).task == Classification(("Testing", "Training", "extra", "val"))
 
 
 def test_a_test_folder_without_a_training_folder_is_asked_about(tmp_path: Path) -> None:
