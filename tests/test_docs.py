@@ -22,6 +22,7 @@ import typer.main
 from cgankd.cli import main
 from cgankd.cli.recipes import homes
 from cgankd.config import recipe
+from cgankd.config.settings import DataSettings
 from cgankd.core.errors import UserError
 from cgankd.distill import find, parts
 from cgankd.nets import zoo
@@ -117,7 +118,9 @@ def check_recipe(command: str, params: dict[str, Any]) -> None:
         for group in [*(params.get("settings") or []), ""]:
             changes = [*overrides, *shlex.split(group.replace(",", " ") if "[" not in group else group)]
             if PLACEHOLDER.search(name):
-                recipe.from_tree({}, changes)
+                images = not name.endswith(".yaml")  # their settings need no data. before them
+                short = [word for word in changes if images and word.partition("=")[0] in DataSettings.model_fields]
+                recipe.from_tree({}, [f"data.{word}" if word in short else word for word in changes])
             else:
                 home.load(name, changes)
 

@@ -214,7 +214,7 @@ def test_an_ablation_shares_all_but_synthesis_and_students(
         (["table", "tiny.yaml", "--seeds", "0,x"], "is not allowed"),
         (["table", "seeds=[0]"], "no recipe among"),
         (["table", "nothing"], "'nothing' is neither a ready recipe nor an existing YAML file"),
-        (["ablate", "tiny.yaml", "--images", "100,many"], "synthesis.images = 'many' is not allowed"),
+        (["ablate", "tiny.yaml", "--images", "100,many"], "--images 'many' is not allowed"),
         (["ablate", "tiny.yaml", "student.network=resnett8"], "network 'resnett8' is not known"),
     ],
 )

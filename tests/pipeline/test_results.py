@@ -108,7 +108,9 @@ def test_the_best_row_and_its_best_seed_are_chosen_on_the_validation_split(tmp_p
         return [Artifact(tmp_path, "key", 0.0, {"val": one, "test": other}) for one, other in scored]
 
     recipe = Recipe(seeds=(3, 7))
-    run: Any = SimpleNamespace(recipe=recipe, task=Classification(("a", "b")), rows=("kd", "cgan", "dkd"))
+    splits = SimpleNamespace(val=range(10))
+    task = Classification(("a", "b"))
+    run: Any = SimpleNamespace(recipe=recipe, task=task, rows=("kd", "cgan", "dkd"), splits=splits)
     trained = {
         "kd": students([4.0, 4.0], [5.0, 5.0]),
         "cgan": students([3.0, 7.0], [4.0, 8.0]),
