@@ -194,7 +194,7 @@ def test_images_without_labels_are_used_in_further_rows(seconds: float) -> None:
     plan = make_plan(data, "mine", splits(False), None, seconds)  # type: ignore[arg-type]
     without = make_plan({"source": "mine"}, "mine", splits(False), None, seconds)  # type: ignore[arg-type]
     further = set(plan.recipe.rows) - set(without.recipe.rows)
-    assert further == ({"pseudo+fm"} if plan.recipe.compare.methods != "auto" else set(WITH_UNLABELLED))
+    assert further == (set(planning.WITH_UNLABELLED) if plan.recipe.compare.methods != "auto" else set(WITH_UNLABELLED))
     assert plan.recipe.data.unlabelled == "mine/unlabelled"
 
 

@@ -32,7 +32,7 @@ from cgankd.teachers.opening import answers_files
 METHODS = ("nokd_longer", "augment", "kd", "fm", "cgan_kd", "cgan+fm")  # where time is too short for trials
 # Where it is too short for a generator. Beside a teacher of the same labels, augment is often the best row.
 WITHOUT_FAKES = ("nokd_longer", "augment", "fm")
-WITH_UNLABELLED = ("pseudo+fm",)  # further rows where there are images without labels
+WITH_UNLABELLED = ("pseudo+kd", "pseudo+fm")  # further rows where there are images without labels
 # Where time allows. Students of function matching still gain long after 3,000 steps (docs/research-notes.md).
 STEPS = {"teacher": 2000, "student": 1500, "transfer": 8000, "generator": 3000}
 # The steps of a part are its usual ones times the share to this power: less is saved on what the others build on.

@@ -19,7 +19,8 @@ CANDIDATES = (  # of the autopilot, in the order in which they are tried; the co
     "cgan+fm~mixup",
     "cgan+fm~randaugment~mixup",
 )
-WITH_UNLABELLED = ("pseudo+fm~mixup", "pseudo+fm~randaugment~mixup")  # further ones where data.unlabelled is given
+# further ones where data.unlabelled is given
+WITH_UNLABELLED = ("pseudo+kd", "pseudo+fm~mixup", "pseudo+fm~randaugment~mixup")
 
 
 class CompareSettings(Settings):
