@@ -110,7 +110,7 @@ def test_rows_of_scalars_with_a_decimal_comma_are_no_classes(tmp_path: Path) -> 
         Rejected(f"{place} 24", empty),
     )
     assert f"2 of 23 images came without a label and were left out{WHERE}" in splits.notes
-    hint = "students can learn from images without a label too: data.unlabelled names their folder"
+    hint = f"students can learn from images without a label too: data.unlabelled={tmp_path}"
     assert hint in splits.notes
 
 

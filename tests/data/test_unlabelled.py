@@ -202,7 +202,9 @@ def test_a_folder_of_this_name_is_no_class(name: str, split: bool, tmp_path: Pat
 def test_a_folder_of_another_name_is_no_class_where_the_setting_names_it(tmp_path: Path) -> None:
     top = good_folders(tmp_path / "labelled")
     files(top / "more", pixels())
-    assert len(load(DataSettings(source=str(top), unlabelled=str(top / "more"))).task.answer_names) == 2
+    splits = load(DataSettings(source=str(top), unlabelled=str(top / "more")))
+    assert len(splits.task.answer_names) == 2
+    assert f"{top / 'more'} is no class, because data.unlabelled names it" in splits.notes
 
 
 def test_all_folders_are_classes_where_the_setting_says_so(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ def test_methods_are_listed_in_a_line_each(typed: Typed) -> None:
     listed, _, apart = said.out.partition("\n\n")
     title, *lines = listed.splitlines()
     assert " ".join(apart.split()).startswith(
-        "Methods can be combined: kd+rkd. Other commands have their own methods: cgankd continual"
+        "Methods can be combined: kd+rkd. Before a method: cgan+ (generated images too), pseudo+ (unlabelled images "
+        "too), cgan+pseudo+ (both). Other commands have their own methods: cgankd continual"
     )
     assert title.split() == ["method", "matches", "tasks", "needs", "paper"]
     assert all(len(line.rstrip()) <= 80 for line in lines)

@@ -51,6 +51,7 @@ def test_a_folder_of_images_without_labels_is_used(tmp_path: Path) -> None:
     assert seen.reasons["unlabelled"] == "its name says that its images have no labels"
     assert f"60 unlabelled images of {further}" in seen.facts
     assert look(source, {"unlabelled": None}).settings.unlabelled is None
+    assert look(f"{source}/", {}).settings.unlabelled == further
 
 
 def test_in_the_copy_of_an_address_it_is_named_by_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

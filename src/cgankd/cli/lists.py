@@ -36,7 +36,8 @@ def methods(
         for line in catalogue.lines():
             table.add_row(*line)
         console.print(table)
-        console.print(f"\nMethods can be combined: kd+rkd. {OTHER_METHODS}")
+        more = "Before a method: cgan+ (generated images too), pseudo+ (unlabelled images too), cgan+pseudo+ (both)."
+        console.print(f"\nMethods can be combined: kd+rkd. {more} {OTHER_METHODS}")
         return
     facts, text = catalogue.details(name)
     table = Table(box=None, pad_edge=False, show_header=False)

@@ -91,6 +91,10 @@ def _without_unlabelled(top: Folder, settings: DataSettings) -> tuple[Folder, li
     used = None if settings.unlabelled is None else Path(settings.unlabelled).resolve()
     unused = [folder.path for folder in unlabelled_folders(top) if folder.path.resolve() != used]
     notes = [f"{path} was left out: its images have no labels; data.unlabelled={path} uses them" for path in unused]
+    homes = [top, *top.folders]
+    named = [one for home in homes for one in home.folders if one.path.resolve() == used]
+    if any(one.name.casefold() not in UNLABELLED for one in named):
+        notes.append(f"{named[0].path} is no class, because data.unlabelled names it")
 
     def without(home: Folder) -> Folder:
         left = [one for one in home.folders if one.name.casefold() in UNLABELLED or one.path.resolve() == used]

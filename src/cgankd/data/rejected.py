@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 from cgankd.core.errors import UserError, first_of
 from cgankd.core.files import write_text
 from cgankd.data.decoded import unusable
-from cgankd.data.image_files import MISSING, EncodedPictures
+from cgankd.data.image_files import MISSING, EncodedPictures, FilePictures
 from cgankd.data.labelling import read_column, unlabelled
 from cgankd.data.listing import Listing, Rejected
 
@@ -49,11 +50,18 @@ def without_bad(listing: Listing, used: bool = False) -> Listing:
         if n
     ]
     if empty and not used:
-        notes.append("students can learn from images without a label too: data.unlabelled names their folder")
+        notes.append(f"students can learn from images without a label too: data.unlabelled={_folder(listing, empty)}")
     notes += _lost_classes(listing, kept)
     return dataclasses.replace(
         kept, rejected=tuple(rejected[row] for row in sorted(rejected)), notes=(*kept.notes, *notes)
     )
+
+
+def _folder(listing: Listing, rows: Sequence[int]) -> str:
+    """The folder that holds the images of these rows; FOLDER where they are no files."""
+    if not isinstance(listing.pictures, FilePictures):
+        return "FOLDER"
+    return os.path.commonpath([listing.pictures.paths[row].parent for row in rows])
 
 
 def _lost_classes(listing: Listing, kept: Listing) -> list[str]:

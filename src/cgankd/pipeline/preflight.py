@@ -114,7 +114,8 @@ def check_names(recipe: Recipe) -> None:
                 known = [*ROWS, *distill.METHODS]
                 raise UserError(
                     f"compare.methods holds {name!r}, which is not known{did_you_mean(method, known)}; allowed: "
-                    f"{', '.join(ROWS)}, a method of `cgankd methods`, and cgan+ or pseudo+ before one"
+                    f"{', '.join(ROWS)}, a method of `cgankd methods`, and cgan+, pseudo+ or "
+                    "cgan+pseudo+ before one"
                 )
 
 
@@ -326,7 +327,7 @@ def _check_rows(recipe: Recipe, splits: Splits, networks: Mapping[str, nn.Module
         if compared.pseudo and not len(splits.unlabelled):
             raise UserError(
                 f"compare.methods holds {name}, but {splits.name} has no unlabelled images, because all "
-                f"{len(splits.pool):,} are the owner's; allowed: data.unlabelled (a folder of images), data.train_size "
+                f"{len(splits.pool):,} are labelled; allowed: data.unlabelled (a folder of images), data.train_size "
                 f"under {len(splits.pool)}, or the other methods"
             )
 
