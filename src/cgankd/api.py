@@ -35,7 +35,7 @@ from cgankd.core.progress import SILENT, Progress
 from cgankd.core.runtime import Fabric, make_fabric, plain_torch
 from cgankd.core.store import Artifact, Store, Work
 from cgankd.data.given import arrays, image_set, unlabelled_images
-from cgankd.data.imageset import ImageSet, Together, TrainingImages
+from cgankd.data.imageset import ImageSet, ImageSource, TrainingImages, together
 from cgankd.distill import MethodStack
 from cgankd.gan.adapters import CallableSampler, check_repeats, open_source
 from cgankd.gan.generator import GeneratorSource, Sampler, TrainedGenerator
@@ -356,15 +356,15 @@ class Distiller(Looks):
         )
         if generated and self.synthesis is None:
             self.synthesize()
-        further = [] if unlabelled is None else [self._pseudo_labelled(unlabelled)]
-        fakes = Together((*further, *([self._fakes] if generated else [])))
+        further: list[ImageSource] = [] if unlabelled is None else [self._pseudo_labelled(unlabelled)]
+        further += [self._fakes] if generated else []
         artifact = self.store.titled(f"distil by {method}").call(
             stages.train_module,
             # a copy, because an interrupted training resumes from these weights
             student=ModuleNetwork(fresh_copy(student), seen=predictions),
             methods=methods,
             teachers=self.teachers if methods.numbers else None,
-            images=TrainingImages(self.data, fakes.alone, own.real_share if fakes.parts else None),
+            images=TrainingImages(self.data, together(further), own.real_share if further else None),
             fit=chosen,
             task=self._task,
             seed=self.seed,

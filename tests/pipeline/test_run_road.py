@@ -28,7 +28,7 @@ from cgankd.config.settings import (
     QuantileRatio,
     SynthesisSettings,
 )
-from cgankd.config.settings.compare import CANDIDATES, WITH_UNLABELLED
+from cgankd.config.settings.compare import CANDIDATES, UNLABELLED_CANDIDATES
 from cgankd.core.errors import UserError
 from cgankd.core.files import load_tensors, read_json
 from cgankd.core.store import Store
@@ -360,7 +360,7 @@ def test_rows_with_unlabelled_images_of_the_users_own(
 def test_the_autopilot_tries_unlabelled_images_where_there_are_some() -> None:
     auto = tiny("compare.methods=auto")
     assert auto.rows == CANDIDATES
-    assert tiny("compare.methods=auto", "data.unlabelled=somewhere").rows == (*CANDIDATES, *WITH_UNLABELLED)
+    assert tiny("compare.methods=auto", "data.unlabelled=somewhere").rows == (*CANDIDATES, *UNLABELLED_CANDIDATES)
     assert tiny("compare.methods=[kd]", "data.unlabelled=somewhere").rows == ("kd",)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from cgankd.config import recipe
 from cgankd.config.settings import CompareSettings
-from cgankd.config.settings.compare import WITH_UNLABELLED
+from cgankd.config.settings.compare import UNLABELLED_CANDIDATES
 from cgankd.core.errors import OutOfTime
 from cgankd.core.progress import Bar
 from cgankd.core.watching import Output, Watched
@@ -194,7 +194,9 @@ def test_images_without_labels_are_used_in_further_rows(seconds: float) -> None:
     plan = make_plan(data, "mine", splits(False), None, seconds)  # type: ignore[arg-type]
     without = make_plan({"source": "mine"}, "mine", splits(False), None, seconds)  # type: ignore[arg-type]
     further = set(plan.recipe.rows) - set(without.recipe.rows)
-    assert further == (set(planning.WITH_UNLABELLED) if plan.recipe.compare.methods != "auto" else set(WITH_UNLABELLED))
+    assert further == (
+        set(planning.UNLABELLED_METHODS) if plan.recipe.compare.methods != "auto" else set(UNLABELLED_CANDIDATES)
+    )
     assert plan.recipe.data.unlabelled == "mine/unlabelled"
 
 

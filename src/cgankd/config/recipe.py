@@ -24,7 +24,7 @@ from cgankd.config.settings import (
     TeacherSettings,
 )
 from cgankd.config.settings.base import OnOrOff
-from cgankd.config.settings.compare import WITH_UNLABELLED
+from cgankd.config.settings.compare import UNLABELLED_CANDIDATES
 
 
 class Recipe(Settings):
@@ -57,7 +57,7 @@ class Recipe(Settings):
         ablation = ("cgan_raw", "cgan_subsample", "cgan_filter", "cgan_replace") if self.compare.ablation else ()
         methods = self.compare.named
         if self.compare.methods == "auto" and self.data.unlabelled is not None:
-            methods += WITH_UNLABELLED
+            methods += UNLABELLED_CANDIDATES
         at = methods.index("cgan") if "cgan" in methods else len(methods)
         return (*methods[:at], *ablation, *methods[at:])
 

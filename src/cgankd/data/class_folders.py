@@ -89,16 +89,22 @@ def _without_unlabelled(top: Folder, settings: DataSettings) -> tuple[Folder, li
     if settings.split_folders is False:  # all are classes
         return top, []
     used = None if settings.unlabelled is None else Path(settings.unlabelled).resolve()
-    unused = [folder.path for folder in unlabelled_folders(top) if folder.path.resolve() != used]
-    notes = [f"{path} was left out: its images have no labels; data.unlabelled={path} uses them" for path in unused]
-    homes = [top, *top.folders]
-    named = [one for home in homes for one in home.folders if one.path.resolve() == used]
-    if any(one.name.casefold() not in UNLABELLED for one in named):
-        notes.append(f"{named[0].path} is no class, because data.unlabelled names it")
+    notes = [
+        f"{folder.path} was left out: its images have no labels; data.unlabelled={folder.path} uses them"
+        for folder in unlabelled_folders(top)
+        if folder.path.resolve() != used
+    ]
+
+    def is_class(folder: Folder) -> bool:
+        if folder.name.casefold() in UNLABELLED:
+            return False
+        if used is None or folder.path.resolve() != used:
+            return True
+        notes.append(f"{folder.path} is no class, because data.unlabelled names it")
+        return False
 
     def without(home: Folder) -> Folder:
-        left = [one for one in home.folders if one.name.casefold() in UNLABELLED or one.path.resolve() == used]
-        return dataclasses.replace(home, folders=[one for one in home.folders if one not in left])
+        return dataclasses.replace(home, folders=list(filter(is_class, home.folders)))
 
     return without(dataclasses.replace(top, folders=[without(home) for home in top.folders])), notes
 

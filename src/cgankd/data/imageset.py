@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -205,12 +205,12 @@ class Together:
 
     parts: tuple[ImageSource, ...]
 
-    @property
-    def alone(self) -> ImageSource | Together | None:
-        """The only part where there is one, which is then all there is; None where there is none."""
-        if len(self.parts) > 1:
-            return self
-        return self.parts[0] if self.parts else None
+
+def together(parts: Sequence[ImageSource]) -> ImageSource | Together | None:
+    """All parts; the part itself where there is one, so that its key stays, and None where there is none."""
+    if len(parts) > 1:
+        return Together(tuple(parts))
+    return parts[0] if parts else None
 
 
 def as_bytes(images: Tensor) -> Tensor:

@@ -46,8 +46,9 @@ def with_unlabelled(splits: Splits, settings: DataSettings, progress: Progress =
         if settings.skip_bad and isinstance(pictures, EncodedPictures):
             pictures, rejected = _usable(pictures)
         images, notes = _decoded(pictures, splits, settings, progress)
-    digests, pool = contents(images), set(contents(splits.pool.images))
-    known = {digest for part in (splits.train, splits.val, splits.test) for digest in contents(part.images)}
+    digests, pool = contents(images), contents(splits.pool.images)
+    known = {digest for part in (splits.val, splits.test) for digest in contents(part.images)}
+    known.update(pool if splits.labelled is None else (pool[row] for row in splits.labelled.tolist()))
     new = torch.tensor([digest not in known for digest in digests])
     notes += _notes(source, len(images), len(images) - int(new.sum()), len(rejected))
     if not new.any():
@@ -55,7 +56,7 @@ def with_unlabelled(splits: Splits, settings: DataSettings, progress: Progress =
             f"{SETTING} {source}: all {len(images):,} images have the pixels of a labelled, validation or test image; "
             "needed: others"
         )
-    of_pool = not pool.isdisjoint(set(digests) - known)
+    of_pool = not known.issuperset(set(digests) & set(pool))
     further = UnlabelledImages(images if new.all() else taken(images, new), of_pool)
     return dataclasses.replace(
         splits, further=further, notes=(*splits.notes, *notes), rejected=(*splits.rejected, *rejected)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cgankd.pipeline.run import Run
 
 SHARES = (0.25, 0.5)  # of the student's steps, for one round of trials each, before the finalists' full training
-RIVAL = "kd"  # the usual choice, than which the chosen row must not be worse
+RIVAL = "kd"  # the usual choice, than which the chosen row must not be clearly worse
 
 
 class Score(NamedTuple):

@@ -96,6 +96,7 @@ def collect(run: Run) -> dict[str, Any]:
     """Run every seed and row of the recipe. Returns the contents of results.json without the seconds."""
     gathered = gather(run)
     recipe, task, upstream, names = run.recipe, run.task, run.upstreams(), run.rows
+    further = run.splits.further
     data, teachers, students = gathered.data, gathered.teachers, gathered.students
     rows = _rows(run, students, upstream[0])
     results: dict[str, Any] = {
@@ -110,7 +111,7 @@ def collect(run: Run) -> dict[str, Any]:
         "higher_is_better": task.higher_is_better,
         "dataset": run.splits.name,
         "counts": data.summary["counts"],
-        "unlabelled_from": "pool" if run.splits.unlabelled.of_pool else "elsewhere",
+        "unlabelled_from": "pool" if further is None or further.of_pool else "elsewhere",
         "test_images": run.splits.test.content_key,  # scores on other images are not compared
         "seeds": list(recipe.seeds),
         "vary": recipe.vary,

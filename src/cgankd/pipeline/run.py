@@ -23,7 +23,7 @@ from cgankd.core.run_folder import check_recipe
 from cgankd.core.runtime import make_fabric
 from cgankd.core.store import Artifact, Store
 from cgankd.data import sources
-from cgankd.data.imageset import ImageSource, Splits, Together, TrainingImages
+from cgankd.data.imageset import ImageSource, Splits, TrainingImages, together
 from cgankd.distill import SUPERVISED, MethodStack
 from cgankd.gan.adapters import open_source
 from cgankd.gan.generator import GeneratorSource, Sampler, TrainedGenerator
@@ -284,7 +284,7 @@ class Run:
         if compared.fakes:
             replace = compared.ablation.replace if compared.ablation else self.replace
             further.append(StoredFakes(before.synthesis(seed, compared), replace))
-        return TrainingImages(self.splits.train, Together(tuple(further)).alone, share if further else None)
+        return TrainingImages(self.splits.train, together(further), share if further else None)
 
     def pseudo(self, seed: int) -> Artifact:
         """The teacher's labels for the unlabelled real images."""

@@ -32,7 +32,7 @@ from cgankd.teachers.opening import answers_files
 METHODS = ("nokd_longer", "augment", "kd", "fm", "cgan_kd", "cgan+fm")  # where time is too short for trials
 # Where it is too short for a generator. Beside a teacher of the same labels, augment is often the best row.
 WITHOUT_FAKES = ("nokd_longer", "augment", "fm")
-WITH_UNLABELLED = ("pseudo+kd", "pseudo+fm")  # further rows where there are images without labels
+UNLABELLED_METHODS = ("pseudo+kd", "pseudo+fm")  # further rows where there are images without labels
 # Where time allows. Students of function matching still gain long after 3,000 steps (docs/research-notes.md).
 STEPS = {"teacher": 2000, "student": 1500, "transfer": 8000, "generator": 3000}
 # The steps of a part are its usual ones times the share to this power: less is saved on what the others build on.
@@ -163,7 +163,7 @@ def _recipe(
             "ratio": {"fakes_per_image": max(1, min(10, int(fakes))), "steps": round(1000 * max(less, 0.4) / 50) * 50},
             "synthesis": {"images": round(images * max(less, 0.2) / 100) * 100, **_filter(less)},
         }
-    rows = [*methods, *(WITH_UNLABELLED if data.get("unlabelled") else ())]
+    rows = [*methods, *(UNLABELLED_METHODS if data.get("unlabelled") else ())]
     tree["compare"] = {"methods": methods if methods == "auto" else rows}
     given = recipes.from_tree(yaml_config.changed(Recipe, tree, overrides), where=name)
     if not with_fakes and not _needs_nokd(given):

@@ -20,7 +20,7 @@ CANDIDATES = (  # of the autopilot, in the order in which they are tried; the co
     "cgan+fm~randaugment~mixup",
 )
 # further ones where data.unlabelled is given
-WITH_UNLABELLED = ("pseudo+kd", "pseudo+fm~mixup", "pseudo+fm~randaugment~mixup")
+UNLABELLED_CANDIDATES = ("pseudo+kd", "pseudo+fm~mixup", "pseudo+fm~randaugment~mixup")
 
 
 class CompareSettings(Settings):
