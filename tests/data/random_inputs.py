@@ -17,7 +17,7 @@ from cgankd.core.errors import UserError
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 FEW = settings(
-    max_examples=10**9 if SECONDS else 30,
+    max_examples=10**9 if SECONDS else 15,
     derandomize=not SECONDS,
     deadline=None,
     database=None,

@@ -73,6 +73,7 @@ class Workers:
         """It has ended."""
 
 
+@pytest.mark.long
 def test_the_choice_is_that_of_one_job_although_a_worker_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = ("nokd_longer", "augment", "kd", "cgan_kd", "cgan+fm~plain")
     monkeypatch.setattr("cgankd.config.settings.compare.CANDIDATES", few)

@@ -170,7 +170,9 @@ def test_loss_and_lecam_reach_the_networks(changes: dict[str, Any], fabric: Fabr
     assert differs(plain, changed)
 
 
-@pytest.mark.parametrize(("task", "size", "steps"), [(CLASSES, 8, 8), (SCALAR, 5, 16)])
+@pytest.mark.parametrize(
+    ("task", "size", "steps"), [(CLASSES, 8, 8), pytest.param(SCALAR, 5, 16, marks=pytest.mark.long)]
+)
 def test_mode_seeking_gives_other_images_for_other_latents(task: Task, size: int, steps: int, fabric: Fabric) -> None:
     apart = []
     for weight in (0.0, 3.0):
@@ -198,7 +200,9 @@ def test_mode_seeking_looks_at_pairs_of_one_label(fabric: Fabric, monkeypatch: p
     assert len(targets.unique()) == 4
 
 
-@pytest.mark.parametrize(("network", "task"), [("sagan", CLASSES), ("biggan", SCALAR)])
+@pytest.mark.parametrize(
+    ("network", "task"), [("sagan", CLASSES), pytest.param("biggan", SCALAR, marks=pytest.mark.long)]
+)
 def test_a_short_training_of_every_network_stays_finite(network: str, task: Task, fabric: Fabric) -> None:
     nli = {"scalar": ScalarLabelSettings(label_input=NLI())} if network == "sagan" else {}
     sampler, history = train(

@@ -41,7 +41,9 @@ def lesson(
     return from_teacher(method, student, teacher, corpus, settings.distil.lesson, settings.sampling, seed)
 
 
-@pytest.mark.parametrize("method", ["sft", "kd", "atkd"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("sft", marks=pytest.mark.long), "kd", pytest.param("atkd", marks=pytest.mark.long)]
+)
 def test_on_real_text_the_tokens_after_the_prompt_count(make: Make, corpus: Corpus, method: str) -> None:
     student, teacher = make(0), make(1)
     tokens = corpus.windows(9, 2, 3, 10)

@@ -135,7 +135,7 @@ def test_the_same_seed_gives_the_same_numbers_and_pairs(noise: Noise, fabric: Fa
     assert all(torch.equal(first[1][name], second[1][name]) for name in first[1])
 
 
-@pytest.mark.parametrize("scalar", [False, True])
+@pytest.mark.parametrize("scalar", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_killed_measurement_goes_on_bit_for_bit(scalar: bool, noise: Noise, fabric: Fabric, tmp_path: Path) -> None:
     data, made = real_images(noise, scalar), noise(100, scalar=scalar, seed=6)
 

@@ -20,6 +20,7 @@ from cgankd.report.render import render
 from cgankd.report.table import as_markdown
 
 
+@pytest.mark.long
 def test_a_black_box_from_end_to_end(module: Callable[[int], str], tmp_path: Path) -> None:
     source, out = f"{module(10)}:linear", tmp_path / "out"
     rows = "compare.methods=[nokd,nokd_longer,kd,cgan]"

@@ -91,6 +91,7 @@ def test_without_a_filter_there_is_no_quantile_to_search() -> None:
     assert not choice.helps  # as good as without fakes is no help
 
 
+@pytest.mark.long
 def test_a_run_searches_on_the_validation_split_and_uses_what_it_found(tmp_path: Path) -> None:
     extra = ("search.rho=[0.5, 0.8]", "search.images=[20, 40]", "seeds=[0]")
     found = run.run(tiny(*extra), tmp_path)

@@ -168,6 +168,7 @@ def test_a_ratio_that_fails_its_checks_is_not_used(out: Path, monkeypatch: pytes
     assert any("nevertheless" in warning and reason in warning for warning in kept["warnings"])
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("synthesis road")
 def test_scalars_with_a_vicinity_and_thresholds_per_bin(out: Path) -> None:
     found, made = go(

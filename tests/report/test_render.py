@@ -162,6 +162,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, make_results
     assert sorted(path.name for path in run.iterdir()) == ["report.html", "results.json"]
 
 
+@pytest.mark.long
 def test_the_same_run_gives_the_same_bytes(classes: Path) -> None:
     before = classes.read_bytes()
     assert render(classes.parent).read_bytes() == before

@@ -86,6 +86,7 @@ def test_three_processes_store_the_outputs_of_one_and_score_alike(tmp_path: Path
         check_student(tmp_path / "three", case, fabric)
 
 
+@pytest.mark.long
 def test_two_processes_ask_a_service_about_fresh_views_by_the_first_one_alone(tmp_path: Path, fabric: Fabric) -> None:
     assert in_processes(2, RUN, tmp_path / "two", ["fresh"]) == ""
     losses = []
