@@ -113,10 +113,10 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
-def write_bars(folder: Path, count: int = 130, size: int = 16) -> None:
+def write_bars(folder: Path, count: int = 130, size: int = 16, seed: int = 0) -> None:
     """metadata.csv and ``count`` PNGs of a bright bar on noise, turned by 0 to 180 degrees, with decimals."""
     folder.mkdir()
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     with (folder / "metadata.csv").open("w", newline="") as stream:
         table = csv.writer(stream)

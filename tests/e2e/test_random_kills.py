@@ -31,6 +31,7 @@ MARK = "CGANKD_KILL_TEST"  # variable that all processes of one command have
 
 OFTEN = [*SLOWER, "runtime.checkpoint_seconds=0.2"]
 RUN = ["run", "recipe.yaml", *OFTEN, "--no-report", "--no-export"]
+UNLABELLED = ["data.unlabelled=more", "compare.methods=[nokd,kd,cgan_kd,pseudo+kd,cgan+pseudo+fm]"]
 TABLE = ["table", "recipe.yaml", *OFTEN, "compare.methods=[kd,cgan_kd]", "--students", "cnn8,cnn16"]
 
 
@@ -53,7 +54,7 @@ class Case:
 
 CASES = {
     "classes": Case(TINY, [*RUN, "student.refit=true"]),
-    "scalar": Case(BARS, RUN),
+    "scalar": Case(BARS, [*RUN, *UNLABELLED]),
     "ranks": Case(TINY, [*RUN, "compare.methods=[kd,cgan_kd]", "--devices", "2"], processes=2),
     "workers": Case(TINY, [*TABLE, "--jobs", "2"], processes=2, replaced=True, same=same_table),
 }
@@ -189,6 +190,7 @@ def test_random_kills(tmp_path: Path, name: str) -> None:
     (tmp_path / "recipe.yaml").write_text(case.recipe)
     if name == "scalar":
         write_bars(tmp_path / "bars")
+        write_bars(tmp_path / "more", count=60, seed=1)
     whole, done, runs = tmp_path / "whole", 0, 0
     began = time.monotonic()
     assert process(*case.words, "--out", "whole", "--quiet", cwd=tmp_path).code == 0
