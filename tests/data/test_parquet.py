@@ -219,6 +219,17 @@ def test_a_set_of_the_hub_is_read_as_its_files_are(hub: Path) -> None:
     assert contents(splits) == contents(load(hub / "me" / "pets"))
 
 
+def test_a_set_of_the_hub_without_labels(hub: Path) -> None:
+    write(hub / "me" / "pets" / "train.parquet", hub_table(40))
+    write(hub / "me" / "more" / "train.parquet", hub_table(9, 100).drop_columns(["label"]))
+    write(hub / "me" / "more" / "test.parquet", hub_table(5, 198).drop_columns(["label"]))
+    splits = load(hub / "me" / "pets", unlabelled="hf://me/more")
+    assert splits.unlabelled.images.shape == (14, 1, 16, 18)
+    assert "14 unlabelled images of hf://me/more" in splits.notes
+    with pytest.raises(UserError, match=r"data.unlabelled 'hf://me/gone' can't be read: ConnectionError: no network"):
+        load(hub / "me" / "pets", unlabelled="hf://me/gone")
+
+
 def test_an_image_folder_of_the_hub(hub: Path) -> None:
     for n in range(40):
         path = hub / "me" / "angles" / "train" / f"{n}.png"

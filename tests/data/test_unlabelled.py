@@ -271,10 +271,3 @@ def test_another_shape_is_told(tmp_path: Path) -> None:
     assert "data.unlabelled: colours were made grey, as the labelled images are" in splits.notes
     plain = read(tmp_path / "b", files(tmp_path / "v", pixels()))
     assert not any(note.startswith("data.unlabelled:") for note in plain.notes)
-
-
-def test_the_hub_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"hf://o/n is on Hugging Face's hub, which is not read here; allowed: a folder"
-    ):
-        read(tmp_path, "hf://o/n")

@@ -14,11 +14,10 @@ from cgankd.core.mapped_rows import Images, taken
 from cgankd.core.numbers import counted
 from cgankd.core.paths import is_file, is_folder
 from cgankd.core.progress import SILENT, Progress
-from cgankd.data import arrays, arrow_tables, tar_shards
+from cgankd.data import arrays, arrow_tables, hub, tar_shards
 from cgankd.data.decoded import Decoded, unusable
 from cgankd.data.depth import bits_in_use
 from cgankd.data.folder_tree import scan
-from cgankd.data.hub import PREFIX
 from cgankd.data.image_files import SUFFIXES, EncodedPictures, FilePictures
 from cgankd.data.imageset import Splits, UnlabelledImages, contents
 from cgankd.data.listing import Pictures, Rejected
@@ -26,7 +25,7 @@ from cgankd.data.rejected import WHERE
 from cgankd.data.remote import at_hand
 
 SETTING = "data.unlabelled"
-ALLOWED = "a folder of images, an .npz, .h5, .parquet or .tar file, or the address of one"
+ALLOWED = f"a folder of images, an .npz, .h5, .parquet or .tar file, the address of one, or {hub.FORM}"
 
 
 def with_unlabelled(splits: Splits, settings: DataSettings, progress: Progress = SILENT) -> Splits:
@@ -38,8 +37,6 @@ def with_unlabelled(splits: Splits, settings: DataSettings, progress: Progress =
     source = settings.unlabelled
     if source is None:
         return splits
-    if source.startswith(PREFIX):
-        raise UserError(f"{SETTING} {source} is on Hugging Face's hub, which is not read here; allowed: {ALLOWED}")
     with at_hand(source, progress) as local:
         pictures = _pictures(local)
         rejected: tuple[Rejected, ...] = ()
@@ -65,6 +62,8 @@ def with_unlabelled(splits: Splits, settings: DataSettings, progress: Progress =
 
 def _pictures(source: str) -> Pictures:
     """All images of a source, not yet decoded."""
+    if source.startswith(hub.PREFIX):
+        return hub.hub_pictures(source, SETTING)
     path = Path(source)
     kind = path.suffix.lower()
     if is_folder(path):

@@ -22,8 +22,8 @@ class DataSettings(Settings):
         None,
         min_length=1,
         description="images without labels, for rows such as pseudo+fm: a folder, at any depth, an .npz, .h5, .parquet "
-        "or .tar, or the address of one; labels in it are not read; none: the training images that train_size leaves "
-        "out",
+        "or .tar, the address of one, or hf://owner/name; labels in it are not read; none: the training images that "
+        "train_size leaves out",
     )
     task: Literal["auto", "classification", "regression"] = Field(
         "auto", description="auto: words and whole numbers are classes, decimals are scalars"
