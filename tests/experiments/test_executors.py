@@ -176,6 +176,32 @@ def test_resources_that_do_not_fit_are_refused(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_job_that_slurm_no_longer_has_is_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also where it keeps no accounts, so that submitit never hears that the job was cancelled or killed."""
+    squeue = tmp_path / "squeue"
+    squeue.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\ncat {tmp_path}/jobs\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(executors, "ASK_SLURM", -1.0)
+    (tmp_path / "jobs").write_text("7\n8\n")
+    job = types.SimpleNamespace(job_id="8", done=lambda: False)
+    worker = executors._SlurmJob(job, executors._Queue())
+    assert not worker.is_done()
+    (tmp_path / "jobs").write_text("7\n")
+    assert not worker.is_done()  # what it wrote to a shared disk may come later
+    assert worker.is_done()
+    again = executors._SlurmJob(job, worker.queue)  # a new job, which those looks were too early for
+    assert not again.is_done()
+    assert again.is_done()
+    (tmp_path / "jobs").unlink()  # Slurm's server does not answer
+    restarted = executors._SlurmJob(job, executors._Queue())
+    assert [restarted.is_done() for _ in range(4)] == [False] * 4
+    monkeypatch.setattr(executors, "ASK_SLURM", 60.0)
+    asked = (tmp_path / "asked").read_text()
+    worker.is_done()
+    assert (tmp_path / "asked").read_text() == asked
+
+
 def ray_whose_init(init: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ray = types.SimpleNamespace(init=lambda **settings: init(), remote=lambda **settings: lambda function: function)
     monkeypatch.setitem(sys.modules, "ray", ray)  # type: ignore[arg-type]

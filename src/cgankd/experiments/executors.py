@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import signal
 import socket
@@ -26,6 +27,7 @@ from cgankd.experiments.worker import LOG, OUTCOME, Outcome, read_outcome, work
 
 KINDS = ("processes", "slurm", "ray")
 LOOK_AGAIN = 0.2  # seconds between two looks at the workers
+ASK_SLURM = 10.0  # seconds between two questions for its queue
 LOSSES = 2  # how often a worker is replaced that dies without a word
 STOPS = 100  # how often one is replaced that saved its state and stopped, such as at the time limit of its queue
 
@@ -200,17 +202,48 @@ def _cuda_devices() -> list[str]:
 # --- Slurm and Ray --------------------------------------------------------------------------------------------------
 
 
+class _Queue:
+    """The user's jobs that Slurm still has. submitit asks its accounting (sacct) up to ten minutes later, and many
+    clusters have none; then a job that was cancelled or killed would be waited for without end."""
+
+    def __init__(self) -> None:
+        self.asked, self.looks = -math.inf, list[tuple[float, set[str]]]()
+
+    def lacks(self, job: str, since: float) -> bool:
+        """Whether the last two looks, all after ``since``, did not find the job. One could come too early for what the
+        job wrote to a shared disk."""
+        now = time.monotonic()
+        if now - self.asked > ASK_SLURM:
+            self.asked = now
+            command = ["squeue", "--noheader", "--format=%i", f"--user={os.getuid()}"]
+            with contextlib.suppress(OSError):
+                found = subprocess.run(command, capture_output=True, text=True, check=False)
+                if found.returncode == 0:  # else its server does not answer
+                    self.looks = [*self.looks[-1:], (now, set(found.stdout.split()))]
+        return len(self.looks) > 1 and all(when > since and job not in jobs for when, jobs in self.looks)
+
+
 class _SlurmJob:
-    def __init__(self, job: Any, local: bool) -> None:
-        self.job, self.local = job, local
+    def __init__(self, job: Any, queue: _Queue) -> None:
+        self.job, self.queue, self.submitted = job, queue, time.monotonic()
+
+    def is_done(self) -> bool:
+        return bool(self.job.done()) or self.queue.lacks(self.job.job_id, self.submitted)
+
+    def stop(self) -> None:
+        self.job.cancel(check=False)  # Slurm sends SIGTERM, and kills half a minute later
+
+
+class _LocalJob:
+    """A process that submitit starts in place of a job of Slurm."""
+
+    def __init__(self, job: Any) -> None:
+        self.job = job
 
     def is_done(self) -> bool:
         return bool(self.job.done())
 
     def stop(self) -> None:
-        if not self.local:
-            self.job.cancel(check=False)  # Slurm sends SIGTERM, and kills half a minute later
-            return
         with contextlib.suppress(ProcessLookupError):  # cancel() would kill after a second
             os.kill(int(self.job.job_id), signal.SIGTERM)  # the job's parent, which passes it on
 
@@ -227,7 +260,13 @@ def _slurm(executor: Executor, out: Path) -> Start:
             with contextlib.suppress(OSError):  # it is not there, or holds something
                 folder.rmdir()
         raise UserError(f"--executor slurm: {str(error).partition(chr(10))[0].rstrip('.')}") from None
-    return lambda folder, slot: _SlurmJob(jobs.submit(work, str(folder.absolute())), cluster == "local")
+    queue = _Queue()
+
+    def start(folder: Path, slot: int) -> Worker:
+        job = jobs.submit(work, str(folder.absolute()))
+        return _LocalJob(job) if cluster == "local" else _SlurmJob(job, queue)
+
+    return start
 
 
 class _RayTask:
