@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from cgankd import Distiller, LabelUnit, Regression, UserError, show_progress
 from cgankd.core.runtime import BF16, OneDevice
 from cgankd.data.given import image_set
+from cgankd.pipeline import stages
 from cgankd.synthesis import checks
 from cgankd.tasks import Classification
 
@@ -122,6 +123,17 @@ def test_unlabelled_images_teach_with_the_teachers_answers(fabric: Fabric) -> No
         UserError, match=r"unlabelled images are torch.uint8 \[90, 1, 16, 15\]; needed: .*\[8, 1, 16, 16"
     ):
         road.distill(student(3), steps=2, generated=False, unlabelled=further[..., :15])
+
+
+def test_a_method_that_reads_no_label_asks_the_teacher_for_none(
+    fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def labelled(*_: Any, **__: Any) -> None:
+        raise AssertionError("the teacher was asked for labels")
+
+    monkeypatch.setattr(stages, "pseudo_label", labelled)
+    road = Distiller(*classes(), Brightness(classes=True), THREE, fabric=fabric)
+    road.distill(student(3), "fm", steps=2, batch_size=8, generated=False, unlabelled=classes(90, seed=3)[0])
 
 
 def test_a_scalar_of_any_range_and_sign(fabric: Fabric) -> None:

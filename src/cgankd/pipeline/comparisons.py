@@ -120,6 +120,13 @@ def student_network(name: str, student: StudentSettings) -> str:
     return distill.student_network(row(name).method, student.network)
 
 
+def needs_pseudo_labels(name: str, student: StudentSettings, task: Task) -> bool:
+    """Whether row ``name``'s student learns from the teacher's labels of unlabelled images. ``fm`` reads no label, and
+    a teacher may charge for one."""
+    compared = row(name)
+    return compared.pseudo and distill.MethodStack.of(compared.method, task, student).create(task).reads_labels
+
+
 def partner(name: str) -> str | None:
     """The row that differs from row ``name`` only in having no generated images; None for rows without generated
     images and for ablation rows.
