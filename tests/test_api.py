@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -134,6 +135,20 @@ def test_a_method_that_reads_no_label_asks_the_teacher_for_none(
     monkeypatch.setattr(stages, "pseudo_label", labelled)
     road = Distiller(*classes(), Brightness(classes=True), THREE, fabric=fabric)
     road.distill(student(3), "fm", steps=2, batch_size=8, generated=False, unlabelled=classes(90, seed=3)[0])
+
+
+@pytest.mark.parametrize(
+    ("row", "needed"),
+    [
+        ("pseudo+fm", "'fm' with generated=False and unlabelled=IMAGES"),
+        ("cgan+pseudo", "'supervised' with generated=True and unlabelled=IMAGES"),
+        ("cgan_kd", "'kd' with generated=True"),
+    ],
+)
+def test_the_name_of_a_row_is_no_method(fabric: Fabric, row: str, needed: str) -> None:
+    road = Distiller(*classes(), Brightness(classes=True), THREE, fabric=fabric)
+    with pytest.raises(UserError, match=rf"method '{re.escape(row)}' is the name of a row; needed here: {needed}$"):
+        road.distill(student(3), row, steps=2)
 
 
 def test_a_scalar_of_any_range_and_sign(fabric: Fabric) -> None:

@@ -96,6 +96,17 @@ def row(name: str) -> Row:
     return Row(method=method, fakes=base.startswith(FAKES), pseudo=pseudo, views=tuple(words))
 
 
+def as_method(name: str) -> str:
+    """The name of a method or combination, for ``Distiller.distill``. UserError for a row's, such as pseudo+fm."""
+    compared = row(name)
+    if not compared.fakes and not compared.pseudo:
+        return name
+    raise UserError(
+        f"method {name!r} is the name of a row; needed here: {compared.method!r} with generated={compared.fakes}"
+        f"{' and unlabelled=IMAGES' * compared.pseudo}"
+    )
+
+
 def check_views(name: str) -> None:
     """UserError for views that are not known, or that the row can't have."""
     words = row(name).views
