@@ -30,6 +30,7 @@ from cgankd.pipeline.notes import run_notes
 from cgankd.pipeline.refit import Refit
 from cgankd.pipeline.stations import stations
 from cgankd.pipeline.warnings import balanced_accuracy, warnings
+from cgankd.report.made_from import PAGE
 
 if TYPE_CHECKING:
     from cgankd.pipeline.run import Run
@@ -63,6 +64,8 @@ def _write(path: Path, record: dict[str, Any]) -> None:
         (path.parent / name).unlink(missing_ok=True)
     if json.dumps({**record, "seconds": 0}) == json.dumps({**before, "seconds": 0}):
         record["seconds"] = {**record["seconds"], "import": before["seconds"]["import"]}
+    else:  # the page shows the results before; --no-report writes no other
+        (path.parent / PAGE).unlink(missing_ok=True)
     write_json(path, record)
 
 
