@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from cgankd import Distiller, LabelUnit, Regression, UserError, show_progress
 from cgankd.core.runtime import BF16, OneDevice
 from cgankd.data.given import image_set
+from cgankd.pipeline import stages
 from cgankd.synthesis import checks
 from cgankd.tasks import Classification
 
@@ -122,6 +124,31 @@ def test_unlabelled_images_teach_with_the_teachers_answers(fabric: Fabric) -> No
         UserError, match=r"unlabelled images are torch.uint8 \[90, 1, 16, 15\]; needed: .*\[8, 1, 16, 16"
     ):
         road.distill(student(3), steps=2, generated=False, unlabelled=further[..., :15])
+
+
+def test_a_method_that_reads_no_label_asks_the_teacher_for_none(
+    fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def labelled(*_: Any, **__: Any) -> None:
+        raise AssertionError("the teacher was asked for labels")
+
+    monkeypatch.setattr(stages, "pseudo_label", labelled)
+    road = Distiller(*classes(), Brightness(classes=True), THREE, fabric=fabric)
+    road.distill(student(3), "fm", steps=2, batch_size=8, generated=False, unlabelled=classes(90, seed=3)[0])
+
+
+@pytest.mark.parametrize(
+    ("row", "needed"),
+    [
+        ("pseudo+fm", "'fm' with generated=False and unlabelled=IMAGES"),
+        ("cgan+pseudo", "'supervised' with generated=True and unlabelled=IMAGES"),
+        ("cgan_kd", "'kd' with generated=True"),
+    ],
+)
+def test_the_name_of_a_row_is_no_method(fabric: Fabric, row: str, needed: str) -> None:
+    road = Distiller(*classes(), Brightness(classes=True), THREE, fabric=fabric)
+    with pytest.raises(UserError, match=rf"method '{re.escape(row)}' is the name of a row; needed here: {needed}$"):
+        road.distill(student(3), row, steps=2)
 
 
 def test_a_scalar_of_any_range_and_sign(fabric: Fabric) -> None:

@@ -45,7 +45,8 @@ from cgankd.looks import Looks
 from cgankd.nets import inference, trial
 from cgankd.nets.build import WEIGHTS, CallableTeacher, ConvertedFunction, ModuleNetwork, NetworkSource, fresh_copy
 from cgankd.pipeline import stages
-from cgankd.pipeline.inputs import Extractor, ProposalSource, PseudoLabelled, Teachers
+from cgankd.pipeline.comparisons import as_method
+from cgankd.pipeline.inputs import Extractor, ProposalSource, PseudoLabelled, Teachers, Unanswered
 from cgankd.pipeline.preflight import check_generator_size
 from cgankd.pipeline.processing import process, train_gan
 from cgankd.synthesis import adjust, checks
@@ -333,9 +334,8 @@ class Distiller(Looks):
         """Train the student in place on real images and processed fakes, and return it.
 
         generated: False: on real images alone, as a control or for plain distillation. unlabelled: further real images
-        of the same shape, which the teacher labels.
-        method: "supervised" (cGAN-KD: the knowledge is in the images), "kd" (teacher outputs as well), or any other
-        method or combination, as in a recipe; UserError, before any training, where it does not suit these networks.
+        of the same shape, which the teacher labels. method: "supervised" (cGAN-KD: the knowledge is in the images),
+        "kd" (teacher outputs as well), or any other; UserError, before training, where it does not suit the networks.
         settings: those of FitSettings, and of StudentSettings temperature, label_weight, teacher_weight and
         method_settings, as in ``{"crd": {"weight": 0.8}}``.
         """
@@ -344,7 +344,7 @@ class Distiller(Looks):
         numbers = {name: settings.pop(name) for name in METHOD_NUMBERS & set(settings)}
         own = from_tree(StudentSettings, {"real_share": real_share, **numbers}, where="distill")
         chosen = from_tree(FitSettings, settings, where="distill")
-        methods = MethodStack.of(method, self._task, own)
+        methods = MethodStack.of(as_method(method), self._task, own)
         predictions = self._check_student(student, chosen)
         rehearse(
             student,
@@ -356,7 +356,7 @@ class Distiller(Looks):
         )
         if generated and self.synthesis is None:
             self.synthesize()
-        further: list[ImageSource] = [] if unlabelled is None else [self._pseudo_labelled(unlabelled)]
+        further: list[ImageSource] = [] if unlabelled is None else [self._unlabelled(unlabelled, methods)]
         further += [self._fakes] if generated else []
         artifact = self.store.titled(f"distil by {method}").call(
             stages.train_module,
@@ -372,9 +372,11 @@ class Distiller(Looks):
         student.load_state_dict(artifact.tensors(WEIGHTS))
         return inference.place(student, self.device).eval()
 
-    def _pseudo_labelled(self, given: npt.ArrayLike | Tensor) -> PseudoLabelled:
-        """The images, with the teacher's labels. UserError for images of another shape."""
+    def _unlabelled(self, given: npt.ArrayLike | Tensor, methods: MethodStack) -> ImageSource:
+        """The images, with the teacher's labels if the methods read any. UserError for images of another shape."""
         images, teacher = unlabelled_images(given, self.data.images), self.teachers.members[0]
+        if not methods.create(self._task).reads_labels:
+            return Unanswered(images, self.data.labels[:1])
         store = self.store.titled("labels of unlabelled images")
         return PseudoLabelled(images, store.call(stages.pseudo_label, images=images, teacher=teacher, task=self._task))
 

@@ -168,7 +168,8 @@ def test_rows_that_can_not_be_used(tmp_path: Path, row: tuple[object, ...], mess
 
 def test_empty_labels_are_counted_and_the_error_says_how_to_go_on(tmp_path: Path) -> None:
     folder = metadata(tmp_path, [*ROWS, ("x.png", ""), ("y.png", 1.5), ("z.png", " ")])
-    message = r"lines 22 and 24: the label is empty; .*; remove entries without a label; --skip-bad .* goes on without$"
+    hint = r"remove entries without a label \(data.unlabelled=FOLDER uses such images\)"
+    message = rf"lines 22 and 24: the label is empty; .*; {hint}; --skip-bad .* goes on without$"
     refuses(message, folder)
     assert [path for path, _ in read(folder, skip_bad=True).rejected] == [
         f"{folder}/metadata.csv, line {line}" for line in (22, 24)

@@ -76,7 +76,10 @@ def test_a_run_names_its_best_student_by_validation_and_writes_it(finished: tupl
     results = json.loads((out / "results.json").read_text())
     best = max(results["rows"], key=lambda row: (row["val"]["mean"], -row["val"]["losses"][0]))
     assert results["best"] == {"row": best["method"], "seed": 0, "val": best["val"]["mean"], "test": best["mean"]}
-    assert f"student.onnx: row {best['method']}, seed 0, cnn8; validation accuracy " in said.out
+    generated = f" and {best['fake_images']:,} generated ones" if best["fake_images"] else ""
+    trained_on = f"{best['real_images']:,} labelled images{generated}"
+    written = f"student.onnx: row {best['method']}, seed 0, cnn8, trained on {trained_on}; validation accuracy "
+    assert written in said.out
     assert "it gives what the student gives" in said.out
     network, images = student_of(out, best["method"])
     about, answers = asked_elsewhere(out / "student.onnx", images, tmp_path)
@@ -86,7 +89,7 @@ def test_a_run_names_its_best_student_by_validation_and_writes_it(finished: tupl
     assert about["output"]["classes"] == [str(digit) for digit in range(10)]
     assert about["input"]["shape"] == ["batch", 1, 16, 16]
     assert (about["input"]["type"], about["input"]["range"]) == ("uint8", [0, 255])
-    assert about["student"]["row"] == best["method"]
+    assert (about["student"]["row"], about["student"]["trained_on"]) == (best["method"], trained_on)
     assert about["student"]["test"] == pytest.approx(best["mean"])
 
 

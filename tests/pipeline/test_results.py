@@ -373,6 +373,16 @@ def test_files_of_another_student_go_and_those_of_this_one_stay(tmp_path: Path) 
         assert further.exists()
 
 
+def test_a_page_goes_with_the_results_that_it_shows(tmp_path: Path) -> None:
+    def record(mean: float) -> dict[str, Any]:
+        return {"rows": [{"method": "kd", "mean": mean}], "seconds": {"import": 1.0}}
+
+    for mean, stays in ((80.0, False), (80.0, True), (81.0, False)):
+        (tmp_path / "report.html").touch()
+        results._write(tmp_path / "results.json", record(mean))
+        assert (tmp_path / "report.html").exists() is stays
+
+
 def test_results_that_a_crash_has_cut_are_written_again(tmp_path: Path) -> None:
     HeldFolder(tmp_path, "run").close()
     (tmp_path / "results.json").write_text('{"best": {"row')

@@ -37,7 +37,7 @@ from cgankd.data.imageset import ImageSet, Splits, Together, TrainingImages
 from cgankd.nets.build import Architecture, StoredNetwork
 from cgankd.nets.registry import VERSIONS
 from cgankd.pipeline import comparisons, preflight, run
-from cgankd.pipeline.comparisons import ROWS, Ablation, Row
+from cgankd.pipeline.comparisons import ROWS, Ablation, Row, needs_pseudo_labels
 from cgankd.pipeline.inputs import PseudoLabelled
 from cgankd.pipeline.notes import row_notes
 from cgankd.pipeline.run import Run
@@ -355,6 +355,24 @@ def test_rows_with_unlabelled_images_of_the_users_own(
     assert found["unlabelled_from"] == "elsewhere"
     assert "teacher-labelled real images + fm" in str(headline(found))
     assert labelled(found["refit"]) == 70
+
+
+def test_the_teacher_labels_no_image_for_rows_that_read_no_label(tmp_path: Path) -> None:
+    methods = "compare.methods=[pseudo+fm,cgan+pseudo+fm~mixup]"
+    found = run.run(tiny(methods, "metrics.generator=false", "seeds=[0]"), tmp_path)
+    assert "pseudo_label" not in stages(tmp_path)
+    assert all(entry["pseudo_labelled"] > 0 for entry in found["rows"])
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [("pseudo", True), ("pseudo+kd", True), ("cgan+pseudo+fm+kd", False), ("pseudo+fm+dkd", True), ("fm", False)],
+)
+def test_which_rows_need_labels_of_unlabelled_images(name: str, needed: bool) -> None:
+    task, student = Classification(("a", "b", "c")), tiny().student
+    assert needs_pseudo_labels(name, student, task) is needed
+    weighted = student.model_copy(update={"method_settings": {"fm": {"label_weight": 0.5}}})
+    assert needs_pseudo_labels("pseudo+fm", weighted, task)
 
 
 def test_the_autopilot_tries_unlabelled_images_where_there_are_some() -> None:

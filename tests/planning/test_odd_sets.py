@@ -129,6 +129,11 @@ SEEN: dict[str, tuple[Make, dict[str, object], list[str]]] = {
         {"label_column": "steering_angle"},
         ["task: regression, labels -80 to 80"],
     ),
+    "directions of lines, which may wrap": (
+        table("file_name,orientation_deg", "{n}.png,{v}", value=lambda n: f"{1.5 * n:.2f}"),
+        {"label_column": "orientation_deg", "unit": "degrees"},
+        ["labels go from 0 to 178.5: if 0 and 180 are the same, as for lines, circular=180 says so"],
+    ),
     "nested class folders": (
         lambda folder: classes(folder, {"birds/owl": 30, "birds/wren": 30, "fish/pike": 30, "fish/carp": 30}),
         {},
@@ -181,3 +186,13 @@ def test_a_guess_gives_way_to_what_the_user_says(tmp_path: Path) -> None:
     assert look(source, {"circular": None}).splits.task.num_outputs == 24  # 24 classes with 5 images each
     assert look(source, {"task": "classification"}).splits.task.num_outputs == 24
     assert look(source, {"circular": 12.0}).splits.task.to_json()["high"] == 12.0
+
+
+@pytest.mark.parametrize(
+    ("column", "largest", "said"), [("angle", 180.0, {"circular": None}), ("angle", 150.0, {}), ("weight", 180.0, {})]
+)
+def test_a_half_turn_is_not_named_where_it_is_not_meant(
+    column: str, largest: float, said: dict[str, object], tmp_path: Path
+) -> None:
+    make = table(f"file_name,{column}", "{n}.png,{v}", value=lambda n: f"{largest * n / 119:.2f}")
+    assert not any("circular=180" in fact for fact in look(str(make(tmp_path)), said).facts)

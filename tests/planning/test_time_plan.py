@@ -14,7 +14,7 @@ from cgankd.config.settings.compare import UNLABELLED_CANDIDATES
 from cgankd.core.errors import OutOfTime
 from cgankd.core.progress import Bar
 from cgankd.core.watching import Output, Watched
-from cgankd.data.imageset import ImageSet, Splits
+from cgankd.data.imageset import ImageSet, Splits, UnlabelledImages
 from cgankd.planning import plan as planning
 from cgankd.planning import timing
 from cgankd.planning.look import Look
@@ -87,6 +87,20 @@ def test_burn_in_and_calibration_are_those_of_all_classes(scalar: bool, burn_in:
     drawn = burn_in + 4 * (calibration + 500)  # four proposals for each image that is accepted
     parts = estimate(mine, splits(scalar), FAST)
     assert parts["generated images"] == pytest.approx(drawn * (FAST.generated_image + FAST.teacher_image), rel=0.02)
+
+
+def test_the_time_counts_the_labels_of_unlabelled_images() -> None:
+    further = UnlabelledImages(torch.zeros(1000, 1, 16, 16, dtype=torch.uint8))
+    teacher = {
+        method: estimate(
+            recipe.from_tree({"compare": {"methods": ["nokd_longer", method]}}),
+            dataclasses.replace(splits(False), further=further),
+            FAST,
+        )["teacher"]
+        for method in ("fm", "pseudo+fm", "pseudo+kd")
+    }
+    assert teacher["pseudo+fm"] == teacher["fm"]  # which reads no label
+    assert teacher["pseudo+kd"] == pytest.approx(teacher["fm"] + 1000 * FAST.teacher_image)
 
 
 def parts_of(*overrides: str) -> dict[str, float]:

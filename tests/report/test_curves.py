@@ -164,6 +164,18 @@ def test_equal_scores_of_a_class_are_drawn_below_each_other(make_results: Callab
     assert all(abs(y - round(y)) < 0.5 for y in heights)  # each within its own class
 
 
+@pytest.mark.parametrize("names", [["nokd", "kd"], ["nokd", "kd", "dkd"], ["cgan_raw", "cgan"], ["nokd_longer", "kd"]])
+def test_scores_per_class_are_drawn_for_several_rows_without_a_control_too(
+    make_results: Callable[..., dict[str, Any]], names: list[str]
+) -> None:
+    results = make_results("classification")
+    some = results["rows"][0] | {"per_bin": [50.0] * 10}
+    results["rows"] = [{**some, "method": name} for name in names]
+    drawn = figures.bins(results)
+    assert drawn is not None
+    assert len(marks(drawn[0])) == len(names) * 10
+
+
 def test_a_network_is_drawn_at_its_own_size_and_hidden_marks_are_larger(
     make_results: Callable[..., dict[str, Any]],
 ) -> None:

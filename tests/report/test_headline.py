@@ -61,6 +61,21 @@ def test_the_student_that_was_trained_again_ends_every_headline(make_results: Re
     assert headline(results).sentence == first
 
 
+@pytest.mark.parametrize(("best", "unlabelled"), [("kd", ", 900 without labels"), ("nokd_longer", "")])
+def test_where_there_are_images_without_labels_the_headline_says_whether_the_student_learnt_from_them(
+    make_results: Results, best: str, unlabelled: str
+) -> None:
+    results = make_results("classification")
+    results["best"] = {"row": best, "seed": 0}
+    rows = {row["method"]: row for row in results["rows"]}
+    for row in rows.values():
+        row |= {"real_images": 100, "fake_images": 0}
+    first = headline(results).sentence
+    rows["kd"] |= {"real_images": 1000, "pseudo_labelled": 900}
+    learnt = f"100 labelled images{unlabelled.replace(',', ' and')}"
+    assert headline(results).sentence == f"{first} The student that ships learnt from {learnt}."
+
+
 def test_of_equal_validation_scores_the_lowest_loss_decides(make_results: Results) -> None:
     test = {name: [80.0, 81.0, 82.0] for name in ("nokd_longer", "kd", "cgan", "cgan_kd")}
     results = scored(make_results("classification"), test, dict.fromkeys(test, 75.0))

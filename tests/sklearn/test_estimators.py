@@ -88,8 +88,21 @@ def test_unlabelled_images_teach_what_a_fitted_teacher_says_of_them() -> None:
     unseen = unseen.reshape(60, -1) / 255
     error, before = (float(np.abs(one.predict(unseen) - truth).mean()) for one in (student, alone))
     assert error < 0.7 * before
-    with pytest.raises(ValueError, match="features"):
-        student.fit(floats[few], y[few], X_unlabelled=floats[:, :-1])
+
+
+@pytest.mark.parametrize(
+    ("X", "sentence"),
+    [
+        (np.zeros((3, 63)), "^X_unlabelled has 63 features"),
+        (np.full((3, 64), np.nan), "^Input X_unlabelled contains NaN"),
+        (np.full((3, 64), 3.0), "^pixels of X_unlabelled go from 3 to 3"),
+        (np.zeros((3, 8, 8)), r"^X_unlabelled is floats NHW .*; fit saw floats flat"),
+        (np.zeros((0, 64)), "^X_unlabelled: Found array with 0 sample"),
+    ],
+)
+def test_errors_about_unlabelled_images_name_them(X: np.ndarray, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        DistilledClassifier("cnn8", **ALONE).fit(np.zeros((4, 64)), [0, 1, 0, 1], X_unlabelled=X)
 
 
 @pytest.mark.parametrize("shape", [(5, 64), (5, 5, 9), (5, 9, 5, 3), (5, 3, 2, 7)])

@@ -134,12 +134,14 @@ def test_probabilities_become_logits_unless_a_setting_says_otherwise(module: Cal
 def test_sources_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no teacher")
     (tmp_path / "broken.onnx").write_text("no network")
+    (tmp_path / "empty.onnx").touch()
     for source, words in [
         ("no_such_module_at_all:f", "teacher.source .* can't be imported"),
         (str(tmp_path / "none.onnx"), "does not exist; allowed: module:function, an .onnx file, an address"),
         (str(tmp_path / "none.csv"), "does not exist; allowed"),
         (str(tmp_path / "notes.txt"), "is a file of another kind; allowed"),
-        (str(tmp_path / "broken.onnx"), "teacher.source .* not readable as ONNX"),
+        (str(tmp_path / "broken.onnx"), r"teacher.source .*: is no ONNX file, or a part of one \(10 bytes\); needed: "),
+        (str(tmp_path / "empty.onnx"), r"teacher.source .*: is no ONNX file, or a part of one \(0 bytes\); needed: "),
     ]:
         with pytest.raises(UserError, match=words):
             open_teacher(source, CLASSES, known())

@@ -51,9 +51,9 @@ def show_export(exported: Any) -> None:
 
     weights = ", best weights on validation" if facts.get("weights") == "best" else ""
     scores = {split: scored(facts[split]) for split in ("validation", "test") if split in facts}
-    again = f", trained again on all {facts['labelled']:,} labelled images" if "labelled" in facts else ""
+    trained = f", trained {'again on all' if 'labelled' in facts else 'on'} {facts['trained_on']}"
     console.print(
-        f"{exported.path}: row {facts['row']}, seed {facts['seed']}, {facts['network']}{weights}{again}; "
+        f"{exported.path}: row {facts['row']}, seed {facts['seed']}, {facts['network']}{weights}{trained}; "
         f"{', '.join(f'{split} {score}' for split, score in scores.items())}",
         soft_wrap=True,
     )

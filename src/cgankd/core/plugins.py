@@ -20,6 +20,9 @@ import torch
 from cgankd.core import extras
 from cgankd.core.errors import UserError, said
 from cgankd.core.hashing import content_key, file_key
+from cgankd.core.numbers import counted
+
+NO_ONNX = ("Protobuf parsing failed", "No graph was found")  # onnxruntime's words for any other file
 
 
 def is_function_name(name: str) -> bool:
@@ -179,6 +182,12 @@ def open_onnx(path: Path, what: str) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a class for each way a file can be wrong
+        if any(words in str(error) for words in NO_ONNX):
+            size = counted(path.stat().st_size, "byte", "bytes")
+            raise UserError(
+                f"{what} {path}: is no ONNX file, or a part of one ({size}); needed: a whole one, as torch.onnx.export "
+                "and cgankd export write it"
+            ) from None
         raise UserError(f"{what} {path}: not readable as ONNX ({said(error)})") from None
 
 

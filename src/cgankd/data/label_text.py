@@ -163,7 +163,10 @@ def no_label(rows: Sequence[int], place: Callable[[int], str]) -> UserError:
         found = f"{where}s {', '.join(numbers[:-1][:SHOWN])} and {last}: the label is empty"
     else:
         found = f"{places[0]}: the label is empty" + f" (and {len(rows) - 1:,} more)" * (len(rows) > 1)
-    return UserError(f"{found}; allowed: a number or a class name; remove entries without a label")
+    return UserError(
+        f"{found}; allowed: a number or a class name; remove entries without a label (data.unlabelled=FOLDER uses such "
+        "images)"
+    )
 
 
 def odd_labels(column: Column, texts: Sequence[str], place: Callable[[int], str]) -> UserError:

@@ -96,6 +96,17 @@ def row(name: str) -> Row:
     return Row(method=method, fakes=base.startswith(FAKES), pseudo=pseudo, views=tuple(words))
 
 
+def as_method(name: str) -> str:
+    """The name of a method or combination, for ``Distiller.distill``. UserError for a row's, such as pseudo+fm."""
+    compared = row(name)
+    if not compared.fakes and not compared.pseudo:
+        return name
+    raise UserError(
+        f"method {name!r} is the name of a row; needed here: {compared.method!r} with generated={compared.fakes}"
+        f"{' and unlabelled=IMAGES' * compared.pseudo}"
+    )
+
+
 def check_views(name: str) -> None:
     """UserError for views that are not known, or that the row can't have."""
     words = row(name).views
@@ -118,6 +129,13 @@ def check_views(name: str) -> None:
 def student_network(name: str, student: StudentSettings) -> str:
     """The network of row ``name``'s student: that of the recipe, with the layers that the row's methods add."""
     return distill.student_network(row(name).method, student.network)
+
+
+def needs_pseudo_labels(name: str, student: StudentSettings, task: Task) -> bool:
+    """Whether row ``name``'s student learns from the teacher's labels of unlabelled images. ``fm`` reads no label, and
+    a teacher may charge for one."""
+    compared = row(name)
+    return compared.pseudo and distill.MethodStack.of(compared.method, task, student).create(task).reads_labels
 
 
 def partner(name: str) -> str | None:

@@ -17,7 +17,7 @@ from cgankd.metrics.robustness import Attack
 from cgankd.metrics.statistics import mean_of_known, place_of_best
 from cgankd.nets.build import StoredNetwork
 from cgankd.pipeline import measurements, stages
-from cgankd.pipeline.comparisons import CONTROL, row
+from cgankd.pipeline.comparisons import CONTROL, needs_pseudo_labels, row
 from cgankd.pipeline.refit import Refit, refit
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def gather(run: Run) -> Gathered:
                 scored = scores(run, student)
                 shown = {"validation": scored["val"], "test": scored["test"]}
                 run.store.progress.score(name, seed, shown, run.task.metric, run.task.metric_unit)
-    if any(row(name).pseudo for name in run.rows):
+    if any(needs_pseudo_labels(name, recipe.student, run.task) for name in run.rows):
         run.pseudo(upstream[0])
     if any(row(name).fakes for name in run.rows):
         _gather_generated(run, upstream)

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 
-from torch import nn
+from torch import Tensor, nn
 
 from cgankd.core.runtime import Fabric
 from cgankd.core.store import Artifact
@@ -120,3 +120,19 @@ class PseudoLabelled:
     def open(self) -> ImageSet:
         """The images, with labels in the user's unit."""
         return ImageSet(self.images.images, self.artifact.tensors("labels")["labels"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Unanswered:
+    """Real images for a loss that reads no label. label: [1], any, which all have."""
+
+    images: UnlabelledImages
+    label: Tensor
+
+    @property
+    def content_key(self) -> str:
+        return self.images.content_key
+
+    def open(self) -> ImageSet:
+        """The images with the label."""
+        return ImageSet(self.images.images, self.label.repeat(len(self.images)))

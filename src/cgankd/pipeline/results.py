@@ -24,12 +24,13 @@ from cgankd.metrics.robustness import Attack
 from cgankd.metrics.statistics import mean_of_known, paired_difference, spread
 from cgankd.nets.build import StoredNetwork
 from cgankd.pipeline import measurements, unused
-from cgankd.pipeline.comparisons import CONTROL, row
+from cgankd.pipeline.comparisons import CONTROL, needs_pseudo_labels, row
 from cgankd.pipeline.gathering import Gathered, gather, taught
 from cgankd.pipeline.notes import run_notes
 from cgankd.pipeline.refit import Refit
 from cgankd.pipeline.stations import stations
 from cgankd.pipeline.warnings import balanced_accuracy, warnings
+from cgankd.report.made_from import PAGE
 
 if TYPE_CHECKING:
     from cgankd.pipeline.run import Run
@@ -63,6 +64,8 @@ def _write(path: Path, record: dict[str, Any]) -> None:
         (path.parent / name).unlink(missing_ok=True)
     if json.dumps({**record, "seconds": 0}) == json.dumps({**before, "seconds": 0}):
         record["seconds"] = {**record["seconds"], "import": before["seconds"]["import"]}
+    else:  # the page shows the results before; --no-report writes no other
+        (path.parent / PAGE).unlink(missing_ok=True)
     write_json(path, record)
 
 
@@ -134,7 +137,7 @@ def collect(run: Run) -> dict[str, Any]:
         results["robustness"] = recipe.metrics.robustness.model_dump(mode="json")
         results["robustness"]["images"] = min(recipe.metrics.robustness.images, len(run.splits.test))
     for name in names:
-        if row(name).pseudo:
+        if needs_pseudo_labels(name, recipe.student, task):
             results["artifacts"][name] = _path(run, run.pseudo(upstream[0]))
     if any(row(name).fakes for name in names):
         _add_synthesis(run, results, upstream)
@@ -189,11 +192,11 @@ def _rows(run: Run, students: Mapping[str, Sequence[Artifact]], seed: int) -> li
     settings, rows = run.recipe.student, []
     for name, artifacts in students.items():
         compared = row(name)
-        unlabelled = run.pseudo(seed).summary["images"] if compared.pseudo else 0
+        unlabelled = len(run.splits.unlabelled) if compared.pseudo else 0
         details = {
             "steps": settings.transfer_steps if compared.longer else settings.fit.steps,
             "real_images": len(run.splits.train) + unlabelled,
-            "pseudo_labelled": unlabelled,  # included in real_images
+            "pseudo_labelled": unlabelled,  # included in real_images; some rows need no label of them
             "fake_images": run.synthesis(seed, compared).summary["kept"] if compared.fakes else 0,
         }
         entry = table_row(name, [artifact.summary for artifact in artifacts], details, settings.ships)

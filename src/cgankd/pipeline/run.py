@@ -31,8 +31,16 @@ from cgankd.labels import label_space
 from cgankd.nets.build import BEST, WEIGHTS, Architecture, NetworkSource, StoredNetwork
 from cgankd.nets.pretrained import PretrainedWeights
 from cgankd.pipeline import autopilot, preflight, results, stages
-from cgankd.pipeline.comparisons import Row, row, student_network, views
-from cgankd.pipeline.inputs import Extractor, ProposalSource, PseudoLabelled, Student, Surroundings, Teachers
+from cgankd.pipeline.comparisons import Row, needs_pseudo_labels, row, student_network, views
+from cgankd.pipeline.inputs import (
+    Extractor,
+    ProposalSource,
+    PseudoLabelled,
+    Student,
+    Surroundings,
+    Teachers,
+    Unanswered,
+)
 from cgankd.pipeline.processing import process, train_gan
 from cgankd.pipeline.ratio_features import ratio_features
 from cgankd.pipeline.search import choose
@@ -246,7 +254,7 @@ class Run:
         return {
             "student": Student(Architecture(student_network(name, settings)), methods, start),
             "teachers": self.distilled(upstream) if methods.numbers else None,
-            "images": self._images(compared, upstream),
+            "images": self._images(name, upstream),
             "fit": fit,
         }
 
@@ -275,12 +283,14 @@ class Run:
         votes = self.recipe.teacher.votes
         return Teachers(self.teachers(seed, jury=votes != "first"), votes)
 
-    def _images(self, compared: Row, seed: int) -> TrainingImages:
-        """The training images of a row's student."""
-        share, before = self.recipe.student.real_share, self.before or self
+    def _images(self, name: str, seed: int) -> TrainingImages:
+        """The training images of the student of row ``name``."""
+        compared, share, before = row(name), self.recipe.student.real_share, self.before or self
         further: list[ImageSource] = []
-        if compared.pseudo:
+        if needs_pseudo_labels(name, self.recipe.student, self.task):
             further.append(PseudoLabelled(before.splits.unlabelled, before.pseudo(seed)))
+        elif compared.pseudo:
+            further.append(Unanswered(before.splits.unlabelled, before.splits.train.labels[:1]))
         if compared.fakes:
             replace = compared.ablation.replace if compared.ablation else self.replace
             further.append(StoredFakes(before.synthesis(seed, compared), replace))

@@ -34,13 +34,29 @@ def period(listing: Listing, name: str) -> tuple[float, str] | None:
     rare = len(numbers) < EACH * len(np.unique(numbers))
     for length, applies in ((360.0, named or rare), (2.0 * math.pi, named), (24.0, hours)):
         step = 1.0 if length == 24.0 else 0.0  # whole hours end at 23
-        starts = (0.0, -length / 2)
-        inside = any(low >= start - 0.002 * length and high <= start + 1.002 * length for start in starts)
-        if applies and inside and high - low + step >= COVERED * length:
+        if applies and _reach_around(low, high, length, step):
             unit = "" if length != 2.0 * math.pi else " (2 pi)"
             why = f"labels go from {low:g} to {high:g}, so their ends seem to be neighbours, {length:g}{unit} apart"
             return length, f"{why}; circular=null if not"
     return None
+
+
+def half_turn(listing: Listing, name: str) -> str | None:
+    """A hint, where angles reach over half a turn: those of lines and axes wrap there, others do not."""
+    numbers = _numbers(listing)
+    if numbers is None or not CIRCULAR.search(re.sub(r"[_\W]+", " ", name)):
+        return None
+    low, high = float(numbers.min()), float(numbers.max())
+    if not _reach_around(low, high, 180.0):
+        return None
+    return f"labels go from {low:g} to {high:g}: if 0 and 180 are the same, as for lines, circular=180 says so"
+
+
+def _reach_around(low: float, high: float, length: float, step: float = 0.0) -> bool:
+    """Whether labels reach over a period that starts at 0, or has 0 in its middle."""
+    starts = (0.0, -length / 2)
+    inside = any(low >= start - 0.002 * length and high <= start + 1.002 * length for start in starts)
+    return inside and high - low + step >= COVERED * length
 
 
 def seem_counts(listing: Listing) -> str | None:

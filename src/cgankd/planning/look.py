@@ -55,7 +55,7 @@ def look(source: str, fixed: Mapping[str, object], progress: Callable[[int, int]
         _choose_size(listing, values, reasons)
         settings = DataSettings.model_validate({**values, "source": source})
         splits = sources.load(settings, progress)
-    return Look(settings, splits, reasons, (*_facts(splits), *_odd(listing)))
+    return Look(settings, splits, reasons, (*_facts(splits), *_odd(listing, values)))
 
 
 def as_chosen(source: str, fixed: Mapping[str, object]) -> tuple[DataSettings, Mapping[str, str]]:
@@ -140,10 +140,12 @@ def _choose_unit(listing: Listing, values: dict[str, object], reasons: dict[str,
         values["unit"], reasons["unit"] = unit, f"the name of the column {column!r} says so"
 
 
-def _odd(listing: Listing) -> list[str]:
-    """What can be read, but is probably a mistake."""
+def _odd(listing: Listing, values: Mapping[str, object]) -> list[str]:
+    """What can be read, but may be a mistake."""
     note = "labels count the images one by one, as row numbers do: is it the right column?"
-    return [note] * labels.seem_row_numbers(listing)
+    said = {"circular", "label_range"} & set(values) or values.get("task") == "classification"
+    half = None if said else labels.half_turn(listing, str(values.get("label_column", "label")))
+    return [note] * labels.seem_row_numbers(listing) + ([] if half is None else [half])
 
 
 def _choose_groups(listing: Listing, folder: Path, values: dict[str, object], reasons: dict[str, str]) -> None:

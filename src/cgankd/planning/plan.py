@@ -25,7 +25,7 @@ from cgankd.data.imageset import Splits
 from cgankd.distill import SUPERVISED
 from cgankd.labels import label_space
 from cgankd.pipeline.autopilot import Score, fly
-from cgankd.pipeline.comparisons import CONTROL, row, views
+from cgankd.pipeline.comparisons import CONTROL, needs_pseudo_labels, row, views
 from cgankd.planning.timing import Seconds, measure
 from cgankd.teachers.opening import answers_files
 
@@ -209,8 +209,10 @@ def estimate(recipe: Recipe, splits: Splits, seconds: Seconds) -> dict[str, floa
     embedding = 2 * label_input.steps * 0.4 * seconds.student_step if isinstance(label_input, ILI) else 0.0
     metrics = 0 if recipe.metrics.generator is None else recipe.metrics.generator.images
     upstreams = _upstreams(recipe)
+    pseudo = any(needs_pseudo_labels(name, recipe.student, splits.task) for name in recipe.rows)
+    answered = teachers * held + (len(splits.unlabelled) if pseudo else 0)
     parts = {
-        "teacher": upstreams * (taught + teachers * held * seconds.teacher_image),
+        "teacher": upstreams * (taught + answered * seconds.teacher_image),
         "students": _students(recipe, splits, seconds),
         "training on all labels": _refit(recipe, splits, seconds),
         "attacks": _attacks(recipe, splits, seconds),

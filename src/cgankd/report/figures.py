@@ -255,13 +255,12 @@ def bins(results: Mapping[str, Any]) -> tuple[Figure, str] | None:
     bin.
     """
     names: Sequence[str] = results.get("bins") or []
-    methods = [
-        row
-        for row in results["rows"]
-        if row["method"] != "nokd"
-        and not table.is_ablation(row["method"])
-        and len(row.get("per_bin") or []) == len(names)
-    ] or [row for row in results["rows"] if len(row.get("per_bin") or []) == len(names)][:4]
+    every = [row for row in results["rows"] if len(row.get("per_bin") or []) == len(names)]
+    control_there = any(row["method"] == results.get("control") for row in every)
+    left_out = "nokd" if control_there else ""  # which is the control with fewer steps
+    methods = [row for row in every if row["method"] != left_out and not table.is_ablation(row["method"])]
+    if len(methods) < 2:  # nothing to compare
+        methods = every
     if not names or not methods:
         return None
     limits = ""

@@ -38,7 +38,8 @@ def headline(results: Mapping[str, Any], folder: Path | None = None) -> Headline
     control.
     """
     found = _found(results, folder)
-    return dataclasses.replace(found, sentence=" ".join(filter(None, [found.sentence, _on_all_labels(results)])))
+    sentences = [found.sentence, _on_all_labels(results), _images(results)]
+    return dataclasses.replace(found, sentence=" ".join(filter(None, sentences)))
 
 
 def _found(results: Mapping[str, Any], folder: Path | None) -> Headline:
@@ -100,6 +101,14 @@ def _on_all_labels(results: Mapping[str, Any]) -> str:
         f"What ships is row {again['method']} trained again, with the validation images among its {images} labelled "
         f"ones: {scored} on the test split."
     )
+
+
+def _images(results: Mapping[str, Any]) -> str:
+    """The training images of the student that ships, where rows of the run have images without labels; else ""."""
+    ships = shipped.shipped(results)
+    if ships is None or not any(row.get("pseudo_labelled") for row in results["rows"]):
+        return ""
+    return f"The student that ships learnt from {shipped.trained_on(ships)}."
 
 
 def _missing(with_fakes: Row | None, without: Row | None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cgankd.core.numbers import counted
+
 
 def chosen(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The row that validation chose. None in results of older versions."""
@@ -21,6 +23,21 @@ def shipped(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def labelled(entry: Mapping[str, Any]) -> int:
     """How many labelled images a row's student learnt from."""
     return int(entry["real_images"]) - int(entry.get("pseudo_labelled") or 0)
+
+
+def trained_on(entry: Mapping[str, Any]) -> str:
+    """The images that a row's student learnt from, in words.
+
+    >>> trained_on({"real_images": 110, "pseudo_labelled": 50, "fake_images": 1200})
+    '60 labelled images, 50 without labels and 1,200 generated ones'
+    >>> trained_on({"real_images": 1})
+    '1 labelled image'
+    """
+    unlabelled, generated = (int(entry.get(name) or 0) for name in ("pseudo_labelled", "fake_images"))
+    further = [f"{unlabelled:,} without labels"] * bool(unlabelled)
+    further += [counted(generated, "generated one", "generated ones")] * bool(generated)
+    *first, last = [counted(labelled(entry), "labelled image", "labelled images"), *further]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def all_labels(method: str) -> str:

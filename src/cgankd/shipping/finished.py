@@ -48,7 +48,7 @@ class Student:
     network: nn.Module
     task: Task
     plan: Plan
-    facts: Mapping[str, Any]  # row, seed, network, and its scores with their unit
+    facts: Mapping[str, Any]  # row, seed, network, its training images in words, and its scores with their unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +100,7 @@ class FinishedRun:
             "seed": seeds[place],
             "network": scores["network"],
             "weights": ships,
+            "trained_on": shipped.trained_on(scores),
             "metric": self.results["metric"],
             "unit": self.results["unit"],
             "validation": scores["val"]["values"][place],
@@ -114,6 +115,7 @@ class FinishedRun:
             "seed": again["seed"],
             "network": again["network"],
             "weights": "last",
+            "trained_on": shipped.trained_on(again),
             "metric": self.results["metric"],
             "unit": self.results["unit"],
             "labelled": shipped.labelled(again),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -106,8 +107,7 @@ class _Distilled(BaseEstimator):  # type: ignore[misc]
         plan = self._plan(int(random.randint(2**31 - 1)))
         pixels = self.layout_.images(images)
         if X_unlabelled is not None:
-            further = self.layout_.images(self._numbers(X_unlabelled, reset=False))
-            plan = dataclasses.replace(plan, unlabelled=further)
+            plan = dataclasses.replace(plan, unlabelled=self._unlabelled(X_unlabelled))
         train, held_out = self._held_out(len(pixels), labels, plan)
         sets = [None if rows is None else ImageSet(pixels[rows], labels[rows]) for rows in (train, held_out)]
         assert sets[0] is not None
@@ -185,6 +185,14 @@ class _Distilled(BaseEstimator):  # type: ignore[misc]
         if reset:
             self.n_features_in_ = int(np.prod(array.shape[1:]))
         return array
+
+    def _unlabelled(self, X: npt.ArrayLike) -> Tensor:
+        """X_unlabelled as the networks see it. NotImages names it, because scikit-learn's own errors name X."""
+        try:
+            return self.layout_.images(self._numbers(X, reset=False))
+        except (TypeError, ValueError) as error:
+            said = re.sub(r"\bX\b", "X_unlabelled", str(error))
+            raise NotImages(said if "X_unlabelled" in said else f"X_unlabelled: {said}") from None
 
     def _plan(self, seed: int) -> Plan:
         teacher = self.teacher
