@@ -513,6 +513,18 @@ def test_the_python_road_takes_functions_samplers_and_sources(
     assert torch.equal(again.images, fakes.images)
 
 
+def test_a_function_may_seed_numpys_generators() -> None:
+    seen = []
+
+    def noise(targets: Tensor, indices: Tensor, seed: int) -> Tensor:
+        seen.append(np.random.RandomState(seed).random())
+        return torch.zeros(len(targets), 1, 16, 16, dtype=torch.uint8)
+
+    for seed in (-(2**62) - 1, 5, 2**62):
+        CallableSampler(noise).sample(torch.zeros(2), torch.arange(2), seed)
+    assert len(set(seen)) == 3
+
+
 class Grey(Sampler):
     """Images of one grey, which is changed between uses, as the weights of a network are."""
 

@@ -22,6 +22,7 @@ from cgankd.gan.generator import Sampler, latents, to_uint8
 from cgankd.tasks import Task
 
 Function = Callable[[Tensor, Tensor, int], Tensor]
+SEEDS = 2**32  # numpy's generators take no others
 REPEATS_WITHIN = 2.0  # mean difference in grey levels of an image drawn twice; low precision is not exact
 
 
@@ -88,7 +89,7 @@ def check_repeats(sampler: Sampler, targets: Tensor, where: str) -> None:
 
 
 class CallableSampler(Sampler):
-    """Any function ``(targets, indices, seed) -> uint8 images``.
+    """Any function ``(targets, indices, seed) -> uint8 images``; seed: 0 to 2**32 - 1.
 
     shape: (C, H, W) that the images must have; None: any. Raises UserError for images of another shape.
     content_key: identifies the function where results are stored.
@@ -110,7 +111,7 @@ class CallableSampler(Sampler):
             f"a function takes (targets, indices, seed) and gives uint8 images [B, {shape}]",
         ):
             # copies, because it may change them in place
-            images = self.function(targets.clone(), indices.clone(), seed)
+            images = self.function(targets.clone(), indices.clone(), seed % SEEDS)
         if self.shape is not None:
             _check(images, (len(targets), *self.shape), f"generator {self.name}")
         return images.cpu()
