@@ -1128,3 +1128,20 @@ def test_a_training_in_bfloat16_inside_autocast_computes_with_its_newest_weights
         with around:
             taught(of_real(OneDevice(precision=BF16)), network, learning_rate=0.5)
     assert same(networks[0].state_dict(), networks[1].state_dict())
+
+
+@pytest.mark.parametrize(("wrong", "row"), [(-1, 1), (2**62, 1), (1_700_000_000, 1)])
+def test_whole_numbers_that_are_no_classes_are_named(wrong: int, row: int) -> None:
+    with pytest.raises(
+        UserError, match=rf"label {wrong} at row {row} is not a class; allowed: whole numbers, 0 to 99999"
+    ):
+        image_set(np.zeros((4, 16, 16), np.uint8), [0, wrong, 1, 0])
+
+
+def test_classes_given_as_decimals_are_whole(fabric: Fabric) -> None:
+    images, labels = classes(12)
+    task = Classification(("low", "middle", "high"))
+    road = Distiller(images, labels.double(), Brightness(classes=True), task, fabric=fabric)
+    assert torch.equal(road.data.labels, labels)
+    with pytest.raises(UserError, match=r"labels: found 0\.4 at row 0; needed: whole numbers, for classes"):
+        road.score(Brightness(classes=True), images, torch.full((12,), 0.4))

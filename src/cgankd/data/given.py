@@ -18,6 +18,8 @@ from cgankd.data.imageset import ImageSet, UnlabelledImages
 from cgankd.tasks import Classification, Regression, Task
 from cgankd.tasks.regression import fits_float32
 
+MOST_CLASSES = 100_000  # without a task; larger numbers are ids, and a name for each would not fit into memory
+
 
 def image_set(
     images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor, task: Task | None = None
@@ -28,7 +30,20 @@ def image_set(
         return labelled, task
     if labelled.labels.is_floating_point():
         return labelled, Regression(float(labelled.labels.min()), float(labelled.labels.max()))
-    return labelled, Classification(tuple(str(number) for number in range(int(labelled.labels.max()) + 1)))
+    return labelled, Classification(tuple(str(number) for number in range(_classes(labelled.labels))))
+
+
+def _classes(labels: Tensor) -> int:
+    """The number of classes of whole numbers. UserError for numbers that can't be classes, such as times or ids."""
+    low, high = int(labels.min()), int(labels.max())
+    if low >= 0 and high < MOST_CLASSES:
+        return high + 1
+    wrong = low if low < 0 else high
+    row = int((labels == wrong).nonzero()[0])
+    raise UserError(
+        f"labels: label {wrong} at row {row} is not a class; allowed: whole numbers, 0 to {MOST_CLASSES - 1}, or "
+        "decimals (a scalar)"
+    )
 
 
 def arrays(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor, task: Task | None = None) -> ImageSet:
@@ -45,6 +60,11 @@ def arrays(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor, task:
     if task is not None and task.continuous:
         return ImageSet(pixels.contiguous(), values.to(task.label_dtype))
     if not values.is_floating_point():
+        return ImageSet(pixels.contiguous(), values.long())
+    if task is not None:  # tables hold whole numbers as decimals where a row had none
+        if (part := values.frac() != 0).any():
+            row = int(part.nonzero()[0])
+            raise UserError(f"labels: found {values[row].item():g} at row {row}; needed: whole numbers, for classes")
         return ImageSet(pixels.contiguous(), values.long())
     single = fits_float32(float(values.min()), float(values.max()))
     return ImageSet(pixels.contiguous(), values.float() if single else values.double())
