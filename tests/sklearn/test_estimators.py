@@ -299,6 +299,13 @@ def test_an_exported_estimator_gives_what_it_predicts(tmp_path: Path) -> None:
     [
         ({"settings": {"studnt": {}}}, r"settings has 'studnt' \(did you mean 'student'\?\); allowed: teacher, gen"),
         ({"settings": {"student": {"epochs": 3}}}, "epochs"),
+        (
+            {"settings": {"student": {"method": "kd"}}},
+            r"^settings\['student'\] has 'method'; needed: method in its place$",
+        ),
+        ({"settings": {"synthesis": {"images": 9}}}, "has 'images'; needed: n_generated in its place"),
+        ({"settings": {"student": 5}}, r"^settings\['student'\] is 5; needed: a dict$"),
+        ({"settings": [5]}, r"^settings is \[5\]; needed: a dict, by stage"),
         ({"validation_fraction": 1.5}, r"^validation_fraction = 1.5 is not allowed; allowed: 0 to below 1$"),
         ({"validation_fraction": -0.5}, r"^validation_fraction = -0.5 is not allowed"),
         ({"student": "resnt8"}, r"resnt8.*did you mean 'resnet8'"),
@@ -310,3 +317,47 @@ def test_an_exported_estimator_gives_what_it_predicts(tmp_path: Path) -> None:
 def test_parameters_that_cannot_be_used_are_refused(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises((UserError, ValueError), match=sentence):
         DistilledClassifier(**{**ALONE, **changes}).fit(*classes(20))
+
+
+@pytest.mark.parametrize("y", [["a", None] * 2, ["a", float("nan")] * 2, np.array(["a", None] * 2, object)])
+def test_a_missing_label_is_named_and_no_class(y: Any) -> None:
+    with pytest.raises(NotImages, match=r"contains NaN, or no label: .* at row 1; needed: one label per image"):
+        DistilledClassifier(**ALONE).fit(shades(4)[0], y)
+
+
+def test_the_only_image_of_a_class_is_trained_on() -> None:
+    X, y = shades(240)
+    estimator = DistilledClassifier(**{**ALONE, "generated": True})
+    labels = estimator._given(X, np.where(np.arange(240) == 5, "rare", NAMES[(y > 120).astype(int)]))[1]
+    for seed in range(20):
+        train, held_out = estimator._held_out(240, labels, estimator._plan(seed))
+        assert held_out is not None
+        assert 5 in train.tolist()
+        assert sorted([*train.tolist(), *held_out.tolist()]) == list(range(240))
+
+
+def test_tensors_on_a_graph_or_of_bfloat16_are_read() -> None:
+    X, y = classes(8)
+    fitted = DistilledClassifier(**{**ALONE, "steps": 1}).fit(X / np.float32(255), y)
+    floats = torch.from_numpy(X / np.float32(255))
+    assert np.array_equal(fitted.predict_proba(floats.requires_grad_()), fitted.predict_proba(floats.detach().numpy()))
+    rounded = floats.detach().bfloat16()
+    assert np.array_equal(fitted.predict_proba(rounded), fitted.predict_proba(rounded.float()))
+
+
+def test_floats_may_leave_the_range_by_a_rounding_error() -> None:
+    X = np.array([0.0, 1.0], np.float32).repeat(512).reshape(4, 256)
+    layout = Layout.of(X)
+    assert torch.equal(layout.images(X * np.float32(1.000001) - np.float32(1e-7)), layout.images(X))
+    with pytest.raises(NotImages, match=r"pixels of X go from 0 to 1\.01; allowed"):
+        layout.images(X * np.float32(1.01))
+
+
+@pytest.mark.parametrize("kind", ["datetime64[us]", "datetime64[D]", "timedelta64[s]"])
+def test_dates_as_classes_are_saved(kind: str, tmp_path: Path) -> None:
+    X, _ = shades(8)
+    fitted = DistilledClassifier(**{**ALONE, "steps": 1}).fit(X, np.array([3, 70] * 4).astype(kind))
+    fitted.save(tmp_path / "a.safetensors")
+    loaded = DistilledClassifier.load(tmp_path / "a.safetensors")
+    assert loaded.classes_.dtype == fitted.classes_.dtype
+    assert np.array_equal(loaded.predict(X), fitted.predict(X))

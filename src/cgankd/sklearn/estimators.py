@@ -25,6 +25,7 @@ from cgankd.core.store import Work
 from cgankd.core.terminal import plain_console
 from cgankd.core.views import view
 from cgankd.core.watching import Watched
+from cgankd.data.given import as_tensor
 from cgankd.data.imageset import ImageSet
 from cgankd.nets import inference
 from cgankd.sklearn.layout import Layout, NotImages
@@ -35,6 +36,7 @@ from cgankd.tasks.regression import fits_float32
 
 Array = npt.NDArray[Any]
 E = TypeVar("E", bound="_Distilled")
+NO_LABEL = {"None", "nan", "<NA>", "NaT"}  # as Python and pandas write a missing one
 FEWEST_HELD_OUT = 20  # images; fewer say nothing about the density ratio
 
 
@@ -167,6 +169,7 @@ class _Distilled(BaseEstimator):  # type: ignore[misc]
         images = self._numbers(X, reset=True)
         if len(images) < 2:
             raise NotImages(f"X has n_samples = {len(images)}; needed: two images or more")
+        _check_no_gaps(y)
         labels = self._labels(column_or_1d(y, warn=True))
         if len(labels) != len(images):
             raise NotImages(f"X has {len(images)} images, but y has {len(labels)} labels; needed: one each")
@@ -178,6 +181,9 @@ class _Distilled(BaseEstimator):  # type: ignore[misc]
 
     def _numbers(self, X: npt.ArrayLike, reset: bool) -> Array:
         """X as an array of numbers. reset: keep the number of features; else it must be the same."""
+        if isinstance(X, Tensor):  # numpy reads none on a graph, and no bfloat16
+            X = as_tensor(X, "X")
+            X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
         dimensions = X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
         if dimensions <= 2:  # tables, also of pandas, and sparse matrices, which are refused
             return np.asarray(validate_data(self, X, reset=reset, dtype="numeric"))
@@ -219,6 +225,9 @@ class _Distilled(BaseEstimator):  # type: ignore[misc]
         frequent = labels.bincount() if not labels.is_floating_point() else torch.tensor([2])
         by = labels.numpy() if len(frequent) > 1 and int(frequent.min()) > 1 and wanted >= len(frequent) else None
         train, held_out = train_test_split(rows.numpy(), test_size=wanted, random_state=plan.seed, stratify=by)
+        if not labels.is_floating_point():  # a class with few images may have none left to learn from
+            lost = ~np.isin(labels[held_out], labels[train])
+            train, held_out = np.concatenate([train, held_out[lost]]), held_out[~lost]
         return torch.from_numpy(np.sort(train)), torch.from_numpy(np.sort(held_out))
 
     def __sklearn_tags__(self) -> Any:
@@ -284,3 +293,13 @@ class DistilledRegressor(RegressorMixin, _Distilled):  # type: ignore[misc]
             raise NotImages(f"every y is {low:g}; at least two distinct values are needed")
         self.task_ = Regression(low, high)
         return torch.from_numpy(values.astype(np.float32 if fits_float32(low, high) else np.float64))
+
+
+def _check_no_gaps(y: npt.ArrayLike) -> None:
+    """NotImages for a label that is missing beside texts, which numpy would make the text "nan" or fail to sort."""
+    values = y if isinstance(y, list | tuple) else np.asarray(y)
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        return
+    for row, value in enumerate(values):
+        if not isinstance(value, str | np.ndarray) and str(value) in NO_LABEL:
+            raise NotImages(f"Input y contains NaN, or no label: {value} at row {row}; needed: one label per image")

@@ -104,7 +104,7 @@ class Layout:
         if other != self:
             raise NotImages(f"X is {_said(other)}; fit saw {_said(self)}")
         low, high = (float(X.min()), float(X.max())) if self.floats and X.size else (0.0, 1.0)
-        if low < 0.0 or high > 1.0:
+        if round(low * 255.0) < 0 or round(high * 255.0) > 255:  # less is the rounding of an earlier computation
             raise NotImages(f"pixels of X go from {low:.4g} to {high:.4g}; allowed: floats in [0, 1], or uint8")
 
 

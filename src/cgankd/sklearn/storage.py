@@ -48,7 +48,7 @@ def save_parts(path: Path, parts: Parts, network: nn.Module) -> None:
         "kept": {**parts.kept, "params": params},
         "layout": dataclasses.asdict(parts.layout),
         "task": parts.task.to_json(),
-        "classes": None if parts.classes is None else [parts.classes.dtype.str, parts.classes.tolist()],
+        "classes": None if parts.classes is None else [parts.classes.dtype.str, _values(parts.classes)],
         "student": parts.student if isinstance(parts.student, str) else None,
     }
     save_tensors(path, network.state_dict(), {KEY: json.dumps(record, ensure_ascii=False)})
@@ -81,6 +81,11 @@ def write_onnx(path: Path, network: nn.Module, name: str, task: Task, layout: La
     plan = Plan(height, width, layout.channels, "crop")
     facts = {"row": "estimator", "network": name, "metric": task.metric, "unit": task.metric_unit}
     formats.write_onnx(Student(network, task, plan, facts), path, kind)
+
+
+def _values(classes: npt.NDArray[Any]) -> list[Any]:
+    """As JSON has them: dates and durations as the whole numbers that numpy keeps them as."""
+    return list((classes.view(np.int64) if classes.dtype.kind in "mM" else classes).tolist())
 
 
 def _is_json(value: Any) -> bool:

@@ -31,6 +31,12 @@ UNFITTED = (
     "teacher: this %(name)s is not fitted; needed: a fitted one, which cross_val_score and GridSearchCV keep so where "
     "it is given as sklearn.frozen.FrozenEstimator(teacher)"
 )
+ELSEWHERE = {  # settings of the stages that parameters of an estimator give
+    "student": {
+        "method": "method", "generated": "generated", "student": "student", "unlabelled": "X_unlabelled of fit"
+    },
+    "synthesis": {"images": "n_generated"},
+}  # fmt: skip
 SECTIONS = ("teacher", "generator", "ratio", "synthesis", "student")
 
 
@@ -94,9 +100,15 @@ class Plan:
     unlabelled: Tensor | None = None  # uint8 [M, C, H, W]
 
     def __post_init__(self) -> None:
-        for name in self.settings:
+        if not isinstance(self.settings, Mapping):
+            raise UserError(f"settings is {self.settings!r}; needed: a dict, by stage ({', '.join(SECTIONS)})")
+        for name, section in self.settings.items():
             if name not in SECTIONS:
                 raise UserError(f"settings has {name!r}{did_you_mean(name, SECTIONS)}; allowed: {', '.join(SECTIONS)}")
+            if not isinstance(section, Mapping):
+                raise UserError(f"settings[{name!r}] is {section!r}; needed: a dict")
+            for setting in ELSEWHERE.get(name, {}).keys() & section.keys():
+                raise UserError(f"settings[{name!r}] has {setting!r}; needed: {ELSEWHERE[name][setting]} in its place")
 
     @property
     def needs_teacher(self) -> bool:
