@@ -37,7 +37,7 @@ def test_variables_that_do_not_say_which_machine_this_is(
         check_variables(2)
     assert str(raised.value) == (
         f"runtime.nodes = 2, but {said}; needed on each machine: MASTER_ADDR and MASTER_PORT (the first machine's "
-        "address and a free port of it) and NODE_RANK (0 to 1); torchrun and Slurm set them"
+        "address and a free port of it) and NODE_RANK (0 to 1); torchrun and srun set them"
     )
 
 

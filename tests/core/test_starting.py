@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 
 from cgankd.core import ranks, starting
-from cgankd.core.errors import OutOfTime
+from cgankd.core.errors import OutOfTime, UserError
 from cgankd.core.runtime import make_fabric
 
 OF_THE_FIRST = {"LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}
@@ -51,3 +51,43 @@ def test_a_process_that_ends_by_itself_is_not_ended_because_another_one_has() ->
     assert observer._termination_signal == 0  # type: ignore[attr-defined]  # os.kill then sends nothing
     end.set()
     observer.join()
+
+
+SCRIPT = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "mine", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_NNODES": "1"}
+STEP = {
+    "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "2", "SLURM_NNODES": "2", "SLURM_PROCID": "1",
+    "SLURM_LOCALID": "0", "SLURM_NODEID": "1", "SLURM_NODELIST": "n[1-2]",
+}  # fmt: skip
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+PTY = {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}  # srun --pty bash
+
+
+@pytest.mark.parametrize(
+    ("variables", "kind", "devices"),
+    [
+        ({}, "LightningEnvironment", 2),
+        (SCRIPT, "LightningEnvironment", 2),
+        (SCRIPT | PTY, "LightningEnvironment", 2),
+        (SCRIPT | STEP, "SLURMEnvironment", 1),
+        (SCRIPT | STEP | TORCHRUN, "TorchElasticEnvironment", 1),
+    ],
+    ids=["a shell", "a script of Slurm", "a shell of srun", "srun", "torchrun"],
+)
+def test_who_starts_the_processes(variables: dict[str, str], kind: str, devices: int) -> None:
+    """Fabric's own choice takes every command inside a job of Slurm for one that srun started."""
+    with mock.patch.dict(os.environ, variables):
+        found = starting.starter(devices, 2 // devices)
+        assert type(found).__name__ == kind
+        if kind == "SLURMEnvironment":
+            assert (found.global_rank(), found.local_rank(), found.world_size()) == (1, 0, 2)
+            found.validate_settings(devices, 2)  # raises nothing
+
+
+@pytest.mark.parametrize(("devices", "nodes"), [(2, 1), (2, 2)])
+def test_another_number_of_processes_than_srun_started_is_refused(devices: int, nodes: int) -> None:
+    with mock.patch.dict(os.environ, SCRIPT | STEP), pytest.raises(UserError) as caught:
+        starting.starter(devices, nodes)
+    assert str(caught.value) == (
+        f"runtime.devices = {devices} and runtime.nodes = {nodes}, but srun started 2 processes on 2 nodes; needed: "
+        f"srun --nodes={nodes} --ntasks-per-node={devices}, or no srun"
+    )

@@ -18,11 +18,11 @@ ADDRESS_OF_INTERFACE = 0x8915  # SIOCGIFADDR of Linux
 def check_variables(nodes: int) -> None:
     """UserError where the environment does not tell which of ``nodes`` machines this is, and how to reach the first.
 
-    It is for a command that a person starts on each machine. torchrun and Slurm set variables of their own.
+    It is for a command that a person starts on each machine. torchrun and srun set variables of their own.
     """
     needed = (
         "needed on each machine: MASTER_ADDR and MASTER_PORT (the first machine's address and a free port of it) and "
-        f"NODE_RANK (0 to {nodes - 1}); torchrun and Slurm set them"
+        f"NODE_RANK (0 to {nodes - 1}); torchrun and srun set them"
     )
     for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK"):
         value = os.environ.get(name)

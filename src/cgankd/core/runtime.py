@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from cgankd.core import connections, ranks
+from cgankd.core import connections, ranks, starting
 from cgankd.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def make_fabric(
     """One device for each process, at one precision, as the settings of the same names in ``runtime`` say.
 
     With several devices or nodes, this program is started again for each further device of this machine, unless
-    torchrun or Slurm started the processes. Raises UserError where the machine does not have the devices.
+    torchrun or srun started the processes. Raises UserError where the machine does not have the devices.
     """
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
@@ -95,14 +95,17 @@ def _joined(device: str, precision: str, devices: int, nodes: int) -> lightning_
     import lightning_fabric
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs its precision at every start
-    fabric = lightning_fabric.Fabric(accelerator=device, devices=devices, num_nodes=nodes, precision=precision)  # type: ignore[arg-type]
+    fabric = lightning_fabric.Fabric(
+        accelerator=device, devices=devices, num_nodes=nodes, precision=precision,  # type: ignore[arg-type]
+        plugins=[starting.starter(devices, nodes)],
+    )  # fmt: skip
     if nodes > 1 and not ranks.environment_of(fabric).creates_processes_externally:
         connections.check_variables(nodes)
     try:
         ranks.join(fabric)
     except ValueError:
         raise UserError(
-            f"runtime.devices = {devices} and runtime.nodes = {nodes}, but torchrun or Slurm started another number of "
+            f"runtime.devices = {devices} and runtime.nodes = {nodes}, but torchrun or srun started another number of "
             "processes; needed: the number for each machine, and the number of machines"
         ) from None
     return fabric

@@ -1,4 +1,5 @@
-"""The start of a run's processes on this machine: where one of them ends before all have met, the others end too.
+"""The start of a run's processes: who starts them; and where one of this machine ends before all have met, the others
+end too.
 
 torch would wait for it for half an hour, and Fabric would kill the first process without a word.
 """
@@ -11,10 +12,42 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from cgankd.core.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 FIRST = "CGANKD_FIRST_PROCESS"  # variable for the processes that Fabric starts: the number of the one that starts them
 LOOK_AGAIN = 0.2  # seconds
+
+
+def starter(devices: int, nodes: int) -> ClusterEnvironment:
+    """What starts ``devices`` processes on each of ``nodes`` machines: torchrun, srun of Slurm, or this program.
+
+    Fabric itself takes any command inside a job of Slurm for one that srun started, and warns wherever srun is
+    installed. Raises UserError where srun started another number of processes.
+    """
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning_fabric.plugins.environments.lsf import LSFEnvironment
+    from lightning_fabric.plugins.environments.mpi import MPIEnvironment
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    for kind in (TorchElasticEnvironment, LSFEnvironment, MPIEnvironment):
+        if kind.detect():
+            return kind()
+    tasks, machines = (int(os.environ.get(f"SLURM_STEP_NUM_{what}", 1)) for what in ("TASKS", "NODES"))
+    if tasks == 1:  # in the script of a job, which srun did not start, neither is set
+        return LightningEnvironment()
+    if (tasks, machines) != (devices * nodes, nodes):
+        raise UserError(
+            f"runtime.devices = {devices} and runtime.nodes = {nodes}, but srun started {tasks} processes on "
+            f"{machines} nodes; needed: srun --nodes={nodes} --ntasks-per-node={devices}, or no srun"
+        )
+    os.environ["SLURM_NTASKS_PER_NODE"] = str(devices)  # which Fabric demands, although srun does without it
+    return SLURMEnvironment()
 
 
 class Start:
