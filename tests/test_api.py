@@ -456,6 +456,20 @@ def test_a_callable_in_the_labels_unit_stays_exact_far_from_zero(fabric: Fabric)
     assert road.score(road.teachers.members[0].open(fabric), images, times) < 1e-3
 
 
+def test_arrays_that_change_later_change_nothing(fabric: Fabric) -> None:
+    """Results are kept under what they held at first."""
+    pixels, labels = np.zeros((6, 16, 16), np.uint8), np.arange(6) % 2
+    kept, _ = image_set(pixels, labels)
+    tensor, _ = image_set(torch.from_numpy(pixels), torch.from_numpy(labels))
+    pixels += 9
+    labels += 1
+    for given in (kept, tensor):
+        assert not given.images[:].any()
+        assert given.labels.tolist() == [0, 1] * 3
+    pixels.flags.writeable = False
+    assert np.shares_memory(image_set(pixels, labels)[0].images[:].numpy(), pixels)  # it may be a file
+
+
 def test_read_only_arrays_give_no_warning(fabric: Fabric, recwarn: pytest.WarningsRecorder) -> None:
     pixels, numbers = (np.array(part) for part in classes())
     for array in (pixels, numbers):

@@ -6,6 +6,7 @@ import inspect
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from sklearn.preprocessing import FunctionTransformer
 from torch import Tensor, nn
 
 from cgankd import UserError
-from cgankd.sklearn import DistilledClassifier, DistilledRegressor, NotImages
+from cgankd.sklearn import DistilledClassifier, DistilledRegressor, NotImages, teaching
 from cgankd.sklearn.layout import Layout
 from cgankd.sklearn.teaching import FittedTeacher
 from cgankd.tasks import Classification, Regression
@@ -351,6 +352,36 @@ def test_floats_may_leave_the_range_by_a_rounding_error() -> None:
     assert torch.equal(layout.images(X * np.float32(1.000001) - np.float32(1e-7)), layout.images(X))
     with pytest.raises(NotImages, match=r"pixels of X go from 0 to 1\.01; allowed"):
         layout.images(X * np.float32(1.01))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"settings": {"student": {"stepz": 5}}}, "settings['student']"),
+        ({"settings": {"student": {"temperature": "x"}}}, "settings['student']"),
+        ({"settings": {"ratio": {"nothing": 5}}}, "settings['ratio']"),
+        ({"method": "kdd"}, "method 'kdd' is not known"),
+    ],
+)
+def test_what_the_last_stage_would_refuse_is_refused_before_the_first(
+    parameters: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teaching, "_alone", mock.Mock(side_effect=AssertionError("a network is trained")))
+    X, y = shades(20)
+    with pytest.raises(UserError) as caught:
+        DistilledRegressor(**parameters).fit(X, y)
+    assert words in str(caught.value)
+
+
+def test_names_of_columns_are_saved(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    X, y = shades(20)
+    table = pandas.DataFrame(X.reshape(20, -1), columns=[f"p{number}" for number in range(256)])
+    DistilledRegressor(**{**ALONE, "steps": 1}).fit(table, y).save(tmp_path / "a.safetensors")
+    loaded = DistilledRegressor.load(tmp_path / "a.safetensors")
+    loaded.predict(table)
+    with pytest.raises(ValueError, match="feature names should match"):
+        loaded.predict(table[table.columns[::-1]])
 
 
 @pytest.mark.parametrize("kind", ["datetime64[us]", "datetime64[D]", "timedelta64[s]"])

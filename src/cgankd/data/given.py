@@ -49,25 +49,32 @@ def _classes(labels: Tensor) -> int:
 def arrays(images: npt.ArrayLike | Tensor, labels: npt.ArrayLike | Tensor, task: Task | None = None) -> ImageSet:
     """Images [N, H, W], [N, H, W, C] or [N, C, H, W] and labels [N] as an ImageSet. Raises UserError for others.
 
+    They are copied, because results are kept under what they hold now, unless the array is read-only.
     Scalars are as precise as the task has them; without a task, as their own range needs it.
     """
-    pixels, values = _stacked(images, "images"), as_tensor(labels, "labels").flatten()
+    pixels, values = _stacked(images, "images"), as_tensor(labels, "labels").flatten().clone()
+    pixels = pixels.contiguous() if _is_read_only(images) else pixels.clone(memory_format=torch.contiguous_format)
     if not len(values):
         raise UserError("labels: there are none; needed: one per image")
     if values.is_floating_point() and not torch.isfinite(values).all():
         row = int((~torch.isfinite(values)).nonzero()[0])
         raise UserError(f"labels: found {values[row].item()} at row {row}; finite numbers are needed")
     if task is not None and task.continuous:
-        return ImageSet(pixels.contiguous(), values.to(task.label_dtype))
+        return ImageSet(pixels, values.to(task.label_dtype))
     if not values.is_floating_point():
-        return ImageSet(pixels.contiguous(), values.long())
+        return ImageSet(pixels, values.long())
     if task is not None:  # tables hold whole numbers as decimals where a row had none
         if (part := values.frac() != 0).any():
             row = int(part.nonzero()[0])
             raise UserError(f"labels: found {values[row].item():g} at row {row}; needed: whole numbers, for classes")
-        return ImageSet(pixels.contiguous(), values.long())
+        return ImageSet(pixels, values.long())
     single = fits_float32(float(values.min()), float(values.max()))
-    return ImageSet(pixels.contiguous(), values.float() if single else values.double())
+    return ImageSet(pixels, values.float() if single else values.double())
+
+
+def _is_read_only(images: npt.ArrayLike | Tensor) -> bool:
+    """Such as a memory-mapped file, which may be larger than the memory."""
+    return isinstance(images, np.ndarray) and not images.flags.writeable
 
 
 def unlabelled_images(images: npt.ArrayLike | Tensor, labelled: Images) -> UnlabelledImages:
@@ -94,7 +101,7 @@ def _stacked(images: npt.ArrayLike | Tensor, what: str) -> Tensor:
 def as_tensor(array: npt.ArrayLike | Tensor, what: str) -> Tensor:
     """An array of any byte order and strides (``pixels[..., ::-1]``) as a tensor; UserError for one without numbers."""
     if isinstance(array, Tensor):
-        return array.detach()
+        return array.detach().cpu()
     if isinstance(array, Dataset | DataLoader):  # numpy would read its items, pairs of image and label
         raise UserError(f"{what} are a {type(array).__name__}; needed: images as one array, labels as another")
     if np.ma.is_masked(array):  # numpy's asarray would give what lies under the mask

@@ -134,7 +134,11 @@ class _Distilled(BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         classes: Array | None = getattr(self, "classes_", None)
-        kept = {"features": int(self.n_features_in_), "params": self.get_params(deep=False)}
+        names = getattr(self, "feature_names_in_", None)  # of a DataFrame's columns
+        kept = {
+            "features": int(self.n_features_in_), "params": self.get_params(deep=False),
+            "names": None if names is None else names.tolist(),
+        }  # fmt: skip
         parts = Parts(type(self).__name__, kept, self.layout_, self.task_, classes, self.student)
         save_parts(Path(path), parts, self.student_)
 
@@ -148,6 +152,8 @@ class _Distilled(BaseEstimator):  # type: ignore[misc]
         estimator = cls(**{**parts.kept["params"], "student": parts.student if student is None else student})
         estimator.layout_, estimator.task_ = parts.layout, parts.task
         estimator.n_features_in_ = parts.kept["features"]
+        if (names := parts.kept.get("names")) is not None:
+            estimator.feature_names_in_ = np.asarray(names, dtype=object)
         if parts.classes is not None:
             estimator.classes_ = parts.classes
         estimator.student_, estimator.teacher_, estimator.generated_ = network, None, None

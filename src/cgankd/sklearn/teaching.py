@@ -12,8 +12,9 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from cgankd.api import Distiller
-from cgankd.config.settings import FitSettings
+from cgankd.api import METHOD_NUMBERS, Distiller
+from cgankd.config.settings import FitSettings, GeneratorSettings, RatioSettings, StudentSettings, SynthesisSettings
+from cgankd.config.settings.base import Settings
 from cgankd.config.yaml_config import from_tree
 from cgankd.core.errors import UserError, did_you_mean
 from cgankd.core.progress import SILENT, Progress
@@ -37,7 +38,10 @@ ELSEWHERE = {  # settings of the stages that parameters of an estimator give
     },
     "synthesis": {"images": "n_generated"},
 }  # fmt: skip
-SECTIONS = ("teacher", "generator", "ratio", "synthesis", "student")
+STAGES: Mapping[str, type[Settings]] = {
+    "teacher": FitSettings, "generator": GeneratorSettings, "ratio": RatioSettings, "synthesis": SynthesisSettings
+}  # fmt: skip
+SECTIONS = (*STAGES, "student")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,6 +134,7 @@ class Taught:
 
 def teach(plan: Plan, train: ImageSet, held_out: ImageSet | None, task: Task) -> Taught:
     """Train the student. held_out: images that check the density ratio. Raises UserError for wrong parameters."""
+    _check_settings(plan, task)
     student = plan.student
     if isinstance(student, str):
         student = fresh_network(Architecture(student), train, task.num_outputs, plan.seed)
@@ -163,6 +168,16 @@ def teach(plan: Plan, train: ImageSet, held_out: ImageSet | None, task: Task) ->
     fakes = _synthesize(plan, distiller) if plan.generated else None
     distiller.distill(student, plan.method, share, generated=plan.generated, unlabelled=plan.unlabelled, **fit)
     return Taught(student, teacher, fakes)
+
+
+def _check_settings(plan: Plan, task: Task) -> None:
+    """UserError for what a later stage would refuse, when a teacher and a generator have been trained."""
+    for name, kind in STAGES.items():
+        from_tree(kind, plan.of(name), where=f"settings[{name!r}]")
+    fit, where = plan.of("student"), "settings['student']"
+    own = {name: fit.pop(name) for name in {*METHOD_NUMBERS, "real_share"} & set(fit)}
+    MethodStack.of(plan.method, task, from_tree(StudentSettings, own, where=where))
+    from_tree(FitSettings, fit, where=where)
 
 
 def _synthesize(plan: Plan, distiller: Distiller) -> ImageSet:
