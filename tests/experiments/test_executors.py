@@ -184,7 +184,7 @@ def test_a_job_that_slurm_no_longer_has_is_done(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(executors, "ASK_SLURM", -1.0)
     (tmp_path / "jobs").write_text("7\n8\n")
-    job = types.SimpleNamespace(job_id="8", done=lambda: False)
+    job = types.SimpleNamespace(job_id="8", paths=types.SimpleNamespace(result_pickle=tmp_path / "result"))
     worker = executors._SlurmJob(job, executors._Queue())
     assert not worker.is_done()
     (tmp_path / "jobs").write_text("7\n")
@@ -196,6 +196,9 @@ def test_a_job_that_slurm_no_longer_has_is_done(monkeypatch: pytest.MonkeyPatch,
     (tmp_path / "jobs").unlink()  # Slurm's server does not answer
     restarted = executors._SlurmJob(job, executors._Queue())
     assert [restarted.is_done() for _ in range(4)] == [False] * 4
+    (tmp_path / "result").touch()
+    assert restarted.is_done()
+    (tmp_path / "result").unlink()
     monkeypatch.setattr(executors, "ASK_SLURM", 60.0)
     asked = (tmp_path / "asked").read_text()
     worker.is_done()

@@ -228,7 +228,8 @@ class _SlurmJob:
         self.job, self.queue, self.submitted = job, queue, time.monotonic()
 
     def is_done(self) -> bool:
-        return bool(self.job.done()) or self.queue.lacks(self.job.job_id, self.submitted)
+        # job.done() would ask sacct, and print what it says
+        return bool(self.job.paths.result_pickle.exists()) or self.queue.lacks(self.job.job_id, self.submitted)
 
     def stop(self) -> None:
         self.job.cancel(check=False)  # Slurm sends SIGTERM, and kills half a minute later
