@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -121,6 +122,35 @@ def test_runs_in_other_processes_end_as_those_in_one_and_a_killed_one_is_replace
     for name in FILES:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert stages(tmp_path / "out") == stages(tmp_path / "whole")
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not shutil.which("scancel"), reason="no Slurm here; its nodes must see the folder of the tests")
+def test_a_job_that_is_cancelled_in_slurms_queue_is_replaced(
+    tmp_path: Path, tiny: Path, typed: Callable[..., Said]
+) -> None:
+    pytest.importorskip("submitit")
+    words = ["table", tiny.name, *SHORT, *STUDENTS, "--students", "cnn8,cnn16"]
+    slurm = ["--executor", "slurm", "--resources", "timeout_min=20 cpus_per_task=1 name=cgankd-test"]
+    queue = ["squeue", "--noheader", "--format=%i", "--states=RUNNING", "--name=cgankd-test"]
+    with subprocess.Popen(
+        [script(), *words, *slurm, "--out", "out"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        while not (jobs := subprocess.check_output(queue, text=True).split()):
+            assert run.poll() is None
+            time.sleep(0.2)
+        subprocess.check_call(["scancel", jobs[0]])
+        lines, errors = (said.splitlines() for said in run.communicate(timeout=300))
+    assert (run.returncode, errors) == (0, [])
+    assert sum(line.endswith("another one goes on") for line in lines) == 1
+    assert typed(*words, "--out", "whole", "--quiet").code == 0
+    for name in FILES:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def begun(out: Path) -> Counter[str]:
