@@ -1,11 +1,20 @@
-"""Packages that come with an extra, such as pyarrow with ``cgankd[hub]``: opened where they are used."""
+"""Packages that come with an extra, such as pyarrow with ``cgankd[hub]``: opened where they are used, and kept from
+reporting this to their makers."""
 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 from cgankd.core.errors import UserError, said
+
+REPORT_NOTHING = {  # what each package reads when it is first imported or used
+    "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime, from 1.29 on: every model that is opened
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # datasets
+}
 
 
 class MissingPackage(UserError):
@@ -22,11 +31,19 @@ def missing(what: str, package: str, extra: str, error: BaseException | None = N
     return MissingPackage(f"{what} needs {package}{why}: pip install 'cgankd[{extra}]'")
 
 
+def report_nothing() -> None:
+    """Keep packages from reporting their use to their makers; to be called before one is imported. What the user has
+    set stays."""
+    for name, value in REPORT_NOTHING.items():
+        os.environ.setdefault(name, value)
+
+
 def opened(module: str, what: str, extra: str) -> Any:
     """The module; MissingPackage where it can't be imported.
 
     A version that does not fit the installed torch raises other errors than ImportError.
     """
+    report_nothing()
     try:
         return importlib.import_module(module)
     except Exception as error:

@@ -131,6 +131,7 @@ def open_logger_of(name: str, folder: Path) -> Logger:
 
             return WandbLogger(wandb, folder)
         case "mlflow":
+            extras.report_nothing()  # to MLflow's makers; the run goes to the user's server alone
             import mlflow
 
             from cgankd.core.own_loggers import MlflowLogger

@@ -18,7 +18,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from cgankd._version import __version__
-from cgankd.core import machine
+from cgankd.core import extras, machine
 
 GIB = 2**30
 LITTLE_MEMORY, LITTLE_DISK = 2 * GIB, 2 * GIB
@@ -207,6 +207,7 @@ def _what_is_wrong(requirement: Requirement, version: str | None) -> str:
         return f"{name} is missing: {install}"
     if not requirement.specifier.contains(version, prereleases=True):
         return f"{name} {version} is not {requirement.specifier}: {install}"
+    extras.report_nothing()
     try:
         importlib.import_module(OTHER_NAMES.get(name.lower(), name.lower().replace("-", "_")))
     except Exception as error:  # a broken library may fail in any way
