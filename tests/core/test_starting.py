@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from pathlib import Path
 from unittest import mock
 
@@ -81,6 +82,13 @@ def test_who_starts_the_processes(variables: dict[str, str], kind: str, devices:
         if kind == "SLURMEnvironment":
             assert (found.global_rank(), found.local_rank(), found.world_size()) == (1, 0, 2)
             found.validate_settings(devices, 2)  # raises nothing
+
+
+def test_srun_in_a_session_of_salloc_is_seen() -> None:
+    session = SCRIPT | STEP | {"SLURM_JOB_NAME": "interactive"}  # as salloc names it
+    with mock.patch.dict(os.environ, session), mock.patch("shutil.which"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert starting.starter(1, 2).creates_processes_externally
 
 
 @pytest.mark.parametrize(("devices", "nodes"), [(2, 1), (2, 2)])

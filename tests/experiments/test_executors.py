@@ -159,6 +159,11 @@ def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, t
             "--executor slurm: Parameter 'gpus' need to be prefixed by an executor name",
         ),
         (
+            "slurm",
+            {"cluster": "local", "timeout_min": "4h"},
+            '--executor slurm: Parameter "timeout_min" expected type <class \'int\'> (but value: "4h")',
+        ),
+        (
             "ray",
             {"address": "127.0.0.1:1"},
             "--executor ray: no cluster answers at address=127.0.0.1:1 ([Errno 111] Connection refused); needed: the "
@@ -176,11 +181,42 @@ def test_resources_that_do_not_fit_are_refused(
     assert not list(tmp_path.iterdir())
 
 
+def command(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_a_job_that_slurm_does_not_take_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    command(tmp_path, "srun", "exit 0")
+    command(tmp_path, "sbatch", "echo 'sbatch: error: invalid partition specified: no' >&2; echo more >&2; exit 1")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    start = opened(Executor("slurm", resources={"slurm_partition": "no"}), tmp_path / "out", 1).start
+    with pytest.raises(UserError, match=r"^--executor slurm: sbatch: error: invalid partition specified: no$"):
+        start(tmp_path, 0)
+
+
+def test_where_there_is_no_slurm_any_cluster_means_this_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    submitit = pytest.importorskip("submitit")
+    monkeypatch.setattr(submitit.AutoExecutor, "which", lambda given: "local")
+    monkeypatch.setattr(submitit.AutoExecutor, "submit", lambda *given: None)
+    start = opened(Executor("slurm", resources={"cluster": None}), tmp_path / "out", 1).start
+    assert isinstance(start(tmp_path, 0), executors._LocalJob)
+
+
+def test_the_users_own_filters_hide_no_job_of_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    command(tmp_path, "squeue", f'echo "$* ${{SQUEUE_STATES-all}}" > {tmp_path}/asked')
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("SQUEUE_STATES", "RUNNING")  # a job that waits would be taken for a dead one
+    executors._Queue().lacks("8", 0.0)
+    assert (tmp_path / "asked").read_text().split()[-2:] == ["--all", "all"]
+
+
 def test_a_job_that_slurm_no_longer_has_is_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Also where it keeps no accounts, so that submitit never hears that the job was cancelled or killed."""
-    squeue = tmp_path / "squeue"
-    squeue.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\ncat {tmp_path}/jobs\n")
-    squeue.chmod(0o755)
+    command(tmp_path, "squeue", f"echo asked >> {tmp_path}/asked; cat {tmp_path}/jobs")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(executors, "ASK_SLURM", -1.0)
     (tmp_path / "jobs").write_text("7\n8\n")

@@ -525,6 +525,14 @@ def test_a_function_may_seed_numpys_generators() -> None:
     assert len(set(seen)) == 3
 
 
+def test_images_of_a_function_that_other_seeds_gave_are_not_taken_again(
+    functions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = open_source(f"{functions}:good", CLASSES, 1, (16, 16)).content_key
+    monkeypatch.setattr("cgankd.gan.adapters.SEEDS", 2**64)
+    assert open_source(f"{functions}:good", CLASSES, 1, (16, 16)).content_key != before
+
+
 class Grey(Sampler):
     """Images of one grey, which is changed between uses, as the weights of a network are."""
 

@@ -320,7 +320,10 @@ def test_parameters_that_cannot_be_used_are_refused(changes: dict[str, Any], sen
         DistilledClassifier(**{**ALONE, **changes}).fit(*classes(20))
 
 
-@pytest.mark.parametrize("y", [["a", None] * 2, ["a", float("nan")] * 2, np.array(["a", None] * 2, object)])
+@pytest.mark.parametrize(
+    "y",
+    [["a", None] * 2, ["a", float("nan")] * 2, *(np.array(y * 2, object) for y in (["a", None], [["a"], [None]]))],
+)
 def test_a_missing_label_is_named_and_no_class(y: Any) -> None:
     with pytest.raises(NotImages, match=r"contains NaN, or no label: .* at row 1; needed: one label per image"):
         DistilledClassifier(**ALONE).fit(shades(4)[0], y)
@@ -335,6 +338,9 @@ def test_the_only_image_of_a_class_is_trained_on() -> None:
         assert held_out is not None
         assert 5 in train.tolist()
         assert sorted([*train.tolist(), *held_out.tolist()]) == list(range(240))
+    labels = estimator._given(X, np.arange(240) // 2 * np.tile([1, 0], 120))[1]  # 119 classes of one image
+    train, held_out = estimator._held_out(240, labels, estimator._plan(0))
+    assert (train.tolist(), held_out) == (list(range(240)), None)  # too few are left
 
 
 def test_tensors_on_a_graph_or_of_bfloat16_are_read() -> None:

@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,9 @@ def starter(devices: int, nodes: int) -> ClusterEnvironment:
             f"{machines} nodes; needed: srun --nodes={nodes} --ntasks-per-node={devices}, or no srun"
         )
     os.environ["SLURM_NTASKS_PER_NODE"] = str(devices)  # which Fabric demands, although srun does without it
-    return SLURMEnvironment()
+    with warnings.catch_warnings():  # in a session of salloc it says that srun is not used
+        warnings.filterwarnings("ignore", "The `srun` command")
+        return SLURMEnvironment()
 
 
 class Start:

@@ -132,7 +132,7 @@ class Cell:
 
 def library(name: str, source: str) -> Any:
     """pyarrow.parquet, webdataset or datasets; UserError where it can't be imported."""
-    return extras.opened(name, f"data.source {source}", "hub")
+    return extras.opened(name, source, "hub")  # of data.source, data.unlabelled or generator.source
 
 
 @contextmanager

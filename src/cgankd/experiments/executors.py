@@ -215,9 +215,10 @@ class _Queue:
         now = time.monotonic()
         if now - self.asked > ASK_SLURM:
             self.asked = now
-            command = ["squeue", "--noheader", "--format=%i", f"--user={os.getuid()}"]
+            command = ["squeue", "--noheader", "--format=%i", f"--user={os.getuid()}", "--all"]  # hidden partitions too
+            unfiltered = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
             with contextlib.suppress(OSError):
-                found = subprocess.run(command, capture_output=True, text=True, check=False)
+                found = subprocess.run(command, env=unfiltered, capture_output=True, text=True, check=False)
                 if found.returncode == 0:  # else its server does not answer
                     self.looks = [*self.looks[-1:], (now, set(found.stdout.split()))]
         return len(self.looks) > 1 and all(when > since and job not in jobs for when, jobs in self.looks)
@@ -252,22 +253,29 @@ class _LocalJob:
 def _slurm(executor: Executor, out: Path) -> Start:
     submitit = extras.opened("submitit", "--executor slurm", "slurm")
     resources = dict(executor.resources)
-    cluster = resources.pop("cluster", "slurm")
+    cluster = resources.pop("cluster", "slurm")  # None: whichever there is
     try:
         jobs = submitit.AutoExecutor(folder=out / "slurm", cluster=cluster)
         jobs.update_parameters(**{"name": "cgankd", **resources})
-    except (RuntimeError, NameError, TypeError, ValueError) as error:
+    except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
         for folder in (out / "slurm", out):
             with contextlib.suppress(OSError):  # it is not there, or holds something
                 folder.rmdir()
-        raise UserError(f"--executor slurm: {str(error).partition(chr(10))[0].rstrip('.')}") from None
+        raise _refused(error) from None
     queue = _Queue()
 
     def start(folder: Path, slot: int) -> Worker:
-        job = jobs.submit(work, str(folder.absolute()))
-        return _LocalJob(job) if cluster == "local" else _SlurmJob(job, queue)
+        try:
+            job = jobs.submit(work, str(folder.absolute()))
+        except RuntimeError as error:  # sbatch takes no such job
+            raise _refused(error) from None
+        return _LocalJob(job) if jobs.cluster == "local" else _SlurmJob(job, queue)
 
     return start
+
+
+def _refused(error: Exception) -> UserError:
+    return UserError(f"--executor slurm: {str(error).partition(chr(10))[0].rstrip('.')}")
 
 
 class _RayTask:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cgankd.core import rng
 from cgankd.core.errors import UserError
+from cgankd.core.hashing import content_key
 from cgankd.core.paths import IMAGE_FILES, expanded
 from cgankd.core.plugins import code_key, is_function_name, load_function, onnx_key, open_onnx, tried
 from cgankd.core.progress import SILENT, Progress
@@ -52,7 +53,8 @@ def _open(
     shape = (channels, *size)
     if is_function_name(source) and not path.exists():
         function = load_function(source, "generator.source")
-        sampler: Sampler = CallableSampler(function, shape, source, code_key(source))
+        key = content_key(code_key(source), SEEDS)  # its images depend on which seeds it gets
+        sampler: Sampler = CallableSampler(function, shape, source, key)
     elif path.suffix.lower() == ".onnx" and path.is_file():
         sampler = OnnxSampler(path, shape)
     elif path.is_dir() or path.suffix.lower() in IMAGE_FILES:

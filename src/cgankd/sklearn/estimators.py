@@ -234,6 +234,8 @@ class _Distilled(BaseEstimator):  # type: ignore[misc]
         if not labels.is_floating_point():  # a class with few images may have none left to learn from
             lost = ~np.isin(labels[held_out], labels[train])
             train, held_out = np.concatenate([train, held_out[lost]]), held_out[~lost]
+        if len(held_out) < FEWEST_HELD_OUT:
+            return rows, None
         return torch.from_numpy(np.sort(train)), torch.from_numpy(np.sort(held_out))
 
     def __sklearn_tags__(self) -> Any:
@@ -303,7 +305,7 @@ class DistilledRegressor(RegressorMixin, _Distilled):  # type: ignore[misc]
 
 def _check_no_gaps(y: npt.ArrayLike) -> None:
     """NotImages for a label that is missing beside texts, which numpy would make the text "nan" or fail to sort."""
-    values = y if isinstance(y, list | tuple) else np.asarray(y)
+    values = y if isinstance(y, list | tuple) else np.ravel(np.asarray(y))  # a DataFrame has a column
     if isinstance(values, np.ndarray) and values.dtype != object:
         return
     for row, value in enumerate(values):
