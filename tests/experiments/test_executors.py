@@ -153,6 +153,7 @@ def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, t
 @pytest.mark.parametrize(
     ("kind", "resources", "sentence"),
     [
+        ("slurm", {"cluster": "debug"}, "--executor slurm: cluster=debug is not allowed; allowed: slurm, local"),
         (
             "slurm",
             {"cluster": "local", "gpus": 1},

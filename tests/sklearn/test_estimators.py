@@ -322,7 +322,12 @@ def test_parameters_that_cannot_be_used_are_refused(changes: dict[str, Any], sen
 
 @pytest.mark.parametrize(
     "y",
-    [["a", None] * 2, ["a", float("nan")] * 2, *(np.array(y * 2, object) for y in (["a", None], [["a"], [None]]))],
+    [
+        ["a", None] * 2,
+        ["a", float("nan")] * 2,
+        np.array([3, "NaT"] * 2, "M8[D]"),
+        *(np.array(y * 2, object) for y in (["a", None], [["a"], [None]])),
+    ],
 )
 def test_a_missing_label_is_named_and_no_class(y: Any) -> None:
     with pytest.raises(NotImages, match=r"contains NaN, or no label: .* at row 1; needed: one label per image"):
@@ -367,6 +372,8 @@ def test_floats_may_leave_the_range_by_a_rounding_error() -> None:
         ({"settings": {"student": {"temperature": "x"}}}, "settings['student']"),
         ({"settings": {"ratio": {"nothing": 5}}}, "settings['ratio']"),
         ({"method": "kdd"}, "method 'kdd' is not known"),
+        ({"method": "pseudo+fm"}, "needed here: 'fm' with generated=False"),
+        ({"method": None}, "method is None; needed: a name"),
     ],
 )
 def test_what_the_last_stage_would_refuse_is_refused_before_the_first(

@@ -28,6 +28,7 @@ from cgankd.experiments.worker import LOG, OUTCOME, Outcome, read_outcome, work
 KINDS = ("processes", "slurm", "ray")
 LOOK_AGAIN = 0.2  # seconds between two looks at the workers
 ASK_SLURM = 10.0  # seconds between two questions for its queue
+CLUSTERS = ("slurm", "local", None)  # None: what there is; jobs of submitit's "debug" would not run by themselves
 LOSSES = 2  # how often a worker is replaced that dies without a word
 STOPS = 100  # how often one is replaced that saved its state and stopped, such as at the time limit of its queue
 
@@ -253,7 +254,9 @@ class _LocalJob:
 def _slurm(executor: Executor, out: Path) -> Start:
     submitit = extras.opened("submitit", "--executor slurm", "slurm")
     resources = dict(executor.resources)
-    cluster = resources.pop("cluster", "slurm")  # None: whichever there is
+    cluster = resources.pop("cluster", "slurm")
+    if cluster not in CLUSTERS:
+        raise UserError(f"--executor slurm: cluster={cluster} is not allowed; allowed: slurm, local")
     try:
         jobs = submitit.AutoExecutor(folder=out / "slurm", cluster=cluster)
         jobs.update_parameters(**{"name": "cgankd", **resources})

@@ -306,7 +306,7 @@ class DistilledRegressor(RegressorMixin, _Distilled):  # type: ignore[misc]
 def _check_no_gaps(y: npt.ArrayLike) -> None:
     """NotImages for a label that is missing beside texts, which numpy would make the text "nan" or fail to sort."""
     values = y if isinstance(y, list | tuple) else np.ravel(np.asarray(y))  # a DataFrame has a column
-    if isinstance(values, np.ndarray) and values.dtype != object:
+    if isinstance(values, np.ndarray) and values.dtype.kind not in "OmM":
         return
     for row, value in enumerate(values):
         if not isinstance(value, str | np.ndarray) and str(value) in NO_LABEL:

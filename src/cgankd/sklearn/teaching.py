@@ -25,6 +25,7 @@ from cgankd.distill import SUPERVISED, MethodStack
 from cgankd.nets import inference
 from cgankd.nets.build import WEIGHTS, Architecture, ModuleNetwork, fresh_copy, fresh_network
 from cgankd.pipeline import stages
+from cgankd.pipeline.comparisons import as_method
 from cgankd.sklearn.layout import Layout
 from cgankd.tasks import Task
 
@@ -104,6 +105,8 @@ class Plan:
     unlabelled: Tensor | None = None  # uint8 [M, C, H, W]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.method, str):
+            raise UserError(f"method is {self.method!r}; needed: a name, such as 'supervised' or 'kd'")
         if not isinstance(self.settings, Mapping):
             raise UserError(f"settings is {self.settings!r}; needed: a dict, by stage ({', '.join(SECTIONS)})")
         for name, section in self.settings.items():
@@ -176,7 +179,7 @@ def _check_settings(plan: Plan, task: Task) -> None:
         from_tree(kind, plan.of(name), where=f"settings[{name!r}]")
     fit, where = plan.of("student"), "settings['student']"
     own = {name: fit.pop(name) for name in {*METHOD_NUMBERS, "real_share"} & set(fit)}
-    MethodStack.of(plan.method, task, from_tree(StudentSettings, own, where=where))
+    MethodStack.of(as_method(plan.method), task, from_tree(StudentSettings, own, where=where))
     from_tree(FitSettings, fit, where=where)
 
 
