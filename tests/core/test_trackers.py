@@ -20,6 +20,9 @@ from cgankd.core.own_loggers import MlflowLogger, WandbLogger
 from cgankd.core.trackers import Tracker, choose
 from cgankd.core.watching import Output, Watched
 
+RECIPE = "seeds: [0, 1]\ndata: {source: digits, size: null}\n"
+SETTINGS = {"seeds": [0, 1], "data": {"source": "digits", "size": None}}
+
 
 def report(tracker: Tracker, folder: Path) -> None:
     """What a short run reports."""
@@ -51,9 +54,12 @@ def test_tensorboard_is_the_default_and_gets_curves_scores_and_pictures(tmp_path
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     assert choose(None) == "tensorboard"
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
     report(Tracker("tensorboard", with_training=True), tmp_path)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
+    (settings,) = events.Tensors("settings/text_summary")
+    assert RECIPE.encode() in settings.tensor_proto.string_val[0]
     curves = {tag: [(e.step, round(e.value, 6)) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     assert curves == {
         "teacher-seed-0/loss": [(1, 0.5), (2, 0.25)],
@@ -90,9 +96,10 @@ class Recorder:
 
 def test_wandb_plots_each_stage_over_its_own_steps(tmp_path: Path) -> None:
     package = Recorder()
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
     report(Tracker("wandb", lambda _, folder: WandbLogger(package, folder)), tmp_path)
     assert [(name, args, named) for name, args, named in package.calls if name != "Image"] == [
-        ("init", (), {"project": "cgankd", "name": tmp_path.name, "dir": str(tmp_path)}),
+        ("init", (), {"project": "cgankd", "name": tmp_path.name, "dir": str(tmp_path), "config": SETTINGS}),
         ("define_metric", ("teacher-seed-0/*",), {"step_metric": "teacher-seed-0/step"}),
         ("log", ({"teacher-seed-0/loss": 0.5, "teacher-seed-0/learning_rate": 0.1, "teacher-seed-0/step": 1},), {}),
         ("log", ({"teacher-seed-0/loss": 0.25, "teacher-seed-0/learning_rate": 0.05, "teacher-seed-0/val": 91.0,
@@ -109,12 +116,15 @@ def test_wandb_plots_each_stage_over_its_own_steps(tmp_path: Path) -> None:
 
 def test_mlflow(tmp_path: Path) -> None:
     package = Recorder()
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
     report(Tracker("mlflow", lambda _, folder: MlflowLogger(package, folder)), tmp_path)
     assert [name for name, _, _ in package.calls] == [
-        "set_experiment", "start_run", "log_metrics", "log_metrics", "log_image", "log_metrics", "end_run",
+        "set_experiment", "start_run", "log_params", "log_metrics", "log_metrics", "log_image", "log_metrics",
+        "end_run",
     ]  # fmt: skip
-    assert package.calls[2][1:] == (({"teacher-seed-0/loss": 0.5, "teacher-seed-0/learning_rate": 0.1},), {"step": 1})
-    assert package.calls[4][1][1] == "generator-samples.png"
+    assert package.calls[2][1] == ({"seeds": [0, 1], "data.source": "digits"},)
+    assert package.calls[3][1:] == (({"teacher-seed-0/loss": 0.5, "teacher-seed-0/learning_rate": 0.1},), {"step": 1})
+    assert package.calls[5][1][1] == "generator-samples.png"
     assert package.calls[-1] == ("end_run", (), {"status": "FINISHED"})
 
 

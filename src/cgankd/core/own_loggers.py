@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import yaml
 from torch import Tensor
+
+from cgankd.core.paths import RECIPE
 
 
 class TensorBoardLogger:
-    """Writes the files that ``tensorboard --logdir FOLDER`` shows."""
+    """Writes the files that ``tensorboard --logdir FOLDER/tensorboard`` shows."""
 
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder))
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        if text := _recipe(folder):
+            self._writer.add_text("settings", f"```yaml\n{text}\n```")
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         for name, value in metrics.items():
@@ -35,7 +40,8 @@ class WandbLogger:
 
     def __init__(self, wandb: Any, folder: Path) -> None:
         self._wandb = wandb
-        self._run = wandb.init(project="cgankd", name=folder.resolve().name, dir=str(folder))
+        config = yaml.safe_load(_recipe(folder))
+        self._run = wandb.init(project="cgankd", name=folder.resolve().name, dir=str(folder), config=config)
         self._known: set[str] = set()
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -61,6 +67,8 @@ class MlflowLogger:
         self._mlflow = mlflow
         mlflow.set_experiment("cgankd")
         self._run = mlflow.start_run(run_name=folder.resolve().name)
+        if config := yaml.safe_load(_recipe(folder)):
+            mlflow.log_params(dict(_by_name(config)))
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         # MLflow allows no equals sign in a name
@@ -72,6 +80,21 @@ class MlflowLogger:
     def finalize(self, status: str) -> None:
         with contextlib.redirect_stdout(sys.stderr):  # it prints an address, and stdout is for the result
             self._mlflow.end_run(status=self.ENDS[status])
+
+
+def _recipe(folder: Path) -> str:
+    """The settings of the run in the folder, as YAML; "" where it has none."""
+    file = folder / RECIPE
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def _by_name(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Each setting that has a value, such as ("data.source", "digits")."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _by_name(value, f"{before}{name}.")
+        elif value is not None:
+            yield f"{before}{name}", value
 
 
 def pixels(image: Tensor) -> Any:

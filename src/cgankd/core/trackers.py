@@ -121,7 +121,7 @@ def open_logger_of(name: str, folder: Path) -> Logger:
         case "tensorboard":
             from cgankd.core.own_loggers import TensorBoardLogger
 
-            return TensorBoardLogger(folder / "tensorboard")
+            return TensorBoardLogger(folder)
         case "csv":
             return _csv(folder)
         case "wandb":
