@@ -105,6 +105,14 @@ def test_a_missing_base_is_named(tmp_path: Path) -> None:
         recipe.load(str(tmp_path / "a.yaml"))
 
 
+def test_a_folder_is_no_recipe_and_the_settings_of_the_run_in_it_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nor an existing YAML file, but a folder; ready recipes"):
+        recipe.load(str(tmp_path))
+    write(tmp_path, recipe="{}")
+    with pytest.raises(UserError, match=r"the settings of the run in this folder are .*recipe\.yaml; ready recipes"):
+        recipe.load(str(tmp_path))
+
+
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "extends: digits"])
 def test_an_empty_recipe_is_its_base(tmp_path: Path, text: str) -> None:
     write(tmp_path, digits2=text)

@@ -19,7 +19,7 @@ from cgankd.config import refusal, yaml_values
 from cgankd.config.settings import Settings
 from cgankd.core.addresses import masked
 from cgankd.core.errors import UserError
-from cgankd.core.paths import expanded, is_file
+from cgankd.core.paths import RECIPE, expanded, is_file, is_folder
 
 Tree = TypeVar("Tree", bound=Settings)
 
@@ -60,6 +60,10 @@ def _no_path(text: str, path: Path) -> str:
     """What is wrong with a word that looks like a path to images."""
     if is_file(path):
         return f", and this file holds no images ({path.suffix or 'no suffix'})"
+    if is_file(path / RECIPE):  # the folder of a run
+        return f"; the settings of the run in this folder are {path / RECIPE}"
+    if is_folder(path):
+        return ", but a folder"
     return f", and there is no folder {path}" if "/" in text or "\\" in text else ""
 
 
