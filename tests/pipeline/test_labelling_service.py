@@ -20,11 +20,12 @@ from PIL import Image
 from answering_teachers import TINY, stages, tiny, weight
 from cgankd.cli import main
 from cgankd.cli.screen import console
-from cgankd.config.settings import NOKDFeatures
+from cgankd.config.settings import NOKDFeatures, ScalarLabelSettings, SynthesisSettings
 from cgankd.core.errors import UserError
 from cgankd.core.files import load_tensors, read_json
 from cgankd.data.imageset import ImageSet
 from cgankd.experiments import text as table_text
+from cgankd.labels.scalars import ScalarLabels
 from cgankd.nets.build import StoredNetwork
 from cgankd.pipeline import labelling_service, preflight, run
 from cgankd.pipeline.ratio_features import ratio_features
@@ -284,6 +285,18 @@ def test_candidates_that_lack_a_class_are_refused_because_they_could_not_be_impo
     labelling_service.check_each_class(ImageSet(images, torch.tensor([0.5, 1.0, 1.0])), Regression(0.0, 9.0))
     with pytest.raises(UserError, match=r"of 3 candidates none is of class b; needed: some of every class"):
         labelling_service.check_each_class(ImageSet(images, torch.tensor([0, 2, 2])), task)
+
+
+def test_candidates_of_scalars_are_spare_images_of_the_labels_that_are_asked_for() -> None:
+    labels = ScalarLabels(torch.linspace(0, 1, 90), ScalarLabelSettings())
+    asked = SynthesisSettings(images=40)
+    exported = labels.plan(labelling_service.with_spares(asked).model_copy(update={"images": 72}))
+    assert torch.equal(exported.targets, labels.plan(asked).targets)
+    assert exported.quota.tolist().count(2) == 72 - 40
+    imported = labels.plan(asked, held=(exported.targets, exported.quota))
+    assert bool((exported.quota > imported.quota).any())
+    even = SynthesisSettings(images=4000)
+    assert labelling_service.with_spares(even) == even
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from cgankd.config.recipe import Recipe
-from cgankd.config.settings import FitSettings, NoSubsampling, TeacherSettings
+from cgankd.config.settings import EvenLabels, FitSettings, NoSubsampling, SynthesisSettings, TeacherSettings
 from cgankd.core.errors import UserError, first_of
 from cgankd.core.files import write_csv, write_json
 from cgankd.core.progress import SILENT, Progress
@@ -61,7 +61,8 @@ def export(
     if recipe.generator.guidance is not None:
         raise UserError("generator.guidance needs the gradient of a teacher, which a service has not; allowed: none")
     placeholder = TeacherSettings(trained_on=recipe.teacher.trained_on)
-    recipe = with_features(recipe.model_copy(update={"teacher": placeholder}))
+    synthesis = with_spares(recipe.synthesis)
+    recipe = with_features(recipe.model_copy(update={"teacher": placeholder, "synthesis": synthesis}))
     with opened(recipe, out, progress, deadline=deadline) as run:
         settings, task = recipe.synthesis, run.task
         rho = (settings.filter.rho or task.filter_quantile) if settings.filter else 1.0
@@ -80,6 +81,15 @@ def export(
         f"wrote {folder}: {sizes} images; let the teacher label the files of {folder / NAME}, write its predictions to "
         f"{folder / 'predictions.csv'} ({FILE},prediction{columns}), then use --import{fallback}"
     )
+
+
+def with_spares(settings: SynthesisSettings) -> SynthesisSettings:
+    """The settings with no more scalar labels than images, so that candidates beyond these are spare images of the same
+    labels. More labels would have one image each, and none in its place where the filter drops it."""
+    if not isinstance(settings.labels, EvenLabels):
+        return settings
+    labels = settings.labels.model_copy(update={"count": min(settings.labels.count, settings.images)})
+    return settings.model_copy(update={"labels": labels})
 
 
 def check_each_class(fakes: ImageSet, task: Task) -> None:
