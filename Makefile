@@ -79,6 +79,7 @@ bench: $(READY)
 
 bench-memory: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/memory.py 20000 200000 1000000
+	$(BIN)/python benchmarks/parts.py 100
 
 results: $(READY)
 	$(BIN)/cgankd run fashion "compare.methods=[nokd,nokd_longer,kd,cgan,cgan_kd]" runtime.threads=1 --out runs/fashion

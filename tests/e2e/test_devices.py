@@ -100,6 +100,15 @@ def test_where_one_is_killed_the_other_stops_with_a_sentence(
             "runtime.devices = 1 and runtime.nodes = 2 are for cgankd run; allowed here: 1 and 1",
         ),
         (
+            ["run", "tiny.yaml", "--strategy", "fsdp"],
+            "runtime.strategy = fsdp divides a teacher's weights among several processes, but runtime.devices = 1 and "
+            "runtime.nodes = 1; allowed with it: runtime.strategy = ddp",
+        ),
+        (
+            ["run", "tiny.yaml", "--devices", "2", "--strategy", "fspd"],
+            "tiny.yaml: runtime.strategy = 'fspd' is not allowed (did you mean 'fsdp'?); allowed: ddp, fsdp",
+        ),
+        (
             ["run", ".", "--devices", "2"],
             "several devices are for a recipe, but . is images; cgankd init . writes one",
         ),

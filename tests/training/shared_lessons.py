@@ -54,6 +54,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "clipped": {"clip_norm": 0.1},
     "killed": {},
     "branch": {},
+    "branch-undecayed": {"weight_decay": 0.0},
+    "transformer": {},
 }
 COUNTED, SCALAR = Classification(("a", "b", "c")), Regression(0.0, 1.0)
 # name -> task, settings of the GAN. Two, and one for each term that reads more than a row at a time.
@@ -104,7 +106,8 @@ def learn(store: Store, lesson: str) -> dict[str, Tensor]:
         return learn_gan(store, lesson.removeprefix("gan/"))
     method, _, variant = lesson.partition("/")
     task = task_of(method)
-    student = Branching() if variant == "branch" else network(student_network(method, "cnn8"), task, 1)
+    of_variant = next((module for name, module in MODULES.items() if variant.startswith(name)), None)
+    student = network(student_network(method, "cnn8"), task, 1) if of_variant is None else of_variant()
     before = {name: value.clone() for name, value in student.state_dict().items()}
     fit = FitSettings(
         steps=STEPS, batch_size=9, learning_rate=0.02,
@@ -180,14 +183,33 @@ class Branching(torch.nn.Module):
         return outputs.index_add(0, dark.nonzero()[:, 0], self.dark(rows[dark])) if dark.any() else outputs
 
 
+class Transformer(torch.nn.Module):
+    """Two blocks on rows of pixels, with a weight of its own beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        width = SIZE[1]
+        self.place = torch.nn.Parameter(torch.randn(SIZE[0], width))
+        block = torch.nn.TransformerEncoderLayer(width, 2, 24, dropout=0.0, batch_first=True, norm_first=True)
+        self.blocks = torch.nn.TransformerEncoder(block, 2, enable_nested_tensor=False)
+        self.head = torch.nn.Linear(width, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.blocks(images[:, 0] + self.place).mean(dim=1))
+
+
+MODULES = {"branch": Branching, "transformer": Transformer}
+
+
 def noise(count: int, task: Task, seed: int) -> ImageSet:
     rng = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (count, 1, *SIZE), generator=rng, dtype=torch.uint8)
     return ImageSet(images, torch.rand(count, generator=rng) if task.continuous else torch.arange(count) % 3)
 
 
-def main(folder: str, devices: str, *lessons: str) -> None:
-    fabric = make_fabric("cpu", "fp32", 1, int(devices))
+def main(folder: str, devices: str, *lessons: str, strategy: str = "ddp") -> None:
+    fabric = make_fabric("cpu", "fp32", 1, int(devices), strategy=strategy)
     kills = any(lesson.endswith("/killed") for lesson in lessons) and fabric.is_global_zero
     store = open_store(Path(folder), fabric, AtSecondStep(killed) if kills else SILENT)
     for lesson in lessons:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import signal
 from collections.abc import Sequence
@@ -26,6 +27,9 @@ LESSONS = [
     "kd+kdiga", "kd+sskd", "takd", "crd@fake", "supervised/branch", "gan/classes", "gan/scalars",
 ]  # fmt: skip
 GANS = [f"gan/{name}" for name in shared_lessons.GANS if name != "killed"]
+
+
+in_parts = functools.partial(shared_lessons.main, strategy="fsdp")
 
 
 class Stopped(Exception):
@@ -68,6 +72,35 @@ def test_two_processes_end_with_the_weights_of_one(
     assert len(finished) == len(LESSONS)
     check_equal(LESSONS, tmp_path / "one", tmp_path / "two", fabric)
     assert sorted((tmp_path / "two" / "artifacts").iterdir()) == finished  # nothing was computed again
+
+
+def test_two_processes_that_hold_a_network_in_parts_end_with_the_weights_of_one(
+    tmp_path: Path, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first lesson was begun by one process that held it whole. Methods train whole networks."""
+    lessons = ["supervised/clipped", "supervised/branch-undecayed", "supervised/transformer", "kd/cached"]
+    monkeypatch.setattr(ranks._here, "alone", True)
+    begun = shared_lessons.open_store(tmp_path / "two", fabric, shared_lessons.AtSecondStep(stop))
+    with pytest.raises(Stopped):
+        shared_lessons.learn(begun, lessons[0])
+    begun.close()
+    in_processes(2, in_parts, tmp_path / "two", lessons)
+    check_equal(lessons, tmp_path / "one", tmp_path / "two", fabric)
+
+
+@pytest.mark.long
+def test_four_processes_that_hold_a_network_in_parts_end_with_the_weights_of_one(
+    tmp_path: Path, fabric: Fabric
+) -> None:
+    lessons = [f"supervised/{variant}" for variant in ("", "attacked", "mixed", "cached", "no-views")]
+    in_processes(4, in_parts, tmp_path / "four", lessons)
+    check_equal(lessons, tmp_path / "one", tmp_path / "four", fabric)
+
+
+@pytest.mark.long
+def test_one_process_goes_on_where_two_that_held_parts_were_killed(tmp_path: Path, fabric: Fabric) -> None:
+    in_processes(2, in_parts, tmp_path / "two", ["supervised/killed"], code=-signal.SIGKILL)
+    check_equal(["supervised/killed"], tmp_path / "one", tmp_path / "two", fabric)
 
 
 @pytest.mark.long

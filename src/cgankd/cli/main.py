@@ -22,6 +22,7 @@ from cgankd.cli.recipes import (
     Recipe,
     RecipeOrImages,
     SkipBad,
+    Strategy,
     list_recipes,
     load,
     with_devices,
@@ -92,13 +93,14 @@ def run(
     max_minutes: MaxMinutes = None,
     devices: Devices = None,
     nodes: Nodes = None,
+    strategy: Strategy = None,
     jobs: workers.Jobs = None,
     executor: workers.OnExecutor = "processes",
     resources: workers.Resources = "",
 ) -> None:
     """Run a recipe and print its table. The same command resumes a run that was stopped."""
     deadline: float | None = None
-    overrides = with_devices([*(overrides or []), *[SKIP_BAD] * skip_bad], devices, nodes)
+    overrides = with_devices([*(overrides or []), *[SKIP_BAD] * skip_bad], devices, nodes, strategy)
     with watch.watching(quiet, as_json, track, profile) as progress:
         init.check_exists(name)
         from cgankd.config import recipe

@@ -19,6 +19,10 @@ Nodes = Annotated[
     int | None,
     typer.Option("--num-nodes", min=1, help="as runtime.nodes: train on several machines, each with this command"),
 ]
+Strategy = Annotated[
+    str | None,
+    typer.Option("--strategy", help="as runtime.strategy: ddp, or fsdp for a teacher that no device can train whole"),
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, such as seeds=[0,1]")]
 Recipe = Annotated[
     str,
@@ -61,10 +65,12 @@ def load(command: str, name: str, overrides: list[str] | None) -> Any:
     return modules[command].load(name, overrides or [])
 
 
-def with_devices(overrides: list[str], devices: int | None, nodes: int | None) -> list[str]:
-    """The overrides with the numbers of devices and of machines, where they are given."""
-    given = {"runtime.devices": devices, "runtime.nodes": nodes}
-    return [*overrides, *(f"{setting}={number}" for setting, number in given.items() if number is not None)]
+def with_devices(
+    overrides: list[str], devices: int | None, nodes: int | None, strategy: str | None = None
+) -> list[str]:
+    """The overrides with the numbers of devices and of machines, and how they share networks, where they are given."""
+    given = {"runtime.devices": devices, "runtime.nodes": nodes, "runtime.strategy": strategy}
+    return [*overrides, *(f"{setting}={value}" for setting, value in given.items() if value is not None)]
 
 
 def homes() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cgankd.core import ranks
 from cgankd.core.errors import UserError
 from cgankd.core.files import is_whole, load_tensors, save_tensors
+from cgankd.core.shared_weights import divided_as, gathered
 from cgankd.core.stopping import reason_to_stop, stop_in_time
 
 
@@ -68,9 +69,11 @@ class Checkpoint:
     ) -> None:
         """Write the state after ``step`` steps, then stop if it is time to. history: any JSON value."""
 
+        state = _state(modules, optimizers, tensors)
+
         def save() -> None:
-            self.write(step, modules, optimizers, history, tensors)
             if self.path is not None:
+                self._write(step, state, history)
                 stop_in_time(self.deadline)
 
         ranks.first_of_team(save)
@@ -83,18 +86,13 @@ class Checkpoint:
         history: Any = (),
         tensors: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
-        """The same as :meth:`save`, but never stops."""
-        if self.path is None:
-            return
-        tensors = {f"tensor/{name}": tensor for name, tensor in tensors.items()}
-        for name, module in modules.items():
-            tensors |= {f"module/{name}/{key}": value for key, value in module.state_dict().items()}
-        for name, optimizer in optimizers.items():
-            for index, state in optimizer.state_dict()["state"].items():
-                for key, value in state.items():
-                    if value is not None:
-                        tensors[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value)
-        save_tensors(self.path, tensors, {"step": str(step), "history": json.dumps(history)})
+        """The same as :meth:`save` of one process, but never stops."""
+        if self.path is not None:
+            self._write(step, _state(modules, optimizers, tensors), history)
+
+    def _write(self, step: int, state: Mapping[str, Tensor], history: Any) -> None:
+        assert self.path is not None
+        save_tensors(self.path, state, {"step": str(step), "history": json.dumps(history)})
         self._saved_at = time.monotonic()
 
     def load(
@@ -128,7 +126,9 @@ class Checkpoint:
         self.tensors = {k.removeprefix("tensor/"): v for k, v in tensors.items() if k.startswith("tensor/")}
         for name, module in modules.items():
             start = f"module/{name}/"
-            module.load_state_dict({k[len(start) :]: v for k, v in tensors.items() if k.startswith(start)})
+            own = module.state_dict()
+            saved = {k[len(start) :]: v for k, v in tensors.items() if k.startswith(start)}
+            module.load_state_dict({k: divided_as(own[k], v) if k in own else v for k, v in saved.items()})
         for name, optimizer in optimizers.items():
             state: dict[int, dict[str, Tensor]] = {}
             for key, value in tensors.items():
@@ -140,8 +140,26 @@ class Checkpoint:
             for weight, entries in optimizer.state.items():
                 for key, value in entries.items():
                     if value.shape == weight.shape:  # fused optimisers need the state in its weight's memory format
-                        entries[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+                        empty = torch.empty_like(weight, dtype=value.dtype)
+                        entries[key] = empty.copy_(divided_as(weight, value))
         return int(metadata["step"]), json.loads(metadata["history"])
 
     def _read(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         return load_tensors(self.path) if self.path is not None and self._is_there() else None
+
+
+def _state(
+    modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer], tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """What is saved, by the names in the file. Where weights lie in parts, all processes must call this."""
+    state = {f"tensor/{name}": tensor for name, tensor in tensors.items()}
+    for name, module in modules.items():
+        state |= {f"module/{name}/{key}": value for key, value in module.state_dict().items()}
+    for name, optimizer in optimizers.items():
+        for index, entries in optimizer.state_dict()["state"].items():
+            state |= {
+                f"optimizer/{name}/{index}/{key}": torch.as_tensor(value)
+                for key, value in entries.items()
+                if value is not None
+            }
+    return gathered(state)

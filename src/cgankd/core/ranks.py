@@ -164,6 +164,11 @@ def first_of_team(function: Callable[[], T]) -> T:
     return function() if share()[1] == 1 else first(function)
 
 
+def each_of_team(function: Callable[[], T]) -> list[T]:
+    """As :func:`each` inside of :func:`together`, and the result of ``function()`` alone elsewhere."""
+    return [function()] if share()[1] == 1 else each(function)
+
+
 def in_turns(items: Sequence[S], compute: Callable[[S], T]) -> Iterator[T]:
     """``compute(item)`` of all items, in order; inside of :func:`together`, each process computes some of the items.
 

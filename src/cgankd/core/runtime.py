@@ -18,6 +18,8 @@ from cgankd.core.errors import UserError
 
 if TYPE_CHECKING:
     import lightning_fabric
+    from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+    from torch.distributed.device_mesh import DeviceMesh
 
 CPU = torch.device("cpu")
 FP32, BF16 = "32-true", "bf16-mixed"  # as Lightning names them; they are in the keys of results
@@ -43,6 +45,7 @@ class OneDevice:
 
     device: torch.device = CPU
     precision: str = FP32
+    mesh: DeviceMesh | None = None  # only of one process of several, as in :func:`in_float32`
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """As of :class:`Fabric`."""
@@ -60,7 +63,12 @@ def fused(device: torch.device) -> bool:
 
 
 def make_fabric(
-    device: str = "auto", precision: str = "auto", threads: int | None = None, devices: int = 1, nodes: int = 1
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    devices: int = 1,
+    nodes: int = 1,
+    strategy: str = "ddp",
 ) -> Fabric:
     """One device for each process, at one precision, as the settings of the same names in ``runtime`` say.
 
@@ -81,7 +89,7 @@ def make_fabric(
         precision = "bf16" if has_bf16(device) else "fp32"
     precision = BF16 if precision == "bf16" else FP32
     fabric = (
-        _joined(device, precision, devices, nodes)
+        _joined(device, precision, devices, nodes, strategy)
         if devices * nodes > 1
         else OneDevice(CPU if device == "cpu" else torch.device(device, 0), precision)
     )
@@ -90,13 +98,15 @@ def make_fabric(
     return fabric
 
 
-def _joined(device: str, precision: str, devices: int, nodes: int) -> lightning_fabric.Fabric:
+def _joined(device: str, precision: str, devices: int, nodes: int, strategy: str) -> lightning_fabric.Fabric:
     """Lightning's Fabric, after its processes have met."""
     import lightning_fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs its precision at every start
     fabric = lightning_fabric.Fabric(
         accelerator=device, devices=devices, num_nodes=nodes, precision=precision,  # type: ignore[arg-type]
+        strategy=DDPStrategy() if strategy == "ddp" else _in_parts(devices * nodes),
         plugins=[starting.starter(devices, nodes)],
     )  # fmt: skip
     if nodes > 1 and not ranks.environment_of(fabric).creates_processes_externally:
@@ -111,9 +121,23 @@ def _joined(device: str, precision: str, devices: int, nodes: int) -> lightning_
     return fabric
 
 
+def _in_parts(count: int) -> ModelParallelStrategy:
+    """Lightning's strategy for networks in parts; nets/parts.py divides them, because some stay whole."""
+    from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+
+    return ModelParallelStrategy(lambda network, mesh: network, data_parallel_size=count, tensor_parallel_size=1)
+
+
 def in_float32(fabric: Fabric) -> Fabric:
     """The device of ``fabric`` at full precision."""
-    return OneDevice(fabric.device)
+    return OneDevice(fabric.device, mesh=weights_mesh(fabric))
+
+
+def weights_mesh(fabric: Fabric) -> DeviceMesh | None:
+    """The processes among which the weights of a network are divided; None: each process holds whole networks."""
+    if isinstance(fabric, OneDevice):
+        return fabric.mesh
+    return getattr(fabric.strategy, "device_mesh", None)  # type: ignore[attr-defined]
 
 
 def _check_several(device: str, devices: int) -> None:

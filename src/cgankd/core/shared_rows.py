@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from cgankd.core import ranks
 from cgankd.core.errors import UserError
+from cgankd.core.shared_weights import is_divided
 
 
 def check_batch(size: int, count: int, where: str = "") -> None:
@@ -82,18 +83,21 @@ def add_gradients(network: nn.Module, repeated: nn.Module | None = None) -> None
     """Add up the gradients of all processes, in place.
 
     network: each process has a part of its gradient. repeated: each process has all of its gradient, because it
-    computed it from the whole batch; the mean keeps the processes equal to the last bit.
+    computed it from the whole batch; the mean keeps the processes equal to the last bit. Of weights that lie in parts
+    the gradients are added up in the backward pass (nets/parts.py).
     """
     count = ranks.share()[1]
     if count == 1:
         return
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    weights = [weight for weight in network.parameters() if weight.requires_grad and not is_divided(weight)]
     # a layer that only some images reach has no gradient in a process without such images
     missing = [number for number, weight in enumerate(weights) if weight.grad is None]
     parts = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
     same = () if repeated is None else repeated.parameters()
     whole = [weight.grad for weight in same if weight.grad is not None]
-    known = torch.ones(len(weights), device=parts[0].device)
+    if not (parts or whole):
+        return
+    known = torch.ones(len(weights), device=(*parts, *whole)[0].device)
     if missing:  # only then, because it waits for a GPU, as reading does below
         known[missing] = 0.0
     flat = torch.cat([*(g.flatten() for g in parts), *(g.flatten() / count for g in whole), known])

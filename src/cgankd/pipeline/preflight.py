@@ -87,6 +87,11 @@ def check_processes(recipe: Recipe, *, one: bool = False) -> None:
         raise UserError(
             f"runtime.devices = {devices} and runtime.nodes = {nodes} are for cgankd run; allowed here: 1 and 1"
         )
+    if recipe.runtime.strategy == "fsdp" and count == 1:
+        raise UserError(
+            "runtime.strategy = fsdp divides a teacher's weights among several processes, but runtime.devices = 1 and "
+            "runtime.nodes = 1; allowed with it: runtime.strategy = ddp"
+        )
     for name, fit in (("teacher", recipe.teacher.fit), ("student", recipe.student.fit)):
         check_batch(fit.batch_size, count, f"{name}.fit.")
     if recipe.generator.source is None:

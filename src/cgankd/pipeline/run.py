@@ -88,7 +88,7 @@ def opened(
     recipe = preflight.resolve(recipe)
     preflight.check_processes(recipe, one=artifacts is not None)
     runtime = recipe.runtime
-    fabric = make_fabric(runtime.device, runtime.precision, runtime.threads, runtime.devices, runtime.nodes)
+    fabric = make_fabric(**runtime.model_dump(exclude={"checkpoint_seconds"}))
     progress = progress if ranks.is_first() else progress.hushed()
     store = Store(  # before the images are read, which takes long, because it refuses a folder that can't be used
         out, fabric, progress, artifacts=artifacts, deadline=deadline, checkpoint_seconds=runtime.checkpoint_seconds

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from cgankd.core.errors import TrainingError
+from cgankd.core.shared_weights import own_part
 
 
 class NotFinite(TrainingError):
@@ -25,13 +26,15 @@ def is_finite(tensors: dict[str, Tensor]) -> bool:
     >>> is_finite({"large": Tensor([3e38, 3e38])}), is_finite({"one": Tensor([1, float("inf")])}), is_finite({})
     (True, False, True)
     """
-    numbers = [tensor for tensor in tensors.values() if tensor.is_floating_point()]
+    numbers = [own_part(tensor) for tensor in tensors.values() if tensor.is_floating_point()]
     # One call for the norm of all is up to four times as fast as a call for each. Large numbers overflow the norm.
     return bool(get_total_norm(numbers).isfinite()) or all(bool(tensor.isfinite().all()) for tensor in numbers)
 
 
 def not_finite(network: nn.Module) -> str | None:
     """The name of the first weight or buffer of the network with a number that is not finite; None: all are finite.
+
+    Where the weights lie in parts in several processes, this process looks at its own.
 
     >>> layer = nn.Linear(2, 1)
     >>> before = not_finite(layer)

@@ -17,12 +17,13 @@ from cgankd.core import ranks, rng
 from cgankd.core.profiling import part
 from cgankd.core.runtime import fused
 from cgankd.core.shared_rows import add_gradients, changed_by_first, check_batch
+from cgankd.core.shared_weights import is_divided, whole
 from cgankd.core.store import Work
 from cgankd.data.batches import Batch, Batches, in_order
 from cgankd.data.imageset import ImageSource, TrainingImages
 from cgankd.distill import Objective, Preparation
 from cgankd.distill.limits import check_adversarial, check_views
-from cgankd.nets import compiled, inference
+from cgankd.nets import compiled, inference, parts
 from cgankd.training import scoring
 from cgankd.training.adversarial import attacked
 from cgankd.training.best import NOTHING, BestWeights, Kept
@@ -58,15 +59,15 @@ def fit(
     check_batch(settings.batch_size, ranks.share()[1])
     check_views(objective, settings.augment)
     check_adversarial(objective, settings)
-    inference.place(student, work.fabric).train()
     batches = Batches(images, objective.task, settings.batch_size, settings.augment, seed, work.fabric.device)
+    network = _network_to_train(work, student, objective, batches)
     choice = settings.compile_teacher
     compile_teacher = compiled.pays(work.fabric.device, settings.steps) if choice == "auto" else choice
     once = batches.seen_once(settings.steps)
     if batches.recurs and not isinstance(teacher, nn.Module):
         once = frozenset()  # a service may charge for an answer, and other trainings need the same ones
     passes = TeacherPasses(kept.teacher_outputs, work.deadline, compile_teacher, once)
-    forward = BatchForward(student, teacher, objective, batches, work.fabric, seed, passes)
+    forward = BatchForward(network, teacher, objective, batches, work.fabric, seed, passes)
     numbers = itertools.count(1)
 
     def train(network: nn.Module, method: str, steps: int) -> None:
@@ -83,21 +84,37 @@ def fit(
         if fresh:
             preparation = Preparation(forward, student, settings.steps, work, seed, train)
             changed_by_first(objective, lambda: objective.prepare(preparation))
-        history = _minimise(work, forward, images.validation, settings, seed, kept.best, save_first=fresh)
+        history = _minimise(work, forward, student, images.validation, settings, seed, kept.best, save_first=fresh)
+    parts.put_together(network, student)
     student.eval()
     return history
+
+
+def _network_to_train(work: Work, student: nn.Module, objective: Objective, batches: Batches) -> nn.Module:
+    """The student on its device, or its copy in parts, if it learns from labels alone, as large teachers do.
+
+    Methods may call the student in the first process alone.
+    """
+    network, views = student, batches.views
+    if not objective.stacked:
+        network = parts.in_parts(student, work.fabric, views.channels, (views.height, views.width))
+    return (inference.place(network, work.fabric) if network is student else network).train()
 
 
 def _minimise(
     work: Work,
     forward: BatchForward,
+    scored: nn.Module,
     validation: ImageSource | None,
     settings: FitSettings,
     seed: int,
     best: BestWeights | None,
     save_first: bool,
 ) -> list[dict[str, Any]]:
-    """All steps, or the remaining ones of a resumed run. save_first: save what the methods have trained before."""
+    """All steps, or the remaining ones of a resumed run. save_first: save what the methods have trained before.
+
+    scored: the student, which ``forward`` may have in parts; it gets their weights before it is scored.
+    """
     student, objective, checkpoint = forward.student, forward.objective, work.checkpoint()
     trained = nn.ModuleDict({"student": student, "method": objective})
     weights = [weight for weight in trained.parameters() if weight.requires_grad]
@@ -134,13 +151,15 @@ def _minimise(
             done = step + 1
             if done % max(1, settings.steps // LOG_POINTS) == 0 or done == settings.steps:
                 check = functools.partial(_finite, work, loss, trained, inputs.teacher_outputs, settings, done)
-                loss_now, rate = ranks.first_of_team(check), learning_rate(settings, step)
+                loss_now, rate = ranks.each_of_team(check)[0], learning_rate(settings, step)
                 entry = {"step": done, "loss": loss_now, "learning_rate": rate}
-                entry |= clipping.share() | _label_share(terms) | _validation(work, student, objective, validation)
+                entry |= clipping.share() | _label_share(terms)
+                if validation is not None:
+                    entry |= _validation(work, student, scored, objective, validation)
                 history.append(entry)
                 bar.log(entry)
                 if best is not None:
-                    best.see(student, done, entry["val"])
+                    best.see(scored, done, entry["val"])
             bar.to(done)
             if checkpoint.due():
                 checkpoint.save(done, modules, optimizers, history, {} if best is None else best.tensors)
@@ -161,7 +180,7 @@ def _optimizer(work: Work, weights: list[nn.Parameter], settings: FitSettings) -
         momentum=settings.momentum,
         nesterov=settings.momentum > 0,
         weight_decay=settings.weight_decay,
-        fused=fused(work.fabric.device),
+        fused=fused(work.fabric.device) and not any(map(is_divided, weights)),  # torch has no such step for parts
     )
     if settings.momentum:  # fused steps fail where some weights get their first gradient later than others (ab)
         for weight in weights:
@@ -199,7 +218,7 @@ class _Clipping(nn.Module):
 
     def clip(self, weights: list[nn.Parameter]) -> None:
         if self.norm is not None:
-            above = torch.nn.utils.clip_grad_norm_(weights, self.norm) > self.norm
+            above = whole(torch.nn.utils.clip_grad_norm_(weights, self.norm)) > self.norm
             self.counts += torch.stack([above.float(), torch.ones_like(above, dtype=torch.float32)])
 
     def share(self) -> dict[str, float]:
@@ -219,11 +238,15 @@ def _label_share(terms: dict[str, Tensor]) -> dict[str, float]:
     return {"label_share": sizes["label"] / sum(sizes.values()) if any(sizes.values()) else 1.0}
 
 
-def _validation(work: Work, student: nn.Module, objective: Objective, images: ImageSource | None) -> dict[str, float]:
-    if images is None:
-        return {}
+def _validation(
+    work: Work, student: nn.Module, scored: nn.Module, objective: Objective, images: ImageSource
+) -> dict[str, float]:
     with part("validation"):
-        return {"val": scoring.metric(Work(work.fabric), student, images.open(), objective.task)}
+        parts.put_together(student, scored)
+        metric = scoring.metric(Work(work.fabric), scored, images.open(), objective.task)
+        if scored is not student:
+            scored.to("cpu")  # a device may not hold it whole while it is trained
+    return {"val": metric}
 
 
 def learning_rate(settings: FitSettings, step: int) -> float:

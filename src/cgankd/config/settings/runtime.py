@@ -23,3 +23,7 @@ class RunRuntimeSettings(RuntimeSettings):
 
     devices: int = Field(1, ge=1, description="devices of each machine, one process each; networks are trained on all")
     nodes: int = Field(1, ge=1, description="machines, on each of which the command is started, see docs/clusters.md")
+    strategy: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="ddp: each device holds whole networks; fsdp: a part of a teacher that is trained",
+    )
