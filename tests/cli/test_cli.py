@@ -23,7 +23,7 @@ from cgankd.config.settings import DataSettings
 from cgankd.core import checkpoint
 from cgankd.core.errors import TrainingError, UserError
 from cgankd.data import public
-from cgankd.data.sources import check_apart
+from cgankd.data.apart import check_apart
 from cgankd.experiments import trials
 
 Run = Callable[..., tuple[int, str, str]]

@@ -103,7 +103,7 @@ def recipe_for(
     from cgankd.config import recipe
     from cgankd.config.settings import DataSettings
     from cgankd.core.files import write_text
-    from cgankd.data.sources import check_apart
+    from cgankd.data.apart import check_apart
 
     path = Path(f"{_name(source)}.yaml")
     names = set(DataSettings.model_fields)

@@ -12,6 +12,7 @@ import typer
 
 from cgankd._version import __version__
 from cgankd.cli import clean, compare, completion, data, doctor, init, lists, ship, tables, watch, weights, workers
+from cgankd.cli.again import Again
 from cgankd.cli.ending import ending
 from cgankd.cli.recipes import (
     SKIP_BAD,
@@ -36,6 +37,7 @@ from cgankd.core.terminal import escape_what_streams_cannot_write, on_one_line, 
 
 if TYPE_CHECKING:
     from cgankd.core.watching import Watched
+    from cgankd.shipping.export import Exported
 
 # No import here may import torch, or the settings with pydantic, because `cgankd --help` must not take seconds.
 
@@ -112,11 +114,16 @@ def run(
         elif budget is not None:
             raise UserError(f"--budget is for images, but {name} is a recipe, which has its own numbers of steps")
         settings = load("run", name, overrides)
+        folder = out or Path("runs") / portable(settings.name)
+        devices = settings.runtime.devices * settings.runtime.nodes
+        plain = not (as_json or track or profile or jobs or resources) and executor == "processes" and devices == 1
+        again = Again(settings, folder, progress, plain, student=not no_export, report=not no_report)
+        if again.is_said(_show_table):
+            return
         progress.expected = init.expected(name, overrides)
         where = workers.executor(executor, jobs, resources)  # imports torch
         from cgankd.experiments.trials import run_with
 
-        folder = out or Path("runs") / portable(settings.name)
         deadline = deadline_in(max_minutes) if deadline is None else deadline
         results = run_with(where, settings, folder, progress, deadline=deadline)
         if not ranks.goes_on_alone():
@@ -124,7 +131,7 @@ def run(
         progress.rest()
         if not as_json:
             _show_table(results)
-        _write_files(folder, progress, student=not no_export, report=not no_report)
+        again.keep(*_write_files(folder, progress, student=not no_export, report=not no_report))
 
 
 @app.command()
@@ -295,7 +302,9 @@ def _show_table(results: dict[str, Any]) -> None:
         console.print(f"! {on_one_line(warning)}")
 
 
-def _write_files(folder: Path, progress: Watched, student: bool = True, report: bool = True) -> None:
+def _write_files(
+    folder: Path, progress: Watched, student: bool = True, report: bool = True
+) -> tuple[Exported | None, Path | None]:
     """Write the best student's file and the page of a run that has just finished, and print their paths."""
     exported = None
     if student:
@@ -310,6 +319,7 @@ def _write_files(folder: Path, progress: Watched, student: bool = True, report: 
         report=None if page is None else str(page),
         student=None if exported is None else str(exported.path),
     )
+    return exported, page
 
 
 def _write_page(folder: Path, anew: bool = False) -> Path:
@@ -321,7 +331,7 @@ def _write_page(folder: Path, anew: bool = False) -> Path:
         from cgankd.report.render import render  # takes a second to import
 
         render(folder)
-    console.print(f"{path}  (open it in a browser)", soft_wrap=True)
+    ship.show_page(path)
     return path
 
 

@@ -42,6 +42,11 @@ def export(
     show_export(exported)
 
 
+def show_page(path: Path) -> None:
+    """Where the report is."""
+    console.print(f"{path}  (open it in a browser)", soft_wrap=True)
+
+
 def show_export(exported: Any) -> None:
     """What was written, and how it was checked."""
     facts = exported.facts

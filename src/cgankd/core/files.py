@@ -11,13 +11,12 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import safetensors
-import safetensors.torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from cgankd.core.errors import UserError
+
+if TYPE_CHECKING:  # the commands that read results must not import torch for it
+    from torch import Tensor
 
 WINDOWS = os.name == "nt"
 STUDENT_FILES = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}  # format -> ending
@@ -119,7 +118,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     Tensors are written from where they are; they are copied only from another device, where they are not contiguous,
     or where two share memory, which the format does not allow.
     """
-    plain, storages = dict[str, Tensor](), set[int]()
+    import safetensors.torch
+
+    plain, storages = dict[str, "Tensor"](), set[int]()
     for name, tensor in tensors.items():
         own = tensor.detach().cpu().contiguous()
         storage = own.untyped_storage().data_ptr()
@@ -137,6 +138,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
 def is_whole(path: Path) -> bool:
     """Whether the file has a header of safetensors and all bytes that it names; the bytes are not read."""
+    import safetensors
+
     try:
         with safetensors.safe_open(path, framework="pt", device="cpu"):
             return True
@@ -146,6 +149,8 @@ def is_whole(path: Path) -> bool:
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors (on the CPU) and metadata of a safetensors file; UserError where it is not one."""
+    import safetensors
+
     try:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

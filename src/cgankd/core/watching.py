@@ -108,6 +108,7 @@ class Watched(Progress):
         self.outputs = list(outputs)
         self.folder: Path | None = None
         self.run_plan = RunPlan()
+        self.first_notes: list[str] = []  # said before any stage, so a run says them whenever it is started
         self.expected: Expected | None = None  # set by a command that knows what the recipe was made for
         self.station: Station | None = None
         self.started, self._began = time.time(), time.monotonic()
@@ -154,6 +155,8 @@ class Watched(Progress):
             self.emit("loop_ended", loop=loop.title, seconds=seconds, passing=loop.passing)
 
     def say(self, text: str) -> None:
+        if self._list_stations is None:
+            self.first_notes.append(text)
         self.emit("note", text=text)
 
     def opened(self, folder: Path) -> None:

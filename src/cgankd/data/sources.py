@@ -306,24 +306,6 @@ def list_source(settings: DataSettings) -> Listing:
     return without_bad(listing, settings.unlabelled is not None) if settings.skip_bad else listing
 
 
-def check_apart(out: Path, settings: DataSettings) -> None:
-    """UserError where the folder of a run would lie among class folders, because it would be read as a class, or in
-    the folder of unlabelled images, which would hold its pictures."""
-    path = Path(settings.source)
-    if settings.unlabelled is not None and out.resolve().is_relative_to(Path(settings.unlabelled).resolve()):
-        raise UserError(f"--out {out} lies in data.unlabelled {settings.unlabelled}; needed: a folder elsewhere")
-    if settings.split_folders or not is_folder(path) or not out.resolve().is_relative_to(path.resolve()):
-        return  # split_folders: folders of other names are left out
-    top = scan(path, strict=False).top
-    if any(folder.images for inner in top.folders for folder in inner.every()) and not any(
-        folder.tables for folder in top.every()
-    ):
-        raise UserError(
-            f"--out {out} lies in data.source {path}, where every folder is a class or a split; needed: a folder "
-            f"elsewhere, such as --out {path.resolve().parent / 'runs' / out.name}"
-        )
-
-
 def _whole(settings: DataSettings) -> Listing:
     builtin = _BUILTIN.get(settings.source)
     if builtin is not None:

@@ -23,6 +23,7 @@ from cgankd.core.run_folder import check_recipe
 from cgankd.core.runtime import make_fabric
 from cgankd.core.store import Artifact, Store
 from cgankd.data import sources
+from cgankd.data.apart import check_apart
 from cgankd.data.imageset import ImageSource, Splits, TrainingImages, together
 from cgankd.distill import SUPERVISED, MethodStack
 from cgankd.gan.adapters import open_source
@@ -70,7 +71,7 @@ def run(
     stage.
     """
     check_recipe(out, recipe.name)
-    sources.check_apart(out, recipe.data)
+    check_apart(out, recipe.data)
     started = time.monotonic()
     with opened(recipe, out, progress, deadline=deadline, artifacts=artifacts) as this_run:
         import_seconds = time.monotonic() - started

@@ -1,0 +1,118 @@
+"""What makes a finished run one that can't be answered at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cgankd.core import unchanged
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], Path]:
+    """Settings that name a folder of images, a table elsewhere and weights; and the folder of their run."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("images/a/1.png", "table/labels.csv", "table/more/2.png", "weights.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    for name in ("results.json", "recipe.yaml", "student.onnx", "artifacts/one/artifact.json"):
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_text(name)
+    settings = {
+        "name": "mine: images", "data": {"source": "images", "unlabelled": "table/labels.csv"},
+        "teacher": {"weights": str(tmp_path / "weights.safetensors")}, "seeds": [0, 1],
+    }  # fmt: skip
+    return settings, tmp_path / "out"
+
+
+def finish(settings: dict[str, Any], out: Path) -> None:
+    unchanged.keep(out, unchanged.before_run(out, settings, {"report": True}), {"notes": ["seen"]})
+
+
+def said(settings: dict[str, Any], out: Path, report: bool = True) -> dict[str, Any] | None:
+    return unchanged.said_before(out, unchanged.before_run(out, settings, {"report": report}))
+
+
+def rewrite(path: Path) -> None:
+    """Another content of the same length, at the same time as before."""
+    before = path.stat()
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_what_was_said_is_said_again_where_nothing_has_changed(world: tuple[dict[str, Any], Path]) -> None:
+    settings, out = world
+    assert said(settings, out) is None
+    finish(settings, out)
+    assert said(settings, out) == {"notes": ["seen"]}
+    (out.parent / "elsewhere.txt").write_text("")
+    (out / "status.json").write_text("")
+    settings["data"] = {"source": str(out.parent)}  # around the run's folder
+    finish(settings, out)
+    (out / "status.json").write_text("more")
+    assert said(settings, out) == {"notes": ["seen"]}
+    assert said(settings, out, report=False) is None
+    assert said({**settings, "seeds": [0]}, out) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda place: rewrite(place / "images/a/1.png"),
+        lambda place: (place / "images/a/1.png").rename(place / "images/a/3.png"),
+        lambda place: (place / "images/b.png").write_text(""),
+        lambda place: rewrite(place / "table/more/2.png"),
+        lambda place: rewrite(place / "weights.safetensors"),
+        lambda place: (place / "out/artifacts/one/artifact.json").unlink(),
+        lambda place: rewrite(place / "out/student.onnx"),
+        lambda place: (place / "out/results.json").unlink(),
+        lambda place: (place / "out/report.html").write_text(""),
+        lambda place: (place / "out" / unchanged.STAMP).write_text("{"),
+        lambda place: (place / "out" / unchanged.STAMP).write_text("[]"),
+        lambda place: os.environ.update(CGANKD_DATA=str(place)),
+        lambda place: os.chdir(place.parent),
+    ],
+)
+def test_each_change_is_noticed(
+    change: Callable[[Path], Any], world: tuple[dict[str, Any], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, out = world
+    settings["data"]["source"] = str(out.parent / "images")
+    monkeypatch.setenv("CGANKD_DATA", "")
+    finish(settings, out)
+    assert said(settings, out) is not None
+    change(out.parent)
+    assert said(settings, out) is None
+
+
+def test_another_program_is_noticed(world: tuple[dict[str, Any], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    finish(*world)
+    monkeypatch.setattr(unchanged, "__version__", "0")
+    assert said(*world) is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"data": {"source": "cifar10"}},
+        {"data": {"source": "s3://bucket/images"}},
+        {"data": {"source": "digits", "unlabelled": "hf://owner/name"}},
+        {"data": {"source": "digits"}, "student": {"network": "my.nets:small"}},
+        {"data": {"source": "digits"}, "teacher": [{"source": "http://127.0.0.1:8000"}]},
+    ],
+)
+def test_what_a_run_reads_from_elsewhere_is_not_known(settings: dict[str, Any]) -> None:
+    assert unchanged.before_run(Path("out"), {"data": {"source": "digits"}}, {}) is not None
+    assert unchanged.before_run(Path("out"), settings, {}) is None
+
+
+def test_so_many_files_are_not_looked_at(world: tuple[dict[str, Any], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, out = world
+    monkeypatch.setattr(unchanged, "MOST_FILES", 2)
+    assert unchanged.before_run(out, settings, {}) is None
+    finish(settings, out)
+    assert not (out / unchanged.STAMP).exists()
