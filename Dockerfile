@@ -1,6 +1,7 @@
 # cgankd on a processor. Images and public sets in /data, results in /runs:
 #   docker build -t cgankd .
-#   docker run --rm -v "$PWD/my_images:/data/my_images" -v "$PWD/runs:/runs" cgankd run /data/my_images --out /runs/mine
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD/my_images:/data/my_images" -v "$PWD/runs:/runs" \
+#       cgankd run /data/my_images --out /runs/mine
 FROM python:3.12-slim AS build
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /src
@@ -12,7 +13,8 @@ RUN python -m venv /opt/cgankd \
  && /opt/cgankd/bin/pip install --no-cache-dir ".[export]"
 
 FROM python:3.12-slim
-RUN useradd --create-home --uid 1000 cgankd && mkdir /data /runs && chown cgankd /data /runs
+# --user may name any user, also one without a name and a home
+RUN useradd --create-home --uid 1000 cgankd && mkdir -m 1777 /data /runs
 COPY --from=build /opt/cgankd /opt/cgankd
 ENV PATH=/opt/cgankd/bin:$PATH CGANKD_DATA=/data MPLCONFIGDIR=/tmp/matplotlib PYTHONUNBUFFERED=1
 USER 1000

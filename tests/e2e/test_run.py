@@ -80,8 +80,8 @@ def test_what_the_run_said_and_wrote(finished: tuple[Path, Said], found: dict[st
     assert page.startswith("<!")
     assert 'src="http' not in page
     assert sorted(path.name for path in out.iterdir()) == [
-        ".lock", "artifacts", "cache", "recipe.yaml", "report.html", "results.json", "status.json", "student.onnx",
-        "tensorboard", "work",
+        ".lock", ".unchanged.json", "artifacts", "cache", "recipe.yaml", "report.html", "results.json", "status.json",
+        "student.onnx", "tensorboard", "work",
     ]  # fmt: skip
     assert not list((out / "work").iterdir())
     assert not list(out.rglob("*.tmp"))
