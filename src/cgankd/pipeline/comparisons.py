@@ -99,11 +99,15 @@ def row(name: str) -> Row:
 def as_method(name: str) -> str:
     """The name of a method or combination, for ``Distiller.distill``. UserError for a row's, such as pseudo+fm."""
     compared = row(name)
-    if not compared.fakes and not compared.pseudo:
+    if compared.method == name:
         return name
+    with_ = [f"generated={compared.fakes}", *["unlabelled=IMAGES"] * compared.pseudo]
+    strengths = {"randaugment": {}, "mixup": 1.0, "cutmix": 1.0}
+    words = ("randaugment", "cutmix") if compared.strong else compared.views
+    if views := {word: strengths[word] for word in words if word in strengths}:
+        with_.append(f"augment={ ({**views, 'views': 0}) }")
     raise UserError(
-        f"method {name!r} is the name of a row; needed here: {compared.method!r} with generated={compared.fakes}"
-        f"{' and unlabelled=IMAGES' * compared.pseudo}"
+        f"method {name!r} is the name of a row; needed here: {compared.method!r} with {' and '.join(with_)}"
     )
 
 
