@@ -24,6 +24,12 @@ def test_a_check_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has bytes that are not UTF-8; needed: another name"):
+        HeldFolder(tmp_path / "caf\udce9", "run")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_was_there_before_stays(tmp_path: Path) -> None:
     (tmp_path / "runs" / "other").mkdir(parents=True)
     check_usable(tmp_path / "runs" / "x", "run")

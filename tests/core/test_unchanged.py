@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from cgankd.core import unchanged
+from cgankd.data.sources import builtin_names
 
 
 @pytest.fixture
@@ -19,7 +21,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, An
     for name in ("images/a/1.png", "table/labels.csv", "table/more/2.png", "weights.safetensors"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
-    for name in ("results.json", "recipe.yaml", "student.onnx", "artifacts/one/artifact.json"):
+    written = ("results.json", "recipe.yaml", "student.onnx", "rejected.csv", "status.json")
+    for name in (*written, "artifacts/one/artifact.json"):
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / name).write_text(name)
     settings = {
@@ -50,10 +53,10 @@ def test_what_was_said_is_said_again_where_nothing_has_changed(world: tuple[dict
     finish(settings, out)
     assert said(settings, out) == {"notes": ["seen"]}
     (out.parent / "elsewhere.txt").write_text("")
-    (out / "status.json").write_text("")
+    (out / "work").mkdir()
     settings["data"] = {"source": str(out.parent)}  # around the run's folder
     finish(settings, out)
-    (out / "status.json").write_text("more")
+    (out / "work" / "begun").write_text("")
     assert said(settings, out) == {"notes": ["seen"]}
     assert said(settings, out, report=False) is None
     assert said({**settings, "seeds": [0]}, out) is None
@@ -65,12 +68,15 @@ def test_what_was_said_is_said_again_where_nothing_has_changed(world: tuple[dict
         lambda place: rewrite(place / "images/a/1.png"),
         lambda place: (place / "images/a/1.png").rename(place / "images/a/3.png"),
         lambda place: (place / "images/b.png").write_text(""),
+        lambda place: (place / "images/b").mkdir(),  # a class without images
         lambda place: rewrite(place / "table/more/2.png"),
         lambda place: rewrite(place / "weights.safetensors"),
         lambda place: (place / "out/artifacts/one/artifact.json").unlink(),
         lambda place: rewrite(place / "out/student.onnx"),
         lambda place: (place / "out/results.json").unlink(),
         lambda place: (place / "out/report.html").write_text(""),
+        lambda place: (place / "out/rejected.csv").unlink(),
+        lambda place: rewrite(place / "out/status.json"),  # another command has begun there
         lambda place: (place / "out" / unchanged.STAMP).write_text("{"),
         lambda place: (place / "out" / unchanged.STAMP).write_text("[]"),
         lambda place: os.environ.update(CGANKD_DATA=str(place)),
@@ -86,6 +92,41 @@ def test_each_change_is_noticed(
     finish(settings, out)
     assert said(settings, out) is not None
     change(out.parent)
+    assert said(settings, out) is None
+
+
+def test_images_in_the_folder_of_the_run_are_looked_at(world: tuple[dict[str, Any], Path]) -> None:
+    settings, out = world
+    settings["data"] = {"source": "table.csv"}
+    Path("table.csv").write_text("file_name,label\nout/a/1.png,a")
+    (out / "a").mkdir()
+    (out / "a" / "1.png").write_text("image")
+    finish(settings, out)
+    assert said(settings, out) is not None
+    rewrite(out / "a" / "1.png")
+    assert said(settings, out) is None
+
+
+def test_a_fetched_data_set_is_not_a_folder_of_its_name(world: tuple[dict[str, Any], Path]) -> None:
+    out = world[1]
+    assert set(builtin_names()) == unchanged.PACKAGED | unchanged.FETCHED
+    Path("chairs").mkdir()  # such as the meshes that the data set is rendered from
+    assert unchanged.before_run(out, {"data": {"source": "./chairs"}}, {}) is not None
+    assert unchanged.before_run(out, {"data": {"source": "chairs"}}, {}) is None
+
+
+def test_a_run_that_has_ended_is_not_failed_by_its_note(
+    world: tuple[dict[str, Any], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, out = world
+    unchanged.keep(out, "before", {"page": "caf\udce9/report.html"})  # a name whose bytes are not UTF-8
+    assert unchanged.said_before(out, "before") == {"page": "caf\udce9/report.html"}
+
+    def full(*args: Any, **more: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(unchanged, "write_text", full)
+    finish(settings, out)
     assert said(settings, out) is None
 
 

@@ -16,6 +16,7 @@ from cgankd.cli.screen import console
 from cgankd.cli.watch import one_loop
 from cgankd.core.errors import UserError
 from cgankd.core.numbers import counted
+from cgankd.core.paths import REJECTED
 from cgankd.core.terminal import on_one_line
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def _show_data(settings: DataSettings, out: Path | None) -> None:
     if splits.rejected:
         rejected.write_rejected(splits.rejected, path.parent)
         console.print(
-            f"wrote {path.with_name(rejected.FILE)}: {counted(len(splits.rejected), 'image', 'images')}", soft_wrap=True
+            f"wrote {path.with_name(REJECTED)}: {counted(len(splits.rejected), 'image', 'images')}", soft_wrap=True
         )
 
 

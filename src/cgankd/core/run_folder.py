@@ -110,6 +110,10 @@ class HeldFolder:
         self, path: Path, command: str, take_over: bool = False, shared: bool = False, option: str = "--out"
     ) -> None:
         self.path, place = path, path.resolve()
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:  # safetensors can't read such a path, nor can it be written to JSON
+            raise UserError(f"{option} {path} has bytes that are not UTF-8; needed: another name") from None
         if take_over and (earlier := self._held.get(str(place))) is not None:
             earlier.close()
         self._new = [folder for folder in (place, *place.parents) if not folder.exists()]

@@ -155,7 +155,7 @@ class Watched(Progress):
             self.emit("loop_ended", loop=loop.title, seconds=seconds, passing=loop.passing)
 
     def say(self, text: str) -> None:
-        if self._list_stations is None:
+        if self._list_stations is None and not self._loops:  # in a loop: of work that is done once
             self.first_notes.append(text)
         self.emit("note", text=text)
 

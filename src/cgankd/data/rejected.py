@@ -13,13 +13,13 @@ import numpy as np
 
 from cgankd.core.errors import UserError, first_of
 from cgankd.core.files import write_text
+from cgankd.core.paths import REJECTED
 from cgankd.data.decoded import unusable
 from cgankd.data.image_files import MISSING, EncodedPictures, FilePictures
 from cgankd.data.labelling import read_column, unlabelled
 from cgankd.data.listing import Listing, Rejected
 
-FILE = "rejected.csv"
-WHERE = f"; {FILE} in the folder of the run lists them"  # the end of notes on images that were left out
+WHERE = f"; {REJECTED} in the folder of the run lists them"  # the end of notes on images that were left out
 
 
 def without_bad(listing: Listing, used: bool = False) -> Listing:
@@ -76,9 +76,9 @@ def _lost_classes(listing: Listing, kept: Listing) -> list[str]:
 def write_rejected(rejected: Sequence[Rejected], folder: Path) -> None:
     """Write rejected.csv, a row of path and reason for each image; without any, an earlier file is removed."""
     if not rejected:
-        (folder / FILE).unlink(missing_ok=True)
+        (folder / REJECTED).unlink(missing_ok=True)
         return
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([Rejected._fields, *rejected])
     # a name whose bytes are not UTF-8 is written with escapes
-    write_text(folder / FILE, text.getvalue().encode("utf-8", "backslashreplace").decode("utf-8"))
+    write_text(folder / REJECTED, text.getvalue().encode("utf-8", "backslashreplace").decode("utf-8"))
