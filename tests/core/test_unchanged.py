@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cgankd.core import unchanged
+from cgankd.core.watching import Watched
 from cgankd.data.sources import builtin_names
 
 
@@ -128,6 +129,16 @@ def test_a_run_that_has_ended_is_not_failed_by_its_note(
     monkeypatch.setattr(unchanged, "write_text", full)
     finish(settings, out)
     assert said(settings, out) is None
+
+
+def test_what_is_said_whenever_a_run_is_started_is_not_of_work_that_is_done_once() -> None:
+    watched = Watched()
+    watched.say("a setting has no effect")
+    with watched.bar("reading images", 1):
+        watched.say("images decoded, where later starts find them")
+    watched.plan(list)
+    watched.say("a teacher was trained")
+    assert watched.first_notes == ["a setting has no effect"]
 
 
 def test_another_program_is_noticed(world: tuple[dict[str, Any], Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -294,16 +294,6 @@ def test_a_run_without_a_plan_counts_its_stages() -> None:
     assert run_text.place(now) == "[2]"
 
 
-def test_what_is_said_whenever_a_run_is_started_is_not_of_work_that_is_done_once() -> None:
-    watched = Watched()
-    watched.say("a setting has no effect")
-    with watched.bar("reading images", 1):
-        watched.say("images decoded, where later starts find them")
-    watched.plan(list)
-    watched.say("a teacher was trained")
-    assert watched.first_notes == ["a setting has no effect"]
-
-
 def test_values_of_an_older_status_file_have_no_metric() -> None:
     assert run_text.values({"values": {"val": 91.0}}) == "validation 91"
 
