@@ -154,6 +154,7 @@ def test_another_program_is_noticed(world: tuple[dict[str, Any], Path], monkeypa
         {"data": {"source": "s3://bucket/images"}},
         {"data": {"source": "digits", "unlabelled": "hf://owner/name"}},
         {"data": {"source": "digits"}, "student": {"network": "my.nets:small"}},
+        {"data": {"source": "digits"}, "teacher": {"start": "timm/resnet18.a1_in1k"}},
         {"data": {"source": "digits"}, "teacher": [{"source": "http://127.0.0.1:8000"}]},
     ],
 )

@@ -100,7 +100,7 @@ def said_before(folder: Path, before: str | None) -> dict[str, Any] | None:
 
 
 def _matters(variable: str) -> bool:
-    return variable.startswith(("CGANKD_", "CUDA_"))
+    return variable.startswith(("CGANKD_", "CUDA_", "HIP_", "ROCR_"))
 
 
 def _program() -> Iterator[list[Any]]:
@@ -112,12 +112,13 @@ def _program() -> Iterator[list[Any]]:
 
 
 def _inputs(settings: Mapping[str, Any]) -> Iterator[Path]:
-    """The files and folders that the settings name. Raises Unknown for code and addresses, whose content may change."""
+    """The files and folders that the settings name. Raises Unknown for code, addresses and downloaded weights, whose
+    content may change."""
     source = settings["data"]["source"]
     if source in FETCHED or (source not in PACKAGED and not Path(source).exists()):
         raise Unknown
     for text in _texts(settings):
-        if ":" in text or is_remote(text):
+        if ":" in text or is_remote(text) or text.startswith("timm/"):
             raise Unknown
         path = Path(text)
         if text and path.exists():
@@ -165,7 +166,7 @@ def _look(path: str) -> list[int]:
         found = os.stat(path)  # noqa: PTH116 - of many files
     except FileNotFoundError:
         return []
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def _hash(value: Any) -> str:
