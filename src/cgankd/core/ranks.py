@@ -217,7 +217,8 @@ def together(on_first: Callable[[], T], on_others: Callable[[], Any]) -> T:
     value, error = None, None
     _here.together = True
     try:
-        value = on_first() if is_first() else on_others()
+        with exchanges_of_torch():
+            value = on_first() if is_first() else on_others()
     except _Left:
         pass
     except SHARED as raised:
@@ -276,6 +277,19 @@ def exchanging() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        raise _lost(_here.number, _here.count, _reason(error)) from error
+
+
+@contextmanager
+def exchanges_of_torch() -> Iterator[None]:
+    """The same around what exchanges inside of torch, such as a pass of a network in parts, whose other errors stay."""
+    import torch.distributed as dist
+
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):
+            raise
         raise _lost(_here.number, _here.count, _reason(error)) from error
 
 

@@ -124,7 +124,13 @@ def _joined(device: str, precision: str, devices: int, nodes: int, strategy: str
 def _in_parts(count: int) -> ModelParallelStrategy:
     """Lightning's strategy for networks in parts; nets/parts.py divides them, because some stay whole."""
     from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+    from torch.distributed.fsdp import FSDPModule
 
+    if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):  # the newest of what nets/parts.py calls
+        raise UserError(
+            f"runtime.strategy = fsdp needs a newer torch than {torch.__version__}, the one installed here; allowed "
+            "with this one: runtime.strategy = ddp"
+        )
     return ModelParallelStrategy(lambda network, mesh: network, data_parallel_size=count, tensor_parallel_size=1)
 
 
