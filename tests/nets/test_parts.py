@@ -60,6 +60,35 @@ class Block(nn.Module):
         return self.change(self, self.layer, values)
 
 
+class Experts(nn.Module):
+    """An image is for the block that its first pixel names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(256, 256) for _ in range(2)])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.stack([self.blocks[int(image[0, 0, 0] > 0.5)](image.flatten()) for image in images])
+
+
+class Shared(nn.Module):
+    """Both lists have the same block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        block = nn.Linear(256, 256)
+        self.first, self.second = nn.Sequential(block), nn.Sequential(block)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.second(self.first(images.flatten(1)))
+
+
+def fails_in_training(block: nn.Module, layer: nn.Module, values: Tensor) -> Tensor:
+    if block.training:
+        raise RuntimeError("has no such layer in training")
+    return layer(values)
+
+
 REFUSED: dict[str, Callable[[], nn.Module]] = {
     "mixed torch.Tensor and DTensor": ReadsAWeight,
     # only where gradients are computed
@@ -68,14 +97,9 @@ REFUSED: dict[str, Callable[[], nn.Module]] = {
 }
 ALLOWED: dict[str, Callable[[], nn.Module]] = {
     "nan for a grey image": lambda: Residual(lambda block, layer, values: layer(values / values.std(1, keepdim=True))),
+    "the same block in two lists": Shared,
     "random in eval mode": lambda: Residual(lambda block, layer, values: layer(F.dropout(values))),
 }
-
-
-def fails_in_training(block: nn.Module, layer: nn.Module, values: Tensor) -> Tensor:
-    if block.training:
-        raise RuntimeError("has no such layer in training")
-    return layer(values)
 
 
 def divide(folder: str, devices: str) -> None:
@@ -100,8 +124,12 @@ def divide(folder: str, devices: str) -> None:
             assert str(refused.value).endswith("); allowed: runtime.strategy = ddp")
         for make in ALLOWED.values():
             split = parts.in_parts(make(), fabric, 1, SIZE)
-            assert split.get_buffer("seen") == 0
+            assert all(buffer == 0 for buffer in split.buffers())
             assert all(weight.grad is None for weight in split.parameters())
+        split = parts.in_parts(Experts(), fabric, 1, SIZE)
+        number, count = ranks.share()
+        with pytest.raises(UserError, match="which blocks it calls depends on the images"):
+            split(torch.full((1, 1, *SIZE), number / (count - 1)))
 
     ranks.together(check, check)
 

@@ -206,6 +206,19 @@ def agreed(decide: Callable[[], bool]) -> bool:
     return bool(answer)
 
 
+def alike(number: int) -> bool:
+    """Whether all processes of the team came here with the same number. All of them must come to some such call."""
+    if share()[1] == 1:
+        return True
+    import torch
+    import torch.distributed as dist
+
+    largest = torch.tensor([number, -number])
+    with exchanging():
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=_here.control)
+    return int(largest[0]) == -int(largest[1])
+
+
 def together(on_first: Callable[[], T], on_others: Callable[[], Any]) -> T:
     """The result of ``on_first()`` in every process, where the others help with ``on_others()``.
 

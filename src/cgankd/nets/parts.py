@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import collections
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,13 +40,14 @@ def in_parts(network: nn.Module, fabric: Fabric, channels: int, size: tuple[int,
     images = example_images(split, channels, size)
     with undisturbed(split):
         expected, again = split(images), split(images)  # unequal where the network draws random numbers
-        blocks = list(_blocks(split, images))
+        blocks = list(dict.fromkeys(_blocks(split, images)))  # two lists may have the same module
     images = images.to(fabric.device)
     try:
         with ranks.exchanges_of_torch():
             for block in [*blocks, split]:
                 # the default keeps the network's own weights whole after a pass, even one that no backward pass follows
                 _add_up_gradients(fully_shard(block, mesh=mesh["data_parallel"], reshard_after_forward=True))
+            _check_calls(split, blocks)
             with undisturbed(split):
                 found = split(images).to("cpu")
             _try_to_train(split, images)
@@ -80,6 +82,24 @@ def _try_to_train(split: nn.Module, images: Tensor) -> None:
     split.zero_grad()
     for name, value in buffers.items():
         split.get_buffer(name).data = value
+
+
+def _check_calls(split: nn.Module, blocks: list[nn.Module]) -> None:
+    """From now on, a pass ends with UserError where the processes don't call the same blocks in the same order.
+
+    Without it, one would get the weights of another block, or wait forever, in a network whose calls depend on images.
+    """
+
+    def check(place: int) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            if not ranks.alike(place):
+                raise _refused("which blocks it calls depends on the images or on random numbers")
+
+        return hook
+
+    for place, block in enumerate(blocks):
+        block.register_forward_pre_hook(check(place), prepend=True)  # before FSDP's, which collects the weights
+    split.register_forward_hook(check(len(blocks)))
 
 
 def _alike(found: Tensor, expected: Tensor) -> bool:
