@@ -29,11 +29,11 @@ class ReadsAWeight(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList([nn.Linear(256, 256, bias=False) for _ in range(2)])
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(256, 256, bias=False)) for _ in range(2)])
 
     def forward(self, images: Tensor) -> Tensor:
         values = self.blocks[0](images.flatten(1))
-        return values @ self.blocks[0].weight + self.blocks[1](values)
+        return values @ self.blocks[0][0].weight + self.blocks[1](values)
 
 
 class Residual(nn.Module):
@@ -65,7 +65,7 @@ class Experts(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList([nn.Linear(256, 256) for _ in range(2)])
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(256, 256)) for _ in range(2)])
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.stack([self.blocks[int(image[0, 0, 0] > 0.5)](image.flatten()) for image in images])
@@ -89,6 +89,14 @@ def fails_in_training(block: nn.Module, layer: nn.Module, values: Tensor) -> Ten
     return layer(values)
 
 
+class InPlace(Residual):
+    """Layers whose outputs the next one changes, as in torchvision's VGG."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda block, layer, values: F.relu_(layer(values)))
+        self.blocks = nn.Sequential(nn.Linear(256, 256), nn.ReLU(inplace=True), nn.Linear(256, 256))
+
+
 REFUSED: dict[str, Callable[[], nn.Module]] = {
     "mixed torch.Tensor and DTensor": ReadsAWeight,
     # only where gradients are computed
@@ -98,6 +106,7 @@ REFUSED: dict[str, Callable[[], nn.Module]] = {
 ALLOWED: dict[str, Callable[[], nn.Module]] = {
     "nan for a grey image": lambda: Residual(lambda block, layer, values: layer(values / values.std(1, keepdim=True))),
     "the same block in two lists": Shared,
+    "changes the outputs of layers in place": lambda: InPlace(),
     "random in eval mode": lambda: Residual(lambda block, layer, values: layer(F.dropout(values))),
 }
 
