@@ -32,5 +32,5 @@ def test_the_same_is_printed_without_torch_until_something_changes(
     third = subprocess.run(command, cwd=tiny.parent, capture_output=True, text=True, check=True)
     assert third.stdout.split() == " ".join(first.out.splitlines()[1:]).split()  # the console has another width
 
-    for other in (["--no-report"], ["--no-export"], ["--json"], ["--profile"], ["--track", "csv"]):
+    for other in (["--no-report"], ["--json"]):
         assert FINISHED not in typed(*words, *other).out

@@ -116,7 +116,8 @@ def run(
         settings = load("run", name, overrides)
         folder = out or Path("runs") / portable(settings.name)
         devices = settings.runtime.devices * settings.runtime.nodes
-        plain = not (as_json or track or profile or jobs or resources) and executor == "processes" and devices == 1
+        plain = track in (None, "none") and executor == "processes" and devices == 1
+        plain = plain and not (as_json or profile or jobs or resources)
         again = Again(settings, folder, progress, plain, student=not no_export, report=not no_report)
         if again.is_said(_show_table):
             return
