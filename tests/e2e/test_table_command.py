@@ -130,6 +130,8 @@ def test_a_job_that_is_cancelled_in_slurms_queue_is_replaced(
     tmp_path: Path, tiny: Path, typed: Callable[..., Said]
 ) -> None:
     pytest.importorskip("submitit")
+    if subprocess.run(["squeue"], capture_output=True, check=False).returncode:
+        pytest.skip("Slurm does not answer here")
     words = ["table", tiny.name, *SHORT, *STUDENTS, "--students", "cnn8,cnn16"]
     slurm = ["--executor", "slurm", "--resources", "timeout_min=20 cpus_per_task=1 name=cgankd-test"]
     queue = ["squeue", "--noheader", "--format=%i", "--states=RUNNING", "--name=cgankd-test"]

@@ -19,7 +19,7 @@ from torch import Tensor
 from cgankd.config.settings import GanSettings, SynthesisSettings
 from cgankd.core import ranks, rng
 from cgankd.core.store import Artifact, Store
-from cgankd.gan.adapters import CallableSampler
+from cgankd.gan.adapters import SEEDS, CallableSampler
 from cgankd.gan.generator import GanSampler, Sampler, new_networks
 from cgankd.labels import label_embedding
 from cgankd.nets import zoo
@@ -98,7 +98,7 @@ def pixels_until(end: Callable[[], None], stream: int) -> Sampler:
     batches = itertools.count(1)
 
     def sample(targets: Tensor, indices: Tensor, seed: int) -> Tensor:
-        if seed == stream and next(batches) == 3:
+        if seed == stream % SEEDS and next(batches) == 3:
             end()
         return pixels(targets, indices, seed)
 
