@@ -59,6 +59,13 @@ def stopped_at_every_save(fabric: Fabric, folder: Path, loop: Callable[[Work], T
     raise AssertionError(f"the loop doesn't end within {most} calls")
 
 
+def torch_has_parts() -> bool:
+    """Whether this torch can hold networks in parts as nets/parts.py asks for."""
+    from torch.distributed.fsdp import FSDPModule
+
+    return hasattr(FSDPModule, "set_reduce_scatter_unused_params")
+
+
 def in_processes(count: int, run: Callable[..., None], folder: Path, words: Sequence[str], code: int = 0) -> str:
     """``run(folder, count, word, ...)`` in ``count`` copies of this process, as if torchrun had started them.
 

@@ -19,9 +19,10 @@ from cgankd.core.errors import LostProcess, UserError
 from cgankd.core.runtime import make_fabric
 from cgankd.core.shared_weights import own_part
 from cgankd.nets import parts, zoo
-from works import in_processes
+from works import in_processes, torch_has_parts
 
 SIZE = (16, 16)
+needs_parts = pytest.mark.skipif(not torch_has_parts(), reason="this torch is too old")
 
 
 class ReadsAWeight(nn.Module):
@@ -158,16 +159,18 @@ def lose(folder: str, devices: str) -> None:
         print(error, file=sys.stderr)
 
 
+@needs_parts
 def test_each_of_two_processes_holds_half_of_a_network_or_says_why_it_cant(tmp_path: Path) -> None:
     assert in_processes(2, divide, tmp_path, []) == ""
 
 
+@needs_parts
 def test_a_process_that_ends_is_noticed_where_a_network_is_put_together(tmp_path: Path) -> None:
     said = in_processes(2, lose, tmp_path, [])
     assert said.startswith("process 1 of 2 stopped, because another one has ended or can't be reached (")
 
 
 def test_a_torch_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(FSDPModule, "set_reduce_scatter_unused_params")
+    monkeypatch.delattr(FSDPModule, "set_reduce_scatter_unused_params", raising=False)
     with pytest.raises(UserError, match=r"^runtime\.strategy = fsdp needs a newer torch than "):
         make_fabric("cpu", "fp32", None, 2, strategy="fsdp")

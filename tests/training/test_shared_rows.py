@@ -17,7 +17,7 @@ from cgankd.core import ranks
 from cgankd.core.files import load_tensors
 from cgankd.distill import METHODS
 from cgankd.training.faults import NotFinite
-from works import in_processes
+from works import in_processes, torch_has_parts
 
 # What is exchanged differs: nothing but outputs; cached outputs; pairs of images; maps and layers with batch
 # normalisation of their own; gradients by images; extra views and a head that is trained before; a network that is
@@ -30,6 +30,7 @@ GANS = [f"gan/{name}" for name in shared_lessons.GANS if name != "killed"]
 
 
 in_parts = functools.partial(shared_lessons.main, strategy="fsdp")
+needs_parts = pytest.mark.skipif(not torch_has_parts(), reason="this torch is too old")
 
 
 class Stopped(Exception):
@@ -74,6 +75,7 @@ def test_two_processes_end_with_the_weights_of_one(
     assert sorted((tmp_path / "two" / "artifacts").iterdir()) == finished  # nothing was computed again
 
 
+@needs_parts
 def test_two_processes_that_hold_a_network_in_parts_end_with_the_weights_of_one(
     tmp_path: Path, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +90,7 @@ def test_two_processes_that_hold_a_network_in_parts_end_with_the_weights_of_one(
     check_equal(lessons, tmp_path / "one", tmp_path / "two", fabric)
 
 
+@needs_parts
 @pytest.mark.long
 def test_four_processes_that_hold_a_network_in_parts_end_with_the_weights_of_one(
     tmp_path: Path, fabric: Fabric
@@ -97,6 +100,7 @@ def test_four_processes_that_hold_a_network_in_parts_end_with_the_weights_of_one
     check_equal(lessons, tmp_path / "one", tmp_path / "four", fabric)
 
 
+@needs_parts
 @pytest.mark.long
 def test_one_process_goes_on_where_two_that_held_parts_were_killed(tmp_path: Path, fabric: Fabric) -> None:
     in_processes(2, in_parts, tmp_path / "two", ["supervised/killed"], code=-signal.SIGKILL)

@@ -22,7 +22,8 @@ from cgankd.core.errors import UserError, said
 from cgankd.core.hashing import content_key, file_key
 from cgankd.core.numbers import counted
 
-NO_ONNX = ("Protobuf parsing failed", "No graph was found")  # onnxruntime's words for any other file
+# onnxruntime's words for any other file
+NO_ONNX = ("Protobuf parsing failed", "No graph was found", "does not have a graph")
 
 
 def is_function_name(name: str) -> bool:

@@ -185,7 +185,8 @@ def plain_torch() -> Iterator[None]:
         if inside:  # its cache of weights would outlive the blocks of autocast of a training, and keep old weights
             for device in ("cpu", "cuda"):
                 modes.enter_context(torch.autocast(device, enabled=False, cache_enabled=False))
-        if torch.get_default_device() != CPU:  # this mode slows every operation down
+        # torch.get_default_device() of torch 2.6 does not know of `with torch.device(..)`
+        if torch.empty(0).device != CPU:  # only then, because this mode slows every operation down
             modes.enter_context(CPU)
         torch.set_default_dtype(torch.float32)
         try:
