@@ -53,7 +53,7 @@ def picture(images: Array) -> str:
         opaque = np.full((height, width, 1), 255, dtype=np.uint8)
         parts += [gap, np.concatenate([colour, opaque], axis=2)]
     pixels = np.concatenate(parts[1:], axis=1)
-    row = Image.fromarray(pixels, "RGBA") if len(images) > 1 else Image.fromarray(pixels[..., :3], "RGB")
+    row = Image.fromarray(pixels if len(images) > 1 else pixels[..., :3])
     if channels == 1:
         row = row.convert("LA" if len(images) > 1 else "L")
     file = io.BytesIO()
