@@ -31,7 +31,7 @@ from cgankd.cli.recipes import (
 from cgankd.cli.screen import console
 from cgankd.core import ranks
 from cgankd.core.errors import UserError
-from cgankd.core.paths import RESULTS, expanded_word, portable
+from cgankd.core.paths import PAGE, RESULTS, expanded_word, portable
 from cgankd.core.stopping import deadline_in
 from cgankd.core.terminal import escape_what_streams_cannot_write, on_one_line, plain_console
 
@@ -325,7 +325,7 @@ def _write_files(
 
 def _write_page(folder: Path, anew: bool = False) -> Path:
     """Write the page and print its path. anew: also where it shows already what the folder holds."""
-    from cgankd.report.made_from import PAGE, is_current
+    from cgankd.report.made_from import is_current
 
     path = folder / PAGE
     if anew or not is_current(path):

@@ -11,6 +11,7 @@ from cgankd.core.errors import UserError
 LOCK = ".lock"  # in every folder that a command has used, with the name of the command
 RECIPE = "recipe.yaml"  # the settings of a run
 RESULTS = "results.json"  # what a run writes at its end
+PAGE = "report.html"  # what a run shows at its end
 REJECTED = "rejected.csv"  # images that a run has left out
 ARTIFACT = "artifact.json"  # what a finished stage leaves beside its tensors
 TABLE_FILES = frozenset({".csv", ".tsv", ".jsonl"})  # endings of tables that name image files

@@ -16,7 +16,7 @@ from cgankd._version import __version__
 from cgankd.config.settings import FilterSettings, NoSubsampling
 from cgankd.core import ranks
 from cgankd.core.files import INT8, STUDENT_FILES, student_stem, write_json, write_text
-from cgankd.core.paths import RECIPE, RESULTS
+from cgankd.core.paths import PAGE, RECIPE, RESULTS
 from cgankd.core.run_folder import earlier
 from cgankd.core.store import Artifact
 from cgankd.data.rejected import write_rejected
@@ -30,7 +30,6 @@ from cgankd.pipeline.notes import run_notes
 from cgankd.pipeline.refit import Refit
 from cgankd.pipeline.stations import stations
 from cgankd.pipeline.warnings import balanced_accuracy, warnings
-from cgankd.report.made_from import PAGE
 
 if TYPE_CHECKING:
     from cgankd.pipeline.run import Run

@@ -9,7 +9,6 @@ from cgankd._version import __version__
 from cgankd.core.paths import ABLATION, RECIPE, RESULTS
 from cgankd.report.headline import EXPORTED
 
-PAGE = "report.html"
 FILES = (RESULTS, RECIPE, ABLATION)
 
 

@@ -10,6 +10,7 @@ import jinja2
 
 from cgankd.core.errors import UserError
 from cgankd.core.files import write_text
+from cgankd.core.paths import PAGE
 from cgankd.core.run_text import duration
 from cgankd.report import (
     citation,
@@ -28,7 +29,7 @@ from cgankd.report import (
 from cgankd.report.attention import attention
 from cgankd.report.blocks import Block, Grid, Note, Section, drawn
 from cgankd.report.headline import headline
-from cgankd.report.made_from import PAGE, made_from
+from cgankd.report.made_from import made_from
 from cgankd.report.run import Run, read
 
 COMMAND = "cgankd run recipe.yaml"
